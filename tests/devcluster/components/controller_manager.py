@@ -1,0 +1,36 @@
+"""kube-controller-manager: Deployments, Services' endpoints, garbage collection, tokens of service accounts."""
+
+from devcluster.cache import binary
+from devcluster.components.apiserver import write_kubeconfig
+from devcluster.daemons import Daemon
+from devcluster.layout import CLUSTER_NETWORK, SERVICE_NETWORK, Layout
+from devcluster.pki import Authority
+
+NAME = "kube-controller-manager"
+USER = "system:kube-controller-manager"
+
+
+def daemon(layout: Layout, authority: Authority) -> Daemon:
+    """One manager, no leader election: it works from its first second, not after a lease has run out."""
+    config = write_kubeconfig(NAME, USER, (), layout, authority)
+    return Daemon(
+        NAME,
+        (
+            str(binary(NAME)),
+            f"--kubeconfig={config}",
+            f"--authentication-kubeconfig={config}",
+            f"--authorization-kubeconfig={config}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={layout.controller_manager_port}",
+            "--leader-elect=false",
+            "--use-service-account-credentials=true",
+            f"--service-account-private-key-file={authority.service_account_key}",
+            f"--root-ca-file={authority.certificate}",
+            "--allocate-node-cidrs=true",
+            f"--cluster-cidr={CLUSTER_NETWORK}",
+            f"--service-cluster-ip-range={SERVICE_NETWORK}",
+            "--kube-api-qps=100",
+            "--kube-api-burst=200",
+            f"--cert-dir={layout.pki}",
+        ),
+    )

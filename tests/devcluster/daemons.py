@@ -1,0 +1,155 @@
+"""Starts, watches and stops the cluster's processes by recorded pid.
+
+A record holds the pid and the process's start time, so that a pid which the kernel has since given to somebody else
+is never signalled. Records outlive this program: `down` finds what an earlier, killed run left.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devcluster.layout import Layout
+from devcluster.waiting import wait_until
+
+TERM_GRACE_S = 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A long-running program: its name is that of its log and of its pid record."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def start(daemon: Daemon, layout: Layout, *, die_with_parent: bool = False) -> int:
+    """Start `daemon` in the cluster's network namespace and record it; returns the pid.
+
+    `die_with_parent` is for tests: the kernel kills the daemon when the thread that started it ends, however it ends.
+    """
+    layout.logs.mkdir(parents=True, exist_ok=True)
+    layout.pids.mkdir(parents=True, exist_ok=True)
+    command = [*in_namespace(layout), *daemon.command]
+    with log_path(daemon.name, layout).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | dict(daemon.env),
+            cwd="/",
+            start_new_session=True,
+            preexec_fn=_die_with_parent if die_with_parent else None,
+        )
+    record = layout.pids / daemon.name
+    record.write_text(f"{process.pid} {start_time(process.pid)}\n")
+    process.returncode = 0  # It outlives this object on purpose; without this, Python warns that it still runs.
+    return process.pid
+
+
+def in_namespace(layout: Layout) -> list[str]:
+    """Words before a command that put it into the cluster's network namespace.
+
+    Not `ip netns exec`: that remounts /sys, and a kubelet started so finds no cgroup mounts.
+    """
+    return [] if layout.netns is None else ["nsenter", f"--net=/run/netns/{layout.netns}", "--"]
+
+
+def log_path(name: str, layout: Layout) -> Path:
+    """Where `name` writes what it has to say."""
+    return layout.logs / f"{name}.log"
+
+
+def alive(name: str, layout: Layout) -> bool:
+    """Whether the recorded process still runs and still is the one that was recorded."""
+    recorded = _recorded(layout.pids / name)
+    return recorded is not None and start_time(recorded[0]) == recorded[1]
+
+
+def recorded_names(layout: Layout) -> list[str]:
+    """Names of everything recorded, the last started first: the order to stop in."""
+    if not layout.pids.is_dir():
+        return []
+    records = sorted(layout.pids.iterdir(), key=lambda record: record.stat().st_mtime_ns, reverse=True)
+    return [record.name for record in records]
+
+
+def stop(name: str, layout: Layout, grace_s: float = TERM_GRACE_S) -> None:
+    """End the recorded process, kindly first, and forget it. Nothing happens when it has already gone."""
+    record = layout.pids / name
+    recorded = _recorded(record)
+    if recorded is not None:
+        kill_and_wait(recorded[0], recorded[1], grace_s)
+    record.unlink(missing_ok=True)
+
+
+def kill_and_wait(pid: int, started: str, grace_s: float) -> None:
+    """SIGTERM, then SIGKILL after `grace_s`, then wait until the process is gone."""
+    for number, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+        if start_time(pid) != started:
+            return
+        _signal(pid, number)
+        if wait_until(lambda: start_time(pid) != started, patience, period_s=0.02):
+            return
+
+
+def wait_ready(name: str, layout: Layout, ready: Callable[[], bool], timeout_s: float) -> None:
+    """Wait until `ready()`; raise at once, with the log's last lines, when the process has died."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if not alive(name, layout):
+            raise RuntimeError(f"{name} ended while starting: {_tail(log_path(name, layout))}")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name} was not ready within {timeout_s:.0f} s: {_tail(log_path(name, layout))}")
+        time.sleep(0.05)
+
+
+def start_time(pid: int) -> str | None:
+    """The process's start time in clock ticks since boot, which with the pid names it for good; None when it has ended."""
+    _reap(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rsplit(")", 1)[1].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _reap(pid: int) -> None:
+    """Collect `pid` if it is a dead child of ours: a zombie would look alive."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _recorded(record: Path) -> tuple[int, str] | None:
+    try:
+        pid, started = record.read_text().split()
+    except (FileNotFoundError, ValueError):
+        return None
+    return int(pid), started
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _tail(log: Path, lines: int = 4) -> str:
+    if not log.is_file():
+        return f"no log at {log}"
+    return " / ".join(log.read_text(errors="replace").splitlines()[-lines:]) + f" (log: {log})"
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

