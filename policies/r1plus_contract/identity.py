@@ -1,0 +1,29 @@
+"""The serving identity: what a score belongs to. Change any part and the score is Unknown again."""
+
+import hashlib
+from dataclasses import dataclass
+
+from r1plus_contract.jsonable import dumps
+
+
+@dataclass(frozen=True, slots=True)
+class ServingIdentity:
+    """Everything that can change an answer. Written into the revision's ConfigMap as `identity.json`."""
+
+    engine: str
+    """Name of the R1PlusEngine."""
+    engine_digest: str
+    """sha256 of the delivered engine (`r1plus_contract.delivery.digest_of`), tokenizer included."""
+    config_digest: str
+    """sha256 of config.pbtxt."""
+    triton_image: str
+    batch: int
+    """Most requests that run at once."""
+    context: int
+    """Most tokens of prompt and answer together."""
+    gpu_product: str = ""
+    """`nvidia.com/gpu.product` of the nodes it may run on; empty on CPU."""
+
+    def digest(self) -> str:
+        """64 hex digits; the admission token carries it and Triton's readiness probe compares it."""
+        return hashlib.sha256(dumps(self).encode()).hexdigest()

@@ -1,0 +1,49 @@
+"""The tensors of the served model: what clients, the prober and the backend agree on.
+
+Every backend of the catalog serves one decoupled model under MODEL_NAME. All inputs have shape [1]; all but PROMPT are
+optional. One request is answered by a stream of responses: each carries a piece of text (whole UTF-8 characters), the
+last one also FINISH_REASON and the token counts. An error is a Triton error response, never text.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+MODEL_NAME: Final = "r1plus"
+
+PROMPT: Final = "text_input"
+"""BYTES: the user's message. The chat template of the tokenizer is applied unless RAW_PROMPT is true."""
+SYSTEM: Final = "system"
+"""BYTES: system message."""
+RAW_PROMPT: Final = "raw_prompt"
+"""BOOL: send the prompt as it is, without a chat template."""
+MAX_NEW_TOKENS: Final = "max_new_tokens"
+"""INT32 >= 1; default 512."""
+TEMPERATURE: Final = "temperature"
+"""FP32 >= 0; 0 (the default) is greedy."""
+TOP_P: Final = "top_p"
+"""FP32 in (0, 1]."""
+REPETITION_PENALTY: Final = "repetition_penalty"
+"""FP32 > 0."""
+SEED: Final = "seed"
+"""UINT64."""
+STOP: Final = "stop"
+"""BYTES: a JSON array of strings; generation ends before the first that appears."""
+
+TEXT: Final = "text_output"
+"""BYTES: the next piece of the answer; may be empty in the last response."""
+FINISH_REASON: Final = "finish_reason"
+"""BYTES: a `FinishReason`, in the last response; empty before."""
+PROMPT_TOKENS: Final = "prompt_tokens"
+"""INT32, in the last response; 0 before."""
+COMPLETION_TOKENS: Final = "completion_tokens"
+"""INT32: tokens generated so far."""
+
+DEFAULT_MAX_NEW_TOKENS: Final = 512
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"

@@ -1,0 +1,117 @@
+"""Frozen dataclasses to and from JSON, camelCase on the wire: the one codec of everything in this package.
+
+Strict on the way in: an unknown or missing field is an error that names it, since a silently ignored field is how two
+versions of a program come to disagree.
+"""
+
+import dataclasses
+import json
+import types
+from enum import Enum
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class ContractError(ValueError):
+    """A document that crossed rooms does not have the form both sides agreed on."""
+
+
+def camel(name: str) -> str:
+    """`max_batch_size` -> `maxBatchSize`."""
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)
+
+
+def to_jsonable(value: Any) -> Any:
+    """Turn a dataclass (and what it holds) into dicts, lists and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {camel(f.name): to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    return value
+
+
+def dumps(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, UTF-8; the same value is always the same text."""
+    return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def loads(kind: type[T], text: str | bytes) -> T:
+    """Read a `kind` from JSON text; raises ContractError that names the field."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ContractError(f"{kind.__name__}: not JSON: {error}") from error
+    return cast(T, from_jsonable(kind, data, kind.__name__))
+
+
+def from_jsonable(kind: Any, data: Any, path: str) -> Any:
+    """Build `kind` from plain data. `path` names the place in error messages."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _optional(kind, data, path)
+    if origin is tuple:
+        return _tuple(kind, data, path)
+    if origin is dict:
+        _expect(isinstance(data, dict), path, "an object", data)
+        return {key: from_jsonable(get_args(kind)[1], item, f"{path}.{key}") for key, item in data.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass(kind, data, path)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        values = [member.value for member in kind]
+        _expect(data in values, path, f"one of {', '.join(map(str, values))}", data)
+        return kind(data)
+    if kind is Any:
+        return data
+    return _scalar(kind, data, path)
+
+
+def _optional(kind: Any, data: Any, path: str) -> Any:
+    if data is None and type(None) in get_args(kind):
+        return None
+    inner = [arg for arg in get_args(kind) if arg is not type(None)]
+    return from_jsonable(inner[0], data, path)
+
+
+def _tuple(kind: Any, data: Any, path: str) -> tuple[Any, ...]:
+    _expect(isinstance(data, list), path, "a list", data)
+    args = get_args(kind)
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(from_jsonable(args[0], item, f"{path}[{i}]") for i, item in enumerate(data))
+    _expect(len(data) == len(args), path, f"{len(args)} values", data)
+    return tuple(from_jsonable(arg, item, f"{path}[{i}]") for i, (arg, item) in enumerate(zip(args, data, strict=True)))
+
+
+def _dataclass(kind: Any, data: Any, path: str) -> Any:
+    _expect(isinstance(data, dict), path, "an object", data)
+    hints = get_type_hints(kind)
+    known = {camel(f.name): f for f in dataclasses.fields(kind)}
+    for key in data:
+        if key not in known:
+            raise ContractError(f"{path}.{key}: unknown field; known: {', '.join(sorted(known))}")
+    values = {}
+    for key, f in known.items():
+        if key in data:
+            values[f.name] = from_jsonable(hints[f.name], data[key], f"{path}.{key}")
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ContractError(f"{path}.{key}: missing")
+    return kind(**values)
+
+
+def _scalar(kind: Any, data: Any, path: str) -> Any:
+    if kind is float:
+        _expect(isinstance(data, int | float) and not isinstance(data, bool), path, "a number", data)
+        return float(data)
+    fits = isinstance(data, kind) and (kind is bool or not isinstance(data, bool))
+    _expect(fits, path, f"a value of type {kind.__name__}", data)
+    return data
+
+
+def _expect(holds: bool, path: str, wanted: str, got: Any) -> None:
+    if not holds:
+        raise ContractError(f"{path}: expected {wanted}, got {got!r:.80}")

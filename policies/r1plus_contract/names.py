@@ -1,0 +1,64 @@
+"""Names in Kubernetes objects and inside the serving pod that more than one room relies on."""
+
+from typing import Final
+
+GROUP: Final = "r1plus.ai"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+FIELD_MANAGER: Final = "r1plus-operator"
+
+# Labels. Walls select DEPLOYMENT, Services select DEPLOYMENT + REVISION + SERVING.
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "r1plus-operator"
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
+LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_SERVING: Final = f"{GROUP}/serving"
+LABEL_TENANT: Final = f"{GROUP}/tenant"
+LABEL_SUITE: Final = f"{GROUP}/suite"
+"""On a ConfigMap that holds a golden suite; the value is the suite's name."""
+LABEL_ENGINE: Final = f"{GROUP}/engine"
+LABEL_ROLE: Final = f"{GROUP}/role"
+"""On a namespace: `operator` or `monitoring`, so that walls can let them in without knowing their names."""
+
+# Annotations.
+ANNOTATION_DESIRED_HASH: Final = f"{GROUP}/desired-hash"
+ANNOTATION_VERDICT: Final = f"{GROUP}/verdict"
+"""On a ControllerRevision: the gate's report, as JSON (`GateReport`)."""
+ANNOTATION_PROMOTED_AT: Final = f"{GROUP}/promoted-at"
+ANNOTATION_REVISION_HASH: Final = f"{GROUP}/revision-hash"
+
+# The serving pod.
+CONTAINER_TRITON: Final = "triton"
+CONTAINER_MONITOR: Final = "monitor"
+INIT_ENGINE: Final = "engine"
+INIT_VERIFY: Final = "verify"
+
+PORT_HTTP: Final = 8000
+PORT_GRPC: Final = 8001
+PORT_TRITON_METRICS: Final = 8002
+PORT_MONITOR: Final = 8080
+
+DIR_DELIVERY: Final = "/delivery"
+"""emptyDir: `engine/` as copied from the engine image, `models/` the Triton repository assembled beside it."""
+DIR_ENGINE: Final = f"{DIR_DELIVERY}/engine"
+DIR_MODELS: Final = f"{DIR_DELIVERY}/models"
+DIR_ENGINE_IN_IMAGE: Final = "/engine"
+DIR_REVISION: Final = "/etc/r1plus/revision"
+"""ConfigMap of the revision: `config.pbtxt`, `identity.json` (`ServingIdentity`)."""
+DIR_ACCURACY: Final = "/etc/r1plus/accuracy"
+"""ConfigMap of the deployment: `settings.json`, `suite.json`, `items.jsonl`, `verdicts.json`; changes while the pod lives."""
+DIR_ADMISSION: Final = "/var/run/r1plus/admission"
+"""emptyDir shared by monitor (writes) and Triton (reads): `token`."""
+DIR_STATE: Final = "/var/run/r1plus/state"
+"""emptyDir of the monitor alone: what it must not forget when its prober or its container restarts."""
+
+ENV_IDENTITY: Final = "R1PLUS_IDENTITY"
+ENV_NAMESPACE: Final = "R1PLUS_NAMESPACE"
+ENV_DEPLOYMENT: Final = "R1PLUS_DEPLOYMENT"
+ENV_REVISION: Final = "R1PLUS_REVISION"
+ENV_POD: Final = "R1PLUS_POD"
+
+KIND_DEPLOYMENT: Final = "R1PlusDeployment"
+KIND_ENGINE: Final = "R1PlusEngine"

@@ -1,0 +1,40 @@
+"""What the operator tells a deployment's monitors: the ConfigMap mounted at DIR_ACCURACY.
+
+It changes while pods live, and it is all that a pod needs: a restarted pod asks nobody.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from r1plus_contract.verdict import Gate, GateReport
+
+SETTINGS_FILE: Final = "settings.json"
+SUITE_FILE: Final = "suite.json"
+ITEMS_FILE: Final = "items.jsonl"
+VERDICTS_FILE: Final = "verdicts.json"
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """`settings.json`."""
+
+    suite: str
+    suite_hash: str
+    """The hash the operator resolved; the monitor recomputes it from `items.jsonl` and refuses another."""
+    threshold: float
+    gate: Gate
+    probes_per_minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVerdicts:
+    """`verdicts.json`: the gate's reports of this deployment's revisions, so that nobody is gated twice for one thing."""
+
+    reports: tuple[GateReport, ...] = ()
+
+    def find(self, identity: str, suite_hash: str, scorer_version: str) -> GateReport | None:
+        """The report for exactly this identity, suite and scorer."""
+        for report in self.reports:
+            if (report.identity, report.suite_hash, report.scorer_version) == (identity, suite_hash, scorer_version):
+                return report
+        return None

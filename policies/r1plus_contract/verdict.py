@@ -1,0 +1,112 @@
+"""What the monitor says of the engine it probes: `GET /verdict` returns a `MonitorReport`."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """Only PASS promotes. NO_DATA is never good news."""
+
+    PASS = "Pass"
+    FAIL = "Fail"
+    INCONCLUSIVE = "Inconclusive"
+    NO_DATA = "NoData"
+    ERROR = "Error"
+
+
+class Gate(StrEnum):
+    """`spec.accuracy.gate`: must a revision pass before it serves, or is it only watched?"""
+
+    ENFORCE = "Enforce"
+    OBSERVE = "Observe"
+
+
+class Phase(StrEnum):
+    """Where the monitor stands."""
+
+    WAITING_FOR_MODEL = "WaitingForModel"
+    GATING = "Gating"
+    WATCHING = "Watching"
+    BLOCKED = "Blocked"
+    """It cannot score: no suite, a suite whose hash is wrong, settings it cannot read. `reason` says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class StratumFigures:
+    """One stratum of the suite after the gate."""
+
+    name: str
+    items: int
+    lost: int
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """The gate's verdict with the figures that led to it; kept on the ControllerRevision as an annotation."""
+
+    verdict: Verdict
+    reason: str
+    """CamelCase, stable: Passed, TooManyLost, StratumLost, Unstable, ItemsUnscored, ..."""
+    message: str
+    identity: str
+    suite: str
+    suite_hash: str
+    scorer_version: str
+    threshold: float
+    items: int
+    lost: int
+    allowed: int
+    """Most items that may be lost: floor(N(1-t))."""
+    strata: tuple[StratumFigures, ...] = ()
+    failures: int = 0
+    """Failed probes over all full sweeps (flips included)."""
+    probes: int = 0
+    sweeps: int = 0
+    lost_at_batch_1: int = 0
+    lost_items: tuple[str, ...] = ()
+    """Ids of lost items, at most 50 (ids only, never text)."""
+    seconds: float = 0.0
+    decided_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFigures:
+    """The last complete continuous sweep: an exact count, with a Clopper-Pearson interval for flips."""
+
+    correct: int
+    total: int
+    lower: float
+    upper: float
+    finished_at: str
+    lost_items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the gate is, in probes."""
+
+    done: int
+    total: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorReport:
+    """All that a monitor knows. `sequence` grows with every change, so that readers can skip what they have seen."""
+
+    revision: str
+    identity: str
+    phase: Phase
+    verdict: Verdict
+    reason: str
+    message: str
+    suite: str = ""
+    suite_hash: str = ""
+    admitted: bool = False
+    gate: GateReport | None = None
+    progress: Progress | None = None
+    sweep: SweepFigures | None = None
+    sequence: int = 0
+    prober_restarts: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
