@@ -1,0 +1,366 @@
+"""Talks to the API server: one aiohttp session, orjson, no model classes in between.
+
+Used by reflectors (list, watch) and by executors (apply and the other writes). Objects are the plain dicts of the wire.
+"""
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from r1plus_operator.runtime import connection as connections
+from r1plus_operator.runtime.backoff import Backoff
+from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.errors import (
+    ApiError,
+    ServerError,
+    TooManyRequestsError,
+    TransportError,
+    from_response,
+    from_status,
+)
+from r1plus_operator.runtime.framing import LineCutter
+from r1plus_operator.runtime.resources import Resource
+from r1plus_operator.runtime.throttle import TokenBucket
+
+Object = dict[str, Any]
+Page = tuple[list[Object], str]
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+_JSON = "application/json"
+_RETRY = Backoff(first=0.1, cap=2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how often. Seconds, except where the name says otherwise."""
+
+    request: float = 30.0
+    connect: float = 5.0
+    concurrent_requests: int = 64
+    retries: int = 3
+    longest_retry_after: float = 10.0
+    """A server that asks for more is reported to the caller, who has a queue for long waits."""
+    retry: Backoff = _RETRY
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request before it is sent. `repeatable`: if no answer came, it may be sent again."""
+
+    method: str
+    path: str
+    query: Mapping[str, str | int]
+    body: Any = None
+    content_type: str = _JSON
+    repeatable: bool = False
+
+    @property
+    def target(self) -> str:
+        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class ApiClient:
+    """One per process, closed at its end. Safe for any number of tasks of one event loop."""
+
+    def __init__(
+        self, connection: Connection, *, limits: Limits | None = None, throttle: TokenBucket | None = None
+    ) -> None:
+        self._connection = connection
+        self._base = URL(connection.server)
+        self._limits = limits or Limits()
+        self._throttle = throttle
+        self._slots = asyncio.Semaphore(self._limits.concurrent_requests)
+        self._rand = random.Random()  # noqa: S311 - jitter is no secret
+        self._opened: aiohttp.ClientSession | None = None
+        self.on_write: Callable[[str, Resource], None] | None = None
+        """Called with the verb and the kind for each write that is sent (once, however often it is retried)."""
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path | str | None = None, *, throttle: TokenBucket | None = None) -> Self:
+        """The current context of a kubeconfig, by default KUBECONFIG's or the user's own."""
+        return cls(connections.from_kubeconfig(Path(path) if path else None, os.environ), throttle=throttle)
+
+    @classmethod
+    def in_cluster(cls, *, throttle: TokenBucket | None = None) -> Self:
+        """As the service account of the pod that this runs in."""
+        return cls(connections.in_cluster(os.environ), throttle=throttle)
+
+    @classmethod
+    def autodetect(cls, *, throttle: TokenBucket | None = None) -> Self:
+        """KUBECONFIG if set, else the pod's service account, else ~/.kube/config."""
+        return cls(connections.autodetect(os.environ), throttle=throttle)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection, watches included."""
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    async def get(self, res: Resource, name: str, namespace: str | None = None) -> Object:
+        """Read one object."""
+        return await self._send(_Call("GET", res.path(namespace, name), {}, repeatable=True))
+
+    async def list(
+        self, res: Resource, namespace: str | None = None, *, label_selector: str = "", limit: int = 500
+    ) -> Page:
+        """Read all objects, `limit` per request, and the resourceVersion they are from. Reflectors use `pages`."""
+        found: list[Object] = []
+        rv = ""
+        async for items, page_rv in self.pages(res, namespace, label_selector=label_selector, limit=limit):
+            found += items
+            rv = page_rv
+        return found, rv
+
+    async def pages(
+        self, res: Resource, namespace: str | None = None, *, label_selector: str = "", limit: int = 500
+    ) -> AsyncGenerator[Page, None]:
+        """Read all objects page by page; every page carries the same resourceVersion.
+
+        The objects of a list have no `apiVersion` and no `kind`: that is how the API server answers.
+
+        Raises:
+            GoneError: reading took longer than the server keeps its history (5 minutes); start again.
+        """
+        query: dict[str, str | int] = {"limit": limit} if limit else {}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        while True:
+            page = await self._send(_Call("GET", res.path(namespace), query, repeatable=True))
+            meta = page.get("metadata") or {}
+            yield page.get("items") or [], str(meta.get("resourceVersion", ""))
+            if not meta.get("continue"):
+                return
+            query = {**query, "continue": meta["continue"]}
+
+    async def apply(
+        self, res: Resource, obj: Object, *, field_manager: str, force: bool = True, subresource: str = ""
+    ) -> Object:
+        """Server-side apply: make the object have these fields, owned by `field_manager`; create it if absent."""
+        namespace, name = _address(res, obj)
+        query = {"fieldManager": field_manager, "force": "true" if force else "false"}
+        path = res.path(namespace, name, subresource)
+        return await self._write("apply", res, _Call("PATCH", path, query, obj, APPLY_PATCH, repeatable=True))
+
+    async def patch(
+        self,
+        res: Resource,
+        name: str,
+        namespace: str | None,
+        body: Object | Sequence[Object],
+        *,
+        content_type: str = MERGE_PATCH,
+        subresource: str = "",
+        field_manager: str = "",
+    ) -> Object:
+        """Change single fields. A JSON patch is not sent twice, since `add` to a list is not the same twice."""
+        query = {"fieldManager": field_manager} if field_manager else {}
+        path = res.path(namespace, name, subresource)
+        repeatable = content_type != JSON_PATCH
+        return await self._write("patch", res, _Call("PATCH", path, query, body, content_type, repeatable))
+
+    async def create(self, res: Resource, obj: Object, *, field_manager: str = "", subresource: str = "") -> Object:
+        """Create an object; `metadata.generateName` works. Sent once: without an answer it may or may not exist.
+
+        With a subresource (`eviction`, `token`), `metadata.name` says of which object.
+        """
+        namespace, name = _address(res, obj, check_kind=not subresource)
+        query = {"fieldManager": field_manager} if field_manager else {}
+        path = res.path(namespace, name if subresource else None, subresource)
+        return await self._write("create", res, _Call("POST", path, query, obj))
+
+    async def delete(
+        self,
+        res: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+    ) -> Object:
+        """Delete an object; with `uid` only that very one, not a namesake that came after it (ConflictError)."""
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        path = res.path(namespace, name)
+        return await self._write("delete", res, _Call("DELETE", path, {}, body, repeatable=uid is not None))
+
+    async def watch(
+        self,
+        res: Resource,
+        rv: str,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        lifetime_s: float = 300.0,
+        inactivity_s: float = 75.0,
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Yield (ADDED | MODIFIED | DELETED | BOOKMARK, object) from after `rv` on, until the server ends the stream.
+
+        Close it (`contextlib.aclosing`) when leaving early. The server sends a bookmark about every minute, so a stream
+        without a byte for `inactivity_s` is dead, however alive its socket looks.
+
+        Raises:
+            ApiError: the server's refusal, or its ERROR event; GoneError if `rv` is too old.
+            TransportError: the stream broke, fell silent or held what is no JSON.
+        """
+        query: dict[str, str | int] = {
+            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": rv, "timeoutSeconds": int(lifetime_s)
+        }  # fmt: skip
+        if label_selector:
+            query["labelSelector"] = label_selector
+        call = _Call("GET", res.path(namespace), query)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect, sock_read=inactivity_s)
+        try:
+            async with self._open(call, timeout) as response:
+                if response.status >= 400:
+                    raise from_response(response.status, await response.read(), response.headers, request=str(call))
+                cutter = LineCutter()
+                async for chunk in response.content.iter_any():
+                    for line in cutter.feed(chunk):
+                        yield _event(line, call)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _raise_transport(error, call)
+        if cutter.pending:
+            text = f"the stream ended {cutter.pending} bytes into a line"
+            raise TransportError(text, reason="Truncated", request=str(call))
+
+    async def _write(self, verb: str, res: Resource, call: _Call) -> Object:
+        if self.on_write is not None:
+            self.on_write(verb, res)
+        return await self._send(call)
+
+    async def _send(self, call: _Call) -> Object:
+        """Send until there is an answer or no sense in asking again."""
+        failures = 0
+        while True:
+            try:
+                return await self._send_once(call)
+            except (TooManyRequestsError, ServerError, TransportError) as error:
+                delay = self._retry_delay(error, call, failures)
+                if delay is None:
+                    raise
+            failures += 1
+            await asyncio.sleep(delay)
+
+    def _retry_delay(self, error: ApiError, call: _Call, failures: int) -> float | None:
+        """Seconds until the next attempt; None if the caller shall have the error.
+
+        429 means that nothing was done, so anything may be sent again. After any other failure only a repeatable call
+        is, and a timeout is not: it has cost the caller enough already.
+        """
+        if failures >= self._limits.retries:
+            return None
+        asked = error.retry_after
+        if asked is not None and asked > self._limits.longest_retry_after:
+            return None
+        if isinstance(error, TransportError) and (not call.repeatable or error.reason == "Timeout"):
+            return None
+        if isinstance(error, ServerError) and (not call.repeatable or asked is None):
+            return None
+        return max(asked or 0.0, self._limits.retry.delay(failures, self._rand))
+
+    async def _send_once(self, call: _Call) -> Object:
+        if self._throttle is not None:
+            await self._throttle.acquire()
+        timeout = aiohttp.ClientTimeout(total=self._limits.request, sock_connect=self._limits.connect)
+        async with self._slots:
+            try:
+                async with self._open(call, timeout) as response:
+                    body = await response.read()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                _raise_transport(error, call)
+        if response.status >= 400:
+            raise from_response(response.status, body, response.headers, request=str(call))
+        return _decoded(body, call)
+
+    def _open(self, call: _Call, timeout: aiohttp.ClientTimeout) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        headers = {"Content-Type": call.content_type} if call.body is not None else {}
+        if token := self._connection.token():
+            headers["Authorization"] = f"Bearer {token}"
+        return self._session().request(
+            call.method,
+            URL(f"{self._connection.server}{call.target}", encoded=True),
+            data=orjson.dumps(call.body) if call.body is not None else None,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
+            server_hostname=self._connection.server_name,
+        )
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Opened at the first request, since aiohttp wants the running loop.
+
+        The connector has no limit of its own: watches hold connections for minutes and must not use up the requests'.
+        Answers come uncompressed: inside a cluster the wire is cheaper than either side's processor.
+        """
+        if self._opened is None:
+            tls = self._connection.tls
+            self._opened = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0, ssl=tls if tls is not None else True),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept": _JSON, "Accept-Encoding": "identity", "User-Agent": _user_agent()},
+            )
+        return self._opened
+
+
+def _address(res: Resource, obj: Object, *, check_kind: bool = True) -> tuple[str | None, str | None]:
+    """Namespace and name of an object about to be written; refuses one of another kind before the server does."""
+    if check_kind and (obj.get("apiVersion"), obj.get("kind")) != (res.api_version, res.kind):
+        found = f"{obj.get('apiVersion')} {obj.get('kind')}"
+        raise ValueError(f"apiVersion, kind: {found} is no {res.api_version} {res.kind}; use the object's own resource")
+    meta = obj.get("metadata") or {}
+    return meta.get("namespace"), meta.get("name")
+
+
+def _event(line: bytes, call: _Call) -> tuple[str, Object]:
+    event = _decoded(line, call)
+    kind, obj = event.get("type"), event.get("object")
+    if not isinstance(kind, str) or not isinstance(obj, dict):
+        raise TransportError("a watch event has no type or no object", reason="Malformed", request=str(call))
+    if kind == "ERROR":
+        raise from_status(obj, request=str(call))
+    return kind, obj
+
+
+def _decoded(body: bytes, call: _Call) -> Object:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise TransportError(f"the answer is no JSON: {error}", reason="Malformed", request=str(call)) from error
+    if not isinstance(found, dict):
+        raise TransportError("the answer is no JSON object", reason="Malformed", request=str(call))
+    return found
+
+
+def _raise_transport(error: Exception, call: _Call) -> NoReturn:
+    timed_out = isinstance(error, TimeoutError)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    raise TransportError(text, reason="Timeout" if timed_out else "Transport", request=str(call)) from error
+
+
+def _user_agent() -> str:
+    return Path(sys.argv[0] or "python").name

@@ -1,0 +1,149 @@
+"""Where the API server is and how to prove who we are: from a kubeconfig or from inside a pod.
+
+Called by the client's constructors. Exec plugins and password logins are refused by name: a controller runs with a
+service account, a developer's machine with a certificate or a token.
+"""
+
+import base64
+import os
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_UNSUPPORTED = ("exec", "auth-provider", "username")
+
+
+class ConnectionConfigError(Exception):
+    """The kubeconfig or the pod's environment does not say how to reach the API server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """All the client needs to open a connection. `token` is asked before every request, since tokens rotate."""
+
+    server: str
+    tls: ssl.SSLContext | None = None
+    token: Callable[[], str | None] = lambda: None
+    server_name: str | None = None
+    namespace: str = "default"
+
+
+class FileToken:
+    """A bearer token in a file that the kubelet replaces about every hour; read again when the file changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._token = ""
+
+    def __call__(self) -> str:
+        found = self._path.stat()
+        stamp = (found.st_mtime_ns, found.st_ino)
+        if stamp != self._stamp:
+            self._token = self._path.read_text().strip()
+            self._stamp = stamp
+        return self._token
+
+
+def autodetect(environ: Mapping[str, str]) -> Connection:
+    """KUBECONFIG if set, else the pod's service account, else ~/.kube/config: controller-runtime's order."""
+    if environ.get("KUBECONFIG"):
+        return from_kubeconfig(None, environ)
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return in_cluster(environ)
+    return from_kubeconfig(None, environ)
+
+
+def in_cluster(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Connection:
+    """The service account that the kubelet mounted into this pod."""
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        raise ConnectionConfigError("KUBERNETES_SERVICE_HOST: absent; this is not a pod, so give a kubeconfig")
+    if not (folder / "token").exists():
+        raise ConnectionConfigError(f"{folder / 'token'}: absent; the pod needs automountServiceAccountToken: true")
+    return Connection(
+        server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+        tls=ssl.create_default_context(cafile=folder / "ca.crt"),
+        token=FileToken(folder / "token"),
+        namespace=(folder / "namespace").read_text().strip() if (folder / "namespace").exists() else "default",
+    )
+
+
+def from_kubeconfig(path: Path | None, environ: Mapping[str, str] = os.environ) -> Connection:
+    """The current context of `path`, else of KUBECONFIG's first existing file, else of ~/.kube/config."""
+    path = path or _default_path(environ)
+    try:
+        config = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConnectionConfigError(f"{path}: cannot be read as a kubeconfig: {error}") from error
+    current = config.get("current-context")
+    context = _named(config, "contexts", "context", current, path)
+    cluster = _named(config, "clusters", "cluster", context.get("cluster"), path)
+    user = _named(config, "users", "user", context.get("user"), path) if context.get("user") else {}
+    for method in _UNSUPPORTED:
+        if method in user:
+            raise ConnectionConfigError(
+                f"{path}: user {context['user']!r} logs in by {method}; give a certificate or a token"
+            )
+    server = str(cluster.get("server", "")).rstrip("/")
+    return Connection(
+        server=server,
+        tls=_tls(cluster, user, path.parent) if server.startswith("https:") else None,
+        token=_token(user, path.parent),
+        server_name=cluster.get("tls-server-name"),
+        namespace=context.get("namespace") or "default",
+    )
+
+
+def _default_path(environ: Mapping[str, str]) -> Path:
+    named = [Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    if named:
+        return next((path for path in named if path.exists()), named[0])
+    return Path(environ.get("HOME", "~")).expanduser() / ".kube" / "config"
+
+
+def _named(config: Mapping[str, Any], plural: str, singular: str, name: object, path: Path) -> dict[str, Any]:
+    for entry in config.get(plural) or ():
+        if entry.get("name") == name:
+            return dict(entry.get(singular) or {})
+    raise ConnectionConfigError(f"{path}: {plural}: no entry named {name!r}; set current-context to one that exists")
+
+
+def _token(user: Mapping[str, Any], folder: Path) -> Callable[[], str | None]:
+    if "tokenFile" in user:
+        return FileToken(folder / user["tokenFile"])
+    token = user.get("token")
+    return lambda: token
+
+
+def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path) -> ssl.SSLContext:
+    ca = _material(cluster, "certificate-authority", folder)
+    context = ssl.create_default_context(cadata=ca.decode() if ca else None)
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    certificate, key = _material(user, "client-certificate", folder), _material(user, "client-key", folder)
+    if certificate and key:
+        _load_client_certificate(context, certificate, key)
+    return context
+
+
+def _load_client_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """`ssl` takes certificates from files only, so both lie in a private file (0600) for the time of the call."""
+    with tempfile.NamedTemporaryFile(prefix="kube-client-") as file:
+        file.write(certificate + b"\n" + key)
+        file.flush()
+        context.load_cert_chain(file.name)
+
+
+def _material(entry: Mapping[str, Any], name: str, folder: Path) -> bytes | None:
+    """PEM bytes given inline (base64, `<name>-data`) or as a file relative to the kubeconfig."""
+    if data := entry.get(f"{name}-data"):
+        return base64.b64decode(data)
+    return (folder / entry[name]).read_bytes() if entry.get(name) else None

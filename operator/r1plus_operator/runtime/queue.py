@@ -1,0 +1,242 @@
+"""Which keys need a pass, and the workers that make them. client-go's workqueue, for asyncio.
+
+A key is *dirty* from `add` until a worker takes it, and *processing* until `done`. So a key is never in two workers'
+hands, any number of adds while it waits are one pass, and an add while it is processed makes one more pass after
+`done`.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+from r1plus_operator.runtime.backoff import Backoff
+
+_log = logging.getLogger(__name__)
+K = TypeVar("K", bound=Hashable)
+
+RETRIES = Backoff(first=0.005, cap=120.0, jitter=0.2)
+
+
+class Cancellable(Protocol):
+    """A timer that has not fired yet."""
+
+    def cancel(self) -> None:
+        """It will not fire."""
+
+
+class Clock(Protocol):
+    """Time as the queue sees it. An asyncio event loop is one; tests bring their own."""
+
+    def time(self) -> float:
+        """Seconds, never going backwards."""
+
+    def call_at(self, when: float, callback: Callable[[], Any], /) -> Cancellable:
+        """Call back once `time()` has reached `when`."""
+
+
+class ShutDownError(Exception):
+    """The queue gives out no more keys. Ends a worker; never reaches a handler."""
+
+
+class WorkQueue(Generic[K]):
+    """One per controller; every method but `get` returns at once. Used from one event loop only."""
+
+    def __init__(
+        self, *, clock: Clock | None = None, retries: Backoff = RETRIES, rand: random.Random | None = None
+    ) -> None:
+        """`clock` is by default the event loop that runs at the first delayed add."""
+        self._clock = clock
+        self._retries = retries
+        self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
+        self._ready: deque[K] = deque()
+        self._dirty: set[K] = set()
+        self._processing: set[K] = set()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+        self._failures: dict[K, int] = {}
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = itertools.count()
+        self._timer: tuple[float, Cancellable] | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._ready)
+
+    @property
+    def delayed(self) -> int:
+        """How many keys wait for their time."""
+        return len(self._due)
+
+    def failures(self, key: K) -> int:
+        """How often in a row `add_rate_limited` was called for the key since `forget`."""
+        return self._failures.get(key, 0)
+
+    def add(self, key: K) -> None:
+        """The key needs a pass that starts after now."""
+        if self._closed or key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._processing:
+            self._make_ready(key)
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """The key needs a pass in `seconds`. Of several delayed adds the earliest counts."""
+        if self._closed:
+            return
+        if seconds <= 0:
+            self.add(key)
+            return
+        clock = self._clock = self._clock or asyncio.get_running_loop()
+        when = clock.time() + seconds
+        if when >= self._due.get(key, float("inf")):
+            return
+        self._due[key] = when
+        heapq.heappush(self._heap, (when, next(self._order), key))
+        self._set_timer(clock)
+
+    def add_rate_limited(self, key: K) -> None:
+        """The key's pass failed: another after a delay that doubles with each failure in a row."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        self.add_after(key, self._retries.delay(failures, self._rand))
+
+    def forget(self, key: K) -> None:
+        """The key's pass went well: its next failure starts from the shortest delay."""
+        self._failures.pop(key, None)
+
+    async def get(self) -> K:
+        """Wait for a key. Whoever gets one calls `done` with it.
+
+        Raises:
+            ShutDownError: after `shut_down`.
+        """
+        while not self._ready:
+            if self._closed:
+                raise ShutDownError
+            await self._wait()
+        key = self._ready.popleft()
+        self._dirty.discard(key)
+        self._processing.add(key)
+        return key
+
+    def done(self, key: K) -> None:
+        """The pass for the key has ended, well or not."""
+        self._processing.discard(key)
+        if key in self._dirty:
+            self._make_ready(key)
+
+    def shut_down(self) -> None:
+        """End every worker after its present key. What waits is dropped: the next start lists everything again."""
+        self._closed = True
+        self._ready.clear()
+        self._dirty.clear()
+        self._due.clear()
+        self._heap.clear()
+        if self._timer:
+            self._timer[1].cancel()
+            self._timer = None
+        while self._waiters:
+            self._wake_one()
+
+    def _make_ready(self, key: K) -> None:
+        self._ready.append(key)
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _wait(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+            if self._ready and not waiter.cancelled():
+                self._wake_one()  # it was woken for a key and cannot take it: pass the call on
+            raise
+
+    def _set_timer(self, clock: Clock) -> None:
+        """One timer for the whole heap, at its earliest entry."""
+        if not self._heap:
+            return
+        earliest = self._heap[0][0]
+        if self._timer:
+            if self._timer[0] <= earliest:
+                return
+            self._timer[1].cancel()
+        self._timer = (earliest, clock.call_at(earliest, self._fire))
+
+    def _fire(self) -> None:
+        clock, self._timer = self._clock, None
+        if clock is None or self._closed:
+            return
+        now = clock.time()
+        while self._heap and self._heap[0][0] <= now:
+            when, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == when:  # else an earlier add took its place
+                del self._due[key]
+                self.add(key)
+        self._set_timer(clock)
+
+
+async def run_workers(
+    queue: WorkQueue[K],
+    n: int,
+    handle: Callable[[K], Awaitable[None]],
+    *,
+    on_error: Callable[[K, Exception], float | None],
+) -> None:
+    """Run `n` workers until the queue is shut down (returns) or the caller is cancelled (so are they).
+
+    A handler that returns clears the key's failures; where it wants another pass it adds one itself. After one that
+    raises, `on_error` reports it and says in how many seconds to try again; None means the queue's own backoff.
+    """
+    async with asyncio.TaskGroup() as group:
+        for _ in range(n):
+            group.create_task(_work(queue, handle, on_error))
+
+
+async def _work(
+    queue: WorkQueue[K],
+    handle: Callable[[K], Awaitable[None]],
+    on_error: Callable[[K, Exception], float | None],
+) -> None:
+    while True:
+        try:
+            key = await queue.get()
+        except ShutDownError:
+            return
+        try:
+            await handle(key)
+        except Exception as error:  # noqa: BLE001 - it is reported, and the key is tried again
+            _retry(queue, key, error, on_error)
+        else:
+            queue.forget(key)
+        finally:
+            queue.done(key)
+
+
+def _retry(queue: WorkQueue[K], key: K, error: Exception, on_error: Callable[[K, Exception], float | None]) -> None:
+    delay = None
+    try:
+        delay = on_error(key, error)
+    except Exception:  # noqa: BLE001 - logged with its trace; the key is tried again
+        _log.exception("The error handler failed for key %s", key)
+    if delay is None:
+        queue.add_rate_limited(key)
+    else:
+        queue.add_after(key, delay)

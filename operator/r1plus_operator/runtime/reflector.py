@@ -1,0 +1,227 @@
+"""Keeps a kind's objects in memory, whatever happens to the connection. client-go's reflector, for asyncio.
+
+LIST in pages → compare with the store → WATCH from there. What the watch missed shows in the next list: objects that
+are gone from it are reported as deleted. `run` never gives up and never returns; only cancelling ends it.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from r1plus_operator.runtime.backoff import Backoff
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.errors import (
+    ApiError,
+    GoneError,
+    NotFoundError,
+    TooManyRequestsError,
+    TransportError,
+)
+from r1plus_operator.runtime.resources import Resource
+from r1plus_operator.runtime.store import Key, P, Store, key_of
+
+_log = logging.getLogger(__name__)
+_RETRY = Backoff(first=0.2, cap=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. The defaults suit a real cluster; tests against a scripted server are faster."""
+
+    retry: Backoff = _RETRY
+    inactivity: float = 75.0
+    """The server sends a bookmark about every minute: silence for longer means that the stream is dead."""
+    shortest_watch: float = 300.0
+    longest_watch: float = 600.0
+    absent_recheck: float = 30.0
+    """How often to ask for an optional kind that the server does not have."""
+
+
+class Reflector(Generic[P]):
+    """One per kind (and label selector).
+
+    `project` turns a raw object into what the store keeps; None leaves it out. It must not keep the raw object's parts
+    that it does not need. Objects of a list carry no `apiVersion` and no `kind`.
+    `on_change` gets ADDED, MODIFIED or DELETED and the projection (for DELETED the last one known). It is called only
+    if the projection differs from the one before, after the store has it, and must not wait for anything: it adds a
+    key to a queue.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        resource: Resource,
+        *,
+        project: Callable[[dict[str, Any]], P | None],
+        on_change: Callable[[str, P], None],
+        label_selector: str = "",
+        namespace: str | None = None,
+        index: Callable[[P], str | None] | None = None,
+        optional: bool = False,
+        page_size: int = 500,
+        timing: Timing | None = None,
+        rand: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`optional`: a server that lacks the kind (its CRD is not installed) counts as one without objects."""
+        self.resource = resource
+        self.store: Store[P] = Store(index)
+        self.available = not optional
+        self.last_activity = clock()
+        """When, on the monotonic clock, the server was last heard of."""
+        self._client = client
+        self._project = project
+        self._on_change = on_change
+        self._selector = label_selector
+        self._namespace = namespace
+        self._optional = optional
+        self._page_size = page_size
+        self._timing = timing or Timing()
+        self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
+        self._clock = clock
+        self._version: str | None = None
+        self._failures = 0
+
+    @property
+    def synced(self) -> asyncio.Event:
+        """Set once the store has held a complete list (or an optional kind proved absent)."""
+        return self.store.synced
+
+    async def run(self) -> None:
+        """List and watch for ever."""
+        while True:
+            try:
+                if self._version is None:
+                    self._version = await self._list()
+                heard = await self._watch(self._version)
+                # A stream that ends at once without an event is a failure, too; else the loop would spin.
+                delay = 0.0 if heard else self._backoff()
+            except Exception as error:  # noqa: BLE001 - all are retried, each after its delay
+                delay = self._after_failure(error)
+            await asyncio.sleep(delay)
+
+    async def _list(self) -> str:
+        """Read everything, then change the store in one step, so that no reader sees half a list."""
+        fresh: dict[Key, P] = {}
+        newest = ""
+        pages = self._client.pages(self.resource, self._namespace, label_selector=self._selector, limit=self._page_size)
+        async for items, version in pages:
+            self.last_activity = self._clock()
+            newest = version
+            for obj in items:
+                if (projected := self._projected(obj)) is not None:
+                    fresh[key_of(projected)] = projected
+        self._replace(fresh)
+        self.available = True
+        self.synced.set()
+        return newest
+
+    async def _watch(self, version: str) -> bool:
+        """Follow the stream to its end; whether it said anything."""
+        events = self._client.watch(
+            self.resource,
+            version,
+            namespace=self._namespace,
+            label_selector=self._selector,
+            lifetime_s=self._rand.uniform(self._timing.shortest_watch, self._timing.longest_watch),
+            inactivity_s=self._timing.inactivity,
+        )
+        heard = False
+        async with aclosing(events):
+            async for kind, obj in events:
+                heard = True
+                self._failures = 0
+                self.last_activity = self._clock()
+                if kind != "BOOKMARK":
+                    self._take(kind, obj)
+                self._version = obj["metadata"]["resourceVersion"]
+        return heard
+
+    def _after_failure(self, error: Exception) -> float:
+        """Decide where to go on (same place or a new list) and after how many seconds."""
+        if isinstance(error, NotFoundError) and self._optional:
+            self._mark_absent()
+            return self._timing.absent_recheck * self._rand.uniform(0.9, 1.1)
+        if not isinstance(error, TransportError | TooManyRequestsError):
+            self._version = None
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        delay = max(self._backoff(), asked or 0.0)
+        if isinstance(error, ApiError):
+            level = logging.INFO if isinstance(error, GoneError | TransportError) else logging.WARNING
+            _log.log(level, "Reflector of %s lost its stream, again in %.1f s: %s", self.resource.name, delay, error)
+        else:
+            _log.error("Reflector of %s failed, again in %.1f s", self.resource.name, delay, exc_info=error)
+        return delay
+
+    def _backoff(self) -> float:
+        delay = self._timing.retry.delay(self._failures, self._rand)
+        self._failures += 1
+        return delay
+
+    def _mark_absent(self) -> None:
+        if self.available or not self.synced.is_set():
+            _log.info(
+                "The server has no %s, looking again every %.0f s", self.resource.name, self._timing.absent_recheck
+            )
+        self._version = None
+        self._failures = 0
+        self.available = False
+        self.last_activity = self._clock()
+        self._replace({})
+        self.synced.set()
+
+    def _replace(self, fresh: dict[Key, P]) -> None:
+        """Make the store hold exactly `fresh`, reporting every difference."""
+        for key in self.store.keys() - fresh.keys():
+            self._remove(key)
+        for projected in fresh.values():
+            self._put(projected)
+
+    def _take(self, kind: str, obj: dict[str, Any]) -> None:
+        """Take in one event. An object that the projection leaves out is as good as deleted."""
+        key = _raw_key(obj)
+        projected = None if kind == "DELETED" else self._projected(obj)
+        if projected is None:
+            self._remove(key)
+        else:
+            self._put(projected)
+
+    def _put(self, projected: P) -> None:
+        before = self.store.put(projected)
+        if before is None:
+            self._report("ADDED", projected)
+        elif before.uid != projected.uid:
+            # A namesake took its place while nobody looked: both changes happened.
+            self._report("DELETED", before)
+            self._report("ADDED", projected)
+        elif before != projected:
+            self._report("MODIFIED", projected)
+
+    def _remove(self, key: Key) -> None:
+        if (before := self.store.drop(key)) is not None:
+            self._report("DELETED", before)
+
+    def _projected(self, obj: dict[str, Any]) -> P | None:
+        """One object that the projection cannot read must not stop the others: its last known state stays."""
+        try:
+            return self._project(obj)
+        except Exception:  # noqa: BLE001 - logged with its trace; the other objects go on
+            key = _raw_key(obj)
+            _log.exception("Could not project %s %s/%s, its last known state stays", self.resource.kind, *key)
+            return self.store.get(*key)
+
+    def _report(self, event: str, projected: P) -> None:
+        try:
+            self._on_change(event, projected)
+        except Exception:  # noqa: BLE001 - logged with its trace; the store is right all the same
+            _log.exception("Could not report %s of %s %s/%s", event, self.resource.kind, *key_of(projected))
+
+
+def _raw_key(obj: dict[str, Any]) -> Key:
+    meta = obj["metadata"]
+    return meta.get("namespace", ""), meta["name"]

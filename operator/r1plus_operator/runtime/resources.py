@@ -1,0 +1,49 @@
+"""Names a kind to the client: where its objects live in the API server's URL space."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind as the API server serves it, for example `Resource("apps", "v1", "deployments", "Deployment")`.
+
+    `group` is empty for the core group. No discovery: a controller knows its kinds, and a request less is a failure
+    less.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """What goes into an object's `apiVersion`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def name(self) -> str:
+        """As kubectl writes it: `deployments.apps`, `pods`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
+        """The URL path of the collection, or of one object, or of one object's subresource.
+
+        Raises:
+            ValueError: a namespace for a cluster-scoped kind, or none for one object of a namespaced kind.
+        """
+        if namespace and not self.namespaced:
+            raise ValueError(f"namespace: {namespace!r} given, but {self.name} is cluster-scoped; leave it out")
+        if name and self.namespaced and not namespace:
+            raise ValueError(f"namespace: absent for {self.kind} {name!r}, which is namespaced; give one")
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
