@@ -1,0 +1,52 @@
+"""What `plan` and `validate` take instead of a cluster: catalog, golden suites, the chart's settings."""
+
+from pathlib import Path
+
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import Engine
+
+from r1plus_cli.errors import UsageError
+from r1plus_contract.suite import SuiteError, load_suite
+from r1plus_model_repo import catalog
+from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource
+
+DEFAULT_FAMILY = "smollm2"
+SHIPPED_CATALOG = Path(catalog.__file__).parent
+SHIPPED_SUITES = Path(__file__).parents[2] / "monitoring" / "suites"
+"""Suites travel in the chart, not in the package: this folder is there in a checkout only."""
+
+
+def config_for(family: str) -> OperatorConfig:
+    """The chart's defaults; image references stay as the chart names them."""
+    return OperatorConfig(
+        monitor_image="r1plus.local/r1plus-monitor:dev",
+        triton_image="r1plus.local/triton-cpu:dev",
+        default_family=family,
+        operator_namespace="r1plus-system",
+        monitoring_namespace="monitoring",
+    )
+
+
+def engines_in(folder: Path) -> tuple[Engine, ...]:
+    """The catalog of a folder; its errors name file, field and value."""
+    if not folder.is_dir():
+        raise UsageError(f"--catalog {folder}: no such folder; without the option the shipped catalog is used")
+    try:
+        return tuple(load_catalog(folder))
+    except ValueError as error:
+        raise UsageError(f"--catalog {folder}: {error}") from error
+
+
+def suites_in(folder: Path) -> dict[str, SuiteSource]:
+    """Golden suites by name: each a folder with suite.json and items.jsonl. A broken one is kept, with its problem."""
+    if not folder.is_dir():
+        return {}
+    return {header.parent.name: _suite(header.parent) for header in sorted(folder.glob("*/suite.json"))}
+
+
+def _suite(folder: Path) -> SuiteSource:
+    header, items = (folder / "suite.json").read_text(), (folder / "items.jsonl").read_text()
+    try:
+        return SuiteSource(folder.name, header, items, suite=load_suite(header, items))
+    except SuiteError as error:
+        return SuiteSource(folder.name, header, items, problem=str(error))

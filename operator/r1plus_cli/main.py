@@ -1,0 +1,219 @@
+"""The `r1plus` command: words in, calls to the modules beside this one, exit status out. Nothing is decided here."""
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from r1plus_cli import local, plan_text
+from r1plus_cli import status as status_text
+from r1plus_cli.asking import ask_deployment, paced
+from r1plus_cli.cluster import Cluster, KubernetesCluster
+from r1plus_cli.documents import read_deployments
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.preview import preview
+from r1plus_cli.stream import DEFAULT_TIMEOUT_S, Question, ask
+from r1plus_cli.validate import problems_of
+from r1plus_cli.view import COLUMNS, view_of
+from r1plus_operator.plan.quantity import bytes_of
+
+app = typer.Typer(
+    name="r1plus",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Looks at R1+ models in an enterprise's Kubernetes: what would run, what runs, and whether it is right.
+
+**plan** and **validate** need no cluster; **status** and **ask** use your kubeconfig and only read.
+
+Start here: `r1plus plan -f examples/credit-full.yaml`
+""",
+)
+
+FileOption = Annotated[
+    str, typer.Option("-f", "--file", help="A file or folder with R1PlusDeployments; - is standard input.")
+]
+CatalogOption = Annotated[
+    Path, typer.Option("--catalog", help="Folder with R1PlusEngines; by default the catalog that is shipped.")
+]
+FamilyOption = Annotated[
+    str, typer.Option("--family", help="Engine family where the spec names none: the chart's `defaultFamily`.")
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
+]
+KubeconfigOption = Annotated[
+    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
+]
+
+
+@app.command("plan")
+def plan_command(
+    file: FileOption,
+    output: Annotated[str, typer.Option("-o", "--output", help="text, or yaml: the objects themselves.")] = "text",
+    catalog: CatalogOption = local.SHIPPED_CATALOG,
+    suites: Annotated[Path, typer.Option("--suites", help="Folder with golden suites.")] = local.SHIPPED_SUITES,
+    family: FamilyOption = local.DEFAULT_FAMILY,
+    node_memory: Annotated[
+        str | None, typer.Option("--node-memory", help="Fit into a node of this allocatable memory, such as 48Gi.")
+    ] = None,
+) -> None:
+    """Show what the operator would create for an R1PlusDeployment, and why. Needs no cluster.
+
+    Tells the engine chosen and why no other, batch and memory term by term, the walls, the gate and every object.
+    """
+    if output not in ("text", "yaml"):
+        raise UsageError(f"--output: {output!r} is neither text nor yaml")
+    config, engines, memory = local.config_for(family), local.engines_in(catalog), _memory(node_memory)
+    console, known, failed = _console(), local.suites_in(suites), False
+    for document in read_deployments(file):
+        if problems := problems_of(document, engines, config):
+            _show_problems(f"{document.source}: {document.namespace}/{document.name}", problems)
+            failed = True
+            continue
+        made = preview(document, engines, known, config, memory)
+        if output == "yaml":
+            sys.stdout.write("---\n" + plan_text.as_yaml(made.objects))
+        else:
+            plan_text.show(console, made)
+        failed = failed or not made.objects
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("validate")
+def validate_command(
+    file: FileOption, catalog: CatalogOption = local.SHIPPED_CATALOG, family: FamilyOption = local.DEFAULT_FAMILY
+) -> None:
+    """Check R1PlusDeployments and name every problem: field, value and limit. Needs no cluster.
+
+    Exit status 1 if anything is wrong, so that a pipeline can stop before `kubectl apply` does.
+    """
+    config, engines, failed = local.config_for(family), local.engines_in(catalog), False
+    for document in read_deployments(file):
+        problems = problems_of(document, engines, config)
+        failed = failed or bool(problems)
+        title = f"{document.source}: {document.namespace}/{document.name}"
+        if problems:
+            _show_problems(title, problems)
+        else:
+            _console().print(Text(f"{title}: valid", style="green"))
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("status")
+def status_command(
+    name: Annotated[
+        str | None, typer.Argument(help="One R1PlusDeployment, in full; without it, a line for each.")
+    ] = None,
+    namespace: NamespaceOption = None,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of every tenant.")] = False,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on, a line for each change, until Ctrl-C.")] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Tell where deployments stand: what serves, how right it was when last counted, what is wrong and what to do."""
+    cluster = KubernetesCluster(kubeconfig)
+    space = None if everywhere else namespace or cluster.default_namespace()
+    if name is not None and space is None:
+        raise UsageError("A name needs one namespace: give -n, not -A")
+    if watch:
+        _watch(cluster, space, name)
+    elif name is not None and space is not None:
+        status_text.show_one(_console(), view_of(cluster.deployment(space, name)), datetime.now(UTC))
+    else:
+        _show_all(cluster, space)
+
+
+@app.command("ask")
+def ask_command(
+    name: Annotated[str, typer.Argument(help="The R1PlusDeployment to ask.")],
+    prompt: Annotated[str, typer.Argument(help="The question; - reads standard input.")],
+    namespace: NamespaceOption = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    temperature: Annotated[float | None, typer.Option(help="0 (the default) is greedy.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling, in (0, 1].")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages repetition.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="host:port of Triton's gRPC, where you can reach it; no port is forwarded then.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the whole answer.")] = DEFAULT_TIMEOUT_S,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Ask a deployment one question; the answer streams, then its cost: tokens/s and time to first token.
+
+    Goes through a forwarded port to a pod of the deployment's Service, as `kubectl port-forward` does.
+    """
+    text = sys.stdin.read() if prompt == "-" else prompt
+    question = Question(text, system, max_new_tokens, temperature, top_p, repetition_penalty, seed)
+    with paced(_write) as write:
+        if address is not None:
+            engine, answer = "", ask(address, question, timeout_s=timeout, on_text=write)
+        else:
+            cluster = KubernetesCluster(kubeconfig)
+            space = namespace or cluster.default_namespace()
+            view, answer = ask_deployment(cluster, space, name, question, timeout, write)
+            engine = f"{view.engine}: " if view.engine else ""
+    Console(stderr=True, soft_wrap=True).print(
+        Text(f"{engine}{answer.figures()} ({answer.finish_reason})", style="dim")
+    )
+
+
+def main() -> None:
+    """Entry point of the `r1plus` script: errors that a user can mend are one line, not a trace."""
+    try:
+        app()
+    except CliError as error:
+        Console(stderr=True, soft_wrap=True).print(Text(f"Error: {error}", style="red"))
+        sys.exit(error.status)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _memory(quantity: str | None) -> int | None:
+    try:
+        return None if quantity is None else bytes_of(quantity)
+    except ValueError as error:
+        raise UsageError(f"--node-memory: {error}") from error
+
+
+def _show_problems(title: str, problems: list[str]) -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+    console.print(Text(f"{title}: {count}", style="red"))
+    for problem in problems:
+        console.print(Text(f"  {problem}"))
+
+
+def _show_all(cluster: Cluster, namespace: str | None) -> None:
+    views = [view_of(cr) for cr in cluster.deployments(namespace)]
+    if not views:
+        where = "any namespace" if namespace is None else f"namespace {namespace}"
+        _console().print(f"No R1PlusDeployment in {where}; try: kubectl apply -f examples/")
+        return
+    status_text.show_table(_console(), views, datetime.now(UTC))
+
+
+def _watch(cluster: Cluster, namespace: str | None, name: str | None) -> None:
+    teller = status_text.ChangeTeller()
+    sys.stdout.write(status_text.format_cells(COLUMNS) + "\n")
+    try:
+        for view in map(view_of, cluster.changes(namespace)):
+            line = teller.line(view, time.monotonic()) if name in (None, view.name) else None
+            if line is not None:
+                _write(f"{datetime.now(UTC):%H:%M:%S}  {line}\n")
+    except KeyboardInterrupt:
+        return

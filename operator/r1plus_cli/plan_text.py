@@ -1,0 +1,127 @@
+"""Tells a `Preview` to a person: the engine and why, memory term by term, walls, gate, objects."""
+
+from collections.abc import Iterator
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from r1plus_cli.preview import NOT_YET, Preview
+from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.target import Problem, Target
+
+WHAT_FOR = {
+    "NetworkPolicy": "the walls",
+    "ServiceAccount": "an identity without rights and without a token",
+    "ControllerRevision": "the immutable record of this revision: template, config.pbtxt, identity, later its verdict",
+    "ConfigMap": "read by the pods",
+    "Deployment": "the pods: Triton and its monitor",
+    "PodDisruptionBudget": "a drain takes one pod at a time",
+    "Service": "the one address; selects the revision that takes traffic",
+    "PodMonitor": "Prometheus scrapes monitor and Triton",
+    "PrometheusRule": "the accuracy alerts",
+}
+
+
+def show(console: Console, preview: Preview) -> None:
+    """Print one plan."""
+    document = preview.document
+    console.print(Text(f"{document.namespace}/{document.name}  ({document.source})", style="bold"))
+    if isinstance(preview.resolved, Problem):
+        _problem(console, preview.resolved)
+        return
+    for title, lines in _sections(preview, preview.resolved):
+        console.print(Text(title, style="bold cyan"))
+        for line in lines:
+            console.print(Text(f"  {line}"))
+    console.print(Text("Objects, in this order", style="bold cyan"))
+    console.print(_objects(preview.objects))
+
+
+def as_yaml(objects: list[Json]) -> str:
+    """The objects themselves, one document each; the owner's uid is only known once the CR is applied."""
+    note = f"# ownerReferences carry {NOT_YET} until the R1PlusDeployment exists.\n"
+    return note + yaml.safe_dump_all(objects, sort_keys=False, width=120)
+
+
+def _problem(console: Console, problem: Problem) -> None:
+    console.print(Text(f"  Nothing would be created: {problem.condition}=False, {problem.reason}", style="red"))
+    console.print(Text(f"  {problem.message}"))
+
+
+def _sections(preview: Preview, target: Target) -> Iterator[tuple[str, list[str]]]:
+    yield "Engine", _engine(target)
+    yield "Batch, context and memory", _memory(preview, target)
+    yield "Quality", _quality(preview, target)
+    yield "Walls", _walls(preview.objects)
+
+
+def _engine(target: Target) -> list[str]:
+    artifact = target.engine.spec.artifact
+    return [
+        f"{target.engine.name}: {target.choice.why}",
+        f"delivered by {artifact.image}, sha256 {artifact.sha256[:12]}… verified in the pod",
+        *(f"not {other.name}: {other.why}" for other in target.choice.others),
+    ]
+
+
+def _memory(preview: Preview, target: Target) -> list[str]:
+    fit, spec = target.fit, preview.spec
+    asked = "as asked" if spec.batching.max_batch_size else "the engine's best that fits"
+    length = "as asked" if spec.context.max_tokens else "the engine's own"
+    return [
+        f"batch {fit.batch} ({asked}), context {fit.context} tokens ({length})",
+        fit.explain(),
+        f"pods: {spec.replicas}, each with {target.engine.spec.requirements.cpu} CPU",
+    ]
+
+
+def _quality(preview: Preview, target: Target) -> list[str]:
+    accuracy, header = preview.spec.accuracy, target.suite.header
+    strata = ", ".join(f"{name} {count}" for name, count in target.suite.strata().items())
+    enforced = {
+        "Enforce": "no traffic before a Pass on this very engine, batch and hardware",
+        "Observe": "serves at once and is watched; a failing engine raises the alert, not the gate",
+    }
+    inherited = target.engine.spec.reference.inherited_from
+    lines = [
+        f"suite {header.name} {header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…",
+        f"threshold {accuracy.threshold:g}; gate {accuracy.gate}: {enforced[accuracy.gate.value]}",
+        f"after that {accuracy.probes_per_minute} probes a minute and pod, and the alert R1PlusAccuracyBelowThreshold",
+    ]
+    if inherited:
+        lines.append(f"nobody has measured {target.engine.name} yet: its reference is inherited from {inherited}")
+    return lines
+
+
+def _walls(objects: list[Json]) -> list[str]:
+    policy = next((item["spec"] for item in objects if item["kind"] == "NetworkPolicy"), None)
+    if policy is None:
+        return ["none"]
+    lines = [f"in:  {_peers(rule.get('from', []))} to {_ports(rule)}" for rule in policy.get("ingress", [])]
+    lines += [f"out: to {_peers(rule.get('to', []))}, {_ports(rule)}" for rule in policy.get("egress", [])]
+    return [*lines, "everything else is dropped, both ways"]
+
+
+def _peers(peers: list[Json]) -> str:
+    return ", ".join(_peer(peer) for peer in peers)
+
+
+def _peer(peer: Json) -> str:
+    space = peer.get("namespaceSelector", {}).get("matchLabels", {})
+    pods = peer.get("podSelector", {}).get("matchLabels", {})
+    where = f"namespace {' '.join(space.values())}" if space else "this namespace"
+    return f"{' '.join(pods.values())} in {where}" if pods else where
+
+
+def _ports(rule: Json) -> str:
+    ports = sorted({str(port["port"]) for port in rule.get("ports", [])}, key=int)
+    return f"{'port' if len(ports) == 1 else 'ports'} {', '.join(ports)}"
+
+
+def _objects(objects: list[Json]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for item in objects:
+        table.add_row("", item["kind"], item["metadata"]["name"], Text(WHAT_FOR.get(item["kind"], ""), style="dim"))
+    return table

@@ -1,0 +1,67 @@
+"""`r1plus plan`: what the operator would create and why, without a cluster.
+
+It runs the operator's own pure plan on an R1PlusDeployment that nobody has applied yet, so what is shown is what the
+operator would do: same code, same order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from r1plus_model_repo.catalog.types import Engine
+
+from r1plus_cli.documents import Document
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import Json, NodeFacts, Observed, OperatorConfig, SuiteSource
+from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.plan.target import Problem, Target, resolve
+
+MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
+NOT_YET = "00000000-0000-0000-0000-000000000000"
+"""Stands for the uid that the API server gives on creation."""
+ANY_NODE = NodeFacts("assumed", memory_bytes=2**60, cores=1024.0, labels={})
+"""Without --node-memory nothing is assumed of nodes: only the engine's own limits hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The decision and what follows from it."""
+
+    document: Document
+    spec: R1PlusDeploymentSpec
+    resolved: Target | Problem
+    plan: Plan
+
+    @property
+    def objects(self) -> list[Json]:
+        """What the operator would create, in order."""
+        return [item for stage in self.plan.apply for item in stage]
+
+
+def preview(
+    document: Document,
+    engines: tuple[Engine, ...],
+    suites: Mapping[str, SuiteSource],
+    config: OperatorConfig,
+    node_memory: int | None = None,
+) -> Preview:
+    """Plan the first pass over `document`, which must be valid (see `validate.problems_of`)."""
+    spec = R1PlusDeploymentSpec.model_validate(document.spec)
+    node = ANY_NODE
+    if node_memory is not None:
+        labels = spec.placement.node_selector
+        node = NodeFacts("assumed", memory_bytes=node_memory, cores=ANY_NODE.cores, labels=labels)
+    observed = Observed(
+        cr=_as_applied(document),
+        engines=engines,
+        suites=suites,
+        nodes=(node,),
+        children={},
+        kinds=MONITORING_KINDS,
+    )
+    resolved = resolve(spec, engines, dict(suites), observed.nodes, config)
+    return Preview(document, spec, resolved, plan(observed, config, now=0.0))
+
+
+def _as_applied(document: Document) -> Json:
+    metadata = {**document.metadata, "namespace": document.namespace, "uid": NOT_YET, "generation": 1}
+    return {**document.body, "metadata": metadata}

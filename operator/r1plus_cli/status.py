@@ -1,0 +1,105 @@
+"""`r1plus status`: where deployments stand, told as a person would."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from r1plus_cli.view import COLUMNS, ConditionView, DeploymentView, age
+
+MARKS = {"True": ("✓", "green"), "False": ("✗", "red")}
+
+
+def show_table(console: Console, views: Iterable[DeploymentView], now: datetime) -> None:
+    """One line each, the columns of `kubectl get`, and where it stands."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in (*COLUMNS, "AGE"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("WHERE IT STANDS", overflow="fold")
+    for view in views:
+        table.add_row(*view.columns(), age(view.created, now), view.headline())
+    console.print(table)
+
+
+def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
+    """Everything about one deployment: state, figures, conditions with cause and remedy."""
+    console.print(Text.assemble((view.key, "bold"), f"  tier {view.tier}, {age(view.created, now)} old"))
+    console.print(Text(view.headline(), style="green" if view.ready else "yellow"))
+    figures = Table.grid(padding=(0, 2))
+    for label, value in _figures(view):
+        figures.add_row(Text(label, style="dim"), value)
+    console.print(figures)
+    if view.conditions:
+        console.print(_conditions(view.conditions))
+    for line in next_steps(view):
+        console.print(Text(f"  {line}", style="dim"))
+
+
+def next_steps(view: DeploymentView) -> list[str]:
+    """Commands that help from here, by what the conditions say."""
+    if view.ready:
+        return [f'Ask it:  r1plus ask {view.name} -n {view.namespace} "What is the capital of France?"']
+    return [
+        f"Pods:    kubectl get pods -n {view.namespace} -l r1plus.ai/deployment={view.name}",
+        f"Events:  kubectl get events -n {view.namespace} --field-selector involvedObject.name={view.name}",
+    ]
+
+
+def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
+    engine = f"{view.engine}, batch {view.batch}, context {view.context} tokens" if view.engine else "none serves yet"
+    yield "Engine", engine
+    score = f"{view.accuracy or 'not counted yet'} right on {view.suite or 'no suite'}"
+    yield (
+        "Accuracy",
+        f"{score}, threshold {view.threshold or '-'}, gate {view.gate or '-'}: {view.verdict or 'no verdict yet'}",
+    )
+    yield "Revision", view.revision or "none serves yet"
+    if view.candidate:
+        yield "Candidate", view.candidate
+    yield "Endpoint", view.endpoint or "none yet"
+
+
+def _conditions(conditions: Iterable[ConditionView]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for condition in conditions:
+        mark, colour = MARKS.get(condition.status, ("?", "yellow"))
+        table.add_row(Text(mark, style=colour), condition.type, Text(condition.reason, style=colour), condition.message)
+    return table
+
+
+class ChangeTeller:
+    """Says what is new about deployments, one line per change: for `--watch` and for the demo.
+
+    A figure that moves within the same reason (the gate's progress) is told again at most every `every_s` seconds.
+    """
+
+    def __init__(self, every_s: float = 20.0) -> None:
+        self._every_s = every_s
+        self._told: dict[str, tuple[tuple[str, ...], str, float]] = {}
+
+    def line(self, view: DeploymentView, now: float) -> str | None:
+        """The line to print, or None when there is nothing new to say."""
+        state, where = self._state(view), view.headline()
+        before = self._told.get(view.key)
+        if before is not None and before[0] == state and (before[1] == where or now - before[2] < self._every_s):
+            return None
+        self._told[view.key] = (state, where, now)
+        return f"{format_cells(view.columns())}  {where}"
+
+    def _state(self, view: DeploymentView) -> tuple[str, ...]:
+        conditions = (f"{c.type} {c.status} {c.reason}" for c in view.conditions)
+        return *view.columns(), view.revision, view.candidate, str(view.up_to_date), *conditions
+
+
+WIDTHS = (12, 13, 4, 18, 5, 8, 12, 7)
+
+
+def format_cells(cells: tuple[str, ...]) -> str:
+    """Cells in columns that stay in line from one print to the next."""
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()

@@ -1,0 +1,57 @@
+"""`r1plus validate`: every problem of an R1PlusDeployment at once, without a cluster.
+
+The same pydantic models that the CRD is generated from judge here, and the same name rule as the CRD's CEL; then the
+catalog is asked what only it can tell: is there such an engine, does batch and context fit it.
+"""
+
+import re
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from r1plus_model_repo.catalog.types import Engine
+
+from r1plus_cli.documents import Document
+from r1plus_operator.api.types import MAX_NAME, R1PlusDeploymentSpec, spec_problems
+from r1plus_operator.plan.inputs import OperatorConfig
+from r1plus_operator.plan.target import offer_of, shape_of, wish_of
+from r1plus_policies.choice import choose
+from r1plus_policies.sizing import Misfit, fit
+
+DNS_1035 = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+
+
+def problems_of(document: Document, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
+    """All that is wrong with `document`; none means that `kubectl apply` will take it and the catalog can serve it."""
+    found = [*_name_problems(document)]
+    try:
+        spec = R1PlusDeploymentSpec.model_validate(document.spec if document.spec is not None else {})
+    except ValidationError as error:
+        return [*found, *spec_problems(error)]
+    return [*found, *_catalog_problems(spec, engines, config)]
+
+
+def _name_problems(document: Document) -> list[str]:
+    name = document.name
+    if not name:
+        return ["metadata.name: missing"]
+    found = []
+    if len(name) > MAX_NAME:
+        found.append(f"metadata.name: {name!r} has {len(name)} characters, more than {MAX_NAME}")
+    if not DNS_1035.match(name):
+        found.append(
+            f"metadata.name: {name!r} must be lower-case letters, digits and '-', begin with a letter"
+            " and end with a letter or digit: a Service bears it"
+        )
+    return found
+
+
+def _catalog_problems(spec: R1PlusDeploymentSpec, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
+    choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config))
+    engine = next((e for e in engines if e.name == choice.engine), None)
+    if engine is None:
+        return [choice.why]
+    shape = shape_of(engine)
+    # Each alone, so that a batch and a context that are both too large are both told of.
+    asked = ((spec.batching.max_batch_size, None), (None, spec.context.max_tokens))
+    fits = [fit(shape, batch=batch, context=context, memory_bytes=None) for batch, context in asked]
+    return [found.message for found in fits if isinstance(found, Misfit)]

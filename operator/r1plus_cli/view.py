@@ -1,0 +1,169 @@
+"""One R1PlusDeployment as a person reads it. Called by `r1plus status` and by the demo.
+
+Reads the object leniently, field by field: a status written by another version of the operator is still shown.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+READY = "Ready"
+QUALITY = "QualityVerified"
+PROGRESSING = "Progressing"
+UNKNOWN = "Unknown"
+
+# When something is wrong, the first of these that is not True says it best; Ready and Progressing only repeat it.
+TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, "IsolationVerified", READY, PROGRESSING, "AlertsWired")
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionView:
+    """One condition."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether its status is True."""
+        return self.status == "True"
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView:
+    """The fields of an R1PlusDeployment that a person asks about."""
+
+    namespace: str
+    name: str
+    tier: str
+    gate: str
+    threshold: str
+    replicas_wanted: int
+    engine: str
+    batch: str
+    context: str
+    suite: str
+    accuracy: str
+    verdict: str
+    replicas_ready: int
+    revision: str
+    candidate: str
+    endpoint: str
+    up_to_date: bool
+    """Whether the operator has seen the newest spec."""
+    created: datetime | None
+    conditions: tuple[ConditionView, ...]
+
+    @property
+    def key(self) -> str:
+        """namespace/name."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves, as the operator says of the newest spec."""
+        return self.up_to_date and self.status_of(READY) == "True"
+
+    def condition(self, kind: str) -> ConditionView | None:
+        """The condition of this type, if there is one."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    def status_of(self, kind: str) -> str:
+        """True, False or Unknown."""
+        found = self.condition(kind)
+        return UNKNOWN if found is None else found.status
+
+    def reason_of(self, kind: str) -> str:
+        """The condition's reason, or nothing."""
+        found = self.condition(kind)
+        return "" if found is None else found.reason
+
+    def columns(self) -> tuple[str, ...]:
+        """The cells of `kubectl get r1plusdeployments -A`, but for the age."""
+        cells = (self.tier, self.engine, self.batch, self.accuracy, self.verdict, self.status_of(READY))
+        return self.namespace, self.name, *(cell or "-" for cell in cells)
+
+    def telling(self) -> ConditionView | None:
+        """The condition that says best where this deployment stands."""
+        candidate = self.condition(PROGRESSING) if self.candidate else None
+        if candidate is not None and self.status_of(READY) == "True":
+            return candidate
+        found = (self.condition(kind) for kind in TELLING_ORDER)
+        return next((c for c in found if c is not None and not c.holds), self.condition(READY))
+
+    def headline(self) -> str:
+        """Where it stands, in one sentence."""
+        if not self.conditions:
+            return "the operator has not looked at it yet; does it run? kubectl get pods -n r1plus-system"
+        if not self.up_to_date:
+            return "the operator has not looked at the newest spec yet"
+        told = self.telling()
+        where = f"{told.reason}: {told.message}" if told is not None and told.message else ""
+        pods = f"{self.replicas_ready} of {self.replicas_wanted} {'pod' if self.replicas_wanted == 1 else 'pods'} ready"
+        if self.ready:
+            return f"serves, {pods}" + (f"; {where}" if told is not None and told.type != READY else "")
+        return f"does not serve, {pods}; {where}"
+
+
+COLUMNS = ("NAMESPACE", "NAME", "TIER", "ENGINE", "BATCH", "ACCURACY", "VERDICT", "READY")
+
+
+def view_of(cr: Mapping[str, Any]) -> DeploymentView:
+    """The view of an R1PlusDeployment as the API server returns it."""
+    metadata, spec, status = _mapping(cr, "metadata"), _mapping(cr, "spec"), _mapping(cr, "status")
+    accuracy = _mapping(spec, "accuracy")
+    return DeploymentView(
+        namespace=_text(metadata, "namespace"),
+        name=_text(metadata, "name"),
+        tier=_text(spec, "tier"),
+        gate=_text(accuracy, "gate"),
+        threshold=_text(accuracy, "threshold"),
+        replicas_wanted=int(spec.get("replicas", 1)),
+        engine=_text(status, "engine"),
+        batch=_text(status, "batch"),
+        context=_text(status, "context"),
+        suite=_text(status, "suite"),
+        accuracy=_text(status, "accuracy"),
+        verdict=_text(status, "verdict"),
+        replicas_ready=int(status.get("readyReplicas", 0)),
+        revision=_text(status, "revision"),
+        candidate=_text(status, "candidate"),
+        endpoint=_text(status, "endpoint"),
+        up_to_date=int(status.get("observedGeneration", 0)) >= int(metadata.get("generation", 1)),
+        created=_time(_text(metadata, "creationTimestamp")),
+        conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
+    )
+
+
+def age(created: datetime | None, now: datetime) -> str:
+    """As kubectl writes ages: 45s, 12m, 3h, 9d."""
+    if created is None:
+        return "-"
+    seconds = max(0, int((now - created).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _condition(raw: Mapping[str, Any]) -> ConditionView:
+    return ConditionView(_text(raw, "type"), _text(raw, "status"), _text(raw, "reason"), _text(raw, "message"))
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = raw.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return "" if value is None else str(value)
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
