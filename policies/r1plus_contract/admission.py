@@ -4,7 +4,6 @@ Line 1 is the identity digest alone, so that a shell can compare it without a JS
 ours); line 2 is an `Admission` for people and for the monitor after a restart.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,7 +30,7 @@ def write_token(folder: Path, admission: Admission) -> None:
     part = folder / f".{TOKEN_FILE}.part"
     part.write_text(f"{admission.identity}\n{dumps(admission)}\n", encoding="utf-8")
     part.chmod(0o644)
-    os.replace(part, folder / TOKEN_FILE)
+    part.replace(folder / TOKEN_FILE)
 
 
 def read_token(folder: Path) -> Admission | None:

@@ -28,7 +28,7 @@ class MonitorSettings:
 
 @dataclass(frozen=True, slots=True)
 class KnownVerdicts:
-    """`verdicts.json`: the gate's reports of this deployment's revisions, so that nobody is gated twice for one thing."""
+    """`verdicts.json`: the gate's reports of a deployment's revisions: nobody is gated twice for one thing."""
 
     reports: tuple[GateReport, ...] = ()
 

@@ -1,7 +1,7 @@
 """The golden suite's format and its hash: written by the curator, carried by a ConfigMap, read by the monitor.
 
-A suite is two files. `suite.json` is a `SuiteHeader`; `items.jsonl` holds one `Item` a line in canonical JSON, sorted by
-id. The hash is sha256 over the scorer version, the sampling parameters and the items' bytes.
+A suite is two files. `suite.json` is a `SuiteHeader`; `items.jsonl` holds one `Item` a line in canonical JSON,
+sorted by id. The hash is sha256 over the scorer version, the sampling parameters and the items' bytes.
 """
 
 import hashlib

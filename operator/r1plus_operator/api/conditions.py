@@ -1,0 +1,60 @@
+"""Condition types and reasons: stable names that users script against."""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """Every condition an R1PlusDeployment carries, in the order shown."""
+
+    READY = "Ready"
+    ENGINE_READY = "EngineReady"
+    CAPACITY_FITS = "CapacityFits"
+    QUALITY_VERIFIED = "QualityVerified"
+    ALERTS_WIRED = "AlertsWired"
+    PROGRESSING = "Progressing"
+
+
+class Reason(StrEnum):
+    """Why a condition has its status."""
+
+    # Any condition, while nothing can be said.
+    INVALID_SPEC = "InvalidSpec"
+    PENDING = "Pending"
+    # Ready
+    SERVING = "Serving"
+    SCALED_TO_ZERO = "ScaledToZero"
+    NOT_SERVING = "NotServing"
+    # EngineReady
+    ENGINE_CHOSEN = "EngineChosen"
+    ENGINE_NOT_FOUND = "EngineNotFound"
+    ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
+    ENGINE_LOADING = "EngineLoading"
+    ENGINE_LOADED = "EngineLoaded"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CRASH_LOOPING = "CrashLooping"
+    OUT_OF_MEMORY = "OutOfMemory"
+    # CapacityFits
+    FITS = "Fits"
+    CONTEXT_TOO_LONG = "ContextTooLong"
+    BATCH_TOO_LARGE = "BatchTooLarge"
+    NO_NODE_FITS = "NoNodeFits"
+    UNSCHEDULABLE = "Unschedulable"
+    # QualityVerified
+    GATE_PASSED = "GatePassed"
+    GATE_RUNNING = "GateRunning"
+    GATE_FAILED = "GateFailed"
+    GATE_INCONCLUSIVE = "GateInconclusive"
+    BELOW_THRESHOLD = "BelowThreshold"
+    SUITE_NOT_FOUND = "SuiteNotFound"
+    SUITE_HASH_MISMATCH = "SuiteHashMismatch"
+    SUITE_INVALID = "SuiteInvalid"
+    NO_DATA = "NoData"
+    NOT_YET_KNOWN = "NotYetKnown"
+    # AlertsWired
+    RULE_APPLIED = "RuleApplied"
+    NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"
+    # Progressing
+    COMPLETE = "Complete"
+    ROLLING_OUT = "RollingOut"
+    CANDIDATE_REFUSED = "CandidateRefused"
+    BLOCKED = "Blocked"

@@ -1,0 +1,182 @@
+"""R1PlusDeployment: the pydantic models are the single source of the CRD, of defaults and of validation.
+
+Generated from here: charts/r1plus-operator/crds (`make generate`). The API server refuses what the schema and the CEL
+rules can refuse; the same models validate again in every pass, since an object may be older than its CRD.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from r1plus_model_repo.catalog.types import Tier
+
+from r1plus_contract.verdict import Gate
+
+MAX_NAME = 40
+"""A deployment's name is a prefix of every child's; 40 leaves room for `-<hash>` within 63 characters."""
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
+
+
+class ApiModel(BaseModel):
+    """camelCase on the wire, unknown fields refused, never changed after reading."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class EngineSelector(ApiModel):
+    """Narrows the choice of the engine; without it the newest measured engine of the tier is taken."""
+
+    family: DnsLabel | None = Field(
+        None, description="Model family, e.g. `r1plus` or `smollm2`. Default: the chart's `defaultFamily`."
+    )
+    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", max_length=32)] | None = Field(
+        None, description="Exact version of the engine. Default: the newest."
+    )
+    precision: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=16)] | None = Field(
+        None, description="Precision of the weights, e.g. FP16, Q8_0. Default: the family's reference."
+    )
+
+
+class Batching(ApiModel):
+    """How many requests run at once."""
+
+    max_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Most requests that run at once. Default: the largest that fits, at most the engine's best.",
+    )
+
+
+class Context(ApiModel):
+    """How long prompt and answer may be together."""
+
+    max_tokens: int | None = Field(
+        None, ge=16, le=1_048_576, description="Most tokens of prompt and answer together. Default: the engine's own."
+    )
+
+
+class Toleration(ApiModel):
+    """As in a pod's `spec.tolerations`."""
+
+    key: Annotated[str, Field(max_length=316)] | None = Field(
+        None, description="Taint key; empty matches all keys with operator Exists."
+    )
+    operator: Literal["Exists", "Equal"] | None = Field(None, description="Exists or Equal. Default: Equal.")
+    value: Annotated[str, Field(max_length=63)] | None = Field(None, description="Taint value to match.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Taint effect; empty matches all."
+    )
+    toleration_seconds: int | None = Field(None, ge=0, description="How long a NoExecute taint is tolerated.")
+
+
+class Placement(ApiModel):
+    """Which nodes may serve."""
+
+    node_selector: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=32, description="Labels a node must have."
+    )
+    tolerations: tuple[Toleration, ...] = Field((), max_length=32, description="Taints that the pods tolerate.")
+
+
+class Accuracy(ApiModel):
+    """What the served engine is held to."""
+
+    suite: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")] | None = (
+        Field(
+            None,
+            description="Golden suite: a shipped one, or a ConfigMap of this name in this namespace. Default: the engine's own.",
+        )
+    )
+    threshold: float = Field(
+        0.98,
+        gt=0,
+        le=1,
+        description="Least share of the suite's items that may be right; N(1-threshold), rounded down, may be lost.",
+    )
+    gate: Gate = Field(
+        Gate.ENFORCE,
+        description="Enforce: a revision takes traffic only after passing its suite. Observe: it serves and is watched.",
+    )
+    probes_per_minute: int = Field(
+        6,
+        ge=1,
+        le=6000,
+        description="Rate of the continuous check, per pod. The gate itself, before traffic, is not limited.",
+    )
+
+
+class Access(ApiModel):
+    """Who may call the model."""
+
+    namespaces: tuple[DnsLabel, ...] = Field(
+        (), max_length=64, description="Other namespaces whose pods may call; this namespace always may."
+    )
+
+
+class R1PlusDeploymentSpec(ApiModel):
+    """What a tenant asks for. Only `tier` is required."""
+
+    tier: Tier = Field(description="Service level: full (12B), lite (3B) or edge (0.7B).")
+    engine: EngineSelector = Field(default_factory=EngineSelector, description="Narrows the choice of the engine.")
+    batching: Batching = Field(default_factory=Batching, description="How many requests run at once.")
+    context: Context = Field(default_factory=Context, description="How long prompt and answer may be.")
+    replicas: int = Field(1, ge=0, le=100, description="Serving pods of the current revision.")
+    placement: Placement = Field(default_factory=Placement, description="Which nodes may serve.")
+    accuracy: Accuracy = Field(default_factory=Accuracy, description="What the served engine is held to.")
+    access: Access = Field(default_factory=Access, description="Who may call the model.")
+
+
+class Condition(ApiModel):
+    """As in metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=64)] = Field(description="What the condition is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: Annotated[str, Field(max_length=128)] = Field(description="Stable CamelCase reason.")
+    message: Annotated[str, Field(max_length=4096)] = Field("", description="Cause and remedy, for people.")
+    observed_generation: int = Field(0, ge=0, description="metadata.generation that this was computed from.")
+    last_transition_time: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})] = Field(
+        description="When `status` last changed."
+    )
+
+
+class R1PlusDeploymentStatus(ApiModel):
+    """Derived from the cluster in every pass; never read back as truth."""
+
+    observed_generation: int = Field(0, ge=0, description="The generation last acted on.")
+    revision: Annotated[str, Field(max_length=63)] | None = Field(None, description="Revision that takes traffic.")
+    candidate: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="Revision being brought up or refused."
+    )
+    engine: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="Engine of the revision that takes traffic."
+    )
+    batch: int | None = Field(None, ge=1, description="Most requests that run at once.")
+    context: int | None = Field(None, ge=1, description="Most tokens of prompt and answer together.")
+    suite: Annotated[str, Field(max_length=63)] | None = Field(None, description="Golden suite in force.")
+    accuracy: Annotated[str, Field(max_length=32)] | None = Field(
+        None, description="Right / all items of the suite, as last counted."
+    )
+    verdict: Annotated[str, Field(max_length=32)] | None = Field(
+        None, description="Pass, Fail, Inconclusive, NoData or Error."
+    )
+    replicas: int = Field(0, ge=0, description="Pods of the current revision.")
+    ready_replicas: int = Field(0, ge=0, description="Ready pods of the current revision.")
+    endpoint: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="host:port of Triton's gRPC inside the cluster."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        (), max_length=16, description="What holds and what does not, with cause and remedy."
+    )
+
+
+def spec_problems(error: ValidationError) -> tuple[str, ...]:
+    """All problems of a spec, each as `spec.field: value: what is wrong`."""
+    problems = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in ("spec", *item["loc"]))
+        given = "" if item["type"] == "missing" else f" (got {item['input']!r:.80})"
+        problems.append(f"{path}: {item['msg']}{given}")
+    return tuple(problems)

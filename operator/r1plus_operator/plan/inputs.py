@@ -1,0 +1,104 @@
+"""What a pass plans from: values that `observe` gathered. Nothing here talks to anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from r1plus_model_repo.catalog.types import Engine
+
+from r1plus_contract.suite import Suite
+from r1plus_contract.verdict import MonitorReport
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """What the chart decides for every deployment."""
+
+    monitor_image: str
+    triton_image: str
+    default_family: str
+    operator_namespace: str
+    monitoring_namespace: str
+    scrape_interval: str = "15s"
+    image_pull_secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A node, as far as fitting needs it. Bytes and cores, allocatable."""
+
+    name: str
+    memory_bytes: int
+    cores: float
+    labels: Mapping[str, str]
+    schedulable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """One container (or init container) of a pod."""
+
+    name: str
+    ready: bool
+    restarts: int = 0
+    waiting_reason: str = ""
+    terminated_reason: str = ""
+    message: str = ""
+    """Of the waiting or last terminated state; the termination log of `verify` arrives here."""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A serving pod."""
+
+    name: str
+    revision: str
+    ip: str
+    ready: bool
+    terminating: bool
+    scheduled: bool
+    unschedulable: str
+    """The scheduler's own words while it finds no node."""
+    containers: tuple[ContainerFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSource:
+    """A golden suite as found: read well, or why not."""
+
+    name: str
+    header_text: str
+    items_text: str
+    suite: Suite | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that a pass knows of one R1PlusDeployment."""
+
+    cr: Json
+    engines: tuple[Engine, ...]
+    suites: Mapping[str, SuiteSource]
+    """By name: the tenant's own before the shipped ones."""
+    nodes: tuple[NodeFacts, ...]
+    children: Mapping[tuple[str, str], Json]
+    """(kind, name) -> live object, owned by this CR."""
+    pods: tuple[PodFacts, ...] = ()
+    reports: Mapping[str, MonitorReport] = field(default_factory=dict)
+    """Pod name -> what its monitor said last."""
+    kinds: frozenset[str] = frozenset()
+    """Optional kinds that this cluster has: PodMonitor, PrometheusRule."""
+
+    @property
+    def name(self) -> str:
+        """The CR's name."""
+        return str(self.cr["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """The tenant."""
+        return str(self.cr["metadata"]["namespace"])

@@ -1,0 +1,196 @@
+"""Builders of a deployment's child objects, one pure function per kind. Every one is applied whole, by its owner's name."""
+
+from r1plus_contract import names
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.settings import (
+    ITEMS_FILE,
+    SETTINGS_FILE,
+    SUITE_FILE,
+    VERDICTS_FILE,
+    KnownVerdicts,
+    MonitorSettings,
+)
+from r1plus_contract.verdict import GateReport
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import Json, OperatorConfig, SuiteSource
+from r1plus_operator.plan.pod import STARTUP_SECONDS, accuracy_name
+from r1plus_operator.plan.revision import Revision
+
+GATE_SECONDS = 3600
+"""How long a gate may take before the Deployment calls itself stuck: well above any gate."""
+_NAMESPACE_NAME = "kubernetes.io/metadata.name"
+
+
+class Owner:
+    """Who owns the children: makes their metadata."""
+
+    def __init__(self, cr: Json) -> None:
+        self.name: str = cr["metadata"]["name"]
+        self.namespace: str = cr["metadata"]["namespace"]
+        self._reference = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND_DEPLOYMENT,
+            "name": self.name,
+            "uid": cr["metadata"]["uid"],
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
+    def metadata(self, name: str, labels: dict[str, str] | None = None) -> Json:
+        """Name, namespace, labels and the owner reference by which the garbage collector finds the child."""
+        return {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": {
+                names.LABEL_MANAGED_BY: names.MANAGED_BY,
+                names.LABEL_DEPLOYMENT: self.name,
+                **(labels or {}),
+            },
+            "ownerReferences": [self._reference],
+        }
+
+    @property
+    def pods(self) -> Json:
+        """Selector of every pod of this deployment, whatever its revision."""
+        return {"matchLabels": {names.LABEL_DEPLOYMENT: self.name}}
+
+
+def service_account(owner: Owner) -> Json:
+    """An identity with no rights and no token."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": owner.metadata(owner.name),
+        "automountServiceAccountToken": False,
+    }
+
+
+def network_policy(owner: Owner, spec: R1PlusDeploymentSpec, config: OperatorConfig) -> Json:
+    """The walls: nothing in or out but what is named here.
+
+    In: callers to Triton; Prometheus to both metrics ports; the operator to the monitor. Out: DNS only. Policies are
+    judged after the Service's translation, so CoreDNS's own port stands beside 53.
+    """
+    callers = [{"podSelector": {}}, *(_namespace(name) for name in sorted(set(spec.access.namespaces)))]
+    prometheus = [_namespace(config.monitoring_namespace)]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": owner.metadata(owner.name),
+        "spec": {
+            "podSelector": owner.pods,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"from": callers, "ports": _ports(names.PORT_HTTP, names.PORT_GRPC)},
+                {"from": prometheus, "ports": _ports(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
+                {"from": [_namespace(config.operator_namespace)], "ports": _ports(names.PORT_MONITOR)},
+            ],
+            "egress": [
+                {
+                    "to": [{**_namespace("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+                    "ports": [
+                        {"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in (53, 5353)
+                    ],
+                }
+            ],
+        },
+    }
+
+
+def _namespace(name: str) -> Json:
+    return {"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: name}}}
+
+
+def _ports(*ports: int) -> list[Json]:
+    return [{"protocol": "TCP", "port": port} for port in ports]
+
+
+def revision_config(owner: Owner, revision: Revision) -> Json:
+    """What `verify` and the monitor read of their revision."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": owner.metadata(revision.name, {names.LABEL_REVISION: revision.name}),
+        "immutable": True,
+        "data": {"config.pbtxt": revision.config_pbtxt, "identity.json": dumps(revision.identity)},
+    }
+
+
+def accuracy_config(
+    owner: Owner, spec: R1PlusDeploymentSpec, source: SuiteSource, verdicts: tuple[GateReport, ...]
+) -> Json:
+    """What the monitors hold every revision to: settings, the suite itself, and the verdicts that already stand."""
+    assert source.suite is not None
+    settings = MonitorSettings(
+        suite=source.name,
+        suite_hash=source.suite.header.sha256,
+        threshold=spec.accuracy.threshold,
+        gate=spec.accuracy.gate,
+        probes_per_minute=spec.accuracy.probes_per_minute,
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": owner.metadata(accuracy_name(owner.name)),
+        "data": {
+            SETTINGS_FILE: dumps(settings),
+            SUITE_FILE: source.header_text,
+            ITEMS_FILE: source.items_text,
+            VERDICTS_FILE: dumps(KnownVerdicts(verdicts)),
+        },
+    }
+
+
+def deployment(owner: Owner, revision: Revision, replicas: int) -> Json:
+    """The Deployment of one revision; its template comes from the ControllerRevision, unchanged."""
+    labels = {names.LABEL_REVISION: revision.name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": owner.metadata(revision.name, labels),
+        "spec": {
+            "replicas": replicas,
+            "progressDeadlineSeconds": GATE_SECONDS + STARTUP_SECONDS,
+            "revisionHistoryLimit": 1,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {
+                "matchLabels": {
+                    names.LABEL_DEPLOYMENT: owner.name,
+                    names.LABEL_REVISION: revision.name,
+                    names.LABEL_SERVING: "true",
+                }
+            },
+            "template": revision.template,
+        },
+    }
+
+
+def service(owner: Owner, revision: str) -> Json:
+    """The one address of the deployment; the switch of a rollout is this selector."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": owner.metadata(owner.name),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {
+                names.LABEL_DEPLOYMENT: owner.name,
+                names.LABEL_REVISION: revision,
+                names.LABEL_SERVING: "true",
+            },
+            "ports": [
+                {"name": "grpc", "port": names.PORT_GRPC, "targetPort": "grpc", "protocol": "TCP"},
+                {"name": "http", "port": names.PORT_HTTP, "targetPort": "http", "protocol": "TCP"},
+            ],
+        },
+    }
+
+
+def disruption_budget(owner: Owner) -> Json:
+    """A drain takes one pod at a time, and never waits for one that is not Ready anyway."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": owner.metadata(owner.name),
+        "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": owner.pods},
+    }

@@ -1,0 +1,220 @@
+"""observed -> Plan: the one place where a pass decides what to write. Pure; the executor carries it out in this order."""
+
+from dataclasses import dataclass, field, replace
+
+from pydantic import ValidationError
+
+from r1plus_contract import names
+from r1plus_contract.jsonable import ContractError
+from r1plus_contract.verdict import Verdict
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import R1PlusDeploymentSpec, spec_problems
+from r1plus_operator.plan import alerts, objects
+from r1plus_operator.plan.drift import in_sync, stamped
+from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
+from r1plus_operator.plan.report import Situation, status_of
+from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, build, read, revision_hash, to_object
+from r1plus_operator.plan.target import Problem, Target, resolve
+from r1plus_policies.rollout import RevisionState, Rollout, Stage, decide
+
+REQUEUE_WHILE_WAITING = 15.0
+"""A candidate that waits is looked at again, in case an event was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A Kubernetes Event to leave on the CR; the same note is never left twice (its name is derived from it)."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to write. `apply` is in stages: all of a stage stands before the next begins."""
+
+    apply: tuple[tuple[Json, ...], ...] = ()
+    delete: tuple[tuple[str, str, str], ...] = ()
+    """(kind, name, uid)."""
+    status: Json = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    requeue_after: float | None = None
+
+    @property
+    def writes(self) -> int:
+        """Writes beside the status."""
+        return sum(len(stage) for stage in self.apply) + len(self.delete)
+
+
+def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
+    """Plan one pass. A second pass over what the first one wrote yields an empty plan."""
+    revisions = _revisions(observed)
+    try:
+        spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
+    except ValidationError as error:
+        problem = Problem(ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error)))
+        return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
+    resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config)
+    return _Pass(observed, config, now, spec, resolved, revisions).plan()
+
+
+def _revisions(observed: Observed) -> dict[str, Revision]:
+    found = {}
+    for (kind, name), live in observed.children.items():
+        if kind == "ControllerRevision":
+            try:
+                found[name] = read(live)
+            except ContractError:
+                # Damaged by hand: rendered again if it is wanted, pruned if not.
+                continue
+    return found
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One pass: intermediate values that several steps need."""
+
+    observed: Observed
+    config: OperatorConfig
+    now: float
+    spec: R1PlusDeploymentSpec
+    resolved: Target | Problem
+    revisions: dict[str, Revision]
+    fresh: set[str] = field(default_factory=set)
+    """Revisions whose verdict was taken in this pass."""
+
+    def plan(self) -> Plan:
+        owner = objects.Owner(self.observed.cr)
+        target = self._target()
+        self._take_verdicts()
+        rollout = self._decide(target)
+        notes = self._notes(target, rollout)
+        if rollout.promote:
+            chosen = self.revisions[rollout.promote]
+            self.revisions[chosen.name] = replace(chosen, promoted_at=self.now)
+        stages = self._stages(owner, rollout, target)
+        situation = Situation(self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, target)
+        return Plan(
+            apply=tuple(stage for stage in (self._changed(stage) for stage in stages) if stage),
+            delete=self._deletions(rollout, target),
+            status=status_of(situation),
+            notes=notes,
+            requeue_after=rollout.requeue_after or self._patience(rollout),
+        )
+
+    def _target(self) -> str | None:
+        """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none."""
+        if isinstance(self.resolved, Problem):
+            return None
+        name = f"{self.observed.name}-{revision_hash(self.spec, self.resolved)}"
+        if name not in self.revisions:
+            number = max((r.number for r in self.revisions.values()), default=0) + 1
+            who = (self.observed.namespace, self.observed.name)
+            self.revisions[name] = build(*who, self.spec, self.resolved, self.config, number)
+        return name
+
+    @property
+    def suite_hash(self) -> str | None:
+        """Of the suite in force; None while none is."""
+        return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else None
+
+    def _take_verdicts(self) -> None:
+        """Write down every decided gate that the monitors report: exactly for what was scored, once."""
+        for pod in self.observed.pods:
+            report = self.observed.reports.get(pod.name)
+            revision = self.revisions.get(pod.revision)
+            if report is None or revision is None or report.gate is None:
+                continue
+            gate = report.gate
+            decided = gate.verdict in (Verdict.PASS, Verdict.FAIL)
+            ours = gate.identity == revision.identity.digest() and gate.suite_hash == self.suite_hash
+            if decided and ours and revision.verdict_for(gate.suite_hash) is None:
+                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, gate))
+                self.fresh.add(revision.name)
+
+    def _decide(self, target: str | None) -> Rollout:
+        return decide(
+            target=target,
+            revisions=tuple(self._state(revision) for revision in self.revisions.values()),
+            replicas=self.spec.replicas,
+            gate=self.spec.accuracy.gate,
+            now=self.now,
+        )
+
+    def _state(self, revision: Revision) -> RevisionState:
+        live = self.observed.children.get(("Deployment", revision.name))
+        report = revision.verdict_for(self.suite_hash) if self.suite_hash else None
+        ready = sum(1 for p in self.observed.pods if p.revision == revision.name and p.ready and not p.terminating)
+        return RevisionState(
+            name=revision.name,
+            ready=ready,
+            replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
+            verdict=report.verdict if report else None,
+            promoted_at=revision.promoted_at,
+        )
+
+    def _stages(self, owner: objects.Owner, rollout: Rollout, target: str | None) -> list[list[Json]]:
+        """Walls before pods, what a pod mounts before the pod, the switch after the pods."""
+        running = [self.revisions[name] for name in rollout.replicas]
+        kept = [r for r in self.revisions.values() if r.name not in self._surplus(rollout, target)]
+        first = [
+            objects.network_policy(owner, self.spec, self.config),
+            objects.service_account(owner),
+            *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in kept),
+            *(objects.revision_config(owner, r) for r in running),
+        ]
+        if isinstance(self.resolved, Target):
+            verdicts = tuple(report for r in kept for report in r.verdicts)
+            first.append(objects.accuracy_config(owner, self.spec, self.resolved.source, verdicts))
+        pods = [objects.deployment(owner, self.revisions[name], count) for name, count in rollout.replicas.items()]
+        selected = rollout.current or target
+        last = [objects.disruption_budget(owner)]
+        if selected:
+            last.append(objects.service(owner, selected))
+        return [first, pods, [*last, *self._monitoring(owner, rollout)]]
+
+    def _monitoring(self, owner: objects.Owner, rollout: Rollout) -> list[Json]:
+        wanted = []
+        if "PodMonitor" in self.observed.kinds:
+            wanted.append(alerts.pod_monitor(owner, self.config))
+        if "PrometheusRule" in self.observed.kinds and rollout.current:
+            wanted.append(alerts.prometheus_rule(owner, self.spec, rollout.current, self.config))
+        return wanted
+
+    def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
+        marked = (stamped(desired) for desired in stage)
+        live = self.observed.children
+        return tuple(d for d in marked if not in_sync(d, live.get((d["kind"], d["metadata"]["name"]))))
+
+    def _surplus(self, rollout: Rollout, target: str | None) -> set[str]:
+        """Revisions beyond the history, oldest first; never what runs, is wanted, or is the newest that served."""
+        needed = {*rollout.replicas, rollout.current, target}
+        old = sorted((r for r in self.revisions.values() if r.name not in needed), key=lambda r: r.number)
+        return {r.name for r in old[: max(0, len(self.revisions) - KEPT_REVISIONS)]}
+
+    def _deletions(self, rollout: Rollout, target: str | None) -> tuple[tuple[str, str, str], ...]:
+        gone = []
+        surplus = self._surplus(rollout, target)
+        for (kind, name), live in self.observed.children.items():
+            is_revision_config = kind == "ConfigMap" and name in self.revisions
+            idle = (kind == "Deployment" or is_revision_config) and name not in rollout.replicas
+            if idle or (kind == "ControllerRevision" and name in surplus):
+                gone.append((kind, name, live["metadata"]["uid"]))
+        return tuple(gone)
+
+    def _notes(self, target: str | None, rollout: Rollout) -> tuple[Note, ...]:
+        """Transitions only: a refusal is told in the pass that learned of it, not in every later one."""
+        if target is None:
+            return ()
+        revision = self.revisions[target]
+        report = revision.verdict_for(self.suite_hash or "")
+        figures = report.message if report else f"spec.accuracy.gate is {self.spec.accuracy.gate}"
+        if rollout.stage is Stage.PROMOTE:
+            return (Note("Promoted", f"Revision {target} ({revision.engine}) takes traffic: {figures}"),)
+        if rollout.stage is Stage.REFUSED and target in self.fresh:
+            return (Note("GateFailed", f"Revision {target} ({revision.engine}) was refused: {figures}", warning=True),)
+        return ()
+
+    def _patience(self, rollout: Rollout) -> float | None:
+        return REQUEUE_WHILE_WAITING if rollout.stage in (Stage.GATING, Stage.SCALING) else None

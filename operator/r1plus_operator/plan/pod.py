@@ -1,0 +1,239 @@
+"""The serving pod: [engine, verify] then [triton, monitor], under Pod Security `restricted` without exception.
+
+`engine` copies the engine out of its image, `verify` compares its sha256 and assembles Triton's repository, Triton serves
+it read-only, the monitor probes it. Triton is Ready when the model is ready *and* the monitor's admission token stands.
+"""
+
+from r1plus_model_repo.catalog.types import Engine
+
+from r1plus_contract import names
+from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.inference import MODEL_NAME
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.quantity import bytes_of, mebibytes
+from r1plus_policies.sizing import Fit
+
+USER = 1000
+PRESTOP_SECONDS = 5
+"""SIGTERM resets new HTTP requests at once (TRITON.md §5): first let the endpoint leave every kube-proxy."""
+EXIT_TIMEOUT_SECONDS = 30
+GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
+STARTUP_SECONDS = 600
+SHM = "256Mi"
+
+
+def pod_template(
+    namespace: str,
+    owner: str,
+    revision: str,
+    spec: R1PlusDeploymentSpec,
+    engine: Engine,
+    fit: Fit,
+    identity: str,
+    config: OperatorConfig,
+) -> Json:
+    """The pod template of one revision; deterministic."""
+    pod: Json = {
+        "serviceAccountName": owner,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [_engine(engine), _verify(config)],
+        "containers": [_triton(engine, fit, identity, config), _monitor(namespace, owner, revision, identity, config)],
+        "volumes": _volumes(owner, revision, engine),
+    }
+    if config.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
+    if spec.placement.node_selector:
+        pod["nodeSelector"] = dict(spec.placement.node_selector)
+    if spec.placement.tolerations:
+        dumped = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
+        pod["tolerations"] = dumped
+    return {"metadata": {"labels": pod_labels(owner, revision, engine.name)}, "spec": pod}
+
+
+def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
+    """Walls select the deployment, the Service the revision and `serving`."""
+    return {
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_NAME: "r1plus-serving",
+        names.LABEL_DEPLOYMENT: owner,
+        names.LABEL_REVISION: revision,
+        names.LABEL_SERVING: "true",
+        names.LABEL_ENGINE: engine,
+    }
+
+
+def _locked() -> Json:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _mount(name: str, path: str, *, read_only: bool = False) -> Json:
+    return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
+
+
+def _engine(engine: Engine) -> Json:
+    source, target = names.DIR_ENGINE_IN_IMAGE, names.DIR_ENGINE
+    return {
+        "name": names.INIT_ENGINE,
+        "image": engine.spec.artifact.image,
+        "imagePullPolicy": "IfNotPresent",
+        # Emptied first: a copy that was killed half-way must not leave files of another engine behind.
+        "command": ["/bin/sh", "-ec", f"rm -rf {target} && mkdir -p {target} && cp -R {source}/. {target}/"],
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": _locked(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [_mount("delivery", names.DIR_DELIVERY)],
+    }
+
+
+def _verify(config: OperatorConfig) -> Json:
+    folders = ["--revision-dir", names.DIR_REVISION, "--delivery-dir", names.DIR_DELIVERY]
+    return {
+        "name": names.INIT_VERIFY,
+        "image": config.monitor_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "r1plus_model_repo.delivery", *folders],
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": _locked(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            _mount("delivery", names.DIR_DELIVERY),
+            _mount("revision", names.DIR_REVISION, read_only=True),
+        ],
+    }
+
+
+def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig) -> Json:
+    requirements = engine.spec.requirements
+    memory = mebibytes(fit.total_bytes + bytes_of(SHM))
+    return {
+        "name": names.CONTAINER_TRITON,
+        "image": config.triton_image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [
+            f"--model-repository={names.DIR_MODELS}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",
+            "--strict-readiness=true",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
+            f"--http-port={names.PORT_HTTP}",
+            f"--grpc-port={names.PORT_GRPC}",
+            f"--metrics-port={names.PORT_TRITON_METRICS}",
+            "--allow-gpu-metrics=false",
+            "--log-verbose=0",
+        ],
+        "env": [{"name": names.ENV_IDENTITY, "value": identity}, {"name": "HOME", "value": "/tmp"}],
+        "ports": [
+            {"name": "http", "containerPort": names.PORT_HTTP, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": names.PORT_GRPC, "protocol": "TCP"},
+            {"name": "triton-metrics", "containerPort": names.PORT_TRITON_METRICS, "protocol": "TCP"},
+        ],
+        "resources": {
+            "requests": {"cpu": requirements.cpu_request, "memory": memory},
+            "limits": {"cpu": requirements.cpu, "memory": memory},
+        },
+        "securityContext": _locked(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "startupProbe": {
+            "httpGet": {"path": "/v2/health/live", "port": "http"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+            "failureThreshold": STARTUP_SECONDS // 2,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/v2/health/live", "port": "http"},
+            "periodSeconds": 20,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
+        },
+        "readinessProbe": {
+            "exec": {"command": ["/bin/bash", "-c", readiness_script()]},
+            "periodSeconds": 3,
+            "timeoutSeconds": 10,
+            "failureThreshold": 3,
+        },
+        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}},
+        "volumeMounts": [
+            _mount("delivery", names.DIR_DELIVERY, read_only=True),
+            _mount("admission", names.DIR_ADMISSION, read_only=True),
+            _mount("shm", "/dev/shm"),
+            _mount("tmp", "/tmp"),
+        ],
+    }
+
+
+def readiness_script() -> str:
+    """Token for this identity, and the model itself ready: strict server readiness flaps during loads (TRITON.md §2).
+
+    Bash alone, since NVIDIA's image carries no code of ours.
+    """
+    token = f"{names.DIR_ADMISSION}/{TOKEN_FILE}"
+    path = f"/v2/models/{MODEL_NAME}/ready"
+    return (
+        f'head -n 1 {token} 2>/dev/null | grep -qx "${names.ENV_IDENTITY}"'
+        ' || { echo "no admission token for this identity: the gate has not passed"; exit 1; };'
+        f" exec 3<>/dev/tcp/127.0.0.1/{names.PORT_HTTP} || exit 1;"
+        f" printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3;"
+        " IFS=' ' read -r _ status _ <&3;"
+        ' [ "$status" = 200 ] || { echo "the model is not ready: HTTP $status"; exit 1; }'
+    )
+
+
+def _monitor(namespace: str, owner: str, revision: str, identity: str, config: OperatorConfig) -> Json:
+    env = {
+        names.ENV_IDENTITY: identity,
+        names.ENV_NAMESPACE: namespace,
+        names.ENV_DEPLOYMENT: owner,
+        names.ENV_REVISION: revision,
+    }
+    pod_name = {"name": names.ENV_POD, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
+    return {
+        "name": names.CONTAINER_MONITOR,
+        "image": config.monitor_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "r1plus_monitoring"],
+        "env": [*({"name": key, "value": value} for key, value in env.items()), pod_name],
+        "ports": [{"name": "monitor", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": _locked(),
+        # No probes: a pod is Ready only when every container is, and the monitor's trouble must not stop traffic.
+        "volumeMounts": [
+            _mount("admission", names.DIR_ADMISSION),
+            _mount("state", names.DIR_STATE),
+            _mount("revision", names.DIR_REVISION, read_only=True),
+            _mount("accuracy", names.DIR_ACCURACY, read_only=True),
+            _mount("monitor-tmp", "/tmp"),
+        ],
+    }
+
+
+def _volumes(owner: str, revision: str, engine: Engine) -> list[Json]:
+    size = bytes_of(engine.spec.requirements.weights_memory)
+    return [
+        {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(2 * size + 64 * 2**20)}},
+        {"name": "admission", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": "monitor-tmp", "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": "revision", "configMap": {"name": revision}},
+        {"name": "accuracy", "configMap": {"name": accuracy_name(owner)}},
+    ]
+
+
+def accuracy_name(owner: str) -> str:
+    """The ConfigMap that tells a deployment's monitors what to hold it to."""
+    return f"{owner}-accuracy"

@@ -1,0 +1,286 @@
+"""status: what a pass tells the user. Derived from the situation alone; only `lastTransitionTime` looks at the old one.
+
+Conditions speak of what the *spec asks for* (the target revision); Ready and the figures of what *takes traffic*.
+Figures that drift are rounded, so that the status changes when its meaning changes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from r1plus_contract import names
+from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import ContainerFacts, Json, Observed, PodFacts
+from r1plus_operator.plan.revision import Revision, rfc3339
+from r1plus_operator.plan.target import Problem, Target
+from r1plus_policies.rollout import Rollout, Stage
+
+PROGRESS_STEP = 10
+"""Percent: progress of a gate is told in steps of this size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the status is derived from."""
+
+    observed: Observed
+    now: float
+    spec: R1PlusDeploymentSpec | None
+    resolved: Target | Problem
+    rollout: Rollout | None
+    revisions: Mapping[str, Revision]
+    target: str | None
+
+    @property
+    def current(self) -> Revision | None:
+        """The revision that takes traffic."""
+        name = self.rollout.current if self.rollout else None
+        return self.revisions.get(name) if name else None
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why the spec yields no revision."""
+        return self.resolved if isinstance(self.resolved, Problem) else None
+
+    @property
+    def suite_hash(self) -> str:
+        """Of the suite in force; empty while none is."""
+        return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else ""
+
+    def pods(self, revision: str | None) -> list[PodFacts]:
+        """Living pods of a revision."""
+        return [p for p in self.observed.pods if p.revision == revision and not p.terminating]
+
+    def reports(self, revision: str | None) -> list[MonitorReport]:
+        """What the monitors of a revision said last, worst verdict first."""
+        found = [self.observed.reports[p.name] for p in self.pods(revision) if p.name in self.observed.reports]
+        order = [Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PASS]
+        return sorted(found, key=lambda report: order.index(report.verdict))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A condition's content."""
+
+    status: str
+    reason: Reason
+    message: str
+
+
+def status_of(situation: Situation) -> Json:
+    """The whole `status`."""
+    observed, current = situation.observed, situation.current
+    generation = int(observed.cr["metadata"].get("generation", 0))
+    status: Json = {"observedGeneration": generation, "conditions": _conditions(situation, generation)}
+    if current:
+        ready = sum(1 for pod in situation.pods(current.name) if pod.ready)
+        status |= {
+            "revision": current.name,
+            "replicas": len(situation.pods(current.name)),
+            "readyReplicas": ready,
+            "endpoint": f"{observed.name}.{observed.namespace}.svc:{names.PORT_GRPC}",
+        }
+    if situation.target and (not current or situation.target != current.name):
+        status["candidate"] = situation.target
+    shown = current or (situation.revisions.get(situation.target) if situation.target else None)
+    if shown:
+        status |= {"engine": shown.engine, "batch": shown.batch, "context": shown.context}
+        status |= _accuracy(situation, shown)
+    return status
+
+
+def _accuracy(situation: Situation, shown: Revision) -> Json:
+    """Suite, exact count and verdict of the revision shown."""
+    found: Json = {}
+    if isinstance(situation.resolved, Target):
+        found["suite"] = situation.resolved.source.name
+    gate = shown.verdict_for(situation.suite_hash)
+    report = next(iter(situation.reports(shown.name)), None)
+    if report and report.sweep and report.suite_hash == situation.suite_hash:
+        found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
+    elif gate:
+        found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
+    if report and report.suite_hash == situation.suite_hash and report.phase is Phase.WATCHING:
+        found["verdict"] = report.verdict.value
+    elif gate:
+        found["verdict"] = gate.verdict.value
+    return found
+
+
+def _conditions(situation: Situation, generation: int) -> list[Json]:
+    before = {c["type"]: c for c in (situation.observed.cr.get("status") or {}).get("conditions") or ()}
+    conditions = []
+    for kind, derive in _DERIVATIONS.items():
+        finding = derive(situation)
+        old = before.get(kind.value)
+        same = old is not None and old.get("status") == finding.status
+        conditions.append(
+            {
+                "type": kind.value,
+                "status": finding.status,
+                "reason": finding.reason.value,
+                "message": finding.message,
+                "observedGeneration": generation,
+                "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(situation.now),
+            }
+        )
+    return conditions
+
+
+def _ready(s: Situation) -> Finding:
+    current = s.current
+    if current is None:
+        why = s.problem.message if s.problem else _waiting(s)
+        reason = s.problem.reason if s.problem else Reason.NOT_SERVING
+        return Finding("False", reason, why)
+    if s.spec and s.spec.replicas == 0:
+        return Finding("False", Reason.SCALED_TO_ZERO, "spec.replicas: 0, so nothing serves")
+    pods = s.pods(current.name)
+    ready = sum(1 for pod in pods if pod.ready)
+    wanted = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
+    text = f"{ready} of {wanted} pods of revision {current.name} are ready"
+    if ready:
+        return Finding("True", Reason.SERVING, text)
+    return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
+
+
+def _waiting(s: Situation) -> str:
+    stage = s.rollout.stage if s.rollout else Stage.BLOCKED
+    if stage is Stage.REFUSED:
+        return f"revision {s.target} was refused by its gate and nothing served before it; see QualityVerified"
+    if stage is Stage.BLOCKED:
+        return "spec.replicas: 0, so nothing is started"
+    return f"revision {s.target} has not passed yet; see EngineReady, CapacityFits and QualityVerified"
+
+
+def _engine_ready(s: Situation) -> Finding:
+    if s.problem and s.problem.condition is ConditionType.ENGINE_READY:
+        return Finding("False", s.problem.reason, s.problem.message)
+    if s.problem:
+        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+    pods = s.pods(s.target)
+    for pod in pods:
+        for container in pod.containers:
+            if finding := _container_trouble(container):
+                return finding
+    assert isinstance(s.resolved, Target)
+    chosen = f"{s.resolved.engine.name}: {s.resolved.choice.why}"
+    if any(c.name == names.CONTAINER_TRITON and c.ready for p in pods for c in p.containers) or s.reports(s.target):
+        return Finding("True", Reason.ENGINE_LOADED, chosen)
+    refused = s.rollout is not None and s.rollout.stage is Stage.REFUSED
+    if refused:
+        return Finding("True", Reason.ENGINE_CHOSEN, chosen)
+    return Finding("Unknown", Reason.ENGINE_LOADING, f"{chosen}; loading")
+
+
+def _container_trouble(container: ContainerFacts) -> Finding | None:
+    said = f": {container.message.strip()[:600]}" if container.message else ""
+    if "EngineDigestMismatch" in container.message:
+        return Finding("False", Reason.ENGINE_DIGEST_MISMATCH, container.message.strip()[:900])
+    if container.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
+        remedy = "check the image's name and the pull secrets"
+        return Finding("False", Reason.IMAGE_PULL_FAILED, f"Container {container.name}{said}; {remedy}")
+    if container.terminated_reason == "OOMKilled":
+        remedy = "lower spec.batching.maxBatchSize or spec.context.maxTokens"
+        return Finding("False", Reason.OUT_OF_MEMORY, f"Container {container.name} ran out of memory; {remedy}")
+    if container.waiting_reason == "CrashLoopBackOff":
+        text = f"Container {container.name} exits again and again (last exit code {container.exit_code}){said}"
+        return Finding("False", Reason.CRASH_LOOPING, text)
+    return None
+
+
+def _trouble(pods: list[PodFacts]) -> str:
+    for pod in pods:
+        if pod.unschedulable:
+            return pod.unschedulable
+        for container in pod.containers:
+            if finding := _container_trouble(container):
+                return finding.message
+    return ""
+
+
+def _capacity_fits(s: Situation) -> Finding:
+    if s.problem and s.problem.condition is ConditionType.CAPACITY_FITS:
+        return Finding("False", s.problem.reason, s.problem.message)
+    if s.problem:
+        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+    for pod in s.pods(s.target):
+        if pod.unschedulable:
+            remedy = "free capacity, change spec.placement, or lower batch and context"
+            return Finding("False", Reason.UNSCHEDULABLE, f"{pod.unschedulable}; {remedy}")
+    assert isinstance(s.resolved, Target)
+    return Finding("True", Reason.FITS, s.resolved.fit.explain())
+
+
+def _quality_verified(s: Situation) -> Finding:
+    if s.problem and s.problem.condition is ConditionType.QUALITY_VERIFIED:
+        return Finding("False", s.problem.reason, s.problem.message)
+    if s.problem or s.target is None:
+        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+    gate = s.revisions[s.target].verdict_for(s.suite_hash)
+    report = next((r for r in s.reports(s.target) if r.suite_hash in (s.suite_hash, "")), None)
+    if gate and gate.verdict is Verdict.FAIL:
+        return Finding("False", Reason.GATE_FAILED, f"{gate.reason}: {gate.message}; {_refusal(s)}")
+    if report and report.phase is Phase.WATCHING and report.verdict is Verdict.FAIL:
+        return Finding("False", Reason.BELOW_THRESHOLD, report.message)
+    if gate:
+        return Finding("True", Reason.GATE_PASSED, gate.message)
+    return _undecided(report)
+
+
+def _refusal(s: Situation) -> str:
+    if s.spec and s.spec.accuracy.gate is Gate.OBSERVE:
+        return "it serves nevertheless, since spec.accuracy.gate is Observe"
+    stands = f"revision {s.current.name} goes on serving" if s.current else "nothing serves"
+    return f"{stands}; choose another engine, or look at the lost items in the monitor's /verdict"
+
+
+def _undecided(report: MonitorReport | None) -> Finding:
+    if report is None:
+        return Finding("Unknown", Reason.NOT_YET_KNOWN, "No monitor has reported yet")
+    if report.phase is Phase.BLOCKED or report.verdict is Verdict.ERROR:
+        return Finding("False", Reason.NO_DATA, f"{report.reason}: {report.message}")
+    if report.phase is Phase.GATING and report.progress:
+        share = 100 * report.progress.done // max(1, report.progress.total)
+        return Finding(
+            "Unknown", Reason.GATE_RUNNING, f"Gate on suite {report.suite}: {share - share % PROGRESS_STEP} %"
+        )
+    if report.verdict is Verdict.INCONCLUSIVE:
+        return Finding("Unknown", Reason.GATE_INCONCLUSIVE, report.message)
+    return Finding("Unknown", Reason.NOT_YET_KNOWN, f"{report.phase}: {report.message}")
+
+
+def _alerts_wired(s: Situation) -> Finding:
+    missing = sorted({"PodMonitor", "PrometheusRule"} - s.observed.kinds)
+    if missing:
+        text = f"This cluster has no {' and no '.join(missing)}: install prometheus-operator to be alerted"
+        return Finding("False", Reason.NO_PROMETHEUS_OPERATOR, text)
+    if s.current is None:
+        return Finding("Unknown", Reason.PENDING, "Rules are made for the revision that serves; none does yet")
+    return Finding("True", Reason.RULE_APPLIED, "PodMonitor and PrometheusRule are applied")
+
+
+def _progressing(s: Situation) -> Finding:
+    if s.problem:
+        return Finding("False", Reason.BLOCKED, f"{s.problem.condition} is in the way: {s.problem.reason}")
+    assert s.rollout is not None
+    stage = s.rollout.stage
+    if stage is Stage.REFUSED:
+        return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.target} was refused; see QualityVerified")
+    if stage is Stage.BLOCKED:
+        return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started")
+    if stage in (Stage.NONE, Stage.PROMOTE):
+        return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current} takes traffic")
+    doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled"}
+    return Finding("True", Reason.ROLLING_OUT, f"Revision {s.target} {doing[stage]}")
+
+
+_DERIVATIONS: dict[ConditionType, Callable[[Situation], Finding]] = {
+    ConditionType.READY: _ready,
+    ConditionType.ENGINE_READY: _engine_ready,
+    ConditionType.CAPACITY_FITS: _capacity_fits,
+    ConditionType.QUALITY_VERIFIED: _quality_verified,
+    ConditionType.ALERTS_WIRED: _alerts_wired,
+    ConditionType.PROGRESSING: _progressing,
+}

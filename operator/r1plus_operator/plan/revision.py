@@ -1,0 +1,151 @@
+"""Revisions: an immutable build of the desired state, kept as a ControllerRevision and named by its hash.
+
+The hash covers what the *spec and the engine* say of the pod and its answers. It does not cover what an operator upgrade
+may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from r1plus_model_repo.config_pbtxt import render
+
+from r1plus_contract import names
+from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
+from r1plus_contract.settings import KnownVerdicts
+from r1plus_contract.verdict import GateReport
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.pod import pod_template
+from r1plus_operator.plan.target import Target
+
+KEPT_REVISIONS = 10
+KEPT_VERDICTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision, rendered or read back; `data` is what the ControllerRevision stores, unchanged for ever."""
+
+    name: str
+    hash: str
+    number: int
+    engine: str
+    batch: int
+    context: int
+    config_pbtxt: str
+    identity: ServingIdentity
+    template: Json
+    verdicts: tuple[GateReport, ...] = ()
+    promoted_at: float | None = None
+
+    @property
+    def data(self) -> Json:
+        """The ControllerRevision's `data`."""
+        return {
+            "configPbtxt": self.config_pbtxt,
+            "identity": to_jsonable(self.identity),
+            "template": self.template,
+        }
+
+    def verdict_for(self, suite_hash: str) -> GateReport | None:
+        """The gate's report on this suite, newest first."""
+        return next((r for r in reversed(self.verdicts) if r.suite_hash == suite_hash), None)
+
+
+def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
+    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas."""
+    covered = {
+        "engine": target.engine.name,
+        "digest": target.engine.spec.artifact.sha256,
+        "backend": target.engine.spec.backend.value,
+        "batch": target.fit.batch,
+        "context": target.fit.context,
+        "placement": spec.placement.model_dump(mode="json", by_alias=True),
+    }
+    return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
+
+
+def build(
+    namespace: str, owner: str, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int
+) -> Revision:
+    """Render a new revision for `target`."""
+    digest = revision_hash(spec, target)
+    engine, fit = target.engine, target.fit
+    config_pbtxt = render(engine.spec, batch=fit.batch, context=fit.context, kv_cache_bytes=fit.kv_cache_bytes)
+    identity = ServingIdentity(
+        engine=engine.name,
+        engine_digest=engine.spec.artifact.sha256,
+        config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
+        triton_image=config.triton_image,
+        batch=fit.batch,
+        context=fit.context,
+    )
+    name = f"{owner}-{digest}"
+    template = pod_template(namespace, owner, name, spec, engine, fit, identity.digest(), config)
+    return Revision(name, digest, number, engine.name, fit.batch, fit.context, config_pbtxt, identity, template)
+
+
+def read(live: Json) -> Revision:
+    """A Revision from its ControllerRevision; ContractError where the data is not ours."""
+    meta, data = live["metadata"], live.get("data") or {}
+    notes = meta.get("annotations") or {}
+    identity = from_jsonable(ServingIdentity, data.get("identity"), f"ControllerRevision {meta['name']}: data.identity")
+    template, config = data.get("template"), data.get("configPbtxt")
+    if not isinstance(template, dict) or not isinstance(config, str):
+        raise ContractError(f"ControllerRevision {meta['name']}: data.template or data.configPbtxt is missing")
+    return Revision(
+        name=meta["name"],
+        hash=meta["name"].rsplit("-", 1)[-1],
+        number=int(live.get("revision", 0)),
+        engine=identity.engine,
+        batch=identity.batch,
+        context=identity.context,
+        config_pbtxt=config,
+        identity=identity,
+        template=template,
+        verdicts=_verdicts(notes.get(names.ANNOTATION_VERDICT)),
+        promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
+    )
+
+
+def to_object(revision: Revision, metadata: Json) -> Json:
+    """The ControllerRevision to apply; `metadata` carries name, labels and owner."""
+    annotations: dict[str, Any] = {}
+    if revision.verdicts:
+        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(revision.verdicts[-KEPT_VERDICTS:]))
+    if revision.promoted_at is not None:
+        annotations[names.ANNOTATION_PROMOTED_AT] = f"{revision.promoted_at:.3f}"
+    if annotations:
+        metadata = {**metadata, "annotations": annotations}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": metadata,
+        "data": revision.data,
+        "revision": revision.number,
+    }
+
+
+def _verdicts(text: str | None) -> tuple[GateReport, ...]:
+    if not text:
+        return ()
+    try:
+        return loads(KnownVerdicts, text).reports
+    except ContractError:
+        # An unreadable verdict is no verdict: the gate runs again, it does not pass.
+        return ()
+
+
+def _epoch(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def rfc3339(epoch: float) -> str:
+    """Seconds since the epoch as Kubernetes writes time."""
+    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

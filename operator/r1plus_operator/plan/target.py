@@ -1,0 +1,117 @@
+"""From a valid spec to what shall serve: engine, batch, context, suite; or the first reason why not."""
+
+from dataclasses import dataclass
+
+from r1plus_model_repo.catalog.types import Engine
+
+from r1plus_contract.suite import Suite
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource
+from r1plus_operator.plan.quantity import bytes_of, cores_of
+from r1plus_policies.choice import Choice, Offer, Wish, choose
+from r1plus_policies.sizing import Fit, Misfit, Shape, fit
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the spec asks for, resolved."""
+
+    engine: Engine
+    fit: Fit
+    suite: Suite
+    source: SuiteSource
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the spec cannot be served now: the condition it falsifies, with reason and message."""
+
+    condition: ConditionType
+    reason: Reason
+    message: str
+
+
+def resolve(
+    spec: R1PlusDeploymentSpec,
+    engines: tuple[Engine, ...],
+    suites: dict[str, SuiteSource],
+    nodes: tuple[NodeFacts, ...] | None,
+    config: OperatorConfig,
+) -> Target | Problem:
+    """The chain engine -> fit -> suite; the first that fails is the answer. `nodes=None`: no cluster is at hand."""
+    choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config))
+    engine = next((e for e in engines if e.name == choice.engine), None)
+    if engine is None:
+        return Problem(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_FOUND, choice.why)
+    fitted = fit(
+        shape_of(engine),
+        batch=spec.batching.max_batch_size,
+        context=spec.context.max_tokens,
+        memory_bytes=None if nodes is None else largest_memory(spec, engine, nodes),
+    )
+    if isinstance(fitted, Misfit):
+        return Problem(ConditionType.CAPACITY_FITS, Reason(fitted.reason), fitted.message)
+    suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites)
+    if isinstance(suite, Problem):
+        return suite
+    assert suite.suite is not None
+    return Target(engine, fitted, suite.suite, suite, choice)
+
+
+def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig) -> Wish:
+    """The choice's question."""
+    return Wish(
+        spec.tier.value, spec.engine.family or config.default_family, spec.engine.version, spec.engine.precision
+    )
+
+
+def offer_of(engine: Engine) -> Offer:
+    """The choice's view of an engine."""
+    spec = engine.spec
+    measured = spec.reference.inherited_from is None
+    return Offer(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, measured)
+
+
+def shape_of(engine: Engine) -> Shape:
+    """The fit's view of an engine."""
+    spec = engine.spec
+    return Shape(
+        layers=spec.architecture.layers,
+        kv_heads=spec.architecture.kv_heads,
+        head_size=spec.architecture.head_size,
+        context_length=spec.architecture.context_length,
+        weights_bytes=bytes_of(spec.requirements.weights_memory),
+        runtime_bytes=bytes_of(spec.requirements.runtime_memory),
+        best_batch=spec.batch.best,
+        max_batch=spec.batch.max,
+    )
+
+
+def largest_memory(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...]) -> int:
+    """Allocatable bytes of the largest node that the placement admits and that has the cores; 0 where there is none."""
+    wanted = spec.placement.node_selector
+    cores = cores_of(engine.spec.requirements.cpu)
+    return max(
+        (
+            node.memory_bytes
+            for node in nodes
+            if node.schedulable and node.cores >= cores and all(node.labels.get(k) == v for k, v in wanted.items())
+        ),
+        default=0,
+    )
+
+
+def resolve_suite(name: str, suites: dict[str, SuiteSource]) -> SuiteSource | Problem:
+    """The suite of that name, or what is wrong with it and what to do."""
+    source = suites.get(name)
+    if source is None:
+        known = ", ".join(sorted(suites)) or "none"
+        text = f"spec.accuracy.suite: {name}: no such suite shipped, and no ConfigMap {name} with the label r1plus.ai/suite here; there are: {known}"
+        return Problem(ConditionType.QUALITY_VERIFIED, Reason.SUITE_NOT_FOUND, text)
+    if source.suite is None:
+        reason = Reason.SUITE_HASH_MISMATCH if "sha256 is" in source.problem else Reason.SUITE_INVALID
+        text = f"spec.accuracy.suite: {source.problem}; build the suite again or name another"
+        return Problem(ConditionType.QUALITY_VERIFIED, reason, text)
+    return source

@@ -1,0 +1,108 @@
+"""Exact bounds for counts: binomial, hypergeometric, McNemar. Called by the gate and by the monitor's sweeps.
+
+Standard library only. Probabilities are sums of exact terms in the log domain; nothing is approximated by a normal
+distribution, since the counts that matter here are small (4 of 210).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+_BISECTIONS: Final = 60
+"""Halvings of [0, 1]: more than a float can tell apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Two one-sided bounds on a proportion; each is missed with probability at most alpha."""
+
+    lower: float
+    upper: float
+
+
+def binomial_at_most(k: int, n: int, p: float) -> float:
+    """P(X <= k) for X ~ Binomial(n, p)."""
+    _check(n >= 0, "n", n, "0 or more")
+    _check(0.0 <= p <= 1.0, "p", p, "between 0 and 1")
+    if k < 0:
+        return 0.0
+    if k >= n or p == 0.0:
+        return 1.0
+    if p == 1.0:
+        return 0.0
+    return min(1.0, math.fsum(_term(i, n, p) for i in range(k + 1)))
+
+
+def binomial_at_least(k: int, n: int, p: float) -> float:
+    """P(X >= k); summed from its own side, so that a tail of 1e-30 is not lost in 1 - 1."""
+    _check(n >= 0, "n", n, "0 or more")
+    _check(0.0 <= p <= 1.0, "p", p, "between 0 and 1")
+    if k <= 0:
+        return 1.0
+    if k > n or p == 0.0:
+        return 0.0
+    if p == 1.0:
+        return 1.0
+    return min(1.0, math.fsum(_term(i, n, p) for i in range(k, n + 1)))
+
+
+def binomial_quantile(n: int, p: float, q: float) -> int:
+    """The smallest k with P(X <= k) >= q for X ~ Binomial(n, p)."""
+    _check(0.0 < q < 1.0, "q", q, "between 0 and 1, both excluded")
+    _check(0.0 <= p <= 1.0, "p", p, "between 0 and 1")
+    if p in (0.0, 1.0):
+        return n if p == 1.0 else 0
+    total = 0.0
+    for k in range(n + 1):
+        total += _term(k, n, p)
+        if total >= q:
+            return k
+    return n
+
+
+def clopper_pearson(successes: int, n: int, alpha: float) -> Interval:
+    """One-sided bounds at `alpha` each. Without data the interval is [0, 1]: nothing is known."""
+    _check(0.0 < alpha < 1.0, "alpha", alpha, "between 0 and 1, both excluded")
+    _check(0 <= successes <= n, "successes", successes, f"between 0 and n = {n}")
+    lower = 0.0 if successes == 0 else _largest(lambda p: binomial_at_least(successes, n, p) <= alpha)
+    upper = 1.0 if successes == n else _largest(lambda p: binomial_at_most(successes, n, p) >= alpha)
+    return Interval(lower, upper)
+
+
+def hypergeometric_at_least(k: int, population: int, marked: int, drawn: int) -> Fraction:
+    """P(at least k marked among `drawn`), drawn without replacement. Exact."""
+    _check(0 <= marked <= population, "marked", marked, f"between 0 and the population of {population}")
+    _check(0 <= drawn <= population, "drawn", drawn, f"between 0 and the population of {population}")
+    ways = sum(
+        math.comb(marked, i) * math.comb(population - marked, drawn - i)
+        for i in range(max(k, 0), min(marked, drawn) + 1)
+    )
+    return Fraction(ways, math.comb(population, drawn))
+
+
+def mcnemar_exact(lost: int, gained: int) -> float:
+    """Two-sided exact p of a change between two paired runs, from the discordant pairs alone."""
+    _check(lost >= 0 and gained >= 0, "lost, gained", (lost, gained), "0 or more")
+    changed = lost + gained
+    return min(1.0, 2.0 * binomial_at_most(min(lost, gained), changed, 0.5)) if changed else 1.0
+
+
+def _term(i: int, n: int, p: float) -> float:
+    ways = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+    return math.exp(ways + i * math.log(p) + (n - i) * math.log1p(-p))
+
+
+def _largest(holds: Callable[[float], bool]) -> float:
+    """The largest p in [0, 1] for which `holds`, given that it holds up to some p and not beyond."""
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _check(holds: bool, name: str, value: object, limit: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}: {value} must be {limit}")
