@@ -1,0 +1,86 @@
+"""The images that the project ships: `operator`, `monitor`, and Triton for machines without a GPU, `triton-cpu`.
+
+Their Containerfiles lie beside what they build and take their base as an argument: whoever has a registry builds them
+on an ordinary Python image, out of the context that `python -m devcluster.images context NAME DIR` lays out.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from devcluster.images import python_layers, rootfs, triton
+from devcluster.images.python_layers import Dependencies
+from devcluster.images.recipe import Recipe
+from devcluster.images.sources import ROOT, link_tree
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One shipped image: its Containerfile, the extra with its dependencies, and the rooms that it runs."""
+
+    containerfile: str
+    extra: str
+    rooms: tuple[str, ...]
+    only: tuple[str, ...] = ()
+    """Packages of the extra that the image needs; empty for all."""
+    left_out: tuple[str, ...] = ()
+    """Files of those packages that it does not."""
+    tritonserver: bool = False
+
+
+PRODUCTS: dict[str, Product] = {
+    "operator": Product(
+        containerfile="operator/Containerfile",
+        extra="operator",
+        rooms=("r1plus_contract", "r1plus_policies", "r1plus_model_repo", "r1plus_operator"),
+    ),
+    "monitor": Product(
+        containerfile="monitoring/Containerfile",
+        extra="monitor",
+        rooms=("r1plus_contract", "r1plus_policies", "r1plus_monitoring"),
+    ),
+    "triton-cpu": Product(
+        containerfile="model_repo/Containerfile.triton",
+        extra="engine",
+        rooms=(
+            "r1plus_contract",
+            "r1plus_model_repo/__init__.py",
+            "r1plus_model_repo/backends",
+            "r1plus_model_repo/delivery.py",
+        ),
+        only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers", "openvino-telemetry"),
+        left_out=(
+            "bin",
+            "numpy/**/tests",
+            "openvino/include",
+            "openvino/cmake",
+            "openvino/libs/cache.json",
+            "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",
+            "openvino/libs/libopenvino_onnx_frontend.so*",
+            "openvino/libs/libopenvino_paddle_frontend.so*",
+            "openvino/libs/libopenvino_pytorch_frontend.so*",
+            "openvino/libs/libopenvino_tensorflow_frontend.so*",
+            "openvino/libs/libopenvino_tensorflow_lite_frontend.so*",
+        ),
+        tritonserver=True,
+    ),
+}
+NAMES: tuple[str, ...] = tuple(PRODUCTS)
+
+
+def recipe(name: str, wheel: Path) -> Recipe:
+    """How to make the product `name` out of the project's wheel."""
+    product = PRODUCTS[name]
+    dependencies = python_layers.locked_dependencies(product.extra, product.only, product.left_out)
+    server = (triton.WHEEL,) if product.tritonserver else ()
+    ingredients = (dependencies.key, python_layers.rooms_digest(wheel, product.rooms), *server)
+    text = (ROOT / product.containerfile).read_text()
+    return Recipe(name, text, ingredients, partial(_assemble, product, dependencies, wheel), rootfs.base())
+
+
+def _assemble(product: Product, dependencies: Dependencies, wheel: Path, context: Path, log: Path) -> None:
+    """Lay out `dependencies/`, `application/` and, for Triton, `tritonserver/`."""
+    link_tree(python_layers.installed(dependencies, log), context / "dependencies")
+    python_layers.unpack_rooms(wheel, product.rooms, context / "application")
+    if product.tritonserver:
+        triton.lay_out(triton.unpacked(), context / "tritonserver")

@@ -1,0 +1,105 @@
+"""The images' own corner of the cache: buildah with a storage of its own, so that nothing of the host is touched.
+
+buildah builds Containerfiles without a daemon. `BUILDAH_ISOLATION=chroot` makes RUN work where no container can be
+started; overlay storage shares layers between images, and vfs stands in where the file system can't carry overlay.
+"""
+
+import functools
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from devcluster.cache import cache_dir, log_dir
+from devcluster.shell import run, succeeds
+
+ARCHIVES_KEPT = 3
+"""Archives of one image that stay: clones of different versions share a cache and must not undo each other's work."""
+
+
+def images_dir() -> Path:
+    """Everything of the images lies here: archives, buildah's storage, and the folders that contexts are made from."""
+    return cache_dir() / "images"
+
+
+def archive_of(name: str, key: str) -> Path:
+    """Where the OCI archive of an image lies once it is built."""
+    return images_dir() / "archives" / name / f"{key}.tar"
+
+
+def build_log(name: str) -> Path:
+    """What buildah, mmdebstrap and uv said while they made this image."""
+    return log_dir() / f"image-{name}.log"
+
+
+def build(ref: str, context: Path, base: str | None, log: Path) -> None:
+    """Run the context's Containerfile. Layers are kept, so a change to the last COPY repeats only that one."""
+    arguments = ["--build-arg", f"BASE={base}"] if base is not None else []
+    file = context / "Containerfile"
+    command = ["build", "--layers", "--pull-never", *arguments, "--tag", ref, "--file"]
+    run([*_buildah(), *command, file, context], log=log, env=_environment())
+
+
+def export(ref: str, archive: Path, log: Path) -> None:
+    """Write an image as an OCI archive, its layers uncompressed: disk is cheaper here than the minute gzip takes."""
+    command = ["push", "--disable-compression", "--quiet", ref, f"oci-archive:{archive}:{ref}"]
+    run([*_buildah(), *command], log=log, env=_environment())
+
+
+def ensure_stored(ref: str, archive: Path, log: Path) -> None:
+    """Make an image available to FROM, from its archive if the storage was cleared since it was built."""
+    if not has(ref):
+        run([*_buildah(), "pull", "--quiet", f"oci-archive:{archive}"], log=log, env=_environment())
+
+
+def has(ref: str) -> bool:
+    """Whether buildah's storage holds the image."""
+    command = [str(word) for word in (*_buildah(), "inspect", "--type", "image", ref)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=_environment())
+    return done.returncode == 0
+
+
+def forget_older(name: str, refs_to_keep: frozenset[str]) -> None:
+    """Drop the archives of one image beyond the newest few, and their copies in the storage."""
+    found = sorted((images_dir() / "archives" / name).glob("*.tar"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for archive in found[ARCHIVES_KEPT:]:
+        ref = f"r1plus.local/{name}:{archive.stem}"
+        if ref not in refs_to_keep:
+            archive.unlink(missing_ok=True)
+            succeeds([*_buildah(), "rmi", ref])
+
+
+def close() -> None:
+    """Unmount what a killed build left mounted; `down` calls this. The archives stay."""
+    storage = _storage()
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((m for m in mounts if m.startswith(str(storage))), key=len, reverse=True):
+        succeeds(["umount", "--lazy", mount])
+
+
+def _storage() -> Path:
+    return images_dir() / "storage"
+
+
+def _buildah() -> Sequence[str | Path]:
+    storage = _storage()
+    return ("buildah", "--root", storage / "root", "--runroot", storage / "run", "--storage-driver", _driver(storage))
+
+
+@functools.cache
+def _driver(storage: Path) -> str:
+    """overlay, if a trial mount works on the cache's file system; else vfs, which copies every layer."""
+    trial = storage / "trial"
+    folders = [trial / part for part in ("lower", "upper", "work", "merged")]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    lower, upper, work, merged = folders
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    if not succeeds(["mount", "-t", "overlay", "overlay", "-o", options, merged]):
+        return "vfs"
+    succeeds(["umount", merged])
+    return "overlay"
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"BUILDAH_ISOLATION": "chroot"}
