@@ -1,0 +1,50 @@
+"""A client that asks all the time, and what became of every question: the witness of "no request was dropped"."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from r1plus_cli.errors import CliError
+from r1plus_cli.stream import Question, ask
+
+
+@dataclass(slots=True)
+class Asker:
+    """Asks one short question after the other at `address`, `pause_s` apart, until stopped. Use as a context."""
+
+    address: str
+    pause_s: float = 0.2
+    prompt: str = "What is the capital of France?"
+    answered: int = 0
+    slowest_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Asker":
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=60.0)
+
+    def summary(self) -> str:
+        """In one line."""
+        text = (
+            f"{self.answered} questions answered, {len(self.failures)} failed, the slowest took {self.slowest_s:.1f} s"
+        )
+        return text if not self.failures else f"{text}; the first failure: {self.failures[0]}"
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                ask(self.address, Question(self.prompt, max_new_tokens=8), timeout_s=60.0)
+                self.answered += 1
+            except CliError as error:
+                self.failures.append(str(error))
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self._stop.wait(self.pause_s)

@@ -1,0 +1,67 @@
+"""Installs the operator as a platform team would: the real `helm`, the chart of this repository, values in a file."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from devcluster.binaries import build
+from devcluster.cache import binary
+from devcluster.steps import Steps
+from e2e.evidence import of_operator
+from e2e.kube import Kube
+from e2e.parts import Parts
+from e2e.waiting import StoryError
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "r1plus-operator"
+RELEASE = "r1plus"
+NAMESPACE = "r1plus-system"
+INSTALL_SECONDS = 240
+
+
+def values_of(parts: Parts) -> dict[str, Any]:
+    """The chart's values for these images. The interval is short because the demo's reader waits."""
+    return {
+        "images": {
+            "operator": parts.refs["operator"],
+            "monitor": parts.refs["monitor"],
+            "triton": parts.refs["triton-cpu"],
+            "engines": parts.engines,
+        },
+        "engineDigests": dict(parts.digests),
+    }
+
+
+def install(kube: Kube, parts: Parts, extra: Mapping[str, Any] | None = None) -> None:
+    """`helm upgrade --install --wait`; the same command installs, upgrades and finds nothing to do."""
+    helm = _helm()
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
+        json.dump(values_of(parts) | dict(extra or {}), values)
+        values.flush()
+        command = [
+            str(helm),
+            f"--kubeconfig={kube.kubeconfig}",
+            "upgrade",
+            "--install",
+            RELEASE,
+            str(CHART),
+            f"--namespace={NAMESPACE}",
+            "--create-namespace",
+            "--wait",
+            f"--timeout={INSTALL_SECONDS}s",
+            f"--values={values.name}",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS + 60)
+    if done.returncode != 0:
+        raise StoryError(f"helm exited {done.returncode}: {done.stderr.strip()[-1500:]}\n{of_operator(kube)}")
+
+
+def _helm() -> Path:
+    """helm from the cache; with a cluster of one's own nothing else of the cache was built."""
+    found = binary("helm")
+    if not found.exists():
+        build(Steps(1), ("helm",))
+    return found

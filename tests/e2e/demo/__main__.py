@@ -1,0 +1,82 @@
+"""`make demo`: from nothing to right answers, and to a wrong engine refused and caught. PYTHONPATH=tests python -m e2e.demo"""
+
+import os
+import sys
+from pathlib import Path
+
+from devcluster.cluster import Cluster
+from devcluster.shell import CommandError
+from devcluster.steps import Steps
+from e2e import chart, parts, story
+from e2e.demo.scenes import ask_each, observe, refuse, serve
+from e2e.demo.telling import Stage, Teller
+from e2e.kube import Kube
+from e2e.target import EmbeddedTarget, GivenTarget, Target
+from e2e.waiting import StoryError
+
+FAILURES = (StoryError, CommandError, RuntimeError, TimeoutError, OSError)
+
+
+def main() -> int:
+    """Run the seven steps; returns the exit status."""
+    teller = Teller()
+    target: Target | None = None
+    try:
+        target = _prepare(teller)
+        _play(target, teller)
+    except FAILURES as error:
+        teller.failure(error, target.diagnostics() if target is not None else None)
+        return 1
+    except KeyboardInterrupt:
+        teller.line("Interrupted. The cluster, if it was up, goes on running; make down ends it, make demo goes on.")
+        return 130
+    return 0
+
+
+def _prepare(teller: Teller) -> Target:
+    """Steps 1 to 3: everything that the story needs; with KUBECONFIG only the chart."""
+    steps = Steps()
+    given = os.environ.get("KUBECONFIG")
+    if given:
+        with teller.stage(Stage.BUILD):
+            teller.line(f"KUBECONFIG is set: using {given}, building nothing")
+            made = parts.given()
+        target: Target = GivenTarget(Kube(Path(given)))
+    else:
+        with teller.stage(Stage.BUILD):
+            made = parts.build(steps)
+        with teller.stage(Stage.START):
+            target = _start(steps, made)
+    with teller.stage(Stage.INSTALL):
+        steps.expect(1)
+        with steps.step("helm upgrade --install r1plus"):
+            chart.install(target.kube, made)
+    return target
+
+
+def _start(steps: Steps, made: parts.Parts) -> EmbeddedTarget:
+    cluster = Cluster.up(steps, list(made.own))
+    steps.expect(1)
+    with steps.step("images of r1plus into the cluster"):
+        cluster.import_images(made.archives)
+    return EmbeddedTarget(cluster, Kube(cluster.kubeconfig))
+
+
+def _play(target: Target, teller: Teller) -> None:
+    """Steps 4 to 7."""
+    names = [story.name_in(example) for example in (story.FULL, story.LITE, story.EDGE)]
+    with teller.stage(Stage.SERVE):
+        serve(target, names, teller)
+    with teller.stage(Stage.ASK):
+        ask_each(target, names, teller)
+    with teller.stage(Stage.REFUSE):
+        refuse(target, names[0], teller)
+        observe(target, names[0], teller)
+    with teller.stage(Stage.LEAVE):
+        for line in target.farewell():
+            teller.line(line)
+    teller.closing()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Steps 4 to 6 of the demo: three tiers served, asked, and a regression refused and then caught."""
+
+import time
+from collections.abc import Sequence
+
+from e2e import story
+from e2e.asking import Asker
+from e2e.demo.telling import INDENT, Teller
+from e2e.story import Name
+from e2e.target import Target
+from e2e.waiting import StoryError
+from r1plus_cli.status import format_cells
+from r1plus_cli.view import COLUMNS, PROGRESSING, READY
+from r1plus_contract.names import PORT_GRPC
+
+QUESTIONS = (
+    "What is the capital of France?",
+    "Name three primary colours.",
+    "Write one sentence about the sea.",
+)
+
+
+def serve(target: Target, names: Sequence[Name], teller: Teller) -> None:
+    """Apply the tenants and the three tiers; show them become Ready."""
+    teller.line("smollm2 stands in for R1+: one set of weights in three precisions plays the three sizes.")
+    story.apply(target.kube, story.TENANTS)
+    story.apply(target.kube, story.FULL, story.LITE, story.EDGE)
+    teller.line(f"{'TIME':>6}  {format_cells(COLUMNS)}  WHERE IT STANDS")
+    story.until_ready(target.kube, names, teller.change)
+
+
+def ask_each(target: Target, names: Sequence[Name], teller: Teller) -> None:
+    """One question each, streamed, with its cost."""
+    for name, question in zip(names, QUESTIONS, strict=True):
+        teller.line(f"{name}: {question}")
+        teller.piece(INDENT)
+        answer = story.ask_through_service(target, name, question, on_text=teller.piece)
+        teller.piece("\n")
+        teller.line(answer.figures())
+        if not answer.text.strip():
+            raise StoryError(f"{name} answered nothing ({answer.finish_reason})")
+
+
+def refuse(target: Target, full: Name, teller: Teller) -> None:
+    """Ask for smollm2-full-q4-1: the gate says no, and a client that asks all the time notices nothing."""
+    before = story.serving_revision(target.kube, full)
+    teller.line(f"{full} serves from {before}; now asking for smollm2-full-q4-1, the same weights in Q4_1")
+    with target.reach(full.namespace, full.name, PORT_GRPC) as address, Asker(address, pause_s=1.0) as asker:
+        story.apply(target.kube, story.FULL_Q4)
+        seen = story.follow(
+            target.kube, [full], story.refused, f"the gate refuses {full}", story.REFUSAL_SECONDS, teller.change
+        )
+    after = story.serving_revision(target.kube, full)
+    told = seen[full].condition(PROGRESSING)
+    teller.line(f"Refused: {told.message if told else ''}")
+    teller.line(f"Traffic: {after}; {asker.summary()}")
+    if after != before or asker.failures:
+        raise StoryError(f"Traffic moved or was dropped: {before} -> {after}; {asker.summary()}")
+
+
+def observe(target: Target, full: Name, teller: Teller) -> None:
+    """Force it through with gate: Observe; the monitor's own probes raise the alert."""
+    before, since = story.serving_revision(target.kube, full), time.time()
+    teller.line("Forcing it through: accuracy.gate: Observe")
+    story.apply(target.kube, story.FULL_Q4_OBSERVE)
+    story.follow(
+        target.kube,
+        [full],
+        lambda one: one.status_of(READY) == "True" and one.up_to_date and one.revision not in ("", before),
+        f"{full} serves the other engine",
+        story.OBSERVE_SECONDS,
+        teller.change,
+    )
+    alert = story.until_alert(target, full, since, teller.change)
+    teller.line(f"Alertmanager has {alert.name} ({alert.labels.get('severity', '')}), since {alert.starts_at}")
+    teller.line(f"{alert.summary} {alert.description}".strip())

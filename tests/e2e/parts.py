@@ -1,0 +1,83 @@
+"""Everything the story needs on disk before a cluster can run it: programs, engines, images. Each is made once, then found.
+
+For a cluster of your own nothing is built: R1PLUS_IMAGES names a JSON file with the references that your nodes can pull.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devcluster.__main__ import build_all as build_programs
+from devcluster.addons import IMAGES as COMPONENTS
+from devcluster.cache import cache_dir
+from devcluster.images import builder
+from devcluster.images.recipe import Image
+from devcluster.steps import Steps
+from e2e.waiting import StoryError
+from r1plus_model_repo.importing import EngineBuild, build_engines
+
+IMAGES_VARIABLE = "R1PLUS_IMAGES"
+PRODUCTS = ("operator", "monitor", "triton-cpu")
+ENGINE_PREFIX = "engine/"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Image references by name (engines as `engine/NAME`), engine digests, and the archives where we built them."""
+
+    refs: Mapping[str, str]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    archives: tuple[Image, ...] = ()
+    own: tuple[Image, ...] = ()
+    """Images of the embedded cluster's own components."""
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """Engine name to image reference."""
+        return {n.removeprefix(ENGINE_PREFIX): r for n, r in self.refs.items() if n.startswith(ENGINE_PREFIX)}
+
+
+def build(steps: Steps) -> Parts:
+    """Build what is missing: programs of the cluster, the demo's engines, every image."""
+    build_programs(steps)
+    engines = _engines(steps)
+    steps.expect(len(COMPONENTS) + 1 + len(PRODUCTS) + len(engines))
+    own = builder.component_images(steps)
+    products = builder.product_images(steps)
+    packed = {f"{ENGINE_PREFIX}{n}": builder.engine_image(n, made.folder, steps) for n, made in engines.items()}
+    made = {**products, **packed}
+    return Parts(
+        refs={name: image.ref for name, image in made.items()},
+        digests={name: engine.sha256 for name, engine in engines.items()},
+        archives=tuple(made.values()),
+        own=tuple(own),
+    )
+
+
+def given() -> Parts:
+    """The references that R1PLUS_IMAGES names; StoryError says what the file must hold."""
+    path = os.environ.get(IMAGES_VARIABLE)
+    wanted = f'{{"operator": REF, "monitor": REF, "triton-cpu": REF, "{ENGINE_PREFIX}smollm2-full-f16": REF, ...}}'
+    if path is None:
+        raise StoryError(
+            f"KUBECONFIG is set, so nothing is built: set {IMAGES_VARIABLE} to a JSON file {wanted} with references"
+            " that your nodes can pull (CONTRIBUTING.md says how to build and push them), or unset KUBECONFIG"
+        )
+    refs = dict(json.loads(Path(path).read_text()))
+    if absent := [name for name in PRODUCTS if name not in refs]:
+        raise StoryError(f"{path}: lacks {', '.join(absent)}; it must hold {wanted}")
+    return Parts(refs=refs)
+
+
+def _engines(steps: Steps) -> dict[str, EngineBuild]:
+    steps.expect(1)
+    with steps.step("engines: smollm2 in three precisions") as step:
+        before = set((cache_dir() / "engines").glob("*"))
+        made = build_engines(cache_dir() / "engines", step.progress)
+        if set((cache_dir() / "engines").glob("*")) == before:
+            step.cached()
+        else:
+            step.built()
+    return made

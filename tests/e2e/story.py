@@ -1,0 +1,189 @@
+"""The story's building blocks: what the demo shows and the end-to-end tests assert. Each waits with a deadline.
+
+A step that waits says what it sees to `tell`, and raises StoryError with evidence when the world does something else.
+"""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e import evidence
+from e2e.kube import Json, Kube
+from e2e.target import Target
+from e2e.waiting import StoryError, wait_for
+from r1plus_cli.status import ChangeTeller
+from r1plus_cli.stream import Answer, Question, ask
+from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, view_of
+from r1plus_contract.metrics import ALERT_BELOW_THRESHOLD
+from r1plus_contract.names import LABEL_REVISION, PORT_GRPC
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TENANTS = EXAMPLES / "tenants.yaml"
+FULL = EXAMPLES / "credit-full.yaml"
+LITE = EXAMPLES / "support-lite.yaml"
+EDGE = EXAMPLES / "support-edge.yaml"
+FULL_Q4 = EXAMPLES / "credit-full-q4-1.yaml"
+FULL_Q4_OBSERVE = EXAMPLES / "credit-full-q4-1-observe.yaml"
+
+READY_SECONDS = 900.0
+"""Three gates at once on two cores: 800 probes each."""
+REFUSAL_SECONDS = 600.0
+OBSERVE_SECONDS = 300.0
+ALERT_SECONDS = 480.0
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Which R1PlusDeployment."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def name_in(example: Path) -> Name:
+    """The R1PlusDeployment that an example file holds."""
+    body = next(d for d in yaml.safe_load_all(example.read_text()) if d and d["kind"] == "R1PlusDeployment")
+    return Name(body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def apply(kube: Kube, *examples: Path) -> None:
+    """`kubectl apply`, as a user would."""
+    kube.kubectl("apply", *(f"--filename={example}" for example in examples))
+
+
+def view(kube: Kube, name: Name) -> DeploymentView:
+    """The deployment as it stands; StoryError if it is not there."""
+    cr = kube.get("r1plusdeployments", name.namespace, name.name)
+    if cr is None:
+        raise StoryError(f"There is no R1PlusDeployment {name}")
+    return view_of(cr)
+
+
+def follow(
+    kube: Kube,
+    names: Sequence[Name],
+    done: Callable[[DeploymentView], bool],
+    what: str,
+    seconds: float,
+    tell: Tell,
+    teller: ChangeTeller | None = None,
+) -> dict[Name, DeploymentView]:
+    """Wait until `done` holds for each of `names`, telling every change once."""
+    told = teller or ChangeTeller()
+
+    def look() -> dict[Name, DeploymentView] | None:
+        seen = {name: view(kube, name) for name in names}
+        for one in seen.values():
+            if (line := told.line(one, time.monotonic())) is not None:
+                tell(line)
+        return seen if all(done(one) for one in seen.values()) else None
+
+    def seen_instead() -> str:
+        stuck = [name for name in names if not done(view(kube, name))]
+        return "\n".join(evidence.of_deployment(kube, name.namespace, name.name) for name in stuck)
+
+    return wait_for(look, what, seconds, seen_instead)
+
+
+def until_ready(kube: Kube, names: Sequence[Name], tell: Tell, seconds: float = READY_SECONDS) -> None:
+    """Every deployment serves a revision that has passed its suite, and nothing is under way."""
+    follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", seconds, tell)
+
+
+def settled(one: DeploymentView) -> bool:
+    """Ready, verified, complete: nothing more will happen by itself."""
+    return one.ready and one.status_of(QUALITY) == "True" and not one.candidate
+
+
+def refused(one: DeploymentView) -> bool:
+    """The gate has said no to the candidate, and the running revision still serves."""
+    return one.up_to_date and one.reason_of(PROGRESSING) == "CandidateRefused" and one.status_of(READY) == "True"
+
+
+def ask_through_service(
+    target: Target, name: Name, prompt: str, on_text: Callable[[str], None] | None = None, max_new_tokens: int = 48
+) -> Answer:
+    """One question by the way that a tenant's program takes."""
+    with target.reach(name.namespace, name.name, PORT_GRPC) as address:
+        return ask(address, Question(prompt, max_new_tokens=max_new_tokens), on_text=on_text)
+
+
+def serving_revision(kube: Kube, name: Name) -> str:
+    """The revision that the Service selects: where traffic goes, whatever any status says."""
+    service = kube.get("services", name.namespace, name.name)
+    if service is None:
+        raise StoryError(f"There is no Service {name}")
+    return str(service["spec"]["selector"].get(LABEL_REVISION, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert as Alertmanager holds it."""
+
+    name: str
+    labels: dict[str, str]
+    summary: str
+    description: str
+    starts_at: str
+    updated_at: float
+    """Seconds since the epoch."""
+
+
+def alerts_at(base_url: str, alert: str = ALERT_BELOW_THRESHOLD) -> list[Alert]:
+    """Active alerts of that name."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{base_url}/api/v2/alerts?active=true", timeout=10) as answer:
+        found = json.loads(answer.read())
+    return [_alert(raw) for raw in found if raw["labels"].get("alertname") == alert]
+
+
+def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: float = ALERT_SECONDS) -> Alert:
+    """Wait until Alertmanager has heard, after `since`, that `name` is below its threshold."""
+    teller = ChangeTeller(every_s=30.0)
+    with target.alertmanager() as base_url:
+
+        def look() -> Alert | None:
+            if (line := teller.line(view(target.kube, name), time.monotonic())) is not None:
+                tell(line)
+            return next((a for a in alerts_at(base_url) if _is_about(a, name) and a.updated_at >= since), None)
+
+        return wait_for(
+            look,
+            f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager",
+            seconds,
+            lambda: evidence.of_deployment(target.kube, name.namespace, name.name),
+        )
+
+
+def _is_about(alert: Alert, name: Name) -> bool:
+    return alert.labels.get("namespace") == name.namespace and alert.labels.get("deployment") == name.name
+
+
+def _alert(raw: dict[str, Any]) -> Alert:
+    notes = raw.get("annotations", {})
+    return Alert(
+        name=raw["labels"]["alertname"],
+        labels=dict(raw["labels"]),
+        summary=notes.get("summary", ""),
+        description=notes.get("description", ""),
+        starts_at=raw["startsAt"],
+        updated_at=datetime.fromisoformat(raw["updatedAt"].replace("Z", "+00:00")).timestamp(),
+    )
+
+
+def condition(cr: Json, kind: str) -> Json:
+    """One raw condition; empty while there is none."""
+    found = cr.get("status", {}).get("conditions") or []
+    return next((c for c in found if c["type"] == kind), {})

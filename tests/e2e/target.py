@@ -1,0 +1,135 @@
+"""Where the story plays: the embedded cluster, or the one that KUBECONFIG names. The story itself doesn't know which."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from devcluster.cluster import Cluster
+from e2e.kube import Kube
+from e2e.waiting import StoryError
+from r1plus_cli.forward import forwarded
+
+ALERTMANAGER_SERVICE = "R1PLUS_ALERTMANAGER"
+"""namespace/service:port of Alertmanager in a cluster of your own."""
+DEFAULT_ALERTMANAGER = "monitoring/alertmanager-operated:9093"
+
+
+class Target(Protocol):
+    """A cluster, and the ways into it from here."""
+
+    @property
+    def kube(self) -> Kube:
+        """Its API."""
+
+    def reach(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
+        """`host:port` that leads to the Service while the context is open."""
+
+    def alertmanager(self) -> AbstractContextManager[str]:
+        """Base URL of Alertmanager."""
+
+    def diagnostics(self) -> Path:
+        """Write down all that explains a failure; returns the folder."""
+
+    def farewell(self) -> list[str]:
+        """How to look around and how to leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTarget:
+    """The cluster of tests/devcluster. Its Service addresses are forwarded, so kube-proxy is on the way."""
+
+    cluster: Cluster
+    kube: Kube
+
+    @contextmanager
+    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """Through the Service's own address."""
+        found = self.kube.get("services", namespace, service)
+        if found is None:
+            raise StoryError(f"There is no Service {namespace}/{service}")
+        yield f"127.0.0.1:{self.cluster.forward(found['spec']['clusterIP'], port)}"
+
+    @contextmanager
+    def alertmanager(self) -> Iterator[str]:
+        """The forward that the cluster keeps open."""
+        yield self.cluster.alertmanager_url
+
+    def diagnostics(self) -> Path:
+        """The cluster's own dump."""
+        folder = Path(tempfile.mkdtemp(prefix="r1plus-diagnostics-"))
+        self.cluster.diagnostics(folder)
+        return folder
+
+    def farewell(self) -> list[str]:
+        """For a person at this machine."""
+        return [
+            "The cluster goes on running. To look around:",
+            f"  export KUBECONFIG={self.kube.kubeconfig}",
+            "  kubectl get r1plusdeployments -A        (or: kubectl get r1p -A)",
+            "  uv run r1plus status -A --watch",
+            f"  Prometheus    {self.cluster.prometheus_url}",
+            f"  Alertmanager  {self.cluster.alertmanager_url}",
+            "To leave: make down   (no process, mount, namespace or cgroup stays)",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTarget:
+    """A cluster of the user's own: everything goes through its API server, nothing is built or torn down."""
+
+    kube: Kube
+
+    @contextmanager
+    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """A forwarded port to a pod that the Service selects."""
+        found = self.kube.get("services", namespace, service)
+        selector = (found or {}).get("spec", {}).get("selector") or {}
+        pods = self.kube.all("pods", namespace, ",".join(f"{k}={v}" for k, v in selector.items()))
+        ready = [p["metadata"]["name"] for p in pods if _ready(p)]
+        if not found or not ready:
+            raise StoryError(f"No Ready pod behind the Service {namespace}/{service}")
+        target = next(p.get("targetPort", port) for p in found["spec"]["ports"] if p["port"] == port)
+        number = target if isinstance(target, int) else port
+        with forwarded(self.kube.core, namespace, ready[0], number) as address:
+            yield address
+
+    @contextmanager
+    def alertmanager(self) -> Iterator[str]:
+        """A forwarded port to the Service that the environment names."""
+        named = os.environ.get(ALERTMANAGER_SERVICE, DEFAULT_ALERTMANAGER)
+        namespace, rest = named.split("/", 1)
+        service, port = rest.rsplit(":", 1)
+        with self.reach(namespace, service, int(port)) as address:
+            yield f"http://{address}"
+
+    def diagnostics(self) -> Path:
+        """What kubectl can tell."""
+        folder = Path(tempfile.mkdtemp(prefix="r1plus-diagnostics-"))
+        for name, words in {
+            "pods.txt": ("get", "pods", "-A", "-o", "wide"),
+            "events.txt": ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+            "r1plus.yaml": ("get", "r1plusdeployments,r1plusengines", "-A", "-o", "yaml"),
+        }.items():
+            try:
+                text = self.kube.kubectl(*words)
+            except RuntimeError as error:
+                text = f"{error}\n"
+            (folder / name).write_text(text)
+        return folder
+
+    def farewell(self) -> list[str]:
+        """For a person with a cluster of their own."""
+        return [
+            "To look around: kubectl get r1plusdeployments -A; uv run r1plus status -A --watch",
+            "To leave: kubectl delete -f examples/ && helm uninstall r1plus -n r1plus-system",
+        ]
+
+
+def _ready(pod: dict[str, object]) -> bool:
+    status = pod.get("status")
+    conditions = status.get("conditions", []) if isinstance(status, dict) else []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
