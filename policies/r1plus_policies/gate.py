@@ -54,6 +54,8 @@ class Rules:
     batch: int
     """Requests in flight during the full sweeps."""
     full_sweeps: int = 3
+    single_sweep: bool = True
+    """Whether every item is asked at batch 1, too; a short check leaves that to the revision's own gate."""
     flip_rate: float = 0.01
     """How often a healthy engine fails an item that it usually passes, per probe: measured on the demo engines."""
     flip_quantile: float = 0.999

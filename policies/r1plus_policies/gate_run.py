@@ -105,7 +105,7 @@ class GateRun:
         whole = 0
         while whole < self.rules.full_sweeps and all(row[whole] is not None for row in self._full.values()):
             whole += 1
-        single = all(_settled(row) for row in self._single.values())
+        single = not self.rules.single_sweep or all(_settled(row) for row in self._single.values())
         return Stage(full_sweeps=whole, single=single)
 
     @property
@@ -128,7 +128,7 @@ class GateRun:
     def total(self) -> int:
         """Probes in all, as far as is known: every failure at batch 1 adds some."""
         repeats = sum(max(0, len(row) - 1) + (not _settled(row) and bool(row)) for row in self._single.values())
-        return len(self._items) * (self.rules.full_sweeps + 1) + repeats
+        return len(self._items) * (self.rules.full_sweeps + self.rules.single_sweep) + repeats
 
     @property
     def text(self) -> str:
@@ -152,6 +152,8 @@ class GateRun:
         plan: list[Probe] = []
         for sweep in range(self.rules.full_sweeps):
             plan += [Probe(i, sweep) for i in self._order(sweep) if self._full[i][sweep] is None]
+        if not self.rules.single_sweep:
+            return plan
         return plan + [Probe(i, SINGLE) for i in self._order(SINGLE) if not _settled(self._single[i])]
 
     def _order(self, sweep: int) -> list[str]:

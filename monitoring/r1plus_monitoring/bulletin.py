@@ -1,0 +1,46 @@
+"""The monitor's report as it stands, with a sequence that only grows. Written by the episode, read by `/verdict`."""
+
+import dataclasses
+from typing import Final
+
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict
+from r1plus_monitoring.exposition import Exposition
+from r1plus_monitoring.logs import Clock
+from r1plus_monitoring.state import StateStore
+
+_RESERVED: Final = 1000
+"""Sequence numbers taken from the file at once, so that a change of the report is not a write each."""
+
+
+class Bulletin:
+    """Holds one `MonitorReport`; every change of it gets a new sequence number."""
+
+    def __init__(
+        self, *, revision: str, identity: str, restarts: int, store: StateStore, exposition: Exposition, clock: Clock
+    ) -> None:
+        """Starts above every number that this pod ever gave out; Unix time stands in for a lost file."""
+        self._store = store
+        self._exposition = exposition
+        self._limit = max(store.state.sequence, int(clock().timestamp()))
+        self.report = MonitorReport(
+            revision=revision,
+            identity=identity,
+            phase=Phase.WAITING_FOR_MODEL,
+            verdict=Verdict.NO_DATA,
+            reason="Starting",
+            message="the prober has started",
+            sequence=self._limit,
+            prober_restarts=restarts,
+        )
+
+    def update(self, **changes: object) -> None:
+        """Change fields of the report; nothing happens when nothing differs."""
+        report = dataclasses.replace(self.report, **changes)  # type: ignore[arg-type]
+        if report == self.report:
+            return
+        sequence = self.report.sequence + 1
+        if sequence > self._limit:
+            self._limit = sequence + _RESERVED
+            self._store.save(dataclasses.replace(self._store.state, sequence=self._limit))
+        self.report = dataclasses.replace(report, sequence=sequence)
+        self._exposition.verdict(report.verdict)

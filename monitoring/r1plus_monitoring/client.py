@@ -1,0 +1,184 @@
+"""Asks the engine one item over Triton's gRPC stream. The border: what goes wrong outside gets a name here.
+
+Called by `probing`. Tests put a scripted engine behind the `Engine` protocol.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+import aiohttp
+import grpc
+import numpy as np
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from r1plus_contract import inference
+from r1plus_contract.suite import Sampling
+
+
+class Failure(StrEnum):
+    """Why there is no answer to score."""
+
+    SERVER_ERROR = "server error"
+    """The engine said no, or broke off: its fault, so the item failed."""
+    TIMEOUT = "timeout"
+    """No whole answer within the deadline: its fault, too."""
+    TRANSPORT = "transport"
+    """Nobody there, or no model loaded: the engine has said nothing, so nothing was scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer, or the failure that came instead. The text is scored and dropped, never kept or logged."""
+
+    text: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failure: Failure | None = None
+    detail: str = ""
+    """Of a failure: the status, for the log. Never an answer's text."""
+
+
+class Engine(Protocol):
+    """The engine as the prober sees it."""
+
+    async def ready(self) -> bool:
+        """Whether the model answers readiness now."""
+
+    async def ask(self, prompt: str, sampling: Sampling) -> Reply:
+        """One answer. Never raises for what the engine or the network does."""
+
+    async def close(self) -> None:
+        """Give back connections."""
+
+
+_NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
+"""What Triton says while no model is there to answer: at the start, at its end, between two versions."""
+_READY_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+
+
+class TritonEngine:
+    """Triton in the same pod: readiness over HTTP, answers over gRPC streams (the model is decoupled)."""
+
+    def __init__(self, http: str, grpc_target: str, timeout: float) -> None:
+        """`timeout` in seconds bounds one whole answer. Must be built inside a running event loop."""
+        self._ready_url = f"http://{http}/v2/models/{inference.MODEL_NAME}/ready"
+        self._timeout = timeout
+        self._http = aiohttp.ClientSession(timeout=_READY_TIMEOUT)
+        self._grpc = InferenceServerClient(grpc_target)
+
+    async def ready(self) -> bool:
+        """Model ready, not server ready: the latter fails during any load (TRITON.md)."""
+        try:
+            async with self._http.get(self._ready_url) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    async def ask(self, prompt: str, sampling: Sampling) -> Reply:
+        """Stream one answer to its end."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._stream(prompt, sampling)
+        except TimeoutError:
+            return Reply(failure=Failure.TIMEOUT, detail=f"no whole answer within {self._timeout:g} s")
+        except InferenceServerException as error:
+            return _failed(error)
+        except grpc.aio.AioRpcError as error:
+            return Reply(failure=_of_status(error.code()), detail=str(error.code()))
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._http.close()
+        await self._grpc.close()
+
+    async def _stream(self, prompt: str, sampling: Sampling) -> Reply:
+        request = {"model_name": inference.MODEL_NAME, "inputs": tensors(prompt, sampling)}
+        stream = self._grpc.stream_infer(_once(request))
+        pieces: list[str] = []
+        try:
+            async for result, error in stream:
+                if error is not None:
+                    return _failed(error)
+                pieces.append(_text(result, inference.TEXT))
+                if reason := _text(result, inference.FINISH_REASON):
+                    return Reply(
+                        text="".join(pieces),
+                        finish_reason=reason,
+                        prompt_tokens=_number(result, inference.PROMPT_TOKENS),
+                        completion_tokens=_number(result, inference.COMPLETION_TOKENS),
+                    )
+        finally:
+            stream.cancel()
+        return Reply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
+
+
+def tensors(prompt: str, sampling: Sampling) -> list[InferInput]:
+    """The request's inputs; optional ones only where the suite asks for something else than the default."""
+    inputs = [
+        _bytes(inference.PROMPT, prompt),
+        _array(inference.MAX_NEW_TOKENS, "INT32", np.array([sampling.max_new_tokens], np.int32)),
+        _array(inference.TEMPERATURE, "FP32", np.array([sampling.temperature], np.float32)),
+    ]
+    if sampling.top_p != 1.0:
+        inputs.append(_array(inference.TOP_P, "FP32", np.array([sampling.top_p], np.float32)))
+    if sampling.repetition_penalty != 1.0:
+        penalty = np.array([sampling.repetition_penalty], np.float32)
+        inputs.append(_array(inference.REPETITION_PENALTY, "FP32", penalty))
+    if sampling.stop:
+        inputs.append(_bytes(inference.STOP, json.dumps(sampling.stop, ensure_ascii=False)))
+    if sampling.system:
+        inputs.append(_bytes(inference.SYSTEM, sampling.system))
+    return inputs
+
+
+def _bytes(name: str, text: str) -> InferInput:
+    return _array(name, "BYTES", np.array([text.encode()], dtype=np.object_))
+
+
+def _array(name: str, datatype: str, value: Any) -> InferInput:
+    tensor = InferInput(name, [1], datatype)
+    tensor.set_data_from_numpy(value)
+    return tensor
+
+
+async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    yield request
+
+
+def _text(result: Any, name: str) -> str:
+    value = result.as_numpy(name)
+    if value is None or value.size == 0:
+        return ""
+    first = value.flat[0]
+    return first.decode() if isinstance(first, bytes) else str(first)
+
+
+def _number(result: Any, name: str) -> int:
+    value = result.as_numpy(name)
+    return 0 if value is None or value.size == 0 else int(value.flat[0])
+
+
+def _failed(error: InferenceServerException) -> Reply:
+    """A stream carries errors as text alone; a call that never reached a model carries a status."""
+    message, status = str(error.message() or ""), str(error.status() or "")
+    if "DEADLINE_EXCEEDED" in status:
+        return Reply(failure=Failure.TIMEOUT, detail=status)
+    gone = any(sign in status for sign in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"))
+    if gone or any(sign in message.casefold() for sign in _NOT_LOADED):
+        return Reply(failure=Failure.TRANSPORT, detail=status or "the model is not loaded")
+    return Reply(failure=Failure.SERVER_ERROR, detail=status or "the model answered with an error")
+
+
+def _of_status(code: grpc.StatusCode) -> Failure:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Failure.TIMEOUT
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND):
+        return Failure.TRANSPORT
+    return Failure.SERVER_ERROR

@@ -1,0 +1,71 @@
+"""Where the monitor finds things: flags, then the environment, then the contract's paths. Read by both programs."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1plus_contract import names
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it; nothing else in this package reads the environment."""
+
+    accuracy_dir: Path
+    revision_dir: Path
+    admission_dir: Path
+    state_dir: Path
+    triton_http: str
+    """Host and port of Triton's HTTP endpoint, in the same pod."""
+    triton_grpc: str
+    host: str
+    port: int
+    request_timeout: float
+    """Seconds until an unanswered probe counts as failed."""
+    poll_interval: float
+    """Seconds between looks at the mounted files and at a model that is not ready."""
+    identity: str
+    namespace: str
+    deployment: str
+    revision: str
+    pod: str
+
+
+def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Config:
+    """Parse flags; each falls back to `R1PLUS_MONITOR_<FLAG>`, then to its default. argparse exits 2 on bad flags."""
+    parser = argparse.ArgumentParser(prog="r1plus-monitor", description="Gates and watches the engine in its pod.")
+
+    def flag(name: str, default: str, meaning: str) -> None:
+        fallback = environ.get(f"R1PLUS_MONITOR_{name.upper().replace('-', '_')}", default)
+        parser.add_argument(f"--{name}", default=fallback, help=f"{meaning} (default {fallback})")
+
+    flag("accuracy-dir", names.DIR_ACCURACY, "settings, suite and known verdicts")
+    flag("revision-dir", names.DIR_REVISION, "identity.json")
+    flag("admission-dir", names.DIR_ADMISSION, "where the admission token goes")
+    flag("state-dir", names.DIR_STATE, "what survives a restart of the prober")
+    flag("triton-http", f"127.0.0.1:{names.PORT_HTTP}", "Triton's HTTP endpoint")
+    flag("triton-grpc", f"127.0.0.1:{names.PORT_GRPC}", "Triton's gRPC endpoint")
+    flag("host", "0.0.0.0", "address to serve /verdict and /metrics on")
+    flag("port", str(names.PORT_MONITOR), "port to serve them on")
+    flag("request-timeout", "60", "seconds until an unanswered probe counts as failed")
+    flag("poll-interval", "2", "seconds between looks at mounted files")
+    given = parser.parse_args(argv)
+    return Config(
+        accuracy_dir=Path(given.accuracy_dir),
+        revision_dir=Path(given.revision_dir),
+        admission_dir=Path(given.admission_dir),
+        state_dir=Path(given.state_dir),
+        triton_http=given.triton_http,
+        triton_grpc=given.triton_grpc,
+        host=given.host,
+        port=int(given.port),
+        request_timeout=float(given.request_timeout),
+        poll_interval=float(given.poll_interval),
+        identity=environ.get(names.ENV_IDENTITY, ""),
+        namespace=environ.get(names.ENV_NAMESPACE, ""),
+        deployment=environ.get(names.ENV_DEPLOYMENT, ""),
+        revision=environ.get(names.ENV_REVISION, ""),
+        pod=environ.get(names.ENV_POD, ""),
+    )

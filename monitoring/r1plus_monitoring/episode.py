@@ -1,0 +1,353 @@
+"""From "the model answers" to watching: what is done for one identity, suite, threshold and gate.
+
+The prober starts an episode whenever one of these changes and cancels the one before. The order is the product's
+promise: in `Enforce` nothing is admitted before a Pass; in `Observe` the pod serves first and is judged beside its
+traffic; a token that stands is never taken back.
+"""
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract.admission import Admission, read_token, write_token
+from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.settings import KnownVerdicts, MonitorSettings
+from r1plus_contract.suite import Suite
+from r1plus_contract.verdict import Gate, GateReport, Phase, Progress, SweepFigures, Verdict
+from r1plus_monitoring.bulletin import Bulletin
+from r1plus_monitoring.exposition import Exposition
+from r1plus_monitoring.gating import drive
+from r1plus_monitoring.logs import Clock, log, stamp
+from r1plus_monitoring.probing import Pace, Prompter
+from r1plus_monitoring.state import MOST_REPORTS, HalfGate, HalfSweep, LastSweep, StateStore
+from r1plus_monitoring.sweeping import below, figures_of, sweep
+from r1plus_policies.gate import (
+    SHORT_CHECK_ITEMS,
+    GateItem,
+    Judgement,
+    Rules,
+    Score,
+    Subject,
+    rejudge,
+    report,
+    short_check_allowed,
+)
+from r1plus_policies.gate_run import GateRecord, GateRun
+
+SWEEP_BELOW_THRESHOLD: Final = "SweepBelowThreshold"
+_SAVE_EVERY: Final = 1.0
+"""Seconds of outcomes that a killed prober may have to ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an episode works with; the prober owns all of it."""
+
+    bulletin: Bulletin
+    store: StateStore
+    exposition: Exposition
+    admission_dir: Path
+    clock: Clock
+    seed: Callable[[], int]
+    poll_interval: float
+    retry_after: float = 30.0
+    """Seconds until an Inconclusive gate starts anew; doubles up to twenty times that."""
+
+
+def admitted(parts: Parts, identity: str) -> bool:
+    """Whether a token for this identity stands."""
+    token = read_token(parts.admission_dir)
+    return token is not None and token.identity == identity
+
+
+def admit(parts: Parts, identity: str, gate: Gate, verdict: Verdict, suite_hash: str) -> None:
+    """Write the token, once: what stands is left alone, so it tells why the pod was let in first."""
+    if not admitted(parts, identity):
+        write_token(
+            parts.admission_dir,
+            Admission(
+                identity=identity,
+                gate=gate,
+                verdict=verdict,
+                suite_hash=suite_hash,
+                written_at=stamp(parts.clock()),
+            ),
+        )
+        log("info", "Pod admitted", gate=gate, verdict=verdict)
+    parts.bulletin.update(admitted=True)
+
+
+class Episode:
+    """One subject, from first contact on."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        prompter: Prompter,
+        identity: ServingIdentity,
+        suite: Suite,
+        settings: Callable[[], MonitorSettings],
+        verdicts: KnownVerdicts,
+    ) -> None:
+        """`settings` returns the newest ones: the pace may change while an episode lives."""
+        self._parts = parts
+        self._prompter = prompter
+        self._suite = suite
+        self._settings = settings
+        self._gate = settings().gate
+        self._threshold = settings().threshold
+        self._verdicts = verdicts
+        self._batch = identity.batch
+        self._subject = Subject(identity.digest(), suite.header.name, suite.header.sha256, suite.header.scorer_version)
+        self._items = {item.id: item for item in suite.items}
+        self._pace = Pace(lambda: settings().probes_per_minute)
+        self._saved_at = float("-inf")
+
+    async def run(self) -> None:
+        """Never returns: it ends when the prober cancels it."""
+        self._begin()
+        await self._prompter.until_ready(self._parts.poll_interval)
+        if self._gate is Gate.OBSERVE:
+            self._admit(Verdict.NO_DATA)
+        verdict = await self._verdict()
+        if verdict.verdict is Verdict.PASS:
+            self._admit(Verdict.PASS)
+        self._announce(verdict, self._last())
+        while self._admitted:
+            self._announce(verdict, await self._sweep())
+        # Refused: nothing is served here, so there is nothing to watch.
+        await asyncio.Event().wait()
+
+    # -- Verdict -----------------------------------------------------------------------------------------------------
+
+    async def _verdict(self) -> GateReport:
+        known = self._known()
+        if known is not None and (known.verdict is Verdict.FAIL or self._admitted):
+            return known
+        if known is not None and await self._short_check():
+            return known
+        pause = self._parts.retry_after
+        while (found := await self._gated()).verdict is Verdict.INCONCLUSIVE:
+            self._announce(found, self._last())
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._parts.retry_after * 20)
+            await self._prompter.until_ready(self._parts.poll_interval)
+        return found
+
+    def _known(self) -> GateReport | None:
+        """A verdict on exactly this: from this pod, or from another pod of the revision. Nobody retries until Pass."""
+        reports = (*self._parts.store.state.reports, *self._verdicts.reports)
+        ours = [
+            r
+            for r in reports
+            if Subject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
+            and r.verdict in (Verdict.PASS, Verdict.FAIL)
+        ]
+        exact = next((r for r in ours if r.threshold == self._threshold), None)
+        return exact or next((r for r in ours if rejudge(r, self._threshold) is Verdict.PASS), None)
+
+    async def _short_check(self) -> bool:
+        """Whether a further pod of a revision that passed answers alike, by a stratified sample at the batch.
+
+        A gate of two sweeps over the sample asks; how many it may lose is the sample's own limit, so its threshold is
+        next to nothing and only the count matters.
+        """
+        sample = self._sample()
+        allowed = short_check_allowed(len(self._items), self._threshold, len(sample))
+        rules = Rules(threshold=1e-9, batch=self._batch, full_sweeps=2, single_sweep=False, flip_rate=0.5)
+        run = GateRun(sample, rules, GateRecord(self._parts.seed()))
+        log("info", "Short check started", items=len(sample), allowed=allowed)
+        found = await self._drive(run, lambda: self._progress(run, "short check: "))
+        lost = len(found.figures.lost)
+        passed = found.verdict is Verdict.PASS and lost <= allowed
+        log("info", "Short check ended", passed=passed, lost=lost, items=len(sample), allowed=allowed)
+        return passed
+
+    def _sample(self) -> list[GateItem]:
+        """SHORT_CHECK_ITEMS items, each stratum by its share, at random."""
+        chance = random.Random(self._parts.seed())  # noqa: S311 - a sample, not a secret
+        strata: dict[str, list[GateItem]] = {}
+        for item in self._suite.items:
+            strata.setdefault(item.stratum, []).append(GateItem(item.id, item.stratum))
+        wanted = min(SHORT_CHECK_ITEMS, len(self._items))
+        sample: list[GateItem] = []
+        for members in strata.values():
+            sample += chance.sample(members, min(len(members), -(-wanted * len(members) // len(self._items))))
+        return sample
+
+    async def _gated(self) -> GateReport:
+        """One whole gate, or the rest of one that a restart cut off."""
+        beside_traffic = self._admitted
+        rules = Rules(self._threshold, batch=1 if beside_traffic else self._batch)
+        half = self._half_gate(rules)
+        run = GateRun(self._gate_items(), rules, half.record)
+        before, started, shown = half.seconds, time.monotonic(), run.stage.full_sweeps
+        log("info", "Gate started", items=len(self._items), batch=rules.batch, done=run.done, total=run.total)
+
+        def scored() -> None:
+            nonlocal shown
+            self._progress(run, "")
+            if run.stage.full_sweeps > shown:
+                shown = run.stage.full_sweeps
+                self._show_sweep({i: s is Score.CORRECT for i, s in run.sweep_scores(shown - 1).items()})
+            self._save_half_gate(rules, run, before + time.monotonic() - started)
+
+        judgement = await self._drive(run, scored)
+        found = report(
+            judgement,
+            rules,
+            self._subject,
+            seconds=before + time.monotonic() - started,
+            decided_at=stamp(self._parts.clock()),
+        )
+        self._keep(found)
+        log("info", "Gate decided", verdict=found.verdict, reason=found.reason, detail=found.message)
+        return found
+
+    async def _drive(self, run: GateRun, scored: Callable[[], None]) -> Judgement:
+        pace = self._pace.wait if self._admitted else _at_once
+        return await drive(run, ask=self._prompter.ask, pace=pace, until_ready=self._recover, scored=scored)
+
+    # -- Watching ----------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> SweepFigures:
+        """One more sweep, or the rest of one that a restart cut off."""
+        state = self._parts.store.state
+        half = state.sweep if state.sweep and state.sweep.subject == self._subject else None
+        seed = half.seed if half else self._parts.seed()
+        scores = {item: score == Score.CORRECT for item, score in (half.scores if half else {}).items()}
+
+        def scored() -> None:
+            if self._due():
+                stored = {i: (Score.CORRECT if right else Score.FAILED).value for i, right in scores.items()}
+                self._store(sweep=HalfSweep(self._subject, seed, stored))
+
+        await sweep(
+            list(self._items),
+            seed,
+            scores,
+            ask=self._prompter.ask,
+            pace=self._pace,
+            until_ready=self._recover,
+            scored=scored,
+        )
+        self._store(sweep=None)
+        return self._show_sweep(scores)
+
+    def _show_sweep(self, scores: dict[str, bool]) -> SweepFigures:
+        """A complete sweep's figures, to metrics, report and file."""
+        figures = figures_of(scores, stamp(self._parts.clock()))
+        self._store(last=LastSweep(self._subject, figures))
+        self._parts.exposition.accuracy(figures)
+        self._parts.bulletin.update(sweep=figures)
+        log("info", "Sweep ended", correct=figures.correct, total=figures.total, upper=round(figures.upper, 4))
+        return figures
+
+    def _announce(self, gate: GateReport, last: SweepFigures | None) -> None:
+        """The gate's verdict, unless the last sweep shows that it no longer holds."""
+        verdict, reason, message = gate.verdict, gate.reason, gate.message
+        if verdict is Verdict.PASS and last is not None and below(last, self._threshold):
+            verdict, reason = Verdict.FAIL, SWEEP_BELOW_THRESHOLD
+            message = (
+                f"{last.correct} of {last.total} items right in the last sweep: accuracy at most {last.upper:.3f} "
+                f"(alpha 0.001), below the threshold of {self._threshold:g}; at the gate it had lost {gate.lost}"
+            )
+        self._parts.exposition.progress(1)
+        self._parts.bulletin.update(
+            phase=Phase.WATCHING,
+            verdict=verdict,
+            reason=reason,
+            message=message,
+            gate=gate,
+            progress=None,
+            admitted=self._admitted,
+        )
+
+    # -- Small things ------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Report of a subject about which nothing is known yet."""
+        self._parts.exposition.suite(self._suite, self._threshold)
+        self._parts.exposition.progress(0)
+        self._parts.exposition.accuracy(self._last())
+        self._parts.bulletin.update(
+            phase=Phase.WAITING_FOR_MODEL,
+            verdict=Verdict.NO_DATA,
+            reason="WaitingForModel",
+            message="the model does not answer readiness yet",
+            suite=self._suite.header.name,
+            suite_hash=self._suite.header.sha256,
+            admitted=self._admitted,
+            gate=None,
+            progress=None,
+            sweep=self._last(),
+        )
+
+    def _progress(self, run: GateRun, prefix: str) -> None:
+        """Where the gate is, for whoever waits."""
+        self._parts.exposition.progress(run.done / run.total)
+        text = prefix + run.text
+        self._parts.bulletin.update(
+            phase=Phase.GATING,
+            verdict=Verdict.NO_DATA,
+            reason="GateRunning",
+            message=text,
+            progress=Progress(done=run.done, total=run.total, text=text),
+        )
+
+    @property
+    def _admitted(self) -> bool:
+        return admitted(self._parts, self._subject.identity)
+
+    def _admit(self, verdict: Verdict) -> None:
+        """Write the token, once: what stands is left alone."""
+        admit(self._parts, self._subject.identity, self._gate, verdict, self._subject.suite_hash)
+
+    async def _recover(self) -> None:
+        """Nobody was there: a breath, then until the model is ready."""
+        await asyncio.sleep(self._parts.poll_interval)
+        await self._prompter.until_ready(self._parts.poll_interval)
+
+    def _gate_items(self) -> Sequence[GateItem]:
+        return [GateItem(item.id, item.stratum) for item in self._suite.items]
+
+    def _half_gate(self, rules: Rules) -> HalfGate:
+        half = self._parts.store.state.gate
+        if half and (half.subject, half.threshold, half.batch) == (self._subject, rules.threshold, rules.batch):
+            return half
+        return HalfGate(self._subject, rules.threshold, rules.batch, GateRecord(self._parts.seed()), 0.0)
+
+    def _save_half_gate(self, rules: Rules, run: GateRun, seconds: float) -> None:
+        if self._due():
+            self._store(gate=HalfGate(self._subject, rules.threshold, rules.batch, run.snapshot(), seconds))
+
+    def _keep(self, found: GateReport) -> None:
+        """Remember a verdict. An Inconclusive one is no verdict: only the half gate goes."""
+        kept = self._parts.store.state.reports
+        if found.verdict in (Verdict.PASS, Verdict.FAIL):
+            kept = (found, *kept)[:MOST_REPORTS]
+        self._store(gate=None, reports=kept)
+
+    def _last(self) -> SweepFigures | None:
+        last = self._parts.store.state.last
+        return last.figures if last and last.subject == self._subject else None
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._saved_at < _SAVE_EVERY:
+            return False
+        self._saved_at = now
+        return True
+
+    def _store(self, **changes: object) -> None:
+        store = self._parts.store
+        store.save(dataclasses.replace(store.state, **changes))  # type: ignore[arg-type]
+
+
+async def _at_once() -> None:
+    """No traffic yet: nothing to be polite to."""

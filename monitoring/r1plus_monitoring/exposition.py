@@ -1,0 +1,116 @@
+"""The prober's Prometheus series: names and labels from the contract, every label set there from the start.
+
+Accuracy gauges are the exception: they appear with the first complete sweep, since a 0 would be a claim.
+"""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from r1plus_contract import metrics as names
+from r1plus_contract.suite import Suite
+from r1plus_contract.verdict import SweepFigures, Verdict
+
+SKIP_REASONS: Final = ("model_not_ready",)
+DIRECTIONS: Final = ("prompt", "completion")
+_SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0, 60.0)
+
+
+class Exposition:
+    """One registry of its own: nothing global, so a test can have many."""
+
+    def __init__(self, namespace: str, deployment: str, revision: str) -> None:
+        """The values of `metrics.LABELS` for this pod."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._own = {"namespace": namespace, "deployment": deployment, "revision": revision}
+        self._results = self._counter(names.PROBE_RESULTS_TOTAL, "Probes by what they gave.", "task", "outcome")
+        self._skipped = self._counter(names.PROBE_SKIPPED_TOTAL, "Probes not sent, by reason.", "reason")
+        self._tokens = self._counter(names.PROBE_TOKENS_TOTAL, "Tokens that probes used.", "direction")
+        self._restarts = self._counter(names.PROBER_RESTARTS_TOTAL, "Times the prober was started anew in this pod.")
+        self._duration = Histogram(
+            names.PROBE_DURATION_SECONDS,
+            "Time to a whole answer.",
+            (*names.LABELS, "task"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._ratio = self._gauge(names.ACCURACY_RATIO, "Share of items right in the last complete sweep.")
+        self._lower = self._gauge(names.ACCURACY_LOWER_BOUND_RATIO, "Its lower bound, alpha 0.001 (Clopper-Pearson).")
+        self._upper = self._gauge(names.ACCURACY_UPPER_BOUND_RATIO, "Its upper bound, alpha 0.001 (Clopper-Pearson).")
+        self._threshold = self._gauge(names.ACCURACY_THRESHOLD_RATIO, "Least share that may serve.")
+        self._scored_at = self._gauge(names.PROBE_LAST_SCORED_TIMESTAMP_SECONDS, "When a probe was last scored.")
+        self._suite = self._gauge(
+            names.GOLDEN_SUITE_INFO, "The suite in use; 1.", "suite", "suite_hash", "scorer_version"
+        )
+        self._verdict = self._gauge(names.GATE_VERDICT, "1 for the present verdict, 0 for the others.", "verdict")
+        self._progress = self._gauge(names.GATE_PROGRESS_RATIO, "Share of the gate's probes that are scored.")
+        self._start()
+
+    def probed(self, task: str, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count one probe."""
+        self._results.labels(**self._own, task=task, outcome=outcome).inc()
+        self._duration.labels(**self._own, task=task).observe(seconds)
+        self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
+        self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
+        if outcome in (names.Outcome.CORRECT, names.Outcome.INCORRECT):
+            self._scored_at.labels(**self._own).set_to_current_time()
+
+    def skipped(self, reason: str) -> None:
+        """Count a probe that was not sent."""
+        self._skipped.labels(**self._own, reason=reason).inc()
+
+    def restarted(self, times: int) -> None:
+        """The supervisor's count, once at the start: this process was born with it."""
+        self._restarts.labels(**self._own).inc(times)
+
+    def suite(self, suite: Suite, threshold: float) -> None:
+        """Show a suite and its strata, all outcomes at 0."""
+        self._suite.clear()
+        header = suite.header
+        self._suite.labels(
+            **self._own, suite=header.name, suite_hash=header.sha256, scorer_version=header.scorer_version
+        ).set(1)
+        self._threshold.labels(**self._own).set(threshold)
+        for task in suite.strata():
+            self._duration.labels(**self._own, task=task)
+            for outcome in names.Outcome.ALL:
+                self._results.labels(**self._own, task=task, outcome=outcome)
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Show the present verdict."""
+        for member in Verdict:
+            self._verdict.labels(**self._own, verdict=member.value).set(member is verdict)
+
+    def progress(self, ratio: float) -> None:
+        """Show how far the gate is."""
+        self._progress.labels(**self._own).set(ratio)
+
+    def accuracy(self, figures: SweepFigures | None) -> None:
+        """Show the last complete sweep, or nothing where there is none for this suite."""
+        for gauge in (self._ratio, self._lower, self._upper):
+            gauge.clear()
+        if figures is not None and figures.total:
+            self._ratio.labels(**self._own).set(figures.correct / figures.total)
+            self._lower.labels(**self._own).set(figures.lower)
+            self._upper.labels(**self._own).set(figures.upper)
+
+    def text(self) -> bytes:
+        """The exposition format, for `/metrics`."""
+        return generate_latest(self.registry)
+
+    def _start(self) -> None:
+        for reason in SKIP_REASONS:
+            self._skipped.labels(**self._own, reason=reason)
+        for direction in DIRECTIONS:
+            self._tokens.labels(**self._own, direction=direction)
+        self._restarts.labels(**self._own)
+        self._scored_at.labels(**self._own).set(0)
+        self.progress(0)
+        self.verdict(Verdict.NO_DATA)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, (*names.LABELS, *labels), registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(name, meaning, (*names.LABELS, *labels), registry=self.registry)

@@ -1,0 +1,171 @@
+"""The prober: the supervisor's child. Reads what is mounted, runs an episode for it, serves what it knows.
+
+`python -m r1plus_monitoring.prober`. It is made to be killed: all that it must not forget is in the state folder, and
+a bug ends the process with a traceback, since a supervisor stands behind it and the token outlives them both.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.settings import MonitorSettings
+from r1plus_contract.verdict import Gate, Phase, Verdict
+from r1plus_monitoring.bulletin import Bulletin
+from r1plus_monitoring.client import Engine, TritonEngine
+from r1plus_monitoring.config import Config, read_config
+from r1plus_monitoring.episode import Episode, Parts, admit, admitted
+from r1plus_monitoring.exposition import Exposition
+from r1plus_monitoring.logs import Clock, log, utc_now
+from r1plus_monitoring.probing import Prompter, until_ready
+from r1plus_monitoring.sources import Problem, Sources, check_identity, fingerprint, read_sources
+from r1plus_monitoring.state import StateStore, beat, restarts
+from r1plus_monitoring.web import serve
+
+BEAT_EVERY: Final = 2.0
+"""Seconds between heartbeats; the supervisor waits many times that."""
+
+
+class Prober:
+    """Wires the parts and follows the mounted files."""
+
+    def __init__(self, config: Config, engine: Engine, clock: Clock = utc_now, retry_after: float = 30.0) -> None:
+        """`retry_after`: seconds until an inconclusive gate starts anew."""
+        self._config = config
+        self._engine = engine
+        self.exposition = Exposition(config.namespace, config.deployment, config.revision)
+        store = StateStore(config.state_dir)
+        count = restarts(config.state_dir)
+        self.exposition.restarted(count)
+        self.bulletin = Bulletin(
+            revision=config.revision,
+            identity=config.identity,
+            restarts=count,
+            store=store,
+            exposition=self.exposition,
+            clock=clock,
+        )
+        self._parts = Parts(
+            bulletin=self.bulletin,
+            store=store,
+            exposition=self.exposition,
+            admission_dir=config.admission_dir,
+            clock=clock,
+            seed=lambda: random.SystemRandom().getrandbits(63),
+            poll_interval=config.poll_interval,
+            retry_after=retry_after,
+        )
+        self._settings: MonitorSettings | None = None
+
+    async def run(self) -> None:
+        """Serve and follow until cancelled."""
+        runner = await serve(self.bulletin, self.exposition, self._config.host, self._config.port)
+        beating = asyncio.create_task(self._beat())
+        try:
+            await self._follow()
+        finally:
+            beating.cancel()
+            await runner.cleanup()
+            await self._engine.close()
+
+    async def _beat(self) -> None:
+        while True:
+            beat(self._config.state_dir)
+            await asyncio.sleep(BEAT_EVERY)
+
+    async def _follow(self) -> None:
+        """One episode at a time; a new one whenever what it is about changes."""
+        sources = read_sources(self._config.accuracy_dir)
+        while True:
+            self._settings = sources.settings
+            episode = asyncio.create_task(self._episode(sources))
+            try:
+                sources = await self._until_changed(sources, episode)
+            finally:
+                episode.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await episode
+            log("info", "Accuracy settings changed", suite=sources.settings.suite if sources.settings else "")
+
+    async def _until_changed(self, sources: Sources, episode: asyncio.Task[None]) -> Sources:
+        """The next sources that ask for another episode. An episode's own error ends the prober."""
+        while True:
+            await asyncio.wait({episode}, timeout=self._config.poll_interval)
+            if episode.done():
+                episode.result()
+                raise RuntimeError("episode: it ended, and an episode never does")
+            if fingerprint(self._config.accuracy_dir) == sources.fingerprint:
+                continue
+            found = read_sources(self._config.accuracy_dir)
+            if _subject(found) != _subject(sources):
+                return found
+            sources = found
+            self._settings = found.settings
+
+    async def _episode(self, sources: Sources) -> None:
+        identity = check_identity(self._config.revision_dir, self._config.identity)
+        if isinstance(identity, Problem):
+            return await self._blocked(identity)
+        if sources.problem or sources.settings is None or sources.suite is None:
+            problem = sources.problem or Problem("SuiteMissing", "there is no suite")
+            return await self._blocked(problem, identity, sources.settings)
+        items = {item.id: item for item in sources.suite.items}
+        prompter = Prompter(self._engine, items, sources.suite.header.sampling, self.exposition)
+        episode = Episode(
+            self._parts, prompter, identity, sources.suite, self._newest(sources.settings), sources.verdicts
+        )
+        return await episode.run()
+
+    async def _blocked(
+        self, problem: Problem, identity: ServingIdentity | None = None, settings: MonitorSettings | None = None
+    ) -> None:
+        """Say why nothing can be scored, and wait for other files. What `Observe` promises holds even so."""
+        log("error", "Scoring is blocked", reason=problem.reason, detail=problem.message)
+        self.exposition.accuracy(None)
+        self.bulletin.update(
+            phase=Phase.BLOCKED,
+            verdict=Verdict.NO_DATA,
+            reason=problem.reason,
+            message=problem.message,
+            suite=settings.suite if settings else "",
+            suite_hash=settings.suite_hash if settings else "",
+            admitted=admitted(self._parts, self._config.identity),
+            gate=None,
+            progress=None,
+            sweep=None,
+        )
+        if identity is not None and settings is not None and settings.gate is Gate.OBSERVE:
+            await until_ready(self._engine, self.exposition, self._config.poll_interval)
+            admit(self._parts, identity.digest(), settings.gate, Verdict.NO_DATA, settings.suite_hash)
+        await asyncio.Event().wait()
+
+    def _newest(self, first: MonitorSettings) -> Callable[[], MonitorSettings]:
+        return lambda: self._settings or first
+
+
+def _subject(sources: Sources) -> tuple[object, ...]:
+    """What an episode is about; a change of anything else (the pace, other verdicts) leaves it alone."""
+    if sources.settings is None or sources.problem is not None:
+        return (sources.settings, sources.problem)
+    return (sources.settings.suite_hash, sources.settings.threshold, sources.settings.gate)
+
+
+async def _main(config: Config) -> None:
+    engine = TritonEngine(config.triton_http, config.triton_grpc, config.request_timeout)
+    task = asyncio.create_task(Prober(config, engine).run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def main() -> None:
+    """Entry point of the child."""
+    asyncio.run(_main(read_config(sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What the operator mounted: settings, suite and known verdicts. Polled by the prober; it asks nobody else.
+
+A ConfigMap changes by a swap of its `..data` link, so a fingerprint taken before and after reading tells whether the
+files belong together.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.settings import (
+    ITEMS_FILE,
+    SETTINGS_FILE,
+    SUITE_FILE,
+    VERDICTS_FILE,
+    KnownVerdicts,
+    MonitorSettings,
+)
+from r1plus_contract.suite import Suite, SuiteError, load_suite
+
+FILES: Final = (SETTINGS_FILE, SUITE_FILE, ITEMS_FILE, VERDICTS_FILE)
+IDENTITY_FILE: Final = "identity.json"
+
+Fingerprint = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why nothing can be scored; becomes the report's reason and message."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """One consistent reading. Where `problem` is set, `suite` must not be used."""
+
+    fingerprint: Fingerprint
+    settings: MonitorSettings | None = None
+    suite: Suite | None = None
+    verdicts: KnownVerdicts = field(default_factory=KnownVerdicts)
+    problem: Problem | None = None
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Changes whenever a file does; cheap enough for every two seconds."""
+    seen: list[object] = []
+    for name in ("..data", *FILES):
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            seen.append(None)
+        else:
+            seen.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(seen)
+
+
+def read_sources(folder: Path, attempts: int = 3) -> Sources:
+    """Read everything, again where the mount was swapped meanwhile."""
+    for _ in range(attempts):
+        before = fingerprint(folder)
+        found = _read(folder, before)
+        if fingerprint(folder) == before:
+            break
+    return found
+
+
+def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:
+    """The identity that this pod serves, if the revision's file is the one the pod was made for."""
+    try:
+        identity = loads(ServingIdentity, (folder / IDENTITY_FILE).read_bytes())
+    except OSError as error:
+        return Problem("IdentityMissing", f"{IDENTITY_FILE}: cannot be read: {error.strerror}")
+    except ContractError as error:
+        return Problem("IdentityInvalid", f"{IDENTITY_FILE}: {error}")
+    if identity.digest() != promised:
+        return Problem(
+            "IdentityMismatch", f"{IDENTITY_FILE} has digest {identity.digest()}, the pod was made for {promised}"
+        )
+    return identity
+
+
+def _read(folder: Path, seen: Fingerprint) -> Sources:
+    try:
+        settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes())
+    except OSError as error:
+        return Sources(seen, problem=Problem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}"))
+    except ContractError as error:
+        return Sources(seen, problem=Problem("SettingsInvalid", f"{SETTINGS_FILE}: {error}"))
+    if problem := _settings_problem(settings):
+        return Sources(seen, problem=problem)
+    verdicts = _verdicts(folder)
+    if isinstance(verdicts, Problem):
+        return Sources(seen, settings, problem=verdicts)
+    suite = _suite(folder, settings)
+    if isinstance(suite, Problem):
+        return Sources(seen, settings, None, verdicts, suite)
+    return Sources(seen, settings, suite, verdicts)
+
+
+def _settings_problem(settings: MonitorSettings) -> Problem | None:
+    if not 0.0 < settings.threshold <= 1.0:
+        return Problem("SettingsInvalid", f"threshold: {settings.threshold} must be above 0 and at most 1")
+    if settings.probes_per_minute < 1:
+        return Problem("SettingsInvalid", f"probesPerMinute: {settings.probes_per_minute} must be 1 or more")
+    return None
+
+
+def _verdicts(folder: Path) -> KnownVerdicts | Problem:
+    try:
+        return loads(KnownVerdicts, (folder / VERDICTS_FILE).read_bytes())
+    except FileNotFoundError:
+        return KnownVerdicts()
+    except OSError as error:
+        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: cannot be read: {error.strerror}")
+    except ContractError as error:
+        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}")
+
+
+def _suite(folder: Path, settings: MonitorSettings) -> Suite | Problem:
+    try:
+        header, items = ((folder / name).read_text(encoding="utf-8") for name in (SUITE_FILE, ITEMS_FILE))
+    except OSError as error:
+        return Problem("SuiteMissing", f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        return Problem("SuiteInvalid", f"suite {settings.suite}: not UTF-8: {error.reason}")
+    try:
+        suite = load_suite(header, items)
+    except SuiteError as error:
+        reason = "SuiteHashMismatch" if "sha256" in str(error) else "SuiteInvalid"
+        return Problem(reason, str(error))
+    if suite.header.sha256 != settings.suite_hash:
+        return Problem(
+            "SuiteHashMismatch",
+            f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment asks for {settings.suite_hash}",
+        )
+    return suite
