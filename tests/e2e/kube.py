@@ -62,7 +62,7 @@ class Kube:
 
     def pods_of(self, namespace: str, deployment: str) -> list[Json]:
         """Every pod of an R1PlusDeployment, whatever its revision."""
-        return self.list("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment}")
+        return self.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment}")
 
     def patch(self, plural: str, namespace: str, name: str, body: Json) -> Json:
         """A merge patch, as `kubectl patch --type=merge` sends it."""

@@ -1,6 +1,6 @@
-"""Everything the story needs on disk before a cluster can run it: programs, engines, images. Each is made once, then found.
+"""Everything the story needs on disk before a cluster can run it: programs, engines, images. Made once, then found.
 
-For a cluster of your own nothing is built: R1PLUS_IMAGES names a JSON file with the references that your nodes can pull.
+For a cluster of your own nothing is built: R1PLUS_IMAGES names a JSON file with references that your nodes can pull.
 """
 
 import json
@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devcluster.archives import Image
+
 from devcluster.__main__ import build_all as build_programs
 from devcluster.addons import IMAGES as COMPONENTS
 from devcluster.cache import cache_dir
 from devcluster.images import builder
-from devcluster.images.recipe import Image
 from devcluster.steps import Steps
 from e2e.waiting import StoryError
 from r1plus_model_repo.importing import EngineBuild, build_engines
@@ -51,8 +52,8 @@ def build(steps: Steps) -> Parts:
     return Parts(
         refs={name: image.ref for name, image in made.items()},
         digests={name: engine.sha256 for name, engine in engines.items()},
-        archives=tuple(made.values()),
-        own=tuple(own),
+        archives=tuple(Image(image.ref, image.archive) for image in made.values()),
+        own=tuple(Image(image.ref, image.archive) for image in own),
     )
 
 

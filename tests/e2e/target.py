@@ -1,4 +1,4 @@
-"""Where the story plays: the embedded cluster, or the one that KUBECONFIG names. The story itself doesn't know which."""
+"""Where the story plays: the embedded cluster, or the one that KUBECONFIG names. The story doesn't know which."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""`make demo`: from nothing to right answers, and to a wrong engine refused and caught. PYTHONPATH=tests python -m e2e.demo"""
+"""`make demo`, or PYTHONPATH=tests python -m e2e.demo: from nothing to right answers, a wrong engine refused."""
 
 import os
 import sys

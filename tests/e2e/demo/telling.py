@@ -1,4 +1,4 @@
-"""What the demo prints: seven titled stages, the time each took, indented lines between; and on failure what was seen."""
+"""What the demo prints: titled stages, the time each took, lines between; and on failure what was seen."""
 
 import sys
 import time
