@@ -1,4 +1,4 @@
-"""An API server without a node, for tests of the controller: etcd, kube-apiserver and, if asked, the controller manager.
+"""An API server without a node, for tests of the controller: etcd, kube-apiserver, controller manager if asked.
 
     with ApiServer(controller_manager=True) as api:
         subprocess.run(["kubectl", f"--kubeconfig={api.kubeconfig}", "get", "namespaces"])
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from devcluster import daemons
+from devcluster.api import Api
 from devcluster.cache import binary
 from devcluster.components import apiserver, controller_manager, etcd
 from devcluster.layout import Layout, loopback_layout
@@ -115,9 +116,7 @@ class ApiServer:
         self._start(apiserver.daemon(layout, authority))
         apiserver.write_kubeconfig("admin", "admin", (apiserver.ADMIN_GROUP,), layout, authority)
         client = authority.issue("client-admin", "admin", (apiserver.ADMIN_GROUP,))
-        daemons.wait_ready(
-            apiserver.NAME, layout, lambda: apiserver.is_ready(layout.api_url, authority, client), READY_S
-        )
+        daemons.wait_ready(apiserver.NAME, layout, Api(layout.api_url, authority, client).ready, READY_S)
         if self._wants_manager:
             self._start(controller_manager.daemon(layout, authority))
 

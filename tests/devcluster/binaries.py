@@ -23,7 +23,10 @@ STEP_COUNT = len(GO_BINARIES) + 1
 _LOCAL_REPLACEMENT = re.compile(r"^(\s*(?:replace )?)(\S+)(?: v\S+)? => \.\.?/\S+$", re.MULTILINE)
 
 
-def build(steps: Steps, names: tuple[str, ...] = tuple(part.name for part in GO_BINARIES)) -> None:
+ALL = tuple(part.name for part in GO_BINARIES)
+
+
+def build(steps: Steps, names: tuple[str, ...] = ALL) -> None:
     """Make every named program that the cache lacks. Safe to kill, and to run twice at once."""
     for name in names:
         part = go_binary(name)
@@ -76,7 +79,7 @@ def _build_unless_there(part: GoBinary, step: Step, log: Path) -> None:
 
 @contextmanager
 def _build_plan(part: GoBinary, source: Path) -> Iterator[Path]:
-    """A copy of the module's go.mod and go.sum that may be edited: the module cache itself is read-only."""
+    """A copy of the module's go.mod and go.sum that may be edited: the module cache is read-only."""
     scratch = Path(tempfile.mkdtemp(prefix=f"build-{part.name}.", dir=_scratch_root()))
     try:
         modfile = scratch / "go.mod"
@@ -95,7 +98,7 @@ def _scratch_root() -> Path:
 
 
 def with_released_siblings(go_mod: str, version: str) -> str:
-    """Undo replacements by folders: `M => ./folder` goes, so that `require M vX` counts, or becomes `M => M version`."""
+    """Undo replacements by folders: `M => ./folder` goes, for `require M vX` to count, or becomes `M => M version`."""
     if version:
         return _LOCAL_REPLACEMENT.sub(rf"\1\2 => \2 {version}", go_mod)
     return _LOCAL_REPLACEMENT.sub("", go_mod)

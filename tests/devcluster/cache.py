@@ -57,7 +57,7 @@ def locked(name: str, root: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that is renamed to it when the block succeeds, so `target` is whole or absent."""
+    """A temporary path beside `target` that is renamed to it when the block succeeds: `target` is whole or absent."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -4,7 +4,6 @@ A record holds the pid and the process's start time, so that a pid which the ker
 is never signalled. Records outlive this program: `down` finds what an earlier, killed run left.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devcluster.host import daemon_cgroup
 from devcluster.layout import Layout
 from devcluster.waiting import wait_until
 
 TERM_GRACE_S = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,10 @@ class Daemon:
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    on_host: bool = False
+    """Whether it stays in the host's network namespace: only the forwarder does."""
+    sockets: tuple[int, ...] = ()
+    """File descriptors of listening sockets that it inherits."""
 
 
 def start(daemon: Daemon, layout: Layout, *, die_with_parent: bool = False) -> int:
@@ -36,7 +39,7 @@ def start(daemon: Daemon, layout: Layout, *, die_with_parent: bool = False) -> i
     """
     layout.logs.mkdir(parents=True, exist_ok=True)
     layout.pids.mkdir(parents=True, exist_ok=True)
-    command = [*in_namespace(layout), *daemon.command]
+    command = [*_prepared(layout, die_with_parent), *([] if daemon.on_host else in_namespace(layout)), *daemon.command]
     with log_path(daemon.name, layout).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -46,7 +49,7 @@ def start(daemon: Daemon, layout: Layout, *, die_with_parent: bool = False) -> i
             env=os.environ | dict(daemon.env),
             cwd="/",
             start_new_session=True,
-            preexec_fn=_die_with_parent if die_with_parent else None,
+            pass_fds=daemon.sockets,
         )
     record = layout.pids / daemon.name
     record.write_text(f"{process.pid} {start_time(process.pid)}\n")
@@ -112,7 +115,7 @@ def wait_ready(name: str, layout: Layout, ready: Callable[[], bool], timeout_s: 
 
 
 def start_time(pid: int) -> str | None:
-    """The process's start time in clock ticks since boot, which with the pid names it for good; None when it has ended."""
+    """When the process started, in ticks since boot; with the pid this names it for good. None when it has ended."""
     _reap(pid)
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -151,5 +154,9 @@ def _tail(log: Path, lines: int = 4) -> str:
     return " / ".join(log.read_text(errors="replace").splitlines()[-lines:]) + f" (log: {log})"
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _prepared(layout: Layout, die_with_parent: bool) -> list[str]:
+    """Words before a daemon's command: join the cluster's cgroup, where no descendant is lost; die with the parent."""
+    dying = ["setpriv", "--pdeathsig", "KILL", "--"] if die_with_parent else []
+    if layout.netns is None:
+        return dying
+    return ["sh", "-c", 'echo 0 > "$0" && exec "$@"', str(daemon_cgroup() / "cgroup.procs"), *dying]

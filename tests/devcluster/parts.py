@@ -27,7 +27,7 @@ class GoBinary:
     tags: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     sibling_version: str = ""
-    """Where go.mod requires v0.0.0 of the repository's other modules and replaces them by folders: their released version."""
+    """The repository's other modules as released, where go.mod requires v0.0.0 of them and replaces it by a folder."""
 
     @property
     def ldflags(self) -> str:

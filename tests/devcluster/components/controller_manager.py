@@ -31,6 +31,6 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
             f"--service-cluster-ip-range={SERVICE_NETWORK}",
             "--kube-api-qps=100",
             "--kube-api-burst=200",
-            f"--cert-dir={layout.pki}",
+            f"--cert-dir={layout.state / 'serving'}",
         ),
     )

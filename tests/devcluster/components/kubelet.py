@@ -36,7 +36,7 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
         f"--root-dir={root(layout)}",
         f"--hostname-override={NODE_NAME}",
         f"--node-ip={layout.address}",
-        f"--cert-dir={layout.pki}",
+        f"--cert-dir={layout.state / 'serving'}",
     )
     return Daemon(NAME, words)
 

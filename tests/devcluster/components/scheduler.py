@@ -23,6 +23,6 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
             "--bind-address=127.0.0.1",
             f"--secure-port={layout.scheduler_port}",
             "--leader-elect=false",
-            f"--cert-dir={layout.pki}",
+            f"--cert-dir={layout.state / 'serving'}",
         ),
     )

@@ -19,6 +19,7 @@ from devcluster.shell import run
 
 NOBODY = "65534:65534"
 ALERTMANAGER = Path("/usr/bin/prometheus-alertmanager")
+ALERTMANAGER_TEMPLATES = Path("/usr/share/prometheus/alertmanager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Component:
     base: Recipe | None = None
     source: Path | None = None
     """A program of the machine's packages; None for one of `parts.GO_BINARIES` with the image's name."""
+    data: tuple[Path, ...] = ()
+    """Files of the machine's packages that the program opens at start, where it looks for them."""
 
     @property
     def file(self) -> Path:
@@ -47,7 +50,13 @@ def components() -> tuple[Component, ...]:
         Component("prometheus-operator", "/bin/operator"),
         Component("prometheus-config-reloader", "/bin/prometheus-config-reloader"),
         Component("prometheus", "/bin/prometheus"),
-        Component("alertmanager", "/bin/alertmanager", base=rootfs.base(), source=ALERTMANAGER),
+        Component(
+            "alertmanager",
+            "/bin/alertmanager",
+            base=rootfs.base(),
+            source=ALERTMANAGER,
+            data=tuple(ALERTMANAGER_TEMPLATES / name for name in ("default.tmpl", "email.tmpl")),
+        ),
     )
 
 
@@ -67,18 +76,21 @@ def containerfile(component: Component) -> str:
     start = "ARG BASE\nFROM ${BASE}\n" if component.base is not None else "FROM scratch\n"
     path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
     entrypoint = json.dumps([component.program])
-    return f"{start}COPY program {component.program}\n{path}USER {component.user}\nENTRYPOINT {entrypoint}\n"
+    data = "".join(f"COPY {file.name} {file}\n" for file in component.data)
+    return f"{start}COPY program {component.program}\n{data}{path}USER {component.user}\nENTRYPOINT {entrypoint}\n"
 
 
 def _recipe(component: Component) -> Recipe:
     if not component.file.exists():
         raise FileNotFoundError(f"image {component.name}: {component.file} is missing; run `devcluster build` first")
-    text, ingredients = containerfile(component), (stamp(component.file),)
-    return Recipe(component.name, text, ingredients, partial(_copy_program, component.file), component.base)
+    text, ingredients = containerfile(component), tuple(stamp(file) for file in (component.file, *component.data))
+    return Recipe(component.name, text, ingredients, partial(_copy_files, component), component.base)
 
 
-def _copy_program(source: Path, context: Path, log: Path) -> None:
-    shutil.copy2(source, context / "program")
+def _copy_files(component: Component, context: Path, log: Path) -> None:
+    shutil.copy2(component.file, context / "program")
+    for file in component.data:
+        shutil.copy2(file, context / file.name)
 
 
 def _compile_pause(context: Path, log: Path) -> None:
