@@ -34,8 +34,8 @@ class Timing:
     """Seconds. The defaults suit a real cluster; tests against a scripted server are faster."""
 
     retry: Backoff = _RETRY
-    inactivity: float = 75.0
-    """The server sends a bookmark about every minute: silence for longer means that the stream is dead."""
+    inactivity: float = 150.0
+    """The server sends bookmarks at most two minutes apart: silence for longer means that the stream is dead."""
     shortest_watch: float = 300.0
     longest_watch: float = 600.0
     absent_recheck: float = 30.0
