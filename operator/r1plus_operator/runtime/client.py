@@ -202,7 +202,10 @@ class ApiClient:
         uid: str | None = None,
         propagation: str = "Background",
     ) -> Object:
-        """Delete an object; with `uid` only that very one, not a namesake that came after it (ConflictError)."""
+        """Delete an object; with `uid` only that very one, not a namesake that came after it (ConflictError).
+
+        aiohttp repeats a DELETE whose connection broke, so without `uid` a namesake may be hit: give it where you can.
+        """
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             body["preconditions"] = {"uid": uid}

@@ -78,12 +78,8 @@ def in_cluster(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Co
 def from_kubeconfig(path: Path | None, environ: Mapping[str, str] = os.environ) -> Connection:
     """The current context of `path`, else of KUBECONFIG's first existing file, else of ~/.kube/config."""
     path = path or _default_path(environ)
-    try:
-        config = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConnectionConfigError(f"{path}: cannot be read as a kubeconfig: {error}") from error
-    current = config.get("current-context")
-    context = _named(config, "contexts", "context", current, path)
+    config = _read(path)
+    context = _named(config, "contexts", "context", config.get("current-context"), path)
     cluster = _named(config, "clusters", "cluster", context.get("cluster"), path)
     user = _named(config, "users", "user", context.get("user"), path) if context.get("user") else {}
     for method in _UNSUPPORTED:
@@ -92,13 +88,28 @@ def from_kubeconfig(path: Path | None, environ: Mapping[str, str] = os.environ) 
                 f"{path}: user {context['user']!r} logs in by {method}; give a certificate or a token"
             )
     server = str(cluster.get("server", "")).rstrip("/")
+    try:
+        tls = _tls(cluster, user, path.parent) if server.startswith("https:") else None
+    except (OSError, ValueError) as error:  # ssl's and base64's errors are among them
+        where = f"cluster {context.get('cluster')!r}, user {context.get('user')!r}"
+        raise ConnectionConfigError(f"{path}: {where}: a certificate or key cannot be used: {error}") from error
     return Connection(
         server=server,
-        tls=_tls(cluster, user, path.parent) if server.startswith("https:") else None,
+        tls=tls,
         token=_token(user, path.parent),
         server_name=cluster.get("tls-server-name"),
         namespace=context.get("namespace") or "default",
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConnectionConfigError(f"{path}: cannot be read as a kubeconfig: {error}") from error
+    if not isinstance(config, dict):
+        raise ConnectionConfigError(f"{path}: is no kubeconfig: a mapping is expected, {type(config).__name__} found")
+    return config
 
 
 def _default_path(environ: Mapping[str, str]) -> Path:

@@ -1,0 +1,299 @@
+"""The reflector under faults that a real API server will not make on request."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from r1plus_operator.runtime.backoff import Backoff
+from r1plus_operator.runtime.reflector import Reflector, Timing
+from unit.operator.runtime.support import (
+    CONFIG_MAPS,
+    Answer,
+    ScriptedServer,
+    bookmark,
+    client_of,
+    config_map,
+    dropped,
+    error_event,
+    event_line,
+    eventually,
+    page,
+    raw,
+    refusal,
+    scripted_server,
+    stream,
+)
+
+FAST = Timing(retry=Backoff(first=0.001, cap=0.01), inactivity=0.2, absent_recheck=0.01)
+HOLD = stream(then="hold")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    namespace: str
+    name: str
+    uid: str
+    data: str
+
+
+def project(obj: dict[str, Any]) -> Item | None:
+    meta, data = obj["metadata"], obj["data"]["value"]
+    if data == "hidden":
+        return None
+    if data == "unreadable":
+        raise ValueError("a projection that cannot read its object")
+    return Item(meta["namespace"], meta["name"], meta["uid"], data)
+
+
+class Watcher:
+    """A running reflector and what it reported, as `ADDED a`."""
+
+    def __init__(self, server: ScriptedServer, *, optional: bool = False) -> None:
+        self.server = server
+        self.log: list[str] = []
+        self.client = client_of(server)
+        self.reflector = Reflector(
+            self.client, CONFIG_MAPS, project=project, on_change=self.note, index=_by_data, optional=optional,
+            timing=FAST,
+        )  # fmt: skip
+
+    def note(self, event: str, item: Item) -> None:
+        held = self.reflector.store.get(item.namespace, item.name)
+        assert (held is None or held.uid != item.uid) if event == "DELETED" else held == item
+        self.log.append(f"{event} {item.name}" + (f"={item.data}" if item.data else ""))
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(item.name for item in self.reflector.store.items())
+
+
+def _by_data(item: Item) -> str | None:
+    return item.data or None
+
+
+@asynccontextmanager
+async def watching(
+    lists: list[Answer],
+    watches: list[Answer],
+    *,
+    optional: bool = False,
+    before: Callable[[Watcher], None] | None = None,
+) -> AsyncIterator[Watcher]:
+    async with scripted_server() as server:
+        server.lists, server.watches = lists, watches
+        watcher = Watcher(server, optional=optional)
+        if before:
+            before(watcher)
+        async with watcher.client:
+            task = asyncio.create_task(watcher.reflector.run())
+            try:
+                yield watcher
+                assert not task.done(), "the reflector ended, which only cancelling may do"
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+A, B, C = config_map("a", rv=1), config_map("b", rv=2), config_map("c", rv=3)
+A2 = config_map("a", rv=9, data="new")
+B_HIDDEN = config_map("b", rv=6, data="hidden")
+CASES = [
+    pytest.param(
+        [page(5, A, more="x"), page(5, B, more="y"), page(5, C)], [HOLD], ["ADDED a", "ADDED b", "ADDED c"], "5",
+        id="a list in pages is one list, and the watch starts from its resourceVersion",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("ADDED", B), ("MODIFIED", A2), ("DELETED", B), then="hold")],
+        ["ADDED a", "ADDED b", "MODIFIED a=new", "DELETED b"], "5",
+        id="events are reported in order",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("MODIFIED", A2)), HOLD], ["ADDED a", "MODIFIED a=new"], "9",
+        id="a watch that the server ends goes on from the last event without a list",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(bookmark(77)), HOLD], ["ADDED a"], "77",
+        id="a bookmark moves the place where the next watch starts",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("MODIFIED", config_map("a", rv=6)), then="hold")], ["ADDED a"], "5",
+        id="an event that does not change the projection is not reported",
+    ),
+    pytest.param(
+        [page(5, A, B), page(20, B, C)], [refusal(410, "Expired"), HOLD],
+        ["ADDED a", "ADDED b", "DELETED a", "ADDED c"], "20",
+        id="410 on the watch: the new list shows what was deleted meanwhile",
+    ),
+    pytest.param(
+        [page(5, A, B), page(20, B)], [stream(error_event(410, "Expired")), HOLD],
+        ["ADDED a", "ADDED b", "DELETED a"], "20",
+        id="410 inside the stream: a new list",
+    ),
+    pytest.param(
+        [page(5, A), page(20, A, B)], [stream(error_event(500, "InternalError")), HOLD], ["ADDED a", "ADDED b"], "20",
+        id="500 inside the stream: a new list",
+    ),
+    pytest.param(
+        [page(5, A), page(20, A)], [stream(error_event(429, "TooManyRequests")), HOLD], ["ADDED a"], "5",
+        id="429 inside the stream: the same place again, later",
+    ),
+    pytest.param(
+        [page(5, A), page(20, config_map("a", rv=19, uid="other"))], [refusal(410), HOLD],
+        ["ADDED a", "DELETED a", "ADDED a"], "20",
+        id="a namesake that took an object's place unseen is a deletion and an addition",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("MODIFIED", A2), event_line("ADDED", B)[:-20]), HOLD],
+        ["ADDED a", "MODIFIED a=new"], "9",
+        id="a stream cut inside a line goes on after the last whole event",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("MODIFIED", A2), b'{"type": \n'), HOLD], ["ADDED a", "MODIFIED a=new"], "9",
+        id="a line that is no JSON: the same place again",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(b'{"type": "ADDED"}\n'), HOLD], ["ADDED a"], "5",
+        id="an event without an object: the same place again",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("MODIFIED", A2), then="drop"), HOLD], ["ADDED a", "MODIFIED a=new"], "9",
+        id="a reset connection goes on after the last event",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("MODIFIED", A2), then="hold"), stream(("ADDED", B), then="hold")],
+        ["ADDED a", "MODIFIED a=new", "ADDED b"], "9",
+        id="a stream that falls silent is given up and goes on after the last event",
+    ),
+    pytest.param(
+        [refusal(500), refusal(403), dropped(), raw(200, b"<html>"), page(5, A)], [HOLD], ["ADDED a"], "5",
+        id="a list that fails in every way is asked for until it succeeds",
+    ),
+    pytest.param(
+        [page(5, A, more="x"), refusal(410, "Expired"), page(8, B)], [HOLD], ["ADDED b"], "8",
+        id="410 between pages: a new list, and nothing of the half one is reported",
+    ),
+    pytest.param(
+        [page(5, A), page(9, A)], [refusal(403), HOLD], ["ADDED a"], "9",
+        id="a watch that is forbidden is tried again after a list",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(), stream(), stream(), HOLD], ["ADDED a"], "5",
+        id="streams that end at once are taken up again",
+    ),
+    pytest.param(
+        [page(5, config_map("a", data="hidden"), B)],
+        [stream(("MODIFIED", B_HIDDEN), ("MODIFIED", config_map("a", rv=7, data="x")), then="hold")],
+        ["ADDED b", "DELETED b", "ADDED a=x"], "5",
+        id="an object that the projection leaves out is as good as deleted",
+    ),
+    pytest.param(
+        [page(5, A, config_map("b", data="unreadable"))],
+        [stream(("MODIFIED", config_map("a", rv=6, data="unreadable")), ("ADDED", C), then="hold")],
+        ["ADDED a", "ADDED c"], "5",
+        id="an object that the projection cannot read stays as it was and stops no other",
+    ),
+    pytest.param(
+        [page(5, A)], [stream(("DELETED", B), ("DELETED", A), ("DELETED", A), then="hold")],
+        ["ADDED a", "DELETED a"], "5",
+        id="a deletion of what is not there is not reported",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lists", "watches", "reported", "resumed_at"), CASES)
+async def test_what_is_reported(
+    lists: list[Answer], watches: list[Answer], reported: list[str], resumed_at: str
+) -> None:
+    watch_count = len(watches)
+    async with watching(list(lists), list(watches)) as watcher:
+        await eventually(lambda: watcher.log == reported and len(watcher.server.asked("watch")) >= watch_count)
+        assert watcher.reflector.synced.is_set()
+        assert watcher.server.asked("watch")[watch_count - 1]["resourceVersion"] == resumed_at
+        added = [line.split(" ")[1].split("=")[0] for line in watcher.log if line.startswith("ADDED")]
+        gone = [line.split(" ")[1] for line in watcher.log if line.startswith("DELETED")]
+        for name in gone:
+            added.remove(name)
+        assert watcher.names == sorted(added), "the store holds what the reports add up to"
+
+
+async def test_every_watch_asks_for_bookmarks_and_an_end() -> None:
+    async with watching([page(5, A)], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        query = watcher.server.asked("watch")[0]
+        assert query["allowWatchBookmarks"] == "true"
+        assert 300 <= int(query["timeoutSeconds"]) <= 600
+
+
+async def test_a_consumer_that_fails_stops_neither_the_reflector_nor_the_store() -> None:
+    def break_consumer(watcher: Watcher) -> None:
+        watcher.reflector._on_change = lambda event, item: watcher.log.append(event) or 1 / 0  # type: ignore[func-returns-value]
+
+    async with watching([page(5, A, B)], [stream(("ADDED", C), then="hold")], before=break_consumer) as watcher:
+        await eventually(lambda: watcher.log == ["ADDED"] * 3)
+        assert watcher.names == ["a", "b", "c"]
+
+
+async def test_the_index_follows_every_change() -> None:
+    red, blue = config_map("a", data="red"), config_map("a", rv=6, data="blue")
+    async with watching(
+        [page(5, red, config_map("b", data="red"))], [stream(("MODIFIED", blue), then="hold")]
+    ) as watcher:
+        store = watcher.reflector.store
+        await eventually(lambda: len(watcher.log) == 3)
+        assert [i.name for i in store.by_index("red")] == ["b"]
+        assert [i.name for i in store.by_index("blue")] == ["a"]
+        assert store.by_index("green") == ()
+
+
+async def test_an_optional_kind_that_is_absent_is_synced_empty_and_found_when_it_appears() -> None:
+    absent = raw(404, b"404 page not found\n")
+    async with watching([absent, absent, page(5, A)], [HOLD], optional=True) as watcher:
+        assert watcher.reflector.available is False
+        await eventually(lambda: watcher.reflector.available)
+        assert watcher.reflector.synced.is_set()
+        assert watcher.log == ["ADDED a"]
+
+
+async def test_an_optional_kind_that_goes_away_takes_its_objects_along() -> None:
+    absent = raw(404, b"404 page not found\n")
+    async with watching([page(5, A), absent], [absent], optional=True) as watcher:
+        await eventually(lambda: watcher.log == ["ADDED a", "DELETED a"] and not watcher.reflector.available)
+        assert watcher.reflector.synced.is_set()
+
+
+async def test_a_required_kind_that_is_absent_is_not_synced_and_asked_for_again() -> None:
+    async with watching([raw(404, b""), raw(404, b""), page(5, A)], [HOLD]) as watcher:
+        await eventually(lambda: len(watcher.server.asked("list")) == 2)
+        assert not watcher.reflector.synced.is_set()
+        await eventually(lambda: watcher.log == ["ADDED a"])
+
+
+async def test_failures_in_a_row_wait_longer_and_longer() -> None:
+    slow = Timing(retry=Backoff(first=0.01, cap=0.05, jitter=0.0))
+    async with scripted_server() as server:
+        server.lists, server.watches = [refusal(500)], [HOLD]
+        async with client_of(server) as client:
+            reflector = Reflector(client, CONFIG_MAPS, project=project, on_change=lambda _e, _i: None, timing=slow)
+            delays = [reflector._after_failure(ValueError()) for _ in range(5)]
+    assert delays == pytest.approx([0.01, 0.02, 0.04, 0.05, 0.05])
+
+
+async def test_every_byte_heard_counts_as_activity() -> None:
+    ticks = iter(range(1000))
+    async with scripted_server() as server:
+        server.lists, server.watches = [page(5, A)], [stream(bookmark(6), bookmark(7), then="hold")]
+        async with client_of(server) as client:
+            reflector = Reflector(
+                client, CONFIG_MAPS, project=project, on_change=lambda _e, _i: None, timing=FAST,
+                clock=lambda: next(ticks),
+            )  # fmt: skip
+            task = asyncio.create_task(reflector.run())
+            await eventually(lambda: reflector.last_activity >= 3)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
