@@ -1,0 +1,114 @@
+"""A deployment told in one sentence: the sentence names what a person has to know first."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from r1plus_cli.status import ChangeTeller
+from r1plus_cli.view import age, view_of
+from unit.cli.crs import READY, VERIFIED, Json, condition, cr
+
+SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit-aaaa"}
+
+HEADLINES = {
+    "an operator that never came is named": (cr(), "has not looked at it yet"),
+    "a new spec that nobody has read is named": (cr(READY, generation=2, observed=1), "newest spec"),
+    "one that serves says how many pods": (cr(READY, VERIFIED, **SERVING), "serves, 1 of 1 pod ready"),
+    "a running gate tells its progress": (
+        cr(
+            condition("Ready", "False", "NotServing", "no revision has passed"),
+            condition("EngineReady", "True", "EngineLoaded"),
+            condition("QualityVerified", "Unknown", "GateRunning", "sweep 2 of 3 at batch 16: 131 of 210"),
+        ),
+        "does not serve, 0 of 1 pod ready; GateRunning: sweep 2 of 3",
+    ),
+    "a missing engine comes before the quality that cannot be known": (
+        cr(
+            condition("Ready", "False", "NotServing", "nothing serves"),
+            condition("QualityVerified", "Unknown", "NotYetKnown", "no engine"),
+            condition("EngineReady", "False", "EngineNotFound", "no engine of tier full"),
+        ),
+        "EngineNotFound: no engine of tier full",
+    ),
+    "a refused candidate is told although the old revision serves": (
+        cr(
+            READY,
+            condition("QualityVerified", "False", "GateFailed", "lost 47 of 206"),
+            condition("Progressing", "False", "CandidateRefused", "credit-bbbb was refused: lost 47 of 206"),
+            candidate="credit-bbbb",
+            **SERVING,
+        ),
+        "serves, 1 of 1 pod ready; CandidateRefused: credit-bbbb was refused",
+    ),
+    "a served engine below its threshold is told": (
+        cr(READY, condition("QualityVerified", "False", "BelowThreshold", "160 of 206 right"), **SERVING),
+        "BelowThreshold: 160 of 206 right",
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), HEADLINES.values(), ids=HEADLINES.keys())
+def test_headline(given: Json, expected: str) -> None:
+    assert expected in view_of(given).headline()
+
+
+def test_a_status_with_unknown_fields_and_types_missing_is_still_shown() -> None:
+    view = view_of({"metadata": {"name": "x", "namespace": "y"}, "status": {"conditions": None, "later": {"a": 1}}})
+
+    assert view.key == "y/x"
+    assert not view.ready
+    assert view.columns() == ("y", "x", "-", "-", "-", "-", "-", "Unknown")
+
+
+def test_ready_speaks_of_the_newest_spec_only() -> None:
+    assert view_of(cr(READY, generation=1, observed=1)).ready
+    assert not view_of(cr(READY, generation=2, observed=1)).ready
+
+
+AGES = {
+    "seconds up to two minutes": (timedelta(seconds=119), "119s"),
+    "minutes up to two hours": (timedelta(minutes=119), "119m"),
+    "hours up to two days": (timedelta(hours=47), "47h"),
+    "days after that": (timedelta(days=9, hours=3), "9d"),
+    "a clock that runs behind shows nothing negative": (timedelta(seconds=-5), "0s"),
+}
+
+
+@pytest.mark.parametrize(("old", "expected"), AGES.values(), ids=AGES.keys())
+def test_age(old: timedelta, expected: str) -> None:
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+
+    assert age(now - old, now) == expected
+
+
+def gating(text: str) -> Json:
+    return cr(condition("Ready", "False", "NotServing"), condition("QualityVerified", "Unknown", "GateRunning", text))
+
+
+class TestChangeTeller:
+    def test_the_same_state_is_told_once(self) -> None:
+        teller = ChangeTeller(every_s=20.0)
+
+        assert teller.line(view_of(gating("10 %")), now=0.0)
+        assert teller.line(view_of(gating("10 %")), now=100.0) is None
+
+    def test_progress_within_a_reason_is_told_at_most_every_so_often(self) -> None:
+        teller = ChangeTeller(every_s=20.0)
+        teller.line(view_of(gating("10 %")), now=0.0)
+
+        assert teller.line(view_of(gating("20 %")), now=5.0) is None
+        assert "GateRunning: 30 %" in (teller.line(view_of(gating("30 %")), now=21.0) or "")
+
+    def test_a_change_of_a_condition_is_told_at_once(self) -> None:
+        teller = ChangeTeller(every_s=20.0)
+        teller.line(view_of(gating("10 %")), now=0.0)
+
+        assert "serves" in (teller.line(view_of(cr(READY, VERIFIED, **SERVING)), now=0.1) or "")
+
+    def test_deployments_are_told_apart(self) -> None:
+        teller = ChangeTeller()
+        other = gating("10 %")
+        other["metadata"]["name"] = "other"
+        teller.line(view_of(gating("10 %")), now=0.0)
+
+        assert teller.line(view_of(other), now=0.0)
