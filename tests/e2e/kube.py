@@ -69,7 +69,11 @@ class Kube:
         kind = {"Content-Type": "application/merge-patch+json"}
         return self._call("PATCH", f"{_path(plural, namespace)}/{name}", body=body, headers=kind)
 
-    def delete(self, plural: str, namespace: str, name: str) -> None:
+    def apply(self, body: Json) -> None:
+        """`kubectl apply` of one object."""
+        self.kubectl("apply", "-f", "-", given=json.dumps(body))
+
+    def delete(self, plural: str, namespace: str | None, name: str) -> None:
         """Delete one object; one that has gone already is fine."""
         try:
             self._call("DELETE", f"{_path(plural, namespace)}/{name}")

@@ -1,0 +1,66 @@
+"""One cluster for all end-to-end tests: the one that runs, or a new one, which is then taken away again.
+
+With KUBECONFIG set that cluster is used, as by the demo. Set R1PLUS_KEEP=1 to look around after a failure.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster.cluster import Cluster
+from devcluster.layout import cluster_layout
+from devcluster.steps import Steps
+from e2e import chart, parts
+from e2e.kube import Kube
+from e2e.parts import Parts
+from e2e.target import EmbeddedTarget, GivenTarget, Target
+
+KEEP = "R1PLUS_KEEP"
+_TARGET = pytest.StashKey[Target]()
+
+
+@pytest.fixture(scope="session")
+def built() -> Parts:
+    """Programs, engines and images; from the cache where they are there."""
+    return parts.given() if os.environ.get("KUBECONFIG") else parts.build(Steps())
+
+
+@pytest.fixture(scope="session")
+def target(built: Parts, pytestconfig: pytest.Config) -> Iterator[Target]:
+    """A cluster with the operator installed."""
+    given = os.environ.get("KUBECONFIG")
+    if given:
+        yield _installed(GivenTarget(Kube(Path(given))), built, pytestconfig)
+        return
+    ran_before = (cluster_layout().run / "cluster.json").exists()
+    cluster = Cluster.up(Steps(), list(built.own))
+    try:
+        cluster.import_images(built.archives)
+        yield _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, pytestconfig)
+    finally:
+        if not ran_before and not os.environ.get(KEEP):
+            cluster.down()
+
+
+@pytest.fixture(scope="session")
+def kube(target: Target) -> Kube:
+    """The cluster's API."""
+    return target.kube
+
+
+def _installed(target: Target, built: Parts, config: pytest.Config) -> Target:
+    config.stash[_TARGET] = target
+    chart.install(target.kube, built)
+    return target
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Say where logs, events and pod states of the first failure lie."""
+    report = yield
+    target = item.config.stash.get(_TARGET, None)
+    if report.failed and target is not None:
+        report.sections.append(("Diagnostics", str(target.diagnostics())))
+    return report

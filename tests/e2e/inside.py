@@ -1,0 +1,105 @@
+"""Looks from inside the cluster: a pod that tries a connection, and words with a pod's monitor."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from e2e.kube import Json, Kube
+from e2e.waiting import wait_for
+
+PROBE_SECONDS = 90.0
+CONNECT_SECONDS = 4
+
+# Exit status 0 means connected, 3 means that packets vanished; anything else is a broken test.
+_CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), {seconds}).close()
+except TimeoutError:
+    sys.exit(3)
+"""
+
+_FIND_PROBER = """
+import os, pathlib, signal, sys
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    words = (folder / "cmdline").read_bytes().split(b"\\0")
+    if b"r1plus_monitoring.prober" in words:
+        os.kill(int(folder.name), getattr(signal, sys.argv[1]))
+        print(folder.name)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A pod of somebody's, allowed by Pod Security `restricted`, that tries one connection."""
+
+    kube: Kube
+    namespace: str
+    image: str
+
+    def start(self, host: str, port: int) -> str:
+        """Start trying; returns the pod's name."""
+        name = f"caller-{uuid.uuid4().hex[:8]}"
+        script = _CONNECT.format(seconds=CONNECT_SECONDS)
+        self.kube.kubectl("create", "-f", "-", given=json.dumps(self._pod(name, ["-c", script, host, str(port)])))
+        return name
+
+    def outcome(self, name: str) -> str:
+        """`connected` or `dropped`, once it is known; the pod is then removed."""
+        code = wait_for(lambda: self._exit_code(name), f"pod {self.namespace}/{name} ends", PROBE_SECONDS)
+        self.kube.delete("pods", self.namespace, name)
+        return {"0": "connected", "3": "dropped"}.get(code, f"exit status {code}")
+
+    def _exit_code(self, name: str) -> str | None:
+        pod = self.kube.get("pods", self.namespace, name) or {}
+        for status in pod.get("status", {}).get("containerStatuses", []):
+            if ended := status["state"].get("terminated"):
+                return str(ended["exitCode"])
+        return None
+
+    def _pod(self, name: str, arguments: list[str]) -> Json:
+        locked: dict[str, Any] = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        container = {
+            "name": "caller",
+            "image": self.image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python3", *arguments],
+            "securityContext": locked,
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [container],
+            },
+        }
+
+
+def signal_prober(kube: Kube, namespace: str, pod: str, name: str) -> str:
+    """Send SIGKILL or SIGSTOP to the prober of a pod's monitor; returns its pid."""
+    return _in_monitor(kube, namespace, pod, _FIND_PROBER, name).strip()
+
+
+def monitor_report(kube: Kube, namespace: str, pod: str) -> Json:
+    """What the pod's monitor says at /verdict."""
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/verdict', timeout=5).read().decode())"
+    return dict(json.loads(_in_monitor(kube, namespace, pod, ask)))
+
+
+def _in_monitor(kube: Kube, namespace: str, pod: str, script: str, *arguments: str) -> str:
+    return kube.kubectl(
+        "exec", f"--namespace={namespace}", pod, "--container=monitor", "--", "python3", "-c", script, *arguments
+    )
