@@ -1,0 +1,237 @@
+"""The two CustomResourceDefinitions, made from the pydantic models: the models are the only source.
+
+`make generate` writes them into the chart (`generate`). The chart's hook runs `python -m r1plus_operator.api.crd
+apply`, since helm installs `crds/` once and never upgrades it.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from r1plus_contract import names
+from r1plus_model_repo.catalog.types import EngineSpec
+from r1plus_operator.api import kinds
+from r1plus_operator.api.schema import Json, structural
+from r1plus_operator.api.types import MAX_NAME, R1PlusDeploymentSpec, R1PlusDeploymentStatus
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.resources import Resource
+
+log = logging.getLogger(__name__)
+
+CRD = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
+CATEGORY = "r1plus"
+ESTABLISHED_SECONDS = 30.0
+POLL_SECONDS = 0.5
+NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""DNS-1035: the name becomes a Service's, which must start with a letter."""
+
+_DEPLOYMENT_COLUMNS = (
+    ("Tier", ".spec.tier", "Service level asked for."),
+    ("Engine", ".status.engine", "Engine of the revision that takes traffic."),
+    ("Batch", ".status.batch", "Most requests that run at once."),
+    ("Accuracy", ".status.accuracy", "Right / all items of the golden suite, as last counted."),
+    ("Verdict", ".status.verdict", "Pass, Fail, Inconclusive, NoData or Error."),
+    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves."),
+)
+_ENGINE_COLUMNS = (
+    ("Family", ".spec.family", "Model family."),
+    ("Tier", ".spec.tier", "Service level that the engine is made for."),
+    ("Version", ".spec.version", "Version of the build."),
+    ("Precision", ".spec.precision", "Precision of the weights."),
+    ("Backend", ".spec.backend", "What runs it inside Triton."),
+    ("Suite", ".spec.reference.suite", "Golden suite that it is held to."),
+)
+
+
+def definitions() -> dict[str, Json]:
+    """File name in `crds/` -> CustomResourceDefinition."""
+    made = (deployments(), engines())
+    return {f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": crd for crd in made}
+
+
+def deployments() -> Json:
+    """R1PlusDeployment: namespaced, with a status of its own, its name bounded since children's names start with it."""
+    schema = _root(
+        "A language model in production: a tenant applies it, the operator keeps it right. Only `spec.tier` is needed.",
+        {
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
+            "spec": structural(R1PlusDeploymentSpec, path="spec"),
+            "status": _status(),
+        },
+        _name_rules(),
+    )
+    version = _version(schema, _DEPLOYMENT_COLUMNS) | {"subresources": {"status": {}}}
+    return _definition(kinds.R1PLUS_DEPLOYMENT, "r1p", version)
+
+
+def engines() -> Json:
+    """R1PlusEngine: cluster-scoped; adding a model is adding one."""
+    schema = _root(
+        "A loadable build of a model: where its files are, what it needs, what it was measured to reach.",
+        {"metadata": {"type": "object"}, "spec": structural(EngineSpec, path="spec")},
+        [],
+    )
+    return _definition(kinds.R1PLUS_ENGINE, "r1e", _version(schema, _ENGINE_COLUMNS))
+
+
+def _definition(resource: Resource, short_name: str, version: Json) -> Json:
+    return {
+        "apiVersion": CRD.api_version,
+        "kind": CRD.kind,
+        "metadata": {"name": resource.name},
+        "spec": {
+            "group": resource.group,
+            "scope": "Namespaced" if resource.namespaced else "Cluster",
+            "names": {
+                "kind": resource.kind,
+                "listKind": f"{resource.kind}List",
+                "plural": resource.plural,
+                "singular": resource.kind.lower(),
+                "shortNames": [short_name],
+                "categories": [CATEGORY],
+            },
+            "versions": [version],
+        },
+    }
+
+
+def _version(schema: Json, columns: Sequence[tuple[str, str, str]]) -> Json:
+    printed = [
+        {"name": name, "type": "integer" if name == "Batch" else "string", "jsonPath": path, "description": text}
+        for name, path, text in columns
+    ]
+    age = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+    return {
+        "name": names.VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [*printed, age],
+        "schema": {"openAPIV3Schema": schema},
+    }
+
+
+def _root(description: str, properties: Json, rules: list[Json]) -> Json:
+    schema: Json = {
+        "description": description,
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "Version of this schema."},
+            "kind": {"type": "string", "description": "Kind of this object."},
+            **properties,
+        },
+    }
+    if rules:
+        schema["x-kubernetes-validations"] = rules
+    return schema
+
+
+def _name_rules() -> list[Json]:
+    """What Kubernetes does not hold a custom resource's name to.
+
+    The API server's answer begins with the name itself. A messageExpression with the length in it is refused: to the
+    cost estimate a name is a string without a bound (measured, 1.34).
+    """
+    return [
+        {
+            "rule": f"size(self.metadata.name) <= {MAX_NAME}",
+            "fieldPath": ".metadata.name",
+            "message": (
+                f"must have at most {MAX_NAME} characters, since the names of its children start with it; shorten it"
+            ),
+        },
+        {
+            "rule": f"self.metadata.name.matches('{NAME_PATTERN}')",
+            "fieldPath": ".metadata.name",
+            "message": (
+                "must start with a letter and hold only a-z, 0-9 and '-', since its Service bears the name"
+                f" ({NAME_PATTERN}); rename it"
+            ),
+        },
+    ]
+
+
+def _status() -> Json:
+    schema = structural(R1PlusDeploymentStatus, path="status", defaults=False)
+    conditions = schema["properties"]["conditions"]
+    conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"] = "map", ["type"]
+    return schema
+
+
+class Api(Protocol):
+    """What applying needs; `runtime.client.ApiClient` has it."""
+
+    async def apply(self, res: Resource, obj: Json, *, field_manager: str) -> Json:
+        """Server-side apply, owning the fields."""
+
+    async def get(self, res: Resource, name: str) -> Json:
+        """Read one object."""
+
+
+async def apply(api: Api, *, deadline_s: float = ESTABLISHED_SECONDS) -> None:
+    """Apply both definitions and wait until the API server serves them.
+
+    Raises:
+        TimeoutError: a definition was accepted but not established in time; names it and what the server said of it.
+    """
+    for crd in definitions().values():
+        await api.apply(CRD, crd, field_manager=names.FIELD_MANAGER)
+        name = crd["metadata"]["name"]
+        try:
+            await asyncio.wait_for(_established(api, name), deadline_s)
+        except TimeoutError as error:
+            said = (await api.get(CRD, name)).get("status", {}).get("conditions", [])
+            raise TimeoutError(f"{CRD.kind} {name}: not established within {deadline_s:g} s: {said}") from error
+        log.info("Applied %s %s", CRD.kind, name)
+
+
+async def _established(api: Api, name: str) -> None:
+    while True:
+        # A definition just made says `conditions: null`.
+        conditions = (await api.get(CRD, name)).get("status", {}).get("conditions") or []
+        if any(one["type"] == "Established" and one["status"] == "True" for one in conditions):
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def to_yaml(obj: Any) -> str:
+    """Readable YAML without anchors, keys in the order given."""
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return yaml.dump(obj, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+async def _apply_to_cluster() -> None:
+    async with ApiClient.autodetect() as client:
+        await apply(client)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`apply` to the cluster, or `--out FOLDER` to write the files."""
+    parser = argparse.ArgumentParser(prog="r1plus_operator.api.crd", description=__doc__)
+    parser.add_argument("action", nargs="?", choices=("apply",), help="apply them to the cluster, and wait")
+    parser.add_argument("--out", type=Path, help="write them into this folder")
+    options = parser.parse_args(arguments)
+    if (options.action is None) == (options.out is None):
+        parser.error("give either `apply` or --out FOLDER")
+    if options.action == "apply":
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        asyncio.run(_apply_to_cluster())
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, crd in definitions().items():
+        (options.out / name).write_text(to_yaml(crd), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
