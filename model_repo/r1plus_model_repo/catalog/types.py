@@ -130,7 +130,7 @@ class Reference(CatalogModel):
     )
     inherited_from: EngineName | None = Field(
         None,
-        description="Engine whose reference this one claims to reach ('the same weights, smaller'); the gate finds out.",
+        description="Engine whose reference this one claims to reach (`the same weights, smaller`); the gate tells.",
     )
     measured: Measured | None = Field(None, description="What this very engine reached.")
 

