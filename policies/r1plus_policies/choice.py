@@ -62,7 +62,8 @@ def choose(offers: Sequence[Offer], wish: Wish) -> Choice:
     best = fitting[0]
     others += [Passed(o.name, _outranked(o, best)) for o in fitting[1:]]
     kind = "measured" if best.measured else "inherited"
-    why = f"newest {best.family} engine of tier {best.tier} that fits ({best.precision}, {best.version}, reference {kind})"
+    of = f"{best.precision}, {best.version}, reference {kind}"
+    why = f"newest {best.family} engine of tier {best.tier} that fits ({of})"
     return Choice(best.name, why, tuple(others))
 
 
@@ -89,7 +90,8 @@ def version_key(version: str) -> tuple[int, ...]:
 
 def _outranked(offer: Offer, best: Offer) -> str:
     if best.measured and not offer.measured:
-        return f"its reference is inherited, that of {best.name} is measured; ask for it by spec.engine.precision: {offer.precision}"
+        remedy = f"ask for it by spec.engine.precision: {offer.precision}"
+        return f"its reference is inherited, that of {best.name} is measured; {remedy}"
     if version_key(offer.version) != version_key(best.version):
         return f"version {offer.version} is older than {best.version}"
     return f"{best.name} comes first by name"

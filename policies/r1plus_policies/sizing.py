@@ -107,7 +107,10 @@ def _too_big(shape: Shape, batch: int, context: int, largest: int, memory: int, 
     need = sized(shape, batch, context).explain()
     has = f"the largest matching node offers {memory / GIB:.2f} GiB"
     if largest >= 1 and asked:
-        text = f"spec.batching.maxBatchSize: {batch} exceeds {largest}, the largest batch whose KV cache fits: it needs {need}; {has}"
+        text = (
+            f"spec.batching.maxBatchSize: {batch} exceeds {largest}, the largest batch whose KV cache fits:"
+            f" it needs {need}; {has}"
+        )
         return Misfit("spec.batching.maxBatchSize", "BatchTooLarge", text)
     room = memory - shape.weights_bytes - shape.runtime_bytes
     tokens = max(0, room) // (batch * shape.kv_bytes_per_token)

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
-from r1plus_model_repo.catalog.types import Tier
 
 from r1plus_contract.verdict import Gate
+from r1plus_model_repo.catalog.types import Tier
 
 MAX_NAME = 40
 """A deployment's name is a prefix of every child's; 40 leaves room for `-<hash>` within 63 characters."""
@@ -87,18 +87,18 @@ class Accuracy(ApiModel):
     suite: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")] | None = (
         Field(
             None,
-            description="Golden suite: a shipped one, or a ConfigMap of this name in this namespace. Default: the engine's own.",
+            description="Golden suite: a shipped one, or a ConfigMap of this namespace. Default: the engine's own.",
         )
     )
     threshold: float = Field(
         0.98,
         gt=0,
         le=1,
-        description="Least share of the suite's items that may be right; N(1-threshold), rounded down, may be lost.",
+        description="Least share of the suite's items that must be right: N(1-threshold), rounded down, may be lost.",
     )
     gate: Gate = Field(
         Gate.ENFORCE,
-        description="Enforce: a revision takes traffic only after passing its suite. Observe: it serves and is watched.",
+        description="Enforce: a revision takes traffic only after passing. Observe: it serves and is watched.",
     )
     probes_per_minute: int = Field(
         6,

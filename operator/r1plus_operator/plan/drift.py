@@ -1,6 +1,6 @@
 """Does a live object still say what we want? Decided here, so that a pass over an unchanged world writes nothing.
 
-An apply is needed when the desired hash differs (a field was removed or changed by us) or when any field that we set reads
+An apply is needed when the desired hash differs (we removed or changed a field) or when any field that we set reads
 otherwise in the live object (somebody edited it). Fields that others added stay and do not count.
 """
 

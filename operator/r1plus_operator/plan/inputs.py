@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from r1plus_model_repo.catalog.types import Engine
-
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import MonitorReport
+from r1plus_model_repo.catalog.types import Engine
 
 Json = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Builders of a deployment's child objects, one pure function per kind. Every one is applied whole, by its owner's name."""
+"""Builders of a deployment's child objects, one pure function a kind. Each is applied whole, by its owner's name."""
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps

@@ -1,4 +1,4 @@
-"""observed -> Plan: the one place where a pass decides what to write. Pure; the executor carries it out in this order."""
+"""observed -> Plan: the one place where a pass decides what to write. Pure; the executor carries it out in order."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,14 +1,13 @@
 """The serving pod: [engine, verify] then [triton, monitor], under Pod Security `restricted` without exception.
 
-`engine` copies the engine out of its image, `verify` compares its sha256 and assembles Triton's repository, Triton serves
-it read-only, the monitor probes it. Triton is Ready when the model is ready *and* the monitor's admission token stands.
+`engine` copies the engine out of its image, `verify` compares its sha256 and assembles Triton's repository, Triton
+serves it read-only, the monitor probes it. Triton is Ready when the model is ready *and* the admission token stands.
 """
-
-from r1plus_model_repo.catalog.types import Engine
 
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.inference import MODEL_NAME
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, OperatorConfig
 from r1plus_operator.plan.quantity import bytes_of, mebibytes

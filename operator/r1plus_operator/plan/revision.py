@@ -1,7 +1,7 @@
 """Revisions: an immutable build of the desired state, kept as a ControllerRevision and named by its hash.
 
-The hash covers what the *spec and the engine* say of the pod and its answers. It does not cover what an operator upgrade
-may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
+The hash covers what the *spec and the engine* say of the pod and its answers. It does not cover what an operator
+upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
 """
 
 import hashlib

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from r1plus_model_repo.catalog.types import Engine
-
+from r1plus_contract import names
 from r1plus_contract.suite import Suite
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource
@@ -108,7 +108,10 @@ def resolve_suite(name: str, suites: dict[str, SuiteSource]) -> SuiteSource | Pr
     source = suites.get(name)
     if source is None:
         known = ", ".join(sorted(suites)) or "none"
-        text = f"spec.accuracy.suite: {name}: no such suite shipped, and no ConfigMap {name} with the label r1plus.ai/suite here; there are: {known}"
+        text = (
+            f"spec.accuracy.suite: {name}: no such suite is shipped, and this namespace has no ConfigMap {name} with"
+            f" the label {names.LABEL_SUITE}; there are: {known}"
+        )
         return Problem(ConditionType.QUALITY_VERIFIED, Reason.SUITE_NOT_FOUND, text)
     if source.suite is None:
         reason = Reason.SUITE_HASH_MISMATCH if "sha256 is" in source.problem else Reason.SUITE_INVALID

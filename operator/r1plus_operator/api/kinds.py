@@ -1,0 +1,34 @@
+"""The kinds this operator reads and writes, as the API server serves them."""
+
+from r1plus_contract import names
+from r1plus_operator.runtime.resources import Resource
+
+DEPLOYMENTS_PLURAL = "r1plusdeployments"
+ENGINES_PLURAL = "r1plusengines"
+
+R1PLUS_DEPLOYMENT = Resource(names.GROUP, names.VERSION, DEPLOYMENTS_PLURAL, names.KIND_DEPLOYMENT)
+R1PLUS_ENGINE = Resource(names.GROUP, names.VERSION, ENGINES_PLURAL, names.KIND_ENGINE, namespaced=False)
+POD = Resource("", "v1", "pods", "Pod")
+NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
+EVENT = Resource("", "v1", "events", "Event")
+CONFIG_MAP = Resource("", "v1", "configmaps", "ConfigMap")
+
+REQUIRED_CHILDREN = (
+    CONFIG_MAP,
+    Resource("", "v1", "serviceaccounts", "ServiceAccount"),
+    Resource("", "v1", "services", "Service"),
+    Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
+    Resource("apps", "v1", "deployments", "Deployment"),
+    Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
+    Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+)
+"""Every child that a deployment always has."""
+
+OPTIONAL_CHILDREN = (
+    Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor"),
+    Resource("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule"),
+)
+"""Children that exist only where prometheus-operator's CRDs are installed."""
+
+CHILDREN = (*REQUIRED_CHILDREN, *OPTIONAL_CHILDREN)
+BY_KIND = {resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, EVENT)}

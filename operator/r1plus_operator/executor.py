@@ -1,0 +1,139 @@
+"""Carries out a Plan against the API server. Decides nothing; reports what was written to whoever keeps the caches."""
+
+import asyncio
+import hashlib
+import logging
+from typing import Any, Protocol
+
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.plan import Note, Plan
+from r1plus_operator.plan.revision import rfc3339
+from r1plus_operator.runtime.errors import ApiError, ConflictError, NotFoundError
+from r1plus_operator.runtime.resources import Resource
+
+log = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """The verbs an executor uses; `runtime.client.ApiClient` has them."""
+
+    async def apply(
+        self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""
+    ) -> Json:
+        """Server-side apply."""
+
+    async def delete(
+        self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ...
+    ) -> Json:
+        """Delete exactly this object."""
+
+
+class Learner(Protocol):
+    """Who is told of every write; `observe.Observer`."""
+
+    def learn(self, written: Json) -> None:
+        """An object as the API server has it now."""
+
+    def unlearn(self, kind: str, namespace: str, name: str) -> None:
+        """A child that was deleted."""
+
+
+class Executor:
+    """Stages in order, the objects of one stage at once: walls stand before the pods they surround."""
+
+    def __init__(self, client: Writer, learner: Learner) -> None:
+        self._client = client
+        self._learner = learner
+
+    async def run(self, cr: Json, plan: Plan, now: float) -> None:
+        """Write everything of `plan`: children, deletions, status, then what happened as Events.
+
+        Raises:
+            NotFoundError: the CR is gone.
+            ApiError: what the API server refused; nothing after it was written, the next pass goes on from there.
+        """
+        for stage in plan.apply:
+            await _together([self._apply(obj) for obj in stage])
+        await _together([self._delete(cr, *gone) for gone in plan.delete])
+        await self.status(cr, plan.status)
+        for note in plan.notes:
+            await self._tell(cr, note, now)
+
+    async def engines(self, objects: tuple[Json, ...]) -> None:
+        """Write entries of the shipped catalog."""
+        for obj in objects:
+            await self._client.apply(kinds.R1PLUS_ENGINE, obj, field_manager=names.FIELD_MANAGER)
+            log.info("Applied R1PlusEngine %s", obj["metadata"]["name"])
+
+    async def status(self, cr: Json, status: Json) -> None:
+        """Write the status, if it says anything new."""
+        if (cr.get("status") or {}) == status:
+            return
+        meta = cr["metadata"]
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND_DEPLOYMENT,
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+            "status": status,
+        }
+        written = await self._client.apply(
+            kinds.R1PLUS_DEPLOYMENT, body, field_manager=names.FIELD_MANAGER, subresource="status"
+        )
+        self._learner.learn(written)
+
+    async def _apply(self, obj: Json) -> None:
+        resource = kinds.BY_KIND[obj["kind"]]
+        self._learner.learn(await self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER))
+        log.info("Applied %s %s/%s", obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+    async def _delete(self, cr: Json, kind: str, name: str, uid: str) -> None:
+        namespace = cr["metadata"]["namespace"]
+        try:
+            await self._client.delete(kinds.BY_KIND[kind], name, namespace, uid=uid)
+        except NotFoundError:
+            log.debug("Found %s %s/%s deleted already", kind, namespace, name)
+        except ConflictError:
+            # Another object bears the name by now; the next pass looks at that one.
+            return
+        self._learner.unlearn(kind, namespace, name)
+        log.info("Deleted %s %s/%s", kind, namespace, name)
+
+    async def _tell(self, cr: Json, note: Note, now: float) -> None:
+        """Leave an Event; its name is its content's, so a repeated pass tells nothing twice."""
+        meta = cr["metadata"]
+        digest = hashlib.sha256(f"{meta['uid']}{note.reason}{note.message}".encode()).hexdigest()[:12]
+        when = rfc3339(now)
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{meta['name']}.{digest}", "namespace": meta["namespace"]},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND_DEPLOYMENT,
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": meta["uid"],
+            },
+            "type": "Warning" if note.warning else "Normal",
+            "reason": note.reason,
+            "message": note.message[:1024],
+            "source": {"component": names.FIELD_MANAGER},
+            "firstTimestamp": when,
+            "lastTimestamp": when,
+            "count": 1,
+        }
+        try:
+            await self._client.apply(kinds.EVENT, event, field_manager=names.FIELD_MANAGER)
+        except ApiError as error:
+            # An Event is news, not state: losing one must not repeat the pass.
+            log.warning("Event %s was not written: %s", note.reason, error)
+
+
+async def _together(writes: list[Any]) -> None:
+    """Run writes at once; all finish, then the first failure is raised."""
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

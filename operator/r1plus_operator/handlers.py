@@ -1,0 +1,40 @@
+"""kopf's side: it watches the CRs and feeds our queue. No I/O, no patch, nothing returned.
+
+kopf's change handlers, timers and indexes are left alone: they write to the CR, or keep state that a lost event spoils.
+"""
+
+from typing import Any
+
+import kopf
+
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+from r1plus_operator.observe import Observer
+
+
+def registry_for(observer: Observer) -> kopf.OperatorRegistry:
+    """A registry of our own: nothing is registered by importing a module."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.event(names.GROUP, names.VERSION, kinds.DEPLOYMENTS_PLURAL, registry=registry)
+    async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        observer.ingest(event["type"], dict(event["object"]))
+
+    @kopf.on.login(registry=registry)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    return registry
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf as a watcher only."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.scanning.disabled = True
+    chosen.queueing.idle_timeout = 0.2
+    chosen.queueing.worker_limit = None
+    chosen.watching.chunk_size = 500
+    chosen.networking.request_timeout = 30
+    chosen.networking.connect_timeout = 5
+    return chosen

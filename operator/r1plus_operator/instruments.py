@@ -1,0 +1,48 @@
+"""The operator's own metrics, made once by main and passed to whom they measure."""
+
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from r1plus_contract import metrics
+from r1plus_operator.runtime.queue import WorkQueue
+from r1plus_operator.runtime.resources import Resource
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Instruments:
+    """Counters of passes and writes, a gauge of what waits."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._passes = Counter(metrics.RECONCILE_TOTAL, "Passes, by result.", ["result"], registry=self.registry)
+        self._seconds = Histogram(metrics.RECONCILE_DURATION_SECONDS, "Duration of a pass.", registry=self.registry)
+        self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
+        self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
+        for result in ("ok", "error"):
+            self._passes.labels(result)
+
+    def watch(self, queue: WorkQueue[K]) -> None:
+        """Read the queue's depth at each scrape."""
+        self._depth.set_function(lambda: queue.depth)
+
+    def wrote(self, _verb: str, resource: Resource) -> None:
+        """`ApiClient.on_write`."""
+        self._writes.labels(resource.kind).inc()
+
+    def timed(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
+        """`handle`, counted and timed."""
+
+        async def measured(key: K) -> None:
+            started, result = time.perf_counter(), "error"
+            try:
+                await handle(key)
+                result = "ok"
+            finally:
+                self._passes.labels(result).inc()
+                self._seconds.observe(time.perf_counter() - started)
+
+        return measured

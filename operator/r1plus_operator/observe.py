@@ -1,0 +1,166 @@
+"""The one gatherer: keeps the caches and hands a pass everything it plans from. No pass asks the API server.
+
+Built by main; the reconciler calls `observed`, the executor `learn`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from r1plus_contract import names
+from r1plus_contract.verdict import MonitorReport
+from r1plus_operator import projections
+from r1plus_operator.api import kinds
+from r1plus_operator.plan.inputs import Json, Observed, SuiteSource
+from r1plus_operator.projections import Kept, ServingPod
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.reflector import Reflector
+from r1plus_operator.runtime.resources import Resource
+
+Key = tuple[str, str]
+CATALOG_KEY: Key = ("", "catalog")
+"""The queue's key for the shipped engine catalog."""
+_OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+
+
+class Observer:
+    """Reflectors of every kind that matters, the CRs that kopf delivers, and the monitors' reports."""
+
+    def __init__(
+        self, client: ApiClient, enqueue: Callable[[Key], None], shipped_suites: Mapping[str, SuiteSource]
+    ) -> None:
+        self._enqueue = enqueue
+        self._shipped = dict(shipped_suites)
+        self.crs: dict[Key, Json] = {}
+        self.reports: dict[Key, MonitorReport] = {}
+        """(namespace, pod) -> what its monitor said last; written by the verdict source."""
+        self.children: dict[str, Reflector[Kept]] = {
+            resource.kind: self._child(client, resource) for resource in kinds.CHILDREN
+        }
+        self.pods: Reflector[ServingPod] = Reflector(
+            client,
+            kinds.POD,
+            project=projections.pod,
+            on_change=lambda _, pod: enqueue((pod.namespace, pod.deployment)),
+            label_selector=_OURS,
+            index=lambda pod: f"{pod.namespace}/{pod.deployment}",
+        )
+        self.nodes: Reflector[Kept] = Reflector(
+            client, kinds.NODE, project=projections.node, on_change=self._all_changed
+        )
+        self.engines: Reflector[Kept] = Reflector(
+            client, kinds.R1PLUS_ENGINE, project=projections.engine, on_change=self._engine_changed
+        )
+        self.suites: Reflector[Kept] = Reflector(
+            client,
+            kinds.CONFIG_MAP,
+            project=projections.suite,
+            on_change=lambda _, suite: self._enqueue_all(suite.namespace),
+            label_selector=names.LABEL_SUITE,
+        )
+
+    def _child(self, client: ApiClient, resource: Resource) -> Reflector[Kept]:
+        return Reflector(
+            client,
+            resource,
+            project=partial(projections.child, resource),
+            on_change=lambda _, kept: self._enqueue((kept.namespace, projections.deployment_of(kept))),
+            label_selector=_OURS,
+            index=projections.owner_uid,
+            optional=resource in kinds.OPTIONAL_CHILDREN,
+        )
+
+    def reflectors(self) -> Iterable[Reflector[Any]]:
+        """All of them; main runs each as a task."""
+        return (*self.children.values(), self.pods, self.nodes, self.engines, self.suites)
+
+    async def synced(self) -> None:
+        """Wait until every cache has held a complete list."""
+        await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors()))
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether every cache has held a complete list."""
+        return all(reflector.synced.is_set() for reflector in self.reflectors())
+
+    def ingest(self, event: str | None, cr: Json) -> None:
+        """Take in a CR event from kopf and ask for a pass, unless only its status moved."""
+        meta = cr["metadata"]
+        key = (meta["namespace"], meta["name"])
+        if event == "DELETED":
+            self.crs.pop(key, None)
+            return
+        before = self.crs.get(key)
+        self.crs[key] = cr
+        if before is None or _wish(before) != _wish(cr):
+            self._enqueue(key)
+
+    def news(self, key: Key) -> None:
+        """A monitor said something new about this deployment."""
+        self._enqueue(key)
+
+    def forget(self, key: Key) -> None:
+        """The CR proved to be gone."""
+        self.crs.pop(key, None)
+
+    def observed(self, key: Key) -> Observed | None:
+        """Everything about one CR, or None where there is none."""
+        cr = self.crs.get(key)
+        if cr is None or cr["metadata"].get("deletionTimestamp"):
+            return None
+        namespace, uid = key[0], cr["metadata"]["uid"]
+        pods = tuple(pod.facts for pod in self.pods.store.by_index(f"{namespace}/{key[1]}"))
+        own = {suite.name: suite.value for suite in self.suites.store.items() if suite.namespace == namespace}
+        return Observed(
+            cr=cr,
+            engines=tuple(kept.value.engine for kept in self.engines.store.items() if kept.value.engine),
+            suites={**self._shipped, **own},
+            nodes=tuple(kept.value for kept in self.nodes.store.items()),
+            children={
+                (kind, kept.name): kept.value
+                for kind, reflector in self.children.items()
+                for kept in reflector.store.by_index(uid)
+            },
+            pods=pods,
+            reports={
+                pod.name: self.reports[namespace, pod.name] for pod in pods if (namespace, pod.name) in self.reports
+            },
+            kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
+        )
+
+    def live_engines(self) -> dict[str, Json]:
+        """Every R1PlusEngine as it lies in the cluster."""
+        return {kept.name: kept.value.live for kept in self.engines.store.items()}
+
+    def learn(self, written: Json) -> None:
+        """Take in the API server's answer to a write, so that the next pass does not plan from before it."""
+        kind = written["kind"]
+        if kind == names.KIND_DEPLOYMENT:
+            self.crs[written["metadata"]["namespace"], written["metadata"]["name"]] = written
+        elif kind in self.children:
+            kept = projections.child(kinds.BY_KIND[kind], written)
+            if kept is not None:
+                self.children[kind].store.put(kept)
+
+    def unlearn(self, kind: str, namespace: str, name: str) -> None:
+        """A child was deleted by us."""
+        self.children[kind].store.drop((namespace, name))
+
+    def _engine_changed(self, event: str, engine: Kept) -> None:
+        self._enqueue(CATALOG_KEY)
+        self._all_changed(event, engine)
+
+    def _all_changed(self, _event: str, _kept: Kept) -> None:
+        self._enqueue_all(None)
+
+    def _enqueue_all(self, namespace: str | None) -> None:
+        for key in self.crs:
+            if namespace is None or key[0] == namespace:
+                self._enqueue(key)
+
+
+def _wish(cr: Json) -> tuple[Any, ...]:
+    """What of a CR decides a pass; the status is not among it, since we write it ourselves."""
+    meta = cr["metadata"]
+    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp"), meta.get("annotations")

@@ -1,0 +1,155 @@
+"""What the stores keep of each kind: the few facts that a pass needs. Called by the reflectors, once per event.
+
+A child keeps what we set and what drift is judged by; its status and its bookkeeping are let go, so that a Deployment
+that merely counts its pods causes no pass.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from r1plus_contract import names
+from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
+from r1plus_contract.suite import SuiteError, load_suite
+from r1plus_model_repo.catalog.types import Engine, EngineSpec
+from r1plus_operator.plan.inputs import ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
+from r1plus_operator.plan.quantity import bytes_of, cores_of
+from r1plus_operator.runtime.resources import Resource
+
+_BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One stored object: identity for the store, `value` for the pass."""
+
+    namespace: str
+    name: str
+    uid: str
+    value: Any
+
+
+def _kept(obj: Json, value: Any) -> Kept:
+    meta = obj["metadata"]
+    return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
+
+
+def child(resource: Resource, obj: Json) -> Kept | None:
+    """A child, whole but for status and bookkeeping; one that is being deleted is as good as gone."""
+    meta = obj["metadata"]
+    if meta.get("deletionTimestamp"):
+        return None
+    slim = {key: value for key, value in obj.items() if key != "status"}
+    slim["apiVersion"], slim["kind"] = resource.api_version, resource.kind
+    slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
+    return _kept(obj, slim)
+
+
+def owner_uid(kept: Kept) -> str | None:
+    """The controlling R1PlusDeployment's uid."""
+    for reference in kept.value["metadata"].get("ownerReferences") or ():
+        if reference.get("kind") == names.KIND_DEPLOYMENT and reference.get("controller"):
+            return str(reference["uid"])
+    return None
+
+
+def deployment_of(kept: Kept) -> str:
+    """Name of the R1PlusDeployment that a child belongs to, by its label."""
+    return str((kept.value["metadata"].get("labels") or {}).get(names.LABEL_DEPLOYMENT, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPod:
+    """A serving pod and whose it is."""
+
+    namespace: str
+    name: str
+    uid: str
+    deployment: str
+    facts: PodFacts
+
+
+def pod(obj: Json) -> ServingPod | None:
+    """A serving pod's facts."""
+    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    labels = meta.get("labels") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled") or {}
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    facts = PodFacts(
+        name=meta["name"],
+        revision=labels.get(names.LABEL_REVISION, ""),
+        ip=status.get("podIP", ""),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        terminating=bool(meta.get("deletionTimestamp")),
+        scheduled=bool(spec.get("nodeName")),
+        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        containers=tuple(_container(item) for item in statuses),
+    )
+    return ServingPod(meta["namespace"], meta["name"], meta["uid"], labels.get(names.LABEL_DEPLOYMENT, ""), facts)
+
+
+def _container(item: Json) -> ContainerFacts:
+    state = item.get("state") or {}
+    waiting = state.get("waiting") or {}
+    ended = state.get("terminated") or (item.get("lastState") or {}).get("terminated") or {}
+    return ContainerFacts(
+        name=item["name"],
+        ready=bool(item.get("ready")),
+        restarts=int(item.get("restartCount", 0)),
+        waiting_reason=waiting.get("reason", ""),
+        terminated_reason=ended.get("reason", ""),
+        message=ended.get("message") or waiting.get("message") or "",
+        exit_code=ended.get("exitCode"),
+    )
+
+
+def node(obj: Json) -> Kept | None:
+    """A node's allocatable memory and cores; None while it does not say them."""
+    allocatable = (obj.get("status") or {}).get("allocatable") or {}
+    with contextlib.suppress(KeyError, ValueError):
+        facts = NodeFacts(
+            name=obj["metadata"]["name"],
+            memory_bytes=bytes_of(allocatable["memory"]),
+            cores=cores_of(allocatable["cpu"]),
+            labels=obj["metadata"].get("labels") or {},
+            schedulable=not (obj.get("spec") or {}).get("unschedulable", False),
+        )
+        return _kept(obj, facts)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineObject:
+    """An R1PlusEngine as it lies in the cluster, and read; `engine=None`: it does not validate and is not on offer."""
+
+    live: Json
+    engine: Engine | None
+
+
+def engine(obj: Json) -> Kept:
+    """An engine of the catalog."""
+    slim = {"metadata": {k: v for k, v in obj["metadata"].items() if k not in _BOOKKEEPING}, "spec": obj.get("spec")}
+    live = {"apiVersion": names.API_VERSION, "kind": names.KIND_ENGINE, **slim}
+    try:
+        read = Engine(obj["metadata"]["name"], EngineSpec.model_validate(obj.get("spec") or {}))
+    except ValidationError:
+        read = None
+    return _kept(obj, EngineObject(live, read))
+
+
+def suite(obj: Json) -> Kept:
+    """A tenant's own golden suite."""
+    data = obj.get("data") or {}
+    name = obj["metadata"]["name"]
+    return _kept(obj, suite_source(name, data.get(SUITE_FILE, ""), data.get(ITEMS_FILE, "")))
+
+
+def suite_source(name: str, header_text: str, items_text: str) -> SuiteSource:
+    """A suite read and checked, or why it cannot be used."""
+    try:
+        return SuiteSource(name, header_text, items_text, load_suite(header_text, items_text))
+    except SuiteError as error:
+        return SuiteSource(name, header_text, items_text, None, f"{name}: {error}")

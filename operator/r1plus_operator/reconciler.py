@@ -1,0 +1,68 @@
+"""One pass: observe, plan, execute, come back if asked to. The queue's workers call `reconcile`."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.executor import Executor
+from r1plus_operator.observe import CATALOG_KEY, Key, Observer
+from r1plus_operator.plan.catalog import missing
+from r1plus_operator.plan.inputs import OperatorConfig
+from r1plus_operator.plan.plan import plan
+from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError, NotFoundError
+from r1plus_operator.runtime.queue import WorkQueue
+
+log = logging.getLogger(__name__)
+LONG_BACKOFF_SECONDS = 60.0
+"""After a refusal that asking again will not change."""
+
+
+class Reconciler:
+    """Level-triggered: whatever woke it, a pass looks at everything."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        executor: Executor,
+        queue: WorkQueue[Key],
+        config: OperatorConfig,
+        catalog: tuple[Engine, ...],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._observer = observer
+        self._executor = executor
+        self._queue = queue
+        self._config = config
+        self._catalog = catalog
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> None:
+        """Bring one deployment (or the shipped catalog) to what it should be."""
+        if key == CATALOG_KEY:
+            await self._executor.engines(missing(self._catalog, self._observer.live_engines()))
+            return
+        observed = self._observer.observed(key)
+        if observed is None:
+            return
+        now = self._clock()
+        planned = plan(observed, self._config, now)
+        try:
+            await self._executor.run(observed.cr, planned, now)
+        except NotFoundError as error:
+            # Its own status or namespace is not there: the CR is gone, the garbage collector has the children.
+            log.info("R1PlusDeployment %s/%s proved to be gone: %s", *key, error)
+            self._observer.forget(key)
+            return
+        if planned.requeue_after is not None:
+            self._queue.add_after(key, planned.requeue_after)
+
+    def on_error(self, key: Key, error: Exception) -> float | None:
+        """Report a failed pass; how long to wait (None: the queue's own backoff)."""
+        if not isinstance(error, ApiError):
+            log.error("Pass over %s/%s failed", *key, exc_info=error)
+            return None
+        log.warning("Pass over %s/%s was refused: %s", *key, error)
+        if isinstance(error, InvalidError | ForbiddenError):
+            return LONG_BACKOFF_SECONDS
+        return error.retry_after
