@@ -4,7 +4,7 @@ With KUBECONFIG set that cluster is used, as by the demo. Set R1PLUS_KEEP=1 to l
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,9 @@ def _installed(target: Target, built: Parts, config: pytest.Config) -> Target:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Say where logs, events and pod states of the first failure lie."""
     report = yield
     target = item.config.stash.get(_TARGET, None)
