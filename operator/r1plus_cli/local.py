@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Engine
-
 from r1plus_cli.errors import UsageError
 from r1plus_contract.suite import SuiteError, load_suite
 from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource
 
 DEFAULT_FAMILY = "smollm2"

@@ -7,9 +7,8 @@ operator would do: same code, same order.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from r1plus_model_repo.catalog.types import Engine
-
 from r1plus_cli.documents import Document
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, NodeFacts, Observed, OperatorConfig, SuiteSource
 from r1plus_operator.plan.plan import Plan, plan

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from r1plus_cli.errors import CliError
 from r1plus_contract import inference
@@ -143,14 +144,25 @@ class _Connection:
 
     def pieces(self, question: Question, deadline: float, clock: Callable[[], float]) -> Iterator[Piece]:
         """Send the question and yield responses until the last one."""
-        self._client.async_stream_infer(
-            inference.MODEL_NAME, inputs=_inputs(question), enable_empty_final_response=True
-        )
+        self._send(question)
         while True:
             piece = self._next(deadline - clock())
             yield piece
             if piece.final:
                 return
+
+    def _send(self, question: Question) -> None:
+        try:
+            self._client.async_stream_infer(
+                inference.MODEL_NAME, inputs=_inputs(question), enable_empty_final_response=True
+            )
+        except InferenceServerException as error:
+            # The stream broke before the question was sent: the cause, if it is known, lies in the queue.
+            try:
+                _, cause = self._arrived.get(timeout=1.0)
+            except queue.Empty:
+                cause = None
+            raise AskError(f"{self._address}: {(cause or error).message()}") from error
 
     def _next(self, patience_s: float) -> Piece:
         try:

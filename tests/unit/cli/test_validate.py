@@ -1,0 +1,114 @@
+"""Every problem of a deployment at once, each with field, value and limit: the table of bad inputs, without a cluster."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from r1plus_cli.documents import Document
+from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
+from r1plus_cli.validate import problems_of
+
+Json = dict[str, Any]
+
+
+def document(spec: Any, name: str = "credit") -> Document:
+    """A deployment with this spec."""
+    metadata: Json = {"name": name, "namespace": "team-credit"}
+    return Document("cr.yaml", {"kind": "R1PlusDeployment", "metadata": metadata, "spec": copy.deepcopy(spec)})
+
+
+def problems(spec: Any, name: str = "credit") -> list[str]:
+    """What validation says."""
+    return problems_of(document(spec, name), engines_in(SHIPPED_CATALOG), config_for(DEFAULT_FAMILY))
+
+
+VALID = {
+    "only the tier": {"tier": "full"},
+    "everything that is optional": {
+        "tier": "lite",
+        "engine": {"family": "smollm2", "precision": "Q8_0"},
+        "batching": {"maxBatchSize": 4},
+        "context": {"maxTokens": 512},
+        "replicas": 0,
+        "placement": {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}]},
+        "accuracy": {"threshold": 1, "gate": "Observe", "probesPerMinute": 600},
+        "access": {"namespaces": ["team-front"]},
+    },
+}
+
+
+@pytest.mark.parametrize("spec", VALID.values(), ids=VALID.keys())
+def test_accepted(spec: Json) -> None:
+    assert problems(spec) == []
+
+
+BAD = {
+    "a missing tier": ({}, ["spec.tier: Field required"]),
+    "no spec at all": (None, ["spec.tier: Field required"]),
+    "an unknown tier": ({"tier": "medium"}, ["spec.tier", "'medium'", "full"]),
+    "an unknown field": ({"tier": "full", "colour": "red"}, ["spec.colour"]),
+    "a batch of 0": ({"tier": "full", "batching": {"maxBatchSize": 0}}, ["spec.batching.maxBatchSize", "1", "0"]),
+    "a negative batch": ({"tier": "full", "batching": {"maxBatchSize": -1}}, ["spec.batching.maxBatchSize", "-1"]),
+    "a batch of a million": (
+        {"tier": "full", "batching": {"maxBatchSize": 1_000_000}},
+        ["spec.batching.maxBatchSize", "1024", "1000000"],
+    ),
+    "a threshold of 0": ({"tier": "full", "accuracy": {"threshold": 0}}, ["spec.accuracy.threshold", "0"]),
+    "a threshold of 1.5": ({"tier": "full", "accuracy": {"threshold": 1.5}}, ["spec.accuracy.threshold", "1", "1.5"]),
+    "a context longer than the engine's": (
+        {"tier": "full", "context": {"maxTokens": 1_000_000}},
+        ["spec.context.maxTokens: 1000000 exceeds"],
+    ),
+    "a batch larger than the engine's": (
+        {"tier": "full", "batching": {"maxBatchSize": 1000}},
+        ["spec.batching.maxBatchSize: 1000 exceeds"],
+    ),
+    "an engine that does not exist": (
+        {"tier": "full", "engine": {"version": "9.9.9"}},
+        ["spec.engine: no engine of tier full", "9.9.9", "the catalog has"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "words"), BAD.values(), ids=BAD.keys())
+def test_refused(spec: Any, words: list[str]) -> None:
+    found = problems(spec)
+
+    assert len(found) == 1
+    assert all(word in found[0] for word in words), found
+
+
+NAMES = {
+    "41 characters": ("a" * 41, "41 characters, more than 40"),
+    "a digit first": ("1credit", "'1credit' must be"),
+    "an upper-case letter": ("Credit", "'Credit' must be"),
+    "a hyphen last": ("credit-", "'credit-' must be"),
+    "nothing": ("", "metadata.name: missing"),
+}
+
+
+@pytest.mark.parametrize(("name", "words"), NAMES.values(), ids=NAMES.keys())
+def test_names_refused(name: str, words: str) -> None:
+    found = problems({"tier": "full"}, name)
+
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_forty_characters_are_a_name() -> None:
+    assert problems({"tier": "full"}, "a" * 40) == []
+
+
+def test_all_problems_are_told_at_once() -> None:
+    spec = {"tier": "medium", "batching": {"maxBatchSize": 0}, "accuracy": {"threshold": 2}, "colour": "red"}
+
+    found = problems(spec, "A" * 50)
+
+    assert len(found) == 6, found
+
+
+def test_a_batch_and_a_context_that_the_engine_has_not_are_both_told() -> None:
+    spec = {"tier": "full", "batching": {"maxBatchSize": 1000}, "context": {"maxTokens": 1_000_000}}
+
+    assert len(problems(spec)) == 2
