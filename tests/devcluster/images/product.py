@@ -21,6 +21,8 @@ class Product:
     containerfile: str
     extra: str
     rooms: tuple[str, ...]
+    not_rooms: tuple[str, ...] = ()
+    """Parts of those rooms that only developers run."""
     only: tuple[str, ...] = ()
     """Packages of the extra that the image needs; empty for all."""
     left_out: tuple[str, ...] = ()
@@ -28,31 +30,38 @@ class Product:
     tritonserver: bool = False
 
 
+# Tests and headers that a running image never reads.
+_NEVER_RUN = ("bin", "*/tests", "*/*/tests", "*/test", "*/include")
+
 PRODUCTS: dict[str, Product] = {
     "operator": Product(
         containerfile="operator/Containerfile",
         extra="operator",
         rooms=("r1plus_contract", "r1plus_policies", "r1plus_model_repo", "r1plus_operator"),
+        not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing"),
+        left_out=_NEVER_RUN,
     ),
+    # The monitor's image also runs the init container that verifies an engine, hence `delivery`.
     "monitor": Product(
         containerfile="monitoring/Containerfile",
         extra="monitor",
-        rooms=("r1plus_contract", "r1plus_policies", "r1plus_monitoring"),
+        rooms=(
+            "r1plus_contract",
+            "r1plus_policies",
+            "r1plus_monitoring",
+            "r1plus_model_repo/__init__.py",
+            "r1plus_model_repo/delivery.py",
+        ),
+        not_rooms=("r1plus_monitoring/curate",),
+        left_out=_NEVER_RUN,
     ),
     "triton-cpu": Product(
         containerfile="model_repo/Containerfile.triton",
         extra="engine",
-        rooms=(
-            "r1plus_contract",
-            "r1plus_model_repo/__init__.py",
-            "r1plus_model_repo/backends",
-            "r1plus_model_repo/delivery.py",
-        ),
+        rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/backends"),
         only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers", "openvino-telemetry"),
         left_out=(
-            "bin",
-            "numpy/**/tests",
-            "openvino/include",
+            *_NEVER_RUN,
             "openvino/cmake",
             "openvino/libs/cache.json",
             "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",
@@ -73,7 +82,7 @@ def recipe(name: str, wheel: Path) -> Recipe:
     product = PRODUCTS[name]
     dependencies = python_layers.locked_dependencies(product.extra, product.only, product.left_out)
     server = (triton.WHEEL,) if product.tritonserver else ()
-    ingredients = (dependencies.key, python_layers.rooms_digest(wheel, product.rooms), *server)
+    ingredients = (dependencies.key, python_layers.rooms_digest(wheel, product.rooms, product.not_rooms), *server)
     text = (ROOT / product.containerfile).read_text()
     return Recipe(name, text, ingredients, partial(_assemble, product, dependencies, wheel), rootfs.base())
 
@@ -81,6 +90,6 @@ def recipe(name: str, wheel: Path) -> Recipe:
 def _assemble(product: Product, dependencies: Dependencies, wheel: Path, context: Path, log: Path) -> None:
     """Lay out `dependencies/`, `application/` and, for Triton, `tritonserver/`."""
     link_tree(python_layers.installed(dependencies, log), context / "dependencies")
-    python_layers.unpack_rooms(wheel, product.rooms, context / "application")
+    python_layers.unpack_rooms(wheel, product.rooms, product.not_rooms, context / "application")
     if product.tritonserver:
         triton.lay_out(triton.unpacked(), context / "tritonserver")

@@ -101,26 +101,25 @@ def _fingerprint(path: Path) -> str:
         return tree_digest(copy)
 
 
-def unpack_rooms(source: Path, rooms: tuple[str, ...], target: Path) -> None:
-    """The wheel's files below the given rooms. A pure wheel is its files: unpacking it is installing it."""
+def unpack_rooms(source: Path, rooms: tuple[str, ...], but: tuple[str, ...], target: Path) -> None:
+    """The wheel's files below `rooms`, less those below `but`. A pure wheel is its files: unpacking it installs it."""
     with zipfile.ZipFile(source) as packed:
         for name in packed.namelist():
-            if belongs(name, rooms):
+            if belongs(name, rooms, but):
                 packed.extract(name, target)
 
 
-def belongs(name: str, rooms: tuple[str, ...]) -> bool:
-    """Whether a file of the wheel is one of `rooms` or lies below one; a room may be a package or a single module."""
-    return any(name == room or name.startswith(f"{room}/") for room in rooms)
-
-
-def rooms_digest(source: Path, rooms: tuple[str, ...]) -> str:
+def rooms_digest(source: Path, rooms: tuple[str, ...], but: tuple[str, ...]) -> str:
     """Names and checksums of what `unpack_rooms` would put into an image."""
     with zipfile.ZipFile(source) as packed:
-        return digest(
-            tuple(
-                f"{info.filename} {info.CRC} {info.file_size}"
-                for info in packed.infolist()
-                if belongs(info.filename, rooms)
-            )
-        )
+        found = [info for info in packed.infolist() if belongs(info.filename, rooms, but)]
+    return digest(tuple(f"{info.filename} {info.CRC} {info.file_size}" for info in found))
+
+
+def belongs(name: str, rooms: tuple[str, ...], but: tuple[str, ...] = ()) -> bool:
+    """Whether a file of the wheel is one of `rooms` or lies below one, and not so for `but`."""
+
+    def lies_in(places: tuple[str, ...]) -> bool:
+        return any(name == place or name.startswith(f"{place}/") for place in places)
+
+    return lies_in(rooms) and not lies_in(but)

@@ -1,16 +1,17 @@
 """The images' own corner of the cache: buildah with a storage of its own, so that nothing of the host is touched.
 
+Each command runs in a mount namespace of its own: whatever it mounts is gone when it ends, however it ends.
 buildah builds Containerfiles without a daemon. `BUILDAH_ISOLATION=chroot` makes RUN work where no container can be
 started; overlay storage shares layers between images, and vfs stands in where the file system can't carry overlay.
 """
 
 import functools
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster.cache import cache_dir, log_dir
+from devcluster.images.recipe import REPOSITORY
 from devcluster.shell import run, succeeds
 
 ARCHIVES_KEPT = 3
@@ -41,8 +42,8 @@ def build(ref: str, context: Path, base: str | None, log: Path) -> None:
 
 
 def export(ref: str, archive: Path, log: Path) -> None:
-    """Write an image as an OCI archive, its layers uncompressed: disk is cheaper here than the minute gzip takes."""
-    command = ["push", "--disable-compression", "--quiet", ref, f"oci-archive:{archive}:{ref}"]
+    """Write an image as an OCI archive, the form that nodes import and registries take."""
+    command = ["push", "--quiet", ref, f"oci-archive:{archive}:{ref}"]
     run([*_buildah(), *command], log=log, env=_environment())
 
 
@@ -54,27 +55,17 @@ def ensure_stored(ref: str, archive: Path, log: Path) -> None:
 
 def has(ref: str) -> bool:
     """Whether buildah's storage holds the image."""
-    command = [str(word) for word in (*_buildah(), "inspect", "--type", "image", ref)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=_environment())
-    return done.returncode == 0
+    return succeeds([*_buildah(), "inspect", "--type", "image", ref])
 
 
 def forget_older(name: str, refs_to_keep: frozenset[str]) -> None:
     """Drop the archives of one image beyond the newest few, and their copies in the storage."""
     found = sorted((images_dir() / "archives" / name).glob("*.tar"), key=lambda p: p.stat().st_mtime, reverse=True)
     for archive in found[ARCHIVES_KEPT:]:
-        ref = f"r1plus.local/{name}:{archive.stem}"
+        ref = f"{REPOSITORY}/{name}:{archive.stem}"
         if ref not in refs_to_keep:
             archive.unlink(missing_ok=True)
             succeeds([*_buildah(), "rmi", ref])
-
-
-def close() -> None:
-    """Unmount what a killed build left mounted; `down` calls this. The archives stay."""
-    storage = _storage()
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for mount in sorted((m for m in mounts if m.startswith(str(storage))), key=len, reverse=True):
-        succeeds(["umount", "--lazy", mount])
 
 
 def _storage() -> Path:
@@ -83,22 +74,29 @@ def _storage() -> Path:
 
 def _buildah() -> Sequence[str | Path]:
     storage = _storage()
-    return ("buildah", "--root", storage / "root", "--runroot", storage / "run", "--storage-driver", _driver(storage))
+    return (
+        "unshare",
+        "--mount",
+        "buildah",
+        "--root",
+        storage / "root",
+        "--runroot",
+        storage / "run",
+        "--storage-driver",
+        _driver(storage),
+    )
 
 
 @functools.cache
 def _driver(storage: Path) -> str:
     """overlay, if a trial mount works on the cache's file system; else vfs, which copies every layer."""
     trial = storage / "trial"
-    folders = [trial / part for part in ("lower", "upper", "work", "merged")]
+    lower, upper, work, merged = folders = [trial / part for part in ("lower", "upper", "work", "merged")]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    lower, upper, work, merged = folders
     options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    if not succeeds(["mount", "-t", "overlay", "overlay", "-o", options, merged]):
-        return "vfs"
-    succeeds(["umount", merged])
-    return "overlay"
+    works = succeeds(["unshare", "--mount", "mount", "-t", "overlay", "overlay", "-o", options, merged])
+    return "overlay" if works else "vfs"
 
 
 def _environment() -> dict[str, str]:
