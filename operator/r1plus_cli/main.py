@@ -12,12 +12,10 @@ from rich.text import Text
 
 from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
-from r1plus_cli.asking import ask_deployment, paced
-from r1plus_cli.cluster import Cluster, KubernetesCluster
+from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import read_deployments
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.preview import preview
-from r1plus_cli.stream import DEFAULT_TIMEOUT_S, Question, ask
 from r1plus_cli.validate import problems_of
 from r1plus_cli.view import COLUMNS, view_of
 from r1plus_operator.plan.quantity import bytes_of
@@ -117,7 +115,7 @@ def status_command(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Tell where deployments stand: what serves, how right it was when last counted, what is wrong and what to do."""
-    cluster = KubernetesCluster(kubeconfig)
+    cluster = _connect(kubeconfig)
     space = None if everywhere else namespace or cluster.default_namespace()
     if name is not None and space is None:
         raise UsageError("A name needs one namespace: give -n, not -A")
@@ -143,20 +141,24 @@ def ask_command(
     address: Annotated[
         str | None, typer.Option(help="host:port of Triton's gRPC, where you can reach it; no port is forwarded then.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the whole answer.")] = DEFAULT_TIMEOUT_S,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the whole answer.")] = 60.0,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Ask a deployment one question; the answer streams, then its cost: tokens/s and time to first token.
 
     Goes through a forwarded port to a pod of the deployment's Service, as `kubectl port-forward` does.
     """
+    # Late, like `_connect`: gRPC and numpy are half of the time that `plan` and `validate` would take to start.
+    from r1plus_cli.asking import ask_deployment, paced
+    from r1plus_cli.stream import Question, ask
+
     text = sys.stdin.read() if prompt == "-" else prompt
     question = Question(text, system, max_new_tokens, temperature, top_p, repetition_penalty, seed)
     with paced(_write) as write:
         if address is not None:
             engine, answer = "", ask(address, question, timeout_s=timeout, on_text=write)
         else:
-            cluster = KubernetesCluster(kubeconfig)
+            cluster = _connect(kubeconfig)
             space = namespace or cluster.default_namespace()
             view, answer = ask_deployment(cluster, space, name, question, timeout, write)
             engine = f"{view.engine}: " if view.engine else ""
@@ -172,6 +174,12 @@ def main() -> None:
     except CliError as error:
         Console(stderr=True, soft_wrap=True).print(Text(f"Error: {error}", style="red"))
         sys.exit(error.status)
+
+
+def _connect(kubeconfig: str | None) -> Cluster:
+    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+
+    return KubernetesCluster(kubeconfig)
 
 
 def _console() -> Console:

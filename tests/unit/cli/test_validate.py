@@ -1,4 +1,4 @@
-"""Every problem of a deployment at once, each with field, value and limit: the table of bad inputs, without a cluster."""
+"""Every problem of a deployment at once, with field, value and limit: the bad inputs, without a cluster."""
 
 import copy
 from typing import Any

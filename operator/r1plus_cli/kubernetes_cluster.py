@@ -1,0 +1,126 @@
+"""A real cluster behind `cluster.Cluster`, with the user's own kubeconfig and rights; it only reads."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from kubernetes import client, config, watch
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
+
+from r1plus_cli.cluster import Json
+from r1plus_cli.errors import CliError
+from r1plus_cli.forward import forwarded
+from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, VERSION
+
+PLURAL = "r1plusdeployments"
+WATCH_SECONDS = 300
+
+
+class KubernetesCluster:
+    """A cluster by kubeconfig (the usual rules: $KUBECONFIG, ~/.kube/config) or, inside a pod, by its account."""
+
+    def __init__(self, kubeconfig: str | None = None, context: str | None = None) -> None:
+        self._context = context
+        self._kubeconfig = kubeconfig
+        try:
+            self._api = config.new_client_from_config(kubeconfig, context)
+        except ConfigException as error:
+            raise CliError(
+                f"No cluster is configured: {error}; set KUBECONFIG, or start one with `make demo`. "
+                "`r1plus plan` and `r1plus validate` need no cluster"
+            ) from error
+        self._objects = client.CustomObjectsApi(self._api)
+        self._core = client.CoreV1Api(self._api)
+
+    def default_namespace(self) -> str:
+        """The namespace of the context, `default` without one."""
+        contexts, active = config.list_kube_config_contexts(self._kubeconfig)
+        if self._context is not None:
+            active = next((c for c in contexts if c["name"] == self._context), active)
+        return str((active or {}).get("context", {}).get("namespace") or "default")
+
+    def deployments(self, namespace: str | None) -> list[Json]:
+        """Sorted by namespace and name."""
+        try:
+            found = self._listed(namespace)
+        except (ApiException, HTTPError) as error:
+            raise _translated(error, f"list {PLURAL}") from error
+        items: list[Json] = found["items"]
+        return sorted(items, key=lambda cr: (cr["metadata"]["namespace"], cr["metadata"]["name"]))
+
+    def deployment(self, namespace: str, name: str) -> Json:
+        """Reads one by name."""
+        try:
+            return dict(self._objects.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name))
+        except ApiException as error:
+            if error.status == 404:
+                known = ", ".join(cr["metadata"]["name"] for cr in self.deployments(namespace)) or "none"
+                text = f"{namespace}/{name}: no such {KIND_DEPLOYMENT}; this namespace has: {known} (another one: -n)"
+                raise CliError(text) from error
+            raise _translated(error, f"read {PLURAL}/{name}") from error
+        except HTTPError as error:
+            raise _translated(error, f"read {PLURAL}/{name}") from error
+
+    def changes(self, namespace: str | None) -> Iterator[Json]:
+        """A watch that starts again whenever the server ends it."""
+        while True:
+            yield from self._watched(namespace)
+
+    def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
+        """Like `kubectl port-forward service/NAME`: to one Ready pod that the Service selects."""
+        return forwarded(self._core, namespace, self._ready_pod(namespace, service), port)
+
+    def _watched(self, namespace: str | None) -> Iterator[Json]:
+        try:
+            if namespace is None:
+                stream = watch.Watch().stream(
+                    self._objects.list_cluster_custom_object, GROUP, VERSION, PLURAL, timeout_seconds=WATCH_SECONDS
+                )
+            else:
+                stream = watch.Watch().stream(
+                    self._objects.list_namespaced_custom_object,
+                    GROUP,
+                    VERSION,
+                    namespace,
+                    PLURAL,
+                    timeout_seconds=WATCH_SECONDS,
+                )
+            yield from (event["object"] for event in stream if event["type"] != "DELETED")
+        except (ApiException, HTTPError) as error:
+            raise _translated(error, f"watch {PLURAL}") from error
+
+    def _listed(self, namespace: str | None) -> Json:
+        if namespace is None:
+            return dict(self._objects.list_cluster_custom_object(GROUP, VERSION, PLURAL))
+        return dict(self._objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL))
+
+    def _ready_pod(self, namespace: str, service: str) -> str:
+        try:
+            selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
+            labels = ",".join(f"{key}={value}" for key, value in selector.items())
+            pods = self._core.list_namespaced_pod(namespace, label_selector=labels).items if labels else []
+        except (ApiException, HTTPError) as error:
+            raise _translated(error, f"find the Service {namespace}/{service}") from error
+        for pod in pods:
+            conditions = pod.status.conditions or []
+            if (
+                any(c.type == "Ready" and c.status == "True" for c in conditions)
+                and not pod.metadata.deletion_timestamp
+            ):
+                return str(pod.metadata.name)
+        raise CliError(
+            f"{namespace}/{service}: no Ready pod behind the Service; see why: r1plus status {service} -n {namespace}"
+        )
+
+
+def _translated(error: Exception, what: str) -> CliError:
+    """The outside's error as one line with a remedy."""
+    if not isinstance(error, ApiException):
+        return CliError(f"Could not {what}: the API server does not answer ({error}); is the cluster up?")
+    remedy = {
+        401: "your credentials were not accepted; renew your kubeconfig",
+        403: "you may not; ask the platform team for the role r1plus-viewer",
+        404: "the cluster does not have it; is the operator installed? helm install r1plus charts/r1plus-operator",
+    }.get(int(error.status or 0), str(error.reason))
+    return CliError(f"Could not {what}: {error.status} {error.reason}: {remedy}")
