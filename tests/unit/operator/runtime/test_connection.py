@@ -71,7 +71,7 @@ def test_an_authority_that_is_none_is_refused(tmp_path: Path) -> None:
         pytest.param({"user": {"exec": {}}}, "'u' logs in by exec; give a certificate or a token", id="an exec plugin"),
         pytest.param({"user": {"username": "x"}}, "logs in by username", id="a password"),
         pytest.param({"current": "gone"}, "contexts: no entry named 'gone'", id="a current context that is not there"),
-        pytest.param({"cluster": {"certificate-authority": "no.pem"}}, r"no\.pem", id="a certificate that is not there"),
+        pytest.param({"cluster": {"certificate-authority": "no.pem"}}, r"no\.pem", id="an absent certificate"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_named(tmp_path: Path, made: dict[str, Any], message: str) -> None:

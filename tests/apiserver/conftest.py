@@ -1,0 +1,67 @@
+"""A real kube-apiserver with etcd for every test here: one per run, a namespace and a client per test.
+
+No scheduler, no controllers, no node: what the tests see is what they and the operator wrote. A test that needs owner
+references to be collected takes `apiserver_with_controllers`.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from apiserver.crds import install_crd
+from devcluster import binaries
+from devcluster.apiserver_only import ApiServer
+from devcluster.parts import API_SERVER_BINARIES
+from devcluster.steps import Steps
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.resources import Resource
+
+CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
+
+
+@pytest.fixture(scope="session")
+def apiserver() -> Iterator[ApiServer]:
+    """Started once, with the chart's CRDs; builds first what the cache lacks."""
+    yield from _started(controller_manager=False)
+
+
+@pytest.fixture(scope="session")
+def apiserver_with_controllers() -> Iterator[ApiServer]:
+    """One more, with the controller manager: it collects orphans and makes ReplicaSets of Deployments."""
+    yield from _started(controller_manager=True)
+
+
+@pytest.fixture
+async def client(apiserver: ApiServer) -> AsyncIterator[ApiClient]:
+    """A cluster administrator's client."""
+    async with ApiClient.from_kubeconfig(apiserver.kubeconfig) as made:
+        yield made
+
+
+@pytest.fixture
+async def namespace(client: ApiClient) -> str:
+    """A tenant's namespace of its own for each test. It goes with the server: nothing here would finish deleting it."""
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    meta = {"name": name, "labels": RESTRICTED}
+    await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+    return name
+
+
+def _started(*, controller_manager: bool) -> Iterator[ApiServer]:
+    binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
+    with ApiServer(controller_manager=controller_manager) as server:
+        asyncio.run(_install_crds(server))
+        yield server
+
+
+async def _install_crds(server: ApiServer) -> None:
+    async with ApiClient.from_kubeconfig(server.kubeconfig) as client:
+        for path in sorted(CHART_CRDS.glob("*.yaml")):
+            for crd in yaml.safe_load_all(path.read_text()):
+                await install_crd(client, crd)

@@ -1,0 +1,215 @@
+"""The client against the real API server: what it answers is what reconcilers build on."""
+
+import asyncio
+import dataclasses
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster.apiserver_only import ApiServer
+from r1plus_operator.runtime import connection
+from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
+from r1plus_operator.runtime.connection import FileToken
+from r1plus_operator.runtime.errors import (
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    ServerError,
+    UnauthorizedError,
+)
+from r1plus_operator.runtime.resources import Resource
+
+pytestmark = pytest.mark.apiserver
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+PODS = Resource("", "v1", "pods", "Pod")
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+ABSENT_KIND = Resource("nobody.example", "v1", "things", "Thing")
+
+
+def config_map(namespace: str, name: str = "a", **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data}
+
+
+def deployment(namespace: str, replicas: int = 1) -> dict[str, Any]:
+    labels = {"app": "x"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": namespace},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+async def test_an_apply_creates_changes_and_then_changes_nothing(client: ApiClient, namespace: str) -> None:
+    made = await client.apply(CONFIG_MAPS, config_map(namespace, x="1", y="1"), field_manager="op")
+    changed = await client.apply(CONFIG_MAPS, config_map(namespace, x="2"), field_manager="op")
+    again = await client.apply(CONFIG_MAPS, config_map(namespace, x="2"), field_manager="op")
+    assert made["data"] == {"x": "1", "y": "1"}
+    assert changed["data"] == {"x": "2"}, "a field that is applied no more is removed"
+    assert again["metadata"]["resourceVersion"] == changed["metadata"]["resourceVersion"]
+
+
+async def test_another_owners_field_is_taken_only_by_force(client: ApiClient, namespace: str) -> None:
+    await client.apply(CONFIG_MAPS, config_map(namespace, x="1"), field_manager="user")
+    with pytest.raises(ConflictError) as caught:
+        await client.apply(CONFIG_MAPS, config_map(namespace, x="2"), field_manager="op", force=False)
+    assert [cause.field for cause in caught.value.causes] == [".data.x"]
+    forced = await client.apply(CONFIG_MAPS, config_map(namespace, x="2"), field_manager="op")
+    assert forced["data"] == {"x": "2"}
+
+
+async def test_a_status_is_applied_apart_from_the_spec(client: ApiClient, namespace: str) -> None:
+    made = await client.apply(DEPLOYMENTS, deployment(namespace), field_manager="op")
+    meta = {"name": "d", "namespace": namespace}
+    status = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "status": {"observedGeneration": 1}}
+    seen = await client.apply(DEPLOYMENTS, status, field_manager="op", subresource="status")
+    assert seen["status"]["observedGeneration"] == 1
+    assert seen["metadata"]["generation"] == made["metadata"]["generation"]
+
+
+async def test_patches_change_single_fields(client: ApiClient, namespace: str) -> None:
+    await client.create(CONFIG_MAPS, config_map(namespace, x="1", y="1"))
+    await client.patch(CONFIG_MAPS, "a", namespace, {"data": {"y": None}}, field_manager="op")
+    patch = [{"op": "test", "path": "/data/x", "value": "1"}, {"op": "add", "path": "/data/z", "value": "3"}]
+    seen = await client.patch(CONFIG_MAPS, "a", namespace, patch, content_type=JSON_PATCH)
+    assert seen["data"] == {"x": "1", "z": "3"}
+
+
+async def test_a_generated_name_comes_back(client: ApiClient, namespace: str) -> None:
+    wanted = config_map(namespace)
+    wanted["metadata"] = {"generateName": "some-", "namespace": namespace}
+    made = await client.create(CONFIG_MAPS, wanted)
+    assert made["metadata"]["name"].startswith("some-")
+
+
+async def test_a_delete_by_uid_spares_a_namesake(client: ApiClient, namespace: str) -> None:
+    first = await client.create(CONFIG_MAPS, config_map(namespace))
+    await client.delete(CONFIG_MAPS, "a", namespace, uid=first["metadata"]["uid"])
+    second = await client.create(CONFIG_MAPS, config_map(namespace))
+    with pytest.raises(ConflictError):
+        await client.delete(CONFIG_MAPS, "a", namespace, uid=first["metadata"]["uid"])
+    assert (await client.get(CONFIG_MAPS, "a", namespace))["metadata"]["uid"] == second["metadata"]["uid"]
+
+
+async def test_a_list_in_pages_is_complete_and_of_one_moment(client: ApiClient, namespace: str) -> None:
+    await asyncio.gather(*(client.create(CONFIG_MAPS, config_map(namespace, f"c{i:02}")) for i in range(25)))
+    pages = [page async for page in client.pages(CONFIG_MAPS, namespace, limit=10)]
+    assert [len(items) for items, _ in pages] == [10, 10, 5]
+    assert len({version for _, version in pages}) == 1
+    items, version = await client.list(CONFIG_MAPS, namespace, limit=10)
+    assert sorted(i["metadata"]["name"] for i in items) == [f"c{i:02}" for i in range(25)]
+    assert version.isdigit()
+
+
+Broken = Callable[[ApiClient, str], Awaitable[Any]]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "reason"),
+    [
+        pytest.param(
+            lambda c, ns: c.get(CONFIG_MAPS, "no", ns), NotFoundError, "NotFound", id="an object that is not there"
+        ),
+        pytest.param(lambda c, ns: c.list(ABSENT_KIND, ns), NotFoundError, "Unknown", id="a kind that is not there"),
+        pytest.param(
+            lambda c, ns: c.create(CONFIG_MAPS, config_map("no-such-namespace")), NotFoundError, "NotFound",
+            id="a namespace that is not there",
+        ),
+        pytest.param(
+            lambda c, ns: c.create(CONFIG_MAPS, config_map(ns, "kube-root-ca.crt/")), InvalidError, "Invalid",
+            id="a name that is none",
+        ),
+        pytest.param(
+            lambda c, ns: c.apply(DEPLOYMENTS, deployment(ns, replicas=-1), field_manager="t"), InvalidError, "Invalid",
+            id="a value out of range",
+        ),
+        pytest.param(
+            lambda c, ns: c.create(PODS, {
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": ns},
+                "spec": {"containers": [{"name": "c", "image": "i", "securityContext": {"privileged": True}}]},
+            }), ForbiddenError, "Forbidden", id="a pod that its namespace's Pod Security does not admit",
+        ),
+        pytest.param(
+            lambda c, ns: c.apply(DEPLOYMENTS, {**deployment(ns), "spec": {"nonsense": 1}}, field_manager="t"),
+            ServerError, "Unknown", id="a field that the schema does not have: the server answers 500",
+        ),
+    ],
+)  # fmt: skip
+async def test_refusals(
+    client: ApiClient, namespace: str, request_: Broken, error: type[ApiError], reason: str
+) -> None:
+    with pytest.raises(error) as caught:
+        await request_(client, namespace)
+    assert caught.value.reason == reason, caught.value
+    assert caught.value.message
+
+
+async def test_an_existing_object_is_not_created_again(client: ApiClient, namespace: str) -> None:
+    await client.create(CONFIG_MAPS, config_map(namespace))
+    with pytest.raises(ConflictError) as caught:
+        await client.create(CONFIG_MAPS, config_map(namespace))
+    assert caught.value.reason == "AlreadyExists"
+
+
+async def test_a_service_account_may_what_its_binding_says_and_its_token_may_rotate(
+    apiserver: ApiServer, client: ApiClient, namespace: str, tmp_path: Path
+) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sa", "namespace": namespace}}
+    await client.create(SERVICE_ACCOUNTS, account)
+    file = tmp_path / "token"
+    file.write_text("expired or made up")
+    admin = connection.from_kubeconfig(apiserver.kubeconfig)
+    tls = ssl.create_default_context(cafile=apiserver.ca)
+    async with ApiClient(dataclasses.replace(admin, tls=tls, token=FileToken(file))) as pod:
+        with pytest.raises(UnauthorizedError):
+            await pod.list(CONFIG_MAPS, namespace)
+        file.write_text(await token_of(client, namespace, "sa"))
+        with pytest.raises(ForbiddenError, match=rf"system:serviceaccount:{namespace}:sa.*cannot list.*configmaps"):
+            await pod.list(CONFIG_MAPS, namespace)
+        await grant(client, namespace, "sa", {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]})
+        async with asyncio.timeout(10):
+            assert await first_list_that_is_allowed(pod, namespace) == []
+        with pytest.raises(ForbiddenError, match="cannot create"):
+            await pod.create(CONFIG_MAPS, config_map(namespace))
+
+
+async def token_of(client: ApiClient, namespace: str, name: str) -> str:
+    """A bound token, as the kubelet asks for one."""
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"expirationSeconds": 600},
+    }
+    answer = await client.create(SERVICE_ACCOUNTS, request, subresource="token")
+    return str(answer["status"]["token"])
+
+
+async def first_list_that_is_allowed(client: ApiClient, namespace: str) -> list[dict[str, Any]]:
+    """The authorizer sees a new binding a moment after it is written."""
+    while True:
+        try:
+            return (await client.list(CONFIG_MAPS, namespace))[0]
+        except ForbiddenError:
+            await asyncio.sleep(0.02)
+
+
+async def grant(client: ApiClient, namespace: str, account: str, rule: dict[str, Any]) -> None:
+    """A role with this one rule, bound to the account."""
+    group = "rbac.authorization.k8s.io"
+    meta = {"name": f"{account}-{uuid.uuid4().hex[:6]}", "namespace": namespace}
+    common = {"apiVersion": f"{group}/v1", "metadata": meta}
+    await client.create(ROLES, {**common, "kind": "Role", "rules": [rule]})
+    reference = {"apiGroup": group, "kind": "Role", "name": meta["name"]}
+    subjects = [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
+    await client.create(ROLE_BINDINGS, {**common, "kind": "RoleBinding", "roleRef": reference, "subjects": subjects})
