@@ -1,0 +1,113 @@
+"""Which revision takes traffic: only a pass promotes, traffic never leaves what works."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract.verdict import Gate, Verdict
+from r1plus_policies.rollout import DRAIN_SECONDS, RevisionState, Rollout, Stage, decide
+
+NOW = 1_000.0
+
+
+def run(target: str | None, *revisions: RevisionState, replicas: int = 2, gate: Gate = Gate.ENFORCE) -> Rollout:
+    return decide(target=target, revisions=revisions, replicas=replicas, gate=gate, now=NOW)
+
+
+def stable(ready: int = 2, promoted_at: float = 10.0) -> RevisionState:
+    return RevisionState("a", ready=ready, replicas=2, verdict=Verdict.PASS, promoted_at=promoted_at)
+
+
+def test_a_first_revision_is_gated_with_one_replica() -> None:
+    assert run("a") == Rollout(None, Stage.GATING, {"a": 1})
+
+
+def test_a_first_revision_that_passed_is_scaled_before_it_takes_traffic() -> None:
+    assert run("a", RevisionState("a", ready=1, replicas=1, verdict=Verdict.PASS)).stage is Stage.SCALING
+
+
+def test_a_candidate_takes_traffic_once_it_carries_what_stable_carries() -> None:
+    done = run("b", stable(), RevisionState("b", ready=2, replicas=2, verdict=Verdict.PASS))
+    assert (done.current, done.promote, done.replicas) == ("b", "b", {"a": 2, "b": 2})
+
+
+def test_a_stable_with_one_ready_pod_asks_no_more_of_its_successor() -> None:
+    assert run("b", stable(ready=1), RevisionState("b", ready=1, verdict=Verdict.PASS)).stage is Stage.PROMOTE
+
+
+@pytest.mark.parametrize("verdict", [None, Verdict.INCONCLUSIVE, Verdict.NO_DATA, Verdict.ERROR])
+def test_without_a_pass_a_ready_candidate_waits(verdict: Verdict | None) -> None:
+    held = run("b", stable(), RevisionState("b", ready=2, replicas=2, verdict=verdict))
+    assert (held.current, held.stage, held.promote) == ("a", Stage.GATING, None)
+
+
+def test_a_failed_candidate_is_refused_and_its_pods_go() -> None:
+    refused = run("b", stable(), RevisionState("b", replicas=1, verdict=Verdict.FAIL))
+    assert refused == Rollout("a", Stage.REFUSED, {"a": 2})
+
+
+def test_under_observe_a_failed_candidate_serves_once_it_is_ready() -> None:
+    failed = RevisionState("b", verdict=Verdict.FAIL)
+    assert run("b", stable(), failed, gate=Gate.OBSERVE).stage is Stage.GATING
+    ready = RevisionState("b", ready=2, replicas=2, verdict=Verdict.FAIL)
+    assert run("b", stable(), ready, gate=Gate.OBSERVE).promote == "b"
+
+
+def test_going_back_to_a_revision_that_passed_needs_its_pods_not_its_gate() -> None:
+    old = RevisionState("o", verdict=Verdict.PASS, promoted_at=1.0)
+    assert run("o", stable(), old).replicas == {"a": 2, "o": 1}
+
+
+def test_the_previous_revision_drains_and_then_goes() -> None:
+    previous = RevisionState("o", ready=2, replicas=2, verdict=Verdict.PASS, promoted_at=1.0)
+    draining = run("a", stable(promoted_at=NOW - 1), previous)
+    assert draining.replicas == {"a": 2, "o": 2}
+    assert draining.requeue_after == DRAIN_SECONDS - 1
+    gone = run("a", stable(promoted_at=NOW - DRAIN_SECONDS), previous)
+    assert gone.replicas == {"a": 2}
+
+
+def test_a_candidate_that_was_superseded_does_not_drain() -> None:
+    superseded = RevisionState("x", ready=1, replicas=1)
+    assert run("a", stable(promoted_at=NOW), superseded).replicas == {"a": 2}
+
+
+def test_a_spec_that_cannot_be_served_leaves_what_runs_running() -> None:
+    assert run(None, stable()) == Rollout("a", Stage.BLOCKED, {"a": 2})
+
+
+def test_zero_replicas_starts_no_candidate() -> None:
+    assert run("b", stable(), replicas=0).replicas == {"a": 0, "b": 0}
+
+
+states = st.builds(
+    RevisionState,
+    name=st.sampled_from("abcd"),
+    ready=st.integers(0, 3),
+    replicas=st.none() | st.integers(0, 3),
+    verdict=st.none() | st.sampled_from(list(Verdict)),
+    promoted_at=st.none() | st.floats(1, NOW),
+)
+worlds = st.lists(states, max_size=4, unique_by=lambda s: s.name).map(tuple)
+
+
+@given(worlds, st.sampled_from([None, *"abcd"]), st.integers(0, 3))
+def test_under_enforce_nothing_but_a_pass_ever_takes_traffic(
+    world: tuple[RevisionState, ...], target: str | None, replicas: int
+) -> None:
+    decision = run(target, *world, replicas=replicas)
+    by_name = {s.name: s for s in world}
+    if decision.promote:
+        assert by_name[decision.promote].verdict is Verdict.PASS
+        assert by_name[decision.promote].ready >= 1
+    before = max((s for s in world if s.promoted_at), key=lambda s: (s.promoted_at, s.name), default=None)
+    assert decision.current in (decision.promote, before.name if before else None)
+
+
+@given(worlds, st.sampled_from([None, *"abcd"]), st.integers(1, 3), st.sampled_from(list(Gate)))
+def test_what_takes_traffic_always_keeps_its_pods(
+    world: tuple[RevisionState, ...], target: str | None, replicas: int, gate: Gate
+) -> None:
+    decision = run(target, *world, replicas=replicas, gate=gate)
+    if decision.current:
+        assert decision.replicas[decision.current] == replicas
