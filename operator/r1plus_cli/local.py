@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from r1plus_cli.errors import UsageError
-from r1plus_contract.suite import SuiteError, load_suite
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.config import shipped_suites
 from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource
 
 DEFAULT_FAMILY = "smollm2"
@@ -38,14 +38,4 @@ def engines_in(folder: Path) -> tuple[Engine, ...]:
 
 def suites_in(folder: Path) -> dict[str, SuiteSource]:
     """Golden suites by name: each a folder with suite.json and items.jsonl. A broken one is kept, with its problem."""
-    if not folder.is_dir():
-        return {}
-    return {header.parent.name: _suite(header.parent) for header in sorted(folder.glob("*/suite.json"))}
-
-
-def _suite(folder: Path) -> SuiteSource:
-    header, items = (folder / "suite.json").read_text(), (folder / "items.jsonl").read_text()
-    try:
-        return SuiteSource(folder.name, header, items, suite=load_suite(header, items))
-    except SuiteError as error:
-        return SuiteSource(folder.name, header, items, problem=str(error))
+    return shipped_suites(folder)

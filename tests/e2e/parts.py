@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from devcluster.archives import Image
-
 from devcluster.__main__ import build_all as build_programs
 from devcluster.addons import IMAGES as COMPONENTS
 from devcluster.cache import cache_dir
 from devcluster.images import builder
+from devcluster.images.recipe import Image
 from devcluster.steps import Steps
 from e2e.waiting import StoryError
-from r1plus_model_repo.importing import EngineBuild, build_engines
+from r1plus_model_repo.importing.smollm2 import EngineBuild, build_engines
 
 IMAGES_VARIABLE = "R1PLUS_IMAGES"
 PRODUCTS = ("operator", "monitor", "triton-cpu")
@@ -52,8 +51,8 @@ def build(steps: Steps) -> Parts:
     return Parts(
         refs={name: image.ref for name, image in made.items()},
         digests={name: engine.sha256 for name, engine in engines.items()},
-        archives=tuple(Image(image.ref, image.archive) for image in made.values()),
-        own=tuple(Image(image.ref, image.archive) for image in own),
+        archives=tuple(made.values()),
+        own=tuple(own),
     )
 
 
