@@ -1,0 +1,335 @@
+"""The plan over a life: first revision, refusal, switch, repair, history. A pass over a settled world writes nothing."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from world import CONFIG, NODE, World, suite
+
+from r1plus_contract import names
+from r1plus_contract.verdict import Phase, Verdict
+from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, SuiteSource
+from r1plus_operator.plan.plan import plan
+
+FULL = {"tier": "full", "context": {"maxTokens": 2048}}
+Q4_1 = {"precision": "Q4_1"}
+
+
+def served() -> World:
+    world = World(dict(FULL))
+    world.bring_up()
+    return world
+
+
+def test_walls_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> None:
+    stages = [[obj["kind"] for obj in stage] for stage in World(dict(FULL)).pass_once().apply]
+    assert "NetworkPolicy" in stages[0]
+    assert stages[0].count("ConfigMap") == 2
+    assert stages[1] == ["Deployment"]
+    assert "Service" in stages[2]
+
+
+def test_a_first_revision_is_gated_by_one_pod_and_serves_nobody() -> None:
+    world = World({**FULL, "replicas": 3})
+    world.settle()
+    assert world.one("Deployment", world.candidate())["spec"]["replicas"] == 1
+    assert world.condition("Ready")[:2] == ("False", "NotServing")
+    assert "revision" not in world.status
+
+
+def test_a_pass_promotes_and_status_says_so() -> None:
+    world = served()
+    assert world.selected() == world.status["revision"]
+    assert world.condition("Ready")[:2] == ("True", "Serving")
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    assert world.condition("Progressing")[:2] == ("False", "Complete")
+    assert world.status["accuracy"] == "4/4"
+    assert world.status["endpoint"] == "credit.team.svc:8001"
+    assert world.notes == ["Promoted"]
+
+
+def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:
+    world = served()
+    stable = world.selected()
+    world.change(engine=Q4_1)
+    world.settle()
+    candidate = world.candidate()
+    assert (candidate != stable, world.selected()) == (True, stable)
+    world.start_pods(candidate)
+    world.gate(candidate, Verdict.FAIL, lost=3)
+    world.settle()
+    assert world.selected() == stable
+    assert ("Deployment", candidate) not in world.children
+    assert world.one("Deployment", stable)["spec"]["replicas"] == 1
+    status, reason, message = world.condition("QualityVerified")
+    assert (status, reason) == ("False", "GateFailed")
+    assert "lost 3 of 4 items" in message
+    assert f"revision {stable} goes on serving" in message
+    assert world.condition("Ready")[0] == "True"
+    assert world.condition("Progressing")[:2] == ("False", "CandidateRefused")
+    assert world.notes == ["Promoted", "GateFailed"]
+
+
+def test_a_refusal_outlives_its_pods_and_the_operator() -> None:
+    world = served()
+    world.change(engine=Q4_1)
+    world.settle()
+    world.start_pods(world.candidate())
+    world.gate(world.candidate(), Verdict.FAIL, lost=3)
+    world.settle()
+    assert not world.pods or all(p.revision != world.candidate() for p in world.pods.values())
+    assert world.settle().writes == 0
+    assert world.condition("QualityVerified")[1] == "GateFailed"
+
+
+def test_observe_lets_a_failed_revision_serve_and_says_that_it_failed() -> None:
+    world = served()
+    world.change(engine=Q4_1, accuracy={"gate": "Observe"})
+    world.settle()
+    candidate = world.candidate()
+    world.start_pods(candidate, ready=True)
+    world.settle()
+    assert world.selected() == candidate
+    world.gate(candidate, Verdict.FAIL, lost=3)
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
+    assert "spec.accuracy.gate is Observe" in world.condition("QualityVerified")[2]
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_going_back_to_a_passed_revision_renders_nothing_new() -> None:
+    world = served()
+    first = world.selected()
+    template = world.one("ControllerRevision", first)["data"]
+    world.change(engine=Q4_1)
+    world.bring_up()
+    assert world.selected() != first
+    world.change(engine={})
+    world.bring_up()
+    assert world.selected() == first
+    assert world.one("ControllerRevision", first)["data"] == template
+
+
+def test_what_does_not_change_answers_makes_no_revision() -> None:
+    world = served()
+    world.change(replicas=2, access={"namespaces": ["apps"]}, accuracy={"threshold": 0.9, "probesPerMinute": 60})
+    world.settle()
+    assert len(world.live("ControllerRevision")) == 1
+    assert world.one("Deployment", world.selected())["spec"]["replicas"] == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"batching": {"maxBatchSize": 8}}, {"context": {"maxTokens": 1024}}, {"placement": {"nodeSelector": {"zone": "a"}}}, {"engine": Q4_1}]
+)  # fmt: skip
+def test_what_changes_the_pod_or_its_answers_makes_a_revision(change: dict[str, object]) -> None:
+    world = served()
+    world.change(**change)
+    world.settle()
+    assert len(world.live("ControllerRevision")) == 2
+
+
+def test_an_upgraded_operator_leaves_running_revisions_as_they_are() -> None:
+    world = served()
+    world.config = replace(CONFIG, monitor_image="registry.local/monitor:2", triton_image="registry.local/triton:2")
+    assert world.settle().writes == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["Deployment", "Service", "NetworkPolicy", "ConfigMap", "PodDisruptionBudget", "ServiceAccount", "PrometheusRule"],
+)
+def test_a_deleted_child_comes_back_as_it_was(kind: str) -> None:
+    world = served()
+    for key in [key for key in world.children if key[0] == kind]:
+        before = world.children.pop(key)
+        world.settle()
+        assert world.children[key]["metadata"]["name"] == before["metadata"]["name"]
+        assert {k: v for k, v in world.children[key].items() if k != "metadata"} == {
+            k: v for k, v in before.items() if k != "metadata"
+        }
+
+
+def test_an_edited_field_is_reverted_and_a_foreign_one_stays() -> None:
+    world = served()
+    policy = world.one("NetworkPolicy", "credit")
+    policy["spec"]["ingress"].append({})
+    policy["metadata"]["labels"]["team"] = "blue"
+    assert [obj["kind"] for stage in world.pass_once().apply for obj in stage] == ["NetworkPolicy"]
+    service = world.one("Service", "credit")
+    service["metadata"]["labels"]["team"] = "blue"
+    service["spec"]["clusterIP"] = "10.0.0.9"
+    assert world.settle().writes == 0
+
+
+def test_a_verdict_counts_only_for_exactly_what_was_scored() -> None:
+    world = World(dict(FULL))
+    world.settle()
+    name = world.candidate()
+    world.start_pods(name, ready=True)
+    world.gate(name, Verdict.PASS)
+    pod, report = next(iter(world.reports.items()))
+    assert report.gate is not None
+    for foreign in (replace(report.gate, identity="other"), replace(report.gate, suite_hash="other")):
+        world.reports[pod] = replace(report, gate=foreign)
+        world.settle()
+        assert "revision" not in world.status
+    world.reports[pod] = report
+    world.settle()
+    assert world.status["revision"] == name
+
+
+def test_a_new_suite_makes_quality_unknown_and_moves_no_traffic() -> None:
+    world = served()
+    stable = world.selected()
+    world.suites["smollm2-full-v2"] = suite("smollm2-full-v2", salt="x")
+    world.change(accuracy={"suite": "smollm2-full-v2"})
+    world.settle()
+    assert world.selected() == stable
+    assert world.condition("QualityVerified")[0] == "Unknown"
+    assert json.loads(world.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])["suite"] == "smollm2-full-v2"
+
+
+BROKEN = SuiteSource("own", "{}", "", None, "own: suite own: sha256 is aa, suite.json promises bb")
+
+
+@pytest.mark.parametrize(
+    ("change", "condition", "reason", "words"),
+    [
+        pytest.param({"engine": {"family": "nope"}}, "EngineReady", "EngineNotFound", ["spec.engine", "nope", "smollm2-full-f16"], id="an engine that does not exist"),
+        pytest.param({"context": {"maxTokens": 9000}}, "CapacityFits", "ContextTooLong", ["spec.context.maxTokens", "9000", "8192"], id="a context longer than the engine's"),
+        pytest.param({"batching": {"maxBatchSize": 1000}}, "CapacityFits", "BatchTooLarge", ["spec.batching.maxBatchSize", "1000"], id="a batch larger than the engine's"),
+        pytest.param({"placement": {"nodeSelector": {"zone": "b"}}}, "CapacityFits", "NoNodeFits", ["add a larger node"], id="no node that the placement admits"),
+        pytest.param({"accuracy": {"suite": "absent"}}, "QualityVerified", "SuiteNotFound", ["spec.accuracy.suite", "absent", "smollm2-full-v1"], id="a suite that does not exist"),
+        pytest.param({"accuracy": {"suite": "own"}}, "QualityVerified", "SuiteHashMismatch", ["sha256 is aa", "promises bb"], id="a suite whose hash is wrong"),
+    ],
+)  # fmt: skip
+def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
+    change: dict[str, object], condition: str, reason: str, words: list[str]
+) -> None:
+    world = served()
+    world.suites["own"] = BROKEN
+    stable, children = world.selected(), dict(world.children)
+    world.change(**change)
+    world.settle()
+    status, found, message = world.condition(condition)
+    assert (status, found) == ("False", reason)
+    for word in words:
+        assert word in message
+    assert world.children == children
+    assert world.selected() == stable
+    assert world.condition("Ready")[0] == "True"
+    assert world.condition("Progressing")[:2] == ("False", "Blocked")
+    world.children.pop(("Service", "credit"))
+    world.settle()
+    assert world.selected() == stable
+
+
+def test_a_spec_older_than_its_schema_is_a_condition_that_names_every_field() -> None:
+    world = World({"tier": "huge", "replicas": -1, "colour": "red"})
+    world.settle()
+    status, reason, message = world.condition("Ready")
+    assert (status, reason) == ("False", "InvalidSpec")
+    for word in ("spec.tier", "spec.replicas", "spec.colour", "huge", "-1"):
+        assert word in message
+    assert not world.children
+
+
+def container(**facts: object) -> ContainerFacts:
+    return ContainerFacts(**{"name": "verify", "ready": False, **facts})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "words"),
+    [
+        (container(waiting_reason="CrashLoopBackOff", message="EngineDigestMismatch: engine x: sha256 is a, the catalog promises b"), "EngineDigestMismatch", ["promises b"]),
+        (container(name="triton", waiting_reason="ImagePullBackOff", message="no such image"), "ImagePullFailed", ["triton", "no such image", "pull secrets"]),
+        (container(name="triton", terminated_reason="OOMKilled"), "OutOfMemory", ["spec.batching.maxBatchSize"]),
+        (container(name="triton", waiting_reason="CrashLoopBackOff", exit_code=3), "CrashLooping", ["exit code 3"]),
+    ],
+)  # fmt: skip
+def test_trouble_of_a_candidates_pod_names_cause_and_remedy(
+    facts: ContainerFacts, reason: str, words: list[str]
+) -> None:
+    world = World(dict(FULL))
+    world.settle()
+    world.start_pods(world.candidate())
+    world.pods = {n: replace(p, containers=(facts,)) for n, p in world.pods.items()}
+    world.settle()
+    status, found, message = world.condition("EngineReady")
+    assert (status, found) == ("False", reason)
+    for word in words:
+        assert word in message
+
+
+def test_a_pod_that_finds_no_node_tells_the_schedulers_words() -> None:
+    world = World(dict(FULL))
+    world.settle()
+    world.start_pods(world.candidate())
+    world.pods = {n: replace(p, unschedulable="0/1 nodes: Insufficient memory") for n, p in world.pods.items()}
+    world.settle()
+    assert "Insufficient memory" in world.condition("CapacityFits")[2]
+
+
+def test_without_prometheus_operator_there_are_no_alerts_and_the_status_says_so() -> None:
+    world = World(dict(FULL), kinds=frozenset())
+    world.bring_up()
+    assert world.condition("AlertsWired")[:2] == ("False", "NoPrometheusOperator")
+    assert not world.live("PodMonitor")
+
+
+def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() -> None:
+    from r1plus_contract.verdict import MonitorReport, Progress
+
+    world = World(dict(FULL))
+    world.settle()
+    name = world.candidate()
+    world.start_pods(name)
+    messages = set()
+    for done in range(100):
+        progress = Progress(done, 100, "sweep 1")
+        report = MonitorReport(
+            name, "x", Phase.GATING, Verdict.NO_DATA, "Gating", "", "smollm2-full-v1", progress=progress
+        )
+        world.reports = dict.fromkeys(world.pods, report)
+        world.settle()
+        messages.add(world.condition("QualityVerified")[2])
+    assert len(messages) == 10
+
+
+def test_history_is_bounded_and_keeps_what_serves() -> None:
+    world = served()
+    stable = world.selected()
+    for tokens in range(100, 120):
+        world.change(context={"maxTokens": tokens})
+        world.settle()
+    assert len(world.live("ControllerRevision")) <= 11
+    assert ("ControllerRevision", stable) in world.children
+    assert [d["metadata"]["name"] for d in world.live("Deployment")] == sorted([stable, world.candidate()])
+
+
+def test_the_pod_is_restricted_and_has_no_token() -> None:
+    world = World(dict(FULL))
+    world.settle()
+    pod = world.live("Deployment")[0]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    for each in (*pod["initContainers"], *pod["containers"]):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    monitor = next(c for c in pod["containers"] if c["name"] == names.CONTAINER_MONITOR)
+    assert not {"readinessProbe", "livenessProbe", "startupProbe"} & monitor.keys()
+
+
+def test_a_node_without_enough_cores_does_not_count() -> None:
+    world = World(dict(FULL), nodes=(NodeFacts("small", 64 * 2**30, 1.0, {}),))
+    world.settle()
+    assert world.condition("CapacityFits")[1] == "NoNodeFits"
+
+
+def test_a_plan_is_a_function_of_its_input() -> None:
+    world = served()
+    assert plan(world.observed(), CONFIG, world.now) == plan(world.observed(), CONFIG, world.now)
+    assert NODE.cores == 2.0
