@@ -1,0 +1,92 @@
+{{/* Name of everything: the release's, unless that says it already. */}}
+{{- define "r1plus-operator.fullname" -}}
+{{- if contains .Release.Name .Chart.Name -}}
+{{ .Chart.Name }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "r1plus-operator.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: r1plus
+{{- end }}
+
+{{- define "r1plus-operator.selectorLabels" -}}
+app.kubernetes.io/name: r1plus-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Before install and upgrade; what succeeded is removed, what failed stays to be looked at. */}}
+{{- define "r1plus-operator.crdHookAnnotations" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{/* Pod Security `restricted`, for every pod of this chart. */}}
+{{- define "r1plus-operator.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "r1plus-operator.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "r1plus-operator.pullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Names of the shipped golden suites, a JSON list. */}}
+{{- define "r1plus-operator.suites" -}}
+{{- $names := list -}}
+{{- range $path, $_ := .Files.Glob "files/suites/*/suite.json" -}}
+{{- $names = append $names (base (dir $path)) -}}
+{{- end -}}
+{{ $names | sortAlpha | toJson }}
+{{- end }}
+
+{{/* The engine catalog with this installation's images and digests; an override that names no engine is an error. */}}
+{{- define "r1plus-operator.catalog" -}}
+{{- $known := list -}}
+{{- $images := .Values.images.engines | default dict -}}
+{{- $digests := .Values.engineDigests | default dict -}}
+{{- range $path, $bytes := .Files.Glob "files/catalog/*.yaml" }}
+{{- range $text := regexSplit "(?m)^---\\s*$" (toString $bytes) -1 }}
+{{- $engine := fromYaml $text }}
+{{- if $engine }}
+{{- $name := $engine.metadata.name }}
+{{- $known = append $known $name }}
+{{- with get $images $name }}{{- $_ := set $engine.spec.artifact "image" . }}{{- end }}
+{{- with get $digests $name }}{{- $_ := set $engine.spec.artifact "sha256" . }}{{- end }}
+---
+{{ toYaml $engine }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $name, $_ := $images }}
+{{- if not (has $name $known) }}
+{{- fail (printf "images.engines: %s: the catalog has no such engine; there are: %s" $name ($known | sortAlpha | join ", ")) }}
+{{- end }}
+{{- end }}
+{{- range $name, $_ := $digests }}
+{{- if not (has $name $known) }}
+{{- fail (printf "engineDigests: %s: the catalog has no such engine; there are: %s" $name ($known | sortAlpha | join ", ")) }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,81 @@
+"""What the operator and the chart's CRD hook may do: one table, no wildcard, each row with the reason why.
+
+`generate` writes the chart's ClusterRoles from it. The children's rows come from `kinds`, so a new kind of child cannot
+be forgotten. Reading and writing a Secret is in no row; a serving pod has no rights at all.
+"""
+
+from dataclasses import dataclass
+
+from r1plus_operator.api import crd, kinds
+from r1plus_operator.api.schema import Json
+from r1plus_operator.runtime.resources import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Verbs on kinds of one API group; `names` narrows it to objects of these names."""
+
+    why: str
+    group: str
+    resources: tuple[str, ...]
+    verbs: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+    def rule(self) -> Json:
+        """As a ClusterRole lists it."""
+        rule: Json = {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+        return rule | {"resourceNames": list(self.names)} if self.names else rule
+
+
+_CACHED = ("list", "watch")
+_APPLIED = ("create", "patch")
+"""Server-side apply is a patch; where the object is absent the API server asks for `create` as well."""
+
+
+def operator() -> tuple[Grant, ...]:
+    """What the running operator needs in every namespace."""
+    deployments, engines = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE
+    return (
+        _on("What tenants ask for", deployments, _CACHED),
+        Grant("The answer to it", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
+        Grant(
+            "Owner references that hold up a deletion; OwnerReferencesPermissionEnforcement asks for it",
+            deployments.group,
+            (f"{deployments.plural}/finalizers",),
+            ("update",),
+        ),
+        _on("The shipped catalog is applied, and repaired", engines, (*_CACHED, *_APPLIED)),
+        *(
+            Grant("Children of a deployment", group, resources, (*_CACHED, *_APPLIED, "delete"))
+            for group, resources in _children()
+        ),
+        _on("How serving pods fare", kinds.POD, _CACHED),
+        _on("What nodes can hold", kinds.NODE, _CACHED),
+        _on("What happened, told to the tenant", kinds.EVENT, _APPLIED),
+    )
+
+
+def crd_hook() -> tuple[Grant, ...]:
+    """What the chart's hook needs: exactly our two definitions."""
+    ours = tuple(definition["metadata"]["name"] for definition in crd.definitions().values())
+    return (
+        Grant(
+            "Apply the definitions and see them established",
+            crd.CRD.group,
+            (crd.CRD.plural,),
+            ("get", *_APPLIED),
+            names=ours,
+        ),
+    )
+
+
+def _on(why: str, resource: Resource, verbs: tuple[str, ...]) -> Grant:
+    return Grant(why, resource.group, (resource.plural,), verbs)
+
+
+def _children() -> list[tuple[str, tuple[str, ...]]]:
+    """Group -> its kinds of children, in the order of the table."""
+    groups: dict[str, list[str]] = {}
+    for resource in kinds.CHILDREN:
+        groups.setdefault(resource.group, []).append(resource.plural)
+    return [(group, tuple(plurals)) for group, plurals in groups.items()]
