@@ -23,7 +23,7 @@ ENGINE_PREFIX = "engine/"
 def build_all(steps: Steps) -> list[Image]:
     """Every image: the cluster's, the project's, and one per engine that lies ready in the cache."""
     made = [*component_images(steps), *product_images(steps).values()]
-    folders = sorted(path.parent for path in (cache_dir() / "engines").glob(f"*/{engines.FACTS}"))
+    folders = sorted(path.parent for path in (cache_dir() / "engines").glob(f"[!.]*/{engines.FACTS}"))
     return [*made, *(engine_image(folder.name, folder, steps) for folder in folders)]
 
 
