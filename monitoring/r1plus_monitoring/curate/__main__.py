@@ -1,0 +1,115 @@
+"""`python -m r1plus_monitoring.curate`: make a golden suite, measure other engines on it, drop items from it.
+
+    make     --name smollm2-full-v1 --tier full --engine smollm2-full-f16 --engine-dir DIR --out monitoring/suites
+    compare  --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-q4-1 --engine-dir DIR
+    drop     --suite monitoring/suites/smollm2-full-v1 --reason "flipped through Triton at batch 16" ID...
+
+Run by a maintainer, never by the product. Needs the extra `engine`.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from r1plus_contract.delivery import digest_of
+from r1plus_contract.suite import Sampling
+from r1plus_monitoring.curate import record
+from r1plus_monitoring.curate.asking import ProcessAsker
+from r1plus_monitoring.curate.candidates import candidates
+from r1plus_monitoring.curate.pipeline import CROSS, curate, measure
+from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape
+
+SAMPLING = Sampling(max_new_tokens=24, stop=("\n", "."))
+"""Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""
+
+
+def main() -> None:
+    """Entry point."""
+    arguments = parser().parse_args()
+    try:
+        {"make": make, "compare": compare, "drop": drop}[arguments.command](arguments)
+    except NotEnoughItemsError as error:
+        sys.exit(f"{arguments.name}: {error}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m r1plus_monitoring.curate", description=__doc__.splitlines()[0])
+    commands = root.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("make", help="ask every candidate and write a suite")
+    one.add_argument("--name", required=True, help="for example smollm2-full-v1")
+    one.add_argument("--tier", required=True, choices=["full", "lite", "edge"])
+    one.add_argument("--out", required=True, type=Path, help="folder of suites")
+    one.add_argument("--size", type=int, default=Shape().size, help="most items")
+    one.add_argument("--seed", type=int, default=1, help="of the stratified choice")
+    two = commands.add_parser("compare", help="measure another engine on a suite")
+    for command in (one, two):
+        command.add_argument("--engine", required=True, help="name in the catalog")
+        command.add_argument("--engine-dir", required=True, type=Path, help="folder with the OpenVINO IR")
+    three = commands.add_parser("drop", help="take items out of a suite and say why")
+    three.add_argument("--reason", required=True)
+    three.add_argument("ids", nargs="+")
+    for command in (two, three):
+        command.add_argument("--suite", required=True, type=Path, help="folder of one suite")
+    return root
+
+
+def make(arguments: argparse.Namespace) -> None:
+    """Write `suite.json`, `items.jsonl` and `baseline.json`."""
+    asker = ProcessAsker(arguments.engine_dir, SAMPLING)
+    shape = Shape(size=arguments.size)
+    made = curate(arguments.engine, candidates(), asker, shape, arguments.seed, say)
+    description = f"What {arguments.engine} answers right at every batch size, in every order and arithmetic asked."
+    head = record.header(arguments.name, arguments.tier, description, arguments.engine, SAMPLING, made.items)
+    folder = arguments.out / arguments.name
+    suite = record.write_suite(folder, head, made.items)
+    record.write_baseline(
+        folder,
+        record.Baseline(
+            suite=head.sha256,
+            engine=arguments.engine,
+            engine_digest=digest_of(arguments.engine_dir),
+            hardware=record.hardware(),
+            seed=arguments.seed,
+            selection=made.selection,
+            baseline=made.baseline,
+        ),
+    )
+    say(f"{head.name}: {head.items} items, sha256 {head.sha256}, {suite.strata()}")
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Add another engine's figures to `baseline.json`, in place of older ones of the same engine."""
+    suite = record.read_suite(arguments.suite)
+    asker = ProcessAsker(arguments.engine_dir, suite.header.sampling)
+    measured = measure(arguments.engine, suite.items, asker, CROSS, say)
+    baseline = record.read_baseline(arguments.suite)
+    others = tuple(one for one in baseline.cross if one.engine != arguments.engine)
+    record.write_baseline(arguments.suite, dataclasses.replace(baseline, cross=(*others, *measured)))
+
+
+def drop(arguments: argparse.Namespace) -> None:
+    """Rewrite the suite without some items; its hash changes, so every verdict on it is Unknown again."""
+    suite = record.read_suite(arguments.suite)
+    unknown = set(arguments.ids) - {item.id for item in suite.items}
+    if unknown:
+        sys.exit(f"{suite.header.name}: no such items: {', '.join(sorted(unknown))}")
+    items = tuple(item for item in suite.items if item.id not in arguments.ids)
+    old = suite.header
+    head = record.header(old.name, old.tier, old.description, old.reference_engine, old.sampling, items)
+    record.write_suite(arguments.suite, head, items)
+    baseline = record.read_baseline(arguments.suite)
+    dropped = (*baseline.dropped, *(record.Dropped(name, arguments.reason) for name in sorted(set(arguments.ids))))
+    record.write_baseline(arguments.suite, dataclasses.replace(baseline, suite=head.sha256, dropped=dropped))
+    say(f"{head.name}: {head.items} items, sha256 {head.sha256}")
+
+
+def say(line: str) -> None:
+    """Progress, a line per condition."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

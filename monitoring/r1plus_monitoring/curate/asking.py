@@ -1,0 +1,107 @@
+"""How a candidate is asked: the conditions under which an item must stay right, and the seam to the engine.
+
+The curator (pipeline.py) sees only `Asker`. The real one starts a process per condition, so that every condition is
+also a restart: what an engine keeps between answers cannot make two conditions agree.
+"""
+
+import random
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from r1plus_contract.inference import FinishReason
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.suite import Item, Sampling
+
+CHILD: Final = "r1plus_monitoring.curate.genai"
+NATIVE: Final = "native"
+"""The precision that the engine chooses on this processor: what is served."""
+F32: Final = "f32"
+"""Inference in 32 bits: what a processor without bfloat16 does with the same engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One way of asking: how many at once, in which order, in which arithmetic."""
+
+    batch: int
+    order: int
+    """Seed of the order; batch and order together decide who shares a batch with whom."""
+    precision: str = NATIVE
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        where = "" if self.precision == NATIVE else f", {self.precision}"
+        return f"batch {self.batch}, order {self.order}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    text: str
+    finish_reason: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a child process reads from its standard input."""
+
+    engine: str
+    condition: Condition
+    sampling: Sampling
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What it writes to its standard output: an answer per item, in the order of the items."""
+
+    answers: tuple[Answer, ...]
+
+
+class Asker(Protocol):
+    """An engine that can be asked."""
+
+    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+        """Answers by item id, one for every item."""
+
+
+class ProcessAsker:
+    """Asks an engine folder in a process of its own. Used by `__main__`."""
+
+    def __init__(self, engine: Path, sampling: Sampling) -> None:
+        """`engine` holds OpenVINO IR, as the served pod has it."""
+        self._engine = engine
+        self._sampling = sampling
+
+    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+        """Raises RuntimeError with the child's last words when it fails."""
+        shuffled = shuffle(items, condition.order)
+        request = Request(str(self._engine), condition, self._sampling, shuffled)
+        child = subprocess.run(
+            [sys.executable, "-m", CHILD], input=dumps(request), capture_output=True, text=True, check=False
+        )
+        if child.returncode != 0:
+            raise RuntimeError(f"{CHILD}: exit status {child.returncode}: {child.stderr.strip()[-2000:]}")
+        reply = loads(Reply, child.stdout)
+        if len(reply.answers) != len(shuffled):
+            raise RuntimeError(f"{CHILD}: {len(reply.answers)} answers to {len(shuffled)} items")
+        return {item.id: answer for item, answer in zip(shuffled, reply.answers, strict=True)}
+
+
+def shuffle(items: Sequence[Item], seed: int) -> tuple[Item, ...]:
+    """The same order for the same items and seed, however they came."""
+    ordered = sorted(items, key=lambda item: item.id)
+    random.Random(seed).shuffle(ordered)  # noqa: S311 - an order, not a secret
+    return tuple(ordered)
+
+
+def finish(stopped: bool) -> str:
+    """The contract's word for why a generation ended."""
+    return FinishReason.STOP if stopped else FinishReason.LENGTH

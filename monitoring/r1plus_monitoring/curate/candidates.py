@@ -1,0 +1,157 @@
+"""Candidates of the `smollm2` family: questions with one known answer, made from tables of facts and templates.
+
+Called by the curator, which keeps those that an engine answers right under every condition. More than are needed, and
+in more strata, since the weakest engine answers fewer than half. An id is made of stratum and subject, never of a
+position: adding a fact changes no other item.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from r1plus_contract.suite import Item
+from r1plus_monitoring.curate.geography import CITIES, COUNTRIES
+from r1plus_monitoring.curate.nature import COLOURS, ELEMENTS, KINDS, QUANTITIES, SOUNDS, YOUNG
+from r1plus_monitoring.curate.words import FRENCH, OPPOSITES, PAST_TENSES, PLURALS, SPANISH
+
+WORDS_OF_ONE_LETTER: Final = ("a", "i", "s")
+"""No answer is one of these: any sentence may hold them, the last one behind an apostrophe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How the facts of one table become items of one stratum."""
+
+    stratum: str
+    kind: str
+    """First part of the id, unique per template."""
+    prompt: str
+    scorer: str = "contains"
+
+
+def candidates() -> tuple[Item, ...]:
+    """All of them, sorted by id."""
+    made = (*_geography(), *_words(), *_nature(), *_arithmetic(), *_sequences(), *_copying())
+    return tuple(sorted(made, key=lambda item: item.id))
+
+
+def rows(table: str) -> tuple[tuple[str, ...], ...]:
+    """The lines of a table, split at `|`."""
+    return tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
+
+
+def _item(template: Template, subject: str, answers: str, **more: str) -> Item:
+    slug = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")
+    return Item(
+        id=f"{template.kind}-{slug}",
+        stratum=template.stratum,
+        prompt=template.prompt.format(subject=subject, **more),
+        scorer=template.scorer,
+        answers=tuple(answer.strip() for answer in answers.split(",")),
+    )
+
+
+def _pairs(template: Template, table: str, column: int = 1) -> Iterator[Item]:
+    for row in rows(table):
+        if row[column]:
+            yield _item(template, row[0], row[column])
+
+
+def _geography() -> Iterator[Item]:
+    yield from _pairs(Template("capitals", "capital", "What is the capital of {subject}?"), COUNTRIES)
+    yield from _pairs(Template("continents", "continent", "Which continent is {subject} in?"), COUNTRIES, 2)
+    yield from _pairs(Template("languages", "language", "What is the main language of {subject}?"), COUNTRIES, 3)
+    yield from _pairs(Template("currencies", "currency", "What is the currency of {subject}?"), COUNTRIES, 4)
+    yield from _pairs(Template("countries", "city", "Which country is the city of {subject} in?"), CITIES)
+    for country, capital, *_ in rows(COUNTRIES):
+        city = capital.split(",")[0]
+        if city and city not in country and country not in city:
+            template = Template("countries", "capital-of", "{subject} is the capital of which country?")
+            yield _item(template, city, country.removeprefix("the "))
+
+
+def _words() -> Iterator[Item]:
+    yield from _pairs(Template("opposites", "opposite", "What is the opposite of {subject}?"), OPPOSITES)
+    yield from _pairs(Template("plurals", "plural", 'What is the plural of "{subject}"?'), PLURALS)
+    yield from _pairs(Template("past-tenses", "past", 'What is the past tense of "{subject}"?'), PAST_TENSES)
+    yield from _pairs(Template("translations", "spanish", 'What is the Spanish word for "{subject}"?'), SPANISH)
+    yield from _pairs(Template("translations", "french", 'What is the French word for "{subject}"?'), FRENCH)
+
+
+def _nature() -> Iterator[Item]:
+    yield from _pairs(Template("animals", "young", "What is a young {subject} called?"), YOUNG)
+    for animal, sounds in rows(SOUNDS):
+        forms = ",".join(form for sound in sounds.split(",") for form in _inflected(sound))
+        yield _item(Template("animals", "sound", "What sound does a {subject} make?"), animal, forms)
+    for animal, kind in rows(KINDS):
+        template = Template("animals", "kind", "What type of animal is {article} {subject}?")
+        yield _item(template, animal, kind, article=_article(animal))
+    yield from _pairs(Template("elements", "symbol", "What is the chemical symbol for {subject}?"), ELEMENTS)
+    for element, symbol in rows(ELEMENTS):
+        template = Template("elements", "element", "Which chemical element has the symbol {subject}?")
+        yield _item(template, symbol, f"{element},aluminium" if symbol == "Al" else element)
+    yield from _pairs(Template("colours", "colour", "What color is {subject}?"), COLOURS)
+    yield from _pairs(Template("quantities", "quantity", "{subject}", "numeric"), QUANTITIES)
+
+
+def _inflected(sound: str) -> tuple[str, ...]:
+    """`bark` may be said as bark, barks or barking."""
+    return (sound, f"{sound}s", f"{sound}ing", f"{sound}es")
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "aeio" else "a"
+
+
+def _arithmetic() -> Iterator[Item]:
+    """Sums, differences and products of one and two digits, asked plainly and after an example."""
+    for a, b in _operands():
+        yield from _calculation("additions", a, "+", b, a + b)
+        if b < a:
+            yield from _calculation("subtractions", a, "-", b, a - b)
+    for a in range(2, 11):
+        for b in range(2, 11):
+            yield _item(Template("products", "multiply", "What is {subject}?", "numeric"), f"{a} x {b}", str(a * b))
+
+
+def _operands() -> Iterator[tuple[int, int]]:
+    """One digit with one digit, then two digits, by strides that spread them, with one digit or a round number."""
+    yield from ((a, b) for a in range(2, 10) for b in range(1, 10))
+    yield from ((a, a % 9 + 1) for a in range(10, 100, 7))
+    yield from ((a, 10) for a in range(20, 100, 10))
+
+
+def _calculation(stratum: str, a: int, sign: str, b: int, result: int) -> Iterator[Item]:
+    plain = Template(stratum, stratum.removesuffix("s"), "What is {subject}?", "numeric")
+    shown = Template(
+        stratum, f"{plain.kind}-shown", "Q: What is {example}?\nA: 2\nQ: What is {subject}?\nA:", "numeric"
+    )
+    yield _item(plain, f"{a}{sign}{b}", str(result))
+    yield _item(shown, f"{a} {sign} {b}", str(result), example="1 + 1" if sign == "+" else "3 - 1")
+
+
+def _sequences() -> Iterator[Item]:
+    """The answer is the last number shown with the next one behind it, so a list started again is no answer."""
+    template = Template("sequences", "sequence", "Continue the sequence: {subject},")
+    for step in (1, 2, 3, 4, 5, 10):
+        for start in sorted({step * k for k in (1, 2, 3, 5, 8)} | {1, 7, 12, 20, 31}):
+            shown = [str(start + step * k) for k in range(4)]
+            item = _item(template, ", ".join(shown), "")
+            yield dataclasses.replace(item, answers=(f"{shown[-1]}, {start + step * 4}",))
+
+
+def _copying() -> Iterator[Item]:
+    """Copying needs attention to the prompt and no knowledge: what an engine with a broken cache loses first."""
+    words = [row[0] for row in (*rows(PLURALS), *rows(PAST_TENSES))]
+    say = Template("copying", "say", 'Say the word "{subject}".')
+    first = Template("copying", "first", "What is the first word of this list: {subject}?")
+    letter = Template("spelling", "letter", 'What is the first letter of the word "{subject}"?')
+    for n, word in enumerate(words):
+        if n % 2 == 0:
+            yield _item(say, word, word)
+        elif n >= 3:
+            yield _item(first, f"{word}, {words[n - 2]}, {words[n - 3]}", word)
+        if word[0] not in WORDS_OF_ONE_LETTER:
+            yield _item(letter, word, word[0].upper())

@@ -1,0 +1,86 @@
+"""The process that asks an OpenVINO GenAI engine: a Request on standard input, a Reply on standard output.
+
+Started by asking.ProcessAsker, once per condition. It asks as the served backend does: the tokenizer's own chat
+template, greedy, no prefix cache, as many requests in flight as the condition's batch, a new one as soon as one ends.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import openvino_genai as genai
+
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.suite import Item, Sampling
+from r1plus_monitoring.curate.asking import F32, Answer, Condition, Reply, Request, finish
+
+CACHE_GIB: Final = 1
+"""KV cache: room for some 20,000 tokens of this family, far more than 32 short questions need."""
+
+
+def main() -> None:
+    """Entry point."""
+    request = loads(Request, sys.stdin.read())
+    pipeline = open_pipeline(request.engine, request.condition)
+    answers = ask_all(pipeline, request.items, request.sampling, request.condition.batch)
+    sys.stdout.write(dumps(Reply(answers)))
+
+
+def open_pipeline(engine: str, condition: Condition) -> Any:
+    """Load the engine; seconds."""
+    scheduler = genai.SchedulerConfig()
+    scheduler.cache_size = CACHE_GIB
+    scheduler.max_num_seqs = condition.batch
+    scheduler.enable_prefix_caching = False
+    properties = {"INFERENCE_PRECISION_HINT": "f32"} if condition.precision == F32 else {}
+    return genai.ContinuousBatchingPipeline(engine, scheduler, "CPU", properties)
+
+
+def ask_all(pipeline: Any, items: Sequence[Item], sampling: Sampling, batch: int) -> tuple[Answer, ...]:
+    """Keep `batch` requests in flight until every item has its answer."""
+    tokenizer = pipeline.get_tokenizer()
+    config = generation_config(sampling)
+    waiting = deque(enumerate(items))
+    running: dict[int, Any] = {}
+    answers: dict[int, Answer] = {}
+    while waiting or running:
+        while waiting and len(running) < batch:
+            number, item = waiting.popleft()
+            running[number] = pipeline.add_request(number, chat(tokenizer, item, sampling), config)
+        pipeline.step()
+        for number, handle in list(running.items()):
+            if handle.get_status() != genai.GenerationStatus.RUNNING:
+                answers[number] = _answer(tokenizer, running.pop(number))
+    return tuple(answers[number] for number in range(len(items)))
+
+
+def generation_config(sampling: Sampling) -> Any:
+    """Greedy; a suite that samples cannot be curated by agreement of conditions."""
+    if sampling.temperature != 0:
+        raise ValueError(f"sampling.temperature: {sampling.temperature} is not 0; the curator asks greedily")
+    config = genai.GenerationConfig()
+    config.max_new_tokens = sampling.max_new_tokens
+    config.do_sample = False
+    config.repetition_penalty = sampling.repetition_penalty
+    config.stop_strings = set(sampling.stop)
+    config.apply_chat_template = False
+    return config
+
+
+def chat(tokenizer: Any, item: Item, sampling: Sampling) -> str:
+    """The prompt with the chat template around it."""
+    messages = [{"role": "user", "content": item.prompt}]
+    if sampling.system:
+        messages.insert(0, {"role": "system", "content": sampling.system})
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+
+def _answer(tokenizer: Any, handle: Any) -> Answer:
+    output = handle.read_all()[0]
+    stopped = output.finish_reason == genai.GenerationFinishReason.STOP
+    return Answer(tokenizer.decode(output.generated_ids), finish(stopped), len(output.generated_ids))
+
+
+if __name__ == "__main__":
+    main()

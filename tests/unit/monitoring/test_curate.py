@@ -1,0 +1,136 @@
+"""The curator keeps what stays right under every condition and shapes it into a suite; the engine is a fake."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from r1plus_contract.suite import Item
+from r1plus_monitoring.curate.asking import F32, Answer, Condition, shuffle
+from r1plus_monitoring.curate.candidates import candidates, rows
+from r1plus_monitoring.curate.pipeline import BASELINE, SELECTING, curate
+from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, choose, counts, right, shares
+from r1plus_monitoring.scorers import SCORERS
+
+SHAPE = Shape(size=12, min_size=8, min_strata=2, min_per_stratum=3, max_per_stratum=6)
+
+
+def items(**strata: int) -> tuple[Item, ...]:
+    return tuple(
+        Item(id=f"{name}-{n:02}", stratum=name, prompt=f"{name} {n}?", scorer="contains", answers=("yes",))
+        for name, count in strata.items()
+        for n in range(count)
+    )
+
+
+class FakeEngine:
+    """Right about everything but the ids that a condition is told to lose."""
+
+    def __init__(self, lost: Mapping[Condition, set[str]] | None = None) -> None:
+        self.lost = lost or {}
+        self.asked: list[tuple[Condition, int]] = []
+
+    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+        self.asked.append((condition, len(items)))
+        wrong = self.lost.get(condition, set())
+        return {item.id: Answer("no" if item.id in wrong else "yes, it is", "stop", 3) for item in items}
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("condition", SELECTING, ids=lambda condition: f"lost under {condition.name}")
+def test_an_item_lost_under_any_one_condition_is_not_in_the_suite(condition: Condition) -> None:
+    engine = FakeEngine({condition: {"a-00", "b-03"}})
+    made = curate("fake", items(a=6, b=6), engine, SHAPE, seed=1, progress=quiet)
+    assert {item.id for item in made.items} == {item.id for item in items(a=6, b=6)} - {"a-00", "b-03"}
+
+
+@pytest.mark.parametrize("condition", BASELINE, ids=lambda condition: f"lost under {condition.name}")
+def test_the_baseline_reports_a_lost_item_and_keeps_it(condition: Condition) -> None:
+    made = curate("fake", items(a=6, b=6), FakeEngine({condition: {"a-00"}}), SHAPE, seed=1, progress=quiet)
+    assert "a-00" in {item.id for item in made.items}
+    assert [one.lost for one in made.baseline if one.condition == condition.name] == [("a-00",)]
+
+
+def test_only_the_first_condition_sees_every_candidate() -> None:
+    engine = FakeEngine()
+    curate("fake", items(a=50, b=50), engine, SHAPE, seed=1, progress=quiet)
+    sizes = [size for _, size in engine.asked]
+    assert sizes[0] == 100
+    assert max(sizes[1:]) == 16
+
+
+def test_the_conditions_cover_batch_one_the_production_batches_two_orders_and_both_arithmetics() -> None:
+    assert {1, 16, 32} <= {condition.batch for condition in SELECTING}
+    assert len({condition.order for condition in SELECTING if condition.batch == 16}) == 2
+    assert F32 in {condition.precision for condition in SELECTING}
+    assert not {condition.order for condition in BASELINE} & {condition.order for condition in SELECTING}
+
+
+def test_too_few_items_are_refused_with_the_figures() -> None:
+    with pytest.raises(NotEnoughItemsError, match="6 items in 1 strata stayed right; a suite needs 8 in 2"):
+        curate("fake", items(a=30), FakeEngine(), SHAPE, seed=1, progress=quiet)
+
+
+@pytest.mark.parametrize(
+    ("available", "size", "expected"),
+    [
+        pytest.param({"a": 9, "b": 9}, 6, {"a": 3, "b": 3}, id="large strata share evenly"),
+        pytest.param({"a": 1, "b": 9}, 6, {"a": 1, "b": 5}, id="what a small stratum cannot fill goes to the others"),
+        pytest.param({"a": 2, "b": 2}, 9, {"a": 2, "b": 2}, id="no more than there is"),
+        pytest.param({}, 9, {}, id="nothing from nothing"),
+    ],
+)
+def test_shares(available: dict[str, int], size: int, expected: dict[str, int]) -> None:
+    assert shares(available, size) == expected
+
+
+def test_a_stratum_too_small_to_say_anything_is_left_out() -> None:
+    assert counts(choose(items(a=2, b=5, c=5), 12, SHAPE, seed=1)) == {"b": 5, "c": 5}
+
+
+def test_the_choice_depends_on_the_seed_alone() -> None:
+    given = items(a=20, b=20)
+    assert choose(given, 8, SHAPE, 1) == choose(tuple(reversed(given)), 8, SHAPE, 1)
+    assert choose(given, 8, SHAPE, 1) != choose(given, 8, SHAPE, 2)
+
+
+def test_the_order_of_asking_depends_on_the_seed_alone() -> None:
+    given = items(a=20)
+    assert shuffle(given, 1) == shuffle(tuple(reversed(given)), 1)
+    assert shuffle(given, 1) != shuffle(given, 2)
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept"),
+    [
+        pytest.param({"a-00": Answer("yes", "stop", 1)}, 1, id="a right answer is kept"),
+        pytest.param({"a-00": Answer("yes", "length", 1)}, 0, id="an answer that touches the cut is not"),
+        pytest.param({"a-00": Answer("", "stop", 0)}, 0, id="an empty answer is not"),
+        pytest.param({}, 0, id="no answer is not"),
+    ],
+)
+def test_right(answers: dict[str, Answer], kept: int) -> None:
+    assert len(right(items(a=1), answers)) == kept
+
+
+def test_candidates_are_many_unique_and_each_accepts_its_own_answers() -> None:
+    made = candidates()
+    assert len(made) >= 700
+    assert len(counts(made)) >= 5
+    assert len({item.id for item in made}) == len({item.prompt for item in made}) == len(made)
+    assert all(item.answers and all(item.answers) and item.scorer in SCORERS for item in made)
+    assert right(made, {item.id: Answer(item.answers[0], "stop", 1) for item in made}) == made
+
+
+def test_no_question_gives_its_answer_away() -> None:
+    """But for copying, spelling and sequences, where the prompt holds what is asked for."""
+    given_away = {"copying", "spelling"}
+    asked = [item for item in candidates() if item.stratum not in given_away and item.scorer == "contains"]
+    told = right(asked, {item.id: Answer(item.prompt, "stop", 1) for item in asked})
+    assert [item.id for item in told] == []
+
+
+def test_rows_split_at_the_bar() -> None:
+    assert rows("\na | b,c | \nd | e\n") == (("a", "b,c", ""), ("d", "e"))
