@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from devcluster import bringup, daemons, forwarder
+from devcluster import addons, bringup, daemons, forwarder
 from devcluster import down as teardown
 from devcluster.cache import locked
 from devcluster.components import containerd
@@ -42,11 +42,12 @@ class Cluster:
         A half-dead cluster, or one that another version of this tool started, is cleared first.
         """
         layout = cluster_layout()
+        steps.expect(bringup.STEP_COUNT + (0 if wanted is not None else len(addons.IMAGES) + 1))
         own = wanted if wanted is not None else _own_images(steps)
         with locked(LOCK):
             running = cls._healthy(layout, own)
-            steps.expect(1 if running else bringup.STEP_COUNT)
             if running is not None:
+                steps.expect(1 - bringup.STEP_COUNT)
                 with steps.step("cluster: already running") as step:
                     step.cached()
                 return running

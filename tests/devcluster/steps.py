@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 BAR_CELLS = 20
-TITLE_WIDTH = 46
+TITLE_WIDTH = 52
 LOG_TAIL_LINES = 20
 TERMINAL_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 30.0
