@@ -5,8 +5,10 @@ comes from a seed, so a prober that restarts rebuilds the run from its `GateReco
 """
 
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from r1plus_policies.gate import (
     FAILS_TO_LOSE,
@@ -19,6 +21,9 @@ from r1plus_policies.gate import (
     Stage,
     judge,
 )
+
+SINGLE: Final = -1
+"""Number of the sweep at batch 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,6 @@ class GateRecord:
     single: dict[str, str] = field(default_factory=dict)
 
 
-SINGLE = -1
-
-
 class GateRun:
     """One gate, from the first probe to the decision."""
 
@@ -58,11 +60,12 @@ class GateRun:
         self._full: dict[str, list[Score | None]] = {i: self._row(record.full.get(i, "")) for i in self._items}
         self._single: dict[str, list[Score]] = {i: [Score(c) for c in record.single.get(i, "")] for i in self._items}
         self._flying: set[Probe] = set()
-        self._again: list[Probe] = []
-        self._queue = self._planned()
-        self._judged: Stage | None = None
-        self.decision: Judgement | None = None
-        self._decide()
+        self._again: deque[Probe] = deque()
+        self._queue = deque(self._planned())
+        # Counted along, so that a probe costs the same whether the suite has 200 items or 2,000.
+        self._missing = [sum(row[s] is None for row in self._full.values()) for s in range(rules.full_sweeps)]
+        self._unsettled = sum(not _settled(row) for row in self._single.values()) if rules.single_sweep else 0
+        self.decision: Judgement | None = judge(self.scores, rules, self.stage)
 
     def next_probes(self, limit: int) -> tuple[Probe, ...]:
         """Up to `limit` probes to send now; they are in flight until `record` hears of them.
@@ -74,7 +77,7 @@ class GateRun:
             probe = self._again[0] if self._again else self._queue[0] if self._queue else None
             if probe is None or (probe.sweep == SINGLE and self._flying):
                 break
-            (self._again or self._queue).pop(0)
+            (self._again or self._queue).popleft()
             self._flying.add(probe)
             chosen.append(probe)
         return tuple(chosen)
@@ -88,25 +91,17 @@ class GateRun:
             self._again.append(Probe(probe.item, probe.sweep, probe.attempt + 1))
             return
         if probe.sweep == SINGLE:
-            self._record_single(probe.item, score)
+            due = self._record_single(probe.item, score)
         else:
-            self._full[probe.item][probe.sweep] = score
-        self._decide()
-
-    def release(self, probe: Probe) -> None:
-        """Take a probe back unasked, as if it had never been sent."""
-        if probe in self._flying:
-            self._flying.discard(probe)
-            self._again.append(probe)
+            due = self._record_full(probe.item, probe.sweep, score)
+        if due and self.decision is None:
+            self.decision = judge(self.scores, self.rules, self.stage)
 
     @property
     def stage(self) -> Stage:
         """Whole sweeps done."""
-        whole = 0
-        while whole < self.rules.full_sweeps and all(row[whole] is not None for row in self._full.values()):
-            whole += 1
-        single = not self.rules.single_sweep or all(_settled(row) for row in self._single.values())
-        return Stage(full_sweeps=whole, single=single)
+        whole = next((s for s, missing in enumerate(self._missing) if missing), self.rules.full_sweeps)
+        return Stage(full_sweeps=whole, single=self._unsettled == 0)
 
     @property
     def scores(self) -> tuple[ItemScores, ...]:
@@ -165,18 +160,22 @@ class GateRun:
         row = [None if c == "." else Score(c) for c in text[: self.rules.full_sweeps]]
         return row + [None] * (self.rules.full_sweeps - len(row))
 
-    def _record_single(self, item: str, score: Score) -> None:
-        self._single[item].append(score)
-        if not _settled(self._single[item]):
-            self._queue.append(Probe(item, SINGLE, 0))
+    def _record_full(self, item: str, sweep: int, score: Score) -> bool:
+        """Whether it is time to judge: at the end of a sweep, so that a Fail has whole figures."""
+        before = self.stage
+        self._full[item][sweep] = score
+        self._missing[sweep] -= 1
+        return self.stage != before
 
-    def _decide(self) -> None:
-        """Judge at the end of each full sweep, so that a Fail has whole figures, and after each answer at batch 1."""
-        stage = self.stage
-        alone = stage.full_sweeps == self.rules.full_sweeps
-        if self.decision is None and (alone or stage != self._judged):
-            self._judged = stage
-            self.decision = judge(self.scores, self.rules, stage)
+    def _record_single(self, item: str, score: Score) -> bool:
+        """Whether it is time to judge: at each item lost, since asking one by one is slow, and at the end."""
+        row = self._single[item]
+        row.append(score)
+        if not _settled(row):
+            self._queue.append(Probe(item, SINGLE))
+            return False
+        self._unsettled -= 1
+        return self._unsettled == 0 or row.count(Score.FAILED) >= FAILS_TO_LOSE
 
 
 def _settled(row: Sequence[Score]) -> bool:

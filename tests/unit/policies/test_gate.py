@@ -1,0 +1,312 @@
+"""The gate's judgement: tables of scores and the verdicts they deserve."""
+
+import dataclasses
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
+from r1plus_policies.bounds import hypergeometric_at_least
+from r1plus_policies.gate import (
+    CHECKS,
+    MOST_LOST_ITEMS,
+    GateItem,
+    ItemScores,
+    Judgement,
+    Reason,
+    Rules,
+    Score,
+    Stage,
+    Subject,
+    allowed_in_stratum,
+    allowed_lost,
+    items_unscored,
+    judge,
+    rejudge,
+    report,
+    short_check_allowed,
+    stratum_lost,
+    too_many_lost,
+    unstable,
+)
+
+RULES = Rules(threshold=0.98, batch=16)
+DONE = Stage(full_sweeps=3, single=True)
+C, F, X = Score.CORRECT, Score.FAILED, Score.UNSCORED
+
+
+def item(number: int, full: str = "111", single: str = "1", stratum: str = "") -> ItemScores:
+    """Scores in the characters of the record."""
+    row = tuple(None if c == "." else Score(c) for c in full)
+    return ItemScores(GateItem(f"i{number:03}", stratum or f"s{number % 4}"), row, tuple(Score(c) for c in single))
+
+
+def suite(*special: tuple[int, str, str], n: int = 200, strata: int = 4) -> list[ItemScores]:
+    """`n` sound items; (number, full, single) replaces one."""
+    rows = {i: item(i, stratum=f"s{i % strata}") for i in range(n)}
+    rows |= {i: item(i, full, single, f"s{i % strata}") for i, full, single in special}
+    return list(rows.values())
+
+
+@pytest.mark.parametrize(
+    ("items", "threshold", "allowed"),
+    [
+        pytest.param(200, 0.98, 4, id="0.02 x 200 is 4, though the float beside it is less"),
+        pytest.param(210, 0.98, 4, id="4.2 is 4"),
+        pytest.param(249, 0.98, 4, id="4.98 is 4"),
+        pytest.param(250, 0.98, 5, id="5 is 5"),
+        pytest.param(100, 0.9, 10, id="0.1 x 100 is 10"),
+        pytest.param(1000, 0.999, 1, id="0.001 x 1000 is 1"),
+        pytest.param(200, 1.0, 0, id="all must be right"),
+        pytest.param(10, 0.29, 7, id="7.1 is 7"),
+    ],
+)
+def test_allowed_is_exact(items: int, threshold: float, allowed: int) -> None:
+    assert allowed_lost(items, threshold) == allowed
+    assert allowed_in_stratum(items, threshold) == allowed + 1
+
+
+@given(st.integers(1, 5000), st.integers(1, 1000))
+def test_allowed_is_the_floor_for_every_threshold_of_three_digits(items: int, mille: int) -> None:
+    assert allowed_lost(items, mille / 1000) == items * (1000 - mille) // 1000
+
+
+@pytest.mark.parametrize(
+    ("full", "single", "at_batch", "at_batch_1", "unscored"),
+    [
+        pytest.param("111", "1", False, False, False, id="right everywhere"),
+        pytest.param("101", "1", False, False, False, id="one flip at the batch"),
+        pytest.param("100", "1", True, False, False, id="two of three at the batch"),
+        pytest.param("000", "1", True, False, False, id="three of three at the batch"),
+        pytest.param("111", "01", False, False, False, id="one failure at batch 1, then right, is not decided"),
+        pytest.param("111", "011", False, False, False, id="one of three at batch 1"),
+        pytest.param("111", "010", False, True, False, id="two of three at batch 1"),
+        pytest.param("111", "00", False, True, False, id="twice in a row at batch 1"),
+        pytest.param("110", "01", False, False, False, id="one in each condition is not two in one"),
+        pytest.param("1x1", "1", False, False, True, id="no score at the batch"),
+        pytest.param("111", "x", False, False, True, id="no score at batch 1"),
+        pytest.param("1..", "", False, False, False, id="not asked yet is not unscored"),
+    ],
+)
+def test_when_an_item_is_lost(full: str, single: str, at_batch: bool, at_batch_1: bool, unscored: bool) -> None:
+    found = item(0, full, single)
+    assert (found.lost_at_batch, found.lost_at_batch_1, found.unscored) == (at_batch, at_batch_1, unscored)
+    assert found.lost == (at_batch or at_batch_1)
+
+
+def lost(*numbers: int) -> list[tuple[int, str, str]]:
+    return [(n, "000", "1") for n in numbers]
+
+
+VERDICTS = [
+    pytest.param(suite(), DONE, Verdict.PASS, Reason.PASSED, id="all right passes"),
+    pytest.param(suite(*lost(0, 1, 2, 3)), DONE, Verdict.PASS, Reason.PASSED, id="four lost are allowed at 0.98"),
+    pytest.param(suite(*lost(0, 1, 2, 3, 4)), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST, id="a fifth is not"),
+    pytest.param(
+        suite(*lost(0, 1, 2), (3, "111", "00"), (5, "111", "010")),
+        DONE,
+        Verdict.FAIL,
+        Reason.TOO_MANY_LOST,
+        id="items lost at batch 1 alone count",
+    ),
+    pytest.param(
+        suite(*[(n, "000", "00") for n in (0, 1, 2, 3)]), DONE, Verdict.PASS, Reason.PASSED, id="but not twice"
+    ),
+    pytest.param(suite(*lost(0, 4)), DONE, Verdict.PASS, Reason.PASSED, id="two lost of a stratum of 50 are allowed"),
+    pytest.param(suite(*lost(0, 4, 8)), DONE, Verdict.FAIL, Reason.STRATUM_LOST, id="a third is not"),
+    pytest.param(
+        suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, Reason.PASSED, id="15 flips of 600 are normal"
+    ),
+    pytest.param(suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, Reason.UNSTABLE, id="16 are not"),
+    pytest.param(
+        suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]),
+        DONE,
+        Verdict.PASS,
+        Reason.PASSED,
+        id="the failures of lost items are not flips",
+    ),
+    pytest.param(suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED, id="one item unscored"),
+    pytest.param(
+        suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")),
+        DONE,
+        Verdict.FAIL,
+        Reason.TOO_MANY_LOST,
+        id="a Fail outranks a missing score",
+    ),
+    pytest.param(
+        suite(*[(n, "00.", "") for n in range(5)]),
+        Stage(2, False),
+        Verdict.FAIL,
+        Reason.TOO_MANY_LOST,
+        id="a Fail may come after two sweeps",
+    ),
+]
+
+
+@pytest.mark.parametrize(("scores", "stage", "verdict", "reason"), VERDICTS)
+def test_verdicts(scores: list[ItemScores], stage: Stage, verdict: Verdict, reason: Reason) -> None:
+    found = judge(scores, RULES, stage)
+    assert found is not None
+    assert (found.verdict, found.reason) == (verdict, reason)
+
+
+@pytest.mark.parametrize(
+    ("scores", "stage"),
+    [
+        pytest.param(suite(), Stage(2, False), id="after two sweeps"),
+        pytest.param(suite(), Stage(3, False), id="before the sweep at batch 1"),
+        pytest.param(suite(), Stage(2, True), id="after batch 1, but not the third sweep"),
+        pytest.param([], DONE, id="of nothing"),
+        pytest.param(
+            suite(*[(n, "01.", "") for n in range(20)]), Stage(2, False), id="flips are judged over all sweeps only"
+        ),
+    ],
+)
+def test_there_is_no_pass_yet(scores: list[ItemScores], stage: Stage) -> None:
+    assert judge(scores, RULES, stage) is None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["111", "110", "100", "000", "1x1", "11.", "..."]), st.sampled_from(["", "1", "00", "011", "x"])), max_size=60),
+    st.integers(0, 3),
+    st.booleans(),
+    st.sampled_from([0.5, 0.9, 0.98, 1.0]),
+)  # fmt: skip
+def test_a_pass_means_all_that_it_claims(
+    rows: list[tuple[str, str]], sweeps: int, single: bool, threshold: float
+) -> None:
+    scores = [item(n, full, one) for n, (full, one) in enumerate(rows)]
+    found = judge(scores, Rules(threshold, 16), Stage(sweeps, single))
+    if found is None or found.verdict is not Verdict.PASS:
+        return
+    assert scores
+    assert (sweeps, single) == (3, True)
+    assert not any(s.unscored for s in scores)
+    assert Fraction(sum(s.lost for s in scores), len(scores)) <= 1 - Fraction(repr(threshold))
+
+
+def test_the_order_of_checks_is_pinned() -> None:
+    assert (too_many_lost, stratum_lost, unstable, items_unscored) == CHECKS
+
+
+@pytest.mark.parametrize(
+    ("scores", "stage", "message"),
+    [
+        pytest.param(
+            suite(*lost(0, 4, 8, 1, 2)),
+            DONE,
+            "lost 5 of 200 items, 4 allowed at threshold 0.98; s0 3 of 50, s1 1 of 50, s2 1 of 50; McNemar p = 0.06",
+            id="the whole suite and its strata, worst first",
+        ),
+        pytest.param(
+            suite(*[(n, "00.", "") for n in (0, 1, 2, 3, 4)]),
+            Stage(2, False),
+            "lost 5 of 200 items, 4 allowed at threshold 0.98; s0 2 of 50, s1 1 of 50, s2 1 of 50, s3 1 of 50 "
+            "(stopped after sweep 2 of 3); McNemar p = 0.06",
+            id="and where it stopped",
+        ),
+        pytest.param(
+            suite(*lost(0, 4, 8)),
+            DONE,
+            "lost 3 of 50 items of stratum s0, 2 allowed at threshold 0.98; over all 3 of 200, 4 allowed",
+            id="a stratum",
+        ),
+        pytest.param(
+            suite(*[(n, "011", "1") for n in range(16)]),
+            DONE,
+            "16 failures that did not repeat in 3 sweeps at batch 16, at most 15 expected at a flip rate of 0.01 "
+            "(quantile 0.999); lost 0 of 200 items, 4 allowed",
+            id="instability",
+        ),
+        pytest.param(
+            suite((7, "1x1", "1")),
+            DONE,
+            "1 of 200 items have no score after 2 retries; lost 0 of the others, 4 allowed; the gate starts anew once "
+            "the engine answers",
+            id="missing scores",
+        ),
+        pytest.param(
+            suite((0, "011", "00")),
+            DONE,
+            "lost 1 of 200 items, 4 allowed at threshold 0.98; 1 failures in 600 probes at batch 16, 1 items lost at "
+            "batch 1",
+            id="a Pass",
+        ),
+    ],
+)
+def test_messages_carry_the_figures(scores: list[ItemScores], stage: Stage, message: str) -> None:
+    found = judge(scores, RULES, stage)
+    assert found is not None
+    assert found.message == message
+
+
+def decided(scores: list[ItemScores], rules: Rules = RULES) -> Judgement:
+    found = judge(scores, rules, DONE)
+    assert found is not None
+    return found
+
+
+def test_a_report_says_what_was_counted_and_of_what() -> None:
+    subject = Subject("id", "suite-v1", "hash", "1")
+    found = report(
+        decided(suite(*lost(0, 1), (2, "110", "1"), (3, "111", "00"))), RULES, subject, seconds=61.234, decided_at="now"
+    )
+    assert (found.identity, found.suite, found.suite_hash, found.scorer_version) == ("id", "suite-v1", "hash", "1")
+    assert (found.items, found.lost, found.allowed, found.lost_at_batch_1) == (200, 3, 4, 1)
+    assert (found.failures, found.probes, found.sweeps) == (7, 801, 3)
+    assert found.lost_items == ("i000", "i001", "i003")
+    assert found.strata[0] == StratumFigures("s0", 50, 1, 2)
+    assert (found.seconds, found.decided_at, found.threshold) == (61.2, "now", 0.98)
+
+
+def test_a_report_lists_fifty_lost_items_at_most() -> None:
+    found = report(decided(suite(*lost(*range(90)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+    assert (found.lost, len(found.lost_items)) == (90, MOST_LOST_ITEMS)
+
+
+PASSED = report(decided(suite(*lost(0, 1))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+FAILED = report(decided(suite(*lost(*range(9)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+
+
+@pytest.mark.parametrize(
+    ("known", "threshold", "verdict"),
+    [
+        pytest.param(PASSED, 0.98, Verdict.PASS, id="the same threshold, the same verdict"),
+        pytest.param(FAILED, 0.98, Verdict.FAIL, id="a Fail, too"),
+        pytest.param(PASSED, 0.9, Verdict.PASS, id="a Pass holds under a lower threshold"),
+        pytest.param(PASSED, 0.99, Verdict.PASS, id="and under a higher one that allows two lost"),
+        pytest.param(PASSED, 0.995, None, id="not where two lost are one too many"),
+        pytest.param(FAILED, 0.9, None, id="a Fail under a lower threshold must be gated"),
+        pytest.param(
+            dataclasses.replace(PASSED, strata=(StratumFigures("s0", 50, 2, 2),)), 0.99, None, id="strata count, too"
+        ),
+    ],
+)
+def test_a_verdict_under_another_threshold(known: GateReport, threshold: float, verdict: Verdict | None) -> None:
+    assert rejudge(known, threshold) is verdict
+
+
+@given(st.integers(1, 400), st.sampled_from([0.5, 0.9, 0.95, 0.98, 0.99, 1.0]))
+def test_a_short_check_turns_a_sound_pod_away_once_in_twenty_at_most(items: int, threshold: float) -> None:
+    drawn = min(40, items)
+    limit = short_check_allowed(items, threshold, drawn)
+    population_lost = allowed_lost(items, threshold)
+    assert hypergeometric_at_least(limit + 1, items, population_lost, drawn) <= Fraction(1, 20)
+    if limit:
+        assert hypergeometric_at_least(limit, items, population_lost, drawn) > Fraction(1, 20)
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        pytest.param({"threshold": 0.0, "batch": 1}, "threshold: 0.0", id="threshold 0"),
+        pytest.param({"threshold": 1.5, "batch": 1}, "threshold: 1.5", id="threshold 1.5"),
+        pytest.param({"threshold": 0.9, "batch": 0}, "batch: 0", id="batch 0"),
+        pytest.param({"threshold": 0.9, "batch": 1, "full_sweeps": 1}, "full_sweeps: 1", id="a single sweep"),
+    ],
+)
+def test_rules_that_make_no_gate_are_refused(rules: dict[str, float], field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        Rules(**rules)  # type: ignore[arg-type]
