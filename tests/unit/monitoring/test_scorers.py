@@ -1,0 +1,85 @@
+"""What each scorer calls right."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract.metrics import Outcome
+from r1plus_contract.suite import Item
+from r1plus_monitoring.scorers import SCORERS, ScorerName, score
+
+
+def judged(scorer: str, answer: str, *expected: str, finish: str = "stop") -> str:
+    return score(Item("i", "s", "p", scorer, expected), answer, finish)
+
+
+RIGHT = [
+    pytest.param("exact", "Paris", ("paris",), "stop", id="exact ignores case"),
+    pytest.param("exact", ' **"Paris."**\n', ("Paris",), "stop", id="exact ignores emphasis, quotes and full stop"),
+    pytest.param("exact", "new   york", ("New York",), "stop", id="exact ignores how wide a space is"),
+    pytest.param("exact", "B", ("A", "B"), "stop", id="any of the answers is right"),
+    pytest.param("exact", "Au", ("AU",), "stop", id="full-width letters are letters"),
+    pytest.param("contains", "The capital is Paris.", ("Paris",), "stop", id="contains finds a word"),
+    pytest.param("contains", "17 + 25 = 42.", ("42",), "stop", id="contains finds a number before a full stop"),
+    pytest.param("contains", "It is Paris, which", ("Paris",), "length", id="a cut behind the word does not matter"),
+    pytest.param("contains", "Port-au-Prince it is", ("port-au-prince",), "stop", id="words with hyphens"),
+    pytest.param("numeric", "17 + 25 = 42", ("42",), "stop", id="the last number decides"),
+    pytest.param("numeric", "It is 1,000.", ("1000",), "stop", id="thousands may be grouped"),
+    pytest.param("numeric", "about -3.50 degrees", ("-3.5",), "stop", id="signs and decimals"),
+    pytest.param("numeric", "0.3333333", ("0.33333333",), "stop", id="within the tolerance"),
+    pytest.param("numeric", "10-5=5", ("5",), "stop", id="a minus between numbers is no sign"),
+    pytest.param("choice", "B", ("b",), "stop", id="the letter alone"),
+    pytest.param("choice", "(B) Paris", ("B",), "stop", id="in brackets"),
+    pytest.param("choice", "The answer is B.", ("B",), "stop", id="after an opening"),
+    pytest.param("choice", "Yes, it is", ("Yes",), "length", id="a cut behind the choice does not matter"),
+]
+WRONG = [
+    pytest.param("exact", "It is Paris", ("Paris",), "stop", id="exact wants nothing else"),
+    pytest.param("exact", "Paris", ("Paris",), "length", id="exact wants the whole answer"),
+    pytest.param("exact", "", ("Paris",), "stop", id="no answer"),
+    pytest.param("contains", "Parisian", ("Paris",), "stop", id="contains wants whole words"),
+    pytest.param("contains", "It is Paris", ("Paris",), "length", id="a word that touches the cut may go on"),
+    pytest.param("contains", "142", ("42",), "stop", id="42 is not in 142"),
+    pytest.param("contains", "42.5", ("42",), "stop", id="42 is not in 42.5"),
+    pytest.param("contains", "4.42", ("42",), "stop", id="42 is not in 4.42"),
+    pytest.param("contains", "42,000", ("42",), "stop", id="42 is not in 42,000"),
+    pytest.param("contains", "it is -42", ("42",), "stop", id="42 is not in -42"),
+    pytest.param("numeric", "42, or maybe 43", ("42",), "stop", id="the first number does not decide"),
+    pytest.param("numeric", "17 + 25 = 42", ("42",), "length", id="a cut answer has not said its last number"),
+    pytest.param("numeric", "forty-two", ("42",), "stop", id="no number is no answer"),
+    pytest.param("numeric", "42.1", ("42",), "stop", id="beyond the tolerance"),
+    pytest.param("numeric", "42", ("forty",), "stop", id="an expectation that is no number is met by none"),
+    pytest.param("choice", "a dog", ("A",), "stop", id="an article chooses nothing"),
+    pytest.param("choice", "Not B", ("B",), "stop", id="the choice comes first"),
+    pytest.param("choice", "Yes", ("Yes",), "length", id="a choice that touches the cut may go on"),
+    pytest.param("exact", "Paris", ("Paris",), "cancelled", id="a cancelled answer is a cut one"),
+]
+
+
+@pytest.mark.parametrize(("scorer", "answer", "expected", "finish"), RIGHT)
+def test_right(scorer: str, answer: str, expected: tuple[str, ...], finish: str) -> None:
+    assert judged(scorer, answer, *expected, finish=finish) == Outcome.CORRECT
+
+
+@pytest.mark.parametrize(("scorer", "answer", "expected", "finish"), WRONG)
+def test_wrong(scorer: str, answer: str, expected: tuple[str, ...], finish: str) -> None:
+    assert judged(scorer, answer, *expected, finish=finish) == Outcome.INCORRECT
+
+
+def test_a_scorer_that_does_not_exist_scores_nothing() -> None:
+    assert judged("llm-judge", "Paris", "Paris") == Outcome.UNSCORABLE
+
+
+def test_every_name_has_a_scorer() -> None:
+    assert set(SCORERS) == set(ScorerName)
+
+
+@given(st.sampled_from(list(ScorerName)), st.text(max_size=40), st.text(min_size=1, max_size=10))
+def test_any_text_gets_a_score(scorer: ScorerName, answer: str, expected: str) -> None:
+    assert judged(scorer, answer, expected) in (Outcome.CORRECT, Outcome.INCORRECT)
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["paris", "42", "-7"]))
+def test_what_a_cut_answer_contains_stays_contained(before: str, after: str, expected: str) -> None:
+    if judged("contains", before, expected, finish="length") == Outcome.CORRECT and after.isalnum():
+        assert judged("contains", f"{before} {after}", expected) == Outcome.CORRECT
