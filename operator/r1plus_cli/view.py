@@ -13,8 +13,11 @@ QUALITY = "QualityVerified"
 PROGRESSING = "Progressing"
 UNKNOWN = "Unknown"
 
-# When something is wrong, the first of these that is not True says it best; Ready and Progressing only repeat it.
-TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, "IsolationVerified", READY, PROGRESSING, "AlertsWired")
+# The first of these that is not True says it best. All but Ready speak of what the spec asks for, so a candidate that
+# is refused or still gated is told although the revision before it serves.
+TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, "IsolationVerified", READY, "AlertsWired")
+AT_REST = "Complete"
+"""Progressing's reason while nothing is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,12 @@ class DeploymentView:
 
     def telling(self) -> ConditionView | None:
         """The condition that says best where this deployment stands."""
-        candidate = self.condition(PROGRESSING) if self.candidate else None
-        if candidate is not None and self.status_of(READY) == "True":
-            return candidate
         found = (self.condition(kind) for kind in TELLING_ORDER)
-        return next((c for c in found if c is not None and not c.holds), self.condition(READY))
+        wrong = next((c for c in found if c is not None and not c.holds), None)
+        if wrong is not None:
+            return wrong
+        moving = self.condition(PROGRESSING)
+        return moving if moving is not None and moving.reason != AT_REST else self.condition(READY)
 
     def headline(self) -> str:
         """Where it stands, in one sentence."""

@@ -10,7 +10,7 @@ from e2e.story import Name
 from e2e.target import Target
 from e2e.waiting import StoryError
 from r1plus_cli.status import format_cells
-from r1plus_cli.view import COLUMNS, PROGRESSING, READY
+from r1plus_cli.view import COLUMNS, QUALITY, READY
 from r1plus_contract.names import PORT_GRPC
 
 QUESTIONS = (
@@ -51,7 +51,7 @@ def refuse(target: Target, full: Name, teller: Teller) -> None:
             target.kube, [full], story.refused, f"the gate refuses {full}", story.REFUSAL_SECONDS, teller.change
         )
     after = story.serving_revision(target.kube, full)
-    told = seen[full].condition(PROGRESSING)
+    told = seen[full].condition(QUALITY)
     teller.line(f"Refused: {told.message if told else ''}")
     teller.line(f"Traffic: {after}; {asker.summary()}")
     if after != before or asker.failures:

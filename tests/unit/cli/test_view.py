@@ -33,12 +33,20 @@ HEADLINES = {
     "a refused candidate is told although the old revision serves": (
         cr(
             READY,
-            condition("QualityVerified", "False", "GateFailed", "lost 47 of 206"),
-            condition("Progressing", "False", "CandidateRefused", "credit-bbbb was refused: lost 47 of 206"),
+            condition("QualityVerified", "False", "GateFailed", "TooManyLost: lost 47 of 206"),
+            condition("Progressing", "False", "CandidateRefused", "Revision credit-bbbb was refused"),
             candidate="credit-bbbb",
             **SERVING,
         ),
-        "serves, 1 of 1 pod ready; CandidateRefused: credit-bbbb was refused",
+        "serves, 1 of 1 pod ready; GateFailed: TooManyLost: lost 47 of 206",
+    ),
+    "a candidate that passed and is being scaled is told": (
+        cr(READY, VERIFIED, condition("Progressing", "True", "RollingOut", "Revision credit-bbbb starts"), **SERVING),
+        "RollingOut: Revision credit-bbbb starts",
+    ),
+    "at rest nothing but the pods is told": (
+        cr(READY, VERIFIED, condition("Progressing", "False", "Complete", "Revision credit-aaaa"), **SERVING),
+        "serves, 1 of 1 pod ready",
     ),
     "a served engine below its threshold is told": (
         cr(READY, condition("QualityVerified", "False", "BelowThreshold", "160 of 206 right"), **SERVING),
