@@ -1,0 +1,94 @@
+# Everything starts from git and make on Debian 12, as root: the rest is installed from package registries, once.
+# `make` or `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Targets measure, start clusters and share two cores: one at a time.
+.NOTPARALLEL:
+
+CACHE := $(or $(R1PLUS_CACHE),/var/cache/r1plus)
+# The version that made uv.lock; another one may write it otherwise.
+UV_VERSION := 0.13.9
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+SYNCED := .venv/.synced
+
+# uv comes from here, or from wherever PATH finds one; it must take the system's Python and fetch no other.
+export PATH := $(HOME)/.local/bin:$(PATH)
+export UV_PYTHON_DOWNLOADS := never
+# The embedded cluster and the story are packages below tests/.
+export PYTHONPATH := tests
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(SYNCED) ## The whole story on a real cluster: build (once), install, serve, refuse, alert
+	@$(PYTHON) -m e2e.demo
+
+.PHONY: down
+down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespace or cgroup
+	@$(PYTHON) -m devcluster down
+	@$(PYTHON) -m devcluster check-clean
+
+.PHONY: test
+test: check unit test-apiserver test-engine e2e ## All that CI runs
+
+.PHONY: check
+check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against a diff
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	$(PYTHON) -m r1plus_operator.api.generate --check
+
+.PHONY: unit
+unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
+	$(PYTEST) tests/unit
+
+.PHONY: test-apiserver
+test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
+	$(PYTEST) -m apiserver tests/apiserver
+
+.PHONY: test-engine
+test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines
+	$(PYTEST) -m triton tests/engine
+
+.PHONY: e2e
+e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 leaves it running)
+	$(PYTEST) -m e2e tests/e2e
+
+.PHONY: bench
+bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
+	$(PYTHON) -m bench
+
+.PHONY: generate
+generate: $(SYNCED) ## Write the CRDs, the RBAC and the chart's copies of catalog and suites
+	$(PYTHON) -m r1plus_operator.api.generate
+
+# The locked environment, made again when the lock changes.
+$(SYNCED): pyproject.toml uv.lock
+	@command -v uv >/dev/null || $(MAKE) --no-print-directory bootstrap
+	@echo "Python environment: uv sync ($$(uv --version))"
+	@uv sync --quiet --locked --all-extras
+	@touch $@
+
+.PHONY: bootstrap
+bootstrap: ## Install Python and uv where they are missing (Debian, root); the other targets call it
+	@if ! python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  [ "$$(id -u)" = 0 ] || { echo "Python 3.11 with venv is missing: run as root, or install python3-venv" >&2; exit 1; }; \
+	  echo "Debian packages: python3 python3-venv ca-certificates"; \
+	  apt-get -o DPkg::Lock::Timeout=600 update -q >/dev/null; \
+	  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -q -y --no-install-recommends \
+	    python3 python3-venv ca-certificates >/dev/null; \
+	fi
+	@if ! command -v uv >/dev/null; then \
+	  echo "uv $(UV_VERSION), into $(HOME)/.local/bin"; \
+	  python3 -m venv $(CACHE)/uv-$(UV_VERSION); \
+	  $(CACHE)/uv-$(UV_VERSION)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	  mkdir -p $(HOME)/.local/bin; \
+	  ln -sf $(CACHE)/uv-$(UV_VERSION)/bin/uv $(HOME)/.local/bin/uv; \
+	fi
