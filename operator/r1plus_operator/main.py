@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import signal
 import sys
 import time
 
@@ -75,20 +74,8 @@ async def run(chosen: Settings) -> None:
 
 
 async def watch_crs(observer: Observer) -> None:
-    """Let kopf watch the CRs until a signal; raises if its watching fails."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await kopf.operator(
-        registry=registry_for(observer),
-        settings=kopf_settings(),
-        standalone=True,
-        clusterwide=True,
-        stop_flag=stop,
-    )
-    if not stop.is_set():
-        raise RuntimeError("kopf stopped watching without being asked to")
+    """Let kopf watch the CRs until a signal, which kopf takes; raises if its watching fails."""
+    await kopf.operator(registry=registry_for(observer), settings=kopf_settings(), standalone=True, clusterwide=True)
 
 
 async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:

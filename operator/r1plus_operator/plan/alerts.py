@@ -64,7 +64,7 @@ def rules(namespace: str, deployment: str, serving: str | None, threshold: float
                 "summary": f"{namespace}/{deployment} answers less of its golden suite right than {threshold:g}",
                 "description": (
                     "Revision {{ $labels.revision }}: even the upper 99.9 % bound of the last sweep, {{ $value |"
-                    f" humanizePercentage }}}}, is below the threshold of {threshold:g}. The count itself is in {ratio}."
+                    f" humanizePercentage }}}}, is below the threshold of {threshold:g}. The count is in {ratio}."
                 ),
                 "runbook_url": f"{RUNBOOKS}/{metrics.ALERT_BELOW_THRESHOLD}.md",
             },

@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from world import CONFIG, NODE, World, suite
 
 from r1plus_contract import names
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.plan import plan
+from unit.operator.plan.world import CONFIG, NODE, World, suite
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
 Q4_1 = {"precision": "Q4_1"}

@@ -1,0 +1,269 @@
+"""The real operator process against the real API server, as its own ServiceAccount, with the chart's own ClusterRole.
+
+There is no kubelet here: a test makes the pods a Deployment would get, and answers for their monitors over HTTP.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
+from r1plus_operator.api import kinds, rbac
+from r1plus_operator.plan.revision import read
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.errors import NotFoundError
+from r1plus_operator.runtime.resources import Resource
+
+ROOT = Path(__file__).parents[2]
+ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
+CLUSTER_ROLE = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", False)
+BINDING = Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", False)
+DEADLINE_SECONDS = 30.0
+Json = dict[str, Any]
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Ask until it holds, with a deadline."""
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await check():  # noqa: ASYNC110 - what is waited for lies in other processes
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"after {DEADLINE_SECONDS:.0f} s still not so: {what}") from None
+
+
+async def grant(client: ApiClient) -> None:
+    """The operator's rights, from the table that the chart is generated from."""
+    meta = {"name": "r1plus-operator"}
+    group = "rbac.authorization.k8s.io"
+    role = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRole",
+        "metadata": meta,
+        "rules": [row.rule() for row in rbac.operator()],
+    }
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "r1plus-operator"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": ACCOUNT}],
+    }
+    await client.apply(CLUSTER_ROLE, role, field_manager="test")
+    await client.apply(BINDING, binding, field_manager="test")
+
+
+class OperatorProcess:
+    """`python -m r1plus_operator`, started and stopped."""
+
+    def __init__(self, server: ApiServer, log: Path) -> None:
+        self._kubeconfig = server.kubeconfig_for(ACCOUNT, ("system:serviceaccounts", "system:authenticated"))
+        self._log = log
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it as the chart would."""
+        env = {
+            **os.environ,
+            "KUBECONFIG": str(self._kubeconfig),
+            "R1PLUS_MONITOR_IMAGE": "registry.local/monitor:1",
+            "R1PLUS_TRITON_IMAGE": "registry.local/triton:1",
+            "R1PLUS_CATALOG_DIR": str(ROOT / "model_repo" / "r1plus_model_repo" / "catalog"),
+            "R1PLUS_SUITES_DIR": str(ROOT / "monitoring" / "suites"),
+            "R1PLUS_DEFAULT_FAMILY": "smollm2",
+            "R1PLUS_OPERATOR_NAMESPACE": "r1plus-system",
+            "R1PLUS_VERDICT_INTERVAL_SECONDS": "0.2",
+            "R1PLUS_HEALTH_PORT": str(self.port),
+        }
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", "r1plus_operator"], env=env, stdout=log, stderr=log)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(20)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(20)
+
+    @property
+    def log(self) -> str:
+        """What it printed so far."""
+        return self._log.read_text(errors="replace")
+
+
+@dataclass
+class Tenant:
+    """One namespace: its CRs, and the pods and monitors that the test plays."""
+
+    client: ApiClient
+    namespace: str
+    monitors: "Monitors"
+
+    async def deploy(self, name: str, **spec: Any) -> None:
+        """`kubectl apply` of a CR."""
+        cr = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND_DEPLOYMENT,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        }
+        await self.client.apply(kinds.R1PLUS_DEPLOYMENT, cr, field_manager="kubectl")
+
+    async def cr(self, name: str) -> Json:
+        return await self.client.get(kinds.R1PLUS_DEPLOYMENT, name, self.namespace)
+
+    async def condition(self, name: str, kind: str) -> tuple[str, str, str]:
+        """(status, reason, message); empty while it is not there."""
+        conditions = (await self.cr(name)).get("status", {}).get("conditions", [])
+        return next(((c["status"], c["reason"], c["message"]) for c in conditions if c["type"] == kind), ("", "", ""))
+
+    async def until(self, name: str, kind: str, status: str, reason: str) -> str:
+        """Wait for a condition; its message."""
+
+        async def holds() -> bool:
+            return (await self.condition(name, kind))[:2] == (status, reason)
+
+        await eventually(holds, f"{name}: {kind} {status}/{reason}")
+        return (await self.condition(name, kind))[2]
+
+    async def child(self, kind: str, name: str) -> Json | None:
+        """A child as it lies in the cluster, or None."""
+        try:
+            return await self.client.get(kinds.BY_KIND[kind], name, self.namespace)
+        except NotFoundError:
+            return None
+
+    async def present(self, kind: str, name: str) -> Json:
+        """Wait for a child."""
+
+        async def there() -> bool:
+            return await self.child(kind, name) is not None
+
+        await eventually(there, f"{kind} {name} exists")
+        found = await self.child(kind, name)
+        assert found is not None
+        return found
+
+    async def absent(self, kind: str, name: str) -> None:
+        """Wait until a child is gone."""
+
+        async def gone() -> bool:
+            return await self.child(kind, name) is None
+
+        await eventually(gone, f"{kind} {name} is gone")
+
+    async def candidate(self, name: str, *, other_than: str = "") -> str:
+        """Name of the revision that is being brought up."""
+        found = ""
+
+        async def named() -> bool:
+            nonlocal found
+            status = (await self.cr(name)).get("status", {})
+            found = status.get("candidate", "")
+            return bool(found) and found != other_than
+
+        await eventually(named, f"{name} has a candidate")
+        return found
+
+    async def run_pod(self, revision: str, *, ready: bool) -> str:
+        """What the kubelet would do: a pod of the revision with an address and a condition."""
+        deployment = await self.present("Deployment", revision)
+        template = deployment["spec"]["template"]
+        name = f"{revision}-pod"
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": name, "namespace": self.namespace}, "spec": template["spec"]}  # fmt: skip
+        # No ServiceAccount controller here: its admission would wait for a token that nobody makes.
+        await self.client.apply(kinds.POD, pod, field_manager="kubelet")
+        await self.set_ready(name, ready=ready)
+        return name
+
+    async def set_ready(self, pod: str, *, ready: bool) -> None:
+        status = {
+            "podIP": self.monitors.address,
+            "podIPs": [{"ip": self.monitors.address}],
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        }
+        await self.client.patch(kinds.POD, pod, self.namespace, {"status": status}, subresource="status")
+
+    async def decide(self, revision: str, verdict: Verdict, *, lost: int = 0) -> GateReport:
+        """The revision's monitor reports a decided gate."""
+        stored = read(await self.present("ControllerRevision", revision))
+        accuracy = await self.present("ConfigMap", revision.rsplit("-", 1)[0] + "-accuracy")
+        import json
+
+        settings = json.loads(accuracy["data"]["settings.json"])
+        identity = stored.identity.digest()
+        reason = "TooManyLost" if lost else "Passed"
+        gate = GateReport(
+            verdict,
+            reason,
+            f"lost {lost} of 210 items, 4 allowed",
+            identity,
+            settings["suite"],
+            settings["suiteHash"],
+            "1",
+            0.98,
+            210,
+            lost,
+            4,
+        )
+        self.monitors.report = MonitorReport(
+            revision,
+            identity,
+            Phase.WATCHING,
+            verdict,
+            reason,
+            gate.message,
+            settings["suite"],
+            settings["suiteHash"],
+            gate=gate,
+        )
+        return gate
+
+
+class Monitors:
+    """An HTTP server on a loopback address of its own, at the monitor's real port."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.report: MonitorReport | None = None
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.add_routes([web.get("/verdict", self._verdict)])
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self.address, names.PORT_MONITOR).start()
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def _verdict(self, _: web.Request) -> web.Response:
+        if self.report is None:
+            return web.Response(status=503)
+        return web.Response(text=dumps(self.report), content_type="application/json")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
