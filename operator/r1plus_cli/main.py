@@ -210,7 +210,9 @@ def _show_all(cluster: Cluster, namespace: str | None) -> None:
     views = [view_of(cr) for cr in cluster.deployments(namespace)]
     if not views:
         where = "any namespace" if namespace is None else f"namespace {namespace}"
-        _console().print(f"No R1PlusDeployment in {where}; try: kubectl apply -f examples/")
+        _console().print(
+            f"No R1PlusDeployment in {where}; try: kubectl apply -f examples/tenants.yaml -f examples/credit-full.yaml"
+        )
         return
     status_text.show_table(_console(), views, datetime.now(UTC))
 

@@ -11,12 +11,13 @@ from e2e.waiting import wait_for
 PROBE_SECONDS = 90.0
 CONNECT_SECONDS = 4
 
-# Exit status 0 means connected, 3 means that packets vanished; anything else is a broken test.
+# Exit status 0 means connected, 3 that a wall stood in the way (some drop packets, some send a refusal); anything else
+# is a broken test. That somebody listens is shown by those who do connect.
 _CONNECT = """
 import socket, sys
 try:
     socket.create_connection((sys.argv[1], int(sys.argv[2])), {seconds}).close()
-except TimeoutError:
+except (TimeoutError, ConnectionRefusedError):
     sys.exit(3)
 """
 
@@ -46,10 +47,10 @@ class Caller:
         return name
 
     def outcome(self, name: str) -> str:
-        """`connected` or `dropped`, once it is known; the pod is then removed."""
+        """`connected` or `shut out`, once it is known; the pod is then removed."""
         code = wait_for(lambda: self._exit_code(name), f"pod {self.namespace}/{name} ends", PROBE_SECONDS)
         self.kube.delete("pods", self.namespace, name)
-        return {"0": "connected", "3": "dropped"}.get(code, f"exit status {code}")
+        return {"0": "connected", "3": "shut out"}.get(code, f"exit status {code}")
 
     def _exit_code(self, name: str) -> str | None:
         pod = self.kube.get("pods", self.namespace, name) or {}

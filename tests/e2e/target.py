@@ -125,7 +125,7 @@ class GivenTarget:
         """For a person with a cluster of their own."""
         return [
             "To look around: kubectl get r1plusdeployments -A; uv run r1plus status -A --watch",
-            "To leave: kubectl delete -f examples/ && helm uninstall r1plus -n r1plus-system",
+            "To leave: kubectl delete -f examples/tenants.yaml && helm uninstall r1plus -n r1plus-system",
         ]
 
 

@@ -119,22 +119,24 @@ def test_a_serving_pods_restart_does_not_need_the_operator(edge: Name, kube: Kub
         kube.patch("deployments", chart.NAMESPACE, operator, {"spec": {"replicas": 1}})
 
 
+OWN, OTHER = "team-support", "team-credit"
 WALLS = {
-    "a program of the same tenant reaches the model": ("own", PORT_GRPC, "connected"),
-    "a program of another tenant doesn't": ("other", PORT_GRPC, "dropped"),
-    "a program of the same tenant doesn't reach the monitor": ("own", PORT_MONITOR, "dropped"),
-    "a program of the same tenant doesn't reach Triton's metrics": ("own", PORT_TRITON_METRICS, "dropped"),
+    "a program of the same tenant reaches the model": (OWN, "edge", PORT_GRPC, "connected"),
+    "a program of another tenant doesn't": (OTHER, "edge", PORT_GRPC, "shut out"),
+    "a program of another tenant that access names does": (OTHER, "lite", PORT_GRPC, "connected"),
+    "a program of the same tenant doesn't reach the monitor": (OWN, "edge", PORT_MONITOR, "shut out"),
+    "nor Triton's metrics": (OWN, "edge", PORT_TRITON_METRICS, "shut out"),
 }
 
 
-@pytest.mark.parametrize(("who", "port", "expected"), WALLS.values(), ids=WALLS.keys())
+@pytest.mark.parametrize(("caller_of", "tier", "port", "expected"), WALLS.values(), ids=WALLS.keys())
 def test_walls(
-    edge: Name, served: dict[str, Name], kube: Kube, built: Parts, who: str, port: int, expected: str
+    served: dict[str, Name], kube: Kube, built: Parts, caller_of: str, tier: str, port: int, expected: str
 ) -> None:
-    namespace = edge.namespace if who == "own" else served["full"].namespace
-    pod = kube.get("pods", edge.namespace, _ready_pod(kube, edge))
+    called = served[tier]
+    pod = kube.get("pods", called.namespace, _ready_pod(kube, called))
     assert pod is not None
-    caller = Caller(kube, namespace, built.refs["monitor"])
+    caller = Caller(kube, caller_of, built.refs["monitor"])
 
     assert caller.outcome(caller.start(pod["status"]["podIP"], port)) == expected
 
