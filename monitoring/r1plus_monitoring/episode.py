@@ -133,7 +133,7 @@ class Episode:
             return known
         pause = self._parts.retry_after
         while (found := await self._gated()).verdict is Verdict.INCONCLUSIVE:
-            self._announce(found, self._last())
+            self._inconclusive(found)
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._parts.retry_after * 20)
             await self._prompter.until_ready(self._parts.poll_interval)
@@ -266,6 +266,17 @@ class Episode:
             gate=gate,
             progress=None,
             admitted=self._admitted,
+        )
+
+    def _inconclusive(self, found: GateReport) -> None:
+        """No verdict: the gate starts anew, and until then its figures are all that is known."""
+        self._parts.bulletin.update(
+            phase=Phase.GATING,
+            verdict=found.verdict,
+            reason=found.reason,
+            message=found.message,
+            gate=found,
+            progress=None,
         )
 
     # -- Small things ------------------------------------------------------------------------------------------------

@@ -147,6 +147,27 @@ async def test_a_known_fail_is_reported_again_and_not_retried(pod: Pod) -> None:
         assert engine.asked == []
 
 
+async def test_whoever_turns_to_observe_lets_a_refused_engine_in_and_sees_it_watched(pod: Pod) -> None:
+    pod.mount()
+    async with running(pod, ScriptedEngine(wrong=ADDITIONS)) as prober:
+        gate = (await watching(prober)).gate
+        pod.mount(gate=Gate.OBSERVE)
+        await until(lambda: read_token(pod.admission) is not None, "a token")
+        await until(lambda: prober.bulletin.report.sweep is not None, "a sweep")
+        assert (prober.bulletin.report.verdict, prober.bulletin.report.gate) == (Verdict.FAIL, gate)
+
+
+async def test_whoever_waits_sees_how_far_the_gate_is(pod: Pod) -> None:
+    pod.mount()
+    async with running(pod, ScriptedEngine(delay=0.01)) as prober:
+        await until(lambda: (p := prober.bulletin.report.progress) is not None and p.done > 60, "progress")
+        report = prober.bulletin.report
+        assert report.progress is not None
+        assert (report.phase, report.reason, report.progress.total) == (Phase.GATING, "GateRunning", 200)
+        assert report.progress.text.startswith("sweep 2 of 3 at batch 4: ")
+        assert report.progress.text.endswith(" of 50")
+
+
 async def test_a_lower_threshold_is_a_new_question(pod: Pod) -> None:
     pod.mount(known=(known(pod, Verdict.FAIL, lost=9),), threshold=0.5)
     async with running(pod, ScriptedEngine()) as prober:
@@ -282,6 +303,7 @@ async def test_an_item_without_a_score_is_inconclusive_and_the_gate_starts_anew(
     async with running(pod, engine) as prober:
         await until(lambda: prober.bulletin.report.verdict is Verdict.INCONCLUSIVE, "inconclusive")
         assert read_token(pod.admission) is None
+        assert prober.bulletin.report.phase is Phase.GATING, "nobody watches what nobody let in"
         seen.append(prober.bulletin.report.reason)
         engine.behaviour = None
         await until(lambda: prober.bulletin.report.verdict is Verdict.PASS, "a Pass from a new gate")
