@@ -10,7 +10,7 @@ from pathlib import Path
 
 from devcluster import daemons, host
 from devcluster.cache import cache_dir
-from devcluster.components import containerd, kubelet
+from devcluster.components import kubelet
 from devcluster.layout import NETNS, Layout
 
 KEPT = ("containerd", "logs")
@@ -44,7 +44,7 @@ def leftovers(layout: Layout) -> list[str]:
     found += [f"cgroup {folder}" for folder in host.cgroup_folders()]
     found += [f"network namespace {NETNS}"] if (host.NETNS_FOLDER / NETNS).exists() else []
     found += [f"folder {layout.run}"] if layout.run.exists() else []
-    found += [f"file {path}" for path in _strays(layout)]
+    found += [f"file {path}" for path in [*_strays(layout), *_dead_sockets()]]
     kept = {layout.state / name for name in KEPT}
     if layout.state.is_dir():
         found += [f"file {path}" for path in layout.state.iterdir() if path not in kept]
@@ -62,7 +62,7 @@ def _end_processes(layout: Layout) -> None:
 
 def _strays(layout: Layout) -> list[Path]:
     """Files that components write to fixed places outside the cluster's folders."""
-    found = list(_CNI_RESULTS.glob(f"{containerd.CNI_NETWORK}-*"))
+    found = [path for path in _CNI_RESULTS.glob("*") if str(layout.run) in path.read_text(errors="replace")]
     if _CONTAINER_LOG_LINKS.is_dir():
         found += [link for link in _CONTAINER_LOG_LINKS.iterdir() if _points_under(link, layout.state)]
     return found
@@ -71,25 +71,31 @@ def _strays(layout: Layout) -> list[Path]:
 def _remove_strays(layout: Layout) -> None:
     for path in _strays(layout):
         path.unlink(missing_ok=True)
-    if _SHIM_SOCKETS.is_dir():
-        for path in _SHIM_SOCKETS.iterdir():
-            _remove_dead_socket(path)
-    for folder in (_CNI_RESULTS, _CONTAINER_LOG_LINKS, _SHIM_SOCKETS, _SHIM_SOCKETS.parent):
+    for path in _dead_sockets():
+        path.unlink(missing_ok=True)
+    for folder in (_CNI_RESULTS, _CNI_RESULTS.parent, _CONTAINER_LOG_LINKS, _SHIM_SOCKETS, _SHIM_SOCKETS.parent):
         _remove_if_empty(folder)
     if _DEVICE_PLUGINS.is_dir() and list(_DEVICE_PLUGINS.parent.iterdir()) == [_DEVICE_PLUGINS]:
         shutil.rmtree(_DEVICE_PLUGINS.parent)
 
 
-def _remove_dead_socket(path: Path) -> None:
-    """Shims' sockets lie in a folder that all containerds share: remove those that nobody listens on."""
+def _dead_sockets() -> list[Path]:
+    """Shims' sockets that nobody listens on any more; they lie in a folder that all containerds of a machine share."""
+    if not _SHIM_SOCKETS.is_dir():
+        return []
+    return [path for path in _SHIM_SOCKETS.iterdir() if path.is_socket() and _refuses(path)]
+
+
+def _refuses(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+            return True
         except OSError:
-            return
+            return False
+    return False
 
 
 def _remove_files(layout: Layout, keep: tuple[str, ...]) -> None:

@@ -68,8 +68,9 @@ def namespace_pids(netns: str = NETNS) -> list[int]:
 
 
 def cgroup_folders() -> list[Path]:
-    """The cluster's cgroup in every hierarchy (cgroup v1) or in the only one (v2), where there is one already."""
-    return [folder for folder in (root / CGROUP for root in _hierarchies()) if folder.is_dir()]
+    """The cluster's cgroup in every hierarchy where there is one; on v1 runc also makes it in the unified one."""
+    roots = [*_hierarchies(), CGROUP_ROOT / "unified"]
+    return [folder for folder in (root / CGROUP for root in roots) if folder.is_dir()]
 
 
 def make_cgroup() -> None:

@@ -62,6 +62,7 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 [plugins."{CRI_PLUGIN}".containerd.runtimes.runc.options]
 SystemdCgroup = false
+Root = "{layout.run / "runc"}"
 [plugins."{CRI_PLUGIN}".cni]
 bin_dir = "{CNI_PLUGINS}"
 conf_dir = "{layout.config / "cni"}"
