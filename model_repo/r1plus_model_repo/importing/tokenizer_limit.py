@@ -1,8 +1,8 @@
 """Take the tokenizer's silent length limit away.
 
 A converted tokenizer cuts every prompt down to the model's context (8192 tokens) and says nothing: the model would
-answer the *end* of a long question. The backend refuses such a prompt with both lengths instead, so the tokenizer has to
-count all of it. In the IR the limit is a 32-bit constant that feeds a `Minimum`; it becomes the largest such number.
+answer the *end* of a long question. The backend refuses such a prompt with both lengths instead, so the tokenizer has
+to count all of it. In the IR the limit is a 32-bit constant that feeds a `Minimum`; it becomes the largest such number.
 """
 
 import re

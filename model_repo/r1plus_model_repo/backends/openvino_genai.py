@@ -1,0 +1,152 @@
+"""The Triton model: OpenVINO GenAI under Triton's Python backend.
+
+Loaded by /delivery/models/r1plus/1/model.py. Decoupled: `execute` checks, queues and returns; the loop answers.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import triton_python_backend_utils as pb_utils
+
+from r1plus_contract import inference
+from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.engine_loop import EngineLoop
+from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
+from r1plus_model_repo.backends.requests import RefusedError, parse
+from r1plus_model_repo.backends.triton_metrics import TritonMeters
+
+INPUTS = (
+    inference.PROMPT,
+    inference.SYSTEM,
+    inference.RAW_PROMPT,
+    inference.MAX_NEW_TOKENS,
+    inference.TEMPERATURE,
+    inference.TOP_P,
+    inference.REPETITION_PENALTY,
+    inference.SEED,
+    inference.STOP,
+)
+CLOSE_SECONDS = 25.0
+"""Below Triton's exit timeout, so that answers under way are finished before the server goes."""
+
+
+class TritonPythonModel:
+    """Triton's interface: initialize, execute, finalize."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the engine; an exception here fails the model's load, with its message in the log."""
+        settings = read_settings(json.loads(args["model_config"])["parameters"])
+        self._meters = TritonMeters()
+        self._engine = OpenVinoEngine(settings)
+        self._loop = EngineLoop(
+            self._engine,
+            self._meters,
+            max_batch=settings.max_batch,
+            clock=time.monotonic,
+            on_death=end_server,
+        )
+        self._loop.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Check and queue; refusals are answered here, while the engine goes on stepping."""
+        for request in requests:
+            reply = TritonReply(request.get_response_sender())
+            try:
+                job = self._engine.prepare(parse(_values(request)))
+            except RefusedError as error:
+                self._meters.request("refused")
+                reply.refuse(str(error))
+            else:
+                self._loop.submit(job, reply)
+
+    def finalize(self) -> None:
+        """Finish what was begun."""
+        self._loop.close(CLOSE_SECONDS)
+
+
+class TritonReply:
+    """The loop's `Reply`: a response sender of a decoupled request."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+        self._lost = False
+
+    def piece(self, text: str, completion_tokens: int) -> None:
+        """See `Reply`."""
+        self._send(_response(text, "", 0, completion_tokens), 0)
+
+    def done(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
+        """See `Reply`."""
+        self._last(_response(text, reason.value, prompt_tokens, completion_tokens))
+
+    def error(self, message: str) -> None:
+        """See `Reply`."""
+        self._last(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL)))
+
+    def refuse(self, message: str) -> None:
+        """The client's own mistake."""
+        self._last(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)))
+
+    def cancelled(self) -> bool:
+        """See `Reply`. A client that nothing can be sent to has hung up, too."""
+        return self._lost or bool(self._sender.is_cancelled())
+
+    def _last(self, response: Any) -> None:
+        self._send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _send(self, response: Any, flags: int) -> None:
+        """One client's trouble must not end the engine for the others."""
+        try:
+            self._sender.send(response, flags=flags)
+        except pb_utils.TritonModelException as error:
+            self._lost = True
+            print(f"A response could not be sent: {error}", file=sys.stderr, flush=True)
+
+
+def read_settings(parameters: dict[str, dict[str, str]]) -> EngineSettings:
+    """The parameters that `r1plus_model_repo.config_pbtxt` wrote."""
+    given = {name: value["string_value"] for name, value in parameters.items()}
+    return EngineSettings(
+        path=Path(given["engine_path"]),
+        max_batch=int(given["max_batch"]),
+        context=int(given["context"]),
+        kv_cache_bytes=int(given["kv_cache_bytes"]),
+        kv_bytes_per_token=int(given["kv_bytes_per_token"]),
+        threads=int(given["threads"]),
+    )
+
+
+def end_server(error: BaseException) -> None:
+    """End the whole server when its engine is lost.
+
+    Triton goes on reporting a healthy server and a ready model after its stub has died, and nothing inside it would
+    start the engine again. The kubelet does: the container ends with the server, and restarts.
+    """
+    print(f"The engine stopped, ending the server: {error!r}", file=sys.stderr, flush=True)
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def _values(request: Any) -> dict[str, Any]:
+    values = {}
+    for name in INPUTS:
+        tensor = pb_utils.get_input_tensor_by_name(request, name)
+        if tensor is not None:
+            values[name] = tensor.as_numpy().reshape(-1)[0]
+    return values
+
+
+def _response(text: str, reason: str, prompt_tokens: int, completion_tokens: int) -> Any:
+    return pb_utils.InferenceResponse(
+        output_tensors=[
+            pb_utils.Tensor(inference.TEXT, numpy.array([text.encode()], dtype=numpy.object_)),
+            pb_utils.Tensor(inference.FINISH_REASON, numpy.array([reason.encode()], dtype=numpy.object_)),
+            pb_utils.Tensor(inference.PROMPT_TOKENS, numpy.array([prompt_tokens], dtype=numpy.int32)),
+            pb_utils.Tensor(inference.COMPLETION_TOKENS, numpy.array([completion_tokens], dtype=numpy.int32)),
+        ]
+    )

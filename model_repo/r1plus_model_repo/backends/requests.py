@@ -1,0 +1,132 @@
+"""What a client asked: the request's tensors as values, checked. Errors name the input, the value and the limit."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from r1plus_contract import inference
+
+MAX_STOP_STRINGS: Final = 16
+MAX_STOP_CHARACTERS: Final = 256
+MAX_TEMPERATURE: Final = 100.0
+
+
+class RefusedError(ValueError):
+    """A request that cannot be served as it is; the message goes to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. None: the client left it open."""
+
+    prompt: str
+    system: str = ""
+    raw_prompt: bool = False
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+def parse(inputs: Mapping[str, Any]) -> Ask:
+    """Read the inputs that are present (one value each, BYTES as bytes); RefusedError lists all that is wrong."""
+    problems: list[str] = []
+    ask = Ask(
+        prompt=_text(inputs, inference.PROMPT, problems),
+        system=_text(inputs, inference.SYSTEM, problems),
+        raw_prompt=bool(inputs.get(inference.RAW_PROMPT, False)),
+        max_new_tokens=_new_tokens(inputs, problems),
+        temperature=_number(inputs, inference.TEMPERATURE, 0.0, problems, low=0.0, high=MAX_TEMPERATURE),
+        top_p=_number(inputs, inference.TOP_P, 1.0, problems, low=0.0, high=1.0, low_open=True),
+        repetition_penalty=_number(inputs, inference.REPETITION_PENALTY, 1.0, problems, low=0.0, low_open=True),
+        seed=int(inputs[inference.SEED]) if inference.SEED in inputs else None,
+        stop=_stop(inputs, problems),
+    )
+    if inference.PROMPT not in inputs:
+        problems.append(f"{inference.PROMPT}: missing")
+    if problems:
+        raise RefusedError("; ".join(problems))
+    return ask
+
+
+def new_tokens(ask: Ask, prompt_tokens: int, context: int) -> int:
+    """How many tokens may be generated; RefusedError with both lengths where prompt and answer exceed the context.
+
+    An open `max_new_tokens` takes the default, or less where the context ends before.
+    """
+    if prompt_tokens == 0:
+        raise RefusedError(f"{inference.PROMPT}: is empty; at least one token is needed")
+    room = context - prompt_tokens
+    wanted = ask.max_new_tokens or min(inference.DEFAULT_MAX_NEW_TOKENS, max(room, 1))
+    if wanted > room:
+        tokens = "token" if wanted == 1 else "tokens"
+        raise RefusedError(
+            f"{inference.PROMPT}: prompt has {prompt_tokens} tokens; with {wanted} new {tokens} that is"
+            f" {prompt_tokens + wanted}, more than the context of {context};"
+            f" shorten the prompt or lower {inference.MAX_NEW_TOKENS}"
+        )
+    return wanted
+
+
+def _text(inputs: Mapping[str, Any], name: str, problems: list[str]) -> str:
+    value = inputs.get(name, b"")
+    if isinstance(value, str):
+        return value
+    try:
+        return bytes(value).decode("utf-8")
+    except UnicodeDecodeError as error:
+        problems.append(f"{name}: not UTF-8: byte {error.start} is 0x{value[error.start]:02x}")
+        return ""
+
+
+def _new_tokens(inputs: Mapping[str, Any], problems: list[str]) -> int | None:
+    if inference.MAX_NEW_TOKENS not in inputs:
+        return None
+    value = int(inputs[inference.MAX_NEW_TOKENS])
+    if value < 1:
+        problems.append(f"{inference.MAX_NEW_TOKENS}: {value} is less than 1")
+    return value
+
+
+def _number(
+    inputs: Mapping[str, Any],
+    name: str,
+    default: float,
+    problems: list[str],
+    *,
+    low: float,
+    high: float = math.inf,
+    low_open: bool = False,
+) -> float:
+    value = float(inputs.get(name, default))
+    if not math.isfinite(value):
+        problems.append(f"{name}: {value} is not a finite number")
+    elif value < low or (low_open and value == low):
+        problems.append(f"{name}: {value:g} must be {'greater than' if low_open else 'at least'} {low:g}")
+    elif value > high:
+        problems.append(f"{name}: {value:g} exceeds {high:g}")
+    return value
+
+
+def _stop(inputs: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
+    name = inference.STOP
+    text = _text(inputs, name, problems)
+    if not text:
+        return ()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        problems.append(f'{name}: {text!r:.80} is not a JSON array of non-empty strings such as ["\\n"]')
+        return ()
+    if len(value) > MAX_STOP_STRINGS:
+        problems.append(f"{name}: {len(value)} strings exceed {MAX_STOP_STRINGS}")
+    longest = max((len(item) for item in value), default=0)
+    if longest > MAX_STOP_CHARACTERS:
+        problems.append(f"{name}: a string of {longest} characters exceeds {MAX_STOP_CHARACTERS}")
+    return tuple(value)

@@ -1,0 +1,74 @@
+"""config.pbtxt of an engine, through Triton's own protobuf: a typo or a wrong type is an error here, not a failed load.
+
+Called by the operator's plan. The text is part of the serving identity, so the same engine, batch and context always
+give the same bytes. Only fields that every supported server knows are used: an unknown field fails the load.
+"""
+
+import math
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from r1plus_contract import inference, names
+from r1plus_model_repo.catalog.types import EngineSpec
+
+_INPUTS = (
+    (inference.PROMPT, pb.TYPE_STRING, False),
+    (inference.SYSTEM, pb.TYPE_STRING, True),
+    (inference.RAW_PROMPT, pb.TYPE_BOOL, True),
+    (inference.MAX_NEW_TOKENS, pb.TYPE_INT32, True),
+    (inference.TEMPERATURE, pb.TYPE_FP32, True),
+    (inference.TOP_P, pb.TYPE_FP32, True),
+    (inference.REPETITION_PENALTY, pb.TYPE_FP32, True),
+    (inference.SEED, pb.TYPE_UINT64, True),
+    (inference.STOP, pb.TYPE_STRING, True),
+)
+_OUTPUTS = (
+    (inference.TEXT, pb.TYPE_STRING),
+    (inference.FINISH_REASON, pb.TYPE_STRING),
+    (inference.PROMPT_TOKENS, pb.TYPE_INT32),
+    (inference.COMPLETION_TOKENS, pb.TYPE_INT32),
+)
+
+
+def render(engine: EngineSpec, *, batch: int, context: int, kv_cache_bytes: int, engine_path: str = "") -> str:
+    """The config.pbtxt that serves `engine` with `batch` slots of `context` tokens; bytes of KV cache as sized.
+
+    `engine_path` is where the files lie; in the pod that is the contract's place.
+    """
+    config = pb.ModelConfig(
+        name=inference.MODEL_NAME,
+        backend="python",
+        # No dynamic batcher: requests join and leave the running batch inside the engine.
+        max_batch_size=0,
+        input=[pb.ModelInput(name=n, data_type=kind, dims=[1], optional=open_) for n, kind, open_ in _INPUTS],
+        output=[pb.ModelOutput(name=n, data_type=kind, dims=[1]) for n, kind in _OUTPUTS],
+        instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)],
+        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=True),
+    )
+    for name, value in _parameters(engine, batch, context, kv_cache_bytes, engine_path or names.DIR_ENGINE).items():
+        config.parameters[name].string_value = value
+    return str(text_format.MessageToString(config))
+
+
+def parse(text: str) -> Any:
+    """Read a config.pbtxt back; text_format.ParseError names line and column."""
+    return text_format.Parse(text, pb.ModelConfig())
+
+
+def _parameters(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, path: str) -> dict[str, str]:
+    return {
+        "engine_path": path,
+        "max_batch": str(batch),
+        "context": str(context),
+        "kv_cache_bytes": str(kv_cache_bytes),
+        "kv_bytes_per_token": str(engine.architecture.kv_bytes_per_token),
+        "threads": str(threads(engine.requirements.cpu)),
+    }
+
+
+def threads(cpu: str) -> int:
+    """Whole threads for a CPU limit: more than it allows would only be throttled."""
+    cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
+    return max(1, math.floor(cores))

@@ -1,0 +1,114 @@
+"""The init container `verify`: is the delivered engine the one that was promised? Then lay out Triton's repository.
+
+`python -m r1plus_model_repo.delivery --revision-dir R --delivery-dir D`. Reads R/identity.json and R/config.pbtxt,
+checks D/engine against them, and assembles D/models. Standard library and contract only; a rerun does the same.
+"""
+
+import argparse
+import hashlib
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1plus_contract import inference
+from r1plus_contract.delivery import digest_of
+from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.jsonable import ContractError, loads
+
+IDENTITY_FILE = "identity.json"
+CONFIG_FILE = "config.pbtxt"
+MODEL = '''"""Generated: what Triton loads."""
+
+from r1plus_model_repo.backends.openvino_genai import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]
+'''
+_MAX_MESSAGE = 4000
+"""The kubelet keeps 4096 bytes of a termination message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the pod must not serve. `reason` is stable, for the operator; the message says what to do."""
+
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+def deliver(revision: Path, delivery: Path) -> Refusal | None:
+    """Verify and assemble; None when Triton may start."""
+    try:
+        identity = loads(ServingIdentity, (revision / IDENTITY_FILE).read_text(encoding="utf-8"))
+        config = (revision / CONFIG_FILE).read_bytes()
+    except (OSError, ContractError) as error:
+        return Refusal("RevisionUnreadable", f"{error}; the operator writes the revision's ConfigMap again")
+    refusal = _engine_refusal(identity, delivery / "engine") or _config_refusal(identity, config)
+    if refusal is None:
+        assemble(config, delivery)
+    return refusal
+
+
+def assemble(config: bytes, delivery: Path) -> None:
+    """Make models/ whole: built beside, then renamed, since Triton takes every folder in it for a model."""
+    part, models = delivery / ".models.part", delivery / "models"
+    shutil.rmtree(part, ignore_errors=True)
+    version = part / inference.MODEL_NAME / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(MODEL, encoding="utf-8")
+    (part / inference.MODEL_NAME / CONFIG_FILE).write_bytes(config)
+    if models.exists():
+        shutil.rmtree(models)
+    part.rename(models)
+
+
+def _engine_refusal(identity: ServingIdentity, folder: Path) -> Refusal | None:
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return Refusal("EngineMissing", f"engine {identity.engine}: the image holds no files under /engine")
+    try:
+        found = digest_of(folder)
+    except ValueError as error:
+        return Refusal("EngineInvalid", f"engine {identity.engine}: {error}; build the engine's image again")
+    if found == identity.engine_digest:
+        return None
+    return Refusal(
+        "EngineDigestMismatch",
+        f"engine {identity.engine}: sha256 is {found}, the catalog promises {identity.engine_digest};"
+        " the image holds other files than were measured: deliver the right image,"
+        " or register these files as an engine of their own",
+    )
+
+
+def _config_refusal(identity: ServingIdentity, config: bytes) -> Refusal | None:
+    found = hashlib.sha256(config).hexdigest()
+    if found == identity.config_digest:
+        return None
+    return Refusal(
+        "ConfigDigestMismatch",
+        f"{CONFIG_FILE}: sha256 is {found}, the revision promises {identity.config_digest};"
+        " the revision's ConfigMap was changed; the operator writes it again",
+    )
+
+
+def main() -> int:
+    """0: Triton may start; 1: it must not, and why is on stderr and in the pod's status."""
+    parser = argparse.ArgumentParser(description="Verify a delivered engine and assemble Triton's model repository.")
+    parser.add_argument("--revision-dir", type=Path, required=True)
+    parser.add_argument("--delivery-dir", type=Path, required=True)
+    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
+    arguments = parser.parse_args()
+    refusal = deliver(arguments.revision_dir, arguments.delivery_dir)
+    if refusal is None:
+        print("The engine is the one that was promised; the model repository is assembled")
+        return 0
+    print(refusal, file=sys.stderr)
+    if arguments.termination_log.exists():
+        arguments.termination_log.write_text(str(refusal)[:_MAX_MESSAGE], encoding="utf-8")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
