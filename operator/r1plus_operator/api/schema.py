@@ -110,7 +110,7 @@ def _check(out: Json, path: str) -> None:
         raise SchemaError(f"{path}: no description; `kubectl explain` would show nothing")
     bound = _BOUNDS.get(kind)
     if bound and bound not in out and "enum" not in out:
-        raise SchemaError(f"{path}: a {kind} without {bound}; give the field max_length")
+        raise SchemaError(f"{path}: {kind} without {bound}; give the field max_length")
     if "additionalProperties" in out and "maxProperties" not in out:
         raise SchemaError(f"{path}: a map without maxProperties; give the field max_length")
     if kind == "object" and "properties" not in out and "additionalProperties" not in out:

@@ -1,0 +1,237 @@
+"""What the chart renders: its pods are locked down, its rights are the table's, its walls are narrow, its data is whole."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_contract.suite import load_suite
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_operator.api import rbac
+from r1plus_operator.config import from_environment, shipped_suites
+from unit.chart.conftest import ROOT, Objects, Render
+
+PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
+OTHER_VALUES: dict[str, Any] = {
+    "images": {
+        "operator": "registry.example.com/operator@sha256:1",
+        "monitor": "registry.example.com/monitor:2",
+        "triton": "registry.example.com/triton:3",
+        "pullPolicy": "Always",
+        "engines": {"smollm2-full-f16": "registry.example.com/f16@sha256:4"},
+    },
+    "engineDigests": {"smollm2-full-f16": "12345678" * 8},
+    "imagePullSecrets": ["pull-a", "pull-b"],
+    "defaultFamily": "r1plus",
+    "verdictIntervalSeconds": 2.5,
+    "workers": 3,
+    "monitoring": {"namespace": "observability", "interval": "30s", "podMonitor": True},
+    "networkPolicy": {"enabled": True, "apiServerPorts": [8443], "apiServerCIDRs": ["10.1.0.0/16"]},
+    "nodeSelector": {"pool": "system"},
+    "tolerations": [{"key": "system", "operator": "Exists"}],
+    "priorityClassName": "system-cluster-critical",
+}
+BOTH = pytest.mark.parametrize("values", [{}, OTHER_VALUES], ids=["default values", "every value another"])
+
+
+def one(objects: Objects, kind: str, name: str = "r1plus-operator") -> dict[str, Any]:
+    """The only object of that kind and name."""
+    (found,) = [o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def pods(objects: Objects) -> dict[str, dict[str, Any]]:
+    """Pod specs by the kind of what makes them."""
+    return {o["kind"]: o["spec"]["template"]["spec"] for o in objects if o["kind"] in ("Deployment", "Job")}
+
+
+def environment(objects: Objects) -> dict[str, str]:
+    """The operator's environment, but for what the kubelet fills in."""
+    (container,) = pods(objects)["Deployment"]["containers"]
+    return {entry["name"]: entry.get("value", "from the pod") for entry in container["env"]}
+
+
+@BOTH
+def test_lint_finds_nothing(run_helm: Callable[..., subprocess.CompletedProcess[str]], values: dict[str, Any]) -> None:
+    done = run_helm("lint", values, "--strict")
+    assert done.returncode == 0, done.stdout
+
+
+@BOTH
+def test_every_pod_meets_the_restricted_pod_security_standard(render: Render, values: dict[str, Any]) -> None:
+    found = pods(render(values))
+    assert set(found) == {"Deployment", "Job"}
+    for spec in found.values():
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] == 1000
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all({"emptyDir", "configMap", "projected"} & set(volume) for volume in spec["volumes"])
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_the_operator_is_one_writer_and_its_probes_ask_its_own_port(render: Render) -> None:
+    spec = one(render(), "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    (container,) = spec["template"]["spec"]["containers"]
+    assert [port["containerPort"] for port in container["ports"]] == [8080]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+
+
+@pytest.mark.parametrize(
+    ("name", "grants"),
+    [("r1plus-operator", rbac.operator()), ("r1plus-operator-crds", rbac.crd_hook())],
+    ids=["the operator's rights", "the CRD hook's rights"],
+)
+def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
+    rules = one(render(), "ClusterRole", name)["rules"]
+    assert rules == [grant.rule() for grant in grants]
+    assert not [rule for rule in rules for values in rule.values() if "*" in values]
+    assert not [rule for rule in rules if "secrets" in rule["resources"]]
+    assert not [rule for rule in rules if {"escalate", "bind", "impersonate"} & set(rule["verbs"])]
+
+
+def test_every_binding_leads_from_an_account_of_the_chart_to_a_role_of_the_chart(render: Render) -> None:
+    objects = render()
+    names = {
+        kind: {o["metadata"]["name"] for o in objects if o["kind"] == kind}
+        for kind in ("ClusterRole", "ServiceAccount")
+    }
+    bindings = [o for o in objects if o["kind"] == "ClusterRoleBinding"]
+    assert len(bindings) == 2
+    for binding in bindings:
+        assert binding["roleRef"]["name"] in names["ClusterRole"]
+        assert [subject["name"] in names["ServiceAccount"] for subject in binding["subjects"]] == [True]
+        assert binding["subjects"][0]["namespace"] == "r1plus-system"
+
+
+@BOTH
+def test_the_operator_can_read_its_environment(render: Render, values: dict[str, Any], tmp_path: Path) -> None:
+    objects = render(values)
+    catalog = tmp_path / "catalog"
+    catalog.mkdir()
+    for name, text in one(objects, "ConfigMap", "r1plus-operator-catalog")["data"].items():
+        (catalog / name).write_text(text)
+    folders = {"R1PLUS_CATALOG_DIR": str(catalog), "R1PLUS_SUITES_DIR": str(ROOT / "monitoring" / "suites")}
+    settings = from_environment(environment(objects) | folders)
+    images = {"monitor": "r1plus-monitor:0.1.0", "triton": "r1plus-triton-cpu:0.1.0"} | values.get("images", {})
+    assert settings.operator.monitor_image == images["monitor"]
+    assert settings.operator.triton_image == images["triton"]
+    assert settings.operator.default_family == values.get("defaultFamily", "smollm2")
+    assert settings.operator.image_pull_secrets == tuple(values.get("imagePullSecrets", ()))
+    monitoring = {"namespace": "monitoring", "interval": "15s"} | values.get("monitoring", {})
+    assert settings.operator.monitoring_namespace == monitoring["namespace"]
+    assert settings.operator.scrape_interval == monitoring["interval"]
+    assert settings.verdict_interval == values.get("verdictIntervalSeconds", 10)
+    assert settings.workers == values.get("workers", 8)
+
+
+def catalog_of(objects: Objects) -> dict[str, Any]:
+    """The engines of the rendered catalog by name."""
+    text = one(objects, "ConfigMap", "r1plus-operator-catalog")["data"]["engines.yaml"]
+    return {engine.name: engine.spec for engine in load_catalog(str(text))}
+
+
+def test_the_catalog_is_the_shipped_one_number_for_number(render: Render) -> None:
+    shipped = load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog")
+    assert catalog_of(render()) == {engine.name: engine.spec for engine in shipped}
+
+
+def test_overrides_change_image_and_digest_of_the_named_engine_only(render: Render) -> None:
+    before, after = catalog_of(render()), catalog_of(render(OTHER_VALUES))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"smollm2-full-f16"}
+    assert after["smollm2-full-f16"].artifact.image == "registry.example.com/f16@sha256:4"
+    assert after["smollm2-full-f16"].artifact.sha256 == "12345678" * 8
+
+
+def test_every_shipped_suite_arrives_byte_for_byte_in_a_folder_of_its_own(render: Render) -> None:
+    objects = render()
+    shipped = shipped_suites(ROOT / "monitoring" / "suites")
+    volumes = {volume["name"]: volume for volume in pods(objects)["Deployment"]["volumes"]}
+    sources = volumes["suites"].get("projected", {}).get("sources", [])
+    paths = sorted(item["path"] for source in sources for item in source["configMap"]["items"])
+    assert paths == sorted(f"{name}/{file}" for name in shipped for file in ("suite.json", "items.jsonl"))
+    for name, source in shipped.items():
+        data = one(objects, "ConfigMap", f"r1plus-operator-suite-{name}")["data"]
+        assert data == {"suite.json": source.header_text, "items.jsonl": source.items_text}
+        assert load_suite(data["suite.json"], data["items.jsonl"]) == source.suite
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "restarts"),
+    [
+        ({}, {"workers": 8}, False),
+        ({}, {"engineDigests": {"smollm2-full-f16": "0" * 64}}, True),
+        ({}, {"images": {"engines": {"smollm2-full-f16": "elsewhere:1"}}}, True),
+    ],
+    ids=["nothing new restarts nothing", "another digest restarts it", "another engine image restarts it"],
+)
+def test_a_change_of_what_is_read_at_start_restarts_the_operator(
+    render: Render, before: dict[str, Any], after: dict[str, Any], restarts: bool
+) -> None:
+    first, second = (one(render(values), "Deployment")["spec"]["template"] for values in (before, after))
+    assert (first != second) is restarts
+
+
+def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:
+    spec = one(render(OTHER_VALUES), "NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    (ingress,) = spec["ingress"]
+    assert ingress["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
+    api_server, dns, monitors = spec["egress"]
+    assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
+    assert api_server["ports"] == [{"protocol": "TCP", "port": 8443}]
+    assert dns["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+    assert monitors["to"] == [
+        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "r1plus-serving"}}}
+    ]
+    assert monitors["ports"] == [{"protocol": "TCP", "port": 8080}]
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds", "kind", "present"),
+    [
+        ({}, (), "PodMonitor", False),
+        ({}, PROMETHEUS_OPERATOR, "PodMonitor", True),
+        ({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PodMonitor", False),
+        ({"networkPolicy": {"enabled": False}}, (), "NetworkPolicy", False),
+        ({}, (), "Job", True),
+        ({"crds": {"hook": False}}, (), "Job", False),
+    ],
+    ids=[
+        "no PodMonitor where no cluster knows one",
+        "a PodMonitor where prometheus-operator is",
+        "no PodMonitor where it is not wanted",
+        "no NetworkPolicy where it is not wanted",
+        "the CRD hook is there",
+        "no CRD hook where it is not wanted",
+    ],
+)
+def test_optional_objects(
+    render: Render, values: dict[str, Any], kinds: tuple[str, ...], kind: str, present: bool
+) -> None:
+    assert (kind in {o["kind"] for o in render(values, kinds=kinds)}) is present
+
+
+def test_without_the_hook_nothing_may_touch_definitions(render: Render) -> None:
+    roles = [o for o in render({"crds": {"hook": False}}) if o["kind"] == "ClusterRole"]
+    assert [role["metadata"]["name"] for role in roles] == ["r1plus-operator"]
+
+
+def test_the_hook_runs_before_install_and_upgrade_after_its_rights(render: Render) -> None:
+    hooks = [o for o in render() if "helm.sh/hook" in o["metadata"].get("annotations", {})]
+    notes = {o["kind"]: o["metadata"]["annotations"] for o in hooks}
+    assert set(notes) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    assert {note["helm.sh/hook"] for note in notes.values()} == {"pre-install,pre-upgrade"}
+    weights = {kind: int(note["helm.sh/hook-weight"]) for kind, note in notes.items()}
+    assert max(weight for kind, weight in weights.items() if kind != "Job") < weights["Job"]

@@ -1,0 +1,58 @@
+"""values.schema.json refuses what would fail later, and says where."""
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"wrokers": 3}, ["'wrokers' not allowed"]),
+        ({"workers": 0}, ["/workers", "got 0, want 1"]),
+        ({"workers": "many"}, ["/workers", "want integer"]),
+        ({"images": {"operator": ""}}, ["/images/operator"]),
+        ({"images": {"monitor": "two words"}}, ["/images/monitor"]),
+        ({"images": {"pullPolicy": "Sometimes"}}, ["/images/pullPolicy", "IfNotPresent"]),
+        ({"images": {"engines": {"smollm2-full-f16": 1}}}, ["/images/engines/smollm2-full-f16", "want string"]),
+        ({"images": {"engines": {"nothing": "a:1"}}}, ["images.engines: nothing", "there are: smollm2-edge-q4-1,"]),
+        ({"engineDigests": {"smollm2-full-f16": "abc"}}, ["/engineDigests/smollm2-full-f16"]),
+        ({"engineDigests": {"nothing": "0" * 64}}, ["engineDigests: nothing", "there are:"]),
+        ({"imagePullSecrets": [{"name": "a"}]}, ["/imagePullSecrets/0", "want string"]),
+        ({"defaultFamily": "Not A Label"}, ["/defaultFamily"]),
+        ({"verdictIntervalSeconds": 0.1}, ["/verdictIntervalSeconds", "want 1"]),
+        ({"monitoring": {"interval": "15"}}, ["/monitoring/interval"]),
+        ({"monitoring": {"namespace": None}}, ["/monitoring", "namespace"]),
+        ({"networkPolicy": {"apiServerPorts": []}}, ["/networkPolicy/apiServerPorts"]),
+        ({"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}}, ["/networkPolicy/apiServerCIDRs/0"]),
+        ({"resources": {"limits": {"memory": "lots"}}}, ["/resources/limits/memory"]),
+    ],
+    ids=[
+        "a value that is misspelt",
+        "too few workers",
+        "a word for a number",
+        "no image",
+        "a reference with a space",
+        "a pull policy that is none",
+        "an engine's image that is a number",
+        "an image for an engine that the catalog lacks",
+        "a digest that is too short",
+        "a digest for an engine that the catalog lacks",
+        "pull secrets as Kubernetes writes them",
+        "a family that is no label",
+        "an interval below a second",
+        "an interval without a unit",
+        "no namespace of Prometheus",
+        "no port to the API server",
+        "an address for a network",
+        "a quantity that is none",
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(
+    run_helm: Callable[..., subprocess.CompletedProcess[str]], values: dict[str, Any], said: list[str]
+) -> None:
+    done = run_helm("template", values)
+    assert done.returncode != 0
+    assert [words for words in said if words not in done.stderr] == [], done.stderr
