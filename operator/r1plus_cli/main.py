@@ -80,7 +80,7 @@ def plan_command(
             sys.stdout.write("---\n" + plan_text.as_yaml(made.objects))
         else:
             plan_text.show(console, made)
-        failed = failed or not made.objects
+        failed = failed or made.problem is not None
     raise typer.Exit(1 if failed else 0)
 
 

@@ -46,7 +46,7 @@ def as_yaml(objects: list[Json]) -> str:
 
 
 def _problem(console: Console, problem: Problem) -> None:
-    console.print(Text(f"  Nothing would be created: {problem.condition}=False, {problem.reason}", style="red"))
+    console.print(Text(f"  No pod would be created: {problem.condition}=False, {problem.reason}", style="red"))
     console.print(Text(f"  {problem.message}"))
 
 

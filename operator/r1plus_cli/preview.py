@@ -31,6 +31,11 @@ class Preview:
     plan: Plan
 
     @property
+    def problem(self) -> Problem | None:
+        """Why no pod would be created."""
+        return self.resolved if isinstance(self.resolved, Problem) else None
+
+    @property
     def objects(self) -> list[Json]:
         """What the operator would create, in order."""
         return [item for stage in self.plan.apply for item in stage]

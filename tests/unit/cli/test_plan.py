@@ -83,11 +83,11 @@ def test_yaml_output_is_the_objects_themselves_walls_first_and_owned(tmp_path: P
     assert all(item["metadata"]["ownerReferences"][0]["name"] == "credit" for item in objects)
 
 
-def test_a_node_that_is_too_small_is_said_and_nothing_is_created(tmp_path: Path, suites: Path) -> None:
+def test_a_node_that_is_too_small_is_said_and_no_pod_is_created(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR, "--node-memory", "64Mi")
 
     assert result.exit_code == 1
-    assert "Nothing would be created: CapacityFits=False" in result.output
+    assert "No pod would be created: CapacityFits=False" in result.output
 
 
 def test_a_suite_that_is_not_there_is_said_with_those_that_are(tmp_path: Path, suites: Path) -> None:
