@@ -187,6 +187,16 @@ def test_a_pass_means_all_that_it_claims(
     assert Fraction(sum(s.lost for s in scores), len(scores)) <= 1 - Fraction(repr(threshold))
 
 
+def test_the_limit_of_flips_counts_the_probes_of_kept_items_only() -> None:
+    """120 kept items are 360 probes, so 11 flips at most; 600 probes would allow 15."""
+    broken = [(n, "000", "1") for n in range(80)]
+    for flips, verdict in ((11, Verdict.PASS), (12, Verdict.FAIL)):
+        scores = suite(*broken, *[(n, "011", "1") for n in range(100, 100 + flips)])
+        found = judge(scores, Rules(threshold=0.5, batch=16), DONE)
+        assert found is not None
+        assert found.verdict is verdict
+
+
 def test_the_order_of_checks_is_pinned() -> None:
     assert (too_many_lost, stratum_lost, unstable, items_unscored) == CHECKS
 
