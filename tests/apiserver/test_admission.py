@@ -1,0 +1,323 @@
+"""Bad input is refused at `kubectl apply`, by the real API server, with field, value and limit; good input gets defaults.
+
+Structural schemas drop unknown fields in silence. It is kubectl that asks the server to refuse them
+(`fieldValidation=Strict`, its default); the last tests show both, since a client that does not ask gets the silence.
+"""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from apiserver.operator_rig import BINDING, CLUSTER_ROLE
+from devcluster.apiserver_only import ApiServer
+from devcluster.toolchain import kubectl as kubectl_program
+from r1plus_contract import names
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_operator.api import crd, kinds, rbac
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.catalog import engine_object
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.errors import ApiError, ForbiddenError
+
+pytestmark = pytest.mark.apiserver
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+Kubectl = Callable[..., subprocess.CompletedProcess[str]]
+Json = dict[str, Any]
+FORTY = "a" * 40
+
+
+@pytest.fixture
+def kubectl(apiserver: ApiServer, tmp_path: Path) -> Kubectl:
+    """Runs kubectl as a cluster administrator, with an object on its standard input."""
+
+    def run(*words: str, obj: Json | None = None) -> subprocess.CompletedProcess[str]:
+        command = [str(kubectl_program()), f"--kubeconfig={apiserver.kubeconfig}", f"--cache-dir={tmp_path}", *words]
+        text = json.dumps(obj) if obj is not None else None
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+
+    return run
+
+
+def deployment(namespace: str, spec: Any, name: str = "credit") -> Json:
+    """An R1PlusDeployment as a user writes it."""
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "metadata": meta, "spec": spec}
+
+
+SPECS: dict[str, tuple[Any, list[str]]] = {
+    "no spec": (None, ["spec: Required value"]),
+    "a missing tier": ({}, ["spec.tier: Required value"]),
+    "an unknown tier": ({"tier": "huge"}, ["spec.tier", '"huge"', '"full", "lite", "edge"']),
+    "a tier in capitals": ({"tier": "FULL"}, ["spec.tier", '"FULL"', '"full", "lite", "edge"']),
+    "an unknown field": ({"tier": "full", "colour": "red"}, ['unknown field "spec.colour"']),
+    "an unknown field below": (
+        {"tier": "full", "batching": {"maxBatchsize": 4}},
+        ['unknown field "spec.batching.maxBatchsize"'],
+    ),
+    "batch 0": ({"tier": "full", "batching": {"maxBatchSize": 0}}, ["spec.batching.maxBatchSize", "0", "equal to 1"]),
+    "batch -1": (
+        {"tier": "full", "batching": {"maxBatchSize": -1}},
+        ["spec.batching.maxBatchSize", "-1", "equal to 1"],
+    ),
+    "batch a million": (
+        {"tier": "full", "batching": {"maxBatchSize": 10**6}},
+        ["spec.batching.maxBatchSize", "1000000", "less than or equal to 1024"],
+    ),
+    "batch two to the 63": (
+        {"tier": "full", "batching": {"maxBatchSize": 2**63}},
+        ["spec.batching.maxBatchSize"],
+    ),
+    "a batch and a half": (
+        {"tier": "full", "batching": {"maxBatchSize": 1.5}},
+        ["spec.batching.maxBatchSize", "integer"],
+    ),
+    "a batch in words": (
+        {"tier": "full", "batching": {"maxBatchSize": "4"}},
+        ["spec.batching.maxBatchSize", "integer"],
+    ),
+    "threshold 0": ({"tier": "full", "accuracy": {"threshold": 0}}, ["spec.accuracy.threshold", "0", "greater than 0"]),
+    "threshold -1": (
+        {"tier": "full", "accuracy": {"threshold": -1}},
+        ["spec.accuracy.threshold", "-1", "greater than 0"],
+    ),
+    "threshold 1.5": (
+        {"tier": "full", "accuracy": {"threshold": 1.5}},
+        ["spec.accuracy.threshold", "1.5", "less than or equal to 1"],
+    ),
+    "an unknown gate": ({"tier": "full", "accuracy": {"gate": "Skip"}}, ["spec.accuracy.gate", '"Enforce", "Observe"']),
+    "no probes": (
+        {"tier": "full", "accuracy": {"probesPerMinute": 0}},
+        ["spec.accuracy.probesPerMinute", "0", "equal to 1"],
+    ),
+    "a suite in another namespace": (
+        {"tier": "full", "accuracy": {"suite": "team-b/suite"}},
+        ["spec.accuracy.suite", "team-b/suite", "should match"],
+    ),
+    "a context beyond any engine": (
+        {"tier": "full", "context": {"maxTokens": 2_000_000}},
+        ["spec.context.maxTokens", "2000000", "less than or equal to 1048576"],
+    ),
+    "a context of a word or two": (
+        {"tier": "full", "context": {"maxTokens": 2}},
+        ["spec.context.maxTokens", "2", "greater than or equal to 16"],
+    ),
+    "replicas -1": ({"tier": "full", "replicas": -1}, ["spec.replicas", "-1", "equal to 0"]),
+    "a million replicas": ({"tier": "full", "replicas": 10**6}, ["spec.replicas", "1000000", "equal to 100"]),
+    "a version that is none": ({"tier": "full", "engine": {"version": "newest"}}, ["spec.engine.version", "newest"]),
+    "a family with a slash": ({"tier": "full", "engine": {"family": "../x"}}, ["spec.engine.family", "../x"]),
+    "65 namespaces": (
+        {"tier": "full", "access": {"namespaces": [f"n{i}" for i in range(65)]}},
+        ["spec.access.namespaces", "65", "64"],
+    ),
+    "a namespace with a newline": (
+        {"tier": "full", "access": {"namespaces": ["a\nb"]}},
+        ["spec.access.namespaces[0]", "should match"],
+    ),
+    "a list for an object": ({"tier": "full", "accuracy": []}, ["spec.accuracy", "object"]),
+}
+
+
+@pytest.mark.parametrize(("spec", "said"), SPECS.values(), ids=SPECS)
+def test_a_bad_spec_is_refused_with_field_value_and_limit(
+    kubectl: Kubectl, namespace: str, spec: Any, said: list[str]
+) -> None:
+    body = deployment(namespace, spec)
+    if spec is None:
+        del body["spec"]
+    done = kubectl("apply", "-f", "-", obj=body)
+    assert done.returncode != 0
+    assert [words for words in said if words not in done.stderr] == [], done.stderr
+    assert kubectl("-n", namespace, "get", "r1p", "-o", "name").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (f"{FORTY}b", [f"{FORTY}b", "metadata.name", "at most 40 characters"]),
+        ("1credit", ["1credit", "metadata.name", "must start with a letter"]),
+        ("credit.full", ["credit.full", "metadata.name", "hold only a-z, 0-9 and '-'"]),
+    ],
+    ids=["a name of 41 characters", "a name that starts with a digit", "a name with a dot"],
+)
+def test_a_bad_name_is_refused_with_the_name_and_the_limit(
+    kubectl: Kubectl, namespace: str, name: str, said: list[str]
+) -> None:
+    done = kubectl("apply", "-f", "-", obj=deployment(namespace, {"tier": "full"}, name))
+    assert done.returncode != 0
+    assert [words for words in said if words not in done.stderr] == [], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("credit", {"tier": "full"}),
+        (FORTY, {"tier": "lite"}),
+        ("a", {"tier": "edge", "engine": {"family": None}}),
+        ("credit", {"tier": "full", "batching": {"maxBatchSize": 1024}, "context": {"maxTokens": 1_048_576}}),
+        ("credit", {"tier": "full", "accuracy": {"threshold": 1, "gate": "Observe", "suite": "own.suite-1"}}),
+        ("credit", {"tier": "full", "replicas": 0, "placement": {"nodeSelector": {"a/b": "c"}}}),
+        ("credit", {"tier": "full", "placement": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}),
+    ],
+    ids=[
+        "a tier alone",
+        "a name of exactly 40 characters",
+        "null where a field may be absent",
+        "every bound reached",
+        "accuracy in full",
+        "scaled to zero on chosen nodes",
+        "a toleration",
+    ],
+)
+def test_a_good_spec_is_taken_and_the_models_read_what_the_server_made_of_it(
+    kubectl: Kubectl, namespace: str, name: str, spec: Json
+) -> None:
+    done = kubectl("apply", "--dry-run=server", "-o", "json", "-f", "-", obj=deployment(namespace, spec, name))
+    assert done.returncode == 0, done.stderr
+    stored = json.loads(done.stdout)["spec"]
+    assert R1PlusDeploymentSpec.model_validate(stored) == R1PlusDeploymentSpec.model_validate(spec | _none(spec))
+    assert stored["replicas"] == spec.get("replicas", 1)
+    assert {"gate", "threshold", "probesPerMinute"} <= set(stored["accuracy"])
+
+
+def _none(spec: Json) -> Json:
+    """The model calls an absent engine what the server calls an engine of nulls."""
+    return {"engine": {}} if spec.get("engine") == {"family": None} else {}
+
+
+async def test_a_client_that_does_not_ask_for_strictness_loses_unknown_fields_in_silence(
+    client: ApiClient, namespace: str
+) -> None:
+    body = deployment(namespace, {"tier": "full", "colour": "red"})
+    made = await client.create(kinds.R1PLUS_DEPLOYMENT, body)
+    assert "colour" not in made["spec"]
+    await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", namespace)
+
+
+async def test_a_user_cannot_write_a_status_along_with_a_spec(client: ApiClient, namespace: str) -> None:
+    body = deployment(namespace, {"tier": "full"}) | {"status": {"verdict": "Pass"}}
+    made = await client.create(kinds.R1PLUS_DEPLOYMENT, body)
+    assert "status" not in made
+    await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", namespace)
+
+
+async def test_conditions_are_a_map_by_type(client: ApiClient, namespace: str) -> None:
+    await client.create(kinds.R1PLUS_DEPLOYMENT, deployment(namespace, {"tier": "full"}))
+    condition = {"type": "Ready", "status": "True", "reason": "Serving", "lastTransitionTime": "2030-01-01T00:00:00Z"}
+    body = deployment(namespace, {"tier": "full"})
+    del body["spec"]
+    body["status"] = {"conditions": [condition, condition]}
+    with pytest.raises(ApiError) as caught:
+        await client.apply(kinds.R1PLUS_DEPLOYMENT, body, field_manager="test", subresource="status")
+    assert '.status.conditions: duplicate entries for key [type="Ready"]' in str(caught.value)
+    await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", namespace)
+
+
+ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
+    "a digest that is too short": (
+        lambda spec: spec["artifact"].update(sha256="abc"),
+        ["spec.artifact.sha256", "at least 64"],
+    ),
+    "a backend that nobody implements": (
+        lambda spec: spec.update(backend="tensorrtllm"),
+        ["spec.backend", "tensorrtllm", "openvino"],
+    ),
+    "a best batch above the largest": (
+        lambda spec: spec["batch"].update(best=64, max=32),
+        ["spec.batch", "batch.best must not exceed batch.max"],
+    ),
+    "measured and inherited at once": (
+        lambda spec: spec["reference"].update(inheritedFrom="another"),
+        ["spec.reference", "exactly one of inheritedFrom and measured"],
+    ),
+    "neither measured nor inherited": (
+        lambda spec: spec["reference"].pop("measured"),
+        ["spec.reference", "exactly one of inheritedFrom and measured"],
+    ),
+    "no artifact": (lambda spec: spec.pop("artifact"), ["spec.artifact: Required value"]),
+    "an unknown field": (lambda spec: spec.update(colour="red"), ['unknown field "spec.colour"']),
+}
+
+
+@pytest.mark.parametrize(("spoil", "said"), ENGINES.values(), ids=ENGINES)
+def test_a_bad_engine_is_refused(kubectl: Kubectl, spoil: Callable[[Json], Any], said: list[str]) -> None:
+    body = engine_object(_shipped()[0])
+    spoil(body["spec"])
+    body["metadata"]["name"] = "spoilt"
+    done = kubectl("apply", "-f", "-", obj=body)
+    assert done.returncode != 0
+    assert [words for words in said if words not in done.stderr] == [], done.stderr
+
+
+@pytest.fixture
+def tenants(kubectl: Kubectl) -> Iterator[None]:
+    """The examples' namespaces; what is deployed there goes again, since an operator of another test would see it."""
+    done = kubectl("apply", "-f", str(EXAMPLES / "tenants.yaml"))
+    assert done.returncode == 0, done.stderr
+    yield
+    for namespace in ("team-credit", "team-support"):
+        kubectl("-n", namespace, "delete", "r1plusdeployments", "--all")
+
+
+def test_the_shipped_engines_are_taken(kubectl: Kubectl) -> None:
+    for engine in _shipped():
+        done = kubectl("apply", "--dry-run=server", "-f", "-", obj=engine_object(engine))
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("tenants")
+def test_the_examples_are_taken_and_shown_with_the_columns_that_users_look_for(kubectl: Kubectl) -> None:
+    done = kubectl("apply", "-f", str(EXAMPLES))
+    assert (done.returncode, done.stderr) == (0, "")
+    header, *rows = kubectl("get", "r1p", "-A").stdout.splitlines()
+    assert header.split() == ["NAMESPACE", "NAME", "TIER", "ENGINE", "BATCH", "ACCURACY", "VERDICT", "READY", "AGE"]
+    assert [row.split()[:3] for row in rows if row.startswith("team-")] == [
+        ["team-credit", "credit", "full"],
+        ["team-support", "assistant", "lite"],
+        ["team-support", "triage", "edge"],
+    ]
+    stored = json.loads(kubectl("-n", "team-credit", "get", "r1p", "credit", "-o", "json").stdout)
+    assert "engine" not in stored["spec"], "credit-full.yaml comes last in the folder, so it is what holds"
+
+
+def _shipped() -> tuple[Any, ...]:
+    return load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog")
+
+
+async def test_the_crd_hook_can_do_its_work_with_the_rights_of_the_table_and_no_more(apiserver: ApiServer) -> None:
+    account = "system:serviceaccount:r1plus-system:r1plus-operator-crds"
+    group = CLUSTER_ROLE.group
+    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": "crd-hook"}}
+    role |= {"rules": [grant.rule() for grant in rbac.crd_hook()]}
+    binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "crd-hook"}}
+    binding |= {"roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "crd-hook"}}
+    binding |= {"subjects": [{"apiGroup": group, "kind": "User", "name": account}]}
+    async with ApiClient.from_kubeconfig(apiserver.kubeconfig) as admin:
+        await admin.apply(CLUSTER_ROLE, role, field_manager="test")
+        await admin.apply(BINDING, binding, field_manager="test")
+    async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(account)) as hook:
+        await _authorised(hook)
+        await crd.apply(hook)
+        foreign = yaml.safe_load(crd.to_yaml(crd.engines()).replace("r1plusengine", "r1plusfake"))
+        with pytest.raises(ForbiddenError):
+            await hook.apply(crd.CRD, foreign, field_manager="test")
+
+
+async def _authorised(client: ApiClient) -> None:
+    """The authoriser's cache sees a new binding a moment later."""
+    name = next(iter(crd.definitions().values()))["metadata"]["name"]
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await client.get(crd.CRD, name)
+            except ForbiddenError:
+                await asyncio.sleep(0.05)
+            else:
+                return
