@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError
-from r1plus_contract.verdict import Verdict
+from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec, spec_problems
 from r1plus_operator.plan import alerts, objects
@@ -128,10 +128,15 @@ class _Pass:
                 continue
             gate = report.gate
             decided = gate.verdict in (Verdict.PASS, Verdict.FAIL)
-            ours = gate.identity == revision.identity.digest() and gate.suite_hash == self.suite_hash
-            if decided and ours and revision.verdict_for(gate.suite_hash) is None:
+            scored = (gate.identity, gate.suite_hash, gate.threshold)
+            ours = scored == (revision.identity.digest(), self.suite_hash, self.spec.accuracy.threshold)
+            if decided and ours and self._verdict(revision) is None:
                 self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, gate))
                 self.fresh.add(revision.name)
+
+    def _verdict(self, revision: Revision) -> GateReport | None:
+        """The gate's report under the suite and threshold in force."""
+        return revision.verdict_for(self.suite_hash or "", self.spec.accuracy.threshold)
 
     def _decide(self, target: str | None) -> Rollout:
         return decide(
@@ -144,7 +149,7 @@ class _Pass:
 
     def _state(self, revision: Revision) -> RevisionState:
         live = self.observed.children.get(("Deployment", revision.name))
-        report = revision.verdict_for(self.suite_hash) if self.suite_hash else None
+        report = self._verdict(revision)
         ready = sum(1 for p in self.observed.pods if p.revision == revision.name and p.ready and not p.terminating)
         return RevisionState(
             name=revision.name,
@@ -208,7 +213,7 @@ class _Pass:
         if target is None:
             return ()
         revision = self.revisions[target]
-        report = revision.verdict_for(self.suite_hash or "")
+        report = self._verdict(revision)
         figures = report.message if report else f"spec.accuracy.gate is {self.spec.accuracy.gate}"
         if rollout.stage is Stage.PROMOTE:
             return (Note("Promoted", f"Revision {target} ({revision.engine}) takes traffic: {figures}"),)

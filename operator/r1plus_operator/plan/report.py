@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from r1plus_contract import names
-from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import ContainerFacts, Json, Observed, PodFacts
@@ -47,6 +47,10 @@ class Situation:
     def suite_hash(self) -> str:
         """Of the suite in force; empty while none is."""
         return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else ""
+
+    def verdict(self, revision: Revision) -> GateReport | None:
+        """The gate's report on a revision under the suite and threshold in force."""
+        return revision.verdict_for(self.suite_hash, self.spec.accuracy.threshold) if self.spec else None
 
     def pods(self, revision: str | None) -> list[PodFacts]:
         """Living pods of a revision."""
@@ -95,7 +99,7 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
     found: Json = {}
     if isinstance(situation.resolved, Target):
         found["suite"] = situation.resolved.source.name
-    gate = shown.verdict_for(situation.suite_hash)
+    gate = situation.verdict(shown)
     report = next(iter(situation.reports(shown.name)), None)
     if report and report.sweep and report.suite_hash == situation.suite_hash:
         found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
@@ -218,7 +222,7 @@ def _quality_verified(s: Situation) -> Finding:
         return Finding("False", s.problem.reason, s.problem.message)
     if s.problem or s.target is None:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
-    gate = s.revisions[s.target].verdict_for(s.suite_hash)
+    gate = s.verdict(s.revisions[s.target])
     report = next((r for r in s.reports(s.target) if r.suite_hash in (s.suite_hash, "")), None)
     if gate and gate.verdict is Verdict.FAIL:
         return Finding("False", Reason.GATE_FAILED, f"{gate.reason}: {gate.message}; {_refusal(s)}")

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from r1plus_model_repo.config_pbtxt import render
-
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
 from r1plus_contract.settings import KnownVerdicts
-from r1plus_contract.verdict import GateReport
+from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_model_repo.config_pbtxt import render
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, OperatorConfig
 from r1plus_operator.plan.pod import pod_template
 from r1plus_operator.plan.target import Target
+from r1plus_policies.gate import rejudge
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
@@ -50,9 +50,14 @@ class Revision:
             "template": self.template,
         }
 
-    def verdict_for(self, suite_hash: str) -> GateReport | None:
-        """The gate's report on this suite, newest first."""
-        return next((r for r in reversed(self.verdicts) if r.suite_hash == suite_hash), None)
+    def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
+        """What the gate said of this suite: under this threshold, or a Pass whose own figures meet it, too.
+
+        None where only another gate can tell, as after a Fail under a stricter threshold.
+        """
+        on_suite = [report for report in reversed(self.verdicts) if report.suite_hash == suite_hash]
+        exact = next((report for report in on_suite if report.threshold == threshold), None)
+        return exact or next((r for r in on_suite if rejudge(r, threshold) is Verdict.PASS), None)
 
 
 def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:

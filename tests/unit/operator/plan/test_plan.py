@@ -82,6 +82,24 @@ def test_a_refusal_outlives_its_pods_and_the_operator() -> None:
     assert world.condition("QualityVerified")[1] == "GateFailed"
 
 
+def test_a_lower_threshold_after_a_refusal_asks_for_another_gate_and_a_higher_one_does_not_forget() -> None:
+    world = served()
+    world.change(engine=Q4_1)
+    world.settle()
+    candidate = world.candidate()
+    world.start_pods(candidate)
+    world.gate(candidate, Verdict.FAIL, lost=3)
+    world.settle()
+    world.change(accuracy={"threshold": 0.5})
+    world.settle()
+    assert world.one("Deployment", candidate)["spec"]["replicas"] == 1
+    assert world.condition("QualityVerified")[0] == "Unknown"
+    world.change(accuracy={"threshold": 0.98})
+    world.settle()
+    assert ("Deployment", candidate) not in world.children
+    assert world.condition("QualityVerified")[1] == "GateFailed"
+
+
 def test_observe_lets_a_failed_revision_serve_and_says_that_it_failed() -> None:
     world = served()
     world.change(engine=Q4_1, accuracy={"gate": "Observe"})
