@@ -1,0 +1,124 @@
+"""A client of the served model for tests: many questions at once over one gRPC connection, answers with their pieces."""
+
+import json
+import queue
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+
+from r1plus_contract import inference
+
+SECONDS = 120.0
+_TYPES: dict[str, tuple[str, Any]] = {
+    inference.PROMPT: ("BYTES", np.object_),
+    inference.SYSTEM: ("BYTES", np.object_),
+    inference.RAW_PROMPT: ("BOOL", np.bool_),
+    inference.MAX_NEW_TOKENS: ("INT32", np.int32),
+    inference.TEMPERATURE: ("FP32", np.float32),
+    inference.TOP_P: ("FP32", np.float32),
+    inference.REPETITION_PENALTY: ("FP32", np.float32),
+    inference.SEED: ("UINT64", np.uint64),
+    inference.STOP: ("BYTES", np.object_),
+}
+
+
+@dataclass
+class Answer:
+    """What came back for one question."""
+
+    pieces: list[str] = field(default_factory=list)
+    reason: str = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+    error: str = ""
+    first_at: float = 0.0
+    ended_at: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class Client:
+    """One stream; questions are told apart by their ids."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._client = triton.InferenceServerClient(address)
+        self._results: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        self._open: dict[str, Answer] = {}
+        self._next = 0
+
+    def __enter__(self) -> "Client":
+        self._client.start_stream(callback=lambda result, error: self._results.put((result, error)))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self._client.stop_stream(cancel_requests=True)
+        self._client.close()
+
+    def __call__(self, prompt: str | bytes, **given: Any) -> Answer:
+        """Ask one question and wait for the whole answer."""
+        (answer,) = self.all([{"prompt": prompt, **given}])
+        return answer
+
+    def all(self, questions: list[dict[str, Any]]) -> list[Answer]:
+        """Ask all at once; answers in order."""
+        answers = [self.begin(**question) for question in questions]
+        while self._open:
+            self.take()
+        return answers
+
+    def begin(self, prompt: str | bytes, **given: Any) -> Answer:
+        """Ask; the answer fills while `take` runs."""
+        self._next += 1
+        answer = self._open[str(self._next)] = Answer()
+        values = {inference.PROMPT: prompt, **given}
+        if inference.STOP in values and not isinstance(values[inference.STOP], str):
+            values[inference.STOP] = json.dumps(values[inference.STOP])
+        inputs = [_tensor(name, value) for name, value in values.items()]
+        self._client.async_stream_infer(
+            inference.MODEL_NAME, inputs, request_id=str(self._next), enable_empty_final_response=True
+        )
+        return answer
+
+    def take(self, seconds: float = SECONDS) -> None:
+        """Take one response."""
+        result, error = self._results.get(timeout=seconds)
+        if error is not None:
+            # The client library tells errors without a request id: in these tests only one question is then open.
+            (number,) = self._open
+            answer = self._open.pop(number)
+            answer.error, answer.ended_at = str(error), time.monotonic()
+            return
+        response = result.get_response()
+        answer = self._open[response.id]
+        if response.outputs:
+            answer.first_at = answer.first_at or time.monotonic()
+            answer.pieces.append(result.as_numpy(inference.TEXT)[0].decode())
+            answer.reason = result.as_numpy(inference.FINISH_REASON)[0].decode()
+            answer.prompt_tokens = int(result.as_numpy(inference.PROMPT_TOKENS)[0])
+            answer.tokens = int(result.as_numpy(inference.COMPLETION_TOKENS)[0])
+        if response.parameters["triton_final_response"].bool_param:
+            answer.ended_at = time.monotonic()
+            del self._open[response.id]
+
+    def hang_up(self) -> None:
+        """Cancel all that is open and start afresh."""
+        self._client.stop_stream(cancel_requests=True)
+        self._open.clear()
+        self._results = queue.Queue()
+        self._client.start_stream(callback=lambda result, error: self._results.put((result, error)))
+
+
+def _tensor(name: str, value: Any) -> Any:
+    kind, dtype = _TYPES[name]
+    if kind == "BYTES" and isinstance(value, str):
+        value = value.encode()
+    tensor = triton.InferInput(name, [1], kind)
+    tensor.set_data_from_numpy(np.array([value], dtype=dtype))
+    return tensor
