@@ -12,6 +12,7 @@ import time
 
 import kopf
 import uvloop
+from kopf._core.engines.peering import Identity
 
 from r1plus_operator.config import ConfigError, Settings, from_environment
 from r1plus_operator.executor import Executor
@@ -75,7 +76,14 @@ async def run(chosen: Settings) -> None:
 
 async def watch_crs(observer: Observer) -> None:
     """Let kopf watch the CRs until a signal, which kopf takes; raises if its watching fails."""
-    await kopf.operator(registry=registry_for(observer), settings=kopf_settings(), standalone=True, clusterwide=True)
+    await kopf.operator(
+        registry=registry_for(observer),
+        settings=kopf_settings(),
+        # Else kopf asks for the user's name, and uid 1000 has none in the image.
+        identity=Identity("r1plus-operator"),
+        standalone=True,
+        clusterwide=True,
+    )
 
 
 async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:

@@ -57,8 +57,10 @@ def _prepare(teller: Teller) -> Target:
 def _start(steps: Steps, made: parts.Parts) -> EmbeddedTarget:
     cluster = Cluster.up(steps, list(made.own))
     steps.expect(1)
-    with steps.step("images of r1plus into the cluster"):
-        cluster.import_images(made.archives)
+    with steps.step("images of r1plus into the cluster") as step:
+        for number, image in enumerate(made.archives):
+            step.progress(number / len(made.archives), image.ref)
+            cluster.import_image(image)
     return EmbeddedTarget(cluster, Kube(cluster.kubeconfig))
 
 
