@@ -122,7 +122,9 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     for name, text in one(objects, "ConfigMap", "r1plus-operator-catalog")["data"].items():
         (catalog / name).write_text(text)
     folders = {"R1PLUS_CATALOG_DIR": str(catalog), "R1PLUS_SUITES_DIR": str(ROOT / "monitoring" / "suites")}
-    settings = from_environment(environment(objects) | folders)
+    given = environment(objects)
+    assert given["USER"], "kopf asks for the user's name, and no image has one for 1000"
+    settings = from_environment(given | folders)
     images = {"monitor": "r1plus-monitor:0.1.0", "triton": "r1plus-triton-cpu:0.1.0"} | values.get("images", {})
     assert settings.operator.monitor_image == images["monitor"]
     assert settings.operator.triton_image == images["triton"]
