@@ -38,6 +38,7 @@ def values_of(parts: Parts) -> dict[str, Any]:
 def install(kube: Kube, parts: Parts, extra: Mapping[str, Any] | None = None) -> None:
     """`helm upgrade --install --wait`; the same command installs, upgrades and finds nothing to do."""
     helm = _helm()
+    _forget_interrupted(kube)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
         json.dump(values_of(parts) | dict(extra or {}), values)
         values.flush()
@@ -57,6 +58,13 @@ def install(kube: Kube, parts: Parts, extra: Mapping[str, Any] | None = None) ->
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS + 60)
     if done.returncode != 0:
         raise StoryError(f"helm exited {done.returncode}: {done.stderr.strip()[-1500:]}\n{of_operator(kube)}")
+
+
+def _forget_interrupted(kube: Kube) -> None:
+    """A helm that was killed half way leaves a record by which every later one refuses to work."""
+    half_way = "status in (pending-install,pending-upgrade,pending-rollback)"
+    selector = f"--selector=owner=helm,name={RELEASE},{half_way}"
+    kube.kubectl("delete", "secrets", f"--namespace={NAMESPACE}", "--ignore-not-found", selector)
 
 
 def _helm() -> Path:
