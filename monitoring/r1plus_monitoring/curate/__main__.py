@@ -2,6 +2,7 @@
 
     make     --name smollm2-full-v1 --tier full --engine smollm2-full-f16 --engine-dir DIR --out monitoring/suites
     compare  --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-q4-1 --engine-dir DIR
+    verify   --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-f16 --http HOST:PORT --grpc HOST:PORT
     drop     --suite monitoring/suites/smollm2-full-v1 --reason "flipped through Triton at batch 16" ID...
 
 Run by a maintainer, never by the product. Needs the extra `engine`.
@@ -17,8 +18,9 @@ from r1plus_contract.suite import Sampling
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import ProcessAsker
 from r1plus_monitoring.curate.candidates import candidates
-from r1plus_monitoring.curate.pipeline import CROSS, curate, measure
-from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape
+from r1plus_monitoring.curate.pipeline import CROSS, SERVED, curate, measure
+from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
+from r1plus_monitoring.curate.served import ServedAsker
 
 SAMPLING = Sampling(max_new_tokens=24, stop=("\n", "."))
 """Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""
@@ -28,7 +30,7 @@ def main() -> None:
     """Entry point."""
     arguments = parser().parse_args()
     try:
-        {"make": make, "compare": compare, "drop": drop}[arguments.command](arguments)
+        {"make": make, "compare": compare, "verify": verify, "drop": drop}[arguments.command](arguments)
     except NotEnoughItemsError as error:
         sys.exit(f"{arguments.name}: {error}")
 
@@ -43,14 +45,21 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", required=True, type=Path, help="folder of suites")
     one.add_argument("--size", type=int, default=Shape().size, help="most items")
     one.add_argument("--seed", type=int, default=1, help="of the stratified choice")
+    one.add_argument("--strata", default="", help="ask only these, separated by commas; all when left out")
+    one.add_argument("--sample", type=int, default=0, help="ask at most so many candidates; all when 0")
     two = commands.add_parser("compare", help="measure another engine on a suite")
     for command in (one, two):
-        command.add_argument("--engine", required=True, help="name in the catalog")
         command.add_argument("--engine-dir", required=True, type=Path, help="folder with the OpenVINO IR")
-    three = commands.add_parser("drop", help="take items out of a suite and say why")
-    three.add_argument("--reason", required=True)
-    three.add_argument("ids", nargs="+")
-    for command in (two, three):
+    three = commands.add_parser("verify", help="measure a served engine on a suite, through Triton")
+    three.add_argument("--http", required=True, help="host:port of Triton's HTTP")
+    three.add_argument("--grpc", required=True, help="host:port of Triton's gRPC")
+    three.add_argument("--quick", action="store_true", help="one sweep at the production batch only")
+    for command in (one, two, three):
+        command.add_argument("--engine", required=True, help="name in the catalog")
+    four = commands.add_parser("drop", help="take items out of a suite and say why")
+    four.add_argument("--reason", required=True)
+    four.add_argument("ids", nargs="+")
+    for command in (two, three, four):
         command.add_argument("--suite", required=True, type=Path, help="folder of one suite")
     return root
 
@@ -59,7 +68,9 @@ def make(arguments: argparse.Namespace) -> None:
     """Write `suite.json`, `items.jsonl` and `baseline.json`."""
     asker = ProcessAsker(arguments.engine_dir, SAMPLING)
     shape = Shape(size=arguments.size)
-    made = curate(arguments.engine, candidates(), asker, shape, arguments.seed, say)
+    strata = arguments.strata.split(",") if arguments.strata else []
+    asked = sample(candidates(), strata, arguments.sample, arguments.seed)
+    made = curate(arguments.engine, asked, asker, shape, arguments.seed, say)
     description = f"What {arguments.engine} answers right at every batch size, in every order and arithmetic asked."
     head = record.header(arguments.name, arguments.tier, description, arguments.engine, SAMPLING, made.items)
     folder = arguments.out / arguments.name
@@ -85,8 +96,21 @@ def compare(arguments: argparse.Namespace) -> None:
     asker = ProcessAsker(arguments.engine_dir, suite.header.sampling)
     measured = measure(arguments.engine, suite.items, asker, CROSS, say)
     baseline = record.read_baseline(arguments.suite)
-    others = tuple(one for one in baseline.cross if one.engine != arguments.engine)
-    record.write_baseline(arguments.suite, dataclasses.replace(baseline, cross=(*others, *measured)))
+    kept = tuple(one for one in baseline.cross if one.engine != arguments.engine)
+    record.write_baseline(arguments.suite, dataclasses.replace(baseline, cross=(*kept, *measured)))
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Add what a served engine answers to `baseline.json`, and show the items that it lost."""
+    suite = record.read_suite(arguments.suite)
+    asker = ServedAsker(arguments.http, arguments.grpc, suite.header.sampling)
+    conditions = SERVED[:1] if arguments.quick else SERVED
+    measured = measure(arguments.engine, suite.items, asker, conditions, say)
+    baseline = record.read_baseline(arguments.suite)
+    kept = tuple(one for one in baseline.served if one.engine != arguments.engine)
+    record.write_baseline(arguments.suite, dataclasses.replace(baseline, served=(*kept, *measured)))
+    for one in measured:
+        say(f"{one.condition}: lost {' '.join(one.lost) or 'none'}")
 
 
 def drop(arguments: argparse.Namespace) -> None:

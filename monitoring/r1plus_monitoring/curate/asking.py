@@ -18,9 +18,9 @@ from r1plus_contract.suite import Item, Sampling
 
 CHILD: Final = "r1plus_monitoring.curate.genai"
 NATIVE: Final = "native"
-"""The precision that the engine chooses on this processor: what is served."""
+"""The arithmetic that the engine would choose on this processor: bfloat16 where it can."""
 F32: Final = "f32"
-"""Inference in 32 bits: what a processor without bfloat16 does with the same engine."""
+"""32-bit arithmetic, which the served backend asks for on every processor."""
 
 
 @dataclass(frozen=True, slots=True)

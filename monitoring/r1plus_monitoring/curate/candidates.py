@@ -106,10 +106,13 @@ def _article(noun: str) -> str:
 
 
 def _arithmetic() -> Iterator[Item]:
-    """Sums, differences and products of one and two digits, asked plainly and after an example."""
+    """Sums, differences and products of one and two digits, asked plainly and after an example.
+
+    Not 20 - 10: an answer that only repeats the question would end with the right number.
+    """
     for a, b in _operands():
         yield from _calculation("additions", a, "+", b, a + b)
-        if b < a:
+        if b < a and a - b != b:
             yield from _calculation("subtractions", a, "-", b, a - b)
     for a in range(2, 11):
         for b in range(2, 11):

@@ -7,6 +7,7 @@ template, greedy, no prefix cache, as many requests in flight as the condition's
 import sys
 from collections import deque
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import openvino_genai as genai
@@ -17,6 +18,9 @@ from r1plus_monitoring.curate.asking import F32, Answer, Condition, Reply, Reque
 
 CACHE_GIB: Final = 1
 """KV cache: room for some 20,000 tokens of this family, far more than 32 short questions need."""
+
+AS_SERVED: Final = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"})
+"""What the served backend sets (r1plus_model_repo.backends, which this room may not import)."""
 
 
 def main() -> None:
@@ -33,8 +37,8 @@ def open_pipeline(engine: str, condition: Condition) -> Any:
     scheduler.cache_size = CACHE_GIB
     scheduler.max_num_seqs = condition.batch
     scheduler.enable_prefix_caching = False
-    properties = {"INFERENCE_PRECISION_HINT": "f32"} if condition.precision == F32 else {}
-    return genai.ContinuousBatchingPipeline(engine, scheduler, "CPU", properties)
+    properties = AS_SERVED if condition.precision == F32 else {}
+    return genai.ContinuousBatchingPipeline(engine, scheduler, "CPU", dict(properties))
 
 
 def ask_all(pipeline: Any, items: Sequence[Item], sampling: Sampling, batch: int) -> tuple[Answer, ...]:

@@ -15,7 +15,6 @@ goat | kid
 pig | piglet
 duck | duckling
 goose | gosling
-hen | chick
 chicken | chick
 bear | cub
 lion | cub

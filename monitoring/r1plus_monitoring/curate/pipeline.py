@@ -28,7 +28,13 @@ BASELINE: Final = (
     Condition(batch=32, order=103),
     Condition(batch=1, order=104),
 )
-CROSS: Final = (Condition(batch=16, order=201),)
+CROSS: Final = (Condition(batch=16, order=201, precision=F32),)
+SERVED: Final = (
+    Condition(batch=16, order=301, precision=F32),
+    Condition(batch=32, order=302, precision=F32),
+    Condition(batch=1, order=303, precision=F32),
+)
+"""Through Triton: `precision` is the server's own, and only names it here."""
 RESERVE: Final = 1.3
 """Items that go to the dear conditions, as a multiple of the suite's size."""
 

@@ -65,6 +65,8 @@ class Baseline:
     """On repeats that took no part in the choice."""
     cross: tuple[Measured, ...] = ()
     """Other engines on this suite."""
+    served: tuple[Measured, ...] = ()
+    """Engines on this suite, asked through Triton as the gate asks."""
     dropped: tuple[Dropped, ...] = ()
 
 

@@ -64,6 +64,14 @@ def choose(items: Sequence[Item], size: int, shape: Shape, seed: int) -> tuple[I
     return tuple(sorted(chosen, key=lambda item: item.id))
 
 
+def sample(items: Sequence[Item], strata: Sequence[str], size: int, seed: int) -> tuple[Item, ...]:
+    """Candidates of some strata (none named: all), at most `size` (0: all): a suite in less time."""
+    wanted = tuple(item for item in items if not strata or item.stratum in strata)
+    if not size:
+        return wanted
+    return choose(wanted, size, Shape(min_per_stratum=1, max_per_stratum=len(wanted)), seed)
+
+
 def shares(available: Mapping[str, int], size: int) -> dict[str, int]:
     """Split `size` evenly; what a small stratum cannot fill goes to the others."""
     quota = dict.fromkeys(available, 0)

@@ -1,0 +1,42 @@
+"""Asks through Triton, over the very client that the monitor uses. Used by `__main__ verify`.
+
+What the gate will see: the served backend's stop strings, batching and arithmetic, not the library's.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from r1plus_contract.suite import Item, Sampling
+from r1plus_monitoring.client import TritonEngine
+from r1plus_monitoring.curate.asking import Answer, Condition, shuffle
+
+SECONDS: float = 300.0
+"""For one answer; the machine that curates may be busy."""
+
+
+class ServedAsker:
+    """A server that runs already, at `http` and `grpc` (host:port)."""
+
+    def __init__(self, http: str, grpc: str, sampling: Sampling) -> None:
+        self._addresses = (http, grpc)
+        self._sampling = sampling
+
+    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+        """`condition.batch` requests in flight; raises RuntimeError when one brings no answer."""
+        return asyncio.run(self._ask(shuffle(items, condition.order), condition.batch))
+
+    async def _ask(self, items: Sequence[Item], batch: int) -> Mapping[str, Answer]:
+        engine = TritonEngine(*self._addresses, SECONDS)
+        slots = asyncio.Semaphore(batch)
+        try:
+            answers = await asyncio.gather(*(self._one(engine, slots, item) for item in items))
+        finally:
+            await engine.close()
+        return {item.id: answer for item, answer in zip(items, answers, strict=True)}
+
+    async def _one(self, engine: TritonEngine, slots: asyncio.Semaphore, item: Item) -> Answer:
+        async with slots:
+            reply = await engine.ask(item.prompt, self._sampling)
+        if reply.failure is not None:
+            raise RuntimeError(f"item {item.id}: {reply.failure}: {reply.detail}")
+        return Answer(reply.text, reply.finish_reason, reply.completion_tokens)
