@@ -34,10 +34,10 @@ def helm() -> Path:
 def run_helm(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs one helm verb over the chart with the given values."""
 
-    def run(verb: str, values: Mapping[str, Any], *words: str) -> subprocess.CompletedProcess[str]:
+    def run(verb: str, values: Mapping[str, Any], *words: str, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
         path = tmp_path_factory.mktemp("values") / "values.json"
         path.write_text(json.dumps(values))
-        target = [str(CHART)] if verb == "lint" else ["r1plus", str(CHART), "--namespace=r1plus-system"]
+        target = [str(chart)] if verb == "lint" else ["r1plus", str(chart), "--namespace=r1plus-system"]
         command = [str(helm), verb, *target, f"--values={path}", f"--kube-version={KUBERNETES}", *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
@@ -48,8 +48,10 @@ def run_helm(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 def render(run_helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
     """The objects that `helm install` would send, hooks included; `kinds` are API kinds the cluster shall have."""
 
-    def objects(values: Mapping[str, Any] | None = None, *, kinds: tuple[str, ...] = ()) -> Objects:
-        done = run_helm("template", values or {}, *(f"--api-versions={kind}" for kind in kinds))
+    def objects(
+        values: Mapping[str, Any] | None = None, *, kinds: tuple[str, ...] = (), chart: Path = CHART
+    ) -> Objects:
+        done = run_helm("template", values or {}, *(f"--api-versions={kind}" for kind in kinds), chart=chart)
         assert done.returncode == 0, done.stderr
         return [found for found in yaml.safe_load_all(done.stdout) if found]
 

@@ -1,5 +1,6 @@
 """What the chart renders: its pods are locked down, its rights are the table's, its walls are narrow, its data is whole."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from r1plus_contract.suite import load_suite
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import rbac
 from r1plus_operator.config import from_environment, shipped_suites
-from unit.chart.conftest import ROOT, Objects, Render
+from unit.chart.conftest import CHART, ROOT, Objects, Render
 
 PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
 OTHER_VALUES: dict[str, Any] = {
@@ -167,6 +168,28 @@ def test_every_shipped_suite_arrives_byte_for_byte_in_a_folder_of_its_own(render
         data = one(objects, "ConfigMap", f"r1plus-operator-suite-{name}")["data"]
         assert data == {"suite.json": source.header_text, "items.jsonl": source.items_text}
         assert load_suite(data["suite.json"], data["items.jsonl"]) == source.suite
+
+
+HARD_TO_COPY = '{"id":"a","prompt":"é {{ .Values }} \\"q\\" \\\\ # : 🙂"}\n{"id":"b"}\n'
+
+
+def test_a_suite_with_anything_in_it_arrives_unchanged_and_restarts_the_operator(
+    render: Render, tmp_path: Path
+) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    folder = chart / "files" / "suites" / "family-v1"
+    folder.mkdir(parents=True)
+    (folder / "suite.json").write_text('{"name":"family-v1"}', encoding="utf-8")
+    (folder / "items.jsonl").write_text(HARD_TO_COPY, encoding="utf-8")
+    objects = render(chart=chart)
+    data = one(objects, "ConfigMap", "r1plus-operator-suite-family-v1")["data"]
+    assert data == {"suite.json": '{"name":"family-v1"}', "items.jsonl": HARD_TO_COPY}
+    volumes = {volume["name"]: volume for volume in pods(objects)["Deployment"]["volumes"]}
+    assert "family-v1/items.jsonl" in str(volumes["suites"])
+    template = one(objects, "Deployment")["spec"]["template"]
+    (folder / "items.jsonl").write_text(HARD_TO_COPY + '{"id":"c"}\n', encoding="utf-8")
+    assert one(render(chart=chart), "Deployment")["spec"]["template"] != template
 
 
 @pytest.mark.parametrize(
