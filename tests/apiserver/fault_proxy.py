@@ -4,7 +4,8 @@ TLS goes through it untouched, so the client under test and the server are both 
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -41,6 +42,7 @@ class FaultProxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -53,7 +55,7 @@ class FaultProxy:
         self.cut()
 
     def freeze(self) -> None:
-        """Let no byte through, with every connection open: the half-open connection.."""
+        """Let no byte through, with every connection open: the half-open connection."""
         self._flowing.clear()
 
     def restore(self) -> None:
@@ -61,29 +63,42 @@ class FaultProxy:
         self._refusing = False
         self._flowing.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._refusing:
             writer.transport.abort()
             return
-        try:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Both directions until either ends. Leaves no transport open, however it ends."""
+        with self._tracked(writer), suppress(OSError):
             up_reader, up_writer = await asyncio.open_connection(*self._target)
-        except OSError:
+            with self._tracked(up_writer):
+                pumps = {asyncio.create_task(self._pump(reader, up_writer))}
+                pumps.add(asyncio.create_task(self._pump(up_reader, writer)))
+                try:
+                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for pump in pumps:
+                        pump.cancel()
+                    await asyncio.gather(*pumps, return_exceptions=True)
+
+    @contextmanager
+    def _tracked(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        self._writers.add(writer)
+        try:
+            yield
+        finally:
+            self._writers.discard(writer)
             writer.transport.abort()
-            return
-        for source, sink in ((reader, up_writer), (up_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        self._writers.add(sink)
-        try:
-            with suppress(OSError):
-                while data := await source.read(65536):
-                    await self._flowing.wait()
-                    sink.write(data)
-                    await sink.drain()
-        finally:
-            self._writers.discard(sink)
-            sink.close()
+        """Waits until each piece is sent on, so that nothing is left over when the other side ends."""
+        sink.transport.set_write_buffer_limits(high=0)
+        while data := await source.read(65536):
+            await self._flowing.wait()
+            sink.write(data)
+            await sink.drain()
