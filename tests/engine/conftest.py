@@ -11,21 +11,21 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from devcluster.cache import cache_dir
 from devcluster.images import triton
+from engine.asking import Client
+from engine.loopback import free_port
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render
 from r1plus_model_repo.delivery import assemble
 from r1plus_model_repo.importing.smollm2 import build_engines
-
-from engine.asking import Client
-from engine.loopback import free_port
 
 BATCH = 32
 CONTEXT = 1024
@@ -80,7 +80,9 @@ class Server:
 
     def children(self) -> list[int]:
         """Process ids of the stubs."""
-        return [int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
 
     def end(self) -> None:
         """Leave nothing behind."""
@@ -89,10 +91,10 @@ class Server:
         self.process.wait()
 
 
-def until(holds: "object", seconds: float) -> None:
+def until(holds: Callable[[], object], seconds: float) -> None:
     """Wait for a condition; an assertion error after the deadline."""
     deadline = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
+    while not holds():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.05)
 
@@ -111,7 +113,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def engine_folder() -> Path:
-    return build_engines(cache_dir() / "engines", lambda line: print(line))[ENGINE].folder
+    return build_engines(cache_dir() / "engines", print)[ENGINE].folder
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,16 @@
-"""What a client gets from the served engine: pieces, reasons, counts, whole characters, refusals."""
+"""What a client gets from the served engine: pieces, reasons, counts, characters, stop strings, seeds, refusals."""
+
+import json
+from typing import Any, ClassVar
 
 import pytest
 
-from engine.asking import Client
+from engine.asking import Answer, Client
+from engine.conftest import CONTEXT
 
 pytestmark = pytest.mark.triton
+
+STORY = "Tell me a long story about a lighthouse."
 
 
 def test_an_answer_streams_in_pieces_and_ends_with_reason_and_counts(ask: Client) -> None:
@@ -14,3 +20,132 @@ def test_an_answer_streams_in_pieces_and_ends_with_reason_and_counts(ask: Client
     assert answer.reason == "stop"
     assert answer.prompt_tokens > 10
     assert 2 < answer.tokens <= 24
+
+
+def test_an_answer_that_reaches_the_limit_says_so(ask: Client) -> None:
+    answer = ask(STORY, max_new_tokens=7)
+    assert (answer.reason, answer.tokens) == ("length", 7)
+
+
+def test_without_a_limit_the_answer_may_fill_what_the_context_leaves(ask: Client) -> None:
+    prompt = "word " * (CONTEXT - 60)
+    answer = ask(prompt)
+    assert answer.error == ""
+    assert answer.prompt_tokens + answer.tokens <= CONTEXT
+
+
+def test_the_chat_template_is_applied_unless_the_prompt_is_raw(ask: Client) -> None:
+    chat = ask("Hello", max_new_tokens=1)
+    raw = ask("Hello", raw_prompt=True, max_new_tokens=1)
+    assert raw.prompt_tokens == 1
+    assert chat.prompt_tokens > 20
+
+
+def test_the_system_message_takes_the_place_of_the_templates_own(ask: Client) -> None:
+    short = ask("Hello", system="Hi.", max_new_tokens=1)
+    long = ask("Hello", system="Hi. " * 50, max_new_tokens=1)
+    assert long.prompt_tokens - short.prompt_tokens >= 49 * 2
+
+
+def test_greedy_answers_are_the_same_every_time(ask: Client) -> None:
+    assert len({ask(STORY, max_new_tokens=24).text for _ in range(3)}) == 1
+
+
+class TestCharacters:
+    """Multi-byte characters are never split: what a client joins is what the model said."""
+
+    SCRIPTS = ("Repeat: 😀🎉🚀🌍", "Repeat after me: 世界你好", "Repeat: é à ü ñ", "Repeat: 👩‍👩‍👧‍👦")
+
+    @pytest.mark.parametrize("prompt", SCRIPTS)
+    def test_every_piece_is_whole(self, ask: Client, prompt: str) -> None:
+        for seed in range(3):
+            answer = ask(prompt, max_new_tokens=24, temperature=1.0, seed=seed)
+            assert answer.error == ""
+            assert "\ufffd" not in answer.text
+
+    def test_an_emoji_of_several_tokens_arrives(self, ask: Client) -> None:
+        text = "🚀🌍🎉🚀🌍🎉🚀🌍🎉🚀🌍🎉"
+        answer = ask(text, raw_prompt=True, max_new_tokens=24)
+        assert set(answer.text) & set("🚀🌍🎉")
+
+
+class TestStopStrings:
+    """Generation ends before the first that appears, also across token borders."""
+
+    @pytest.fixture
+    def plain(self, ask: Client) -> Answer:
+        return ask(STORY, max_new_tokens=48)
+
+    @pytest.mark.parametrize(("start", "length"), [(10, 1), (12, 5), (20, 9), (30, 17)], ids=str)
+    def test_a_stop_string_anywhere_ends_the_answer_before_it(
+        self, ask: Client, plain: Answer, start: int, length: int
+    ) -> None:
+        stop = plain.text[start : start + length]
+        answer = ask(STORY, max_new_tokens=48, stop=["never said", stop])
+        assert answer.text == plain.text[: plain.text.index(stop)]
+        assert answer.reason == "stop"
+        assert answer.tokens < 48
+
+    def test_a_stop_string_that_only_begins_is_given_out(self, ask: Client, plain: Answer) -> None:
+        almost = plain.text[-4:] + "\x01"
+        assert ask(STORY, max_new_tokens=48, stop=[almost]).text == plain.text
+
+
+class TestSeeds:
+    """Sampling is repeatable by its seed, in the same company (another batch rounds otherwise, and a draw may tip)."""
+
+    QUESTION: ClassVar[dict[str, Any]] = {"prompt": STORY, "max_new_tokens": 12, "temperature": 1.0, "top_p": 0.95}
+
+    def test_the_same_seed_gives_the_same_answer(self, ask: Client) -> None:
+        assert ask(**self.QUESTION, seed=7).text == ask(**self.QUESTION, seed=7).text
+
+    def test_seeds_of_one_batch_do_not_disturb_each_other(self, ask: Client) -> None:
+        answers = ask.all([{**self.QUESTION, "seed": seed} for seed in (8, 9, 7)])
+        assert len({answer.text for answer in answers}) == 3
+
+    def test_without_a_seed_answers_differ(self, ask: Client) -> None:
+        question = {"prompt": STORY, "max_new_tokens": 16, "temperature": 1.5}
+        assert len({answer.text for answer in ask.all([question] * 4)}) > 1
+
+    def test_a_repetition_penalty_changes_a_repetitive_answer(self, ask: Client) -> None:
+        prompt = "one two one two one two one two"
+        plain = ask(prompt, raw_prompt=True, max_new_tokens=16)
+        assert ask(prompt, raw_prompt=True, max_new_tokens=16, repetition_penalty=1.8).text != plain.text
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "no new tokens": ({"max_new_tokens": 0}, ["max_new_tokens", "0", "1"]),
+    "a negative number of tokens": ({"max_new_tokens": -3}, ["max_new_tokens", "-3", "1"]),
+    "a negative temperature": ({"temperature": -0.5}, ["temperature", "-0.5", "0"]),
+    "a temperature that is no number": ({"temperature": float("nan")}, ["temperature", "nan"]),
+    "top_p zero": ({"top_p": 0.0}, ["top_p", "0"]),
+    "top_p above one": ({"top_p": 1.5}, ["top_p", "1.5", "1"]),
+    "no repetition penalty": ({"repetition_penalty": 0.0}, ["repetition_penalty", "0"]),
+    "stop that is no JSON": ({"stop": "\\n"}, ["stop", "JSON array"]),
+    "stop with an empty string": ({"stop": json.dumps([""])}, ["stop", "non-empty"]),
+    "seventeen stop strings": ({"stop": json.dumps(list("abcdefghijklmnopq"))}, ["stop", "17", "16"]),
+    "a prompt that is not UTF-8": ({"prompt": b"\xff\xfe"}, ["text_input", "UTF-8", "0xff"]),
+    "an empty raw prompt": ({"prompt": "", "raw_prompt": True}, ["text_input", "empty"]),
+    "two faults at once": ({"top_p": 2.0, "max_new_tokens": 0}, ["top_p", "max_new_tokens"]),
+}
+
+
+@pytest.mark.parametrize("given, named", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_names_input_value_and_limit(ask: Client, given: dict[str, Any], named: list[str]) -> None:
+    answer = ask(**{"prompt": "Hello", **given})
+    assert answer.pieces == []
+    assert all(part in answer.error for part in named), answer.error
+    assert ask("Hello", max_new_tokens=2).error == "", "the next request is served"
+
+
+def test_too_long_a_prompt_is_refused_with_both_lengths(ask: Client) -> None:
+    answer = ask("word " * 9123, raw_prompt=True, max_new_tokens=512)
+    assert (
+        f"prompt has 9124 tokens; with 512 new tokens that is 9636, more than the context of {CONTEXT}" in answer.error
+    )
+
+
+def test_prompt_and_answer_that_just_fit_are_served_and_one_more_is_not(ask: Client) -> None:
+    prompt = "word" + " word" * (CONTEXT - 17)
+    assert ask(prompt, raw_prompt=True, max_new_tokens=16).error == ""
+    assert f"more than the context of {CONTEXT}" in ask(prompt, raw_prompt=True, max_new_tokens=17).error

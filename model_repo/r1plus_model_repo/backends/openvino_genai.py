@@ -5,7 +5,6 @@ Loaded by /delivery/models/r1plus/1/model.py. Decoupled: `execute` checks, queue
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from r1plus_contract import inference
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import EngineLoop
+from r1plus_model_repo.backends.guard import ServerGuard, end_server
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
 from r1plus_model_repo.backends.requests import RefusedError, parse
 from r1plus_model_repo.backends.triton_metrics import TritonMeters
@@ -52,6 +52,7 @@ class TritonPythonModel:
             on_death=end_server,
         )
         self._loop.start()
+        self._guard = ServerGuard(os.getppid())
 
     def execute(self, requests: list[Any]) -> None:
         """Check and queue; refusals are answered here, while the engine goes on stepping."""
@@ -68,6 +69,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Finish what was begun."""
         self._loop.close(CLOSE_SECONDS)
+        self._guard.release()
 
 
 class TritonReply:
@@ -120,16 +122,6 @@ def read_settings(parameters: dict[str, dict[str, str]]) -> EngineSettings:
         kv_bytes_per_token=int(given["kv_bytes_per_token"]),
         threads=int(given["threads"]),
     )
-
-
-def end_server(error: BaseException) -> None:
-    """End the whole server when its engine is lost.
-
-    Triton goes on reporting a healthy server and a ready model after its stub has died, and nothing inside it would
-    start the engine again. The kubelet does: the container ends with the server, and restarts.
-    """
-    print(f"The engine stopped, ending the server: {error!r}", file=sys.stderr, flush=True)
-    os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _values(request: Any) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""Many at once: batching, cancellation, what is counted, and what happens when the engine dies."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.asking import Client
+from engine.conftest import BATCH, Server, until
+
+pytestmark = pytest.mark.triton
+
+STORY = "Tell me a long story about a lighthouse."
+RUNNING = "r1plus_engine_running_requests"
+WAITING = "r1plus_engine_waiting_requests"
+
+
+def ended(server: Server, result: str) -> float:
+    return server.metric(f'r1plus_engine_requests_total{{model="r1plus",result="{result}"}}') or server.metric(
+        f'r1plus_engine_requests_total{{result="{result}"}}'
+    )
+
+
+def questions(count: int, tokens: int = 24) -> list[dict[str, object]]:
+    return [{"prompt": f"{STORY} Number {n}.", "max_new_tokens": tokens} for n in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 32, 48], ids="{} at once".format)
+def test_all_of_many_are_answered_also_beyond_the_batch(ask: Client, count: int) -> None:
+    answers = ask.all(questions(count, tokens=8))
+    assert [answer.error for answer in answers] == [""] * count
+    assert all(answer.tokens == 8 for answer in answers)
+
+
+def test_thirty_two_at_once_take_far_less_than_thirty_two_times_one(ask: Client) -> None:
+    ask.all(questions(2))
+    started = time.monotonic()
+    ask.all(questions(1))
+    one = time.monotonic() - started
+    started = time.monotonic()
+    ask.all(questions(32))
+    many = time.monotonic() - started
+    assert many < 32 * one / 2, f"one took {one:.2f} s, 32 at once {many:.2f} s"
+
+
+def test_a_short_request_does_not_wait_for_the_long_ones_before_it(ask: Client) -> None:
+    long = [ask.begin(prompt=f"{STORY} {n}", max_new_tokens=200) for n in range(4)]
+    short = ask.begin(prompt="Hi", max_new_tokens=2)
+    while not short.ended_at:
+        ask.take()
+    assert not any(answer.ended_at for answer in long)
+    ask.hang_up()
+
+
+def test_one_at_a_time_past_the_batch_wait_their_turn(ask: Client, server: Server) -> None:
+    for question in questions(BATCH + 8, tokens=64):
+        ask.begin(**question)  # type: ignore[arg-type]
+    until(lambda: server.metric(WAITING) > 0 and server.metric(RUNNING) == BATCH, 30)
+    ask.hang_up()
+    until(lambda: server.metric(WAITING) == 0 == server.metric(RUNNING), 30)
+
+
+def test_who_hangs_up_frees_the_slots_at_once(ask: Client, server: Server) -> None:
+    """Control: the same requests left alone run on."""
+    for question in questions(BATCH, tokens=400):
+        ask.begin(**question)  # type: ignore[arg-type]
+    until(lambda: server.metric(RUNNING) == BATCH, 30)
+    for _ in range(BATCH * 3):
+        ask.take()
+    assert server.metric(RUNNING) == BATCH, "left alone, they run on"
+    before = ended(server, "cancelled")
+    ask.hang_up()
+    started = time.monotonic()
+    assert ask("Hi", max_new_tokens=2).error == ""
+    served = time.monotonic() - started
+    until(lambda: ended(server, "cancelled") == before + BATCH, 30)
+    assert server.metric(RUNNING) == 0
+    assert served < 30
+
+
+def test_the_server_counts_tokens_and_results(ask: Client, server: Server) -> None:
+    text = server.get("/metrics", metrics=True) or ""
+    for series in ("r1plus_engine_tokens_total", "r1plus_engine_time_to_first_token_seconds_bucket", RUNNING, WAITING):
+        assert series in text
+    ok, refused = ended(server, "ok"), ended(server, "refused")
+    ask("Hi", max_new_tokens=3)
+    ask("Hi", max_new_tokens=0)
+    until(lambda: (ended(server, "ok"), ended(server, "refused")) == (ok + 1, refused + 1), 10)
+
+
+def test_a_dead_engine_process_does_not_leave_a_client_waiting(tmp_path: Path, installed: Path, models: Path) -> None:
+    """The stub is killed as the kernel would for want of memory: the open request ends with an error."""
+    server = Server(tmp_path, installed, models)
+    try:
+        server.until_ready()
+        with Client(server.grpc) as ask:
+            answer = ask.begin(prompt=STORY, max_new_tokens=400)
+            ask.take()
+            for pid in server.children():
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: bool(answer.error) or not ask._open or ask.take(30) is not None, 60)
+            assert answer.error
+    finally:
+        server.end()
