@@ -7,7 +7,6 @@ All of them report through the caller's `Steps` and write their references to `i
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,9 @@ from devcluster.images.recipe import Image, Recipe
 from devcluster.steps import Step, Steps
 
 ENGINE_PREFIX = "engine/"
+COMPONENT_STEPS = len(components.recipe_names())
+PRODUCT_STEPS = len(product.NAMES) + 1
+"""What a caller announces by `Steps.expect` before it asks for those images."""
 
 
 def build_all(steps: Steps) -> list[Image]:
@@ -72,16 +74,20 @@ def ensure(recipe: Recipe, steps: Steps, listed_as: str | None = None) -> Image:
 def _build(recipe: Recipe, image: Image, step: Step, log: Path) -> None:
     if recipe.base is not None:
         _ensure_base(recipe.base, step, log)
-    with _context() as context, locked("images"):
+    with locked("images"), _context() as context:
+        store.sweep()
         step.progress("collecting files")
         recipe.assemble(context, log)
-        step.progress("building layers")
         (context / "Containerfile").write_text(recipe.containerfile)
         if recipe.base is not None:
             store.ensure_stored(recipe.base.ref, store.archive_of(recipe.base.name, recipe.base.key), log)
+        step.progress("building layers")
         store.build(recipe.ref, context, recipe.base.ref if recipe.base is not None else None, log)
+        step.progress("writing the archive")
         with staged(image.archive) as target:
             store.export(recipe.ref, target, log)
+        if not recipe.layers_serve_again:
+            store.forget(recipe.ref)
         store.forget_older(recipe.name, frozenset(references().values()))
 
 
@@ -95,14 +101,14 @@ def _ensure_base(base: Recipe, step: Step, log: Path) -> None:
 
 @contextmanager
 def _context() -> Iterator[Path]:
-    """An empty folder on the cache's file system, so that big files come in as hard links."""
+    """An empty folder on the cache's file system, so that big files come in as hard links; the lock `images` is held."""
     root = store.images_dir() / "contexts"
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=root))
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
     try:
-        yield folder
+        yield root
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _list(name: str, ref: str) -> None:

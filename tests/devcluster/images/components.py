@@ -17,6 +17,7 @@ from devcluster.images.recipe import Recipe, stamp
 from devcluster.parts import KUBERNETES
 from devcluster.shell import run
 
+PAUSE = "pause"
 NOBODY = "65534:65534"
 ALERTMANAGER = Path("/usr/bin/prometheus-alertmanager")
 ALERTMANAGER_TEMPLATES = Path("/usr/share/prometheus/alertmanager")
@@ -65,10 +66,16 @@ def recipes() -> list[Recipe]:
     return [rootfs.base(), rootfs.packet_filter(), pause(), *(_recipe(component) for component in components())]
 
 
+def recipe_names() -> tuple[str, ...]:
+    """Names of what `recipes` makes, whether or not the programs have been built yet."""
+    bases = (rootfs.base().name, rootfs.packet_filter().name)
+    return (*bases, PAUSE, *(component.name for component in components()))
+
+
 def pause() -> Recipe:
     """The process that holds a pod's namespaces, from Kubernetes' own source."""
     containerfile = 'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n'
-    return Recipe("pause", containerfile, (KUBERNETES,), _compile_pause)
+    return Recipe(PAUSE, containerfile, (KUBERNETES,), _compile_pause)
 
 
 def containerfile(component: Component) -> str:

@@ -84,7 +84,8 @@ def recipe(name: str, wheel: Path) -> Recipe:
     server = (triton.WHEEL,) if product.tritonserver else ()
     ingredients = (dependencies.key, python_layers.rooms_digest(wheel, product.rooms, product.not_rooms), *server)
     text = (ROOT / product.containerfile).read_text()
-    return Recipe(name, text, ingredients, partial(_assemble, product, dependencies, wheel), rootfs.base())
+    assemble = partial(_assemble, product, dependencies, wheel)
+    return Recipe(name, text, ingredients, assemble, rootfs.base(), layers_serve_again=True)
 
 
 def _assemble(product: Product, dependencies: Dependencies, wheel: Path, context: Path, log: Path) -> None:

@@ -5,6 +5,7 @@ repeats the second layer only. Of the wheel an image gets the rooms that it runs
 line tool, say, must not make a new Triton image, since that would be another serving identity to gate.
 """
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -25,6 +26,7 @@ PYTHON = "3.11"
 _PLATFORM = "x86_64-manylinux_2_35"
 _WHEEL_INPUTS = ("policies", "model_repo", "monitoring", "operator", "pyproject.toml", "README.md", "LICENSE")
 _WHEELS_KEPT = 3
+_SETS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,15 @@ def locked_dependencies(extra: str, only: tuple[str, ...] = (), left_out: tuple[
 
 def installed(dependencies: Dependencies, log: Path) -> Path:
     """Folder with the dependencies unpacked for the images' Python; made on first use."""
-    folder = store.images_dir() / "dependencies" / dependencies.key
-    with locked(f"dependencies-{dependencies.key}"):
+    shelf = store.images_dir() / "dependencies"
+    folder = shelf / dependencies.key
+    with locked("dependencies"):
         if not folder.is_dir():
             with staged(folder) as target:
                 _install(dependencies, target, log)
+        os.utime(folder)
+        for old in store.older(shelf, _SETS_KEPT):
+            shutil.rmtree(old)
     return folder
 
 
@@ -85,9 +91,10 @@ def wheel(step: Step) -> Path:
         else:
             with staged(folder) as target:
                 run([uv(), "build", "--quiet", "--wheel", "--out-dir", target, ROOT], log=store.build_log("wheel"))
-            for old in sorted(shelf.iterdir(), key=lambda p: p.stat().st_mtime)[:-_WHEELS_KEPT]:
-                shutil.rmtree(old)
             step.built()
+        os.utime(folder)
+        for old in store.older(shelf, _WHEELS_KEPT):
+            shutil.rmtree(old)
     return next(folder.glob("*.whl"))
 
 

@@ -33,6 +33,8 @@ class Recipe:
     ingredients: tuple[str, ...]
     assemble: Callable[[Path, Path], None]
     base: "Recipe | None" = None
+    layers_serve_again: bool = False
+    """Whether later builds start from this image or repeat only its last layers; others are stored as archives alone."""
 
     @property
     def key(self) -> str:

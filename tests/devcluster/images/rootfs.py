@@ -48,7 +48,7 @@ def packet_filter() -> Recipe:
 
 def _recipe(name: str, packages: tuple[str, ...]) -> Recipe:
     ingredients = (SUITE, *packages, *_LEFT_OUT, *_CLEANUP)
-    return Recipe(name, _CONTAINERFILE, ingredients, partial(_bootstrap, packages))
+    return Recipe(name, _CONTAINERFILE, ingredients, partial(_bootstrap, packages), layers_serve_again=True)
 
 
 def _bootstrap(packages: tuple[str, ...], context: Path, log: Path) -> None:

@@ -7,6 +7,7 @@ started; overlay storage shares layers between images, and vfs stands in where t
 
 import functools
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,14 +59,36 @@ def has(ref: str) -> bool:
     return succeeds([*_buildah(), "inspect", "--type", "image", ref])
 
 
+def sweep() -> None:
+    """Clear what killed builds left, under the lock `images`: containers, nameless images; everything, if one is half there.
+
+    Nothing is lost with the storage but the time that cached layers save: a base comes back from its archive.
+    """
+    if succeeds([*_buildah(), "images", "--all", "--quiet"]):
+        succeeds([*_buildah(), "rm", "--all"])
+        succeeds([*_buildah(), "rmi", "--prune"])
+    else:
+        shutil.rmtree(_storage(), ignore_errors=True)
+
+
+def forget(ref: str) -> None:
+    """Drop an image and the layers that only it uses from the storage; its archive stays."""
+    succeeds([*_buildah(), "rmi", ref])
+
+
 def forget_older(name: str, refs_to_keep: frozenset[str]) -> None:
     """Drop the archives of one image beyond the newest few, and their copies in the storage."""
-    found = sorted((images_dir() / "archives" / name).glob("*.tar"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for archive in found[ARCHIVES_KEPT:]:
+    for archive in older(images_dir() / "archives" / name, ARCHIVES_KEPT):
         ref = f"{REPOSITORY}/{name}:{archive.stem}"
         if ref not in refs_to_keep:
             archive.unlink(missing_ok=True)
-            succeeds([*_buildah(), "rmi", ref])
+            forget(ref)
+
+
+def older(folder: Path, kept: int) -> list[Path]:
+    """What lies in a folder beyond the `kept` entries that were used last; every use sets an entry's time."""
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[kept:]
 
 
 def _storage() -> Path:

@@ -18,7 +18,7 @@ _PROGRAM_MODE = 0o755
 
 def unpacked() -> Path:
     """Folder with the wheel's files, from the cache or freshly fetched."""
-    folder = store.images_dir() / "dependencies" / WHEEL.replace("==", "-")
+    folder = store.images_dir() / "tritonserver" / WHEEL.replace("==", "-")
     with locked("tritonserver"):
         if not folder.is_dir():
             with staged(folder) as target:
