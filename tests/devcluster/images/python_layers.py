@@ -7,7 +7,6 @@ line tool, say, must not make a new Triton image, since that would be another se
 
 import os
 import shutil
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +99,7 @@ def wheel(step: Step) -> Path:
 
 def _fingerprint(path: Path) -> str:
     """Contents of a source folder or file; compiled files come and go and don't count."""
-    if path.is_file():
-        return path.read_text()
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / path.name
-        shutil.copytree(path, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*cache"))
-        return tree_digest(copy)
+    return path.read_text() if path.is_file() else tree_digest(path, ignored=frozenset({"__pycache__"}))
 
 
 def unpack_rooms(source: Path, rooms: tuple[str, ...], but: tuple[str, ...], target: Path) -> None:

@@ -63,15 +63,17 @@ def stamp(path: Path) -> str:
     return f"{path.name} {found.st_size} {found.st_mtime_ns}"
 
 
-def tree_digest(folder: Path) -> str:
-    """sha256 over the names, permissions and contents of everything below `folder`; times do not count."""
+def tree_digest(folder: Path, ignored: frozenset[str] = frozenset()) -> str:
+    """sha256 over names, permissions and contents of everything below `folder`; times and `ignored` names don't count."""
     parts: list[str] = []
     for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
+        relative = path.relative_to(folder)
+        if not ignored.isdisjoint(relative.parts):
+            continue
         if path.is_symlink():
-            parts.append(f"link {name} {path.readlink()}")
+            parts.append(f"link {relative} {path.readlink()}")
         elif path.is_file():
             with path.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
-            parts.append(f"file {name} {path.stat().st_mode & 0o777:o} {content}")
+            parts.append(f"file {relative} {path.stat().st_mode & 0o777:o} {content}")
     return digest(tuple(parts))

@@ -1,5 +1,6 @@
 """An image's reference follows everything that can change the image, and nothing else."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from devcluster.images.components import Component, containerfile
 from devcluster.images.recipe import Recipe, digest, tree_digest
 from devcluster.images.sources import link_file
+from devcluster.images.store import older
 
 
 def _nothing(context: Path, log: Path) -> None:
@@ -70,6 +72,23 @@ def test_a_tree_digest_follows_permissions(tmp_path: Path) -> None:
     before = tree_digest(tmp_path)
     (tmp_path / "file").chmod(0o755)
     assert tree_digest(tmp_path) != before
+
+
+def test_a_tree_digest_ignores_what_it_is_told_to(tmp_path: Path) -> None:
+    _write(tmp_path, "room/module.py", "text")
+    before = tree_digest(tmp_path, frozenset({"__pycache__"}))
+    _write(tmp_path, "room/__pycache__/module.pyc", "compiled")
+    assert tree_digest(tmp_path, frozenset({"__pycache__"})) == before != tree_digest(tmp_path)
+
+
+def test_what_was_used_last_stays_and_unfinished_work_is_left_alone(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        _write(tmp_path, name, "image")
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    _write(tmp_path, ".being-written.x", "half an image")
+    os.utime(tmp_path / ".being-written.x", (1, 1))
+    assert [path.name for path in older(tmp_path, 2)] == ["oldest"]
+    assert older(tmp_path, 3) == []
 
 
 @pytest.mark.parametrize(
