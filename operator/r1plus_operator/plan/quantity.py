@@ -15,7 +15,7 @@ _SUFFIXES = {
 
 def bytes_of(quantity: str) -> int:
     """`1500Mi` -> bytes; ValueError names what cannot be read."""
-    digits = quantity.rstrip("kMGTi")
+    digits = quantity.rstrip("kKMGTi")
     suffix = quantity[len(digits) :]
     if suffix not in _SUFFIXES:
         raise ValueError(f"{quantity!r} is not a memory quantity such as 1500Mi")
