@@ -1,0 +1,100 @@
+"""What the stores keep: the facts that decide, and no more."""
+
+from typing import Any
+
+import pytest
+
+from r1plus_operator import projections
+from r1plus_operator.api import kinds
+
+DEPLOYMENT = kinds.BY_KIND["Deployment"]
+META = {"name": "a", "namespace": "t", "uid": "u", "resourceVersion": "7", "managedFields": [{}], "generation": 3}
+
+
+def test_a_child_that_merely_counts_its_pods_has_not_changed() -> None:
+    one = projections.child(DEPLOYMENT, {"metadata": META, "spec": {"replicas": 1}, "status": {"readyReplicas": 0}})
+    two = projections.child(
+        DEPLOYMENT,
+        {"metadata": {**META, "resourceVersion": "8"}, "spec": {"replicas": 1}, "status": {"readyReplicas": 1}},
+    )
+    assert one == two
+    assert one is not None
+    assert one.value["kind"] == "Deployment"
+
+
+def test_a_child_that_is_being_deleted_is_as_good_as_gone() -> None:
+    assert projections.child(DEPLOYMENT, {"metadata": {**META, "deletionTimestamp": "now"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "uid"),
+    [
+        ({"kind": "R1PlusDeployment", "uid": "o", "controller": True}, "o"),
+        ({"kind": "R1PlusDeployment", "uid": "o"}, None),
+        ({"kind": "Deployment", "uid": "o", "controller": True}, None),
+    ],
+    ids=["its controller is ours", "an owner that does not control", "another kind's child"],
+)
+def test_a_child_belongs_to_the_r1plusdeployment_that_controls_it(reference: dict[str, Any], uid: str | None) -> None:
+    kept = projections.child(DEPLOYMENT, {"metadata": {**META, "ownerReferences": [reference]}})
+    assert kept is not None
+    assert projections.owner_uid(kept) == uid
+
+
+POD: dict[str, Any] = {
+    "metadata": {"name": "p", "namespace": "t", "uid": "u", "labels": {"r1plus.ai/deployment": "credit", "r1plus.ai/revision": "credit-1"}},
+    "spec": {},
+    "status": {
+        "podIP": "10.0.0.5",
+        "conditions": [
+            {"type": "Ready", "status": "False"},
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"},
+        ],
+        "initContainerStatuses": [
+            {
+                "name": "verify",
+                "ready": False,
+                "restartCount": 2,
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+                "lastState": {"terminated": {"reason": "Error", "exitCode": 1, "message": "EngineDigestMismatch: x"}},
+            }
+        ],
+    },
+}  # fmt: skip
+
+
+def test_a_pod_tells_whose_it_is_and_what_ails_it() -> None:
+    pod = projections.pod(POD)
+    assert pod is not None
+    assert (pod.deployment, pod.facts.revision, pod.facts.ip, pod.facts.ready) == (
+        "credit",
+        "credit-1",
+        "10.0.0.5",
+        False,
+    )
+    assert pod.facts.unschedulable == "0/1 nodes"
+    verify = pod.facts.containers[0]
+    assert (verify.waiting_reason, verify.terminated_reason, verify.exit_code) == ("CrashLoopBackOff", "Error", 1)
+    assert verify.message == "EngineDigestMismatch: x"
+
+
+def test_a_node_without_figures_is_not_counted() -> None:
+    assert (
+        projections.node(
+            {"metadata": {"name": "n", "uid": "u"}, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}
+        )
+        is None
+    )
+    assert projections.node({"metadata": {"name": "n", "uid": "u"}}) is None
+
+
+def test_an_engine_that_does_not_validate_is_not_on_offer_but_is_known() -> None:
+    kept = projections.engine({"metadata": {"name": "e", "uid": "u"}, "spec": {"tier": "huge"}})
+    assert kept.value.engine is None
+    assert kept.value.live["spec"] == {"tier": "huge"}
+
+
+def test_a_suite_that_cannot_be_read_says_why() -> None:
+    kept = projections.suite({"metadata": {"name": "s", "namespace": "t", "uid": "u"}, "data": {}})
+    assert kept.value.suite is None
+    assert "s: " in kept.value.problem
