@@ -91,8 +91,9 @@ class DeploymentView:
 
     def telling(self) -> ConditionView | None:
         """The condition that says best where this deployment stands."""
-        found = (self.condition(kind) for kind in TELLING_ORDER)
-        wrong = next((c for c in found if c is not None and not c.holds), None)
+        found = [c for kind in TELLING_ORDER if (c := self.condition(kind)) is not None and not c.holds]
+        # What is wrong is told before what is not known yet, which is often unknown because of it.
+        wrong = next(iter(sorted(found, key=lambda c: c.status != "False" or c.type == READY)), None)
         if wrong is not None:
             return wrong
         moving = self.condition(PROGRESSING)

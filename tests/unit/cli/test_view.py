@@ -22,6 +22,14 @@ HEADLINES = {
         ),
         "does not serve, 0 of 1 pod ready; GateRunning: sweep 2 of 3",
     ),
+    "what is wrong comes before what is unknown because of it": (
+        cr(
+            condition("Ready", "False", "NoNodeFits", "needs 3 GiB"),
+            condition("EngineReady", "Unknown", "Pending", "Decided once the spec can be served"),
+            condition("CapacityFits", "False", "NoNodeFits", "needs 3 GiB"),
+        ),
+        "0 of 1 pod ready; NoNodeFits: needs 3 GiB",
+    ),
     "a missing engine comes before the quality that cannot be known": (
         cr(
             condition("Ready", "False", "NotServing", "nothing serves"),
