@@ -107,6 +107,14 @@ class Client:
             answer.ended_at = time.monotonic()
             del self._open[response.id]
 
+    def until_error(self, seconds: float) -> Answer:
+        """Take responses of the only open question until it fails."""
+        (answer,) = self._open.values()
+        deadline = time.monotonic() + seconds
+        while not answer.error:
+            self.take(max(0.1, deadline - time.monotonic()))
+        return answer
+
     def hang_up(self) -> None:
         """Cancel all that is open and start afresh."""
         self._client.stop_stream(cancel_requests=True)

@@ -1,6 +1,7 @@
 """Many at once: batching, cancellation, what is counted, and what happens when the engine dies."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -90,17 +91,85 @@ def test_the_server_counts_tokens_and_results(ask: Client, server: Server) -> No
     until(lambda: (ended(server, "ok"), ended(server, "refused")) == (ok + 1, refused + 1), 10)
 
 
-def test_a_dead_engine_process_does_not_leave_a_client_waiting(tmp_path: Path, installed: Path, models: Path) -> None:
-    """The stub is killed as the kernel would for want of memory: the open request ends with an error."""
-    server = Server(tmp_path, installed, models)
-    try:
-        server.until_ready()
-        with Client(server.grpc) as ask:
-            answer = ask.begin(prompt=STORY, max_new_tokens=400)
-            ask.take()
-            for pid in server.children():
-                os.kill(pid, signal.SIGKILL)
-            until(lambda: bool(answer.error) or not ask._open or ask.take(30) is not None, 60)
-            assert answer.error
-    finally:
-        server.end()
+LOST_ENGINE = """
+import time
+
+from r1plus_model_repo.backends.engine_loop import EngineLoop, Job
+from r1plus_model_repo.backends.guard import end_server
+from r1plus_model_repo.backends.openvino_genai import TritonReply
+from r1plus_model_repo.backends.triton_metrics import TritonMeters
+
+
+class Broken:
+    def add(self, job):
+        return self
+
+    def decode(self, ids):
+        return ""
+
+    def step(self):
+        raise RuntimeError("out of memory in a kernel")
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._loop = EngineLoop(Broken(), TritonMeters(), max_batch=4, clock=time.monotonic, on_death=end_server)
+        self._loop.start()
+
+    def execute(self, requests):
+        for request in requests:
+            self._loop.submit(Job(None, 1, None), TritonReply(request.get_response_sender()))
+"""
+
+
+class TestLostEngine:
+    """Nobody waits for ever, and the server ends, so that the container restarts: a kubelet sees nothing else of it."""
+
+    def test_a_killed_engine_process_ends_open_requests_and_the_server(
+        self, tmp_path: Path, installed: Path, models: Path
+    ) -> None:
+        server = Server(tmp_path, installed, models)
+        try:
+            server.until_ready()
+            with Client(server.grpc) as ask:
+                ask.begin(prompt=STORY, max_new_tokens=400)
+                ask.take()
+                for pid in server.children():
+                    os.kill(pid, signal.SIGKILL)
+                assert ask.until_error(60).error
+            until(lambda: server.process.poll() is not None, 90)
+        finally:
+            server.end()
+
+    def test_an_engine_that_stops_answers_all_with_an_error_and_ends_the_server(
+        self, tmp_path: Path, installed: Path, models: Path
+    ) -> None:
+        repository = tmp_path / "models"
+        shutil.copytree(models, repository)
+        (repository / "r1plus" / "1" / "model.py").write_text(LOST_ENGINE)
+        server = Server(tmp_path, installed, repository)
+        try:
+            server.until_ready()
+            with Client(server.grpc) as ask:
+                assert "out of memory in a kernel; the server is restarting" in ask(STORY).error
+            until(lambda: server.process.poll() is not None, 60)
+        finally:
+            server.end()
+
+    def test_a_server_that_is_asked_to_end_does_so_with_its_answers_finished(
+        self, tmp_path: Path, installed: Path, models: Path
+    ) -> None:
+        server = Server(tmp_path, installed, models)
+        try:
+            server.until_ready()
+            with Client(server.grpc) as ask:
+                answer = ask.begin(prompt=STORY, max_new_tokens=64)
+                ask.take()
+                server.process.send_signal(signal.SIGTERM)
+                while not answer.ended_at:
+                    ask.take(60)
+                assert (answer.error, answer.tokens) == ("", 64)
+            until(lambda: server.process.poll() is not None, 60)
+            assert server.process.returncode == 0
+        finally:
+            server.end()

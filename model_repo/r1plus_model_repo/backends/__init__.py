@@ -4,5 +4,6 @@ openvino_genai   the Triton model: tensors in, responses out                    
   requests       what a client asked, checked
   engine_loop    one thread that owns the engine: admit, step, read, answer     (knows neither Triton nor OpenVINO)
     answer_text  tokens to text: whole characters, up to a stop string
-  openvino_engine  the engine: OpenVINO GenAI's continuous batching             (knows no Triton)
+  guard          ends the server when its engine is lost
+      openvino_engine  the engine: OpenVINO GenAI's continuous batching             (knows no Triton)
 """

@@ -197,10 +197,12 @@ class EngineLoop:
     def _admit(self) -> None:
         state = self._state
         while state.waiting and len(state.running) < self._max_batch:
-            waiting = state.waiting.popleft()
+            # It leaves the queue once it runs: whatever fails before, nobody is forgotten when all get the error.
+            waiting = state.waiting[0]
             text = AnswerText(self._pipeline.decode, waiting.job.stop)
             handle = self._pipeline.add(waiting.job)
             state.running.append(_Running(waiting.job, waiting.reply, handle, text, waiting.since))
+            state.waiting.popleft()
             self._meters.tokens("prompt", waiting.job.prompt_tokens)
 
     def _answer(self, running: _Running) -> bool:

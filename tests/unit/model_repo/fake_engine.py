@@ -1,0 +1,112 @@
+"""Fakes of the engine loop's Protocols: an engine whose tokens are characters, a client, meters."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from r1plus_model_repo.backends.engine_loop import Job
+
+from r1plus_contract.inference import FinishReason
+
+
+@dataclass
+class FakeHandle:
+    """Generates its job's prompt, one character a step."""
+
+    text: str
+    sent: int = 0
+    stepped: int = 0
+    is_cancelled: bool = False
+
+    def read(self) -> tuple[Sequence[int], FinishReason | None]:
+        ids = [ord(c) for c in self.text[self.sent : self.stepped]]
+        self.sent = self.stepped
+        return ids, FinishReason.LENGTH if self.sent >= len(self.text) else None
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+@dataclass
+class FakeEngine:
+    """`gate`, when given, must be released once per step; the step numbered `fails_at` raises."""
+
+    fails_at: int = 0
+    refuses: str = ""
+    gate: threading.Semaphore | None = None
+    handles: list[FakeHandle] = field(default_factory=list)
+    steps: int = 0
+    largest: int = 0
+
+    def add(self, job: Job) -> FakeHandle:
+        if job.prompt == self.refuses:
+            raise RuntimeError("add failed")
+        self.handles.append(FakeHandle(job.prompt))
+        return self.handles[-1]
+
+    def step(self) -> None:
+        if self.gate is not None:
+            self.gate.acquire()
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise RuntimeError("step failed")
+        live = [h for h in self.handles if not h.is_cancelled and h.stepped < len(h.text)]
+        self.largest = max(self.largest, len(live))
+        for handle in live:
+            handle.stepped += 1
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(i) for i in ids)
+
+
+@dataclass
+class FakeClient:
+    """A `Reply` that keeps what it got; `over` is set when the request has ended."""
+
+    hung_up: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+    pieces: list[str] = field(default_factory=list)
+    end: tuple[FinishReason, int, int] | None = None
+    failed: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def piece(self, text: str, completion_tokens: int) -> None:
+        self.pieces.append(text)
+
+    def done(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
+        self.pieces.append(text)
+        self.end = (reason, prompt_tokens, completion_tokens)
+        self.over.set()
+
+    def error(self, message: str) -> None:
+        self.failed = message
+        self.over.set()
+
+    def cancelled(self) -> bool:
+        return self.hung_up.is_set()
+
+
+@dataclass
+class FakeMeters:
+    """Counts."""
+
+    results: list[str] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    loads: list[tuple[int, int]] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+
+    def tokens(self, direction: str, count: int) -> None:
+        self.counted[direction] = self.counted.get(direction, 0) + count
+
+    def first_token(self, seconds: float) -> None:
+        self.first.append(seconds)
+
+    def request(self, result: str) -> None:
+        self.results.append(result)
+
+    def load(self, running: int, waiting: int) -> None:
+        if (running, waiting) not in self.loads[-1:]:
+            self.loads.append((running, waiting))
