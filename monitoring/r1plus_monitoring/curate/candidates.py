@@ -61,39 +61,39 @@ def _pairs(template: Template, table: str, column: int = 1) -> Iterator[Item]:
 
 def _geography() -> Iterator[Item]:
     yield from _pairs(Template("capitals", "capital", "What is the capital of {subject}?"), COUNTRIES)
-    yield from _pairs(Template("continents", "continent", "Which continent is {subject} in?"), COUNTRIES, 2)
-    yield from _pairs(Template("languages", "language", "What is the main language of {subject}?"), COUNTRIES, 3)
-    yield from _pairs(Template("currencies", "currency", "What is the currency of {subject}?"), COUNTRIES, 4)
-    yield from _pairs(Template("countries", "city", "Which country is the city of {subject} in?"), CITIES)
+    yield from _pairs(Template("countries", "continent", "Which continent is {subject} in?"), COUNTRIES, 2)
+    yield from _pairs(Template("countries", "language", "What is the main language of {subject}?"), COUNTRIES, 3)
+    yield from _pairs(Template("countries", "currency", "What is the currency of {subject}?"), COUNTRIES, 4)
+    yield from _pairs(Template("capitals", "city", "Which country is the city of {subject} in?"), CITIES)
     for country, capital, *_ in rows(COUNTRIES):
         city = capital.split(",")[0]
         if city and city not in country and country not in city:
-            template = Template("countries", "capital-of", "{subject} is the capital of which country?")
+            template = Template("capitals", "capital-of", "{subject} is the capital of which country?")
             yield _item(template, city, country.removeprefix("the "))
 
 
 def _words() -> Iterator[Item]:
-    yield from _pairs(Template("opposites", "opposite", "What is the opposite of {subject}?"), OPPOSITES)
-    yield from _pairs(Template("plurals", "plural", 'What is the plural of "{subject}"?'), PLURALS)
-    yield from _pairs(Template("past-tenses", "past", 'What is the past tense of "{subject}"?'), PAST_TENSES)
-    yield from _pairs(Template("translations", "spanish", 'What is the Spanish word for "{subject}"?'), SPANISH)
-    yield from _pairs(Template("translations", "french", 'What is the French word for "{subject}"?'), FRENCH)
+    yield from _pairs(Template("words", "opposite", "What is the opposite of {subject}?"), OPPOSITES)
+    yield from _pairs(Template("words", "plural", 'What is the plural of "{subject}"?'), PLURALS)
+    yield from _pairs(Template("words", "past", 'What is the past tense of "{subject}"?'), PAST_TENSES)
+    yield from _pairs(Template("words", "spanish", 'What is the Spanish word for "{subject}"?'), SPANISH)
+    yield from _pairs(Template("words", "french", 'What is the French word for "{subject}"?'), FRENCH)
 
 
 def _nature() -> Iterator[Item]:
-    yield from _pairs(Template("animals", "young", "What is a young {subject} called?"), YOUNG)
+    yield from _pairs(Template("nature", "young", "What is a young {subject} called?"), YOUNG)
     for animal, sounds in rows(SOUNDS):
         forms = ",".join(form for sound in sounds.split(",") for form in _inflected(sound))
-        yield _item(Template("animals", "sound", "What sound does a {subject} make?"), animal, forms)
+        yield _item(Template("nature", "sound", "What sound does a {subject} make?"), animal, forms)
     for animal, kind in rows(KINDS):
-        template = Template("animals", "kind", "What type of animal is {article} {subject}?")
+        template = Template("nature", "kind", "What type of animal is {article} {subject}?")
         yield _item(template, animal, kind, article=_article(animal))
-    yield from _pairs(Template("elements", "symbol", "What is the chemical symbol for {subject}?"), ELEMENTS)
+    yield from _pairs(Template("nature", "symbol", "What is the chemical symbol for {subject}?"), ELEMENTS)
     for element, symbol in rows(ELEMENTS):
-        template = Template("elements", "element", "Which chemical element has the symbol {subject}?")
+        template = Template("nature", "element", "Which chemical element has the symbol {subject}?")
         yield _item(template, symbol, f"{element},aluminium" if symbol == "Al" else element)
-    yield from _pairs(Template("colours", "colour", "What color is {subject}?"), COLOURS)
-    yield from _pairs(Template("quantities", "quantity", "{subject}", "numeric"), QUANTITIES)
+    yield from _pairs(Template("nature", "colour", "What color is {subject}?"), COLOURS)
+    yield from _pairs(Template("nature", "quantity", "{subject}", "numeric"), QUANTITIES)
 
 
 def _inflected(sound: str) -> tuple[str, ...]:
@@ -111,12 +111,12 @@ def _arithmetic() -> Iterator[Item]:
     Not 20 - 10: an answer that only repeats the question would end with the right number.
     """
     for a, b in _operands():
-        yield from _calculation("additions", a, "+", b, a + b)
+        yield from _calculation("addition", a, "+", b, a + b)
         if b < a and a - b != b:
-            yield from _calculation("subtractions", a, "-", b, a - b)
+            yield from _calculation("subtraction", a, "-", b, a - b)
     for a in range(2, 11):
         for b in range(2, 11):
-            yield _item(Template("products", "multiply", "What is {subject}?", "numeric"), f"{a} x {b}", str(a * b))
+            yield _item(Template("arithmetic", "multiply", "What is {subject}?", "numeric"), f"{a} x {b}", str(a * b))
 
 
 def _operands() -> Iterator[tuple[int, int]]:
@@ -126,18 +126,16 @@ def _operands() -> Iterator[tuple[int, int]]:
     yield from ((a, 10) for a in range(20, 100, 10))
 
 
-def _calculation(stratum: str, a: int, sign: str, b: int, result: int) -> Iterator[Item]:
-    plain = Template(stratum, stratum.removesuffix("s"), "What is {subject}?", "numeric")
-    shown = Template(
-        stratum, f"{plain.kind}-shown", "Q: What is {example}?\nA: 2\nQ: What is {subject}?\nA:", "numeric"
-    )
+def _calculation(kind: str, a: int, sign: str, b: int, result: int) -> Iterator[Item]:
+    plain = Template("arithmetic", kind, "What is {subject}?", "numeric")
+    shown = Template("arithmetic", f"{kind}-shown", "Q: What is {example}?\nA: 2\nQ: What is {subject}?\nA:", "numeric")
     yield _item(plain, f"{a}{sign}{b}", str(result))
     yield _item(shown, f"{a} {sign} {b}", str(result), example="1 + 1" if sign == "+" else "3 - 1")
 
 
 def _sequences() -> Iterator[Item]:
     """The answer is the last number shown with the next one behind it, so a list started again is no answer."""
-    template = Template("sequences", "sequence", "Continue the sequence: {subject},")
+    template = Template("arithmetic", "sequence", "Continue the sequence: {subject},")
     for step in (1, 2, 3, 4, 5, 10):
         for start in sorted({step * k for k in (1, 2, 3, 5, 8)} | {1, 7, 12, 20, 31}):
             shown = [str(start + step * k) for k in range(4)]
@@ -150,7 +148,7 @@ def _copying() -> Iterator[Item]:
     words = [row[0] for row in (*rows(PLURALS), *rows(PAST_TENSES))]
     say = Template("copying", "say", 'Say the word "{subject}".')
     first = Template("copying", "first", "What is the first word of this list: {subject}?")
-    letter = Template("spelling", "letter", 'What is the first letter of the word "{subject}"?')
+    letter = Template("copying", "letter", 'What is the first letter of the word "{subject}"?')
     for n, word in enumerate(words):
         if n % 2 == 0:
             yield _item(say, word, word)

@@ -20,13 +20,12 @@ SELECTING: Final = (
     Condition(batch=32, order=3, precision=F32),
     Condition(batch=8, order=4),
     Condition(batch=16, order=5),
-    Condition(batch=1, order=6),
+    Condition(batch=1, order=6, precision=F32),
 )
 BASELINE: Final = (
-    Condition(batch=16, order=101),
-    Condition(batch=16, order=102),
-    Condition(batch=32, order=103),
-    Condition(batch=1, order=104),
+    Condition(batch=16, order=101, precision=F32),
+    Condition(batch=32, order=102, precision=F32),
+    Condition(batch=1, order=103, precision=F32),
 )
 CROSS: Final = (Condition(batch=16, order=201, precision=F32),)
 SERVED: Final = (
@@ -72,12 +71,11 @@ def curate(
     first, *others = SELECTING
     kept, measured = ask(engine, candidates, asker, first, progress)
     steps = [dataclasses.replace(measured, lost=())]
-    reserve_shape = dataclasses.replace(shape, max_per_stratum=round(shape.max_per_stratum * RESERVE))
-    kept = choose(kept, round(shape.size * RESERVE), reserve_shape, seed)
+    kept = choose(kept, shape.larger(RESERVE), seed)
     for condition in others:
         kept, measured = ask(engine, kept, asker, condition, progress)
         steps.append(measured)
-    items = choose(kept, shape.size, shape, seed)
+    items = choose(kept, shape, seed)
     require(items, shape)
     return Curated(items, tuple(steps), measure(engine, items, asker, BASELINE, progress))
 

@@ -6,7 +6,7 @@ say anything are left out, so that a fall in one kind of question shows.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Item
@@ -18,13 +18,15 @@ from r1plus_monitoring.scorers import score
 class Shape:
     """What a suite must look like."""
 
-    size: int = 215
+    size: int = 212
     min_size: int = 200
     min_strata: int = 4
-    min_per_stratum: int = 20
-    """A smaller stratum is left out: one flip in it would look like a fall."""
-    max_per_stratum: int = 55
-    """So that no single kind of question decides."""
+    min_per_stratum: int = 50
+    """A smaller stratum says little: in 20 items one flip is 5 %."""
+
+    def larger(self, factor: float) -> "Shape":
+        """The shape of a reserve from which this one can still be made when some items are lost."""
+        return replace(self, size=round(self.size * factor), min_per_stratum=round(self.min_per_stratum * factor))
 
 
 class NotEnoughItemsError(Exception):
@@ -53,14 +55,18 @@ def counts(items: Sequence[Item]) -> dict[str, int]:
     return {stratum: len(group) for stratum, group in by_stratum(items).items()}
 
 
-def choose(items: Sequence[Item], size: int, shape: Shape, seed: int) -> tuple[Item, ...]:
-    """At most `size` items, shared evenly among the strata that are large enough; the same for the same seed."""
+def choose(items: Sequence[Item], shape: Shape, seed: int) -> tuple[Item, ...]:
+    """At most `shape.size` items, shared evenly among the largest strata; the same for the same seed.
+
+    As many strata as can have `min_per_stratum` each.
+    """
     groups = {name: group for name, group in by_stratum(items).items() if len(group) >= shape.min_per_stratum}
-    quota = shares({name: min(len(group), shape.max_per_stratum) for name, group in groups.items()}, size)
+    largest = sorted(groups, key=lambda name: (-len(groups[name]), name))[: shape.size // shape.min_per_stratum]
+    quota = shares({name: len(groups[name]) for name in largest}, shape.size)
     chosen: list[Item] = []
-    for name, group in groups.items():
+    for name in largest:
         generator = random.Random(f"{seed}/{name}")  # noqa: S311 - a choice, not a secret
-        chosen += generator.sample(group, quota[name])
+        chosen += generator.sample(groups[name], quota[name])
     return tuple(sorted(chosen, key=lambda item: item.id))
 
 
@@ -69,7 +75,7 @@ def sample(items: Sequence[Item], strata: Sequence[str], size: int, seed: int) -
     wanted = tuple(item for item in items if not strata or item.stratum in strata)
     if not size:
         return wanted
-    return choose(wanted, size, Shape(min_per_stratum=1, max_per_stratum=len(wanted)), seed)
+    return choose(wanted, Shape(size=size, min_per_stratum=1), seed)
 
 
 def shares(available: Mapping[str, int], size: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ from r1plus_monitoring.curate.pipeline import BASELINE, SELECTING, curate
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, choose, counts, right, shares
 from r1plus_monitoring.scorers import SCORERS
 
-SHAPE = Shape(size=12, min_size=8, min_strata=2, min_per_stratum=3, max_per_stratum=6)
+SHAPE = Shape(size=12, min_size=8, min_strata=2, min_per_stratum=3)
 
 
 def items(**strata: int) -> tuple[Item, ...]:
@@ -42,13 +42,13 @@ def quiet(_line: str) -> None:
 @pytest.mark.parametrize("condition", SELECTING, ids=lambda condition: f"lost under {condition.name}")
 def test_an_item_lost_under_any_one_condition_is_not_in_the_suite(condition: Condition) -> None:
     engine = FakeEngine({condition: {"a-00", "b-03"}})
-    made = curate("fake", items(a=6, b=6), engine, SHAPE, seed=1, progress=quiet)
-    assert {item.id for item in made.items} == {item.id for item in items(a=6, b=6)} - {"a-00", "b-03"}
+    made = curate("fake", items(a=7, b=7), engine, SHAPE, seed=1, progress=quiet)
+    assert {item.id for item in made.items} == {item.id for item in items(a=7, b=7)} - {"a-00", "b-03"}
 
 
 @pytest.mark.parametrize("condition", BASELINE, ids=lambda condition: f"lost under {condition.name}")
 def test_the_baseline_reports_a_lost_item_and_keeps_it(condition: Condition) -> None:
-    made = curate("fake", items(a=6, b=6), FakeEngine({condition: {"a-00"}}), SHAPE, seed=1, progress=quiet)
+    made = curate("fake", items(a=7, b=7), FakeEngine({condition: {"a-00"}}), SHAPE, seed=1, progress=quiet)
     assert "a-00" in {item.id for item in made.items}
     assert [one.lost for one in made.baseline if one.condition == condition.name] == [("a-00",)]
 
@@ -69,7 +69,7 @@ def test_the_conditions_cover_batch_one_the_production_batches_two_orders_and_bo
 
 
 def test_too_few_items_are_refused_with_the_figures() -> None:
-    with pytest.raises(NotEnoughItemsError, match="6 items in 1 strata stayed right; a suite needs 8 in 2"):
+    with pytest.raises(NotEnoughItemsError, match="12 items in 1 strata stayed right; a suite needs 8 in 2"):
         curate("fake", items(a=30), FakeEngine(), SHAPE, seed=1, progress=quiet)
 
 
@@ -87,13 +87,13 @@ def test_shares(available: dict[str, int], size: int, expected: dict[str, int]) 
 
 
 def test_a_stratum_too_small_to_say_anything_is_left_out() -> None:
-    assert counts(choose(items(a=2, b=5, c=5), 12, SHAPE, seed=1)) == {"b": 5, "c": 5}
+    assert counts(choose(items(a=2, b=5, c=5), SHAPE, seed=1)) == {"b": 5, "c": 5}
 
 
 def test_the_choice_depends_on_the_seed_alone() -> None:
     given = items(a=20, b=20)
-    assert choose(given, 8, SHAPE, 1) == choose(tuple(reversed(given)), 8, SHAPE, 1)
-    assert choose(given, 8, SHAPE, 1) != choose(given, 8, SHAPE, 2)
+    assert choose(given, SHAPE, 1) == choose(tuple(reversed(given)), SHAPE, 1)
+    assert choose(given, SHAPE, 1) != choose(given, SHAPE, 2)
 
 
 def test_the_order_of_asking_depends_on_the_seed_alone() -> None:
