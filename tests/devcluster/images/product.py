@@ -59,7 +59,8 @@ PRODUCTS: dict[str, Product] = {
         containerfile="model_repo/Containerfile.triton",
         extra="engine",
         rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/backends"),
-        only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers", "openvino-telemetry"),
+        # Without openvino-telemetry: nothing in a tenant's pod reports to anyone, and OpenVINO does without it.
+        only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers"),
         left_out=(
             *_NEVER_RUN,
             "openvino/cmake",
