@@ -50,10 +50,11 @@ class AnswerText:
 
     def _until_stop(self, new: str) -> str:
         text, self._held = self._held + new, ""
-        found = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        # The first to be complete counts, so that it does not matter how the text was cut into tokens.
+        found = [(place + len(stop), place) for stop in self._stop if (place := text.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max((_beginning(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

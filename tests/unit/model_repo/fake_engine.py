@@ -4,9 +4,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from r1plus_model_repo.backends.engine_loop import Job
-
 from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.engine_loop import Job
 
 
 @dataclass

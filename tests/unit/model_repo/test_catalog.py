@@ -1,0 +1,124 @@
+"""The catalog: what is shipped, and what is refused with file, object, field and value."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import CatalogError, load_catalog
+from r1plus_model_repo.catalog.types import EngineSpec, Tier
+
+SHIPPED = Path(catalog.__file__).parent
+
+
+def documents() -> dict[str, dict]:
+    return {d["metadata"]["name"]: d for d in yaml.safe_load_all((SHIPPED / "smollm2.yaml").read_text())}
+
+
+def text_of(*objects: dict) -> str:
+    return yaml.safe_dump_all(objects)
+
+
+def changed(path: str, value: object) -> str:
+    """The F16 engine with one field set (or taken away: None)."""
+    document = documents()["smollm2-full-f16"]
+    *parents, last = path.split(".")
+    place = document
+    for key in parents:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return text_of(document)
+
+
+def test_the_shipped_catalog_has_an_engine_for_every_tier_and_a_rival() -> None:
+    engines = {engine.name: engine.spec for engine in load_catalog(SHIPPED)}
+    assert {spec.tier for spec in engines.values()} == set(Tier)
+    rival = engines["smollm2-full-q4-1"]
+    assert (rival.tier, rival.reference.inherited_from) == (Tier.FULL, "smollm2-full-f16")
+    assert rival.reference.suite == engines["smollm2-full-f16"].reference.suite
+
+
+def test_the_shipped_engines_promise_real_digests() -> None:
+    digests = [engine.spec.artifact.sha256 for engine in load_catalog(SHIPPED)]
+    assert len(set(digests)) == 4
+    assert not any(set(digest) == {"0"} for digest in digests)
+
+
+def test_kv_cache_bytes_per_token_follow_from_the_shape() -> None:
+    spec = load_catalog(SHIPPED)[0].spec
+    assert spec.architecture.kv_bytes_per_token == 2 * 30 * 3 * 64 * 2 == 23040
+
+
+def test_an_engine_survives_the_wire() -> None:
+    for engine in load_catalog(SHIPPED):
+        wire = engine.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+        assert EngineSpec.model_validate(wire) == engine.spec
+        assert wire == documents()[engine.name]["spec"]
+
+
+def test_a_file_a_folder_and_text_are_the_same() -> None:
+    text = (SHIPPED / "smollm2.yaml").read_text()
+    assert load_catalog(SHIPPED) == load_catalog(SHIPPED / "smollm2.yaml") == load_catalog(text)
+
+
+REFUSED = {
+    "another kind": (changed("kind", "Engine"), "apiVersion, kind: expected r1plus.ai/v1alpha1 R1PlusEngine"),
+    "no name": (changed("metadata.name", None), "metadata.name: missing"),
+    "an unknown field": (
+        changed("spec.batch.maximum", 3),
+        "spec.batch.maximum: Extra inputs are not permitted (got 3)",
+    ),
+    "an unknown tier": (
+        changed("spec.tier", "huge"),
+        "spec.tier: Input should be 'full', 'lite' or 'edge' (got 'huge')",
+    ),
+    "a backend nobody implements": (changed("spec.backend", "vllm"), "spec.backend: Input should be 'openvino'"),
+    "a version that is none": (changed("spec.version", "v1"), "spec.version"),
+    "a short digest": (changed("spec.artifact.sha256", "abc"), "spec.artifact.sha256"),
+    "memory that is no quantity": (
+        changed("spec.requirements.weightsMemory", "lots"),
+        "spec.requirements.weightsMemory",
+    ),
+    "no layers": (changed("spec.architecture.layers", 0), "spec.architecture.layers: Input should be greater"),
+    "the best batch above the largest": (
+        changed("spec.batch.best", 64),
+        "batch.best must not exceed batch.max: 64 exceeds 32",
+    ),
+    "two sources of the reference": (
+        changed("spec.reference.inheritedFrom", "smollm2-lite-q8-0"),
+        "exactly one of inheritedFrom and measured",
+    ),
+    "no source of the reference": (
+        changed("spec.reference.measured", None),
+        "exactly one of inheritedFrom and measured",
+    ),
+    "a reference inherited from nobody": (
+        text_of(documents()["smollm2-full-q4-1"]),
+        "smollm2-full-q4-1: spec.reference.inheritedFrom: smollm2-full-f16: no measured engine",
+    ),
+    "one name twice": (
+        changed("spec.version", "1.0.1") + "\n---\n" + changed("spec.version", "1.0.2"),
+        "2 engines of this name",
+    ),
+    "text that is no YAML": ("a: [", "text: not YAML"),
+    "a list": ("- 1", "apiVersion, kind"),
+}
+
+
+@pytest.mark.parametrize("text, message", REFUSED.values(), ids=REFUSED.keys())
+def test_a_wrong_engine_is_refused_with_field_and_value(text: str, message: str) -> None:
+    with pytest.raises(CatalogError) as refusal:
+        load_catalog(text)
+    assert message in str(refusal.value)
+
+
+def test_all_problems_are_told_with_their_file(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(changed("spec.tier", "huge"))
+    (tmp_path / "b.yaml").write_text(changed("spec.version", "1"))
+    with pytest.raises(CatalogError) as refusal:
+        load_catalog(tmp_path)
+    assert [line.split(":")[0] for line in refusal.value.problems] == ["a.yaml", "b.yaml"]

@@ -1,0 +1,105 @@
+"""From weights to an engine folder, as far as it goes without the weights: names, limits, precision."""
+
+from pathlib import Path
+
+import gguf
+import numpy
+import pytest
+
+from r1plus_model_repo.importing.openvino_ir import renumbered
+from r1plus_model_repo.importing.requantise import Precision, requantise
+from r1plus_model_repo.importing.source import ImportingError
+from r1plus_model_repo.importing.tokenizer_limit import UNLIMITED, unlimit
+
+ONE = '<layer id="0" name="Constant_4700_compressed" type="Const"/><layer id="1" name="Constant_4700" type="Convert"/>'
+TWO = '<layer id="2" name="input_ids" type="Parameter"/><layer id="3" name="Add_17" type="Add"/>'
+
+
+def test_layers_are_numbered_by_appearance() -> None:
+    assert renumbered(ONE + TWO) == (ONE + TWO).replace("4700", "0").replace("17", "1")
+
+
+def test_two_conversions_that_counted_otherwise_are_the_same_file() -> None:
+    assert renumbered(ONE + TWO) == renumbered((ONE + TWO).replace("4700", "9").replace("17", "4711"))
+
+
+def test_names_that_differed_still_differ() -> None:
+    text = '<layer id="0" name="A_1" type="X"/><layer id="1" name="A_2" type="X"/><layer id="2" name="A_0" type="X"/>'
+    assert len(set(renumbered(text).split('name="')[1:])) == 3
+
+
+def test_what_is_no_layer_name_stays() -> None:
+    text = '<net name="Model_7"><port id="3" names="x_9"/><edge from-layer="3_4"/></net>'
+    assert renumbered(text) == text
+
+
+def tokenizer(folder: Path, layers: str, edges: str) -> Path:
+    (folder / "openvino_tokenizer.xml").write_text(f"<net><layers>{layers}</layers><edges>{edges}</edges></net>")
+    (folder / "openvino_tokenizer.bin").write_bytes(b"before" + (8192).to_bytes(4, "little") + b"after")
+    return folder
+
+
+def const(number: int, offset: int) -> str:
+    data = f'<data element_type="i32" shape="" offset="{offset}" size="4" />'
+    return f'<layer id="{number}" name="C" type="Const" version="opset1">{data}</layer>'
+
+
+MINIMUM = '<layer id="3" name="M" type="Minimum" version="opset1"></layer>'
+EDGE = '<edge from-layer="2" from-port="0" to-layer="3" to-port="1" />'
+
+
+def test_the_length_limit_of_a_tokenizer_goes_and_nothing_else_changes(tmp_path: Path) -> None:
+    unlimit(tokenizer(tmp_path, const(2, 6) + MINIMUM, EDGE))
+    assert (tmp_path / "openvino_tokenizer.bin").read_bytes() == b"before" + UNLIMITED + b"after"
+
+
+SURPRISES = {
+    "no limit": (const(2, 6), ""),
+    "a limit that another layer reads, too": (const(2, 6) + const(4, 6) + MINIMUM, EDGE),
+    "two limits": (const(2, 6) + const(4, 7) + MINIMUM, EDGE + EDGE.replace('"2"', '"4"')),
+}
+
+
+@pytest.mark.parametrize("layers, edges", SURPRISES.values(), ids=SURPRISES.keys())
+def test_a_tokenizer_of_another_form_is_an_error_not_a_guess(tmp_path: Path, layers: str, edges: str) -> None:
+    with pytest.raises(ImportingError, match="length limit"):
+        unlimit(tokenizer(tmp_path, layers, edges))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A tiny Q4_1 model file."""
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint32("llama.block_count", 1)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_1)
+    writer.add_array("tokenizer.ggml.tokens", ["a", "b", "ü"])
+    numbers = numpy.random.default_rng(0).standard_normal((4, 64)).astype(numpy.float32)
+    kind = gguf.GGMLQuantizationType.Q4_1
+    writer.add_tensor("blk.0.ffn_up.weight", gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+    writer.add_tensor("blk.0.attn_norm.weight", numbers[0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(Precision.F16, 2e-3), (Precision.Q8_0, 2e-2)], ids=str)
+def test_requantising_keeps_numbers_norms_and_metadata(weights: Path, precision: Precision, tolerance: float) -> None:
+    target = weights.with_name("out.gguf")
+    requantise(weights, target, precision)
+    before, after = gguf.GGUFReader(weights), gguf.GGUFReader(target)
+    exact, other = (gguf.quants.dequantize(r.tensors[0].data, r.tensors[0].tensor_type) for r in (before, after))
+    assert after.tensors[0].tensor_type == precision.value[0]
+    assert numpy.abs(exact - other).max() < tolerance
+    assert (before.tensors[1].data == after.tensors[1].data).all()
+    assert after.fields["tokenizer.ggml.tokens"].contents() == ["a", "b", "ü"]
+    assert after.fields["general.file_type"].contents() == precision.value[1]
+
+
+def test_requantising_twice_gives_the_same_bytes(weights: Path) -> None:
+    one, two = weights.with_name("one.gguf"), weights.with_name("two.gguf")
+    requantise(weights, one, Precision.F16)
+    requantise(weights, two, Precision.F16)
+    assert one.read_bytes() == two.read_bytes()
