@@ -13,12 +13,12 @@ from r1plus_operator.plan.target import Problem, Target
 
 WHAT_FOR = {
     "NetworkPolicy": "the walls",
-    "ServiceAccount": "an identity without rights and without a token",
-    "ControllerRevision": "the immutable record of this revision: template, config.pbtxt, identity, later its verdict",
+    "ServiceAccount": "no rights, no token",
+    "ControllerRevision": "the immutable revision; later also its verdict",
     "ConfigMap": "read by the pods",
     "Deployment": "the pods: Triton and its monitor",
     "PodDisruptionBudget": "a drain takes one pod at a time",
-    "Service": "the one address; selects the revision that takes traffic",
+    "Service": "the one address; selects what takes traffic",
     "PodMonitor": "Prometheus scrapes monitor and Triton",
     "PrometheusRule": "the accuracy alerts",
 }
@@ -37,6 +37,7 @@ def show(console: Console, preview: Preview) -> None:
             console.print(Text(f"  {line}"))
     console.print(Text("Objects, in this order", style="bold cyan"))
     console.print(_objects(preview.objects))
+    console.print(Text(f"  and, once a revision serves, PrometheusRule: {WHAT_FOR['PrometheusRule']}"))
 
 
 def as_yaml(objects: list[Json]) -> str:
@@ -123,5 +124,6 @@ def _ports(rule: Json) -> str:
 def _objects(objects: list[Json]) -> Table:
     table = Table.grid(padding=(0, 2))
     for item in objects:
-        table.add_row("", item["kind"], item["metadata"]["name"], Text(WHAT_FOR.get(item["kind"], ""), style="dim"))
+        name = Text(item["metadata"]["name"], no_wrap=True)
+        table.add_row("", Text(item["kind"], no_wrap=True), name, Text(WHAT_FOR.get(item["kind"], ""), style="dim"))
     return table

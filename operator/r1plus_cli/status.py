@@ -1,38 +1,37 @@
 """`r1plus status`: where deployments stand, told as a person would."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from r1plus_cli.view import COLUMNS, ConditionView, DeploymentView, age
+from r1plus_cli.view import COLUMNS, DeploymentView, age
 
 MARKS = {"True": ("✓", "green"), "False": ("✗", "red")}
 
 
-def show_table(console: Console, views: Iterable[DeploymentView], now: datetime) -> None:
-    """One line each, the columns of `kubectl get`, and where it stands."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in (*COLUMNS, "AGE"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("WHERE IT STANDS", overflow="fold")
-    for view in views:
-        table.add_row(*view.columns(), age(view.created, now), view.headline())
-    console.print(table)
+def show_table(console: Console, views: Sequence[DeploymentView], now: datetime) -> None:
+    """The columns of `kubectl get`, and under each deployment where it stands: both fit a narrow terminal."""
+    rows = [(*COLUMNS, "AGE"), *((*view.columns(), age(view.created, now)) for view in views)]
+    widths = tuple(max(len(row[column]) for row in rows) for column in range(len(rows[0])))
+    console.print(Text(format_cells(rows[0], widths), style="bold"))
+    for view, row in zip(views, rows[1:], strict=True):
+        console.print(Text(format_cells(row, widths)))
+        console.print(Text(f"  {view.headline()}", style="green" if view.ready else "yellow"))
 
 
 def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
     """Everything about one deployment: state, figures, conditions with cause and remedy."""
     console.print(Text.assemble((view.key, "bold"), f"  tier {view.tier}, {age(view.created, now)} old"))
     console.print(Text(view.headline(), style="green" if view.ready else "yellow"))
-    figures = Table.grid(padding=(0, 2))
     for label, value in _figures(view):
-        figures.add_row(Text(label, style="dim"), value)
-    console.print(figures)
-    if view.conditions:
-        console.print(_conditions(view.conditions))
+        console.print(Text.assemble((f"{label:<11}", "dim"), value))
+    for condition in view.conditions:
+        mark, colour = MARKS.get(condition.status, ("?", "yellow"))
+        console.print(Text.assemble((mark, colour), f" {condition.type:<17}", (condition.reason, colour)))
+        if condition.message:
+            console.print(Text(f"    {condition.message}", style="dim"))
     for line in next_steps(view):
         console.print(Text(f"  {line}", style="dim"))
 
@@ -59,18 +58,6 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
     if view.candidate:
         yield "Candidate", view.candidate
     yield "Endpoint", view.endpoint or "none yet"
-
-
-def _conditions(conditions: Iterable[ConditionView]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for condition in conditions:
-        mark, colour = MARKS.get(condition.status, ("?", "yellow"))
-        table.add_row(Text(mark, style=colour), condition.type, Text(condition.reason, style=colour), condition.message)
-    return table
 
 
 class ChangeTeller:
@@ -100,6 +87,6 @@ class ChangeTeller:
 WIDTHS = (12, 13, 4, 18, 5, 8, 12, 7)
 
 
-def format_cells(cells: tuple[str, ...]) -> str:
+def format_cells(cells: tuple[str, ...], widths: tuple[int, ...] = WIDTHS) -> str:
     """Cells in columns that stay in line from one print to the next."""
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
