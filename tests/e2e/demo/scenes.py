@@ -35,7 +35,7 @@ def ask_each(target: Target, names: Sequence[Name], teller: Teller) -> None:
         teller.line(f"{name}: {question}")
         teller.piece(INDENT)
         answer = story.ask_through_service(target, name, question, on_text=teller.piece)
-        teller.piece("\n")
+        teller.end_of_answer()
         teller.line(answer.figures())
         if not answer.text.strip():
             raise StoryError(f"{name} answered nothing ({answer.finish_reason})")

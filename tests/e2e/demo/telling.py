@@ -58,6 +58,10 @@ class Teller:
         """A piece of an answer as it streams: whole words reach the terminal as they come."""
         self._write(text.replace("\n", f"\n{INDENT}"))
 
+    def end_of_answer(self) -> None:
+        """Begin a new line after the pieces."""
+        self._write("\n")
+
     def failure(self, error: BaseException, diagnostics: Path | None) -> None:
         """What went wrong, what was seen, where more lies, and how to go on."""
         self._write(f"\n{self._bold('FAILED')} after {_clock(self.elapsed)}: {error}\n")
