@@ -40,6 +40,8 @@ def next_steps(view: DeploymentView) -> list[str]:
     """Commands that help from here, by what the conditions say."""
     if view.ready:
         return [f'Ask it:  r1plus ask {view.name} -n {view.namespace} "What is the capital of France?"']
+    if not view.conditions:
+        return ["Is the operator there?  kubectl get pods -A -l app.kubernetes.io/name=r1plus-operator"]
     return [
         f"Pods:    kubectl get pods -n {view.namespace} -l r1plus.ai/deployment={view.name}",
         f"Events:  kubectl get events -n {view.namespace} --field-selector involvedObject.name={view.name}",
@@ -72,7 +74,7 @@ class ChangeTeller:
 
     def line(self, view: DeploymentView, now: float) -> str | None:
         """The line to print, or None when there is nothing new to say."""
-        state, where = self._state(view), view.headline()
+        state, where = self._state(view), view.brief()
         before = self._told.get(view.key)
         if before is not None and before[0] == state and (before[1] == where or now - before[2] < self._every_s):
             return None

@@ -16,6 +16,7 @@ UNKNOWN = "Unknown"
 # The first of these that is not True says it best. All but Ready speak of what the spec asks for, so a candidate that
 # is refused or still gated is told although the revision before it serves.
 TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, "IsolationVerified", READY, "AlertsWired")
+NOT_SEEN = "the operator has not looked at it yet"
 AT_REST = "Complete"
 """Progressing's reason while nothing is under way."""
 
@@ -99,10 +100,17 @@ class DeploymentView:
         moving = self.condition(PROGRESSING)
         return moving if moving is not None and moving.reason != AT_REST else self.condition(READY)
 
+    def brief(self) -> str:
+        """Where it stands, beside columns that already say whether it is ready."""
+        told = self.telling()
+        if told is None or not self.up_to_date or told.type == READY or not told.message:
+            return self.headline()
+        return f"{told.reason}: {told.message}"
+
     def headline(self) -> str:
         """Where it stands, in one sentence."""
         if not self.conditions:
-            return "the operator has not looked at it yet; does it run? kubectl get pods -n r1plus-system"
+            return NOT_SEEN
         if not self.up_to_date:
             return "the operator has not looked at the newest spec yet"
         told = self.telling()
