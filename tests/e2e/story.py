@@ -78,16 +78,18 @@ def follow(
     what: str,
     seconds: float,
     tell: Tell,
-    teller: ChangeTeller | None = None,
+    hopeless: Callable[[DeploymentView], bool] = lambda one: False,
 ) -> dict[Name, DeploymentView]:
-    """Wait until `done` holds for each of `names`, telling every change once."""
-    told = teller or ChangeTeller()
+    """Wait until `done` holds for each of `names`, telling every change once; give up once one is `hopeless`."""
+    told = ChangeTeller()
 
     def look() -> dict[Name, DeploymentView] | None:
         seen = {name: view(kube, name) for name in names}
         for one in seen.values():
             if (line := told.line(one, time.monotonic())) is not None:
                 tell(line)
+            if hopeless(one):
+                raise StoryError(f"{what} will not come: {one.key} {one.brief()}\n{seen_instead()}")
         return seen if all(done(one) for one in seen.values()) else None
 
     def seen_instead() -> str:
@@ -99,12 +101,19 @@ def follow(
 
 def until_ready(kube: Kube, names: Sequence[Name], tell: Tell, seconds: float = READY_SECONDS) -> None:
     """Every deployment serves a revision that has passed its suite, and nothing is under way."""
-    follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", seconds, tell)
+    follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", seconds, tell, refused_for_good)
 
 
 def settled(one: DeploymentView) -> bool:
     """Ready, verified, complete: nothing more will happen by itself."""
     return one.ready and one.status_of(QUALITY) == "True" and not one.candidate
+
+
+def refused_for_good(one: DeploymentView) -> bool:
+    """The gate has said no to what the newest spec asks for: it will not ask twice."""
+    return (
+        one.up_to_date and one.reason_of(QUALITY) == "GateFailed" and one.reason_of(PROGRESSING) == "CandidateRefused"
+    )
 
 
 def refused(one: DeploymentView) -> bool:
