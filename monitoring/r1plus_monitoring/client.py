@@ -102,13 +102,15 @@ class TritonEngine:
         request = {"model_name": inference.MODEL_NAME, "inputs": tensors(prompt, sampling)}
         stream = self._grpc.stream_infer(_once(request))
         pieces: list[str] = []
+        reply = Reply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
         try:
+            # To its end: a stream that is dropped counts as a cancelled request in the server.
             async for result, error in stream:
                 if error is not None:
                     return _failed(error)
                 pieces.append(_text(result, inference.TEXT))
                 if reason := _text(result, inference.FINISH_REASON):
-                    return Reply(
+                    reply = Reply(
                         text="".join(pieces),
                         finish_reason=reason,
                         prompt_tokens=_number(result, inference.PROMPT_TOKENS),
@@ -116,7 +118,7 @@ class TritonEngine:
                     )
         finally:
             stream.cancel()
-        return Reply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
+        return reply
 
 
 def tensors(prompt: str, sampling: Sampling) -> list[InferInput]:

@@ -107,6 +107,17 @@ async def test_sixteen_at_once_all_get_their_own_answers(place: Place) -> None:
         await engine.close()
 
 
+async def decided(prober: Prober, server: Server, seconds: float = 60.0) -> None:
+    """Wait for the verdict; where it does not come, say what the monitor and the server say."""
+    try:
+        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "a verdict", seconds)
+    except AssertionError as error:
+        error.add_note(
+            f"{prober.bulletin.report}\nserver ended: {server.process.poll()}\n{server.log.read_text()[-3000:]}"
+        )
+        raise
+
+
 @pytest.mark.parametrize(
     ("threshold", "verdict"),
     [
@@ -122,7 +133,7 @@ async def test_the_gate_on_a_real_server(place: Place, tmp_path: Path, threshold
     prober = Prober(config, engine)
     task = asyncio.create_task(prober.run())
     try:
-        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "a verdict", 60)
+        await decided(prober, place.server)
         report = prober.bulletin.report
         assert report.verdict is verdict
         assert report.gate is not None

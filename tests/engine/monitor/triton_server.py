@@ -102,10 +102,15 @@ class Server:
     http: str
     grpc: str
     process: subprocess.Popen[bytes]
+    log: Path
 
-    def kill(self) -> None:
-        """As a crash would."""
-        self.process.kill()
+    def end(self) -> None:
+        """Ask first: a server that is killed leaves its shared memory behind."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -146,22 +151,20 @@ def serving(root: Path, models: Path, http: int, grpc: int) -> Iterator[Server]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(root), "LD_LIBRARY_PATH": str(installed / "lib")}
     with (root / "triton.log").open("ab") as log:
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
-    server = Server(f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", process)
+    server = Server(f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", process, root / "triton.log")
     try:
-        _until_ready(server, root / "triton.log")
+        _until_ready(server)
         yield server
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server.end()
 
 
-def _until_ready(server: Server, log: Path, seconds: float = 60.0) -> None:
+def _until_ready(server: Server, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     url = f"http://{server.http}/v2/models/r1plus/ready"
     while True:
         with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url, timeout=2):
             return
-        assert server.process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        assert server.process.poll() is None, server.log.read_text()[-3000:]
+        assert time.monotonic() < deadline, server.log.read_text()[-3000:]
         time.sleep(0.1)
