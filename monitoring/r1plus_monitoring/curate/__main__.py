@@ -18,7 +18,7 @@ from r1plus_contract.suite import Sampling
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import ProcessAsker
 from r1plus_monitoring.curate.candidates import candidates
-from r1plus_monitoring.curate.pipeline import CROSS, SERVED, curate, measure
+from r1plus_monitoring.curate.pipeline import CROSS, FRESH, SERVED, curate, measure
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
 from r1plus_monitoring.curate.served import ServedAsker
 
@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     three = commands.add_parser("verify", help="measure a served engine on a suite, through Triton")
     three.add_argument("--http", required=True, help="host:port of Triton's HTTP")
     three.add_argument("--grpc", required=True, help="host:port of Triton's gRPC")
+    three.add_argument("--fresh", action="store_true", help="the baseline: in orders that took no part in the choice")
     three.add_argument("--quick", action="store_true", help="one sweep at the production batch only")
     for command in (one, two, three):
         command.add_argument("--engine", required=True, help="name in the catalog")
@@ -104,11 +105,15 @@ def verify(arguments: argparse.Namespace) -> None:
     """Add what a served engine answers to `baseline.json`, and show the items that it lost."""
     suite = record.read_suite(arguments.suite)
     asker = ServedAsker(arguments.http, arguments.grpc, suite.header.sampling)
-    conditions = SERVED[:1] if arguments.quick else SERVED
-    measured = measure(arguments.engine, suite.items, asker, conditions, say)
+    conditions = FRESH if arguments.fresh else SERVED
+    measured = measure(arguments.engine, suite.items, asker, conditions[:1] if arguments.quick else conditions, say)
     baseline = record.read_baseline(arguments.suite)
-    kept = tuple(one for one in baseline.served if one.engine != arguments.engine)
-    record.write_baseline(arguments.suite, dataclasses.replace(baseline, served=(*kept, *measured)))
+    if arguments.fresh:
+        baseline = dataclasses.replace(baseline, baseline=measured)
+    else:
+        kept = tuple(one for one in baseline.served if one.engine != arguments.engine)
+        baseline = dataclasses.replace(baseline, served=(*kept, *measured))
+    record.write_baseline(arguments.suite, baseline)
     for one in measured:
         say(f"{one.condition}: lost {' '.join(one.lost) or 'none'}")
 

@@ -33,7 +33,14 @@ SERVED: Final = (
     Condition(batch=32, order=302, precision=F32),
     Condition(batch=1, order=303, precision=F32),
 )
-"""Through Triton: `precision` is the server's own, and only names it here."""
+"""Through Triton, to find items to drop: `precision` is the server's own, and only names it here."""
+FRESH: Final = (
+    Condition(batch=16, order=401, precision=F32),
+    Condition(batch=5, order=402, precision=F32),
+    Condition(batch=32, order=403, precision=F32),
+    Condition(batch=1, order=404, precision=F32),
+)
+"""Through Triton, after the last item was dropped."""
 RESERVE: Final = 1.3
 """Items that go to the dear conditions, as a multiple of the suite's size."""
 
