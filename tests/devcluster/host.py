@@ -21,6 +21,9 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 NETNS_FOLDER = Path("/run/netns")
 NODE_DEVICE = "node0"
 
+# Of cgroup v1 and v2: sixteen times the default, as many processes as may run beside the cluster.
+CPU_WEIGHTS = {"cpu.shares": "16384", "cpu.weight": "1600"}
+
 # The kubelet sets these for the whole machine; `restore_kernel_settings` puts the old values back.
 KERNEL_SETTINGS = (
     "vm/overcommit_memory",
@@ -74,9 +77,15 @@ def cgroup_folders() -> list[Path]:
 
 
 def make_cgroup() -> None:
-    """Make the cgroup that the kubelet puts pods under, and the one beside it for the cluster's daemons."""
+    """Make the cgroup that the kubelet puts pods under, and the one beside it for the cluster's daemons.
+
+    At the default weight the whole cluster would get no more of the processor than one single process of the host.
+    """
     for root in _hierarchies():
         (root / CGROUP).mkdir(exist_ok=True)
+        for name, weight in CPU_WEIGHTS.items():
+            if (root / CGROUP / name).exists():
+                (root / CGROUP / name).write_text(weight)
     daemon_cgroup().mkdir(exist_ok=True)
 
 
