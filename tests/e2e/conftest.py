@@ -24,7 +24,7 @@ _TARGET = pytest.StashKey[Target]()
 @pytest.fixture(scope="session")
 def built() -> Parts:
     """Programs, engines and images; from the cache where they are there."""
-    return parts.given() if os.environ.get("KUBECONFIG") else parts.build(Steps())
+    return parts.given(parts.given_path()) if os.environ.get("KUBECONFIG") else parts.build(Steps())
 
 
 @pytest.fixture(scope="session")

@@ -56,16 +56,21 @@ def build(steps: Steps) -> Parts:
     )
 
 
-def given() -> Parts:
-    """The references that R1PLUS_IMAGES names; StoryError says what the file must hold."""
-    path = os.environ.get(IMAGES_VARIABLE)
+def given_path() -> Path | None:
+    """The file that R1PLUS_IMAGES names."""
+    named = os.environ.get(IMAGES_VARIABLE)
+    return Path(named) if named else None
+
+
+def given(path: Path | None) -> Parts:
+    """The references in `path`; StoryError says what the file must hold."""
     wanted = f'{{"operator": REF, "monitor": REF, "triton-cpu": REF, "{ENGINE_PREFIX}smollm2-full-f16": REF, ...}}'
     if path is None:
         raise StoryError(
             f"KUBECONFIG is set, so nothing is built: set {IMAGES_VARIABLE} to a JSON file {wanted} with references"
             " that your nodes can pull (CONTRIBUTING.md says how to build and push them), or unset KUBECONFIG"
         )
-    refs = dict(json.loads(Path(path).read_text()))
+    refs = dict(json.loads(path.read_text()))
     if absent := [name for name in PRODUCTS if name not in refs]:
         raise StoryError(f"{path}: lacks {', '.join(absent)}; it must hold {wanted}")
     return Parts(refs=refs)

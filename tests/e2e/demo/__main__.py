@@ -40,7 +40,7 @@ def _prepare(teller: Teller) -> Target:
     if given:
         with teller.stage(Stage.BUILD):
             teller.line(f"KUBECONFIG is set: using {given}, building nothing")
-            made = parts.given()
+            made = parts.given(parts.given_path())
         target: Target = GivenTarget(Kube(Path(given)))
     else:
         with teller.stage(Stage.BUILD):

@@ -1,0 +1,88 @@
+"""The end-to-end building blocks that need no cluster: waiting with evidence, telling, and where images come from."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from e2e import parts
+from e2e.demo.telling import Stage, Teller
+from e2e.story import FULL, FULL_Q4, FULL_Q4_OBSERVE, refused, refused_for_good, settled
+from e2e.story import name_in as named
+from e2e.waiting import StoryError, wait_for
+from r1plus_cli.view import view_of
+from unit.cli.crs import READY, VERIFIED, condition, cr
+
+REFUSAL = (
+    READY,
+    condition("QualityVerified", "False", "GateFailed", "lost 47 of 206"),
+    condition("Progressing", "False", "CandidateRefused"),
+)
+
+
+def test_waiting_in_vain_tells_what_was_seen_instead() -> None:
+    with pytest.raises(StoryError, match=r"(?s)in vain for: the pod.*It is Pending"):
+        wait_for(lambda: None, "the pod", 0.05, lambda: "It is Pending", period_s=0.01)
+
+
+def test_waiting_ends_with_what_was_found() -> None:
+    found = iter((None, None, "here"))
+
+    assert wait_for(lambda: next(found), "it", 5.0, period_s=0.001) == "here"
+
+
+def test_a_refused_candidate_is_refused_for_good_once_its_spec_was_seen() -> None:
+    seen = view_of(cr(*REFUSAL, candidate="credit-bbbb"))
+    stale = view_of(cr(*REFUSAL, candidate="credit-bbbb", generation=2, observed=1))
+
+    assert refused(seen) and refused_for_good(seen)
+    assert not refused(stale) and not refused_for_good(stale)
+
+
+def test_settled_means_ready_verified_and_without_a_candidate() -> None:
+    assert settled(view_of(cr(READY, VERIFIED)))
+    assert not settled(view_of(cr(READY, VERIFIED, candidate="credit-bbbb")))
+    assert not settled(view_of(cr(READY)))
+
+
+def test_the_regression_is_the_same_deployment_as_the_one_that_serves() -> None:
+    assert named(FULL) == named(FULL_Q4) == named(FULL_Q4_OBSERVE)
+
+
+def test_a_failed_demo_says_where_to_look_and_how_to_go_on() -> None:
+    out = io.StringIO()
+    teller = Teller(out)
+
+    with teller.stage(Stage.SERVE):
+        teller.line("one\ntwo")
+    teller.failure(StoryError("Waited 5 s in vain"), Path("/tmp/diagnostics"))
+
+    text = out.getvalue()
+    assert "Step 4 of 7: " in text
+    assert "    one\n    two\n" in text
+    assert "Waited 5 s in vain" in text
+    assert "/tmp/diagnostics" in text
+    assert "make down" in text
+
+
+GIVEN = {
+    "nothing": (None, "set R1PLUS_IMAGES"),
+    "a file that lacks an image": ({"operator": "a", "monitor": "b"}, "lacks triton-cpu"),
+}
+
+
+@pytest.mark.parametrize(("refs", "expected"), GIVEN.values(), ids=GIVEN.keys())
+def test_a_cluster_of_ones_own_needs_its_images_named(
+    refs: dict[str, str] | None, expected: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "images.json"
+    if refs is not None:
+        file.write_text(json.dumps(refs))
+
+    with pytest.raises(StoryError, match=expected):
+        parts.given(None if refs is None else file)
+
+
+def test_engines_are_listed_by_their_names() -> None:
+    assert parts.Parts({"operator": "a", "engine/smollm2-full-f16": "b"}).engines == {"smollm2-full-f16": "b"}
