@@ -1,5 +1,6 @@
 """`r1plus status`: where deployments stand, told as a person would."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -79,13 +80,15 @@ class ChangeTeller:
         if before is not None and before[0] == state and (before[1] == where or now - before[2] < self._every_s):
             return None
         self._told[view.key] = (state, where, now)
-        return f"{format_cells(view.columns())}  {where}"
+        return f"{format_cells(view.columns())}  {textwrap.shorten(where, LONGEST, placeholder=' …')}"
 
     def _state(self, view: DeploymentView) -> tuple[str, ...]:
         conditions = (f"{c.type} {c.status} {c.reason}" for c in view.conditions)
         return *view.columns(), view.revision, view.candidate, str(view.up_to_date), *conditions
 
 
+LONGEST = 110
+"""Characters of a change's text: `r1plus status NAME` has the whole of it."""
 WIDTHS = (12, 13, 4, 18, 5, 8, 12, 7)
 
 
