@@ -18,6 +18,8 @@ QUESTIONS = (
     "Name three primary colours.",
     "Write one sentence about the sea.",
 )
+QUIET = {"spec": {"accuracy": {"probesPerMinute": 6}}}
+"""The example probes ten times a second, so that nobody waits; left at that it would keep two cores busy for ever."""
 
 
 def serve(target: Target, names: Sequence[Name], teller: Teller) -> None:
@@ -73,4 +75,6 @@ def observe(target: Target, full: Name, teller: Teller) -> None:
     )
     alert = story.until_alert(target, full, since, teller.change)
     teller.line(f"Alertmanager has {alert.name} ({alert.labels.get('severity', '')}), since {alert.starts_at}")
-    teller.line(f"{alert.summary} {alert.description}".strip())
+    teller.line(f"{alert.summary}. {alert.description}")
+    target.kube.patch("r1plusdeployments", full.namespace, full.name, QUIET)
+    teller.line("Probing at its ordinary rate again; the alert stands as long as the engine does")
