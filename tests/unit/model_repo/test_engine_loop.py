@@ -111,7 +111,6 @@ FAILURES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("engine", FAILURES.values(), ids=FAILURES.keys())
 def test_when_the_engine_is_lost_nobody_waits_for_ever(engine: FakeEngine) -> None:
     stage = Stage(engine, 2)
