@@ -16,6 +16,10 @@ from r1plus_operator.runtime.resources import Resource
 log = logging.getLogger(__name__)
 
 
+class OwnerGoneError(Exception):
+    """The R1PlusDeployment is not there any more, or another object bears its name."""
+
+
 class Writer(Protocol):
     """The verbs an executor uses; `runtime.client.ApiClient` has them."""
 
@@ -50,14 +54,17 @@ class Executor:
     async def run(self, cr: Json, plan: Plan, now: float) -> None:
         """Write everything of `plan`: children, deletions, status, then what happened as Events.
 
+        The status goes first where anything is written: it proves that the CR is still there, so that no child is made
+        for a dead one, and it tells the user even when a child is refused.
+
         Raises:
-            NotFoundError: the CR is gone.
+            OwnerGoneError: the CR is gone.
             ApiError: what the API server refused; nothing after it was written, the next pass goes on from there.
         """
+        await self.status(cr, plan.status, prove=plan.writes > 0)
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
         await _together([self._delete(cr, *gone) for gone in plan.delete])
-        await self.status(cr, plan.status)
         for note in plan.notes:
             await self._tell(cr, note, now)
 
@@ -67,9 +74,9 @@ class Executor:
             await self._client.apply(kinds.R1PLUS_ENGINE, obj, field_manager=names.FIELD_MANAGER)
             log.info("Applied R1PlusEngine %s", obj["metadata"]["name"])
 
-    async def status(self, cr: Json, status: Json) -> None:
-        """Write the status, if it says anything new."""
-        if (cr.get("status") or {}) == status:
+    async def status(self, cr: Json, status: Json, *, prove: bool = False) -> None:
+        """Write the status if it says anything new, or to `prove` that the CR is still the one that was planned for."""
+        if (cr.get("status") or {}) == status and not prove:
             return
         meta = cr["metadata"]
         body = {
@@ -78,9 +85,13 @@ class Executor:
             "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
             "status": status,
         }
-        written = await self._client.apply(
-            kinds.R1PLUS_DEPLOYMENT, body, field_manager=names.FIELD_MANAGER, subresource="status"
-        )
+        try:
+            written = await self._client.apply(
+                kinds.R1PLUS_DEPLOYMENT, body, field_manager=names.FIELD_MANAGER, subresource="status"
+            )
+        except (NotFoundError, ConflictError) as error:
+            # For an absent object with a uid the API server says 409, for a namesake as well.
+            raise OwnerGoneError(f"{meta['namespace']}/{meta['name']}: {error}") from error
         self._learner.learn(written)
 
     async def _apply(self, obj: Json) -> None:

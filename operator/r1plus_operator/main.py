@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 STUCK_SECONDS = 200.0
 """A watch brings a bookmark every minute and is cut after 75 silent seconds: after this, something is stuck."""
 RESYNC_SECONDS = 900.0
+FIRST_VERDICTS_SECONDS = 10.0
 
 
 def main() -> None:
@@ -61,9 +62,12 @@ async def run(chosen: Settings) -> None:
             await observer.synced()
             log.info("Caches are synced: %d engines in the cluster", len(observer.engines.store))
             queue.add(CATALOG_KEY)
+            parts.append(group.create_task(verdicts.run()))
+            with contextlib.suppress(TimeoutError):
+                # A pass without the monitors' reports would call a breach good news until they are heard.
+                await asyncio.wait_for(verdicts.asked.wait(), FIRST_VERDICTS_SECONDS)
             handle = instruments.timed(reconciler.reconcile)
             parts.append(group.create_task(run_workers(queue, chosen.workers, handle, on_error=reconciler.on_error)))
-            parts.append(group.create_task(verdicts.run()))
             parts.append(group.create_task(resync(observer, queue)))
             await watch_crs(observer)
             for part in parts:

@@ -89,7 +89,7 @@ class Observer:
         meta = cr["metadata"]
         key = (meta["namespace"], meta["name"])
         if event == "DELETED":
-            self.crs.pop(key, None)
+            self.forget(key, meta["uid"])
             return
         before = self.crs.get(key)
         self.crs[key] = cr
@@ -100,9 +100,10 @@ class Observer:
         """A monitor said something new about this deployment."""
         self._enqueue(key)
 
-    def forget(self, key: Key) -> None:
-        """The CR proved to be gone."""
-        self.crs.pop(key, None)
+    def forget(self, key: Key, uid: str) -> None:
+        """This very CR is gone; a namesake that came after it stays."""
+        if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
+            del self.crs[key]
 
     def observed(self, key: Key) -> Observed | None:
         """Everything about one CR, or None where there is none."""
@@ -121,6 +122,7 @@ class Observer:
                 (kind, kept.name): kept.value
                 for kind, reflector in self.children.items()
                 for kept in reflector.store.by_index(uid)
+                if not kept.value["metadata"].get("deletionTimestamp")
             },
             pods=pods,
             reports={
@@ -137,11 +139,18 @@ class Observer:
         """Take in the API server's answer to a write, so that the next pass does not plan from before it."""
         kind = written["kind"]
         if kind == names.KIND_DEPLOYMENT:
-            self.crs[written["metadata"]["namespace"], written["metadata"]["name"]] = written
+            self._learn_cr(written)
         elif kind in self.children:
-            kept = projections.child(kinds.BY_KIND[kind], written)
-            if kept is not None:
-                self.children[kind].store.put(kept)
+            self.children[kind].store.put(projections.child(kinds.BY_KIND[kind], written))
+
+    def _learn_cr(self, written: Json) -> None:
+        """The answer may be newer than what was planned from: then somebody edited the CR meanwhile."""
+        key = (written["metadata"]["namespace"], written["metadata"]["name"])
+        before = self.crs.get(key)
+        if before is not None:
+            self.crs[key] = written
+            if _wish(before) != _wish(written):
+                self._enqueue(key)
 
     def unlearn(self, kind: str, namespace: str, name: str) -> None:
         """A child was deleted by us."""

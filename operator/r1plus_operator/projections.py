@@ -36,11 +36,12 @@ def _kept(obj: Json, value: Any) -> Kept:
     return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
 
 
-def child(resource: Resource, obj: Json) -> Kept | None:
-    """A child, whole but for status and bookkeeping; one that is being deleted is as good as gone."""
+def child(resource: Resource, obj: Json) -> Kept:
+    """A child, whole but for status and bookkeeping.
+
+    One that is being deleted is kept until it is gone, since its going is what must cause the pass that makes it anew.
+    """
     meta = obj["metadata"]
-    if meta.get("deletionTimestamp"):
-        return None
     slim = {key: value for key, value in obj.items() if key != "status"}
     slim["apiVersion"], slim["kind"] = resource.api_version, resource.kind
     slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
@@ -115,7 +116,6 @@ def node(obj: Json) -> Kept | None:
             memory_bytes=bytes_of(allocatable["memory"]),
             cores=cores_of(allocatable["cpu"]),
             labels=obj["metadata"].get("labels") or {},
-            schedulable=not (obj.get("spec") or {}).get("unschedulable", False),
         )
         return _kept(obj, facts)
     return None

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.executor import Executor
+from r1plus_operator.executor import Executor, OwnerGoneError
 from r1plus_operator.observe import CATALOG_KEY, Key, Observer
 from r1plus_operator.plan.catalog import missing
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.plan import plan
-from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError, NotFoundError
+from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,9 @@ class Reconciler:
         planned = plan(observed, self._config, now)
         try:
             await self._executor.run(observed.cr, planned, now)
-        except NotFoundError as error:
-            # Its own status or namespace is not there: the CR is gone, the garbage collector has the children.
-            log.info("R1PlusDeployment %s/%s proved to be gone: %s", *key, error)
-            self._observer.forget(key)
+        except OwnerGoneError as error:
+            log.info("R1PlusDeployment proved to be gone, the garbage collector has its children: %s", error)
+            self._observer.forget(key, observed.cr["metadata"]["uid"])
             return
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)

@@ -32,6 +32,8 @@ class VerdictSource:
         self._interval = interval
         self._rand = rand
         self._port = port
+        self.asked = asyncio.Event()
+        """Set after the first round: before it, silence of the monitors means nothing."""
 
     async def run(self) -> None:
         """Ask for ever."""
@@ -39,6 +41,7 @@ class VerdictSource:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
                 await self.ask_all(session)
+                self.asked.set()
                 await asyncio.sleep(self._interval * self._rand.uniform(0.8, 1.2))
 
     async def ask_all(self, session: aiohttp.ClientSession) -> None:
@@ -58,7 +61,7 @@ class VerdictSource:
     async def _ask(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         host = f"[{pod.facts.ip}]" if ":" in pod.facts.ip else pod.facts.ip
         try:
-            async with session.get(f"http://{host}:{self._port}/verdict") as response:
+            async with session.get(f"http://{host}:{self._port}/verdict", allow_redirects=False) as response:
                 response.raise_for_status()
                 report = loads(MonitorReport, await _bounded(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:

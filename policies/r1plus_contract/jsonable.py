@@ -45,7 +45,8 @@ def loads(kind: type[T], text: str | bytes) -> T:
     """Read a `kind` from JSON text; raises ContractError that names the field."""
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        # RecursionError: nested deeper than any document of ours, by somebody who means harm.
         raise ContractError(f"{kind.__name__}: not JSON: {error}") from error
     return cast(T, from_jsonable(kind, data, kind.__name__))
 
@@ -108,6 +109,9 @@ def _scalar(kind: Any, data: Any, path: str) -> Any:
         _expect(isinstance(data, int | float) and not isinstance(data, bool), path, "a number", data)
         return float(data)
     fits = isinstance(data, kind) and (kind is bool or not isinstance(data, bool))
+    if fits and kind is str:
+        # A lone surrogate is valid JSON and no valid text: it would fail wherever the string is written on.
+        fits = all(not 0xD800 <= ord(char) <= 0xDFFF for char in data)
     _expect(fits, path, f"a value of type {kind.__name__}", data)
     return data
 

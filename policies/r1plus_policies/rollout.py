@@ -95,13 +95,17 @@ def _current(revisions: tuple[RevisionState, ...]) -> RevisionState | None:
 def _steady(
     current: RevisionState | None, revisions: tuple[RevisionState, ...], replicas: int, now: float, *, blocked: bool
 ) -> Rollout:
-    stage = Stage.BLOCKED if blocked else Stage.NONE
+    if blocked:
+        # The spec yields nothing at present: everything that runs goes on, a gate in progress included.
+        going_on = {s.name: s.replicas for s in revisions if s.replicas}
+        serving = {current.name: replicas} if current else {}
+        return Rollout(current.name if current else None, Stage.BLOCKED, going_on | serving)
     if current is None:
-        return Rollout(None, stage, {})
+        return Rollout(None, Stage.NONE, {})
     running = {current.name: replicas}
     left = (current.promoted_at or 0.0) + DRAIN_SECONDS - now
     draining = {s.name: s.replicas for s in revisions if s.replicas and s.name != current.name and s.promoted_at}
     if left > 0 and draining:
         running |= draining
-        return Rollout(current.name, stage, running, requeue_after=left)
-    return Rollout(current.name, stage, running)
+        return Rollout(current.name, Stage.NONE, running, requeue_after=left)
+    return Rollout(current.name, Stage.NONE, running)

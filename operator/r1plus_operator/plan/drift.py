@@ -25,22 +25,38 @@ def in_sync(desired: Json, live: Json | None) -> bool:
     return live is not None and covers(live, desired)
 
 
+_EXACT = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "ingress", "egress"})
+"""What an addition changes as much as an edit: one more label selects other pods, one more peer opens a wall."""
+_OPEN_LISTS = frozenset({"ownerReferences"})
+"""Lists of named things to which others may add."""
+
+
 def covers(live: Any, desired: Any) -> bool:
     """Every value of `desired` stands in `live`. Lists of named things match by name, other lists by position."""
     if isinstance(desired, dict):
         if not isinstance(live, dict):
             return not desired
-        return all(covers(live.get(key), value) for key, value in desired.items())
+        return all(_covers_field(key, live.get(key), value) for key, value in desired.items())
     if isinstance(desired, list):
-        return _covers_list(live if isinstance(live, list) else [], desired)
+        return _covers_list(live if isinstance(live, list) else [], desired, open_ended=False)
     if desired in ("", None, False, 0):
         # The API server drops empty values of optional fields.
         return live in ("", None, False, 0)
     return bool(live == desired)
 
 
-def _covers_list(live: list[Any], desired: list[Any]) -> bool:
+def _covers_field(key: str, live: Any, desired: Any) -> bool:
+    if key in _EXACT:
+        return (live or None) == (desired or None)
+    if isinstance(desired, list):
+        return _covers_list(live if isinstance(live, list) else [], desired, open_ended=key in _OPEN_LISTS)
+    return covers(live, desired)
+
+
+def _covers_list(live: list[Any], desired: list[Any], *, open_ended: bool) -> bool:
+    if not open_ended and len(live) != len(desired):
+        return False
     if desired and all(isinstance(item, dict) and "name" in item for item in desired):
         by_name = {item.get("name"): item for item in live if isinstance(item, dict)}
         return all(covers(by_name.get(item["name"]), item) for item in desired)
-    return len(live) == len(desired) and all(covers(has, want) for has, want in zip(live, desired, strict=True))
+    return all(covers(has, want) for has, want in zip(live, desired, strict=True))

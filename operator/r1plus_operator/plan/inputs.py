@@ -32,7 +32,6 @@ class NodeFacts:
     memory_bytes: int
     cores: float
     labels: Mapping[str, str]
-    schedulable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from r1plus_policies.rollout import RevisionState, Rollout, Stage, decide
 REQUEUE_WHILE_WAITING = 15.0
 """A candidate that waits is looked at again, in case an event was lost."""
 
+MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
+"""Characters and entries kept of a monitor's report."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -92,7 +95,7 @@ class _Pass:
         notes = self._notes(target, rollout)
         if rollout.promote:
             chosen = self.revisions[rollout.promote]
-            self.revisions[chosen.name] = replace(chosen, promoted_at=self.now)
+            self.revisions[chosen.name] = replace(chosen, promoted_at=self._after_all_promotions())
         stages = self._stages(owner, rollout, target)
         situation = Situation(self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, target)
         return Plan(
@@ -131,8 +134,12 @@ class _Pass:
             scored = (gate.identity, gate.suite_hash, gate.threshold)
             ours = scored == (revision.identity.digest(), self.suite_hash, self.spec.accuracy.threshold)
             if decided and ours and self._verdict(revision) is None:
-                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, gate))
+                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, _clipped(gate)))
                 self.fresh.add(revision.name)
+
+    def _after_all_promotions(self) -> float:
+        """Now, or just after the last promotion if the clock has been set back: the newest is what serves."""
+        return max(self.now, *(r.promoted_at + 0.001 for r in self.revisions.values() if r.promoted_at), 0.0)
 
     def _verdict(self, revision: Revision) -> GateReport | None:
         """The gate's report under the suite and threshold in force."""
@@ -170,7 +177,7 @@ class _Pass:
             *(objects.revision_config(owner, r) for r in running),
         ]
         if isinstance(self.resolved, Target):
-            verdicts = tuple(report for r in kept for report in r.verdicts)
+            verdicts = tuple(v for r in kept for v in r.verdicts if v.suite_hash == self.suite_hash)
             first.append(objects.accuracy_config(owner, self.spec, self.resolved.source, verdicts))
         pods = [objects.deployment(owner, self.revisions[name], count) for name, count in rollout.replicas.items()]
         selected = rollout.current or target
@@ -223,3 +230,13 @@ class _Pass:
 
     def _patience(self, rollout: Rollout) -> float | None:
         return REQUEUE_WHILE_WAITING if rollout.stage in (Stage.GATING, Stage.SCALING) else None
+
+
+def _clipped(gate: GateReport) -> GateReport:
+    """A report within what an annotation holds: a broken pod must not make every later write too large."""
+    return replace(
+        gate,
+        message=gate.message[:MAX_MESSAGE],
+        lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
+        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
+    )

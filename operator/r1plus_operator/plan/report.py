@@ -16,6 +16,8 @@ from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.target import Problem, Target
 from r1plus_policies.rollout import Rollout, Stage
 
+MAX_MESSAGE = 4000
+"""Characters of a condition's message; the schema's limit is a little above."""
 PROGRESS_STEP = 10
 """Percent: progress of a gate is told in steps of this size."""
 
@@ -124,7 +126,7 @@ def _conditions(situation: Situation, generation: int) -> list[Json]:
                 "type": kind.value,
                 "status": finding.status,
                 "reason": finding.reason.value,
-                "message": finding.message,
+                "message": finding.message[:MAX_MESSAGE],
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(situation.now),
             }

@@ -5,6 +5,7 @@ upgrade may render differently: an existing revision keeps its own template, so 
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -146,9 +147,10 @@ def _verdicts(text: str | None) -> tuple[GateReport, ...]:
 
 def _epoch(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        seconds = float(text) if text else None
     except ValueError:
         return None
+    return seconds if seconds is not None and math.isfinite(seconds) else None
 
 
 def rfc3339(epoch: float) -> str:

@@ -90,14 +90,17 @@ def shape_of(engine: Engine) -> Shape:
 
 
 def largest_memory(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...]) -> int:
-    """Allocatable bytes of the largest node that the placement admits and that has the cores; 0 where there is none."""
+    """Allocatable bytes of the largest node that the placement admits and that has the cores; 0 where there is none.
+
+    A cordoned node counts: a cordon is no change of capacity, and must not give the deployment another batch.
+    """
     wanted = spec.placement.node_selector
     cores = cores_of(engine.spec.requirements.cpu)
     return max(
         (
             node.memory_bytes
             for node in nodes
-            if node.schedulable and node.cores >= cores and all(node.labels.get(k) == v for k, v in wanted.items())
+            if node.cores >= cores and all(node.labels.get(k) == v for k, v in wanted.items())
         ),
         default=0,
     )

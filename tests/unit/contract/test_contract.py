@@ -53,6 +53,10 @@ def test_a_document_reads_back_as_it_was_written(value: object) -> None:
     ("text", "words"),
     [
         pytest.param("{", ["not JSON"], id="no JSON"),
+        pytest.param("[" * 100_000, ["not JSON"], id="nested without end"),
+        pytest.param(
+            dumps(settings).replace('"s"', '"\\ud800"'), ["MonitorSettings.suite"], id="a character that is none"
+        ),
         pytest.param("[]", ["MonitorSettings", "an object"], id="not an object"),
         pytest.param(
             dumps(settings).replace('"gate"', '"gait"'),

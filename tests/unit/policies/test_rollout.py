@@ -76,6 +76,12 @@ def test_a_spec_that_cannot_be_served_leaves_what_runs_running() -> None:
     assert run(None, stable()) == Rollout("a", Stage.BLOCKED, {"a": 2})
 
 
+def test_a_gate_in_progress_goes_on_while_the_spec_cannot_be_served() -> None:
+    gating = RevisionState("b", ready=0, replicas=1)
+    assert run(None, stable(), gating).replicas == {"a": 2, "b": 1}
+    assert run(None, gating).replicas == {"b": 1}
+
+
 def test_zero_replicas_starts_no_candidate() -> None:
     assert run("b", stable(), replicas=0).replicas == {"a": 0, "b": 0}
 

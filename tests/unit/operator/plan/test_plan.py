@@ -347,6 +347,30 @@ def test_a_node_without_enough_cores_does_not_count() -> None:
     assert world.condition("CapacityFits")[1] == "NoNodeFits"
 
 
+def test_a_clock_that_was_set_back_does_not_undo_a_promotion() -> None:
+    world = served()
+    world.now = 10.0
+    world.change(context={"maxTokens": 1024})
+    second = world.bring_up()
+    assert world.selected() == second
+    assert world.settle().writes == 0
+
+
+def test_a_monitors_report_without_end_is_clipped() -> None:
+    world = World(dict(FULL))
+    world.settle()
+    name = world.candidate()
+    world.start_pods(name)
+    world.gate(name, Verdict.FAIL, lost=3)
+    pod, report = next(iter(world.reports.items()))
+    assert report.gate is not None
+    huge = replace(report.gate, message="x" * 200_000, lost_items=("y" * 10_000,) * 1000)
+    world.reports[pod] = replace(report, gate=huge)
+    world.settle()
+    assert len(str(world.one("ControllerRevision", name)["metadata"]["annotations"])) < 20_000
+    assert len(world.condition("QualityVerified")[2]) < 4096
+
+
 def test_a_plan_is_a_function_of_its_input() -> None:
     world = served()
     assert plan(world.observed(), CONFIG, world.now) == plan(world.observed(), CONFIG, world.now)
