@@ -21,8 +21,8 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 NETNS_FOLDER = Path("/run/netns")
 NODE_DEVICE = "node0"
 
-# Of cgroup v1 and v2: sixteen times the default, as many processes as may run beside the cluster.
-CPU_WEIGHTS = {"cpu.shares": "16384", "cpu.weight": "1600"}
+# Of cgroup v1 and v2: four times the default, so that pods and the tests beside them both get on.
+CPU_WEIGHTS = {"cpu.shares": "4096", "cpu.weight": "400"}
 
 # The kubelet sets these for the whole machine; `restore_kernel_settings` puts the old values back.
 KERNEL_SETTINGS = (
