@@ -16,7 +16,11 @@ from e2e.parts import Parts
 from e2e.story import EDGE, FULL, FULL_Q4, FULL_Q4_OBSERVE, LITE, Name, name_in
 from e2e.target import Target
 from e2e.waiting import wait_for
+from r1plus_cli.stream import Question, ask
+from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC, PORT_MONITOR, PORT_TRITON_METRICS
+from r1plus_contract.suite import load_suite
+from r1plus_monitoring.scorers import score
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -53,10 +57,18 @@ def test_each_tier_serves_only_after_its_suite_has_passed(served: dict[str, Name
 
 
 @pytest.mark.parametrize("tier", ["full", "lite", "edge"])
-def test_each_tier_answers_through_its_service(served: dict[str, Name], target: Target, tier: str) -> None:
-    answer = story.ask_through_service(target, served[tier], "What is the capital of France?")
+def test_each_tier_answers_an_item_of_its_own_suite_right(served: dict[str, Name], target: Target, tier: str) -> None:
+    name = served[tier]
+    held_to = target.kube.get("configmaps", name.namespace, f"{name.name}-accuracy")
+    assert held_to is not None
+    suite = load_suite(held_to["data"]["suite.json"], held_to["data"]["items.jsonl"])
+    item, sampling = suite.items[0], suite.header.sampling
+    question = Question(item.prompt, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop)
 
-    assert "Paris" in answer.text
+    with target.reach(name.namespace, name.name, PORT_GRPC) as address:
+        answer = ask(address, question)
+
+    assert score(item, answer.text, answer.finish_reason) == Outcome.CORRECT, answer.text
     assert answer.completion_tokens > 0
     assert 0 < answer.first_token_seconds <= answer.seconds
 
