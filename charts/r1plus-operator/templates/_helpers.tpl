@@ -90,3 +90,14 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/*
+Every suite file with its path, in path order. Not AsConfig: it knows files by their last name only, and the suites'
+files all have the same two, so that it would keep the one or the other by chance.
+*/}}
+{{- define "r1plus-operator.suitesText" -}}
+{{- range $path, $content := .Files.Glob "files/suites/**" }}
+{{ $path }}
+{{ toString $content }}
+{{- end }}
+{{- end }}
