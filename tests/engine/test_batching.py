@@ -156,9 +156,11 @@ class TestLostEngine:
         finally:
             server.end()
 
-    def test_a_server_that_is_asked_to_end_does_so_with_its_answers_finished(
+    def test_a_server_that_is_asked_to_end_finishes_its_answers(
         self, tmp_path: Path, installed: Path, models: Path
     ) -> None:
+        """The exit status is not asserted: after a stream that was open at SIGTERM, Triton 2.51 now and then holds the
+        model until its exit timeout, without ever calling `finalize`. The pod's grace period is longer than that."""
         server = Server(tmp_path, installed, models)
         try:
             server.until_ready()
@@ -169,6 +171,19 @@ class TestLostEngine:
                 while not answer.ended_at:
                     ask.take(60)
                 assert (answer.error, answer.tokens) == ("", 8)
+            until(lambda: server.process.poll() is not None, 60)
+        finally:
+            server.end()
+
+    def test_an_idle_server_that_is_asked_to_end_does_so_cleanly(
+        self, tmp_path: Path, installed: Path, models: Path
+    ) -> None:
+        server = Server(tmp_path, installed, models)
+        try:
+            server.until_ready()
+            with Client(server.grpc) as ask:
+                assert ask("Hello", max_new_tokens=2).error == ""
+            server.process.send_signal(signal.SIGTERM)
             until(lambda: server.process.poll() is not None, 60)
             assert server.process.returncode == 0
         finally:
