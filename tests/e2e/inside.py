@@ -8,17 +8,25 @@ from typing import Any
 from e2e.kube import Json, Kube
 from e2e.waiting import wait_for
 
-PROBE_SECONDS = 90.0
-CONNECT_SECONDS = 4
+PROBE_SECONDS = 120.0
+TRY_SECONDS = 20
+"""A new pod is let through a wall only once the node has learned its address, some seconds after it started."""
 
-# Exit status 0 means connected, 3 that a wall stood in the way (some drop packets, some send a refusal); anything else
-# is a broken test. That somebody listens is shown by those who do connect.
+# Exit status 0 means connected, 3 that a wall stood in the way all the time (some drop packets, some send a refusal);
+# anything else is a broken test. It tries for a while: a wall lets a new pod through only once it has heard of it. That
+# somebody listens is shown by those who do connect.
 _CONNECT = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), {seconds}).close()
-except (TimeoutError, ConnectionRefusedError):
-    sys.exit(3)
+import socket, sys, time
+deadline = time.monotonic() + {patience}
+while time.monotonic() < deadline:
+    try:
+        socket.create_connection((sys.argv[1], int(sys.argv[2])), {attempt}).close()
+        sys.exit(0)
+    except TimeoutError:
+        pass
+    except ConnectionRefusedError:
+        time.sleep(0.5)
+sys.exit(3)
 """
 
 _FIND_PROBER = """
@@ -33,7 +41,7 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A pod of somebody's, allowed by Pod Security `restricted`, that tries one connection."""
+    """A pod of somebody's, allowed by Pod Security `restricted`, that tries to connect, again and again."""
 
     kube: Kube
     namespace: str
@@ -42,7 +50,7 @@ class Caller:
     def start(self, host: str, port: int) -> str:
         """Start trying; returns the pod's name."""
         name = f"caller-{uuid.uuid4().hex[:8]}"
-        script = _CONNECT.format(seconds=CONNECT_SECONDS)
+        script = _CONNECT.format(seconds=TRY_SECONDS)
         self.kube.kubectl("create", "-f", "-", given=json.dumps(self._pod(name, ["-c", script, host, str(port)])))
         return name
 
