@@ -11,10 +11,10 @@ from e2e.waiting import wait_for
 PROBE_SECONDS = 120.0
 TRY_SECONDS = 20
 """A new pod is let through a wall only once the node has learned its address, some seconds after it started."""
+ATTEMPT_SECONDS = 3
 
 # Exit status 0 means connected, 3 that a wall stood in the way all the time (some drop packets, some send a refusal);
-# anything else is a broken test. It tries for a while: a wall lets a new pod through only once it has heard of it. That
-# somebody listens is shown by those who do connect.
+# anything else is a broken test. That somebody listens is shown by those who do connect.
 _CONNECT = """
 import socket, sys, time
 deadline = time.monotonic() + {patience}
@@ -50,7 +50,7 @@ class Caller:
     def start(self, host: str, port: int) -> str:
         """Start trying; returns the pod's name."""
         name = f"caller-{uuid.uuid4().hex[:8]}"
-        script = _CONNECT.format(seconds=TRY_SECONDS)
+        script = _CONNECT.format(patience=TRY_SECONDS, attempt=ATTEMPT_SECONDS)
         self.kube.kubectl("create", "-f", "-", given=json.dumps(self._pod(name, ["-c", script, host, str(port)])))
         return name
 
