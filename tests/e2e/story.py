@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from e2e import evidence
+from e2e.inside import monitor_report
 from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
@@ -158,22 +159,55 @@ def alerts_at(base_url: str, alert: str = ALERT_BELOW_THRESHOLD) -> list[Alert]:
     return [_alert(raw) for raw in found if raw["labels"].get("alertname") == alert]
 
 
+def ready_pod(kube: Kube, name: Name, than: str = "") -> str | None:
+    """A Ready pod of the revision that takes traffic, another one `than` this; None while there is none."""
+    revision = serving_revision(kube, name)
+    for pod in kube.pods_of(name.namespace, name.name):
+        conditions = pod.get("status", {}).get("conditions", [])
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        ours = pod["metadata"]["labels"].get(LABEL_REVISION) == revision
+        if ready and ours and pod["metadata"]["name"] != than and "deletionTimestamp" not in pod["metadata"]:
+            return str(pod["metadata"]["name"])
+    return None
+
+
 def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: float = ALERT_SECONDS) -> Alert:
-    """Wait until Alertmanager has heard, after `since`, that `name` is below its threshold."""
-    teller = ChangeTeller(every_s=30.0)
+    """Wait until Alertmanager has heard, from a sweep that ended after `since`, that `name` is below its threshold.
+
+    An alert alone proves nothing: an earlier run's may still stand, and Prometheus repeats it until it reads new rules.
+    """
+    kube = target.kube
+
+    def evidence_of() -> str:
+        return evidence.of_deployment(kube, name.namespace, name.name)
+
+    what = f"the monitor of {name} has swept the suite once on the running engine"
+    counted = wait_for(lambda: _swept_after(kube, name, since), what, seconds, evidence_of, period_s=5.0)
+    tell(f"The monitor counted on the running engine: {view(kube, name).accuracy} right")
     with target.alertmanager() as base_url:
 
         def look() -> Alert | None:
-            if (line := teller.line(view(target.kube, name), time.monotonic())) is not None:
-                tell(line)
-            return next((a for a in alerts_at(base_url) if _is_about(a, name) and a.updated_at >= since), None)
+            found = (a for a in alerts_at(base_url) if _is_about(a, name) and a.updated_at >= counted)
+            return next(found, None)
 
-        return wait_for(
-            look,
-            f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager",
-            seconds,
-            lambda: evidence.of_deployment(target.kube, name.namespace, name.name),
-        )
+        return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", seconds, evidence_of)
+
+
+def _swept_after(kube: Kube, name: Name, since: float) -> float | None:
+    """When the last sweep ended, if that was after `since`; seconds since the epoch."""
+    pod = ready_pod(kube, name)
+    if pod is None:
+        return None
+    try:
+        sweep = monitor_report(kube, name.namespace, pod).get("sweep")
+    except RuntimeError:
+        return None  # The pod went away between the two looks.
+    ended = _epoch(sweep["finishedAt"]) if sweep else 0.0
+    return ended if ended >= since else None
+
+
+def _epoch(rfc3339: str) -> float:
+    return datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()
 
 
 def _is_about(alert: Alert, name: Name) -> bool:
@@ -188,7 +222,7 @@ def _alert(raw: dict[str, Any]) -> Alert:
         summary=notes.get("summary", ""),
         description=notes.get("description", ""),
         starts_at=raw["startsAt"],
-        updated_at=datetime.fromisoformat(raw["updatedAt"].replace("Z", "+00:00")).timestamp(),
+        updated_at=_epoch(raw["updatedAt"]),
     )
 
 

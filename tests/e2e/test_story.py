@@ -125,7 +125,7 @@ def test_a_serving_pods_restart_does_not_need_the_operator(edge: Name, kube: Kub
     try:
         wait_for(lambda: not _operator_pods(kube) or None, "no operator runs", 90.0)
         kube.delete("pods", edge.namespace, pod)
-        wait_for(lambda: _another_ready_pod(kube, edge, pod), f"another pod of {edge} is Ready", RESTART_SECONDS)
+        wait_for(lambda: story.ready_pod(kube, edge, than=pod), f"another pod of {edge} is Ready", RESTART_SECONDS)
         assert not _operator_pods(kube)
     finally:
         kube.patch("deployments", chart.NAMESPACE, operator, {"spec": {"replicas": 1}})
@@ -239,18 +239,7 @@ def test_forced_through_it_raises_the_accuracy_alert_at_alertmanager(
 
 
 def _ready_pod(kube: Kube, name: Name) -> str:
-    return wait_for(lambda: _another_ready_pod(kube, name, ""), f"a Ready pod of {name}", RESTART_SECONDS)
-
-
-def _another_ready_pod(kube: Kube, name: Name, than: str) -> str | None:
-    revision = story.serving_revision(kube, name)
-    for pod in kube.pods_of(name.namespace, name.name):
-        conditions = pod.get("status", {}).get("conditions", [])
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        ours = pod["metadata"]["labels"].get("r1plus.ai/revision") == revision
-        if ready and ours and pod["metadata"]["name"] != than and "deletionTimestamp" not in pod["metadata"]:
-            return str(pod["metadata"]["name"])
-    return None
+    return wait_for(lambda: story.ready_pod(kube, name), f"a Ready pod of {name}", RESTART_SECONDS)
 
 
 def _restarted(kube: Kube, name: Name, pod: str, before: int) -> bool | None:
