@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from r1plus_contract import inference, names
+from r1plus_model_repo.catalog.quantity import cores_of
 from r1plus_model_repo.catalog.types import EngineSpec
 
 _INPUTS = (
@@ -70,5 +71,4 @@ def _parameters(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: in
 
 def threads(cpu: str) -> int:
     """Whole threads for a CPU limit: more than it allows would only be throttled."""
-    cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
-    return max(1, math.floor(cores))
+    return max(1, math.floor(cores_of(cpu)))

@@ -18,7 +18,7 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.preview import preview
 from r1plus_cli.validate import problems_of
 from r1plus_cli.view import COLUMNS, view_of
-from r1plus_operator.plan.quantity import bytes_of
+from r1plus_model_repo.catalog.quantity import bytes_of
 
 app = typer.Typer(
     name="r1plus",

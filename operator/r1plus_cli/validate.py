@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from r1plus_cli.documents import Document
-from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.api.types import MAX_NAME, R1PlusDeploymentSpec, spec_problems
+from r1plus_model_repo.catalog.types import Engine, spec_problems
+from r1plus_operator.api.types import MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.target import offer_of, shape_of, wish_of
 from r1plus_policies.choice import choose

@@ -12,7 +12,6 @@ import time
 
 import kopf
 import uvloop
-from kopf._core.engines.peering import Identity
 
 from r1plus_operator.config import ConfigError, Settings, from_environment
 from r1plus_operator.executor import Executor
@@ -28,7 +27,7 @@ from r1plus_operator.verdicts import VerdictSource
 
 log = logging.getLogger(__name__)
 STUCK_SECONDS = 200.0
-"""A watch brings a bookmark every minute and is cut after 75 silent seconds: after this, something is stuck."""
+"""A watch brings a bookmark every two minutes at the latest and is cut after 150 silent seconds: then it is stuck."""
 RESYNC_SECONDS = 900.0
 FIRST_VERDICTS_SECONDS = 10.0
 
@@ -80,14 +79,7 @@ async def run(chosen: Settings) -> None:
 
 async def watch_crs(observer: Observer) -> None:
     """Let kopf watch the CRs until a signal, which kopf takes; raises if its watching fails."""
-    await kopf.operator(
-        registry=registry_for(observer),
-        settings=kopf_settings(),
-        # Else kopf asks for the user's name, and uid 1000 has none in the image.
-        identity=Identity("r1plus-operator"),
-        standalone=True,
-        clusterwide=True,
-    )
+    await kopf.operator(registry=registry_for(observer), settings=kopf_settings(), standalone=True, clusterwide=True)
 
 
 async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:
@@ -105,8 +97,3 @@ def stuck(observer: Observer) -> str:
     now = time.monotonic()
     silent = [r.resource.name for r in observer.reflectors() if now - r.last_activity > STUCK_SECONDS]
     return f"no sign of life from the watches of {', '.join(silent)}" if silent else ""
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from r1plus_contract import names
 from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
 from r1plus_contract.suite import SuiteError, load_suite
+from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.plan.inputs import ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
-from r1plus_operator.plan.quantity import bytes_of, cores_of
 from r1plus_operator.runtime.resources import Resource
 
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
@@ -74,7 +74,7 @@ class ServingPod:
 
 def pod(obj: Json) -> ServingPod | None:
     """A serving pod's facts."""
-    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    meta, status = obj["metadata"], obj.get("status") or {}
     labels = meta.get("labels") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
@@ -85,7 +85,6 @@ def pod(obj: Json) -> ServingPod | None:
         ip=status.get("podIP", ""),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         terminating=bool(meta.get("deletionTimestamp")),
-        scheduled=bool(spec.get("nodeName")),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         containers=tuple(_container(item) for item in statuses),
     )
@@ -99,7 +98,6 @@ def _container(item: Json) -> ContainerFacts:
     return ContainerFacts(
         name=item["name"],
         ready=bool(item.get("ready")),
-        restarts=int(item.get("restartCount", 0)),
         waiting_reason=waiting.get("reason", ""),
         terminated_reason=ended.get("reason", ""),
         message=ended.get("message") or waiting.get("message") or "",

@@ -11,23 +11,18 @@ FIELD_MANAGER: Final = "r1plus-operator"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "r1plus-operator"
 LABEL_NAME: Final = "app.kubernetes.io/name"
-LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
 LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_SERVING: Final = f"{GROUP}/serving"
-LABEL_TENANT: Final = f"{GROUP}/tenant"
 LABEL_SUITE: Final = f"{GROUP}/suite"
 """On a ConfigMap that holds a golden suite; the value is the suite's name."""
 LABEL_ENGINE: Final = f"{GROUP}/engine"
-LABEL_ROLE: Final = f"{GROUP}/role"
-"""On a namespace: `operator` or `monitoring`, so that walls can let them in without knowing their names."""
 
 # Annotations.
 ANNOTATION_DESIRED_HASH: Final = f"{GROUP}/desired-hash"
 ANNOTATION_VERDICT: Final = f"{GROUP}/verdict"
 """On a ControllerRevision: the gate's report, as JSON (`GateReport`)."""
 ANNOTATION_PROMOTED_AT: Final = f"{GROUP}/promoted-at"
-ANNOTATION_REVISION_HASH: Final = f"{GROUP}/revision-hash"
 
 # The serving pod.
 CONTAINER_TRITON: Final = "triton"

@@ -14,7 +14,6 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 SCORER_VERSION: Final = "1"
 """Raised whenever a scorer could judge any answer differently."""
 MAX_SUITE_BYTES: Final = 900 * 1024
-MIN_STRATA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What the monitor says of the engine it probes: `GET /verdict` returns a `MonitorReport`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -109,4 +109,3 @@ class MonitorReport:
     sweep: SweepFigures | None = None
     sequence: int = 0
     prober_restarts: int = 0
-    extra: dict[str, str] = field(default_factory=dict)

@@ -13,6 +13,11 @@ MIB = 1024**2
 KV_ELEMENT_BYTES = 2
 
 
+def kv_bytes_per_token(layers: int, kv_heads: int, head_size: int) -> int:
+    """Key and value of one token in every layer, in 16 bits. Bytes."""
+    return 2 * layers * kv_heads * head_size * KV_ELEMENT_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What of an engine decides its memory. Bytes."""
@@ -29,7 +34,7 @@ class Shape:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes that one token of one request holds in the KV cache."""
-        return 2 * self.layers * self.kv_heads * self.head_size * KV_ELEMENT_BYTES
+        return kv_bytes_per_token(self.layers, self.kv_heads, self.head_size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_model_repo.catalog.types import Engine, EngineSpec
+from r1plus_model_repo.catalog.types import Engine, EngineSpec, spec_problems
 
 
 class CatalogError(ValueError):
@@ -40,16 +40,6 @@ def load_catalog(source: Path | str) -> tuple[Engine, ...]:
     if problems:
         raise CatalogError(tuple(problems))
     return tuple(sorted(engines, key=lambda engine: engine.name))
-
-
-def engine_problems(error: ValidationError) -> tuple[str, ...]:
-    """All problems of a spec, each as `spec.field: what is wrong (got value)`."""
-    lines = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in ("spec", *item["loc"]))
-        given = "" if item["type"] == "missing" else f" (got {item['input']!r:.80})"
-        lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}{given}")
-    return tuple(lines)
 
 
 def _texts(source: Path | str) -> Iterator[tuple[str, str]]:
@@ -83,7 +73,7 @@ def _read(origin: str, document: Any) -> Engine | tuple[str, ...]:
     try:
         return Engine(name, EngineSpec.model_validate(document.get("spec")))
     except ValidationError as error:
-        return tuple(f"{origin}: {name}: {problem}" for problem in engine_problems(error))
+        return tuple(f"{origin}: {name}: {problem}" for problem in spec_problems(error))
 
 
 def _dangling(engines: list[Engine]) -> list[str]:

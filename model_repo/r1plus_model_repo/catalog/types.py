@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-KV_ELEMENT_BYTES = 2
-"""Key and value are kept in 16 bits."""
+from r1plus_policies.sizing import kv_bytes_per_token
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -37,7 +36,7 @@ class Backend(StrEnum):
     OPENVINO = "openvino"
 
 
-class CatalogModel(BaseModel):
+class ApiModel(BaseModel):
     """camelCase on the wire, unknown fields refused, never changed after reading."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
@@ -48,7 +47,7 @@ def _cel(rule: str, message: str) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
 
 
-class Architecture(CatalogModel):
+class Architecture(ApiModel):
     """The model's shape: what decides how much memory one token of one request holds."""
 
     layers: int = Field(ge=1, le=1024, description="Transformer blocks.")
@@ -61,11 +60,11 @@ class Architecture(CatalogModel):
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """2 (key and value) x layers x KV heads x head size x bytes per element."""
-        return 2 * self.layers * self.kv_heads * self.head_size * KV_ELEMENT_BYTES
+        """Bytes that one token of one request holds in the KV cache."""
+        return kv_bytes_per_token(self.layers, self.kv_heads, self.head_size)
 
 
-class Artifact(CatalogModel):
+class Artifact(ApiModel):
     """Where the engine's files are and how they are recognised."""
 
     image: str = Field(
@@ -78,7 +77,7 @@ class Artifact(CatalogModel):
     )
 
 
-class Requirements(CatalogModel):
+class Requirements(ApiModel):
     """What serving needs beside the KV cache, which follows from batch and context."""
 
     cpu: Cores = Field(description="CPU limit of the serving container; the engine runs this many threads.")
@@ -93,7 +92,7 @@ _BATCH_RULE = "self.best <= self.max"
 _BATCH_MESSAGE = "batch.best must not exceed batch.max"
 
 
-class Batch(CatalogModel):
+class Batch(ApiModel):
     """How many requests the engine runs at once."""
 
     model_config = ConfigDict(json_schema_extra=_cel(_BATCH_RULE, _BATCH_MESSAGE))
@@ -108,7 +107,7 @@ class Batch(CatalogModel):
         return self
 
 
-class Measured(CatalogModel):
+class Measured(ApiModel):
     """What the engine itself reached on its suite when the suite was curated."""
 
     items: int = Field(ge=1, le=1_000_000, description="Items of the suite.")
@@ -120,7 +119,7 @@ _REFERENCE_RULE = "has(self.inheritedFrom) != has(self.measured)"
 _REFERENCE_MESSAGE = "reference needs exactly one of inheritedFrom and measured"
 
 
-class Reference(CatalogModel):
+class Reference(ApiModel):
     """What the engine is held to, and on whose word."""
 
     model_config = ConfigDict(json_schema_extra=_cel(_REFERENCE_RULE, _REFERENCE_MESSAGE))
@@ -141,7 +140,7 @@ class Reference(CatalogModel):
         return self
 
 
-class EngineSpec(CatalogModel):
+class EngineSpec(ApiModel):
     """R1PlusEngine.spec."""
 
     family: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = Field(
@@ -168,3 +167,13 @@ class Engine:
 
     name: str
     spec: EngineSpec
+
+
+def spec_problems(error: ValidationError) -> tuple[str, ...]:
+    """All problems of a spec, each as `spec.field: what is wrong (got value)`."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in ("spec", *item["loc"]))
+        given = "" if item["type"] == "missing" else f" (got {item['input']!r:.80})"
+        lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}{given}")
+    return tuple(lines)

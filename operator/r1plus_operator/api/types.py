@@ -6,23 +6,15 @@ rules can refuse; the same models validate again in every pass, since an object 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from r1plus_contract.verdict import Gate
-from r1plus_model_repo.catalog.types import Tier
+from r1plus_model_repo.catalog.types import DNS_LABEL, DNS_SUBDOMAIN, ApiModel, Tier
 
 MAX_NAME = 40
 """A deployment's name is a prefix of every child's; 40 leaves room for `-<hash>` within 63 characters."""
 
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
-
-
-class ApiModel(BaseModel):
-    """camelCase on the wire, unknown fields refused, never changed after reading."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
 class EngineSelector(ApiModel):
@@ -84,11 +76,9 @@ class Placement(ApiModel):
 class Accuracy(ApiModel):
     """What the served engine is held to."""
 
-    suite: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")] | None = (
-        Field(
-            None,
-            description="Golden suite: a shipped one, or a ConfigMap of this namespace. Default: the engine's own.",
-        )
+    suite: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_SUBDOMAIN)] | None = Field(
+        None,
+        description="Golden suite: a shipped one, or a ConfigMap of this namespace. Default: the engine's own.",
     )
     threshold: float = Field(
         0.98,
@@ -170,13 +160,3 @@ class R1PlusDeploymentStatus(ApiModel):
     conditions: tuple[Condition, ...] = Field(
         (), max_length=16, description="What holds and what does not, with cause and remedy."
     )
-
-
-def spec_problems(error: ValidationError) -> tuple[str, ...]:
-    """All problems of a spec, each as `spec.field: value: what is wrong`."""
-    problems = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in ("spec", *item["loc"]))
-        given = "" if item["type"] == "missing" else f" (got {item['input']!r:.80})"
-        problems.append(f"{path}: {item['msg']}{given}")
-    return tuple(problems)

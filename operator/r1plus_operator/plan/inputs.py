@@ -40,7 +40,6 @@ class ContainerFacts:
 
     name: str
     ready: bool
-    restarts: int = 0
     waiting_reason: str = ""
     terminated_reason: str = ""
     message: str = ""
@@ -57,7 +56,6 @@ class PodFacts:
     ip: str
     ready: bool
     terminating: bool
-    scheduled: bool
     unschedulable: str
     """The scheduler's own words while it finds no node."""
     containers: tuple[ContainerFacts, ...] = ()

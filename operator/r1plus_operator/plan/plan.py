@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError
 from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
-from r1plus_operator.api.types import R1PlusDeploymentSpec, spec_problems
+from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, objects
 from r1plus_operator.plan.drift import in_sync, stamped
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
@@ -96,11 +97,12 @@ class _Pass:
         if rollout.promote:
             chosen = self.revisions[rollout.promote]
             self.revisions[chosen.name] = replace(chosen, promoted_at=self._after_all_promotions())
-        stages = self._stages(owner, rollout, target)
+        surplus = self._surplus(rollout, target)
+        stages = self._stages(owner, rollout, target, surplus)
         situation = Situation(self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, target)
         return Plan(
             apply=tuple(stage for stage in (self._changed(stage) for stage in stages) if stage),
-            delete=self._deletions(rollout, target),
+            delete=self._deletions(rollout, surplus),
             status=status_of(situation),
             notes=notes,
             requeue_after=rollout.requeue_after or self._patience(rollout),
@@ -166,10 +168,12 @@ class _Pass:
             promoted_at=revision.promoted_at,
         )
 
-    def _stages(self, owner: objects.Owner, rollout: Rollout, target: str | None) -> list[list[Json]]:
+    def _stages(
+        self, owner: objects.Owner, rollout: Rollout, target: str | None, surplus: set[str]
+    ) -> list[list[Json]]:
         """Walls before pods, what a pod mounts before the pod, the switch after the pods."""
         running = [self.revisions[name] for name in rollout.replicas]
-        kept = [r for r in self.revisions.values() if r.name not in self._surplus(rollout, target)]
+        kept = [r for r in self.revisions.values() if r.name not in surplus]
         first = [
             objects.network_policy(owner, self.spec, self.config),
             objects.service_account(owner),
@@ -205,9 +209,8 @@ class _Pass:
         old = sorted((r for r in self.revisions.values() if r.name not in needed), key=lambda r: r.number)
         return {r.name for r in old[: max(0, len(self.revisions) - KEPT_REVISIONS)]}
 
-    def _deletions(self, rollout: Rollout, target: str | None) -> tuple[tuple[str, str, str], ...]:
+    def _deletions(self, rollout: Rollout, surplus: set[str]) -> tuple[tuple[str, str, str], ...]:
         gone = []
-        surplus = self._surplus(rollout, target)
         for (kind, name), live in self.observed.children.items():
             is_revision_config = kind == "ConfigMap" and name in self.revisions
             idle = (kind == "Deployment" or is_revision_config) and name not in rollout.replicas

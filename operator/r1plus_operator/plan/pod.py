@@ -7,10 +7,10 @@ serves it read-only, the monitor probes it. Triton is Ready when the model is re
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.inference import MODEL_NAME
+from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, OperatorConfig
-from r1plus_operator.plan.quantity import bytes_of, mebibytes
 from r1plus_policies.sizing import Fit
 
 USER = 1000

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from r1plus_contract import names
 from r1plus_contract.suite import Suite
+from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource
-from r1plus_operator.plan.quantity import bytes_of, cores_of
 from r1plus_policies.choice import Choice, Offer, Wish, choose
 from r1plus_policies.sizing import Fit, Misfit, Shape, fit
 

@@ -112,7 +112,7 @@ class World:
         count = self.one("Deployment", revision)["spec"]["replicas"]
         for i in range(count):
             name = f"{revision}-{i}"
-            self.pods[name] = PodFacts(name, revision, "10.0.0.1", ready, False, True, "", (TRITON,))
+            self.pods[name] = PodFacts(name, revision, "10.0.0.1", ready, False, "", (TRITON,))
 
     def set_ready(self, revision: str) -> None:
         self.pods = {n: replace(p, ready=True) if p.revision == revision else p for n, p in self.pods.items()}

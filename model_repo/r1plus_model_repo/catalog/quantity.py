@@ -1,4 +1,4 @@
-"""Kubernetes quantities, as far as the plan needs them: memory in bytes, CPU in cores."""
+"""Kubernetes quantities, as far as engines and nodes need them: memory in bytes, CPU in cores."""
 
 _SUFFIXES = {
     "": 1,
