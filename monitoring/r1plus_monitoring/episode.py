@@ -146,7 +146,7 @@ class Episode:
             r
             for r in reports
             if Subject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
-            and r.verdict in (Verdict.PASS, Verdict.FAIL)
+            and (r.verdict is Verdict.FAIL or r.admits_at(self._batch) or (self._admitted and r.admits_at(1)))
         ]
         exact = next((r for r in ours if r.threshold == self._threshold), None)
         return exact or next((r for r in ours if rejudge(r, self._threshold) is Verdict.PASS), None)

@@ -85,7 +85,7 @@ def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:
 
 def _read(folder: Path, seen: Fingerprint) -> Sources:
     try:
-        settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes())
+        settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes(), tolerant=True)
     except OSError as error:
         return Sources(seen, problem=Problem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}"))
     except ContractError as error:
@@ -111,7 +111,7 @@ def _settings_problem(settings: MonitorSettings) -> Problem | None:
 
 def _verdicts(folder: Path) -> KnownVerdicts | Problem:
     try:
-        return loads(KnownVerdicts, (folder / VERDICTS_FILE).read_bytes())
+        return loads(KnownVerdicts, (folder / VERDICTS_FILE).read_bytes(), tolerant=True)
     except FileNotFoundError:
         return KnownVerdicts()
     except OSError as error:

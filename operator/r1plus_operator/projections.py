@@ -16,6 +16,7 @@ from r1plus_contract.suite import SuiteError, load_suite
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.plan.inputs import ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
+from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.runtime.resources import Resource
 
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
@@ -87,8 +88,15 @@ def pod(obj: Json) -> ServingPod | None:
         terminating=bool(meta.get("deletionTimestamp")),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         containers=tuple(_container(item) for item in statuses),
+        replica_set=_replica_set(meta),
+        fingerprint=fingerprint(obj.get("spec") or {}),
     )
     return ServingPod(meta["namespace"], meta["name"], meta["uid"], labels.get(names.LABEL_DEPLOYMENT, ""), facts)
+
+
+def _replica_set(meta: Json) -> str:
+    owners = meta.get("ownerReferences") or ()
+    return next((o["name"] for o in owners if o.get("controller") and o["kind"] == "ReplicaSet"), "")
 
 
 def _container(item: Json) -> ContainerFacts:

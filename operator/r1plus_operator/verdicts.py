@@ -63,7 +63,7 @@ class VerdictSource:
         try:
             async with session.get(f"http://{host}:{self._port}/verdict", allow_redirects=False) as response:
                 response.raise_for_status()
-                report = loads(MonitorReport, await _bounded(response))
+                report = loads(MonitorReport, await _bounded(response), tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
             log.debug("Monitor of pod %s/%s said nothing: %s", pod.namespace, pod.name, error)
             return

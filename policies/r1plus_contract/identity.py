@@ -1,9 +1,11 @@
 """The serving identity: what a score belongs to. Change any part and the score is Unknown again."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from r1plus_contract.jsonable import dumps
+from r1plus_contract.jsonable import dumps, to_jsonable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +28,9 @@ class ServingIdentity:
 
     def digest(self) -> str:
         """64 hex digits; the admission token carries it and Triton's readiness probe compares it."""
-        return hashlib.sha256(dumps(self).encode()).hexdigest()
+        return document_digest(to_jsonable(self))
+
+
+def document_digest(document: Mapping[str, Any]) -> str:
+    """The digest of `identity.json` as it is stored, whichever version wrote it and whatever fields that one knew."""
+    return hashlib.sha256(dumps(dict(document)).encode()).hexdigest()

@@ -1,7 +1,8 @@
 """Frozen dataclasses to and from JSON, camelCase on the wire: the one codec of everything in this package.
 
-Strict on the way in: an unknown or missing field is an error that names it, since a silently ignored field is how two
-versions of a program come to disagree.
+Strict on the way in: an unknown or missing field is an error that names it, since a misspelt field must not be ignored.
+`tolerant=True` ignores unknown fields, for documents that another version of this project may have written: a pod keeps
+its monitor through every upgrade and downgrade of the operator. So a new field of such a document needs a default.
 """
 
 import dataclasses
@@ -41,28 +42,29 @@ def dumps(value: Any) -> str:
     return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def loads(kind: type[T], text: str | bytes) -> T:
+def loads(kind: type[T], text: str | bytes, *, tolerant: bool = False) -> T:
     """Read a `kind` from JSON text; raises ContractError that names the field."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         # RecursionError: nested deeper than any document of ours, by somebody who means harm.
         raise ContractError(f"{kind.__name__}: not JSON: {error}") from error
-    return cast(T, from_jsonable(kind, data, kind.__name__))
+    return cast(T, from_jsonable(kind, data, kind.__name__, tolerant=tolerant))
 
 
-def from_jsonable(kind: Any, data: Any, path: str) -> Any:
+def from_jsonable(kind: Any, data: Any, path: str, *, tolerant: bool = False) -> Any:
     """Build `kind` from plain data. `path` names the place in error messages."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return _optional(kind, data, path)
+        return _optional(kind, data, path, tolerant)
     if origin is tuple:
-        return _tuple(kind, data, path)
+        return _tuple(kind, data, path, tolerant)
     if origin is dict:
         _expect(isinstance(data, dict), path, "an object", data)
-        return {key: from_jsonable(get_args(kind)[1], item, f"{path}.{key}") for key, item in data.items()}
+        inner = get_args(kind)[1]
+        return {key: from_jsonable(inner, item, f"{path}.{key}", tolerant=tolerant) for key, item in data.items()}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _dataclass(kind, data, path)
+        return _dataclass(kind, data, path, tolerant)
     if isinstance(kind, type) and issubclass(kind, Enum):
         values = [member.value for member in kind]
         _expect(data in values, path, f"one of {', '.join(map(str, values))}", data)
@@ -72,33 +74,33 @@ def from_jsonable(kind: Any, data: Any, path: str) -> Any:
     return _scalar(kind, data, path)
 
 
-def _optional(kind: Any, data: Any, path: str) -> Any:
+def _optional(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
     if data is None and type(None) in get_args(kind):
         return None
     inner = [arg for arg in get_args(kind) if arg is not type(None)]
-    return from_jsonable(inner[0], data, path)
+    return from_jsonable(inner[0], data, path, tolerant=tolerant)
 
 
-def _tuple(kind: Any, data: Any, path: str) -> tuple[Any, ...]:
+def _tuple(kind: Any, data: Any, path: str, tolerant: bool) -> tuple[Any, ...]:
     _expect(isinstance(data, list), path, "a list", data)
     args = get_args(kind)
-    if len(args) == 2 and args[1] is Ellipsis:
-        return tuple(from_jsonable(args[0], item, f"{path}[{i}]") for i, item in enumerate(data))
-    _expect(len(data) == len(args), path, f"{len(args)} values", data)
-    return tuple(from_jsonable(arg, item, f"{path}[{i}]") for i, (arg, item) in enumerate(zip(args, data, strict=True)))
+    kinds = [args[0]] * len(data) if len(args) == 2 and args[1] is Ellipsis else args
+    _expect(len(data) == len(kinds), path, f"{len(kinds)} values", data)
+    pairs = enumerate(zip(kinds, data, strict=True))
+    return tuple(from_jsonable(inner, item, f"{path}[{i}]", tolerant=tolerant) for i, (inner, item) in pairs)
 
 
-def _dataclass(kind: Any, data: Any, path: str) -> Any:
+def _dataclass(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
     _expect(isinstance(data, dict), path, "an object", data)
     hints = get_type_hints(kind)
     known = {camel(f.name): f for f in dataclasses.fields(kind)}
-    for key in data:
+    for key in () if tolerant else data:
         if key not in known:
             raise ContractError(f"{path}.{key}: unknown field; known: {', '.join(sorted(known))}")
     values = {}
     for key, f in known.items():
         if key in data:
-            values[f.name] = from_jsonable(hints[f.name], data[key], f"{path}.{key}")
+            values[f.name] = from_jsonable(hints[f.name], data[key], f"{path}.{key}", tolerant=tolerant)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise ContractError(f"{path}.{key}: missing")
     return kind(**values)

@@ -68,6 +68,12 @@ class GateReport:
     """Ids of lost items, at most 50 (ids only, never text)."""
     seconds: float = 0.0
     decided_at: str = ""
+    batch: int = 0
+    """What the full sweeps ran at. A gate beside traffic runs at 1, so its Pass says nothing of the serving batch."""
+
+    def admits_at(self, batch: int) -> bool:
+        """Whether this report lets a revision of that batch take traffic."""
+        return self.verdict is Verdict.PASS and self.batch == batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,7 @@ def report(judgement: Judgement, rules: Rules, subject: Subject, *, seconds: flo
         lost_items=figures.lost[:MOST_LOST_ITEMS],
         seconds=round(seconds, 1),
         decided_at=decided_at,
+        batch=rules.batch,
     )
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,15 @@ class Tenant:
         deployment = await self.present("Deployment", revision)
         template = deployment["spec"]["template"]
         name = f"{revision}-pod"
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": name, "namespace": self.namespace}, "spec": template["spec"]}  # fmt: skip
+        owner = {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "name": f"{revision}-7d9f",
+            "uid": str(uuid.uuid4()),
+            "controller": True,
+        }
+        meta = {**template["metadata"], "name": name, "namespace": self.namespace, "ownerReferences": [owner]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
         # No ServiceAccount controller here: its admission would wait for a token that nobody makes.
         await self.client.apply(kinds.POD, pod, field_manager="kubelet")
         await self.set_ready(name, ready=ready)
@@ -209,7 +218,7 @@ class Tenant:
         import json
 
         settings = json.loads(accuracy["data"]["settings.json"])
-        identity = stored.identity.digest()
+        identity = stored.identity_digest
         reason = "TooManyLost" if lost else "Passed"
         gate = GateReport(
             verdict,
@@ -223,6 +232,7 @@ class Tenant:
             210,
             lost,
             4,
+            batch=stored.batch,
         )
         self.monitors.report = MonitorReport(
             revision,

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     ENGINE_LOADED = "EngineLoaded"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CRASH_LOOPING = "CrashLooping"
+    FOREIGN_POD = "ForeignPod"
     OUT_OF_MEMORY = "OutOfMemory"
     # CapacityFits
     FITS = "Fits"

@@ -59,6 +59,10 @@ class PodFacts:
     unschedulable: str
     """The scheduler's own words while it finds no node."""
     containers: tuple[ContainerFacts, ...] = ()
+    replica_set: str = ""
+    """Its controller, where that is a ReplicaSet."""
+    fingerprint: str = ""
+    """What it runs (`pod.fingerprint`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Observed:
     """Pod name -> what its monitor said last."""
     kinds: frozenset[str] = frozenset()
     """Optional kinds that this cluster has: PodMonitor, PrometheusRule."""
+    strangers: tuple[PodFacts, ...] = ()
+    """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
 
     @property
     def name(self) -> str:

@@ -112,7 +112,7 @@ def revision_config(owner: Owner, revision: Revision) -> Json:
         "kind": "ConfigMap",
         "metadata": owner.metadata(revision.name, {names.LABEL_REVISION: revision.name}),
         "immutable": True,
-        "data": {"config.pbtxt": revision.config_pbtxt, "identity.json": dumps(revision.identity)},
+        "data": {"config.pbtxt": revision.config_pbtxt, "identity.json": dumps(revision.data["identity"])},
     }
 
 

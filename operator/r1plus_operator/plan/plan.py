@@ -12,7 +12,7 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, objects
 from r1plus_operator.plan.drift import in_sync, stamped
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
+from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.report import Situation, status_of
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, build, read, revision_hash, to_object
 from r1plus_operator.plan.target import Problem, Target, resolve
@@ -91,6 +91,7 @@ class _Pass:
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
         target = self._target()
+        self._part_strangers()
         self._take_verdicts()
         rollout = self._decide(target)
         notes = self._notes(target, rollout)
@@ -119,6 +120,15 @@ class _Pass:
             self.revisions[name] = build(*who, self.spec, self.resolved, self.config, number)
         return name
 
+    def _part_strangers(self) -> None:
+        """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""
+        own: list[PodFacts] = []
+        strangers: list[PodFacts] = []
+        for pod in self.observed.pods:
+            revision = self.revisions.get(pod.revision)
+            (own if revision and revision.made(pod) else strangers).append(pod)
+        self.observed = replace(self.observed, pods=tuple(own), strangers=tuple(strangers))
+
     @property
     def suite_hash(self) -> str | None:
         """Of the suite in force; None while none is."""
@@ -134,10 +144,15 @@ class _Pass:
             gate = report.gate
             decided = gate.verdict in (Verdict.PASS, Verdict.FAIL)
             scored = (gate.identity, gate.suite_hash, gate.threshold)
-            ours = scored == (revision.identity.digest(), self.suite_hash, self.spec.accuracy.threshold)
-            if decided and ours and self._verdict(revision) is None:
+            ours = scored == (revision.identity_digest, self.suite_hash, self.spec.accuracy.threshold)
+            if decided and ours and self._is_news(revision, gate):
                 self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, _clipped(gate)))
                 self.fresh.add(revision.name)
+
+    def _is_news(self, revision: Revision, gate: GateReport) -> bool:
+        """Nothing stood under this suite and threshold, or only a Pass of batch 1 and this one is of the real batch."""
+        known = self._verdict(revision)
+        return known is None or (known.verdict is Verdict.PASS and gate.batch == revision.batch != known.batch)
 
     def _after_all_promotions(self) -> float:
         """Now, or just after the last promotion if the clock has been set back: the newest is what serves."""
@@ -159,12 +174,13 @@ class _Pass:
     def _state(self, revision: Revision) -> RevisionState:
         live = self.observed.children.get(("Deployment", revision.name))
         report = self._verdict(revision)
+        only_beside_traffic = report and report.verdict is Verdict.PASS and not report.admits_at(revision.batch)
         ready = sum(1 for p in self.observed.pods if p.revision == revision.name and p.ready and not p.terminating)
         return RevisionState(
             name=revision.name,
             ready=ready,
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
-            verdict=report.verdict if report else None,
+            verdict=report.verdict if report and not only_beside_traffic else None,
             promoted_at=revision.promoted_at,
         )
 

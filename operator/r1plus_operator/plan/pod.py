@@ -4,9 +4,12 @@
 serves it read-only, the monitor probes it. Triton is Ready when the model is ready *and* the admission token stands.
 """
 
+import hashlib
+
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.inference import MODEL_NAME
+from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -69,6 +72,32 @@ def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
         names.LABEL_SERVING: "true",
         names.LABEL_ENGINE: engine,
     }
+
+
+_RUN: Json = dict.fromkeys(("name", "image", "command", "args", "env", "envFrom", "volumeMounts"))
+"""Of a container, what decides which code runs with which data; the API server defaults none of it."""
+_DEFAULTED = frozenset({"defaultMode", "sizeLimit"})
+
+
+def fingerprint(pod_spec: Json) -> str:
+    """What a pod runs, in 16 hex digits: the same for a revision's template and for every pod made from it.
+
+    A pod that merely bears a revision's labels has another one, and nobody believes what its monitor says. Ephemeral
+    containers do not count: `kubectl debug` is no reason to stop believing a pod.
+    """
+    containers = [
+        [{key: container.get(key) for key in _RUN} for container in pod_spec.get(kind) or ()]
+        for kind in ("initContainers", "containers")
+    ]
+    volumes = [
+        {key: _without_defaults(source) for key, source in volume.items()} for volume in pod_spec.get("volumes") or ()
+    ]
+    covered = [containers, volumes, bool(pod_spec.get("hostNetwork"))]
+    return hashlib.sha256(dumps(covered).encode()).hexdigest()[:16]
+
+
+def _without_defaults(source: object) -> object:
+    return {k: v for k, v in source.items() if k not in _DEFAULTED} if isinstance(source, dict) else source
 
 
 def _locked() -> Json:

@@ -170,6 +170,11 @@ def _engine_ready(s: Situation) -> Finding:
         for container in pod.containers:
             if finding := _container_trouble(container):
                 return finding
+    strangers = [pod.name for pod in s.observed.strangers if pod.revision == s.target]
+    if strangers and not pods:
+        remedy = "delete it, or keep webhooks that inject containers away from this namespace"
+        text = f"Pod {strangers[0]} bears the labels of revision {s.target} but does not run its template, so its"
+        return Finding("False", Reason.FOREIGN_POD, f"{text} reports are not believed; {remedy}")
     assert isinstance(s.resolved, Target)
     chosen = f"{s.resolved.engine.name}: {s.resolved.choice.why}"
     if any(c.name == names.CONTAINER_TRITON and c.ready for p in pods for c in p.containers) or s.reports(s.target):

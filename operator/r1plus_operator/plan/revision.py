@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
 from r1plus_contract.settings import KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_model_repo.config_pbtxt import render
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, OperatorConfig
-from r1plus_operator.plan.pod import pod_template
+from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
+from r1plus_operator.plan.pod import fingerprint, pod_template
 from r1plus_operator.plan.target import Target
 from r1plus_policies.gate import rejudge
 
@@ -28,37 +28,64 @@ KEPT_VERDICTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A revision, rendered or read back; `data` is what the ControllerRevision stores, unchanged for ever."""
+    """A revision, rendered or read back."""
 
     name: str
-    hash: str
     number: int
-    engine: str
-    batch: int
-    context: int
-    config_pbtxt: str
+    data: Json
+    """What the ControllerRevision stores, unchanged for ever: also what another version of the operator put there."""
     identity: ServingIdentity
-    template: Json
     verdicts: tuple[GateReport, ...] = ()
     promoted_at: float | None = None
 
     @property
-    def data(self) -> Json:
-        """The ControllerRevision's `data`."""
-        return {
-            "configPbtxt": self.config_pbtxt,
-            "identity": to_jsonable(self.identity),
-            "template": self.template,
-        }
+    def engine(self) -> str:
+        """Name of the R1PlusEngine."""
+        return self.identity.engine
+
+    @property
+    def batch(self) -> int:
+        """Most requests that run at once."""
+        return self.identity.batch
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self.identity.context
+
+    @property
+    def config_pbtxt(self) -> str:
+        """Triton's model configuration."""
+        return str(self.data["configPbtxt"])
+
+    @property
+    def template(self) -> Json:
+        """The pod template, as every Deployment of this revision has it."""
+        return dict(self.data["template"])
+
+    def made(self, pod: PodFacts) -> bool:
+        """Whether the pod is one of this revision's own: of its Deployment, and running exactly its template."""
+        if (pod.revision, pod.replica_set.rpartition("-")[0]) != (self.name, self.name):
+            return False
+        return pod.fingerprint == fingerprint(self.template["spec"])
+
+    @property
+    def identity_digest(self) -> str:
+        """Of the identity as it is stored."""
+        return document_digest(self.data["identity"])
 
     def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
         """What the gate said of this suite: under this threshold, or a Pass whose own figures meet it, too.
 
-        None where only another gate can tell, as after a Fail under a stricter threshold.
+        A Pass at the serving batch comes before one that was won beside traffic, at batch 1. None where only another
+        gate can tell, as after a Fail under a stricter threshold.
         """
         on_suite = [report for report in reversed(self.verdicts) if report.suite_hash == suite_hash]
         exact = next((report for report in on_suite if report.threshold == threshold), None)
-        return exact or next((r for r in on_suite if rejudge(r, threshold) is Verdict.PASS), None)
+        if exact and exact.verdict is Verdict.FAIL:
+            return exact
+        passed = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
+        return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
 
 
 def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
@@ -78,7 +105,6 @@ def build(
     namespace: str, owner: str, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int
 ) -> Revision:
     """Render a new revision for `target`."""
-    digest = revision_hash(spec, target)
     engine, fit = target.engine, target.fit
     config_pbtxt = render(engine.spec, batch=fit.batch, context=fit.context, kv_cache_bytes=fit.kv_cache_bytes)
     identity = ServingIdentity(
@@ -89,29 +115,25 @@ def build(
         batch=fit.batch,
         context=fit.context,
     )
-    name = f"{owner}-{digest}"
+    name = f"{owner}-{revision_hash(spec, target)}"
     template = pod_template(namespace, owner, name, spec, engine, fit, identity.digest(), config)
-    return Revision(name, digest, number, engine.name, fit.batch, fit.context, config_pbtxt, identity, template)
+    data = {"configPbtxt": config_pbtxt, "identity": to_jsonable(identity), "template": template}
+    return Revision(name, number, data, identity)
 
 
 def read(live: Json) -> Revision:
     """A Revision from its ControllerRevision; ContractError where the data is not ours."""
     meta, data = live["metadata"], live.get("data") or {}
     notes = meta.get("annotations") or {}
-    identity = from_jsonable(ServingIdentity, data.get("identity"), f"ControllerRevision {meta['name']}: data.identity")
-    template, config = data.get("template"), data.get("configPbtxt")
-    if not isinstance(template, dict) or not isinstance(config, str):
+    where = f"ControllerRevision {meta['name']}: data.identity"
+    identity = from_jsonable(ServingIdentity, data.get("identity"), where, tolerant=True)
+    if not isinstance(data.get("template"), dict) or not isinstance(data.get("configPbtxt"), str):
         raise ContractError(f"ControllerRevision {meta['name']}: data.template or data.configPbtxt is missing")
     return Revision(
         name=meta["name"],
-        hash=meta["name"].rsplit("-", 1)[-1],
         number=int(live.get("revision", 0)),
-        engine=identity.engine,
-        batch=identity.batch,
-        context=identity.context,
-        config_pbtxt=config,
+        data=data,
         identity=identity,
-        template=template,
         verdicts=_verdicts(notes.get(names.ANNOTATION_VERDICT)),
         promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
     )
@@ -139,7 +161,7 @@ def _verdicts(text: str | None) -> tuple[GateReport, ...]:
     if not text:
         return ()
     try:
-        return loads(KnownVerdicts, text).reports
+        return loads(KnownVerdicts, text, tolerant=True).reports
     except ContractError:
         # An unreadable verdict is no verdict: the gate runs again, it does not pass.
         return ()

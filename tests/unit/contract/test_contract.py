@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from r1plus_contract.admission import Admission, read_token, write_token
 from r1plus_contract.delivery import digest_of, listing
-from r1plus_contract.identity import ServingIdentity
-from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.identity import ServingIdentity, document_digest
+from r1plus_contract.jsonable import ContractError, dumps, loads, to_jsonable
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Item, Sampling, Suite, SuiteError, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import (
@@ -47,6 +47,26 @@ settings = MonitorSettings("s", "h", 0.98, Gate.ENFORCE, 6)
 )
 def test_a_document_reads_back_as_it_was_written(value: object) -> None:
     assert loads(type(value), dumps(value)) == value
+
+
+def test_a_report_of_a_newer_monitor_is_read_without_what_is_new_in_it() -> None:
+    text = dumps(REPORT)[:-1] + ',"novelty":1}'
+    nested = text.replace('"lost":9', '"lost":9,"novelty":{"deep":[1]}')
+    assert nested != text
+    assert loads(MonitorReport, nested, tolerant=True) == REPORT
+    with pytest.raises(ContractError, match=r"MonitorReport\.novelty: unknown field"):
+        loads(MonitorReport, nested)
+
+
+def test_a_tolerant_reader_still_misses_what_is_missing() -> None:
+    with pytest.raises(ContractError, match=r"MonitorReport\.phase: missing"):
+        loads(MonitorReport, dumps(REPORT).replace('"phase":"Watching",', ""), tolerant=True)
+
+
+def test_an_identity_with_fields_of_another_version_has_the_digest_of_what_is_stored() -> None:
+    stored = to_jsonable(IDENTITY)
+    assert document_digest(stored) == IDENTITY.digest()
+    assert document_digest({**stored, "novelty": 1}) != IDENTITY.digest()
 
 
 @pytest.mark.parametrize(

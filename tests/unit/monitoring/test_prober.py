@@ -57,6 +57,7 @@ def known(pod: Pod, verdict: Verdict, threshold: float = 0.96, lost: int = 0) ->
         items=50,
         lost=lost,
         allowed=2,
+        batch=pod.identity.batch,
     )
 
 
@@ -136,6 +137,14 @@ async def test_a_pod_that_answers_unlike_its_revision_is_gated_in_full(pod: Pod)
         report = await watching(prober)
         assert (report.verdict, report.reason) == (Verdict.FAIL, "TooManyLost")
         assert read_token(pod.admission) is None
+
+
+async def test_a_pass_won_beside_traffic_at_batch_1_does_not_spare_the_gate(pod: Pod) -> None:
+    pod.mount(known=(dataclasses.replace(known(pod, Verdict.PASS), batch=1),))
+    async with running(pod, ScriptedEngine(delay=0.001)) as prober:
+        report = await watching(prober)
+        assert report.gate is not None
+        assert (report.gate.batch, report.gate.probes) == (pod.identity.batch, 200)
 
 
 async def test_a_known_fail_is_reported_again_and_not_retried(pod: Pod) -> None:

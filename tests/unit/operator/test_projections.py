@@ -1,11 +1,14 @@
 """What the stores keep: the facts that decide, and no more."""
 
+import copy
 from typing import Any
 
 import pytest
 
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
+from r1plus_operator.plan.pod import fingerprint
+from unit.operator.plan.world import World
 
 DEPLOYMENT = kinds.BY_KIND["Deployment"]
 META = {"name": "a", "namespace": "t", "uid": "u", "resourceVersion": "7", "managedFields": [{}], "generation": 3}
@@ -75,6 +78,38 @@ def test_a_pod_tells_whose_it_is_and_what_ails_it() -> None:
     verify = pod.facts.containers[0]
     assert (verify.waiting_reason, verify.terminated_reason, verify.exit_code) == ("CrashLoopBackOff", "Error", 1)
     assert verify.message == "EngineDigestMismatch: x"
+
+
+def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defaulted_and_no_other_has() -> None:
+    template = World({"tier": "full"})
+    template.settle()
+    spec = template.one("Deployment", template.candidate())["spec"]["template"]["spec"]
+    live = copy.deepcopy(spec)
+    live["ephemeralContainers"] = [{"name": "debugger", "image": "x"}]
+    live |= {"nodeName": "n1", "dnsPolicy": "ClusterFirst", "tolerations": [{"operator": "Exists"}]}
+    for volume in live["volumes"]:
+        if "configMap" in volume:
+            volume["configMap"]["defaultMode"] = 420
+    live["containers"][0] |= {"terminationMessagePath": "/dev/termination-log"}
+    assert fingerprint(live) == fingerprint(spec)
+    for change in (
+        lambda s: s["containers"].append({"name": "proxy", "image": "x"}),
+        lambda s: s["containers"][1].update(image="other"),
+        lambda s: s["containers"][1]["env"].append({"name": "PYTHONPATH", "value": "/tmp"}),
+        lambda s: s["initContainers"][0].update(command=["true"]),
+        lambda s: s["volumes"][0].update(emptyDir=None, configMap={"name": "mine"}),
+        lambda s: s.update(hostNetwork=True),
+    ):
+        forged = copy.deepcopy(live)
+        change(forged)
+        assert fingerprint(forged) != fingerprint(spec)
+
+
+def test_a_pod_names_the_replicaset_that_controls_it() -> None:
+    owners = [{"kind": "ReplicaSet", "name": "a-1"}, {"kind": "ReplicaSet", "name": "credit-1-x", "controller": True}]
+    pod = projections.pod({**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}})
+    assert pod is not None
+    assert pod.facts.replica_set == "credit-1-x"
 
 
 def test_a_node_without_figures_is_not_counted() -> None:

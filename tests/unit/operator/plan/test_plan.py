@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.revision import read, to_object
 from unit.operator.plan.world import CONFIG, NODE, World, suite
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
@@ -250,6 +253,65 @@ def test_a_spec_older_than_its_schema_is_a_condition_that_names_every_field() ->
     for word in ("spec.tier", "spec.replicas", "spec.colour", "huge", "-1"):
         assert word in message
     assert not world.children
+
+
+def test_a_pass_won_beside_traffic_at_batch_1_does_not_admit_under_enforce() -> None:
+    world = World({**FULL, "accuracy": {"gate": "Observe"}})
+    world.settle()
+    first = world.candidate()
+    world.start_pods(first, ready=True)
+    world.settle()
+    world.gate(first, Verdict.PASS, batch=1)
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.change(engine={"precision": "Q4_1"})
+    world.settle()
+    world.start_pods(world.candidate(), ready=True)
+    world.settle()
+    world.now += 60
+    world.settle()
+    world.change(**FULL, engine={}, accuracy={"gate": "Enforce"})
+    world.settle()
+    assert world.candidate() == first
+    world.start_pods(first, ready=True)
+    world.settle()
+    assert world.selected() != first
+    world.gate(first, Verdict.PASS)
+    world.settle()
+    assert world.selected() == first
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        pytest.param({"replica_set": ""}, id="no controller"),
+        pytest.param({"replica_set": "other-7d9f"}, id="another Deployment's ReplicaSet"),
+        pytest.param({"replica_set": "{revision}-x-7d9f"}, id="a ReplicaSet whose name only begins alike"),
+        pytest.param({"fingerprint": "0" * 16}, id="other containers"),
+    ],
+)
+def test_a_pod_that_only_bears_a_revisions_labels_is_not_believed(forged: dict[str, str]) -> None:
+    world = World(dict(FULL))
+    world.settle()
+    name = world.candidate()
+    world.start_pods(name, ready=True)
+    changes: Any = {key: value.replace("{revision}", name) for key, value in forged.items()}
+    world.pods = {n: replace(p, **changes) for n, p in world.pods.items()}
+    world.gate(name, Verdict.PASS)
+    world.settle()
+    assert world.condition("Ready")[0] == "False"
+    assert world.condition("EngineReady")[:2] == ("False", "ForeignPod")
+    assert read(world.one("ControllerRevision", name)).verdicts == ()
+
+
+def test_what_another_version_put_into_a_revision_stays_and_makes_no_write() -> None:
+    world = World(dict(FULL))
+    name = world.bring_up()
+    stored = world.one("ControllerRevision", name)
+    stored["data"] = {**stored["data"], "novelty": 1, "identity": {**stored["data"]["identity"], "novelty": 1}}
+    kept = read(stored)
+    assert (kept.data["novelty"], kept.identity_digest) == (1, document_digest(stored["data"]["identity"]))
+    assert to_object(kept, stored["metadata"])["data"] == stored["data"]
 
 
 def container(**facts: object) -> ContainerFacts:

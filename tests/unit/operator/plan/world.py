@@ -14,6 +14,7 @@ from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, Observed, OperatorConfig, PodFacts, SuiteSource
 from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import read
 
 ROOT = Path(__file__).parents[4]
@@ -112,18 +113,28 @@ class World:
         count = self.one("Deployment", revision)["spec"]["replicas"]
         for i in range(count):
             name = f"{revision}-{i}"
-            self.pods[name] = PodFacts(name, revision, "10.0.0.1", ready, False, "", (TRITON,))
+            self.pods[name] = PodFacts(
+                name,
+                revision,
+                "10.0.0.1",
+                ready,
+                False,
+                "",
+                (TRITON,),
+                f"{revision}-7d9f",
+                fingerprint(self.one("Deployment", revision)["spec"]["template"]["spec"]),
+            )
 
     def set_ready(self, revision: str) -> None:
         self.pods = {n: replace(p, ready=True) if p.revision == revision else p for n, p in self.pods.items()}
 
-    def gate(self, revision: str, verdict: Verdict, *, lost: int = 0) -> None:
-        """Every monitor of the revision reports a decided gate."""
+    def gate(self, revision: str, verdict: Verdict, *, lost: int = 0, batch: int | None = None) -> None:
+        """Every monitor of the revision reports a decided gate, by default one at the serving batch."""
         stored = read(self.one("ControllerRevision", revision))
         suite_name = self.spec.get("accuracy", {}).get("suite", f"smollm2-{self.spec['tier']}-v1")
         loaded = self.suites[suite_name].suite
         assert loaded is not None
-        identity, digest = stored.identity.digest(), loaded.header.sha256
+        identity, digest = stored.identity_digest, loaded.header.sha256
         report = GateReport(
             verdict,
             "TooManyLost" if lost else "Passed",
@@ -136,6 +147,7 @@ class World:
             4,
             lost,
             0,
+            batch=stored.batch if batch is None else batch,
         )
         for pod in self.pods.values():
             if pod.revision == revision:
