@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.inputs import Json
-from r1plus_operator.plan.plan import Note, Plan
+from r1plus_operator.plan.notes import Note
+from r1plus_operator.plan.plan import Plan
 from r1plus_operator.plan.revision import rfc3339
 from r1plus_operator.runtime.errors import ApiError, ConflictError, NotFoundError
 from r1plus_operator.runtime.resources import Resource
@@ -114,7 +115,7 @@ class Executor:
     async def _tell(self, cr: Json, note: Note, now: float) -> None:
         """Leave an Event; its name is its content's, so a repeated pass tells nothing twice."""
         meta = cr["metadata"]
-        digest = hashlib.sha256(f"{meta['uid']}{note.reason}{note.message}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{meta['uid']}{note.at}{note.reason}{note.message}".encode()).hexdigest()[:12]
         when = rfc3339(now)
         event = {
             "apiVersion": "v1",

@@ -15,7 +15,7 @@ from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
 from r1plus_contract.suite import SuiteError, load_suite
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
-from r1plus_operator.plan.inputs import ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
+from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.runtime.resources import Resource
 
@@ -46,7 +46,17 @@ def child(resource: Resource, obj: Json) -> Kept:
     slim = {key: value for key, value in obj.items() if key != "status"}
     slim["apiVersion"], slim["kind"] = resource.api_version, resource.kind
     slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
+    if refused := _refused_pods(obj):
+        slim[REFUSED_PODS] = refused
     return _kept(obj, slim)
+
+
+def _refused_pods(obj: Json) -> str:
+    """Why the API server lets a Deployment make no pods, in its words: a quota, Pod Security, an admission webhook."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next(
+        (c.get("message", "") for c in conditions if (c["type"], c["status"]) == ("ReplicaFailure", "True")), ""
+    )
 
 
 def owner_uid(kept: Kept) -> str | None:
@@ -89,6 +99,7 @@ def pod(obj: Json) -> ServingPod | None:
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         containers=tuple(_container(item) for item in statuses),
         replica_set=_replica_set(meta),
+        owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
         fingerprint=fingerprint(obj.get("spec") or {}),
     )
     return ServingPod(meta["namespace"], meta["name"], meta["uid"], labels.get(names.LABEL_DEPLOYMENT, ""), facts)

@@ -23,6 +23,10 @@ ANNOTATION_DESIRED_HASH: Final = f"{GROUP}/desired-hash"
 ANNOTATION_VERDICT: Final = f"{GROUP}/verdict"
 """On a ControllerRevision: the gate's report, as JSON (`GateReport`)."""
 ANNOTATION_PROMOTED_AT: Final = f"{GROUP}/promoted-at"
+ANNOTATION_CANDIDATE_SINCE: Final = f"{GROUP}/candidate-since"
+"""On a ControllerRevision that is asked for and does not serve yet: since when, seconds since the epoch."""
+ANNOTATION_OWNER_UID: Final = f"{GROUP}/deployment-uid"
+"""On a serving pod: the uid of its R1PlusDeployment, so that a namesake's pods are not taken for its own."""
 
 # The serving pod.
 CONTAINER_TRITON: Final = "triton"

@@ -1,15 +1,24 @@
-"""Which revision takes traffic and which pods run: verdict -> promote, hold or refuse.
+"""Which revision takes traffic and which pods run: verdict -> promote, hold, refuse or give up.
 
 Pure: called by the operator's plan with what it observed. Only a Pass promotes under `Enforce`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from r1plus_contract.verdict import Gate, Verdict
 
 DRAIN_SECONDS = 20.0
 """How long the previous revision's pods stay after the switch, for connections that are still open."""
+
+
+class Strategy(StrEnum):
+    """`spec.rollout.strategy`."""
+
+    BLUE_GREEN = "BlueGreen"
+    """The candidate runs beside what serves; traffic never stops."""
+    IN_PLACE = "InPlace"
+    """For want of a second GPU: stop, start, gate, serve; a declared outage. What served is restored on a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +28,16 @@ class RevisionState:
     name: str
     ready: int = 0
     """Ready pods."""
+    pods: int = 0
+    """Pods that are there at all, those that are ending included."""
     replicas: int | None = None
     """`spec.replicas` of its Deployment; None where it has none."""
     verdict: Verdict | None = None
     """The gate's, on the suite that is in force; None while undecided."""
     promoted_at: float | None = None
     """Seconds since the epoch; None if it never took traffic."""
+    candidate_since: float | None = None
+    """Since when it has been asked for without taking traffic, seconds since the epoch."""
 
 
 class Stage(StrEnum):
@@ -35,7 +48,20 @@ class Stage(StrEnum):
     SCALING = "Scaling"
     PROMOTE = "Promote"
     REFUSED = "Refused"
+    EXPIRED = "Expired"
+    """Not promoted within the deadline; its pods are gone, what served before goes on."""
     BLOCKED = "Blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the user asked of a rollout."""
+
+    replicas: int
+    gate: Gate = Gate.ENFORCE
+    strategy: Strategy = Strategy.BLUE_GREEN
+    deadline: float = 3600.0
+    """Seconds from a candidate's first pod to its promotion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +70,46 @@ class Rollout:
 
     current: str | None
     stage: Stage
-    replicas: dict[str, int]
+    replicas: dict[str, int] = field(default_factory=dict)
     promote: str | None = None
+    overdue: bool = False
+    """The deadline has passed for a first revision; it goes on trying, since there is nothing to go back to."""
     requeue_after: float | None = None
 
 
-def decide(
-    *,
-    target: str | None,
-    revisions: tuple[RevisionState, ...],
-    replicas: int,
-    gate: Gate,
-    now: float,
-) -> Rollout:
+def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: Terms, now: float) -> Rollout:
     """Decide for the `target` revision (None: the spec yields none at present, so what runs goes on running)."""
-    by_name = {state.name: state for state in revisions}
     current = _current(revisions)
-    if target is None or target == (current and current.name):
-        return _steady(current, revisions, replicas, now, blocked=target is None)
-    candidate = by_name.get(target, RevisionState(target))
-    keep = {current.name: replicas} if current else {}
-    # What a first revision needs is what the user asked for; a later one must carry what stable carries.
-    needed = max(1, min(replicas, current.ready) if current else replicas)
-    if replicas == 0:
-        return Rollout(current.name if current else None, Stage.BLOCKED, {**keep, target: 0})
-    stage = _stage(candidate, gate, needed)
-    if stage is Stage.REFUSED:
-        return Rollout(current.name if current else None, stage, keep)
+    if target is None:
+        return _blocked(current, revisions, terms)
+    if current and target == current.name:
+        return _steady(current, revisions, terms.replicas, now)
+    candidate = next((state for state in revisions if state.name == target), RevisionState(target))
+    stable = {current.name: terms.replicas} if current else {}
+    serving = current.name if current else None
+    if terms.replicas == 0:
+        return Rollout(serving, Stage.BLOCKED, {**stable, target: 0})
+    left = terms.deadline - (now - candidate.candidate_since if candidate.candidate_since is not None else 0.0)
+    stage = _stage(candidate, terms.gate, _needed(current, terms))
+    if stage in (Stage.GATING, Stage.SCALING) and current and left <= 0:
+        stage = Stage.EXPIRED
+    if stage in (Stage.REFUSED, Stage.EXPIRED):
+        return Rollout(serving, stage, stable)
+    beside = {current.name: 0} if current and terms.strategy is Strategy.IN_PLACE else stable
     if stage is Stage.PROMOTE:
-        running = {**keep, target: replicas}
+        running = {**beside, target: terms.replicas}
         return Rollout(target, stage, running, promote=target, requeue_after=DRAIN_SECONDS if current else None)
-    count = 1 if stage is Stage.GATING else needed
-    return Rollout(current.name if current else None, stage, {**keep, target: count})
+    count = _needed(current, terms) if stage is Stage.SCALING else 1
+    if beside is not stable and current and current.pods:
+        count = 0
+    return Rollout(
+        serving, stage, {**beside, target: count}, overdue=left <= 0, requeue_after=left if left > 0 else None
+    )
+
+
+def _needed(current: RevisionState | None, terms: Terms) -> int:
+    """Ready pods before the switch: of a first revision what the user asked for, of a later one what stable carries."""
+    return max(1, min(terms.replicas, current.ready) if current else terms.replicas)
 
 
 def _stage(candidate: RevisionState, gate: Gate, needed: int) -> Stage:
@@ -92,20 +126,22 @@ def _current(revisions: tuple[RevisionState, ...]) -> RevisionState | None:
     return max(promoted, key=lambda state: (state.promoted_at or 0.0, state.name), default=None)
 
 
-def _steady(
-    current: RevisionState | None, revisions: tuple[RevisionState, ...], replicas: int, now: float, *, blocked: bool
-) -> Rollout:
-    if blocked:
-        # The spec yields nothing at present: everything that runs goes on, a gate in progress included.
-        going_on = {s.name: s.replicas for s in revisions if s.replicas}
-        serving = {current.name: replicas} if current else {}
-        return Rollout(current.name if current else None, Stage.BLOCKED, going_on | serving)
-    if current is None:
-        return Rollout(None, Stage.NONE, {})
+def _blocked(current: RevisionState | None, revisions: tuple[RevisionState, ...], terms: Terms) -> Rollout:
+    """The spec yields nothing at present: what runs goes on, a gate in progress included.
+
+    In place there is room for one: then what served is restored, and the candidate has lost its place.
+    """
+    serving = {current.name: terms.replicas} if current else {}
+    if current and terms.strategy is Strategy.IN_PLACE:
+        return Rollout(current.name, Stage.BLOCKED, serving)
+    going_on = {s.name: s.replicas for s in revisions if s.replicas}
+    return Rollout(current.name if current else None, Stage.BLOCKED, going_on | serving)
+
+
+def _steady(current: RevisionState, revisions: tuple[RevisionState, ...], replicas: int, now: float) -> Rollout:
     running = {current.name: replicas}
     left = (current.promoted_at or 0.0) + DRAIN_SECONDS - now
     draining = {s.name: s.replicas for s in revisions if s.replicas and s.name != current.name and s.promoted_at}
     if left > 0 and draining:
-        running |= draining
-        return Rollout(current.name, Stage.NONE, running, requeue_after=left)
+        return Rollout(current.name, Stage.NONE, running | draining, requeue_after=left)
     return Rollout(current.name, Stage.NONE, running)

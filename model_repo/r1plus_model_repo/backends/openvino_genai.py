@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class TritonPythonModel:
         """Load the engine; an exception here fails the model's load, with its message in the log."""
         settings = read_settings(json.loads(args["model_config"])["parameters"])
         self._meters = TritonMeters()
-        self._engine = OpenVinoEngine(settings)
+        self._engine = open_engine(settings)
         self._loop = EngineLoop(
             self._engine,
             self._meters,
@@ -70,6 +71,18 @@ class TritonPythonModel:
         """Finish what was begun."""
         self._loop.close(CLOSE_SECONDS)
         self._guard.release()
+
+
+def open_engine(settings: EngineSettings) -> OpenVinoEngine:
+    """The engine, or in one line why it is none for this backend: the operator looks for the first word."""
+    try:
+        return OpenVinoEngine(settings)
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())[:500]
+        raise pb_utils.TritonModelException(
+            f"EngineIncompatible: OpenVINO GenAI {version('openvino-genai')} cannot load {settings.path}: {cause};"
+            " choose an engine of this backend, or convert it again for this version"
+        ) from error
 
 
 class TritonReply:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     SERVING = "Serving"
     SCALED_TO_ZERO = "ScaledToZero"
     NOT_SERVING = "NotServing"
+    IN_PLACE_ROLLOUT = "InPlaceRollout"
     # EngineReady
     ENGINE_CHOSEN = "EngineChosen"
     ENGINE_NOT_FOUND = "EngineNotFound"
@@ -33,6 +34,7 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CRASH_LOOPING = "CrashLooping"
     FOREIGN_POD = "ForeignPod"
+    ENGINE_INCOMPATIBLE = "EngineIncompatible"
     OUT_OF_MEMORY = "OutOfMemory"
     # CapacityFits
     FITS = "Fits"
@@ -40,6 +42,8 @@ class Reason(StrEnum):
     BATCH_TOO_LARGE = "BatchTooLarge"
     NO_NODE_FITS = "NoNodeFits"
     UNSCHEDULABLE = "Unschedulable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    POD_REFUSED = "PodRefused"
     # QualityVerified
     GATE_PASSED = "GatePassed"
     GATE_RUNNING = "GateRunning"
@@ -58,4 +62,5 @@ class Reason(StrEnum):
     COMPLETE = "Complete"
     ROLLING_OUT = "RollingOut"
     CANDIDATE_REFUSED = "CandidateRefused"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
     BLOCKED = "Blocked"

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from r1plus_contract.verdict import Gate
 from r1plus_model_repo.catalog.types import DNS_LABEL, DNS_SUBDOMAIN, ApiModel, Tier
+from r1plus_policies.rollout import Strategy
 
 MAX_NAME = 40
 """A deployment's name is a prefix of every child's; 40 leaves room for `-<hash>` within 63 characters."""
@@ -98,6 +99,24 @@ class Accuracy(ApiModel):
     )
 
 
+class RolloutTerms(ApiModel):
+    """How a new revision takes over."""
+
+    strategy: Strategy = Field(
+        Strategy.BLUE_GREEN,
+        description="BlueGreen: beside what serves, no outage. InPlace: instead of it, for want of a second GPU.",
+    )
+    deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$")] = Field(
+        "1h",
+        description="How long a candidate may take until it is withdrawn and what served stays, e.g. 90s, 30m, 2h.",
+    )
+
+    @property
+    def deadline_seconds(self) -> float:
+        """`deadline` in seconds."""
+        return float(self.deadline[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.deadline[-1]]
+
+
 class Access(ApiModel):
     """Who may call the model."""
 
@@ -116,6 +135,7 @@ class R1PlusDeploymentSpec(ApiModel):
     replicas: int = Field(1, ge=0, le=100, description="Serving pods of the current revision.")
     placement: Placement = Field(default_factory=Placement, description="Which nodes may serve.")
     accuracy: Accuracy = Field(default_factory=Accuracy, description="What the served engine is held to.")
+    rollout: RolloutTerms = Field(default_factory=RolloutTerms, description="How a new revision takes over.")
     access: Access = Field(default_factory=Access, description="Who may call the model.")
 
 

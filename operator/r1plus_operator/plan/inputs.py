@@ -9,6 +9,8 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
 
 Json = dict[str, Any]
+REFUSED_PODS = "refusedPods"
+"""Key of a kept Deployment, beside its own: why the API server lets it make no pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class PodFacts:
     """Its controller, where that is a ReplicaSet."""
     fingerprint: str = ""
     """What it runs (`pod.fingerprint`)."""
+    owner_uid: str = ""
+    """Of the R1PlusDeployment that it was made for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,6 @@ from r1plus_operator.plan.inputs import Json, OperatorConfig, SuiteSource
 from r1plus_operator.plan.pod import STARTUP_SECONDS, accuracy_name
 from r1plus_operator.plan.revision import Revision
 
-GATE_SECONDS = 3600
-"""How long a gate may take before the Deployment calls itself stuck: well above any gate."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
@@ -141,7 +139,7 @@ def accuracy_config(
     }
 
 
-def deployment(owner: Owner, revision: Revision, replicas: int) -> Json:
+def deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revision, replicas: int) -> Json:
     """The Deployment of one revision; its template comes from the ControllerRevision, unchanged."""
     labels = {names.LABEL_REVISION: revision.name}
     return {
@@ -150,7 +148,8 @@ def deployment(owner: Owner, revision: Revision, replicas: int) -> Json:
         "metadata": owner.metadata(revision.name, labels),
         "spec": {
             "replicas": replicas,
-            "progressDeadlineSeconds": GATE_SECONDS + STARTUP_SECONDS,
+            # Our own deadline comes first: this one only says that a Deployment is stuck.
+            "progressDeadlineSeconds": int(spec.rollout.deadline_seconds) + STARTUP_SECONDS,
             "revisionHistoryLimit": 1,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {

@@ -13,25 +13,17 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, objects
 from r1plus_operator.plan.drift import in_sync, stamped
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
+from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.report import Situation, status_of
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, build, read, revision_hash, to_object
 from r1plus_operator.plan.target import Problem, Target, resolve
-from r1plus_policies.rollout import RevisionState, Rollout, Stage, decide
+from r1plus_policies.rollout import RevisionState, Rollout, Stage, Terms, decide
 
 REQUEUE_WHILE_WAITING = 15.0
 """A candidate that waits is looked at again, in case an event was lost."""
 
 MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
 """Characters and entries kept of a monitor's report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A Kubernetes Event to leave on the CR; the same note is never left twice (its name is derived from it)."""
-
-    reason: str
-    message: str
-    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +77,6 @@ class _Pass:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     revisions: dict[str, Revision]
-    fresh: set[str] = field(default_factory=set)
-    """Revisions whose verdict was taken in this pass."""
 
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
@@ -94,19 +84,20 @@ class _Pass:
         self._part_strangers()
         self._take_verdicts()
         rollout = self._decide(target)
-        notes = self._notes(target, rollout)
         if rollout.promote:
             chosen = self.revisions[rollout.promote]
             self.revisions[chosen.name] = replace(chosen, promoted_at=self._after_all_promotions())
+        self._date_candidacy(target if target != rollout.current else None)
         surplus = self._surplus(rollout, target)
         stages = self._stages(owner, rollout, target, surplus)
         situation = Situation(self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, target)
+        status = status_of(situation)
         return Plan(
             apply=tuple(stage for stage in (self._changed(stage) for stage in stages) if stage),
             delete=self._deletions(rollout, surplus),
-            status=status_of(situation),
-            notes=notes,
-            requeue_after=rollout.requeue_after or self._patience(rollout),
+            status=status,
+            notes=transitions(self.observed.cr.get("status") or {}, status),
+            requeue_after=min(filter(None, (rollout.requeue_after, self._patience(rollout))), default=None),
         )
 
     def _target(self) -> str | None:
@@ -116,8 +107,7 @@ class _Pass:
         name = f"{self.observed.name}-{revision_hash(self.spec, self.resolved)}"
         if name not in self.revisions:
             number = max((r.number for r in self.revisions.values()), default=0) + 1
-            who = (self.observed.namespace, self.observed.name)
-            self.revisions[name] = build(*who, self.spec, self.resolved, self.config, number)
+            self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number)
         return name
 
     def _part_strangers(self) -> None:
@@ -147,12 +137,18 @@ class _Pass:
             ours = scored == (revision.identity_digest, self.suite_hash, self.spec.accuracy.threshold)
             if decided and ours and self._is_news(revision, gate):
                 self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, _clipped(gate)))
-                self.fresh.add(revision.name)
 
     def _is_news(self, revision: Revision, gate: GateReport) -> bool:
         """Nothing stood under this suite and threshold, or only a Pass of batch 1 and this one is of the real batch."""
         known = self._verdict(revision)
         return known is None or (known.verdict is Verdict.PASS and gate.batch == revision.batch != known.batch)
+
+    def _date_candidacy(self, candidate: str | None) -> None:
+        """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
+        for name, revision in self.revisions.items():
+            since = (revision.candidate_since or self.now) if name == candidate else None
+            if since != revision.candidate_since:
+                self.revisions[name] = replace(revision, candidate_since=since)
 
     def _after_all_promotions(self) -> float:
         """Now, or just after the last promotion if the clock has been set back: the newest is what serves."""
@@ -166,8 +162,12 @@ class _Pass:
         return decide(
             target=target,
             revisions=tuple(self._state(revision) for revision in self.revisions.values()),
-            replicas=self.spec.replicas,
-            gate=self.spec.accuracy.gate,
+            terms=Terms(
+                self.spec.replicas,
+                self.spec.accuracy.gate,
+                self.spec.rollout.strategy,
+                self.spec.rollout.deadline_seconds,
+            ),
             now=self.now,
         )
 
@@ -175,13 +175,15 @@ class _Pass:
         live = self.observed.children.get(("Deployment", revision.name))
         report = self._verdict(revision)
         only_beside_traffic = report and report.verdict is Verdict.PASS and not report.admits_at(revision.batch)
-        ready = sum(1 for p in self.observed.pods if p.revision == revision.name and p.ready and not p.terminating)
+        pods = [pod for pod in self.observed.pods if pod.revision == revision.name]
         return RevisionState(
             name=revision.name,
-            ready=ready,
+            ready=sum(pod.ready and not pod.terminating for pod in pods),
+            pods=len(pods),
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
             verdict=report.verdict if report and not only_beside_traffic else None,
             promoted_at=revision.promoted_at,
+            candidate_since=revision.candidate_since,
         )
 
     def _stages(
@@ -199,7 +201,10 @@ class _Pass:
         if isinstance(self.resolved, Target):
             verdicts = tuple(v for r in kept for v in r.verdicts if v.suite_hash == self.suite_hash)
             first.append(objects.accuracy_config(owner, self.spec, self.resolved.source, verdicts))
-        pods = [objects.deployment(owner, self.revisions[name], count) for name, count in rollout.replicas.items()]
+        pods = [
+            objects.deployment(owner, self.spec, self.revisions[name], count)
+            for name, count in rollout.replicas.items()
+        ]
         selected = rollout.current or target
         last = [objects.disruption_budget(owner)]
         if selected:
@@ -220,8 +225,10 @@ class _Pass:
         return tuple(d for d in marked if not in_sync(d, live.get((d["kind"], d["metadata"]["name"]))))
 
     def _surplus(self, rollout: Rollout, target: str | None) -> set[str]:
-        """Revisions beyond the history, oldest first; never what runs, is wanted, or is the newest that served."""
+        """Revisions beyond the history, oldest first; never what runs, is wanted, or is the last that served before."""
         needed = {*rollout.replicas, rollout.current, target}
+        served = [r for r in self.revisions.values() if r.promoted_at and r.name != rollout.current]
+        needed |= {max(served, key=lambda r: r.promoted_at or 0.0).name} if served else set()
         old = sorted((r for r in self.revisions.values() if r.name not in needed), key=lambda r: r.number)
         return {r.name for r in old[: max(0, len(self.revisions) - KEPT_REVISIONS)]}
 
@@ -233,19 +240,6 @@ class _Pass:
             if idle or (kind == "ControllerRevision" and name in surplus):
                 gone.append((kind, name, live["metadata"]["uid"]))
         return tuple(gone)
-
-    def _notes(self, target: str | None, rollout: Rollout) -> tuple[Note, ...]:
-        """Transitions only: a refusal is told in the pass that learned of it, not in every later one."""
-        if target is None:
-            return ()
-        revision = self.revisions[target]
-        report = self._verdict(revision)
-        figures = report.message if report else f"spec.accuracy.gate is {self.spec.accuracy.gate}"
-        if rollout.stage is Stage.PROMOTE:
-            return (Note("Promoted", f"Revision {target} ({revision.engine}) takes traffic: {figures}"),)
-        if rollout.stage is Stage.REFUSED and target in self.fresh:
-            return (Note("GateFailed", f"Revision {target} ({revision.engine}) was refused: {figures}", warning=True),)
-        return ()
 
     def _patience(self, rollout: Rollout) -> float | None:
         return REQUEUE_WHILE_WAITING if rollout.stage in (Stage.GATING, Stage.SCALING) else None

@@ -26,8 +26,7 @@ SHM = "256Mi"
 
 
 def pod_template(
-    namespace: str,
-    owner: str,
+    cr: Json,
     revision: str,
     spec: R1PlusDeploymentSpec,
     engine: Engine,
@@ -35,7 +34,9 @@ def pod_template(
     identity: str,
     config: OperatorConfig,
 ) -> Json:
-    """The pod template of one revision; deterministic."""
+    """The pod template of one revision of the R1PlusDeployment `cr`; deterministic."""
+    meta = cr["metadata"]
+    namespace, owner = meta["namespace"], meta["name"]
     pod: Json = {
         "serviceAccountName": owner,
         "automountServiceAccountToken": False,
@@ -59,7 +60,8 @@ def pod_template(
     if spec.placement.tolerations:
         dumped = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
         pod["tolerations"] = dumped
-    return {"metadata": {"labels": pod_labels(owner, revision, engine.name)}, "spec": pod}
+    notes = {names.ANNOTATION_OWNER_UID: meta["uid"]}
+    return {"metadata": {"labels": pod_labels(owner, revision, engine.name), "annotations": notes}, "spec": pod}
 
 
 def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import ContainerFacts, Json, Observed, PodFacts
+from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, Observed, PodFacts
 from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.target import Problem, Target
 from r1plus_policies.rollout import Rollout, Stage
@@ -146,8 +146,11 @@ def _ready(s: Situation) -> Finding:
     ready = sum(1 for pod in pods if pod.ready)
     wanted = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
     text = f"{ready} of {wanted} pods of revision {current.name} are ready"
-    if ready:
+    if ready and wanted:
         return Finding("True", Reason.SERVING, text)
+    if not wanted:
+        told = f"spec.rollout.strategy is InPlace: revision {current.name} was stopped so that {s.target} can be gated"
+        return Finding("False", Reason.IN_PLACE_ROLLOUT, f"{told}; a refusal brings {current.name} back")
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
 
 
@@ -187,8 +190,10 @@ def _engine_ready(s: Situation) -> Finding:
 
 def _container_trouble(container: ContainerFacts) -> Finding | None:
     said = f": {container.message.strip()[:600]}" if container.message else ""
-    if "EngineDigestMismatch" in container.message:
-        return Finding("False", Reason.ENGINE_DIGEST_MISMATCH, container.message.strip()[:900])
+    for marker in (Reason.ENGINE_DIGEST_MISMATCH, Reason.ENGINE_INCOMPATIBLE):
+        if marker in container.message:
+            told = container.message[container.message.index(marker) :]
+            return Finding("False", marker, told.strip().splitlines()[0][:900])
     if container.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
         remedy = "check the image's name and the pull secrets"
         return Finding("False", Reason.IMAGE_PULL_FAILED, f"Container {container.name}{said}; {remedy}")
@@ -216,12 +221,22 @@ def _capacity_fits(s: Situation) -> Finding:
         return Finding("False", s.problem.reason, s.problem.message)
     if s.problem:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+    if refused := s.observed.children.get(("Deployment", s.target or ""), {}).get(REFUSED_PODS):
+        return _refused_pods(refused)
     for pod in s.pods(s.target):
         if pod.unschedulable:
             remedy = "free capacity, change spec.placement, or lower batch and context"
             return Finding("False", Reason.UNSCHEDULABLE, f"{pod.unschedulable}; {remedy}")
     assert isinstance(s.resolved, Target)
     return Finding("True", Reason.FITS, s.resolved.fit.explain())
+
+
+def _refused_pods(said: str) -> Finding:
+    if "exceeded quota" in said or "must specify limits" in said:
+        remedy = "raise the namespace's ResourceQuota, or lower spec.replicas, batch or context"
+        return Finding("False", Reason.QUOTA_EXCEEDED, f"{said}; {remedy}")
+    remedy = "ask whoever keeps this namespace's admission policies; the pods need no more than Pod Security restricted"
+    return Finding("False", Reason.POD_REFUSED, f"{said}; {remedy}")
 
 
 def _quality_verified(s: Situation) -> Finding:
@@ -282,9 +297,20 @@ def _progressing(s: Situation) -> Finding:
     if stage is Stage.BLOCKED:
         return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started")
     if stage in (Stage.NONE, Stage.PROMOTE):
-        return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current} takes traffic")
+        engine = f" ({s.current.engine})" if s.current else ""
+        return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current}{engine} takes traffic")
+    if stage is Stage.EXPIRED or s.rollout.overdue:
+        return _overdue(s)
     doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled"}
     return Finding("True", Reason.ROLLING_OUT, f"Revision {s.target} {doing[stage]}")
+
+
+def _overdue(s: Situation) -> Finding:
+    assert s.spec is not None
+    limit = f"Revision {s.target} was not promoted within spec.rollout.deadline ({s.spec.rollout.deadline})"
+    remedy = "see the other conditions for what held it up; raise the deadline or change the spec to try again"
+    went = f"withdrawn, {s.current.name} goes on serving" if s.current else "it goes on trying: nothing else serves"
+    return Finding("False", Reason.DEADLINE_EXCEEDED, f"{limit}; {went}; {remedy}")
 
 
 _DERIVATIONS: dict[ConditionType, Callable[[Situation], Finding]] = {

@@ -37,6 +37,7 @@ class Revision:
     identity: ServingIdentity
     verdicts: tuple[GateReport, ...] = ()
     promoted_at: float | None = None
+    candidate_since: float | None = None
 
     @property
     def engine(self) -> str:
@@ -66,6 +67,9 @@ class Revision:
     def made(self, pod: PodFacts) -> bool:
         """Whether the pod is one of this revision's own: of its Deployment, and running exactly its template."""
         if (pod.revision, pod.replica_set.rpartition("-")[0]) != (self.name, self.name):
+            return False
+        notes = self.template["metadata"].get("annotations") or {}
+        if pod.owner_uid != notes.get(names.ANNOTATION_OWNER_UID, ""):
             return False
         return pod.fingerprint == fingerprint(self.template["spec"])
 
@@ -101,10 +105,8 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
-def build(
-    namespace: str, owner: str, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int
-) -> Revision:
-    """Render a new revision for `target`."""
+def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
+    """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
     config_pbtxt = render(engine.spec, batch=fit.batch, context=fit.context, kv_cache_bytes=fit.kv_cache_bytes)
     identity = ServingIdentity(
@@ -115,8 +117,8 @@ def build(
         batch=fit.batch,
         context=fit.context,
     )
-    name = f"{owner}-{revision_hash(spec, target)}"
-    template = pod_template(namespace, owner, name, spec, engine, fit, identity.digest(), config)
+    name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
+    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config)
     data = {"configPbtxt": config_pbtxt, "identity": to_jsonable(identity), "template": template}
     return Revision(name, number, data, identity)
 
@@ -136,6 +138,7 @@ def read(live: Json) -> Revision:
         identity=identity,
         verdicts=_verdicts(notes.get(names.ANNOTATION_VERDICT)),
         promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
+        candidate_since=_epoch(notes.get(names.ANNOTATION_CANDIDATE_SINCE)),
     )
 
 
@@ -144,8 +147,12 @@ def to_object(revision: Revision, metadata: Json) -> Json:
     annotations: dict[str, Any] = {}
     if revision.verdicts:
         annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(revision.verdicts[-KEPT_VERDICTS:]))
-    if revision.promoted_at is not None:
-        annotations[names.ANNOTATION_PROMOTED_AT] = f"{revision.promoted_at:.3f}"
+    for name, moment in (
+        (names.ANNOTATION_PROMOTED_AT, revision.promoted_at),
+        (names.ANNOTATION_CANDIDATE_SINCE, revision.candidate_since),
+    ):
+        if moment is not None:
+            annotations[name] = f"{moment:.3f}"
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {

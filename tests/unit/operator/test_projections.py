@@ -7,6 +7,7 @@ import pytest
 
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
+from r1plus_operator.plan.inputs import REFUSED_PODS
 from r1plus_operator.plan.pod import fingerprint
 from unit.operator.plan.world import World
 
@@ -110,6 +111,16 @@ def test_a_pod_names_the_replicaset_that_controls_it() -> None:
     pod = projections.pod({**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}})
     assert pod is not None
     assert pod.facts.replica_set == "credit-1-x"
+
+
+def test_a_deployment_that_may_make_no_pods_keeps_the_servers_words_and_nothing_else_of_its_status() -> None:
+    failing = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+    status = {"replicas": 1, "conditions": [{"type": "Available", "status": "True"}, failing]}
+    kept = projections.child(DEPLOYMENT, {"metadata": META, "status": status})
+    assert kept.value[REFUSED_PODS] == "exceeded quota"
+    assert "status" not in kept.value
+    recovered = {"conditions": [{**failing, "status": "False"}]}
+    assert REFUSED_PODS not in projections.child(DEPLOYMENT, {"metadata": META, "status": recovered}).value
 
 
 def test_a_node_without_figures_is_not_counted() -> None:

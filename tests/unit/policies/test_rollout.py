@@ -5,13 +5,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.verdict import Gate, Verdict
-from r1plus_policies.rollout import DRAIN_SECONDS, RevisionState, Rollout, Stage, decide
+from r1plus_policies.rollout import DRAIN_SECONDS, RevisionState, Rollout, Stage, Strategy, Terms, decide
 
 NOW = 1_000.0
 
 
-def run(target: str | None, *revisions: RevisionState, replicas: int = 2, gate: Gate = Gate.ENFORCE) -> Rollout:
-    return decide(target=target, revisions=revisions, replicas=replicas, gate=gate, now=NOW)
+DEADLINE = 600.0
+
+
+def run(
+    target: str | None,
+    *revisions: RevisionState,
+    replicas: int = 2,
+    gate: Gate = Gate.ENFORCE,
+    strategy: Strategy = Strategy.BLUE_GREEN,
+) -> Rollout:
+    return decide(target=target, revisions=revisions, terms=Terms(replicas, gate, strategy, DEADLINE), now=NOW)
+
+
+def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.ENFORCE) -> Rollout:
+    return run(target, *revisions, gate=gate, strategy=Strategy.IN_PLACE)
 
 
 def stable(ready: int = 2, promoted_at: float = 10.0) -> RevisionState:
@@ -19,7 +32,7 @@ def stable(ready: int = 2, promoted_at: float = 10.0) -> RevisionState:
 
 
 def test_a_first_revision_is_gated_with_one_replica() -> None:
-    assert run("a") == Rollout(None, Stage.GATING, {"a": 1})
+    assert run("a") == Rollout(None, Stage.GATING, {"a": 1}, requeue_after=DEADLINE)
 
 
 def test_a_first_revision_that_passed_is_scaled_before_it_takes_traffic() -> None:
@@ -86,10 +99,61 @@ def test_zero_replicas_starts_no_candidate() -> None:
     assert run("b", stable(), replicas=0).replicas == {"a": 0, "b": 0}
 
 
+def waiting(seconds: float, *, ready: int = 0, verdict: Verdict | None = None) -> RevisionState:
+    return RevisionState("b", ready=ready, replicas=1, verdict=verdict, candidate_since=NOW - seconds)
+
+
+def test_a_candidate_is_withdrawn_at_the_deadline_and_what_serves_stays() -> None:
+    still = run("b", stable(), waiting(DEADLINE - 1))
+    assert (still.stage, still.replicas, still.requeue_after) == (Stage.GATING, {"a": 2, "b": 1}, 1.0)
+    assert run("b", stable(), waiting(DEADLINE)) == Rollout("a", Stage.EXPIRED, {"a": 2})
+    scaling = waiting(DEADLINE, ready=1, verdict=Verdict.PASS)
+    assert run("b", stable(), scaling).stage is Stage.EXPIRED
+
+
+def test_a_candidate_that_is_ready_at_the_deadline_takes_traffic() -> None:
+    assert run("b", stable(), waiting(DEADLINE, ready=2, verdict=Verdict.PASS)).stage is Stage.PROMOTE
+
+
+def test_a_first_revision_goes_on_trying_after_the_deadline() -> None:
+    late = run("b", waiting(DEADLINE))
+    assert (late.stage, late.replicas, late.overdue) == (Stage.GATING, {"b": 1}, True)
+    assert not run("b", waiting(DEADLINE - 1)).overdue
+
+
+def test_in_place_stops_what_serves_and_starts_the_candidate_when_its_pods_are_gone() -> None:
+    ending = RevisionState("a", ready=0, pods=1, replicas=0, verdict=Verdict.PASS, promoted_at=10.0)
+    stopping = in_place("b", ending)
+    assert (stopping.current, stopping.stage, stopping.replicas) == ("a", Stage.GATING, {"a": 0, "b": 0})
+    gone = RevisionState("a", replicas=0, verdict=Verdict.PASS, promoted_at=10.0)
+    assert in_place("b", gone).replicas == {"a": 0, "b": 1}
+
+
+def test_in_place_serves_after_the_gate_with_the_first_ready_pod() -> None:
+    gone = RevisionState("a", replicas=0, verdict=Verdict.PASS, promoted_at=10.0)
+    done = in_place("b", gone, RevisionState("b", ready=1, pods=1, replicas=1, verdict=Verdict.PASS))
+    assert (done.promote, done.replicas) == ("b", {"a": 0, "b": 2})
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        pytest.param(RevisionState("b", pods=1, replicas=1, verdict=Verdict.FAIL), id="refused"),
+        pytest.param(waiting(DEADLINE), id="expired"),
+    ],
+)
+def test_in_place_restores_what_served_when_the_candidate_is(candidate: RevisionState) -> None:
+    gone = RevisionState("a", replicas=0, verdict=Verdict.PASS, promoted_at=10.0)
+    assert in_place("b", gone, candidate).replicas == {"a": 2}
+    assert in_place(None, gone, candidate).replicas == {"a": 2}
+
+
 states = st.builds(
     RevisionState,
     name=st.sampled_from("abcd"),
     ready=st.integers(0, 3),
+    pods=st.integers(0, 3),
+    candidate_since=st.none() | st.floats(1, NOW),
     replicas=st.none() | st.integers(0, 3),
     verdict=st.none() | st.sampled_from(list(Verdict)),
     promoted_at=st.none() | st.floats(1, NOW),
@@ -97,11 +161,11 @@ states = st.builds(
 worlds = st.lists(states, max_size=4, unique_by=lambda s: s.name).map(tuple)
 
 
-@given(worlds, st.sampled_from([None, *"abcd"]), st.integers(0, 3))
+@given(worlds, st.sampled_from([None, *"abcd"]), st.integers(0, 3), st.sampled_from(list(Strategy)))
 def test_under_enforce_nothing_but_a_pass_ever_takes_traffic(
-    world: tuple[RevisionState, ...], target: str | None, replicas: int
+    world: tuple[RevisionState, ...], target: str | None, replicas: int, strategy: Strategy
 ) -> None:
-    decision = run(target, *world, replicas=replicas)
+    decision = run(target, *world, replicas=replicas, strategy=strategy)
     by_name = {s.name: s for s in world}
     if decision.promote:
         assert by_name[decision.promote].verdict is Verdict.PASS

@@ -9,7 +9,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Verdict
-from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, SuiteSource
+from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read, to_object
 from unit.operator.plan.world import CONFIG, NODE, World, suite
@@ -48,7 +48,7 @@ def test_a_pass_promotes_and_status_says_so() -> None:
     assert world.condition("Progressing")[:2] == ("False", "Complete")
     assert world.status["accuracy"] == "4/4"
     assert world.status["endpoint"] == "credit.team.svc:8001"
-    assert world.notes == ["Promoted"]
+    assert [world.notes.count(reason) for reason in ("GatePassed", "Serving", "Complete")] == [1, 1, 1]
 
 
 def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:
@@ -70,7 +70,8 @@ def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() ->
     assert f"revision {stable} goes on serving" in message
     assert world.condition("Ready")[0] == "True"
     assert world.condition("Progressing")[:2] == ("False", "CandidateRefused")
-    assert world.notes == ["Promoted", "GateFailed"]
+    assert world.notes.count("GateFailed") == 1
+    assert world.notes.count("CandidateRefused") == 1
 
 
 def test_a_refusal_outlives_its_pods_and_the_operator() -> None:
@@ -288,6 +289,7 @@ def test_a_pass_won_beside_traffic_at_batch_1_does_not_admit_under_enforce() -> 
         pytest.param({"replica_set": "other-7d9f"}, id="another Deployment's ReplicaSet"),
         pytest.param({"replica_set": "{revision}-x-7d9f"}, id="a ReplicaSet whose name only begins alike"),
         pytest.param({"fingerprint": "0" * 16}, id="other containers"),
+        pytest.param({"owner_uid": "u-0"}, id="made for a namesake that was deleted"),
     ],
 )
 def test_a_pod_that_only_bears_a_revisions_labels_is_not_believed(forged: dict[str, str]) -> None:
@@ -325,6 +327,7 @@ def container(**facts: object) -> ContainerFacts:
         (container(name="triton", waiting_reason="ImagePullBackOff", message="no such image"), "ImagePullFailed", ["triton", "no such image", "pull secrets"]),
         (container(name="triton", terminated_reason="OOMKilled"), "OutOfMemory", ["spec.batching.maxBatchSize"]),
         (container(name="triton", waiting_reason="CrashLoopBackOff", exit_code=3), "CrashLooping", ["exit code 3"]),
+        (container(name="triton", terminated_reason="Error", message="I0 loading\nE1 TritonModelException: EngineIncompatible: cannot load /x: no such op; convert it again\nbye"), "EngineIncompatible", ["EngineIncompatible: cannot load /x", "convert it again"]),
     ],
 )  # fmt: skip
 def test_trouble_of_a_candidates_pod_names_cause_and_remedy(
@@ -385,6 +388,96 @@ def test_history_is_bounded_and_keeps_what_serves() -> None:
     assert len(world.live("ControllerRevision")) <= 11
     assert ("ControllerRevision", stable) in world.children
     assert [d["metadata"]["name"] for d in world.live("Deployment")] == sorted([stable, world.candidate()])
+
+
+def test_the_last_revision_that_served_before_outlives_any_number_of_candidates() -> None:
+    world = served()
+    first = world.selected()
+    world.change(engine=Q4_1)
+    world.bring_up()
+    for tokens in range(100, 120):
+        world.change(context={"maxTokens": tokens})
+        world.settle()
+    assert ("ControllerRevision", first) in world.children
+
+
+def test_a_transition_is_told_once_and_a_new_deployment_only_tells_what_is_in_its_way() -> None:
+    world = World(dict(FULL))
+    world.settle()
+    assert world.notes == []
+    world.bring_up()
+    told = list(world.notes)
+    world.settle()
+    assert world.notes == told
+    lost = World({**FULL, "engine": {"version": "9.9.9"}})
+    lost.settle()
+    assert lost.notes == ["EngineNotFound"]
+
+
+def test_a_candidate_that_takes_too_long_is_withdrawn_and_asked_for_again_gets_its_time_anew() -> None:
+    world = World({**FULL, "rollout": {"deadline": "10m"}})
+    stable = world.bring_up()
+    world.change(engine=Q4_1)
+    world.settle()
+    candidate = world.candidate()
+    world.now += 600
+    world.settle()
+    assert world.condition("Progressing")[:2] == ("False", "DeadlineExceeded")
+    assert "spec.rollout.deadline (10m)" in world.condition("Progressing")[2]
+    assert [d["metadata"]["name"] for d in world.live("Deployment")] == [stable]
+    world.change(engine={})
+    world.settle()
+    assert world.condition("Progressing")[:2] == ("False", "Complete")
+    world.change(engine=Q4_1)
+    world.settle()
+    assert world.condition("Progressing")[:2] == ("True", "RollingOut")
+    assert ("Deployment", candidate) in world.children
+
+
+def test_a_first_revision_that_takes_too_long_is_told_and_goes_on() -> None:
+    world = World({**FULL, "rollout": {"deadline": "90s"}})
+    world.settle()
+    world.now += 90
+    world.settle()
+    assert world.condition("Progressing")[:2] == ("False", "DeadlineExceeded")
+    assert ("Deployment", world.candidate()) in world.children
+
+
+def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_served() -> None:
+    world = World({**FULL, "rollout": {"strategy": "InPlace"}})
+    stable = world.bring_up()
+    world.change(engine=Q4_1)
+    world.settle()
+    candidate = world.candidate()
+    counts = {d["metadata"]["name"]: d["spec"]["replicas"] for d in world.live("Deployment")}
+    assert counts == {stable: 0, candidate: 1}
+    assert world.condition("Ready")[:2] == ("False", "InPlaceRollout")
+    assert world.selected() == stable
+    world.start_pods(candidate)
+    world.gate(candidate, Verdict.FAIL, lost=3)
+    world.settle()
+    assert [(d["metadata"]["name"], d["spec"]["replicas"]) for d in world.live("Deployment")] == [(stable, 1)]
+    world.start_pods(stable, ready=True)
+    world.settle()
+    assert world.condition("Ready")[:2] == ("True", "Serving")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "words"),
+    [
+        pytest.param('pods "x" is forbidden: exceeded quota: team, requested: memory=2Gi, used: memory=1Gi, limited: memory=2Gi', "QuotaExceeded", ["exceeded quota: team", "ResourceQuota"], id="a quota"),
+        pytest.param('pods "x" is forbidden: violates PodSecurity "restricted:latest"', "PodRefused", ["violates PodSecurity", "admission policies"], id="an admission policy"),
+    ],
+)  # fmt: skip
+def test_pods_that_the_api_server_refuses_are_told_in_its_words(said: str, reason: str, words: list[str]) -> None:
+    world = World(dict(FULL))
+    world.settle()
+    world.one("Deployment", world.candidate())[REFUSED_PODS] = said
+    world.settle()
+    status, found, message = world.condition("CapacityFits")
+    assert (status, found) == ("False", reason)
+    for word in words:
+        assert word in message
 
 
 def test_the_pod_is_restricted_and_has_no_token() -> None:

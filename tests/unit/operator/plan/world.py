@@ -123,6 +123,7 @@ class World:
                 (TRITON,),
                 f"{revision}-7d9f",
                 fingerprint(self.one("Deployment", revision)["spec"]["template"]["spec"]),
+                "u-1",
             )
 
     def set_ready(self, revision: str) -> None:
