@@ -38,6 +38,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         operator_namespace=_required(env, "R1PLUS_OPERATOR_NAMESPACE", "the pod's own namespace"),
         monitoring_namespace=env.get("R1PLUS_MONITORING_NAMESPACE", "monitoring"),
         scrape_interval=env.get("R1PLUS_SCRAPE_INTERVAL", "15s"),
+        prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
         image_pull_secrets=secrets,
     )
     return Settings(

@@ -20,6 +20,7 @@ from r1plus_operator.handlers import settings as kopf_settings
 from r1plus_operator.health import serve
 from r1plus_operator.instruments import Instruments
 from r1plus_operator.observe import CATALOG_KEY, Key, Observer
+from r1plus_operator.prometheus import PrometheusSource
 from r1plus_operator.reconciler import Reconciler
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 STUCK_SECONDS = 200.0
 """A watch brings a bookmark every two minutes at the latest and is cut after 150 silent seconds: then it is stuck."""
 RESYNC_SECONDS = 900.0
-FIRST_VERDICTS_SECONDS = 10.0
+FIRST_ANSWERS_SECONDS = 15.0
+PROMETHEUS_SECONDS = 20.0
 
 
 def main() -> None:
@@ -62,9 +64,14 @@ async def run(chosen: Settings) -> None:
             log.info("Caches are synced: %d engines in the cluster", len(observer.engines.store))
             queue.add(CATALOG_KEY)
             parts.append(group.create_task(verdicts.run()))
+            asked = [verdicts.asked.wait()]
+            if url := chosen.operator.prometheus_url:
+                source = PrometheusSource(observer, url, PROMETHEUS_SECONDS, random.Random())  # noqa: S311 - jitter only
+                parts.append(group.create_task(source.run()))
+                asked.append(source.asked.wait())
             with contextlib.suppress(TimeoutError):
-                # A pass without the monitors' reports would call a breach good news until they are heard.
-                await asyncio.wait_for(verdicts.asked.wait(), FIRST_VERDICTS_SECONDS)
+                # A pass without what monitors and Prometheus say would change every status until they are heard.
+                await asyncio.wait_for(asyncio.gather(*asked), FIRST_ANSWERS_SECONDS)
             handle = instruments.timed(reconciler.reconcile)
             parts.append(group.create_task(run_workers(queue, chosen.workers, handle, on_error=reconciler.on_error)))
             parts.append(group.create_task(resync(observer, queue)))

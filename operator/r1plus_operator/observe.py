@@ -12,7 +12,8 @@ from r1plus_contract import names
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.inputs import Json, Observed, SuiteSource
+from r1plus_operator.plan.alerts import group_name
+from r1plus_operator.plan.inputs import Json, Observed, PrometheusView, SuiteSource, Wiring
 from r1plus_operator.projections import Kept, ServingPod
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
@@ -35,6 +36,7 @@ class Observer:
         self.crs: dict[Key, Json] = {}
         self.reports: dict[Key, MonitorReport] = {}
         """(namespace, pod) -> what its monitor said last; written by the verdict source."""
+        self._prometheus: PrometheusView | None = None
         self.children: dict[str, Reflector[Kept]] = {
             resource.kind: self._child(client, resource) for resource in kinds.CHILDREN
         }
@@ -100,6 +102,23 @@ class Observer:
         """A monitor said something new about this deployment."""
         self._enqueue(key)
 
+    def take_prometheus(self, view: PrometheusView) -> None:
+        """Prometheus said something; whoever's rule or targets changed is looked at again."""
+        before = {key: self._wiring(key) for key in self.crs}
+        self._prometheus = view
+        for key, wiring in before.items():
+            if self._wiring(key) != wiring:
+                self._enqueue(key)
+
+    def _wiring(self, key: Key) -> Wiring | None:
+        """Of what Prometheus says, what concerns this deployment."""
+        view, (namespace, name) = self._prometheus, key
+        if view is None:
+            return None
+        pods = self.pods.store.by_index(f"{namespace}/{name}")
+        targets = tuple(target for pod in pods for target in view.targets.get((namespace, pod.name), ()))
+        return Wiring(view.url, view.error, view.rules.get(group_name(namespace, name), ()), targets)
+
     def forget(self, key: Key, uid: str) -> None:
         """This very CR is gone; a namesake that came after it stays."""
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
@@ -129,6 +148,7 @@ class Observer:
                 pod.name: self.reports[namespace, pod.name] for pod in pods if (namespace, pod.name) in self.reports
             },
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
+            wiring=self._wiring(key),
         )
 
     def live_engines(self) -> dict[str, Json]:

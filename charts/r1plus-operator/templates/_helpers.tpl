@@ -101,3 +101,12 @@ files all have the same two, so that it would keep the one or the other by chanc
 {{ toString $content }}
 {{- end }}
 {{- end }}
+
+{{/* Where Prometheus answers; empty where nobody shall ask it. */}}
+{{- define "r1plus-operator.prometheusURL" -}}
+{{- if eq .Values.monitoring.prometheusURL "default" -}}
+http://prometheus-operated.{{ .Values.monitoring.namespace }}.svc:9090
+{{- else -}}
+{{ .Values.monitoring.prometheusURL }}
+{{- end -}}
+{{- end }}

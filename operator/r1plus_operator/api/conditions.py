@@ -56,8 +56,14 @@ class Reason(StrEnum):
     NO_DATA = "NoData"
     NOT_YET_KNOWN = "NotYetKnown"
     # AlertsWired
-    RULE_APPLIED = "RuleApplied"
+    WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"
+    PROMETHEUS_NOT_ASKED = "PrometheusNotAsked"
+    PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"
+    RULE_NOT_LOADED = "RuleNotLoaded"
+    RULE_FAILING = "RuleFailing"
+    TARGET_MISSING = "TargetMissing"
+    TARGET_DOWN = "TargetDown"
     # Progressing
     COMPLETE = "Complete"
     ROLLING_OUT = "RollingOut"

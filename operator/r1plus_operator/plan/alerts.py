@@ -37,13 +37,18 @@ def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str | Non
         "spec": {
             "groups": [
                 {
-                    "name": f"r1plus-{owner.namespace}-{owner.name}",
+                    "name": group_name(owner.namespace, owner.name),
                     "interval": config.scrape_interval,
                     "rules": rules(owner.namespace, owner.name, serving, spec.accuracy.threshold),
                 }
             ]
         },
     }
+
+
+def group_name(namespace: str, deployment: str) -> str:
+    """Of the deployment's alerts, unique in a Prometheus that loads every tenant's rules: no slash is in a name."""
+    return f"r1plus/{namespace}/{deployment}"
 
 
 def rules(namespace: str, deployment: str, serving: str | None, threshold: float) -> list[Json]:

@@ -23,6 +23,8 @@ class OperatorConfig:
     operator_namespace: str
     monitoring_namespace: str
     scrape_interval: str = "15s"
+    prometheus_url: str = ""
+    """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
     image_pull_secrets: tuple[str, ...] = ()
 
 
@@ -70,6 +72,49 @@ class PodFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleFacts:
+    """An alerting rule as Prometheus has loaded it."""
+
+    name: str
+    query: str
+    error: str
+    """Of its last evaluation; empty when that went well."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """One endpoint of a pod as Prometheus scrapes it."""
+
+    endpoint: str
+    health: str
+    """up, down, or unknown before the first scrape."""
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusView:
+    """What Prometheus said of itself last."""
+
+    url: str
+    error: str = ""
+    """Why it said nothing; then the rest is empty."""
+    rules: Mapping[str, tuple[RuleFacts, ...]] = field(default_factory=dict)
+    """Rule group -> its alerting rules."""
+    targets: Mapping[tuple[str, str], tuple[TargetFacts, ...]] = field(default_factory=dict)
+    """(namespace, pod) -> what is scraped of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Of a `PrometheusView`, what concerns one deployment."""
+
+    url: str
+    error: str
+    rules: tuple[RuleFacts, ...] = ()
+    targets: tuple[TargetFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SuiteSource:
     """A golden suite as found: read well, or why not."""
 
@@ -96,6 +141,8 @@ class Observed:
     """Pod name -> what its monitor said last."""
     kinds: frozenset[str] = frozenset()
     """Optional kinds that this cluster has: PodMonitor, PrometheusRule."""
+    wiring: Wiring | None = None
+    """What Prometheus says of this deployment; None while nobody asks it or it was not asked yet."""
     strangers: tuple[PodFacts, ...] = ()
     """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
 

@@ -11,9 +11,11 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, Observed, PodFacts
 from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.target import Problem, Target
+from r1plus_operator.plan.wiring import wiring
 from r1plus_policies.rollout import Rollout, Stage
 
 MAX_MESSAGE = 4000
@@ -63,15 +65,6 @@ class Situation:
         found = [self.observed.reports[p.name] for p in self.pods(revision) if p.name in self.observed.reports]
         order = [Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PASS]
         return sorted(found, key=lambda report: order.index(report.verdict))
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A condition's content."""
-
-    status: str
-    reason: Reason
-    message: str
 
 
 def status_of(situation: Situation) -> Json:
@@ -284,7 +277,7 @@ def _alerts_wired(s: Situation) -> Finding:
         return Finding("False", Reason.NO_PROMETHEUS_OPERATOR, text)
     if s.current is None:
         return Finding("Unknown", Reason.PENDING, "Rules are made for the revision that serves; none does yet")
-    return Finding("True", Reason.RULE_APPLIED, "PodMonitor and PrometheusRule are applied")
+    return wiring(s.observed, s.current.name)
 
 
 def _progressing(s: Situation) -> Finding:

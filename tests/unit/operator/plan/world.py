@@ -12,7 +12,15 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, Observed, OperatorConfig, PodFacts, SuiteSource
+from r1plus_operator.plan.inputs import (
+    ContainerFacts,
+    NodeFacts,
+    Observed,
+    OperatorConfig,
+    PodFacts,
+    SuiteSource,
+    Wiring,
+)
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import read
@@ -56,12 +64,14 @@ class World:
     reports: dict[str, MonitorReport] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     config: OperatorConfig = CONFIG
+    wiring: Wiring | None = None
 
     def observed(self) -> Observed:
         meta = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
         cr = {"metadata": meta, "spec": self.spec, "status": self.status}
         pods = tuple(self.pods.values())
-        return Observed(cr, CATALOG, self.suites, self.nodes, dict(self.children), pods, dict(self.reports), self.kinds)
+        reports, children = dict(self.reports), dict(self.children)
+        return Observed(cr, CATALOG, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring)
 
     def pass_once(self) -> Plan:
         """One pass, carried out; time moves on a second."""
