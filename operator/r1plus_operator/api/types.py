@@ -106,7 +106,7 @@ class RolloutTerms(ApiModel):
         Strategy.BLUE_GREEN,
         description="BlueGreen: beside what serves, no outage. InPlace: instead of it, for want of a second GPU.",
     )
-    deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$")] = Field(
+    deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$", max_length=5)] = Field(
         "1h",
         description="How long a candidate may take until it is withdrawn and what served stays, e.g. 90s, 30m, 2h.",
     )

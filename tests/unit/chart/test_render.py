@@ -213,7 +213,7 @@ def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (ingress,) = spec["ingress"]
     assert ingress["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
-    api_server, dns, monitors = spec["egress"]
+    api_server, dns, monitors, prometheus = spec["egress"]
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
     assert api_server["ports"] == [{"protocol": "TCP", "port": 8443}]
     assert dns["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
@@ -221,6 +221,20 @@ def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render
         {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "r1plus-serving"}}}
     ]
     assert monitors["ports"] == [{"protocol": "TCP", "port": 8080}]
+    assert prometheus["to"] == ingress["from"]
+
+
+def test_who_asks_no_prometheus_needs_no_way_to_it(render: Render) -> None:
+    objects = render({"monitoring": {"prometheusURL": ""}})
+    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 3
+    (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "R1PLUS_PROMETHEUS_URL", "value": ""} in container["env"]
+
+
+def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -> None:
+    (container,) = one(render({}), "Deployment")["spec"]["template"]["spec"]["containers"]
+    url = "http://prometheus-operated.monitoring.svc:9090"
+    assert {"name": "R1PLUS_PROMETHEUS_URL", "value": url} in container["env"]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def delete(name: str) -> Callable[[Pod], None]:
             id="another suite than the operator resolved",
         ),
         pytest.param(rewrite("suite.json", '"items":50,', ""), "SuiteInvalid", "items: missing", id="a header field"),
-        pytest.param(rewrite("verdicts.json", "reports", "rapports"), "VerdictsInvalid", "rapports", id="odd verdicts"),
+        pytest.param(
+            rewrite("verdicts.json", "[]", "7"), "VerdictsInvalid", "KnownVerdicts.reports", id="odd verdicts"
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(pod: Pod, change: Callable[[Pod], None], reason: str, words: str) -> None:
