@@ -65,6 +65,10 @@ e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 lea
 bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
 	$(PYTHON) -m bench
 
+.PHONY: fuzz-cr
+fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server and the models must agree on each [SEED]
+	@$(PYTHON) -m fuzz --cases $(or $(N),10000) $(if $(SEED),--seed $(SEED))
+
 .PHONY: generate
 generate: $(SYNCED) ## Write the CRDs, the RBAC and the chart's copies of catalog and suites
 	$(PYTHON) -m r1plus_operator.api.generate

@@ -27,9 +27,28 @@ def registry_for(observer: Observer) -> kopf.OperatorRegistry:
     return registry
 
 
+class NoDiffBase(kopf.DiffBaseStorage):
+    """What an object was like when it was last handled: nobody asks here, and keeping it would cost half of each event.
+
+    kopf copies every object whole and compares the copy with the last one, change handlers or not.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """No copy."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """None is kept."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """None is kept."""
+
+
 def settings() -> kopf.OperatorSettings:
     """kopf as a watcher only."""
     chosen = kopf.OperatorSettings()
+    chosen.persistence.diffbase_storage = NoDiffBase()
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
     chosen.queueing.idle_timeout = 0.2
@@ -37,4 +56,6 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.chunk_size = 500
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 5
+    # No object can bear it: kopf takes its finalizer off whatever does, by a write that the operator has no right to.
+    chosen.persistence.finalizer = "r1plus.ai/no finalizer"
     return chosen

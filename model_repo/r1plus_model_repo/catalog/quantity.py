@@ -27,7 +27,22 @@ def cores_of(quantity: str) -> float:
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
+def millicores_of(quantity: str) -> int:
+    """`1.5` -> 1500; what is below a thousandth is not CPU to Kubernetes."""
+    return round(cores_of(quantity) * 1000)
+
+
+def canonical_cores(quantity: str) -> str:
+    """`2000m` -> `2`, `0.5` -> `500m`: as the API server returns it, so that no pass sees a drift."""
+    milli = millicores_of(quantity)
+    return f"{milli}m" if milli % 1000 else str(milli // 1000)
+
+
 def mebibytes(count: int) -> str:
-    """Bytes rounded up to a canonical `Mi` quantity, which the API server returns unchanged."""
-    mib = -(-count // 2**20)
-    return f"{mib // 1024}Gi" if mib % 1024 == 0 else f"{mib}Mi"
+    """Bytes rounded up to whole MiB, in the largest unit that divides them: the API server returns it unchanged."""
+    size, unit = -(-count // 2**20), "Mi"
+    for larger in ("Gi", "Ti", "Pi"):
+        if size == 0 or size % 1024:
+            break
+        size, unit = size // 1024, larger
+    return f"{size}{unit}"

@@ -6,20 +6,42 @@ of what the operator and the command line read from a cluster.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from r1plus_model_repo.catalog.quantity import canonical_cores, millicores_of
+from r1plus_model_repo.catalog.wire import (
+    DNS_LABEL,
+    DNS_SUBDOMAIN,
+    WHOLE,
+    ApiModel,
+    JsonInteger,
+    Rule,
+    ruled,
+)
 from r1plus_policies.sizing import kv_bytes_per_token
 
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-Quantity = Annotated[str, Field(min_length=1, max_length=24, pattern=r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+IMAGE = (
+    r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+)
+"""An image reference: [registry[:port]/]repository[:tag][@sha256:digest]. No URL, no variable, no space."""
+Quantity = Annotated[str, Field(min_length=1, max_length=24, pattern=r"^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 """Memory as Kubernetes writes it, e.g. 600Mi."""
-Cores = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$")]
-"""CPU as Kubernetes writes it, e.g. 2 or 500m."""
-EngineName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
+Cores = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=9,
+        pattern=r"^([1-9][0-9]{0,6}m|[1-9][0-9]{0,3}([.][0-9]{1,3})?|0[.](00[1-9]|0[1-9][0-9]?|[1-9][0-9]{0,2}))$",
+    ),
+    AfterValidator(canonical_cores),
+]
+"""CPU above zero as Kubernetes writes it, e.g. 2 or 500m; read as the API server will return it from a pod."""
+MAX_ENGINE_NAME = 63
+"""An engine's name is a label of the pods that serve it."""
+EngineName = Annotated[str, Field(min_length=1, max_length=MAX_ENGINE_NAME, pattern=DNS_SUBDOMAIN)]
 
 
 class Tier(StrEnum):
@@ -36,27 +58,16 @@ class Backend(StrEnum):
     OPENVINO = "openvino"
 
 
-class ApiModel(BaseModel):
-    """camelCase on the wire, unknown fields refused, never changed after reading."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
-def _cel(rule: str, message: str) -> dict[str, Any]:
-    """The rule as the API server checks it; the model's validator says the same in Python."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
-
-
 class Architecture(ApiModel):
     """The model's shape: what decides how much memory one token of one request holds."""
 
-    layers: int = Field(ge=1, le=1024, description="Transformer blocks.")
-    kv_heads: int = Field(ge=1, le=1024, description="Key/value heads per block.")
-    head_size: int = Field(ge=1, le=1024, description="Elements per head.")
-    context_length: int = Field(
-        ge=16, le=1_048_576, description="Most tokens of prompt and answer together that the model was trained for."
+    layers: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(description="Transformer blocks.")
+    kv_heads: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(description="Key/value heads per block.")
+    head_size: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(description="Elements per head.")
+    context_length: Annotated[int, Field(ge=16, le=1_048_576), WHOLE] = Field(
+        description="Most tokens of prompt and answer together that the model was trained for."
     )
-    parameters: int = Field(ge=1, le=10**13, description="Number of weights.")
+    parameters: Annotated[int, Field(ge=1, le=10**13), WHOLE] = Field(description="Number of weights.")
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -67,18 +78,25 @@ class Architecture(ApiModel):
 class Artifact(ApiModel):
     """Where the engine's files are and how they are recognised."""
 
-    image: str = Field(
-        min_length=1,
-        max_length=512,
-        description="Image that carries the files under /engine; an init container copies them.",
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=IMAGE)] = Field(
+        description="Image that carries the files under /engine; an init container copies them."
     )
     sha256: Annotated[str, Field(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")] = Field(
         description="Digest over the sorted sha256sum listing of the files, tokenizer and chat template included."
     )
 
 
+_CPU = Rule(
+    "quantity(self.cpuRequest).compareTo(quantity(self.cpu)) <= 0",
+    "cpuRequest must not exceed cpu",
+    "'cpuRequest must not exceed cpu: ' + self.cpuRequest + ' exceeds ' + self.cpu",
+)
+
+
 class Requirements(ApiModel):
     """What serving needs beside the KV cache, which follows from batch and context."""
+
+    model_config = ruled(_CPU)
 
     cpu: Cores = Field(description="CPU limit of the serving container; the engine runs this many threads.")
     cpu_request: Cores = Field("100m", description="CPU that the scheduler sets aside for it.")
@@ -87,42 +105,65 @@ class Requirements(ApiModel):
         description="Memory of server, backend and activations at the engine's largest batch."
     )
 
+    @model_validator(mode="after")
+    def _schedulable(self) -> "Requirements":
+        if millicores_of(self.cpu_request) > millicores_of(self.cpu):
+            raise ValueError(f"{_CPU.message}: {self.cpu_request} exceeds {self.cpu}")
+        return self
 
-_BATCH_RULE = "self.best <= self.max"
-_BATCH_MESSAGE = "batch.best must not exceed batch.max"
+
+_ORDERED = Rule("self.best <= self.max", "batch.best must not exceed batch.max")
 
 
 class Batch(ApiModel):
     """How many requests the engine runs at once."""
 
-    model_config = ConfigDict(json_schema_extra=_cel(_BATCH_RULE, _BATCH_MESSAGE))
+    model_config = ruled(_ORDERED)
 
-    best: int = Field(ge=1, le=1024, description="Beyond it throughput hardly grows; the default of a deployment.")
-    max: int = Field(ge=1, le=1024, description="Largest batch that a deployment may ask for.")
+    best: JsonInteger = Field(
+        ge=1, le=1024, description="Beyond it throughput hardly grows; the default of a deployment."
+    )
+    max: JsonInteger = Field(ge=1, le=1024, description="Largest batch that a deployment may ask for.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "Batch":
         if self.best > self.max:
-            raise ValueError(f"{_BATCH_MESSAGE}: {self.best} exceeds {self.max}")
+            raise ValueError(f"{_ORDERED.message}: {self.best} exceeds {self.max}")
         return self
+
+
+_COUNTED = Rule(
+    "self.correctAtBatch1 <= self.items && self.correctAtBatch <= self.items",
+    "correctAtBatch1 and correctAtBatch must not exceed items",
+)
 
 
 class Measured(ApiModel):
     """What the engine itself reached on its suite when the suite was curated."""
 
-    items: int = Field(ge=1, le=1_000_000, description="Items of the suite.")
-    correct_at_batch_1: int = Field(ge=0, le=1_000_000, description="Right answers asked one at a time.")
-    correct_at_batch: int = Field(ge=0, le=1_000_000, description="Right answers at the engine's best batch.")
+    model_config = ruled(_COUNTED)
+
+    items: JsonInteger = Field(ge=1, le=1_000_000, description="Items of the suite.")
+    correct_at_batch_1: JsonInteger = Field(ge=0, le=1_000_000, description="Right answers asked one at a time.")
+    correct_at_batch: JsonInteger = Field(ge=0, le=1_000_000, description="Right answers at the engine's best batch.")
+
+    @model_validator(mode="after")
+    def _counted(self) -> "Measured":
+        if max(self.correct_at_batch_1, self.correct_at_batch) > self.items:
+            told = f"{self.correct_at_batch_1} and {self.correct_at_batch} of {self.items}"
+            raise ValueError(f"{_COUNTED.message}: {told}")
+        return self
 
 
-_REFERENCE_RULE = "has(self.inheritedFrom) != has(self.measured)"
-_REFERENCE_MESSAGE = "reference needs exactly one of inheritedFrom and measured"
+_ONE_SOURCE = Rule(
+    "has(self.inheritedFrom) != has(self.measured)", "reference needs exactly one of inheritedFrom and measured"
+)
 
 
 class Reference(ApiModel):
     """What the engine is held to, and on whose word."""
 
-    model_config = ConfigDict(json_schema_extra=_cel(_REFERENCE_RULE, _REFERENCE_MESSAGE))
+    model_config = ruled(_ONE_SOURCE)
 
     suite: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_SUBDOMAIN)] = Field(
         description="Golden suite of deployments that name none."
@@ -136,7 +177,7 @@ class Reference(ApiModel):
     @model_validator(mode="after")
     def _one_source(self) -> "Reference":
         if (self.inherited_from is None) == (self.measured is None):
-            raise ValueError(_REFERENCE_MESSAGE)
+            raise ValueError(_ONE_SOURCE.message)
         return self
 
 

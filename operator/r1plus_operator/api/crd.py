@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import yaml
 
 from r1plus_contract import names
-from r1plus_model_repo.catalog.types import EngineSpec
+from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.api.schema import Json, structural
-from r1plus_operator.api.types import MAX_NAME, R1PlusDeploymentSpec, R1PlusDeploymentStatus
+from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec, R1PlusDeploymentStatus
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
 
@@ -28,8 +28,6 @@ CRD = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "Custo
 CATEGORY = "r1plus"
 ESTABLISHED_SECONDS = 30.0
 POLL_SECONDS = 0.5
-NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
-"""DNS-1035: the name becomes a Service's, which must start with a letter."""
 
 _DEPLOYMENT_COLUMNS = (
     ("Tier", ".spec.tier", "Service level asked for."),
@@ -59,12 +57,8 @@ def deployments() -> Json:
     """R1PlusDeployment: namespaced, with a status of its own, its name bounded since children's names start with it."""
     schema = _root(
         "A language model in production: a tenant applies it, the operator keeps it right. Only `spec.tier` is needed.",
-        {
-            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
-            "spec": structural(R1PlusDeploymentSpec, path="spec"),
-            "status": _status(),
-        },
-        _name_rules(),
+        {"spec": structural(R1PlusDeploymentSpec, path="spec"), "status": _status()},
+        [_name_length(MAX_NAME, "the names of its children start with it"), _name_of_a_service()],
     )
     version = _version(schema, _DEPLOYMENT_COLUMNS) | {"subresources": {"status": {}}}
     return _definition(kinds.R1PLUS_DEPLOYMENT, "r1p", version)
@@ -74,8 +68,8 @@ def engines() -> Json:
     """R1PlusEngine: cluster-scoped; adding a model is adding one."""
     schema = _root(
         "A loadable build of a model: where its files are, what it needs, what it was measured to reach.",
-        {"metadata": {"type": "object"}, "spec": structural(EngineSpec, path="spec")},
-        [],
+        {"spec": structural(EngineSpec, path="spec")},
+        [_name_length(MAX_ENGINE_NAME, "serving pods bear it as a label")],
     )
     return _definition(kinds.R1PLUS_ENGINE, "r1e", _version(schema, _ENGINE_COLUMNS))
 
@@ -117,44 +111,42 @@ def _version(schema: Json, columns: Sequence[tuple[str, str, str]]) -> Json:
 
 
 def _root(description: str, properties: Json, rules: list[Json]) -> Json:
-    schema: Json = {
+    return {
         "description": description,
         "type": "object",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string", "description": "Version of this schema."},
             "kind": {"type": "string", "description": "Kind of this object."},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             **properties,
         },
+        "x-kubernetes-validations": rules,
     }
-    if rules:
-        schema["x-kubernetes-validations"] = rules
-    return schema
 
 
-def _name_rules() -> list[Json]:
+def _name_length(most: int, why: str) -> Json:
     """What Kubernetes does not hold a custom resource's name to.
 
     The API server's answer begins with the name itself. A messageExpression with the length in it is refused: to the
     cost estimate a name is a string without a bound (measured, 1.34).
     """
-    return [
-        {
-            "rule": f"size(self.metadata.name) <= {MAX_NAME}",
-            "fieldPath": ".metadata.name",
-            "message": (
-                f"must have at most {MAX_NAME} characters, since the names of its children start with it; shorten it"
-            ),
-        },
-        {
-            "rule": f"self.metadata.name.matches('{NAME_PATTERN}')",
-            "fieldPath": ".metadata.name",
-            "message": (
-                "must start with a letter and hold only a-z, 0-9 and '-', since its Service bears the name"
-                f" ({NAME_PATTERN}); rename it"
-            ),
-        },
-    ]
+    return {
+        "rule": f"size(self.metadata.name) <= {most}",
+        "fieldPath": ".metadata.name",
+        "message": f"must have at most {most} characters, since {why}; shorten it",
+    }
+
+
+def _name_of_a_service() -> Json:
+    return {
+        "rule": f"self.metadata.name.matches('{DNS_1035}')",
+        "fieldPath": ".metadata.name",
+        "message": (
+            "must start with a letter and hold only a-z, 0-9 and '-', since its Service bears the name"
+            f" ({DNS_1035}); rename it"
+        ),
+    }
 
 
 def _status() -> Json:

@@ -20,7 +20,7 @@ _KEPT = (
 """What passes from one dialect to the other unchanged."""
 _HANDLED = (
     "$ref", "$defs", "anyOf", "const", "title", "properties", "required", "additionalProperties", "items",
-    "exclusiveMinimum", "exclusiveMaximum",
+    "exclusiveMinimum", "exclusiveMaximum", "propertyNames", "patternProperties",
 )  # fmt: skip
 _BOUNDS = {"string": "maxLength", "array": "maxItems"}
 
@@ -63,6 +63,10 @@ class _Converter:
                 out["required"] = sorted(node["required"])
         elif isinstance(node.get("additionalProperties"), dict):
             out["additionalProperties"] = self.convert(node["additionalProperties"], f"{path}[*]")
+        elif "patternProperties" in node:
+            ((pattern, values),) = node["patternProperties"].items()
+            out["additionalProperties"] = self.convert(values, f"{path}[*]")
+            out["x-kubernetes-validations"] = [_keys(pattern, node.get("propertyNames", {}), path)]
         if "items" in node:
             out["items"] = self.convert(node["items"], f"{path}[]")
         self._set_default(out)
@@ -100,6 +104,17 @@ def _limits(node: Json, out: Json) -> None:
             out[bound], out[exclusive] = node[exclusive], True
     if node.get("type") == "integer":
         out["format"] = "int64"
+
+
+def _keys(pattern: str, names: Json, path: str) -> Json:
+    """A structural schema has no words for a map's keys. CEL has, and to its cost estimate a key costs nothing."""
+    most = names.get("maxLength")
+    if most is None or "'" in pattern:
+        raise SchemaError(f"{path}: keys without maxLength, or ' in their pattern; give the keys max_length")
+    return {
+        "rule": f"self.all(key, size(key) <= {most} && key.matches(r'{pattern}'))",
+        "message": f"keys must have at most {most} characters and match {pattern}",
+    }
 
 
 def _check(out: Json, path: str) -> None:

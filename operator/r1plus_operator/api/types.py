@@ -6,16 +6,40 @@ rules can refuse; the same models validate again in every pass, since an object 
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from r1plus_contract.verdict import Gate
-from r1plus_model_repo.catalog.types import DNS_LABEL, DNS_SUBDOMAIN, ApiModel, Tier
+from r1plus_model_repo.catalog.types import Tier
+from r1plus_model_repo.catalog.wire import (
+    DNS_LABEL,
+    DNS_SUBDOMAIN,
+    WHOLE,
+    ApiModel,
+    Number,
+    Rule,
+    ruled,
+    without_nulls,
+)
 from r1plus_policies.rollout import Strategy
 
 MAX_NAME = 40
 """A deployment's name is a prefix of every child's; 40 leaves room for `-<hash>` within 63 characters."""
+DNS_1035 = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""The name becomes a Service's, which must start with a letter."""
+LABEL_KEY = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
+"""A pattern, not `format: date-time`: with a format kube-apiserver takes a list for a string (1.34)."""
 
+DeploymentName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=DNS_1035)]
+"""`metadata.name`, to which the CRD's CEL rules hold it."""
+Count = Annotated[int, Field(ge=0), WHOLE]
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
+LabelKey = Annotated[str, Field(min_length=1, max_length=253, pattern=LABEL_KEY)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 
 
 class EngineSelector(ApiModel):
@@ -35,40 +59,63 @@ class EngineSelector(ApiModel):
 class Batching(ApiModel):
     """How many requests run at once."""
 
-    max_batch_size: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Most requests that run at once. Default: the largest that fits, at most the engine's best.",
+    max_batch_size: Annotated[int, Field(ge=1, le=1024), WHOLE] | None = Field(
+        None, description="Most requests that run at once. Default: the largest that fits, at most the engine's best."
     )
 
 
 class Context(ApiModel):
     """How long prompt and answer may be together."""
 
-    max_tokens: int | None = Field(
-        None, ge=16, le=1_048_576, description="Most tokens of prompt and answer together. Default: the engine's own."
+    max_tokens: Annotated[int, Field(ge=16, le=1_048_576), WHOLE] | None = Field(
+        None, description="Most tokens of prompt and answer together. Default: the engine's own."
     )
+
+
+_KEYED = Rule(
+    "has(self.key) || has(self.operator) && self.operator == 'Exists'", "key is needed unless operator is Exists"
+)
+_EXISTS_ALONE = Rule(
+    "!has(self.value) || self.value == '' || !has(self.operator) || self.operator != 'Exists'",
+    "value must be empty where operator is Exists",
+)
+_FOR_A_WHILE = Rule(
+    "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+    "tolerationSeconds needs effect NoExecute",
+)
 
 
 class Toleration(ApiModel):
-    """As in a pod's `spec.tolerations`."""
+    """As in a pod's `spec.tolerations`, and held to the same rules: a pod template is refused long after this."""
 
-    key: Annotated[str, Field(max_length=316)] | None = Field(
-        None, description="Taint key; empty matches all keys with operator Exists."
-    )
+    model_config = ruled(_KEYED, _EXISTS_ALONE, _FOR_A_WHILE)
+
+    key: LabelKey | None = Field(None, description="Taint key; without one operator Exists matches all keys.")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="Exists or Equal. Default: Equal.")
-    value: Annotated[str, Field(max_length=63)] | None = Field(None, description="Taint value to match.")
+    value: LabelValue | None = Field(None, description="Taint value to match.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        None, description="Taint effect; empty matches all."
+        None, description="Taint effect; without one all effects match."
     )
-    toleration_seconds: int | None = Field(None, ge=0, description="How long a NoExecute taint is tolerated.")
+    toleration_seconds: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] | None = Field(
+        None, description="How long a NoExecute taint is tolerated."
+    )
+
+    @model_validator(mode="after")
+    def _as_in_a_pod(self) -> "Toleration":
+        exists = self.operator == "Exists"
+        if self.key is None and not exists:
+            raise ValueError(_KEYED.message)
+        if self.value and exists:
+            raise ValueError(f"{_EXISTS_ALONE.message}: {self.value}")
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError(f"{_FOR_A_WHILE.message}: {self.effect}")
+        return self
 
 
 class Placement(ApiModel):
     """Which nodes may serve."""
 
-    node_selector: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+    node_selector: Annotated[dict[LabelKey, LabelValue], BeforeValidator(without_nulls)] = Field(
         default_factory=dict, max_length=32, description="Labels a node must have."
     )
     tolerations: tuple[Toleration, ...] = Field((), max_length=32, description="Taints that the pods tolerate.")
@@ -81,7 +128,7 @@ class Accuracy(ApiModel):
         None,
         description="Golden suite: a shipped one, or a ConfigMap of this namespace. Default: the engine's own.",
     )
-    threshold: float = Field(
+    threshold: Number = Field(
         0.98,
         gt=0,
         le=1,
@@ -91,11 +138,8 @@ class Accuracy(ApiModel):
         Gate.ENFORCE,
         description="Enforce: a revision takes traffic only after passing. Observe: it serves and is watched.",
     )
-    probes_per_minute: int = Field(
-        6,
-        ge=1,
-        le=6000,
-        description="Rate of the continuous check, per pod. The gate itself, before traffic, is not limited.",
+    probes_per_minute: Annotated[int, Field(ge=1, le=6000), WHOLE] = Field(
+        6, description="Rate of the continuous check, per pod. The gate itself, before traffic, is not limited."
     )
 
 
@@ -132,7 +176,7 @@ class R1PlusDeploymentSpec(ApiModel):
     engine: EngineSelector = Field(default_factory=EngineSelector, description="Narrows the choice of the engine.")
     batching: Batching = Field(default_factory=Batching, description="How many requests run at once.")
     context: Context = Field(default_factory=Context, description="How long prompt and answer may be.")
-    replicas: int = Field(1, ge=0, le=100, description="Serving pods of the current revision.")
+    replicas: Annotated[int, Field(ge=0, le=100), WHOLE] = Field(1, description="Serving pods of the current revision.")
     placement: Placement = Field(default_factory=Placement, description="Which nodes may serve.")
     accuracy: Accuracy = Field(default_factory=Accuracy, description="What the served engine is held to.")
     rollout: RolloutTerms = Field(default_factory=RolloutTerms, description="How a new revision takes over.")
@@ -146,16 +190,16 @@ class Condition(ApiModel):
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: Annotated[str, Field(max_length=128)] = Field(description="Stable CamelCase reason.")
     message: Annotated[str, Field(max_length=4096)] = Field("", description="Cause and remedy, for people.")
-    observed_generation: int = Field(0, ge=0, description="metadata.generation that this was computed from.")
-    last_transition_time: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})] = Field(
-        description="When `status` last changed."
+    observed_generation: Count = Field(0, description="metadata.generation that this was computed from.")
+    last_transition_time: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(
+        description="When `status` last changed; RFC 3339, UTC, whole seconds."
     )
 
 
 class R1PlusDeploymentStatus(ApiModel):
     """Derived from the cluster in every pass; never read back as truth."""
 
-    observed_generation: int = Field(0, ge=0, description="The generation last acted on.")
+    observed_generation: Count = Field(0, description="The generation last acted on.")
     revision: Annotated[str, Field(max_length=63)] | None = Field(None, description="Revision that takes traffic.")
     candidate: Annotated[str, Field(max_length=63)] | None = Field(
         None, description="Revision being brought up or refused."
@@ -163,8 +207,10 @@ class R1PlusDeploymentStatus(ApiModel):
     engine: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="Engine of the revision that takes traffic."
     )
-    batch: int | None = Field(None, ge=1, description="Most requests that run at once.")
-    context: int | None = Field(None, ge=1, description="Most tokens of prompt and answer together.")
+    batch: Annotated[int, Field(ge=1), WHOLE] | None = Field(None, description="Most requests that run at once.")
+    context: Annotated[int, Field(ge=1), WHOLE] | None = Field(
+        None, description="Most tokens of prompt and answer together."
+    )
     suite: Annotated[str, Field(max_length=63)] | None = Field(None, description="Golden suite in force.")
     accuracy: Annotated[str, Field(max_length=32)] | None = Field(
         None, description="Right / all items of the suite, as last counted."
@@ -172,11 +218,19 @@ class R1PlusDeploymentStatus(ApiModel):
     verdict: Annotated[str, Field(max_length=32)] | None = Field(
         None, description="Pass, Fail, Inconclusive, NoData or Error."
     )
-    replicas: int = Field(0, ge=0, description="Pods of the current revision.")
-    ready_replicas: int = Field(0, ge=0, description="Ready pods of the current revision.")
+    replicas: Count = Field(0, description="Pods of the current revision.")
+    ready_replicas: Count = Field(0, description="Ready pods of the current revision.")
     endpoint: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="host:port of Triton's gRPC inside the cluster."
     )
     conditions: tuple[Condition, ...] = Field(
         (), max_length=16, description="What holds and what does not, with cause and remedy."
     )
+
+    @model_validator(mode="after")
+    def _one_of_each_type(self) -> "R1PlusDeploymentStatus":
+        """`x-kubernetes-list-type: map`, keyed by type."""
+        types = [condition.type for condition in self.conditions]
+        if len(types) != len(set(types)):
+            raise ValueError("conditions: one type twice")
+        return self

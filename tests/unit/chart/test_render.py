@@ -21,7 +21,7 @@ OTHER_VALUES: dict[str, Any] = {
         "monitor": "registry.example.com/monitor:2",
         "triton": "registry.example.com/triton:3",
         "pullPolicy": "Always",
-        "engines": {"smollm2-full-f16": "registry.example.com/f16@sha256:4"},
+        "engines": {"smollm2-full-f16": f"registry.example.com/f16@sha256:{'4' * 64}"},
     },
     "engineDigests": {"smollm2-full-f16": "12345678" * 8},
     "imagePullSecrets": ["pull-a", "pull-b"],
@@ -153,7 +153,7 @@ def test_overrides_change_image_and_digest_of_the_named_engine_only(render: Rend
     before, after = catalog_of(render()), catalog_of(render(OTHER_VALUES))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"smollm2-full-f16"}
-    assert after["smollm2-full-f16"].artifact.image == "registry.example.com/f16@sha256:4"
+    assert after["smollm2-full-f16"].artifact.image == f"registry.example.com/f16@sha256:{'4' * 64}"
     assert after["smollm2-full-f16"].artifact.sha256 == "12345678" * 8
 
 

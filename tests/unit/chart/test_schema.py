@@ -100,6 +100,17 @@ def test_a_field_becomes_structural(field: str, schema: dict[str, Any]) -> None:
     assert "additionalProperties" not in found
 
 
+def test_what_holds_for_a_maps_keys_becomes_a_rule() -> None:
+    found = structural(Labels, path="spec")["properties"]["labels"]
+    assert found["additionalProperties"] == {"type": "string", "maxLength": 3}
+    assert found["x-kubernetes-validations"] == [
+        {
+            "rule": "self.all(key, size(key) <= 9 && key.matches(r'^[a-z]+$'))",
+            "message": "keys must have at most 9 characters and match ^[a-z]+$",
+        }
+    ]
+
+
 def test_a_status_has_no_defaults() -> None:
     assert "default" not in str(structural(Outer, path="status", defaults=False))
 
@@ -120,6 +131,22 @@ class NoMap(BaseModel):
     """A map without an end."""
 
     texts: dict[str, Annotated[str, Field(max_length=1)]] = Field(description="Texts.")
+
+
+class Labels(BaseModel):
+    """A map whose keys are held to something."""
+
+    labels: dict[Annotated[str, Field(max_length=9, pattern="^[a-z]+$")], Annotated[str, Field(max_length=3)]] = Field(
+        max_length=2, description="Labels."
+    )
+
+
+class NoKeys(BaseModel):
+    """Keys without an end."""
+
+    labels: dict[Annotated[str, Field(pattern="^[a-z]+$")], Annotated[str, Field(max_length=3)]] = Field(
+        max_length=2, description="Labels."
+    )
 
 
 class NoWords(BaseModel):
@@ -152,6 +179,7 @@ class Multiple(BaseModel):
         (NoBound, "spec.text: string without maxLength"),
         (NoItems, "spec.texts: array without maxItems"),
         (NoMap, "spec.texts: a map without maxProperties"),
+        (NoKeys, "spec.labels: keys without maxLength"),
         (NoWords, "spec.number: no description"),
         (Union, "spec.either: a union of 2 types"),
         (Anything, "spec.thing: no type"),
@@ -161,6 +189,7 @@ class Multiple(BaseModel):
         "a string without a bound",
         "a list without a bound",
         "a map without a bound",
+        "keys without a bound",
         "a field without a description",
         "a union",
         "a field of any type",

@@ -28,6 +28,7 @@ import pytest
         ({"networkPolicy": {"apiServerPorts": []}}, ["/networkPolicy/apiServerPorts"]),
         ({"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}}, ["/networkPolicy/apiServerCIDRs/0"]),
         ({"resources": {"limits": {"memory": "lots"}}}, ["/resources/limits/memory"]),
+        ({"admissionPolicy": {"enabled": "yes"}}, ["/admissionPolicy/enabled", "want boolean"]),
     ],
     ids=[
         "a value that is misspelt",
@@ -48,6 +49,7 @@ import pytest
         "no port to the API server",
         "an address for a network",
         "a quantity that is none",
+        "a word for yes or no",
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path(

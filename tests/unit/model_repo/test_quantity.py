@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_model_repo.catalog.quantity import bytes_of, cores_of, mebibytes
+from r1plus_model_repo.catalog.quantity import bytes_of, canonical_cores, cores_of, mebibytes
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,23 @@ def test_cores(text: str, cores: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(2**30, "1Gi"), (2**20, "1Mi"), (2**20 + 1, "2Mi"), (1536 * 2**20, "1536Mi")]
-)
+    ("count", "text"), [(0, "0Mi"), (2**30, "1Gi"), (2**20, "1Mi"), (2**20 + 1, "2Mi"), (1536 * 2**20, "1536Mi"), (2**40, "1Ti"), (1536 * 2**30, "1536Gi")],
+)  # fmt: skip
 def test_mebibytes_round_up_to_what_the_server_returns_unchanged(count: int, text: str) -> None:
     assert mebibytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("2", "2"),
+        ("2000m", "2"),
+        ("2.0", "2"),
+        ("1.5", "1500m"),
+        ("0.5", "500m"),
+        ("0.100", "100m"),
+        ("1500m", "1500m"),
+    ],
+)
+def test_cores_are_written_as_the_server_returns_them(text: str, canonical: str) -> None:
+    assert canonical_cores(text) == canonical
