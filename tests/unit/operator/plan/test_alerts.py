@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from devcluster import binaries
 from devcluster.cache import binary
+from devcluster.steps import Steps
 from r1plus_operator.plan.alerts import rules
 
 SERIES = '{namespace="team", deployment="credit", revision="credit-1"'
@@ -29,6 +31,13 @@ CASES = [
     pytest.param({SCORED: "0+6x60"}, NO_DATA, False, id="probes that are scored keep it silent"),
     pytest.param({SCORED: "0+6x60", FAILED: "7x60"}, NO_DATA, False, id="scored probes beside an old error keep it silent"),
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def promtool() -> None:
+    """Built where the cache lacks it: the embedded cluster does without."""
+    if not binary("promtool").exists():
+        binaries.build(Steps(1), ("promtool",))
 
 
 def verdict(folder: Path, group: list[dict[str, Any]], series: dict[str, str], alert: str, *, firing: bool) -> bool:
