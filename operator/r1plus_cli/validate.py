@@ -11,13 +11,11 @@ from pydantic import ValidationError
 
 from r1plus_cli.documents import Document
 from r1plus_model_repo.catalog.types import Engine, spec_problems
-from r1plus_operator.api.types import MAX_NAME, R1PlusDeploymentSpec
+from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.target import offer_of, shape_of, wish_of
 from r1plus_policies.choice import choose
 from r1plus_policies.sizing import Misfit, fit
-
-DNS_1035 = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 
 
 def problems_of(document: Document, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
@@ -37,7 +35,7 @@ def _name_problems(document: Document) -> list[str]:
     found = []
     if len(name) > MAX_NAME:
         found.append(f"metadata.name: {name!r} has {len(name)} characters, more than {MAX_NAME}")
-    if not DNS_1035.match(name):
+    if not re.fullmatch(DNS_1035, name):
         found.append(
             f"metadata.name: {name!r} must be lower-case letters, digits and '-', begin with a letter"
             " and end with a letter or digit: a Service bears it"

@@ -84,6 +84,7 @@ NAMES = {
     "a digit first": ("1credit", "'1credit' must be"),
     "an upper-case letter": ("Credit", "'Credit' must be"),
     "a hyphen last": ("credit-", "'credit-' must be"),
+    "a newline last": ("credit\n", "must be lower-case letters"),
     "nothing": ("", "metadata.name: missing"),
 }
 
