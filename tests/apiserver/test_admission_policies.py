@@ -352,3 +352,17 @@ async def test_a_deployment_outside_a_tenants_namespace_is_refused_with_the_reme
     async with ApiClient.from_kubeconfig(policed.kubeconfig) as admin:
         with pytest.raises(ForbiddenError, match=r"default is no tenant.*r1plus.ai/tenant=true"):
             await admin.create(kinds.R1PLUS_DEPLOYMENT, deployment("default", "credit"))
+
+
+async def test_the_api_servers_type_check_finds_nothing_to_warn_of(policed: ApiServer) -> None:
+    async with ApiClient.from_kubeconfig(policed.kubeconfig) as admin:
+        found: dict[str, Json] = {}
+
+        async def checked() -> bool:
+            nonlocal found
+            listed, _ = await admin.list(POLICIES["ValidatingAdmissionPolicy"])
+            found = {one["metadata"]["name"]: (one.get("status") or {}).get("typeChecking") for one in listed}
+            return None not in found.values()
+
+        await eventually(checked, "every policy's expressions are checked")
+    assert found == {one["metadata"]["name"]: {} for one in policies() if one["kind"] == "ValidatingAdmissionPolicy"}
