@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devcluster.cache import binary, cache_dir, locked, log_dir, staged
-from devcluster.parts import GO_BINARIES, TEST_BINARIES, GoBinary, go_binary
+from devcluster.parts import GO_BINARIES, GoBinary, go_binary
 from devcluster.shell import lines, output
 from devcluster.steps import Step, Steps
 from devcluster.toolchain import go, kubectl
 
+STEP_COUNT = len(GO_BINARIES) + 1
 _LOCAL_REPLACEMENT = re.compile(r"^(\s*(?:replace )?)(\S+)(?: v\S+)? => \.\.?/\S+$", re.MULTILINE)
 
-ALL = tuple(part.name for part in GO_BINARIES if part.name not in TEST_BINARIES)
-STEP_COUNT = len(ALL) + 1
+
+ALL = tuple(part.name for part in GO_BINARIES)
 
 
 def build(steps: Steps, names: tuple[str, ...] = ALL) -> None:

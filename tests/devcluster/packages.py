@@ -25,7 +25,6 @@ PACKAGES: tuple[str, ...] = (
     "mmdebstrap",
     "nftables",
     "openssl",
-    "prometheus",
     "prometheus-alertmanager",
     "runc",
     "util-linux",
@@ -73,7 +72,7 @@ def _apt_install(log: Path) -> None:
 
 @contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Keep the packages of containerd, Prometheus and Alertmanager from starting daemons of their own on the host."""
+    """Keep containerd's and Alertmanager's packages from starting daemons of their own on the host."""
     if _POLICY.exists():
         yield
         return

@@ -12,6 +12,7 @@ ETCD = "3.6.6"
 
 _VERSION_VARIABLES = "k8s.io/component-base/version"
 _PROMETHEUS_VARIABLES = "github.com/prometheus/common/version"
+_PROMETHEUS_TAGS = ("remove_all_sd", "enable_kubernetes_sd", "netgo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,18 @@ def _prometheus_operator(name: str, package: str) -> GoBinary:
     )
 
 
+def _prometheus(name: str) -> GoBinary:
+    return GoBinary(
+        name=name,
+        module="github.com/prometheus/prometheus",
+        version="3.11.0",
+        module_version="v0.311.0",
+        package=f"./cmd/{name}",
+        tags=_PROMETHEUS_TAGS,
+        variables=((f"{_PROMETHEUS_VARIABLES}.Version", "3.11.0"),),
+    )
+
+
 # The first three start an API server alone, so whoever waits for one waits least; the order is otherwise free.
 GO_BINARIES: tuple[GoBinary, ...] = (
     GoBinary("etcd", "go.etcd.io/etcd/server/v3", ETCD, f"v{ETCD}"),
@@ -89,19 +102,9 @@ GO_BINARIES: tuple[GoBinary, ...] = (
         "0.0.30",
         "v0.0.30",
     ),
-    GoBinary(
-        "promtool",
-        "github.com/prometheus/prometheus",
-        "3.11.0",
-        "v0.311.0",
-        "./cmd/promtool",
-        tags=("remove_all_sd", "enable_kubernetes_sd", "netgo"),
-        variables=((f"{_PROMETHEUS_VARIABLES}.Version", "3.11.0"),),
-    ),
+    _prometheus("prometheus"),
+    _prometheus("promtool"),
 )
-
-TEST_BINARIES: tuple[str, ...] = ("promtool",)
-"""What only tests use: they build it. The cluster runs Debian's Prometheus, so rules hold on an old one and a new one."""
 
 API_SERVER_BINARIES: tuple[str, ...] = ("etcd", "kube-apiserver", "kube-controller-manager")
 

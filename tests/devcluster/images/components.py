@@ -1,7 +1,7 @@
 """Images of the cluster's own pods: one program each, and that program is the entrypoint.
 
 prometheus-operator starts Prometheus, Alertmanager and the reloader by their images' entrypoints, so each needs an
-image of its own. Static programs start from nothing; kube-router and Debian's programs need a file system under them.
+image of its own. Static programs start from nothing; kube-router and Alertmanager need a file system under them.
 """
 
 import json
@@ -19,7 +19,6 @@ from devcluster.shell import run
 
 PAUSE = "pause"
 NOBODY = "65534:65534"
-PROMETHEUS = Path("/usr/bin/prometheus")
 ALERTMANAGER = Path("/usr/bin/prometheus-alertmanager")
 ALERTMANAGER_TEMPLATES = Path("/usr/share/prometheus/alertmanager")
 
@@ -51,7 +50,7 @@ def components() -> tuple[Component, ...]:
         Component("local-path-provisioner", "/usr/bin/local-path-provisioner"),
         Component("prometheus-operator", "/bin/operator"),
         Component("prometheus-config-reloader", "/bin/prometheus-config-reloader"),
-        Component("prometheus", "/bin/prometheus", base=rootfs.base(), source=PROMETHEUS),
+        Component("prometheus", "/bin/prometheus"),
         Component(
             "alertmanager",
             "/bin/alertmanager",
