@@ -25,5 +25,14 @@ class Cluster(Protocol):
     def changes(self, namespace: str | None) -> Iterator[Json]:
         """R1PlusDeployments as they change, for ever; each is told of once at the start."""
 
+    def engines(self) -> list[Json]:
+        """Every R1PlusEngine of the catalog."""
+
+    def nodes(self) -> list[Json] | None:
+        """Every node; None where the user may not look at them, as tenants usually may not."""
+
+    def suites(self, namespace: str) -> list[Json]:
+        """ConfigMaps of the namespace that hold golden suites."""
+
     def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
         """`host:port` on loopback that leads to a Ready pod of the Service while the context is open."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
@@ -11,9 +12,10 @@ from urllib3.exceptions import HTTPError
 from r1plus_cli.cluster import Json
 from r1plus_cli.errors import CliError
 from r1plus_cli.forward import forwarded
-from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, VERSION
+from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, VERSION
 
 PLURAL = "r1plusdeployments"
+ENGINES_PLURAL = "r1plusengines"
 WATCH_SECONDS = 300
 
 
@@ -66,6 +68,37 @@ class KubernetesCluster:
         """A watch that starts again whenever the server ends it."""
         while True:
             yield from self._watched(namespace)
+
+    def engines(self) -> list[Json]:
+        """The catalog, sorted by name."""
+        try:
+            found = dict(self._objects.list_cluster_custom_object(GROUP, VERSION, ENGINES_PLURAL))
+        except (ApiException, HTTPError) as error:
+            raise _translated(error, f"list {ENGINES_PLURAL}") from error
+        return sorted(found["items"], key=lambda engine: str(engine["metadata"]["name"]))
+
+    def nodes(self) -> list[Json] | None:
+        """All nodes, or None where the answer is 403."""
+        try:
+            return self._plain(self._core.list_node())
+        except ApiException as error:
+            if error.status == 403:
+                return None
+            raise _translated(error, "list nodes") from error
+        except HTTPError as error:
+            raise _translated(error, "list nodes") from error
+
+    def suites(self, namespace: str) -> list[Json]:
+        """The tenant's own suites."""
+        try:
+            return self._plain(self._core.list_namespaced_config_map(namespace, label_selector=LABEL_SUITE))
+        except (ApiException, HTTPError) as error:
+            raise _translated(error, f"list the suites of {namespace}") from error
+
+    def _plain(self, found: Any) -> list[Json]:
+        """The client's model objects as the plain dicts of the wire."""
+        items: list[Json] = self._api.sanitize_for_serialization(found)["items"]
+        return items
 
     def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
         """Like `kubectl port-forward service/NAME`: to one Ready pod that the Service selects."""

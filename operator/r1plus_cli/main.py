@@ -15,6 +15,7 @@ from r1plus_cli import status as status_text
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import read_deployments
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.explain import explain
 from r1plus_cli.preview import preview
 from r1plus_cli.validate import problems_of
 from r1plus_cli.view import COLUMNS, view_of
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Looks at R1+ models in an enterprise's Kubernetes: what would run, what runs, and whether it is right.
 
-**plan** and **validate** need no cluster; **status** and **ask** use your kubeconfig and only read.
+**plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only read.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
@@ -125,6 +126,25 @@ def status_command(
         status_text.show_one(_console(), view_of(cluster.deployment(space, name)), datetime.now(UTC))
     else:
         _show_all(cluster, space)
+
+
+@app.command("explain")
+def explain_command(
+    name: Annotated[str, typer.Argument(help="The R1PlusDeployment to explain.")],
+    namespace: NamespaceOption = None,
+    suites: Annotated[Path, typer.Option("--suites", help="Folder with the shipped suites.")] = local.SHIPPED_SUITES,
+    family: FamilyOption = local.DEFAULT_FAMILY,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Tell which engine and batch were chosen, and why the others were not: from the catalog and nodes of the cluster.
+
+    Exit status 1 if the spec cannot be served.
+    """
+    cluster = _connect(kubeconfig)
+    space = namespace or cluster.default_namespace()
+    shipped, config = local.suites_in(suites), local.config_for(family)
+    served = explain(_console(), cluster, space, name, shipped, config)
+    raise typer.Exit(0 if served else 1)
 
 
 @app.command("ask")

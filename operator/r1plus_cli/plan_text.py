@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1plus_cli.preview import NOT_YET, Preview
+from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.target import Problem, Target
 
@@ -32,12 +33,17 @@ def show(console: Console, preview: Preview) -> None:
         _problem(console, preview.resolved)
         return
     for title, lines in _sections(preview, preview.resolved):
-        console.print(Text(title, style="bold cyan"))
-        for line in lines:
-            console.print(Text(f"  {line}"))
+        show_lines(console, title, lines)
     console.print(Text("Objects, in this order", style="bold cyan"))
     console.print(_objects(preview.objects))
     console.print(Text(f"  and, once a revision serves, PrometheusRule: {WHAT_FOR['PrometheusRule']}"))
+
+
+def show_lines(console: Console, title: str, lines: list[str]) -> None:
+    """One section."""
+    console.print(Text(title, style="bold cyan"))
+    for line in lines:
+        console.print(Text(f"  {line}"))
 
 
 def as_yaml(objects: list[Json]) -> str:
@@ -52,13 +58,14 @@ def _problem(console: Console, problem: Problem) -> None:
 
 
 def _sections(preview: Preview, target: Target) -> Iterator[tuple[str, list[str]]]:
-    yield "Engine", _engine(target)
-    yield "Batch, context and memory", _memory(preview, target)
+    yield "Engine", engine_lines(target)
+    yield "Batch, context and memory", memory_lines(preview.spec, target)
     yield "Quality", _quality(preview, target)
     yield "Walls", _walls(preview.objects)
 
 
-def _engine(target: Target) -> list[str]:
+def engine_lines(target: Target) -> list[str]:
+    """The engine chosen, how it is delivered, and why no other."""
     artifact = target.engine.spec.artifact
     return [
         f"{target.engine.name}: {target.choice.why}",
@@ -67,8 +74,9 @@ def _engine(target: Target) -> list[str]:
     ]
 
 
-def _memory(preview: Preview, target: Target) -> list[str]:
-    fit, spec = target.fit, preview.spec
+def memory_lines(spec: R1PlusDeploymentSpec, target: Target) -> list[str]:
+    """Batch and context, whose wish they are, and the memory term by term."""
+    fit = target.fit
     asked = "as asked" if spec.batching.max_batch_size else "the engine's best that fits"
     length = "as asked" if spec.context.max_tokens else "the engine's own"
     return [
