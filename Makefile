@@ -61,6 +61,14 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 leaves it running)
 	$(PYTEST) -m e2e tests/e2e
 
+.PHONY: e2e-troubles
+e2e-troubles: $(SYNCED) ## Ten broken deployments, each described with cause and remedy, on the embedded cluster
+	$(PYTEST) -m e2e_long tests/e2e/test_troubles.py
+
+.PHONY: e2e-rollouts
+e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the embedded cluster
+	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py
+
 .PHONY: bench
 bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
 	$(PYTHON) -m bench
