@@ -14,7 +14,7 @@ from r1plus_operator.plan import alerts, objects
 from r1plus_operator.plan.drift import in_sync, stamped
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.notes import Note, transitions
-from r1plus_operator.plan.report import Situation, status_of
+from r1plus_operator.plan.report import WIRING_SECONDS, Situation, status_of
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, build, read, revision_hash, to_object
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Terms, decide
@@ -242,7 +242,12 @@ class _Pass:
         return tuple(gone)
 
     def _patience(self, rollout: Rollout) -> float | None:
-        return REQUEUE_WHILE_WAITING if rollout.stage in (Stage.GATING, Stage.SCALING) else None
+        """When to look again although nothing has happened."""
+        if rollout.stage in (Stage.GATING, Stage.SCALING):
+            return REQUEUE_WHILE_WAITING
+        current = self.revisions.get(rollout.current or "")
+        left = (current.promoted_at or 0.0) + WIRING_SECONDS - self.now if current else 0.0
+        return left if left > 0 else None
 
 
 def _clipped(gate: GateReport) -> GateReport:

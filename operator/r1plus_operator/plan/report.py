@@ -20,6 +20,8 @@ from r1plus_policies.rollout import Rollout, Stage
 
 MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is a little above."""
+WIRING_SECONDS = 180.0
+"""After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two."""
 PROGRESS_STEP = 10
 """Percent: progress of a gate is told in steps of this size."""
 
@@ -277,7 +279,11 @@ def _alerts_wired(s: Situation) -> Finding:
         return Finding("False", Reason.NO_PROMETHEUS_OPERATOR, text)
     if s.current is None:
         return Finding("Unknown", Reason.PENDING, "Rules are made for the revision that serves; none does yet")
-    return wiring(s.observed, s.current.name)
+    found = wiring(s.observed, s.current.name)
+    fresh = s.now - (s.current.promoted_at or 0.0) < WIRING_SECONDS
+    if fresh and found.reason in (Reason.RULE_NOT_LOADED, Reason.TARGET_MISSING):
+        return Finding("Unknown", Reason.PENDING, f"{found.message}; revision {s.current.name} serves only just now")
+    return found
 
 
 def _progressing(s: Situation) -> Finding:
