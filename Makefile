@@ -77,6 +77,10 @@ bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, a
 fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server and the models must agree on each [SEED]
 	@$(PYTHON) -m fuzz --cases $(or $(N),10000) $(if $(SEED),--seed $(SEED))
 
+.PHONY: bench-reconcile
+bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200
+	$(PYTHON) -m bench.reconcile -n $(or $(N),200)
+
 .PHONY: generate
 generate: $(SYNCED) ## Write the CRDs, the RBAC and the chart's copies of catalog and suites
 	$(PYTHON) -m r1plus_operator.api.generate

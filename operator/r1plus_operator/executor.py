@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from r1plus_contract import names
@@ -11,7 +12,8 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.notes import Note
 from r1plus_operator.plan.plan import Plan
 from r1plus_operator.plan.revision import rfc3339
-from r1plus_operator.runtime.errors import ApiError, ConflictError, NotFoundError
+from r1plus_operator.runtime.client import JSON_PATCH
+from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from r1plus_operator.runtime.resources import Resource
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,11 @@ class Writer(Protocol):
     ) -> Json:
         """Server-side apply."""
 
+    async def patch(
+        self, res: Resource, name: str, namespace: str | None, body: Sequence[Json], *, content_type: str
+    ) -> Json:
+        """Change single fields."""
+
     async def delete(
         self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ...
     ) -> Json:
@@ -38,8 +45,11 @@ class Writer(Protocol):
 class Learner(Protocol):
     """Who is told of every write; `observe.Observer`."""
 
+    async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
+        """Carry out the write of a child and take in the API server's answer."""
+
     def learn(self, written: Json) -> None:
-        """An object as the API server has it now."""
+        """The R1PlusDeployment as the API server has it now."""
 
     def unlearn(self, kind: str, namespace: str, name: str) -> None:
         """A child that was deleted."""
@@ -55,14 +65,15 @@ class Executor:
     async def run(self, cr: Json, plan: Plan, now: float) -> None:
         """Write everything of `plan`: children, deletions, status, then what happened as Events.
 
-        The status goes first where anything is written: it proves that the CR is still there, so that no child is made
-        for a dead one, and it tells the user even when a child is refused.
+        The status goes first: it tells the user even when a child is refused, and where a child may come into being it
+        is written in any case, to prove that the CR is still there. No child is made for a dead one.
 
         Raises:
             OwnerGoneError: the CR is gone.
             ApiError: what the API server refused; nothing after it was written, the next pass goes on from there.
         """
-        await self.status(cr, plan.status, prove=plan.writes > 0)
+        await self.status(cr, plan.status, prove=plan.creates)
+        await _together([self._clear(cr, *stray) for stray in plan.clear])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
         await _together([self._delete(cr, *gone) for gone in plan.delete])
@@ -97,8 +108,19 @@ class Executor:
 
     async def _apply(self, obj: Json) -> None:
         resource = kinds.BY_KIND[obj["kind"]]
-        self._learner.learn(await self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER))
+        write = self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER)
+        await self._learner.write_through(obj, write)
         log.info("Applied %s %s/%s", obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+    async def _clear(self, cr: Json, kind: str, name: str, patch: tuple[Json, ...]) -> None:
+        """Take out what others added. Where that is refused the apply that follows may do; else the next pass tries."""
+        namespace = cr["metadata"]["namespace"]
+        try:
+            await self._client.patch(kinds.BY_KIND[kind], name, namespace, patch, content_type=JSON_PATCH)
+        except InvalidError as error:
+            log.info("%s %s/%s kept what others added: %s", kind, namespace, name, error)
+        else:
+            log.info("Took out of %s %s/%s what others added", kind, namespace, name)
 
     async def _delete(self, cr: Json, kind: str, name: str, uid: str) -> None:
         namespace = cr["metadata"]["namespace"]

@@ -4,7 +4,7 @@ Built by main; the reconciler calls `observed`, the executor `learn`.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.alerts import group_name
 from r1plus_operator.plan.inputs import Json, Observed, PrometheusView, SuiteSource, Wiring
-from r1plus_operator.projections import Kept, ServingPod
+from r1plus_operator.projections import Child, Kept, ServingPod
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
@@ -37,7 +37,7 @@ class Observer:
         self.reports: dict[Key, MonitorReport] = {}
         """(namespace, pod) -> what its monitor said last; written by the verdict source."""
         self._prometheus: PrometheusView | None = None
-        self.children: dict[str, Reflector[Kept]] = {
+        self.children: dict[str, Reflector[Child]] = {
             resource.kind: self._child(client, resource) for resource in kinds.CHILDREN
         }
         self.pods: Reflector[ServingPod] = Reflector(
@@ -62,14 +62,14 @@ class Observer:
             label_selector=names.LABEL_SUITE,
         )
 
-    def _child(self, client: ApiClient, resource: Resource) -> Reflector[Kept]:
+    def _child(self, client: ApiClient, resource: Resource) -> Reflector[Child]:
         return Reflector(
             client,
             resource,
             project=partial(projections.child, resource),
-            on_change=lambda _, kept: self._enqueue((kept.namespace, projections.deployment_of(kept))),
+            on_change=self._child_changed,
             label_selector=_OURS,
-            index=projections.owner_uid,
+            index=lambda child: child.owner,
             optional=resource in kinds.OPTIONAL_CHILDREN,
         )
 
@@ -94,8 +94,10 @@ class Observer:
             self.forget(key, meta["uid"])
             return
         before = self.crs.get(key)
-        self.crs[key] = cr
-        if before is None or _wish(before) != _wish(cr):
+        if before is not None and event is not None and _version(cr) < _version(before):
+            return  # From before a status of ours, whose answer has been taken in. (None: from a list, which decides.)
+        self.crs[key] = projections.deployment(cr)
+        if before is None or _wish(before) != _wish(self.crs[key]):
             self._enqueue(key)
 
     def news(self, key: Key) -> None:
@@ -138,10 +140,10 @@ class Observer:
             suites={**self._shipped, **own},
             nodes=tuple(kept.value for kept in self.nodes.store.items()),
             children={
-                (kind, kept.name): kept.value
+                (kind, child.name): child.live
                 for kind, reflector in self.children.items()
-                for kept in reflector.store.by_index(uid)
-                if not kept.value["metadata"].get("deletionTimestamp")
+                for child in reflector.store.by_index(uid)
+                if not child.deleting
             },
             pods=pods,
             reports={
@@ -155,26 +157,26 @@ class Observer:
         """Every R1PlusEngine as it lies in the cluster."""
         return {kept.name: kept.value.live for kept in self.engines.store.items()}
 
-    def learn(self, written: Json) -> None:
-        """Take in the API server's answer to a write, so that the next pass does not plan from before it."""
-        kind = written["kind"]
-        if kind == names.KIND_DEPLOYMENT:
-            self._learn_cr(written)
-        elif kind in self.children:
-            self.children[kind].store.put(projections.child(kinds.BY_KIND[kind], written))
+    async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
+        """Carry out a write to a child; its answer is what the next pass sees, and its echo causes none."""
+        meta = child["metadata"]
+        await self.children[child["kind"]].write_through((meta["namespace"], meta["name"]), write)
 
-    def _learn_cr(self, written: Json) -> None:
-        """The answer may be newer than what was planned from: then somebody edited the CR meanwhile."""
-        key = (written["metadata"]["namespace"], written["metadata"]["name"])
-        before = self.crs.get(key)
-        if before is not None:
-            self.crs[key] = written
-            if _wish(before) != _wish(written):
-                self._enqueue(key)
+    def learn(self, written: Json) -> None:
+        """Take in the API server's answer to a status, so that the next pass does not plan from before it.
+
+        The answer may be newer than what was planned from: then somebody edited the CR meanwhile.
+        """
+        if (written["metadata"]["namespace"], written["metadata"]["name"]) in self.crs:
+            self.ingest("MODIFIED", written)
 
     def unlearn(self, kind: str, namespace: str, name: str) -> None:
         """A child was deleted by us."""
-        self.children[kind].store.drop((namespace, name))
+        self.children[kind].forget((namespace, name))
+
+    def _child_changed(self, _event: str, child: Child) -> None:
+        for name in child.deployments:
+            self._enqueue((child.namespace, name))
 
     def _engine_changed(self, event: str, engine: Kept) -> None:
         self._enqueue(CATALOG_KEY)
@@ -189,7 +191,12 @@ class Observer:
                 self._enqueue(key)
 
 
+def _version(cr: Json) -> int:
+    """Of two states of objects of one kind, the one with the higher resourceVersion is the newer."""
+    return int(cr["metadata"]["resourceVersion"])
+
+
 def _wish(cr: Json) -> tuple[Any, ...]:
     """What of a CR decides a pass; the status is not among it, since we write it ourselves."""
     meta = cr["metadata"]
-    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp"), meta.get("annotations")
+    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp")

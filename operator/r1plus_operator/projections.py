@@ -8,6 +8,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
 from r1plus_contract import names
@@ -15,10 +16,12 @@ from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
 from r1plus_contract.suite import SuiteError, load_suite
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
+from r1plus_operator.plan.drift import folded
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.runtime.resources import Resource
 
+_OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 
 
@@ -37,18 +40,46 @@ def _kept(obj: Json, value: Any) -> Kept:
     return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
 
 
-def child(resource: Resource, obj: Json) -> Kept:
-    """A child, whole but for status and bookkeeping.
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child of an R1PlusDeployment. Its body is JSON text: as objects it would take five times the memory."""
 
-    One that is being deleted is kept until it is gone, since its going is what must cause the pass that makes it anew.
-    """
+    namespace: str
+    name: str
+    uid: str
+    deployments: frozenset[str]
+    """Names of the R1PlusDeployments that it may belong to, by its label and by its owner: either may be edited."""
+    owner: str | None
+    """uid of the R1PlusDeployment that controls it."""
+    deleting: bool
+    """Kept until it is gone, since its going is what must cause the pass that makes it anew."""
+    text: bytes
+
+    @property
+    def live(self) -> Json:
+        """The object, without status and bookkeeping, its long texts `drift.folded`."""
+        return dict(orjson.loads(self.text))
+
+
+def child(resource: Resource, obj: Json) -> Child:
+    """What a pass needs of a child."""
     meta = obj["metadata"]
     slim = {key: value for key, value in obj.items() if key != "status"}
     slim["apiVersion"], slim["kind"] = resource.api_version, resource.kind
     slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
     if refused := _refused_pods(obj):
         slim[REFUSED_PODS] = refused
-    return _kept(obj, slim)
+    owner = _controller(meta)
+    by_label = (meta.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
+    return Child(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        deployments=frozenset(name for name in (by_label, owner.get("name")) if name),
+        owner=owner.get("uid"),
+        deleting="deletionTimestamp" in meta,
+        text=orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS),
+    )
 
 
 def _refused_pods(obj: Json) -> str:
@@ -59,17 +90,15 @@ def _refused_pods(obj: Json) -> str:
     )
 
 
-def owner_uid(kept: Kept) -> str | None:
-    """The controlling R1PlusDeployment's uid."""
-    for reference in kept.value["metadata"].get("ownerReferences") or ():
-        if reference.get("kind") == names.KIND_DEPLOYMENT and reference.get("controller"):
-            return str(reference["uid"])
-    return None
+def _controller(meta: Json) -> Json:
+    owners = meta.get("ownerReferences") or ()
+    return next((o for o in owners if o.get("kind") == names.KIND_DEPLOYMENT and o.get("controller")), {})
 
 
-def deployment_of(kept: Kept) -> str:
-    """Name of the R1PlusDeployment that a child belongs to, by its label."""
-    return str((kept.value["metadata"].get("labels") or {}).get(names.LABEL_DEPLOYMENT, ""))
+def deployment(cr: Json) -> Json:
+    """An R1PlusDeployment: what decides a pass, and the status that was last written."""
+    meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
+    return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,10 @@ class OperatorProcess:
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it as the chart would."""
-        env = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """As the chart would set it."""
+        return {
             **os.environ,
             "KUBECONFIG": str(self._kubeconfig),
             "R1PLUS_MONITOR_IMAGE": "registry.local/monitor:1",
@@ -88,8 +89,18 @@ class OperatorProcess:
             "R1PLUS_VERDICT_INTERVAL_SECONDS": "0.2",
             "R1PLUS_HEALTH_PORT": str(self.port),
         }
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it."""
+        command = [sys.executable, "-m", "r1plus_operator"]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "r1plus_operator"], env=env, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""
@@ -98,10 +109,10 @@ class OperatorProcess:
         return self._process.wait(20)
 
     def kill(self) -> None:
-        """SIGKILL."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(20)
+        """SIGKILL, if it was started."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
 
     @property
     def log(self) -> str:

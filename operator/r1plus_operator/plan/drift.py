@@ -1,62 +1,131 @@
 """Does a live object still say what we want? Decided here, so that a pass over an unchanged world writes nothing.
 
 An apply is needed when the desired hash differs (we removed or changed a field) or when any field that we set reads
-otherwise in the live object (somebody edited it). Fields that others added stay and do not count.
+otherwise in the live object (somebody edited it). Fields that others added stay and do not count. What an apply cannot
+put right are items that others added to a list of ours: those are `strays`.
 """
 
 import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from r1plus_contract import names
-from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.inputs import Json
+
+_ATOMIC = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "nodeSelector"})
+"""Maps that have one owner: one more label selects other pods or nodes."""
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "env": ("name",),
+    "volumes": ("name",),
+    "imagePullSecrets": ("name",),
+    "groups": ("name",),
+    "volumeMounts": ("mountPath",),
+    "ports": ("port", "containerPort", "protocol"),
+    "ownerReferences": ("uid",),
+}
+"""Lists whose items have an identity, and what it is, as the API server merges them. Any other list has one owner."""
+_OPEN = frozenset({"ownerReferences"})
+"""Keyed lists to which others may add."""
+_LONG = 256
+"""Characters beyond which a ConfigMap's text is represented by its digest."""
+
+
+def folded(obj: Json) -> Json:
+    """A ConfigMap with the digests of its long texts instead of them; anything else as it is.
+
+    Every deployment has a whole golden suite: this is what the caches keep of it, and what is compared. No text can
+    pose as a digest, since a digest is no string here. Folding twice changes nothing.
+    """
+    if obj.get("kind") != "ConfigMap" or not obj.get("data"):
+        return obj
+    return {**obj, "data": {key: _fold(text) for key, text in obj["data"].items()}}
+
+
+def _fold(text: Any) -> Any:
+    return {"sha256": _digest(text)} if isinstance(text, str) and len(text) > _LONG else text
+
+
+@lru_cache(maxsize=64)
+def _digest(text: str) -> str:
+    """Cached, since all deployments of a tier share one suite."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def stamped(desired: Json) -> Json:
     """`desired` with the hash of itself as an annotation."""
-    digest = hashlib.sha256(dumps(desired).encode()).hexdigest()[:16]
+    canonical = orjson.dumps(folded(desired), option=orjson.OPT_SORT_KEYS)
     metadata = desired["metadata"]
+    digest = hashlib.sha256(canonical).hexdigest()[:16]
     notes = {**metadata.get("annotations", {}), names.ANNOTATION_DESIRED_HASH: digest}
     return {**desired, "metadata": {**metadata, "annotations": notes}}
 
 
 def in_sync(desired: Json, live: Json | None) -> bool:
     """Whether `live` covers the (stamped) `desired`."""
-    return live is not None and covers(live, desired)
-
-
-_EXACT = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "ingress", "egress"})
-"""What an addition changes as much as an edit: one more label selects other pods, one more peer opens a wall."""
-_OPEN_LISTS = frozenset({"ownerReferences"})
-"""Lists of named things to which others may add."""
+    return live is not None and covers(folded(live), folded(desired))
 
 
 def covers(live: Any, desired: Any) -> bool:
-    """Every value of `desired` stands in `live`. Lists of named things match by name, other lists by position."""
-    if isinstance(desired, dict):
-        if not isinstance(live, dict):
-            return not desired
-        return all(_covers_field(key, live.get(key), value) for key, value in desired.items())
-    if isinstance(desired, list):
-        return _covers_list(live if isinstance(live, list) else [], desired, open_ended=False)
-    if desired in ("", None, False, 0):
-        # The API server drops empty values of optional fields.
-        return live in ("", None, False, 0)
-    return bool(live == desired)
+    """Every value of `desired` stands in `live`: keyed lists hold exactly its items, atomic ones are equal."""
+    if live == desired:
+        return True
+    if desired in (None, "", [], {}):
+        # The API server drops empty values of optional fields; false and 0 it keeps, and their absence may mean true.
+        return live in (None, "", [], {}) or desired == {}
+    if not isinstance(desired, dict) or not isinstance(live, dict):
+        return False
+    return all(_covers_field(key, live.get(key), value) for key, value in desired.items())
 
 
 def _covers_field(key: str, live: Any, desired: Any) -> bool:
-    if key in _EXACT:
+    if key in _ATOMIC:
         return (live or None) == (desired or None)
-    if isinstance(desired, list):
-        return _covers_list(live if isinstance(live, list) else [], desired, open_ended=key in _OPEN_LISTS)
+    if key in _KEYS and isinstance(desired, list):
+        return _covers_items(key, live if isinstance(live, list) else [], desired)
     return covers(live, desired)
 
 
-def _covers_list(live: list[Any], desired: list[Any], *, open_ended: bool) -> bool:
-    if not open_ended and len(live) != len(desired):
+def _covers_items(name: str, live: list[Any], desired: list[Json]) -> bool:
+    if name not in _OPEN and len(live) != len(desired):
         return False
-    if desired and all(isinstance(item, dict) and "name" in item for item in desired):
-        by_name = {item.get("name"): item for item in live if isinstance(item, dict)}
-        return all(covers(by_name.get(item["name"]), item) for item in desired)
-    return all(covers(has, want) for has, want in zip(live, desired, strict=True))
+    found = {_key(name, item): item for item in live}
+    return all(covers(found.get(_key(name, item)), item) for item in desired)
+
+
+def _key(name: str, item: Any) -> tuple[Any, ...]:
+    return tuple(item.get(part) if isinstance(item, dict) else item for part in _KEYS[name])
+
+
+def strays(desired: Any, live: Any, path: str = "") -> list[Json]:
+    """A JSON patch that takes out of our keyed lists what others put there; empty where an apply alone suffices.
+
+    It says what it takes out, so that it fails where the live object has changed meanwhile.
+    """
+    found: list[Json] = []
+    if not isinstance(desired, dict) or not isinstance(live, dict):
+        return found
+    for name, wanted in desired.items():
+        here, has = f"{path}/{name}", live.get(name)
+        if name in _KEYS and isinstance(wanted, list) and isinstance(has, list):
+            found += _strays_of_list(name, wanted, has, here)
+        else:
+            found += strays(wanted, has, here)
+    return found
+
+
+def _strays_of_list(name: str, desired: list[Json], live: list[Any], path: str) -> list[Json]:
+    wanted = {_key(name, item): item for item in desired}
+    found: list[Json] = []
+    # From the end, so that what is taken out moves nothing that is still to be looked at.
+    for place in reversed(range(len(live))):
+        ours, here = wanted.get(_key(name, live[place])), f"{path}/{place}"
+        if ours is not None:
+            found += strays(ours, live[place], here)
+        elif name not in _OPEN:
+            found += [{"op": "test", "path": here, "value": live[place]}, {"op": "remove", "path": here}]
+    return found

@@ -11,7 +11,7 @@ from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, objects
-from r1plus_operator.plan.drift import in_sync, stamped
+from r1plus_operator.plan.drift import in_sync, stamped, strays
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.report import WIRING_SECONDS, Situation, status_of
@@ -28,8 +28,13 @@ MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write. `apply` is in stages: all of a stage stands before the next begins."""
+    """What to write. `apply` is in stages: all of a stage stands before the next begins.
 
+    An object that was seen alive bears its uid, so that applying it can never make another one.
+    """
+
+    clear: tuple[tuple[str, str, tuple[Json, ...]], ...] = ()
+    """(kind, name, JSON patch): what others put into lists of ours, out of an apply's reach; goes first."""
     apply: tuple[tuple[Json, ...], ...] = ()
     delete: tuple[tuple[str, str, str], ...] = ()
     """(kind, name, uid)."""
@@ -40,7 +45,12 @@ class Plan:
     @property
     def writes(self) -> int:
         """Writes beside the status."""
-        return sum(len(stage) for stage in self.apply) + len(self.delete)
+        return len(self.clear) + sum(len(stage) for stage in self.apply) + len(self.delete)
+
+    @property
+    def creates(self) -> bool:
+        """Whether an object may come into being."""
+        return any("uid" not in obj["metadata"] for stage in self.apply for obj in stage)
 
 
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
@@ -92,8 +102,10 @@ class _Pass:
         stages = self._stages(owner, rollout, target, surplus)
         situation = Situation(self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, target)
         status = status_of(situation)
+        changed = [self._changed(stage) for stage in stages]
         return Plan(
-            apply=tuple(stage for stage in (self._changed(stage) for stage in stages) if stage),
+            clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
+            apply=tuple(stage for stage in changed if stage),
             delete=self._deletions(rollout, surplus),
             status=status,
             notes=transitions(self.observed.cr.get("status") or {}, status),
@@ -220,9 +232,15 @@ class _Pass:
         return wanted
 
     def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
-        marked = (stamped(desired) for desired in stage)
-        live = self.observed.children
-        return tuple(d for d in marked if not in_sync(d, live.get((d["kind"], d["metadata"]["name"]))))
+        pairs = ((desired, self._live(desired)) for desired in map(stamped, stage))
+        return tuple(_same_object(desired, live) for desired, live in pairs if not in_sync(desired, live))
+
+    def _live(self, desired: Json) -> Json | None:
+        return self.observed.children.get((desired["kind"], desired["metadata"]["name"]))
+
+    def _strays(self, desired: Json) -> tuple[str, str, tuple[Json, ...]] | None:
+        patch = strays(desired, self._live(desired))
+        return (desired["kind"], desired["metadata"]["name"], tuple(patch)) if patch else None
 
     def _surplus(self, rollout: Rollout, target: str | None) -> set[str]:
         """Revisions beyond the history, oldest first; never what runs, is wanted, or is the last that served before."""
@@ -248,6 +266,12 @@ class _Pass:
         current = self.revisions.get(rollout.current or "")
         left = (current.promoted_at or 0.0) + WIRING_SECONDS - self.now if current else 0.0
         return left if left > 0 else None
+
+
+def _same_object(desired: Json, live: Json | None) -> Json:
+    if live is None:
+        return desired
+    return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
 
 
 def _clipped(gate: GateReport) -> GateReport:

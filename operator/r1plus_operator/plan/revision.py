@@ -119,7 +119,7 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     )
     name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     template = pod_template(cr, name, spec, engine, fit, identity.digest(), config)
-    data = {"configPbtxt": config_pbtxt, "identity": to_jsonable(identity), "template": template}
+    data = {"configPbtxt": config_pbtxt, "identity": to_jsonable(identity), "number": number, "template": template}
     return Revision(name, number, data, identity)
 
 
@@ -133,7 +133,7 @@ def read(live: Json) -> Revision:
         raise ContractError(f"ControllerRevision {meta['name']}: data.template or data.configPbtxt is missing")
     return Revision(
         name=meta["name"],
-        number=int(live.get("revision", 0)),
+        number=int(data.get("number") or live.get("revision", 0)),  # `revision` can be edited, data cannot
         data=data,
         identity=identity,
         verdicts=_verdicts(notes.get(names.ANNOTATION_VERDICT)),

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -86,6 +86,9 @@ class Reflector(Generic[P]):
         self._clock = clock
         self._version: str | None = None
         self._failures = 0
+        self._ahead: dict[Key, int] = {}
+        """Objects that the answer to a write of ours made newer than the stream, and the version that it must reach."""
+        self._flights: dict[Key, _Flight] = {}
 
     @property
     def synced(self) -> asyncio.Event:
@@ -105,18 +108,43 @@ class Reflector(Generic[P]):
                 delay = self._after_failure(error)
             await asyncio.sleep(delay)
 
+    async def write_through(self, key: Key, write: Awaitable[dict[str, Any]]) -> None:
+        """Carry out a write to one object (one at a time for each) and take its answer in, as the stream will bring it.
+
+        So the next reader sees what was written, and our own write is no news: it is not reported, whether the answer
+        or the stream comes first. What somebody else did after it is.
+        """
+        flight = self._flights[key] = _Flight()
+        try:
+            version = _version(answer := await write)
+        except BaseException:
+            version = 0  # Nothing is known of it but what the stream says.
+            raise
+        finally:
+            del self._flights[key]
+            if flight.heard > version and flight.news is not None:
+                self._report(*flight.news)
+        if flight.heard < version and (projected := self._projected(answer)) is not None:
+            self.store.put(projected)
+            self._ahead[key] = version
+
+    def forget(self, key: Key) -> None:
+        """We deleted it. The stream will say so, and if it has other news before, they are reported."""
+        self.store.drop(key)
+
     async def _list(self) -> str:
         """Read everything, then change the store in one step, so that no reader sees half a list."""
-        fresh: dict[Key, P] = {}
+        fresh: dict[Key, tuple[int, P]] = {}
         newest = ""
+        self._ahead.clear()  # The list knows what was written before it began.
         pages = self._client.pages(self.resource, self._namespace, label_selector=self._selector, limit=self._page_size)
         async for items, version in pages:
             self.last_activity = self._clock()
             newest = version
             for obj in items:
                 if (projected := self._projected(obj)) is not None:
-                    fresh[key_of(projected)] = projected
-        self._replace(fresh)
+                    fresh[key_of(projected)] = _version(obj), projected
+        self._replace(fresh, int(newest))
         self.available = True
         self.synced.set()
         return newest
@@ -172,19 +200,32 @@ class Reflector(Generic[P]):
         self._failures = 0
         self.available = False
         self.last_activity = self._clock()
-        self._replace({})
+        self._ahead.clear()
+        self._replace({}, 0)
         self.synced.set()
 
-    def _replace(self, fresh: dict[Key, P]) -> None:
-        """Make the store hold exactly `fresh`, reporting every difference."""
+    def _replace(self, fresh: dict[Key, tuple[int, P]], version: int) -> None:
+        """Make the store hold exactly `fresh`, reporting every difference; what was written since then stays."""
+        for flight in self._flights.values():
+            flight.heard = version
         for key in self.store.keys() - fresh.keys():
-            self._remove(key)
-        for projected in fresh.values():
-            self._put(projected)
+            if self._ahead.get(key, 0) <= version:
+                self._remove(key)
+        for key, (of_object, projected) in fresh.items():
+            if self._ahead.get(key, 0) <= of_object:
+                self._put(projected)
 
     def _take(self, kind: str, obj: dict[str, Any]) -> None:
         """Take in one event. An object that the projection leaves out is as good as deleted."""
-        key = _raw_key(obj)
+        key, version = _raw_key(obj), _version(obj)
+        ahead = self._ahead.get(key, 0)
+        if version < ahead:
+            return  # From before our own write, whose answer has been taken in.
+        self._ahead.pop(key, None)
+        if version == ahead and kind != "DELETED":
+            return  # Our own write.
+        if (flight := self._flights.get(key)) is not None:
+            flight.heard = version
         projected = None if kind == "DELETED" else self._projected(obj)
         if projected is None:
             self._remove(key)
@@ -216,10 +257,28 @@ class Reflector(Generic[P]):
             return self.store.get(*key)
 
     def _report(self, event: str, projected: P) -> None:
+        if (flight := self._flights.get(key_of(projected))) is not None:
+            flight.news = event, projected
+            return
         try:
             self._on_change(event, projected)
         except Exception:  # noqa: BLE001 - logged with its trace; the store is right all the same
             _log.exception("Could not report %s of %s %s/%s", event, self.resource.kind, *key_of(projected))
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A write under way: what the stream has said of its object meanwhile."""
+
+    heard: int = 0
+    """Version of the last event, or of a list."""
+    news: tuple[str, Any] | None = None
+    """The last report, held back: it may be of the write itself."""
+
+
+def _version(obj: dict[str, Any]) -> int:
+    """Of two states of the objects of one kind, the one with the higher resourceVersion is the newer."""
+    return int(obj["metadata"]["resourceVersion"])
 
 
 def _raw_key(obj: dict[str, Any]) -> Key:

@@ -9,25 +9,46 @@ from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.inputs import REFUSED_PODS
 from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.runtime.resources import Resource
 from unit.operator.plan.world import World
 
 DEPLOYMENT = kinds.BY_KIND["Deployment"]
 META = {"name": "a", "namespace": "t", "uid": "u", "resourceVersion": "7", "managedFields": [{}], "generation": 3}
 
 
+def child(resource: Resource = DEPLOYMENT, *, meta: dict[str, Any] | None = None, **body: Any) -> projections.Child:
+    return projections.child(resource, {"metadata": {**META, **(meta or {})}, **body})
+
+
 def test_a_child_that_merely_counts_its_pods_has_not_changed() -> None:
-    one = projections.child(DEPLOYMENT, {"metadata": META, "spec": {"replicas": 1}, "status": {"readyReplicas": 0}})
-    two = projections.child(
-        DEPLOYMENT,
-        {"metadata": {**META, "resourceVersion": "8"}, "spec": {"replicas": 1}, "status": {"readyReplicas": 1}},
-    )
+    one = child(spec={"replicas": 1}, status={"readyReplicas": 0})
+    two = child(spec={"replicas": 1}, status={"readyReplicas": 1}, meta={"resourceVersion": "8", "generation": 4})
     assert one == two
-    assert one.value["kind"] == "Deployment"
+
+
+def test_a_child_is_kept_as_it_is_but_for_its_status_and_bookkeeping() -> None:
+    kept = child(spec={"replicas": 1}, status={"readyReplicas": 0}, meta={"labels": {"r1plus.ai/deployment": "credit"}})
+    assert kept.live == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "a", "namespace": "t", "uid": "u", "labels": {"r1plus.ai/deployment": "credit"}},
+        "spec": {"replicas": 1},
+    }
+    assert (kept.deployments, kept.deleting) == ({"credit"}, False)
+
+
+def test_any_other_value_is_another_child() -> None:
+    assert child(spec={"replicas": 1}) != child(spec={"replicas": 2})
+    config_map = kinds.CONFIG_MAP
+    assert child(config_map, data={"items": "x" * 1000}) != child(config_map, data={"items": "y" * 1000})
+
+
+def test_of_a_long_text_only_its_digest_is_kept() -> None:
+    assert len(child(kinds.CONFIG_MAP, data={"items": "x" * 100_000}).text) < 500
 
 
 def test_a_child_that_is_being_deleted_is_kept_until_it_is_gone() -> None:
-    kept = projections.child(DEPLOYMENT, {"metadata": {**META, "deletionTimestamp": "now"}})
-    assert kept.value["metadata"]["deletionTimestamp"] == "now"
+    assert child(meta={"deletionTimestamp": "now"}).deleting
 
 
 @pytest.mark.parametrize(
@@ -40,8 +61,27 @@ def test_a_child_that_is_being_deleted_is_kept_until_it_is_gone() -> None:
     ids=["its controller is ours", "an owner that does not control", "another kind's child"],
 )
 def test_a_child_belongs_to_the_r1plusdeployment_that_controls_it(reference: dict[str, Any], uid: str | None) -> None:
-    kept = projections.child(DEPLOYMENT, {"metadata": {**META, "ownerReferences": [reference]}})
-    assert projections.owner_uid(kept) == uid
+    assert child(meta={"ownerReferences": [reference]}).owner == uid
+
+
+def test_a_child_names_whose_it_may_be_also_where_label_or_owner_was_edited() -> None:
+    owner = {"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}
+    assert child(meta={"ownerReferences": [owner], "labels": {"r1plus.ai/deployment": "x"}}).deployments == {"credit", "x"}
+    assert child(meta={"ownerReferences": [owner], "labels": {}}).deployments == {"credit"}
+    assert child().deployments == frozenset()
+
+
+def test_a_cr_is_kept_without_its_bookkeeping() -> None:
+    kept = projections.deployment({"metadata": META, "spec": {"tier": "full"}, "status": {"suite": "s"}})
+    assert kept == {
+        "metadata": {"name": "a", "namespace": "t", "uid": "u", "resourceVersion": "7", "generation": 3},
+        "spec": {"tier": "full"},
+        "status": {"suite": "s"},
+    }
+
+
+def test_a_cr_that_is_being_deleted_says_so() -> None:
+    assert projections.deployment({"metadata": {**META, "deletionTimestamp": "now"}})["metadata"]["deletionTimestamp"]
 
 
 POD: dict[str, Any] = {

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.plan.drift import covers, in_sync, stamped
+from r1plus_operator.plan.drift import covers, folded, in_sync, stamped, strays
+
+PORT, OTHER_PORT = {"name": "grpc", "port": 1, "protocol": "TCP"}, {"name": "grpc", "port": 2, "protocol": "TCP"}
+LONG = "x" * 257
 
 
 @pytest.mark.parametrize(
@@ -14,18 +17,28 @@ from r1plus_operator.plan.drift import covers, in_sync, stamped
         pytest.param({"a": 2}, {"a": 1}, False, id="another value is drift"),
         pytest.param({}, {"a": 1}, False, id="a missing field is drift"),
         pytest.param({"a": "1"}, {"a": 1}, False, id="a string is not a number"),
-        pytest.param({}, {"a": "", "b": None, "c": {}, "d": [], "e": False, "f": 0}, True, id="what the server drops as empty is no drift"),
+        pytest.param({}, {"a": "", "b": None, "c": {}, "d": []}, True, id="what the server drops as empty is no drift"),
+        pytest.param({}, {"a": False}, False, id="a false that was removed is drift: its absence may mean true"),
+        pytest.param({}, {"a": 0}, False, id="and so is a zero"),
         pytest.param({"a": True}, {"a": False}, False, id="but a set value where we want none is"),
-        pytest.param({"l": [{"x": 1, "y": 2}]}, {"l": [{"x": 1}]}, True, id="lists without names match by position"),
+        pytest.param({"a": [1]}, {"a": []}, False, id="and so is a filled list"),
+        pytest.param({"l": [{"x": 1}]}, {"l": [{"x": 1}]}, True, id="a list without keys is equal"),
+        pytest.param({"l": [{"x": 1, "y": 2}]}, {"l": [{"x": 1}]}, False, id="one field more in such a list is drift"),
         pytest.param({"l": [{"x": 1}, {"x": 2}]}, {"l": [{"x": 1}]}, False, id="one entry more in such a list is drift"),
         pytest.param({"l": []}, {"l": [{"x": 1}]}, False, id="one entry less is drift"),
-        pytest.param({"l": [{"name": "b"}, {"name": "a", "v": 1}]}, {"l": [{"name": "a", "v": 1}, {"name": "b"}]}, True, id="named entries match by name"),
-        pytest.param({"l": [{"name": "b"}, {"name": "a"}]}, {"l": [{"name": "a"}]}, False, id="a container that somebody added is drift"),
-        pytest.param({"ownerReferences": [{"name": "b"}, {"name": "a"}]}, {"ownerReferences": [{"name": "a"}]}, True, id="a second owner is not ours to remove"),
+        pytest.param({"env": [{"name": "b"}, {"name": "a", "v": 1, "w": 2}]}, {"env": [{"name": "a", "v": 1}, {"name": "b"}]}, True, id="keyed items are found by their keys, wherever they stand"),
+        pytest.param({"containers": [{"name": "b"}, {"name": "a"}]}, {"containers": [{"name": "a"}]}, False, id="a container that somebody added is drift"),
+        pytest.param({"ports": [OTHER_PORT]}, {"ports": [PORT]}, False, id="a port of the same name is another port"),
+        pytest.param({"ports": [{**PORT, "nodePort": 3}]}, {"ports": [PORT]}, True, id="a port is known by its number and protocol"),
+        pytest.param({"ports": "none"}, {"ports": [PORT]}, False, id="what is no list holds nothing"),
+        pytest.param({"volumeMounts": [{"name": "tmp", "mountPath": "/x"}]}, {"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}, False, id="a mount is known by its path"),
+        pytest.param({"ownerReferences": [{"uid": "b"}, {"uid": "a"}]}, {"ownerReferences": [{"uid": "a"}]}, True, id="a second owner is not ours to remove"),
+        pytest.param({"ownerReferences": [{"uid": "b"}]}, {"ownerReferences": [{"uid": "a"}]}, False, id="but ours must be there"),
         pytest.param({"selector": {"a": "1", "b": "2"}}, {"selector": {"a": "1"}}, False, id="one more label in a selector is drift"),
+        pytest.param({"nodeSelector": {"a": "1", "b": "2"}}, {"nodeSelector": {"a": "1"}}, False, id="one more label that nodes must have is drift"),
+        pytest.param({}, {"podSelector": {}}, True, id="an empty selector is none"),
         pytest.param({"ingress": [{"from": [{"podSelector": {}, "namespaceSelector": {}}]}]}, {"ingress": [{"from": [{"podSelector": {}}]}]}, False, id="a peer that was widened is drift"),
-        pytest.param({"l": [{"name": "a", "v": 2}]}, {"l": [{"name": "a", "v": 1}]}, False, id="a named entry with another value is drift"),
-        pytest.param({"l": [{"name": "b"}]}, {"l": [{"name": "a"}]}, False, id="a named entry that is gone is drift"),
+        pytest.param({"env": [{"name": "a", "v": 2}]}, {"env": [{"name": "a", "v": 1}]}, False, id="a keyed item with another value is drift"),
         pytest.param(["x", "y"], ["y", "x"], False, id="the order of scalars counts"),
         pytest.param("text", {"a": 1}, False, id="a scalar covers no object"),
     ],
@@ -34,7 +47,7 @@ def test_covers(live: Any, desired: Any, covered: bool) -> None:
     assert covers(live, desired) is covered
 
 
-WANTED = stamped({"kind": "Service", "metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"ports": [1]}})
+WANTED = stamped({"kind": "Service", "metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"ports": [PORT]}})
 
 
 def test_what_we_applied_is_in_sync() -> None:
@@ -46,9 +59,67 @@ def test_what_is_absent_is_not() -> None:
 
 
 def test_a_field_that_we_no_longer_want_shows_by_the_hash() -> None:
-    without = stamped({"kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [1]}})
+    without = stamped({"kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [PORT]}})
     assert not in_sync(without, WANTED)
 
 
 def test_the_stamp_depends_on_nothing_but_the_object() -> None:
     assert stamped({"metadata": {"name": "a"}, "spec": {}}) == stamped({"spec": {}, "metadata": {"name": "a"}})
+
+
+def config_map(**data: Any) -> dict[str, Any]:
+    return {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": data}
+
+
+def test_a_long_text_is_kept_as_its_digest_and_a_short_one_as_it_is() -> None:
+    once = folded(config_map(long=LONG, short=LONG[:-1]))
+    assert once["data"]["short"] == LONG[:-1]
+    assert list(once["data"]["long"]) == ["sha256"]
+    assert folded(once) == once
+
+
+def test_only_a_config_map_is_folded() -> None:
+    revision = {"kind": "ControllerRevision", "metadata": {"name": "a"}, "data": {"configPbtxt": LONG}}
+    assert folded(revision) is revision
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [(LONG, True), (LONG + "x", False), (LONG[:-1], False), (folded(config_map(t=LONG))["data"]["t"]["sha256"], False)],
+    ids=["the same text", "a longer one", "a shorter one", "its digest, posing as the text"],
+)
+def test_a_long_text_is_compared_exactly(text: str, same: bool) -> None:
+    wanted = stamped(config_map(t=LONG))
+    live = {**wanted, "data": {"t": text}}
+    assert in_sync(wanted, folded(live)) is same
+    assert in_sync(wanted, live) is same
+
+
+def test_the_stamp_covers_a_long_text() -> None:
+    assert stamped(config_map(t=LONG))["metadata"] != stamped(config_map(t=LONG + "x"))["metadata"]
+
+
+def taken_out(desired: Any, live: Any) -> list[tuple[str, str]]:
+    return [(op["op"], op["path"]) for op in strays(desired, live)]
+
+
+@pytest.mark.parametrize(
+    ("live", "desired", "paths"),
+    [
+        pytest.param({"ports": [PORT]}, {"ports": [PORT]}, [], id="nothing where only ours is there"),
+        pytest.param({"ports": [{**PORT, "name": "x"}]}, {"ports": [PORT]}, [], id="nothing where ours was edited: an apply does it"),
+        pytest.param({"ports": [OTHER_PORT, PORT]}, {"ports": [PORT]}, ["/ports/0"], id="what was added"),
+        pytest.param({"ports": [OTHER_PORT]}, {"ports": [PORT]}, ["/ports/0"], id="what took the place of ours"),
+        pytest.param({"a": {"env": [{"name": "x"}, {"name": "a"}, {"name": "y"}]}}, {"a": {"env": [{"name": "a"}]}}, ["/a/env/2", "/a/env/0"], id="several, from the end"),
+        pytest.param({"containers": [{"name": "x"}, {"name": "a", "env": [{"name": "y"}]}]}, {"containers": [{"name": "a", "env": []}]}, ["/containers/1/env/0", "/containers/0"], id="inside an item of ours"),
+        pytest.param({"ownerReferences": [{"uid": "b"}]}, {"ownerReferences": [{"uid": "a"}]}, [], id="a second owner stays"),
+        pytest.param({"args": ["x", "y"]}, {"args": ["x"]}, [], id="nothing of an atomic list: an apply does it"),
+        pytest.param({}, {"ports": [PORT]}, [], id="nothing where nothing is"),
+    ],
+)  # fmt: skip
+def test_strays(live: Any, desired: Any, paths: list[str]) -> None:
+    assert taken_out(desired, live) == [(op, path) for path in paths for op in ("test", "remove")]
+
+
+def test_a_stray_is_named_so_that_no_other_is_taken_out() -> None:
+    assert strays({"ports": [PORT]}, {"ports": [PORT, OTHER_PORT]})[0]["value"] == OTHER_PORT

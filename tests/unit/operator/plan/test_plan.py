@@ -183,6 +183,32 @@ def test_an_edited_field_is_reverted_and_a_foreign_one_stays() -> None:
     assert world.settle().writes == 0
 
 
+def test_a_new_child_has_no_uid_yet_and_a_repaired_one_can_only_be_itself() -> None:
+    world = World(dict(FULL))
+    first = world.pass_once()
+    assert first.creates
+    assert {obj["metadata"].get("uid") for stage in first.apply for obj in stage} == {None}
+    policy = world.one("NetworkPolicy", "credit")
+    world.children["NetworkPolicy", "credit"] = {**policy, "spec": {**policy["spec"], "ingress": [{}]}}
+    repair = world.pass_once()
+    assert not repair.creates
+    assert [obj["metadata"]["uid"] for stage in repair.apply for obj in stage] == [policy["metadata"]["uid"]]
+
+
+def test_what_others_put_into_our_lists_is_taken_out_before_the_apply() -> None:
+    world = served()
+    service = world.one("Service", "credit")
+    other = {**service["spec"]["ports"][0], "port": 9999}
+    world.children["Service", "credit"] = {**service, "spec": {**service["spec"], "ports": [other, *service["spec"]["ports"][1:]]}}  # fmt: skip
+    repair = plan(world.observed(), CONFIG, world.now)
+    place = "/spec/ports/0"
+    assert repair.clear == (
+        ("Service", "credit", ({"op": "test", "path": place, "value": other}, {"op": "remove", "path": place})),
+    )
+    assert [obj["kind"] for stage in repair.apply for obj in stage] == ["Service"]
+    assert repair.writes == 2
+
+
 def test_a_verdict_counts_only_for_exactly_what_was_scored() -> None:
     world = World(dict(FULL))
     world.settle()

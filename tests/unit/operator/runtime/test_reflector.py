@@ -297,3 +297,135 @@ async def test_every_byte_heard_counts_as_activity() -> None:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+class Write:
+    """A write whose answer a test gives when it likes: an object, or a failure."""
+
+    def __init__(self, reflector: Reflector[Item], name: str = "a") -> None:
+        self._answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(reflector.write_through(("ns", name), self._answer))
+
+    async def answered(self, obj: dict[str, Any]) -> None:
+        self._answer.set_result(obj)
+        await self.task
+
+    async def failed(self) -> None:
+        self._answer.set_exception(OSError("no answer"))
+        with pytest.raises(OSError, match="no answer"):
+            await self.task
+
+
+WRITTEN = config_map("a", rv=7, data="written")
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """What the stream says of an object before a write's answer (of version 7) comes, and after."""
+
+    before: tuple[tuple[str, dict[str, Any]], ...] = ()
+    after: tuple[tuple[str, dict[str, Any]], ...] = ()
+    reported: tuple[str, ...] = ()
+    left: str | None = "written"
+
+
+EDITED, DELETED = ("MODIFIED", config_map("a", rv=9, data="edited")), ("DELETED", config_map("a", rv=9))
+OLDER, ECHO = ("MODIFIED", config_map("a", rv=6, data="older")), ("MODIFIED", WRITTEN)
+RACES = [
+    pytest.param(Race(), id="the answer alone"),
+    pytest.param(Race(after=(ECHO,)), id="the answer before its echo"),
+    pytest.param(Race(before=(ECHO,)), id="the echo before its answer"),
+    pytest.param(Race(before=(OLDER, ECHO)), id="an edit that the write overtook, and the echo"),
+    pytest.param(Race(before=(OLDER,), after=(ECHO,)), id="an edit before the answer, the echo after it"),
+    pytest.param(Race(after=(OLDER, ECHO)), id="an edit that the write overtook and that the stream tells late"),
+    pytest.param(Race(after=(ECHO, EDITED), reported=("MODIFIED a=edited",), left="edited"), id="an edit after the write"),
+    pytest.param(Race(after=(EDITED,), reported=("MODIFIED a=edited",), left="edited"), id="an edit after the write, without the echo"),
+    pytest.param(Race(before=(ECHO, EDITED), reported=("MODIFIED a=edited",), left="edited"), id="an edit after the write and before its answer"),
+    pytest.param(Race(before=(ECHO, DELETED), reported=("DELETED a=written",), left=None), id="a deletion after the write and before its answer"),
+    pytest.param(Race(after=(DELETED,), reported=("DELETED a=written",), left=None), id="a deletion after the answer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("race", RACES)
+@pytest.mark.parametrize("known", [True, False], ids=["of an object that was there", "of a new object"])
+async def test_a_write_is_seen_at_once_and_only_what_others_did_after_it_is_reported(race: Race, known: bool) -> None:
+    async with watching([page(5, *([A] if known else []))], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        watcher.log.clear()
+        write = Write(watcher.reflector)
+        await asyncio.sleep(0)
+        for event in race.before:
+            watcher.reflector._take(*event)
+        assert watcher.log == []
+        await write.answered(WRITTEN)
+        assert watcher.log == list(race.reported if race.before else ())
+        for event in race.after:
+            watcher.reflector._take(*event)
+        assert watcher.log == list(race.reported)
+        held = watcher.reflector.store.get("ns", "a")
+        assert (held and held.data) == race.left
+
+
+async def test_what_the_stream_said_during_a_write_that_failed_is_reported() -> None:
+    async with watching([page(5, A)], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        write = Write(watcher.reflector)
+        await asyncio.sleep(0)
+        watcher.reflector._take(*OLDER)
+        await write.failed()
+        assert watcher.log == ["ADDED a", "MODIFIED a=older"]
+
+
+async def test_a_write_that_failed_in_silence_changes_nothing() -> None:
+    async with watching([page(5, A)], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        write = Write(watcher.reflector)
+        await asyncio.sleep(0)
+        await write.failed()
+        watcher.reflector._take(*OLDER)
+        assert watcher.log == ["ADDED a", "MODIFIED a=older"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [(page(6, A), ["a", "b", "new"]), (page(8, A, B), ["a", "b"])],
+    ids=["a list from before the write leaves its object alone", "a list from after it decides"],
+)
+async def test_a_write_during_a_list(listed: Answer, names: list[str]) -> None:
+    async with watching([page(5, A, B)], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        reflector, begun, go_on = watcher.reflector, asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Any) -> Any:
+            begun.set()
+            await go_on.wait()
+            return await listed(request)
+
+        watcher.server.lists = [slow]
+        listing = asyncio.create_task(reflector._list())
+        await begun.wait()
+        await Write(reflector, "new").answered(config_map("new", rv=7))
+        await Write(reflector, "b").answered(config_map("b", rv=7))
+        go_on.set()
+        await listing
+        assert watcher.names == names
+
+
+async def test_a_list_during_a_write_knows_its_object_better_than_the_answer() -> None:
+    async with watching([page(5, A), page(8)], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        watcher.log.clear()
+        write = Write(watcher.reflector)
+        await asyncio.sleep(0)
+        await watcher.reflector._list()
+        assert watcher.log == []
+        await write.answered(WRITTEN)
+        assert (watcher.names, watcher.log) == ([], ["DELETED a"])
+
+
+async def test_what_we_deleted_is_gone_at_once_and_its_end_is_no_news() -> None:
+    async with watching([page(5, A)], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        watcher.reflector.forget(("ns", "a"))
+        watcher.reflector._take("DELETED", config_map("a", rv=6))
+        assert (watcher.names, watcher.log) == ([], ["ADDED a"])

@@ -1,0 +1,234 @@
+"""`make bench-reconcile N=200`: the operator against a bare client that writes the same, on a real API server.
+
+In order: the floor, N CRs at once, some of them made Ready, an idle minute, a restart, drift, and the floor again, so
+that a machine that changes its pace meanwhile does so on both sides. Not a test: nothing here passes or fails, except
+that the requests of both sides must be the same. The last line is JSON.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.reconcile.audit import Request, tally
+from bench.reconcile.drift import Intruder, watching
+from bench.reconcile.floor import IN_FLIGHT
+from bench.reconcile.procfs import Usage, usage
+from bench.reconcile.stage import FLOOR_ACCOUNT, USER_ACCOUNT, Stage, creations, deployment, machine, serve, staged
+from devcluster import binaries
+from devcluster.apiserver_only import ApiServer
+from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
+from devcluster.steps import Steps
+
+NAMESPACE = "bench"
+FLOOR_CRS = 500
+"""At most so many CRs' objects on each side of the operator's part: it is a rate."""
+WARM_UP_CRS = 20
+READY_CRS = 10
+DRIFT_CRS = (0, READY_CRS)
+"""The first is Ready, the other is not."""
+IDLE_SECONDS = 60.0
+NO_CHILDREN = frozenset({"r1plusdeployments/status", "events", "leases"})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The JSON line."""
+
+    n: int
+    children_per_cr: float
+    reads_per_cr: float
+    writes_per_cr: float
+    x_floor: float
+    cpu_ms_per_write: float
+    peak_rss_mb: float
+    idle_writes: int
+    restart_seconds: float
+    restart_writes: int
+    drift_tried: int
+    drift_restored: int
+    drift_median_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """N CRs came, and the operator answered."""
+
+    seconds: float
+    reads: int
+    writes: int
+    children: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What the bare client does per CR: its writes beside the CR itself, seconds for the CR, seconds for the rest."""
+
+    writes: float
+    create: float
+    write: float
+
+
+async def floor(stage: Stage, count: int, namespace: str) -> Floor:
+    """Write what the operator would write for `count` CRs, with nobody watching."""
+    await stage.namespace(namespace)
+    answers = stage.answers(deployment(namespace, number) for number in range(count))
+    async with stage.bare(FLOOR_ACCOUNT) as client:
+        create = await client.send(creations(namespace, count))
+        write = await client.send(answers)
+    say(
+        f"floor: {len(answers) / count:.0f} writes per CR at {len(answers) / write:.0f}/s,"
+        f" CRs created at {count / create:.0f}/s, {IN_FLIGHT} in flight"
+    )
+    return Floor(len(answers) / count, create / count, write / count)
+
+
+async def creation(stage: Stage, count: int) -> Creation:
+    """Create N CRs as fast as 16 requests in flight allow, and wait until the operator has nothing more to write."""
+    await stage.namespace(NAMESPACE)
+    stage.requests()
+    before, began = usage(stage.operator.pid), time.time()
+    async with stage.bare(USER_ACCOUNT) as client:
+        took = await client.send(creations(NAMESPACE, count))
+    asked = await stage.settled(statuses=count)
+    used, counted = usage(stage.operator.pid), tally(asked)
+    children = {(r.resource, r.name) for r in asked if r.writes and r.resource not in NO_CHILDREN}
+    found = Creation(
+        seconds=counted.ended - began,
+        reads=counted.reads,
+        writes=counted.writes,
+        children=len(children),
+        cpu_seconds=used.cpu_seconds - before.cpu_seconds,
+    )
+    say(f"created {count} CRs in {took:.1f} s; the operator wrote {counted.writes} times in {found.seconds:.1f} s,")
+    say(
+        f"  {counted.writes / found.seconds:.0f}/s, {counted.refused} refused, {used.rss_mb:.0f} MiB: {kinds_of(asked)}"
+    )
+    return found
+
+
+async def idle(stage: Stage) -> int:
+    """The operator's writes in a minute in which nothing happens."""
+    stage.requests()
+    before = usage(stage.operator.pid)
+    await asyncio.sleep(IDLE_SECONDS)
+    asked, used = stage.requests(), usage(stage.operator.pid)
+    cpu = (used.cpu_seconds - before.cpu_seconds) / IDLE_SECONDS
+    say(f"idle for {IDLE_SECONDS:.0f} s: {tally(asked).writes} writes, {cpu:.1%} of a CPU {kinds_of(asked)}")
+    return tally(asked).writes
+
+
+async def restart(stage: Stage) -> tuple[float, int, Usage]:
+    """Stop the operator and start it: seconds until all is looked at, and its writes."""
+    stopped = usage(stage.operator.pid)
+    stage.operator.stop()
+    stage.requests()
+    seconds = await stage.started()
+    asked = await stage.settled()
+    now = usage(stage.operator.pid)
+    say(
+        f"restarted in {seconds:.2f} s: {tally(asked).writes} writes, {now.cpu_seconds:.2f} s of CPU,"
+        f" {now.rss_mb:.0f} MiB, peak {now.peak_rss_mb:.0f} {kinds_of(asked)}"
+    )
+    return seconds, tally(asked).writes, max(stopped, now, key=lambda one: one.peak_rss_mb)
+
+
+async def drift(stage: Stage, numbers: tuple[int, ...]) -> Intruder:
+    """Edit and delete everything of a few CRs."""
+    named = [deployment(NAMESPACE, number)["metadata"]["name"] for number in numbers]
+    async with watching(stage.client, NAMESPACE, named) as sight:
+        intruder = Intruder(stage.client, NAMESPACE, sight)
+        for name in named:
+            for kind, obj in sight.children(name):
+                await intruder.assail(kind, obj)
+            done = intruder.outcome
+            say(f"drift up to {name}: {done.restored} of {done.tried} restored, median {done.median_ms:.1f} ms,")
+            say(f"  slowest {max(done.milliseconds, default=0):.0f} ms; {done.refused} edits the API server refused")
+    for failure in intruder.outcome.failures:
+        say(f"  not restored: {failure}")
+    return intruder
+
+
+async def measure(stage: Stage, count: int) -> Report:
+    """All phases."""
+    sample = min(count, FLOOR_CRS)
+    await floor(stage, min(count, WARM_UP_CRS), "warm-up")
+    floors = [await floor(stage, sample, "floor-before")]
+    say(f"operator started in {await stage.started():.2f} s")
+    await stage.settled()
+    made = await creation(stage, count)
+    ready = range(min(READY_CRS, count))
+    monitors = await asyncio.gather(*(serve(stage.client, NAMESPACE, number) for number in ready))
+    await stage.settled()
+    say(f"{len(monitors)} CRs are Ready")
+    idle_writes = await idle(stage)
+    seconds, writes, used = await restart(stage)
+    outcome = (await drift(stage, tuple(number for number in DRIFT_CRS if number < count))).outcome
+    for monitor in monitors:
+        await monitor.stop()
+    stage.operator.stop()
+    floors.append(await floor(stage, sample, "floor-after"))
+    create, write = (statistics.mean(of) for of in zip(*((f.create, f.write) for f in floors), strict=True))
+    taken = made.seconds / count
+    if floors[0].writes != made.children / count + 1:
+        say(f"NOT THE SAME: the bare client made {floors[0].writes} writes per CR, see the operator's above")
+    say(f"{taken / (create + write):.2f} x the floor with the CRs' own creation in both, {taken / write:.2f} x without")
+    return Report(
+        n=count,
+        children_per_cr=round(made.children / count, 2),
+        reads_per_cr=round(made.reads / count, 2),
+        writes_per_cr=round(made.writes / count, 2),
+        x_floor=round(taken / (create + write), 2),
+        cpu_ms_per_write=round(made.cpu_seconds / made.writes * 1e3, 2),
+        peak_rss_mb=round(used.peak_rss_mb, 1),
+        idle_writes=idle_writes,
+        restart_seconds=round(seconds, 2),
+        restart_writes=writes,
+        drift_tried=outcome.tried,
+        drift_restored=outcome.restored,
+        drift_median_ms=round(outcome.median_ms, 1),
+    )
+
+
+def kinds_of(asked: list[Request]) -> str:
+    """What was written, for people."""
+    counts = Counter(request.resource for request in asked if request.writes)
+    return ", ".join(f"{count} {resource}" for resource, count in sorted(counts.items()))
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, flush=True)
+
+
+async def run(server: ApiServer, count: int, log: Path) -> Report:
+    """Against a server that runs."""
+    async with staged(server, log) as stage:
+        return await measure(stage, count)
+
+
+def main() -> None:
+    """Measure, then print the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep-log", type=Path, help="where to leave the operator's log")
+    parser.add_argument("-n", type=int, default=200, help="R1PlusDeployments, at least 1; default 200")
+    given = parser.parse_args()
+    count = max(1, given.n)
+    binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
+    at = machine()
+    say(f"{at['cpus']} CPUs, load {at['load']}, Python {platform.python_version()}, Kubernetes {KUBERNETES}")
+    with ApiServer() as server, tempfile.TemporaryDirectory() as folder:
+        report = asyncio.run(run(server, count, given.keep_log or Path(folder) / "operator.log"))
+    print(json.dumps({**dataclasses.asdict(report), **at, "kubernetes": KUBERNETES}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Where it is played: a real API server, the operator as its own process and account, and clients of other names."""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from apiserver.crds import install_crd
+from apiserver.operator_rig import ACCOUNT, Monitors, OperatorProcess, Tenant, grant
+from bench.reconcile.audit import AuditLog, Request
+from bench.reconcile.floor import BareClient, Write, answer_to, created
+from devcluster.addons import crd_files
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import metrics, names
+from r1plus_contract.verdict import Verdict
+from r1plus_operator import projections
+from r1plus_operator.api import crd, kinds
+from r1plus_operator.config import Settings, from_environment
+from r1plus_operator.plan.inputs import Observed
+from r1plus_operator.runtime import connection
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.resources import Resource
+
+Json = dict[str, Any]
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
+FLOOR_ACCOUNT = "bench-floor"
+USER_ACCOUNT = "bench-user"
+NODE: Json = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "n1"},
+    "status": {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "110"}},
+}
+QUIET_SECONDS = 2.0
+"""Without a write for so long, the operator is done."""
+DEADLINE_SECONDS = 600.0
+
+
+class Stage:
+    """The API server, the operator and the audit log, with what the phases share."""
+
+    def __init__(self, server: ApiServer, client: ApiClient, operator: OperatorProcess, audit: AuditLog) -> None:
+        self.server = server
+        self.client = client
+        self.operator = operator
+        self.settings: Settings = from_environment(operator.environment)
+        self._audit = audit
+
+    def requests(self) -> list[Request]:
+        """What the operator has asked for since the last call."""
+        return self._audit.read(ACCOUNT)
+
+    def bare(self, account: str) -> BareClient:
+        """A bare client of its own account, with the right to everything."""
+        config = self.server.kubeconfig_for(account, ("system:masters",))
+        return BareClient(connection.from_kubeconfig(config))
+
+    async def namespace(self, name: str) -> None:
+        """A tenant's namespace."""
+        meta = {"name": name, "labels": {"r1plus.ai/tenant": "true"}}
+        await self.client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+
+    def answers(self, crs: Iterable[Json]) -> list[Write]:
+        """What the operator's plan would write for each of these, one after the other."""
+        node = projections.node({**NODE, "metadata": {"name": "n1", "uid": "n1"}})
+        assert node is not None
+        world = Observed(
+            cr={},
+            engines=self.settings.catalog,
+            suites=self.settings.suites,
+            nodes=(node.value,),
+            children={},
+            kinds=frozenset(resource.kind for resource in kinds.OPTIONAL_CHILDREN),
+        )
+        uids = itertools.count()
+        wholes = ({**cr, "metadata": {**cr["metadata"], "uid": f"u{next(uids)}", "generation": 1}} for cr in crs)
+        plans = (answer_to(dataclasses.replace(world, cr=cr), self.settings.operator) for cr in wholes)
+        return list(itertools.chain.from_iterable(plans))
+
+    async def settled(self, statuses: int = 0) -> list[Request]:
+        """Wait until the operator has written so many statuses and then nothing for a while; all it asked for."""
+        asked: list[Request] = []
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                asked += self.requests()
+                written = sum(request.resource == "r1plusdeployments/status" for request in asked)
+                last = max((request.ended for request in asked if request.writes), default=0.0)
+                if written >= statuses and time.time() - last > QUIET_SECONDS:
+                    return asked
+                await asyncio.sleep(0.2)
+
+    async def started(self) -> float:
+        """Start the operator; seconds from its start until it has made its last pass and has nothing left to do."""
+        began = time.perf_counter()
+        self.operator.start()
+        passes, changed = 0.0, began
+        async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient() as http:
+            while passes == 0 or time.perf_counter() - changed < QUIET_SECONDS:
+                with contextlib.suppress(httpx.TransportError):
+                    figures = exposed((await http.get(f"http://127.0.0.1:{self.operator.port}/metrics")).text)
+                    if figures != (passes, 0.0):
+                        passes, changed = figures[0], time.perf_counter()
+                await asyncio.sleep(0.02)
+        return changed - began
+
+
+def exposed(text: str) -> tuple[float, float]:
+    """(passes made, keys that wait), from the operator's /metrics."""
+    values = [(line.rsplit(" ", 1)[0], float(line.rsplit(" ", 1)[1])) for line in text.splitlines() if line[:1] != "#"]
+    passes = sum(value for name, value in values if name.startswith(metrics.RECONCILE_TOTAL + "{"))
+    return passes, sum(value for name, value in values if name == metrics.QUEUE_DEPTH)
+
+
+def deployment(namespace: str, number: int) -> Json:
+    """The CR that everything here is about."""
+    meta = {"name": f"d{number:05}", "namespace": namespace}
+    head = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "metadata": meta}
+    return {**head, "spec": {"tier": "full", "context": {"maxTokens": 1024}}}
+
+
+def creations(namespace: str, count: int) -> list[Write]:
+    """The requests that make `count` CRs."""
+    return [created(deployment(namespace, number)) for number in range(count)]
+
+
+async def serve(client: ApiClient, namespace: str, number: int) -> Monitors:
+    """Play kubelet and monitor for one CR until it is Ready; stop the monitor afterwards."""
+    name = deployment(namespace, number)["metadata"]["name"]
+    monitors = Monitors(f"127.10.{number // 250}.{number % 250 + 2}")
+    await monitors.start()
+    tenant = Tenant(client, namespace, monitors)
+    revision = await tenant.candidate(name)
+    pod = await tenant.run_pod(revision, ready=False)
+    await tenant.decide(revision, Verdict.PASS)
+    await tenant.until(name, "QualityVerified", "True", "GatePassed")
+    await tenant.set_ready(pod, ready=True)
+    await tenant.until(name, "Ready", "True", "Serving")
+    return monitors
+
+
+@asynccontextmanager
+async def staged(server: ApiServer, log: Path) -> AsyncIterator[Stage]:
+    """Install what the operator finds in a cluster: CRDs, prometheus-operator's too, a node and its own rights."""
+    async with ApiClient.from_kubeconfig(server.kubeconfig) as client:
+        for definition in crd.definitions().values():
+            await install_crd(client, definition)
+        for path in crd_files():
+            if path.stem.endswith(("podmonitors", "prometheusrules")):
+                await install_crd(client, yaml.safe_load(path.read_text()))
+        await grant(client)
+        await client.apply(kinds.NODE, NODE, field_manager="kubelet")
+        await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+        operator = OperatorProcess(server, log)
+        with AuditLog(server.audit_log) as audit:
+            try:
+                yield Stage(server, client, operator, audit)
+            finally:
+                operator.kill()
+
+
+def machine() -> Json:
+    """What the figures are from."""
+    return {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}

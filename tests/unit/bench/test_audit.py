@@ -1,0 +1,89 @@
+"""The audit log, counted: what is a request, whose it is, and what of it is a write."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.reconcile.audit import AuditLog, Request, parsed, tally
+
+OPERATOR = "system:serviceaccount:r1plus-system:r1plus-operator"
+
+
+def line(
+    verb: str = "patch", resource: str = "services", *, stage: str = "", user: str = OPERATOR, **more: Any
+) -> bytes:
+    entry = {
+        "stage": stage or ("ResponseStarted" if verb == "watch" else "ResponseComplete"),
+        "verb": verb,
+        "user": {"username": user},
+        "objectRef": {"resource": resource, "namespace": "t", "name": "a", **more.pop("about", {})},
+        "responseStatus": {"code": 200},
+        "requestReceivedTimestamp": "2026-01-01T00:00:00.000000Z",
+        "stageTimestamp": "2026-01-01T00:00:00.250000Z",
+        **more,
+    }
+    return json.dumps(entry).encode() + b"\n"
+
+
+def test_a_line_says_who_did_what_to_what_and_when() -> None:
+    found = parsed(line(about={"subresource": "status"}, responseStatus={"code": 409}))
+    assert found is not None
+    assert (found.user, found.verb, found.resource, found.namespace, found.name, found.code) == (
+        OPERATOR, "patch", "services/status", "t", "a", 409,
+    )  # fmt: skip
+    assert found.ended - found.began == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        (line("watch"), True),
+        (line("watch", stage="ResponseComplete"), False),
+        (line("list"), True),
+        (line("list", stage="ResponseStarted"), False),
+        (line(objectRef=None), False),
+    ],
+    ids=["a watch that begins", "a watch that ends", "a list", "the start of an answer", "what names no object"],
+)
+def test_each_request_is_counted_once(text: bytes, counts: bool) -> None:
+    assert (parsed(text) is not None) is counts
+
+
+def test_reading_goes_on_where_it_stopped_also_in_mid_line_and_after_a_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    path.write_bytes(line() + line("list")[:20])
+    with AuditLog(path) as log:
+        assert [request.verb for request in log.read()] == ["patch"]
+        with path.open("ab") as more:
+            more.write(line("list")[20:] + line("delete"))
+        path.rename(tmp_path / "audit-1.log")
+        path.write_bytes(line("create") + line("get", user="somebody"))
+        assert [request.verb for request in log.read(OPERATOR)] == ["list", "delete", "create"]
+        assert log.read() == []
+
+
+def request(
+    verb: str, resource: str = "services", *, code: int = 200, began: float = 0.0, ended: float = 0.0
+) -> Request:
+    return Request(OPERATOR, verb, resource, "t", "a", code, began, ended)
+
+
+def test_reads_and_writes_are_counted_and_the_lease_is_not() -> None:
+    found = tally(
+        [
+            request("list"),
+            request("watch"),
+            request("get", "leases"),
+            request("update", "leases", began=0.5, ended=99.0),
+            request("patch", began=2.0, ended=3.0),
+            request("delete", code=404, began=1.0, ended=1.5),
+        ]
+    )
+    assert (found.reads, found.writes, found.refused, found.began, found.ended) == (2, 2, 1, 1.0, 3.0)
+
+
+def test_nothing_written_took_no_time() -> None:
+    found = tally([request("list", ended=5.0)])
+    assert (found.writes, found.began, found.ended) == (0, 0.0, 0.0)

@@ -1,0 +1,156 @@
+"""How a plan is carried out: in which order, with which proof, and what a refusal leads to."""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import pytest
+
+from r1plus_contract import names
+from r1plus_operator.executor import Executor, OwnerGoneError
+from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.plan import Note, Plan
+from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
+from r1plus_operator.runtime.resources import Resource
+
+STATUS = {"suite": "s"}
+CR: Json = {"metadata": {"name": "credit", "namespace": "t", "uid": "u"}, "spec": {}, "status": {}}
+
+
+class Server:
+    """Takes every write, or refuses those that a test names; answers with what was written."""
+
+    def __init__(self, **refusals: ApiError) -> None:
+        self.log: list[str] = []
+        self.learned: list[str] = []
+        self._refusals = refusals
+
+    async def apply(
+        self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""
+    ) -> Json:
+        assert (field_manager, force) == (names.FIELD_MANAGER, True)
+        name = obj["metadata"]["name"] if res.kind != "Event" else obj["reason"]
+        return self._answer(f"{res.kind}{subresource and '/' + subresource}", name, obj)
+
+    async def patch(
+        self, res: Resource, name: str, namespace: str | None, body: Sequence[Json], *, content_type: str
+    ) -> Json:
+        assert (namespace, content_type) == ("t", "application/json-patch+json")
+        return self._answer("patch " + res.kind, name, {"patched": body})
+
+    async def delete(
+        self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ""
+    ) -> Json:
+        assert namespace == "t"
+        return self._answer("delete " + res.kind, f"{name} {uid}", {})
+
+    async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
+        await write
+        self.learned.append(f"{child['kind']} {child['metadata']['name']}")
+
+    def learn(self, written: Json) -> None:
+        self.learned.append(f"status {written['status']}")
+
+    def unlearn(self, kind: str, namespace: str, name: str) -> None:
+        self.learned.append(f"{kind} {namespace}/{name} is gone")
+
+    def _answer(self, what: str, name: str, answer: Json) -> Json:
+        self.log.append(f"{what} {name}")
+        if (error := self._refusals.get(what.replace(" ", "_").replace("/", "_"))) is not None:
+            raise error
+        return answer
+
+
+def child(kind: str, **meta: str) -> Json:
+    return {"kind": kind, "metadata": {"name": "c", "namespace": "t", **meta}}
+
+
+NEW, SEEN = child("Service"), child("Service", uid="s")
+TOLD = "R1PlusDeployment/status credit"
+GONE = ("Deployment", "old", "u-old")
+STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
+
+
+@pytest.mark.parametrize(
+    ("plan", "before", "log"),
+    [
+        (Plan(status=STATUS), STATUS, []),
+        (Plan(status=STATUS), {}, [TOLD]),
+        (Plan(apply=((NEW,),), status=STATUS), STATUS, [TOLD, "Service c"]),
+        (Plan(apply=((SEEN,),), status=STATUS), STATUS, ["Service c"]),
+        (Plan(delete=(GONE,), status=STATUS), STATUS, ["delete Deployment old u-old"]),
+        (
+            Plan(((STRAY),), ((SEEN, child("ConfigMap", uid="m")), (NEW,)), (GONE,), STATUS, (Note("Promoted", "m"),)),
+            {},
+            [TOLD, "patch Service c", "Service c", "ConfigMap c", "Service c", "delete Deployment old u-old", "Event Promoted"],
+        ),
+    ],
+    ids=[
+        "what is so already is not written",
+        "a new status is",
+        "before a child can come into being the status proves that its owner is there",
+        "a child that is only repaired needs no proof",
+        "nor does a deletion",
+        "status, what others put in the way, stages, deletions, news",
+    ],
+)  # fmt: skip
+async def test_the_order_of_writes(plan: Plan, before: Json, log: list[str]) -> None:
+    server = Server()
+    await Executor(server, server).run({**CR, "status": before}, plan, 0.0)
+    assert server.log == log
+
+
+async def test_what_was_written_is_learned() -> None:
+    server = Server()
+    await Executor(server, server).run(CR, Plan(apply=((NEW,),), delete=(GONE,), status=STATUS), 0.0)
+    assert server.learned == [f"status {STATUS}", "Service c", "Deployment t/old is gone"]
+
+
+@pytest.mark.parametrize("error", [NotFoundError(404, "NotFound", ""), ConflictError(409, "Conflict", "")])
+async def test_no_child_is_made_for_an_owner_that_is_gone(error: ApiError) -> None:
+    server = Server(R1PlusDeployment_status=error)
+    with pytest.raises(OwnerGoneError):
+        await Executor(server, server).run(CR, Plan(apply=((NEW,),), status=STATUS), 0.0)
+    assert server.log == [TOLD]
+
+
+async def test_after_a_refused_stage_no_other_begins() -> None:
+    server = Server(ConfigMap=InvalidError(422, "Invalid", "no"))
+    plan = Plan(apply=((child("ConfigMap"), NEW), (child("Deployment"),)), status=STATUS)
+    with pytest.raises(InvalidError):
+        await Executor(server, server).run(CR, plan, 0.0)
+    assert server.log == [TOLD, "ConfigMap c", "Service c"]
+
+
+async def test_a_child_that_is_another_by_now_fails_the_pass() -> None:
+    server = Server(Service=ConflictError(409, "Conflict", "uid"))
+    with pytest.raises(ConflictError):
+        await Executor(server, server).run(CR, Plan(apply=((SEEN,),)), 0.0)
+    assert server.learned == []
+
+
+async def test_what_cannot_be_taken_out_does_not_keep_ours_from_being_applied() -> None:
+    server = Server(patch_Service=InvalidError(422, "Invalid", "it has changed"))
+    await Executor(server, server).run(CR, Plan(clear=(STRAY,), apply=((SEEN,),)), 0.0)
+    assert server.log == ["patch Service c", "Service c"]
+
+
+@pytest.mark.parametrize(
+    ("error", "learned"),
+    [(NotFoundError(404, "NotFound", ""), ["Deployment t/old is gone"]), (ConflictError(409, "Conflict", ""), [])],
+    ids=["what is gone already is gone", "a namesake stays"],
+)
+async def test_a_deletion_that_finds_another_world(error: ApiError, learned: list[str]) -> None:
+    server = Server(delete_Deployment=error)
+    await Executor(server, server).run(CR, Plan(delete=(GONE,)), 0.0)
+    assert server.learned == learned
+
+
+async def test_news_that_is_lost_fails_nothing() -> None:
+    server = Server(Event=ApiError(500, "InternalError", ""))
+    await Executor(server, server).run(CR, Plan(notes=(Note("Promoted", "m"),)), 0.0)
+    assert server.log == ["Event Promoted"]
+
+
+def test_the_fake_is_a_writer_and_a_learner() -> None:
+    server: Any = Server()
+    assert Executor(server, server)

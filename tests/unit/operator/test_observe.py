@@ -1,0 +1,117 @@
+"""The caches: which events ask for a pass, and which are older than what we know."""
+
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from r1plus_operator.observe import Key, Observer
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.connection import Connection
+
+KEY = ("t", "credit")
+
+
+def observer() -> tuple[Observer, list[Key]]:
+    asked: list[Key] = []
+    return Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}), asked
+
+
+def cr(version: int, *, uid: str = "u", generation: int = 1, tier: str = "full", **meta: Any) -> dict[str, Any]:
+    head = {"name": "credit", "namespace": "t", "uid": uid, "generation": generation, "resourceVersion": str(version)}
+    return {"metadata": {**head, **meta}, "spec": {"tier": tier}, "status": {"suite": f"of {version}"}}
+
+
+@pytest.mark.parametrize(
+    ("event", "passes"),
+    [
+        (cr(6, generation=2), 2),
+        (cr(6, uid="other"), 2),
+        (cr(6, deletionTimestamp="now"), 2),
+        (cr(6), 1),
+        (cr(6, annotations={"a": "b"}), 1),
+        (cr(4, generation=2), 1),
+    ],
+    ids=[
+        "another spec asks for a pass",
+        "so does a namesake",
+        "and the beginning of a deletion",
+        "another status does not",
+        "nor an annotation",
+        "nor anything older than what is known",
+    ],
+)
+def test_what_asks_for_a_pass(event: dict[str, Any], passes: int) -> None:
+    seen, asked = observer()
+    seen.ingest("ADDED", cr(5))
+    seen.ingest("MODIFIED", event)
+    assert asked == [KEY] * passes
+
+
+def test_an_event_from_before_our_own_status_does_not_undo_what_its_answer_told() -> None:
+    seen, _ = observer()
+    seen.ingest("ADDED", cr(5))
+    seen.learn(cr(7))
+    seen.ingest("MODIFIED", cr(6))
+    observed = seen.observed(KEY)
+    assert observed is not None
+    assert observed.cr["status"] == {"suite": "of 7"}
+
+
+def test_an_answer_that_shows_another_spec_asks_for_a_pass() -> None:
+    seen, asked = observer()
+    seen.ingest("ADDED", cr(5))
+    seen.learn(cr(7, generation=2, tier="lite"))
+    assert asked == [KEY, KEY]
+
+
+def test_an_answer_brings_no_cr_back_that_is_gone() -> None:
+    seen, _ = observer()
+    seen.ingest("ADDED", cr(5))
+    seen.ingest("DELETED", cr(6))
+    seen.learn(cr(7))
+    assert seen.observed(KEY) is None
+
+
+def test_a_list_decides_even_where_the_server_has_gone_back_in_time() -> None:
+    seen, asked = observer()
+    seen.ingest("ADDED", cr(50))
+    seen.ingest(None, cr(5, generation=2))
+    assert asked == [KEY, KEY]
+
+
+async def test_a_child_that_we_wrote_is_observed_at_once_and_asks_for_no_pass() -> None:
+    seen, asked = observer()
+    seen.ingest("ADDED", cr(5))
+    owner = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
+    labels = {"r1plus.ai/deployment": "credit"}
+    meta = {"name": "credit", "namespace": "t", "uid": "s", "ownerReferences": [owner], "labels": labels}
+    child = {"kind": "Service", "apiVersion": "v1", "metadata": meta, "spec": {"type": "ClusterIP"}}
+
+    async def write() -> dict[str, Any]:
+        return {**child, "metadata": {**meta, "resourceVersion": "6"}}
+
+    answer: Awaitable[dict[str, Any]] = write()
+    await seen.write_through(child, answer)
+    observed = seen.observed(KEY)
+    assert observed is not None
+    assert observed.children == {("Service", "credit"): child}
+    assert asked == [KEY]
+    seen.unlearn("Service", "t", "credit")
+    left = seen.observed(KEY)
+    assert left is not None
+    assert left.children == {}
+
+
+def test_a_child_that_is_being_deleted_is_not_there() -> None:
+    seen, _ = observer()
+    seen.ingest("ADDED", cr(5))
+    owner = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
+    meta = {"name": "c", "namespace": "t", "uid": "s", "ownerReferences": [owner], "deletionTimestamp": "now"}
+    reflector = seen.children["Service"]
+    projected = reflector._projected({"metadata": meta, "spec": {}})
+    assert projected is not None
+    reflector.store.put(projected)
+    observed = seen.observed(KEY)
+    assert observed is not None
+    assert observed.children == {}
