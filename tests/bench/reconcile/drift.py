@@ -87,7 +87,9 @@ class Sight:
     def children(self, deployment: str) -> list[tuple[str, Json]]:
         """(kind, object) of every child of a deployment."""
         seen = ((kind, obj) for (kind, _), (_, obj) in self._newest.items())
-        return [(k, o) for k, o in seen if (o["metadata"].get("labels") or {}).get(names.LABEL_DEPLOYMENT) == deployment]
+        return [
+            (k, o) for k, o in seen if (o["metadata"].get("labels") or {}).get(names.LABEL_DEPLOYMENT) == deployment
+        ]
 
     async def until(self, key: Key, holds: Callable[[Json], bool]) -> tuple[float, Json]:
         """When an object came to hold something, and that object; TimeoutError after PATIENCE_SECONDS."""

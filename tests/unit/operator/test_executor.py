@@ -79,7 +79,7 @@ STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
         (Plan(apply=((SEEN,),), status=STATUS), STATUS, ["Service c"]),
         (Plan(delete=(GONE,), status=STATUS), STATUS, ["delete Deployment old u-old"]),
         (
-            Plan(((STRAY),), ((SEEN, child("ConfigMap", uid="m")), (NEW,)), (GONE,), STATUS, (Note("Promoted", "m"),)),
+            Plan(((STRAY),), ((SEEN, child("ConfigMap", uid="m")), (NEW,)), (GONE,), STATUS, (Note("Promoted", "m", "now"),)),
             {},
             [TOLD, "patch Service c", "Service c", "ConfigMap c", "Service c", "delete Deployment old u-old", "Event Promoted"],
         ),
@@ -147,7 +147,7 @@ async def test_a_deletion_that_finds_another_world(error: ApiError, learned: lis
 
 async def test_news_that_is_lost_fails_nothing() -> None:
     server = Server(Event=ApiError(500, "InternalError", ""))
-    await Executor(server, server).run(CR, Plan(notes=(Note("Promoted", "m"),)), 0.0)
+    await Executor(server, server).run(CR, Plan(notes=(Note("Promoted", "m", "now"),)), 0.0)
     assert server.log == ["Event Promoted"]
 
 

@@ -66,7 +66,10 @@ def test_a_child_belongs_to_the_r1plusdeployment_that_controls_it(reference: dic
 
 def test_a_child_names_whose_it_may_be_also_where_label_or_owner_was_edited() -> None:
     owner = {"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}
-    assert child(meta={"ownerReferences": [owner], "labels": {"r1plus.ai/deployment": "x"}}).deployments == {"credit", "x"}
+    assert child(meta={"ownerReferences": [owner], "labels": {"r1plus.ai/deployment": "x"}}).deployments == {
+        "credit",
+        "x",
+    }
     assert child(meta={"ownerReferences": [owner], "labels": {}}).deployments == {"credit"}
     assert child().deployments == frozenset()
 
@@ -157,10 +160,10 @@ def test_a_deployment_that_may_make_no_pods_keeps_the_servers_words_and_nothing_
     failing = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
     status = {"replicas": 1, "conditions": [{"type": "Available", "status": "True"}, failing]}
     kept = projections.child(DEPLOYMENT, {"metadata": META, "status": status})
-    assert kept.value[REFUSED_PODS] == "exceeded quota"
-    assert "status" not in kept.value
+    assert kept.live[REFUSED_PODS] == "exceeded quota"
+    assert "status" not in kept.live
     recovered = {"conditions": [{**failing, "status": "False"}]}
-    assert REFUSED_PODS not in projections.child(DEPLOYMENT, {"metadata": META, "status": recovered}).value
+    assert REFUSED_PODS not in projections.child(DEPLOYMENT, {"metadata": META, "status": recovered}).live
 
 
 def test_a_node_without_figures_is_not_counted() -> None:
