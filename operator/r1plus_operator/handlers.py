@@ -3,6 +3,8 @@
 kopf's change handlers, timers and indexes are left alone: they write to the CR, or keep state that a lost event spoils.
 """
 
+import dataclasses
+import os
 from typing import Any
 
 import kopf
@@ -10,6 +12,7 @@ import kopf
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import Observer
+from r1plus_operator.runtime.connection import autodetect
 
 
 def registry_for(observer: Observer) -> kopf.OperatorRegistry:
@@ -22,7 +25,9 @@ def registry_for(observer: Observer) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        # kopf passes over a kubeconfig's tokenFile; without its token it would watch as nobody.
+        return dataclasses.replace(info, token=info.token or autodetect(os.environ).token()) if info else None
 
     return registry
 

@@ -68,9 +68,11 @@ async def grant(client: ApiClient) -> None:
 class OperatorProcess:
     """`python -m r1plus_operator`, started and stopped."""
 
-    def __init__(self, server: ApiServer, log: Path) -> None:
-        self._kubeconfig = server.kubeconfig_for(ACCOUNT, ("system:serviceaccounts", "system:authenticated"))
+    def __init__(self, server: ApiServer, log: Path, *, kubeconfig: Path | None = None, **env: str) -> None:
+        groups = ("system:serviceaccounts", "system:authenticated")
+        self._kubeconfig = kubeconfig or server.kubeconfig_for(ACCOUNT, groups)
         self._log = log
+        self._env = env
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,6 +90,7 @@ class OperatorProcess:
             "R1PLUS_OPERATOR_NAMESPACE": "r1plus-system",
             "R1PLUS_VERDICT_INTERVAL_SECONDS": "0.2",
             "R1PLUS_HEALTH_PORT": str(self.port),
+            **self._env,
         }
 
     @property
@@ -101,6 +104,12 @@ class OperatorProcess:
         command = [sys.executable, "-m", "r1plus_operator"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status; None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""

@@ -78,6 +78,10 @@ class ApiServer:
         """A client certificate for `user` in `groups`; RBAC decides what it may do."""
         return self._authority.issue(_file_name(user, groups), user, groups)
 
+    def server_cert(self, name: str) -> Certificate:
+        """A certificate for a server on loopback that this API server's clients trust."""
+        return self._authority.issue(name, name, hosts=("localhost", "127.0.0.1"))
+
     def kubeconfig_for(self, user: str, groups: tuple[str, ...] = ()) -> Path:
         """A kubeconfig for `user` in `groups`, for instance a service account's name and groups."""
         return Path(apiserver.write_kubeconfig(_file_name(user, groups), user, groups, self.layout, self._authority))
@@ -93,6 +97,11 @@ class ApiServer:
         except BaseException:
             self.stop()
             raise
+
+    def restart(self) -> None:
+        """End kube-apiserver and start it again on the same port; etcd goes on."""
+        daemons.stop(apiserver.NAME, self.layout, grace_s=0.0)
+        self._start_apiserver()
 
     def stop(self) -> None:
         """End the processes and remove the state that `start` made."""
@@ -113,12 +122,16 @@ class ApiServer:
         authority.ensure()
         (layout.state / _RECORD).write_text(json.dumps({"run": str(layout.run)}))
         self._start(etcd.daemon(layout, authority))
-        self._start(apiserver.daemon(layout, authority))
+        self._start_apiserver()
         apiserver.write_kubeconfig("admin", "admin", (apiserver.ADMIN_GROUP,), layout, authority)
-        client = authority.issue("client-admin", "admin", (apiserver.ADMIN_GROUP,))
-        daemons.wait_ready(apiserver.NAME, layout, Api(layout.api_url, authority, client).ready, READY_S)
         if self._wants_manager:
             self._start(controller_manager.daemon(layout, authority))
+
+    def _start_apiserver(self) -> None:
+        layout, authority = self.layout, self._authority
+        self._start(apiserver.daemon(layout, authority))
+        client = authority.issue("client-admin", "admin", (apiserver.ADMIN_GROUP,))
+        daemons.wait_ready(apiserver.NAME, layout, Api(layout.api_url, authority, client).ready, READY_S)
 
     def _start(self, daemon: daemons.Daemon) -> None:
         daemons.start(daemon, self.layout, die_with_parent=not self._outlive)

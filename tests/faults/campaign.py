@@ -1,0 +1,187 @@
+"""Learn the fault-free trace, then tell the story once more for every point of it.
+
+Faults that only concern one tenant share an operator, many tenants at a time. Those that kill the operator have another
+one to themselves: each of their runs also lives through the kills that are meant for the others.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devcluster.apiserver_only import ApiServer
+from faults import oracle
+from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json, Point
+from faults.lane import Lane, Trace
+from faults.rig import Rig, rig
+from faults.scenario import Story
+from r1plus_operator.runtime.errors import ApiError
+
+LEARNERS = 3
+TRIES = 3
+"""A point that does not come, since two writes fell together this time, is tried so often."""
+_numbers = itertools.count()
+
+
+@dataclass
+class Reference:
+    """What a fault-free run does and ends in."""
+
+    end: Json
+    created: Counter[str]
+    deleted: Counter[str]
+    writes: Trace
+    events: Trace
+
+    def points(self, faults: Iterable[Fault]) -> list[Point]:
+        """Every place of the trace, times every fault that suits it."""
+        chosen = list(faults)
+        return [
+            Point(phase, what, nth, fault)
+            for fault in chosen
+            for (phase, what), count in (self.events if fault in OF_EVENTS else self.writes).items()
+            for nth in range(1, count + 1)
+        ]
+
+
+@dataclass
+class Result:
+    """How the runs came out. `failed`: a point and what differed."""
+
+    survived: int = 0
+    unreached: list[str] = field(default_factory=list)
+    failed: list[tuple[str, list[str]]] = field(default_factory=list)
+    slowest: float = 0.0
+    """Seconds of the slowest run."""
+
+    @property
+    def points(self) -> int:
+        """How many there were."""
+        return self.survived + len(self.unreached) + len(self.failed)
+
+    def add(self, other: "Result") -> None:
+        """Take in another one's."""
+        self.survived += other.survived
+        self.unreached += other.unreached
+        self.failed += other.failed
+        self.slowest = max(self.slowest, other.slowest)
+
+
+class LearningError(Exception):
+    """The fault-free runs differ from each other, or are no success."""
+
+
+async def learn(made: Rig) -> Reference:
+    """The trace that all of some fault-free runs share; raises LearningError if they end differently."""
+    runs = await asyncio.gather(*(tell(made) for _ in range(LEARNERS)))
+    reference: Reference | None = None
+    for lane, end in runs:
+        if lane.problems or end is None:
+            raise LearningError(f"a run without a fault: {lane.problems}")
+        if reference is None:
+            reference = Reference(end, lane.created, lane.deleted, lane.writes, lane.events)
+            continue
+        if differ := oracle.judge(lane, end, reference.end, reference.created, reference.deleted):
+            raise LearningError(f"two runs without a fault: {differ}")
+        reference.writes &= lane.writes
+        reference.events &= lane.events
+    assert reference is not None
+    return reference
+
+
+async def run(
+    made: Rig, points: Sequence[Point], reference: Reference, at_once: int, say: Callable[[str], None]
+) -> Result:
+    """All of `points`, so many at once; `say` gets a line now and then."""
+    result, gate, began, ended = Result(), asyncio.Semaphore(at_once), time.monotonic(), itertools.count(1)
+
+    async def one(point: Point) -> None:
+        async with gate:
+            for _ in range(TRIES):
+                start = time.monotonic()
+                lane, end = await tell(made, point)
+                if not lane.unreached:
+                    break
+        for line in _note(result, point, lane, end, reference):
+            say(line)
+        result.slowest = max(result.slowest, time.monotonic() - start)
+        if (done := next(ended)) % 20 == 0 or done == len(points):
+            lost = len(result.failed) + len(result.unreached)
+            say(f"{done} of {len(points)} points, {lost} not survived, {time.monotonic() - began:.0f} s")
+
+    await asyncio.gather(*(one(point) for point in points))
+    return result
+
+
+def _note(result: Result, point: Point, lane: Lane, end: Json | None, reference: Reference) -> list[str]:
+    """Enter a run's outcome; what to say of it at once."""
+    name = f"{point} ({lane.namespace})"
+    if lane.unreached and not lane.problems:
+        result.unreached.append(name)
+        return [f"not reached: {name}"]
+    counted = (reference.end, reference.created, reference.deleted)
+    problems = lane.problems if end is None else oracle.judge(lane, end, *counted)
+    if not problems:
+        result.survived += 1
+        return []
+    result.failed.append((name, problems))
+    return [f"NOT survived: {name}: {problems[0][:200]}"]
+
+
+async def tell(
+    made: Rig, point: Point | None = None, interlude: Callable[[Story], Awaitable[None]] | None = None
+) -> tuple[Lane, Json | None]:
+    """One story in a namespace of its own; where it does not come to its end, the lane's problems say why."""
+    lane = Lane(f"f-{next(_numbers)}", point)
+    made.traffic.lanes[lane.namespace] = lane
+    try:
+        return lane, await Story(made, lane).tell(interlude)
+    except (TimeoutError, AssertionError, ApiError) as error:
+        lane.problems.append(f"{type(error).__name__}: {error}")
+        return lane, None
+
+
+def unexpected_errors(log: str, expected: Sequence[str] = ()) -> list[str]:
+    """ERROR lines of the operator that no fault explains."""
+    return [
+        line for line in log.splitlines()
+        if " ERROR " in line and not any(text in line for text in expected)
+    ]  # fmt: skip
+
+
+async def matrix(
+    server: ApiServer, folder: Path, seed: int, at_once: int, say: Callable[[str], None], part: float = 1.0
+) -> Result:
+    """Every point of the trace, or a `part` of them, with one seed."""
+    rand = random.Random(seed)
+    total = Result()
+    async with rig(server, seed, folder) as made:
+        reference = await learn(made)
+        gentle = _chosen(reference.points([f for f in (*OF_WRITES, *OF_EVENTS) if f is not Fault.KILL]), part, rand)
+        say(
+            f"seed {seed}: {reference.writes.total()} writes and {reference.events.total()} events; {len(gentle)} points"
+        )
+        total.add(await run(made, gentle, reference, at_once, say))
+        total.failed += _log_problems(made)
+    async with rig(server, seed, folder) as made:
+        kills = _chosen(reference.points([Fault.KILL]), part, rand)
+        say(f"seed {seed}: the operator is killed after each of {len(kills)} writes")
+        total.add(await run(made, kills, reference, at_once, say))
+        total.failed += _log_problems(made)
+    return total
+
+
+def _log_problems(made: Rig) -> list[tuple[str, list[str]]]:
+    errors = unexpected_errors(made.operator.process.log)
+    ends = [f"the operator ended by itself with {code}" for code in made.operator.ended]
+    return [("the operator's log", errors[:20] + ends)] if errors or ends else []
+
+
+def _chosen(points: list[Point], part: float, rand: random.Random) -> list[Point]:
+    """In random order, so that the seeds differ in what runs beside what."""
+    rand.shuffle(points)
+    return points[: max(1, round(len(points) * part))]

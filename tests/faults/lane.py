@@ -1,0 +1,126 @@
+"""What happened in one tenant's namespace during one run: the trace that is learned, and the fault that is injected."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import orjson
+
+from faults.calls import OF_EVENTS, Call, Event, Fault, Json, Point
+from r1plus_contract import names
+
+Trace = Counter[tuple[str, str]]
+"""(phase, what) -> how often."""
+
+
+@dataclass
+class Lane:
+    """One run in one namespace."""
+
+    namespace: str
+    point: Point | None = None
+    phase: str = "create"
+    writes: Trace = field(default_factory=Counter)
+    events: Trace = field(default_factory=Counter)
+    created: Counter[str] = field(default_factory=Counter)
+    deleted: Counter[str] = field(default_factory=Counter)
+    told: Counter[str] = field(default_factory=Counter)
+    """Events written, by their name in the cluster: none may come twice."""
+    problems: list[str] = field(default_factory=list)
+    passed: set[str] = field(default_factory=set)
+    """Revisions whose gate has been passed so far."""
+    fired_at: float | None = None
+    last_write: float = 0.0
+    last_sign: float = 0.0
+    """When the operator last wrote, or was shown an event."""
+    walled: bool = False
+
+    @property
+    def unreached(self) -> bool:
+        """Whether the point never came."""
+        return self.point is not None and self.fired_at is None
+
+    def request(self, call: Call) -> Fault | None:
+        """Count a write; the fault if this is the point."""
+        key = (self.phase, call.what)
+        self.writes[key] += 1
+        self.last_write = self.last_sign = asyncio.get_running_loop().time()
+        return self._fault(key, self.writes[key], of_events=False)
+
+    def event(self, event: Event) -> Fault | None:
+        """Count a watch event; the fault if this is the point."""
+        key = (self.phase, event.what)
+        self.events[key] += 1
+        self.last_sign = asyncio.get_running_loop().time()
+        return self._fault(key, self.events[key], of_events=True)
+
+    def done(self, call: Call, status: int, body: bytes) -> None:
+        """Count what was made and removed, and look whether a promise was broken at any instant."""
+        thing = call.what.split(" ", 1)[1]
+        if status == 201 and call.plural == "events":
+            self.told[call.name] += 1
+        elif status == 201:
+            self.created[thing] += 1
+        elif status == 200 and call.verb == "delete":
+            self.deleted[thing] += 1
+        if call.plural == "networkpolicies" and status in (200, 201):
+            self.walled = True
+        if call.plural == "deployments" and status == 201 and not self.walled:
+            self.problems.append(f"{thing} was made before its walls")
+        if call.plural == "services" and status in (200, 201):
+            self._check_switch(orjson.loads(body))
+
+    def _check_switch(self, service: Json) -> None:
+        chosen = service["spec"]["selector"].get(names.LABEL_REVISION, "")
+        if self.passed and chosen not in self.passed:
+            self.problems.append(f"traffic went to {chosen}, which has not passed its gate")
+
+    def _fault(self, key: tuple[str, str], nth: int, *, of_events: bool) -> Fault | None:
+        point = self.point
+        if point is None or self.fired_at is not None or (point.fault in OF_EVENTS) is not of_events:
+            return None
+        if (point.phase, point.what, point.nth) != (*key, nth):
+            return None
+        self.fired_at = asyncio.get_running_loop().time()
+        return point.fault
+
+
+class Traffic:
+    """The proxy's director: one lane per namespace, and rules for whole kinds that a single scenario sets."""
+
+    def __init__(self, seed: int) -> None:
+        self.lanes: dict[str, Lane] = {}
+        self.rule: Callable[[Call], Fault | None] = lambda _: None
+        """A rule that comes before the lanes'."""
+        self.restart: Callable[[], Awaitable[None]] | None = None
+        self.released = asyncio.Event()
+        self._rand = random.Random(seed)
+
+    def request(self, call: Call) -> Fault | None:
+        """See `Director`."""
+        fault = self.rule(call)
+        lane = self.lanes.get(call.namespace)
+        if lane is None or not call.is_write:
+            return fault
+        return lane.request(call) or fault
+
+    def event(self, event: Event) -> Fault | None:
+        """See `Judge`."""
+        lane = self.lanes.get(event.namespace)
+        return lane.event(event) if lane else None
+
+    def jitter(self) -> float:
+        """Most events come at once, some a little later: never in the same order twice."""
+        return self._rand.choice((0.0, 0.0, 0.0, 0.02, 0.1))
+
+    def done(self, call: Call, status: int, body: bytes) -> None:
+        """See `Director`."""
+        if (lane := self.lanes.get(call.namespace)) is not None:
+            lane.done(call, status, body)
+
+    async def kill(self) -> None:
+        """See `Director`."""
+        assert self.restart is not None
+        await self.restart()

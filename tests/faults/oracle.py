@@ -1,0 +1,89 @@
+"""What a run is judged by: the end state without what must differ, and a status that is true."""
+
+from collections import Counter
+from typing import Any
+
+from faults.calls import Json
+from faults.lane import Lane
+from faults.rig import Rig
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+
+_DIFFERS = frozenset({"uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "selfLink"})
+_CHOSEN_BY_SERVER = frozenset({"clusterIP", "clusterIPs", "lastTransitionTime"})
+_OF_THIS_RUN = frozenset({names.ANNOTATION_DESIRED_HASH})
+"""It covers the owner's uid and the time of promotion."""
+_TIMES = frozenset({names.ANNOTATION_PROMOTED_AT})
+
+
+def end_state(rig: Rig, namespace: str) -> Json:
+    """Every child and the CR's status, normalised."""
+    found: Json = {}
+    for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN):
+        for obj in rig.all(res.kind, namespace):
+            found[f"{res.kind} {obj['metadata']['name']}"] = _normal(obj, namespace)
+    return found
+
+
+def _normal(value: Any, namespace: str) -> Any:
+    if isinstance(value, dict):
+        timed = value.keys() & _TIMES
+        kept = {k: _normal(v, namespace) for k, v in value.items() if k not in _DIFFERS | _CHOSEN_BY_SERVER | _OF_THIS_RUN}
+        for key in timed:
+            kept[key] = "a time"
+        return kept
+    if isinstance(value, list):
+        return [_normal(item, namespace) for item in value]
+    return value.replace(namespace, "NAMESPACE") if isinstance(value, str) else value
+
+
+def differences(found: Any, reference: Any, where: str = "") -> list[str]:
+    """Where two normalised states differ, a line each."""
+    if isinstance(found, dict) and isinstance(reference, dict):
+        lines = []
+        for key in sorted(found.keys() | reference.keys()):
+            lines += differences(found.get(key), reference.get(key), f"{where}.{key}" if where else key)
+        return lines
+    if isinstance(found, list) and isinstance(reference, list) and len(found) == len(reference):
+        pairs = enumerate(zip(found, reference, strict=True))
+        return [line for i, (one, other) in pairs for line in differences(one, other, f"{where}[{i}]")]
+    return [] if found == reference else [f"{where}: {str(found)[:200]} instead of {str(reference)[:200]}"]
+
+
+def counts(what: str, found: Counter[str], reference: Counter[str]) -> list[str]:
+    """Where two counts differ."""
+    keys = sorted(found.keys() | reference.keys())
+    return [
+        f"{key}: {what} {found[key]} times instead of {reference[key]}" for key in keys if found[key] != reference[key]
+    ]
+
+
+def judge(lane: Lane, end: Json, reference: Json, created: Counter[str], deleted: Counter[str]) -> list[str]:
+    """Everything in which a run differs from the fault-free one."""
+    twice = [f"Event {name} was written {n} times" for name, n in lane.told.items() if n > 1]
+    return [
+        *lane.problems,
+        *differences(end, reference),
+        *counts("created", lane.created, created),
+        *counts("deleted", lane.deleted, deleted),
+        *twice,
+    ]
+
+
+def condition(cr: Json, kind: str) -> tuple[str, str]:
+    """(status, reason) of a condition; empty while it is not there."""
+    conditions = (cr.get("status") or {}).get("conditions") or ()
+    return next(((c["status"], c["reason"]) for c in conditions if c["type"] == kind), ("", ""))
+
+
+def is_true(cr: Json, revision: str) -> bool:
+    """Whether the status speaks of the present generation, and says that this revision serves and nothing is going on."""
+    status, generation = cr.get("status") or {}, cr["metadata"]["generation"]
+    current = {status.get("observedGeneration"), *(c.get("observedGeneration") for c in status.get("conditions", ()))}
+    serves = status.get("revision") == revision and "candidate" not in status and status.get("readyReplicas") == 1
+    return (
+        current == {generation}
+        and serves
+        and condition(cr, "Ready")[0] == "True"
+        and condition(cr, "Progressing")[0] == "False"
+    )

@@ -1,0 +1,247 @@
+"""Everything around the operator: API server, fault proxy, the operator's process, and who plays kubelet and collector.
+
+There is no node and no controller here. The rig watches the API server directly, not through the proxy: what it sees is
+the truth that the operator may not see yet.
+"""
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apiserver.crds import install_crd
+from apiserver.operator_rig import OperatorProcess, grant
+from devcluster import binaries
+from devcluster.apiserver_only import ApiServer
+from devcluster.parts import API_SERVER_BINARIES
+from devcluster.steps import Steps
+from faults.calls import Json
+from faults.lane import Traffic
+from faults.proxy import Proxy
+from r1plus_operator.api import kinds
+from r1plus_operator.projections import Kept
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.errors import NotFoundError
+from r1plus_operator.runtime.reflector import Reflector
+from r1plus_operator.runtime.resources import Resource
+
+CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
+SERVICE_ACCOUNT = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
+SYSTEM = "r1plus-system"
+RESTART_SECONDS = 1.0
+NODE = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "n1"},
+    "status": {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "100"}},
+}
+
+
+@dataclass
+class Operator:
+    """The operator's process, started again when it ends, as the kubelet would."""
+
+    process: OperatorProcess
+    ended: list[int] = field(default_factory=list)
+    """Exit codes of processes that ended by themselves."""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def keep(self) -> None:
+        """Start it again a second after it ended, for ever."""
+        while True:
+            await asyncio.sleep(RESTART_SECONDS)
+            async with self._lock:
+                if (code := self.process.returncode) is not None:
+                    self.ended.append(code)
+                    self.process.start()
+
+    async def restart(self) -> None:
+        """SIGKILL, and a new process."""
+        async with self.stopped():
+            pass
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """SIGKILL; a new process at the end."""
+        async with self._lock:
+            self.process.kill()
+            try:
+                yield
+            finally:
+                self.process.start()
+
+
+class Rig:
+    """Made by `rig`. One API server, one proxy, one operator, any number of tenants."""
+
+    def __init__(
+        self, server: ApiServer, client: ApiClient, traffic: Traffic, proxy: Proxy, operator: Operator, folder: Path
+    ) -> None:
+        self.server = server
+        self.client = client
+        self.traffic = traffic
+        self.proxy = proxy
+        self.operator = operator
+        self.token = folder / "token"
+        self.changed: dict[str, asyncio.Event] = {}
+        """By namespace: something in it has changed."""
+        self.seen = {
+            res.kind: Reflector(client, res, project=_whole, on_change=self._wake)
+            for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN, kinds.POD)
+        }
+
+    async def namespace(self, name: str) -> None:
+        """A tenant's namespace."""
+        self.changed[name] = asyncio.Event()
+        await self.client.create(NAMESPACES, _named("v1", "Namespace", name, labels=RESTRICTED))
+
+    def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        """An object as the API server has it."""
+        kept = self.seen[kind].store.get(namespace, name)
+        return kept.value if kept else None
+
+    def all(self, kind: str, namespace: str) -> list[Json]:
+        """All objects of a kind in a namespace."""
+        return [kept.value for kept in self.seen[kind].store.items() if kept.namespace == namespace]
+
+    async def until(self, namespace: str, holds: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait until it holds, looking again at every change in the namespace; TimeoutError says what did not come."""
+        event = self.changed[namespace]
+        try:
+            async with asyncio.timeout(seconds):
+                while not holds():
+                    event.clear()
+                    await event.wait()
+        except TimeoutError:
+            raise TimeoutError(f"after {seconds:.0f} s still not so: {what}") from None
+
+    async def collect(self, namespace: str, *, owned_by: str | None = None) -> None:
+        """What the garbage collector and the kubelet do once an owner is gone."""
+        for res in (*kinds.CHILDREN, kinds.POD):
+            for obj in self.all(res.kind, namespace):
+                owners = {r["uid"] for r in obj["metadata"].get("ownerReferences", ())}
+                if owned_by is None or owned_by in owners or res is kinds.POD:
+                    with suppress(NotFoundError):
+                        await self.client.delete(res, obj["metadata"]["name"], namespace, uid=obj["metadata"]["uid"])
+
+    def _wake(self, _event: str, kept: Kept) -> None:
+        if (event := self.changed.get(kept.namespace)) is not None:
+            event.set()
+
+
+@asynccontextmanager
+async def rig(server: ApiServer, seed: int, folder: Path) -> AsyncIterator[Rig]:
+    """A rig on a running API server."""
+    traffic = Traffic(seed)
+    async with ApiClient.from_kubeconfig(server.kubeconfig) as client, Proxy(server, traffic) as proxy:
+        await prepare(client)
+        kubeconfig = await write_kubeconfig(client, server, proxy.url, folder)
+        log = folder / f"operator-{seed}.log"
+        operator = Operator(OperatorProcess(server, log, kubeconfig=kubeconfig, R1PLUS_VERDICT_INTERVAL_SECONDS="0.5"))
+        made = Rig(server, client, traffic, proxy, operator, folder)
+        traffic.restart = operator.restart
+        tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
+        await asyncio.gather(*(reflector.synced.wait() for reflector in made.seen.values()))
+        operator.process.start()
+        tasks.append(asyncio.create_task(operator.keep()))
+        try:
+            yield made
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            operator.process.kill()
+
+
+async def prepare(client: ApiClient) -> None:
+    """CRDs, a node, the operator's account and rights."""
+    for path in sorted(CHART_CRDS.glob("*.yaml")):
+        for crd in yaml.safe_load_all(path.read_text()):
+            await install_crd(client, crd)
+    for res in kinds.OPTIONAL_CHILDREN:
+        await install_crd(client, _open_crd(res))
+    await grant(client)
+    await client.apply(kinds.NODE, NODE, field_manager="kubelet")
+    await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+    await client.apply(NAMESPACES, _named("v1", "Namespace", SYSTEM), field_manager="test")
+    account = _named("v1", "ServiceAccount", "r1plus-operator")
+    account["metadata"]["namespace"] = SYSTEM
+    await client.apply(SERVICE_ACCOUNT, account, field_manager="test")
+
+
+async def write_token(client: ApiClient, path: Path) -> str:
+    """A fresh token of the operator's account, put where the operator reads it; what it was."""
+    request = _named("authentication.k8s.io/v1", "TokenRequest", "r1plus-operator") | {
+        "spec": {"expirationSeconds": 7200}
+    }
+    request["metadata"]["namespace"] = SYSTEM
+    answer = await client.create(SERVICE_ACCOUNT, request, subresource="token")
+    token = str(answer["status"]["token"])
+    fresh = path.with_suffix(".new")
+    fresh.write_text(token)
+    fresh.replace(path)
+    return token
+
+
+async def write_kubeconfig(client: ApiClient, server: ApiServer, url: str, folder: Path) -> Path:
+    """A kubeconfig that reaches the proxy, with the token in a file as a pod has it."""
+    await write_token(client, folder / "token")
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "proxy", "cluster": {"server": url, "certificate-authority": str(server.ca)}}],
+        "users": [{"name": "operator", "user": {"tokenFile": str(folder / "token")}}],
+        "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "operator"}}],
+        "current-context": "proxy",
+    }
+    path = folder / "operator.kubeconfig"
+    path.write_text(json.dumps(config))
+    return path
+
+
+@contextmanager
+def started() -> Iterator[ApiServer]:
+    """An API server for one campaign, built first if the cache lacks it."""
+    binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
+    with ApiServer() as server:
+        yield server
+
+
+def scratch() -> Path:
+    """A folder for logs and tokens, only this user's."""
+    return Path(tempfile.mkdtemp(prefix=f"r1plus-faults-{os.getuid()}-"))
+
+
+def _whole(obj: Json) -> Kept:
+    meta = obj["metadata"]
+    return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], obj)
+
+
+def _named(api_version: str, kind: str, name: str, **meta: Any) -> Json:
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, **meta}}
+
+
+def _open_crd(res: Resource) -> Json:
+    """A kind of prometheus-operator's with no schema: here it only has to be there."""
+    version = {
+        "name": res.version,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+    }
+    spec = {
+        "group": res.group,
+        "scope": "Namespaced",
+        "names": {"plural": res.plural, "singular": res.kind.lower(), "kind": res.kind},
+        "versions": [version],
+    }
+    return _named("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"{res.plural}.{res.group}") | {"spec": spec}

@@ -1,0 +1,251 @@
+"""The story that every run tells: a deployment is made, gated, serves, is tampered with, is changed, and goes.
+
+Each phase does one thing to the world and waits for what must follow, so that the trace of two runs is the same.
+The rig plays the kubelet (pods), the monitors (verdicts), somebody with kubectl, and the garbage collector.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from apiserver.operator_rig import Monitors, Tenant
+from faults import oracle
+from faults.calls import Json
+from faults.lane import Lane
+from faults.rig import Rig
+from r1plus_contract import names
+from r1plus_contract.verdict import MonitorReport, Phase, Progress, Verdict
+from r1plus_operator.api import kinds
+from r1plus_operator.runtime.errors import ApiError, NotFoundError
+
+NAME = "credit"
+FIRST, SECOND = {"maxTokens": 1024}, {"maxTokens": 2048}
+CONVERGE_SECONDS = 60.0
+LONGEST_FAULT_SECONDS = 10.0
+DRAIN_SECONDS = 20.0
+CALM_SECONDS = 0.4
+QUIET_SECONDS = 4.0
+_addresses: Iterator[str] = (f"127.9.{i // 250}.{i % 250 + 2}" for i in itertools.count())
+
+
+@dataclass
+class Story:
+    """One run of the scenario in one lane; `tell` returns the end state."""
+
+    rig: Rig
+    lane: Lane
+    monitors: dict[str, Monitors] = field(default_factory=dict)
+    ready: set[str] = field(default_factory=set)
+
+    async def tell(self, interlude: Callable[["Story"], Awaitable[None]] | None = None) -> Json:
+        """All phases; raises TimeoutError where one does not come to its end. Returns the normalised end state.
+
+        `interlude` happens while the first revision serves.
+        """
+        await self.rig.namespace(self.namespace)
+        kubelet = asyncio.create_task(self._kubelet())
+        try:
+            first = await self.bring_up(FIRST, "")
+            if interlude is not None:
+                await self.next("interlude")
+                await interlude(self)
+            await self.tamper()
+            await self.change(SECOND)
+            second = await self.bring_up_candidate(first)
+            await self.drain(first)
+            end = await self.settle(second)
+            await self.remove()
+            return end
+        finally:
+            kubelet.cancel()
+            await asyncio.gather(kubelet, return_exceptions=True)
+            for monitors in self.monitors.values():
+                await monitors.stop()
+
+    @property
+    def namespace(self) -> str:
+        """The tenant."""
+        return self.lane.namespace
+
+    async def bring_up(self, context: Json, before: str) -> str:
+        """The CR is applied; its first revision passes, is Ready and serves."""
+        tenant = Tenant(self.rig.client, self.namespace, Monitors(""))
+        await tenant.deploy(NAME, tier="full", context=context)
+        await self.reached(
+            lambda: self.candidate(before) != "" and self.has("Service", NAME), "the CR has its children"
+        )
+        return await self.bring_up_candidate(before)
+
+    async def bring_up_candidate(self, before: str) -> str:
+        """The candidate's pod starts, reports progress, passes, is Ready, and takes traffic."""
+        mark = "second " if before else "first "
+        revision = self.candidate(before)
+        await self.next(mark + "starts")
+        self.monitors[revision] = await _listening()
+        tenant = Tenant(self.rig.client, self.namespace, self.monitors[revision])
+        tenant.monitors.report = self._gating(revision)
+        self.wake()
+        await self.reached(
+            lambda: self.condition("QualityVerified") == ("Unknown", "GateRunning"), "its gate is told of"
+        )
+        await self.next(mark + "passes")
+        self.lane.passed.add(revision)
+        await tenant.decide(revision, Verdict.PASS)
+        await self.reached(lambda: self.condition("QualityVerified") == ("True", "GatePassed"), "its pass is told of")
+        await self.next(mark + "serves")
+        self.ready.add(revision)
+        self.wake()
+        await self.reached(lambda: self.serves(revision), f"traffic goes to revision {revision}")
+        return revision
+
+    async def tamper(self) -> None:
+        """Somebody opens the wall and deletes the Service."""
+        await self.next("tampered")
+        policy, service = kinds.BY_KIND["NetworkPolicy"], kinds.BY_KIND["Service"]
+        before = self.rig.get("Service", self.namespace, NAME)
+        assert before is not None
+        await self.rig.client.patch(policy, NAME, self.namespace, {"spec": {"ingress": [{}]}})
+        await self.rig.client.delete(service, NAME, self.namespace)
+
+        def repaired() -> bool:
+            service, wall = (
+                self.rig.get("Service", self.namespace, NAME),
+                self.rig.get("NetworkPolicy", self.namespace, NAME),
+            )
+            new = service is not None and service["metadata"]["uid"] != before["metadata"]["uid"]
+            return new and wall is not None and {} not in wall["spec"]["ingress"]
+
+        await self.reached(repaired, "the wall and the Service are as they were")
+
+    async def change(self, context: Json) -> None:
+        """Another context: a second revision."""
+        await self.next("changed")
+        before = self.status.get("revision", "")
+        await Tenant(self.rig.client, self.namespace, Monitors("")).deploy(NAME, tier="full", context=context)
+        await self.reached(lambda: self.candidate(before) != "", "the second revision is brought up")
+
+    async def drain(self, first: str) -> None:
+        """The first revision's pods go, twenty seconds after the switch."""
+        await self.next("drained")
+        gone = lambda: not self.has("Deployment", first) and not self.has("ConfigMap", first)  # noqa: E731
+        await self.reached(gone, "the first revision is drained", seconds=CONVERGE_SECONDS + DRAIN_SECONDS)
+
+    async def settle(self, revision: str) -> Json:
+        """Status true, then silence; the end state."""
+        await self.next("settled")
+        await self.reached(lambda: oracle.is_true(self.cr, revision), "the status is true")
+        await self.silent("after it has settled")
+        return oracle.end_state(self.rig, self.namespace)
+
+    async def remove(self) -> None:
+        """The CR is deleted, the collector takes the rest; nothing may be made again."""
+        await self.next("deleted")
+        uid = self.cr["metadata"]["uid"]
+        await self.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, self.namespace)
+        await self.calm()
+        await self.rig.collect(self.namespace, owned_by=uid)
+        empty = lambda: not any(self.rig.all(res.kind, self.namespace) for res in (*kinds.CHILDREN, kinds.POD))  # noqa: E731
+        await self.reached(empty, "nothing is left of it")
+        await self.silent("after it was deleted")
+        if not empty():
+            self.lane.problems.append("children were made for a deleted deployment")
+
+    async def next(self, phase: str) -> None:
+        """Begin a phase once the last one's events have come and its writes are done."""
+        await self.calm()
+        self.lane.phase = phase
+
+    async def reached(self, holds: Callable[[], bool], what: str, seconds: float = CONVERGE_SECONDS) -> None:
+        """Wait for a phase's outcome: a minute, and as long as the fault itself lasts."""
+        limit = seconds + LONGEST_FAULT_SECONDS
+        await self.rig.until(self.namespace, holds, limit, f"{self.lane.phase}: {what}")
+
+    async def calm(self, seconds: float = CALM_SECONDS) -> None:
+        """Until the operator has neither written nor heard anything for so long."""
+        clock = asyncio.get_running_loop().time
+        while (left := self.lane.last_sign + seconds - clock()) > 0:  # noqa: ASYNC110 - the end of signs is no event
+            await asyncio.sleep(left)
+
+    async def silent(self, when: str) -> None:
+        """A quiet window without a write; what was written in it is a problem."""
+        await self.calm()
+        before = self.lane.writes.total()
+        await asyncio.sleep(QUIET_SECONDS)
+        if self.lane.writes.total() != before:
+            last = {what: n for (phase, what), n in self.lane.writes.items() if phase == self.lane.phase}
+            self.lane.problems.append(f"wrote {when}: {self.lane.writes.total() - before} writes, among {last}")
+
+    @property
+    def cr(self) -> Json:
+        """The CR as the API server has it."""
+        return self.rig.get("R1PlusDeployment", self.namespace, NAME) or {}
+
+    @property
+    def status(self) -> Json:
+        """Its status."""
+        return self.cr.get("status") or {}
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        """(status, reason)."""
+        return oracle.condition(self.cr, kind)
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether a child is there."""
+        return self.rig.get(kind, self.namespace, name) is not None
+
+    def candidate(self, before: str) -> str:
+        """The revision that is being brought up, once its Deployment stands."""
+        name = str(self.status.get("candidate", ""))
+        return name if name != before and self.has("Deployment", name) else ""
+
+    def serves(self, revision: str) -> bool:
+        """Whether traffic goes to it and the status says so."""
+        service = self.rig.get("Service", self.namespace, NAME)
+        chosen = service["spec"]["selector"].get(names.LABEL_REVISION) if service else None
+        return chosen == revision and self.status.get("revision") == revision and self.condition("Ready")[0] == "True"
+
+    def wake(self) -> None:
+        """Let the kubelet look again."""
+        self.rig.changed[self.namespace].set()
+
+    def _gating(self, revision: str) -> MonitorReport:
+        progress = Progress(42, 100, "sweep 1")
+        return MonitorReport(
+            revision, "", Phase.GATING, Verdict.NO_DATA, "Gating", "", "smollm2-full-v1", progress=progress
+        )
+
+    async def _kubelet(self) -> None:
+        """Pods follow their Deployments; they are Ready once their revision has been admitted."""
+        told: dict[str, bool] = {}
+        while True:
+            await self._look(told)
+            await self.rig.changed[self.namespace].wait()
+            await asyncio.sleep(0.05)
+
+    async def _look(self, told: dict[str, bool]) -> None:
+        wanted = {d["metadata"]["name"] for d in self.rig.all("Deployment", self.namespace) if d["spec"]["replicas"]}
+        wanted &= self.monitors.keys()
+        with suppress(ApiError, AssertionError):  # it looks again
+            for revision in wanted:
+                tenant = Tenant(self.rig.client, self.namespace, self.monitors[revision])
+                if revision not in told:
+                    await tenant.run_pod(revision, ready=False)
+                    told[revision] = False
+                if revision in self.ready and not told[revision]:
+                    await tenant.set_ready(f"{revision}-pod", ready=True)
+                    told[revision] = True
+            for revision in told.keys() - wanted:
+                with suppress(NotFoundError):
+                    await self.rig.client.delete(kinds.POD, f"{revision}-pod", self.namespace)
+                del told[revision]
+
+
+async def _listening() -> Monitors:
+    """A monitor on a free loopback address."""
+    while True:
+        monitors = Monitors(next(_addresses))
+        with suppress(OSError):
+            await monitors.start()
+            return monitors

@@ -1,0 +1,263 @@
+"""Faults that are no point of a trace: whole streams, whole kinds, the token, the API server, the operator itself.
+
+Each happens to a deployment that serves, beside a neighbour to which nothing happens; then both stories go on, and both
+must end as without a fault.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from apiserver.operator_rig import Monitors, Tenant
+from faults import oracle
+from faults.calls import Call, Fault, Json, Point
+from faults.campaign import Reference, Result, tell, unexpected_errors
+from faults.lane import Lane
+from faults.rig import Rig, write_token
+from faults.scenario import CONVERGE_SECONDS, FIRST, NAME, Story
+from r1plus_operator.api import kinds
+
+SILENT_STREAM_SECONDS = 160.0
+"""A stream without a sign of life is dead after 150 s; TCP's own keepalive finds a dead peer within a minute."""
+OUTAGE_SECONDS = 20.0
+REFUSALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """`happens` is the interlude; `remade` children that it removes by hand, so that they are created once more."""
+
+    name: str
+    happens: Callable[[Story], Awaitable[None]]
+    remade: tuple[str, ...] = ()
+    expected: tuple[str, ...] = ()
+    """Texts of ERROR lines that belong to the fault."""
+    ends: bool = False
+    """Whether the operator may end and be started again."""
+
+
+async def _lose(story: Story) -> Callable[[], bool]:
+    """Somebody deletes the Service; what to wait for."""
+    before = story.rig.get("Service", story.namespace, NAME)
+    assert before is not None
+    await story.rig.client.delete(kinds.BY_KIND["Service"], NAME, story.namespace)
+
+    def back() -> bool:
+        found = story.rig.get("Service", story.namespace, NAME)
+        return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
+
+    return back
+
+
+async def gone(story: Story) -> None:
+    """Every watch ends; while none is open a CR and children are deleted; then 410: only a new list can tell."""
+    traffic, client = story.rig.traffic, story.rig.client
+    await Tenant(client, story.namespace, Monitors("")).deploy("ghost", tier="edge", context=FIRST)
+    await story.reached(lambda: story.has("NetworkPolicy", "ghost") and story.has("Service", "ghost"), "ghost is there")
+    await story.calm()
+    answered: set[tuple[str, str]] = set()
+
+    def rule(call: Call) -> Fault | None:
+        if call.verb != "watch":
+            return None
+        if not traffic.released.is_set():
+            return Fault.HOLD
+        if (call.plural, call.selector) in answered:
+            return None
+        answered.add((call.plural, call.selector))
+        return Fault.GONE
+
+    traffic.rule = rule
+    traffic.released.clear()
+    for stream in list(story.rig.proxy.streams):
+        stream.end()
+    ghost = await client.get(kinds.R1PLUS_DEPLOYMENT, "ghost", story.namespace)
+    await client.delete(kinds.R1PLUS_DEPLOYMENT, "ghost", story.namespace)
+    await story.rig.collect(story.namespace, owned_by=ghost["metadata"]["uid"])
+    back = await _lose(story)
+    traffic.released.set()
+    await story.reached(back, "the Service is back")
+    await story.calm()
+    left = [key for key in oracle.end_state(story.rig, story.namespace) if "ghost" in key]
+    assert not left, f"children of a deleted deployment were made: {left}"
+
+
+async def stream_errors(story: Story) -> None:
+    """The server says ERROR 500 in every watch."""
+    for stream in list(story.rig.proxy.streams):
+        stream.error(500, "InternalError")
+    await story.reached(await _lose(story), "the Service is back")
+
+
+async def truncated(story: Story) -> None:
+    """Every watch breaks off in the middle of a line."""
+    for stream in list(story.rig.proxy.streams):
+        stream.truncate()
+    await story.reached(await _lose(story), "the Service is back")
+
+
+async def half_open(story: Story) -> None:
+    """Every watch stays open and says nothing more."""
+    for stream in list(story.rig.proxy.streams):
+        stream.frozen = True
+    await story.reached(await _lose(story), "the Service is back", seconds=SILENT_STREAM_SECONDS + CONVERGE_SECONDS)
+
+
+async def _refused(story: Story, fault: Fault, which: Callable[[Call], bool], until: Callable[[int], bool]) -> None:
+    """What `which` holds for is refused until enough was."""
+    count, enough = 0, asyncio.Event()
+
+    def rule(call: Call) -> Fault | None:
+        nonlocal count
+        if not which(call):
+            return None
+        count += 1
+        if until(count):
+            enough.set()
+        return fault
+
+    story.rig.traffic.rule = rule
+    back = await _lose(story)
+    async with asyncio.timeout(CONVERGE_SECONDS):
+        await enough.wait()
+    story.rig.traffic.rule = lambda _: None
+    await story.reached(back, "the Service is back")
+
+
+async def forbidden(story: Story) -> None:
+    """One verb on one kind is forbidden in one namespace; the log says so, the neighbour goes on."""
+    here = story.namespace
+    await _refused(
+        story,
+        Fault.FORBID,
+        lambda call: (call.verb, call.plural, call.namespace) == ("apply", "services", here),
+        lambda count: count >= 1,
+    )
+    await story.calm()
+    assert f"Pass over {here}/{NAME} was refused" in story.rig.operator.process.log
+
+
+async def expired(story: Story) -> None:
+    """Every request is refused with 401 until the token in the file is another one."""
+    file = story.rig.token
+    old, count, enough = file.read_text(), 0, asyncio.Event()
+
+    def rule(call: Call) -> Fault | None:
+        nonlocal count
+        if call.token != old:
+            return None
+        count += 1
+        if count >= REFUSALS:
+            enough.set()
+        return Fault.EXPIRE
+
+    story.rig.traffic.rule = rule
+    for stream in list(story.rig.proxy.streams):
+        stream.end()
+    back = await _lose(story)
+    async with asyncio.timeout(CONVERGE_SECONDS):
+        await enough.wait()
+    await write_token(story.rig.client, file)
+    await story.reached(back, "the Service is back")
+
+
+async def outage(story: Story) -> None:
+    """Every request but reads is answered 500 for twenty seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + OUTAGE_SECONDS
+    await _refused(story, Fault.ERROR, lambda call: call.is_write, lambda _: loop.time() >= end)
+
+
+async def unreachable(story: Story) -> None:
+    """Every connection is reset for twenty seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + OUTAGE_SECONDS
+    for stream in list(story.rig.proxy.streams):
+        stream.end()
+    await _refused(story, Fault.DROP_BEFORE, lambda _: True, lambda _: loop.time() >= end)
+
+
+async def restarted(story: Story) -> None:
+    """kube-apiserver is killed and started again."""
+    await asyncio.to_thread(story.rig.server.restart)
+    await story.reached(await _lose(story), "the Service is back")
+
+
+async def away(story: Story) -> None:
+    """The operator is dead while a child is deleted."""
+    async with story.rig.operator.stopped():
+        back = await _lose(story)
+    await story.reached(back, "the Service is back")
+
+
+async def reborn(story: Story) -> None:
+    """The CR is deleted and another one made with its name, and the operator never sees the deletion."""
+    old = story.cr["metadata"]["uid"]
+    story.lane.point = Point("interlude", f"DELETED r1plusdeployments {NAME}", 1, Fault.SWALLOW)
+    for monitors in story.monitors.values():
+        monitors.report = None
+    story.lane.passed.clear()
+    story.ready.clear()
+    await story.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, story.namespace)
+    await Tenant(story.rig.client, story.namespace, Monitors("")).deploy(NAME, tier="full", context=FIRST)
+    await story.calm()
+    await story.rig.collect(story.namespace, owned_by=old)
+    await story.reached(lambda: story.candidate("") != "" and story.has("Service", NAME), "the new CR has its children")
+    await story.calm()
+    inherited = {key: story.status[key] for key in ("revision", "verdict", "accuracy") if key in story.status}
+    assert not inherited, f"the new deployment has what the old one earned: {inherited}"
+    await story.bring_up_candidate("")
+
+
+_KOPF = ("kopf", "r1plus_operator: ")
+
+SINGLES = (
+    Single("410 with deletions missed", gone, remade=("*",)),
+    Single("ERROR 500 in every stream", stream_errors, remade=("services credit",), expected=_KOPF, ends=True),
+    Single("truncated line in every stream", truncated, remade=("services credit",), expected=_KOPF, ends=True),
+    Single("403 on one verb", forbidden, remade=("services credit",)),
+    Single("401 until the token is rotated", expired, remade=("services credit",), expected=_KOPF, ends=True),
+    Single("500 to every write for 20 s", outage, remade=("services credit",)),
+    Single("every connection reset for 20 s", unreachable, remade=("services credit",), expected=_KOPF, ends=True),
+    Single("API server restarted", restarted, remade=("services credit",), expected=_KOPF, ends=True),
+    Single("operator away while a child is deleted", away, remade=("services credit",)),
+    Single("same name with a new UID", reborn, remade=("*",)),
+    Single("half-open streams", half_open, remade=("services credit",)),
+)
+
+
+async def run(
+    made: Rig, reference: Reference, say: Callable[[str], None], chosen: tuple[Single, ...] = SINGLES
+) -> Result:
+    """One after the other, since each concerns everybody."""
+    result = Result()
+    for number, single in enumerate(chosen, 1):
+        problems = await _one(made, single, reference)
+        if problems:
+            result.failed.append((single.name, problems))
+        else:
+            result.survived += 1
+        say(f"{single.name}: {'survived' if not problems else 'NOT survived'} ({number} of {len(chosen)})")
+    return result
+
+
+async def _one(made: Rig, single: Single, reference: Reference) -> list[str]:
+    began, ended = len(made.operator.process.log), len(made.operator.ended)
+    (lane, end), (neighbour, other) = await asyncio.gather(tell(made, interlude=single.happens), tell(made))
+    made.traffic.rule = lambda _: None
+    created = reference.created + Counter(dict.fromkeys(single.remade, 1))
+    problems = _judged(lane, end, reference, created, exact="*" not in single.remade)
+    problems += [f"neighbour: {p}" for p in _judged(neighbour, other, reference, reference.created, exact=True)]
+    problems += unexpected_errors(made.operator.process.log[began:], single.expected)[:10]
+    if len(made.operator.ended) > ended and not single.ends:
+        problems.append(f"the operator ended by itself with {made.operator.ended[ended:]}")
+    return problems
+
+
+def _judged(lane: Lane, end: Json | None, reference: Reference, created: Counter[str], *, exact: bool) -> list[str]:
+    """`exact`: what was created is compared as well."""
+    if end is None:
+        return lane.problems
+    counted = created if exact else lane.created
+    return oracle.judge(lane, end, reference.end, counted, reference.deleted)

@@ -1,0 +1,35 @@
+"""A sample of what `make faults` does in full: points of every kind, each of which must end as if nothing had happened."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from devcluster.apiserver_only import ApiServer
+from faults import campaign, oracle, singles
+from faults.calls import OF_EVENTS, OF_WRITES, Fault
+from faults.rig import rig
+
+pytestmark = pytest.mark.apiserver
+PER_FAULT = 4
+QUICK = ("410 with deletions missed", "403 on one verb", "operator away while a child is deleted")
+
+
+async def test_every_kind_of_fault_at_some_of_its_points_ends_as_without_it(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    seed = 7
+    async with rig(apiserver, seed, tmp_path) as made:
+        reference = await campaign.learn(made)
+        assert reference.writes.total() > 25
+        rand = random.Random(seed)
+        points = [
+            point
+            for fault in (*OF_WRITES, *OF_EVENTS)
+            if fault is not Fault.KILL
+            for point in rand.sample(reference.points([fault]), PER_FAULT)
+        ]
+        result = await campaign.run(made, points, reference, len(points), print)
+        assert (result.failed, result.unreached) == ([], [])
+        assert campaign.unexpected_errors(made.operator.process.log) == []
+        assert made.operator.ended == []

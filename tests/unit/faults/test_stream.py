@@ -1,0 +1,95 @@
+"""Faults of single events: what the client gets to see of a stream, and in which order."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from faults.calls import Call, Event, Fault
+from faults.stream import Stream
+
+WATCH = Call("watch", "pods", "", "")
+
+
+class Script:
+    """Faults by event name; no jitter."""
+
+    def __init__(self, faults: dict[str, Fault]) -> None:
+        self._faults = faults
+
+    def event(self, event: Event) -> Fault | None:
+        return self._faults.pop(event.what, None)
+
+    def jitter(self) -> float:
+        return 0.0
+
+
+class Heard:
+    """The client's side."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.more = asyncio.Event()
+
+    async def write(self, line: bytes) -> None:
+        self.lines += [label(line)] if line else []
+        self.more.set()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.lines) < count:
+                self.more.clear()
+                await self.more.wait()
+
+
+def line(kind: str, name: str, rv: int, namespace: str = "ns") -> bytes:
+    meta = {"name": name, "namespace": namespace, "resourceVersion": str(rv)}
+    return json.dumps({"type": kind, "object": {"metadata": meta}}).encode() + b"\n"
+
+
+def label(text: bytes) -> str:
+    found = json.loads(text)
+    return f"{found['type']} {found['object'].get('metadata', {}).get('resourceVersion', '')}".strip()
+
+
+BOOKMARK = line("BOOKMARK", "", 9)
+
+
+@pytest.mark.parametrize(
+    ("faults", "lines", "heard"),
+    [
+        pytest.param({}, [line("ADDED", "a", 1), line("MODIFIED", "a", 2)], ["ADDED 1", "MODIFIED 2"], id="no fault"),
+        pytest.param({"ADDED pods a": Fault.TWICE}, [line("ADDED", "a", 1), line("MODIFIED", "a", 2)], ["ADDED 1", "ADDED 1", "MODIFIED 2"], id="duplicated"),
+        pytest.param({"ADDED pods a": Fault.SWALLOW}, [line("ADDED", "a", 1), line("ADDED", "b", 2), line("MODIFIED", "a", 3)], ["ADDED 2", "MODIFIED 3"], id="swallowed until overwritten"),
+        pytest.param({"ADDED pods a": Fault.SWALLOW}, [line("ADDED", "a", 1), BOOKMARK, line("ADDED", "b", 2)], ["ADDED 2", "ADDED 1"], id="swallowed and shown at last; no bookmark goes over it"),
+        pytest.param({"ADDED pods a": Fault.LATE}, [line("ADDED", "a", 1), line("ADDED", "b", 2), line("ADDED", "c", 3, "other"), BOOKMARK], ["ADDED 3", "ADDED 1", "ADDED 2", "BOOKMARK 9"], id="delayed, its tenant's later events and bookmarks with it"),
+    ],
+)  # fmt: skip
+async def test_what_a_client_sees_of_a_stream(faults: dict[str, Fault], lines: list[bytes], heard: list[str]) -> None:
+    client = Heard()
+    stream = Stream(WATCH, Script(dict(faults)), client, late=0.05, swallow=0.2)
+    for text in lines:
+        stream.take(text)
+    pump = asyncio.create_task(stream.pump(lambda: False))
+    await client.until(len(heard))
+    stream.end()
+    await pump
+    assert client.lines == heard
+
+
+@pytest.mark.parametrize(
+    ("breaks", "heard"),
+    [
+        pytest.param(lambda stream: stream.error(500, "InternalError"), ["ERROR"], id="an ERROR event"),
+        pytest.param(lambda stream: stream.end(), ["ADDED 1"], id="a plain end, after what is still held"),
+    ],
+)
+async def test_a_stream_that_breaks_is_over(breaks: Callable[[Stream], None], heard: list[str]) -> None:
+    client = Heard()
+    stream = Stream(WATCH, Script({"ADDED pods a": Fault.LATE}), client, late=0.05)
+    stream.take(line("ADDED", "a", 1))
+    breaks(stream)
+    async with asyncio.timeout(5):
+        await stream.pump(lambda: False)
+    assert client.lines == heard

@@ -1,0 +1,70 @@
+"""A 409 has two meanings, that the owner is gone and that two writes collided; only the first ends the work."""
+
+from typing import Any
+
+import pytest
+
+from r1plus_operator.executor import Executor, OwnerGoneError
+from r1plus_operator.plan.plan import Plan
+from r1plus_operator.runtime.errors import ApiError, ConflictError, NotFoundError
+from r1plus_operator.runtime.resources import Resource
+
+CR = {"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}, "status": {}}
+COLLISION = ConflictError(409, "Conflict", "the object has been modified")
+ABSENT = NotFoundError(404, "NotFound", "no such object")
+
+
+class Refusing:
+    """An API server that refuses every write; `live` is the uid of the CR that it has."""
+
+    def __init__(self, refusal: ApiError, live: str | None) -> None:
+        self._refusal = refusal
+        self._live = live
+
+    async def get(self, res: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
+        if self._live is None:
+            raise ABSENT
+        return {"metadata": {"name": name, "namespace": namespace, "uid": self._live}}
+
+    async def apply(self, res: Resource, obj: dict[str, Any], **_: Any) -> dict[str, Any]:
+        raise self._refusal
+
+    async def delete(self, res: Resource, name: str, namespace: str | None = None, **_: Any) -> dict[str, Any]:
+        raise self._refusal
+
+
+class Forgetful:
+    """Learns nothing, but remembers what it was told to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+
+    def learn(self, written: dict[str, Any]) -> None:
+        """Nothing is written here."""
+
+    def unlearn(self, kind: str, namespace: str, name: str) -> None:
+        self.forgotten.append(name)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "live", "raised"),
+    [
+        pytest.param(COLLISION, "u-1", ConflictError, id="a collision is tried again"),
+        pytest.param(COLLISION, "u-2", OwnerGoneError, id="a namesake has taken its place"),
+        pytest.param(COLLISION, None, OwnerGoneError, id="it is gone, which is a 409 where a uid is given"),
+        pytest.param(ABSENT, "u-1", NotFoundError, id="a 404 from a server that does not know it yet is tried again"),
+        pytest.param(ABSENT, None, OwnerGoneError, id="it is gone"),
+    ],
+)
+async def test_the_owner_is_gone_only_if_the_server_says_so(
+    refusal: ApiError, live: str | None, raised: type[Exception]
+) -> None:
+    with pytest.raises(raised):
+        await Executor(Refusing(refusal, live), Forgetful()).run(CR, Plan(status={"observedGeneration": 1}), 0.0)
+
+
+async def test_a_deletion_that_collided_is_tried_again_and_one_that_was_done_is_forgotten() -> None:
+    plan, learner = Plan(delete=(("Deployment", "credit-a", "u-9"),)), Forgetful()
+    with pytest.raises(ConflictError):
+        await Executor(Refusing(COLLISION, "u-1"), learner).run({**CR, "status": {}}, plan, 0.0)
+    assert learner.forgotten == []
