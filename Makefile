@@ -51,7 +51,7 @@ unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
-	$(PYTEST) -m apiserver tests/apiserver
+	$(PYTEST) -m apiserver tests/apiserver tests/faults
 
 .PHONY: test-engine
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines
@@ -80,6 +80,10 @@ fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server an
 .PHONY: bench-reconcile
 bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200
 	$(PYTHON) -m bench.reconcile -n $(or $(N),200)
+
+.PHONY: faults
+faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; a JSON line last
+	@$(PYTHON) -m faults
 
 .PHONY: generate
 generate: $(SYNCED) ## Write the CRDs, the RBAC and the chart's copies of catalog and suites

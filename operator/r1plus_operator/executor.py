@@ -26,6 +26,9 @@ class OwnerGoneError(Exception):
 class Writer(Protocol):
     """The verbs an executor uses; `runtime.client.ApiClient` has them."""
 
+    async def get(self, res: Resource, name: str, namespace: str | None = None) -> Json:
+        """Read one object."""
+
     async def apply(
         self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""
     ) -> Json:
@@ -102,9 +105,19 @@ class Executor:
                 kinds.R1PLUS_DEPLOYMENT, body, field_manager=names.FIELD_MANAGER, subresource="status"
             )
         except (NotFoundError, ConflictError) as error:
-            # For an absent object with a uid the API server says 409, for a namesake as well.
+            # For an absent object with a uid the API server says 409, for a namesake as well; also for a mere collision.
+            if await self._is_there(meta):
+                raise
             raise OwnerGoneError(f"{meta['namespace']}/{meta['name']}: {error}") from error
         self._learner.learn(written)
+
+    async def _is_there(self, meta: Json) -> bool:
+        """Whether this very CR still exists."""
+        try:
+            live = await self._client.get(kinds.R1PLUS_DEPLOYMENT, meta["name"], meta["namespace"])
+        except NotFoundError:
+            return False
+        return bool(live["metadata"]["uid"] == meta["uid"])
 
     async def _apply(self, obj: Json) -> None:
         resource = kinds.BY_KIND[obj["kind"]]
@@ -128,9 +141,6 @@ class Executor:
             await self._client.delete(kinds.BY_KIND[kind], name, namespace, uid=uid)
         except NotFoundError:
             log.debug("Found %s %s/%s deleted already", kind, namespace, name)
-        except ConflictError:
-            # Another object bears the name by now; the next pass looks at that one.
-            return
         self._learner.unlearn(kind, namespace, name)
         log.info("Deleted %s %s/%s", kind, namespace, name)
 

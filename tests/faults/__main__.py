@@ -12,8 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from faults.campaign import Result, matrix
-from faults.rig import scratch, started
+from devcluster.apiserver_only import ApiServer
+from faults import singles
+from faults.campaign import Result, learn, matrix
+from faults.rig import rig, scratch, started
 
 
 def main() -> None:
@@ -29,7 +31,14 @@ def main() -> None:
     with started() as server:
         for seed in range(1, chosen.seeds + 1):
             total.add(asyncio.run(matrix(server, folder, seed, chosen.at_once, _say, chosen.part)))
+        total.add(asyncio.run(one_by_one(server, folder)))
     report(total, chosen.seeds, folder, time.monotonic() - began)
+
+
+async def one_by_one(server: ApiServer, folder: Path) -> Result:
+    """The faults that concern everybody, with an operator of their own."""
+    async with rig(server, 0, folder) as made:
+        return await singles.run(made, await learn(made), _say)
 
 
 def report(total: Result, seeds: int, folder: Path, seconds: float) -> None:

@@ -136,7 +136,7 @@ async def tell(
     made: Rig, point: Point | None = None, interlude: Callable[[Story], Awaitable[None]] | None = None
 ) -> tuple[Lane, Json | None]:
     """One story in a namespace of its own; where it does not come to its end, the lane's problems say why."""
-    lane = Lane(f"f-{next(_numbers)}", point)
+    lane = Lane(f"tenant-of-run-{next(_numbers)}", point)
     made.traffic.lanes[lane.namespace] = lane
     try:
         return lane, await Story(made, lane).tell(interlude)

@@ -1,6 +1,7 @@
 """What a run is judged by: the end state without what must differ, and a status that is true."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from faults.calls import Json
@@ -17,24 +18,26 @@ _TIMES = frozenset({names.ANNOTATION_PROMOTED_AT})
 
 
 def end_state(rig: Rig, namespace: str) -> Json:
-    """Every child and the CR's status, normalised."""
+    """Every child and the CR's status, normalised: the tenant's name and the CRs' uids are the run's own."""
+    own = {namespace: "NAMESPACE"}
+    own |= {cr["metadata"]["uid"]: "UID" for cr in rig.all(kinds.R1PLUS_DEPLOYMENT.kind, namespace)}
     found: Json = {}
     for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN):
         for obj in rig.all(res.kind, namespace):
-            found[f"{res.kind} {obj['metadata']['name']}"] = _normal(obj, namespace)
+            found[f"{res.kind} {obj['metadata']['name']}"] = _normal(obj, own)
     return found
 
 
-def _normal(value: Any, namespace: str) -> Any:
+def _normal(value: Any, own: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        timed = value.keys() & _TIMES
-        kept = {k: _normal(v, namespace) for k, v in value.items() if k not in _DIFFERS | _CHOSEN_BY_SERVER | _OF_THIS_RUN}
-        for key in timed:
-            kept[key] = "a time"
-        return kept
+        kept = {k: _normal(v, own) for k, v in value.items() if k not in _DIFFERS | _CHOSEN_BY_SERVER | _OF_THIS_RUN}
+        return kept | dict.fromkeys(value.keys() & _TIMES, "a time")
     if isinstance(value, list):
-        return [_normal(item, namespace) for item in value]
-    return value.replace(namespace, "NAMESPACE") if isinstance(value, str) else value
+        return [_normal(item, own) for item in value]
+    if isinstance(value, str):
+        for name, instead in own.items():
+            value = value.replace(name, instead)
+    return value
 
 
 def differences(found: Any, reference: Any, where: str = "") -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from faults import campaign, oracle, singles
+from faults import campaign
 from faults.calls import OF_EVENTS, OF_WRITES, Fault
 from faults.rig import rig
 

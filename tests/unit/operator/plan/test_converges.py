@@ -218,6 +218,6 @@ class Operated(RuleBasedStateMachine):
 
 
 Operated.TestCase.settings = settings(
-    max_examples=4, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestOperated = Operated.TestCase
