@@ -2,7 +2,8 @@
 
     python -m faults [--seeds 3] [--at-once 24] [--part 1.0]
 
-Exits with 1 if anything did not survive, after naming it and what differed.
+Exits with 1 if anything did not survive, after naming it and what differed. A point that did not come in three tries,
+since two writes fell together each time, is named too; it counts as no survivor.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def report(total: Result, seeds: int, folder: Path, seconds: float) -> None:
         "logs": str(folder),
     }
     print(json.dumps(figures), flush=True)
-    sys.exit(0 if total.points == total.survived else 1)
+    sys.exit(1 if total.failed else 0)
 
 
 def _say(line: str) -> None:

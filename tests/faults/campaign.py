@@ -38,7 +38,10 @@ class Reference:
     events: Trace
 
     def points(self, faults: Iterable[Fault]) -> list[Point]:
-        """Every place of the trace, times every fault that suits it."""
+        """Every place of the trace, times every fault that suits it.
+
+        Events that the operator writes are in it too, although which of them come depends on what falls together.
+        """
         chosen = list(faults)
         return [
             Point(phase, what, nth, fault)
@@ -94,14 +97,19 @@ async def learn(made: Rig) -> Reference:
 
 
 async def run(
-    made: Rig, points: Sequence[Point], reference: Reference, at_once: int, say: Callable[[str], None]
+    made: Rig,
+    points: Sequence[Point],
+    reference: Reference,
+    at_once: int,
+    say: Callable[[str], None],
+    tries: int = TRIES,
 ) -> Result:
     """All of `points`, so many at once; `say` gets a line now and then."""
     result, gate, began, ended = Result(), asyncio.Semaphore(at_once), time.monotonic(), itertools.count(1)
 
     async def one(point: Point) -> None:
         async with gate:
-            for _ in range(TRIES):
+            for _ in range(tries):
                 start = time.monotonic()
                 lane, end = await tell(made, point)
                 if not lane.unreached:

@@ -38,6 +38,7 @@ SERVICE_ACCOUNT = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
 SYSTEM = "r1plus-system"
 RESTART_SECONDS = 1.0
+START_SECONDS = 60.0
 NODE = {
     "apiVersion": "v1",
     "kind": "Node",
@@ -154,6 +155,7 @@ async def rig(server: ApiServer, seed: int, folder: Path) -> AsyncIterator[Rig]:
         operator.process.start()
         tasks.append(asyncio.create_task(operator.keep()))
         try:
+            await catalog(client)
             yield made
         finally:
             for task in tasks:
@@ -176,6 +178,13 @@ async def prepare(client: ApiClient) -> None:
     account = _named("v1", "ServiceAccount", "r1plus-operator")
     account["metadata"]["namespace"] = SYSTEM
     await client.apply(SERVICE_ACCOUNT, account, field_manager="test")
+
+
+async def catalog(client: ApiClient) -> None:
+    """Wait until the operator has applied its engines: what comes before is another story."""
+    async with asyncio.timeout(START_SECONDS):
+        while not (await client.list(kinds.R1PLUS_ENGINE))[0]:  # noqa: ASYNC110 - another process applies them
+            await asyncio.sleep(0.2)
 
 
 async def write_token(client: ApiClient, path: Path) -> str:

@@ -21,10 +21,8 @@ class Refusing:
         self._refusal = refusal
         self._live = live
 
-    async def get(self, res: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
-        if self._live is None:
-            raise ABSENT
-        return {"metadata": {"name": name, "namespace": namespace, "uid": self._live}}
+    async def list(self, res: Resource, namespace: str | None = None) -> tuple[list[dict[str, Any]], str]:
+        return ([] if self._live is None else [{"metadata": {"name": "credit", "uid": self._live}}]), "9"
 
     async def apply(self, res: Resource, obj: dict[str, Any], **_: Any) -> dict[str, Any]:
         raise self._refusal
