@@ -25,6 +25,7 @@ from devcluster.steps import Steps
 from faults.calls import Json
 from faults.lane import Traffic
 from faults.proxy import Proxy
+from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.projections import Kept
 from r1plus_operator.runtime.client import ApiClient
@@ -125,14 +126,16 @@ class Rig:
         except TimeoutError:
             raise TimeoutError(f"after {seconds:.0f} s still not so: {what}") from None
 
-    async def collect(self, namespace: str, *, owned_by: str | None = None) -> None:
-        """What the garbage collector and the kubelet do once an owner is gone."""
+    async def collect(self, namespace: str, owner: Json) -> None:
+        """What the garbage collector and the kubelet do once this R1PlusDeployment is gone."""
+        uid, name = owner["metadata"]["uid"], owner["metadata"]["name"]
         for res in (*kinds.CHILDREN, kinds.POD):
             for obj in self.all(res.kind, namespace):
-                owners = {r["uid"] for r in obj["metadata"].get("ownerReferences", ())}
-                if owned_by is None or owned_by in owners or res is kinds.POD:
+                meta = obj["metadata"]
+                owned = uid in {reference["uid"] for reference in meta.get("ownerReferences", ())}
+                if owned or (res is kinds.POD and meta["labels"].get(names.LABEL_DEPLOYMENT) == name):
                     with suppress(NotFoundError):
-                        await self.client.delete(res, obj["metadata"]["name"], namespace, uid=obj["metadata"]["uid"])
+                        await self.client.delete(res, meta["name"], namespace, uid=meta["uid"])
 
     def _wake(self, _event: str, kept: Kept) -> None:
         if (event := self.changed.get(kept.namespace)) is not None:

@@ -38,6 +38,8 @@ class Story:
     lane: Lane
     monitors: dict[str, Monitors] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
+    started: dict[str, bool] = field(default_factory=dict)
+    """Revisions that have a pod, and whether it is Ready."""
 
     async def tell(self, interlude: Callable[["Story"], Awaitable[None]] | None = None) -> Json:
         """All phases; raises TimeoutError where one does not come to its end. Returns the normalised end state.
@@ -142,10 +144,10 @@ class Story:
     async def remove(self) -> None:
         """The CR is deleted, the collector takes the rest; nothing may be made again."""
         await self.next("deleted")
-        uid = self.cr["metadata"]["uid"]
+        cr = self.cr
         await self.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, self.namespace)
         await self.calm()
-        await self.rig.collect(self.namespace, owned_by=uid)
+        await self.rig.collect(self.namespace, cr)
         empty = lambda: not any(self.rig.all(res.kind, self.namespace) for res in (*kinds.CHILDREN, kinds.POD))  # noqa: E731
         await self.reached(empty, "nothing is left of it")
         await self.silent("after it was deleted")
@@ -218,13 +220,13 @@ class Story:
 
     async def _kubelet(self) -> None:
         """Pods follow their Deployments; they are Ready once their revision has been admitted."""
-        told: dict[str, bool] = {}
         while True:
-            await self._look(told)
+            await self._look()
             await self.rig.changed[self.namespace].wait()
             await asyncio.sleep(0.05)
 
-    async def _look(self, told: dict[str, bool]) -> None:
+    async def _look(self) -> None:
+        told = self.started
         wanted = {d["metadata"]["name"] for d in self.rig.all("Deployment", self.namespace) if d["spec"]["replicas"]}
         wanted &= self.monitors.keys()
         with suppress(ApiError, AssertionError):  # it looks again

@@ -74,7 +74,7 @@ async def gone(story: Story) -> None:
         stream.end()
     ghost = await client.get(kinds.R1PLUS_DEPLOYMENT, "ghost", story.namespace)
     await client.delete(kinds.R1PLUS_DEPLOYMENT, "ghost", story.namespace)
-    await story.rig.collect(story.namespace, owned_by=ghost["metadata"]["uid"])
+    await story.rig.collect(story.namespace, ghost)
     back = await _lose(story)
     traffic.released.set()
     await story.reached(back, "the Service is back")
@@ -193,7 +193,7 @@ async def away(story: Story) -> None:
 
 async def reborn(story: Story) -> None:
     """The CR is deleted and another one made with its name, and the operator never sees the deletion."""
-    old = story.cr["metadata"]["uid"]
+    old = story.cr
     story.lane.point = Point("interlude", f"DELETED r1plusdeployments {NAME}", 1, Fault.SWALLOW)
     for monitors in story.monitors.values():
         monitors.report = None
@@ -202,7 +202,8 @@ async def reborn(story: Story) -> None:
     await story.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, story.namespace)
     await Tenant(story.rig.client, story.namespace, Monitors("")).deploy(NAME, tier="full", context=FIRST)
     await story.calm()
-    await story.rig.collect(story.namespace, owned_by=old)
+    await story.rig.collect(story.namespace, old)
+    story.started.clear()
     await story.reached(lambda: story.candidate("") != "" and story.has("Service", NAME), "the new CR has its children")
     await story.calm()
     inherited = {key: story.status[key] for key in ("revision", "verdict", "accuracy") if key in story.status}
