@@ -73,8 +73,9 @@ class Lane:
             self._check_switch(orjson.loads(body))
 
     def _check_switch(self, service: Json) -> None:
-        chosen = service["spec"]["selector"].get(names.LABEL_REVISION, "")
-        if self.passed and chosen not in self.passed:
+        chosen, name = service["spec"]["selector"].get(names.LABEL_REVISION, ""), service["metadata"]["name"]
+        passed = {revision for revision in self.passed if revision.rpartition("-")[0] == name}
+        if passed and chosen not in passed:  # a first revision is selected from the start; its pods are not Ready
             self.problems.append(f"traffic went to {chosen}, which has not passed its gate")
 
     def _fault(self, key: tuple[str, str], nth: int, *, of_events: bool) -> Fault | None:

@@ -55,7 +55,9 @@ async def test_traffic_to_a_revision_without_a_pass_and_pods_without_walls_are_p
     made = Call("apply", "deployments", "ns", "credit-b")
     switched = Call("apply", "services", "ns", "credit")
     lane.done(made, 201, b"{}")
-    lane.done(switched, 200, b'{"spec": {"selector": {"r1plus.ai/revision": "credit-b"}}}')
+    lane.done(
+        switched, 200, b'{"metadata": {"name": "credit"}, "spec": {"selector": {"r1plus.ai/revision": "credit-b"}}}'
+    )
     assert [problem.split(",")[0] for problem in lane.problems] == [
         "deployments credit-b was made before its walls",
         "traffic went to credit-b",
