@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.reconcile.audit import Request, tally
 from bench.reconcile.drift import Intruder, watching
-from bench.reconcile.floor import IN_FLIGHT
+from bench.reconcile.floor import IN_FLIGHT, removed
 from bench.reconcile.procfs import Usage, usage
 from bench.reconcile.stage import FLOOR_ACCOUNT, USER_ACCOUNT, Stage, creations, deployment, machine, serve, staged
 from devcluster import binaries
@@ -84,6 +84,7 @@ async def floor(stage: Stage, count: int, namespace: str) -> Floor:
     async with stage.bare(FLOOR_ACCOUNT) as client:
         create = await client.send(creations(namespace, count))
         write = await client.send(answers)
+        await client.send([removed(namespace)])
     say(
         f"floor: {len(answers) / count:.0f} writes per CR at {len(answers) / write:.0f}/s,"
         f" CRs created at {count / create:.0f}/s, {IN_FLIGHT} in flight"

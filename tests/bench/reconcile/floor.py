@@ -40,6 +40,11 @@ def created(cr: Json) -> Write:
     return Write("POST", path, "application/json", orjson.dumps(cr))
 
 
+def removed(namespace: str) -> Write:
+    """All R1PlusDeployments of a namespace go, so that no operator takes them up."""
+    return Write("DELETE", kinds.R1PLUS_DEPLOYMENT.path(namespace), "application/json", b"{}")
+
+
 def applied(obj: Json, subresource: str = "") -> Write:
     """Server-side apply, as the operator does it."""
     meta, resource = obj["metadata"], kinds.BY_KIND[obj["kind"]]
