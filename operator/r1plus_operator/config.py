@@ -1,6 +1,8 @@
 """The operator's settings, from the environment that the chart writes. Read once, by main."""
 
 import os
+import socket
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ class Settings:
     verdict_interval: float
     workers: int
     health_port: int
+    identity: str
+    """This pod among all that ever were; the Lease names it."""
 
 
 def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
@@ -48,6 +52,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         verdict_interval=float(env.get("R1PLUS_VERDICT_INTERVAL_SECONDS", "10")),
         workers=int(env.get("R1PLUS_WORKERS", "8")),
         health_port=int(env.get("R1PLUS_HEALTH_PORT", "8080")),
+        identity=_identity(env),
     )
 
 
@@ -58,6 +63,11 @@ def shipped_suites(folder: Path) -> dict[str, SuiteSource]:
         name, items = header.parent.name, header.parent / ITEMS_FILE
         found[name] = suite_source(name, header.read_text("utf-8"), items.read_text("utf-8"))
     return found
+
+
+def _identity(env: Mapping[str, str]) -> str:
+    """Pod and uid, which outlive the container and tell a namesake apart; outside of a pod, one of this process."""
+    return f"{env.get('R1PLUS_POD_NAME') or socket.gethostname()}_{env.get('R1PLUS_POD_UID') or uuid.uuid4()}"
 
 
 def _required(env: Mapping[str, str], name: str, value: str) -> str:

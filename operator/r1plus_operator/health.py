@@ -1,20 +1,61 @@
-"""/healthz, /readyz and /metrics of the operator, on one port."""
+"""/healthz, /readyz and /metrics of the operator, on one port; and what they tell of a process that lives but hangs."""
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from r1plus_operator.runtime.resources import Resource
+
+STUCK_SECONDS = 200.0
+"""A watch brings a bookmark every two minutes at the latest and is cut after 150 silent seconds: then it is stuck."""
+LATE_SECONDS = 5.0
+"""An event loop this late answers no probe in time; work that waits for others is a few milliseconds late."""
+
+
+class Watcher(Protocol):
+    """What is asked of a reflector."""
+
+    resource: Resource
+    last_activity: float
+
+
+class Pulse:
+    """How late the event loop is: a task that wants to wake every second and looks at when it did."""
+
+    def __init__(self) -> None:
+        self.late = 0.0
+        """Seconds, of the last beat."""
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        while True:
+            due = time.monotonic() + 1.0
+            await asyncio.sleep(1.0)
+            self.late = max(0.0, time.monotonic() - due)
+
+
+def problem(watchers: Iterable[Watcher], late: float, *, stuck_after: float = STUCK_SECONDS) -> str:
+    """Why this process should be started afresh; empty when all is well."""
+    now = time.monotonic()
+    silent = [watcher.resource.name for watcher in watchers if now - watcher.last_activity > stuck_after]
+    if silent:
+        return f"no sign of life from the watches of {', '.join(silent)} for {stuck_after:g} s"
+    return f"the event loop was {late:.1f} s late" if late > LATE_SECONDS else ""
+
 
 async def serve(
     port: int, ready: Callable[[], bool], alive: Callable[[], str], registry: CollectorRegistry
 ) -> web.AppRunner:
-    """Start the server. `alive` returns what is wrong, or nothing."""
+    """Start the server. `alive` returns what is wrong, or nothing. A replica without the Lease is ready as well."""
 
     async def healthz(_: web.Request) -> web.Response:
-        problem = alive()
-        return web.Response(text=problem or "ok", status=503 if problem else 200)
+        found = alive()
+        return web.Response(text=found or "ok", status=503 if found else 200)
 
     async def readyz(_: web.Request) -> web.Response:
         return web.Response(text="ok") if ready() else web.Response(text="caches are not synced", status=503)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from r1plus_contract import metrics
+from r1plus_operator.runtime.lease import Elector
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
 
@@ -14,7 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Instruments:
-    """Counters of passes and writes, a gauge of what waits."""
+    """Counters of passes and writes, gauges of what waits and of who leads."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -22,12 +23,14 @@ class Instruments:
         self._seconds = Histogram(metrics.RECONCILE_DURATION_SECONDS, "Duration of a pass.", registry=self.registry)
         self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
+        self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
         for result in ("ok", "error"):
             self._passes.labels(result)
 
-    def watch(self, queue: WorkQueue[K]) -> None:
-        """Read the queue's depth at each scrape."""
+    def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
+        """Read the queue's depth and who leads at each scrape."""
         self._depth.set_function(lambda: queue.depth)
+        self._leads.set_function(lambda: elector.leads)
 
     def wrote(self, _verb: str, resource: Resource) -> None:
         """`ApiClient.on_write`."""

@@ -1,37 +1,47 @@
-"""The operator's process: build the parts, start the caches, then let kopf watch and the workers work.
+"""The operator's process: build the parts, keep the caches warm, work while the Lease is held.
 
 `python -m r1plus_operator`. Everything that acts is created here and passed on; no module holds state.
+
+Every replica watches; the one that holds the Lease plans and writes, and asks the monitors. All writes go through one
+client, whose fence is the Lease: none is sent without it, none may be under way when it ends. Who loses it exits.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import random
+import signal
 import sys
-import time
+from dataclasses import dataclass
 
 import kopf
 import uvloop
 
+from r1plus_contract import names
+from r1plus_operator import health
 from r1plus_operator.config import ConfigError, Settings, from_environment
 from r1plus_operator.executor import Executor
 from r1plus_operator.handlers import registry_for
 from r1plus_operator.handlers import settings as kopf_settings
-from r1plus_operator.health import serve
 from r1plus_operator.instruments import Instruments
 from r1plus_operator.observe import CATALOG_KEY, Key, Observer
 from r1plus_operator.prometheus import PrometheusSource
 from r1plus_operator.reconciler import Reconciler
-from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.runtime.lease import Elector, LeaseLostError, Terms
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 from r1plus_operator.verdicts import VerdictSource
 
 log = logging.getLogger(__name__)
-STUCK_SECONDS = 200.0
-"""A watch brings a bookmark every two minutes at the latest and is cut after 150 silent seconds: then it is stuck."""
 RESYNC_SECONDS = 900.0
 FIRST_ANSWERS_SECONDS = 15.0
 PROMETHEUS_SECONDS = 20.0
+DRAIN_SECONDS = 10.0
+"""For the passes under way at a signal. The pod has 20 s; a pass is a few writes of milliseconds."""
+EXIT_SECONDS = 5.0
+"""For tasks that are cancelled because the Lease is lost; then the process ends whatever they do."""
+LOST_STATUS = 3
 
 
 def main() -> None:
@@ -43,50 +53,173 @@ def main() -> None:
     except (ConfigError, ValueError, OSError) as error:
         log.error("Configuration is not usable: %s", error)
         sys.exit(2)
-    uvloop.run(run(chosen))
+    status = 0
+    try:
+        uvloop.run(run(chosen))
+    except* LeaseLostError:
+        status = LOST_STATUS
+    sys.exit(status)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `run` has built."""
+
+    observer: Observer
+    queue: WorkQueue[Key]
+    reconciler: Reconciler
+    sources: tuple[VerdictSource | PrometheusSource, ...]
+    elector: Elector
+    instruments: Instruments
+    workers: int
 
 
 async def run(chosen: Settings) -> None:
-    """The whole operator; returns on SIGTERM or SIGINT."""
-    client = ApiClient.autodetect()
+    """The whole operator; returns on SIGTERM or SIGINT. Raises LeaseLostError (in a group) when it is fenced off."""
+    agent = f"{names.FIELD_MANAGER} ({chosen.identity})"
+    # Two connections: a renewal never waits behind writes, and it alone passes without the fence.
+    async with (
+        ApiClient.autodetect(user_agent=agent) as client,
+        ApiClient.autodetect(limits=Limits(request=Terms().call, retries=0), user_agent=agent) as election,
+    ):
+        parts = build(chosen, client, election)
+        pulse = health.Pulse()
+        runner = await health.serve(
+            chosen.health_port,
+            lambda: parts.observer.is_synced,
+            lambda: health.problem(parts.observer.reflectors(), pulse.late),
+            parts.instruments.registry,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                beating = group.create_task(pulse.run())
+                await operate(parts)
+                beating.cancel()
+        finally:
+            await runner.cleanup()
+
+
+def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
+    """Make the parts and tie them to each other."""
     queue: WorkQueue[Key] = WorkQueue()
     observer = Observer(client, queue.add, chosen.suites)
-    reconciler = Reconciler(observer, Executor(client, observer), queue, chosen.operator, chosen.catalog)
+    elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity)
     instruments = Instruments()
-    instruments.watch(queue)
+    instruments.watch(queue, elector)
     client.on_write = instruments.wrote
-    verdicts = VerdictSource(observer, chosen.verdict_interval, random.Random())  # noqa: S311 - jitter only
-    runner = await serve(chosen.health_port, lambda: observer.is_synced, lambda: stuck(observer), instruments.registry)
+    client.fence = elector.remaining
+    return Parts(
+        observer=observer,
+        queue=queue,
+        reconciler=Reconciler(observer, Executor(client, observer), queue, chosen.operator, chosen.catalog),
+        sources=sources_of(chosen, observer),
+        elector=elector,
+        instruments=instruments,
+        workers=chosen.workers,
+    )
+
+
+def sources_of(chosen: Settings, observer: Observer) -> tuple[VerdictSource | PrometheusSource, ...]:
+    """Whom a leader asks beside the API server: the monitors, and Prometheus where its address is known."""
+    rand = random.Random()  # noqa: S311 - jitter only
+    verdicts = VerdictSource(observer, chosen.verdict_interval, rand)
+    url = chosen.operator.prometheus_url
+    return (verdicts, PrometheusSource(observer, url, PROMETHEUS_SECONDS, rand)) if url else (verdicts,)
+
+
+async def operate(parts: Parts) -> None:
+    """Watch, and lead when it is this process's turn, until a signal; then give the Lease back."""
+    stop = asyncio.Event()
+    stop_at_signals(stop)
+    # Who leads before its first list has caches that are as new as its Lease.
+    await parts.elector.attempt()
+    async with asyncio.TaskGroup() as group:
+        parts.observer.start(group)
+        watching = group.create_task(watch_crs(parts.observer, stop))
+        leading = group.create_task(lead(parts))
+        await stop.wait()
+        parts.queue.shut_down()
+        if parts.elector.leads:
+            await asyncio.wait([leading], timeout=DRAIN_SECONDS)
+        leading.cancel()
+        watching.cancel()
+        parts.observer.stop()
+
+
+async def lead(parts: Parts) -> None:
+    """Wait for the Lease, work while it is held, give it back when the queue is shut down.
+
+    A standby's watch may have been dead for minutes without anybody knowing, and a plan from before its predecessor's
+    last writes could undo them: move traffic back to a revision that is gone, say. So whoever takes over lists once
+    more. What a lost leader sent and nobody saw answered is drift like any other, which the next pass repairs: an apply
+    makes the object what the plan says, a deletion names a uid.
+    """
+    observer, elector = parts.observer, parts.elector
+    fresh = elector.leads
+    if not fresh:
+        log.info("Another process leads, watching until it is this one's turn")
+        await elector.acquire()
+    async with asyncio.TaskGroup() as group:
+        holding = group.create_task(hold(elector))
+        await (observer.synced() if fresh else observer.renew())
+        log.info("Caches are synced: %d engines in the cluster", len(observer.engines.store))
+        await work(parts)
+        holding.cancel()
+    # Every pass has ended and every answer has come: nothing of ours can follow the next leader's writes.
+    await elector.release()
+
+
+async def hold(elector: Elector) -> None:
+    """Renew until the Lease is lost: then everything else is cancelled, and if that hangs, the process ends."""
     try:
-        async with asyncio.TaskGroup() as group:
-            parts = [group.create_task(reflector.run()) for reflector in observer.reflectors()]
-            await observer.synced()
-            log.info("Caches are synced: %d engines in the cluster", len(observer.engines.store))
-            queue.add(CATALOG_KEY)
-            parts.append(group.create_task(verdicts.run()))
-            asked = [verdicts.asked.wait()]
-            if url := chosen.operator.prometheus_url:
-                source = PrometheusSource(observer, url, PROMETHEUS_SECONDS, random.Random())  # noqa: S311 - jitter only
-                parts.append(group.create_task(source.run()))
-                asked.append(source.asked.wait())
-            with contextlib.suppress(TimeoutError):
-                # A pass without what monitors and Prometheus say would change every status until they are heard.
-                await asyncio.wait_for(asyncio.gather(*asked), FIRST_ANSWERS_SECONDS)
-            handle = instruments.timed(reconciler.reconcile)
-            parts.append(group.create_task(run_workers(queue, chosen.workers, handle, on_error=reconciler.on_error)))
-            parts.append(group.create_task(resync(observer, queue)))
-            await watch_crs(observer)
-            for part in parts:
-                part.cancel()
+        await elector.hold()
+    except LeaseLostError as error:
+        log.error("Exiting, since this process leads no more: %s", error)
+        asyncio.get_running_loop().call_later(EXIT_SECONDS, os._exit, LOST_STATUS)
+        raise
+
+
+async def work(parts: Parts) -> None:
+    """Ask whom there is to ask, and make passes until the queue is shut down."""
+    queue, reconciler = parts.queue, parts.reconciler
+    queue.add(CATALOG_KEY)
+    async with asyncio.TaskGroup() as group:
+        beside = [group.create_task(source.run()) for source in parts.sources]
+        beside.append(group.create_task(resync(parts.observer, queue)))
+        with contextlib.suppress(TimeoutError):
+            # A pass without what monitors and Prometheus say would change every status until they are heard.
+            async with asyncio.timeout(FIRST_ANSWERS_SECONDS):
+                await asyncio.gather(*(source.asked.wait() for source in parts.sources))
+        handle = parts.instruments.timed(reconciler.reconcile)
+        await run_workers(queue, parts.workers, handle, on_error=reconciler.on_error)
+        for task in beside:
+            task.cancel()
+
+
+async def watch_crs(observer: Observer, stop: asyncio.Event) -> None:
+    """Let kopf watch the CRs until cancelled; raises if its watching fails.
+
+    Not by `kopf.operator`: that one ends, at a signal, every task that began after it, passes under way included.
+    """
+    tasks = await kopf.spawn_tasks(
+        registry=registry_for(observer), settings=kopf_settings(), standalone=True, clusterwide=True
+    )
+    stop_at_signals(stop)
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+        stop.set()  # only a signal that came before ours were set ends kopf without an error
     finally:
-        queue.shut_down()
-        await runner.cleanup()
-        await client.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def watch_crs(observer: Observer) -> None:
-    """Let kopf watch the CRs until a signal, which kopf takes; raises if its watching fails."""
-    await kopf.operator(registry=registry_for(observer), settings=kopf_settings(), standalone=True, clusterwide=True)
+def stop_at_signals(stop: asyncio.Event) -> None:
+    """Set `stop` at SIGTERM and SIGINT, whoever took them before."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:
@@ -97,10 +230,3 @@ async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:
         queue.add(CATALOG_KEY)
         for key in list(observer.crs):
             queue.add_after(key, rand.uniform(0, 60))
-
-
-def stuck(observer: Observer) -> str:
-    """What has not been heard of for too long; empty when all is well."""
-    now = time.monotonic()
-    silent = [r.resource.name for r in observer.reflectors() if now - r.last_activity > STUCK_SECONDS]
-    return f"no sign of life from the watches of {', '.join(silent)}" if silent else ""

@@ -4,6 +4,7 @@ Built by main; the reconciler calls `observed`, the executor `learn`.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -16,9 +17,12 @@ from r1plus_operator.plan.alerts import group_name
 from r1plus_operator.plan.inputs import Json, Observed, PrometheusView, SuiteSource, Wiring
 from r1plus_operator.projections import Child, Kept, ServingPod
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
 
+log = logging.getLogger(__name__)
+RELIST_SECONDS = 1.0
 Key = tuple[str, str]
 CATALOG_KEY: Key = ("", "catalog")
 """The queue's key for the shipped engine catalog."""
@@ -31,6 +35,9 @@ class Observer:
     def __init__(
         self, client: ApiClient, enqueue: Callable[[Key], None], shipped_suites: Mapping[str, SuiteSource]
     ) -> None:
+        self._client = client
+        self._tasks: list[asyncio.Task[None]] = []
+        self._group: asyncio.TaskGroup | None = None
         self._enqueue = enqueue
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
@@ -76,6 +83,51 @@ class Observer:
     def reflectors(self) -> Iterable[Reflector[Any]]:
         """All of them; main runs each as a task."""
         return (*self.children.values(), self.pods, self.nodes, self.engines, self.suites)
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Keep the caches, in tasks of the group."""
+        self._group = group
+        self._tasks = [group.create_task(reflector.run()) for reflector in self.reflectors()]
+
+    def stop(self) -> None:
+        """Keep the caches no more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def renew(self) -> None:
+        """Read everything anew; afterwards all caches are at least as new as the call. For who begins to lead."""
+        if self._group is None:
+            raise RuntimeError("renew: the caches have not been started")
+        self.stop()
+        await asyncio.wait(self._tasks)
+        for reflector in self.reflectors():
+            reflector.expire()
+        self.start(self._group)
+        await self._relist_crs()
+        await self.synced()
+
+    async def _relist_crs(self) -> None:
+        """Read all CRs, since how old kopf's are cannot be asked; asks until it has an answer."""
+        while True:
+            try:
+                await self._read_crs()
+            except ApiError as error:
+                log.warning("Could not list %s, again in %.0f s: %s", names.KIND_DEPLOYMENT, RELIST_SECONDS, error)
+                await asyncio.sleep(RELIST_SECONDS)
+            else:
+                return
+
+    async def _read_crs(self) -> None:
+        """One list; what kopf delivers meanwhile is not overruled."""
+        before = {key: cr["metadata"]["uid"] for key, cr in self.crs.items()}
+        async for crs, _ in self._client.pages(kinds.R1PLUS_DEPLOYMENT):
+            for cr in crs:
+                key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
+                before.pop(key, None)
+                if key not in self.crs or _version(self.crs[key]) < _version(cr):
+                    self.ingest(None, {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **cr})
+        for key, uid in before.items():
+            self.forget(key, uid)
 
     async def synced(self) -> None:
         """Wait until every cache has held a complete list."""

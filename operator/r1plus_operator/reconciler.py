@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api import fence
 from r1plus_operator.executor import Executor, OwnerGoneError
 from r1plus_operator.observe import CATALOG_KEY, Key, Observer
 from r1plus_operator.plan.catalog import missing
@@ -62,6 +63,6 @@ class Reconciler:
             log.error("Pass over %s/%s failed", *key, exc_info=error)
             return None
         log.warning("Pass over %s/%s was refused: %s", *key, error)
-        if isinstance(error, InvalidError | ForbiddenError):
+        if isinstance(error, InvalidError | ForbiddenError) and fence.SUFFIX not in error.message:
             return LONG_BACKOFF_SECONDS
         return error.retry_after

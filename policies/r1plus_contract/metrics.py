@@ -32,6 +32,7 @@ RECONCILE_TOTAL: Final = "r1plus_reconcile_total"  # + result
 RECONCILE_DURATION_SECONDS: Final = "r1plus_reconcile_duration_seconds"
 API_WRITES_TOTAL: Final = "r1plus_api_writes_total"  # + kind
 QUEUE_DEPTH: Final = "r1plus_queue_depth"
+LEADER: Final = "r1plus_leader"
 
 # Alerts.
 ALERT_BELOW_THRESHOLD: Final = "R1PlusAccuracyBelowThreshold"

@@ -6,6 +6,8 @@ GROUP: Final = "r1plus.ai"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 FIELD_MANAGER: Final = "r1plus-operator"
+LEASE: Final = "r1plus-operator"
+"""In the operator's namespace: whose holder is the one operator that writes."""
 
 # Labels. Walls select DEPLOYMENT, Services select DEPLOYMENT + REVISION + SERVING.
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"

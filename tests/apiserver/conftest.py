@@ -13,15 +13,14 @@ import pytest
 import yaml
 
 from apiserver.crds import install_crd
+from apiserver.operator_rig import NAMESPACES
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES
 from devcluster.steps import Steps
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.resources import Resource
 
 CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
 
 

@@ -27,11 +27,30 @@ from r1plus_operator.runtime.errors import NotFoundError
 from r1plus_operator.runtime.resources import Resource
 
 ROOT = Path(__file__).parents[2]
-ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
-CLUSTER_ROLE = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", False)
-BINDING = Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", False)
-DEADLINE_SECONDS = 30.0
+NAMESPACE = "r1plus-system"
+RBAC = "rbac.authorization.k8s.io"
+CLUSTER_ROLE = Resource(RBAC, "v1", "clusterroles", "ClusterRole", False)
+BINDING = Resource(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False)
+ROLES = {
+    resource.kind: resource
+    for resource in (
+        CLUSTER_ROLE,
+        BINDING,
+        Resource(RBAC, "v1", "roles", "Role"),
+        Resource(RBAC, "v1", "rolebindings", "RoleBinding"),
+    )
+}
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
+DEADLINE_SECONDS = 60.0
 Json = dict[str, Any]
+
+
+def account(namespace: str) -> str:
+    """The user that the operator of this namespace is."""
+    return f"system:serviceaccount:{namespace}:r1plus-operator"
+
+
+ACCOUNT = account(NAMESPACE)
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -44,29 +63,31 @@ async def eventually(check: Callable[[], Awaitable[bool]], what: str) -> None:
         raise AssertionError(f"after {DEADLINE_SECONDS:.0f} s still not so: {what}") from None
 
 
-async def grant(client: ApiClient) -> None:
-    """The operator's rights, from the table that the chart is generated from."""
-    meta = {"name": "r1plus-operator"}
-    group = "rbac.authorization.k8s.io"
-    role = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRole",
-        "metadata": meta,
-        "rules": [row.rule() for row in rbac.operator()],
-    }
-    binding = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": meta,
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "r1plus-operator"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": ACCOUNT}],
-    }
-    await client.apply(CLUSTER_ROLE, role, field_manager="test")
-    await client.apply(BINDING, binding, field_manager="test")
+async def grant(client: ApiClient, namespace: str = NAMESPACE) -> None:
+    """The operator's rights, from the table that the chart is generated from; `namespace` is the operator's own."""
+    await client.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, field_manager="test")  # fmt: skip
+    for kind, meta, grants in (
+        ("ClusterRole", {"name": namespace}, rbac.operator()),
+        ("Role", {"name": namespace, "namespace": namespace}, rbac.lease()),
+    ):
+        role = {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": meta, "rules": [row.rule() for row in grants]}
+        binding = {
+            "apiVersion": f"{RBAC}/v1",
+            "kind": f"{kind}Binding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": RBAC, "kind": kind, "name": namespace},
+            "subjects": [{"apiGroup": RBAC, "kind": "User", "name": account(namespace)}],
+        }
+        await client.apply(ROLES[kind], role, field_manager="test")
+        await client.apply(ROLES[f"{kind}Binding"], binding, field_manager="test")
 
 
 class OperatorProcess:
-    """`python -m r1plus_operator`, started and stopped."""
+    """`python -m r1plus_operator`, started and stopped.
+
+    All are one pod whose container starts again, so that none waits for the Lease of one that was killed: a test with
+    two at once gives them names of their own by `env`.
+    """
 
     def __init__(self, server: ApiServer, log: Path, *, kubeconfig: Path | None = None, **env: str) -> None:
         groups = ("system:serviceaccounts", "system:authenticated")
@@ -87,7 +108,9 @@ class OperatorProcess:
             "R1PLUS_CATALOG_DIR": str(ROOT / "model_repo" / "r1plus_model_repo" / "catalog"),
             "R1PLUS_SUITES_DIR": str(ROOT / "monitoring" / "suites"),
             "R1PLUS_DEFAULT_FAMILY": "smollm2",
-            "R1PLUS_OPERATOR_NAMESPACE": "r1plus-system",
+            "R1PLUS_OPERATOR_NAMESPACE": NAMESPACE,
+            "R1PLUS_POD_NAME": "r1plus-operator-0",
+            "R1PLUS_POD_UID": "0",
             "R1PLUS_VERDICT_INTERVAL_SECONDS": "0.2",
             "R1PLUS_HEALTH_PORT": str(self.port),
             **self._env,
@@ -104,6 +127,11 @@ class OperatorProcess:
         command = [sys.executable, "-m", "r1plus_operator"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    def signal(self, number: int) -> None:
+        """Send a signal and go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     @property
     def returncode(self) -> int | None:

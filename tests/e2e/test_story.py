@@ -120,7 +120,7 @@ def test_drops_no_request(edge: Name, target: Target, kube: Kube, signal: str) -
 
 def test_a_serving_pods_restart_does_not_need_the_operator(edge: Name, kube: Kube) -> None:
     pod = _ready_pod(kube, edge)
-    operator = _operator_deployment(kube)
+    operator, replicas = _operator_deployment(kube)
     kube.patch("deployments", chart.NAMESPACE, operator, {"spec": {"replicas": 0}})
     try:
         wait_for(lambda: not _operator_pods(kube) or None, "no operator runs", 90.0)
@@ -128,7 +128,7 @@ def test_a_serving_pods_restart_does_not_need_the_operator(edge: Name, kube: Kub
         wait_for(lambda: story.ready_pod(kube, edge, than=pod), f"another pod of {edge} is Ready", RESTART_SECONDS)
         assert not _operator_pods(kube)
     finally:
-        kube.patch("deployments", chart.NAMESPACE, operator, {"spec": {"replicas": 1}})
+        kube.patch("deployments", chart.NAMESPACE, operator, {"spec": {"replicas": replicas}})
 
 
 OWN, OTHER = "team-support", "team-credit"
@@ -249,10 +249,10 @@ def _restarted(kube: Kube, name: Name, pod: str, before: int) -> bool | None:
         return None  # The prober serves /verdict: while it is away nobody answers.
 
 
-def _operator_deployment(kube: Kube) -> str:
-    found = kube.all("deployments", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
-    assert len(found) == 1
-    return str(found[0]["metadata"]["name"])
+def _operator_deployment(kube: Kube) -> tuple[str, int]:
+    """Its name, and how many replicas the chart gave it."""
+    (found,) = kube.all("deployments", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
+    return found["metadata"]["name"], found["spec"]["replicas"]
 
 
 def _operator_pods(kube: Kube) -> list[Json]:

@@ -47,9 +47,16 @@ _ENGINE_COLUMNS = (
 )
 
 
-def definitions() -> dict[str, Json]:
-    """File name in `crds/` -> CustomResourceDefinition."""
+def definitions(versions: Sequence[str] = (names.VERSION,)) -> dict[str, Json]:
+    """File name in `crds/` -> CustomResourceDefinition, served in these versions, stored in the first.
+
+    All versions have one schema, and no webhook converts: the API server puts the version that was asked for into
+    `apiVersion` and changes nothing else. docs/upgrades.md says how a version comes and goes.
+    """
     made = (deployments(), engines())
+    for crd in made:
+        (version,) = crd["spec"]["versions"]
+        crd["spec"]["versions"] = [version | {"name": name, "storage": name == versions[0]} for name in versions]
     return {f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": crd for crd in made}
 
 
@@ -192,14 +199,14 @@ async def _established(api: Api, name: str) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-def to_yaml(obj: Any) -> str:
+def to_yaml(obj: Any, *, width: int = 120) -> str:
     """Readable YAML without anchors, keys in the order given."""
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    return yaml.dump(obj, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return yaml.dump(obj, Dumper=Dumper, sort_keys=False, width=width, allow_unicode=True)
 
 
 async def _apply_to_cluster() -> None:

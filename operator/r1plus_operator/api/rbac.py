@@ -1,13 +1,15 @@
 """What the operator and the chart's CRD hook may do: one table, no wildcard, each row with the reason why.
 
-`generate` writes the chart's ClusterRoles from it. The children's rows come from `kinds`, so a new kind of child cannot
-be forgotten. Reading and writing a Secret is in no row; a serving pod has no rights at all.
+`generate` writes the chart's roles from it. The children's rows come from `kinds`, so a new kind of child cannot be
+forgotten. Reading and writing a Secret is in no row; a serving pod has no rights at all.
 """
 
 from dataclasses import dataclass
 
+from r1plus_contract import names
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.api.schema import Json
+from r1plus_operator.runtime.lease import LEASE
 from r1plus_operator.runtime.resources import Resource
 
 
@@ -22,7 +24,7 @@ class Grant:
     names: tuple[str, ...] = ()
 
     def rule(self) -> Json:
-        """As a ClusterRole lists it."""
+        """As a role lists it."""
         rule: Json = {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
         return rule | {"resourceNames": list(self.names)} if self.names else rule
 
@@ -52,6 +54,16 @@ def operator() -> tuple[Grant, ...]:
         _on("How serving pods fare", kinds.POD, _CACHED),
         _on("What nodes can hold", kinds.NODE, _CACHED),
         _on("What happened, told to the tenant", kinds.EVENT, _APPLIED),
+    )
+
+
+def lease() -> tuple[Grant, ...]:
+    """What the running operator needs in its own namespace, beside that."""
+    return (
+        Grant(
+            "The first Lease: a right to create cannot name what it creates", LEASE.group, (LEASE.plural,), ("create",)
+        ),
+        Grant("Who holds it writes", LEASE.group, (LEASE.plural,), ("get", "patch"), names=(names.LEASE,)),
     )
 
 

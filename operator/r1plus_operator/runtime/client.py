@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -25,6 +25,7 @@ from r1plus_operator.runtime.backoff import Backoff
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.errors import (
     ApiError,
+    FencedError,
     ServerError,
     TooManyRequestsError,
     TransportError,
@@ -69,6 +70,10 @@ class _Call:
     repeatable: bool = False
 
     @property
+    def writes(self) -> bool:
+        return self.method != "GET"
+
+    @property
     def target(self) -> str:
         return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
 
@@ -80,8 +85,14 @@ class ApiClient:
     """One per process, closed at its end. Safe for any number of tasks of one event loop."""
 
     def __init__(
-        self, connection: Connection, *, limits: Limits | None = None, throttle: TokenBucket | None = None
+        self,
+        connection: Connection,
+        *,
+        limits: Limits | None = None,
+        throttle: TokenBucket | None = None,
+        user_agent: str = "",
     ) -> None:
+        self._user_agent = user_agent or Path(sys.argv[0] or "python").name
         self._connection = connection
         self._base = URL(connection.server)
         self._limits = limits or Limits()
@@ -91,6 +102,8 @@ class ApiClient:
         self._opened: aiohttp.ClientSession | None = None
         self.on_write: Callable[[str, Resource], None] | None = None
         """Called with the verb and the kind for each write that is sent (once, however often it is retried)."""
+        self.fence: Callable[[], float] | None = None
+        """Seconds for which a write may still be under way, asked before each is sent or sent again. None: for ever."""
 
     @classmethod
     def from_kubeconfig(cls, path: Path | str | None = None, *, throttle: TokenBucket | None = None) -> Self:
@@ -103,9 +116,12 @@ class ApiClient:
         return cls(connections.in_cluster(os.environ), throttle=throttle)
 
     @classmethod
-    def autodetect(cls, *, throttle: TokenBucket | None = None) -> Self:
+    def autodetect(
+        cls, *, limits: Limits | None = None, throttle: TokenBucket | None = None, user_agent: str = ""
+    ) -> Self:
         """KUBECONFIG if set, else the pod's service account, else ~/.kube/config."""
-        return cls(connections.autodetect(os.environ), throttle=throttle)
+        found = connections.autodetect(os.environ)
+        return cls(found, limits=limits, throttle=throttle, user_agent=user_agent)
 
     async def __aenter__(self) -> Self:
         return self
@@ -293,8 +309,9 @@ class ApiClient:
     async def _send_once(self, call: _Call) -> Object:
         if self._throttle is not None:
             await self._throttle.acquire()
-        timeout = aiohttp.ClientTimeout(total=self._limits.request, sock_connect=self._limits.connect)
         async with self._slots:
+            call, seconds = self._fenced(call)
+            timeout = aiohttp.ClientTimeout(seconds, sock_connect=self._limits.connect, ceil_threshold=seconds + 1)
             try:
                 async with self._open(call, timeout) as response:
                     body = await response.read()
@@ -303,6 +320,19 @@ class ApiClient:
         if response.status >= 400:
             raise from_response(response.status, body, response.headers, request=str(call))
         return _decoded(body, call)
+
+    def _fenced(self, call: _Call) -> tuple[_Call, float]:
+        """The call as it may be sent now, and for how many seconds: a write ends before the fence falls.
+
+        The server is told as well, so that it lets go of a write that it has begun, should our hanging up not reach it.
+        """
+        if self.fence is None or not call.writes:
+            return call, self._limits.request
+        left = self.fence()
+        if left <= 0:
+            raise FencedError(request=str(call))
+        seconds = min(left, self._limits.request)
+        return replace(call, query={**call.query, "timeout": f"{seconds:.3f}s"}), seconds
 
     def _open(self, call: _Call, timeout: aiohttp.ClientTimeout) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {"Content-Type": call.content_type} if call.body is not None else {}
@@ -334,7 +364,7 @@ class ApiClient:
                     socket_factory=_socket,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept": _JSON, "Accept-Encoding": "identity", "User-Agent": _user_agent()},
+                headers={"Accept": _JSON, "Accept-Encoding": "identity", "User-Agent": self._user_agent},
             )
         return self._opened
 
@@ -389,7 +419,3 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
         if hasattr(socket, option):  # macOS spells the first one differently
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return made
-
-
-def _user_agent() -> str:
-    return Path(sys.argv[0] or "python").name

@@ -9,7 +9,8 @@ ApiError
 ├── InvalidError           422  the object breaks its schema; `causes` names every field
 ├── TooManyRequestsError   429  the server sheds load; `retry_after` says for how long
 ├── ServerError            5xx  the server's own failure
-└── TransportError           0  no answer, or only a part of one: the write may have happened
+├── TransportError           0  no answer, or only a part of one: the write may have happened
+└── FencedError              0  not sent: this process does not hold the Lease
 """
 
 from collections.abc import Mapping
@@ -92,6 +93,13 @@ class TransportError(ApiError):
 
     def __init__(self, message: str, *, reason: str = "Transport", request: str = "") -> None:
         super().__init__(0, reason, message, request=request)
+
+
+class FencedError(ApiError):
+    """A write that was not sent, since another process may be the writer by now."""
+
+    def __init__(self, *, request: str = "") -> None:
+        super().__init__(0, "Fenced", "not sent: this process does not hold the Lease", request=request)
 
 
 _BY_STATUS: Mapping[int, type[ApiError]] = {

@@ -95,6 +95,11 @@ class Reflector(Generic[P]):
         """Set once the store has held a complete list (or an optional kind proved absent)."""
         return self.store.synced
 
+    def expire(self) -> None:
+        """Trust the store no more: the next `run` starts with a list, and `synced` waits for it. Not while it runs."""
+        self._version = None
+        self.synced.clear()
+
     async def run(self) -> None:
         """List and watch for ever."""
         while True:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_operator.api import kinds
+from r1plus_operator.api import fence, kinds
 from unit.chart.conftest import Objects, Render
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
@@ -25,7 +25,10 @@ def policies(objects: Objects) -> dict[str, dict[str, Any]]:
 def test_every_policy_is_in_force_and_fails_closed(objects: Objects) -> None:
     bindings = [o["spec"] for o in objects if o["kind"] == "ValidatingAdmissionPolicyBinding"]
     assert {b["policyName"]: b["validationActions"] for b in bindings} == {name: ["Deny"] for name in policies(objects)}
-    assert {policy["failurePolicy"] for policy in policies(objects).values()} == {"Fail"}
+    failing = {name: policy["failurePolicy"] for name, policy in policies(objects).items()}
+    # The Lease's fence alone: a Lease that cannot be read would stop every user's writes (`api/fence.py`).
+    assert failing.pop(f"r1plus-system.r1plus-operator.{fence.SUFFIX}") == "Ignore"
+    assert set(failing.values()) == {"Fail"}
 
 
 @pytest.mark.parametrize("name", WRITES_CHILDREN)
@@ -51,5 +54,5 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
 
 
 def test_a_cluster_can_do_without_them(render: Render) -> None:
-    rendered = {o["kind"] for o in render({"admissionPolicy": {"enabled": False}})}
+    rendered = {o["kind"] for o in render({"admissionPolicy": {"enabled": False}, "leaderElection": {"fence": False}})}
     assert not {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} & rendered

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from r1plus_contract import names as contract
 from r1plus_contract.suite import load_suite
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_operator.api import rbac
+from r1plus_operator.api import fence, rbac
 from r1plus_operator.config import from_environment, shipped_suites
+from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from unit.chart.conftest import CHART, ROOT, Objects, Render
 
 PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
+FENCE = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 OTHER_VALUES: dict[str, Any] = {
     "images": {
         "operator": "registry.example.com/operator@sha256:1",
@@ -27,6 +30,8 @@ OTHER_VALUES: dict[str, Any] = {
     "imagePullSecrets": ["pull-a", "pull-b"],
     "defaultFamily": "r1plus",
     "verdictIntervalSeconds": 2.5,
+    "replicas": 3,
+    "leaderElection": {"fence": False},
     "workers": 3,
     "monitoring": {"namespace": "observability", "interval": "30s", "podMonitor": True},
     "networkPolicy": {"enabled": True, "apiServerPorts": [8443], "apiServerCIDRs": ["10.1.0.0/16"]},
@@ -79,10 +84,28 @@ def test_every_pod_meets_the_restricted_pod_security_standard(render: Render, va
             assert container["resources"]["limits"]["memory"]
 
 
-def test_the_operator_is_one_writer_and_its_probes_ask_its_own_port(render: Render) -> None:
-    spec = one(render(), "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
-    (container,) = spec["template"]["spec"]["containers"]
+@pytest.mark.parametrize(("values", "replicas"), [({}, 2), ({"replicas": 1}, 1)], ids=["by default two", "just one"])
+def test_a_replica_more_starts_before_one_ends_and_they_keep_apart(
+    render: Render, values: dict[str, Any], replicas: int
+) -> None:
+    objects = render(values)
+    spec = one(objects, "Deployment")["spec"]
+    assert spec["replicas"] == replicas
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    labels = spec["template"]["metadata"]["labels"]
+    spread = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    budget = one(objects, "PodDisruptionBudget")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    for constraint in (*spread, {"labelSelector": budget["selector"], "whenUnsatisfiable": "ScheduleAnyway"}):
+        assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert constraint["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render: Render) -> None:
+    pod = one(render(), "Deployment")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS + EXIT_SECONDS
+    (container,) = pod["containers"]
     assert [port["containerPort"] for port in container["ports"]] == [8080]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
@@ -101,16 +124,49 @@ def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, gra
     assert not [rule for rule in rules if {"escalate", "bind", "impersonate"} & set(rule["verbs"])]
 
 
+def test_the_lease_is_touched_in_the_operators_own_namespace_only_and_by_name(render: Render) -> None:
+    objects = render()
+    role = one(objects, "Role")
+    assert role["metadata"]["namespace"] == "r1plus-system"
+    assert role["rules"] == [grant.rule() for grant in rbac.lease()]
+    named = [rule for rule in role["rules"] if rule["verbs"] != ["create"]]
+    assert [rule["resourceNames"] for rule in named] == [[contract.LEASE]]
+    everywhere = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o["rules"]]
+    assert not [rule for rule in everywhere if "leases" in rule["resources"]]
+
+
+def test_the_fence_is_the_codes_and_covers_all_that_the_operator_may_write(render: Render) -> None:
+    objects = render()
+    policy, binding = (one(objects, kind, "r1plus-system.r1plus-operator.fence.r1plus.ai") for kind in FENCE)
+    assert policy["spec"] == fence.policy("r1plus-system", "r1plus-operator")["spec"]
+    assert binding["spec"] == fence.binding("r1plus-system", "r1plus-operator")["spec"]
+    covered = {(rule["apiGroups"][0], name) for rule in policy["spec"]["matchConstraints"]["resourceRules"] for name in rule["resources"]}  # fmt: skip
+    rules = one(objects, "ClusterRole")["rules"]
+    written = {
+        (rule["apiGroups"][0], name)
+        for rule in rules
+        for name in rule["resources"]
+        if {"create", "patch", "delete"} & set(rule["verbs"])
+    }
+    assert covered == written
+
+
+def test_there_is_no_fence_where_it_is_not_wanted(render: Render) -> None:
+    fenced, open_ = ({o["metadata"]["name"] for o in render(values)} for values in ({}, {"leaderElection": {"fence": False}}))  # fmt: skip
+    assert fenced - open_ == {f"r1plus-system.r1plus-operator.{fence.SUFFIX}"}
+
+
 def test_every_binding_leads_from_an_account_of_the_chart_to_a_role_of_the_chart(render: Render) -> None:
     objects = render()
     names = {
         kind: {o["metadata"]["name"] for o in objects if o["kind"] == kind}
-        for kind in ("ClusterRole", "ServiceAccount")
+        for kind in ("ClusterRole", "Role", "ServiceAccount")
     }
-    bindings = [o for o in objects if o["kind"] == "ClusterRoleBinding"]
-    assert len(bindings) == 2
+    bindings = [o for o in objects if o["kind"] in ("ClusterRoleBinding", "RoleBinding")]
+    assert len(bindings) == 3
     for binding in bindings:
-        assert binding["roleRef"]["name"] in names["ClusterRole"]
+        assert binding["roleRef"]["kind"] == binding["kind"].removesuffix("Binding")
+        assert binding["roleRef"]["name"] in names[binding["roleRef"]["kind"]]
         assert [subject["name"] in names["ServiceAccount"] for subject in binding["subjects"]] == [True]
         assert binding["subjects"][0]["namespace"] == "r1plus-system"
 
@@ -136,6 +192,8 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     assert settings.operator.scrape_interval == monitoring["interval"]
     assert settings.verdict_interval == values.get("verdictIntervalSeconds", 10)
     assert settings.workers == values.get("workers", 8)
+    assert {given["R1PLUS_POD_NAME"], given["R1PLUS_POD_UID"]} == {"from the pod"}
+    assert settings.identity == "from the pod_from the pod"
 
 
 def catalog_of(objects: Objects) -> dict[str, Any]:
@@ -246,6 +304,7 @@ def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -
         ({"networkPolicy": {"enabled": False}}, (), "NetworkPolicy", False),
         ({}, (), "Job", True),
         ({"crds": {"hook": False}}, (), "Job", False),
+        ({}, (), "CustomResourceDefinition", False),
     ],
     ids=[
         "no PodMonitor where no cluster knows one",
@@ -254,6 +313,7 @@ def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -
         "no NetworkPolicy where it is not wanted",
         "the CRD hook is there",
         "no CRD hook where it is not wanted",
+        "no definition among what an uninstall removes",
     ],
 )
 def test_optional_objects(

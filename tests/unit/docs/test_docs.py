@@ -15,7 +15,14 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
 CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/conditions.md", "docs/admission.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/conditions.md",
+    "docs/admission.md",
+    "docs/upgrades.md",
+)
 
 
 def test_the_readme_is_read_in_one_go() -> None:

@@ -1,0 +1,66 @@
+"""The liveness probe through a half-open connection to the real API server: it fails, names the watch, and recovers."""
+
+import asyncio
+import dataclasses
+import itertools
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from apiserver.fault_proxy import FaultProxy
+from apiserver.operator_rig import eventually
+from apiserver.test_runtime_reflector import CONFIG_MAPS, PATIENT, project, put
+from devcluster.apiserver_only import ApiServer
+from r1plus_operator.health import problem, serve
+from r1plus_operator.runtime import connection
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.reflector import Reflector
+
+pytestmark = pytest.mark.apiserver
+STUCK_SECONDS = 2.0
+
+
+async def busy(client: ApiClient, namespace: str) -> None:
+    """Something to watch, so that silence means what a missing bookmark does."""
+    for number in itertools.count():
+        await put(client, namespace, "busy", str(number))
+        await asyncio.sleep(STUCK_SECONDS / 10)
+
+
+async def test_a_stuck_watch_fails_the_probe_until_it_moves(
+    apiserver: ApiServer, client: ApiClient, namespace: str
+) -> None:
+    direct = connection.from_kubeconfig(apiserver.kubeconfig)
+    async with FaultProxy(direct.server) as proxy, ApiClient(dataclasses.replace(direct, server=proxy.url)) as far:
+        watcher = Reflector(
+            far, CONFIG_MAPS, project=project, on_change=lambda *_: None, namespace=namespace, timing=PATIENT
+        )
+        tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(busy(client, namespace))]
+        runner = await serve(
+            0,
+            watcher.synced.is_set,
+            lambda: problem([watcher], 0.0, stuck_after=STUCK_SECONDS),
+            CollectorRegistry(),
+        )
+        port = next(address[1] for address in runner.addresses if "." in address[0])
+        said: tuple[int, str] = (0, "")
+
+        async def probe(status: int) -> bool:
+            nonlocal said
+            async with httpx.AsyncClient() as http:
+                answer = await http.get(f"http://127.0.0.1:{port}/healthz")
+            said = (answer.status_code, answer.text)
+            return answer.status_code == status
+
+        await watcher.synced.wait()
+        assert await probe(200), said
+        proxy.freeze()
+        await eventually(lambda: probe(503), "the probe fails")
+        assert said[1].startswith("no sign of life from the watches of configmaps")
+        proxy.restore()
+        await eventually(lambda: probe(200), "the probe succeeds again")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.cleanup()

@@ -1,0 +1,262 @@
+"""Versions that follow each other: of the operator, of the chart, of the API. What serves is left alone by all of them."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from apiserver.crds import CRDS, install_crd
+from apiserver.operator_rig import ROOT, Monitors, OperatorProcess, Tenant, eventually, grant
+from apiserver.test_operator import CONTEXT, NODE, healthy, passes, serve
+from devcluster import binaries
+from devcluster.apiserver_only import ApiServer
+from devcluster.cache import binary
+from devcluster.steps import Steps
+from devcluster.toolchain import kubectl
+from r1plus_contract import names
+from r1plus_operator.api import crd, kinds
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.errors import ApiError, InvalidError
+from r1plus_operator.runtime.resources import Resource
+
+pytestmark = pytest.mark.apiserver
+Json = dict[str, Any]
+Helm = Callable[..., str]
+BETA = "v1beta1"
+
+
+@pytest.fixture
+async def tenant(client: ApiClient, namespace: str) -> AsyncIterator[Tenant]:
+    monitors = Monitors("127.9.0.2")
+    await monitors.start()
+    yield Tenant(client, namespace, monitors)
+    await monitors.stop()
+
+
+def audited(server: ApiServer, namespace: str) -> list[str]:
+    """Verb and path of every write of the operator in a namespace."""
+    entries = [json.loads(line) for line in server.audit_log.read_text().splitlines()]
+    return [
+        f"{entry['verb']} {entry['requestURI'].split('?')[0]}"
+        for entry in entries
+        if entry["stage"] == "ResponseComplete"
+        and entry["user"]["username"].endswith(":r1plus-operator")
+        and entry["verb"] not in ("get", "list", "watch")
+        and f"/namespaces/{namespace}/" in entry["requestURI"]
+    ]
+
+
+def monitor_image(deployment: Json) -> str:
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    return str(next(one["image"] for one in containers if one["name"] == names.CONTAINER_MONITOR))
+
+
+async def run_and_stop(operator: OperatorProcess) -> None:
+    """A start, a pass over everything, an end."""
+    operator.start()
+
+    async def looked() -> bool:
+        return await healthy(operator) and await passes(operator) >= 2
+
+    await eventually(looked, "the operator has made passes")
+    assert operator.stop() == 0
+
+
+async def test_another_version_of_the_operator_writes_no_deployment_that_is_there_and_makes_new_ones_its_own_way(
+    apiserver: ApiServer, client: ApiClient, tenant: Tenant, tmp_path: Path
+) -> None:
+    await grant(client)
+    await client.apply(kinds.NODE, NODE, field_manager="kubelet")
+    await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+    old, new = (
+        OperatorProcess(
+            apiserver, tmp_path / f"{n}.log", R1PLUS_MONITOR_IMAGE=f"registry.local/monitor:{n}",
+            R1PLUS_TRITON_IMAGE=f"registry.local/triton:{n}",
+        )
+        for n in (1, 2)
+    )  # fmt: skip
+    old.start()
+    revision = await serve(tenant)
+    assert old.stop() == 0
+    deployment = await tenant.present("Deployment", revision)
+
+    async def writes_of(operator: OperatorProcess) -> list[str]:
+        before = len(audited(apiserver, tenant.namespace))
+        await run_and_stop(operator)
+        written = audited(apiserver, tenant.namespace)[before:]
+        return [write for write in written if "/deployments/" in write or "/controllerrevisions/" in write]
+
+    assert await writes_of(new) == []
+    new.start()
+    await tenant.deploy("second", tier="edge", context=CONTEXT)
+    second = await tenant.present("Deployment", await tenant.candidate("second"))
+    assert new.stop() == 0
+    assert (monitor_image(deployment), monitor_image(second)) == (
+        "registry.local/monitor:1",
+        "registry.local/monitor:2",
+    )
+    assert await writes_of(old) == []
+    for before in (deployment, second):
+        after = await tenant.present("Deployment", before["metadata"]["name"])
+        assert (after["metadata"]["uid"], after["spec"]["template"]) == (before["metadata"]["uid"], before["spec"]["template"])  # fmt: skip
+    assert (await tenant.condition("credit", "Ready"))[0] == "True"
+
+
+@pytest.fixture
+def helm(apiserver: ApiServer, tmp_path: Path) -> Helm:
+    """The real helm, as a cluster administrator."""
+    if not binary("helm").exists():
+        binaries.build(Steps(1), ("helm",))
+
+    def run(*words: str) -> str:
+        command = [str(binary("helm")), f"--kubeconfig={apiserver.kubeconfig}", *words]
+        env = os.environ | {"HELM_CACHE_HOME": str(tmp_path), "HELM_CONFIG_HOME": str(tmp_path)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def chart_before(folder: Path) -> Path:
+    """The chart one version ago: its definitions lack a column."""
+    chart = folder / "r1plus-operator"
+    subprocess.run(["cp", "-r", str(ROOT / "charts" / "r1plus-operator"), str(chart)], check=True)
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    (chart / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": "0.0.9", "appVersion": "0.0.9"}))
+    for path in (chart / "crds").glob("*.yaml"):
+        path.write_text(yaml.safe_dump(without_a_column(yaml.safe_load(path.read_text()))))
+    return chart
+
+
+def without_a_column(definition: Json) -> Json:
+    fewer = copy.deepcopy(definition)
+    fewer["spec"]["versions"][0]["additionalPrinterColumns"].pop(0)
+    return fewer
+
+
+async def columns(client: ApiClient) -> list[str]:
+    found = await client.get(CRDS, kinds.R1PLUS_DEPLOYMENT.name)
+    return [column["name"] for column in found["spec"]["versions"][0]["additionalPrinterColumns"]]
+
+
+async def test_the_chart_goes_up_and_down_and_away_and_the_definitions_and_their_objects_stay(
+    apiserver: ApiServer, client: ApiClient, tenant: Tenant, helm: Helm, tmp_path: Path
+) -> None:
+    """Without a node no Job runs: what the hook's Job would do is done here, by its own command line."""
+    before, now = chart_before(tmp_path), ROOT / "charts" / "r1plus-operator"
+    release = ("r1plus", "--namespace=r1plus-helm")
+    await install_crd(client, without_a_column(crd.deployments()))
+    helm("install", *release, str(before), "--create-namespace", "--no-hooks")
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    uid = (await tenant.cr("credit"))["metadata"]["uid"]
+    helm("upgrade", *release, str(now), "--no-hooks")
+    assert "Tier" not in await columns(client), "helm alone upgrades no definition"
+    job = next(o for o in yaml.safe_load_all(helm("get", "hooks", *release)) if o["kind"] == "Job")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    run_as_job(job, apiserver)
+    assert "Tier" in await columns(client)
+    helm("rollback", *release, "1", "--no-hooks")
+    helm("uninstall", *release, "--no-hooks")
+    assert "Tier" in await columns(client)
+    assert (await tenant.cr("credit"))["metadata"]["uid"] == uid
+
+
+def run_as_job(job: Json, server: ApiServer) -> None:
+    """What the kubelet would make of it."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    env = os.environ | {"KUBECONFIG": str(server.kubeconfig)}
+    subprocess.run([sys.executable, *container["command"][1:]], env=env, check=True, timeout=60)
+
+
+def renamed(definition: Json, group: str) -> Json:
+    """The definition for a group of the test's own: a version that was stored once cannot simply be taken away."""
+    made = copy.deepcopy(definition)
+    made["spec"]["group"] = group
+    made["metadata"]["name"] = f"{made['spec']['names']['plural']}.{group}"
+    return made
+
+
+async def test_v1beta1_comes_beside_v1alpha1_and_takes_its_place_and_no_object_is_lost(
+    apiserver: ApiServer, client: ApiClient, namespace: str
+) -> None:
+    group = f"g{uuid.uuid4().hex[:8]}.example"
+    alpha, beta = (
+        Resource(group, version, kinds.DEPLOYMENTS_PLURAL, names.KIND_DEPLOYMENT) for version in (names.VERSION, BETA)
+    )
+
+    async def served(*versions: str) -> Json:
+        definition = crd.definitions(versions)[f"{names.GROUP}_{kinds.DEPLOYMENTS_PLURAL}.yaml"]
+        await install_crd(client, renamed(definition, group))
+        return await client.get(CRDS, alpha.name)
+
+    async def same(name: str) -> Json:
+        """The object as both versions show it."""
+        shown = [await until_served(client, resource, name, namespace) for resource in (alpha, beta)]
+        assert [one.pop("apiVersion") for one in shown] == [alpha.api_version, beta.api_version]
+        for one in shown:
+            for entry in one["metadata"].pop("managedFields"):
+                assert entry["apiVersion"] in (alpha.api_version, beta.api_version)
+        assert shown[0] == shown[1]
+        return shown[0]
+
+    def made(resource: Resource, name: str) -> Json:
+        spec = {"tier": "full", "context": {"maxTokens": 1024}}
+        meta = {"name": name, "namespace": namespace}
+        return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta, "spec": spec}
+
+    await served(names.VERSION)
+    await client.apply(alpha, made(alpha, "old"), field_manager="kubectl")
+    await served(names.VERSION, BETA)
+    old = await same("old")
+    await client.apply(beta, made(beta, "new"), field_manager="kubectl")
+    assert (await same("new"))["spec"] == old["spec"]
+    stored = storage_version(apiserver, beta)
+    definition = await served(BETA, names.VERSION)
+
+    async def stored_anew() -> bool:
+        return storage_version(apiserver, beta) != stored
+
+    await eventually(stored_anew, f"the API server stores {BETA}")
+    assert set(definition["status"]["storedVersions"]) == {names.VERSION, BETA}
+    for name in ("old", "new"):
+        # A write in any version stores the object anew.
+        label = {"metadata": {"labels": {"stored": BETA}}}
+        await client.patch(beta, name, namespace, label)
+        assert (await same(name))["metadata"]["labels"] == {"stored": BETA}
+    with pytest.raises(InvalidError, match="storedVersions"):
+        await served(BETA)
+    await client.patch(CRDS, alpha.name, None, {"status": {"storedVersions": [BETA]}}, subresource="status")
+    await served(BETA)
+    assert {one["metadata"]["name"] for one in (await client.list(beta, namespace))[0]} == {"old", "new"}
+
+
+def storage_version(server: ApiServer, resource: Resource) -> str:
+    """What the API server stores the kind as, a hash: a write before it has changed is stored the old way."""
+    command = [str(kubectl()), f"--kubeconfig={server.kubeconfig}", "get", "--raw", f"/apis/{resource.api_version}"]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    return str(next(one["storageVersionHash"] for one in found["resources"] if one["name"] == resource.plural))
+
+
+async def until_served(client: ApiClient, resource: Resource, name: str, namespace: str) -> Json:
+    """A version that has just come is served a moment later."""
+    found: Json = {}
+
+    async def there() -> bool:
+        nonlocal found
+        try:
+            found = await client.get(resource, name, namespace)
+        except ApiError:
+            return False
+        return True
+
+    await eventually(there, f"{resource.api_version} is served")
+    return found
