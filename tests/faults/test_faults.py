@@ -10,7 +10,7 @@ from faults import campaign, singles
 from faults.calls import OF_EVENTS, OF_WRITES, Fault
 from faults.rig import rig
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 PER_FAULT = 3
 QUICK = ("410 with deletions missed", "403 on one verb", "operator away while a child is deleted")
 
