@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from e2e import chart
 from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import wait_for
@@ -35,20 +36,24 @@ class Trouble:
     namespace: str = TENANT
 
 
-SMALL = {"batching": {"maxBatchSize": 1}, "context": {"maxTokens": 64}}
+SMALL = {"batching": {"maxBatchSize": 1}, "context": {"maxTokens": 512}}
+OPERATOR_IMAGE = "the operator's"
+"""An image that every node has and that holds no engine; its reference is the running operator's."""
 TROUBLES = {
-    "no-such-engine": Trouble("EngineNotFound", ("9.9.9", "there are"), {"engine": {"version": "9.9.9"}}),
+    "no-such-engine": Trouble("EngineNotFound", ("9.9.9", "the catalog has"), {"engine": {"version": "9.9.9"}}),
     "no-such-suite": Trouble("SuiteNotFound", ("no-such", "smollm2-edge-v1"), {"accuracy": {"suite": "no-such"}}),
     "context-too-long": Trouble("ContextTooLong", ("spec.context.maxTokens", "8192"), {"context": {"maxTokens": 8193}}),
     "batch-too-large": Trouble("BatchTooLarge", ("batching.maxBatchSize", "32"), {"batching": {"maxBatchSize": 33}}),
-    "no-node": Trouble("NoNodeFits", ("placement",), {"placement": {"nodeSelector": {"gpu": "none-has-it"}}}),
+    "no-node": Trouble(
+        "NoNodeFits",
+        ("spec.placement.nodeSelector", "gpu=none-has-it"),
+        {"placement": {"nodeSelector": {"gpu": "none-has-it"}}},
+    ),
     "no-image": Trouble(
         "ImagePullFailed", ("pull secrets",), SMALL, {"artifact": {"image": "registry.invalid/engine:1"}}
     ),
     "another-digest": Trouble("EngineDigestMismatch", ("sha256",), SMALL, {"artifact": {"sha256": "0" * 64}}),
-    "too-little-memory": Trouble(
-        "OutOfMemory", ("maxBatchSize",), SMALL, {"requirements": {"weightsMemory": "90Mi", "runtimeMemory": "1Mi"}}
-    ),
+    "no-engine-inside": Trouble("CrashLooping", ("exit", "/engine"), SMALL, {"artifact": {"image": OPERATOR_IMAGE}}),
     "no-quota": Trouble("QuotaExceeded", ("exceeded quota", "ResourceQuota"), SMALL, namespace=POOR_TENANT),
     "no-cores-free": Trouble(
         "Unschedulable", ("Insufficient cpu",), SMALL, {"requirements": {"cpu": "2", "cpuRequest": "2"}}
@@ -67,7 +72,10 @@ def troubled(target: Target) -> Iterator[Kube]:
     assert shipped is not None
     for name, trouble in TROUBLES.items():
         if trouble.engine is not None:
-            kube.apply(_engine(shipped, name, trouble.engine))
+            engine = _engine(shipped, name, trouble.engine)
+            if engine["spec"]["artifact"]["image"] == OPERATOR_IMAGE:
+                engine["spec"]["artifact"]["image"] = _operator_image(kube)
+            kube.apply(engine)
         kube.apply(_deployment(name, trouble))
     yield kube
     for name in (TENANT, POOR_TENANT):
@@ -94,6 +102,11 @@ def test_describe_names_the_cause_and_the_remedy(troubled: Kube, name: str) -> N
     )
     for word in trouble.words:
         assert word in text
+
+
+def _operator_image(kube: Kube) -> str:
+    pods = kube.all("pods", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
+    return str(pods[0]["spec"]["containers"][0]["image"])
 
 
 def _events(description: str) -> str:

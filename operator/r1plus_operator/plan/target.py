@@ -45,11 +45,14 @@ def resolve(
     engine = next((e for e in engines if e.name == choice.engine), None)
     if engine is None:
         return Problem(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_FOUND, choice.why)
+    memory = None if nodes is None else largest_memory(spec, engine, nodes)
+    if memory == 0:
+        return Problem(ConditionType.CAPACITY_FITS, Reason.NO_NODE_FITS, _no_node(spec, engine))
     fitted = fit(
         shape_of(engine),
         batch=spec.batching.max_batch_size,
         context=spec.context.max_tokens,
-        memory_bytes=None if nodes is None else largest_memory(spec, engine, nodes),
+        memory_bytes=memory,
     )
     if isinstance(fitted, Misfit):
         return Problem(ConditionType.CAPACITY_FITS, Reason(fitted.reason), fitted.message)
@@ -58,6 +61,14 @@ def resolve(
         return suite
     assert suite.suite is not None
     return Target(engine, fitted, suite.suite, suite, choice)
+
+
+def _no_node(spec: R1PlusDeploymentSpec, engine: Engine) -> str:
+    cores = f"{engine.spec.requirements.cpu} CPU, which {engine.name} needs"
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.placement.node_selector.items()))
+    if not labels:
+        return f"no node has {cores}; add a larger node"
+    return f"spec.placement.nodeSelector: no node has {labels} and {cores}; change the labels or add such a node"
 
 
 def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig) -> Wish:

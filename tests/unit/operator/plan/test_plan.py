@@ -246,7 +246,7 @@ BROKEN = SuiteSource("own", "{}", "", None, "own: suite own: sha256 is aa, suite
         pytest.param({"engine": {"family": "nope"}}, "EngineReady", "EngineNotFound", ["spec.engine", "nope", "smollm2-full-f16"], id="an engine that does not exist"),
         pytest.param({"context": {"maxTokens": 9000}}, "CapacityFits", "ContextTooLong", ["spec.context.maxTokens", "9000", "8192"], id="a context longer than the engine's"),
         pytest.param({"batching": {"maxBatchSize": 1000}}, "CapacityFits", "BatchTooLarge", ["spec.batching.maxBatchSize", "1000"], id="a batch larger than the engine's"),
-        pytest.param({"placement": {"nodeSelector": {"zone": "b"}}}, "CapacityFits", "NoNodeFits", ["add a larger node"], id="no node that the placement admits"),
+        pytest.param({"placement": {"nodeSelector": {"zone": "b"}}}, "CapacityFits", "NoNodeFits", ["spec.placement.nodeSelector", "zone=b", "2 CPU"], id="no node that the placement admits"),
         pytest.param({"accuracy": {"suite": "absent"}}, "QualityVerified", "SuiteNotFound", ["spec.accuracy.suite", "absent", "smollm2-full-v1"], id="a suite that does not exist"),
         pytest.param({"accuracy": {"suite": "own"}}, "QualityVerified", "SuiteHashMismatch", ["sha256 is aa", "promises bb"], id="a suite whose hash is wrong"),
     ],
