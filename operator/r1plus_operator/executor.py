@@ -81,7 +81,13 @@ class Executor:
             await _together([self._apply(obj) for obj in stage])
         await _together([self._delete(cr, *gone) for gone in plan.delete])
         for note in plan.notes:
-            await self._tell(cr, note, now)
+            await self._note(cr, note, now)
+
+    async def tell(self, cr: Json, plan: Plan, now: float) -> None:
+        """Of `plan` only what it says: the status, then what happened as Events."""
+        await self.status(cr, plan.status)
+        for note in plan.notes:
+            await self._note(cr, note, now)
 
     async def engines(self, objects: tuple[Json, ...]) -> None:
         """Write entries of the shipped catalog."""
@@ -141,7 +147,7 @@ class Executor:
         self._learner.unlearn(kind, namespace, name)
         log.info("Deleted %s %s/%s", kind, namespace, name)
 
-    async def _tell(self, cr: Json, note: Note, now: float) -> None:
+    async def _note(self, cr: Json, note: Note, now: float) -> None:
         """Leave an Event; its name is its content's, so a repeated pass tells nothing twice."""
         meta = cr["metadata"]
         digest = hashlib.sha256(f"{meta['uid']}{note.at}{note.reason}{note.message}".encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api import fence
@@ -37,6 +38,8 @@ class Reconciler:
         self._config = config
         self._catalog = catalog
         self._clock = clock
+        self._refused: dict[Key, str] = {}
+        """Whose last pass the API server refused for good, and in which words."""
 
     async def reconcile(self, key: Key) -> None:
         """Bring one deployment (or the shipped catalog) to what it should be."""
@@ -45,7 +48,9 @@ class Reconciler:
             return
         observed = self._observer.observed(key)
         if observed is None:
+            self._refused.pop(key, None)
             return
+        observed = replace(observed, refused=self._refused.get(key, ""))
         now = self._clock()
         planned = plan(observed, self._config, now)
         try:
@@ -54,8 +59,29 @@ class Reconciler:
             log.info("R1PlusDeployment proved to be gone, the garbage collector has its children: %s", error)
             self._observer.forget(key, observed.cr["metadata"]["uid"])
             return
+        except (InvalidError, ForbiddenError) as error:
+            if fence.SUFFIX not in error.message:
+                await self._tell_refusal(key, str(error))
+            raise
+        if self._refused.pop(key, None):
+            # What was refused is written now, and the status still speaks of it.
+            self._queue.add(key)
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)
+
+    async def _tell_refusal(self, key: Key, words: str) -> None:
+        """Let the status say at once what the API server refuses; asking again will not change it soon."""
+        if self._refused.get(key) == words:
+            return
+        self._refused[key] = words
+        observed = self._observer.observed(key)
+        if observed is None:
+            return
+        now = self._clock()
+        try:
+            await self._executor.tell(observed.cr, plan(replace(observed, refused=words), self._config, now), now)
+        except (ApiError, OwnerGoneError) as error:
+            log.warning("Status of %s/%s could not tell of a refused write: %s", *key, error)
 
     def on_error(self, key: Key, error: Exception) -> float | None:
         """Report a failed pass; how long to wait (None: the queue's own backoff)."""

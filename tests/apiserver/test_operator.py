@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from apiserver.operator_rig import Monitors, OperatorProcess, Tenant, eventually, grant
+from apiserver.operator_rig import CLUSTER_ROLE, Monitors, OperatorProcess, Tenant, eventually, grant
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
@@ -185,6 +185,24 @@ async def test_a_killed_operator_starts_again_and_writes_nothing(
     await eventually(quiet, "and is done")
     assert await writes_of_operator(apiserver, tenant.namespace) == settled
     assert await selected(tenant) == revision
+
+
+async def test_a_write_that_is_refused_is_a_condition_and_heals(operator: OperatorProcess, tenant: Tenant) -> None:
+    role = await tenant.client.get(CLUSTER_ROLE, "r1plus-operator")
+    narrowed = [
+        {**rule, "verbs": [v for v in rule["verbs"] if v not in ("create", "patch")]}
+        if "poddisruptionbudgets" in rule["resources"]
+        else rule
+        for rule in role["rules"]
+    ]
+    await tenant.client.patch(CLUSTER_ROLE, "r1plus-operator", None, {"rules": narrowed})
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    message = await tenant.until("credit", "Progressing", "False", "WriteRefused")
+    assert "poddisruptionbudgets" in message
+    await grant(tenant.client)
+    await tenant.deploy("credit", tier="full", context={"maxTokens": 1000})
+    await tenant.present("PodDisruptionBudget", "credit")
+    await tenant.until("credit", "Progressing", "True", "RollingOut")
 
 
 async def test_a_deleted_engine_of_the_catalog_comes_back(operator: OperatorProcess, client: ApiClient) -> None:

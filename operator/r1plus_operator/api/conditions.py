@@ -69,4 +69,5 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     CANDIDATE_REFUSED = "CandidateRefused"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    WRITE_REFUSED = "WriteRefused"
     BLOCKED = "Blocked"

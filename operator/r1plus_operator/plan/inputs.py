@@ -143,6 +143,8 @@ class Observed:
     """Optional kinds that this cluster has: PodMonitor, PrometheusRule."""
     wiring: Wiring | None = None
     """What Prometheus says of this deployment; None while nobody asks it or it was not asked yet."""
+    refused: str = ""
+    """Which write the API server refused in the pass before, in its words."""
     strangers: tuple[PodFacts, ...] = ()
     """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
 

@@ -287,6 +287,9 @@ def _alerts_wired(s: Situation) -> Finding:
 
 
 def _progressing(s: Situation) -> Finding:
+    if s.observed.refused:
+        remedy = "an admission policy or the operator's role forbids it (docs/admission.md); tried again every minute"
+        return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {remedy}")
     if s.problem:
         return Finding("False", Reason.BLOCKED, f"{s.problem.condition} is in the way: {s.problem.reason}")
     assert s.rollout is not None
