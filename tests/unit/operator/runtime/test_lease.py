@@ -267,6 +267,16 @@ async def test_a_release_takes_nothing_from_a_successor() -> None:
     assert (world.server.holder, leader.leads) == ("thief", False)
 
 
+async def test_belief_counts_from_the_request_and_not_from_its_answer() -> None:
+    now = 100.0
+    claim, server = Claim("a", TERMS, lambda: now), LeaseServer()
+    claim.heard(None)
+    sent_at, accepted = now, server.write("", claim.spec(new=True))
+    now += 4.0
+    claim.won(accepted, sent_at)
+    assert claim.remaining() == TERMS.renew_deadline - 4.0
+
+
 async def test_a_candidate_that_may_not_look_goes_on_trying(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     candidate = world.candidate("a", FORBIDDEN, NO_ANSWER)
