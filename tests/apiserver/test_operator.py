@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from apiserver.operator_rig import CLUSTER_ROLE, Monitors, OperatorProcess, Tenant, eventually, grant
+from apiserver.operator_rig import NAMESPACE, ROLES, Monitors, OperatorProcess, Tenant, eventually, grant
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
@@ -188,14 +188,14 @@ async def test_a_killed_operator_starts_again_and_writes_nothing(
 
 
 async def test_a_write_that_is_refused_is_a_condition_and_heals(operator: OperatorProcess, tenant: Tenant) -> None:
-    role = await tenant.client.get(CLUSTER_ROLE, "r1plus-operator")
+    role = await tenant.client.get(ROLES["ClusterRole"], NAMESPACE)
     narrowed = [
         {**rule, "verbs": [v for v in rule["verbs"] if v not in ("create", "patch")]}
         if "poddisruptionbudgets" in rule["resources"]
         else rule
         for rule in role["rules"]
     ]
-    await tenant.client.patch(CLUSTER_ROLE, "r1plus-operator", None, {"rules": narrowed})
+    await tenant.client.patch(ROLES["ClusterRole"], NAMESPACE, None, {"rules": narrowed})
     await tenant.deploy("credit", tier="full", context=CONTEXT)
     message = await tenant.until("credit", "Progressing", "False", "WriteRefused")
     assert "poddisruptionbudgets" in message
