@@ -25,13 +25,16 @@ def test_five_rollouts_superseded_in_a_row_fail_no_request_and_leave_nothing(tar
     story.until_ready(kube, [name], print)
     stable = story.serving_revision(kube, name)
     seen: set[str] = set()
+    applied = kube.get("r1plusdeployments", name.namespace, name.name)
+    assert applied is not None
+    original = {"spec": {"context": applied["spec"]["context"]}}
 
     with target.reach(name.namespace, name.name, PORT_GRPC) as address, Asker(address) as asker:
         for number in range(TIMES):
             kube.patch("r1plusdeployments", name.namespace, name.name, _context(4000 + number))
             seen.add(wait_for(lambda: _running_candidate(kube, name, {stable, *seen}), "a candidate's pod", SECONDS))
             assert story.serving_revision(kube, name) == stable
-        kube.patch("r1plusdeployments", name.namespace, name.name, {"spec": {"context": None}})
+        kube.patch("r1plusdeployments", name.namespace, name.name, original)
         story.until_ready(kube, [name], print)
         asked = asker.answered
         wait_for(lambda: asker.answered >= asked + 3 or None, "three more answers", 60.0)
