@@ -93,7 +93,7 @@ class Stage:
             while True:
                 asked += self.requests()
                 written = sum(request.resource == "r1plusdeployments/status" for request in asked)
-                last = max((request.ended for request in asked if request.writes), default=0.0)
+                last = max((r.ended for r in asked if r.writes and r.resource != "leases"), default=0.0)
                 if written >= statuses and time.time() - last > QUIET_SECONDS:
                     return asked
                 await asyncio.sleep(0.2)
