@@ -1,7 +1,7 @@
 """A real cluster behind `cluster.Cluster`, with the user's own kubeconfig and rights; it only reads."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from kubernetes import client, config, watch
@@ -44,25 +44,21 @@ class KubernetesCluster:
 
     def deployments(self, namespace: str | None) -> list[Json]:
         """Sorted by namespace and name."""
-        try:
-            found = self._listed(namespace)
-        except (ApiException, HTTPError) as error:
-            raise _translated(error, f"list {PLURAL}") from error
-        items: list[Json] = found["items"]
+        with _translating(f"list {PLURAL}"):
+            items: list[Json] = self._listed(namespace)["items"]
         return sorted(items, key=lambda cr: (cr["metadata"]["namespace"], cr["metadata"]["name"]))
 
     def deployment(self, namespace: str, name: str) -> Json:
         """Reads one by name."""
-        try:
-            return dict(self._objects.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name))
-        except ApiException as error:
-            if error.status == 404:
+        with _translating(f"read {PLURAL}/{name}"):
+            try:
+                return dict(self._objects.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name))
+            except ApiException as error:
+                if error.status != 404:
+                    raise
                 known = ", ".join(cr["metadata"]["name"] for cr in self.deployments(namespace)) or "none"
                 text = f"{namespace}/{name}: no such {KIND_DEPLOYMENT}; this namespace has: {known} (another one: -n)"
                 raise CliError(text) from error
-            raise _translated(error, f"read {PLURAL}/{name}") from error
-        except HTTPError as error:
-            raise _translated(error, f"read {PLURAL}/{name}") from error
 
     def changes(self, namespace: str | None) -> Iterator[Json]:
         """A watch that starts again whenever the server ends it."""
@@ -71,29 +67,24 @@ class KubernetesCluster:
 
     def engines(self) -> list[Json]:
         """The catalog, sorted by name."""
-        try:
+        with _translating(f"list {ENGINES_PLURAL}"):
             found = dict(self._objects.list_cluster_custom_object(GROUP, VERSION, ENGINES_PLURAL))
-        except (ApiException, HTTPError) as error:
-            raise _translated(error, f"list {ENGINES_PLURAL}") from error
         return sorted(found["items"], key=lambda engine: str(engine["metadata"]["name"]))
 
     def nodes(self) -> list[Json] | None:
         """All nodes, or None where the answer is 403."""
-        try:
-            return self._plain(self._core.list_node())
-        except ApiException as error:
-            if error.status == 403:
+        with _translating("list nodes"):
+            try:
+                return self._plain(self._core.list_node())
+            except ApiException as error:
+                if error.status != 403:
+                    raise
                 return None
-            raise _translated(error, "list nodes") from error
-        except HTTPError as error:
-            raise _translated(error, "list nodes") from error
 
     def suites(self, namespace: str) -> list[Json]:
         """The tenant's own suites."""
-        try:
+        with _translating(f"list the suites of {namespace}"):
             return self._plain(self._core.list_namespaced_config_map(namespace, label_selector=LABEL_SUITE))
-        except (ApiException, HTTPError) as error:
-            raise _translated(error, f"list the suites of {namespace}") from error
 
     def _plain(self, found: Any) -> list[Json]:
         """The client's model objects as the plain dicts of the wire."""
@@ -105,7 +96,7 @@ class KubernetesCluster:
         return forwarded(self._core, namespace, self._ready_pod(namespace, service), port)
 
     def _watched(self, namespace: str | None) -> Iterator[Json]:
-        try:
+        with _translating(f"watch {PLURAL}"):
             if namespace is None:
                 stream = watch.Watch().stream(
                     self._objects.list_cluster_custom_object, GROUP, VERSION, PLURAL, timeout_seconds=WATCH_SECONDS
@@ -120,8 +111,6 @@ class KubernetesCluster:
                     timeout_seconds=WATCH_SECONDS,
                 )
             yield from (event["object"] for event in stream if event["type"] != "DELETED")
-        except (ApiException, HTTPError) as error:
-            raise _translated(error, f"watch {PLURAL}") from error
 
     def _listed(self, namespace: str | None) -> Json:
         if namespace is None:
@@ -129,12 +118,10 @@ class KubernetesCluster:
         return dict(self._objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL))
 
     def _ready_pod(self, namespace: str, service: str) -> str:
-        try:
+        with _translating(f"find the Service {namespace}/{service}"):
             selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
             labels = ",".join(f"{key}={value}" for key, value in selector.items())
             pods = self._core.list_namespaced_pod(namespace, label_selector=labels).items if labels else []
-        except (ApiException, HTTPError) as error:
-            raise _translated(error, f"find the Service {namespace}/{service}") from error
         for pod in pods:
             conditions = pod.status.conditions or []
             if (
@@ -145,6 +132,15 @@ class KubernetesCluster:
         raise CliError(
             f"{namespace}/{service}: no Ready pod behind the Service; see why: r1plus status {service} -n {namespace}"
         )
+
+
+@contextmanager
+def _translating(what: str) -> Iterator[None]:
+    """What the API server or the way to it raises while doing `what`, as a CliError."""
+    try:
+        yield
+    except (ApiException, HTTPError) as error:
+        raise _translated(error, what) from error
 
 
 def _translated(error: Exception, what: str) -> CliError:

@@ -69,7 +69,7 @@ def child(resource: Resource, obj: Json) -> Child:
     slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
     if refused := _refused_pods(obj):
         slim[REFUSED_PODS] = refused
-    owner = _controller(meta)
+    owner = _controller(meta, names.KIND_DEPLOYMENT)
     by_label = (meta.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
     return Child(
         namespace=meta["namespace"],
@@ -90,9 +90,10 @@ def _refused_pods(obj: Json) -> str:
     )
 
 
-def _controller(meta: Json) -> Json:
+def _controller(meta: Json, kind: str) -> Json:
+    """The owner reference of the controller, where that is of this kind; else nothing."""
     owners = meta.get("ownerReferences") or ()
-    return next((o for o in owners if o.get("kind") == names.KIND_DEPLOYMENT and o.get("controller")), {})
+    return next((o for o in owners if o.get("kind") == kind and o.get("controller")), {})
 
 
 def deployment(cr: Json) -> Json:
@@ -127,16 +128,11 @@ def pod(obj: Json) -> ServingPod | None:
         terminating=bool(meta.get("deletionTimestamp")),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         containers=tuple(_container(item) for item in statuses),
-        replica_set=_replica_set(meta),
+        replica_set=_controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
         fingerprint=fingerprint(obj.get("spec") or {}),
     )
     return ServingPod(meta["namespace"], meta["name"], meta["uid"], labels.get(names.LABEL_DEPLOYMENT, ""), facts)
-
-
-def _replica_set(meta: Json) -> str:
-    owners = meta.get("ownerReferences") or ()
-    return next((o["name"] for o in owners if o.get("controller") and o["kind"] == "ReplicaSet"), "")
 
 
 def _container(item: Json) -> ContainerFacts:

@@ -5,6 +5,7 @@ references to be collected takes `apiserver_with_controllers`.
 """
 
 import asyncio
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from apiserver.crds import install_crd
-from apiserver.operator_rig import NAMESPACES
+from apiserver.operator_rig import NAMESPACES, Monitors, Tenant
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES
@@ -21,6 +22,7 @@ from devcluster.steps import Steps
 from r1plus_operator.runtime.client import ApiClient
 
 CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
+_addresses = (f"127.7.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
 
 
@@ -50,6 +52,15 @@ async def namespace(client: ApiClient) -> str:
     meta = {"name": name, "labels": RESTRICTED}
     await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
     return name
+
+
+@pytest.fixture
+async def tenant(client: ApiClient, namespace: str) -> AsyncIterator[Tenant]:
+    """That namespace with monitors at an address of its own."""
+    monitors = Monitors(next(_addresses))
+    await monitors.start()
+    yield Tenant(client, namespace, monitors)
+    await monitors.stop()
 
 
 def _started(*, controller_manager: bool) -> Iterator[ApiServer]:

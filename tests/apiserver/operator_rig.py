@@ -63,6 +63,20 @@ async def eventually(check: Callable[[], Awaitable[bool]], what: str) -> None:
         raise AssertionError(f"after {DEADLINE_SECONDS:.0f} s still not so: {what}") from None
 
 
+NODE: Json = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "n1"},
+    "status": {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "110"}},
+}
+
+
+async def add_node(client: ApiClient) -> None:
+    """The one node that there is, with room for everything: its kubelet is whoever plays it."""
+    await client.apply(kinds.NODE, NODE, field_manager="kubelet")
+    await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+
+
 async def grant(client: ApiClient, namespace: str = NAMESPACE) -> None:
     """The operator's rights, from the table that the chart is generated from; `namespace` is the operator's own."""
     await client.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, field_manager="test")  # fmt: skip
@@ -230,6 +244,16 @@ class Tenant:
 
         await eventually(named, f"{name} has a candidate")
         return found
+
+    async def bring_up(self, name: str) -> str:
+        """The present candidate's pod starts, passes and takes traffic; the revision."""
+        revision = await self.candidate(name)
+        pod = await self.run_pod(revision, ready=False)
+        await self.decide(revision, Verdict.PASS)
+        await self.until(name, "QualityVerified", "True", "GatePassed")
+        await self.set_ready(pod, ready=True)
+        await self.until(name, "Ready", "True", "Serving")
+        return revision
 
     async def run_pod(self, revision: str, *, ready: bool) -> str:
         """What the kubelet would do: a pod of the revision with an address and a condition."""

@@ -16,8 +16,7 @@ import pytest
 import yaml
 
 from apiserver.conftest import NAMESPACES, RESTRICTED
-from apiserver.operator_rig import ACCOUNT, Monitors, OperatorProcess, Tenant, eventually, grant
-from apiserver.test_operator import NODE
+from apiserver.operator_rig import ACCOUNT, Monitors, OperatorProcess, Tenant, add_node, eventually, grant
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.cache import binary
@@ -118,8 +117,7 @@ async def world(policed: ApiServer, tmp_path: Path) -> AsyncIterator[World]:
         await admin.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
         await _make_admin(admin, name)
         await grant(admin)
-        await admin.apply(kinds.NODE, NODE, field_manager="kubelet")
-        await admin.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+        await add_node(admin)
         process = OperatorProcess(policed, tmp_path / "operator.log")
         process.start()
         try:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from apiserver.conftest import NAMESPACES, RESTRICTED
-from apiserver.operator_rig import Monitors, OperatorProcess, Tenant, eventually, grant
-from apiserver.test_operator import NODE, healthy, passes
+from apiserver.operator_rig import Monitors, OperatorProcess, Tenant, add_node, eventually, grant
+from apiserver.test_operator import healthy, passes
 from devcluster.apiserver_only import ApiServer
 from fuzz.bad_inputs import CLASSES, Case, NoRoom, Refused, Taken, body_of, full, said, taken
 from fuzz.judges import Server
@@ -78,8 +78,7 @@ async def operator(
     apiserver_with_controllers: ApiServer, admin: ApiClient, tmp_path: Path
 ) -> AsyncIterator[OperatorProcess]:
     await grant(admin)
-    await admin.apply(kinds.NODE, NODE, field_manager="kubelet")
-    await admin.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+    await add_node(admin)
     process = OperatorProcess(apiserver_with_controllers, tmp_path / "operator.log")
     process.start()
     yield process

@@ -4,7 +4,6 @@ Seconds in here are the Lease's own terms, not this machine's speed. What was wr
 from the API server's audit log.
 """
 
-import itertools
 import signal
 import time
 import uuid
@@ -15,9 +14,9 @@ from typing import Any
 import pytest
 
 from apiserver.fault_proxy import FaultProxy
-from apiserver.operator_rig import Monitors, Tenant, eventually
+from apiserver.operator_rig import Tenant, add_node, eventually
 from apiserver.replicas import Replica, Replicas, Write
-from apiserver.test_operator import CONTEXT, NODE
+from apiserver.test_operator import CONTEXT
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_operator.api import kinds
@@ -28,26 +27,16 @@ pytestmark = pytest.mark.apiserver
 HAND_OVER_SECONDS = 2.0
 FAIL_OVER_SECONDS = 20.0
 LOST_STATUS = 3
-_addresses = (f"127.8.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 Record = Callable[[str, object], None]
 
 
 @pytest.fixture
 async def replicas(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[Replicas]:
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet")
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+    await add_node(client)
     made = Replicas(apiserver, client, f"ha-{uuid.uuid4().hex[:8]}", tmp_path)
     await made.prepare()
     yield made
     made.stop_all()
-
-
-@pytest.fixture
-async def tenant(client: ApiClient, namespace: str) -> AsyncIterator[Tenant]:
-    monitors = Monitors(next(_addresses))
-    await monitors.start()
-    yield Tenant(client, namespace, monitors)
-    await monitors.stop()
 
 
 async def pair(replicas: Replicas, tenant: Tenant, url: str = "") -> tuple[Replica, Replica]:

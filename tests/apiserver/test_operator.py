@@ -1,7 +1,6 @@
 """The operator on a real API server: from a CR to its children, verdicts to traffic, repair, restart, silence."""
 
 import asyncio
-import itertools
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,20 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from apiserver.operator_rig import NAMESPACE, ROLES, Monitors, OperatorProcess, Tenant, eventually, grant
+from apiserver.operator_rig import NAMESPACE, ROLES, OperatorProcess, Tenant, add_node, eventually, grant
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import ApiClient
 
 pytestmark = pytest.mark.apiserver
-_addresses = (f"127.7.{i // 250}.{i % 250 + 2}" for i in itertools.count())
-NODE = {
-    "apiVersion": "v1",
-    "kind": "Node",
-    "metadata": {"name": "n1"},
-    "status": {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "100"}},
-}
 Q4_1 = {"precision": "Q4_1"}
 CONTEXT = {"maxTokens": 1024}
 
@@ -30,32 +22,17 @@ CONTEXT = {"maxTokens": 1024}
 @pytest.fixture
 async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
     await grant(client)
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet")
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+    await add_node(client)
     process = OperatorProcess(apiserver, tmp_path / "operator.log")
     process.start()
     yield process
     process.kill()
 
 
-@pytest.fixture
-async def tenant(client: ApiClient, namespace: str) -> AsyncIterator[Tenant]:
-    monitors = Monitors(next(_addresses))
-    await monitors.start()
-    yield Tenant(client, namespace, monitors)
-    await monitors.stop()
-
-
 async def serve(tenant: Tenant, name: str = "credit", **spec: object) -> str:
     """A deployment whose first revision has passed and takes traffic; the revision."""
     await tenant.deploy(name, tier="full", context=CONTEXT, **spec)
-    revision = await tenant.candidate(name)
-    pod = await tenant.run_pod(revision, ready=False)
-    await tenant.decide(revision, Verdict.PASS)
-    await tenant.until(name, "QualityVerified", "True", "GatePassed")
-    await tenant.set_ready(pod, ready=True)
-    await tenant.until(name, "Ready", "True", "Serving")
-    return revision
+    return await tenant.bring_up(name)
 
 
 async def selected(tenant: Tenant, name: str = "credit") -> str:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from apiserver.crds import CRDS, install_crd
-from apiserver.operator_rig import ROOT, Monitors, OperatorProcess, Tenant, eventually, grant
-from apiserver.test_operator import CONTEXT, NODE, healthy, passes, serve
+from apiserver.operator_rig import ROOT, OperatorProcess, Tenant, add_node, eventually, grant
+from apiserver.test_operator import CONTEXT, healthy, passes, serve
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.cache import binary
@@ -31,14 +31,6 @@ pytestmark = pytest.mark.apiserver
 Json = dict[str, Any]
 Helm = Callable[..., str]
 BETA = "v1beta1"
-
-
-@pytest.fixture
-async def tenant(client: ApiClient, namespace: str) -> AsyncIterator[Tenant]:
-    monitors = Monitors("127.9.0.2")
-    await monitors.start()
-    yield Tenant(client, namespace, monitors)
-    await monitors.stop()
 
 
 def audited(server: ApiServer, namespace: str) -> list[str]:
@@ -74,8 +66,7 @@ async def test_another_version_of_the_operator_writes_no_deployment_that_is_ther
     apiserver: ApiServer, client: ApiClient, tenant: Tenant, tmp_path: Path
 ) -> None:
     await grant(client)
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet")
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+    await add_node(client)
     old, new = (
         OperatorProcess(
             apiserver, tmp_path / f"{n}.log", R1PLUS_MONITOR_IMAGE=f"registry.local/monitor:{n}",

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from apiserver.crds import install_crd
-from apiserver.operator_rig import OperatorProcess, grant
+from apiserver.operator_rig import OperatorProcess, add_node, grant
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES
@@ -40,12 +40,6 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/ten
 SYSTEM = "r1plus-system"
 RESTART_SECONDS = 1.0
 START_SECONDS = 60.0
-NODE = {
-    "apiVersion": "v1",
-    "kind": "Node",
-    "metadata": {"name": "n1"},
-    "status": {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "100"}},
-}
 
 
 @dataclass
@@ -175,8 +169,7 @@ async def prepare(client: ApiClient) -> None:
     for res in kinds.OPTIONAL_CHILDREN:
         await install_crd(client, _open_crd(res))
     await grant(client)
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet")
-    await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+    await add_node(client)
     await client.apply(NAMESPACES, _named("v1", "Namespace", SYSTEM), field_manager="test")
     account = _named("v1", "ServiceAccount", "r1plus-operator")
     account["metadata"]["namespace"] = SYSTEM

@@ -12,7 +12,7 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, objects
 from r1plus_operator.plan.drift import in_sync, stamped, strays
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
+from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.report import WIRING_SECONDS, Situation, status_of
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, build, read, revision_hash, to_object
@@ -124,12 +124,10 @@ class _Pass:
 
     def _part_strangers(self) -> None:
         """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""
-        own: list[PodFacts] = []
-        strangers: list[PodFacts] = []
-        for pod in self.observed.pods:
-            revision = self.revisions.get(pod.revision)
-            (own if revision and revision.made(pod) else strangers).append(pod)
-        self.observed = replace(self.observed, pods=tuple(own), strangers=tuple(strangers))
+        pods = self.observed.pods
+        own = frozenset().union(*(revision.own(pods) for revision in self.revisions.values()))
+        strangers = tuple(pod for pod in pods if pod not in own)
+        self.observed = replace(self.observed, pods=tuple(pod for pod in pods if pod in own), strangers=strangers)
 
     @property
     def suite_hash(self) -> str | None:

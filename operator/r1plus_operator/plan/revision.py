@@ -6,6 +6,7 @@ upgrade may render differently: an existing revision keeps its own template, so 
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -64,14 +65,15 @@ class Revision:
         """The pod template, as every Deployment of this revision has it."""
         return dict(self.data["template"])
 
-    def made(self, pod: PodFacts) -> bool:
-        """Whether the pod is one of this revision's own: of its Deployment, and running exactly its template."""
-        if (pod.revision, pod.replica_set.rpartition("-")[0]) != (self.name, self.name):
-            return False
-        notes = self.template["metadata"].get("annotations") or {}
-        if pod.owner_uid != notes.get(names.ANNOTATION_OWNER_UID, ""):
-            return False
-        return pod.fingerprint == fingerprint(self.template["spec"])
+    def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
+        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
+        candidates = [p for p in pods if (p.revision, p.replica_set.rpartition("-")[0]) == (self.name, self.name)]
+        if not candidates:
+            return frozenset()
+        template = self.template
+        uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
+        runs = uid, fingerprint(template["spec"])
+        return frozenset(pod for pod in candidates if (pod.owner_uid, pod.fingerprint) == runs)
 
     @property
     def identity_digest(self) -> str:

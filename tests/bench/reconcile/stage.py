@@ -15,13 +15,12 @@ import httpx
 import yaml
 
 from apiserver.crds import install_crd
-from apiserver.operator_rig import ACCOUNT, Monitors, OperatorProcess, Tenant, grant
+from apiserver.operator_rig import ACCOUNT, NODE, Monitors, OperatorProcess, Tenant, add_node, grant
 from bench.reconcile.audit import AuditLog, Request
 from bench.reconcile.floor import BareClient, Write, answer_to, created
 from devcluster.addons import crd_files
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import metrics, names
-from r1plus_contract.verdict import Verdict
 from r1plus_operator import projections
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.config import Settings, from_environment
@@ -34,12 +33,6 @@ Json = dict[str, Any]
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
 FLOOR_ACCOUNT = "bench-floor"
 USER_ACCOUNT = "bench-user"
-NODE: Json = {
-    "apiVersion": "v1",
-    "kind": "Node",
-    "metadata": {"name": "n1"},
-    "status": {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "110"}},
-}
 QUIET_SECONDS = 2.0
 """Without a write for so long, the operator is done."""
 DEADLINE_SECONDS = 600.0
@@ -137,13 +130,7 @@ async def serve(client: ApiClient, namespace: str, number: int) -> Monitors:
     name = deployment(namespace, number)["metadata"]["name"]
     monitors = Monitors(f"127.10.{number // 250}.{number % 250 + 2}")
     await monitors.start()
-    tenant = Tenant(client, namespace, monitors)
-    revision = await tenant.candidate(name)
-    pod = await tenant.run_pod(revision, ready=False)
-    await tenant.decide(revision, Verdict.PASS)
-    await tenant.until(name, "QualityVerified", "True", "GatePassed")
-    await tenant.set_ready(pod, ready=True)
-    await tenant.until(name, "Ready", "True", "Serving")
+    await Tenant(client, namespace, monitors).bring_up(name)
     return monitors
 
 
@@ -157,8 +144,7 @@ async def staged(server: ApiServer, log: Path) -> AsyncIterator[Stage]:
             if path.stem.endswith(("podmonitors", "prometheusrules")):
                 await install_crd(client, yaml.safe_load(path.read_text()))
         await grant(client)
-        await client.apply(kinds.NODE, NODE, field_manager="kubelet")
-        await client.apply(kinds.NODE, NODE, field_manager="kubelet", subresource="status")
+        await add_node(client)
         operator = OperatorProcess(server, log)
         with AuditLog(server.audit_log) as audit:
             try:

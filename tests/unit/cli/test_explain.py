@@ -52,7 +52,7 @@ class Cluster:
         return []
 
     def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
-        raise NotImplementedError
+        raise AssertionError("explain forwards no port")
 
 
 def told(cluster: Cluster) -> tuple[bool, str]:
