@@ -19,6 +19,10 @@ GOLDEN_SUITE_INFO: Final = "r1plus_golden_suite_info"  # + suite, suite_hash, sc
 GATE_VERDICT: Final = "r1plus_gate_verdict"  # + verdict; 1 for the present one, 0 for the others
 GATE_PROGRESS_RATIO: Final = "r1plus_gate_progress_ratio"
 PROBER_RESTARTS_TOTAL: Final = "r1plus_prober_restarts_total"
+DETECTOR_EVIDENCE_RATIO: Final = "r1plus_accuracy_detector_evidence_ratio"  # + detector: accuracy | errors; 1 alarms
+STANDING: Final = "r1plus_accuracy_standing"  # + standing; 1 for the present one, 0 for the others
+CONFIRMED_RATIO: Final = "r1plus_accuracy_confirmed_ratio"
+SCORER_REPLAY: Final = "r1plus_scorer_replay"  # 1: recorded answers get their recorded scores; 0: they do not
 
 # Engine (Triton's own /metrics, through the Python backend's custom metrics).
 ENGINE_TOKENS_TOTAL: Final = "r1plus_engine_tokens_total"  # + direction
@@ -33,10 +37,29 @@ RECONCILE_DURATION_SECONDS: Final = "r1plus_reconcile_duration_seconds"
 API_WRITES_TOTAL: Final = "r1plus_api_writes_total"  # + kind
 QUEUE_DEPTH: Final = "r1plus_queue_depth"
 LEADER: Final = "r1plus_leader"
+LAST_PASS_TIMESTAMP_SECONDS: Final = "r1plus_last_pass_timestamp_seconds"
+DEPLOYMENT_INFO: Final = "r1plus_deployment_info"  # + namespace, deployment, revision, tier, engine
+DEPLOYMENT_CONDITION: Final = "r1plus_deployment_condition"  # + type as well; 1 True, 0 False, -1 Unknown
+DEPLOYMENT_THRESHOLD_RATIO: Final = "r1plus_deployment_threshold_ratio"  # + namespace, deployment
+POOL_EVIDENCE_RATIO: Final = "r1plus_pool_evidence_ratio"  # + namespace, deployment, revision, detector
+ROLLBACKS_TOTAL: Final = "r1plus_rollbacks_total"  # + namespace, deployment, reason
+ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, reason; 1 while it stands
+QUARANTINES_TOTAL: Final = "r1plus_quarantines_total"  # + namespace, deployment
 
 # Alerts.
 ALERT_BELOW_THRESHOLD: Final = "R1PlusAccuracyBelowThreshold"
+ALERT_CHANGED: Final = "R1PlusAccuracyChanged"
+ALERT_NOT_VERIFIED: Final = "R1PlusAccuracyNotVerified"
 ALERT_NO_DATA: Final = "R1PlusAccuracyNoData"
+ALERT_SERVER_ERRORS: Final = "R1PlusServerErrorsInProbes"
+ALERT_GATE_FAILED: Final = "R1PlusGateFailed"
+ALERT_ROLLED_BACK: Final = "R1PlusRolledBack"
+ALERT_ROLLBACK_BLOCKED: Final = "R1PlusRollbackBlocked"
+ALERT_SUITE_MISMATCH: Final = "R1PlusSuiteMismatch"
+ALERT_DOWN: Final = "R1PlusDown"
+ALERT_HIGH_LATENCY: Final = "R1PlusHighLatency"
+ALERT_QUEUE_GROWING: Final = "R1PlusQueueGrowing"
+ALERT_OPERATOR_STALLED: Final = "R1PlusOperatorStalled"
 
 
 class Outcome:

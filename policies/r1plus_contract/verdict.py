@@ -88,6 +88,39 @@ class SweepFigures:
     lost_items: tuple[str, ...] = ()
 
 
+class Standing(StrEnum):
+    """What the watch over an admitted pod says, beside the gate's verdict."""
+
+    STEADY = "Steady"
+    CONFIRMING = "Confirming"
+    """A detector has alarmed; a sweep at a raised rate is counting."""
+    CHANGED = "Changed"
+    """Something changed since the gate, and the exact count is still above the threshold."""
+    BELOW_THRESHOLD = "BelowThreshold"
+    """Confirmed: the exact count is below the threshold."""
+    ERRORS = "Errors"
+    """The engine errs or times out too often; the count of those that it answers is not below the threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The detectors of one pod. Changes when its meaning changes: evidence is told in powers of ten."""
+
+    standing: Standing
+    watched: int
+    """Items that the revision passed in its gate."""
+    evidence: float = 0.0
+    """Of the accuracy detector, as a share of what raises its alarm, rounded to a power of ten; 1 or more from the
+    alarm on."""
+    error_evidence: float = 0.0
+    """Likewise of the detector of server errors."""
+    alarmed_at: str = ""
+    confirmation: SweepFigures | None = None
+    """The sweep that followed the alarm."""
+    lost_since_gate: tuple[str, ...] = ()
+    """Ids of watched items that the confirmation lost, at most 50."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far the gate is, in probes."""
@@ -113,5 +146,7 @@ class MonitorReport:
     gate: GateReport | None = None
     progress: Progress | None = None
     sweep: SweepFigures | None = None
+    watch: Watch | None = None
+    """None until the pod is admitted and its gate is decided."""
     sequence: int = 0
     prober_restarts: int = 0

@@ -1,0 +1,49 @@
+"""What the monitor's continuous check gave, probe by probe: `GET /outcomes?since=SEQUENCE` returns an `OutcomePage`.
+
+The operator folds the pages of a revision's pods into one pooled detector. Item ids and results only, never a text.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+MOST_OUTCOMES: Final = 2000
+"""Outcomes in a page, and the newest that a monitor keeps: five hours at 6 probes a minute."""
+
+
+class ProbeResult(StrEnum):
+    """How one probe of the continuous check ended. What says nothing about the engine is no outcome at all."""
+
+    CORRECT = "1"
+    INCORRECT = "0"
+    SERVER_ERROR = "e"
+    """An error or a time-out that the server caused: incorrect, and evidence for the detector of errors as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOutcome:
+    """One scored probe of an item that the revision passed in its gate."""
+
+    sequence: int
+    """1, 2, 3, ... within an epoch; no number is given twice, none is left out."""
+    item: str
+    result: ProbeResult
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomePage:
+    """Outcomes after `since`, oldest first, with what they belong to."""
+
+    epoch: str
+    """Another one means that this monitor lost its state and counts from 1 again."""
+    revision: str
+    identity: str
+    suite_hash: str
+    scorer_version: str
+    watched: int
+    """How many items the detector watches: those that the revision passed in its gate, in both conditions."""
+    oldest: int
+    """Sequence of the oldest outcome that is still kept; a reader whose `since` is below `oldest` - 1 missed some."""
+    newest: int
+    """Sequence of the newest outcome there is; 0 without any."""
+    outcomes: tuple[ProbeOutcome, ...] = ()
