@@ -61,8 +61,7 @@ def manifest(name: str, images: Mapping[str, str], layout: Layout) -> str:
 
 def crd_files() -> list[Path]:
     """The CRDs in prometheus-operator's own module: the version that the operator was compiled from."""
-    part = go_binary("prometheus-operator")
-    folder = module_folder(part.module, part.module_version) / "example" / "prometheus-operator-crd"
+    folder = module_folder(go_binary("prometheus-operator")) / "example" / "prometheus-operator-crd"
     return [folder / f"monitoring.coreos.com_{name}.yaml" for name in CRDS]
 
 

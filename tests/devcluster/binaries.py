@@ -1,27 +1,23 @@
 """Compiles the cluster's programs from Go modules into the cache, once per version.
 
-The registry's modules are the only source: a module's own go.mod and go.sum decide every dependency. Where a go.mod
-points at folders that only its repository has (Kubernetes' staging), the released sibling modules take their place.
+The registry's modules are the only source, and `go/go.mod` with its `go.sum` decides every one of them. All programs are
+compiled from that one module with the same tags, so what they share is compiled once: on two cores in 7 minutes, where
+each from its own module took 16.
 """
 
 import json
 import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from devcluster.cache import binary, cache_dir, locked, log_dir, staged
-from devcluster.parts import GO_BINARIES, GoBinary, go_binary
+from devcluster.cache import binary, locked, log_dir, staged
+from devcluster.parts import GO_BINARIES, GO_MODULE, GoBinary, go_binary
 from devcluster.shell import lines, output
 from devcluster.steps import Step, Steps
 from devcluster.toolchain import go, kubectl
 
 STEP_COUNT = len(GO_BINARIES) + 1
-_LOCAL_REPLACEMENT = re.compile(r"^(\s*(?:replace )?)(\S+)(?: v\S+)? => \.\.?/\S+$", re.MULTILINE)
-
+TAGS = "remove_all_sd,enable_kubernetes_sd,netgo"
+"""Prometheus with Kubernetes' service discovery alone; the same for all, or the standard library is compiled twice."""
 
 ALL = tuple(part.name for part in GO_BINARIES)
 
@@ -31,7 +27,7 @@ def build(steps: Steps, names: tuple[str, ...] = ALL) -> None:
     for name in names:
         part = go_binary(name)
         log = log_dir() / f"build-{name}.log"
-        with steps.step(f"{name} {part.module_version}", log=log) as step:
+        with steps.step(f"{name} {part.version}", log=log) as step:
             if binary(name).exists():
                 step.cached()
                 continue
@@ -45,9 +41,9 @@ def build_kubectl(steps: Steps) -> None:
         kubectl()
 
 
-def module_folder(module: str, version: str) -> Path:
-    """Folder of an unpacked module in Go's module cache: the source of CRDs, manifests and pause.c."""
-    described = output([go(), "mod", "download", "-json", f"{module}@{version}"], env=_environment(), cwd=Path("/"))
+def module_folder(part: GoBinary) -> Path:
+    """Folder of the unpacked module of `part` in Go's module cache: the source of CRDs and pause.c."""
+    described = output([go(), "mod", "download", "-json", part.module], env=_environment(), cwd=GO_MODULE)
     return Path(json.loads(described)["Dir"])
 
 
@@ -57,64 +53,23 @@ def _build_unless_there(part: GoBinary, step: Step, log: Path) -> None:
         step.cached()
         return
     log.unlink(missing_ok=True)
-    source = module_folder(part.module, part.module_version)
-    with _build_plan(part, source) as modfile, staged(binary(part.name)) as target:
-        total = _package_count(part, source, modfile)
-        command = [
-            *_go_command("build", part, modfile),
-            "-v",
-            "-trimpath",
-            "-ldflags",
-            part.ldflags,
-            "-o",
-            target,
-            part.package,
-        ]
+    total = _package_count(part)
+    with staged(binary(part.name)) as target:
+        flags: list[str | Path] = ["-v", "-trimpath", "-tags", TAGS, "-ldflags", part.ldflags, "-o", target]
         compiled = 0
-        for line in lines(command, log=log, env=_environment(), cwd=source):
+        for line in lines([go(), "build", *flags, part.package], log=log, env=_environment(), cwd=GO_MODULE):
             compiled += not line.startswith("go: ")
             step.progress(compiled / total, f"{compiled} of {total} packages")
     step.built()
 
 
-@contextmanager
-def _build_plan(part: GoBinary, source: Path) -> Iterator[Path]:
-    """A copy of the module's go.mod and go.sum that may be edited: the module cache is read-only."""
-    scratch = Path(tempfile.mkdtemp(prefix=f"build-{part.name}.", dir=_scratch_root()))
-    try:
-        modfile = scratch / "go.mod"
-        modfile.write_text(with_released_siblings((source / "go.mod").read_text(), part.sibling_version))
-        sums = source / "go.sum"
-        (scratch / "go.sum").write_text(sums.read_text() if sums.exists() else "")
-        yield modfile
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _scratch_root() -> Path:
-    root = cache_dir() / "scratch"
-    root.mkdir(parents=True, exist_ok=True)
-    return root
-
-
-def with_released_siblings(go_mod: str, version: str) -> str:
-    """Undo replacements by folders: `M => ./folder` goes, for `require M vX` to count, or becomes `M => M version`."""
-    if version:
-        return _LOCAL_REPLACEMENT.sub(rf"\1\2 => \2 {version}", go_mod)
-    return _LOCAL_REPLACEMENT.sub("", go_mod)
-
-
-def _go_command(verb: str, part: GoBinary, modfile: Path) -> list[str | Path]:
-    tags = ["-tags", ",".join(part.tags)] if part.tags else []
-    return [go(), verb, "-mod=mod", f"-modfile={modfile}", *tags]
-
-
-def _package_count(part: GoBinary, source: Path, modfile: Path) -> int:
+def _package_count(part: GoBinary) -> int:
     """How many packages the program is made of, for the bar; counting also downloads them."""
-    listed = output([*_go_command("list", part, modfile), "-deps", part.package], env=_environment(), cwd=source)
-    return max(len(listed.splitlines()), 1)
+    command: list[str | Path] = [go(), "list", "-tags", TAGS, "-deps", part.package]
+    return max(len(output(command, env=_environment(), cwd=GO_MODULE).splitlines()), 1)
 
 
 def _environment() -> dict[str, str]:
-    """Static programs, this toolchain and no other, and no workspace file of whoever runs this."""
-    return os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
+    """Static programs, this toolchain and no other, no workspace file of whoever runs this, nothing but what is pinned."""
+    flags = "-buildvcs=false -mod=readonly"
+    return os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": flags}

@@ -1,18 +1,29 @@
-"""What the embedded cluster is made of: each part's module, version and build recipe, as a table.
+"""What the embedded cluster is made of: each Go program with its package and the version that it shall say it has.
 
-Read by `binaries.build` (which compiles them), by `cache.binary` (which finds them) and by the images, which carry
-some of them. A new version here is a new folder in the cache; the old one stays until `down --purge`.
+The versions themselves stand in `go/go.mod`, one module whose tools all programs are. Read by `binaries.build` (which
+compiles them), by `cache.binary` (which finds them) and by the images, which carry some of them. A new version there is
+a new folder in the cache; the old one stays until `down --purge`.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
-KUBERNETES = "1.34.4"
-PROMETHEUS_OPERATOR = "0.85.0"
-ETCD = "3.6.6"
+GO_MODULE = Path(__file__).parent / "go"
+"""The module that requires them all."""
+_REQUIREMENT = re.compile(r"^(?:require )?\s*(\S+) v(\S+?)(?: // indirect)?$", re.MULTILINE)
 
 _VERSION_VARIABLES = "k8s.io/component-base/version"
 _PROMETHEUS_VARIABLES = "github.com/prometheus/common/version"
-_PROMETHEUS_TAGS = ("remove_all_sd", "enable_kubernetes_sd", "netgo")
+
+
+def required(module: str) -> str:
+    """Version of `module` in `go.mod`, without the v; a KeyError where it is not required."""
+    versions: dict[str, str] = dict(_REQUIREMENT.findall((GO_MODULE / "go.mod").read_text()))
+    return versions[module]
+
+
+KUBERNETES = required("k8s.io/kubernetes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,87 +32,60 @@ class GoBinary:
 
     name: str
     module: str
-    version: str
-    module_version: str
-    package: str = "."
-    tags: tuple[str, ...] = ()
-    variables: tuple[tuple[str, str], ...] = ()
-    sibling_version: str = ""
-    """The repository's other modules as released, where go.mod requires v0.0.0 of them and replaces it by a folder."""
+    package: str
+    variables: tuple[str, ...] = ()
+    """Of the program, to be set to its version."""
+    says: str = ""
+    """What they are set to, where it is not the module's version."""
+
+    @property
+    def version(self) -> str:
+        """As `go.mod` requires it: the program's folder in the cache bears it."""
+        return required(self.module)
 
     @property
     def ldflags(self) -> str:
         """Linker flags: no symbol table, and the version that the program will say it has."""
-        settings = " ".join(f"-X {name}={value}" for name, value in self.variables)
-        return f"-s -w {settings}".strip()
+        says = self.says or self.version
+        return " ".join(["-s -w", *(f"-X {name}={says}" for name in self.variables)])
 
 
 def _kubernetes(name: str) -> GoBinary:
-    major, minor, _ = KUBERNETES.split(".")
-    return GoBinary(
-        name=name,
-        module="k8s.io/kubernetes",
-        version=KUBERNETES,
-        module_version=f"v{KUBERNETES}",
-        package=f"./cmd/{name}",
-        variables=(
-            (f"{_VERSION_VARIABLES}.gitVersion", f"v{KUBERNETES}"),
-            (f"{_VERSION_VARIABLES}.gitMajor", major),
-            (f"{_VERSION_VARIABLES}.gitMinor", minor),
-        ),
-        sibling_version=f"v0.{KUBERNETES.split('.', 1)[1]}",
-    )
+    version = f"{_VERSION_VARIABLES}.gitVersion"
+    return GoBinary(name, "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}", (version,), f"v{KUBERNETES}")
 
 
-def _prometheus_operator(name: str, package: str) -> GoBinary:
-    return GoBinary(
-        name=name,
-        module="github.com/prometheus-operator/prometheus-operator",
-        version=PROMETHEUS_OPERATOR,
-        module_version=f"v{PROMETHEUS_OPERATOR}",
-        package=package,
-        variables=((f"{_PROMETHEUS_VARIABLES}.Version", PROMETHEUS_OPERATOR),),
-    )
+def _prometheus_operator(name: str, folder: str) -> GoBinary:
+    module = "github.com/prometheus-operator/prometheus-operator"
+    return GoBinary(name, module, f"{module}/cmd/{folder}", (f"{_PROMETHEUS_VARIABLES}.Version",))
 
 
 def _prometheus(name: str) -> GoBinary:
-    return GoBinary(
-        name=name,
-        module="github.com/prometheus/prometheus",
-        version="3.11.0",
-        module_version="v0.311.0",
-        package=f"./cmd/{name}",
-        tags=_PROMETHEUS_TAGS,
-        variables=((f"{_PROMETHEUS_VARIABLES}.Version", "3.11.0"),),
-    )
+    module = "github.com/prometheus/prometheus"
+    # The module v0.310.0 is Prometheus 3.10.0.
+    major_minor, patch = required(module).removeprefix("0.").split(".")
+    says = f"{major_minor[0]}.{int(major_minor[1:])}.{patch}"
+    return GoBinary(name, module, f"{module}/cmd/{name}", (f"{_PROMETHEUS_VARIABLES}.Version",), says)
+
+
+def _plain(name: str, module: str, package: str = "") -> GoBinary:
+    return GoBinary(name, module, module + package)
 
 
 # The first three start an API server alone, so whoever waits for one waits least; the order is otherwise free.
 GO_BINARIES: tuple[GoBinary, ...] = (
-    GoBinary("etcd", "go.etcd.io/etcd/server/v3", ETCD, f"v{ETCD}"),
+    _plain("etcd", "go.etcd.io/etcd/server/v3"),
     _kubernetes("kube-apiserver"),
     _kubernetes("kube-controller-manager"),
     _kubernetes("kube-scheduler"),
     _kubernetes("kubelet"),
     _kubernetes("kube-proxy"),
-    GoBinary(
-        "helm",
-        "helm.sh/helm/v3",
-        "3.19.5",
-        "v3.19.5",
-        "./cmd/helm",
-        variables=(("helm.sh/helm/v3/internal/version.version", "v3.19.5"),),
-    ),
-    GoBinary("coredns", "github.com/coredns/coredns", "1.14.6", "v1.14.6"),
-    GoBinary("kube-router", "github.com/cloudnativelabs/kube-router/v2", "2.1.0", "v2.1.0", "./cmd/kube-router"),
-    _prometheus_operator("prometheus-operator", "./cmd/operator"),
-    _prometheus_operator("prometheus-config-reloader", "./cmd/prometheus-config-reloader"),
-    GoBinary(
-        "local-path-provisioner",
-        "github.com/rancher/local-path-provisioner",
-        "0.0.30",
-        "v0.0.30",
-    ),
+    GoBinary("helm", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", ("helm.sh/helm/v3/internal/version.version",)),
+    GoBinary("coredns", "github.com/coredns/coredns", "./coredns"),
+    _plain("kube-router", "github.com/cloudnativelabs/kube-router/v2", "/cmd/kube-router"),
+    _prometheus_operator("prometheus-operator", "operator"),
+    _prometheus_operator("prometheus-config-reloader", "prometheus-config-reloader"),
+    _plain("local-path-provisioner", "github.com/rancher/local-path-provisioner"),
     _prometheus("prometheus"),
     _prometheus("promtool"),
 )

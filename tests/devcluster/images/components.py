@@ -14,7 +14,7 @@ from devcluster.binaries import module_folder
 from devcluster.cache import binary
 from devcluster.images import rootfs
 from devcluster.images.recipe import Recipe, stamp
-from devcluster.parts import KUBERNETES
+from devcluster.parts import KUBERNETES, go_binary
 from devcluster.shell import run
 
 PAUSE = "pause"
@@ -101,5 +101,5 @@ def _copy_files(component: Component, context: Path, log: Path) -> None:
 
 
 def _compile_pause(context: Path, log: Path) -> None:
-    source = module_folder("k8s.io/kubernetes", f"v{KUBERNETES}") / "build" / "pause" / "linux" / "pause.c"
+    source = module_folder(go_binary("kubelet")) / "build" / "pause" / "linux" / "pause.c"
     run(["gcc", "-Os", "-Wall", "-static", f"-DVERSION={KUBERNETES}", "-s", "-o", context / "pause", source], log=log)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.binaries import with_released_siblings
 from devcluster.cache import binary, staged
-from devcluster.parts import GO_BINARIES, KUBERNETES, go_binary
+from devcluster.parts import GO_BINARIES, GO_MODULE, KUBERNETES, go_binary, required
 
 
 def test_every_program_has_its_version_in_its_folder() -> None:
@@ -33,31 +32,20 @@ def test_a_build_that_succeeds_leaves_the_target_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tool"]
 
 
-GO_MOD = """module k8s.io/kubernetes
-replace (
-	k8s.io/api => ./staging/src/k8s.io/api
-	example.com/kept => example.com/fork v1.2.3
-)
-replace go.etcd.io/etcd/api/v3 => ../api
-"""
+def test_every_program_is_a_tool_of_the_one_module() -> None:
+    tools = (GO_MODULE / "go.mod").read_text()
+    packages = {part.package.replace("./", "r1plus.ai/devcluster/") for part in GO_BINARIES}
+    assert [package for package in packages if f"\t{package}\n" not in tools] == []
 
 
-@pytest.mark.parametrize(
-    ("version", "present", "absent"),
-    [
-        pytest.param(
-            "v0.34.4",
-            ["k8s.io/api => k8s.io/api v0.34.4", "example.com/kept => example.com/fork v1.2.3"],
-            ["./staging", "../api"],
-            id="with a version, folders become that release",
-        ),
-        pytest.param("", ["example.com/kept"], ["./staging", "../api"], id="without one, the required versions count"),
-    ],
-)
-def test_replacements_by_folders_go(version: str, present: list[str], absent: list[str]) -> None:
-    text = with_released_siblings(GO_MOD, version)
-    assert [word for word in present if word not in text] == []
-    assert [word for word in absent if word in text] == []
+def test_a_module_that_is_not_required_is_an_error_that_names_it() -> None:
+    with pytest.raises(KeyError, match=r"k8s\.io/kubernets"):
+        required("k8s.io/kubernets")
+
+
+def test_prometheus_says_the_version_that_its_module_stands_for() -> None:
+    assert go_binary("prometheus").version == "0.310.0"
+    assert go_binary("prometheus").ldflags.endswith(".Version=3.10.0")
 
 
 def test_the_programs_of_kubernetes_say_their_version() -> None:
