@@ -1,6 +1,7 @@
 """What the embedded cluster is made of: each Go program with its package and the version that it shall say it has.
 
-The versions themselves stand in `go/go.mod`, one module whose tools all programs are. Read by `binaries.build` (which
+The versions themselves stand in the go.mod of two modules whose tools the programs are: `go/kubernetes`, with exactly
+the dependencies of its release, and `go/addons`, whose programs share what they can. Read by `binaries.build` (which
 compiles them), by `cache.binary` (which finds them) and by the images, which carry some of them. A new version there is
 a new folder in the cache; the old one stays until `down --purge`.
 """
@@ -9,21 +10,20 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-GO_MODULE = Path(__file__).parent / "go"
-"""The module that requires them all."""
+GO_MODULES = Path(__file__).parent / "go"
 _REQUIREMENT = re.compile(r"^(?:require )?\s*(\S+) v(\S+?)(?: // indirect)?$", re.MULTILINE)
 
 _VERSION_VARIABLES = "k8s.io/component-base/version"
 _PROMETHEUS_VARIABLES = "github.com/prometheus/common/version"
 
 
-def required(module: str) -> str:
-    """Version of `module` in `go.mod`, without the v; a KeyError where it is not required."""
-    versions: dict[str, str] = dict(_REQUIREMENT.findall((GO_MODULE / "go.mod").read_text()))
+def required(module: str, by: str = "addons") -> str:
+    """Version of `module` that the go.mod of `by` requires, without the v; a KeyError where it does not."""
+    versions: dict[str, str] = dict(_REQUIREMENT.findall((GO_MODULES / by / "go.mod").read_text()))
     return versions[module]
 
 
-KUBERNETES = required("k8s.io/kubernetes")
+KUBERNETES = required("k8s.io/kubernetes", "kubernetes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,18 @@ class GoBinary:
     """Of the program, to be set to its version."""
     says: str = ""
     """What they are set to, where it is not the module's version."""
+    tool_of: str = "addons"
+    """Folder of `GO_MODULES` with the module that it is compiled from."""
 
     @property
     def version(self) -> str:
         """As `go.mod` requires it: the program's folder in the cache bears it."""
-        return required(self.module)
+        return required(self.module, self.tool_of)
+
+    @property
+    def folder(self) -> Path:
+        """Where to compile it."""
+        return GO_MODULES / self.tool_of
 
     @property
     def ldflags(self) -> str:
@@ -52,7 +59,9 @@ class GoBinary:
 
 def _kubernetes(name: str) -> GoBinary:
     version = f"{_VERSION_VARIABLES}.gitVersion"
-    return GoBinary(name, "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}", (version,), f"v{KUBERNETES}")
+    return GoBinary(
+        name, "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}", (version,), f"v{KUBERNETES}", "kubernetes"
+    )
 
 
 def _prometheus_operator(name: str, folder: str) -> GoBinary:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.cache import binary, staged
-from devcluster.parts import GO_BINARIES, GO_MODULE, KUBERNETES, go_binary, required
+from devcluster.parts import GO_BINARIES, KUBERNETES, GoBinary, go_binary, required
 
 
 def test_every_program_has_its_version_in_its_folder() -> None:
@@ -32,10 +32,12 @@ def test_a_build_that_succeeds_leaves_the_target_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tool"]
 
 
-def test_every_program_is_a_tool_of_the_one_module() -> None:
-    tools = (GO_MODULE / "go.mod").read_text()
-    packages = {part.package.replace("./", "r1plus.ai/devcluster/") for part in GO_BINARIES}
-    assert [package for package in packages if f"\t{package}\n" not in tools] == []
+def test_every_program_is_a_tool_of_its_module() -> None:
+    def listed(part: GoBinary) -> bool:
+        package = part.package.replace("./", "r1plus.ai/devcluster/addons/")
+        return f"\t{package}\n" in (part.folder / "go.mod").read_text()
+
+    assert [part.name for part in GO_BINARIES if not listed(part)] == []
 
 
 def test_a_module_that_is_not_required_is_an_error_that_names_it() -> None:
