@@ -191,6 +191,8 @@ class Watcher:
             self._regate_at = time.monotonic() + self._parts.retry_after
             return
         state = replace(self.state, acknowledged=token)
+        if found.verdict is Verdict.FAIL and state.alarmed_at:
+            state = recount(state, self._parts.seed())
         if found.verdict is Verdict.PASS:
             state = replace(self._born(found), epoch=state.epoch, sequence=state.sequence, acknowledged=token)
         self.gate = found

@@ -20,16 +20,16 @@ def _gains(shift: float) -> tuple[float, float]:
     return math.log(shift / P0), math.log((1 - shift) / (1 - P0))
 
 
-def arl(shift: float, limit: float, seed: int) -> float:
+def arl(shift: float, limit: float, seed: int, streams: int = STREAMS) -> float:
     """Mean probes between false alarms of the CUSUM against `shift` that alarms at `limit`."""
     chance, (right, wrong) = np.random.default_rng(seed), _gains(shift)
-    level, alarms = np.zeros(STREAMS), 0
+    level, alarms = np.zeros(streams), 0
     for step in range(SETTLING + COUNTED):
-        level = np.maximum(0.0, level + np.where(chance.random(STREAMS) < P0, right, wrong))
+        level = np.maximum(0.0, level + np.where(chance.random(streams) < P0, right, wrong))
         rang = level >= limit
         level[rang] = 0.0
         alarms += int(rang.sum()) if step >= SETTLING else 0
-    return STREAMS * COUNTED / max(alarms, 1)
+    return streams * COUNTED / max(alarms, 1)
 
 
 def tuned(shift: float, target: float, seed: int) -> tuple[float, float]:

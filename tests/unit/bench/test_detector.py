@@ -49,9 +49,9 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 
 def test_a_cusum_rings_more_rarely_and_later_with_a_higher_limit() -> None:
-    low, high = (oracle.arl(0.8, limit, 1) for limit in (2.0, 4.0))
+    low, high = (oracle.arl(0.8, limit, 1, streams=300) for limit in (3.0, 5.0))
     assert 3 * low < high
-    assert oracle.delay(0.8, 2.0, 300, 1) < oracle.delay(0.8, 4.0, 300, 1)
+    assert oracle.delay(0.8, 5.0, 300, 1) < oracle.delay(0.8, 7.0, 300, 1)
 
 
 def test_simulated_engines_are_told_apart() -> None:
