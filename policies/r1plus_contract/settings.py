@@ -24,6 +24,15 @@ class MonitorSettings:
     threshold: float
     gate: Gate
     probes_per_minute: int
+    false_alarm_days: int = 30
+    """On average at least so many days pass between two false accuracy alarms of the whole deployment."""
+    most_pods: int = 8
+    """Pods that the deployment may have at most: the budget is shared among so many."""
+    steadiness: float = 0.98
+    """How often an item that passed the gate must pass again, at least, in [0.5, 1): below, something has changed. Not
+    how many items may be lost: that is the threshold's business."""
+    acknowledged: str = ""
+    """A token. Another one than before: the gate's sweeps are run anew, and a Pass ends the alarm that stands."""
 
 
 @dataclass(frozen=True, slots=True)
