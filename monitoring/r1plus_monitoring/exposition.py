@@ -45,6 +45,7 @@ class Exposition:
         )
         self._verdict = self._gauge(names.GATE_VERDICT, "1 for the present verdict, 0 for the others.", "verdict")
         self._progress = self._gauge(names.GATE_PROGRESS_RATIO, "Share of the gate's probes that are scored.")
+        self._replay = self._gauge(names.SCORER_REPLAY, "1: recorded answers get their recorded scores; 0: not so.")
         self._start()
 
     def probed(self, task: str, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
@@ -94,6 +95,12 @@ class Exposition:
             self._ratio.labels(**self._own).set(figures.correct / figures.total)
             self._lower.labels(**self._own).set(figures.lower)
             self._upper.labels(**self._own).set(figures.upper)
+
+    def replayed(self, right: bool | None) -> None:
+        """Show what the replay of recorded answers said; nothing where there are none, since a 1 would be a claim."""
+        self._replay.clear()
+        if right is not None:
+            self._replay.labels(**self._own).set(right)
 
     def text(self) -> bytes:
         """The exposition format, for `/metrics`."""
