@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite_baseline import Measured
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.__main__ import drop, parser
-from r1plus_monitoring.curate.pipeline import Measured
 
 ITEMS = tuple(
     Item(id=f"a-{n}", stratum="a", prompt=f"Question {n}?", scorer="contains", answers=("yes",)) for n in range(3)
