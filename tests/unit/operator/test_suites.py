@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
+from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator import projections
 from r1plus_operator.config import ConfigError, from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.pins import SHIPPED_SUITES
@@ -144,6 +145,25 @@ def test_the_monitor_is_given_the_reference_and_its_hash() -> None:
     data = world.one("ConfigMap", "credit-accuracy")["data"]
     assert "reference.jsonl" not in data
     assert json.loads(data["settings.json"])["referenceHash"] == ""
+
+
+def test_a_monitor_that_can_no_longer_score_is_no_data_though_a_pass_stands_and_no_traffic_moves() -> None:
+    world = World({"tier": "full"})
+    name = world.bring_up()
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    for pod, report in world.reports.items():
+        world.reports[pod] = replace(
+            report,
+            phase=Phase.BLOCKED,
+            verdict=Verdict.NO_DATA,
+            reason="SuiteMismatch",
+            message="scores differ",
+            gate=None,
+        )
+    world.settle()
+    assert world.condition("QualityVerified") == ("False", "NoData", "SuiteMismatch: scores differ")
+    assert world.status["verdict"] == "NoData"
+    assert (world.selected(), world.condition("Ready")[0]) == (name, "True")
 
 
 # -- Shipped suites ----------------------------------------------------------------------------------------------------
