@@ -127,7 +127,8 @@ def fits_schema(answer: str, schema: str, cut: bool) -> bool:
         return False
     try:
         return validator.is_valid(json.loads(_last_block(answer), parse_constant=_refuse))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, ArithmeticError):
+        # The last: a number too large for the schema's arithmetic. What cannot be parsed or judged is incorrect.
         return False
 
 

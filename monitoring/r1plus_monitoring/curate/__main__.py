@@ -52,9 +52,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=int, default=Shape().size, help="most items")
     one.add_argument("--seed", type=int, default=1, help="of the stratified choice")
     one.add_argument("--strata", default="", help="ask only these, separated by commas; all when left out")
-    five = commands.add_parser("record", help="record answers of the reference, for the monitor to replay")
     one.add_argument("--sample", type=int, default=0, help="ask at most so many candidates; all when 0")
     two = commands.add_parser("compare", help="measure another engine on a suite")
+    five = commands.add_parser("record", help="record answers of the reference, for the monitor to replay")
     for command in (one, two, five):
         command.add_argument("--engine-dir", required=True, type=Path, help="folder with the OpenVINO IR")
     three = commands.add_parser("verify", help="measure a served engine on a suite, through Triton")

@@ -86,6 +86,8 @@ WRONG = [
     pytest.param("json", '{"a": NaN}', (OBJECT.replace("integer", "number"),), "stop", id="json: NaN is no JSON"),
     pytest.param("json", '"paris"', ('{"const": "Paris"}',), "stop", id="json: a constant in another case"),
     pytest.param("json", "[" * 100_000, ('{"type": "array"}',), "stop", id="json: nested beyond what a parser takes"),
+    pytest.param("json", "1e999", ('{"multipleOf": 0.1}',), "stop", id="json: a number beyond all arithmetic"),
+    pytest.param("json", "9" * 4000, ('{"multipleOf": 0.1}',), "stop", id="json: a number beyond a fraction's"),
     pytest.param(
         "json", "9" * 10_000, ('{"type": "integer"}',), "stop", id="json: a number beyond what a parser takes"
     ),
