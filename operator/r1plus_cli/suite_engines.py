@@ -52,7 +52,7 @@ def sources(
         try:
             yield tuple(found)
         except RuntimeError as error:
-            raise CliError(f"The engine gave no answer: {error}") from error
+            raise CliError(f"The engine gave no answer: {error}; is its address right and the model ready?") from error
 
 
 def _pair(address: str) -> tuple[str, str]:

@@ -1,10 +1,11 @@
 """`r1plus suite`: from candidates to a ConfigMap that the operator takes, and what is refused on the way, in words."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -14,14 +15,18 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from r1plus_cli import suite_diff
+from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
+from r1plus_cli.suite_engines import Engines, sources
 from r1plus_cli.suite_store import load, manifest, save
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item, Sampling, load_suite
 from r1plus_contract.suite_baseline import Figures, Measured
 from r1plus_contract.suite_files import SuiteFiles, key_id
+from r1plus_monitoring.curate.asking import Condition
 from r1plus_operator import projections
 from r1plus_operator.plan.inputs import SuiteTrust
 from r1plus_operator.suite_signature import KeyPair, new_key, sign, signer
@@ -129,6 +134,39 @@ def test_a_baseline_of_an_engine_that_lost_items_says_which_threshold_is_left(tm
     assert {one["engine"] for one in figures["baseline"]} == {"bank-f16"}
     assert {one["engine"] for one in figures["cross"]} == {"bank-q4"}
     assert not (folder / "suite.sig").exists(), "what is measured is signed, so the signature is void"
+
+
+class ForwardingCluster:
+    """A cluster that forwards ports: the seam that `--deployment` uses."""
+
+    def __init__(self, grpc: str) -> None:
+        self.asked: list[tuple[str, str, int]] = []
+        self._grpc = grpc
+
+    def default_namespace(self) -> str:
+        return "team-credit"
+
+    @contextlib.contextmanager
+    def forward(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        self.asked.append((namespace, service, port))
+        yield self._grpc if port == PORT_GRPC else "127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "asked"), [(None, "team-credit"), ("team-b", "team-b")], ids=["of the context", "named"]
+)
+def test_a_deployment_is_asked_through_forwarded_ports(namespace: str | None, asked: str) -> None:
+    with serving(lambda prompt, _: prompt.upper()) as (_, address):
+        cluster = ForwardingCluster(address.partition(",")[2])
+        heard: list[None] = []
+        engines = Engines(deployment="credit")
+        with sources(
+            engines, Sampling(), lambda: cast(Cluster, cluster), namespace, lambda: heard.append(None)
+        ) as found:
+            given = found[0].asker.ask(CANDIDATES[:3], Condition(batch=2, order=1))
+    assert cluster.asked == [(asked, "credit", PORT_HTTP), (asked, "credit", PORT_GRPC)]
+    assert {name: answer.text for name, answer in given.items()} == {i.id: i.prompt.upper() for i in CANDIDATES[:3]}
+    assert len(heard) == 3
 
 
 def test_an_engine_that_is_not_there_is_an_error_that_names_the_item(tmp_path: Path) -> None:
