@@ -53,6 +53,7 @@ class Exposition:
         )
         self._standing = self._gauge(names.STANDING, "1 for the present standing, 0 for the others.", "standing")
         self._confirmed = self._gauge(names.CONFIRMED_RATIO, "Share of items right in the sweep after the alarm.")
+        self._replay = self._gauge(names.SCORER_REPLAY, "1: recorded answers get their recorded scores; 0: not so.")
         self._start()
 
     def probed(self, task: str, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
@@ -117,6 +118,12 @@ class Exposition:
         figures = watch.confirmation if watch else None
         if figures is not None and figures.total:
             self._confirmed.labels(**self._own).set(figures.correct / figures.total)
+
+    def replayed(self, right: bool | None) -> None:
+        """Show what the replay of recorded answers said; nothing where there are none, since a 1 would be a claim."""
+        self._replay.clear()
+        if right is not None:
+            self._replay.labels(**self._own).set(right)
 
     def text(self) -> bytes:
         """The exposition format, for `/metrics`."""

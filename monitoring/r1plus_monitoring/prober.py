@@ -85,6 +85,7 @@ class Prober:
         sources = read_sources(self._config.accuracy_dir)
         while True:
             self._settings = sources.settings
+            self.exposition.replayed(sources.replayed)
             episode = asyncio.create_task(self._episode(sources))
             try:
                 sources = await self._until_changed(sources, episode)
@@ -108,6 +109,7 @@ class Prober:
                 return found
             sources = found
             self._settings = found.settings
+            self.exposition.replayed(found.replayed)
 
     async def _episode(self, sources: Sources) -> None:
         identity = check_identity(self._config.revision_dir, self._config.identity)

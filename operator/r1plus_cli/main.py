@@ -17,6 +17,7 @@ from r1plus_cli.documents import read_deployments
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.preview import preview
+from r1plus_cli.suite import app as suite_app
 from r1plus_cli.validate import problems_of
 from r1plus_cli.view import COLUMNS, view_of
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -30,10 +31,13 @@ app = typer.Typer(
     help="""Looks at R1+ models in an enterprise's Kubernetes: what would run, what runs, and whether it is right.
 
 **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only read.
+**suite** makes and signs golden suites.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
 )
+
+app.add_typer(suite_app)
 
 FileOption = Annotated[
     str, typer.Option("-f", "--file", help="A file or folder with R1PlusDeployments; - is standard input.")

@@ -11,6 +11,8 @@ from r1plus_contract.verdict import Gate, GateReport
 SETTINGS_FILE: Final = "settings.json"
 SUITE_FILE: Final = "suite.json"
 ITEMS_FILE: Final = "items.jsonl"
+REFERENCE_FILE: Final = "reference.jsonl"
+"""Optional: recorded answers of the reference engine, which the monitor's scorer must score as they were scored."""
 VERDICTS_FILE: Final = "verdicts.json"
 
 
@@ -33,6 +35,8 @@ class MonitorSettings:
     how many items may be lost: that is the threshold's business."""
     acknowledged: str = ""
     """A token. Another one than before: the gate's sweeps are run anew, and a Pass ends the alarm that stands."""
+    reference_hash: str = ""
+    """sha256 of `reference.jsonl`; empty where the suite has none, or for a monitor of an older operator."""
 
 
 @dataclass(frozen=True, slots=True)

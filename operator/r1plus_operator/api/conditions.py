@@ -53,6 +53,7 @@ class Reason(StrEnum):
     SUITE_NOT_FOUND = "SuiteNotFound"
     SUITE_HASH_MISMATCH = "SuiteHashMismatch"
     SUITE_INVALID = "SuiteInvalid"
+    THRESHOLD_UNREACHABLE = "ThresholdUnreachable"
     NO_DATA = "NoData"
     NOT_YET_KNOWN = "NotYetKnown"
     # AlertsWired

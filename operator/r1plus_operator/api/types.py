@@ -31,6 +31,8 @@ LABEL_KEY = (
     r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 )
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+PUBLIC_KEY = r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+"""32 bytes in base64, written the one canonical way: two bits of the last digit are left over."""
 TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
 """A pattern, not `format: date-time`: with a format kube-apiserver takes a list for a string (1.34)."""
 
@@ -40,6 +42,7 @@ Count = Annotated[int, Field(ge=0), WHOLE]
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=253, pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
+PublicKey = Annotated[str, Field(min_length=44, max_length=44, pattern=PUBLIC_KEY)]
 
 
 class EngineSelector(ApiModel):
@@ -127,6 +130,11 @@ class Accuracy(ApiModel):
     suite: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_SUBDOMAIN)] | None = Field(
         None,
         description="Golden suite: a shipped one, or a ConfigMap of this namespace. Default: the engine's own.",
+    )
+    suite_keys: tuple[PublicKey, ...] = Field(
+        (),
+        max_length=8,
+        description="Ed25519 public keys (base64) that may sign this deployment's suite, beside the platform's own.",
     )
     threshold: Number = Field(
         0.98,

@@ -5,12 +5,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1plus_contract.suite import Suite
+from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
 
 Json = dict[str, Any]
 REFUSED_PODS = "refusedPods"
 """Key of a kept Deployment, beside its own: why the API server lets it make no pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTrust:
+    """Which golden suites may decide anything."""
+
+    required: bool = True
+    """Whether a suite must be shipped or signed by a trusted key."""
+    keys: frozenset[str] = frozenset()
+    """Public keys that every deployment trusts; one may name others for itself, in spec.accuracy.suiteKeys."""
+    shipped: frozenset[str] = frozenset()
+    """Digests of the suites that this version ships: trusted byte for byte, without a signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,7 @@ class OperatorConfig:
     prometheus_url: str = ""
     """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
     image_pull_secrets: tuple[str, ...] = ()
+    suite_trust: SuiteTrust = SuiteTrust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +137,13 @@ class SuiteSource:
     items_text: str
     suite: Suite | None = None
     problem: str = ""
+    reference_text: str = ""
+    digest: str = ""
+    """Of all its files."""
+    signer: str = ""
+    """Public key whose signature it bears and which fits; empty: it bears none."""
+    reached: Measured | None = None
+    """What its reference engine reached on it, in the condition that it did worst in; None where none is recorded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
 """Builders of a deployment's child objects, one pure function a kind. Each is applied whole, by its owner's name."""
 
+import hashlib
+
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import (
     ITEMS_FILE,
+    REFERENCE_FILE,
     SETTINGS_FILE,
     SUITE_FILE,
     VERDICTS_FILE,
@@ -125,7 +128,9 @@ def accuracy_config(
         threshold=spec.accuracy.threshold,
         gate=spec.accuracy.gate,
         probes_per_minute=spec.accuracy.probes_per_minute,
+        reference_hash=hashlib.sha256(source.reference_text.encode()).hexdigest() if source.reference_text else "",
     )
+    reference = {REFERENCE_FILE: source.reference_text} if source.reference_text else {}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -135,6 +140,7 @@ def accuracy_config(
             SUITE_FILE: source.header_text,
             ITEMS_FILE: source.items_text,
             VERDICTS_FILE: dumps(KnownVerdicts(verdicts)),
+            **reference,
         },
     }
 

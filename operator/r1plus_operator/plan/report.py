@@ -102,7 +102,7 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
         found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
     elif gate:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
-    if report and report.suite_hash == situation.suite_hash and report.phase is Phase.WATCHING:
+    if report and report.suite_hash == situation.suite_hash and report.phase in (Phase.WATCHING, Phase.BLOCKED):
         found["verdict"] = report.verdict.value
     elif gate:
         found["verdict"] = gate.verdict.value
@@ -245,6 +245,8 @@ def _quality_verified(s: Situation) -> Finding:
         return Finding("False", Reason.GATE_FAILED, f"{gate.reason}: {gate.message}; {_refusal(s)}")
     if report and report.phase is Phase.WATCHING and report.verdict is Verdict.FAIL:
         return Finding("False", Reason.BELOW_THRESHOLD, report.message)
+    if report and report.phase is Phase.BLOCKED:
+        return _undecided(report)  # A Pass that stands says nothing of now: the monitor can no longer score.
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     return _undecided(report)

@@ -21,6 +21,7 @@ PAGES = (
     "CHANGELOG.md",
     "docs/conditions.md",
     "docs/admission.md",
+    "docs/suites.md",
     "docs/upgrades.md",
 )
 

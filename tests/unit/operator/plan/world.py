@@ -19,6 +19,7 @@ from r1plus_operator.plan.inputs import (
     OperatorConfig,
     PodFacts,
     SuiteSource,
+    SuiteTrust,
     Wiring,
 )
 from r1plus_operator.plan.plan import Plan, plan
@@ -33,6 +34,7 @@ CONFIG = OperatorConfig(
     default_family="smollm2",
     operator_namespace="r1plus-system",
     monitoring_namespace="monitoring",
+    suite_trust=SuiteTrust(required=False),
 )
 NODE = NodeFacts("n1", 20 * 2**30, 2.0, {"zone": "a"})
 
