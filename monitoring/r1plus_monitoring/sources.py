@@ -22,10 +22,10 @@ from r1plus_contract.settings import (
     MonitorSettings,
 )
 from r1plus_contract.suite import Suite, SuiteError, load_suite
-from r1plus_policies.budget import Budget
-from r1plus_policies.detector import bets
 from r1plus_contract.suite_reference import read_reference
 from r1plus_monitoring.replay import replay
+from r1plus_policies.budget import Budget
+from r1plus_policies.detector import bets
 
 FILES: Final = (SETTINGS_FILE, SUITE_FILE, ITEMS_FILE, REFERENCE_FILE, VERDICTS_FILE)
 IDENTITY_FILE: Final = "identity.json"
