@@ -301,7 +301,7 @@ def _say_reachable(one: Measured) -> None:
     from r1plus_policies.reach import reachable
 
     best = reachable(one.lost_by_stratum())
-    say(f"Lowest: {one.correct} of {one.items} ({one.condition}); spec.accuracy.threshold may be {best:g} at most")
+    say(f"Lowest: {one.correct} of {one.items} ({one.condition}); meets spec.accuracy.threshold up to {best:g}")
 
 
 def _write_configmap(files: SuiteFiles, path: Path | None, namespace: str | None) -> None:

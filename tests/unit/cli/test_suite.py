@@ -94,7 +94,7 @@ def test_candidates_become_a_configmap_that_the_operator_takes(tmp_path: Path) -
     assert len(prompts) == 20
     assert not prompts & {NEVER, ALONE, ONCE}
     assert set(suite.strata()) == {"loans", "savings"}, "a stratum of three says nothing"
-    assert "spec.accuracy.threshold may be 1 at most" in measured.output
+    assert "meets spec.accuracy.threshold up to 1" in measured.output
     baseline = json.loads((folder / "baseline.json").read_text())
     orders = [{one["condition"] for one in baseline[part]} for part in ("selection", "baseline")]
     assert all(orders)
@@ -127,7 +127,7 @@ def test_a_baseline_of_an_engine_that_lost_items_says_which_threshold_is_left(tm
     for told in (first, again, other):
         assert told.exit_code == 0, told.output
         assert "7 of 8 right; lost: loans-1" in told.output
-        assert "spec.accuracy.threshold may be 0.875 at most" in told.output
+        assert "meets spec.accuracy.threshold up to 0.875" in told.output
     figures = json.loads((folder / "baseline.json").read_text())
     assert [one["condition"] for one in figures["baseline"]] == ["batch 4, order 503", "batch 1, order 504"]
     assert [one["condition"] for one in figures["cross"]] == ["batch 4, order 505", "batch 1, order 506"]
@@ -305,7 +305,7 @@ def test_the_shipped_suites_are_sound(name: str) -> None:
 def test_the_baseline_says_which_threshold_is_left(tmp_path: Path) -> None:
     files = baseline_of(files_of(), ("batch 1", "loans", 2, 4), ("batch 1", "savings", 0, 4))
     told = run("verify", written(tmp_path / NAME, files), *SMALL).output
-    assert "Lowest: 6 of 8 (batch 1); spec.accuracy.threshold may be 0.75 at most" in told
+    assert "Lowest: 6 of 8 (batch 1); meets spec.accuracy.threshold up to 0.75" in told
 
 
 @pytest.mark.parametrize(
