@@ -21,16 +21,15 @@ def _evidence(metric: str, by: str) -> str:
     return f"clamp_min(max by ({by}) ({of_one(metric)}), {LEAST_SHOWN})"
 
 
+RATIO = Query(f"min by (revision) ({of_one(metrics.ACCURACY_RATIO)})", "{{revision}}")
+LOWER = Query(f"min by (revision) ({of_one(metrics.ACCURACY_LOWER_BOUND_RATIO)})", "{{revision}}, lower bound")
+UPPER = Query(f"min by (revision) ({of_one(metrics.ACCURACY_UPPER_BOUND_RATIO)})", "{{revision}}, upper bound")
+THRESHOLD = Query(f"max({of_one(metrics.ACCURACY_THRESHOLD_RATIO)})", "threshold")
+CONFIRMED = Query(f"min by (revision) ({of_one(metrics.CONFIRMED_RATIO)})", "{{revision}}, counted after the alarm")
 ACCURACY = Panel(
     "Accuracy",
     "Share of the golden suite right in the last complete sweep, with its 99.9 % bounds, and the least that may serve.",
-    (
-        Query(f"min by (revision) ({of_one(metrics.ACCURACY_RATIO)})", "{{revision}}"),
-        Query(f"min by (revision) ({of_one(metrics.ACCURACY_LOWER_BOUND_RATIO)})", "{{revision}}, lower bound"),
-        Query(f"min by (revision) ({of_one(metrics.ACCURACY_UPPER_BOUND_RATIO)})", "{{revision}}, upper bound"),
-        Query(f"max({of_one(metrics.ACCURACY_THRESHOLD_RATIO)})", "threshold"),
-        Query(f"min by (revision) ({of_one(metrics.CONFIRMED_RATIO)})", "{{revision}}, counted after the alarm"),
-    ),
+    (RATIO, LOWER, UPPER, THRESHOLD, CONFIRMED),
     unit="percentunit",
     highest=1,
 )

@@ -81,8 +81,8 @@ OPERATOR = Board(
                 ),
                 Panel(
                     "Rollbacks in want of something",
-                    "Deployments that fell and are not rolled back.",
-                    (Query(f"sum(max by ({_EACH}) ({metrics.ROLLBACK_BLOCKED}))"),),
+                    "Deployments that fell and are not rolled back, though their spec asks for it.",
+                    (Query(f'sum(max by ({_EACH}) ({metrics.ROLLBACK_BLOCKED}{{reason!="AlertOnly"}}))'),),
                     Kind.STAT,
                     width=WIDTH // 6,
                 ),

@@ -15,6 +15,7 @@ from r1plus_contract import metrics
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_dashboards import generate
+from r1plus_dashboards.asking import Chosen
 from r1plus_dashboards.build import Board, Kind, Query
 from r1plus_dashboards.generate import BOARDS
 from r1plus_monitoring.exposition import Exposition
@@ -23,7 +24,7 @@ from r1plus_operator.plan.promql import series
 from unit.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
-CHOSEN = {"$namespace": "team", "$deployment": "credit", "$__rate_interval": "5m", "$__range": "1h"}
+CHOSEN = Chosen("team", "credit", rate_interval="5m")
 QUERIES = [
     pytest.param(query, id=f"{name}: {panel.title} {place}")
     for name, board in BOARDS.items()
@@ -96,14 +97,6 @@ def of_the_operator() -> Scraped:
 WORLD = [*of_a_pod(), *of_the_operator()]
 
 
-def filled(expr: str) -> str:
-    """With what Grafana puts for its variables."""
-    for name, value in CHOSEN.items():
-        expr = expr.replace(name, value)
-    assert "$" not in expr
-    return expr
-
-
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What promtool complains of: expressions that yield nothing, or nothing but NaN."""
@@ -120,7 +113,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> str:
                 ],
                 "promql_expr_test": [
                     {
-                        "expr": f"count(({filled(expr)}) > -Inf) > bool 0",
+                        "expr": f"count(({CHOSEN.fill(expr)}) > -Inf) > bool 0",
                         "eval_time": "50m",
                         "exp_samples": [{"labels": "{}", "value": 1}],
                     }
@@ -138,12 +131,12 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_the_query_is_sound_and_finds_something(empty: str, query: Query) -> None:
-    assert f"({filled(query.expr)})" not in empty
+    assert f"({CHOSEN.fill(query.expr)})" not in empty
 
 
 @pytest.mark.parametrize("expr", EVENTS)
 def test_the_query_of_an_event_is_sound(tmp_path: Path, expr: str) -> None:
-    rules = {"groups": [{"name": "g", "rules": [{"record": "r", "expr": filled(expr)}]}]}
+    rules = {"groups": [{"name": "g", "rules": [{"record": "r", "expr": CHOSEN.fill(expr)}]}]}
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     done = promtool("check", "rules", "rules.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
