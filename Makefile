@@ -44,6 +44,7 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) -m r1plus_operator.api.generate --check
+	$(PYTHON) -m r1plus_dashboards.generate --check
 
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
@@ -90,8 +91,9 @@ faults: $(SYNCED) ## Every write and every watch event of the operator goes wron
 	@$(PYTHON) -m faults
 
 .PHONY: generate
-generate: $(SYNCED) ## Write the CRDs, the RBAC and the chart's copies of catalog and suites
+generate: $(SYNCED) ## Write the CRDs, the RBAC, the dashboards and the chart's copies of catalog, suites and rules
 	$(PYTHON) -m r1plus_operator.api.generate
+	$(PYTHON) -m r1plus_dashboards.generate
 
 # The locked environment, made again when the lock changes.
 $(SYNCED): pyproject.toml uv.lock

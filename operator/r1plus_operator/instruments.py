@@ -24,6 +24,7 @@ class Instruments:
         self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
+        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended.", registry=self.registry)
         for result in ("ok", "error"):
             self._passes.labels(result)
 
@@ -47,5 +48,6 @@ class Instruments:
             finally:
                 self._passes.labels(result).inc()
                 self._seconds.observe(time.perf_counter() - started)
+                self._last.set_to_current_time()
 
         return measured
