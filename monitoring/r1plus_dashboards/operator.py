@@ -19,7 +19,7 @@ OPERATOR = Board(
                     Kind.STATES,
                 ),
                 Panel(
-                    "Since its last pass",
+                    "Since a pass last went well",
                     "Every deployment is looked at every 19 minutes at the latest.",
                     (Query(f"time() - max({metrics.LAST_PASS_TIMESTAMP_SECONDS} > 0)", "seconds"),),
                     unit="s",

@@ -24,7 +24,7 @@ class Instruments:
         self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
-        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended.", registry=self.registry)
+        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
         for result in ("ok", "error"):
             self._passes.labels(result)
 
@@ -45,9 +45,9 @@ class Instruments:
             try:
                 await handle(key)
                 result = "ok"
+                self._last.set_to_current_time()
             finally:
                 self._passes.labels(result).inc()
                 self._seconds.observe(time.perf_counter() - started)
-                self._last.set_to_current_time()
 
         return measured

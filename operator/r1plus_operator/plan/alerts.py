@@ -241,8 +241,9 @@ def _absence(about: Subject) -> Iterator[Alert]:
         metrics.ALERT_NO_DATA,
         "warning",
         "accuracy",
-        # `up` is Triton's: it names the pods whether or not their monitor answers. NaN is not > 0.
-        f"group by (pod) ({pods}) unless on (pod) {moving} or on () absent({moving})",
+        # `up` is Triton's: it names the pods whether or not their monitor answers. A new one has time to load; NaN is
+        # not > 0.
+        f"group by (pod) ({pods} offset 10m) unless on (pod) {moving} or on () absent({moving})",
         "5m",
         "serves unwatched: nothing is known of its accuracy",
         "No probe{{ with $labels.pod }} of pod {{ . }}{{ end }} was scored in 10 minutes: the monitor is down, has no"

@@ -39,11 +39,10 @@ def unreachable(_observed: Observed, seen: Wiring, _serving: str) -> Finding | N
 def rule_not_loaded(observed: Observed, seen: Wiring, serving: str) -> Finding | None:
     """The PrometheusRule exists, and Prometheus knows nothing of it, or only of a former revision's."""
     where = f"PrometheusRule {observed.namespace}/{observed.name}"
-    known = [rule for rule in seen.rules if rule.name == metrics.ALERT_BELOW_THRESHOLD]
-    if not known:
+    if not any(rule.name == metrics.ALERT_BELOW_THRESHOLD for rule in seen.rules):
         remedy = "its ruleSelector and ruleNamespaceSelector must match the object's labels and its namespace"
         return Finding("False", Reason.RULE_NOT_LOADED, f"{where} is not loaded by Prometheus at {seen.url}: {remedy}")
-    if not all(f'"{serving}"' in rule.query for rule in known):
+    if not all(f'"{serving}"' in rule.query for rule in seen.rules):
         text = f"{where}: Prometheus still has the rules of another revision; it reads new ones within a minute or two"
         return Finding("False", Reason.RULE_NOT_LOADED, text)
     return None
