@@ -14,7 +14,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.alerts import group_name
-from r1plus_operator.plan.inputs import Json, Observed, PrometheusView, SuiteSource, Wiring
+from r1plus_operator.plan.inputs import Json, Observed, PoolView, PrometheusView, SuiteSource, Wiring
 from r1plus_operator.projections import Child, Kept, ServingPod
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
@@ -43,6 +43,8 @@ class Observer:
         self.crs: dict[Key, Json] = {}
         self.reports: dict[Key, MonitorReport] = {}
         """(namespace, pod) -> what its monitor said last; written by the verdict source."""
+        self.pools: dict[Key, PoolView] = {}
+        """Deployment -> its pooled detector; written by the verdict source."""
         self._prometheus: PrometheusView | None = None
         self.children: dict[str, Reflector[Child]] = {
             resource.kind: self._child(client, resource) for resource in kinds.CHILDREN
@@ -203,6 +205,7 @@ class Observer:
             },
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
             wiring=self._wiring(key),
+            pool=self.pools.get(key),
         )
 
     def live_engines(self) -> dict[str, Json]:
@@ -223,8 +226,9 @@ class Observer:
             self.ingest("MODIFIED", written)
 
     def unlearn(self, kind: str, namespace: str, name: str) -> None:
-        """A child was deleted by us."""
-        self.children[kind].forget((namespace, name))
+        """A child or a pod was deleted by us."""
+        reflector = self.pods if kind == kinds.POD.kind else self.children[kind]
+        reflector.forget((namespace, name))
 
     def _child_changed(self, _event: str, child: Child) -> None:
         for name in child.deployments:
@@ -251,4 +255,4 @@ def _version(cr: Json) -> int:
 def _wish(cr: Json) -> tuple[Any, ...]:
     """What of a CR decides a pass; the status is not among it, since we write it ourselves."""
     meta = cr["metadata"]
-    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp")
+    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp"), meta.get("annotations")

@@ -15,6 +15,16 @@ VERDICTS_FILE: Final = "verdicts.json"
 
 
 @dataclass(frozen=True, slots=True)
+class ControlOrder:
+    """One revision is to be swept anew, as if it had never been gated: an old Pass says nothing of today's node."""
+
+    identity: str
+    """Of the revision; monitors of every other one pass over the order."""
+    token: str
+    """The report that answers bears it as `control`, so that no clock has to tell an old report from a new one."""
+
+
+@dataclass(frozen=True, slots=True)
 class MonitorSettings:
     """`settings.json`."""
 
@@ -24,6 +34,17 @@ class MonitorSettings:
     threshold: float
     gate: Gate
     probes_per_minute: int
+    false_alarm_days: int = 30
+    """On average at least so many days pass between two false accuracy alarms of the whole deployment."""
+    most_pods: int = 8
+    """Pods that the deployment may have at most: the budget is shared among so many."""
+    steadiness: float = 0.98
+    """How often an item that passed the gate must pass again, at least, in [0.5, 1): below, something has changed. Not
+    how many items may be lost: that is the threshold's business."""
+    acknowledged: str = ""
+    """A token. Another one than before: the gate's sweeps are run anew, and a Pass ends the alarm that stands."""
+    control: ControlOrder | None = None
+    """Before traffic goes back to a revision: it is gated at the full batch, as under `Enforce`, whatever `gate` is."""
 
 
 @dataclass(frozen=True, slots=True)

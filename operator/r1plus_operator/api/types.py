@@ -144,8 +144,8 @@ class Accuracy(ApiModel):
     on_breach: OnBreach = Field(
         OnBreach.ALERT,
         description=(
-            "What is done when what serves falls below the threshold. Alert: nothing but alerts. Rollback: a single bad"
-            " pod is quarantined and replaced; a bad revision gives way to the last good one, once that has passed anew."
+            "What is done when what serves falls below the threshold. Alert: nothing but alerts. Rollback: a single"
+            " bad pod is quarantined and replaced; a bad revision gives way to the last good one, if that passes anew."
         ),
     )
     probes_per_minute: Annotated[int, Field(ge=1, le=6000), WHOLE] = Field(

@@ -7,6 +7,7 @@ from r1plus_contract.settings import (
     SETTINGS_FILE,
     SUITE_FILE,
     VERDICTS_FILE,
+    ControlOrder,
     KnownVerdicts,
     MonitorSettings,
 )
@@ -16,6 +17,10 @@ from r1plus_operator.plan.inputs import Json, OperatorConfig, SuiteSource
 from r1plus_operator.plan.pod import STARTUP_SECONDS, accuracy_name
 from r1plus_operator.plan.revision import Revision
 
+FALSE_ALARM_DAYS = 30
+LEAST_PODS = 8
+STEADINESS = 0.98
+"""What the detectors of monitors and pool are set up with; ACCURACY.md, section 2, has the figures that follow."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
@@ -115,7 +120,12 @@ def revision_config(owner: Owner, revision: Revision) -> Json:
 
 
 def accuracy_config(
-    owner: Owner, spec: R1PlusDeploymentSpec, source: SuiteSource, verdicts: tuple[GateReport, ...]
+    owner: Owner,
+    spec: R1PlusDeploymentSpec,
+    source: SuiteSource,
+    verdicts: tuple[GateReport, ...],
+    acknowledged: str = "",
+    control: ControlOrder | None = None,
 ) -> Json:
     """What the monitors hold every revision to: settings, the suite itself, and the verdicts that already stand."""
     assert source.suite is not None
@@ -125,6 +135,11 @@ def accuracy_config(
         threshold=spec.accuracy.threshold,
         gate=spec.accuracy.gate,
         probes_per_minute=spec.accuracy.probes_per_minute,
+        false_alarm_days=FALSE_ALARM_DAYS,
+        most_pods=most_pods(spec),
+        steadiness=STEADINESS,
+        acknowledged=acknowledged,
+        control=control,
     )
     return {
         "apiVersion": "v1",
@@ -137,6 +152,11 @@ def accuracy_config(
             VERDICTS_FILE: dumps(KnownVerdicts(verdicts)),
         },
     }
+
+
+def most_pods(spec: R1PlusDeploymentSpec) -> int:
+    """Among how many pods the budget of false alarms is shared, at least: fewer replicas only make it quieter."""
+    return max(LEAST_PODS, spec.replicas)
 
 
 def deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revision, replicas: int) -> Json:
