@@ -12,6 +12,7 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource
 from r1plus_operator.projections import suite_source
+from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 
 class ConfigError(Exception):
@@ -44,6 +45,8 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         scrape_interval=env.get("R1PLUS_SCRAPE_INTERVAL", "15s"),
         prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
         image_pull_secrets=secrets,
+        bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
+        cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
     )
     return Settings(
         operator=operator,

@@ -7,6 +7,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from r1plus_contract import metrics
+from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.runtime.lease import Elector
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
@@ -24,6 +25,8 @@ class Instruments:
         self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
+        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
+        self.deployments = DeploymentMetrics(self.registry)
         for result in ("ok", "error"):
             self._passes.labels(result)
 
@@ -44,6 +47,7 @@ class Instruments:
             try:
                 await handle(key)
                 result = "ok"
+                self._last.set_to_current_time()
             finally:
                 self._passes.labels(result).inc()
                 self._seconds.observe(time.perf_counter() - started)

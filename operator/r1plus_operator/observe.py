@@ -146,6 +146,7 @@ class Observer:
         key = (meta["namespace"], meta["name"])
         if event == "DELETED":
             self.forget(key, meta["uid"])
+            self._enqueue(key)  # what was kept of it elsewhere goes with it
             return
         before = self.crs.get(key)
         if before is not None and event is not None and _version(cr) < _version(before):
