@@ -81,6 +81,10 @@ fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server an
 bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200
 	$(PYTHON) -m bench.reconcile -n $(or $(N),200)
 
+.PHONY: bench-detector
+bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, the gate and the interval; a JSON line last [SEED, QUICK=1]
+	@$(PYTHON) -m bench.detector $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick)
+
 .PHONY: faults
 faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; a JSON line last
 	@$(PYTHON) -m faults

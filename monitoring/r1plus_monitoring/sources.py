@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.identity import ServingIdentity
-from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.jsonable import ContractError, camel, loads
 from r1plus_contract.settings import (
     ITEMS_FILE,
     SETTINGS_FILE,
@@ -19,6 +19,8 @@ from r1plus_contract.settings import (
     MonitorSettings,
 )
 from r1plus_contract.suite import Suite, SuiteError, load_suite
+from r1plus_policies.budget import Budget
+from r1plus_policies.detector import bets
 
 FILES: Final = (SETTINGS_FILE, SUITE_FILE, ITEMS_FILE, VERDICTS_FILE)
 IDENTITY_FILE: Final = "identity.json"
@@ -104,8 +106,13 @@ def _read(folder: Path, seen: Fingerprint) -> Sources:
 def _settings_problem(settings: MonitorSettings) -> Problem | None:
     if not 0.0 < settings.threshold <= 1.0:
         return Problem("SettingsInvalid", f"threshold: {settings.threshold} must be above 0 and at most 1")
-    if settings.probes_per_minute < 1:
-        return Problem("SettingsInvalid", f"probesPerMinute: {settings.probes_per_minute} must be 1 or more")
+    try:
+        Budget(settings.probes_per_minute, settings.most_pods, settings.false_alarm_days)
+        bets(settings.steadiness)
+    except ValueError as error:
+        name, _, rest = str(error).partition(":")
+        # The detector calls it p0.
+        return Problem("SettingsInvalid", f"{camel('steadiness' if name == 'p0' else name)}:{rest}")
     return None
 
 

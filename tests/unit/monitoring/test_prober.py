@@ -1,20 +1,17 @@
 """The prober from mounted files to token and report, on a scripted engine."""
 
 import asyncio
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from r1plus_contract.admission import read_token
 from r1plus_contract.suite import SCORER_VERSION
-from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
 from r1plus_monitoring.client import Failure, Reply
-from r1plus_monitoring.prober import Prober
 from r1plus_monitoring.state import StateStore
-from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, small_suite, until
+from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, small_suite, until, watching
 
 ADDITIONS = {f"additions-{n:03}" for n in range(25)}
 
@@ -22,25 +19,6 @@ ADDITIONS = {f"additions-{n:03}" for n in range(25)}
 @pytest.fixture
 def pod(tmp_path: Path) -> Pod:
     return Pod.make(tmp_path)
-
-
-@contextlib.asynccontextmanager
-async def running(pod: Pod, engine: ScriptedEngine) -> AsyncIterator[Prober]:
-    """A prober at work; it is cancelled at the end, and its own error fails the test."""
-    prober = Prober(pod.config(), engine, retry_after=0.05)
-    task = asyncio.create_task(prober.run())
-    try:
-        yield prober
-        if task.done():
-            task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def watching(prober: Prober) -> MonitorReport:
-    await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
-    return prober.bulletin.report
 
 
 def known(pod: Pod, verdict: Verdict, threshold: float = 0.96, lost: int = 0) -> GateReport:
@@ -243,22 +221,6 @@ async def test_a_new_suite_that_fails_moves_the_verdict_and_leaves_the_token(pod
         assert engine.most_running == 1, "traffic may flow: probes are guests"
 
 
-async def test_an_engine_that_falls_while_watched_moves_the_verdict_and_back(pod: Pod) -> None:
-    pod.mount()
-    engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        assert (await watching(prober)).verdict is Verdict.PASS
-        gate = prober.bulletin.report.gate
-        engine.wrong = ADDITIONS
-        await until(lambda: prober.bulletin.report.verdict is Verdict.FAIL, "the fall")
-        report = prober.bulletin.report
-        assert (report.reason, report.gate) == ("SweepBelowThreshold", gate)
-        assert "below the threshold of 0.96" in report.message
-        assert read_token(pod.admission) is not None
-        engine.wrong = set()
-        await until(lambda: prober.bulletin.report.verdict is Verdict.PASS, "the way back")
-
-
 async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) -> None:
     pod.mount()
     engine = ScriptedEngine()
@@ -271,6 +233,7 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
         return Reply(failure=Failure.TRANSPORT)
 
     async with running(pod, engine) as prober:
+        await until(lambda: prober.bulletin.report.sweep is not None, "watching")
         await watching(prober)
         engine.behaviour = gone
         await until(lambda: not engine.is_ready, "the engine gone")
@@ -280,7 +243,13 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
         assert (prober.bulletin.report.verdict, prober.bulletin.report.sweep) == (Verdict.PASS, before)
         assert len(engine.asked) <= asked + 1
         engine.behaviour, engine.is_ready = broken, True
-        await until(lambda: prober.bulletin.report.reason == "SweepBelowThreshold", "server errors counted")
+        await until(lambda: prober.bulletin.report.reason == "ServerErrors", "server errors counted")
+        report = prober.bulletin.report
+        assert report.verdict is Verdict.PASS, "what it answers is right"
+        assert report.watch is not None
+        assert report.watch.standing is Standing.ERRORS
+        assert (report.watch.error_evidence, report.watch.evidence) == (1.0, 0.0)
+        assert "items got no answer, and the sweep was broken off for errors" in report.message
 
 
 async def test_a_gate_through_a_restart_of_the_engine_still_passes(pod: Pod) -> None:
