@@ -46,10 +46,8 @@ def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
         return
     yield f"Incident since {found.since}: {found.reason}, revision {found.revision}", "bold red"
     if found.now:
-        yield (
-            f"  fell        {f'{found.before} right at its gate, ' if found.before else ''}{found.now} as last counted",
-            "",
-        )
+        before = f"{found.before} right at its gate, " if found.before else ""
+        yield f"  fell        {before}{found.now} as last counted", ""
     for number, line in enumerate(found.lost):
         yield f"  {'lost' if number == 0 else '':<12}{line}", ""
     for number, line in enumerate(found.tried):

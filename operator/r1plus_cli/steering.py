@@ -29,7 +29,12 @@ class Steered(Protocol):
 
 
 def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, now: datetime) -> str:
-    """Ask for it; what follows, in a sentence. CliError where it makes no sense, UsageError for a reason that is none."""
+    """Ask for it; what follows, in a sentence.
+
+    Raises:
+        CliError: it makes no sense now; says what to do instead.
+        UsageError: a reason that is none.
+    """
     why = " ".join(reason.split())
     if not why or len(why) > MOST_WHY:
         given = f"has {len(why)} characters, at most {MOST_WHY} are kept" if why else "is empty"

@@ -199,9 +199,17 @@ def age(created: datetime | None, now: datetime) -> str:
 def _incident(raw: Mapping[str, Any]) -> IncidentView | None:
     if not raw:
         return None
-    texts = {name: _text(raw, name) for name in ("since", "revision", "reason", "before", "now", "next", "runbook")}
-    lists = {name: tuple(map(str, raw.get(name) or ())) for name in ("lost", "tried")}
-    return IncidentView(**texts, **lists)
+    return IncidentView(
+        since=_text(raw, "since"),
+        revision=_text(raw, "revision"),
+        reason=_text(raw, "reason"),
+        before=_text(raw, "before"),
+        now=_text(raw, "now"),
+        lost=tuple(map(str, raw.get("lost") or ())),
+        tried=tuple(map(str, raw.get("tried") or ())),
+        next=_text(raw, "next"),
+        runbook=_text(raw, "runbook"),
+    )
 
 
 def _condition(raw: Mapping[str, Any]) -> ConditionView:

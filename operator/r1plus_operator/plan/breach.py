@@ -93,7 +93,7 @@ def _settled(
 ) -> Record | None:
     if record.terms.released != terms.released:
         return None
-    record = _completed(record, revisions, terms)
+    record = _completed(record, revisions[bearer], revisions.get(record.to), terms)
     if record.switched_at is not None:
         less = terms.threshold < record.terms.threshold
         moved_on = terms.asked_for != bearer or terms.suite_hash != record.terms.suite_hash or less
@@ -103,16 +103,16 @@ def _settled(
     return replace(record, lifted=True) if record.before else None
 
 
-def _completed(record: Record, revisions: Mapping[str, Revision], terms: Terms) -> Record:
+def _completed(record: Record, bearer: Revision, to: Revision | None, terms: Terms) -> Record:
     """Whether traffic went back, by the promotion itself: of the two writes of a switch either may have been the last.
 
-    While the spec asks for what it asked for then, nothing but a control that passed promotes what was gone back to.
+    Promotions have an order whatever the clock does. While the spec asks for what it asked for then, nothing but a
+    control that passed promotes what was gone back to.
     """
-    to = revisions.get(record.to)
-    if to is None:
+    if to is None or record.lifted:
         return record
     ours = record.control is Verdict.PASS or terms == record.terms
-    if not ours or to.promoted_at is None or to.promoted_at <= record.started_at:
+    if not ours or to.promoted_at is None or to.promoted_at <= (bearer.promoted_at or 0.0):
         return replace(record, switched_at=None)
     return replace(record, control=Verdict.PASS, switched_at=record.switched_at or to.promoted_at)
 

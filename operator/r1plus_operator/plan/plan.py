@@ -212,7 +212,6 @@ class _Pass:
         """Date the promotion; where it is a switch back, write that down with what fell."""
         when = self._after_all_promotions()
         if way_back is not None and answered is not None:
-            when = max(when, way_back.started_at + 0.001)
             fallen = self.revisions[answered.serving]
             self.revisions[fallen.name] = replace(fallen, rollback=replace(way_back, switched_at=when))
         chosen = self.revisions[name]

@@ -688,3 +688,17 @@ def test_an_operator_that_dies_after_any_write_is_followed_to_the_same_end(write
     assert record is not None
     assert (record.to, record.control, record.lifted) == (good, Verdict.PASS, False)
     assert record.switched_at == pytest.approx(read(world.one("ControllerRevision", good)).promoted_at)
+
+
+def test_a_clock_that_was_set_back_does_not_take_a_beginning_for_an_end() -> None:
+    world, good, bad = fallen()
+    world.now -= 2 * DAY
+    world.settle()
+    assert (world.selected(), world.status["candidate"]) == (bad, good)
+    world.start_pods(good)
+    world.control(Verdict.PASS)
+    world.settle()
+    world.set_ready(good)
+    world.settle()
+    assert world.selected() == good
+    assert world.condition("QualityVerified")[1] == "RolledBack"
