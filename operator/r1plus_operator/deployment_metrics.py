@@ -11,8 +11,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.breach import FELL, REQUESTED
+from r1plus_operator.plan.facts import Facts
 from r1plus_operator.plan.inputs import Json
-from r1plus_operator.plan.plan import Facts
 from r1plus_policies.response import BLOCKING
 
 Key = tuple[str, str]

@@ -56,8 +56,10 @@ def requests_in(annotations: Mapping[str, str]) -> dict[Verb, Request]:
     """All that are readable, their texts clipped; anybody with a right to the object may have written anything."""
     found = {}
     for verb in Verb:
+        if verb.annotation not in annotations:
+            continue
         try:
-            asked = loads(Request, annotations.get(verb.annotation, ""), tolerant=True)
+            asked = loads(Request, annotations[verb.annotation], tolerant=True)
         except ContractError:
             continue
         found[verb] = Request(asked.by[:MOST_BY], asked.why[:MOST_WHY], asked.at[:MOST_AT], asked.revision[:63])

@@ -14,12 +14,23 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, breach, objects, quarantine
 from r1plus_operator.plan.asking import acknowledged_in, asked
 from r1plus_operator.plan.drift import in_sync, stamped, strays
+from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.pooling import PoolWanted, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, Situation, status_of
-from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, build, read, revision_hash, rfc3339, to_object
+from r1plus_operator.plan.revision import (
+    KEPT_REVISIONS,
+    MAX_MESSAGE,
+    Revision,
+    build,
+    clipped,
+    read,
+    revision_hash,
+    rfc3339,
+    to_object,
+)
 from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.response import Action
@@ -27,23 +38,6 @@ from r1plus_policies.rollout import RevisionState, Rollout, Stage, Terms, decide
 
 REQUEUE_WHILE_WAITING = 15.0
 """A candidate that waits is looked at again, in case an event was lost."""
-
-MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
-"""Characters and entries kept of a monitor's report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the metrics tell of a deployment beside its conditions."""
-
-    tier: str = ""
-    threshold: float = 0.0
-    blocked: str = ""
-    """Why nothing is done about a fall; empty where nothing bars it."""
-    rolled_back: str = ""
-    """Cause of the rollback that this very plan makes."""
-    quarantined: bool = False
-    """Whether this very plan takes a pod out of traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,24 +127,24 @@ class _Pass:
         )
         status = status_of(situation)
         changed = [self._changed(stage) for stage in stages]
-        ended = self._ended(rollout)
-        relabel = self._relabel(answered)
+        ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
         before = self.observed.cr.get("status") or {}
-        looks = (rollout.requeue_after, self._patience(rollout), *self._looks(answered))
+        looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
+        looks += [rollout.requeue_after, self._patience(rollout), answered.response.look_again if answered else None]
         return Plan(
-            relabel=relabel,
+            relabel=self._relabel(answered),
             clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
             apply=tuple(stage for stage in changed if stage),
             delete=(*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
             status=status,
             notes=(
                 *transitions(before, status),
-                *self._told(answered, relabel, ended),
+                *self._of_quarantines(answered, ended),
                 *asked(self.observed.cr, before),
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self.revisions.get(rollout.current or ""), self.observed, self.spec, self.resolved),
-            facts=self._facts(answered, rollout, way_back, relabel),
+            facts=facts_of(self.spec, answered, way_back if rollout.promote else None),
         )
 
     def _answer(self, target: str | None) -> Answered | None:
@@ -159,42 +153,54 @@ class _Pass:
         serving = max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
         if target is None or serving is None or isinstance(self.resolved, Problem):
             return None
-        suite = self.resolved.suite
+        name, suite = serving.name, self.resolved.suite
         terms = breach.terms_of(self.observed, self.spec, suite.header.sha256, target)
-        self.revisions = breach.settled(self.revisions, serving.name, terms)
-        returned = self.revisions[target].rollback
-        returned = returned if returned and returned.refuses and target != serving.name else None
-        plain = self._decide(target, None)
-        moving = target != serving.name and not returned and not self.spec.rollout.pinned
-        under_way = moving and plain.stage in (Stage.GATING, Stage.SCALING, Stage.PROMOTE)
+        self.revisions = breach.settled(self.revisions, name, terms)
+        returned = self.revisions[target].rollback if target != name else None
+        returned = returned if returned and returned.refuses else None
         scene = breach.Scene(
-            self.observed,
-            self.config,
-            self.now,
-            self.spec,
-            suite,
-            self.revisions,
-            self.revisions[serving.name],
-            target,
-            under_way,
+            observed=self.observed,
+            config=self.config,
+            now=self.now,
+            spec=self.spec,
+            suite=suite,
+            revisions=self.revisions,
+            current=self.revisions[name],
+            target=target,
+            rollout_under_way=self._under_way(target, name) and not returned,
         )
         response, record = breach.answer(scene)
         if record is not None and record.control is Verdict.PASS and (gate := breach.fresh(scene, record)):
             self._remember_control(record.to, gate)
+        pool = self._checkpoint(serving, suite.header.sha256)
+        self.revisions[name] = replace(self.revisions[name], rollback=record, pool=pool)
+        return Answered(
+            serving=name,
+            response=response,
+            fell=breach.figures(scene),
+            record=breach.attempt(self.revisions[name]),
+            returned=returned,
+            held=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
+            last_good=breach.last_good(scene),
+        )
+
+    def _under_way(self, target: str, serving: str) -> bool:
+        """Whether a candidate that the spec asks for is on its way to traffic."""
+        on_its_way = (Stage.GATING, Stage.SCALING, Stage.PROMOTE)
+        moves = target != serving and not self.spec.rollout.pinned
+        return moves and self._decide(target, None).stage in on_its_way
+
+    def _checkpoint(self, serving: Revision, suite_hash: str) -> str:
+        """Of the pooled detector, as it is to stand on the revision."""
         view = self.observed.pool
-        ours = view is not None and (view.revision, view.suite_hash) == (serving.name, suite.header.sha256)
-        checkpoint = view.checkpoint if view and ours and view.checkpoint else serving.pool
-        self.revisions[serving.name] = replace(self.revisions[serving.name], rollback=record, pool=checkpoint)
-        held = tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == serving.name)
-        under = breach.attempt(self.revisions[serving.name])
-        good = breach.last_good(scene)
-        return Answered(serving.name, response, breach.figures(scene), under, returned, held, good)
+        ours = view is not None and (view.revision, view.suite_hash) == (serving.name, suite_hash)
+        return view.checkpoint if view and ours and view.checkpoint else serving.pool
 
     def _remember_control(self, name: str, gate: GateReport) -> None:
         """The fresh Pass stands beside the old one, so that further pods of the revision need no gate of their own."""
         revision = self.revisions[name]
         if all(known.control != gate.control for known in revision.verdicts):
-            self.revisions[name] = replace(revision, verdicts=(*revision.verdicts, _clipped(gate)))
+            self.revisions[name] = replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
 
     def _way_back(self, answered: Answered | None) -> Record | None:
         """The attempt whose control is up, or waits for room."""
@@ -226,60 +232,16 @@ class _Pass:
         why = answered.fell.text or answered.response.message
         return ((pod.name, quarantine.patch(pod, self.observed.cr, self.now, why[:MAX_MESSAGE])),)
 
-    def _ended(self, rollout: Rollout) -> list[tuple[PodFacts, str]]:
-        """Pods whose quarantine is over, and why."""
-        found = []
-        for pod in self.observed.pods:
-            others = [p for p in self.observed.pods if p.revision == pod.revision and p.quarantine is None]
-            idle = "its revision takes no traffic any more" if pod.revision != rollout.current else ""
-            if (
-                pod.quarantine is not None
-                and not pod.terminating
-                and (why := idle or quarantine.over(pod, others, self.now))
-            ):
-                found.append((pod, why))
-        return found
-
-    def _told(
-        self,
-        answered: Answered | None,
-        relabel: tuple[tuple[str, tuple[Json, ...]], ...],
-        ended: list[tuple[PodFacts, str]],
-    ) -> list[Note]:
-        """Events of quarantines."""
-        when = rfc3339(self.now)
-        notes = [Note("PodQuarantined", answered.response.message, when, True) for _ in relabel if answered]
+    def _of_quarantines(self, answered: Answered | None, ended: list[tuple[PodFacts, str]]) -> list[Note]:
+        """Events of pods that go into quarantine, and of those that are deleted after it."""
+        when, notes = rfc3339(self.now), []
+        if answered and answered.response.action is Action.QUARANTINE:
+            notes.append(Note("PodQuarantined", answered.response.message, when, True))
         for pod, why in ended:
             held = quarantine.read(pod)
-            notes.append(
-                Note(
-                    "QuarantineEnded",
-                    f"Pod {pod.name} was deleted: {why}; it was held for: {held.why if held else ''}",
-                    when,
-                )
-            )
+            text = f"Pod {pod.name} was deleted: {why}; it was held for: {held.why if held else ''}"
+            notes.append(Note("QuarantineEnded", text, when))
         return notes
-
-    def _looks(self, answered: Answered | None) -> list[float | None]:
-        """When time alone may change what is done about a fall."""
-        held = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
-        return [answered.response.look_again if answered else None, *held]
-
-    def _facts(
-        self,
-        answered: Answered | None,
-        rollout: Rollout,
-        way_back: Record | None,
-        relabel: tuple[tuple[str, tuple[Json, ...]], ...],
-    ) -> Facts:
-        response = answered.response if answered else None
-        return Facts(
-            tier=self.spec.tier.value,
-            threshold=self.spec.accuracy.threshold,
-            blocked=response.why.value if response and response.action in (Action.BLOCKED, Action.PAGE) else "",
-            rolled_back=way_back.cause if way_back and rollout.promote else "",
-            quarantined=bool(relabel),
-        )
 
     def _target(self) -> str | None:
         """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none."""
@@ -315,7 +277,7 @@ class _Pass:
             scored = (gate.identity, gate.suite_hash, gate.threshold)
             ours = scored == (revision.identity_digest, self.suite_hash, self.spec.accuracy.threshold)
             if decided and ours and self._is_news(revision, gate):
-                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, _clipped(gate)))
+                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
 
     def _is_news(self, revision: Revision, gate: GateReport) -> bool:
         """Nothing stood under this suite and threshold, or only a Pass of batch 1 and this one is of the real batch."""
@@ -447,13 +409,3 @@ def _same_object(desired: Json, live: Json | None) -> Json:
     if live is None:
         return desired
     return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
-
-
-def _clipped(gate: GateReport) -> GateReport:
-    """A report within what an annotation holds: a broken pod must not make every later write too large."""
-    return replace(
-        gate,
-        message=gate.message[:MAX_MESSAGE],
-        lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
-        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
-    )

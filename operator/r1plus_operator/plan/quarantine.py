@@ -52,14 +52,25 @@ def patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ...]:
     )
 
 
-def over(pod: PodFacts, others: list[PodFacts], now: float) -> str:
-    """Why a pod in quarantine has to go now; empty while it may stay. `others`: of its revision, in none."""
+def ended(pods: tuple[PodFacts, ...], serving: str | None, now: float) -> list[tuple[PodFacts, str]]:
+    """Pods in quarantine that have to go now, and why. `serving`: the revision that takes traffic."""
+    found = []
+    for pod in pods:
+        others = [p for p in pods if p.revision == pod.revision and p.quarantine is None and not p.terminating]
+        if not pod.terminating and (why := _over(pod, others, serving, now)):
+            found.append((pod, why))
+    return found
+
+
+def _over(pod: PodFacts, others: list[PodFacts], serving: str | None, now: float) -> str:
     held = read(pod)
-    if held is None or pod.terminating:
+    if held is None:
         return ""
+    if pod.revision != serving:
+        return "its revision takes no traffic any more"
     if now >= held.until:
         return "its time is over"
-    waiting = next((p for p in others if p.unschedulable and not p.terminating), None)
+    waiting = next((p for p in others if p.unschedulable), None)
     if waiting is not None and now - held.since >= REPLACEMENT_SECONDS:
         return f"its replacement {waiting.name} finds no node while it is there: {waiting.unschedulable}"
     return ""

@@ -7,7 +7,7 @@ upgrade may render differently: an existing revision keeps its own template, so 
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +26,8 @@ from r1plus_policies.gate import rejudge
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
+"""Characters and entries kept of a monitor's report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,17 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
+    )
+
+
+def clipped(gate: GateReport) -> GateReport:
+    """A report within what an annotation holds: a broken pod must not make every later write too large."""
+    return replace(
+        gate,
+        message=gate.message[:MAX_MESSAGE],
+        control=gate.control[:MAX_NAME],
+        lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
+        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
     )
 
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
 from r1plus_operator.deployment_metrics import DeploymentMetrics
-from r1plus_operator.plan.plan import Facts
+from r1plus_operator.plan.facts import Facts
 from r1plus_policies.response import BLOCKING
 
 KEY = ("team", "credit")
