@@ -26,9 +26,9 @@ class Instruments:
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
         self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
-        self.deployments = DeploymentMetrics(self.registry)
         for result in ("ok", "error"):
             self._passes.labels(result)
+        self.deployments = DeploymentMetrics(self.registry)
 
     def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
         """Read the queue's depth and who leads at each scrape."""

@@ -16,8 +16,8 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.verdict import MonitorReport
-from r1plus_operator.observe import Key, Observer
-from r1plus_operator.pools import Pools
+from r1plus_operator.observe import Observer
+from r1plus_operator.pools import Key, Pools
 from r1plus_operator.projections import ServingPod
 
 log = logging.getLogger(__name__)
@@ -55,14 +55,14 @@ class VerdictSource:
     async def ask_all(self, session: aiohttp.ClientSession) -> None:
         """One round over all pods that have an address; reports of pods that are gone are dropped."""
         pods = self._observer.pods.store.items()
-        alive = {(pod.namespace, pod.name) for pod in pods}
-        for key in self._observer.reports.keys() - alive:
-            del self._observer.reports[key]
+        for uid in self._observer.reports.keys() - {pod.uid for pod in pods}:
+            del self._observer.reports[uid]
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def ask(pod: ServingPod) -> None:
             async with gate:
                 await self._ask(session, pod)
+                await self._ask_outcomes(session, pod)
 
         await asyncio.gather(*(ask(pod) for pod in pods if pod.facts.ip and not pod.facts.terminating))
         for key in list(self._observer.crs):
@@ -77,8 +77,7 @@ class VerdictSource:
         if report.revision != pod.facts.revision:
             log.warning("Monitor of pod %s/%s speaks of another revision: %s", pod.namespace, pod.name, report.revision)
             return
-        self._take((pod.namespace, pod.name), pod, report)
-        await self._ask_outcomes(session, pod)
+        self._take(pod, report)
 
     async def _ask_outcomes(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         key = (pod.namespace, pod.deployment)
@@ -119,12 +118,12 @@ class VerdictSource:
     def _sweeps(self, key: Key) -> dict[str, str]:
         """Pod -> when the last sweep ended that it told of."""
         pods = self._observer.pods.store.by_index(f"{key[0]}/{key[1]}")
-        reports = {pod.name: self._observer.reports.get((pod.namespace, pod.name)) for pod in pods}
+        reports = {pod.name: self._observer.reports.get(pod.uid) for pod in pods}
         return {name: report.sweep.finished_at for name, report in reports.items() if report and report.sweep}
 
-    def _take(self, key: Key, pod: ServingPod, report: MonitorReport) -> None:
-        if self._observer.reports.get(key) != report:
-            self._observer.reports[key] = report
+    def _take(self, pod: ServingPod, report: MonitorReport) -> None:
+        if self._observer.reports.get(pod.uid) != report:
+            self._observer.reports[pod.uid] = report
             self._observer.news((pod.namespace, pod.deployment))
 
 
