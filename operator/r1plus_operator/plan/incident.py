@@ -34,6 +34,8 @@ _REASONS: Mapping[Why, tuple[str, Reason]] = {
 }
 """What QualityVerified says of the revision that serves; any other way not to go back is RollbackBlocked."""
 _QUIET = frozenset({Why.STEADY, Why.CONFIRMING})
+_TOLD_ELSEWHERE = frozenset({Why.ALERT_ONLY, Why.ROLLOUT_UNDER_WAY})
+"""What bars an answer and is no news of Progressing's: the user's own wish, or a rollout that is told there."""
 _RUNBOOKS: Mapping[Why, str] = {
     Why.CHANGED: metrics.ALERT_CHANGED,
     Why.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
@@ -65,9 +67,14 @@ class Answered:
 
 def quality(said: Answered, target: str) -> Finding | None:
     """QualityVerified of the revision that the spec asks for; None where the fall does not decide it."""
-    if said.returned is not None:
-        return Finding("False", Reason.ROLLED_BACK, _gone_back(target, said.returned))
     response = said.response
+    if said.returned is not None:
+        more = (
+            f". {said.serving} has fallen as well: {response.why}"
+            if said.fell.now and response.why not in _QUIET
+            else ""
+        )
+        return Finding("False", Reason.ROLLED_BACK, _gone_back(target, said.returned) + more)
     if target != said.serving or response.why in _QUIET:
         return None
     if said.only_asked and response.why not in (Why.SUITE_MISMATCH, Why.SERVER_ERRORS, Why.CHANGED, Why.ONE_BAD_POD):
@@ -85,9 +92,8 @@ def progress(said: Answered, target: str) -> Finding | None:
     response = said.response
     if response.action in (Action.CONTROL, Action.SWITCH):
         return Finding("True", Reason.ROLLING_BACK, response.message)
-    if response.action is Action.BLOCKED and (
-        response.revision or (said.only_asked and response.why is not Why.ALERT_ONLY)
-    ):
+    barred = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _TOLD_ELSEWHERE
+    if barred and (response.revision or said.only_asked or target != said.serving):
         return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {response.message}")
     if said.returned is not None:
         return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back from; see QualityVerified")

@@ -537,7 +537,9 @@ def test_a_second_fall_within_the_hour_waits() -> None:
     world.settle()
     assert world.selected() == good
     assert plan(world.observed(), world.config, world.now).facts.blocked == "Cooldown"
-    assert bad
+    assert f"{good} has fallen as well: Cooldown" in world.condition("QualityVerified")[2]
+    assert world.condition("Progressing")[:2] == ("False", "RollbackBlocked")
+    assert world.status["candidate"] == bad
 
 
 def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
