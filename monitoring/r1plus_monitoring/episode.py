@@ -6,6 +6,7 @@ traffic; a token that stands is never taken back.
 """
 
 import asyncio
+import dataclasses
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -86,7 +87,10 @@ class Episode:
         self._prompter = prompter
         self._suite = suite
         self._settings = settings
-        self._gate = settings().gate
+        order = settings().control
+        self._control = order.token if order and order.identity == identity.digest() else ""
+        """Traffic may go back to this revision if it passes now: an old verdict is none, and no request has to wait."""
+        self._gate = Gate.ENFORCE if self._control else settings().gate
         self._threshold = settings().threshold
         self._verdicts = verdicts
         self._batch = identity.batch
@@ -133,6 +137,7 @@ class Episode:
             r
             for r in reports
             if Subject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
+            and (not self._control or r.control == self._control)
             and (r.verdict is Verdict.FAIL or r.admits_at(self._batch) or (self._admitted and r.admits_at(1)))
         ]
         exact = next((r for r in ours if r.threshold == self._threshold), None)
@@ -169,7 +174,7 @@ class Episode:
 
     async def _first_gated(self) -> GateReport:
         """At the production batch before traffic; beside it one by one and at the pace that traffic leaves."""
-        beside_traffic = self._admitted
+        beside_traffic = self._admitted and not self._control
         rules = Rules(self._threshold, batch=1 if beside_traffic else self._batch)
         return await self._gated(rules, self._pacing(), lambda run: self._progress(run, ""))
 
@@ -198,12 +203,13 @@ class Episode:
             seconds=before + time.monotonic() - started,
             decided_at=self._ledger.now(),
         )
+        found = dataclasses.replace(found, control=self._control)
         self._keep(found)
         log("info", "Gate decided", verdict=found.verdict, reason=found.reason, detail=found.message)
         return found
 
     def _pacing(self) -> Callable[[], Awaitable[None]]:
-        return self._pace.wait if self._admitted else _at_once
+        return self._pace.wait if self._admitted and not self._control else _at_once
 
     async def _drive(self, run: GateRun, pace: Callable[[], Awaitable[None]], scored: Callable[[], None]) -> Judgement:
         return await drive(run, ask=self._prompter.ask, pace=pace, until_ready=self._recover, scored=scored)

@@ -105,7 +105,7 @@ class Prober:
             if fingerprint(self._config.accuracy_dir) == sources.fingerprint:
                 continue
             found = read_sources(self._config.accuracy_dir)
-            if _subject(found) != _subject(sources):
+            if _subject(found, self._config.identity) != _subject(sources, self._config.identity):
                 return found
             sources = found
             self._settings = found.settings
@@ -154,11 +154,13 @@ class Prober:
         return lambda: self._settings or first
 
 
-def _subject(sources: Sources) -> tuple[object, ...]:
+def _subject(sources: Sources, identity: str) -> tuple[object, ...]:
     """What an episode is about; a change of anything else (the pace, other verdicts) leaves it alone."""
     if sources.settings is None or sources.problem is not None:
         return (sources.settings, sources.problem)
-    return (sources.settings.suite_hash, sources.settings.threshold, sources.settings.gate)
+    order = sources.settings.control
+    ours = order if order and order.identity == identity else None
+    return (sources.settings.suite_hash, sources.settings.threshold, sources.settings.gate, ours)
 
 
 async def _main(config: Config) -> None:

@@ -14,6 +14,7 @@ from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource, SuiteTrust
 from r1plus_operator.projections import suite_source
+from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 
 class ConfigError(Exception):
@@ -47,6 +48,8 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
         image_pull_secrets=secrets,
         suite_trust=_suite_trust(env),
+        bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
+        cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
     )
     return Settings(
         operator=operator,

@@ -76,6 +76,7 @@ class Executor:
             ApiError: what the API server refused; nothing after it was written, the next pass goes on from there.
         """
         await self.status(cr, plan.status, prove=plan.creates)
+        await _together([self._relabel(cr, *one) for one in plan.relabel])
         await _together([self._clear(cr, *stray) for stray in plan.clear])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
@@ -137,6 +138,16 @@ class Executor:
             log.info("%s %s/%s kept what others added: %s", kind, namespace, name, error)
         else:
             log.info("Took out of %s %s/%s what others added", kind, namespace, name)
+
+    async def _relabel(self, cr: Json, pod: str, patch: tuple[Json, ...]) -> None:
+        """Take a pod out of traffic. Where it is another one by now, or is out already, the next pass looks again."""
+        namespace = cr["metadata"]["namespace"]
+        try:
+            await self._client.patch(kinds.POD, pod, namespace, patch, content_type=JSON_PATCH)
+        except (InvalidError, NotFoundError) as error:
+            log.info("Pod %s/%s was not quarantined: %s", namespace, pod, error)
+        else:
+            log.warning("Quarantined Pod %s/%s", namespace, pod)
 
     async def _delete(self, cr: Json, kind: str, name: str, uid: str) -> None:
         namespace = cr["metadata"]["namespace"]

@@ -7,6 +7,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from r1plus_contract import metrics
+from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.runtime.lease import Elector
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
@@ -27,6 +28,7 @@ class Instruments:
         self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
         for result in ("ok", "error"):
             self._passes.labels(result)
+        self.deployments = DeploymentMetrics(self.registry)
 
     def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
         """Read the queue's depth and who leads at each scrape."""

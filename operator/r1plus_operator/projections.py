@@ -12,6 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from r1plus_contract import names
+from r1plus_contract.requests import Verb
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_baseline import reached
@@ -105,6 +106,9 @@ def _controller(meta: Json, kind: str) -> Json:
 def deployment(cr: Json) -> Json:
     """An R1PlusDeployment: what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
+    notes = cr["metadata"].get("annotations") or {}
+    if asked := {verb.annotation: notes[verb.annotation] for verb in Verb if verb.annotation in notes}:
+        meta["annotations"] = asked
     return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}
 
 
@@ -137,8 +141,18 @@ def pod(obj: Json) -> ServingPod | None:
         replica_set=_controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
         fingerprint=fingerprint(obj.get("spec") or {}),
+        uid=meta["uid"],
+        node=(obj.get("spec") or {}).get("nodeName", ""),
+        quarantine=_quarantine(meta),
     )
     return ServingPod(meta["namespace"], meta["name"], meta["uid"], labels.get(names.LABEL_DEPLOYMENT, ""), facts)
+
+
+def _quarantine(meta: Json) -> str | None:
+    """What a quarantined pod's annotation says; empty where it is gone, None where the pod is in no quarantine."""
+    if (meta.get("labels") or {}).get(names.LABEL_SERVING) != names.QUARANTINED:
+        return None
+    return str((meta.get("annotations") or {}).get(names.ANNOTATION_QUARANTINE, ""))
 
 
 def _container(item: Json) -> ContainerFacts:

@@ -17,6 +17,16 @@ VERDICTS_FILE: Final = "verdicts.json"
 
 
 @dataclass(frozen=True, slots=True)
+class ControlOrder:
+    """One revision is to be swept anew, as if it had never been gated: an old Pass says nothing of today's node."""
+
+    identity: str
+    """Of the revision; monitors of every other one pass over the order."""
+    token: str
+    """The report that answers bears it as `control`, so that no clock has to tell an old report from a new one."""
+
+
+@dataclass(frozen=True, slots=True)
 class MonitorSettings:
     """`settings.json`."""
 
@@ -37,6 +47,8 @@ class MonitorSettings:
     """A token. Another one than before: the gate's sweeps are run anew, and a Pass ends the alarm that stands."""
     reference_hash: str = ""
     """sha256 of `reference.jsonl`; empty where the suite has none, or for a monitor of an older operator."""
+    control: ControlOrder | None = None
+    """Before traffic goes back to a revision: it is gated at the full batch, as under `Enforce`, whatever `gate` is."""
 
 
 @dataclass(frozen=True, slots=True)

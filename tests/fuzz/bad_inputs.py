@@ -95,6 +95,7 @@ TYPES: dict[str, tuple[Case, ...]] = {
         Refused(full(access={"namespaces": [None]}), ("spec.access.namespaces[0]", "null")),
         Refused(full(accuracy={"suiteKeys": [None]}), ("spec.accuracy.suiteKeys[0]", "null")),
         Taken(full("null", replicas=None, accuracy=None, placement={"nodeSelector": None})),
+        Taken(full("nulls", accuracy={"onBreach": None}, rollout={"pinned": None})),
     ),
     "wrong type": (
         Refused(full(accuracy=[]), ("spec.accuracy", "object")),
@@ -112,6 +113,10 @@ TYPES: dict[str, tuple[Case, ...]] = {
         Refused(full(replicas=True), ("spec.replicas", "integer", "boolean")),
         Refused(full(accuracy={"threshold": True}), ("spec.accuracy.threshold", "number", "boolean")),
         Refused(full(accuracy={"gate": "yes"}), ("spec.accuracy.gate", '"yes"', '"Enforce", "Observe"')),
+        Refused(full(accuracy={"onBreach": True}), ("spec.accuracy.onBreach", "string", "boolean")),
+        Refused(full(rollout={"pinned": "yes"}), ("spec.rollout.pinned", "boolean", "string")),
+        Refused(full(rollout={"pinned": 1}), ("spec.rollout.pinned", "boolean", "integer")),
+        Taken(full("pinned", rollout={"pinned": True})),
     ),
     "empty object": (
         Taken(full("empty", engine={}, batching={}, context={}, placement={}, accuracy={}, access={})),
@@ -120,6 +125,7 @@ TYPES: dict[str, tuple[Case, ...]] = {
     "empty list": (Taken(full("emptylist", placement={"tolerations": []}, access={"namespaces": []})),),
     "empty string": (
         Refused(cr({"tier": ""}), ("spec.tier", '""', '"full", "lite", "edge"')),
+        Refused(full(accuracy={"onBreach": ""}), ("spec.accuracy.onBreach", '""', '"Alert", "Rollback"')),
         Refused(full(accuracy={"suite": ""}), ("spec.accuracy.suite", "at least 1 chars long")),
         Refused(full(placement={"nodeSelector": {"": "a"}}), ("spec.placement.nodeSelector", "keys must")),
     ),
@@ -283,7 +289,10 @@ STRINGS: dict[str, tuple[Case, ...]] = {
 
 ENUMS: dict[str, tuple[Case, ...]] = {
     "tier unknown": (Refused(cr({"tier": "huge"}), ("spec.tier", '"huge"', '"full", "lite", "edge"')),),
-    "case variant": (Refused(cr({"tier": "FULL"}), ("spec.tier", '"FULL"', '"full", "lite", "edge"')),),
+    "case variant": (
+        Refused(cr({"tier": "FULL"}), ("spec.tier", '"FULL"', '"full", "lite", "edge"')),
+        Refused(full(accuracy={"onBreach": "rollback"}), ("spec.accuracy.onBreach", '"rollback"', '"Alert", "Rollback"')),
+    ),
     "engine/tier mismatch": (
         Taken(
             cr({"tier": "edge", "engine": {"precision": "FP16"}}, "mismatch"),

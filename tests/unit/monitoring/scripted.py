@@ -15,7 +15,7 @@ from pathlib import Path
 
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.settings import KnownVerdicts, MonitorSettings
+from r1plus_contract.settings import ControlOrder, KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import (
     SCORER_VERSION,
     Item,
@@ -145,6 +145,7 @@ class Pod:
         promised_hash: str | None = None,
         steadiness: float = 0.98,
         acknowledged: str = "",
+        control: ControlOrder | None = None,
     ) -> None:
         """Write the accuracy ConfigMap, settings last: a reader that polls sees the rest already there."""
         header, items = suite or small_suite()
@@ -157,6 +158,7 @@ class Pod:
             probes_per_minute=probes_per_minute,
             steadiness=steadiness,
             acknowledged=acknowledged,
+            control=control,
         )
         for name, text in (
             ("suite.json", header),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.admission import read_token
+from r1plus_contract.settings import ControlOrder
 from r1plus_contract.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
 from r1plus_monitoring.client import Failure, Reply
@@ -107,6 +108,52 @@ async def test_a_known_pass_needs_a_short_check_only(pod: Pod) -> None:
         report = await watching(prober)
         assert (report.verdict, report.message) == (Verdict.PASS, "said elsewhere")
         assert read_token(pod.admission) is not None
+
+
+def order(pod: Pod, token: str = "credit@1.0") -> ControlOrder:
+    return ControlOrder(pod.identity.digest(), token)
+
+
+async def test_a_control_is_a_whole_gate_although_a_pass_is_known_and_says_which_order_it_answers(pod: Pod) -> None:
+    pod.mount(known=(known(pod, Verdict.PASS),), gate=Gate.OBSERVE, control=order(pod))
+    engine = ScriptedEngine(delay=0.001)
+    async with running(pod, engine) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.GATING, "gating")
+        assert read_token(pod.admission) is None
+        report = await watching(prober)
+        assert report.gate is not None
+        assert (report.gate.control, report.gate.probes, report.gate.batch) == ("credit@1.0", 200, pod.identity.batch)
+        assert read_token(pod.admission) is not None
+
+
+async def test_a_further_pod_of_a_control_that_passed_needs_a_short_check_only(pod: Pod) -> None:
+    answered = dataclasses.replace(known(pod, Verdict.PASS), control="credit@1.0")
+    pod.mount(known=(known(pod, Verdict.PASS), answered), control=order(pod))
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        report = await watching(prober)
+        assert report.gate is not None
+        assert (report.gate.control, report.gate.message) == ("credit@1.0", "said elsewhere")
+
+
+async def test_a_pod_that_serves_already_is_controlled_at_the_full_batch(pod: Pod) -> None:
+    pod.mount()
+    engine = ScriptedEngine(delay=0.001)
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        pod.mount(control=order(pod), probes_per_minute=1)
+        await until(lambda: bool(prober.bulletin.report.gate and prober.bulletin.report.gate.control), "a control")
+        report = prober.bulletin.report
+        assert report.gate is not None
+        assert (report.gate.control, report.gate.batch) == ("credit@1.0", pod.identity.batch)
+
+
+async def test_an_order_about_another_revision_is_passed_over(pod: Pod) -> None:
+    pod.mount(known=(known(pod, Verdict.PASS),), control=ControlOrder("0" * 64, "credit@1.0"))
+    async with running(pod, ScriptedEngine()) as prober:
+        report = await watching(prober)
+        assert report.gate is not None
+        assert (report.gate.control, report.message) == ("", "said elsewhere")
 
 
 async def test_a_pod_that_answers_unlike_its_revision_is_gated_in_full(pod: Pod) -> None:
