@@ -79,6 +79,8 @@ class Executor:
         await _together([self._clear(cr, *stray) for stray in plan.clear])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
+            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in stage)
+            log.info("Applied in namespace %s: %s", cr["metadata"]["namespace"], applied)
         await _together([self._delete(cr, *gone) for gone in plan.delete])
         for note in plan.notes:
             await self._note(cr, note, now)
@@ -126,7 +128,6 @@ class Executor:
         resource = kinds.BY_KIND[obj["kind"]]
         write = self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER)
         await self._learner.write_through(obj, write)
-        log.info("Applied %s %s/%s", obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
 
     async def _clear(self, cr: Json, kind: str, name: str, patch: tuple[Json, ...]) -> None:
         """Take out what others added. Where that is refused the apply that follows may do; else the next pass tries."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.reconcile.audit import Request, tally
-from bench.reconcile.drift import Intruder, watching
+from bench.reconcile.drift import Outcome, raid, watching
 from bench.reconcile.floor import IN_FLIGHT, removed
 from bench.reconcile.procfs import Usage, usage
 from bench.reconcile.stage import FLOOR_ACCOUNT, USER_ACCOUNT, Stage, creations, deployment, machine, serve, staged
@@ -32,8 +32,8 @@ FLOOR_CRS = 500
 """At most so many CRs' objects on each side of the operator's part: it is a rate."""
 WARM_UP_CRS = 20
 READY_CRS = 10
-DRIFT_CRS = (0, READY_CRS)
-"""The first is Ready, the other is not."""
+DRIFT_CRS = 3
+"""So many that are Ready, and so many that are not, part the edits of each standing among themselves."""
 IDLE_SECONDS = 60.0
 NO_CHILDREN = frozenset({"r1plusdeployments/status", "events", "leases"})
 
@@ -75,6 +75,8 @@ class Floor:
     writes: float
     create: float
     write: float
+    cpu_ms: float
+    """Of the client, for each write."""
 
 
 async def floor(stage: Stage, count: int, namespace: str) -> Floor:
@@ -83,13 +85,15 @@ async def floor(stage: Stage, count: int, namespace: str) -> Floor:
     answers = stage.answers(deployment(namespace, number) for number in range(count))
     async with stage.bare(FLOOR_ACCOUNT) as client:
         create = await client.send(creations(namespace, count))
+        cpu = time.process_time()
         write = await client.send(answers)
+        cpu = (time.process_time() - cpu) / len(answers) * 1e3
         await client.send([removed(namespace)])
     say(
         f"floor: {len(answers) / count:.0f} writes per CR at {len(answers) / write:.0f}/s,"
-        f" CRs created at {count / create:.0f}/s, {IN_FLIGHT} in flight"
+        f" CRs created at {count / create:.0f}/s, {IN_FLIGHT} in flight, {cpu:.2f} ms of client CPU per write"
     )
-    return Floor(len(answers) / count, create / count, write / count)
+    return Floor(len(answers) / count, create / count, write / count, cpu)
 
 
 async def creation(stage: Stage, count: int) -> Creation:
@@ -142,20 +146,27 @@ async def restart(stage: Stage) -> tuple[float, int, Usage]:
     return seconds, tally(asked).writes, max(stopped, now, key=lambda one: one.peak_rss_mb)
 
 
-async def drift(stage: Stage, numbers: tuple[int, ...]) -> Intruder:
-    """Edit and delete everything of a few CRs."""
-    named = [deployment(NAMESPACE, number)["metadata"]["name"] for number in numbers]
-    async with watching(stage.client, NAMESPACE, named) as sight:
-        intruder = Intruder(stage.client, NAMESPACE, sight)
-        for name in named:
-            for kind, obj in sight.children(name):
-                await intruder.assail(kind, obj)
-            done = intruder.outcome
-            say(f"drift up to {name}: {done.restored} of {done.tried} restored, median {done.median_ms:.1f} ms,")
-            say(f"  slowest {max(done.milliseconds, default=0):.0f} ms; {done.refused} edits the API server refused")
-    for failure in intruder.outcome.failures:
+async def drift(stage: Stage, groups: list[list[str]]) -> Outcome:
+    """Edit and delete everything that the deployments of each group own; within a group they are alike."""
+    outcome, began = Outcome(), time.perf_counter()
+    async with watching(stage.client, NAMESPACE, [name for group in groups for name in group]) as sight:
+        for group in groups:
+            await raid(stage.client, NAMESPACE, sight, group, outcome)
+            say(
+                f"drift of {', '.join(group)}: {outcome.restored} of {outcome.tried} restored after"
+                f" {time.perf_counter() - began:.0f} s, median {outcome.median_ms:.1f} ms,"
+                f" slowest {max(outcome.milliseconds, default=0):.0f} ms; {outcome.refused} edits were refused"
+            )
+    for failure in outcome.failures:
         say(f"  not restored: {failure}")
-    return intruder
+    return outcome
+
+
+def drift_groups(count: int) -> list[list[str]]:
+    """Names of those that are Ready and of those that are not, as many as there are."""
+    firsts = (range(min(DRIFT_CRS, count)), range(READY_CRS, min(READY_CRS + DRIFT_CRS, count)))
+    groups = [[deployment(NAMESPACE, number)["metadata"]["name"] for number in numbers] for numbers in firsts]
+    return [group for group in groups if group]
 
 
 async def measure(stage: Stage, count: int) -> Report:
@@ -172,7 +183,7 @@ async def measure(stage: Stage, count: int) -> Report:
     say(f"{len(monitors)} CRs are Ready")
     idle_writes = await idle(stage)
     seconds, writes, used = await restart(stage)
-    outcome = (await drift(stage, tuple(number for number in DRIFT_CRS if number < count))).outcome
+    outcome = await drift(stage, drift_groups(count))
     for monitor in monitors:
         await monitor.stop()
     stage.operator.stop()
