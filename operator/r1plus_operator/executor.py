@@ -181,6 +181,9 @@ class Executor:
 
 async def _together(writes: list[Any]) -> None:
     """Run writes at once; all finish, then the first failure is raised."""
+    if len(writes) == 1:
+        await writes[0]  # It needs no task of its own.
+        return
     results = await asyncio.gather(*writes, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

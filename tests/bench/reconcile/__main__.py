@@ -49,12 +49,13 @@ class Report:
     x_floor: float
     cpu_ms_per_write: float
     peak_rss_mb: float
-    idle_writes: int
+    idle_writes: int | None
+    """None where it was not asked for, as with drift."""
     restart_seconds: float
     restart_writes: int
-    drift_tried: int
-    drift_restored: int
-    drift_median_ms: float
+    drift_tried: int | None
+    drift_restored: int | None
+    drift_median_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,8 @@ def drift_groups(count: int) -> list[list[str]]:
     return [group for group in groups if group]
 
 
-async def measure(stage: Stage, count: int) -> Report:
-    """All phases."""
+async def measure(stage: Stage, count: int, *, brief: bool) -> Report:
+    """All phases; `brief` leaves out the idle minute and drift, as for a count so large that only memory and pace matter."""
     sample = min(count, FLOOR_CRS)
     await floor(stage, min(count, WARM_UP_CRS), "warm-up")
     floors = [await floor(stage, sample, "floor-before")]
@@ -181,9 +182,9 @@ async def measure(stage: Stage, count: int) -> Report:
     monitors = await asyncio.gather(*(serve(stage.client, NAMESPACE, number) for number in ready))
     await stage.settled()
     say(f"{len(monitors)} CRs are Ready")
-    idle_writes = await idle(stage)
+    idle_writes = None if brief else await idle(stage)
     seconds, writes, used = await restart(stage)
-    outcome = await drift(stage, drift_groups(count))
+    outcome = None if brief else await drift(stage, drift_groups(count))
     for monitor in monitors:
         await monitor.stop()
     stage.operator.stop()
@@ -204,9 +205,9 @@ async def measure(stage: Stage, count: int) -> Report:
         idle_writes=idle_writes,
         restart_seconds=round(seconds, 2),
         restart_writes=writes,
-        drift_tried=outcome.tried,
-        drift_restored=outcome.restored,
-        drift_median_ms=round(outcome.median_ms, 1),
+        drift_tried=outcome and outcome.tried,
+        drift_restored=outcome and outcome.restored,
+        drift_median_ms=outcome and round(outcome.median_ms, 1),
     )
 
 
@@ -221,16 +222,17 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-async def run(server: ApiServer, count: int, log: Path) -> Report:
+async def run(server: ApiServer, count: int, log: Path, *, brief: bool) -> Report:
     """Against a server that runs."""
     async with staged(server, log) as stage:
-        return await measure(stage, count)
+        return await measure(stage, count, brief=brief)
 
 
 def main() -> None:
     """Measure, then print the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep-log", type=Path, help="where to leave the operator's log")
+    parser.add_argument("--brief", action="store_true", help="no idle minute and no drift")
     parser.add_argument("-n", type=int, default=200, help="R1PlusDeployments, at least 1; default 200")
     given = parser.parse_args()
     count = max(1, given.n)
@@ -238,7 +240,8 @@ def main() -> None:
     at = machine()
     say(f"{at['cpus']} CPUs, load {at['load']}, Python {platform.python_version()}, Kubernetes {KUBERNETES}")
     with ApiServer() as server, tempfile.TemporaryDirectory() as folder:
-        report = asyncio.run(run(server, count, given.keep_log or Path(folder) / "operator.log"))
+        log = given.keep_log or Path(folder) / "operator.log"
+        report = asyncio.run(run(server, count, log, brief=given.brief))
     print(json.dumps({**dataclasses.asdict(report), **at, "kubernetes": KUBERNETES}))
 
 
