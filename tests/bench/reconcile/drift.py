@@ -244,8 +244,8 @@ class Intruder:
 async def raid(client: ApiClient, namespace: str, sight: Sight, group: list[str], outcome: Outcome) -> None:
     """Edit and delete all that these deployments own, one thing at a time of each.
 
-    They are alike, so each edit is made on one of them; every child of every one is deleted. Raises RuntimeError where
-    they are not alike, since then some edit may have been nobody's.
+    They are alike, so each edit is made on one of them; every child of every one is deleted. That they are not alike
+    is a failure, since then some edit may have been nobody's.
     """
 
     async def alone(number: int, deployment: str) -> dict[tuple[str, str], int]:
@@ -257,14 +257,14 @@ async def raid(client: ApiClient, namespace: str, sight: Sight, group: list[str]
 
     found = await asyncio.gather(*(alone(number, name) for number, name in enumerate(group)))
     if any(counts != found[0] for counts in found):
-        raise RuntimeError(f"drift: {', '.join(group)} have not the same fields: {found}")
+        outcome.failures.append(f"{', '.join(group)} do not own the same, so not every edit was made: {found}")
 
 
 def differences(now: Mapping[Path, Any], before: Mapping[Path, Any]) -> str:
     """The first few owned fields that read otherwise, for people."""
     changed = [path for path, value in before.items() if now[path] != value]
     shown = (f"{'/'.join(path)} is {str(now[path])[:80]}, was {str(before[path])[:80]}" for path in changed[:3])
-    return "; ".join(shown) or "every owned field is as before, and no event has said so"
+    return "; ".join(shown) or "every owned field is as before, and something foreign stays or no event came"
 
 
 def substance(obj: Json) -> str:
