@@ -79,8 +79,8 @@ fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server an
 	@$(PYTHON) -m fuzz --cases $(or $(N),10000) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench-reconcile
-bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200
-	$(PYTHON) -m bench.reconcile -n $(or $(N),200)
+bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200 [BRIEF=1]
+	$(PYTHON) -m bench.reconcile -n $(or $(N),200) $(if $(BRIEF),--brief)
 
 .PHONY: bench-detector
 bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, the gate and the interval; a JSON line last [SEED, QUICK=1]

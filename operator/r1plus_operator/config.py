@@ -56,7 +56,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         catalog=load_catalog(Path(_required(env, "R1PLUS_CATALOG_DIR", "catalog"))),
         suites=shipped_suites(Path(_required(env, "R1PLUS_SUITES_DIR", "suites"))),
         verdict_interval=float(env.get("R1PLUS_VERDICT_INTERVAL_SECONDS", "10")),
-        workers=int(env.get("R1PLUS_WORKERS", "8")),
+        workers=int(env.get("R1PLUS_WORKERS", "16")),
         health_port=int(env.get("R1PLUS_HEALTH_PORT", "8080")),
         identity=_identity(env),
     )

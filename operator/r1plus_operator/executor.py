@@ -80,6 +80,8 @@ class Executor:
         await _together([self._clear(cr, *stray) for stray in plan.clear])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
+            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in stage)
+            log.info("Applied in namespace %s: %s", cr["metadata"]["namespace"], applied)
         await _together([self._delete(cr, *gone) for gone in plan.delete])
         for note in plan.notes:
             await self._note(cr, note, now)
@@ -127,7 +129,6 @@ class Executor:
         resource = kinds.BY_KIND[obj["kind"]]
         write = self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER)
         await self._learner.write_through(obj, write)
-        log.info("Applied %s %s/%s", obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
 
     async def _clear(self, cr: Json, kind: str, name: str, patch: tuple[Json, ...]) -> None:
         """Take out what others added. Where that is refused the apply that follows may do; else the next pass tries."""
@@ -191,6 +192,9 @@ class Executor:
 
 async def _together(writes: list[Any]) -> None:
     """Run writes at once; all finish, then the first failure is raised."""
+    if len(writes) == 1:
+        await writes[0]  # It needs no task of its own.
+        return
     results = await asyncio.gather(*writes, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

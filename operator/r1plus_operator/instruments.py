@@ -26,9 +26,10 @@ class Instruments:
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
         self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
-        for result in ("ok", "error"):
-            self._passes.labels(result)
         self.deployments = DeploymentMetrics(self.registry)
+        self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
+        self._of_kind: dict[str, Counter] = {}
+        """Looked up once: asking a metric for its labels is dearer than counting."""
 
     def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
         """Read the queue's depth and who leads at each scrape."""
@@ -37,7 +38,10 @@ class Instruments:
 
     def wrote(self, _verb: str, resource: Resource) -> None:
         """`ApiClient.on_write`."""
-        self._writes.labels(resource.kind).inc()
+        kind = resource.kind
+        if kind not in self._of_kind:
+            self._of_kind[kind] = self._writes.labels(kind)
+        self._of_kind[kind].inc()
 
     def timed(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
         """`handle`, counted and timed."""
@@ -49,7 +53,7 @@ class Instruments:
                 result = "ok"
                 self._last.set_to_current_time()
             finally:
-                self._passes.labels(result).inc()
+                self._of_result[result].inc()
                 self._seconds.observe(time.perf_counter() - started)
 
         return measured

@@ -23,6 +23,8 @@ from r1plus_operator.runtime.resources import Resource
 
 log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
+PAGE_SIZE = 100
+"""Objects per request of a list: all kinds are listed at once, and each page is held whole until it is projected."""
 Key = tuple[str, str]
 CATALOG_KEY: Key = ("", "catalog")
 """The queue's key for the shipped engine catalog."""
@@ -80,6 +82,7 @@ class Observer:
             label_selector=_OURS,
             index=lambda child: child.owner,
             optional=resource in kinds.OPTIONAL_CHILDREN,
+            page_size=PAGE_SIZE,
         )
 
     def reflectors(self) -> Iterable[Reflector[Any]]:

@@ -197,7 +197,7 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     assert settings.operator.monitoring_namespace == monitoring["namespace"]
     assert settings.operator.scrape_interval == monitoring["interval"]
     assert settings.verdict_interval == values.get("verdictIntervalSeconds", 10)
-    assert settings.workers == values.get("workers", 8)
+    assert settings.workers == values.get("workers", 16)
     assert {given["R1PLUS_POD_NAME"], given["R1PLUS_POD_UID"]} == {"from the pod"}
     assert settings.identity == "from the pod_from the pod"
 
@@ -261,7 +261,7 @@ def test_a_suite_with_anything_in_it_arrives_unchanged_and_restarts_the_operator
 @pytest.mark.parametrize(
     ("before", "after", "restarts"),
     [
-        ({}, {"workers": 8}, False),
+        ({}, {"workers": 16}, False),
         ({}, {"engineDigests": {"smollm2-full-f16": "0" * 64}}, True),
         ({}, {"images": {"engines": {"smollm2-full-f16": "elsewhere:1"}}}, True),
     ],
