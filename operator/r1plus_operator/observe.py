@@ -41,8 +41,8 @@ class Observer:
         self._enqueue = enqueue
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
-        self.reports: dict[Key, MonitorReport] = {}
-        """(namespace, pod) -> what its monitor said last; written by the verdict source."""
+        self.reports: dict[str, MonitorReport] = {}
+        """Pod's uid -> what its monitor said last; written by the verdict source. A namesake has said nothing yet."""
         self._prometheus: PrometheusView | None = None
         self.children: dict[str, Reflector[Child]] = {
             resource.kind: self._child(client, resource) for resource in kinds.CHILDREN
@@ -184,7 +184,7 @@ class Observer:
         if cr is None or cr["metadata"].get("deletionTimestamp"):
             return None
         namespace, uid = key[0], cr["metadata"]["uid"]
-        pods = tuple(pod.facts for pod in self.pods.store.by_index(f"{namespace}/{key[1]}"))
+        pods = self.pods.store.by_index(f"{namespace}/{key[1]}")
         own = {suite.name: suite.value for suite in self.suites.store.items() if suite.namespace == namespace}
         return Observed(
             cr=cr,
@@ -197,10 +197,8 @@ class Observer:
                 for child in reflector.store.by_index(uid)
                 if not child.deleting
             },
-            pods=pods,
-            reports={
-                pod.name: self.reports[namespace, pod.name] for pod in pods if (namespace, pod.name) in self.reports
-            },
+            pods=tuple(pod.facts for pod in pods),
+            reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
             wiring=self._wiring(key),
         )

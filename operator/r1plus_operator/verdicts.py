@@ -13,7 +13,7 @@ import aiohttp
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.verdict import MonitorReport
-from r1plus_operator.observe import Key, Observer
+from r1plus_operator.observe import Observer
 from r1plus_operator.projections import ServingPod
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,8 @@ class VerdictSource:
     async def ask_all(self, session: aiohttp.ClientSession) -> None:
         """One round over all pods that have an address; reports of pods that are gone are dropped."""
         pods = self._observer.pods.store.items()
-        alive = {(pod.namespace, pod.name) for pod in pods}
-        for key in self._observer.reports.keys() - alive:
-            del self._observer.reports[key]
+        for uid in self._observer.reports.keys() - {pod.uid for pod in pods}:
+            del self._observer.reports[uid]
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def ask(pod: ServingPod) -> None:
@@ -70,11 +69,11 @@ class VerdictSource:
         if report.revision != pod.facts.revision:
             log.warning("Monitor of pod %s/%s speaks of another revision: %s", pod.namespace, pod.name, report.revision)
             return
-        self._take((pod.namespace, pod.name), pod, report)
+        self._take(pod, report)
 
-    def _take(self, key: Key, pod: ServingPod, report: MonitorReport) -> None:
-        if self._observer.reports.get(key) != report:
-            self._observer.reports[key] = report
+    def _take(self, pod: ServingPod, report: MonitorReport) -> None:
+        if self._observer.reports.get(pod.uid) != report:
+            self._observer.reports[pod.uid] = report
             self._observer.news((pod.namespace, pod.deployment))
 
 
