@@ -82,8 +82,8 @@ bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the
 	$(PYTHON) -m bench.reconcile -n $(or $(N),200)
 
 .PHONY: faults
-faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; a JSON line last
-	@$(PYTHON) -m faults
+faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE]
+	@$(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 .PHONY: generate
 generate: $(SYNCED) ## Write the CRDs, the RBAC and the chart's copies of catalog and suites
