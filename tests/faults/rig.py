@@ -28,7 +28,8 @@ from faults.proxy import Proxy
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.projections import Kept
-from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import NotFoundError
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
@@ -44,6 +45,8 @@ AT_WORK = 12
 """Stories that keep two cores busy; any number more may wait for a drain or through a silence."""
 QUIET_SECONDS = 4.0
 VERDICT_SECONDS = "2"
+PATIENCE = 60
+"""Attempts, up to two seconds apart: who plays the rest of the cluster outlasts a restart of the API server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,8 @@ async def rig(server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK
     """A rig on a running API server; `folder` is its own."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     traffic = Traffic(seed)
-    async with ApiClient.from_kubeconfig(server.kubeconfig) as client, Proxy(server, traffic) as proxy:
+    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=Limits(retries=PATIENCE))
+    async with admin as client, Proxy(server, traffic) as proxy:
         await prepare(client)
         kubeconfig = await write_kubeconfig(client, server, proxy.url, folder)
         operator = Operator(operator_process(server, kubeconfig, folder / "operator.log"))
