@@ -87,8 +87,8 @@ bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, th
 	@$(PYTHON) -m bench.detector $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick)
 
 .PHONY: faults
-faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; a JSON line last
-	@$(PYTHON) -m faults
+faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE]
+	@$(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 .PHONY: generate
 generate: $(SYNCED) ## Write the CRDs, the RBAC, the dashboards and the chart's copies of catalog, suites and rules

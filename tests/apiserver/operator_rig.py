@@ -6,6 +6,7 @@ There is no kubelet here: a test makes the pods a Deployment would get, and answ
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 from aiohttp import web
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_contract import names
+from r1plus_contract import metrics, names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
@@ -171,6 +173,23 @@ class OperatorProcess:
     def log(self) -> str:
         """What it printed so far."""
         return self._log.read_text(errors="replace")
+
+    async def ready(self) -> bool:
+        """Whether its caches are synced."""
+        return (await self._ask("readyz"))[0] == 200
+
+    async def leads(self) -> bool:
+        """Whether it says that it holds the Lease."""
+        status, text = await self._ask("metrics")
+        return status == 200 and re.search(rf"^{metrics.LEADER} 1\.0$", text, re.MULTILINE) is not None
+
+    async def _ask(self, path: str) -> tuple[int, str]:
+        async with httpx.AsyncClient() as http:
+            try:
+                answer = await http.get(f"http://127.0.0.1:{self.port}/{path}")
+            except httpx.TransportError:
+                return 0, ""
+        return answer.status_code, answer.text
 
 
 @dataclass
