@@ -44,6 +44,7 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) -m r1plus_operator.api.generate --check
+	$(PYTHON) -m r1plus_dashboards.generate --check
 
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
@@ -78,16 +79,21 @@ fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server an
 	@$(PYTHON) -m fuzz --cases $(or $(N),10000) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench-reconcile
-bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200
-	$(PYTHON) -m bench.reconcile -n $(or $(N),200)
+bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200 [BRIEF=1]
+	$(PYTHON) -m bench.reconcile -n $(or $(N),200) $(if $(BRIEF),--brief)
+
+.PHONY: bench-detector
+bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, the gate and the interval; a JSON line last [SEED, QUICK=1]
+	@$(PYTHON) -m bench.detector $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick)
 
 .PHONY: faults
-faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; a JSON line last
-	@$(PYTHON) -m faults
+faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE]
+	@$(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 .PHONY: generate
-generate: $(SYNCED) ## Write the CRDs, the RBAC and the chart's copies of catalog and suites
+generate: $(SYNCED) ## Write the CRDs, the RBAC, the dashboards and the chart's copies of catalog, suites and rules
 	$(PYTHON) -m r1plus_operator.api.generate
+	$(PYTHON) -m r1plus_dashboards.generate
 
 # The locked environment, made again when the lock changes.
 $(SYNCED): pyproject.toml uv.lock

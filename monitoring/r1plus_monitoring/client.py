@@ -5,6 +5,7 @@ Called by `probing`. Tests put a scripted engine behind the `Engine` protocol.
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,10 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from r1plus_contract import inference
+from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
 from r1plus_contract.suite import Sampling
+
+_WAITING: Final = re.compile(rf"{ENGINE_WAITING_REQUESTS}[ {{]")
 
 
 class Failure(StrEnum):
@@ -51,6 +55,9 @@ class Engine(Protocol):
     async def ready(self) -> bool:
         """Whether the model answers readiness now."""
 
+    async def waiting(self) -> int | None:
+        """Requests that wait for a slot now; None where the engine does not say."""
+
     async def ask(self, prompt: str, sampling: Sampling) -> Reply:
         """One answer. Never raises for what the engine or the network does."""
 
@@ -61,14 +68,19 @@ class Engine(Protocol):
 _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
 """What Triton says while no model is there to answer: at the start, at its end, between two versions."""
 _READY_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+_METRICS_TIMEOUT: Final = aiohttp.ClientTimeout(total=1)
 
 
 class TritonEngine:
     """Triton in the same pod: readiness over HTTP, answers over gRPC streams (the model is decoupled)."""
 
-    def __init__(self, http: str, grpc_target: str, timeout: float) -> None:
-        """`timeout` in seconds bounds one whole answer. Must be built inside a running event loop."""
+    def __init__(self, http: str, grpc_target: str, timeout: float, metrics: str = "") -> None:
+        """`timeout` in seconds bounds one whole answer. Must be built inside a running event loop.
+
+        `metrics`: host and port of Triton's metrics; without them nobody knows how many requests wait.
+        """
         self._ready_url = f"http://{http}/v2/models/{inference.MODEL_NAME}/ready"
+        self._metrics_url = f"http://{metrics}/metrics" if metrics else ""
         self._timeout = timeout
         self._http = aiohttp.ClientSession(timeout=_READY_TIMEOUT)
         self._grpc = InferenceServerClient(grpc_target)
@@ -80,6 +92,17 @@ class TritonEngine:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+
+    async def waiting(self) -> int | None:
+        """The sum over the engine's own gauge; None where it cannot be had."""
+        if not self._metrics_url:
+            return None
+        try:
+            async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as response:
+                response.raise_for_status()
+                return waiting_requests(await response.text())
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
+            return None
 
     async def ask(self, prompt: str, sampling: Sampling) -> Reply:
         """Stream one answer to its end."""
@@ -119,6 +142,15 @@ class TritonEngine:
         finally:
             stream.cancel()
         return reply
+
+
+def waiting_requests(exposition: str) -> int | None:
+    """From Triton's exposition text; None where the gauge is not there or is no number."""
+    found = [line.rpartition(" ")[2] for line in exposition.splitlines() if _WAITING.match(line)]
+    try:
+        return int(sum(map(float, found))) if found else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def tensors(prompt: str, sampling: Sampling) -> list[InferInput]:

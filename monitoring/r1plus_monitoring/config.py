@@ -20,6 +20,8 @@ class Config:
     triton_http: str
     """Host and port of Triton's HTTP endpoint, in the same pod."""
     triton_grpc: str
+    triton_metrics: str
+    """Where Triton says how many requests wait."""
     host: str
     port: int
     request_timeout: float
@@ -47,6 +49,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
     flag("state-dir", names.DIR_STATE, "what survives a restart of the prober")
     flag("triton-http", f"127.0.0.1:{names.PORT_HTTP}", "Triton's HTTP endpoint")
     flag("triton-grpc", f"127.0.0.1:{names.PORT_GRPC}", "Triton's gRPC endpoint")
+    flag("triton-metrics", f"127.0.0.1:{names.PORT_TRITON_METRICS}", "Triton's metrics endpoint")
     flag("host", "0.0.0.0", "address to serve /verdict and /metrics on")
     flag("port", str(names.PORT_MONITOR), "port to serve them on")
     flag("request-timeout", "60", "seconds until an unanswered probe counts as failed")
@@ -59,6 +62,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
         state_dir=Path(given.state_dir),
         triton_http=given.triton_http,
         triton_grpc=given.triton_grpc,
+        triton_metrics=given.triton_metrics,
         host=given.host,
         port=int(given.port),
         request_timeout=float(given.request_timeout),

@@ -9,23 +9,20 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from r1plus_contract.admission import Admission, read_token, write_token
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Suite
-from r1plus_contract.verdict import Gate, GateReport, Phase, Progress, SweepFigures, Verdict
-from r1plus_monitoring.bulletin import Bulletin
-from r1plus_monitoring.exposition import Exposition
+from r1plus_contract.verdict import Gate, GateReport, Phase, Progress, Standing, Verdict
 from r1plus_monitoring.gating import drive
-from r1plus_monitoring.logs import Clock, log, stamp
+from r1plus_monitoring.ledger import Ledger, Parts
+from r1plus_monitoring.logs import log, stamp
 from r1plus_monitoring.probing import Pace, Prompter
-from r1plus_monitoring.state import MOST_REPORTS, HalfGate, HalfSweep, LastSweep, StateStore
-from r1plus_monitoring.sweeping import below, figures_of, sweep
+from r1plus_monitoring.state import MOST_REPORTS, HalfGate
+from r1plus_monitoring.watching import Watcher
 from r1plus_policies.gate import (
     SHORT_CHECK_ITEMS,
     GateItem,
@@ -38,25 +35,16 @@ from r1plus_policies.gate import (
     short_check_allowed,
 )
 from r1plus_policies.gate_run import GateRecord, GateRun
+from r1plus_policies.watch import WatchState, watch
+from r1plus_policies.watch import message as told
 
-SWEEP_BELOW_THRESHOLD: Final = "SweepBelowThreshold"
-_SAVE_EVERY: Final = 1.0
-"""Seconds of outcomes that a killed prober may have to ask again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an episode works with; the prober owns all of it."""
-
-    bulletin: Bulletin
-    store: StateStore
-    exposition: Exposition
-    admission_dir: Path
-    clock: Clock
-    seed: Callable[[], int]
-    poll_interval: float
-    retry_after: float = 30.0
-    """Seconds until an Inconclusive gate starts anew; doubles up to twenty times that."""
+REASONS: Final = {
+    Standing.CONFIRMING: "AccuracyConfirming",
+    Standing.CHANGED: "AccuracyChanged",
+    Standing.BELOW_THRESHOLD: "AccuracyBelowThreshold",
+    Standing.ERRORS: "ServerErrors",
+}
+"""Of a report whose gate passed, by what the watch says; the last but one alone is a Fail."""
 
 
 def admitted(parts: Parts, identity: str) -> bool:
@@ -99,14 +87,17 @@ class Episode:
         self._prompter = prompter
         self._suite = suite
         self._settings = settings
-        self._gate = settings().gate
+        order = settings().control
+        self._control = order.token if order and order.identity == identity.digest() else ""
+        """Traffic may go back to this revision if it passes now: an old verdict is none, and no request has to wait."""
+        self._gate = Gate.ENFORCE if self._control else settings().gate
         self._threshold = settings().threshold
         self._verdicts = verdicts
         self._batch = identity.batch
         self._subject = Subject(identity.digest(), suite.header.name, suite.header.sha256, suite.header.scorer_version)
         self._items = {item.id: item for item in suite.items}
-        self._pace = Pace(lambda: settings().probes_per_minute)
-        self._saved_at = float("-inf")
+        self._pace = Pace(lambda: settings().probes_per_minute, prompter.busy)
+        self._ledger = Ledger(parts, self._subject)
 
     async def run(self) -> None:
         """Never returns: it ends when the prober cancels it."""
@@ -117,9 +108,9 @@ class Episode:
         verdict = await self._verdict()
         if verdict.verdict is Verdict.PASS:
             self._admit(Verdict.PASS)
-        self._announce(verdict, self._last())
-        while self._admitted:
-            self._announce(verdict, await self._sweep())
+        self._announce(verdict, None)
+        if self._admitted:
+            await self._watched(verdict)
         # Refused: nothing is served here, so there is nothing to watch.
         await asyncio.Event().wait()
 
@@ -132,7 +123,7 @@ class Episode:
         if known is not None and await self._short_check():
             return known
         pause = self._parts.retry_after
-        while (found := await self._gated()).verdict is Verdict.INCONCLUSIVE:
+        while (found := await self._first_gated()).verdict is Verdict.INCONCLUSIVE:
             self._inconclusive(found)
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._parts.retry_after * 20)
@@ -146,6 +137,7 @@ class Episode:
             r
             for r in reports
             if Subject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
+            and (not self._control or r.control == self._control)
             and (r.verdict is Verdict.FAIL or r.admits_at(self._batch) or (self._admitted and r.admits_at(1)))
         ]
         exact = next((r for r in ours if r.threshold == self._threshold), None)
@@ -162,7 +154,7 @@ class Episode:
         rules = Rules(threshold=1e-9, batch=self._batch, full_sweeps=2, single_sweep=False, flip_rate=0.5)
         run = GateRun(sample, rules, GateRecord(self._parts.seed()))
         log("info", "Short check started", items=len(sample), allowed=allowed)
-        found = await self._drive(run, lambda: self._progress(run, "short check: "))
+        found = await self._drive(run, self._pacing(), lambda: self._progress(run, "short check: "))
         lost = len(found.figures.lost)
         passed = found.verdict is Verdict.PASS and lost <= allowed
         log("info", "Short check ended", passed=passed, lost=lost, items=len(sample), allowed=allowed)
@@ -180,10 +172,16 @@ class Episode:
             sample += chance.sample(members, min(len(members), -(-wanted * len(members) // len(self._items))))
         return sample
 
-    async def _gated(self) -> GateReport:
-        """One whole gate, or the rest of one that a restart cut off."""
-        beside_traffic = self._admitted
+    async def _first_gated(self) -> GateReport:
+        """At the production batch before traffic; beside it one by one and at the pace that traffic leaves."""
+        beside_traffic = self._admitted and not self._control
         rules = Rules(self._threshold, batch=1 if beside_traffic else self._batch)
+        return await self._gated(rules, self._pacing(), lambda run: self._progress(run, ""))
+
+    async def _gated(
+        self, rules: Rules, pace: Callable[[], Awaitable[None]], progress: Callable[[GateRun], None]
+    ) -> GateReport:
+        """One whole gate, or the rest of one that a restart cut off."""
         half = self._half_gate(rules)
         run = GateRun(self._gate_items(), rules, half.record)
         before, started, shown = half.seconds, time.monotonic(), run.stage.full_sweeps
@@ -191,72 +189,59 @@ class Episode:
 
         def scored() -> None:
             nonlocal shown
-            self._progress(run, "")
+            progress(run)
             if run.stage.full_sweeps > shown:
                 shown = run.stage.full_sweeps
-                self._show_sweep({i: s is Score.CORRECT for i, s in run.sweep_scores(shown - 1).items()})
+                self._ledger.swept({i: s is Score.CORRECT for i, s in run.sweep_scores(shown - 1).items()})
             self._save_half_gate(rules, run, before + time.monotonic() - started)
 
-        judgement = await self._drive(run, scored)
+        judgement = await self._drive(run, pace, scored)
         found = report(
             judgement,
             rules,
             self._subject,
             seconds=before + time.monotonic() - started,
-            decided_at=stamp(self._parts.clock()),
+            decided_at=self._ledger.now(),
         )
+        found = dataclasses.replace(found, control=self._control)
         self._keep(found)
         log("info", "Gate decided", verdict=found.verdict, reason=found.reason, detail=found.message)
         return found
 
-    async def _drive(self, run: GateRun, scored: Callable[[], None]) -> Judgement:
-        pace = self._pace.wait if self._admitted else _at_once
+    def _pacing(self) -> Callable[[], Awaitable[None]]:
+        return self._pace.wait if self._admitted and not self._control else _at_once
+
+    async def _drive(self, run: GateRun, pace: Callable[[], Awaitable[None]], scored: Callable[[], None]) -> Judgement:
         return await drive(run, ask=self._prompter.ask, pace=pace, until_ready=self._recover, scored=scored)
 
     # -- Watching ----------------------------------------------------------------------------------------------------
 
-    async def _sweep(self) -> SweepFigures:
-        """One more sweep, or the rest of one that a restart cut off."""
-        state = self._parts.store.state
-        half = state.sweep if state.sweep and state.sweep.subject == self._subject else None
-        seed = half.seed if half else self._parts.seed()
-        scores = {item: score == Score.CORRECT for item, score in (half.scores if half else {}).items()}
-
-        def scored() -> None:
-            if self._due():
-                stored = {i: (Score.CORRECT if right else Score.FAILED).value for i, right in scores.items()}
-                self._store(sweep=HalfSweep(self._subject, seed, stored))
-
-        await sweep(
-            list(self._items),
-            seed,
-            scores,
-            ask=self._prompter.ask,
-            pace=self._pace,
-            until_ready=self._recover,
-            scored=scored,
+    async def _watched(self, gate: GateReport) -> None:
+        """Sweep for ever, and say what the watch says."""
+        watcher = Watcher(
+            self._parts,
+            self._ledger,
+            self._prompter,
+            self._subject,
+            self._gate_items(),
+            self._settings,
+            recover=self._recover,
+            regate=self._regated,
         )
-        self._store(sweep=None)
-        return self._show_sweep(scores)
+        await watcher.run(gate, lambda: self._admitted, lambda: self._announce(watcher.gate, watcher.state))
 
-    def _show_sweep(self, scores: dict[str, bool]) -> SweepFigures:
-        """A complete sweep's figures, to metrics, report and file."""
-        figures = figures_of(scores, stamp(self._parts.clock()))
-        self._store(last=LastSweep(self._subject, figures))
-        self._parts.exposition.accuracy(figures)
-        self._parts.bulletin.update(sweep=figures)
-        log("info", "Sweep ended", correct=figures.correct, total=figures.total, upper=round(figures.upper, 4))
-        return figures
+    async def _regated(self, pace: Pace) -> GateReport:
+        """The gate's sweeps once more, beside traffic and beside a verdict that stands meanwhile."""
+        return await self._gated(Rules(self._threshold, batch=1), pace.wait, lambda run: None)
 
-    def _announce(self, gate: GateReport, last: SweepFigures | None) -> None:
-        """The gate's verdict, unless the last sweep shows that it no longer holds."""
+    def _announce(self, gate: GateReport, state: WatchState | None) -> None:
+        """The gate's verdict, unless the watch has found since that it no longer holds."""
         verdict, reason, message = gate.verdict, gate.reason, gate.message
-        if verdict is Verdict.PASS and last is not None and below(last, self._threshold):
-            verdict, reason = Verdict.FAIL, SWEEP_BELOW_THRESHOLD
-            message = (
-                f"{last.correct} of {last.total} items right in the last sweep: accuracy at most {last.upper:.3f} "
-                f"(alpha 0.001), below the threshold of {self._threshold:g}; at the gate it had lost {gate.lost}"
-            )
+        found = watch(state, self._gate_items(), self._threshold) if state else None
+        if verdict is Verdict.PASS and state and found and found.standing in REASONS:
+            reason, message = REASONS[found.standing], told(state, self._gate_items(), self._threshold)
+            if found.standing is Standing.BELOW_THRESHOLD:
+                verdict = Verdict.FAIL
         self._parts.exposition.progress(1)
         self._parts.bulletin.update(
             phase=Phase.WATCHING,
@@ -266,6 +251,7 @@ class Episode:
             gate=gate,
             progress=None,
             admitted=self._admitted,
+            watch=found,
         )
 
     def _inconclusive(self, found: GateReport) -> None:
@@ -285,7 +271,11 @@ class Episode:
         """Report of a subject about which nothing is known yet."""
         self._parts.exposition.suite(self._suite, self._threshold)
         self._parts.exposition.progress(0)
-        self._parts.exposition.accuracy(self._last())
+        self._parts.exposition.accuracy(self._ledger.last())
+        self._parts.bulletin.journal = None
+        stored = self._parts.store.state.watch
+        if stored is None or stored.subject != self._subject:
+            self._parts.exposition.evidence(0, 0)
         self._parts.bulletin.update(
             phase=Phase.WAITING_FOR_MODEL,
             verdict=Verdict.NO_DATA,
@@ -296,7 +286,8 @@ class Episode:
             admitted=self._admitted,
             gate=None,
             progress=None,
-            sweep=self._last(),
+            sweep=self._ledger.last(),
+            watch=None,
         )
 
     def _progress(self, run: GateRun, prefix: str) -> None:
@@ -334,30 +325,15 @@ class Episode:
         return HalfGate(self._subject, rules.threshold, rules.batch, GateRecord(self._parts.seed()), 0.0)
 
     def _save_half_gate(self, rules: Rules, run: GateRun, seconds: float) -> None:
-        if self._due():
-            self._store(gate=HalfGate(self._subject, rules.threshold, rules.batch, run.snapshot(), seconds))
+        if self._ledger.due():
+            self._ledger.save(gate=HalfGate(self._subject, rules.threshold, rules.batch, run.snapshot(), seconds))
 
     def _keep(self, found: GateReport) -> None:
         """Remember a verdict. An Inconclusive one is no verdict: only the half gate goes."""
         kept = self._parts.store.state.reports
         if found.verdict in (Verdict.PASS, Verdict.FAIL):
             kept = (found, *kept)[:MOST_REPORTS]
-        self._store(gate=None, reports=kept)
-
-    def _last(self) -> SweepFigures | None:
-        last = self._parts.store.state.last
-        return last.figures if last and last.subject == self._subject else None
-
-    def _due(self) -> bool:
-        now = time.monotonic()
-        if now - self._saved_at < _SAVE_EVERY:
-            return False
-        self._saved_at = now
-        return True
-
-    def _store(self, **changes: object) -> None:
-        store = self._parts.store
-        store.save(dataclasses.replace(store.state, **changes))  # type: ignore[arg-type]
+        self._ledger.save(gate=None, reports=kept)
 
 
 async def _at_once() -> None:

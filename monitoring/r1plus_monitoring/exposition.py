@@ -9,9 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from r1plus_contract import metrics as names
 from r1plus_contract.suite import Suite
-from r1plus_contract.verdict import SweepFigures, Verdict
+from r1plus_contract.verdict import Standing, SweepFigures, Verdict, Watch
 
-SKIP_REASONS: Final = ("model_not_ready",)
+SKIPPED_NOT_READY: Final = "model_not_ready"
+SKIPPED_BUSY: Final = "engine_busy"
+SKIP_REASONS: Final = (SKIPPED_NOT_READY, SKIPPED_BUSY)
+DETECTORS: Final = ("accuracy", "errors")
 DIRECTIONS: Final = ("prompt", "completion")
 _SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0, 60.0)
 
@@ -45,6 +48,12 @@ class Exposition:
         )
         self._verdict = self._gauge(names.GATE_VERDICT, "1 for the present verdict, 0 for the others.", "verdict")
         self._progress = self._gauge(names.GATE_PROGRESS_RATIO, "Share of the gate's probes that are scored.")
+        self._evidence = self._gauge(
+            names.DETECTOR_EVIDENCE_RATIO, "Evidence of a change as a share of what raises the alarm.", "detector"
+        )
+        self._standing = self._gauge(names.STANDING, "1 for the present standing, 0 for the others.", "standing")
+        self._confirmed = self._gauge(names.CONFIRMED_RATIO, "Share of items right in the sweep after the alarm.")
+        self._replay = self._gauge(names.SCORER_REPLAY, "1: recorded answers get their recorded scores; 0: not so.")
         self._start()
 
     def probed(self, task: str, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
@@ -95,6 +104,27 @@ class Exposition:
             self._lower.labels(**self._own).set(figures.lower)
             self._upper.labels(**self._own).set(figures.upper)
 
+    def evidence(self, accuracy: float, errors: float) -> None:
+        """Show both detectors: M / A, 1 or more from the alarm on."""
+        for detector, ratio in zip(DETECTORS, (accuracy, errors), strict=True):
+            self._evidence.labels(**self._own, detector=detector).set(ratio)
+
+    def watch(self, watch: Watch | None) -> None:
+        """Show what the watch says; all standings are 0 while there is none."""
+        for member in Standing:
+            present = watch is not None and watch.standing is member
+            self._standing.labels(**self._own, standing=member.value).set(present)
+        self._confirmed.clear()
+        figures = watch.confirmation if watch else None
+        if figures is not None and figures.total:
+            self._confirmed.labels(**self._own).set(figures.correct / figures.total)
+
+    def replayed(self, right: bool | None) -> None:
+        """Show what the replay of recorded answers said; nothing where there are none, since a 1 would be a claim."""
+        self._replay.clear()
+        if right is not None:
+            self._replay.labels(**self._own).set(right)
+
     def text(self) -> bytes:
         """The exposition format, for `/metrics`."""
         return generate_latest(self.registry)
@@ -108,6 +138,8 @@ class Exposition:
         self._scored_at.labels(**self._own).set(0)
         self.progress(0)
         self.verdict(Verdict.NO_DATA)
+        self.evidence(0, 0)
+        self.watch(None)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, (*names.LABELS, *labels), registry=self.registry)

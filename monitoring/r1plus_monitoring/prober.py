@@ -18,8 +18,9 @@ from r1plus_contract.verdict import Gate, Phase, Verdict
 from r1plus_monitoring.bulletin import Bulletin
 from r1plus_monitoring.client import Engine, TritonEngine
 from r1plus_monitoring.config import Config, read_config
-from r1plus_monitoring.episode import Episode, Parts, admit, admitted
+from r1plus_monitoring.episode import Episode, admit, admitted
 from r1plus_monitoring.exposition import Exposition
+from r1plus_monitoring.ledger import Parts
 from r1plus_monitoring.logs import Clock, log, utc_now
 from r1plus_monitoring.probing import Prompter, until_ready
 from r1plus_monitoring.sources import Problem, Sources, check_identity, fingerprint, read_sources
@@ -54,6 +55,8 @@ class Prober:
             store=store,
             exposition=self.exposition,
             admission_dir=config.admission_dir,
+            state_dir=config.state_dir,
+            pod=config.pod,
             clock=clock,
             seed=lambda: random.SystemRandom().getrandbits(63),
             poll_interval=config.poll_interval,
@@ -82,6 +85,7 @@ class Prober:
         sources = read_sources(self._config.accuracy_dir)
         while True:
             self._settings = sources.settings
+            self.exposition.replayed(sources.replayed)
             episode = asyncio.create_task(self._episode(sources))
             try:
                 sources = await self._until_changed(sources, episode)
@@ -101,10 +105,11 @@ class Prober:
             if fingerprint(self._config.accuracy_dir) == sources.fingerprint:
                 continue
             found = read_sources(self._config.accuracy_dir)
-            if _subject(found) != _subject(sources):
+            if _subject(found, self._config.identity) != _subject(sources, self._config.identity):
                 return found
             sources = found
             self._settings = found.settings
+            self.exposition.replayed(found.replayed)
 
     async def _episode(self, sources: Sources) -> None:
         identity = check_identity(self._config.revision_dir, self._config.identity)
@@ -126,6 +131,7 @@ class Prober:
         """Say why nothing can be scored, and wait for other files. What `Observe` promises holds even so."""
         log("error", "Scoring is blocked", reason=problem.reason, detail=problem.message)
         self.exposition.accuracy(None)
+        self.bulletin.journal = None
         self.bulletin.update(
             phase=Phase.BLOCKED,
             verdict=Verdict.NO_DATA,
@@ -137,6 +143,7 @@ class Prober:
             gate=None,
             progress=None,
             sweep=None,
+            watch=None,
         )
         if identity is not None and settings is not None and settings.gate is Gate.OBSERVE:
             await until_ready(self._engine, self.exposition, self._config.poll_interval)
@@ -147,15 +154,17 @@ class Prober:
         return lambda: self._settings or first
 
 
-def _subject(sources: Sources) -> tuple[object, ...]:
+def _subject(sources: Sources, identity: str) -> tuple[object, ...]:
     """What an episode is about; a change of anything else (the pace, other verdicts) leaves it alone."""
     if sources.settings is None or sources.problem is not None:
         return (sources.settings, sources.problem)
-    return (sources.settings.suite_hash, sources.settings.threshold, sources.settings.gate)
+    order = sources.settings.control
+    ours = order if order and order.identity == identity else None
+    return (sources.settings.suite_hash, sources.settings.threshold, sources.settings.gate, ours)
 
 
 async def _main(config: Config) -> None:
-    engine = TritonEngine(config.triton_http, config.triton_grpc, config.request_timeout)
+    engine = TritonEngine(config.triton_http, config.triton_grpc, config.request_timeout, config.triton_metrics)
     task = asyncio.create_task(Prober(config, engine).run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import Final
 
 from r1plus_contract.metrics import Outcome
+from r1plus_contract.outcomes import ProbeResult
 from r1plus_contract.suite import Item, Sampling
 from r1plus_monitoring.client import Engine, Failure, Reply
-from r1plus_monitoring.exposition import Exposition
+from r1plus_monitoring.exposition import SKIPPED_BUSY, SKIPPED_NOT_READY, Exposition
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.scorers import score
 from r1plus_policies.gate import Score
@@ -50,6 +52,17 @@ _FAILURES = {
 }
 _SCORED = {Outcome.CORRECT: Result.CORRECT, Outcome.INCORRECT: Result.INCORRECT}
 
+OUTCOMES = {
+    Result.CORRECT: ProbeResult.CORRECT,
+    Result.INCORRECT: ProbeResult.INCORRECT,
+    Result.SERVER_ERROR: ProbeResult.SERVER_ERROR,
+    Result.TIMEOUT: ProbeResult.SERVER_ERROR,
+}
+"""What a detector hears. Nobody there, or a scorer that failed: nothing was said of the engine."""
+
+MOST_SKIPPED: Final = 4
+"""Turns in a row that a busy engine is spared: one in five is the floor."""
+
 Ask = Callable[[str], Awaitable[Result]]
 """Asks the item with this id."""
 
@@ -76,6 +89,13 @@ class Prompter:
             log("warning", "Probe got no answer", item=item_id, failure=reply.failure, detail=reply.detail)
         return result
 
+    async def busy(self) -> bool:
+        """Whether requests wait for a slot; a turn that is skipped for it is counted."""
+        found = (await self._engine.waiting() or 0) > 0
+        if found:
+            self._exposition.skipped(SKIPPED_BUSY)
+        return found
+
     async def until_ready(self, poll: float) -> None:
         """Return once the model answers readiness."""
         await until_ready(self._engine, self._exposition, poll)
@@ -84,7 +104,7 @@ class Prompter:
 async def until_ready(engine: Engine, exposition: Exposition, poll: float) -> None:
     """Look every `poll` seconds."""
     while not await engine.ready():
-        exposition.skipped("model_not_ready")
+        exposition.skipped(SKIPPED_NOT_READY)
         await asyncio.sleep(poll)
 
 
@@ -99,16 +119,26 @@ class Pace:
     """A token bucket of one: never faster than `per_minute`, and no burst after a pause.
 
     Once traffic may flow, probes are guests: concurrency 1 and this rate. The rate is read at every step, since the
-    operator may change it at any time.
+    operator may change it at any time. While requests wait for a slot, a turn is skipped before an item is drawn, so
+    that load does not choose the items; but never more than MOST_SKIPPED turns in a row, since some faults show under
+    load alone.
     """
 
-    def __init__(self, per_minute: Callable[[], int]) -> None:
-        """`per_minute` is called for every probe; 1 or more."""
+    def __init__(self, per_minute: Callable[[], int], busy: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """`per_minute` is called for every probe; 1 or more. `busy` is asked once a turn."""
         self._per_minute = per_minute
+        self._busy = busy
         self._last = float("-inf")
 
     async def wait(self) -> None:
         """Return when the next probe may go."""
+        for _ in range(MOST_SKIPPED):
+            await self._turn()
+            if self._busy is None or not await self._busy():
+                return
+        await self._turn()
+
+    async def _turn(self) -> None:
         while True:
             rest = self._last + 60.0 / self._per_minute() - time.monotonic()
             if rest <= 0:

@@ -4,14 +4,17 @@ A ConfigMap changes by a swap of its `..data` link, so a fingerprint taken befor
 files belong together.
 """
 
+import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from r1plus_contract.identity import ServingIdentity
-from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.jsonable import ContractError, camel, loads
 from r1plus_contract.settings import (
     ITEMS_FILE,
+    REFERENCE_FILE,
     SETTINGS_FILE,
     SUITE_FILE,
     VERDICTS_FILE,
@@ -19,9 +22,16 @@ from r1plus_contract.settings import (
     MonitorSettings,
 )
 from r1plus_contract.suite import Suite, SuiteError, load_suite
+from r1plus_contract.suite_reference import read_reference
+from r1plus_monitoring.replay import replay
+from r1plus_policies.budget import Budget
+from r1plus_policies.detector import bets
 
-FILES: Final = (SETTINGS_FILE, SUITE_FILE, ITEMS_FILE, VERDICTS_FILE)
+FILES: Final = (SETTINGS_FILE, SUITE_FILE, ITEMS_FILE, REFERENCE_FILE, VERDICTS_FILE)
 IDENTITY_FILE: Final = "identity.json"
+SUITE_MISMATCH: Final = "SuiteMismatch"
+"""Reason: recorded answers do not get their recorded scores, or are not those that the operator has taken."""
+MOST_TOLD: Final = 3
 
 Fingerprint = tuple[object, ...]
 
@@ -43,6 +53,8 @@ class Sources:
     suite: Suite | None = None
     verdicts: KnownVerdicts = field(default_factory=KnownVerdicts)
     problem: Problem | None = None
+    replayed: bool | None = None
+    """Whether recorded answers got their recorded scores; None where the suite has none."""
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -98,14 +110,19 @@ def _read(folder: Path, seen: Fingerprint) -> Sources:
     suite = _suite(folder, settings)
     if isinstance(suite, Problem):
         return Sources(seen, settings, None, verdicts, suite)
-    return Sources(seen, settings, suite, verdicts)
+    return _replayed(folder, settings, Sources(seen, settings, suite, verdicts), suite)
 
 
 def _settings_problem(settings: MonitorSettings) -> Problem | None:
     if not 0.0 < settings.threshold <= 1.0:
         return Problem("SettingsInvalid", f"threshold: {settings.threshold} must be above 0 and at most 1")
-    if settings.probes_per_minute < 1:
-        return Problem("SettingsInvalid", f"probesPerMinute: {settings.probes_per_minute} must be 1 or more")
+    try:
+        Budget(settings.probes_per_minute, settings.most_pods, settings.false_alarm_days)
+        bets(settings.steadiness)
+    except ValueError as error:
+        name, _, rest = str(error).partition(":")
+        # The detector calls it p0.
+        return Problem("SettingsInvalid", f"{camel('steadiness' if name == 'p0' else name)}:{rest}")
     return None
 
 
@@ -122,7 +139,7 @@ def _verdicts(folder: Path) -> KnownVerdicts | Problem:
 
 def _suite(folder: Path, settings: MonitorSettings) -> Suite | Problem:
     try:
-        header, items = ((folder / name).read_text(encoding="utf-8") for name in (SUITE_FILE, ITEMS_FILE))
+        header, items = ((folder / name).read_bytes().decode() for name in (SUITE_FILE, ITEMS_FILE))
     except OSError as error:
         return Problem("SuiteMissing", f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -138,3 +155,32 @@ def _suite(folder: Path, settings: MonitorSettings) -> Suite | Problem:
             f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment asks for {settings.suite_hash}",
         )
     return suite
+
+
+def _replayed(folder: Path, settings: MonitorSettings, found: Sources, suite: Suite) -> Sources:
+    """`found` with what the replay says; a scorer that is not what it was decides nothing."""
+    try:
+        text = (folder / REFERENCE_FILE).read_bytes().decode()
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        return _mismatch(found, f"{REFERENCE_FILE}: cannot be read: {error}")
+    if settings.reference_hash and hashlib.sha256(text.encode()).hexdigest() != settings.reference_hash:
+        return _mismatch(found, f"{REFERENCE_FILE}: its sha256 is not {settings.reference_hash}, as settings.json says")
+    if not text:
+        return found
+    try:
+        differing = replay(suite, read_reference(text, suite))
+    except SuiteError as error:
+        return _mismatch(found, str(error))
+    if differing:
+        more = f" and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
+        told = "; ".join(differing[:MOST_TOLD]) + more
+        return _mismatch(found, f"recorded answers of the reference get other scores now: {told}")
+    return dataclasses.replace(found, replayed=True)
+
+
+def _mismatch(found: Sources, message: str) -> Sources:
+    remedy = "nothing is decided until the suite or the monitor's image is mended"
+    problem = Problem(SUITE_MISMATCH, f"{message}; {remedy}")
+    return dataclasses.replace(found, suite=None, problem=problem, replayed=False)

@@ -1,4 +1,4 @@
-"""What the prober must not forget: half a gate, half a sweep, verdicts, the sequence.
+"""What the prober must not forget: half a gate, half a sweep, verdicts, the watch, the sequence.
 
 One file, written whole or not at all. Its folder outlives the prober and the container, not the pod; a new pod starts
 with an empty one and loses nothing that counts, since verdicts also live on the revision.
@@ -14,6 +14,7 @@ from r1plus_contract.verdict import GateReport, SweepFigures
 from r1plus_monitoring.logs import log
 from r1plus_policies.gate import Subject
 from r1plus_policies.gate_run import GateRecord
+from r1plus_policies.watch import WatchState
 
 STATE_FILE: Final = "state.json"
 HEARTBEAT_FILE: Final = "heartbeat"
@@ -59,6 +60,7 @@ class State:
     gate: HalfGate | None = None
     sweep: HalfSweep | None = None
     last: LastSweep | None = None
+    watch: WatchState | None = None
 
 
 class StateStore:

@@ -1,20 +1,18 @@
 """The continuous check: sweeps over the whole suite, one after the other, each in an order of its own.
 
-A sweep is an exact count of a finite population; the Clopper-Pearson interval around it covers flips. Pure but for the
-loop in `watch`, which asks one item at a time, at the pace that the deployment allows.
+A sweep is an exact count of a finite population; the Clopper-Pearson interval around it covers flips. It judges
+nothing: that is the business of the detectors, and of the count that follows their alarm. Pure but for the loop, which
+asks one item at a time, at the pace that the deployment allows.
 """
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 from r1plus_contract.verdict import SweepFigures
 from r1plus_monitoring.probing import SCORES, Ask, Pace, Result
 from r1plus_policies.bounds import clopper_pearson
+from r1plus_policies.confirming import ALPHA
 from r1plus_policies.gate import MOST_LOST_ITEMS, Score
-
-ALPHA: Final = 0.001
-"""Each bound is missed by at most one sweep in a thousand."""
 
 
 def figures_of(scores: dict[str, bool], finished_at: str) -> SweepFigures:
@@ -32,11 +30,6 @@ def figures_of(scores: dict[str, bool], finished_at: str) -> SweepFigures:
     )
 
 
-def below(figures: SweepFigures, threshold: float) -> bool:
-    """Whether the sweep shows an accuracy under the threshold that flips do not explain."""
-    return figures.upper < threshold
-
-
 def order(items: Sequence[str], seed: int) -> list[str]:
     """A permutation that the seed decides, so that a restarted prober goes on where it stood."""
     shuffled = sorted(items)
@@ -52,9 +45,9 @@ async def sweep(
     ask: Ask,
     pace: Pace,
     until_ready: Callable[[], Awaitable[None]],
-    scored: Callable[[], None],
+    scored: Callable[[str, Result], Awaitable[None]],
 ) -> None:
-    """Fill `scores` up, one item at a time; `scored` is called after each.
+    """Fill `scores` up, one item at a time; `scored` is awaited after each.
 
     An item that got no score because nobody was there is asked again once the model is ready: a sweep never ends with
     a hole. One whose scorer failed counts as wrong, since it can no longer be shown to be right.
@@ -67,4 +60,4 @@ async def sweep(
                 await until_ready()
                 continue
             scores[item] = SCORES[result] is Score.CORRECT
-            scored()
+            await scored(item, result)

@@ -1,8 +1,11 @@
-"""What the monitor serves: `/verdict` for the operator, `/metrics` for Prometheus, `/healthz` for people.
+"""What the monitor serves: `/verdict` and `/outcomes?since=SEQUENCE` for the operator, `/metrics` for Prometheus,
+`/healthz` for people.
 
 Read only, without authentication: the walls let only the operator's and Prometheus' namespaces reach it, and nothing
 here holds a prompt or an answer.
 """
+
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,12 +14,21 @@ from r1plus_contract.jsonable import dumps
 from r1plus_monitoring.bulletin import Bulletin
 from r1plus_monitoring.exposition import Exposition
 
+MOST_DIGITS: Final = 18
+"""Of a sequence number: more than any monitor will ever count."""
+
 
 async def serve(bulletin: Bulletin, exposition: Exposition, host: str, port: int) -> web.AppRunner:
     """Start listening; the caller cleans the runner up. OSError where the port is taken."""
 
     async def verdict(_: web.Request) -> web.Response:
         return web.Response(text=dumps(bulletin.report), content_type="application/json")
+
+    async def outcomes(request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not (since.isascii() and since.isdigit() and len(since) <= MOST_DIGITS):
+            return web.Response(status=400, text=f"since: {since!r:.40} must be a whole number, 0 or more\n")
+        return web.Response(text=dumps(bulletin.outcomes(int(since))), content_type="application/json")
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -25,7 +37,8 @@ async def serve(bulletin: Bulletin, exposition: Exposition, host: str, port: int
         return web.Response(text="ok\n")
 
     app = web.Application()
-    app.add_routes([web.get("/verdict", verdict), web.get("/metrics", metrics), web.get("/healthz", health)])
+    routes = {"/verdict": verdict, "/outcomes": outcomes, "/metrics": metrics, "/healthz": health}
+    app.add_routes([web.get(path, answer) for path, answer in routes.items()])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()

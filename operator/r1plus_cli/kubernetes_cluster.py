@@ -1,4 +1,7 @@
-"""A real cluster behind `cluster.Cluster`, with the user's own kubeconfig and rights; it only reads."""
+"""A real cluster behind `cluster.Cluster` and `steering.Steered`, with the user's own kubeconfig and rights.
+
+It reads; only `change` writes, and only R1PlusDeployments.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -34,6 +37,7 @@ class KubernetesCluster:
             ) from error
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)
+        self._who = client.AuthenticationV1Api(self._api)
 
     def default_namespace(self) -> str:
         """The namespace of the context, `default` without one."""
@@ -94,6 +98,22 @@ class KubernetesCluster:
     def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
         """Like `kubectl port-forward service/NAME`: to one Ready pod that the Service selects."""
         return forwarded(self._core, namespace, self._ready_pod(namespace, service), port)
+
+    def who(self) -> str:
+        """As the API server calls the user; older ones than 1.28 cannot be asked."""
+        with _translating("ask who you are"):
+            try:
+                review = self._who.create_self_subject_review(client.V1SelfSubjectReview())
+            except ApiException as error:
+                if error.status not in (403, 404):
+                    raise
+                return "somebody"
+            return str(review.status.user_info.username)
+
+    def change(self, namespace: str, name: str, patch: Json) -> None:
+        """As `kubectl patch --type merge`."""
+        with _translating(f"change {PLURAL}/{name}"):
+            self._objects.patch_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, patch)
 
     def _watched(self, namespace: str | None) -> Iterator[Json]:
         with _translating(f"watch {PLURAL}"):

@@ -7,7 +7,7 @@ from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.config import shipped_suites
-from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource
+from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource, SuiteTrust
 
 DEFAULT_FAMILY = "smollm2"
 SHIPPED_CATALOG = Path(catalog.__file__).parent
@@ -16,13 +16,17 @@ SHIPPED_SUITES = Path(__file__).parents[2] / "monitoring" / "suites"
 
 
 def config_for(family: str) -> OperatorConfig:
-    """The chart's defaults; image references stay as the chart names them."""
+    """The chart's defaults; image references stay as the chart names them.
+
+    Whose signature a suite needs is not judged here: only the cluster's chart knows whom it trusts.
+    """
     return OperatorConfig(
         monitor_image="r1plus.local/r1plus-monitor:dev",
         triton_image="r1plus.local/triton-cpu:dev",
         default_family=family,
         operator_namespace="r1plus-system",
         monitoring_namespace="monitoring",
+        suite_trust=SuiteTrust(required=False),
     )
 
 

@@ -17,8 +17,11 @@ from r1plus_cli.documents import read_deployments
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.preview import preview
+from r1plus_cli.steering import steer
+from r1plus_cli.suite import app as suite_app
 from r1plus_cli.validate import problems_of
 from r1plus_cli.view import COLUMNS, view_of
+from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
 
 app = typer.Typer(
@@ -30,10 +33,14 @@ app = typer.Typer(
     help="""Looks at R1+ models in an enterprise's Kubernetes: what would run, what runs, and whether it is right.
 
 **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only read.
+**suite** makes and signs golden suites.
+**rollback**, **pin**, **unpin** and **ack** ask the operator to act; each says who and why for whoever looks next.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
 )
+
+app.add_typer(suite_app)
 
 FileOption = Annotated[
     str, typer.Option("-f", "--file", help="A file or folder with R1PlusDeployments; - is standard input.")
@@ -187,6 +194,77 @@ def ask_command(
     )
 
 
+NameArgument = Annotated[str, typer.Argument(help="The R1PlusDeployment.")]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", help="Why, in a sentence: it stands in an Event and an annotation, beside your name.")
+]
+
+
+@app.command("rollback")
+def rollback_command(
+    name: NameArgument,
+    reason: ReasonOption,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Send traffic back to the last good revision, once that has passed the golden suite anew.
+
+    Last good is the newest other revision that passed this very suite, carried traffic for ten minutes and whose engine
+    is still there: `r1plus status` names it. It is brought up without traffic first, so nothing moves if it fails, too.
+    What was gone back from does not return by itself, although the spec asks for it: change the spec, or `r1plus ack`.
+
+    Example: `r1plus rollback credit --reason "Wrong totals since the 14:00 rollout, INC-4711"`
+    """
+    _steer(Verb.ROLLBACK, name, reason, namespace, kubeconfig)
+
+
+@app.command("pin")
+def pin_command(
+    name: NameArgument,
+    reason: ReasonOption,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Hold traffic at the revision that has it: neither a new spec nor a rollback moves it.
+
+    Sets `spec.rollout.pinned`; where Git owns the spec, set it there as well. A bad pod is still quarantined.
+
+    Example: `r1plus pin credit --reason "Quarter-end close until Friday"`
+    """
+    _steer(Verb.PIN, name, reason, namespace, kubeconfig)
+
+
+@app.command("unpin")
+def unpin_command(
+    name: NameArgument,
+    reason: ReasonOption,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Let traffic move again: what the spec asks for is rolled out, also where it was rolled back from before.
+
+    Example: `r1plus unpin credit --reason "Quarter closed"`
+    """
+    _steer(Verb.UNPIN, name, reason, namespace, kubeconfig)
+
+
+@app.command("ack")
+def ack_command(
+    name: NameArgument,
+    reason: ReasonOption,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Acknowledge a fall, a change or a rollback that you have looked at.
+
+    The monitors run the gate's sweeps anew, and a Pass ends their alarm; a Fail leaves it. What was rolled back from,
+    or given up because both revisions failed, may be tried again.
+
+    Example: `r1plus ack credit --reason "Driver 570.1 rolled back on both nodes"`
+    """
+    _steer(Verb.ACK, name, reason, namespace, kubeconfig)
+
+
 def main() -> None:
     """Entry point of the `r1plus` script: errors that a user can mend are one line, not a trace."""
     try:
@@ -200,6 +278,14 @@ def _connect(kubeconfig: str | None) -> Cluster:
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
     return KubernetesCluster(kubeconfig)
+
+
+def _steer(verb: Verb, name: str, reason: str, namespace: str | None, kubeconfig: str | None) -> None:
+    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+
+    cluster = KubernetesCluster(kubeconfig)
+    space = namespace or cluster.default_namespace()
+    _console().print(Text(steer(cluster, space, name, verb, reason, datetime.now(UTC))))
 
 
 def _console() -> Console:

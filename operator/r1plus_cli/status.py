@@ -28,6 +28,8 @@ def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
     console.print(Text(view.headline(), style="green" if view.ready else "yellow"))
     for label, value in _figures(view):
         console.print(Text.assemble((f"{label:<11}", "dim"), value))
+    for line, style in incident_lines(view):
+        console.print(Text(line, style=style))
     for condition in view.conditions:
         mark, colour = MARKS.get(condition.status, ("?", "yellow"))
         console.print(Text.assemble((mark, colour), f" {condition.type:<17}", (condition.reason, colour)))
@@ -35,6 +37,25 @@ def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
             console.print(Text(f"    {condition.message}", style="dim"))
     for line in next_steps(view):
         console.print(Text(f"  {line}", style="dim"))
+
+
+def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
+    """What fell, from what to what, which items, what was tried, what comes next, where to read on."""
+    found = view.incident
+    if found is None:
+        return
+    yield f"Incident since {found.since}: {found.reason}, revision {found.revision}", "bold red"
+    if found.now:
+        before = f"{found.before} right at its gate, " if found.before else ""
+        yield f"  fell        {before}{found.now} as last counted", ""
+    for number, line in enumerate(found.lost):
+        yield f"  {'lost' if number == 0 else '':<12}{line}", ""
+    for number, line in enumerate(found.tried):
+        yield f"  {'tried' if number == 0 else '':<12}{line}", ""
+    if found.next:
+        yield f"  next        {found.next}", ""
+    if found.runbook:
+        yield f"  runbook     {found.runbook}", "dim"
 
 
 def next_steps(view: DeploymentView) -> list[str]:
@@ -60,6 +81,12 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
     yield "Revision", view.revision or "none serves yet"
     if view.candidate:
         yield "Candidate", view.candidate
+    if view.pinned:
+        yield "Pinned", "traffic stays where it is: spec.rollout.pinned"
+    if view.last_good:
+        yield "Last good", view.last_good
+    if view.last_request:
+        yield "Asked last", view.last_request
     yield "Endpoint", view.endpoint or "none yet"
 
 

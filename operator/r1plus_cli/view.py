@@ -17,6 +17,7 @@ UNKNOWN = "Unknown"
 # is refused or still gated is told although the revision before it serves.
 TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, "IsolationVerified", READY, "AlertsWired")
 NOT_SEEN = "the operator has not looked at it yet"
+ROLLED_BACK = "RolledBack"
 AT_REST = "Complete"
 """Progressing's reason while nothing is under way."""
 
@@ -34,6 +35,21 @@ class ConditionView:
     def holds(self) -> bool:
         """Whether its status is True."""
         return self.status == "True"
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentView:
+    """A fall as the operator tells it."""
+
+    since: str
+    revision: str
+    reason: str
+    before: str
+    now: str
+    lost: tuple[str, ...]
+    tried: tuple[str, ...]
+    next: str
+    runbook: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,20 @@ class DeploymentView:
     """Whether the operator has seen the newest spec."""
     created: datetime | None
     conditions: tuple[ConditionView, ...]
+    pinned: bool = False
+    last_good: str = ""
+    last_request: str = ""
+    incident: IncidentView | None = None
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether the revision that the spec asks for was gone back from."""
+        return self.incident is not None and self.incident.reason == ROLLED_BACK
+
+    def condition_message(self, kind: str) -> str:
+        """The condition's message, or nothing."""
+        found = self.condition(kind)
+        return "" if found is None else found.message
 
     @property
     def key(self) -> str:
@@ -148,6 +178,10 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         up_to_date=int(status.get("observedGeneration", 0)) >= int(metadata.get("generation", 1)),
         created=_time(_text(metadata, "creationTimestamp")),
         conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
+        pinned=_mapping(spec, "rollout").get("pinned") is True,
+        last_good=_text(status, "lastGood"),
+        last_request=_text(status, "lastRequest"),
+        incident=_incident(_mapping(status, "incident")),
     )
 
 
@@ -160,6 +194,22 @@ def age(created: datetime | None, now: datetime) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def _incident(raw: Mapping[str, Any]) -> IncidentView | None:
+    if not raw:
+        return None
+    return IncidentView(
+        since=_text(raw, "since"),
+        revision=_text(raw, "revision"),
+        reason=_text(raw, "reason"),
+        before=_text(raw, "before"),
+        now=_text(raw, "now"),
+        lost=tuple(map(str, raw.get("lost") or ())),
+        tried=tuple(map(str, raw.get("tried") or ())),
+        next=_text(raw, "next"),
+        runbook=_text(raw, "runbook"),
+    )
 
 
 def _condition(raw: Mapping[str, Any]) -> ConditionView:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
+from r1plus_contract.settings import SUITE_FILE
+from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, unbase64
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource
+from r1plus_operator.pins import SHIPPED_SUITES
+from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource, SuiteTrust
 from r1plus_operator.projections import suite_source
+from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 
 class ConfigError(Exception):
@@ -44,13 +47,16 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         scrape_interval=env.get("R1PLUS_SCRAPE_INTERVAL", "15s"),
         prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
         image_pull_secrets=secrets,
+        suite_trust=_suite_trust(env),
+        bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
+        cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
     )
     return Settings(
         operator=operator,
         catalog=load_catalog(Path(_required(env, "R1PLUS_CATALOG_DIR", "catalog"))),
         suites=shipped_suites(Path(_required(env, "R1PLUS_SUITES_DIR", "suites"))),
         verdict_interval=float(env.get("R1PLUS_VERDICT_INTERVAL_SECONDS", "10")),
-        workers=int(env.get("R1PLUS_WORKERS", "8")),
+        workers=int(env.get("R1PLUS_WORKERS", "16")),
         health_port=int(env.get("R1PLUS_HEALTH_PORT", "8080")),
         identity=_identity(env),
     )
@@ -60,9 +66,33 @@ def shipped_suites(folder: Path) -> dict[str, SuiteSource]:
     """The golden suites below `folder`, one sub-folder each."""
     found = {}
     for header in sorted(folder.glob(f"*/{SUITE_FILE}")):
-        name, items = header.parent.name, header.parent / ITEMS_FILE
-        found[name] = suite_source(name, header.read_text("utf-8"), items.read_text("utf-8"))
+        name = header.parent.name
+        found[name] = suite_source(name, read_suite_folder(header.parent))
     return found
+
+
+def read_suite_folder(folder: Path) -> SuiteFiles:
+    """The files of a suite as they lie in a folder; of one that is too large, no more than shows that it is."""
+    texts = {}
+    for name, limit in MAX_BYTES.items():
+        path = folder / name
+        if path.exists():
+            with path.open("rb") as file:
+                texts[name] = file.read(limit + 1).decode("utf-8", errors="replace")
+    return SuiteFiles.of(texts)
+
+
+def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
+    keys = frozenset(key for key in env.get("R1PLUS_SUITE_KEYS", "").split(",") if key)
+    for key in sorted(keys):
+        if unbase64(key, PUBLIC_KEY_BYTES) is None:
+            raise ConfigError(
+                f"R1PLUS_SUITE_KEYS: {key!r:.60} is no Ed25519 public key in base64; the chart sets it from "
+                "suites.trustedKeys, and `r1plus suite keygen` prints such a key"
+            )
+    # Anything but the word `false` asks for signatures: a misspelt value must not let everybody in.
+    required = env.get("R1PLUS_SUITES_REQUIRE_SIGNATURE", "true") != "false"
+    return SuiteTrust(required, keys, frozenset(SHIPPED_SUITES.values()))
 
 
 def _identity(env: Mapping[str, str]) -> str:

@@ -76,9 +76,12 @@ class Executor:
             ApiError: what the API server refused; nothing after it was written, the next pass goes on from there.
         """
         await self.status(cr, plan.status, prove=plan.creates)
+        await _together([self._relabel(cr, *one) for one in plan.relabel])
         await _together([self._clear(cr, *stray) for stray in plan.clear])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
+            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in stage)
+            log.info("Applied in namespace %s: %s", cr["metadata"]["namespace"], applied)
         await _together([self._delete(cr, *gone) for gone in plan.delete])
         for note in plan.notes:
             await self._note(cr, note, now)
@@ -126,7 +129,6 @@ class Executor:
         resource = kinds.BY_KIND[obj["kind"]]
         write = self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER)
         await self._learner.write_through(obj, write)
-        log.info("Applied %s %s/%s", obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
 
     async def _clear(self, cr: Json, kind: str, name: str, patch: tuple[Json, ...]) -> None:
         """Take out what others added. Where that is refused the apply that follows may do; else the next pass tries."""
@@ -137,6 +139,16 @@ class Executor:
             log.info("%s %s/%s kept what others added: %s", kind, namespace, name, error)
         else:
             log.info("Took out of %s %s/%s what others added", kind, namespace, name)
+
+    async def _relabel(self, cr: Json, pod: str, patch: tuple[Json, ...]) -> None:
+        """Take a pod out of traffic. Where it is another one by now, or is out already, the next pass looks again."""
+        namespace = cr["metadata"]["namespace"]
+        try:
+            await self._client.patch(kinds.POD, pod, namespace, patch, content_type=JSON_PATCH)
+        except (InvalidError, NotFoundError) as error:
+            log.info("Pod %s/%s was not quarantined: %s", namespace, pod, error)
+        else:
+            log.warning("Quarantined Pod %s/%s", namespace, pod)
 
     async def _delete(self, cr: Json, kind: str, name: str, uid: str) -> None:
         namespace = cr["metadata"]["namespace"]
@@ -180,6 +192,9 @@ class Executor:
 
 async def _together(writes: list[Any]) -> None:
     """Run writes at once; all finish, then the first failure is raised."""
+    if len(writes) == 1:
+        await writes[0]  # It needs no task of its own.
+        return
     results = await asyncio.gather(*writes, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

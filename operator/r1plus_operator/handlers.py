@@ -58,7 +58,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.scanning.disabled = True
     chosen.queueing.idle_timeout = 0.2
     chosen.queueing.worker_limit = None
-    chosen.watching.chunk_size = 500
+    chosen.watching.chunk_size = 250
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 5
     # No object can bear it: kopf takes its finalizer off whatever does, by a write that the operator has no right to.

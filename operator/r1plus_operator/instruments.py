@@ -7,6 +7,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from r1plus_contract import metrics
+from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.runtime.lease import Elector
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
@@ -24,8 +25,11 @@ class Instruments:
         self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
-        for result in ("ok", "error"):
-            self._passes.labels(result)
+        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
+        self.deployments = DeploymentMetrics(self.registry)
+        self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
+        self._of_kind: dict[str, Counter] = {}
+        """Looked up once: asking a metric for its labels is dearer than counting."""
 
     def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
         """Read the queue's depth and who leads at each scrape."""
@@ -34,7 +38,10 @@ class Instruments:
 
     def wrote(self, _verb: str, resource: Resource) -> None:
         """`ApiClient.on_write`."""
-        self._writes.labels(resource.kind).inc()
+        kind = resource.kind
+        if kind not in self._of_kind:
+            self._of_kind[kind] = self._writes.labels(kind)
+        self._of_kind[kind].inc()
 
     def timed(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
         """`handle`, counted and timed."""
@@ -44,8 +51,9 @@ class Instruments:
             try:
                 await handle(key)
                 result = "ok"
+                self._last.set_to_current_time()
             finally:
-                self._passes.labels(result).inc()
+                self._of_result[result].inc()
                 self._seconds.observe(time.perf_counter() - started)
 
         return measured

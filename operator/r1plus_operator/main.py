@@ -8,11 +8,13 @@ client, whose fence is the Lease: none is sent without it, none may be under way
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
 import signal
 import sys
+import time
 from dataclasses import dataclass
 
 import kopf
@@ -26,6 +28,7 @@ from r1plus_operator.handlers import registry_for
 from r1plus_operator.handlers import settings as kopf_settings
 from r1plus_operator.instruments import Instruments
 from r1plus_operator.observe import CATALOG_KEY, Key, Observer
+from r1plus_operator.pools import Pools
 from r1plus_operator.prometheus import PrometheusSource
 from r1plus_operator.reconciler import Reconciler
 from r1plus_operator.runtime.client import ApiClient, Limits
@@ -42,6 +45,8 @@ DRAIN_SECONDS = 10.0
 EXIT_SECONDS = 5.0
 """For tasks that are cancelled because the Lease is lost; then the process ends whatever they do."""
 LOST_STATUS = 3
+COLLECT_AFTER = 20_000
+"""New objects until Python looks for cycles: there are few, and a look takes its time from passes."""
 
 
 def main() -> None:
@@ -53,12 +58,20 @@ def main() -> None:
     except (ConfigError, ValueError, OSError) as error:
         log.error("Configuration is not usable: %s", error)
         sys.exit(2)
+    collect_seldom()
     status = 0
     try:
         uvloop.run(run(chosen))
     except* LeaseLostError:
         status = LOST_STATUS
     sys.exit(status)
+
+
+def collect_seldom() -> None:
+    """What is loaded by now stays until the end: the garbage collector need not look at it ever again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +121,24 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
     instruments.watch(queue, elector)
     client.on_write = instruments.wrote
     client.fence = elector.remaining
+    told = instruments.deployments
+    pools = Pools(time.monotonic, told.evidence)
+    executor = Executor(client, observer)
     return Parts(
         observer=observer,
         queue=queue,
-        reconciler=Reconciler(observer, Executor(client, observer), queue, chosen.operator, chosen.catalog),
-        sources=sources_of(chosen, observer),
+        reconciler=Reconciler(observer, executor, queue, chosen.operator, chosen.catalog, pools, told),
+        sources=sources_of(chosen, observer, pools),
         elector=elector,
         instruments=instruments,
         workers=chosen.workers,
     )
 
 
-def sources_of(chosen: Settings, observer: Observer) -> tuple[VerdictSource | PrometheusSource, ...]:
+def sources_of(chosen: Settings, observer: Observer, pools: Pools) -> tuple[VerdictSource | PrometheusSource, ...]:
     """Whom a leader asks beside the API server: the monitors, and Prometheus where its address is known."""
     rand = random.Random()  # noqa: S311 - jitter only
-    verdicts = VerdictSource(observer, chosen.verdict_interval, rand)
+    verdicts = VerdictSource(observer, pools, chosen.verdict_interval, rand)
     url = chosen.operator.prometheus_url
     return (verdicts, PrometheusSource(observer, url, PROMETHEUS_SECONDS, rand)) if url else (verdicts,)
 

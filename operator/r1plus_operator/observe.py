@@ -14,7 +14,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.alerts import group_name
-from r1plus_operator.plan.inputs import Json, Observed, PrometheusView, SuiteSource, Wiring
+from r1plus_operator.plan.inputs import Json, Observed, PoolView, PrometheusView, SuiteSource, Wiring
 from r1plus_operator.projections import Child, Kept, ServingPod
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
@@ -23,6 +23,8 @@ from r1plus_operator.runtime.resources import Resource
 
 log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
+PAGE_SIZE = 100
+"""Objects per request of a list: all kinds are listed at once, and each page is held whole until it is projected."""
 Key = tuple[str, str]
 CATALOG_KEY: Key = ("", "catalog")
 """The queue's key for the shipped engine catalog."""
@@ -41,8 +43,8 @@ class Observer:
         self._enqueue = enqueue
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
-        self.reports: dict[Key, MonitorReport] = {}
-        """(namespace, pod) -> what its monitor said last; written by the verdict source."""
+        self.reports: dict[str, MonitorReport] = {}
+        """Pod's uid -> what its monitor said last; written by the verdict source. A namesake has said nothing yet."""
         self._prometheus: PrometheusView | None = None
         self.children: dict[str, Reflector[Child]] = {
             resource.kind: self._child(client, resource) for resource in kinds.CHILDREN
@@ -61,6 +63,8 @@ class Observer:
         self.engines: Reflector[Kept] = Reflector(
             client, kinds.R1PLUS_ENGINE, project=projections.engine, on_change=self._engine_changed
         )
+        self.pools: dict[Key, PoolView] = {}
+        """Deployment -> its pooled detector; written by the verdict source."""
         self.suites: Reflector[Kept] = Reflector(
             client,
             kinds.CONFIG_MAP,
@@ -78,6 +82,7 @@ class Observer:
             label_selector=_OURS,
             index=lambda child: child.owner,
             optional=resource in kinds.OPTIONAL_CHILDREN,
+            page_size=PAGE_SIZE,
         )
 
     def reflectors(self) -> Iterable[Reflector[Any]]:
@@ -144,6 +149,7 @@ class Observer:
         key = (meta["namespace"], meta["name"])
         if event == "DELETED":
             self.forget(key, meta["uid"])
+            self._enqueue(key)  # what was kept of it elsewhere goes with it
             return
         before = self.crs.get(key)
         if before is not None and event is not None and _version(cr) < _version(before):
@@ -184,7 +190,7 @@ class Observer:
         if cr is None or cr["metadata"].get("deletionTimestamp"):
             return None
         namespace, uid = key[0], cr["metadata"]["uid"]
-        pods = tuple(pod.facts for pod in self.pods.store.by_index(f"{namespace}/{key[1]}"))
+        pods = self.pods.store.by_index(f"{namespace}/{key[1]}")
         own = {suite.name: suite.value for suite in self.suites.store.items() if suite.namespace == namespace}
         return Observed(
             cr=cr,
@@ -197,12 +203,11 @@ class Observer:
                 for child in reflector.store.by_index(uid)
                 if not child.deleting
             },
-            pods=pods,
-            reports={
-                pod.name: self.reports[namespace, pod.name] for pod in pods if (namespace, pod.name) in self.reports
-            },
+            pods=tuple(pod.facts for pod in pods),
+            reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
             wiring=self._wiring(key),
+            pool=self.pools.get(key),
         )
 
     def live_engines(self) -> dict[str, Json]:
@@ -223,8 +228,9 @@ class Observer:
             self.ingest("MODIFIED", written)
 
     def unlearn(self, kind: str, namespace: str, name: str) -> None:
-        """A child was deleted by us."""
-        self.children[kind].forget((namespace, name))
+        """A child or a pod was deleted by us."""
+        reflector = self.pods if kind == kinds.POD.kind else self.children[kind]
+        reflector.forget((namespace, name))
 
     def _child_changed(self, _event: str, child: Child) -> None:
         for name in child.deployments:
@@ -251,4 +257,4 @@ def _version(cr: Json) -> int:
 def _wish(cr: Json) -> tuple[Any, ...]:
     """What of a CR decides a pass; the status is not among it, since we write it ourselves."""
     meta = cr["metadata"]
-    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp")
+    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp"), meta.get("annotations")

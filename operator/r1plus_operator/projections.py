@@ -12,15 +12,22 @@ import orjson
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
-from r1plus_contract.suite import SuiteError, load_suite
+from r1plus_contract.requests import Verb
+from r1plus_contract.settings import SUITE_FILE
+from r1plus_contract.suite import SuiteError
+from r1plus_contract.suite_baseline import reached
+from r1plus_contract.suite_check import check
+from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.plan.drift import folded
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.runtime.resources import Resource
+from r1plus_operator.suite_signature import signer
 
+MOST_TOLD, MOST_CHARACTERS = 5, 400
+"""Problems of a suite that a condition tells, and how much of each."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 
@@ -78,8 +85,13 @@ def child(resource: Resource, obj: Json) -> Child:
         deployments=frozenset(name for name in (by_label, owner.get("name")) if name),
         owner=owner.get("uid"),
         deleting="deletionTimestamp" in meta,
-        text=orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS),
+        text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
     )
+
+
+def _exact(text: bytes) -> bytes:
+    """The same in memory of its own size: what orjson returns holds up to twelve times as much."""
+    return bytes(memoryview(text))
 
 
 def _refused_pods(obj: Json) -> str:
@@ -99,6 +111,9 @@ def _controller(meta: Json, kind: str) -> Json:
 def deployment(cr: Json) -> Json:
     """An R1PlusDeployment: what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
+    notes = cr["metadata"].get("annotations") or {}
+    if asked := {verb.annotation: notes[verb.annotation] for verb in Verb if verb.annotation in notes}:
+        meta["annotations"] = asked
     return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}
 
 
@@ -131,8 +146,18 @@ def pod(obj: Json) -> ServingPod | None:
         replica_set=_controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
         fingerprint=fingerprint(obj.get("spec") or {}),
+        uid=meta["uid"],
+        node=(obj.get("spec") or {}).get("nodeName", ""),
+        quarantine=_quarantine(meta),
     )
     return ServingPod(meta["namespace"], meta["name"], meta["uid"], labels.get(names.LABEL_DEPLOYMENT, ""), facts)
+
+
+def _quarantine(meta: Json) -> str | None:
+    """What a quarantined pod's annotation says; empty where it is gone, None where the pod is in no quarantine."""
+    if (meta.get("labels") or {}).get(names.LABEL_SERVING) != names.QUARANTINED:
+        return None
+    return str((meta.get("annotations") or {}).get(names.ANNOTATION_QUARANTINE, ""))
 
 
 def _container(item: Json) -> ContainerFacts:
@@ -184,14 +209,38 @@ def engine(obj: Json) -> Kept:
 
 def suite(obj: Json) -> Kept:
     """A tenant's own golden suite."""
-    data = obj.get("data") or {}
-    name = obj["metadata"]["name"]
-    return _kept(obj, suite_source(name, data.get(SUITE_FILE, ""), data.get(ITEMS_FILE, "")))
+    return _kept(obj, suite_source(obj["metadata"]["name"], SuiteFiles.of(obj.get("data") or {})))
 
 
-def suite_source(name: str, header_text: str, items_text: str) -> SuiteSource:
-    """A suite read and checked, or why it cannot be used."""
+def suite_source(name: str, files: SuiteFiles) -> SuiteSource:
+    """A suite read, checked and its signature verified, or why it cannot be used."""
+    found = check(files)
+    problems = [*found.problems]
+    signed_by = ""
     try:
-        return SuiteSource(name, header_text, items_text, load_suite(header_text, items_text))
+        signed_by = signer(files) if found.suite else ""
     except SuiteError as error:
-        return SuiteSource(name, header_text, items_text, None, f"{name}: {error}")
+        problems.append(str(error))
+    if found.suite and found.suite.header.name != name:
+        # Else a ConfigMap could be exchanged for another signed suite, an easier one.
+        told = f"{SUITE_FILE}: name: {found.suite.header.name:.80} is not {name}"
+        problems.append(f"{told}; a suite bears the name of its ConfigMap or folder")
+    if problems or found.suite is None:
+        return SuiteSource(name, "", "", None, f"{name}: {_told(problems)}")
+    return SuiteSource(
+        name,
+        files.header,
+        files.items,
+        found.suite,
+        reference_text=files.reference,
+        digest=files.digest(),
+        signer=signed_by,
+        reached=reached(files.baseline, found.suite.header) if files.baseline else None,
+    )
+
+
+def _told(problems: list[str]) -> str:
+    """The first of them, since a condition is short."""
+    more = len(problems) - MOST_TOLD
+    rest = f"; and {more} more: r1plus suite verify tells all" if more > 0 else ""
+    return "; ".join(problem[:MOST_CHARACTERS] for problem in problems[:MOST_TOLD]) + rest

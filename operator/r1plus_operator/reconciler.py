@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api import fence
+from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.executor import Executor, OwnerGoneError
 from r1plus_operator.observe import CATALOG_KEY, Key, Observer
 from r1plus_operator.plan.catalog import missing
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.plan import plan
+from r1plus_operator.pools import Pools
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
 
@@ -30,6 +32,8 @@ class Reconciler:
         queue: WorkQueue[Key],
         config: OperatorConfig,
         catalog: tuple[Engine, ...],
+        pools: Pools,
+        told: DeploymentMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._observer = observer
@@ -37,6 +41,8 @@ class Reconciler:
         self._queue = queue
         self._config = config
         self._catalog = catalog
+        self._pools = pools
+        self._told = told
         self._clock = clock
         self._refused: dict[Key, str] = {}
         """Whose last pass the API server refused for good, and in which words."""
@@ -49,6 +55,8 @@ class Reconciler:
         observed = self._observer.observed(key)
         if observed is None:
             self._refused.pop(key, None)
+            self._pools.want(key, None)
+            self._told.forget(key)
             return
         observed = replace(observed, refused=self._refused.get(key, ""))
         now = self._clock()
@@ -63,6 +71,8 @@ class Reconciler:
             if fence.SUFFIX not in error.message:
                 await self._tell_refusal(key, str(error))
             raise
+        self._pools.want(key, planned.pool)
+        self._told.record(key, planned.status, planned.facts)
         if self._refused.pop(key, None):
             # What was refused is written now, and the status still speaks of it.
             self._queue.add(key)

@@ -1,34 +1,42 @@
 """The one road by which verdicts reach the operator: ask each serving pod's monitor, enqueue its deployment on news.
 
-Runs as one task of main. A monitor that does not answer changes nothing here: silence is the alert's business, and what
-the pod said last is dropped only with the pod.
+What a pod's watch gave, probe by probe, comes the same way, and is folded into the pooled detector of its revision
+(`pools`), which says in turn when there is news. Runs as one task of main. A monitor that does not answer changes
+nothing here: silence is the alert's business, and what the pod said last is dropped only with the pod.
 """
 
 import asyncio
 import logging
 import random
+from typing import TypeVar
 
 import aiohttp
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.verdict import MonitorReport
-from r1plus_operator.observe import Key, Observer
+from r1plus_operator.observe import Observer
+from r1plus_operator.pools import Key, Pools
 from r1plus_operator.projections import ServingPod
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 TIMEOUT_SECONDS = 3.0
 CONCURRENCY = 32
 MAX_REPORT_BYTES = 256 * 1024
+MAX_PAGE_BYTES = 512 * 1024
+"""A page of outcomes: 2,000 of them with ids of 128 characters are half of it."""
 
 
 class VerdictSource:
     """Polls `/verdict` of every pod each `interval` seconds, jittered."""
 
     def __init__(
-        self, observer: Observer, interval: float, rand: random.Random, port: int = names.PORT_MONITOR
+        self, observer: Observer, pools: Pools, interval: float, rand: random.Random, port: int = names.PORT_MONITOR
     ) -> None:
         self._observer = observer
+        self._pools = pools
         self._interval = interval
         self._rand = rand
         self._port = port
@@ -47,42 +55,83 @@ class VerdictSource:
     async def ask_all(self, session: aiohttp.ClientSession) -> None:
         """One round over all pods that have an address; reports of pods that are gone are dropped."""
         pods = self._observer.pods.store.items()
-        alive = {(pod.namespace, pod.name) for pod in pods}
-        for key in self._observer.reports.keys() - alive:
-            del self._observer.reports[key]
+        for uid in self._observer.reports.keys() - {pod.uid for pod in pods}:
+            del self._observer.reports[uid]
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def ask(pod: ServingPod) -> None:
             async with gate:
                 await self._ask(session, pod)
+                await self._ask_outcomes(session, pod)
 
         await asyncio.gather(*(ask(pod) for pod in pods if pod.facts.ip and not pod.facts.terminating))
+        for key in list(self._observer.crs):
+            self._look_at_pool(key)
+        for key in self._observer.pools.keys() - self._observer.crs.keys():
+            del self._observer.pools[key]
 
     async def _ask(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
-        host = f"[{pod.facts.ip}]" if ":" in pod.facts.ip else pod.facts.ip
-        try:
-            async with session.get(f"http://{host}:{self._port}/verdict", allow_redirects=False) as response:
-                response.raise_for_status()
-                report = loads(MonitorReport, await _bounded(response), tolerant=True)
-        except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
-            log.debug("Monitor of pod %s/%s said nothing: %s", pod.namespace, pod.name, error)
+        report = await self._get(session, pod, "/verdict", MonitorReport, MAX_REPORT_BYTES)
+        if report is None:
             return
         if report.revision != pod.facts.revision:
             log.warning("Monitor of pod %s/%s speaks of another revision: %s", pod.namespace, pod.name, report.revision)
             return
-        self._take((pod.namespace, pod.name), pod, report)
+        self._take(pod, report)
 
-    def _take(self, key: Key, pod: ServingPod, report: MonitorReport) -> None:
-        if self._observer.reports.get(key) != report:
-            self._observer.reports[key] = report
+    async def _ask_outcomes(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
+        key = (pod.namespace, pod.deployment)
+        since = self._pools.since(key, pod.name)
+        if since is None:
+            return
+        page = await self._get(session, pod, f"/outcomes?since={since}", OutcomePage, MAX_PAGE_BYTES)
+        try:
+            if page is not None:
+                self._pools.take(key, pod.name, page)
+        except ContractError as error:
+            log.warning("Outcomes of pod %s/%s were passed over: %s", pod.namespace, pod.name, error)
+
+    async def _get(
+        self, session: aiohttp.ClientSession, pod: ServingPod, path: str, kind: type[T], most: int
+    ) -> T | None:
+        """What the monitor answers, or None where it says nothing that can be read."""
+        host = f"[{pod.facts.ip}]" if ":" in pod.facts.ip else pod.facts.ip
+        try:
+            async with session.get(f"http://{host}:{self._port}{path}", allow_redirects=False) as response:
+                response.raise_for_status()
+                return loads(kind, await _bounded(response, kind.__name__, most), tolerant=True)
+        except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
+            log.debug("Monitor of pod %s/%s said nothing at %s: %s", pod.namespace, pod.name, path, error)
+            return None
+
+    def _look_at_pool(self, key: Key) -> None:
+        """Hand on what a deployment's pool says now, and enqueue where that is news."""
+        found = self._pools.view(key, lambda: self._sweeps(key))
+        if found is None:
+            self._observer.pools.pop(key, None)
+            return
+        view, news = found
+        self._observer.pools[key] = view
+        if news:
+            self._observer.news(key)
+
+    def _sweeps(self, key: Key) -> dict[str, str]:
+        """Pod -> when the last sweep ended that it told of."""
+        pods = self._observer.pods.store.by_index(f"{key[0]}/{key[1]}")
+        reports = {pod.name: self._observer.reports.get(pod.uid) for pod in pods}
+        return {name: report.sweep.finished_at for name, report in reports.items() if report and report.sweep}
+
+    def _take(self, pod: ServingPod, report: MonitorReport) -> None:
+        if self._observer.reports.get(pod.uid) != report:
+            self._observer.reports[pod.uid] = report
             self._observer.news((pod.namespace, pod.deployment))
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The body, unless it is larger than any report: a pod that was broken into must not fill our memory."""
+async def _bounded(response: aiohttp.ClientResponse, what: str, most: int) -> bytes:
+    """The body, unless it is larger than any that is due: a pod that was broken into must not fill our memory."""
     body = bytearray()
     async for chunk in response.content.iter_chunked(16 * 1024):
         body += chunk
-        if len(body) > MAX_REPORT_BYTES:
-            raise ContractError(f"MonitorReport: larger than {MAX_REPORT_BYTES} bytes")
+        if len(body) > most:
+            raise ContractError(f"{what}: larger than {most} bytes")
     return bytes(body)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import types
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -24,10 +25,15 @@ def camel(name: str) -> str:
     return head + "".join(part.title() for part in rest)
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def to_jsonable(value: Any) -> Any:
     """Turn a dataclass (and what it holds) into dicts, lists and scalars."""
+    if type(value) in _SCALARS:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {camel(f.name): to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {wire: to_jsonable(getattr(value, name)) for name, wire in _names(type(value))}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple | list):
@@ -35,6 +41,12 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     return value
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    """(name, name on the wire) of a dataclass's fields."""
+    return tuple((field.name, camel(field.name)) for field in dataclasses.fields(kind))
 
 
 def dumps(value: Any) -> str:

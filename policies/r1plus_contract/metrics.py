@@ -44,6 +44,9 @@ DEPLOYMENT_THRESHOLD_RATIO: Final = "r1plus_deployment_threshold_ratio"  # + nam
 POOL_EVIDENCE_RATIO: Final = "r1plus_pool_evidence_ratio"  # + namespace, deployment, revision, detector
 ROLLBACKS_TOTAL: Final = "r1plus_rollbacks_total"  # + namespace, deployment, reason
 ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, reason; 1 while it stands
+CANDIDATE_REFUSED: Final = (
+    "r1plus_candidate_refused"  # + namespace, deployment; 1 while the gate refuses what is asked for
+)
 QUARANTINES_TOTAL: Final = "r1plus_quarantines_total"  # + namespace, deployment
 
 # Alerts.

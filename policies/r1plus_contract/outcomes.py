@@ -17,7 +17,8 @@ class ProbeResult(StrEnum):
     CORRECT = "1"
     INCORRECT = "0"
     SERVER_ERROR = "e"
-    """An error or a time-out that the server caused: incorrect, and evidence for the detector of errors as well."""
+    """An error or a time-out that the server caused: a failure to the detector of errors. The accuracy detector hears
+    answers only, so that an overload is not called a loss of accuracy."""
 
 
 @dataclass(frozen=True, slots=True)

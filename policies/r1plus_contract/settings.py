@@ -11,7 +11,19 @@ from r1plus_contract.verdict import Gate, GateReport
 SETTINGS_FILE: Final = "settings.json"
 SUITE_FILE: Final = "suite.json"
 ITEMS_FILE: Final = "items.jsonl"
+REFERENCE_FILE: Final = "reference.jsonl"
+"""Optional: recorded answers of the reference engine, which the monitor's scorer must score as they were scored."""
 VERDICTS_FILE: Final = "verdicts.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlOrder:
+    """One revision is to be swept anew, as if it had never been gated: an old Pass says nothing of today's node."""
+
+    identity: str
+    """Of the revision; monitors of every other one pass over the order."""
+    token: str
+    """The report that answers bears it as `control`, so that no clock has to tell an old report from a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +36,19 @@ class MonitorSettings:
     threshold: float
     gate: Gate
     probes_per_minute: int
+    false_alarm_days: int = 30
+    """On average at least so many days pass between two false accuracy alarms of the whole deployment."""
+    most_pods: int = 8
+    """Pods that the deployment may have at most: the budget is shared among so many."""
+    steadiness: float = 0.98
+    """How often an item that passed the gate must pass again, at least, in [0.5, 1): below, something has changed. Not
+    how many items may be lost: that is the threshold's business."""
+    acknowledged: str = ""
+    """A token. Another one than before: the gate's sweeps are run anew, and a Pass ends the alarm that stands."""
+    reference_hash: str = ""
+    """sha256 of `reference.jsonl`; empty where the suite has none, or for a monitor of an older operator."""
+    control: ControlOrder | None = None
+    """Before traffic goes back to a revision: it is gated at the full batch, as under `Enforce`, whatever `gate` is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,9 @@ class Item:
     stratum: str
     prompt: str
     scorer: str
-    """exact | contains | numeric | choice: see r1plus_monitoring.scorers."""
+    """exact | contains | numeric | near | choice | json: see r1plus_monitoring.scorers."""
     answers: tuple[str, ...]
-    """Any of these is right."""
+    """Any of these is right. Of `near` a number and its tolerance (`42 +- 0.5`), of `json` a JSON schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,11 @@ def suite_hash(items_text: str, sampling: Sampling, scorer_version: str) -> str:
 
 def load_suite(header_text: str, items_text: str) -> Suite:
     """Read and check a suite; raises SuiteError that says what is wrong and where."""
+    if len(items_text.encode(errors="surrogatepass")) > MAX_SUITE_BYTES:
+        raise SuiteError(f"items.jsonl is larger than {MAX_SUITE_BYTES} bytes")
     try:
         header = loads(SuiteHeader, header_text)
-        items = tuple(loads(Item, line) for line in items_text.splitlines() if line.strip())
-    except SuiteError:
-        raise
+        items = tuple(loads(Item, line) for line in lines_of(items_text))
     except ContractError as error:
         raise SuiteError(str(error)) from error
     found = suite_hash(items_text, header.sampling, header.scorer_version)
@@ -103,12 +103,15 @@ def load_suite(header_text: str, items_text: str) -> Suite:
         raise SuiteError(
             f"suite {header.name}: scorer version {header.scorer_version}, this monitor has {SCORER_VERSION}"
         )
-    return Suite(header=header, items=_checked(header, items, items_text))
+    return Suite(header=header, items=_checked(header, items))
 
 
-def _checked(header: SuiteHeader, items: tuple[Item, ...], items_text: str) -> tuple[Item, ...]:
-    if len(items_text.encode()) > MAX_SUITE_BYTES:
-        raise SuiteError(f"suite {header.name}: items.jsonl is larger than {MAX_SUITE_BYTES} bytes")
+def lines_of(text: str) -> list[str]:
+    """Lines that hold something. Split at newlines alone: JSON may hold the other separators that Unicode knows."""
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _checked(header: SuiteHeader, items: tuple[Item, ...]) -> tuple[Item, ...]:
     if not items or len(items) != header.items:
         raise SuiteError(f"suite {header.name}: {len(items)} items, suite.json promises {header.items}")
     ids = [item.id for item in items]

@@ -70,6 +70,8 @@ class GateReport:
     decided_at: str = ""
     batch: int = 0
     """What the full sweeps ran at. A gate beside traffic runs at 1, so its Pass says nothing of the serving batch."""
+    control: str = ""
+    """Token of the `ControlOrder` that asked for this gate; empty where the rollout did."""
 
     def admits_at(self, batch: int) -> bool:
         """Whether this report lets a revision of that batch take traffic."""

@@ -4,22 +4,26 @@ There is no kubelet here: a test makes the pods a Deployment would get, and answ
 """
 
 import asyncio
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 from aiohttp import web
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_contract import names
+from r1plus_contract import metrics, names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
+from r1plus_contract.outcomes import OutcomePage, ProbeOutcome
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.plan.revision import read
 from r1plus_operator.runtime.client import ApiClient
@@ -170,6 +174,23 @@ class OperatorProcess:
         """What it printed so far."""
         return self._log.read_text(errors="replace")
 
+    async def ready(self) -> bool:
+        """Whether its caches are synced."""
+        return (await self._ask("readyz"))[0] == 200
+
+    async def leads(self) -> bool:
+        """Whether it says that it holds the Lease."""
+        status, text = await self._ask("metrics")
+        return status == 200 and re.search(rf"^{metrics.LEADER} 1\.0$", text, re.MULTILINE) is not None
+
+    async def _ask(self, path: str) -> tuple[int, str]:
+        async with httpx.AsyncClient() as http:
+            try:
+                answer = await http.get(f"http://127.0.0.1:{self.port}/{path}")
+            except httpx.TransportError:
+                return 0, ""
+        return answer.status_code, answer.text
+
 
 @dataclass
 class Tenant:
@@ -178,6 +199,8 @@ class Tenant:
     client: ApiClient
     namespace: str
     monitors: "Monitors"
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Pod -> where its monitor answers."""
 
     async def deploy(self, name: str, **spec: Any) -> None:
         """`kubectl apply` of a CR."""
@@ -255,11 +278,17 @@ class Tenant:
         await self.until(name, "Ready", "True", "Serving")
         return revision
 
-    async def run_pod(self, revision: str, *, ready: bool) -> str:
-        """What the kubelet would do: a pod of the revision with an address and a condition."""
+    async def run_pod(
+        self, revision: str, *, ready: bool, monitors: "Monitors | None" = None, suffix: str = "pod"
+    ) -> str:
+        """What the kubelet would do: a pod of the revision with an address and a condition.
+
+        Its monitor is the tenant's own, or another one where several pods say different things.
+        """
         deployment = await self.present("Deployment", revision)
         template = deployment["spec"]["template"]
-        name = f"{revision}-pod"
+        name = f"{revision}-{suffix}"
+        self.addresses[name] = (monitors or self.monitors).address
         owner = {
             "apiVersion": "apps/v1",
             "kind": "ReplicaSet",
@@ -275,21 +304,26 @@ class Tenant:
         return name
 
     async def set_ready(self, pod: str, *, ready: bool) -> None:
+        address = self.addresses.get(pod, self.monitors.address)
         status = {
-            "podIP": self.monitors.address,
-            "podIPs": [{"ip": self.monitors.address}],
+            "podIP": address,
+            "podIPs": [{"ip": address}],
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
         }
         await self.client.patch(kinds.POD, pod, self.namespace, {"status": status}, subresource="status")
 
-    async def decide(self, revision: str, verdict: Verdict, *, lost: int = 0) -> GateReport:
-        """The revision's monitor reports a decided gate."""
-        stored = read(await self.present("ControllerRevision", revision))
-        accuracy = await self.present("ConfigMap", revision.rsplit("-", 1)[0] + "-accuracy")
-        import json
+    async def settings(self, name: str) -> Json:
+        """What the monitors of a deployment are told now."""
+        accuracy = await self.present("ConfigMap", f"{name}-accuracy")
+        return dict(json.loads(accuracy["data"]["settings.json"]))
 
-        settings = json.loads(accuracy["data"]["settings.json"])
+    async def decide(
+        self, revision: str, verdict: Verdict, *, lost: int = 0, monitors: "Monitors | None" = None, control: str = ""
+    ) -> GateReport:
+        """The revision's monitor reports a decided gate, of the `control` where one is ordered."""
+        stored = read(await self.present("ControllerRevision", revision))
+        settings = await self.settings(revision.rsplit("-", 1)[0])
         identity = stored.identity_digest
         reason = "TooManyLost" if lost else "Passed"
         gate = GateReport(
@@ -305,8 +339,9 @@ class Tenant:
             lost,
             4,
             batch=stored.batch,
+            control=control,
         )
-        self.monitors.report = MonitorReport(
+        (monitors or self.monitors).report = MonitorReport(
             revision,
             identity,
             Phase.WATCHING,
@@ -326,11 +361,14 @@ class Monitors:
     def __init__(self, address: str) -> None:
         self.address = address
         self.report: MonitorReport | None = None
+        self.outcomes: tuple[ProbeOutcome, ...] = ()
+        """What the continuous check gave; of the identity and suite in the report."""
+        self.asked_since: list[int] = []
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         app = web.Application()
-        app.add_routes([web.get("/verdict", self._verdict)])
+        app.add_routes([web.get("/verdict", self._verdict), web.get("/outcomes", self._page)])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, self.address, names.PORT_MONITOR).start()
@@ -343,6 +381,24 @@ class Monitors:
         if self.report is None:
             return web.Response(status=503)
         return web.Response(text=dumps(self.report), content_type="application/json")
+
+    def stand(self, standing: Standing, *, lost: tuple[str, ...] = (), correct: int = 210) -> None:
+        """The watch over the pod says this, after a count."""
+        assert self.report is not None
+        count = SweepFigures(correct, 210, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
+        watch = Watch(standing, 210, 2.0, confirmation=count, lost_since_gate=lost)
+        self.report = replace(self.report, watch=watch, sequence=self.report.sequence + 1)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        """`/outcomes?since=`."""
+        said = self.report
+        if said is None:
+            return web.Response(status=503)
+        since = int(request.query["since"])
+        self.asked_since.append(since)
+        after = tuple(outcome for outcome in self.outcomes if outcome.sequence > since)
+        page = OutcomePage("e1", said.revision, said.identity, said.suite_hash, "1", 210, 1, len(self.outcomes), after)
+        return web.Response(text=dumps(page), content_type="application/json")
 
 
 def _free_port() -> int:

@@ -4,19 +4,17 @@ What they wrote is read from the API server's audit log: the token says which po
 """
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 from apiserver.operator_rig import OperatorProcess, account, eventually, grant
 from devcluster.apiserver_only import ApiServer
-from r1plus_contract import metrics, names
+from r1plus_contract import names
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ForbiddenError, NotFoundError
@@ -68,21 +66,6 @@ class Replica(OperatorProcess):
             R1PLUS_POD_UID=meta["uid"],
             R1PLUS_OPERATOR_NAMESPACE=meta["namespace"],
         )
-
-    async def ready(self) -> bool:
-        return (await self._ask("readyz"))[0] == 200
-
-    async def leads(self) -> bool:
-        status, text = await self._ask("metrics")
-        return status == 200 and re.search(rf"^{metrics.LEADER} 1\.0$", text, re.MULTILINE) is not None
-
-    async def _ask(self, path: str) -> tuple[int, str]:
-        async with httpx.AsyncClient() as http:
-            try:
-                answer = await http.get(f"http://127.0.0.1:{self.port}/{path}")
-            except httpx.TransportError:
-                return 0, ""
-        return answer.status_code, answer.text
 
 
 class Replicas:

@@ -75,6 +75,14 @@ SPECS: dict[str, tuple[Any, list[str]]] = {
         ["spec.context.maxTokens", "2", "greater than or equal to 16"],
     ),
     "a version that is none": ({"tier": "full", "engine": {"version": "newest"}}, ["spec.engine.version", "newest"]),
+    "a breach that is neither told nor answered": (
+        {"tier": "full", "accuracy": {"onBreach": "Ignore"}},
+        ["spec.accuracy.onBreach", "Ignore", '"Alert", "Rollback"'],
+    ),
+    "a pin that is no flag": (
+        {"tier": "full", "rollout": {"pinned": "credit-0123456789"}},
+        ["spec.rollout.pinned", "boolean"],
+    ),
     "65 namespaces": (
         {"tier": "full", "access": {"namespaces": [f"n{i}" for i in range(65)]}},
         ["spec.access.namespaces", "65", "64"],
@@ -137,6 +145,7 @@ def test_a_bad_name_is_refused_with_the_name_and_the_limit(
         ("a", {"tier": "edge", "engine": {"family": None}}),
         ("credit", {"tier": "full", "batching": {"maxBatchSize": 1024}, "context": {"maxTokens": 1_048_576}}),
         ("credit", {"tier": "full", "accuracy": {"threshold": 1, "gate": "Observe", "suite": "own.suite-1"}}),
+        ("credit", {"tier": "full", "accuracy": {"onBreach": "Rollback"}, "rollout": {"pinned": True}}),
         ("credit", {"tier": "full", "replicas": 0, "placement": {"nodeSelector": {"a/b": "c"}}}),
         ("credit", {"tier": "full", "placement": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}),
     ],
@@ -146,6 +155,7 @@ def test_a_bad_name_is_refused_with_the_name_and_the_limit(
         "null where a field may be absent",
         "every bound reached",
         "accuracy in full",
+        "a rollback, and a pin",
         "scaled to zero on chosen nodes",
         "a toleration",
     ],
@@ -158,7 +168,7 @@ def test_a_good_spec_is_taken_and_the_models_read_what_the_server_made_of_it(
     stored = json.loads(done.stdout)["spec"]
     assert R1PlusDeploymentSpec.model_validate(stored) == R1PlusDeploymentSpec.model_validate(spec | _none(spec))
     assert stored["replicas"] == spec.get("replicas", 1)
-    assert {"gate", "threshold", "probesPerMinute"} <= set(stored["accuracy"])
+    assert {"gate", "threshold", "probesPerMinute", "onBreach"} <= set(stored["accuracy"])
 
 
 def _none(spec: Json) -> Json:

@@ -12,9 +12,10 @@ from apiserver.operator_rig import NAMESPACE, ROLES, OperatorProcess, Tenant, ad
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 
 pytestmark = pytest.mark.apiserver
+DEPLOYMENT = kinds.BY_KIND["Deployment"]
 Q4_1 = {"precision": "Q4_1"}
 CONTEXT = {"maxTokens": 1024}
 
@@ -113,6 +114,23 @@ async def test_an_edited_wall_is_repaired_and_a_foreign_label_stays(operator: Op
         return {} not in found["spec"]["ingress"] and found["metadata"]["labels"].get("team") == "blue"
 
     await eventually(repaired, "the open wall is closed, the foreign label stays")
+
+
+async def test_a_container_that_somebody_added_is_taken_out_whatever_it_says(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    """The API server writes `&` and `>` in JSON otherwise than others do, and a JSON patch compares texts."""
+    await serve(tenant)
+    (revision,) = [r["metadata"]["name"] for r in (await tenant.client.list(DEPLOYMENT, tenant.namespace))[0]]
+    alien = {"name": "alien", "image": "alien:1", "command": ["/bin/sh", "-c", "true && true > /dev/null"]}
+    edit = [{"op": "add", "path": "/spec/template/spec/containers/-", "value": alien}]
+    await tenant.client.patch(DEPLOYMENT, revision, tenant.namespace, edit, content_type=JSON_PATCH)
+
+    async def gone() -> bool:
+        found = await tenant.client.get(DEPLOYMENT, revision, tenant.namespace)
+        return "alien" not in {c["name"] for c in found["spec"]["template"]["spec"]["containers"]}
+
+    await eventually(gone, "the container is gone")
 
 
 async def writes_of_operator(apiserver: ApiServer, namespace: str) -> int:

@@ -15,6 +15,7 @@ import yaml
 
 from apiserver.crds import CRDS, install_crd
 from apiserver.operator_rig import ROOT, OperatorProcess, Tenant, add_node, eventually, grant
+from apiserver.replicas import BINDING, POLICY
 from apiserver.test_operator import CONTEXT, healthy, passes, serve
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
@@ -22,7 +23,7 @@ from devcluster.cache import binary
 from devcluster.steps import Steps
 from devcluster.toolchain import kubectl
 from r1plus_contract import names
-from r1plus_operator.api import crd, kinds
+from r1plus_operator.api import crd, fence, kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, InvalidError
 from r1plus_operator.runtime.resources import Resource
@@ -159,6 +160,21 @@ async def test_the_chart_goes_up_and_down_and_away_and_the_definitions_and_their
     helm("uninstall", *release, "--no-hooks")
     assert "Tier" in await columns(client)
     assert (await tenant.cr("credit"))["metadata"]["uid"] == uid
+    fenced = await fences(client, "r1plus-helm")
+    assert len(fenced) == 2, "without a binding to a Lease the API server would follow Leases no more"
+    helm("install", *release, str(now), "--no-hooks")
+    assert await fences(client, "r1plus-helm") == fenced, "the next release takes them over"
+    helm("uninstall", *release, "--no-hooks")
+
+
+async def fences(client: ApiClient, namespace: str) -> list[str]:
+    """uids of the fence's policy and binding for the operator of a namespace."""
+    return [
+        obj["metadata"]["uid"]
+        for resource in (POLICY, BINDING)
+        for obj in (await client.list(resource))[0]
+        if obj["metadata"]["name"].startswith(f"{namespace}.") and obj["metadata"]["name"].endswith(fence.SUFFIX)
+    ]
 
 
 def run_as_job(job: Json, server: ApiServer) -> None:

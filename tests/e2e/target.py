@@ -16,6 +16,9 @@ from r1plus_cli.forward import forwarded
 ALERTMANAGER_SERVICE = "R1PLUS_ALERTMANAGER"
 """namespace/service:port of Alertmanager in a cluster of your own."""
 DEFAULT_ALERTMANAGER = "monitoring/alertmanager-operated:9093"
+PROMETHEUS_SERVICE = "R1PLUS_PROMETHEUS"
+"""Likewise of Prometheus."""
+DEFAULT_PROMETHEUS = "monitoring/prometheus-operated:9090"
 
 
 class Target(Protocol):
@@ -30,6 +33,9 @@ class Target(Protocol):
 
     def alertmanager(self) -> AbstractContextManager[str]:
         """Base URL of Alertmanager."""
+
+    def prometheus(self) -> AbstractContextManager[str]:
+        """Base URL of Prometheus."""
 
     def diagnostics(self) -> Path:
         """Write down all that explains a failure; returns the folder."""
@@ -57,6 +63,11 @@ class EmbeddedTarget:
     def alertmanager(self) -> Iterator[str]:
         """The forward that the cluster keeps open."""
         yield self.cluster.alertmanager_url
+
+    @contextmanager
+    def prometheus(self) -> Iterator[str]:
+        """Likewise."""
+        yield self.cluster.prometheus_url
 
     def diagnostics(self) -> Path:
         """The cluster's own dump."""
@@ -100,7 +111,18 @@ class GivenTarget:
     @contextmanager
     def alertmanager(self) -> Iterator[str]:
         """A forwarded port to the Service that the environment names."""
-        named = os.environ.get(ALERTMANAGER_SERVICE, DEFAULT_ALERTMANAGER)
+        with self._named(os.environ.get(ALERTMANAGER_SERVICE, DEFAULT_ALERTMANAGER)) as url:
+            yield url
+
+    @contextmanager
+    def prometheus(self) -> Iterator[str]:
+        """Likewise."""
+        with self._named(os.environ.get(PROMETHEUS_SERVICE, DEFAULT_PROMETHEUS)) as url:
+            yield url
+
+    @contextmanager
+    def _named(self, named: str) -> Iterator[str]:
+        """`namespace/service:port`, forwarded."""
         namespace, rest = named.split("/", 1)
         service, port = rest.rsplit(":", 1)
         with self.reach(namespace, service, int(port)) as address:

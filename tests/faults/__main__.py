@@ -1,6 +1,6 @@
-"""`make faults`: every point of the trace and every single fault, three seeds; a JSON line last.
+"""`make faults`: every point of the trace and every single fault, with three seeds; a JSON line for each, and one last.
 
-    python -m faults [--seeds 3] [--at-once 24] [--part 1.0]
+    python -m faults [--seed 2] [--kinds conflict,kill,singles] [--sample 0.1]
 
 Exits with 1 if anything did not survive, after naming it and what differed. A point that did not come in three tries,
 since two writes fell together each time, is named too; it counts as no survivor.
@@ -11,57 +11,83 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster.apiserver_only import ApiServer
-from faults import singles
-from faults.campaign import Result, learn, matrix
-from faults.rig import rig, scratch, started
+from faults import seed
+from faults.campaign import Result
+from faults.rig import AT_WORK, scratch
+
+SEEDS = (1, 2, 3)
 
 
 def main() -> None:
     """Run, report, exit."""
-    asked = argparse.ArgumentParser(prog="faults", description=__doc__)
-    asked.add_argument("--seeds", type=int, default=3)
-    asked.add_argument("--at-once", type=int, default=24)
-    asked.add_argument("--part", type=float, default=1.0, help="share of the points, drawn by the seed")
-    chosen = asked.parse_args()
+    seeds, asked = _asked()
     began, folder = time.monotonic(), scratch()
-    print(f"The operator's logs: {folder}", flush=True)
+    print(f"The operators' logs: {folder}", flush=True)
+    with seed.servers(asked.stations) as stations:
+        total = asyncio.run(_all(stations, seeds, asked, folder))
+    figures = _figures(total, began) | {"seeds": list(seeds), "sample": asked.sample, "logs": str(folder)}
+    print(json.dumps(figures), flush=True)
+    sys.exit(0 if total.survived == total.points else 1)
+
+
+async def _all(stations: Sequence[ApiServer], seeds: Sequence[int], asked: seed.Asked, folder: Path) -> Result:
+    """One seed after the other, in one event loop: an API server that was started again ends with the thread that did."""
     total = Result()
-    with started() as server:
-        for seed in range(1, chosen.seeds + 1):
-            total.add(asyncio.run(matrix(server, folder, seed, chosen.at_once, _say, chosen.part)))
-        total.add(asyncio.run(one_by_one(server, folder)))
-    report(total, chosen.seeds, folder, time.monotonic() - began)
+    for number in seeds:
+        began = time.monotonic()
+        found = await seed.run(stations, number, asked, folder, seed.Progress(_say))
+        _tell(found)
+        print(json.dumps({"seed": number} | _figures(found, began)), flush=True)
+        total.add(found)
+    return total
 
 
-async def one_by_one(server: ApiServer, folder: Path) -> Result:
-    """The faults that concern everybody, with an operator of their own."""
-    async with rig(server, 0, folder) as made:
-        return await singles.run(made, await learn(made), _say)
+def _asked() -> tuple[tuple[int, ...], seed.Asked]:
+    parser = argparse.ArgumentParser(prog="faults", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seed", type=int, help=f"only this one; by default {SEEDS}, one after the other")
+    parser.add_argument("--kinds", default=",".join(seed.KINDS), help=f"of {', '.join(seed.KINDS)}")
+    parser.add_argument("--sample", type=float, default=1.0, help="share of the points, drawn by the seed: 0 to 1")
+    parser.add_argument(
+        "--at-work", type=int, default=AT_WORK, help="stories that act at once; fewer on a busy machine"
+    )
+    chosen = parser.parse_args()
+    kinds = tuple(chosen.kinds.replace(",", " ").split())
+    if unknown := [kind for kind in kinds if kind not in seed.KINDS]:
+        parser.error(f"--kinds: {', '.join(unknown)} is none of {', '.join(seed.KINDS)}")
+    if not 0 < chosen.sample <= 1:
+        parser.error(f"--sample: {chosen.sample:g} is not above 0 and at most 1")
+    if chosen.at_work < 1:
+        parser.error(f"--at-work: {chosen.at_work} is below 1")
+    seeds = SEEDS if chosen.seed is None else (chosen.seed,)
+    return seeds, seed.Asked(kinds, chosen.sample, chosen.at_work)
 
 
-def report(total: Result, seeds: int, folder: Path, seconds: float) -> None:
-    """What did not survive, then the JSON line."""
-    for name, problems in total.failed:
+def _tell(found: Result) -> None:
+    """What did not survive."""
+    for name, problems in found.failed:
         print(f"\nNot survived: {name}")
         for problem in problems[:12]:
             print(f"  {problem}")
-    for name in total.unreached:
+    for name in found.unreached:
         print(f"\nNot reached: {name}")
-    figures = {
-        "points": total.points,
-        "survived": total.survived,
-        "failed": len(total.failed),
-        "unreached": len(total.unreached),
-        "seeds": seeds,
-        "slowest_run_s": round(total.slowest, 1),
-        "seconds": round(seconds),
-        "logs": str(folder),
+
+
+def _figures(found: Result, began: float) -> dict[str, float]:
+    return {
+        "points": found.points,
+        "survived": found.survived,
+        "failed": len(found.failed),
+        "unreached": len(found.unreached),
+        "writes": found.writes,
+        "events": found.events,
+        "slowest_convergence_s": round(found.latest, 1),
+        "slowest_run_s": round(found.slowest, 1),
+        "seconds": round(time.monotonic() - began),
     }
-    print(json.dumps(figures), flush=True)
-    sys.exit(1 if total.failed else 0)
 
 
 def _say(line: str) -> None:

@@ -41,6 +41,9 @@ OF_WRITES = (
     Fault.KILL,
 )
 OF_EVENTS = (Fault.SWALLOW, Fault.LATE, Fault.TWICE)
+LASTS: Mapping[Fault, float] = {Fault.DELAY: 10.0, Fault.SHED: 2.0, Fault.SWALLOW: 8.0, Fault.LATE: 4.0}
+"""Seconds until the world is whole again, where that is not at once. A swallowed event that no newer one of its object
+follows is shown after so long; a request that is shed is asked to come again after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Call:
     body: Json | None = None
     token: str = ""
     selector: str = ""
+    agent: str = ""
+    """Which process it is."""
 
     @property
     def is_write(self) -> bool:
@@ -72,7 +77,9 @@ class Call:
         return str((self.body or {}).get("reason", "")) if self.plural == "events" else self.name
 
 
-def parse(method: str, path: str, query: Mapping[str, str], body: Json | None, token: str) -> Call | None:
+def parse(
+    method: str, path: str, query: Mapping[str, str], body: Json | None, token: str, agent: str = ""
+) -> Call | None:
     """The call behind an HTTP request; None for what is no request about objects (discovery, health)."""
     parts = path.strip("/").split("/")
     rest = parts[3:] if parts[0] == "apis" else parts[2:]
@@ -83,7 +90,7 @@ def parse(method: str, path: str, query: Mapping[str, str], body: Json | None, t
         namespace, rest = rest[1], rest[2:]
     plural, name, subresource = (*rest, "", "")[:3]
     selector = query.get("labelSelector", "")
-    return Call(_verb(method, query, name), plural, namespace, name, subresource, body, token, selector)
+    return Call(_verb(method, query, name), plural, namespace, name, subresource, body, token, selector, agent)
 
 
 def _verb(method: str, query: Mapping[str, str], name: str) -> str:

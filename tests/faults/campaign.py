@@ -6,18 +6,15 @@ one to themselves: each of their runs also lives through the kills that are mean
 
 import asyncio
 import itertools
-import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from devcluster.apiserver_only import ApiServer
 from faults import oracle
-from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json, Point
+from faults.calls import OF_EVENTS, Fault, Json, Point
 from faults.lane import Lane, Trace
-from faults.rig import Rig, rig
+from faults.rig import Rig
 from faults.scenario import Story
 from r1plus_operator.runtime.errors import ApiError
 
@@ -60,6 +57,11 @@ class Result:
     failed: list[tuple[str, list[str]]] = field(default_factory=list)
     slowest: float = 0.0
     """Seconds of the slowest run."""
+    writes: int = 0
+    events: int = 0
+    """Of the fault-free trace."""
+    latest: float = 0.0
+    """Most seconds from a heal to rest."""
 
     @property
     def points(self) -> int:
@@ -71,7 +73,10 @@ class Result:
         self.survived += other.survived
         self.unreached += other.unreached
         self.failed += other.failed
+        self.writes = max(self.writes, other.writes)
+        self.events = max(self.events, other.events)
         self.slowest = max(self.slowest, other.slowest)
+        self.latest = max(self.latest, other.latest)
 
 
 class LearningError(Exception):
@@ -104,8 +109,8 @@ async def run(
     say: Callable[[str], None],
     tries: int = TRIES,
 ) -> Result:
-    """All of `points`, so many at once; `say` gets a line now and then."""
-    result, gate, began, ended = Result(), asyncio.Semaphore(at_once), time.monotonic(), itertools.count(1)
+    """All of `points`, so many at once; `say` gets a line for each."""
+    result, gate = Result(), asyncio.Semaphore(at_once)
 
     async def one(point: Point) -> None:
         async with gate:
@@ -114,30 +119,27 @@ async def run(
                 lane, end = await tell(made, point)
                 if not lane.unreached:
                     break
-        for line in _note(result, point, lane, end, reference):
-            say(line)
+        say(_note(result, point, lane, end, reference))
         result.slowest = max(result.slowest, time.monotonic() - start)
-        if (done := next(ended)) % 20 == 0 or done == len(points):
-            lost = len(result.failed) + len(result.unreached)
-            say(f"{done} of {len(points)} points, {lost} not survived, {time.monotonic() - began:.0f} s")
+        result.latest = max(result.latest, lane.converged or 0.0)
 
     await asyncio.gather(*(one(point) for point in points))
     return result
 
 
-def _note(result: Result, point: Point, lane: Lane, end: Json | None, reference: Reference) -> list[str]:
-    """Enter a run's outcome; what to say of it at once."""
+def _note(result: Result, point: Point, lane: Lane, end: Json | None, reference: Reference) -> str:
+    """Enter a run's outcome; what to say of it."""
     name = f"{point} ({lane.namespace})"
     if lane.unreached and not lane.problems:
         result.unreached.append(name)
-        return [f"not reached: {name}"]
+        return f"not reached: {name}"
     counted = (reference.end, reference.created, reference.deleted)
     problems = lane.problems if end is None else oracle.judge(lane, end, *counted)
     if not problems:
         result.survived += 1
-        return []
+        return f"survived: {name}"
     result.failed.append((name, problems))
-    return [f"NOT survived: {name}: {problems[0][:200]}"]
+    return f"NOT survived: {name}: {problems[0][:200]}"
 
 
 async def tell(
@@ -161,35 +163,8 @@ def unexpected_errors(log: str, expected: Sequence[str] = ()) -> list[str]:
     ]  # fmt: skip
 
 
-async def matrix(
-    server: ApiServer, folder: Path, seed: int, at_once: int, say: Callable[[str], None], part: float = 1.0
-) -> Result:
-    """Every point of the trace, or a `part` of them, with one seed."""
-    rand = random.Random(seed)
-    total = Result()
-    async with rig(server, seed, folder) as made:
-        reference = await learn(made)
-        gentle = _chosen(reference.points([f for f in (*OF_WRITES, *OF_EVENTS) if f is not Fault.KILL]), part, rand)
-        say(
-            f"seed {seed}: {reference.writes.total()} writes and {reference.events.total()} events; {len(gentle)} points"
-        )
-        total.add(await run(made, gentle, reference, at_once, say))
-        total.failed += _log_problems(made)
-    async with rig(server, seed, folder) as made:
-        kills = _chosen(reference.points([Fault.KILL]), part, rand)
-        say(f"seed {seed}: the operator is killed after each of {len(kills)} writes")
-        total.add(await run(made, kills, reference, at_once, say))
-        total.failed += _log_problems(made)
-    return total
-
-
-def _log_problems(made: Rig) -> list[tuple[str, list[str]]]:
+def log_problems(made: Rig) -> list[tuple[str, list[str]]]:
+    """What the operator's log and its ends say against it."""
     errors = unexpected_errors(made.operator.process.log)
     ends = [f"the operator ended by itself with {code}" for code in made.operator.ended]
     return [("the operator's log", errors[:20] + ends)] if errors or ends else []
-
-
-def _chosen(points: list[Point], part: float, rand: random.Random) -> list[Point]:
-    """In random order, so that the seeds differ in what runs beside what."""
-    rand.shuffle(points)
-    return points[: max(1, round(len(points) * part))]

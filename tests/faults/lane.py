@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from faults.calls import OF_EVENTS, Call, Event, Fault, Json, Point
+from faults.calls import LASTS, OF_EVENTS, Call, Event, Fault, Json, Point
 from r1plus_contract import names
 
 Trace = Counter[tuple[str, str]]
@@ -32,6 +32,8 @@ class Lane:
     passed: set[str] = field(default_factory=set)
     """Revisions whose gate has been passed so far."""
     fired_at: float | None = None
+    converged: float | None = None
+    """Seconds from the heal to the operator's last sign before it came to rest."""
     last_write: float = 0.0
     last_sign: float = 0.0
     """When the operator last wrote, or was shown an event."""
@@ -55,6 +57,11 @@ class Lane:
         self.events[key] += 1
         self.last_sign = asyncio.get_running_loop().time()
         return self._fault(key, self.events[key], of_events=True)
+
+    def calmed(self) -> None:
+        """The operator has come to rest; if that is the first time since the fault, so long did it take."""
+        if self.point is not None and self.fired_at is not None and self.converged is None:
+            self.converged = max(0.0, self.last_sign - self.fired_at - LASTS.get(self.point.fault, 0.0))
 
     def done(self, call: Call, status: int, body: bytes) -> None:
         """Count what was made and removed, and look whether a promise was broken at any instant."""
@@ -96,6 +103,8 @@ class Traffic:
         self.rule: Callable[[Call], Fault | None] = lambda _: None
         """A rule that comes before the lanes'."""
         self.restart: Callable[[], Awaitable[None]] | None = None
+        self.writers: list[str] = []
+        """Who wrote, in turn; one that writes on is named once."""
         self.released = asyncio.Event()
         self._rand = random.Random(seed)
 
@@ -105,6 +114,8 @@ class Traffic:
         lane = self.lanes.get(call.namespace)
         if lane is None or not call.is_write:
             return fault
+        if self.writers[-1:] != [call.agent]:
+            self.writers.append(call.agent)
         return lane.request(call) or fault
 
     def event(self, event: Event) -> Fault | None:
@@ -124,4 +135,6 @@ class Traffic:
     async def kill(self) -> None:
         """See `Director`."""
         assert self.restart is not None
+        # Sometimes at once, sometimes when the writes beside this one have been done, too.
+        await asyncio.sleep(self._rand.choice((0.0, 0.005, 0.05)))
         await self.restart()

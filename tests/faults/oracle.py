@@ -10,6 +10,8 @@ from faults.rig import Rig
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 
+CONVERGE_SECONDS = 60.0
+"""From the heal on."""
 _DIFFERS = frozenset({"uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "selfLink"})
 _CHOSEN_BY_SERVER = frozenset({"clusterIP", "clusterIPs", "lastTransitionTime"})
 _OF_THIS_RUN = frozenset({names.ANNOTATION_DESIRED_HASH})
@@ -63,6 +65,8 @@ def counts(what: str, found: Counter[str], reference: Counter[str]) -> list[str]
 
 def judge(lane: Lane, end: Json, reference: Json, created: Counter[str], deleted: Counter[str]) -> list[str]:
     """Everything in which a run differs from the fault-free one."""
+    late = lane.converged is not None and lane.converged > CONVERGE_SECONDS
+    slow = [f"came to rest {lane.converged:.0f} s after the heal, {CONVERGE_SECONDS:.0f} s allowed"] if late else []
     twice = [f"Event {name} was written {n} times" for name, n in lane.told.items() if n > 1]
     return [
         *lane.problems,
@@ -70,6 +74,7 @@ def judge(lane: Lane, end: Json, reference: Json, created: Counter[str], deleted
         *counts("created", lane.created, created),
         *counts("deleted", lane.deleted, deleted),
         *twice,
+        *slow,
     ]
 
 

@@ -17,12 +17,10 @@ import orjson
 from aiohttp import web
 
 from devcluster.apiserver_only import ApiServer
-from faults.calls import Call, Fault, parse
+from faults.calls import LASTS, Call, Fault, Json, parse
 from faults.stream import Judge, Stream
 from r1plus_operator.runtime.framing import LineCutter
 
-DELAY_SECONDS = 10.0
-RETRY_AFTER_SECONDS = 2
 _REASONS = {401: "Unauthorized", 403: "Forbidden", 409: "Conflict", 429: "TooManyRequests", 500: "InternalError"}
 _REFUSALS = {Fault.CONFLICT: 409, Fault.ERROR: 500, Fault.SHED: 429, Fault.FORBID: 403, Fault.EXPIRE: 401}
 _PASSED_ON = ("Authorization", "Content-Type", "Accept", "User-Agent")
@@ -91,7 +89,9 @@ class Proxy:
         writes = request.method != "GET"
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         body = orjson.loads(raw) if writes and raw else None
-        call = parse(request.method, request.path, request.query, body if isinstance(body, dict) else None, token)
+        sent: Json | None = body if isinstance(body, dict) else None
+        agent = request.headers.get("User-Agent", "")
+        call = parse(request.method, request.path, request.query, sent, token, agent)
         fault = self._director.request(call) if call is not None else None
         while call is not None and fault is Fault.HOLD:
             await self._director.released.wait()
@@ -101,7 +101,7 @@ class Proxy:
         if fault is Fault.DROP_BEFORE:
             return _hang_up(request)
         if fault is Fault.DELAY:
-            await asyncio.sleep(DELAY_SECONDS)
+            await asyncio.sleep(LASTS[fault])
         if call is not None and call.verb == "watch":
             return await self._watch(request, call, fault)
         return await self._forward(request, raw, call, fault)
@@ -186,7 +186,7 @@ def _refusal(code: int) -> web.Response:
         "reason": _REASONS[code],
         "code": code,
     }
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if code == 429 else {}
+    headers = {"Retry-After": f"{LASTS[Fault.SHED]:.0f}"} if code == 429 else {}
     return web.Response(status=code, body=orjson.dumps(status), content_type="application/json", headers=headers)
 
 

@@ -28,7 +28,8 @@ from faults.proxy import Proxy
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.projections import Kept
-from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import NotFoundError
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
@@ -40,6 +41,29 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/ten
 SYSTEM = "r1plus-system"
 RESTART_SECONDS = 1.0
 START_SECONDS = 60.0
+AT_WORK = 12
+"""Stories that keep two cores busy; any number more may wait for a drain or through a silence."""
+QUIET_SECONDS = 4.0
+VERDICT_SECONDS = "2"
+PATIENCE = 60
+"""Attempts, up to two seconds apart: who plays the rest of the cluster outlasts a restart of the API server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is deployed, and what it is changed into."""
+
+    tier: str
+    first: Json
+    second: Json
+
+
+CASES = (
+    Case("edge", {"maxTokens": 1024}, {"maxTokens": 1536}),
+    Case("full", {"maxTokens": 1024}, {"maxTokens": 2048}),
+    Case("lite", {"maxTokens": 2048}, {"maxTokens": 1024}),
+)
+"""By the seed."""
 
 
 @dataclass
@@ -80,20 +104,44 @@ class Rig:
     """Made by `rig`. One API server, one proxy, one operator, any number of tenants."""
 
     def __init__(
-        self, server: ApiServer, client: ApiClient, traffic: Traffic, proxy: Proxy, operator: Operator, folder: Path
+        self,
+        server: ApiServer,
+        client: ApiClient,
+        traffic: Traffic,
+        proxy: Proxy,
+        operator: Operator,
+        kubeconfig: Path,
+        case: Case,
+        at_work: int,
     ) -> None:
         self.server = server
         self.client = client
         self.traffic = traffic
         self.proxy = proxy
         self.operator = operator
-        self.token = folder / "token"
+        self.kubeconfig = kubeconfig
+        self.case = case
+        self.busy = asyncio.Semaphore(at_work)
+        """Held by a story while it does anything but wait."""
+        self.quiet = QUIET_SECONDS
+        """Seconds without a write that end a story."""
+        self.outage = 0.0
+        """Seconds for which a fault that concerns everybody may hold every story up."""
         self.changed: dict[str, asyncio.Event] = {}
         """By namespace: something in it has changed."""
         self.seen = {
             res.kind: Reflector(client, res, project=_whole, on_change=self._wake)
             for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN, kinds.POD)
         }
+
+    @property
+    def token(self) -> Path:
+        """The file from which the operator reads its token."""
+        return self.kubeconfig.with_name("token")
+
+    def another_operator(self, pod: str) -> OperatorProcess:
+        """One more, as a pod of its own; not started."""
+        return operator_process(self.server, self.kubeconfig, self.kubeconfig.with_name(f"{pod}.log"), pod)
 
     async def namespace(self, name: str) -> None:
         """A tenant's namespace."""
@@ -137,15 +185,16 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(server: ApiServer, seed: int, folder: Path) -> AsyncIterator[Rig]:
-    """A rig on a running API server."""
+async def rig(server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK) -> AsyncIterator[Rig]:
+    """A rig on a running API server; `folder` is its own."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     traffic = Traffic(seed)
-    async with ApiClient.from_kubeconfig(server.kubeconfig) as client, Proxy(server, traffic) as proxy:
+    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=Limits(retries=PATIENCE))
+    async with admin as client, Proxy(server, traffic) as proxy:
         await prepare(client)
         kubeconfig = await write_kubeconfig(client, server, proxy.url, folder)
-        log = folder / f"operator-{seed}.log"
-        operator = Operator(OperatorProcess(server, log, kubeconfig=kubeconfig, R1PLUS_VERDICT_INTERVAL_SECONDS="0.5"))
-        made = Rig(server, client, traffic, proxy, operator, folder)
+        operator = Operator(operator_process(server, kubeconfig, folder / "operator.log"))
+        made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
         await asyncio.gather(*(reflector.synced.wait() for reflector in made.seen.values()))
@@ -159,6 +208,12 @@ async def rig(server: ApiServer, seed: int, folder: Path) -> AsyncIterator[Rig]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             operator.process.kill()
+
+
+def operator_process(server: ApiServer, kubeconfig: Path, log: Path, pod: str = "r1plus-operator-0") -> OperatorProcess:
+    """An operator behind the proxy, not started."""
+    env = {"R1PLUS_VERDICT_INTERVAL_SECONDS": VERDICT_SECONDS, "R1PLUS_POD_NAME": pod, "R1PLUS_POD_UID": pod}
+    return OperatorProcess(server, log, kubeconfig=kubeconfig, **env)
 
 
 async def prepare(client: ApiClient) -> None:
@@ -227,8 +282,10 @@ def scratch() -> Path:
 
 
 def _whole(obj: Json) -> Kept:
+    """The object without its kind, which a list does not repeat for each."""
     meta = obj["metadata"]
-    return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], obj)
+    value = {key: part for key, part in obj.items() if key not in ("apiVersion", "kind")}
+    return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
 
 
 def _named(api_version: str, kind: str, name: str, **meta: Any) -> Json:

@@ -6,14 +6,15 @@ The rig plays the kubelet (pods), the monitors (verdicts), somebody with kubectl
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from apiserver.operator_rig import Monitors, Tenant
 from faults import oracle
-from faults.calls import Json
+from faults.calls import LASTS, Json
 from faults.lane import Lane
+from faults.oracle import CONVERGE_SECONDS
 from faults.rig import Rig
 from r1plus_contract import names
 from r1plus_contract.verdict import MonitorReport, Phase, Progress, Verdict
@@ -21,12 +22,9 @@ from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ApiError, NotFoundError
 
 NAME = "credit"
-FIRST, SECOND = {"maxTokens": 1024}, {"maxTokens": 2048}
-CONVERGE_SECONDS = 60.0
-LONGEST_FAULT_SECONDS = 10.0
+LONGEST_FAULT_SECONDS = max(LASTS.values())
 DRAIN_SECONDS = 20.0
 CALM_SECONDS = 0.4
-QUIET_SECONDS = 4.0
 _addresses: Iterator[str] = (f"127.9.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 
 
@@ -49,43 +47,51 @@ class Story:
         await self.rig.namespace(self.namespace)
         kubelet = asyncio.create_task(self._kubelet())
         try:
-            first = await self.bring_up(FIRST, "")
-            if interlude is not None:
-                await self.next("interlude")
-                await interlude(self)
-            await self.tamper()
-            await self.change(SECOND)
-            second = await self.bring_up_candidate(first)
-            await self.drain(first)
-            end = await self.settle(second)
-            await self.remove()
-            return end
+            async with self.rig.busy:
+                return await self._phases(interlude)
         finally:
             kubelet.cancel()
             await asyncio.gather(kubelet, return_exceptions=True)
             for monitors in self.monitors.values():
                 await monitors.stop()
 
+    async def _phases(self, interlude: Callable[["Story"], Awaitable[None]] | None) -> Json:
+        first = await self.bring_up(self.rig.case.first)
+        if interlude is not None:
+            await self.next("interlude")
+            await interlude(self)
+        await self.tamper()
+        await self.change(self.rig.case.second)
+        second = await self.bring_up_candidate(first)
+        await self.drain(first)
+        end = await self.settle(second)
+        await self.remove()
+        return end
+
     @property
     def namespace(self) -> str:
         """The tenant."""
         return self.lane.namespace
 
-    async def bring_up(self, context: Json, before: str) -> str:
-        """The CR is applied; its first revision passes, is Ready and serves."""
-        tenant = Tenant(self.rig.client, self.namespace, Monitors(""))
-        await tenant.deploy(NAME, tier="full", context=context)
-        await self.reached(
-            lambda: self.candidate(before) != "" and self.has("Service", NAME), "the CR has its children"
+    async def deploy(self, context: Json) -> None:
+        """`kubectl apply` of the CR."""
+        await Tenant(self.rig.client, self.namespace, Monitors("")).deploy(
+            NAME, tier=self.rig.case.tier, context=context
         )
-        return await self.bring_up_candidate(before)
+
+    async def bring_up(self, context: Json) -> str:
+        """The CR is applied; its first revision passes, is Ready and serves."""
+        await self.deploy(context)
+        await self.reached(lambda: self.candidate("") != "" and self.has("Service", NAME), "the CR has its children")
+        return await self.bring_up_candidate("")
 
     async def bring_up_candidate(self, before: str) -> str:
         """The candidate's pod starts, reports progress, passes, is Ready, and takes traffic."""
         mark = "second " if before else "first "
         revision = self.candidate(before)
         await self.next(mark + "starts")
-        self.monitors[revision] = await _listening()
+        if revision not in self.monitors:
+            self.monitors[revision] = await _listening()
         tenant = Tenant(self.rig.client, self.namespace, self.monitors[revision])
         tenant.monitors.report = self._gating(revision)
         self.wake()
@@ -125,14 +131,15 @@ class Story:
         """Another context: a second revision."""
         await self.next("changed")
         before = self.status.get("revision", "")
-        await Tenant(self.rig.client, self.namespace, Monitors("")).deploy(NAME, tier="full", context=context)
+        await self.deploy(context)
         await self.reached(lambda: self.candidate(before) != "", "the second revision is brought up")
 
     async def drain(self, first: str) -> None:
         """The first revision's pods go, twenty seconds after the switch."""
         await self.next("drained")
         gone = lambda: not self.has("Deployment", first) and not self.has("ConfigMap", first)  # noqa: E731
-        await self.reached(gone, "the first revision is drained", seconds=CONVERGE_SECONDS + DRAIN_SECONDS)
+        async with self._resting():
+            await self.reached(gone, "the first revision is drained", seconds=CONVERGE_SECONDS + DRAIN_SECONDS)
 
     async def settle(self, revision: str) -> Json:
         """Status true, then silence; the end state."""
@@ -161,7 +168,7 @@ class Story:
 
     async def reached(self, holds: Callable[[], bool], what: str, seconds: float = CONVERGE_SECONDS) -> None:
         """Wait for a phase's outcome: a minute, and as long as the fault itself lasts."""
-        limit = seconds + LONGEST_FAULT_SECONDS
+        limit = seconds + max(LONGEST_FAULT_SECONDS, self.rig.outage)
         await self.rig.until(self.namespace, holds, limit, f"{self.lane.phase}: {what}")
 
     async def calm(self, seconds: float = CALM_SECONDS) -> None:
@@ -169,15 +176,26 @@ class Story:
         clock = asyncio.get_running_loop().time
         while (left := self.lane.last_sign + seconds - clock()) > 0:  # noqa: ASYNC110 - the end of signs is no event
             await asyncio.sleep(left)
+        self.lane.calmed()
 
     async def silent(self, when: str) -> None:
         """A quiet window without a write; what was written in it is a problem."""
         await self.calm()
         before = self.lane.writes.total()
-        await asyncio.sleep(QUIET_SECONDS)
+        async with self._resting():
+            await asyncio.sleep(self.rig.quiet)
         if self.lane.writes.total() != before:
             last = {what: n for (phase, what), n in self.lane.writes.items() if phase == self.lane.phase}
             self.lane.problems.append(f"wrote {when}: {self.lane.writes.total() - before} writes, among {last}")
+
+    @asynccontextmanager
+    async def _resting(self) -> AsyncIterator[None]:
+        """Let another story work while this one only waits."""
+        self.rig.busy.release()
+        try:
+            yield
+        finally:
+            await self.rig.busy.acquire()
 
     @property
     def cr(self) -> Json:
@@ -215,7 +233,14 @@ class Story:
     def _gating(self, revision: str) -> MonitorReport:
         progress = Progress(42, 100, "sweep 1")
         return MonitorReport(
-            revision, "", Phase.GATING, Verdict.NO_DATA, "Gating", "", "smollm2-full-v1", progress=progress
+            revision,
+            "",
+            Phase.GATING,
+            Verdict.NO_DATA,
+            "Gating",
+            "",
+            f"smollm2-{self.rig.case.tier}-v1",
+            progress=progress,
         )
 
     async def _kubelet(self) -> None:

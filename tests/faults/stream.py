@@ -14,11 +14,8 @@ from typing import Protocol
 import orjson
 from aiohttp import ClientConnectionResetError
 
-from faults.calls import Call, Event, Fault, Json
+from faults.calls import LASTS, Call, Event, Fault, Json
 
-LATE_SECONDS = 4.0
-SWALLOW_SECONDS = 8.0
-"""After this long without a newer event of the object, the swallowed one is shown after all."""
 CHECK_SECONDS = 1.0
 """How often a stream without events looks whether its client is still there."""
 
@@ -44,7 +41,13 @@ class Stream:
     """Takes the server's lines by `take`; `pump` writes to the client what is due."""
 
     def __init__(
-        self, call: Call, judge: Judge, response: Sink, *, late: float = LATE_SECONDS, swallow: float = SWALLOW_SECONDS
+        self,
+        call: Call,
+        judge: Judge,
+        response: Sink,
+        *,
+        late: float = LASTS[Fault.LATE],
+        swallow: float = LASTS[Fault.SWALLOW],
     ) -> None:
         self.call = call
         self.frozen = False

@@ -93,12 +93,15 @@ TYPES: dict[str, tuple[Case, ...]] = {
     "null": (
         Refused(cr({"tier": None}), ("spec.tier: Required value",)),
         Refused(full(access={"namespaces": [None]}), ("spec.access.namespaces[0]", "null")),
+        Refused(full(accuracy={"suiteKeys": [None]}), ("spec.accuracy.suiteKeys[0]", "null")),
         Taken(full("null", replicas=None, accuracy=None, placement={"nodeSelector": None})),
+        Taken(full("nulls", accuracy={"onBreach": None}, rollout={"pinned": None})),
     ),
     "wrong type": (
         Refused(full(accuracy=[]), ("spec.accuracy", "object")),
         Refused(cr("full"), ("spec", "object")),
         Refused(full(access={"namespaces": "team-b"}), ("spec.access.namespaces", "array")),
+        Refused(full(accuracy={"suiteKeys": "A" * 43 + "="}), ("spec.accuracy.suiteKeys", "array")),
     ),
     "int as string": (Refused(full(batching={"maxBatchSize": "4"}), ("spec.batching.maxBatchSize", "integer", "string")),),
     "float batch": (
@@ -110,6 +113,10 @@ TYPES: dict[str, tuple[Case, ...]] = {
         Refused(full(replicas=True), ("spec.replicas", "integer", "boolean")),
         Refused(full(accuracy={"threshold": True}), ("spec.accuracy.threshold", "number", "boolean")),
         Refused(full(accuracy={"gate": "yes"}), ("spec.accuracy.gate", '"yes"', '"Enforce", "Observe"')),
+        Refused(full(accuracy={"onBreach": True}), ("spec.accuracy.onBreach", "string", "boolean")),
+        Refused(full(rollout={"pinned": "yes"}), ("spec.rollout.pinned", "boolean", "string")),
+        Refused(full(rollout={"pinned": 1}), ("spec.rollout.pinned", "boolean", "integer")),
+        Taken(full("pinned", rollout={"pinned": True})),
     ),
     "empty object": (
         Taken(full("empty", engine={}, batching={}, context={}, placement={}, accuracy={}, access={})),
@@ -118,6 +125,7 @@ TYPES: dict[str, tuple[Case, ...]] = {
     "empty list": (Taken(full("emptylist", placement={"tolerations": []}, access={"namespaces": []})),),
     "empty string": (
         Refused(cr({"tier": ""}), ("spec.tier", '""', '"full", "lite", "edge"')),
+        Refused(full(accuracy={"onBreach": ""}), ("spec.accuracy.onBreach", '""', '"Alert", "Rollback"')),
         Refused(full(accuracy={"suite": ""}), ("spec.accuracy.suite", "at least 1 chars long")),
         Refused(full(placement={"nodeSelector": {"": "a"}}), ("spec.placement.nodeSelector", "keys must")),
     ),
@@ -133,6 +141,8 @@ TYPES: dict[str, tuple[Case, ...]] = {
     ),
     "object >1 MiB": (
         Refused(full(accuracy={"suite": "a" * 2**20}), ("spec.accuracy.suite", "63")),
+        Refused(full(accuracy={"suiteKeys": ["A" * 43 + "="] * 20_000}), ("spec.accuracy.suiteKeys", "8")),
+        Refused(full(accuracy={"suiteKeys": ["A" * 2**20]}), ("spec.accuracy.suiteKeys[0]", "44")),
         Refused(full(accuracy={"suite": "a" * 2**22}), ("limit is 3145728",)),
     ),
     "256 KiB annotations": (
@@ -231,6 +241,7 @@ STRINGS: dict[str, tuple[Case, ...]] = {
     ),
     "newline (config/PromQL injection)": (
         Refused(full(accuracy={"suite": "suite\n"}), ("spec.accuracy.suite", LABEL)),
+        Refused(full(accuracy={"suiteKeys": ["A" * 43 + "\n"]}), ("spec.accuracy.suiteKeys[0]", LABEL)),
         Refused(full(access={"namespaces": ["a\nb"]}), ("spec.access.namespaces[0]", LABEL)),
         Refused(full(accuracy={"suite": '"} or vector(1)'}), ("spec.accuracy.suite", LABEL)),
         Refused(engine("bad", precision='F16"\n}'), ("spec.precision", LABEL)),
@@ -242,6 +253,8 @@ STRINGS: dict[str, tuple[Case, ...]] = {
     "NFC/NFD pair": (
         Refused(full("café"), ("metadata.name",)),
         Refused(full(engine={"family": "cafe\u0301"}), ("spec.engine.family", LABEL)),
+        # Two spellings of the same 32 bytes.
+        Refused(full(accuracy={"suiteKeys": ["A" * 42 + "B="]}), ("spec.accuracy.suiteKeys[0]", LABEL)),
     ),
     "case-collision": (Refused(full(engine={"family": "SmolLM2"}), ("spec.engine.family", '"SmolLM2"', LABEL)),),
     "../": (
@@ -276,7 +289,10 @@ STRINGS: dict[str, tuple[Case, ...]] = {
 
 ENUMS: dict[str, tuple[Case, ...]] = {
     "tier unknown": (Refused(cr({"tier": "huge"}), ("spec.tier", '"huge"', '"full", "lite", "edge"')),),
-    "case variant": (Refused(cr({"tier": "FULL"}), ("spec.tier", '"FULL"', '"full", "lite", "edge"')),),
+    "case variant": (
+        Refused(cr({"tier": "FULL"}), ("spec.tier", '"FULL"', '"full", "lite", "edge"')),
+        Refused(full(accuracy={"onBreach": "rollback"}), ("spec.accuracy.onBreach", '"rollback"', '"Alert", "Rollback"')),
+    ),
     "engine/tier mismatch": (
         Taken(
             cr({"tier": "edge", "engine": {"precision": "FP16"}}, "mismatch"),

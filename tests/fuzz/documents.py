@@ -94,6 +94,8 @@ class Documents:
             return [self.valid(schema["items"]) for _ in range(min(count, most))]
         if schema["type"] == "string":
             return self._string(schema)
+        if schema["type"] == "boolean":
+            return rng.random() < 0.5
         return self._number(schema)
 
     def _object(self, schema: Json) -> Json:
@@ -261,6 +263,7 @@ _BY_TYPE: dict[str, list[Maker]] = {
     "integer": [_at_a_limit, _nearly_whole, _as_text],
     "number": [_at_a_limit, _nearly_whole, _as_text],
     "string": [_long, _edited, _edited, _other_case],
+    "boolean": [_as_text, *_constants("true", "yes", "on", 0, 1, 0.0)],
     "object": [_unknown_field, _without_a_field, _odd_key, _null_value, _many],
     "array": [_many, _doubled, *_constants([None])],
 }

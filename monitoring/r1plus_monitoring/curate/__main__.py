@@ -4,6 +4,7 @@
     compare  --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-q4-1 --engine-dir DIR
     verify   --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-f16 --http HOST:PORT --grpc HOST:PORT
     drop     --suite monitoring/suites/smollm2-full-v1 --reason "flipped through Triton at batch 16" ID...
+    record   --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-f16 --engine-dir DIR
 
 Run by a maintainer, never by the product. Needs the extra `engine`.
 """
@@ -14,13 +15,16 @@ import sys
 from pathlib import Path
 
 from r1plus_contract.delivery import digest_of
+from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Sampling
+from r1plus_contract.suite_reference import write_reference
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import ProcessAsker
 from r1plus_monitoring.curate.candidates import candidates
 from r1plus_monitoring.curate.pipeline import CROSS, FRESH, SERVED, curate, measure
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
 from r1plus_monitoring.curate.served import ServedAsker
+from r1plus_monitoring.replay import record as recorded
 
 SAMPLING = Sampling(max_new_tokens=24, stop=("\n", "."))
 """Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""
@@ -30,7 +34,9 @@ def main() -> None:
     """Entry point."""
     arguments = parser().parse_args()
     try:
-        {"make": make, "compare": compare, "verify": verify, "drop": drop}[arguments.command](arguments)
+        {"make": make, "compare": compare, "verify": verify, "drop": drop, "record": record_answers}[arguments.command](
+            arguments
+        )
     except NotEnoughItemsError as error:
         sys.exit(f"{arguments.name}: {error}")
 
@@ -48,19 +54,20 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--strata", default="", help="ask only these, separated by commas; all when left out")
     one.add_argument("--sample", type=int, default=0, help="ask at most so many candidates; all when 0")
     two = commands.add_parser("compare", help="measure another engine on a suite")
-    for command in (one, two):
+    five = commands.add_parser("record", help="record answers of the reference, for the monitor to replay")
+    for command in (one, two, five):
         command.add_argument("--engine-dir", required=True, type=Path, help="folder with the OpenVINO IR")
     three = commands.add_parser("verify", help="measure a served engine on a suite, through Triton")
     three.add_argument("--http", required=True, help="host:port of Triton's HTTP")
     three.add_argument("--grpc", required=True, help="host:port of Triton's gRPC")
     three.add_argument("--fresh", action="store_true", help="the baseline: in orders that took no part in the choice")
     three.add_argument("--quick", action="store_true", help="one sweep at the production batch only")
-    for command in (one, two, three):
+    for command in (one, two, three, five):
         command.add_argument("--engine", required=True, help="name in the catalog")
     four = commands.add_parser("drop", help="take items out of a suite and say why")
     four.add_argument("--reason", required=True)
     four.add_argument("ids", nargs="+")
-    for command in (two, three, four):
+    for command in (two, three, four, five):
         command.add_argument("--suite", required=True, type=Path, help="folder of one suite")
     return root
 
@@ -132,6 +139,18 @@ def drop(arguments: argparse.Namespace) -> None:
     dropped = (*baseline.dropped, *(record.Dropped(name, arguments.reason) for name in sorted(set(arguments.ids))))
     record.write_baseline(arguments.suite, dataclasses.replace(baseline, suite=head.sha256, dropped=dropped))
     say(f"{head.name}: {head.items} items, sha256 {head.sha256}")
+
+
+def record_answers(arguments: argparse.Namespace) -> None:
+    """Write `reference.jsonl`: answers of the reference to some of its items, with the scores that they get now."""
+    suite = record.read_suite(arguments.suite)
+    if arguments.engine != suite.header.reference_engine:
+        sys.exit(f"--engine: {arguments.engine} is not the reference, {suite.header.reference_engine}")
+    answers = ProcessAsker(arguments.engine_dir, suite.header.sampling).ask(suite.items, CROSS[0])
+    given = {name: (answer.text, answer.finish_reason) for name, answer in answers.items()}
+    text = write_reference(recorded(suite.items, given, seed=1))
+    (arguments.suite / REFERENCE_FILE).write_bytes(text.encode())
+    say(f"{suite.header.name}: {len(text.splitlines())} recorded answers; any signature is void")
 
 
 def say(line: str) -> None:

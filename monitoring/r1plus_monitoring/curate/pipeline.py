@@ -6,12 +6,14 @@ choice, and removes nothing: selection flatters what it selected by.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract.suite import Item
-from r1plus_monitoring.curate.asking import F32, Asker, Condition
+from r1plus_contract.suite_baseline import Measured
+from r1plus_monitoring.curate.asking import F32, Answer, Asker, Condition
 from r1plus_monitoring.curate.selection import Shape, choose, counts, require, right
 
 SELECTING: Final = (
@@ -41,22 +43,28 @@ FRESH: Final = (
     Condition(batch=1, order=404, precision=F32),
 )
 """Through Triton, after the last item was dropped."""
+FIRST_FRESH: Final = 501
+"""Orders from here on take part in no choice; those above were used already."""
 RESERVE: Final = 1.3
 """Items that go to the dear conditions, as a multiple of the suite's size."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What one engine got right under one condition."""
+class Step:
+    """One engine asked in one way."""
 
     engine: str
-    condition: str
-    items: int
-    correct: int
-    strata: dict[str, str]
-    """`correct/items` of each stratum."""
-    lost: tuple[str, ...]
-    """Ids of the items that were not right; empty where nearly all candidates are meant."""
+    asker: Asker
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The items of a suite, with the last answers to them."""
+
+    items: tuple[Item, ...]
+    selection: tuple[Measured, ...]
+    answers: Mapping[str, Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +77,50 @@ class Curated:
 
 
 Progress = Callable[[str], None]
+_ORDER: Final = re.compile(r"order (\d+)")
 
 
 def curate(
     engine: str, candidates: Sequence[Item], asker: Asker, shape: Shape, seed: int, progress: Progress
 ) -> Curated:
     """Choose and measure. Raises NotEnoughItemsError when too few candidates stayed right."""
-    first, *others = SELECTING
-    kept, measured = ask(engine, candidates, asker, first, progress)
-    steps = [dataclasses.replace(measured, lost=())]
+    steps = [Step(engine, asker, condition) for condition in SELECTING]
+    made = select(candidates, steps, shape, seed, progress)
+    return Curated(made.items, made.selection, measure(engine, made.items, asker, BASELINE, progress))
+
+
+def select(candidates: Sequence[Item], steps: Sequence[Step], shape: Shape, seed: int, progress: Progress) -> Selected:
+    """Keep what every step has right, and shape it. Raises NotEnoughItemsError when too few candidates stayed right."""
+    first, *others = steps
+    answers = _answers(first, candidates, progress)
+    kept, measured = _judge(first, candidates, answers, progress)
+    selection = [dataclasses.replace(measured, lost=())]
     kept = choose(kept, shape.larger(RESERVE), seed)
-    for condition in others:
-        kept, measured = ask(engine, kept, asker, condition, progress)
-        steps.append(measured)
+    for step in others:
+        answers = _answers(step, kept, progress)
+        kept, measured = _judge(step, kept, answers, progress)
+        selection.append(measured)
     items = choose(kept, shape, seed)
     require(items, shape)
-    return Curated(items, tuple(steps), measure(engine, items, asker, BASELINE, progress))
+    return Selected(items, tuple(selection), {item.id: answers[item.id] for item in items})
+
+
+def selecting(batch: int) -> tuple[Condition, ...]:
+    """How a served engine is asked to choose items: at its production batch, half full, in other company, and alone."""
+    return (
+        Condition(batch=batch, order=1),
+        Condition(batch=max(1, batch // 2), order=2),
+        Condition(batch=batch, order=3),
+        Condition(batch=1, order=4),
+    )
+
+
+def fresh(batch: int, measured: Sequence[Measured]) -> tuple[Condition, ...]:
+    """How a baseline is asked: in orders that nothing that was measured so far has used."""
+    used = [int(found[1]) for one in measured if (found := _ORDER.search(one.condition))]
+    first = max([FIRST_FRESH - 1, *used]) + 1
+    batches = sorted({batch, max(1, batch // 3), 1}, reverse=True)
+    return tuple(Condition(batch=size, order=first + number) for number, size in enumerate(batches))
 
 
 def measure(
@@ -98,15 +134,27 @@ def ask(
     engine: str, items: Sequence[Item], asker: Asker, condition: Condition, progress: Progress
 ) -> tuple[tuple[Item, ...], Measured]:
     """What stayed right under one condition, and the figures."""
-    kept = right(items, asker.ask(items, condition))
+    step = Step(engine, asker, condition)
+    return _judge(step, items, _answers(step, items, progress), progress)
+
+
+def _answers(step: Step, items: Sequence[Item], progress: Progress) -> Mapping[str, Answer]:
+    progress(f"{step.engine}: {step.condition.name}: asking {len(items)}")
+    return step.asker.ask(items, step.condition)
+
+
+def _judge(
+    step: Step, items: Sequence[Item], answers: Mapping[str, Answer], progress: Progress
+) -> tuple[tuple[Item, ...], Measured]:
+    kept = right(items, answers)
     found, asked = counts(kept), counts(items)
     measured = Measured(
-        engine=engine,
-        condition=condition.name,
+        engine=step.engine,
+        condition=step.condition.name,
         items=len(items),
         correct=len(kept),
         strata={name: f"{found.get(name, 0)}/{total}" for name, total in asked.items()},
         lost=tuple(sorted({item.id for item in items} - {item.id for item in kept})),
     )
-    progress(f"{engine}: {condition.name}: {measured.correct} of {measured.items} right")
+    progress(f"{step.engine}: {step.condition.name}: {measured.correct} of {measured.items} right")
     return kept, measured

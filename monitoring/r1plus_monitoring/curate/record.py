@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.jsonable import loads, to_jsonable
+from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE
 from r1plus_contract.suite import (
     SCORER_VERSION,
     Item,
@@ -24,11 +25,10 @@ from r1plus_contract.suite import (
     load_suite,
     suite_hash,
 )
-from r1plus_monitoring.curate.pipeline import Measured
+from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_files import BASELINE_FILE, SIGNATURE_FILE
 
 HEADER_FILE: Final = "suite.json"
-ITEMS_FILE: Final = "items.jsonl"
-BASELINE_FILE: Final = "baseline.json"
 FAMILY: Final = "smollm2"
 
 
@@ -83,19 +83,22 @@ def hardware() -> Hardware:
     )
 
 
+SERVED_ELSEWHERE: Final = Hardware("not known: asked through its address", bfloat16=False, threads=0, openvino_genai="")
+
+
 def _field(line: str) -> tuple[str, str]:
     name, _, value = line.partition(":")
     return name.strip(), value.strip()
 
 
 def header(
-    name: str, tier: str, description: str, engine: str, sampling: Sampling, items: Sequence[Item]
+    name: str, tier: str, description: str, engine: str, sampling: Sampling, items: Sequence[Item], family: str = FAMILY
 ) -> SuiteHeader:
     """The header that belongs to these items. A suite named `x-v2` has version 2.0.0."""
     return SuiteHeader(
         name=name,
         version=f"{name.rpartition('-v')[2]}.0.0",
-        family=FAMILY,
+        family=family,
         tier=tier,
         description=description,
         reference_engine=engine,
@@ -106,10 +109,12 @@ def header(
 
 
 def write_suite(folder: Path, head: SuiteHeader, items: Sequence[Item]) -> Suite:
-    """Write and read back what the monitor will read."""
+    """Write and read back what the monitor will read. Signature and recorded answers of an older one go."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (SIGNATURE_FILE, REFERENCE_FILE):
+        (folder / name).unlink(missing_ok=True)
     (folder / ITEMS_FILE).write_text(encode_items(items), encoding="utf-8")
-    (folder / HEADER_FILE).write_text(_pretty(head), encoding="utf-8")
+    (folder / HEADER_FILE).write_text(pretty(head), encoding="utf-8")
     return read_suite(folder)
 
 
@@ -121,7 +126,7 @@ def read_suite(folder: Path) -> Suite:
 
 def write_baseline(folder: Path, baseline: Baseline) -> None:
     """Write `baseline.json`."""
-    (folder / BASELINE_FILE).write_text(_pretty(baseline), encoding="utf-8")
+    (folder / BASELINE_FILE).write_text(pretty(baseline), encoding="utf-8")
 
 
 def read_baseline(folder: Path) -> Baseline:
@@ -129,5 +134,6 @@ def read_baseline(folder: Path) -> Baseline:
     return loads(Baseline, (folder / BASELINE_FILE).read_text(encoding="utf-8"))
 
 
-def _pretty(value: object) -> str:
+def pretty(value: object) -> str:
+    """JSON for people to read."""
     return json.dumps(to_jsonable(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n"

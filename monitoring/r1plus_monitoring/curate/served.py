@@ -1,10 +1,11 @@
-"""Asks through Triton, over the very client that the monitor uses. Used by `__main__ verify`.
+"""Asks through Triton, over the very client that the monitor uses. Used by `__main__ verify` and by
+`r1plus suite`.
 
 What the gate will see: the served backend's stop strings, batching and arithmetic, not the library's.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from r1plus_contract.suite import Item, Sampling
 from r1plus_monitoring.client import TritonEngine
@@ -17,9 +18,11 @@ SECONDS: float = 300.0
 class ServedAsker:
     """A server that runs already, at `http` and `grpc` (host:port)."""
 
-    def __init__(self, http: str, grpc: str, sampling: Sampling) -> None:
+    def __init__(self, http: str, grpc: str, sampling: Sampling, answered: Callable[[], None] = lambda: None) -> None:
+        """`answered` is called after every answer."""
         self._addresses = (http, grpc)
         self._sampling = sampling
+        self._answered = answered
 
     def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
         """`condition.batch` requests in flight; raises RuntimeError when one brings no answer."""
@@ -39,4 +42,5 @@ class ServedAsker:
             reply = await engine.ask(item.prompt, self._sampling)
         if reply.failure is not None:
             raise RuntimeError(f"item {item.id}: {reply.failure}: {reply.detail}")
+        self._answered()
         return Answer(reply.text, reply.finish_reason, reply.completion_tokens)

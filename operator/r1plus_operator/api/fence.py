@@ -7,6 +7,10 @@ says which pod it is, and the Lease says which pod leads. `generate` writes the 
 The API server looks for the Lease before it looks whose request it is (seen, 1.34): refusing where there is no Lease,
 or where it cannot be read, would refuse everybody's Deployments. So there the policy lets all pass, and the operator's
 own fence is the only one.
+
+Policy and binding stay when the chart goes (`helm.sh/resource-policy: keep`). An API server that was once without a
+binding that names a Lease never watches Leases for policies again until it restarts (kubernetes#130887): a fence that
+came back would compare every writer with the holder of long ago, and refuse them all.
 """
 
 from r1plus_contract import names
@@ -17,6 +21,7 @@ from r1plus_operator.runtime.lease import LEASE
 SUFFIX = f"fence.{names.GROUP}"
 """Ends the policy's name, which is in each refusal: the API server sees a new holder some milliseconds late."""
 _REFUSAL = f"this pod does not hold Lease {names.LEASE}, and only the one that does may write"
+_KEPT = {"helm.sh/resource-policy": "keep"}
 _API_VERSION = "admissionregistration.k8s.io/v1"
 _WRITES = {"create", "patch", "delete"}
 _NAME, _UID = (f"request.userInfo.extra['authentication.kubernetes.io/pod-{word}']" for word in ("name", "uid"))
@@ -33,7 +38,7 @@ def policy(namespace: str, account: str) -> Json:
     return {
         "apiVersion": _API_VERSION,
         "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": _name(namespace, account)},
+        "metadata": {"name": _name(namespace, account), "annotations": _KEPT},
         "spec": {
             "failurePolicy": "Ignore",
             "paramKind": {"apiVersion": LEASE.api_version, "kind": LEASE.kind},
@@ -52,7 +57,7 @@ def binding(namespace: str, account: str) -> Json:
     return {
         "apiVersion": _API_VERSION,
         "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": _name(namespace, account)},
+        "metadata": {"name": _name(namespace, account), "annotations": _KEPT},
         "spec": {
             "policyName": _name(namespace, account),
             "paramRef": {"name": names.LEASE, "namespace": namespace, "parameterNotFoundAction": "Allow"},

@@ -31,4 +31,4 @@ OPTIONAL_CHILDREN = (
 """Children that exist only where prometheus-operator's CRDs are installed."""
 
 CHILDREN = (*REQUIRED_CHILDREN, *OPTIONAL_CHILDREN)
-BY_KIND = {resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, EVENT)}
+BY_KIND = {resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, POD, EVENT)}

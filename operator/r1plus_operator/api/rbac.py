@@ -51,7 +51,11 @@ def operator() -> tuple[Grant, ...]:
             Grant("Children of a deployment", group, resources, (*_CACHED, *_APPLIED, "delete"))
             for group, resources in _children()
         ),
-        _on("How serving pods fare", kinds.POD, _CACHED),
+        _on(
+            "How serving pods fare; a bad one is labelled out of traffic, and deleted in time",
+            kinds.POD,
+            (*_CACHED, "patch", "delete"),
+        ),
         _on("What nodes can hold", kinds.NODE, _CACHED),
         _on("What happened, told to the tenant", kinds.EVENT, _APPLIED),
     )

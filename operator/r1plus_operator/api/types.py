@@ -20,6 +20,7 @@ from r1plus_model_repo.catalog.wire import (
     ruled,
     without_nulls,
 )
+from r1plus_policies.response import OnBreach
 from r1plus_policies.rollout import Strategy
 
 MAX_NAME = 40
@@ -31,15 +32,20 @@ LABEL_KEY = (
     r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 )
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+PUBLIC_KEY = r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+"""32 bytes in base64, written the one canonical way: two bits of the last digit are left over."""
 TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
 """A pattern, not `format: date-time`: with a format kube-apiserver takes a list for a string (1.34)."""
 
 DeploymentName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=DNS_1035)]
 """`metadata.name`, to which the CRD's CEL rules hold it."""
 Count = Annotated[int, Field(ge=0), WHOLE]
+Flag = Annotated[bool, Field(strict=True)]
+"""true or false; the API server takes no other word or number for them."""
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=253, pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
+PublicKey = Annotated[str, Field(min_length=44, max_length=44, pattern=PUBLIC_KEY)]
 
 
 class EngineSelector(ApiModel):
@@ -128,6 +134,11 @@ class Accuracy(ApiModel):
         None,
         description="Golden suite: a shipped one, or a ConfigMap of this namespace. Default: the engine's own.",
     )
+    suite_keys: tuple[PublicKey, ...] = Field(
+        (),
+        max_length=8,
+        description="Ed25519 public keys (base64) that may sign this deployment's suite, beside the platform's own.",
+    )
     threshold: Number = Field(
         0.98,
         gt=0,
@@ -137,6 +148,13 @@ class Accuracy(ApiModel):
     gate: Gate = Field(
         Gate.ENFORCE,
         description="Enforce: a revision takes traffic only after passing. Observe: it serves and is watched.",
+    )
+    on_breach: OnBreach = Field(
+        OnBreach.ALERT,
+        description=(
+            "What is done when what serves falls below the threshold. Alert: nothing but alerts. Rollback: a single"
+            " bad pod is quarantined and replaced; a bad revision gives way to the last good one, if that passes anew."
+        ),
     )
     probes_per_minute: Annotated[int, Field(ge=1, le=6000), WHOLE] = Field(
         6, description="Rate of the continuous check, per pod. The gate itself, before traffic, is not limited."
@@ -153,6 +171,13 @@ class RolloutTerms(ApiModel):
     deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$", max_length=5)] = Field(
         "1h",
         description="How long a candidate may take until it is withdrawn and what served stays, e.g. 90s, 30m, 2h.",
+    )
+    pinned: Flag = Field(
+        False,
+        description=(
+            "Traffic stays at the revision that has it: neither a new specification nor a rollback moves it. A first"
+            " revision still comes up."
+        ),
     )
 
     @property
@@ -196,6 +221,24 @@ class Condition(ApiModel):
     )
 
 
+class Incident(ApiModel):
+    """What fell, from what to what, what was tried and what comes next: `r1plus status` tells it."""
+
+    since: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it was first seen.")
+    revision: Annotated[str, Field(max_length=63)] = Field(description="Revision that fell.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Why it stands where it stands, CamelCase.")
+    before: Annotated[str, Field(max_length=32)] = Field("", description="Right / all items at the gate.")
+    now: Annotated[str, Field(max_length=32)] = Field("", description="Right / all items as last counted.")
+    lost: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
+        (), max_length=32, description="Items lost since the gate, a line per stratum."
+    )
+    tried: tuple[Annotated[str, Field(max_length=512)], ...] = Field(
+        (), max_length=8, description="What the operator did about it."
+    )
+    next: Annotated[str, Field(max_length=2048)] = Field("", description="What happens next, or who has to do what.")
+    runbook: Annotated[str, Field(max_length=256)] = Field("", description="Where the runbook is.")
+
+
 class R1PlusDeploymentStatus(ApiModel):
     """Derived from the cluster in every pass; never read back as truth."""
 
@@ -218,6 +261,14 @@ class R1PlusDeploymentStatus(ApiModel):
     verdict: Annotated[str, Field(max_length=32)] | None = Field(
         None, description="Pass, Fail, Inconclusive, NoData or Error."
     )
+    last_good: Annotated[str, Field(max_length=63)] | None = Field(
+        None,
+        description="Revision to which traffic would go back: the newest other one that passed this suite and baked.",
+    )
+    last_request: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="The last rollback, pin, unpin or ack that was asked for: when, which and by whom."
+    )
+    incident: Incident | None = Field(None, description="The fall that is being dealt with, if there is one.")
     replicas: Count = Field(0, description="Pods of the current revision.")
     ready_replicas: Count = Field(0, description="Ready pods of the current revision.")
     endpoint: Annotated[str, Field(max_length=253)] | None = Field(

@@ -1,35 +1,67 @@
 """PodMonitor and PrometheusRule of one deployment, where prometheus-operator's CRDs exist.
 
-The accuracy rule compares the *upper* exact bound of the last sweep with the threshold: it fires only when chance alone
-cannot explain the loss. No data has its own alert; it is never good news.
+The rules are about the revision that takes traffic, and change only with it and with the spec. What the operator alone
+knows (refusals, rollbacks) is told for all deployments at once by the chart's rules, monitoring/rules/operator.yaml.
+A page per alert: monitoring/runbooks.
 """
 
-from r1plus_contract import metrics
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from r1plus_contract import metrics, names
+from r1plus_contract.verdict import Standing, Verdict
+from r1plus_operator.api.conditions import ConditionType
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, OperatorConfig
 from r1plus_operator.plan.objects import Owner
+from r1plus_operator.plan.promql import plain, series
 
 GROUP_VERSION = "monitoring.coreos.com/v1"
 RUNBOOKS = "https://github.com/r1plus/r1plus/blob/main/monitoring/runbooks"
-NO_DATA_FOR = "10m"
+SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
+"""To the first token, of the slowest answer in 20: always too long; never worth an alert; times yesterday's."""
 
 
 def pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
-    """Scrape the monitor and Triton of every pod of the deployment, Ready or not: a gate is watched, too."""
+    """Scrape the monitor and Triton of every pod of the deployment, Ready or not: a gate is watched, too.
+
+    The monitor's series say whose they are. Triton's and `up` get it from the pod: they stand for pods that are there.
+    """
     endpoint = {"interval": config.scrape_interval, "scrapeTimeout": "5s", "path": "/metrics"}
+    serving = _of_pod_label("serving", names.LABEL_SERVING)
+    triton = [
+        serving,
+        _of_pod_label("deployment", names.LABEL_DEPLOYMENT),
+        _of_pod_label("revision", names.LABEL_REVISION),
+        _relabeling("node", "node_name"),
+    ]
     return {
         "apiVersion": GROUP_VERSION,
         "kind": "PodMonitor",
         "metadata": owner.metadata(owner.name),
         "spec": {
             "selector": owner.pods,
-            "podMetricsEndpoints": [{**endpoint, "port": "monitor"}, {**endpoint, "port": "triton-metrics"}],
+            "podMetricsEndpoints": [
+                {**endpoint, "port": "monitor", "relabelings": [serving]},
+                {**endpoint, "port": "triton-metrics", "relabelings": triton},
+            ],
         },
     }
 
 
-def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str | None, config: OperatorConfig) -> Json:
+def _of_pod_label(target: str, label: str) -> Json:
+    return _relabeling(target, "label_" + re.sub(r"[^a-zA-Z0-9]", "_", label))
+
+
+def _relabeling(target: str, source: str) -> Json:
+    """`action` is the schema's default: unsaid, the API server would add it, and every pass would find it astray."""
+    return {"action": "replace", "sourceLabels": [f"__meta_kubernetes_pod_{source}"], "targetLabel": target}
+
+
+def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str, config: OperatorConfig) -> Json:
     """The alerts of one deployment, about the revision that takes traffic."""
+    about = Subject(owner.namespace, owner.name, serving)
     return {
         "apiVersion": GROUP_VERSION,
         "kind": "PrometheusRule",
@@ -39,7 +71,7 @@ def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str | Non
                 {
                     "name": group_name(owner.namespace, owner.name),
                     "interval": config.scrape_interval,
-                    "rules": rules(owner.namespace, owner.name, serving, spec.accuracy.threshold),
+                    "rules": rules(about, spec.accuracy.threshold, spec.replicas),
                 }
             ]
         },
@@ -51,41 +83,180 @@ def group_name(namespace: str, deployment: str) -> str:
     return f"r1plus/{namespace}/{deployment}"
 
 
-def rules(namespace: str, deployment: str, serving: str | None, threshold: float) -> list[Json]:
-    """The rules themselves, apart so that promtool can test them. `serving=None`: nothing takes traffic yet."""
-    if serving is None:
-        return []
-    select = f'{{namespace="{namespace}",deployment="{deployment}",revision="{serving}"}}'
-    labels = {"severity": "critical", "team": "platform", "namespace": namespace, "deployment": deployment}
-    ratio, upper = metrics.ACCURACY_RATIO, metrics.ACCURACY_UPPER_BOUND_RATIO
-    results = metrics.PROBE_RESULTS_TOTAL
-    scored = f'{results}{select[:-1]},outcome=~"correct|incorrect"}}'
-    return [
-        {
-            "alert": metrics.ALERT_BELOW_THRESHOLD,
-            "expr": f"min by (namespace, deployment, revision) ({upper}{select}) < {threshold:g}",
-            "labels": labels,
-            "annotations": {
-                "summary": f"{namespace}/{deployment} answers less of its golden suite right than {threshold:g}",
-                "description": (
-                    "Revision {{ $labels.revision }}: even the upper 99.9 % bound of the last sweep, {{ $value |"
-                    f" humanizePercentage }}}}, is below the threshold of {threshold:g}. The count is in {ratio}."
-                ),
-                "runbook_url": f"{RUNBOOKS}/{metrics.ALERT_BELOW_THRESHOLD}.md",
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose alerts, and about which revision; every selector of a rule is made here."""
+
+    namespace: str
+    deployment: str
+    revision: str
+
+    def serving(self, metric: str, **labels: str | tuple[str, ...]) -> str:
+        """Of the pods that take traffic. One in quarantine takes none; who has no such label is believed to."""
+        return self.whole(metric, revision=self.revision, serving=("true", ""), **labels)
+
+    def whole(self, metric: str, **labels: str | tuple[str, ...]) -> str:
+        """Of the deployment, whatever the revision."""
+        return series(metric, namespace=self.namespace, deployment=self.deployment, **labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One rule before it is written down. `summary` goes on after the deployment's name."""
+
+    name: str
+    severity: str
+    component: str
+    expr: str
+    hold: str
+    """For how long `expr` must hold; empty where it is a decision already."""
+    summary: str
+    description: str
+
+    def rule(self, about: Subject) -> Json:
+        """As Prometheus reads it."""
+        namespace, deployment = plain(about.namespace), plain(about.deployment)
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            **({"for": self.hold} if self.hold else {}),
+            "labels": {
+                "severity": self.severity,
+                "team": "platform",
+                "component": self.component,
+                "namespace": namespace,
+                "deployment": deployment,
             },
-        },
-        {
-            "alert": metrics.ALERT_NO_DATA,
-            "expr": f"absent({scored}) or sum without (outcome, task) (increase({scored}[15m])) == 0",
-            "for": NO_DATA_FOR,
-            "labels": {**labels, "severity": "warning"},
             "annotations": {
-                "summary": f"Nothing is known of the accuracy of {namespace}/{deployment}",
-                "description": (
-                    f"No probe of revision {serving} was scored in 15 minutes: the monitor is down, has no suite, or"
-                    " Prometheus cannot reach it. Traffic goes on, unwatched."
-                ),
-                "runbook_url": f"{RUNBOOKS}/{metrics.ALERT_NO_DATA}.md",
+                "summary": f"{namespace}/{deployment} {self.summary}",
+                "description": f"{self.description} Revision {plain(about.revision)}.",
+                "runbook_url": f"{RUNBOOKS}/{self.name}.md",
             },
-        },
-    ]
+        }
+
+
+def rules(about: Subject, threshold: float, replicas: int = 1) -> list[Json]:
+    """The rules themselves, apart so that promtool can test them. A deployment of no replicas is not missed."""
+    found = [*_accuracy(about, threshold), *_probing(about), *_load(about)]
+    if replicas:
+        found += _absence(about)
+    return [alert.rule(about) for alert in found]
+
+
+def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:
+    """What the monitors found."""
+    upper = about.serving(metrics.ACCURACY_UPPER_BOUND_RATIO)
+    # The bound stands in for the confirmed count where a pod has an older monitor, or never passed (gate: Observe).
+    below = (
+        f"{about.serving(metrics.STANDING, standing=Standing.BELOW_THRESHOLD)} == 1 or on (pod) {upper} < {threshold}"
+    )
+    yield Alert(
+        metrics.ALERT_BELOW_THRESHOLD,
+        "critical",
+        "accuracy",
+        f"count by (revision) ({below})",
+        "",
+        f"answers less of its golden suite right than {threshold}",
+        "{{ $value }} of its pods are below it: by the count that followed an alarm or a sweep's upper 99.9 % bound.",
+    )
+    yield Alert(
+        metrics.ALERT_CHANGED,
+        "warning",
+        "accuracy",
+        f"count by (revision) ({about.serving(metrics.STANDING, standing=Standing.CHANGED)} == 1)",
+        "",
+        "answers otherwise than when it passed its gate",
+        f"{{{{ $value }}}} of its pods lost items since then, and are still above the threshold of {threshold}.",
+    )
+    yield Alert(
+        metrics.ALERT_NOT_VERIFIED,
+        "warning",
+        "accuracy",
+        f"max by (revision) ({about.serving(metrics.GATE_VERDICT, verdict=Verdict.PASS)}) == 0",
+        "10m",
+        "serves a revision that has no Pass",
+        "Its gate failed or is undecided and spec.accuracy.gate is Observe, or what had passed is below the threshold.",
+    )
+
+
+def _probing(about: Subject) -> Iterator[Alert]:
+    """What keeps the monitors from finding out."""
+    yield Alert(
+        metrics.ALERT_SERVER_ERRORS,
+        "warning",
+        "accuracy",
+        f"count by (revision) ({about.serving(metrics.DETECTOR_EVIDENCE_RATIO, detector='errors')} >= 1)",
+        "",
+        "errs or times out on too many probes",
+        "The detector of server errors alarmed in {{ $value }} of its pods: callers get no answer as well.",
+    )
+    yield Alert(
+        metrics.ALERT_SUITE_MISMATCH,
+        "critical",
+        "accuracy",
+        f"count by (revision) ({about.serving(metrics.SCORER_REPLAY)} == 0)",
+        "",
+        "is judged by a suite or a scorer that is broken",
+        "In {{ $value }} of its pods recorded answers do not get their recorded scores: what is counted means nothing.",
+    )
+
+
+def _load(about: Subject) -> Iterator[Alert]:
+    """What callers feel."""
+    first_token = metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS + "_bucket"
+    now, yesterday = (
+        f"histogram_quantile(0.95, sum by (le) (rate({selected})))"
+        for selected in (f"{about.serving(first_token)}[10m]", f"{about.whole(first_token)}[1h] offset 1d")
+    )
+    limit = f"clamp({SLOWER} * {yesterday}, {NEVER_SLOW_SECONDS}, {SLOW_SECONDS})"
+    yield Alert(
+        metrics.ALERT_HIGH_LATENCY,
+        "warning",
+        "serving",
+        # Nothing was asked yesterday: the quantile is NaN or absent, and only the absolute limit counts.
+        f"{now} > ({limit} >= {NEVER_SLOW_SECONDS} or vector({SLOW_SECONDS}))",
+        "10m",
+        "begins its answers late",
+        "One answer in 20 begins after {{ $value | humanizeDuration }} or later:"
+        f" over {SLOW_SECONDS} s, or {SLOWER} times what it was at this hour yesterday.",
+    )
+    waiting = f"{about.serving(metrics.ENGINE_WAITING_REQUESTS)}[15m]"
+    yield Alert(
+        metrics.ALERT_QUEUE_GROWING,
+        "warning",
+        "serving",
+        f"60 * sum(deriv({waiting})) > 1 and sum(min_over_time({waiting})) > 0",
+        "5m",
+        "is asked more than it answers",
+        'For 15 minutes its queue was never empty, and {{ $value | printf "%.0f" }} more requests wait every minute.',
+    )
+
+
+def _absence(about: Subject) -> Iterator[Alert]:
+    """What is not there, though it should be."""
+    scored = about.serving(metrics.PROBE_RESULTS_TOTAL, outcome=(metrics.Outcome.CORRECT, metrics.Outcome.INCORRECT))
+    moving = f"sum by (pod) (increase({scored}[10m])) > 0"
+    pods = about.serving("up")
+    yield Alert(
+        metrics.ALERT_NO_DATA,
+        "warning",
+        "accuracy",
+        # `up` is Triton's: it names the pods whether or not their monitor answers. A new one has time to load; NaN is
+        # not > 0.
+        f"group by (pod) ({pods} offset 10m) unless on (pod) {moving} or on () absent({moving})",
+        "5m",
+        "serves unwatched: nothing is known of its accuracy",
+        "No probe{{ with $labels.pod }} of pod {{ . }}{{ end }} was scored in 10 minutes: the monitor is down, has no"
+        " suite, gets errors only, or Prometheus cannot reach it.",
+    )
+    ready = about.whole(metrics.DEPLOYMENT_CONDITION, type=ConditionType.READY)
+    yield Alert(
+        metrics.ALERT_DOWN,
+        "critical",
+        "serving",
+        # The operator knows what is Ready. Where it says nothing, a Triton that Prometheus reaches is taken for it.
+        f"(max({ready} >= 0) or sum({pods}) or vector(0)) == 0",
+        "5m",
+        "serves nobody: none of its pods is ready",
+        "Every request fails.",
+    )

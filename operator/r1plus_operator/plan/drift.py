@@ -104,7 +104,8 @@ def _key(name: str, item: Any) -> tuple[Any, ...]:
 def strays(desired: Any, live: Any, path: str = "") -> list[Json]:
     """A JSON patch that takes out of our keyed lists what others put there; empty where an apply alone suffices.
 
-    It says what it takes out, so that it fails where the live object has changed meanwhile.
+    It says which item it takes out, so that it fails where the live object has changed meanwhile. Which, and not all of
+    it: the API server compares the text of values, and writes `&`, `<` and `>` of a command otherwise than we do.
     """
     found: list[Json] = []
     if not isinstance(desired, dict) or not isinstance(live, dict):
@@ -127,5 +128,11 @@ def _strays_of_list(name: str, desired: list[Json], live: list[Any], path: str) 
         if ours is not None:
             found += strays(ours, live[place], here)
         elif name not in _OPEN:
-            found += [{"op": "test", "path": here, "value": live[place]}, {"op": "remove", "path": here}]
+            found += [*_identified(name, live[place], here), {"op": "remove", "path": here}]
     return found
+
+
+def _identified(name: str, item: Any, path: str) -> list[Json]:
+    """Tests that an item of that identity stands there."""
+    keys = [key for key in _KEYS[name] if isinstance(item, dict) and key in item]
+    return [{"op": "test", "path": f"{path}/{key}", "value": item[key]} for key in keys]

@@ -5,12 +5,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1plus_contract.suite import Suite
+from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 Json = dict[str, Any]
 REFUSED_PODS = "refusedPods"
 """Key of a kept Deployment, beside its own: why the API server lets it make no pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTrust:
+    """Which golden suites may decide anything."""
+
+    required: bool = True
+    """Whether a suite must be shipped or signed by a trusted key."""
+    keys: frozenset[str] = frozenset()
+    """Public keys that every deployment trusts; one may name others for itself, in spec.accuracy.suiteKeys."""
+    shipped: frozenset[str] = frozenset()
+    """Digests of the suites that this version ships: trusted byte for byte, without a signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,9 @@ class OperatorConfig:
     prometheus_url: str = ""
     """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
     image_pull_secrets: tuple[str, ...] = ()
+    suite_trust: SuiteTrust = SuiteTrust()
+    bake_seconds: float = BAKE_SECONDS
+    cooldown_seconds: float = COOLDOWN_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,11 @@ class PodFacts:
     """What it runs (`pod.fingerprint`)."""
     owner_uid: str = ""
     """Of the R1PlusDeployment that it was made for."""
+    uid: str = ""
+    node: str = ""
+    """Where it runs; empty before it is scheduled."""
+    quarantine: str | None = None
+    """What its quarantine says (`plan.quarantine`); None where it is in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +145,28 @@ class SuiteSource:
     items_text: str
     suite: Suite | None = None
     problem: str = ""
+    reference_text: str = ""
+    digest: str = ""
+    """Of all its files."""
+    signer: str = ""
+    """Public key whose signature it bears and which fits; empty: it bears none."""
+    reached: Measured | None = None
+    """What its reference engine reached on it, in the condition that it did worst in; None where none is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """Of the pooled detector of a revision, what a pass decides by. Evidence is a share of what raises the alarm."""
+
+    revision: str
+    suite_hash: str
+    evidence: float = 0.0
+    without_worst: float = 0.0
+    """The least that is left when any one pod is left out: the pod of highest evidence."""
+    before_alarm: Mapping[str, str] = field(default_factory=dict)
+    """Pod -> when its last sweep ended, as it stood when `without_worst` reached its alarm."""
+    checkpoint: str = ""
+    """What is to be written down now; what was written last, while nothing is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +187,8 @@ class Observed:
     """Optional kinds that this cluster has: PodMonitor, PrometheusRule."""
     wiring: Wiring | None = None
     """What Prometheus says of this deployment; None while nobody asks it or it was not asked yet."""
+    pool: PoolView | None = None
+    """The pooled detector of the revision that was watched last; None before there is one."""
     refused: str = ""
     """Which write the API server refused in the pass before, in its words."""
     strangers: tuple[PodFacts, ...] = ()

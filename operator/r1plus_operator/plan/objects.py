@@ -1,12 +1,16 @@
 """Builders of a deployment's child objects, one pure function a kind. Each is applied whole, by its owner's name."""
 
+import hashlib
+
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import (
     ITEMS_FILE,
+    REFERENCE_FILE,
     SETTINGS_FILE,
     SUITE_FILE,
     VERDICTS_FILE,
+    ControlOrder,
     KnownVerdicts,
     MonitorSettings,
 )
@@ -16,6 +20,10 @@ from r1plus_operator.plan.inputs import Json, OperatorConfig, SuiteSource
 from r1plus_operator.plan.pod import STARTUP_SECONDS, accuracy_name
 from r1plus_operator.plan.revision import Revision
 
+FALSE_ALARM_DAYS = 30
+LEAST_PODS = 8
+STEADINESS = 0.98
+"""What the detectors of monitors and pool are set up with; ACCURACY.md, section 2, has the figures that follow."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
@@ -115,7 +123,12 @@ def revision_config(owner: Owner, revision: Revision) -> Json:
 
 
 def accuracy_config(
-    owner: Owner, spec: R1PlusDeploymentSpec, source: SuiteSource, verdicts: tuple[GateReport, ...]
+    owner: Owner,
+    spec: R1PlusDeploymentSpec,
+    source: SuiteSource,
+    verdicts: tuple[GateReport, ...],
+    acknowledged: str = "",
+    control: ControlOrder | None = None,
 ) -> Json:
     """What the monitors hold every revision to: settings, the suite itself, and the verdicts that already stand."""
     assert source.suite is not None
@@ -125,7 +138,14 @@ def accuracy_config(
         threshold=spec.accuracy.threshold,
         gate=spec.accuracy.gate,
         probes_per_minute=spec.accuracy.probes_per_minute,
+        reference_hash=hashlib.sha256(source.reference_text.encode()).hexdigest() if source.reference_text else "",
+        false_alarm_days=FALSE_ALARM_DAYS,
+        most_pods=most_pods(spec),
+        steadiness=STEADINESS,
+        acknowledged=acknowledged,
+        control=control,
     )
+    reference = {REFERENCE_FILE: source.reference_text} if source.reference_text else {}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -135,8 +155,14 @@ def accuracy_config(
             SUITE_FILE: source.header_text,
             ITEMS_FILE: source.items_text,
             VERDICTS_FILE: dumps(KnownVerdicts(verdicts)),
+            **reference,
         },
     }
+
+
+def most_pods(spec: R1PlusDeploymentSpec) -> int:
+    """Among how many pods the budget of false alarms is shared, at least: fewer replicas only make it quieter."""
+    return max(LEAST_PODS, spec.replicas)
 
 
 def deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revision, replicas: int) -> Json:

@@ -1,29 +1,43 @@
 """observed -> Plan: the one place where a pass decides what to write. Pure; the executor carries it out in order."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError
-from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_contract.verdict import Gate, GateReport, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan import alerts, objects
+from r1plus_operator.plan import alerts, breach, objects, quarantine
+from r1plus_operator.plan.asking import acknowledged_in, asked
 from r1plus_operator.plan.drift import in_sync, stamped, strays
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
+from r1plus_operator.plan.facts import Facts, facts_of
+from r1plus_operator.plan.incident import Answered
+from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.notes import Note, transitions
+from r1plus_operator.plan.pooling import PoolWanted, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, Situation, status_of
-from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, build, read, revision_hash, to_object
+from r1plus_operator.plan.revision import (
+    KEPT_REVISIONS,
+    MAX_MESSAGE,
+    Revision,
+    build,
+    clipped,
+    read,
+    revision_hash,
+    rfc3339,
+    to_object,
+)
+from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.target import Problem, Target, resolve
+from r1plus_policies.response import Action
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Terms, decide
 
 REQUEUE_WHILE_WAITING = 15.0
 """A candidate that waits is looked at again, in case an event was lost."""
-
-MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
-"""Characters and entries kept of a monitor's report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +55,16 @@ class Plan:
     status: Json = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
+    relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
+    """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
+    pool: PoolWanted | None = None
+    """The pooled detector to keep from now on."""
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def writes(self) -> int:
         """Writes beside the status."""
-        return len(self.clear) + sum(len(stage) for stage in self.apply) + len(self.delete)
+        return len(self.relabel) + len(self.clear) + sum(len(stage) for stage in self.apply) + len(self.delete)
 
     @property
     def creates(self) -> bool:
@@ -93,24 +112,136 @@ class _Pass:
         target = self._target()
         self._part_strangers()
         self._take_verdicts()
-        rollout = self._decide(target)
+        answered = self._answer(target)
+        way_back = self._way_back(answered)
+        wanted = self._wanted(target, answered, way_back)
+        rollout = self._decide(wanted, way_back)
         if rollout.promote:
-            chosen = self.revisions[rollout.promote]
-            self.revisions[chosen.name] = replace(chosen, promoted_at=self._after_all_promotions())
-        self._date_candidacy(target if target != rollout.current else None)
+            self._promote(rollout.promote, way_back, answered)
+        self._date_candidacy(wanted if wanted != rollout.current else None)
         surplus = self._surplus(rollout, target)
-        stages = self._stages(owner, rollout, target, surplus)
-        situation = Situation(self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, target)
+        stages = self._stages(owner, rollout, wanted, surplus, way_back)
+        shown = wanted if self.spec.rollout.pinned and not way_back else target
+        situation = Situation(
+            self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, shown, wanted, target, answered
+        )
         status = status_of(situation)
         changed = [self._changed(stage) for stage in stages]
+        ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
+        before = self.observed.cr.get("status") or {}
+        looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
+        looks += [rollout.requeue_after, self._patience(rollout), answered.response.look_again if answered else None]
         return Plan(
+            relabel=self._relabel(answered),
             clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
             apply=tuple(stage for stage in changed if stage),
-            delete=self._deletions(rollout, surplus),
+            delete=(*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
             status=status,
-            notes=transitions(self.observed.cr.get("status") or {}, status),
-            requeue_after=min(filter(None, (rollout.requeue_after, self._patience(rollout))), default=None),
+            notes=(
+                *transitions(before, status),
+                *self._of_quarantines(answered, ended),
+                *asked(self.observed.cr, before),
+            ),
+            requeue_after=min(filter(None, looks), default=None),
+            pool=wanted_pool(self.revisions.get(rollout.current or ""), self.observed, self.spec, self.resolved),
+            facts=facts_of(self.spec, answered, way_back if rollout.promote else None),
         )
+
+    def _answer(self, target: str | None) -> Answered | None:
+        """What is done about the revision that serves; the records of all revisions are brought up to date."""
+        promoted = [r for r in self.revisions.values() if r.promoted_at is not None]
+        serving = max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
+        if target is None or serving is None or isinstance(self.resolved, Problem):
+            return None
+        name, suite = serving.name, self.resolved.suite
+        terms = breach.terms_of(self.observed, self.spec, suite.header.sha256, target)
+        self.revisions = breach.settled(self.revisions, name, terms)
+        returned = self.revisions[target].rollback if target != name else None
+        returned = returned if returned and returned.refuses else None
+        scene = breach.Scene(
+            observed=self.observed,
+            config=self.config,
+            now=self.now,
+            spec=self.spec,
+            suite=suite,
+            revisions=self.revisions,
+            current=self.revisions[name],
+            target=target,
+            rollout_under_way=self._under_way(target, name) and not returned,
+        )
+        response, record = breach.answer(scene)
+        if record is not None and record.control is Verdict.PASS and (gate := breach.fresh(scene, record)):
+            self._remember_control(record.to, gate)
+        pool = self._checkpoint(serving, suite.header.sha256)
+        self.revisions[name] = replace(self.revisions[name], rollback=record, pool=pool)
+        return Answered(
+            serving=name,
+            response=response,
+            fell=breach.figures(scene),
+            record=breach.attempt(self.revisions[name]),
+            returned=returned,
+            held=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
+            last_good=breach.last_good(scene),
+        )
+
+    def _under_way(self, target: str, serving: str) -> bool:
+        """Whether a candidate that the spec asks for is on its way to traffic."""
+        on_its_way = (Stage.GATING, Stage.SCALING, Stage.PROMOTE)
+        moves = target != serving and not self.spec.rollout.pinned
+        return moves and self._decide(target, None).stage in on_its_way
+
+    def _checkpoint(self, serving: Revision, suite_hash: str) -> str:
+        """Of the pooled detector, as it is to stand on the revision."""
+        view = self.observed.pool
+        ours = view is not None and (view.revision, view.suite_hash) == (serving.name, suite_hash)
+        return view.checkpoint if view and ours and view.checkpoint else serving.pool
+
+    def _remember_control(self, name: str, gate: GateReport) -> None:
+        """The fresh Pass stands beside the old one, so that further pods of the revision need no gate of their own."""
+        revision = self.revisions[name]
+        if all(known.control != gate.control for known in revision.verdicts):
+            self.revisions[name] = replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
+
+    def _way_back(self, answered: Answered | None) -> Record | None:
+        """The attempt whose control is up, or waits for room."""
+        return answered.record if answered and answered.response.revision else None
+
+    def _wanted(self, target: str | None, answered: Answered | None, way_back: Record | None) -> str | None:
+        """The revision to bring up or to keep: the spec's, unless a way back, a pin or a rollback stands before it."""
+        if answered is None:
+            return target
+        if way_back is not None:
+            return way_back.to
+        return answered.serving if self.spec.rollout.pinned or answered.returned else target
+
+    def _promote(self, name: str, way_back: Record | None, answered: Answered | None) -> None:
+        """Date the promotion; where it is a switch back, write that down with what fell."""
+        when = self._after_all_promotions()
+        if way_back is not None and answered is not None:
+            fallen = self.revisions[answered.serving]
+            self.revisions[fallen.name] = replace(fallen, rollback=replace(way_back, switched_at=when))
+        chosen = self.revisions[name]
+        served = chosen.served_before + breach.stint(chosen, self.revisions, when)
+        self.revisions[name] = replace(chosen, promoted_at=when, served_before=served)
+
+    def _relabel(self, answered: Answered | None) -> tuple[tuple[str, tuple[Json, ...]], ...]:
+        """The patch that takes a pod out of traffic."""
+        if answered is None or answered.response.action is not Action.QUARANTINE:
+            return ()
+        pod = next(p for p in self.observed.pods if p.name == answered.response.pod)
+        why = answered.fell.text or answered.response.message
+        return ((pod.name, quarantine.patch(pod, self.observed.cr, self.now, why[:MAX_MESSAGE])),)
+
+    def _of_quarantines(self, answered: Answered | None, ended: list[tuple[PodFacts, str]]) -> list[Note]:
+        """Events of pods that go into quarantine, and of those that are deleted after it."""
+        when, notes = rfc3339(self.now), []
+        if answered and answered.response.action is Action.QUARANTINE:
+            notes.append(Note("PodQuarantined", answered.response.message, when, True))
+        for pod, why in ended:
+            held = quarantine.read(pod)
+            text = f"Pod {pod.name} was deleted: {why}; it was held for: {held.why if held else ''}"
+            notes.append(Note("QuarantineEnded", text, when))
+        return notes
 
     def _target(self) -> str | None:
         """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none."""
@@ -146,7 +277,7 @@ class _Pass:
             scored = (gate.identity, gate.suite_hash, gate.threshold)
             ours = scored == (revision.identity_digest, self.suite_hash, self.spec.accuracy.threshold)
             if decided and ours and self._is_news(revision, gate):
-                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, _clipped(gate)))
+                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
 
     def _is_news(self, revision: Revision, gate: GateReport) -> bool:
         """Nothing stood under this suite and threshold, or only a Pass of batch 1 and this one is of the real batch."""
@@ -168,15 +299,19 @@ class _Pass:
         """The gate's report under the suite and threshold in force."""
         return revision.verdict_for(self.suite_hash or "", self.spec.accuracy.threshold)
 
-    def _decide(self, target: str | None) -> Rollout:
+    def _decide(self, target: str | None, way_back: Record | None) -> Rollout:
+        """On a way back only the control's own verdict counts, whatever `gate` is, and its deadline is its own."""
+        states = [self._state(revision) for revision in self.revisions.values()]
+        if way_back is not None:
+            states = [replace(s, verdict=way_back.control) if s.name == way_back.to else s for s in states]
         return decide(
             target=target,
-            revisions=tuple(self._state(revision) for revision in self.revisions.values()),
+            revisions=tuple(states),
             terms=Terms(
                 self.spec.replicas,
-                self.spec.accuracy.gate,
+                Gate.ENFORCE if way_back else self.spec.accuracy.gate,
                 self.spec.rollout.strategy,
-                self.spec.rollout.deadline_seconds,
+                math.inf if way_back else self.spec.rollout.deadline_seconds,
             ),
             now=self.now,
         )
@@ -185,7 +320,7 @@ class _Pass:
         live = self.observed.children.get(("Deployment", revision.name))
         report = self._verdict(revision)
         only_beside_traffic = report and report.verdict is Verdict.PASS and not report.admits_at(revision.batch)
-        pods = [pod for pod in self.observed.pods if pod.revision == revision.name]
+        pods = [pod for pod in self.observed.pods if pod.revision == revision.name and pod.quarantine is None]
         return RevisionState(
             name=revision.name,
             ready=sum(pod.ready and not pod.terminating for pod in pods),
@@ -197,7 +332,7 @@ class _Pass:
         )
 
     def _stages(
-        self, owner: objects.Owner, rollout: Rollout, target: str | None, surplus: set[str]
+        self, owner: objects.Owner, rollout: Rollout, target: str | None, surplus: set[str], way_back: Record | None
     ) -> list[list[Json]]:
         """Walls before pods, what a pod mounts before the pod, the switch after the pods."""
         running = [self.revisions[name] for name in rollout.replicas]
@@ -210,7 +345,11 @@ class _Pass:
         ]
         if isinstance(self.resolved, Target):
             verdicts = tuple(v for r in kept for v in r.verdicts if v.suite_hash == self.suite_hash)
-            first.append(objects.accuracy_config(owner, self.spec, self.resolved.source, verdicts))
+            control = None if rollout.promote else breach.order(way_back, self.revisions)
+            acknowledged = acknowledged_in(self.observed.cr)
+            first.append(
+                objects.accuracy_config(owner, self.spec, self.resolved.source, verdicts, acknowledged, control)
+            )
         pods = [
             objects.deployment(owner, self.spec, self.revisions[name], count)
             for name, count in rollout.replicas.items()
@@ -270,13 +409,3 @@ def _same_object(desired: Json, live: Json | None) -> Json:
     if live is None:
         return desired
     return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
-
-
-def _clipped(gate: GateReport) -> GateReport:
-    """A report within what an annotation holds: a broken pod must not make every later write too large."""
-    return replace(
-        gate,
-        message=gate.message[:MAX_MESSAGE],
-        lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
-        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
-    )

@@ -11,11 +11,15 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan import incident
+from r1plus_operator.plan.asking import last_request
 from r1plus_operator.plan.finding import Finding
+from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, Observed, PodFacts
 from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.target import Problem, Target
 from r1plus_operator.plan.wiring import wiring
+from r1plus_policies.response import Why
 from r1plus_policies.rollout import Rollout, Stage
 
 MAX_MESSAGE = 4000
@@ -37,6 +41,13 @@ class Situation:
     rollout: Rollout | None
     revisions: Mapping[str, Revision]
     target: str | None
+    """Of which revision the conditions speak: what the spec asks for, or what a pin holds."""
+    wanted: str | None = None
+    """Of which revision the rollout is: the target, or the last good one on a way back."""
+    asked_for: str | None = None
+    """What the spec asks for, pin or no pin."""
+    answered: Answered | None = None
+    """What is done about a fall; None where nothing serves."""
 
     @property
     def current(self) -> Revision | None:
@@ -59,8 +70,8 @@ class Situation:
         return revision.verdict_for(self.suite_hash, self.spec.accuracy.threshold) if self.spec else None
 
     def pods(self, revision: str | None) -> list[PodFacts]:
-        """Living pods of a revision."""
-        return [p for p in self.observed.pods if p.revision == revision and not p.terminating]
+        """Living pods of a revision, but for those in quarantine."""
+        return [p for p in self.observed.pods if p.revision == revision and not p.terminating and p.quarantine is None]
 
     def reports(self, revision: str | None) -> list[MonitorReport]:
         """What the monitors of a revision said last, worst verdict first."""
@@ -84,11 +95,29 @@ def status_of(situation: Situation) -> Json:
         }
     if situation.target and (not current or situation.target != current.name):
         status["candidate"] = situation.target
+    if situation.wanted and situation.wanted not in (situation.target, current.name if current else None):
+        status["candidate"] = situation.wanted
+    status |= _of_people_and_falls(situation)
     shown = current or (situation.revisions.get(situation.target) if situation.target else None)
     if shown:
         status |= {"engine": shown.engine, "batch": shown.batch, "context": shown.context}
         status |= _accuracy(situation, shown)
     return status
+
+
+def _of_people_and_falls(situation: Situation) -> Json:
+    """Where traffic could go back to, what was asked for, and the fall that is dealt with."""
+    answered = situation.answered
+    found: Json = {}
+    if request := last_request(situation.observed.cr):
+        found["lastRequest"] = request[:256]
+    if answered and answered.last_good:
+        found["lastGood"] = answered.last_good
+    if answered and situation.target:
+        before = situation.observed.cr.get("status") or {}
+        if told := incident.told(answered, situation.target, before, situation.now):
+            found["incident"] = told
+    return found
 
 
 def _accuracy(situation: Situation, shown: Revision) -> Json:
@@ -102,7 +131,7 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
         found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
     elif gate:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
-    if report and report.suite_hash == situation.suite_hash and report.phase is Phase.WATCHING:
+    if report and report.suite_hash == situation.suite_hash and report.phase in (Phase.WATCHING, Phase.BLOCKED):
         found["verdict"] = report.verdict.value
     elif gate:
         found["verdict"] = gate.verdict.value
@@ -144,7 +173,7 @@ def _ready(s: Situation) -> Finding:
     if ready and wanted:
         return Finding("True", Reason.SERVING, text)
     if not wanted:
-        told = f"spec.rollout.strategy is InPlace: revision {current.name} was stopped so that {s.target} can be gated"
+        told = f"spec.rollout.strategy is InPlace: revision {current.name} was stopped so that {s.wanted} can be gated"
         return Finding("False", Reason.IN_PLACE_ROLLOUT, f"{told}; a refusal brings {current.name} back")
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
 
@@ -177,8 +206,8 @@ def _engine_ready(s: Situation) -> Finding:
     chosen = f"{s.resolved.engine.name}: {s.resolved.choice.why}"
     if any(c.name == names.CONTAINER_TRITON and c.ready for p in pods for c in p.containers) or s.reports(s.target):
         return Finding("True", Reason.ENGINE_LOADED, chosen)
-    refused = s.rollout is not None and s.rollout.stage is Stage.REFUSED
-    if refused:
+    kept_out = s.answered is not None and s.answered.returned is not None
+    if kept_out or (s.rollout is not None and s.rollout.stage is Stage.REFUSED):
         return Finding("True", Reason.ENGINE_CHOSEN, chosen)
     return Finding("Unknown", Reason.ENGINE_LOADING, f"{chosen}; loading")
 
@@ -240,11 +269,18 @@ def _quality_verified(s: Situation) -> Finding:
     if s.problem or s.target is None:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
     gate = s.verdict(s.revisions[s.target])
+    failed = gate is not None and gate.verdict is Verdict.FAIL
+    # A revision that Observe let through, and nobody wants it gone: that its gate failed says it best.
+    let_through = failed and s.answered is not None and s.answered.response.why is Why.ALERT_ONLY
+    if s.answered and not let_through and (found := incident.quality(s.answered, s.target)):
+        return found
     report = next((r for r in s.reports(s.target) if r.suite_hash in (s.suite_hash, "")), None)
     if gate and gate.verdict is Verdict.FAIL:
         return Finding("False", Reason.GATE_FAILED, f"{gate.reason}: {gate.message}; {_refusal(s)}")
     if report and report.phase is Phase.WATCHING and report.verdict is Verdict.FAIL:
         return Finding("False", Reason.BELOW_THRESHOLD, report.message)
+    if report and report.phase is Phase.BLOCKED:
+        return _undecided(report)  # A Pass that stands says nothing of now: the monitor can no longer score.
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     return _undecided(report)
@@ -293,6 +329,11 @@ def _progressing(s: Situation) -> Finding:
     if s.problem:
         return Finding("False", Reason.BLOCKED, f"{s.problem.condition} is in the way: {s.problem.reason}")
     assert s.rollout is not None
+    if s.answered and (found := incident.progress(s.answered, s.target or "")):
+        return found
+    if s.current and s.asked_for != s.target:
+        text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"
+        return Finding("False", Reason.PINNED, f"{text}; `r1plus unpin` lets it roll out")
     stage = s.rollout.stage
     if stage is Stage.REFUSED:
         return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.target} was refused; see QualityVerified")

@@ -7,8 +7,9 @@ upgrade may render differently: an existing revision keeps its own template, so 
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from r1plus_contract import names
@@ -16,15 +17,19 @@ from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
 from r1plus_contract.settings import KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.pod import fingerprint, pod_template
+from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
 from r1plus_policies.gate import rejudge
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
+"""Characters and entries kept of a monitor's report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,12 @@ class Revision:
     verdicts: tuple[GateReport, ...] = ()
     promoted_at: float | None = None
     candidate_since: float | None = None
+    served_before: float = 0.0
+    """Seconds that it carried traffic before it was promoted last."""
+    rollback: Record | None = None
+    """The way back from it, where it fell."""
+    pool: str = ""
+    """Checkpoint of its pooled detector."""
 
     @property
     def engine(self) -> str:
@@ -66,8 +77,16 @@ class Revision:
         return dict(self.data["template"])
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
-        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
-        candidates = [p for p in pods if (p.revision, p.replica_set.rpartition("-")[0]) == (self.name, self.name)]
+        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template.
+
+        A ReplicaSet lets a pod in quarantine go.
+        """
+        candidates = [
+            p
+            for p in pods
+            if p.revision == self.name
+            and (p.replica_set.rpartition("-")[0] == self.name or (p.quarantine is not None and not p.replica_set))
+        ]
         if not candidates:
             return frozenset()
         template = self.template
@@ -110,7 +129,7 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
 def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
-    config_pbtxt = render(engine.spec, batch=fit.batch, context=fit.context, kv_cache_bytes=fit.kv_cache_bytes)
+    config_pbtxt = _rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
     identity = ServingIdentity(
         engine=engine.name,
         engine_digest=engine.spec.artifact.sha256,
@@ -123,6 +142,12 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     template = pod_template(cr, name, spec, engine, fit, identity.digest(), config)
     data = {"configPbtxt": config_pbtxt, "identity": to_jsonable(identity), "number": number, "template": template}
     return Revision(name, number, data, identity)
+
+
+@lru_cache(maxsize=64)
+def _rendered(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int) -> str:
+    """Cached, since most deployments of a tier ask for the same and printing takes longer than the rest of a pass."""
+    return render(engine, batch=batch, context=context, kv_cache_bytes=kv_cache_bytes)
 
 
 def read(live: Json) -> Revision:
@@ -141,6 +166,20 @@ def read(live: Json) -> Revision:
         verdicts=_verdicts(notes.get(names.ANNOTATION_VERDICT)),
         promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
         candidate_since=_epoch(notes.get(names.ANNOTATION_CANDIDATE_SINCE)),
+        served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
+        rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
+        pool=notes.get(names.ANNOTATION_POOL, ""),
+    )
+
+
+def clipped(gate: GateReport) -> GateReport:
+    """A report within what an annotation holds: a broken pod must not make every later write too large."""
+    return replace(
+        gate,
+        message=gate.message[:MAX_MESSAGE],
+        control=gate.control[:MAX_NAME],
+        lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
+        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
     )
 
 
@@ -152,9 +191,14 @@ def to_object(revision: Revision, metadata: Json) -> Json:
     for name, moment in (
         (names.ANNOTATION_PROMOTED_AT, revision.promoted_at),
         (names.ANNOTATION_CANDIDATE_SINCE, revision.candidate_since),
+        (names.ANNOTATION_SERVED_BEFORE, revision.served_before or None),
     ):
         if moment is not None:
             annotations[name] = f"{moment:.3f}"
+    if revision.rollback is not None:
+        annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
+    if revision.pool:
+        annotations[names.ANNOTATION_POOL] = revision.pool
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {

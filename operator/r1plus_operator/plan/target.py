@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from r1plus_contract import names
 from r1plus_contract.suite import Suite
+from r1plus_contract.suite_files import key_id
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource
+from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
 from r1plus_policies.choice import Choice, Offer, Wish, choose
+from r1plus_policies.reach import shortfall
 from r1plus_policies.sizing import Fit, Misfit, Shape, fit
 
 
@@ -60,6 +62,8 @@ def resolve(
     if isinstance(suite, Problem):
         return suite
     assert suite.suite is not None
+    if problem := untrusted(spec, suite, config.suite_trust) or out_of_reach(spec, suite):
+        return problem
     return Target(engine, fitted, suite.suite, suite, choice)
 
 
@@ -132,3 +136,41 @@ def resolve_suite(name: str, suites: dict[str, SuiteSource]) -> SuiteSource | Pr
         text = f"spec.accuracy.suite: {source.problem}; build the suite again or name another"
         return Problem(ConditionType.QUALITY_VERIFIED, reason, text)
     return source
+
+
+def untrusted(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust) -> Problem | None:
+    """Why nobody vouches for this suite. It decides what may serve, which whoever may write a ConfigMap must not.
+
+    The tenant's own keys stand in the deployment's spec: whoever may edit that decides suite and threshold anyhow,
+    and a key in a ConfigMap beside the suite could be exchanged together with it.
+    """
+    known = trust.keys | frozenset(spec.accuracy.suite_keys)
+    if not trust.required or source.digest in trust.shipped or source.signer in known:
+        return None
+    if source.signer:
+        ids = ", ".join(sorted(map(key_id, known))) or "none"
+        said = f"signed by key {key_id(source.signer)}, which is not trusted (trusted are: {ids})"
+    else:
+        said = "not signed"
+    remedy = (
+        "sign it with a trusted key (r1plus suite sign), or list the signer's public key in spec.accuracy.suiteKeys;"
+        " for all tenants, in the chart's suites.trustedKeys"
+    )
+    text = f"spec.accuracy.suite: {source.name}: {said}; {remedy}"
+    return Problem(ConditionType.QUALITY_VERIFIED, Reason.SUITE_INVALID, text)
+
+
+def out_of_reach(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
+    """Why no engine could ever pass: the suite's own reference did not reach the threshold when it was measured."""
+    best, threshold = source.reached, spec.accuracy.threshold
+    missed = shortfall(best.lost_by_stratum(), threshold) if best else None
+    if best is None or missed is None:
+        return None
+    where = f" of stratum {missed.stratum}" if missed.stratum else ""
+    text = (
+        f"spec.accuracy.threshold: {threshold:g} lets {missed.allowed} of {missed.items} items{where} be lost, and the"
+        f" reference {best.engine} itself lost {missed.lost} of them: it reached {best.correct} of {best.items} ="
+        f" {best.correct / best.items:.4f} on suite {source.name} ({best.condition}); lower the threshold to"
+        f" {missed.reachable:g} or less, or build the suite without those items"
+    )
+    return Problem(ConditionType.QUALITY_VERIFIED, Reason.THRESHOLD_UNREACHABLE, text)

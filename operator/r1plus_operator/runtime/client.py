@@ -8,9 +8,10 @@ import os
 import random
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -51,7 +52,8 @@ class Limits:
 
     request: float = 30.0
     connect: float = 5.0
-    concurrent_requests: int = 64
+    concurrent_requests: int = 32
+    """As many connections are kept, and each holds a quarter of a MiB for TLS."""
     retries: int = 3
     longest_retry_after: float = 10.0
     """A server that asks for more is reported to the caller, who has a queue for long waits."""
@@ -64,7 +66,8 @@ class _Call:
 
     method: str
     path: str
-    query: Mapping[str, str | int]
+    query: str = ""
+    """Encoded."""
     body: Any = None
     content_type: str = _JSON
     repeatable: bool = False
@@ -73,9 +76,9 @@ class _Call:
     def writes(self) -> bool:
         return self.method != "GET"
 
-    @property
-    def target(self) -> str:
-        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+    def target(self, more: str = "") -> str:
+        query = f"{self.query}&{more}" if self.query and more else self.query or more
+        return f"{self.path}?{query}" if query else self.path
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -139,7 +142,7 @@ class ApiClient:
 
     async def get(self, res: Resource, name: str, namespace: str | None = None) -> Object:
         """Read one object."""
-        return await self._send(_Call("GET", res.path(namespace, name), {}, repeatable=True))
+        return await self._send(_Call("GET", res.path(namespace, name), repeatable=True))
 
     async def list(
         self, res: Resource, namespace: str | None = None, *, label_selector: str = "", limit: int = 500
@@ -166,9 +169,10 @@ class ApiClient:
         if label_selector:
             query["labelSelector"] = label_selector
         while True:
-            page = await self._send(_Call("GET", res.path(namespace), query, repeatable=True))
+            page = await self._send(_Call("GET", res.path(namespace), urlencode(query), repeatable=True))
             meta = page.get("metadata") or {}
-            yield page.get("items") or [], str(meta.get("resourceVersion", ""))
+            # Not kept here while the next one is read: of two pages at once, one would be for nothing.
+            yield page.pop("items", None) or [], str(meta.get("resourceVersion", ""))
             if not meta.get("continue"):
                 return
             query = {**query, "continue": meta["continue"]}
@@ -178,7 +182,7 @@ class ApiClient:
     ) -> Object:
         """Server-side apply: make the object have these fields, owned by `field_manager`; create it if absent."""
         namespace, name = _address(res, obj)
-        query = {"fieldManager": field_manager, "force": "true" if force else "false"}
+        query = _query(fieldManager=field_manager, force="true" if force else "false")
         path = res.path(namespace, name, subresource)
         return await self._write("apply", res, _Call("PATCH", path, query, obj, APPLY_PATCH, repeatable=True))
 
@@ -194,7 +198,7 @@ class ApiClient:
         field_manager: str = "",
     ) -> Object:
         """Change single fields. A JSON patch is not sent twice, since `add` to a list is not the same twice."""
-        query = {"fieldManager": field_manager} if field_manager else {}
+        query = _query(fieldManager=field_manager) if field_manager else ""
         path = res.path(namespace, name, subresource)
         repeatable = content_type != JSON_PATCH
         return await self._write("patch", res, _Call("PATCH", path, query, body, content_type, repeatable))
@@ -205,7 +209,7 @@ class ApiClient:
         With a subresource (`eviction`, `token`), `metadata.name` says of which object.
         """
         namespace, name = _address(res, obj, check_kind=not subresource)
-        query = {"fieldManager": field_manager} if field_manager else {}
+        query = _query(fieldManager=field_manager) if field_manager else ""
         path = res.path(namespace, name if subresource else None, subresource)
         return await self._write("create", res, _Call("POST", path, query, obj))
 
@@ -226,7 +230,7 @@ class ApiClient:
         if uid:
             body["preconditions"] = {"uid": uid}
         path = res.path(namespace, name)
-        return await self._write("delete", res, _Call("DELETE", path, {}, body, repeatable=uid is not None))
+        return await self._write("delete", res, _Call("DELETE", path, "", body, repeatable=uid is not None))
 
     async def watch(
         self,
@@ -237,11 +241,13 @@ class ApiClient:
         label_selector: str = "",
         lifetime_s: float = 300.0,
         inactivity_s: float = 150.0,
+        skip: Callable[[bytes], bool] = lambda _: False,
     ) -> AsyncGenerator[tuple[str, Object], None]:
         """Yield (ADDED | MODIFIED | DELETED | BOOKMARK, object) from after `rv` on, until the server ends the stream.
 
         Close it (`contextlib.aclosing`) when leaving early. The server sends bookmarks, up to two minutes apart
         (measured, 1.34), so a stream without a byte for `inactivity_s` is dead, however alive its socket looks.
+        `skip` is asked of each event as it came over the wire; one that it drops is never decoded.
 
         Raises:
             ApiError: the server's refusal, or its ERROR event; GoneError if `rv` is too old.
@@ -252,17 +258,18 @@ class ApiClient:
         }  # fmt: skip
         if label_selector:
             query["labelSelector"] = label_selector
-        call = _Call("GET", res.path(namespace), query)
+        call = _Call("GET", res.path(namespace), urlencode(query))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect, sock_read=inactivity_s)
         try:
-            async with self._open(call, timeout) as response:
+            async with self._open(call, call.target(), timeout) as response:
                 if response.status >= 400:
                     raise from_response(response.status, await response.read(), response.headers, request=str(call))
                 cutter = LineCutter()
                 try:
                     async for chunk in response.content.iter_any():
                         for line in cutter.feed(chunk):
-                            yield _event(line, call)
+                            if not skip(line):
+                                yield _event(line, call)
                 finally:
                     _abandon(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -310,10 +317,10 @@ class ApiClient:
         if self._throttle is not None:
             await self._throttle.acquire()
         async with self._slots:
-            call, seconds = self._fenced(call)
+            target, seconds = self._fenced(call)
             timeout = aiohttp.ClientTimeout(seconds, sock_connect=self._limits.connect, ceil_threshold=seconds + 1)
             try:
-                async with self._open(call, timeout) as response:
+                async with self._open(call, target, timeout) as response:
                     body = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 _raise_transport(error, call)
@@ -321,26 +328,28 @@ class ApiClient:
             raise from_response(response.status, body, response.headers, request=str(call))
         return _decoded(body, call)
 
-    def _fenced(self, call: _Call) -> tuple[_Call, float]:
-        """The call as it may be sent now, and for how many seconds: a write ends before the fence falls.
+    def _fenced(self, call: _Call) -> tuple[str, float]:
+        """Where the call may be sent now, and for how many seconds: a write ends before the fence falls.
 
         The server is told as well, so that it lets go of a write that it has begun, should our hanging up not reach it.
         """
         if self.fence is None or not call.writes:
-            return call, self._limits.request
+            return call.target(), self._limits.request
         left = self.fence()
         if left <= 0:
             raise FencedError(request=str(call))
         seconds = min(left, self._limits.request)
-        return replace(call, query={**call.query, "timeout": f"{seconds:.3f}s"}), seconds
+        return call.target(f"timeout={seconds:.3f}s"), seconds
 
-    def _open(self, call: _Call, timeout: aiohttp.ClientTimeout) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _open(
+        self, call: _Call, target: str, timeout: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {"Content-Type": call.content_type} if call.body is not None else {}
         if token := self._connection.token():
             headers["Authorization"] = f"Bearer {token}"
         return self._session().request(
             call.method,
-            URL(f"{self._connection.server}{call.target}", encoded=True),
+            URL(f"{self._connection.server}{target}", encoded=True),
             data=orjson.dumps(call.body) if call.body is not None else None,
             headers=headers,
             timeout=timeout,
@@ -367,6 +376,12 @@ class ApiClient:
                 headers={"Accept": _JSON, "Accept-Encoding": "identity", "User-Agent": self._user_agent},
             )
         return self._opened
+
+
+@lru_cache(maxsize=64)
+def _query(**parameters: str) -> str:
+    """Cached, since an operator writes in one name all its life."""
+    return urlencode(parameters)
 
 
 def _address(res: Resource, obj: Object, *, check_kind: bool = True) -> tuple[str | None, str | None]:

@@ -27,6 +27,8 @@ from r1plus_operator.runtime.store import Key, P, Store, key_of
 
 _log = logging.getLogger(__name__)
 _RETRY = Backoff(first=0.2, cap=30.0)
+_DELETED = b'{"type":"DELETED"'
+_VERSION_FIELD = b'"resourceVersion":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,9 @@ class Reflector(Generic[P]):
         self._ahead: dict[Key, int] = {}
         """Objects that the answer to a write of ours made newer than the stream, and the version that it must reach."""
         self._flights: dict[Key, _Flight] = {}
+        self._echoes: dict[int, Key] = {}
+        """`_ahead`, the other way round: a version is of one write in the whole cluster."""
+        self._heard = False
 
     @property
     def synced(self) -> asyncio.Event:
@@ -131,7 +136,7 @@ class Reflector(Generic[P]):
                 self._report(*flight.news)
         if flight.heard < version and (projected := self._projected(answer)) is not None:
             self.store.put(projected)
-            self._ahead[key] = version
+            self._await_echo(key, version)
 
     def forget(self, key: Key) -> None:
         """We deleted it. The stream will say so, and if it has other news before, they are reported."""
@@ -142,6 +147,7 @@ class Reflector(Generic[P]):
         fresh: dict[Key, tuple[int, P]] = {}
         newest = ""
         self._ahead.clear()  # The list knows what was written before it began.
+        self._echoes.clear()
         pages = self._client.pages(self.resource, self._namespace, label_selector=self._selector, limit=self._page_size)
         async for items, version in pages:
             self.last_activity = self._clock()
@@ -149,6 +155,7 @@ class Reflector(Generic[P]):
             for obj in items:
                 if (projected := self._projected(obj)) is not None:
                     fresh[key_of(projected)] = _version(obj), projected
+            items.clear()  # Else they are kept until the next page is there.
         self._replace(fresh, int(newest))
         self.available = True
         self.synced.set()
@@ -163,17 +170,43 @@ class Reflector(Generic[P]):
             label_selector=self._selector,
             lifetime_s=self._rand.uniform(self._timing.shortest_watch, self._timing.longest_watch),
             inactivity_s=self._timing.inactivity,
+            skip=self._is_echo,
         )
-        heard = False
+        self._heard = False
         async with aclosing(events):
             async for kind, obj in events:
-                heard = True
-                self._failures = 0
-                self.last_activity = self._clock()
                 if kind != "BOOKMARK":
                     self._take(kind, obj)
-                self._version = obj["metadata"]["resourceVersion"]
-        return heard
+                self._advance(obj["metadata"]["resourceVersion"])
+        return self._heard
+
+    def _advance(self, version: str) -> None:
+        """The stream has come so far."""
+        self._heard = True
+        self._failures = 0
+        self.last_activity = self._clock()
+        self._version = version
+
+    def _await_echo(self, key: Key, version: int) -> None:
+        self._echoes.pop(self._ahead.get(key, 0), None)
+        self._ahead[key] = version
+        self._echoes[version] = key
+
+    def _is_echo(self, line: bytes) -> bool:
+        """Whether an event is the stream's word of a write of ours whose answer has been taken in.
+
+        Told from the bytes, since half of all events are that. Exact: quotes within JSON text are escaped, so what is
+        looked for is a field, and where it is the only one of that name it is `metadata.resourceVersion`.
+        """
+        if line.startswith(_DELETED) or line.count(_VERSION_FIELD) != 1:
+            return False
+        version = line.partition(_VERSION_FIELD)[2].partition(b'"')[0].decode()
+        key = self._echoes.pop(int(version), None) if version.isdecimal() else None
+        if key is None:
+            return False
+        del self._ahead[key]
+        self._advance(version)
+        return True
 
     def _after_failure(self, error: Exception) -> float:
         """Decide where to go on (same place or a new list) and after how many seconds."""
@@ -206,6 +239,7 @@ class Reflector(Generic[P]):
         self.available = False
         self.last_activity = self._clock()
         self._ahead.clear()
+        self._echoes.clear()
         self._replace({}, 0)
         self.synced.set()
 
@@ -226,7 +260,7 @@ class Reflector(Generic[P]):
         ahead = self._ahead.get(key, 0)
         if version < ahead:
             return  # From before our own write, whose answer has been taken in.
-        self._ahead.pop(key, None)
+        self._echoes.pop(self._ahead.pop(key, 0), None)
         if version == ahead and kind != "DELETED":
             return  # Our own write.
         if (flight := self._flights.get(key)) is not None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.reconcile.audit import Request, tally
-from bench.reconcile.drift import Intruder, watching
+from bench.reconcile.drift import Outcome, raid, watching
 from bench.reconcile.floor import IN_FLIGHT, removed
 from bench.reconcile.procfs import Usage, usage
 from bench.reconcile.stage import FLOOR_ACCOUNT, USER_ACCOUNT, Stage, creations, deployment, machine, serve, staged
@@ -32,8 +32,8 @@ FLOOR_CRS = 500
 """At most so many CRs' objects on each side of the operator's part: it is a rate."""
 WARM_UP_CRS = 20
 READY_CRS = 10
-DRIFT_CRS = (0, READY_CRS)
-"""The first is Ready, the other is not."""
+DRIFT_CRS = 3
+"""So many that are Ready, and so many that are not, part the edits of each standing among themselves."""
 IDLE_SECONDS = 60.0
 NO_CHILDREN = frozenset({"r1plusdeployments/status", "events", "leases"})
 
@@ -49,12 +49,13 @@ class Report:
     x_floor: float
     cpu_ms_per_write: float
     peak_rss_mb: float
-    idle_writes: int
+    idle_writes: int | None
+    """None where it was not asked for, as with drift."""
     restart_seconds: float
     restart_writes: int
-    drift_tried: int
-    drift_restored: int
-    drift_median_ms: float
+    drift_tried: int | None
+    drift_restored: int | None
+    drift_median_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Floor:
     writes: float
     create: float
     write: float
+    cpu_ms: float
+    """Of the client, for each write."""
 
 
 async def floor(stage: Stage, count: int, namespace: str) -> Floor:
@@ -83,13 +86,15 @@ async def floor(stage: Stage, count: int, namespace: str) -> Floor:
     answers = stage.answers(deployment(namespace, number) for number in range(count))
     async with stage.bare(FLOOR_ACCOUNT) as client:
         create = await client.send(creations(namespace, count))
+        cpu = time.process_time()
         write = await client.send(answers)
+        cpu = (time.process_time() - cpu) / len(answers) * 1e3
         await client.send([removed(namespace)])
     say(
         f"floor: {len(answers) / count:.0f} writes per CR at {len(answers) / write:.0f}/s,"
-        f" CRs created at {count / create:.0f}/s, {IN_FLIGHT} in flight"
+        f" CRs created at {count / create:.0f}/s, {IN_FLIGHT} in flight, {cpu:.2f} ms of client CPU per write"
     )
-    return Floor(len(answers) / count, create / count, write / count)
+    return Floor(len(answers) / count, create / count, write / count, cpu)
 
 
 async def creation(stage: Stage, count: int) -> Creation:
@@ -142,24 +147,31 @@ async def restart(stage: Stage) -> tuple[float, int, Usage]:
     return seconds, tally(asked).writes, max(stopped, now, key=lambda one: one.peak_rss_mb)
 
 
-async def drift(stage: Stage, numbers: tuple[int, ...]) -> Intruder:
-    """Edit and delete everything of a few CRs."""
-    named = [deployment(NAMESPACE, number)["metadata"]["name"] for number in numbers]
-    async with watching(stage.client, NAMESPACE, named) as sight:
-        intruder = Intruder(stage.client, NAMESPACE, sight)
-        for name in named:
-            for kind, obj in sight.children(name):
-                await intruder.assail(kind, obj)
-            done = intruder.outcome
-            say(f"drift up to {name}: {done.restored} of {done.tried} restored, median {done.median_ms:.1f} ms,")
-            say(f"  slowest {max(done.milliseconds, default=0):.0f} ms; {done.refused} edits the API server refused")
-    for failure in intruder.outcome.failures:
+async def drift(stage: Stage, groups: list[list[str]]) -> Outcome:
+    """Edit and delete everything that the deployments of each group own; within a group they are alike."""
+    outcome, began = Outcome(), time.perf_counter()
+    async with watching(stage.client, NAMESPACE, [name for group in groups for name in group]) as sight:
+        for group in groups:
+            await raid(stage.client, NAMESPACE, sight, group, outcome)
+            say(
+                f"drift of {', '.join(group)}: {outcome.restored} of {outcome.tried} restored after"
+                f" {time.perf_counter() - began:.0f} s, median {outcome.median_ms:.1f} ms,"
+                f" slowest {max(outcome.milliseconds, default=0):.0f} ms; {outcome.refused} edits were refused"
+            )
+    for failure in outcome.failures:
         say(f"  not restored: {failure}")
-    return intruder
+    return outcome
 
 
-async def measure(stage: Stage, count: int) -> Report:
-    """All phases."""
+def drift_groups(count: int) -> list[list[str]]:
+    """Names of those that are Ready and of those that are not, as many as there are."""
+    firsts = (range(min(DRIFT_CRS, count)), range(READY_CRS, min(READY_CRS + DRIFT_CRS, count)))
+    groups = [[deployment(NAMESPACE, number)["metadata"]["name"] for number in numbers] for numbers in firsts]
+    return [group for group in groups if group]
+
+
+async def measure(stage: Stage, count: int, *, brief: bool) -> Report:
+    """All phases; `brief` leaves out the idle minute and drift, as for a count so large that only memory and pace matter."""
     sample = min(count, FLOOR_CRS)
     await floor(stage, min(count, WARM_UP_CRS), "warm-up")
     floors = [await floor(stage, sample, "floor-before")]
@@ -170,9 +182,9 @@ async def measure(stage: Stage, count: int) -> Report:
     monitors = await asyncio.gather(*(serve(stage.client, NAMESPACE, number) for number in ready))
     await stage.settled()
     say(f"{len(monitors)} CRs are Ready")
-    idle_writes = await idle(stage)
+    idle_writes = None if brief else await idle(stage)
     seconds, writes, used = await restart(stage)
-    outcome = (await drift(stage, tuple(number for number in DRIFT_CRS if number < count))).outcome
+    outcome = None if brief else await drift(stage, drift_groups(count))
     for monitor in monitors:
         await monitor.stop()
     stage.operator.stop()
@@ -193,9 +205,9 @@ async def measure(stage: Stage, count: int) -> Report:
         idle_writes=idle_writes,
         restart_seconds=round(seconds, 2),
         restart_writes=writes,
-        drift_tried=outcome.tried,
-        drift_restored=outcome.restored,
-        drift_median_ms=round(outcome.median_ms, 1),
+        drift_tried=outcome and outcome.tried,
+        drift_restored=outcome and outcome.restored,
+        drift_median_ms=outcome and round(outcome.median_ms, 1),
     )
 
 
@@ -210,16 +222,17 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-async def run(server: ApiServer, count: int, log: Path) -> Report:
+async def run(server: ApiServer, count: int, log: Path, *, brief: bool) -> Report:
     """Against a server that runs."""
     async with staged(server, log) as stage:
-        return await measure(stage, count)
+        return await measure(stage, count, brief=brief)
 
 
 def main() -> None:
     """Measure, then print the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep-log", type=Path, help="where to leave the operator's log")
+    parser.add_argument("--brief", action="store_true", help="no idle minute and no drift")
     parser.add_argument("-n", type=int, default=200, help="R1PlusDeployments, at least 1; default 200")
     given = parser.parse_args()
     count = max(1, given.n)
@@ -227,7 +240,8 @@ def main() -> None:
     at = machine()
     say(f"{at['cpus']} CPUs, load {at['load']}, Python {platform.python_version()}, Kubernetes {KUBERNETES}")
     with ApiServer() as server, tempfile.TemporaryDirectory() as folder:
-        report = asyncio.run(run(server, count, given.keep_log or Path(folder) / "operator.log"))
+        log = given.keep_log or Path(folder) / "operator.log"
+        report = asyncio.run(run(server, count, log, brief=given.brief))
     print(json.dumps({**dataclasses.asdict(report), **at, "kubernetes": KUBERNETES}))
 
 

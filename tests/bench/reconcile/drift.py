@@ -1,4 +1,4 @@
-"""Drift: every child deleted and every owned field edited, one after the other, by somebody who is not the operator.
+"""Drift: every child deleted and every owned field edited by somebody who is not the operator.
 
 What counts is what a watch shows: the time from the API server's answer to the edit until the event that holds every
 owned field as it was before. What the intruder added beside (a label, an annotation) must be there at the end.
@@ -6,6 +6,7 @@ owned field as it was before. What the intruder added beside (a label, an annota
 
 import asyncio
 import contextlib
+import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.reconcile.fields import ABSENT, Edit, Path, edits, owned_fields, owned_values
+from bench.reconcile.fields import Edit, Path, edits, owned_fields, owned_values
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
@@ -25,10 +26,7 @@ Key = tuple[str, str]
 """(kind, name)."""
 INTRUDER = "intruder"
 MARKS: Json = {"labels": {"intruder.example/team": "blue"}, "annotations": {"intruder.example/note": "keep me"}}
-PATIENCE_SECONDS = 10.0
-_NOTES = ("f:metadata", "f:annotations")
-PROMOTED, HASH = ((*_NOTES, f"f:{name}") for name in (names.ANNOTATION_PROMOTED_AT, names.ANNOTATION_DESIRED_HASH))
-"""When a revision took traffic is kept nowhere else: once taken away it comes back with another time, and hash."""
+PATIENCE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -91,6 +89,10 @@ class Sight:
             (k, o) for k, o in seen if (o["metadata"].get("labels") or {}).get(names.LABEL_DEPLOYMENT) == deployment
         ]
 
+    def newest(self, key: Key) -> Json:
+        """A child as last seen."""
+        return self._newest[key][1]
+
     async def until(self, key: Key, holds: Callable[[Json], bool]) -> tuple[float, Json]:
         """When an object came to hold something, and that object; TimeoutError after PATIENCE_SECONDS."""
         async with asyncio.timeout(PATIENCE_SECONDS), self._news:
@@ -114,50 +116,58 @@ async def watching(client: ApiClient, namespace: str, deployments: Iterable[str]
 
 
 def without_record(fields: Json) -> Json:
-    """The owned fields but for what a ControllerRevision records of its life: that is read back, not derived.
+    """The owned fields but for the annotations of a ControllerRevision that records its life in some of them.
 
-    So no pass can know what it was, and its hash is another as soon as it is.
+    The record is read back, not derived: no pass can know what it was, and its hash is another as soon as it is.
     """
     record = (names.ANNOTATION_CANDIDATE_SINCE, names.ANNOTATION_PROMOTED_AT, names.ANNOTATION_VERDICT)
-    annotations = fields.get("f:metadata", {}).get("f:annotations", {})
-    if not any(f"f:{name}" in annotations for name in record):
+    metadata = fields.get("f:metadata", {})
+    if not any(f"f:{name}" in metadata.get("f:annotations", {}) for name in record):
         return fields
-    left = {
-        key: value
-        for key, value in annotations.items()
-        if key not in {f"f:{name}" for name in (*record, names.ANNOTATION_DESIRED_HASH)}
-    }
-    return {**fields, "f:metadata": {**fields["f:metadata"], "f:annotations": left}}
+    return {**fields, "f:metadata": {key: below for key, below in metadata.items() if key != "f:annotations"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of all edits of a child, every `of`-th from `number` on: deployments that are alike part the work."""
+
+    number: int
+    of: int
 
 
 class Intruder:
-    """Edits and deletes, waits for what it did to be undone, and keeps count."""
+    """Edits and deletes what one deployment owns, waits for each to be undone, and keeps count."""
 
-    def __init__(self, client: ApiClient, namespace: str, sight: Sight) -> None:
+    def __init__(self, client: ApiClient, namespace: str, sight: Sight, outcome: Outcome) -> None:
         self._client = client
         self._namespace = namespace
         self._sight = sight
-        self.outcome = Outcome()
+        self._outcome = outcome
 
-    async def assail(self, kind: str, obj: Json) -> None:
-        """Mark one child, edit every owned field of it, look for the mark, delete it."""
+    async def assail(self, kind: str, obj: Json, share: Share) -> int:
+        """Mark one child, edit its share of the owned fields, look for the mark, delete it; how many edits there are.
+
+        Which they are is settled at the start: an edit that is not undone must not move the shares.
+        """
         key = (kind, obj["metadata"]["name"])
         current = await self._patch(key, {"metadata": MARKS})
         fields = without_record(owned_fields(current, names.FIELD_MANAGER))
         if not fields:
-            self.outcome.failures.append(f"{kind} {key[1]}: the operator owns nothing of it")
-        for alternatives in list(edits(fields, current)):
+            self._outcome.failures.append(f"{kind} {key[1]}: the operator owns nothing of it")
+        every = list(edits(fields, current))
+        for alternatives in every[share.number :: share.of]:
             current = await self._edit(key, alternatives, fields, current)
         for part, marks in MARKS.items():
             if not marks.items() <= (current["metadata"].get(part) or {}).items():
-                self.outcome.failures.append(f"{kind} {key[1]}: the intruder's own {part} are gone")
+                self._outcome.failures.append(f"{kind} {key[1]}: the intruder's own {part} are gone")
         await self._delete(key, fields, current)
+        return len(every)
 
     async def _edit(self, key: Key, alternatives: Iterable[Edit], fields: Json, current: Json) -> Json:
         """Make one edit; the object once it is undone, or as it was where the edit was refused or changed nothing."""
         made = await self._make(key, alternatives, current)
         if made is None:
-            self.outcome.refused += 1
+            self._outcome.refused += 1
             return current
         edit, edited = made
         began, version = time.perf_counter(), _version(edited)
@@ -165,17 +175,29 @@ class Intruder:
         if same(dict(owned_values(fields, edited)), before):
             return edited
         restored = await self._undone(
-            key, began, lambda obj: _version(obj) > version and same(dict(owned_values(fields, obj)), before)
+            key,
+            f"{edit}" if edit.op == "remove" else f"{edit} = {str(edit.value)[:80]!r}",
+            began,
+            before,
+            lambda obj: (
+                _version(obj) > version
+                and same(dict(owned_values(fields, obj)), before)
+                and substance(obj) == substance(current)
+            ),
+            fields,
         )
-        if restored is None:
-            self.outcome.failures.append(f"{key[0]} {key[1]}: {edit}")
         return restored or await self._delete(key, fields, current)
 
     async def _make(self, key: Key, alternatives: Iterable[Edit], current: Json) -> tuple[Edit, Json] | None:
         """The first of the alternatives that the API server takes, and its answer."""
         for edit in alternatives:
-            with contextlib.suppress(ApiError, LookupError):
+            try:
                 return edit, await self._patch(key, [edit.patch(current)], JSON_PATCH)
+            except LookupError:
+                continue
+            except ApiError as error:
+                if "immutable" in error.message:
+                    return None  # Whatever the value.
         return None
 
     async def _delete(self, key: Key, fields: Json, current: Json) -> Json:
@@ -185,20 +207,31 @@ class Intruder:
             await self._client.delete(kinds.BY_KIND[key[0]], key[1], self._namespace)
         restored = await self._undone(
             key,
+            "deleted",
             time.perf_counter(),
+            before,
             lambda obj: obj["metadata"]["uid"] != uid and same(dict(owned_values(fields, obj)), before),
+            fields,
         )
-        if restored is None:
-            self.outcome.failures.append(f"{key[0]} {key[1]}: deleted")
         return restored or current
 
-    async def _undone(self, key: Key, began: float, holds: Callable[[Json], bool]) -> Json | None:
-        """Wait for a state of the child; None where it does not come."""
+    async def _undone(
+        self,
+        key: Key,
+        what: str,
+        began: float,
+        before: Mapping[Path, Any],
+        holds: Callable[[Json], bool],
+        fields: Json,
+    ) -> Json | None:
+        """Wait for a state of the child; None where it does not come, and the failure says what stands instead."""
         try:
             seen, restored = await self._sight.until(key, holds)
         except TimeoutError:
+            left = differences(dict(owned_values(fields, self._sight.newest(key))), before)
+            self._outcome.failures.append(f"{key[0]} {key[1]}: {what}; {left}")
             return None
-        self.outcome.milliseconds.append(max(0.0, seen - began) * 1e3)
+        self._outcome.milliseconds.append(max(0.0, seen - began) * 1e3)
         return restored
 
     async def _patch(self, key: Key, body: Any, content_type: str = "application/merge-patch+json") -> Json:
@@ -208,10 +241,49 @@ class Intruder:
         )
 
 
+async def raid(client: ApiClient, namespace: str, sight: Sight, group: list[str], outcome: Outcome) -> None:
+    """Edit and delete all that these deployments own, one thing at a time of each.
+
+    They are alike, so each edit is made on one of them; every child of every one is deleted. That they are not alike
+    is a failure, since then some edit may have been nobody's.
+    """
+
+    async def alone(number: int, deployment: str) -> dict[tuple[str, str], int]:
+        intruder, counts = Intruder(client, namespace, sight, outcome), {}
+        for kind, obj in sight.children(deployment):
+            role = kind, obj["metadata"]["name"].removeprefix(deployment)
+            counts[role] = await intruder.assail(kind, obj, Share(number, len(group)))
+        return counts
+
+    found = await asyncio.gather(*(alone(number, name) for number, name in enumerate(group)))
+    if any(counts != found[0] for counts in found):
+        outcome.failures.append(f"{', '.join(group)} do not own the same, so not every edit was made: {found}")
+
+
+def differences(now: Mapping[Path, Any], before: Mapping[Path, Any]) -> str:
+    """The first few owned fields that read otherwise, for people."""
+    changed = [path for path, value in before.items() if now[path] != value]
+    shown = (f"{'/'.join(path)} is {str(now[path])[:80]}, was {str(before[path])[:80]}" for path in changed[:3])
+    return "; ".join(shown) or "every owned field is as before, and something foreign stays or no event came"
+
+
+def substance(obj: Json) -> str:
+    """All that an object says but for metadata and status, so that nothing foreign is left; order tells nothing."""
+
+    def unordered(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: unordered(below) for key, below in value.items()}
+        if isinstance(value, list):
+            return sorted((unordered(item) for item in value), key=lambda item: json.dumps(item, sort_keys=True))
+        return value
+
+    said = {key: unordered(value) for key, value in obj.items() if key not in ("metadata", "status")}
+    return json.dumps(said, sort_keys=True)
+
+
 def same(now: Mapping[Path, Any], before: Mapping[Path, Any]) -> bool:
-    """Whether every owned field reads as before; the time of a promotion, and with it the hash, must only be there."""
-    free = (PROMOTED, HASH) if PROMOTED in before else ()
-    return all(now[path] != ABSENT if path in free else now[path] == value for path, value in before.items())
+    """Whether every owned field reads as before."""
+    return all(now[path] == value for path, value in before.items())
 
 
 def _version(obj: Json) -> int:

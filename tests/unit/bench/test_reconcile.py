@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from bench.reconcile.drift import HASH, PROMOTED, Outcome, same
+from bench.reconcile.__main__ import drift_groups
+from bench.reconcile.drift import Outcome, differences, same, substance, without_record
 from bench.reconcile.fields import ABSENT
 from bench.reconcile.floor import answer_to, created
 from bench.reconcile.procfs import usage
 from bench.reconcile.stage import deployment, exposed
+from r1plus_contract import names
 from unit.operator.plan.world import World
 
 
@@ -34,32 +36,53 @@ r1plus_queue_depth 3.0
     assert exposed(text) == (6.0, 3.0)
 
 
-A = ("f:spec", "f:a")
+A, B = ("f:spec", "f:a"), ("f:spec", "f:b")
 
 
 @pytest.mark.parametrize(
     ("now", "before", "undone"),
     [
-        ({A: 1, HASH: "h"}, {A: 1, HASH: "h"}, True),
-        ({A: 2, HASH: "h"}, {A: 1, HASH: "h"}, False),
-        ({A: ABSENT}, {A: ABSENT}, True),
-        ({A: 1, HASH: "other"}, {A: 1, HASH: "h"}, False),
-        ({A: 1, HASH: "other", PROMOTED: "2"}, {A: 1, HASH: "h", PROMOTED: "1"}, True),
-        ({A: 1, HASH: "h", PROMOTED: ABSENT}, {A: 1, HASH: "h", PROMOTED: "1"}, False),
-        ({A: 2, HASH: "h", PROMOTED: "1"}, {A: 1, HASH: "h", PROMOTED: "1"}, False),
+        ({A: 1, B: "h"}, {A: 1, B: "h"}, True),
+        ({A: 2, B: "h"}, {A: 1, B: "h"}, False),
+        ({A: 1, B: ABSENT}, {A: 1, B: "h"}, False),
+        ({A: ABSENT, B: "h"}, {A: ABSENT, B: "h"}, True),
     ],
-    ids=[
-        "all as before",
-        "another value",
-        "what was absent is absent",
-        "another hash",
-        "a promotion of another time, and its hash",
-        "a promotion that is gone",
-        "another value beside a promotion",
-    ],
+    ids=["all as before", "another value", "one is gone", "what was absent is absent"],
 )
 def test_what_counts_as_undone(now: dict[Any, Any], before: dict[Any, Any], undone: bool) -> None:
     assert same(now, before) is undone
+    assert differences(now, before).startswith("every owned field is as before") is undone
+
+
+@pytest.mark.parametrize(
+    ("now", "alike"),
+    [
+        ({"metadata": {"labels": {"a": "b"}}, "status": 1, "spec": {"l": [{"n": "b"}, {"n": "a"}]}}, True),
+        ({"spec": {"l": [{"n": "a"}, {"n": "b"}, {"n": "c"}]}}, False),
+        ({"spec": {"l": [{"n": "a"}, {"n": "b", "x": 1}]}}, False),
+    ],
+    ids=["another order, and what is beside", "an item that stayed", "a field that stayed"],
+)
+def test_nothing_foreign_stays(now: dict[str, Any], alike: bool) -> None:
+    assert (substance(now) == substance({"spec": {"l": [{"n": "a"}, {"n": "b"}]}})) is alike
+
+
+@pytest.mark.parametrize("annotation", [names.ANNOTATION_PROMOTED_AT, names.ANNOTATION_CANDIDATE_SINCE, names.ANNOTATION_VERDICT])  # fmt: skip
+def test_a_revisions_record_is_left_alone_and_the_rest_is_not(annotation: str) -> None:
+    spec, labels = {"f:spec": {"f:a": {}}}, {"f:labels": {"f:b": {}}}
+    recorded = {**spec, "f:metadata": {**labels, "f:annotations": {".": {}, f"f:{annotation}": {}}}}
+    assert without_record(recorded) == {**spec, "f:metadata": labels}
+    plain = {**spec, "f:metadata": {**labels, "f:annotations": {".": {}, "f:x": {}}}}
+    assert without_record(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("count", "groups"),
+    [(1, [["d00000"]]), (11, [["d00000", "d00001", "d00002"], ["d00010"]])],
+    ids=["one alone is Ready", "three that are Ready, and of those that are not as many as there are"],
+)
+def test_who_is_raided(count: int, groups: list[list[str]]) -> None:
+    assert drift_groups(count) == groups
 
 
 def test_an_outcome_counts_what_was_tried_and_what_was_undone() -> None:

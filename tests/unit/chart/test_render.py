@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names as contract
-from r1plus_contract.suite import load_suite
+from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import fence, rbac
-from r1plus_operator.config import from_environment, shipped_suites
+from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
+from r1plus_operator.pins import SHIPPED_SUITES
+from r1plus_operator.projections import suite_source
 from unit.chart.conftest import CHART, ROOT, Objects, Render
 
 PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
@@ -29,6 +31,7 @@ OTHER_VALUES: dict[str, Any] = {
     "engineDigests": {"smollm2-full-f16": "12345678" * 8},
     "imagePullSecrets": ["pull-a", "pull-b"],
     "defaultFamily": "r1plus",
+    "suites": {"requireSignature": False, "trustedKeys": ["A" * 43 + "=", "B" * 42 + "A="]},
     "verdictIntervalSeconds": 2.5,
     "replicas": 3,
     "leaderElection": {"fence": False},
@@ -186,12 +189,15 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     assert settings.operator.monitor_image == images["monitor"]
     assert settings.operator.triton_image == images["triton"]
     assert settings.operator.default_family == values.get("defaultFamily", "smollm2")
+    suites = {"requireSignature": True, "trustedKeys": []} | values.get("suites", {})
+    assert settings.operator.suite_trust.required == suites["requireSignature"]
+    assert settings.operator.suite_trust.keys == set(suites["trustedKeys"])
     assert settings.operator.image_pull_secrets == tuple(values.get("imagePullSecrets", ()))
     monitoring = {"namespace": "monitoring", "interval": "15s"} | values.get("monitoring", {})
     assert settings.operator.monitoring_namespace == monitoring["namespace"]
     assert settings.operator.scrape_interval == monitoring["interval"]
     assert settings.verdict_interval == values.get("verdictIntervalSeconds", 10)
-    assert settings.workers == values.get("workers", 8)
+    assert settings.workers == values.get("workers", 16)
     assert {given["R1PLUS_POD_NAME"], given["R1PLUS_POD_UID"]} == {"from the pod"}
     assert settings.identity == "from the pod_from the pod"
 
@@ -221,11 +227,13 @@ def test_every_shipped_suite_arrives_byte_for_byte_in_a_folder_of_its_own(render
     volumes = {volume["name"]: volume for volume in pods(objects)["Deployment"]["volumes"]}
     sources = volumes["suites"].get("projected", {}).get("sources", [])
     paths = sorted(item["path"] for source in sources for item in source["configMap"]["items"])
-    assert paths == sorted(f"{name}/{file}" for name in shipped for file in ("suite.json", "items.jsonl"))
+    there = {name: read_suite_folder(ROOT / "monitoring" / "suites" / name) for name in shipped}
+    assert paths == sorted(f"{name}/{file}" for name, files in there.items() for file in files.texts())
     for name, source in shipped.items():
         data = one(objects, "ConfigMap", f"r1plus-operator-suite-{name}")["data"]
-        assert data == {"suite.json": source.header_text, "items.jsonl": source.items_text}
-        assert load_suite(data["suite.json"], data["items.jsonl"]) == source.suite
+        assert data == there[name].texts()
+        assert suite_source(name, SuiteFiles.of(data)) == source
+        assert source.digest == SHIPPED_SUITES[name]
 
 
 HARD_TO_COPY = '{"id":"a","prompt":"é {{ .Values }} \\"q\\" \\\\ # : 🙂"}\n{"id":"b"}\n'
@@ -253,7 +261,7 @@ def test_a_suite_with_anything_in_it_arrives_unchanged_and_restarts_the_operator
 @pytest.mark.parametrize(
     ("before", "after", "restarts"),
     [
-        ({}, {"workers": 8}, False),
+        ({}, {"workers": 16}, False),
         ({}, {"engineDigests": {"smollm2-full-f16": "0" * 64}}, True),
         ({}, {"images": {"engines": {"smollm2-full-f16": "elsewhere:1"}}}, True),
     ],

@@ -24,7 +24,7 @@ spec:
 @pytest.fixture
 def suites(tmp_path: Path) -> Path:
     """A folder with a small suite under every name that the shipped catalog refers to."""
-    items = encode_items([Item(f"sums-{n}", "sums", f"{n} + 1?", "numeric", (str(n + 1),)) for n in range(3)])
+    items = encode_items([Item(f"sums-{n}", f"sums of {n}", f"{n} + 1?", "numeric", (str(n + 1),)) for n in range(3)])
     sampling = Sampling()
     for name in {engine.spec.reference.suite for engine in engines_in(SHIPPED_CATALOG)}:
         sha256 = suite_hash(items, sampling, "1")

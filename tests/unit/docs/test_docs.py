@@ -21,7 +21,9 @@ PAGES = (
     "CHANGELOG.md",
     "docs/conditions.md",
     "docs/admission.md",
+    "docs/suites.md",
     "docs/upgrades.md",
+    "monitoring/runbooks/README.md",
 )
 
 
@@ -45,7 +47,7 @@ def test_every_condition_has_its_section(kind: ConditionType) -> None:
     assert f"\n## {kind}: " in CONDITIONS
 
 
-@pytest.mark.parametrize("alert", [metrics.ALERT_BELOW_THRESHOLD, metrics.ALERT_NO_DATA])
+@pytest.mark.parametrize("alert", [value for name, value in vars(metrics).items() if name.startswith("ALERT_")])
 def test_every_alert_has_a_runbook(alert: str) -> None:
     page = (ROOT / "monitoring" / "runbooks" / f"{alert}.md").read_text()
 

@@ -5,16 +5,17 @@ Run as a program it is a real prober process on a scripted engine, for tests tha
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.settings import KnownVerdicts, MonitorSettings
+from r1plus_contract.settings import ControlOrder, KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import (
     SCORER_VERSION,
     Item,
@@ -25,9 +26,10 @@ from r1plus_contract.suite import (
     load_suite,
     suite_hash,
 )
-from r1plus_contract.verdict import Gate, GateReport
+from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase
 from r1plus_monitoring.client import Reply
 from r1plus_monitoring.config import Config, read_config
+from r1plus_monitoring.logs import Clock, utc_now
 from r1plus_monitoring.prober import Prober
 
 Behaviour = Callable[[str, int], Awaitable[Reply | None]]
@@ -78,6 +80,9 @@ class ScriptedEngine:
     running: int = 0
     most_running: int = 0
     closed: bool = False
+    queue: int | None = None
+    """Requests that wait for a slot."""
+    looks: int = 0
 
     async def ready(self) -> bool:
         return self.is_ready
@@ -94,6 +99,10 @@ class ScriptedEngine:
             return Reply("no" if prompt in self.wrong else "yes", "stop", 5, 1)
         finally:
             self.running -= 1
+
+    async def waiting(self) -> int | None:
+        self.looks += 1
+        return self.queue
 
     async def close(self) -> None:
         self.closed = True
@@ -134,6 +143,9 @@ class Pod:
         suite: tuple[str, str] | None = None,
         known: tuple[GateReport, ...] = (),
         promised_hash: str | None = None,
+        steadiness: float = 0.98,
+        acknowledged: str = "",
+        control: ControlOrder | None = None,
     ) -> None:
         """Write the accuracy ConfigMap, settings last: a reader that polls sees the rest already there."""
         header, items = suite or small_suite()
@@ -144,6 +156,9 @@ class Pod:
             threshold=threshold,
             gate=gate,
             probes_per_minute=probes_per_minute,
+            steadiness=steadiness,
+            acknowledged=acknowledged,
+            control=control,
         )
         for name, text in (
             ("suite.json", header),
@@ -168,6 +183,7 @@ class Pod:
             "R1PLUS_NAMESPACE": "bank",
             "R1PLUS_DEPLOYMENT": "credit",
             "R1PLUS_REVISION": "credit-1",
+            "R1PLUS_POD": "credit-1-abcde",
         }
 
 
@@ -177,6 +193,26 @@ async def until(holds: Callable[[], bool], what: str, seconds: float = 20.0) -> 
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
         await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running(pod: Pod, engine: ScriptedEngine, clock: Clock = utc_now) -> AsyncIterator[Prober]:
+    """A prober at work; it is cancelled at the end, and its own error fails the test."""
+    prober = Prober(pod.config(), engine, clock, retry_after=0.05)
+    task = asyncio.create_task(prober.run())
+    try:
+        yield prober
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def watching(prober: Prober) -> MonitorReport:
+    """The report once the gate is decided."""
+    await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
+    return prober.bulletin.report
 
 
 def main() -> None:

@@ -5,9 +5,20 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from r1plus_contract.suite import Item
+from r1plus_contract.suite_baseline import Measured
 from r1plus_monitoring.curate.asking import F32, Answer, Condition, shuffle
 from r1plus_monitoring.curate.candidates import candidates, rows
-from r1plus_monitoring.curate.pipeline import BASELINE, SELECTING, curate
+from r1plus_monitoring.curate.pipeline import (
+    BASELINE,
+    FRESH,
+    SELECTING,
+    SERVED,
+    Step,
+    curate,
+    fresh,
+    select,
+    selecting,
+)
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, choose, counts, right, shares
 from r1plus_monitoring.scorers import SCORERS
 
@@ -66,6 +77,35 @@ def test_the_conditions_cover_batch_one_the_production_batches_two_orders_and_bo
     assert len({condition.order for condition in SELECTING if condition.batch == 16}) == 2
     assert F32 in {condition.precision for condition in SELECTING}
     assert not {condition.order for condition in BASELINE} & {condition.order for condition in SELECTING}
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(16, [16, 8, 16, 1]), (2, [2, 1, 2, 1]), (1, [1, 1, 1, 1])])
+def test_a_served_engine_is_asked_at_its_batch_twice_half_full_and_alone(batch: int, batches: list[int]) -> None:
+    asked = selecting(batch)
+    assert [condition.batch for condition in asked] == batches
+    assert len({condition.order for condition in asked}) == 4
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(16, [16, 5, 1]), (2, [2, 1]), (1, [1])])
+def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int, batches: list[int]) -> None:
+    measured: list[Measured] = []
+    for _ in range(3):
+        asked = fresh(batch, measured)
+        assert [condition.batch for condition in asked] == batches
+        assert not {condition.name for condition in asked} & {one.condition for one in measured}
+        assert not {c.order for c in asked} & {
+            c.order for c in (*SELECTING, *BASELINE, *SERVED, *FRESH, *selecting(batch))
+        }
+        measured += [Measured("e", condition.name, 1, 1, {}, ()) for condition in asked]
+
+
+def test_an_item_must_be_right_in_every_engine_that_is_asked() -> None:
+    """The shipped conversions of one model: each is a step more."""
+    condition = Condition(batch=4, order=1)
+    steps = [Step("e", FakeEngine({condition: lost}), condition) for lost in ({"a-00"}, {"b-03"})]
+    made = select(items(a=7, b=7), steps, SHAPE, seed=1, progress=quiet)
+    assert not {item.id for item in made.items} & {"a-00", "b-03"}
+    assert set(made.answers) == {item.id for item in made.items}
 
 
 def test_too_few_items_are_refused_with_the_figures() -> None:

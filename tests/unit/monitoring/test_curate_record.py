@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite_baseline import Measured
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.__main__ import drop, parser
-from r1plus_monitoring.curate.pipeline import Measured
 
 ITEMS = tuple(
     Item(id=f"a-{n}", stratum="a", prompt=f"Question {n}?", scorer="contains", answers=("yes",)) for n in range(3)
@@ -48,7 +48,10 @@ def test_a_written_suite_reads_back_with_the_version_of_its_name(folder: Path) -
 
 def test_a_dropped_item_is_gone_and_its_reason_is_kept(folder: Path) -> None:
     before = record.read_suite(folder).header.sha256
+    (folder / "suite.sig").write_text("{}")
+    (folder / "reference.jsonl").write_text("{}")
     drop(dropping(folder, "a-1"))
+    assert sorted(path.name for path in folder.iterdir()) == ["baseline.json", "items.jsonl", "suite.json"]
     suite, baseline = record.read_suite(folder), record.read_baseline(folder)
     assert [item.id for item in suite.items] == ["a-0", "a-2"]
     assert suite.header.sha256 != before

@@ -1,20 +1,18 @@
 """The prober from mounted files to token and report, on a scripted engine."""
 
 import asyncio
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from r1plus_contract.admission import read_token
+from r1plus_contract.settings import ControlOrder
 from r1plus_contract.suite import SCORER_VERSION
-from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
 from r1plus_monitoring.client import Failure, Reply
-from r1plus_monitoring.prober import Prober
 from r1plus_monitoring.state import StateStore
-from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, small_suite, until
+from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, small_suite, until, watching
 
 ADDITIONS = {f"additions-{n:03}" for n in range(25)}
 
@@ -22,25 +20,6 @@ ADDITIONS = {f"additions-{n:03}" for n in range(25)}
 @pytest.fixture
 def pod(tmp_path: Path) -> Pod:
     return Pod.make(tmp_path)
-
-
-@contextlib.asynccontextmanager
-async def running(pod: Pod, engine: ScriptedEngine) -> AsyncIterator[Prober]:
-    """A prober at work; it is cancelled at the end, and its own error fails the test."""
-    prober = Prober(pod.config(), engine, retry_after=0.05)
-    task = asyncio.create_task(prober.run())
-    try:
-        yield prober
-        if task.done():
-            task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def watching(prober: Prober) -> MonitorReport:
-    await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
-    return prober.bulletin.report
 
 
 def known(pod: Pod, verdict: Verdict, threshold: float = 0.96, lost: int = 0) -> GateReport:
@@ -129,6 +108,52 @@ async def test_a_known_pass_needs_a_short_check_only(pod: Pod) -> None:
         report = await watching(prober)
         assert (report.verdict, report.message) == (Verdict.PASS, "said elsewhere")
         assert read_token(pod.admission) is not None
+
+
+def order(pod: Pod, token: str = "credit@1.0") -> ControlOrder:
+    return ControlOrder(pod.identity.digest(), token)
+
+
+async def test_a_control_is_a_whole_gate_although_a_pass_is_known_and_says_which_order_it_answers(pod: Pod) -> None:
+    pod.mount(known=(known(pod, Verdict.PASS),), gate=Gate.OBSERVE, control=order(pod))
+    engine = ScriptedEngine(delay=0.001)
+    async with running(pod, engine) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.GATING, "gating")
+        assert read_token(pod.admission) is None
+        report = await watching(prober)
+        assert report.gate is not None
+        assert (report.gate.control, report.gate.probes, report.gate.batch) == ("credit@1.0", 200, pod.identity.batch)
+        assert read_token(pod.admission) is not None
+
+
+async def test_a_further_pod_of_a_control_that_passed_needs_a_short_check_only(pod: Pod) -> None:
+    answered = dataclasses.replace(known(pod, Verdict.PASS), control="credit@1.0")
+    pod.mount(known=(known(pod, Verdict.PASS), answered), control=order(pod))
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        report = await watching(prober)
+        assert report.gate is not None
+        assert (report.gate.control, report.gate.message) == ("credit@1.0", "said elsewhere")
+
+
+async def test_a_pod_that_serves_already_is_controlled_at_the_full_batch(pod: Pod) -> None:
+    pod.mount()
+    engine = ScriptedEngine(delay=0.001)
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        pod.mount(control=order(pod), probes_per_minute=1)
+        await until(lambda: bool(prober.bulletin.report.gate and prober.bulletin.report.gate.control), "a control")
+        report = prober.bulletin.report
+        assert report.gate is not None
+        assert (report.gate.control, report.gate.batch) == ("credit@1.0", pod.identity.batch)
+
+
+async def test_an_order_about_another_revision_is_passed_over(pod: Pod) -> None:
+    pod.mount(known=(known(pod, Verdict.PASS),), control=ControlOrder("0" * 64, "credit@1.0"))
+    async with running(pod, ScriptedEngine()) as prober:
+        report = await watching(prober)
+        assert report.gate is not None
+        assert (report.gate.control, report.message) == ("", "said elsewhere")
 
 
 async def test_a_pod_that_answers_unlike_its_revision_is_gated_in_full(pod: Pod) -> None:
@@ -243,22 +268,6 @@ async def test_a_new_suite_that_fails_moves_the_verdict_and_leaves_the_token(pod
         assert engine.most_running == 1, "traffic may flow: probes are guests"
 
 
-async def test_an_engine_that_falls_while_watched_moves_the_verdict_and_back(pod: Pod) -> None:
-    pod.mount()
-    engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        assert (await watching(prober)).verdict is Verdict.PASS
-        gate = prober.bulletin.report.gate
-        engine.wrong = ADDITIONS
-        await until(lambda: prober.bulletin.report.verdict is Verdict.FAIL, "the fall")
-        report = prober.bulletin.report
-        assert (report.reason, report.gate) == ("SweepBelowThreshold", gate)
-        assert "below the threshold of 0.96" in report.message
-        assert read_token(pod.admission) is not None
-        engine.wrong = set()
-        await until(lambda: prober.bulletin.report.verdict is Verdict.PASS, "the way back")
-
-
 async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) -> None:
     pod.mount()
     engine = ScriptedEngine()
@@ -271,6 +280,7 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
         return Reply(failure=Failure.TRANSPORT)
 
     async with running(pod, engine) as prober:
+        await until(lambda: prober.bulletin.report.sweep is not None, "watching")
         await watching(prober)
         engine.behaviour = gone
         await until(lambda: not engine.is_ready, "the engine gone")
@@ -280,7 +290,13 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
         assert (prober.bulletin.report.verdict, prober.bulletin.report.sweep) == (Verdict.PASS, before)
         assert len(engine.asked) <= asked + 1
         engine.behaviour, engine.is_ready = broken, True
-        await until(lambda: prober.bulletin.report.reason == "SweepBelowThreshold", "server errors counted")
+        await until(lambda: prober.bulletin.report.reason == "ServerErrors", "server errors counted")
+        report = prober.bulletin.report
+        assert report.verdict is Verdict.PASS, "what it answers is right"
+        assert report.watch is not None
+        assert report.watch.standing is Standing.ERRORS
+        assert (report.watch.error_evidence, report.watch.evidence) == (1.0, 0.0)
+        assert "items got no answer, and the sweep was broken off for errors" in report.message
 
 
 async def test_a_gate_through_a_restart_of_the_engine_still_passes(pod: Pod) -> None:

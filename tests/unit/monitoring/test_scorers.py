@@ -1,16 +1,25 @@
 """What each scorer calls right."""
 
+import json
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Item
+from r1plus_contract.suite_answers import ANSWERS, answer_problem
 from r1plus_monitoring.scorers import SCORERS, ScorerName, score
 
 
 def judged(scorer: str, answer: str, *expected: str, finish: str = "stop") -> str:
     return score(Item("i", "s", "p", scorer, expected), answer, finish)
+
+
+OBJECT = (
+    '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": false}'
+)
 
 
 RIGHT = [
@@ -28,6 +37,20 @@ RIGHT = [
     pytest.param("numeric", "about -3.50 degrees", ("-3.5",), "stop", id="signs and decimals"),
     pytest.param("numeric", "0.3333333", ("0.33333333",), "stop", id="within the tolerance"),
     pytest.param("numeric", "10-5=5", ("5",), "stop", id="a minus between numbers is no sign"),
+    pytest.param("near", "about 42.4 kg", ("42 +- 0.5",), "stop", id="near: within the tolerance"),
+    pytest.param("near", "41.5", ("42 ± 0.5",), "stop", id="near: at its lower end"),
+    pytest.param("near", "42.5", ("42 +/- 0.5",), "stop", id="near: at its upper end"),
+    pytest.param(
+        "near", "first 1, then 98", ("100 +- 2%",), "stop", id="near: a tolerance in percent, of the last number"
+    ),
+    pytest.param("near", "-98", ("−100 +- 2%",), "stop", id="near: a percentage of a negative number"),
+    pytest.param("json", '{"a": 1}', (OBJECT,), "stop", id="json: the whole answer"),
+    pytest.param("json", 'See:\n```json\n{"a": 1}\n```\nDone.', (OBJECT,), "stop", id="json: a fenced block"),
+    pytest.param(
+        "json", '```\n{"b": 1}\n```\nno:\n```\n{"a": 2}\n```', (OBJECT,), "stop", id="json: the last block decides"
+    ),
+    pytest.param("json", '```{"a": 1}```', (OBJECT,), "stop", id="json: a block on one line"),
+    pytest.param("json", '"Paris"', ('{"const": "Paris"}',), "stop", id="json: a constant"),
     pytest.param("choice", "B", ("b",), "stop", id="the letter alone"),
     pytest.param("choice", "(B) Paris", ("B",), "stop", id="in brackets"),
     pytest.param("choice", "The answer is B.", ("B",), "stop", id="after an opening"),
@@ -49,6 +72,25 @@ WRONG = [
     pytest.param("numeric", "forty-two", ("42",), "stop", id="no number is no answer"),
     pytest.param("numeric", "42.1", ("42",), "stop", id="beyond the tolerance"),
     pytest.param("numeric", "42", ("forty",), "stop", id="an expectation that is no number is met by none"),
+    pytest.param("numeric", "42", ("nan",), "stop", id="an expectation that compares with nothing is met by none"),
+    pytest.param("near", "42.6", ("42 +- 0.5",), "stop", id="near: beyond the tolerance"),
+    pytest.param("near", "41.4", ("42 +- 0.5",), "stop", id="near: below the tolerance"),
+    pytest.param("near", "42", ("42 +- 0.5",), "length", id="near: a cut answer has not said its last number"),
+    pytest.param("near", "forty-two", ("42 +- 0.5",), "stop", id="near: no number is no answer"),
+    pytest.param("json", '{"a": 1}', (OBJECT,), "length", id="json: a cut answer is not whole"),
+    pytest.param("json", '{"a": 1', (OBJECT,), "stop", id="json: what cannot be parsed is incorrect"),
+    pytest.param("json", '```json\n{"a": 1}', (OBJECT,), "stop", id="json: a block that does not end"),
+    pytest.param("json", '{"a": "1"}', (OBJECT,), "stop", id="json: another type"),
+    pytest.param("json", '{"A": 1}', (OBJECT,), "stop", id="json: upper case is another name"),
+    pytest.param("json", '{"a": 1, "b": 2}', (OBJECT,), "stop", id="json: a name too many"),
+    pytest.param("json", '{"a": NaN}', (OBJECT.replace("integer", "number"),), "stop", id="json: NaN is no JSON"),
+    pytest.param("json", '"paris"', ('{"const": "Paris"}',), "stop", id="json: a constant in another case"),
+    pytest.param("json", "[" * 100_000, ('{"type": "array"}',), "stop", id="json: nested beyond what a parser takes"),
+    pytest.param("json", "1e999", ('{"multipleOf": 0.1}',), "stop", id="json: a number beyond all arithmetic"),
+    pytest.param("json", "9" * 4000, ('{"multipleOf": 0.1}',), "stop", id="json: a number beyond a fraction's"),
+    pytest.param(
+        "json", "9" * 10_000, ('{"type": "integer"}',), "stop", id="json: a number beyond what a parser takes"
+    ),
     pytest.param("choice", "a dog", ("A",), "stop", id="an article chooses nothing"),
     pytest.param("choice", "Not B", ("B",), "stop", id="the choice comes first"),
     pytest.param("choice", "Yes", ("Yes",), "length", id="a choice that touches the cut may go on"),
@@ -70,13 +112,43 @@ def test_a_scorer_that_does_not_exist_scores_nothing() -> None:
     assert judged("llm-judge", "Paris", "Paris") == Outcome.UNSCORABLE
 
 
-def test_every_name_has_a_scorer() -> None:
-    assert set(SCORERS) == set(ScorerName)
+def test_every_name_has_a_scorer_and_a_form_that_its_answers_must_have() -> None:
+    assert set(SCORERS) == set(ScorerName) == set(ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "expected"),
+    [
+        pytest.param("near", "42", id="a number without its tolerance"),
+        pytest.param("json", "{", id="a schema that is no JSON"),
+        pytest.param("json", '{"type": "sting"}', id="a type that does not exist"),
+        pytest.param("json", '{"pattern": "(a+)+$"}', id="a regular expression that backtracks for ever"),
+        pytest.param("json", '{"$ref": "#"}', id="a reference that leads in a circle"),
+        pytest.param("json", '{"$ref": "http://127.0.0.1:1/x"}', id="a reference that leads into the network"),
+    ],
+)
+def test_what_a_scorer_cannot_judge_by_is_never_held_against_an_engine(scorer: str, expected: str) -> None:
+    assert judged(scorer, "a" * 60 + "!", expected) == Outcome.UNSCORABLE
+
+
+def test_a_schema_is_judged_in_a_time_that_grows_with_schema_and_answer_only() -> None:
+    """Fifteen levels of alternatives that fail at the end, over an answer as long as any engine may give."""
+    schema: object = {"type": "array", "maxItems": 1}
+    for _ in range(5):
+        schema = {"anyOf": [{"oneOf": [schema, {"type": "null"}]}]}
+        schema = {"allOf": [schema, {"not": {"type": "string"}}]}
+    started = time.monotonic()
+    assert judged("json", json.dumps(list(range(4000))), json.dumps(schema)) == Outcome.INCORRECT
+    assert time.monotonic() - started < 2.0
 
 
 @given(st.sampled_from(list(ScorerName)), st.text(max_size=40), st.text(min_size=1, max_size=10))
 def test_any_text_gets_a_score(scorer: ScorerName, answer: str, expected: str) -> None:
-    assert judged(scorer, answer, expected) in (Outcome.CORRECT, Outcome.INCORRECT)
+    found = judged(scorer, answer, expected)
+    if scorer in (ScorerName.NEAR, ScorerName.JSON) and answer_problem(scorer, expected):
+        assert found == Outcome.UNSCORABLE
+    else:
+        assert found in (Outcome.CORRECT, Outcome.INCORRECT)
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["paris", "42", "-7"]))

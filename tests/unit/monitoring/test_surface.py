@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from r1plus_contract import metrics as names
 from r1plus_contract.jsonable import loads
 from r1plus_contract.suite import Item, Sampling
-from r1plus_contract.verdict import MonitorReport, SweepFigures, Verdict
+from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Verdict
 from r1plus_monitoring.bulletin import Bulletin
 from r1plus_monitoring.client import Failure, Reply
 from r1plus_monitoring.config import read_config
@@ -52,7 +52,12 @@ def test_counters_are_there_at_zero_from_the_start(exposition: Exposition) -> No
         (task, outcome) for task in ("additions", "capitals") for outcome in names.Outcome.ALL
     }
     assert {value for _, value in results} == {0.0}
-    assert found[names.PROBE_SKIPPED_TOTAL] == [({"reason": "model_not_ready"}, 0.0)]
+    assert found[names.PROBE_SKIPPED_TOTAL] == [
+        ({"reason": "model_not_ready"}, 0.0),
+        ({"reason": "engine_busy"}, 0.0),
+    ]
+    assert found[names.DETECTOR_EVIDENCE_RATIO] == [({"detector": "accuracy"}, 0.0), ({"detector": "errors"}, 0.0)]
+    assert found[names.STANDING] == [({"standing": member.value}, 0.0) for member in Standing]
     assert found[names.PROBER_RESTARTS_TOTAL] == [({}, 0.0)]
     assert found[names.ACCURACY_THRESHOLD_RATIO] == [({}, 0.98)]
     assert len(found[names.PROBE_TOKENS_TOTAL]) == 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_monitoring.probing import Pace, Result
-from r1plus_monitoring.sweeping import below, figures_of, order, sweep
+from r1plus_monitoring.sweeping import figures_of, order, sweep
 
 ITEMS = [f"i{n:03}" for n in range(20)]
 
@@ -17,21 +17,10 @@ def scores(right: int, wrong: int) -> dict[str, bool]:
     return {f"i{n:04}": n < right for n in range(right + wrong)}
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "threshold", "fallen"),
-    [
-        pytest.param(210, 0, 0.98, False, id="all right"),
-        pytest.param(202, 8, 0.98, False, id="eight of 210 wrong may be flips"),
-        pytest.param(190, 20, 0.98, True, id="twenty may not"),
-        pytest.param(163, 47, 0.98, True, id="forty-seven are a broken engine"),
-        pytest.param(163, 47, 0.7, False, id="unless so many may be wrong"),
-        pytest.param(0, 210, 0.05, True, id="none right is far below"),
-    ],
-)
-def test_a_sweep_below_the_threshold(right: int, wrong: int, threshold: float, fallen: bool) -> None:
-    found = figures_of(scores(right, wrong), "now")
-    assert (found.correct, found.total, found.finished_at) == (right, right + wrong, "now")
-    assert below(found, threshold) is fallen
+def test_a_sweep_in_figures() -> None:
+    found = figures_of(scores(163, 47), "now")
+    assert (found.correct, found.total, found.finished_at) == (163, 210, "now")
+    assert found.lost_items == tuple(f"i{n:04}" for n in range(163, 210))
 
 
 @given(st.integers(0, 60), st.integers(1, 60))
@@ -55,6 +44,10 @@ def pace() -> Pace:
     return Pace(lambda: 60_000_000)
 
 
+async def ignore(item: str, result: Result) -> None:
+    """Nobody listens."""
+
+
 async def test_a_sweep_goes_on_where_it_stood() -> None:
     asked: list[str] = []
 
@@ -63,7 +56,7 @@ async def test_a_sweep_goes_on_where_it_stood() -> None:
         return Result.CORRECT
 
     found = {"i003": False, "i004": True}
-    await sweep(ITEMS, 1, found, ask=ask, pace=pace(), until_ready=lambda: asyncio.sleep(0), scored=lambda: None)
+    await sweep(ITEMS, 1, found, ask=ask, pace=pace(), until_ready=lambda: asyncio.sleep(0), scored=ignore)
     assert sorted([*asked, "i003", "i004"]) == ITEMS
     assert not found["i003"]
 
@@ -83,7 +76,7 @@ async def test_what_counts(result: Result, right: bool) -> None:
         return result
 
     found: dict[str, bool] = {}
-    await sweep(["i"], 1, found, ask=ask, pace=pace(), until_ready=lambda: asyncio.sleep(0), scored=lambda: None)
+    await sweep(["i"], 1, found, ask=ask, pace=pace(), until_ready=lambda: asyncio.sleep(0), scored=ignore)
     assert found == {"i": right}
 
 
@@ -98,7 +91,7 @@ async def test_nobody_there_is_no_score() -> None:
         waited.append(1)
 
     found: dict[str, bool] = {}
-    await sweep(["i"], 1, found, ask=ask, pace=pace(), until_ready=until_ready, scored=lambda: None)
+    await sweep(["i"], 1, found, ask=ask, pace=pace(), until_ready=until_ready, scored=ignore)
     assert (found, len(waited)) == ({"i": True}, 2)
 
 
@@ -110,3 +103,33 @@ async def test_the_pace_is_kept_and_has_no_burst() -> None:
     for _ in range(4):
         await paced.wait()
     assert time.monotonic() - started >= 3 * 0.05 - 0.001
+
+
+async def turns(waiting: list[int | None], probes: int) -> list[int]:
+    """How often a busy engine was looked at before each probe went; `waiting` is what it says, look by look."""
+    looks = 0
+    found = []
+
+    async def busy() -> bool:
+        nonlocal looks
+        looks += 1
+        return bool(waiting.pop(0))
+
+    paced = Pace(lambda: 60_000_000, busy)
+    for _ in range(probes):
+        await paced.wait()
+        found.append(looks)
+        looks = 0
+    return found
+
+
+@pytest.mark.parametrize(
+    ("waiting", "looks"),
+    [
+        pytest.param([0, 0, None], [1, 1, 1], id="an idle engine is asked at once, after one look a probe"),
+        pytest.param([1, 0, 3, 1, 0, 0], [2, 3, 1], id="a busy one is spared until nobody waits"),
+        pytest.param([9] * 12, [4, 4, 4], id="but one turn in five goes however busy it is"),
+    ],
+)
+async def test_probes_give_way_to_requests_that_wait(waiting: list[int | None], looks: list[int]) -> None:
+    assert await turns(waiting, 3) == looks

@@ -138,6 +138,22 @@ async def test_what_cannot_be_taken_out_does_not_keep_ours_from_being_applied() 
     assert server.log == ["patch Service c", "Service c"]
 
 
+OUT = ("bad", ({"op": "test", "path": "/metadata/uid", "value": "u"},))
+
+
+async def test_a_bad_pod_is_out_of_traffic_before_anything_else_is_written() -> None:
+    server = Server()
+    await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((NEW,),), status=STATUS), 0.0)
+    assert server.log == [TOLD, "patch Pod bad", "Service c"]
+
+
+@pytest.mark.parametrize("error", [NotFoundError(404, "NotFound", ""), InvalidError(422, "Invalid", "test failed")])
+async def test_a_pod_that_is_another_by_now_is_left_to_the_next_pass(error: ApiError) -> None:
+    server = Server(patch_Pod=error)
+    await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((SEEN,),)), 0.0)
+    assert server.log == ["patch Pod bad", "Service c"]
+
+
 async def test_a_deletion_of_what_is_gone_already_is_done() -> None:
     server = Server(delete_Deployment=NotFoundError(404, "NotFound", ""))
     await Executor(server, server).run(CR, Plan(delete=(GONE,)), 0.0)

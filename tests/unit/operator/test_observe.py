@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from r1plus_contract import names
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict
+from r1plus_operator import projections
 from r1plus_operator.observe import Key, Observer
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
@@ -115,3 +118,24 @@ def test_a_child_that_is_being_deleted_is_not_there() -> None:
     observed = seen.observed(KEY)
     assert observed is not None
     assert observed.children == {}
+
+
+def pod(uid: str) -> dict[str, Any]:
+    labels = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: "credit-a"}
+    return {"metadata": {"name": "credit-a-0", "namespace": "t", "uid": uid, "labels": labels}, "spec": {}}
+
+
+@pytest.mark.parametrize(
+    ("uid", "heard"),
+    [pytest.param("p1", True, id="the pod that said it"), pytest.param("p2", False, id="its namesake, made anew")],
+)
+def test_what_a_monitor_said_is_its_own_pods(uid: str, heard: bool) -> None:
+    seen, _ = observer()
+    seen.ingest("ADDED", cr(5))
+    seen.reports["p1"] = MonitorReport("credit-a", "", Phase.WATCHING, Verdict.PASS, "Passed", "")
+    projected = projections.pod(pod(uid))
+    assert projected is not None
+    seen.pods.store.put(projected)
+    observed = seen.observed(KEY)
+    assert observed is not None
+    assert set(observed.reports) == ({"credit-a-0"} if heard else set())

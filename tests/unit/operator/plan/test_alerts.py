@@ -1,121 +1,314 @@
-"""The alerts, judged by the real promtool: when they fire, when they are silent, and that a changed rule would be seen."""
+"""A deployment's alerts, judged by the real promtool: when they fire, when they are silent, and that a rule with any
+comparison, selector or duration changed would be found out."""
 
-import subprocess
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from devcluster import binaries
-from devcluster.cache import binary
-from devcluster.steps import Steps
-from r1plus_operator.plan.alerts import rules
+from r1plus_contract import metrics
+from r1plus_contract.verdict import Standing, Verdict
+from r1plus_operator.plan.alerts import RUNBOOKS, Subject, rules
+from r1plus_operator.plan.promql import plain, quoted, series
+from unit.promtool import Case, Judged, failures, mutants
 
-SERIES = '{namespace="team", deployment="credit", revision="credit-1"'
-UPPER = f"r1plus_accuracy_upper_bound_ratio{SERIES}}}"
-SCORED = f'r1plus_probe_results_total{SERIES}, task="capitals", outcome="correct"}}'
-FAILED = f'r1plus_probe_results_total{SERIES}, task="capitals", outcome="error"}}'
-BELOW, NO_DATA = "R1PlusAccuracyBelowThreshold", "R1PlusAccuracyNoData"
+ABOUT = Subject("team", "credit", "credit-1")
+OTHERS = {
+    "another tenant's": {"namespace": "other"},
+    "another deployment's": {"deployment": "debit"},
+    "a revision's that takes no traffic": {"revision": "credit-2"},
+    "a pod's in quarantine": {"serving": "false"},
+}
 
-CASES = [
-    pytest.param({UPPER: "0.62x60"}, BELOW, True, id="an upper bound below the threshold fires"),
-    pytest.param({UPPER: "0.98x60"}, BELOW, False, id="an upper bound at the threshold is silent"),
-    pytest.param({UPPER: "1x60"}, BELOW, False, id="a sound engine is silent"),
-    pytest.param({}, BELOW, False, id="no data says nothing of the accuracy"),
-    pytest.param({UPPER.replace("credit-1", "credit-2"): "0.62x60"}, BELOW, False, id="a revision that takes no traffic is silent"),
-    pytest.param({UPPER.replace("team", "other"): "0.62x60"}, BELOW, False, id="another tenant's engine is silent"),
-    pytest.param({}, NO_DATA, True, id="no series at all: nothing is known, and that is told"),
-    pytest.param({SCORED: "7x60"}, NO_DATA, True, id="a count that stands still: nothing is known"),
-    pytest.param({FAILED: "0+6x60"}, NO_DATA, True, id="errors alone are no data"),
-    pytest.param({SCORED: "0+6x60"}, NO_DATA, False, id="probes that are scored keep it silent"),
-    pytest.param({SCORED: "0+6x60", FAILED: "7x60"}, NO_DATA, False, id="scored probes beside an old error keep it silent"),
+
+def of(metric: str, pod: str = "p1", **labels: str) -> str:
+    """A series of one of the deployment's pods."""
+    mine = {"namespace": "team", "deployment": "credit", "revision": "credit-1", "serving": "true", "pod": pod}
+    return series(metric, **(mine | labels))
+
+
+def upper(**labels: str) -> str:
+    return of(metrics.ACCURACY_UPPER_BOUND_RATIO, **labels)
+
+
+def standing(which: Standing, **labels: str) -> str:
+    return of(metrics.STANDING, **labels, standing=which.value)
+
+
+def verdict(which: Verdict, **labels: str) -> str:
+    return of(metrics.GATE_VERDICT, **labels, verdict=which.value)
+
+
+def errors(**labels: str) -> str:
+    return of(metrics.DETECTOR_EVIDENCE_RATIO, **({"detector": "errors"} | labels))
+
+
+def replay(**labels: str) -> str:
+    return of(metrics.SCORER_REPLAY, **labels)
+
+
+def scored(**labels: str) -> str:
+    return of(metrics.PROBE_RESULTS_TOTAL, **({"task": "capitals", "outcome": "correct"} | labels))
+
+
+def up(**labels: str) -> str:
+    return of("up", **labels)
+
+
+def ready(**labels: str) -> str:
+    of_operator = {"namespace": "team", "deployment": "credit", "type": "Ready", "pod": "operator-1"}
+    return series(metrics.DEPLOYMENT_CONDITION, **(of_operator | labels))
+
+
+def waiting(**labels: str) -> str:
+    return of(metrics.ENGINE_WAITING_REQUESTS, **labels)
+
+
+DAY = 1440
+
+
+def first_tokens(bounds: dict[str, int], start: int = 0, minutes: int = 60, **labels: str) -> dict[str, str]:
+    """A histogram: so many more answers a minute at or below each bound, from minute `start` on."""
+    before = f"_x{start} " if start else ""
+    name = metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS + "_bucket"
+    return {of(name, le=bound, **labels): f"{before}0+{count}x{minutes}" for bound, count in bounds.items()}
+
+
+FAST = {"0.1": 10, "1": 100, "2.5": 100, "5": 100, "10": 100, "+Inf": 100}
+"""The 95th of 100 is at 0.95 s."""
+TWO_SECONDS = {"0.1": 0, "1": 0, "2.5": 140, "5": 140, "10": 140, "+Inf": 140}
+FIVE_SECONDS = {"0.1": 600, "1": 3000, "2.5": 5400, "5": 5700, "10": 6000, "+Inf": 6000}
+"""To the bit: whole numbers a second."""
+SEVEN_SECONDS = {"0.1": 0, "1": 0, "2.5": 0, "5": 90, "10": 100, "+Inf": 100}
+VERY_FAST = {"0.1": 100, "1": 100, "2.5": 100, "5": 100, "10": 100, "+Inf": 100}
+
+
+def days(yesterday: dict[str, int], today: dict[str, int], **labels: str) -> dict[str, str]:
+    """The histogram of yesterday's revision, then of today's."""
+    old = first_tokens(yesterday, minutes=120, **({"revision": "credit-0", "pod": "p0"} | labels))
+    return old | first_tokens(today, start=DAY)
+
+
+def gauges(name: Callable[..., str], value: str, silent: dict[str, str]) -> list[Case]:
+    """Cases of an alert about a gauge of the pods that serve: `value` fires, each of `silent` does not."""
+    return [
+        Case("one pod of two", {name(): value, name(pod="p2"): next(iter(silent.values()))}, 1, labels={"revision": "credit-1"}),
+        Case("both pods: one alert", {name(): value, name(pod="p2"): value}, 1),
+        Case("no series", {}, 0),
+        *(Case(said, {name(): values}, 0) for said, values in silent.items()),
+        *(Case(f"{whose} is none of ours", {name(**labels): value}, 0) for whose, labels in OTHERS.items()),
+    ]  # fmt: skip
+
+
+def _standing(which: Standing) -> list[Case]:
+    others = [one for one in Standing if one is not which]
+    return [
+        *gauges(partial(standing, which), "1x60", {"not so": "0x60", "not a number": "NaNx60"}),
+        Case("every other standing", {standing(one): "1x60" for one in others} | {standing(which): "0x60"}, 0),
+        Case("at once: it was decided already", {standing(which): "1x60"}, 1, at="0m"),
+    ]  # fmt: skip
+
+
+BELOW = [
+    *_standing(Standing.BELOW_THRESHOLD),
+    *(replace(case, said=f"by the bound: {case.said}") for case in gauges(upper, "0.62x60", {"at the threshold": "0.98x60", "sound": "1x60", "not a number": "NaNx60"})),
+    Case("a pod that says both is one alert", {standing(Standing.BELOW_THRESHOLD): "1x60", upper(): "0.62x60"}, 1),
+    Case("a pod in doubt, and a sweep that is still fine", {standing(Standing.BELOW_THRESHOLD): "1x60", upper(): "1x60"}, 1),
 ]  # fmt: skip
 
+NOT_VERIFIED = [
+    Case("a failed gate that serves", {verdict(Verdict.PASS): "0x60", verdict(Verdict.FAIL): "1x60"}, 1, labels={"revision": "credit-1"}),
+    Case("passed", {verdict(Verdict.PASS): "1x60", verdict(Verdict.FAIL): "0x60"}, 0),
+    Case("one of two pods passed, the other checks", {verdict(Verdict.PASS): "1x60", verdict(Verdict.PASS, pod="p2"): "0x60"}, 0),
+    Case("no verdict is shown at all: that is no data", {}, 0),
+    Case("its gate runs, for 9 minutes", {verdict(Verdict.PASS): "0x60"}, 0, at="9m"),
+    Case("its gate runs, for 11 minutes", {verdict(Verdict.PASS): "0x60"}, 1, at="11m"),
+    *(Case(f"{whose} is none of ours", {verdict(Verdict.PASS, **labels): "0x60"}, 0) for whose, labels in OTHERS.items()),
+]  # fmt: skip
 
-@pytest.fixture(scope="module", autouse=True)
-def promtool() -> None:
-    """Built where the cache lacks it: the embedded cluster does without."""
-    if not binary("promtool").exists():
-        binaries.build(Steps(1), ("promtool",))
+SERVER_ERRORS = [
+    *gauges(errors, "1x60", {"half the evidence": "0.5x60", "not a number": "NaNx60"}),
+    Case("beyond all doubt", {errors(): "1000x60"}, 1),
+    Case("at once: the detector decided", {errors(): "1x60"}, 1, at="0m"),
+    Case("wrong answers are another alert's", {errors(detector="accuracy"): "1x60"}, 0),
+]
+
+SUITE_MISMATCH = [
+    *gauges(replay, "0x60", {"replayed well": "1x60", "not a number": "NaNx60"}),
+    Case("at once", {replay(): "0x60"}, 1, at="0m"),
+]
+
+NO_DATA = [
+    Case("no series at all", {}, 1),
+    Case("pods that Prometheus does not reach", {up(): "0x60", up(pod="p2"): "0x60"}, 2),
+    Case("a count that stands still", {up(): "1x60", scored(): "7x60"}, 1, labels={"pod": "p1"}),
+    Case("not a number", {up(): "1x60", scored(): "NaNx60"}, 1),
+    Case("a count that stands still, where nobody knows of targets", {scored(): "7x60"}, 1),
+    Case("errors alone", {up(): "1x60", scored(outcome="error"): "0+6x60"}, 1, labels={"pod": "p1"}),
+    Case("errors alone, where nobody knows of targets", {scored(outcome="error"): "0+6x60"}, 1),
+    Case("one pod of two is not probed", {up(): "1x60", up(pod="p2"): "1x60", scored(): "0+6x60"}, 1, labels={"pod": "p2"}),
+    Case("a pod more that loads for 13 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "_x20 0x40"}, 0, at="33m"),
+    Case("a pod more that loads for 17 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "_x20 0x40"}, 1, at="37m"),
+    Case("a pod that is gone, after 3 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "1x20 stale", scored(pod="p2"): "0+6x20 stale"}, 0, at="23m"),
+    Case("a pod that is gone, after 16 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "1x20 stale", scored(pod="p2"): "0+6x20 stale"}, 0, at="36m"),
+    Case("a pod that is gone, after half an hour", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "1x20 stale", scored(pod="p2"): "0+6x20 stale"}, 0, at="50m"),
+    Case("a monitor that died 13 minutes ago", {up(): "1x60", scored(): "0+6x20 _x40"}, 0, at="33m"),
+    Case("a monitor that died 15 minutes ago", {up(): "1x60", scored(): "0+6x20 _x40"}, 1, at="35m"),
+    Case("scored", {up(): "1x60", scored(): "0+6x60"}, 0),
+    Case("wrong answers are data, too", {up(): "1x60", scored(outcome="incorrect"): "0+6x60"}, 0),
+    Case("scored beside an old error", {up(): "1x60", scored(): "0+6x60", scored(outcome="error"): "7x60"}, 0),
+    Case("scored, where nobody knows of targets", {scored(): "0+6x60"}, 0),
+    Case("scored, in a Triton that Prometheus does not reach", {up(): "0x60", scored(): "0+6x60"}, 0),
+    Case("nothing yet, for 4 minutes", {up(): "1x60"}, 0, at="4m"),
+    Case("nothing yet, for 6 minutes", {up(): "1x60"}, 1, at="6m"),
+    Case("nothing yet, for 16 minutes", {up(): "1x60"}, 1, at="16m", labels={"pod": "p1"}),
+    *(Case(f"{whose} answers count for nothing", {up(): "1x60", scored(**labels): "0+6x60"}, 1, labels={"pod": "p1"}) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} answers are no data", {scored(**labels): "0+6x60"}, 1) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} silence is none of ours", {up(): "1x60", scored(): "0+6x60", up(**{"pod": "p9"} | labels): "1x60"}, 0) for whose, labels in OTHERS.items()),
+]  # fmt: skip
+
+DOWN = [
+    Case("the operator says so, though a Triton answers", {ready(): "0x60", up(): "1x60"}, 1),
+    Case("the operator says otherwise, though Prometheus reaches none", {ready(): "1x60", up(): "0x60"}, 0),
+    Case("the operator that leads knows better than one that led", {ready(): "0x60", ready(pod="operator-2"): "1x60"}, 0),
+    Case("nobody says anything", {}, 1),
+    Case("no operator, and no Triton that answers", {up(): "0x60"}, 1),
+    Case("no operator, and one Triton of two answers", {up(): "0x60", up(pod="p2"): "1x60"}, 0),
+    Case("the operator does not know, and Triton answers", {ready(): "-1x60", up(): "1x60"}, 0),
+    Case("the operator does not know, and no Triton answers", {ready(): "-1x60", up(): "0x60"}, 1),
+    Case("another condition is False", {ready(type="Progressing"): "0x60", ready(): "1x60"}, 0),
+    Case("another condition is True", {ready(type="AlertsWired"): "1x60", ready(): "0x60"}, 1),
+    Case("for 4 minutes", {ready(): "0x60"}, 0, at="4m"),
+    Case("for 6 minutes", {ready(): "0x60"}, 1, at="6m"),
+    *(Case(f"{whose} being ready does not help", {ready(**labels): "1x60", ready(): "0x60"}, 1) for whose, labels in list(OTHERS.items())[:2]),
+    *(Case(f"{whose} pods are none of ours", {up(**labels): "1x60"}, 1) for whose, labels in OTHERS.items()),
+]  # fmt: skip
+
+HIGH_LATENCY = [
+    Case("seven seconds", first_tokens(SEVEN_SECONDS), 1),
+    Case("five seconds are just borne", first_tokens(FIVE_SECONDS), 0),
+    Case("under a second", first_tokens(FAST), 0),
+    Case("two seconds, and nothing to compare with", first_tokens(TWO_SECONDS), 0),
+    Case("nobody asks", {}, 0),
+    Case("seven seconds, for 9 minutes", first_tokens(SEVEN_SECONDS), 0, at="9m"),
+    Case("seven seconds, for 12 minutes", first_tokens(SEVEN_SECONDS), 1, at="12m"),
+    *(Case(f"{whose} is none of ours", first_tokens(SEVEN_SECONDS, **labels), 0) for whose, labels in OTHERS.items()),
+    Case("two seconds, and a tenth of one yesterday", days(VERY_FAST, TWO_SECONDS), 1, at="1500m"),
+    Case("two seconds, and just under one yesterday", days(FAST, TWO_SECONDS), 0, at="1500m"),
+    Case("one second, and a tenth of one yesterday", days(VERY_FAST, FAST), 0, at="1500m"),
+    Case("seven seconds as yesterday", days(SEVEN_SECONDS, SEVEN_SECONDS), 1, at="1500m"),
+    Case("seven seconds, and nobody asked yesterday", days(dict.fromkeys(FAST, 0), SEVEN_SECONDS), 1, at="1500m"),
+    Case("two seconds, and nobody asked yesterday", days(dict.fromkeys(FAST, 0), TWO_SECONDS), 0, at="1500m"),
+    *(Case(f"{whose} yesterday is none of ours", days(VERY_FAST, TWO_SECONDS, **labels), 0, at="1500m") for whose, labels in list(OTHERS.items())[:2]),
+]  # fmt: skip
+
+EMPTIED = "1+2x38 0 80+2x20"
+QUEUE_GROWING = [
+    Case("two more every minute", {waiting(): "1+2x60"}, 1),
+    Case("one more every minute in each of two pods", {waiting(): "1+1x60", waiting(pod="p2"): "1+1x60"}, 1),
+    Case("long, and no longer than before", {waiting(): "50x60"}, 0),
+    Case("shorter and shorter", {waiting(): "200-2x60"}, 0),
+    Case("empty", {waiting(): "0x60"}, 0),
+    Case("no series", {}, 0),
+    Case("longer and longer, and empty in between", {waiting(): EMPTIED}, 0, at="52m"),
+    Case("one more every minute: slowly enough", {waiting(): "1+1x60"}, 0),
+    Case("for 3 minutes", {waiting(): "1+2x60"}, 0, at="3m"),
+    Case("for 8 minutes", {waiting(): "1+2x60"}, 1, at="8m"),
+    *(Case(f"{whose} is none of ours", {waiting(**labels): "1+2x60"}, 0) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} queue hides nothing", {waiting(): "0x60", waiting(**{"pod": "p9"} | labels): "1+2x60"}, 0) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} queue that is never empty hides nothing", {waiting(): EMPTIED, waiting(**{"pod": "p9"} | labels): "50x60"}, 0, at="52m") for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} queue that shrinks hides nothing", {waiting(): "1+2x60", waiting(**{"pod": "p9"} | labels): "500-5x60"}, 1) for whose, labels in OTHERS.items()),
+]  # fmt: skip
+
+CASES = {
+    metrics.ALERT_BELOW_THRESHOLD: BELOW,
+    metrics.ALERT_CHANGED: _standing(Standing.CHANGED),
+    metrics.ALERT_NOT_VERIFIED: NOT_VERIFIED,
+    metrics.ALERT_SERVER_ERRORS: SERVER_ERRORS,
+    metrics.ALERT_SUITE_MISMATCH: SUITE_MISMATCH,
+    metrics.ALERT_NO_DATA: NO_DATA,
+    metrics.ALERT_DOWN: DOWN,
+    metrics.ALERT_HIGH_LATENCY: HIGH_LATENCY,
+    metrics.ALERT_QUEUE_GROWING: QUEUE_GROWING,
+}
+RULES = {rule["alert"]: rule for rule in rules(ABOUT, 0.98)}
 
 
-def verdict(folder: Path, group: list[dict[str, Any]], series: dict[str, str], alert: str, *, firing: bool) -> bool:
-    """Whether promtool finds `alert` firing (or silent) after 45 minutes."""
-    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": group}]}))
-    test = {
-        "rule_files": ["rules.yaml"],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": spread(values)} for name, values in series.items()],
-                "promql_expr_test": [
-                    {
-                        "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)',
-                        "eval_time": "45m",
-                        "exp_samples": [{"labels": "{}", "value": int(firing)}],
-                    }
-                ],
-            }
-        ],
-    }
-    (folder / "test.yaml").write_text(yaml.safe_dump(test))
-    done = subprocess.run(
-        [str(binary("promtool")), "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True
-    )
-    return done.returncode == 0
-
-
-def spread(values: str) -> str:
-    """`7x60` is promtool's `7+0x60`."""
-    return values if "+" in values else values.replace("x", "+0x")
+def test_every_alert_of_a_deployment_is_tried() -> None:
+    assert list(CASES) != []
+    assert set(CASES) == set(RULES)
 
 
 @pytest.fixture(scope="module")
-def group() -> list[dict[str, Any]]:
-    return rules("team", "credit", "credit-1", 0.98)
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
+    """What promtool says of each alert."""
+    return {alert: Judged(tmp_path_factory.mktemp("alert"), RULES[alert], cases) for alert, cases in CASES.items()}
 
 
-@pytest.mark.parametrize(("series", "alert", "firing"), CASES)
-def test_the_alert_says_so_and_a_test_of_the_opposite_fails(
-    tmp_path: Path, group: list[dict[str, Any]], series: dict[str, str], alert: str, firing: bool
-) -> None:
-    assert verdict(tmp_path, group, series, alert, firing=firing)
-    assert not verdict(tmp_path, group, series, alert, firing=not firing)
+@pytest.mark.parametrize(
+    ("alert", "said"), [pytest.param(a, c.said, id=f"{a}: {c.said}") for a, cs in CASES.items() for c in cs]
+)
+def test_the_alert_fires_where_it_should_and_nowhere_else(judged: dict[str, Judged], alert: str, said: str) -> None:
+    assert said not in judged[alert].wrong
 
 
-MUTANTS = [
-    pytest.param(BELOW, ("< 0.98", "<= 0.98"), {UPPER: "0.98x60"}, False, id="< made <="),
-    pytest.param(BELOW, ("< 0.98", "> 0.98"), {UPPER: "0.62x60"}, True, id="< made >"),
-    pytest.param(BELOW, ('revision="credit-1"', 'revision=~".+"'), {UPPER.replace("credit-1", "credit-2"): "0.62x60"}, False, id="any revision"),
-    pytest.param(NO_DATA, ("== 0", "> 0"), {SCORED: "7x60"}, True, id="== 0 made > 0"),
-    pytest.param(NO_DATA, ("absent(", "present_over_time("), {}, True, id="absence not looked for"),
-    pytest.param(NO_DATA, ("correct|incorrect", "correct|incorrect|error"), {FAILED: "0+6x60"}, True, id="errors counted as data"),
-]  # fmt: skip
+MUTANTS = [(alert, change) for alert in CASES for change, _ in mutants(RULES[alert])]
 
 
-@pytest.mark.parametrize(("alert", "change", "series", "firing"), MUTANTS)
-def test_a_mutated_rule_is_caught(
-    tmp_path: Path,
-    group: list[dict[str, Any]],
-    alert: str,
-    change: tuple[str, str],
-    series: dict[str, str],
-    firing: bool,
-) -> None:
-    mutated = [{**r, "expr": r["expr"].replace(*change)} if r["alert"] == alert else r for r in group]
-    if "present_over_time" in change[1]:
-        mutated = [{**r, "expr": r["expr"].split(" or ")[1]} if r["alert"] == alert else r for r in group]
-    assert mutated != group
-    assert not verdict(tmp_path, mutated, series, alert, firing=firing)
+@pytest.mark.parametrize(("alert", "change"), MUTANTS, ids=[f"{alert}: {change}" for alert, change in MUTANTS])
+def test_a_changed_rule_is_found_out(judged: dict[str, Judged], alert: str, change: str) -> None:
+    assert change in judged[alert].mutants
+    assert change not in judged[alert].survivors
 
 
-def test_every_alert_has_its_runbook(group: list[dict[str, Any]]) -> None:
-    runbooks = Path(__file__).parents[4] / "monitoring" / "runbooks"
-    for rule in group:
-        page = runbooks / rule["annotations"]["runbook_url"].rsplit("/", 1)[-1]
-        text = page.read_text()
-        for heading in ("Meaning", "Impact", "Diagnosis", "Mitigation"):
-            assert heading in text
-        assert rule["alert"] in text
+def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
+    for rule in RULES.values():
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["labels"] | {"team": "platform", "namespace": "team", "deployment": "credit"} == rule["labels"]
+        assert rule["annotations"]["summary"].startswith("team/credit ")
+        assert rule["annotations"]["description"].endswith(". Revision credit-1.")
+        assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}/{rule['alert']}.md"
+
+
+def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:
+    left = {rule["alert"] for rule in rules(ABOUT, 0.98, replicas=0)}
+    assert set(RULES) - left == {metrics.ALERT_DOWN, metrics.ALERT_NO_DATA}
+
+
+@pytest.mark.parametrize("threshold", [0.98, 1.0, 0.9999999, 1e-7])
+def test_the_threshold_arrives_with_all_its_digits(threshold: float) -> None:
+    (rule,) = [r for r in rules(ABOUT, threshold) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
+    assert float(re.findall(r"} < (\S+)\)$", rule["expr"])[0]) == threshold
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(value=TEXT)
+def test_no_value_breaks_out_of_its_quotes(value: str) -> None:
+    literal = quoted(value)
+    assert re.fullmatch(r'"([^"\\\n]|\\["\\bfnrt]|\\u[0-9a-f]{4})*"', literal)
+    assert series("m", a=value, b="1").endswith(f'={literal},b="1"}}')
+
+
+@given(value=TEXT)
+def test_no_value_is_carried_out_as_a_template(value: str) -> None:
+    assert plain(value).replace('{{"{{"}}', "").count("{{") == 0
+    assert plain(value).replace('{{"{{"}}', "{{") == value
+
+
+BREAKERS = ['x"} or vector(1) #', "back\\slash", "new\nline", "{{ query `up` }}", "{{{", "a|b", "Ä🙂"]
+
+
+@pytest.mark.parametrize("name", BREAKERS)
+def test_a_name_that_breaks_out_still_makes_rules_about_that_name_alone(tmp_path: Path, name: str) -> None:
+    about = Subject(name, name, name)
+    mine = series(metrics.SCORER_REPLAY, namespace=name, deployment=name, revision=name)
+    cases = [Case("its own", {mine: "0x60"}, 1, labels={"namespace": name}), Case("another's", {replay(): "0x60"}, 0)]
+    (rule,) = [rule for rule in rules(about, 0.98) if rule["alert"] == metrics.ALERT_SUITE_MISMATCH]
+    assert failures(tmp_path, [rule], cases) == set()

@@ -4,6 +4,7 @@ The machine edits specs, deletes and edits children, starts, breaks and kills po
 nothing, sets the clock, and lets the operator die after any of a plan's writes.
 """
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from r1plus_contract import names
-from r1plus_contract.verdict import Verdict
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.requests import Request, Verb
+from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read
 from unit.operator.plan.world import NODE, World
@@ -34,6 +37,11 @@ SPECS = (
     {"accuracy": {"gate": "Observe"}},
     {"accuracy": {"gate": "Enforce", "threshold": 0.9}},
     {"accuracy": {"suite": "absent"}},
+    {"accuracy": {"onBreach": "Rollback"}},
+    {"accuracy": {"onBreach": "Rollback", "gate": "Observe"}},
+    {"rollout": {"pinned": True}},
+    {"rollout": {"strategy": "InPlace"}},
+    {"rollout": {}},
     {"accuracy": {}},
     {"access": {"namespaces": ["apps"]}},
     {"colour": "red"},
@@ -109,6 +117,22 @@ class Operated(RuleBasedStateMachine):
         revision = data.draw(st.sampled_from(self._gated()))
         self.world.gate(revision, verdict, lost=4 if verdict is Verdict.FAIL else 0)
 
+    @rule(data=st.data(), standing=st.sampled_from(Standing), lost=st.sampled_from(((), ("i0",), ("i0", "i1"))))
+    @precondition(lambda self: self.world.reports)
+    def a_monitor_says_how_its_pod_stands(self, data: st.DataObject, standing: Standing, lost: tuple[str, ...]) -> None:
+        self.world.stand(data.draw(st.sampled_from(sorted(self.world.reports))), standing, lost=lost, evidence=1.5)
+
+    @rule(data=st.data(), verdict=st.sampled_from((Verdict.PASS, Verdict.FAIL)))
+    @precondition(lambda self: self._ordered() in self._gated())
+    def a_control_ends(self, data: st.DataObject, verdict: Verdict) -> None:
+        self.world.control(verdict, lost=4 if verdict is Verdict.FAIL else 0)
+
+    @rule(verb=st.sampled_from(Verb), number=st.integers(0, 99))
+    def somebody_asks_for_something(self, verb: Verb, number: int) -> None:
+        at = f"2026-01-01T00:00:{number:02d}Z"
+        asked = Request("alice", "a reason", at, str(self.world.status.get("revision", "")))
+        self.world.annotations[verb.annotation] = dumps(asked)
+
     @rule()
     def monitors_fall_silent(self) -> None:
         self.world.reports = {}
@@ -156,7 +180,7 @@ class Operated(RuleBasedStateMachine):
             self._everything_works()
         self.it_comes_to_rest()
         target = self.world.status.get("candidate") or self.world.status["revision"]
-        if self.world.condition("QualityVerified")[1] == "GateFailed":
+        if self.world.condition("QualityVerified")[1] in ("GateFailed", "RolledBack"):
             return
         assert (self.world.selected(), self.world.condition("Ready")[0]) == (target, "True")
         assert [d["metadata"]["name"] for d in self.world.live("Deployment")] == [target]
@@ -176,17 +200,9 @@ class Operated(RuleBasedStateMachine):
         """A pass of which only the first `done` writes are made. The status is written first, deletions last."""
         world = self.world
         planned = plan(world.observed(), world.config, world.now)
-        writes = [obj for stage in planned.apply for obj in stage]
-        for obj in writes[:done]:
-            key = obj["kind"], obj["metadata"]["name"]
-            uid = world.children.get(key, {"metadata": {"uid": f"d-{len(world.children)}"}})["metadata"]["uid"]
-            world.children[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
-        for kind, name, _ in planned.delete[: max(0, done - len(writes))]:
-            del world.children[kind, name]
         if done:
-            world.status = planned.status
-        world._reap()
-        return len(writes[:done])
+            world.carry_out(planned, done)
+        return min(done, sum(map(len, planned.apply)))
 
     def _tamperable(self) -> list[tuple[str, str]]:
         """Every child but the history itself: who removes a ControllerRevision removes the proof with it."""
@@ -196,6 +212,12 @@ class Operated(RuleBasedStateMachine):
         known = {obj["metadata"]["name"] for obj in self.world.live("ControllerRevision")}
         suite = (self.world.spec.get("accuracy") or {}).get("suite", "")
         return sorted({pod.revision for pod in self.world.pods.values()} & known) if suite != "absent" else []
+
+    def _ordered(self) -> str:
+        """The revision that is to be swept anew, if there is one."""
+        accuracy = self.world.children.get(("ConfigMap", "credit-accuracy"))
+        settings = json.loads(accuracy["data"]["settings.json"]) if accuracy and "data" in accuracy else {}
+        return str(self.world.status.get("candidate", "")) if settings.get("control") else ""
 
     def _selected(self) -> str:
         service = self.world.children.get(("Service", "credit"))

@@ -201,10 +201,11 @@ def test_what_others_put_into_our_lists_is_taken_out_before_the_apply() -> None:
     other = {**service["spec"]["ports"][0], "port": 9999}
     world.children["Service", "credit"] = {**service, "spec": {**service["spec"], "ports": [other, *service["spec"]["ports"][1:]]}}  # fmt: skip
     repair = plan(world.observed(), CONFIG, world.now)
-    place = "/spec/ports/0"
-    assert repair.clear == (
-        ("Service", "credit", ({"op": "test", "path": place, "value": other}, {"op": "remove", "path": place})),
+    place, tcp = "/spec/ports/0", other["protocol"]
+    tests = (
+        {"op": "test", "path": f"{place}/{key}", "value": value} for key, value in (("port", 9999), ("protocol", tcp))
     )
+    assert repair.clear == (("Service", "credit", (*tests, {"op": "remove", "path": place})),)
     assert [obj["kind"] for stage in repair.apply for obj in stage] == ["Service"]
     assert repair.writes == 2
 

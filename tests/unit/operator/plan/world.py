@@ -3,6 +3,7 @@
 Not a fake API server: it merges nothing and defaults nothing. What the real one does is tested in tests/apiserver.
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
-from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.plan.inputs import (
     ContainerFacts,
@@ -18,7 +19,9 @@ from r1plus_operator.plan.inputs import (
     Observed,
     OperatorConfig,
     PodFacts,
+    PoolView,
     SuiteSource,
+    SuiteTrust,
     Wiring,
 )
 from r1plus_operator.plan.plan import Plan, plan
@@ -33,6 +36,7 @@ CONFIG = OperatorConfig(
     default_family="smollm2",
     operator_namespace="r1plus-system",
     monitoring_namespace="monitoring",
+    suite_trust=SuiteTrust(required=False),
 )
 NODE = NodeFacts("n1", 20 * 2**30, 2.0, {"zone": "a"})
 
@@ -64,30 +68,61 @@ class World:
     reports: dict[str, MonitorReport] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     config: OperatorConfig = CONFIG
+    annotations: dict[str, str] = field(default_factory=dict)
+    pool: PoolView | None = None
     wiring: Wiring | None = None
 
     def observed(self) -> Observed:
-        meta = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
+        meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
+        if self.annotations:
+            meta["annotations"] = dict(self.annotations)
         cr = {"metadata": meta, "spec": self.spec, "status": self.status}
         pods = tuple(self.pods.values())
         reports, children = dict(self.reports), dict(self.children)
-        return Observed(cr, CATALOG, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring)
+        return Observed(
+            cr, CATALOG, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
+        )
 
     def pass_once(self) -> Plan:
         """One pass, carried out; time moves on a second."""
         planned = plan(self.observed(), self.config, self.now)
+        for name, patch in planned.relabel:
+            self._quarantine(name, patch)
         for stage in planned.apply:
             for obj in stage:
                 key = obj["kind"], obj["metadata"]["name"]
                 uid = self.children.get(key, {"metadata": {"uid": f"u-{len(self.children)}"}})["metadata"]["uid"]
                 self.children[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
         for kind, name, _ in planned.delete:
-            del self.children[kind, name]
+            if kind == "Pod":
+                del self.pods[name]
+            else:
+                del self.children[kind, name]
         self.status = planned.status
         self.notes += [note.reason for note in planned.notes]
         self._reap()
         self.now += 1.0
         return planned
+
+    def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:
+        """Only the first so many writes of a plan: the operator dies after them. The status goes first.
+
+        The writes of a stage are made at once, so any may be the first: `backwards`, what is named last.
+        """
+        for name, patch in planned.relabel if writes else ():
+            self._quarantine(name, patch)
+        objects = [obj for stage in planned.apply for obj in (reversed(stage) if backwards else stage)]
+        for obj in objects[:writes]:
+            key = obj["kind"], obj["metadata"]["name"]
+            uid = self.children.get(key, {"metadata": {"uid": f"d-{len(self.children)}"}})["metadata"]["uid"]
+            self.children[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
+        for kind, name, _ in planned.delete[: max(0, writes - len(objects))]:
+            if kind == "Pod":
+                del self.pods[name]
+            else:
+                del self.children[kind, name]
+        self.status = planned.status
+        self._reap()
 
     def settle(self, limit: int = 6) -> Plan:
         """Passes until one writes nothing; fails if that does not come."""
@@ -134,7 +169,32 @@ class World:
                 f"{revision}-7d9f",
                 fingerprint(self.one("Deployment", revision)["spec"]["template"]["spec"]),
                 "u-1",
+                uid=f"uid-{name}",
             )
+
+    def _quarantine(self, name: str, patch: tuple[dict[str, Any], ...]) -> None:
+        """What the API server does with the patch, and then the ReplicaSet, which lets the pod go."""
+        note = next(op["value"] for op in patch if op["path"].endswith("quarantine"))
+        self.pods[name] = replace(self.pods[name], quarantine=note, replica_set="")
+
+    def stand(self, pod: str, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> None:
+        """The pod's monitor watches, and says this; it has counted what was lost."""
+        before = self.reports[pod]
+        count = SweepFigures(4 - len(lost), 4, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
+        watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
+        self.reports[pod] = replace(before, watch=watch)
+
+    def control(self, verdict: Verdict, *, lost: int = 0) -> str:
+        """The control's monitors answer the order that the operator gave them; the revision that it is about."""
+        settings = json.loads(self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
+        revision = str(self.status["candidate"])
+        self.gate(revision, verdict, lost=lost)
+        for name, pod in self.pods.items():
+            report = self.reports.get(name)
+            if pod.revision == revision and report and report.gate:
+                gate = replace(report.gate, control=settings["control"]["token"])
+                self.reports[name] = replace(report, gate=gate)
+        return revision
 
     def set_ready(self, revision: str) -> None:
         self.pods = {n: replace(p, ready=True) if p.revision == revision else p for n, p in self.pods.items()}

@@ -346,6 +346,41 @@ RACES = [
 ]  # fmt: skip
 
 
+def hear(reflector: Reflector[Item], kind: str, obj: dict[str, Any]) -> None:
+    """One event, as the stream brings it."""
+    if not reflector._is_echo(event_line(kind, obj)):
+        reflector._take(kind, obj)
+
+
+@pytest.mark.parametrize(
+    ("line", "echo"),
+    [
+        (b'{"type":"MODIFIED","object":{"metadata":{"name":"a","resourceVersion":"7"} and no JSON', True),
+        (b'{"type":"ADDED","object":{"metadata":{"resourceVersion":"7"},"data":{"x":"\\"resourceVersion\\":\\"8\\""}}}', True),
+        (b'{"type":"DELETED","object":{"metadata":{"resourceVersion":"7"}}}', False),
+        (b'{"type":"MODIFIED","object":{"metadata":{"resourceVersion":"8"}}}', False),
+        (b'{"type":"MODIFIED","object":{"metadata":{"resourceVersion":"77"}}}', False),
+        (b'{"type":"MODIFIED","object":{"metadata":{"annotations":{"resourceVersion":"7"},"resourceVersion":"9"}}}', False),
+        (b'{"type":"MODIFIED","object":{"metadata":{"resourceVersion":"7"},"data":{"resourceVersion":"7"}}}', False),
+        (b'{"type":"MODIFIED","object":{"metadata":{"resourceVersion":"x7"}}}', False),
+        (b'{"type":"BOOKMARK","object":{"metadata":{}}}', False),
+    ],
+    ids=[
+        "our version, told without decoding", "a text that speaks of another", "its deletion", "another version",
+        "a longer one", "a field of the name that somebody added", "even one that says the same", "what is no version",
+        "no version at all",
+    ],
+)  # fmt: skip
+async def test_an_echo_is_told_from_its_bytes_once(line: bytes, echo: bool) -> None:
+    async with watching([page(5, A)], [HOLD]) as watcher:
+        await eventually(lambda: watcher.server.asked("watch"))
+        write = Write(watcher.reflector)
+        await asyncio.sleep(0)
+        await write.answered(WRITTEN)
+        assert watcher.reflector._is_echo(line) is echo
+        assert not watcher.reflector._is_echo(line)
+
+
 @pytest.mark.parametrize("race", RACES)
 @pytest.mark.parametrize("known", [True, False], ids=["of an object that was there", "of a new object"])
 async def test_a_write_is_seen_at_once_and_only_what_others_did_after_it_is_reported(race: Race, known: bool) -> None:
@@ -355,12 +390,12 @@ async def test_a_write_is_seen_at_once_and_only_what_others_did_after_it_is_repo
         write = Write(watcher.reflector)
         await asyncio.sleep(0)
         for event in race.before:
-            watcher.reflector._take(*event)
+            hear(watcher.reflector, *event)
         assert watcher.log == []
         await write.answered(WRITTEN)
         assert watcher.log == list(race.reported if race.before else ())
         for event in race.after:
-            watcher.reflector._take(*event)
+            hear(watcher.reflector, *event)
         assert watcher.log == list(race.reported)
         held = watcher.reflector.store.get("ns", "a")
         assert (held and held.data) == race.left

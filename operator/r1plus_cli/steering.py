@@ -1,0 +1,102 @@
+"""`r1plus rollback | pin | unpin | ack`: what a person asks of the operator, beside the spec.
+
+Each leaves an annotation that says who, when and why; the operator answers it and leaves an Event of the same words.
+What the operator would pass over is refused here, with what to do instead.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.view import DeploymentView, view_of
+from r1plus_contract.requests import MOST_WHY, Request, Verb, written
+
+Json = dict[str, Any]
+
+
+class Steered(Protocol):
+    """What steering needs of a cluster; `kubernetes_cluster` has it."""
+
+    def deployment(self, namespace: str, name: str) -> Json:
+        """One R1PlusDeployment; CliError if there is none."""
+
+    def who(self) -> str:
+        """The user, as the API server calls him."""
+
+    def change(self, namespace: str, name: str, patch: Json) -> None:
+        """Merge `patch` into the R1PlusDeployment."""
+
+
+def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, now: datetime) -> str:
+    """Ask for it; what follows, in a sentence.
+
+    Raises:
+        CliError: it makes no sense now; says what to do instead.
+        UsageError: a reason that is none.
+    """
+    why = " ".join(reason.split())
+    if not why or len(why) > MOST_WHY:
+        given = f"has {len(why)} characters, at most {MOST_WHY} are kept" if why else "is empty"
+        raise UsageError(f"--reason: {given}; say in a sentence why, for whoever looks at this next")
+    view = view_of(cluster.deployment(namespace, name))
+    if refusal := _REFUSALS[verb](view):
+        raise CliError(f"{view.key}: {refusal}")
+    request = Request(cluster.who(), why, now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), view.revision)
+    patch: Json = {"metadata": {"annotations": written(verb, request)}}
+    if verb in (Verb.PIN, Verb.UNPIN):
+        patch["spec"] = {"rollout": {"pinned": verb is Verb.PIN}}
+    cluster.change(namespace, name, patch)
+    return f"{view.key}: {_FOLLOWS[verb](view)}. Watch it: r1plus status {name} -n {namespace} -w"
+
+
+def _no_rollback(view: DeploymentView) -> str:
+    if not view.revision:
+        return "nothing serves yet, so there is nothing to go back from"
+    if view.pinned:
+        return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
+    if view.reason_of("Progressing") == "RollingBack":
+        return f"it is going back already: {view.condition_message('Progressing')}"
+    if not view.last_good:
+        return (
+            "there is nothing to go back to: no other revision has passed this suite, carried traffic for a while and"
+            " still has its engine; set spec.engine, batch or context to what you want, its gate decides"
+        )
+    return ""
+
+
+def _no_pin(view: DeploymentView) -> str:
+    if not view.revision:
+        return "nothing serves yet, so there is nothing to pin"
+    return "it is pinned already; `r1plus unpin` lets traffic move" if view.pinned else ""
+
+
+def _no_unpin(view: DeploymentView) -> str:
+    if view.pinned or view.rolled_back:
+        return ""
+    return "it is not pinned, and nothing was rolled back that could return"
+
+
+def _no_ack(view: DeploymentView) -> str:
+    if view.incident is not None:
+        return ""
+    return "there is nothing to acknowledge: no fall, no change and no rollback stands; see `r1plus status`"
+
+
+_REFUSALS: Final[Mapping[Verb, Callable[[DeploymentView], str]]] = {
+    Verb.ROLLBACK: _no_rollback,
+    Verb.PIN: _no_pin,
+    Verb.UNPIN: _no_unpin,
+    Verb.ACK: _no_ack,
+}
+_FOLLOWS: Final[Mapping[Verb, Callable[[DeploymentView], str]]] = {
+    Verb.ROLLBACK: lambda view: (
+        f"revision {view.last_good} is brought up without traffic and swept anew; if it passes, traffic goes back to it"
+        f" and {view.revision} does not return by itself"
+    ),
+    Verb.PIN: lambda view: f"traffic stays at revision {view.revision}, whatever the spec asks for or falls",
+    Verb.UNPIN: lambda view: "traffic may move again; what the spec asks for is rolled out",
+    Verb.ACK: lambda view: (
+        "the monitors gate anew and start afresh if they pass; what was rolled back from or given up may be tried again"
+    ),
+}

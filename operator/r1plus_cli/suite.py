@@ -1,0 +1,325 @@
+"""`r1plus suite`: from candidates to a signed golden suite in a tenant's namespace. Words in, calls out."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from r1plus_cli.cluster import Cluster
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles, key_id
+
+app = typer.Typer(
+    name="suite",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Makes golden suites: questions with known answers that decide whether an engine may serve.
+
+A suite keeps only what a reference engine answers right in every condition, and counts only with a trusted signature:
+
+1. `r1plus suite keygen --out suite-key.pem` once; put the public key into `spec.accuracy.suiteKeys`
+2. `r1plus suite build candidates.jsonl --name bank-v1 --reference my-engine --deployment credit --out bank-v1`
+3. `r1plus suite baseline bank-v1 --deployment credit` best after a restart of the engine
+4. `r1plus suite sign bank-v1 --key suite-key.pem --configmap bank-v1.yaml`
+5. `kubectl apply -n team-credit -f bank-v1.yaml`, then `spec.accuracy.suite: bank-v1`
+
+docs/suites.md tells more. SUITE is a folder or a ConfigMap's manifest everywhere.
+""",
+)
+
+PASSPHRASE = "R1PLUS_SUITE_KEY_PASSPHRASE"
+SuiteArgument = Annotated[Path, typer.Argument(help="A suite: its folder, or a ConfigMap's manifest.")]
+ServedOption = Annotated[
+    list[str] | None,
+    typer.Option("--served", help="HTTP,GRPC of a Triton that serves the engine, each host:port. May be repeated."),
+]
+DeploymentOption = Annotated[
+    str | None, typer.Option("--deployment", help="An R1PlusDeployment that serves it; its ports are forwarded.")
+]
+FolderOption = Annotated[
+    list[Path] | None,
+    typer.Option("--engine-dir", help="A folder with the engine's files, asked here (needs the extra `engine`)."),
+]
+BatchOption = Annotated[
+    int, typer.Option("--batch", min=1, max=1024, help="Production batch: the batch that your deployment serves at.")
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
+]
+KubeconfigOption = Annotated[
+    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
+]
+ConfigMapOption = Annotated[
+    Path | None, typer.Option("--configmap", help="Write the ConfigMap's manifest here as well; - is standard output.")
+]
+MinItemsOption = Annotated[int, typer.Option(min=2, help="Fewest items.")]
+MinStratumOption = Annotated[int, typer.Option(min=1, help="Fewest items of a stratum.")]
+
+
+@app.command("keygen")
+def keygen_command(
+    out: Annotated[Path, typer.Option("--out", help="The private key's file; it must not exist yet.")],
+) -> None:
+    """Make an Ed25519 key to sign suites with. Prints the public key, for spec.accuracy.suiteKeys or the chart.
+
+    The private key is not encrypted: keep it where your other signing keys are. An encrypted PEM of your own works too:
+    its passphrase is read from $R1PLUS_SUITE_KEY_PASSPHRASE.
+    """
+    from r1plus_operator.suite_signature import new_key
+
+    key = new_key()
+    try:
+        with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key.pem())
+    except OSError as error:
+        raise CliError(f"--out {out}: {error.strerror}; a key is never written over") from error
+    say(f"Private key: {out} (mode 0600). Key {key_id(key.public)}; its public half, for spec.accuracy.suiteKeys:")
+    sys.stdout.write(key.public + "\n")
+
+
+@app.command("build")
+def build_command(
+    candidates: Annotated[Path, typer.Argument(help="Candidates, JSONL: one item a line, as a suite holds them.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new suite.")],
+    name: Annotated[str, typer.Option("--name", help="Ends with its version, for example bank-v1.")],
+    reference: Annotated[str, typer.Option("--reference", help="The reference engine's name in the catalog.")],
+    family: Annotated[str, typer.Option("--family", help="Engine family.")] = "smollm2",
+    tier: Annotated[str, typer.Option("--tier", help="full, lite or edge.")] = "full",
+    served: ServedOption = None,
+    deployment: DeploymentOption = None,
+    engine_dir: FolderOption = None,
+    batch: BatchOption = 16,
+    size: Annotated[int, typer.Option(min=2, help="Most items.")] = 212,
+    min_items: MinItemsOption = 200,
+    min_per_stratum: MinStratumOption = 50,
+    min_strata: Annotated[int, typer.Option(min=2, help="Fewest strata.")] = 2,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Longest answer, in tokens.")] = 24,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="An answer ends before it. May be repeated.")] = None,
+    system: Annotated[str, typer.Option(help="System message of every question.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the choice among what stayed right.")] = 1,
+    configmap: ConfigMapOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Ask every candidate of a reference engine and keep what is right in every condition.
+
+    At the production batch in two orders, at half of it, and alone; through every engine given, such as the shipped
+    conversions of one model. Of what stays, as many of each stratum. The suite is not signed and has no baseline yet.
+    """
+    # Late, like everything heavy here: `r1plus plan` must not wait for gRPC to load.
+    from r1plus_cli.suite_build import Head, build, read_candidates
+    from r1plus_cli.suite_engines import Engines, sources
+    from r1plus_cli.suite_store import occupied, save
+    from r1plus_contract.suite import Sampling
+    from r1plus_monitoring.curate.selection import Shape
+
+    head = Head(name, family, tier, reference)
+    items, problems = read_candidates(candidates)
+    _stop_at(str(candidates), [*head.problems(), *occupied(out), *problems])
+    sampling = Sampling(max_new_tokens=max_new_tokens, stop=tuple(stop or ()), system=system)
+    shape = Shape(size=size, min_size=min_items, min_strata=min_strata, min_per_stratum=min_per_stratum)
+    engines = Engines(served or (), deployment, engine_dir or ())
+    with (
+        progress() as (told, answered),
+        sources(engines, sampling, _connector(kubeconfig), namespace, answered) as found,
+    ):
+        files = build(items, found, head, sampling, batch=batch, shape=shape, seed=seed, progress=told)
+    save(out, files)
+    _write_configmap(files, configmap, namespace)
+    say(f"{name}: written to {out}; next: r1plus suite baseline {out}, then r1plus suite sign {out}")
+
+
+@app.command("baseline")
+def baseline_command(
+    suite: SuiteArgument,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Name of the engine that is asked; by default the suite's reference.")
+    ] = None,
+    served: ServedOption = None,
+    deployment: DeploymentOption = None,
+    engine_dir: FolderOption = None,
+    batch: BatchOption = 16,
+    configmap: ConfigMapOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Count what an engine gets right on repeats that took no part in the choice, per condition, and write it down.
+
+    Nothing is removed: selection flatters what it selected by. The operator refuses thresholds that the reference did
+    not reach here. The signature is void afterwards: sign again.
+    """
+    from r1plus_cli.suite_build import measure
+    from r1plus_cli.suite_engines import Engines, sources
+    from r1plus_cli.suite_store import load, save
+    from r1plus_contract.suite_check import check
+
+    files = load(suite)
+    found = check(files)
+    _stop_at(str(suite), list(found.problems))
+    assert found.suite is not None
+    asked = engine or found.suite.header.reference_engine
+    engines = Engines(served or (), deployment, engine_dir or ())
+    with (
+        progress() as (told, answered),
+        sources(engines, found.suite.header.sampling, _connector(kubeconfig), namespace, answered) as given,
+    ):
+        if len(given) != 1:
+            raise UsageError("A baseline is of one engine: give one of --served, --deployment and --engine-dir")
+        files, measured = measure(files, found.suite, asked, given[0], batch=batch, progress=told)
+    save(suite, files)
+    _write_configmap(files, configmap, namespace)
+    for one in measured:
+        say(f"{asked}: {one.condition}: {one.correct} of {one.items} right; lost: {', '.join(one.lost) or 'none'}")
+    _say_reachable(min(measured, key=lambda one: one.correct))
+    say(f"Next: r1plus suite sign {suite} --key KEY")
+
+
+@app.command("verify")
+def verify_command(
+    suite: SuiteArgument,
+    trust: Annotated[
+        list[str] | None, typer.Option("--trust", help="A public key that may have signed it. May be repeated.")
+    ] = None,
+    min_items: MinItemsOption = 200,
+    min_per_stratum: MinStratumOption = 50,
+) -> None:
+    """Find everything that would keep a suite from being used: form, hash, signature, answers, strata, size.
+
+    Each problem with file and line, field, value, limit and remedy. Exit status 1 if there is one, so that a pipeline
+    can stop. Without --trust an unsigned suite is only told of.
+    """
+    from r1plus_cli.suite_store import load
+    from r1plus_cli.suite_verify import Limits, untrusted, verify
+
+    found = verify(load(suite), Limits(min_items, min_per_stratum))
+    _stop_at(str(suite), [*found.problems, *untrusted(found, trust)])
+    for line in found.summary():
+        say(line)
+    if found.reached is not None:
+        _say_reachable(found.reached)
+    say(f"{suite}: sound", style="green")
+
+
+@app.command("sign")
+def sign_command(
+    suite: SuiteArgument,
+    key: Annotated[Path, typer.Option("--key", help="The private key, PEM, Ed25519: r1plus suite keygen makes one.")],
+    configmap: ConfigMapOption = None,
+    namespace: NamespaceOption = None,
+    min_items: MinItemsOption = 200,
+    min_per_stratum: MinStratumOption = 50,
+) -> None:
+    """Sign a suite, in place, and write the ConfigMap that the operator takes. What is not sound is not signed.
+
+    The signature covers every file: items, sampling, recorded answers and baseline. Sign last.
+    """
+    from r1plus_cli.suite_store import load, save
+    from r1plus_cli.suite_verify import Limits, verify
+    from r1plus_operator.suite_signature import read_key, sign
+
+    passphrase = os.environ.get(PASSPHRASE)
+    try:
+        pair = read_key(key.read_bytes(), passphrase.encode() if passphrase else None)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--key {key}: {error}") from error
+    signed = sign(load(suite), pair)
+    _stop_at(str(suite), list(verify(signed, Limits(min_items, min_per_stratum)).problems))
+    save(suite, signed)
+    _write_configmap(signed, configmap, namespace)
+    say(f"{suite}: signed by key {key_id(pair.public)}, public key {pair.public}", style="green")
+
+
+@app.command("diff")
+def diff_command(
+    old: Annotated[Path, typer.Argument(help="A suite, or a baseline.json.")],
+    new: Annotated[Path, typer.Argument(help="Another one of the same sort.")],
+) -> None:
+    """Tell what two suites, or two baselines, differ in, and what must be scored again. Exit status 1 if so."""
+    from r1plus_cli import suite_diff
+    from r1plus_cli.suite_store import load_baseline, load_sound
+    from r1plus_contract.suite_baseline import read_figures
+
+    if all(path.is_file() and path.name.endswith(BASELINE_FILE) for path in (old, new)):
+        lines = list(suite_diff.figures(load_baseline(old), load_baseline(new)))
+    else:
+        (before, first), (after, second) = load_sound(old), load_sound(new)
+        lines = list(suite_diff.suites(before, after))
+        if first.baseline and second.baseline:
+            lines += suite_diff.figures(read_figures(first.baseline), read_figures(second.baseline))
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    if not lines:
+        say("No difference")
+    raise typer.Exit(1 if lines else 0)
+
+
+def say(line: str, style: str = "") -> None:
+    """To people: standard error, so that standard output stays for manifests and keys."""
+    Console(stderr=True, soft_wrap=True).print(Text(line, style=style))
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """A line per condition, and on a terminal a count of answers beside the last one."""
+    console = Console(stderr=True, soft_wrap=True)
+    count, last = 0, ""
+    with console.status("") if console.is_terminal else contextlib.nullcontext() as status:
+
+        def told(line: str) -> None:
+            nonlocal count, last
+            count, last = 0, line
+            console.print(Text(line))
+
+        def answered() -> None:
+            nonlocal count
+            count += 1
+            if status is not None:
+                status.update(f"{last}: {count} answers")
+
+        yield told, answered
+
+
+def _stop_at(title: str, problems: list[str]) -> None:
+    """Tell all of them and end with status 1, if there are any."""
+    if not problems:
+        return
+    say(f"{title}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}", style="red")
+    for problem in problems:
+        say(f"  {problem}")
+    raise typer.Exit(1)
+
+
+def _say_reachable(one: Measured) -> None:
+    from r1plus_policies.reach import reachable
+
+    best = reachable(one.lost_by_stratum())
+    say(f"Lowest: {one.correct} of {one.items} ({one.condition}); meets spec.accuracy.threshold up to {best:g}")
+
+
+def _write_configmap(files: SuiteFiles, path: Path | None, namespace: str | None) -> None:
+    from r1plus_cli.suite_store import manifest
+
+    if path is None:
+        return
+    text = manifest(files, namespace)
+    if str(path) == "-":
+        sys.stdout.write(text)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+def _connector(kubeconfig: str | None) -> Callable[[], Cluster]:
+    def connect() -> Cluster:
+        from r1plus_cli.kubernetes_cluster import KubernetesCluster
+
+        return KubernetesCluster(kubeconfig)
+
+    return connect

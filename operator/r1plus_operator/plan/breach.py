@@ -1,0 +1,325 @@
+"""From what was observed to what is done about a fall: fills in `response.Given`, keeps the record. Called by the plan.
+
+Only what monitors say of the very identity and suite in force counts, and only monitors of the revision's own pods are
+heard at all (`revision.own`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from r1plus_contract.requests import Request, Verb, requests_in
+from r1plus_contract.settings import ControlOrder
+from r1plus_contract.suite import Suite
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import REFUSED_PODS, Observed, OperatorConfig, PodFacts
+from r1plus_operator.plan.revision import Revision
+from r1plus_operator.plan.rollback import MOST_TEXT, Fell, Record, Terms
+from r1plus_policies.response import Action, Control, Given, PastRevision, PodHealth, PoolHealth, Response, Why, respond
+
+SUITE_MISMATCH = "SuiteMismatch"
+"""The monitor's reason where its scorer does not give recorded answers their recorded scores."""
+REQUESTED, FELL = "Requested", "BelowThreshold"
+"""Causes of a rollback; the metric's label `reason`."""
+MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
+"""Of what was lost, what is told."""
+_LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH})
+"""Answers after which the attempt is kept though nothing of it runs: forgetting it would start it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that an answer is derived from."""
+
+    observed: Observed
+    config: OperatorConfig
+    now: float
+    spec: R1PlusDeploymentSpec
+    suite: Suite
+    revisions: Mapping[str, Revision]
+    current: Revision
+    target: str
+    rollout_under_way: bool
+
+    @property
+    def suite_hash(self) -> str:
+        """Of the suite in force."""
+        return self.suite.header.sha256
+
+    @property
+    def requests(self) -> dict[Verb, Request]:
+        """What people ask for."""
+        return requests_in(self.observed.cr["metadata"].get("annotations") or {})
+
+    @property
+    def asked(self) -> Request | None:
+        """The rollback that somebody asks for and that has not been made: from what serves, once."""
+        found = self.requests.get(Verb.ROLLBACK)
+        if found is None or found.revision != self.current.name:
+            return None
+        if any(found.at <= self.requests[verb].at for verb in (Verb.ACK, Verb.UNPIN) if verb in self.requests):
+            return None
+        made = any(
+            r.rollback and r.rollback.request == found.at and r.rollback.switched_at for r in self.revisions.values()
+        )
+        return None if made else found
+
+    def pods(self, revision: str) -> list[PodFacts]:
+        """Living pods of a revision, in quarantine or not."""
+        return [p for p in self.observed.pods if p.revision == revision and not p.terminating]
+
+    def report(self, pod: PodFacts) -> MonitorReport | None:
+        """What the pod's monitor said last."""
+        return self.observed.reports.get(pod.name)
+
+
+def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, suite_hash: str, target: str) -> Terms:
+    """What holds now."""
+    asked = requests_in(observed.cr["metadata"].get("annotations") or {})
+    released = "|".join(asked[verb].at if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
+    return Terms(target, suite_hash, spec.accuracy.threshold, released)
+
+
+def settled(revisions: Mapping[str, Revision], current: str | None, terms: Terms) -> dict[str, Revision]:
+    """The revisions with their records brought up to date: completed, lifted or void."""
+    return {
+        name: replace(r, rollback=_settled(r.rollback, name, revisions, current, terms)) if r.rollback else r
+        for name, r in revisions.items()
+    }
+
+
+def _settled(
+    record: Record, bearer: str, revisions: Mapping[str, Revision], current: str | None, terms: Terms
+) -> Record | None:
+    if record.terms.released != terms.released:
+        return None
+    record = _completed(record, revisions[bearer], revisions.get(record.to), terms)
+    if record.switched_at is not None:
+        less = terms.threshold < record.terms.threshold
+        moved_on = terms.asked_for != bearer or terms.suite_hash != record.terms.suite_hash or less
+        return replace(record, lifted=record.lifted or moved_on)
+    if bearer == current and terms == record.terms:
+        return record
+    return replace(record, lifted=True) if record.before else None
+
+
+def _completed(record: Record, bearer: Revision, to: Revision | None, terms: Terms) -> Record:
+    """Whether traffic went back, by the promotion itself: of the two writes of a switch either may have been the last.
+
+    Promotions have an order whatever the clock does. While the spec asks for what it asked for then, nothing but a
+    control that passed promotes what was gone back to.
+    """
+    if to is None or record.lifted:
+        return record
+    ours = record.control is Verdict.PASS or terms == record.terms
+    if not ours or to.promoted_at is None or to.promoted_at <= (bearer.promoted_at or 0.0):
+        return replace(record, switched_at=None)
+    return replace(record, control=Verdict.PASS, switched_at=record.switched_at or to.promoted_at)
+
+
+def attempt(revision: Revision | None) -> Record | None:
+    """The way back from it that has been begun and not been ended."""
+    record = revision.rollback if revision else None
+    return record if record and record.switched_at is None and not record.lifted else None
+
+
+def answer(scene: Scene) -> tuple[Response, Record | None]:
+    """What is done, and the record of the revision that serves as it stands afterwards."""
+    record = _with_control(scene, attempt(scene.current))
+    response = respond(_given(scene, record))
+    if response.revision and record is None:
+        return response, _begun(scene, response.revision)
+    if response.revision or response.why in _LATCHED:
+        return response, record or scene.current.rollback
+    if record is None:
+        return response, scene.current.rollback
+    # Leave was taken back, or the pin was set: what was begun is void, what was done before is remembered.
+    return response, replace(record, lifted=True) if record.before else None
+
+
+def order(record: Record | None, revisions: Mapping[str, Revision]) -> ControlOrder | None:
+    """What the monitors of the control are told."""
+    to = revisions.get(record.to) if record else None
+    return ControlOrder(to.identity_digest, record.token) if record and to else None
+
+
+def fresh(scene: Scene, record: Record) -> GateReport | None:
+    """The control's own gate, decided at the serving batch since the attempt began."""
+    to = scene.revisions.get(record.to)
+    if to is None:
+        return None
+    wanted = (record.token, to.identity_digest, scene.suite_hash, scene.spec.accuracy.threshold, to.batch)
+    gates = [report.gate for pod in scene.pods(record.to) if (report := scene.report(pod)) and report.gate]
+    decided = (g for g in gates if g.verdict in (Verdict.PASS, Verdict.FAIL))
+    return next((g for g in decided if (g.control, g.identity, g.suite_hash, g.threshold, g.batch) == wanted), None)
+
+
+def _with_control(scene: Scene, record: Record | None) -> Record | None:
+    if record is None or record.control is not None or (gate := fresh(scene, record)) is None:
+        return record
+    return replace(record, control=gate.verdict, said=gate.message[:MOST_TEXT])
+
+
+def _begun(scene: Scene, to: str) -> Record:
+    asked, before = scene.asked, scene.current.rollback
+    return Record(
+        to=to,
+        terms=terms_of(scene.observed, scene.spec, scene.suite_hash, scene.target),
+        started_at=scene.now,
+        cause=REQUESTED if asked else FELL,
+        fell=replace(figures(scene), text=asked.told[:MOST_TEXT]) if asked else figures(scene),
+        request=asked.at if asked else "",
+        before=tuple(sorted(before.gone_back_to)) if before else (),
+    )
+
+
+def figures(scene: Scene) -> Fell:
+    """What fell, by the worst pod's own count."""
+    reports = [r for pod in scene.pods(scene.current.name) if (r := scene.report(pod))]
+    bad = [r for r in reports if standing(r, scene.current, scene.suite_hash) not in (None, Standing.STEADY)]
+    worst = max(bad, key=lambda r: r.watch.evidence if r.watch else 0.0, default=None)
+    gate = scene.current.verdict_for(scene.suite_hash, scene.spec.accuracy.threshold)
+    before = f"{gate.items - gate.lost}/{gate.items}" if gate and gate.verdict is Verdict.PASS else ""
+    if worst is None:
+        return Fell(before)
+    now, lost = counted(worst), lost_by_stratum(worst, scene.suite)
+    share = f"{now} right" + (f", {before} at its gate" if before else "") if now else worst.message[:MOST_TEXT]
+    return Fell(
+        before, now, lost, share + (f"; lost: {', '.join(line.split(' (')[0] for line in lost)}" if lost else "")
+    )
+
+
+def lost_by_stratum(report: MonitorReport, suite: Suite) -> tuple[str, ...]:
+    """A line per stratum that lost something: how many of how many, and which. Ids that no item has are passed over."""
+    ids = report.watch.lost_since_gate if report.watch else ()
+    ids = ids or (report.gate.lost_items if report.gate and report.gate.verdict is Verdict.FAIL else ())
+    strata = {item.id: item.stratum for item in suite.items}
+    lost: dict[str, list[str]] = {}
+    for item in dict.fromkeys(ids):
+        if item in strata:
+            lost.setdefault(strata[item], []).append(item)
+    sizes = suite.strata()
+    worst_first = sorted(lost.items(), key=lambda found: (-len(found[1]), found[0]))[:MOST_STRATA]
+    return tuple(f"{name}: {len(items)} of {sizes[name]} ({_listed(items)})"[:MOST_LINE] for name, items in worst_first)
+
+
+def _listed(items: list[str]) -> str:
+    return ", ".join(items[:MOST_IDS]) + (", ..." if len(items) > MOST_IDS else "")
+
+
+def counted(report: MonitorReport) -> str:
+    """The count that decided: of the confirming sweep, of the gate, or of the last sweep."""
+    if report.watch and (sweep := report.watch.confirmation):
+        return f"{sweep.correct}/{sweep.total}"
+    if report.gate and report.gate.verdict is Verdict.FAIL:
+        return f"{report.gate.items - report.gate.lost}/{report.gate.items}"
+    return f"{report.sweep.correct}/{report.sweep.total}" if report.sweep else ""
+
+
+def standing(report: MonitorReport | None, revision: Revision, suite_hash: str) -> Standing | None:
+    """What a monitor says of a pod that may serve; None where it says nothing of this identity and suite."""
+    if report is None or (report.identity, report.suite_hash) != (revision.identity_digest, suite_hash):
+        return None
+    gate = report.gate
+    if gate and gate.verdict is Verdict.FAIL and (gate.identity, gate.suite_hash) == (report.identity, suite_hash):
+        return Standing.BELOW_THRESHOLD
+    if report.watch:
+        return report.watch.standing
+    if report.phase is not Phase.WATCHING:
+        return None
+    return Standing.BELOW_THRESHOLD if report.verdict is Verdict.FAIL else Standing.STEADY
+
+
+def _given(scene: Scene, record: Record | None) -> Given:
+    spec, current, asked = scene.spec, scene.current, scene.asked
+    reports = [scene.report(pod) for pod in scene.pods(current.name)]
+    switches = [r.rollback.switched_at for r in scene.revisions.values() if r.rollback and r.rollback.switched_at]
+    return Given(
+        current=current.name,
+        pods=tuple(_health(scene, pod) for pod in scene.pods(current.name)),
+        now=scene.now,
+        replicas=spec.replicas,
+        on_breach=spec.accuracy.on_breach,
+        pinned=spec.rollout.pinned,
+        pool=_pool(scene),
+        past=tuple(_past(scene, r) for r in scene.revisions.values() if r.promoted_at and r.name != current.name),
+        control=_control(scene, record) if record else None,
+        requested=asked.told if asked else "",
+        replayed=False if any(r and r.reason == SUITE_MISMATCH for r in reports) else None,
+        rollout_under_way=scene.rollout_under_way,
+        gone_back_to=current.rollback.gone_back_to if current.rollback else frozenset(),
+        last_rollback=max(switches, default=None),
+        deadline=spec.rollout.deadline_seconds,
+        bake=scene.config.bake_seconds,
+        cooldown=scene.config.cooldown_seconds,
+    )
+
+
+def _health(scene: Scene, pod: PodFacts) -> PodHealth:
+    report = scene.report(pod)
+    return PodHealth(
+        name=pod.name,
+        standing=standing(report, scene.current, scene.suite_hash),
+        evidence=max(report.watch.evidence, report.watch.error_evidence) if report and report.watch else 0.0,
+        node=pod.node,
+        serves=pod.ready and pod.quarantine is None,
+        quarantined=pod.quarantine is not None,
+    )
+
+
+def _past(scene: Scene, revision: Revision) -> PastRevision:
+    verdict = revision.verdict_for(scene.suite_hash, scene.spec.accuracy.threshold)
+    engines = {(e.name, e.spec.artifact.sha256) for e in scene.observed.engines}
+    return PastRevision(
+        name=revision.name,
+        promoted_at=revision.promoted_at or 0.0,
+        served_seconds=revision.served_before + stint(revision, scene.revisions, scene.now),
+        passed=verdict is not None and verdict.admits_at(revision.batch),
+        engine_there=(revision.engine, revision.identity.engine_digest) in engines,
+        given_up=revision.rollback is not None and revision.rollback.refuses,
+    )
+
+
+def stint(revision: Revision, revisions: Mapping[str, Revision], now: float) -> float:
+    """Seconds from its last promotion to that of whatever came after it."""
+    began = revision.promoted_at
+    if began is None:
+        return 0.0
+    return (
+        min((r.promoted_at for r in revisions.values() if r.promoted_at and r.promoted_at > began), default=now) - began
+    )
+
+
+def last_good(scene: Scene) -> str:
+    """The revision to which a request would go back now; empty where there is none."""
+    wish = replace(
+        _given(scene, None), control=None, requested="?", pinned=False, rollout_under_way=False, replayed=None
+    )
+    found = respond(wish)
+    return found.revision if found.action is Action.CONTROL else ""
+
+
+def _control(scene: Scene, record: Record) -> Control:
+    waiting = next((p.unschedulable for p in scene.pods(record.to) if p.unschedulable), "")
+    refused = scene.observed.children.get(("Deployment", record.to), {}).get(REFUSED_PODS, "")
+    return Control(record.to, record.started_at, record.control, record.said, (refused or waiting)[:MOST_TEXT])
+
+
+def _pool(scene: Scene) -> PoolHealth:
+    view = scene.observed.pool
+    if view is None or (view.revision, view.suite_hash) != (scene.current.name, scene.suite_hash):
+        return PoolHealth()
+    right = total = 0
+    for pod in _but_the_worst(scene):
+        report = scene.report(pod)
+        sweep = report.sweep if report and report.suite_hash == scene.suite_hash else None
+        if sweep and sweep.finished_at != view.before_alarm.get(pod.name, ""):
+            right, total = right + sweep.correct, total + sweep.total
+    below = right < scene.spec.accuracy.threshold * total if total else None
+    return PoolHealth(view.evidence, view.without_worst, below)
+
+
+def _but_the_worst(scene: Scene) -> list[PodFacts]:
+    """Pods in traffic, but for the one of highest evidence: it has been left out of the evidence as well."""
+    pods = [p for p in scene.pods(scene.current.name) if p.quarantine is None]
+    return sorted(pods, key=lambda p: (-_health(scene, p).evidence, p.name))[1:]

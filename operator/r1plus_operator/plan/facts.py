@@ -1,0 +1,34 @@
+"""What the metrics tell of a deployment beside its conditions: what a plan bars and does. Called by the plan."""
+
+from dataclasses import dataclass
+
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.incident import Answered
+from r1plus_operator.plan.rollback import Record
+from r1plus_policies.response import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of one plan; counted once it has been carried out."""
+
+    tier: str = ""
+    threshold: float = 0.0
+    blocked: str = ""
+    """Why nothing is done about a fall; empty where nothing bars it."""
+    rolled_back: str = ""
+    """Cause of the rollback that this very plan makes."""
+    quarantined: bool = False
+    """Whether this very plan takes a pod out of traffic."""
+
+
+def facts_of(spec: R1PlusDeploymentSpec, answered: Answered | None, switched: Record | None) -> Facts:
+    """`switched`: the way back that this plan ends by moving traffic."""
+    response = answered.response if answered else None
+    return Facts(
+        tier=spec.tier.value,
+        threshold=spec.accuracy.threshold,
+        blocked=response.why.value if response and response.action in (Action.BLOCKED, Action.PAGE) else "",
+        rolled_back=switched.cause if switched else "",
+        quarantined=response is not None and response.action is Action.QUARANTINE,
+    )

@@ -1,0 +1,54 @@
+"""Which pooled detector the operator keeps for a deployment: of the revision that serves, under the suite in force.
+
+The plan says it in every pass, the verdict source keeps it: it asks only the pods that the plan knows for the
+revision's own, and takes only outcomes of the suite's items, so that a pod that was broken into fills no memory.
+"""
+
+from dataclasses import dataclass
+
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import Observed
+from r1plus_operator.plan.objects import FALSE_ALARM_DAYS, STEADINESS, most_pods
+from r1plus_operator.plan.revision import Revision
+from r1plus_operator.plan.target import Problem, Target
+from r1plus_policies.budget import Budget
+from r1plus_policies.detector import DetectorKey
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWanted:
+    """What to keep and from whom."""
+
+    key: DetectorKey
+    identity: str
+    scorer_version: str
+    alarm_at: float
+    """For a pool that is born now."""
+    items: frozenset[str]
+    pods: frozenset[str]
+    """Of the revision, in no quarantine."""
+    held: frozenset[str]
+    """In quarantine: the pool is recomputed without them."""
+    stored: str
+    """Checkpoint as it is written on the revision."""
+
+
+def wanted_pool(
+    current: Revision | None, observed: Observed, spec: R1PlusDeploymentSpec, resolved: Target | Problem
+) -> PoolWanted | None:
+    """The pool of the revision that serves; None where nothing serves or no suite is in force."""
+    if current is None or isinstance(resolved, Problem):
+        return None
+    header = resolved.suite.header
+    pods = [p for p in observed.pods if p.revision == current.name and not p.terminating]
+    budget = Budget(spec.accuracy.probes_per_minute, most_pods(spec), FALSE_ALARM_DAYS)
+    return PoolWanted(
+        key=DetectorKey("", current.name, header.sha256, STEADINESS),
+        identity=current.identity_digest,
+        scorer_version=header.scorer_version,
+        alarm_at=budget.pool,
+        items=frozenset(item.id for item in resolved.suite.items),
+        pods=frozenset(p.name for p in pods if p.quarantine is None),
+        held=frozenset(p.name for p in pods if p.quarantine is not None),
+        stored=current.pool,
+    )

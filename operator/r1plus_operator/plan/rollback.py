@@ -1,0 +1,82 @@
+"""The way back from a revision, as it is written on the ControllerRevision of the one that fell.
+
+Nothing else remembers it: every pass derives from these annotations and from when each revision was promoted where the
+way back stands, so an operator that dies at any step is followed by one that goes on from that step.
+"""
+
+from dataclasses import dataclass, field
+
+from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.verdict import Verdict
+
+MOST_TEXT = 500
+"""Characters kept of what fell and of what the control said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What it was begun under. Under others it is void: they may make the fall no fall, or the Pass no Pass."""
+
+    asked_for: str
+    """The revision that the spec asked for, most often the one that fell."""
+    suite_hash: str
+    threshold: float
+    released: str
+    """The last `ack` and the last `unpin`: another one than now means that a person has looked since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fell:
+    """What fell, from what to what, as it was counted when the way back was begun."""
+
+    before: str = ""
+    """Right / all items at the gate."""
+    now: str = ""
+    lost: tuple[str, ...] = ()
+    """Items lost since the gate, a line per stratum."""
+    text: str = ""
+    """In one line; of a request, who asked and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The annotation. Seconds since the epoch."""
+
+    to: str
+    terms: Terms
+    started_at: float
+    cause: str
+    """BelowThreshold, or Requested."""
+    fell: Fell
+    request: str = ""
+    """The moment of the request that it answers."""
+    control: Verdict | None = None
+    said: str = ""
+    switched_at: float | None = None
+    lifted: bool = False
+    """The spec asked for something else, or for less, since the switch: what fell may be asked for again."""
+    before: tuple[str, ...] = field(default=())
+    """To what else it was gone back from this revision."""
+
+    @property
+    def token(self) -> str:
+        """Names this attempt to the monitors of the control."""
+        return f"{self.to}@{self.started_at:.3f}"
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the revision that bears this record is kept from coming back."""
+        return self.switched_at is not None and not self.lifted
+
+    @property
+    def gone_back_to(self) -> frozenset[str]:
+        """Every revision that traffic went back to from the one that bears this record."""
+        return frozenset((*self.before, self.to) if self.switched_at is not None else self.before)
+
+
+def record_in(text: str | None) -> Record | None:
+    """The record of an annotation; None where there is none or it is unreadable (then a fall is judged afresh)."""
+    try:
+        return loads(Record, text, tolerant=True) if text else None
+    except ContractError:
+        return None

@@ -1,0 +1,82 @@
+"""Ed25519 over a golden suite's files: signing for the command line, verifying for both.
+
+Verifying says *who* signed, never whether that one is trusted: the plan decides that, from the chart's keys and those
+that the deployment itself names. So a suite is verified once, when it is read, and not in every pass.
+"""
+
+import base64
+from dataclasses import dataclass, replace
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from r1plus_contract.suite import SuiteError
+from r1plus_contract.suite_files import (
+    SIGNATURE_FILE,
+    SuiteFiles,
+    SuiteSignature,
+    key_id,
+    read_signature,
+    write_signature,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A key to sign suites with."""
+
+    private: Ed25519PrivateKey
+
+    @property
+    def public(self) -> str:
+        """The public key: 32 bytes in base64."""
+        raw = self.private.public_key().public_bytes_raw()
+        return base64.b64encode(raw).decode()
+
+    def pem(self) -> bytes:
+        """The private key as PKCS #8, unencrypted: the file's mode guards it."""
+        return self.private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+
+def new_key() -> KeyPair:
+    """A fresh key from the system's randomness."""
+    return KeyPair(Ed25519PrivateKey.generate())
+
+
+def read_key(pem: bytes, passphrase: bytes | None = None) -> KeyPair:
+    """A private key; ValueError says why it is none. `passphrase`: of an encrypted one."""
+    try:
+        key = serialization.load_pem_private_key(pem, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"not a private key in PEM: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError(f"not an Ed25519 key but {type(key).__name__.lstrip('_')}; make one: r1plus suite keygen")  # noqa: TRY004
+    return KeyPair(key)
+
+
+def sign(files: SuiteFiles, key: KeyPair) -> SuiteFiles:
+    """The same suite, signed; a signature that it had is gone."""
+    signature = base64.b64encode(key.private.sign(files.sealed())).decode()
+    return replace(files, signature=write_signature(SuiteSignature(key.public, signature)))
+
+
+def signer(files: SuiteFiles) -> str:
+    """The public key whose signature these files bear; empty where they bear none.
+
+    Raises SuiteError where there is a signature and it does not fit: something was altered after signing.
+    """
+    if not files.signature:
+        return ""
+    found = read_signature(files.signature)
+    try:
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(found.public_key))
+        key.verify(base64.b64decode(found.signature), files.sealed())
+    except (InvalidSignature, ValueError) as error:
+        raise SuiteError(
+            f"{SIGNATURE_FILE}: the signature by key {key_id(found.public_key)} does not fit: a file was altered after "
+            "it was signed; sign the suite again"
+        ) from error
+    return found.public_key

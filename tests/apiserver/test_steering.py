@@ -1,0 +1,36 @@
+"""`r1plus pin` and its like on a real API server: who asks is who the API server says, and what is written is taken."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from apiserver.operator_rig import Tenant
+from devcluster.apiserver_only import ApiServer
+from r1plus_cli.errors import CliError
+from r1plus_cli.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.steering import steer
+from r1plus_contract import names
+from r1plus_contract.requests import Verb, requests_in
+from r1plus_operator.api import kinds
+
+pytestmark = pytest.mark.apiserver
+NOW = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
+
+
+async def test_a_pin_is_a_change_of_the_spec_with_a_name_and_a_reason(apiserver: ApiServer, tenant: Tenant) -> None:
+    await tenant.deploy("credit", tier="full", accuracy={"threshold": 0.9})
+    head = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT}
+    meta = {"name": "credit", "namespace": tenant.namespace}
+    status = {"revision": "credit-0123456789", "observedGeneration": 1}
+    await tenant.client.apply(kinds.R1PLUS_DEPLOYMENT, {**head, "metadata": meta, "status": status}, field_manager="test", subresource="status")  # fmt: skip
+    cluster = KubernetesCluster(str(apiserver.kubeconfig))
+    steer(cluster, tenant.namespace, "credit", Verb.PIN, "quarter-end", NOW)
+    cr = await tenant.cr("credit")
+    assert (cr["spec"]["rollout"]["pinned"], cr["spec"]["accuracy"]["threshold"]) == (True, 0.9)
+    request = requests_in(cr["metadata"]["annotations"])[Verb.PIN]
+    assert (request.why, request.revision) == ("quarter-end", "credit-0123456789")
+    assert request.by == cluster.who() != "somebody"
+    with pytest.raises(CliError, match="pinned already"):
+        steer(cluster, tenant.namespace, "credit", Verb.PIN, "again", NOW)
+    with pytest.raises(CliError, match="no such R1PlusDeployment"):
+        steer(cluster, tenant.namespace, "nobody", Verb.PIN, "a typo", NOW)

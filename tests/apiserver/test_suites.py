@@ -1,0 +1,80 @@
+"""A tenant's own golden suite through the real API server: refused in words, taken once it is signed, and followed."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from apiserver.operator_rig import OperatorProcess, Tenant, add_node, grant
+from devcluster.apiserver_only import ApiServer
+from r1plus_cli.suite_store import manifest
+from r1plus_contract.suite_files import SuiteFiles
+from r1plus_operator.api import kinds
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.suite_signature import new_key, sign
+from unit.contract.suites import BAD, NAME, baseline_of, files_of, with_item
+
+pytestmark = pytest.mark.apiserver
+OURS, FOREIGN = new_key(), new_key()
+HALF = (("batch 1", "loans", 2, 4), ("batch 1", "savings", 0, 4))
+REFUSED: dict[str, tuple[Callable[[], SuiteFiles], str, str]] = {
+    "unsigned": (files_of, "SuiteInvalid", "not signed; sign it with a trusted key"),
+    "signed by another key": (lambda: sign(files_of(), FOREIGN), "SuiteInvalid", "which is not trusted"),
+    "altered after signing": (
+        lambda: replace(with_item(prompt="easier?"), signature=sign(files_of(), OURS).signature),
+        "SuiteInvalid",
+        "does not fit: a file was altered after it was signed",
+    ),
+    **{
+        name: (
+            lambda make=make: sign(make(), OURS),
+            "SuiteHashMismatch" if name == "altered" else "SuiteInvalid",
+            words,
+        )
+        for name, (make, words) in BAD.items()
+        if name not in ("10 MB", "nothing at all")
+    },
+    "a threshold that its reference misses": (
+        lambda: sign(baseline_of(files_of(), *HALF), OURS),
+        "ThresholdUnreachable",
+        "reached 6 of 8 = 0.7500",
+    ),
+}
+
+
+@pytest.fixture
+async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
+    await grant(client)
+    await add_node(client)
+    process = OperatorProcess(apiserver, tmp_path / "operator.log")
+    process.start()
+    yield process
+    process.kill()
+
+
+async def put(tenant: Tenant, files: SuiteFiles) -> None:
+    """`kubectl apply -f` of what `r1plus suite sign --configmap` writes."""
+    body = yaml.safe_load(manifest(files, tenant.namespace))
+    await tenant.client.apply(kinds.CONFIG_MAP, body, field_manager="tenant")
+
+
+async def test_each_bad_suite_is_told_in_words_and_the_mended_one_is_taken(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    accuracy = {"suite": NAME, "suiteKeys": [OURS.public]}
+    await tenant.deploy("credit", tier="full", accuracy=accuracy)
+    for make, reason, words in REFUSED.values():
+        await put(tenant, sign(files_of(), OURS))
+        await tenant.until("credit", "QualityVerified", "Unknown", "NotYetKnown")
+        await put(tenant, make())
+        assert words in await tenant.until("credit", "QualityVerified", "False", reason)
+
+
+async def test_another_deployments_key_vouches_for_nothing(operator: OperatorProcess, tenant: Tenant) -> None:
+    await put(tenant, sign(files_of(), OURS))
+    await tenant.deploy("theirs", tier="full", accuracy={"suite": NAME, "suiteKeys": [OURS.public]})
+    await tenant.deploy("mine", tier="full", accuracy={"suite": NAME})
+    await tenant.until("theirs", "QualityVerified", "Unknown", "NotYetKnown")
+    assert "(trusted are: none)" in await tenant.until("mine", "QualityVerified", "False", "SuiteInvalid")

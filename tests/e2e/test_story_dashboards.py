@@ -1,0 +1,101 @@
+"""After the story: the live Prometheus has an answer to every panel of every dashboard, and evaluates every rule.
+
+It runs after `test_story`, by its name, on whatever that left serving; alone it brings `full` up itself.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from e2e import chart, story
+from e2e.story import FULL, Name, name_in
+from e2e.target import Target
+from e2e.waiting import wait_for
+from r1plus_contract import metrics
+from r1plus_dashboards.asking import Chosen, Window, ask, rules
+from r1plus_dashboards.build import Panel
+from r1plus_dashboards.deployment import CONFIRMED
+from r1plus_dashboards.generate import BOARDS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+SEEN_SECONDS = 300.0
+"""The operator's and the pods' first scrapes, and two more for a rate."""
+AT_LEAST_SECONDS = 3.0
+WINDOW_SECONDS, STEP_SECONDS = 1800.0, 15.0
+PANELS = [pytest.param(panel, id=f"{name}: {panel.title}") for name, board in BOARDS.items() for panel in board.panels]
+RIGHTLY_EMPTY = {CONFIRMED}
+"""While no detector has alarmed."""
+ALERTS = {value for name, value in vars(metrics).items() if name.startswith("ALERT_")}
+
+
+@pytest.fixture(scope="session")
+def shown(target: Target) -> Name:
+    """A deployment that serves and is probed."""
+    full = name_in(FULL)
+    if target.kube.get("r1plusdeployments", full.namespace, full.name) is None:
+        story.apply(target.kube, story.TENANTS, FULL)
+        story.until_ready(target.kube, [full], print)
+    return full
+
+
+@pytest.fixture(scope="session")
+def prometheus(target: Target) -> Iterator[str]:
+    """Its base URL."""
+    with target.prometheus() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def deadline(shown: Name, prometheus: str) -> float:
+    """Of all panels together: what is not there by then will not come."""
+    return time.monotonic() + SEEN_SECONDS
+
+
+def empty(url: str, panel: Panel, name: Name) -> list[str]:
+    """Queries of the panel that have no number at any time; one that Prometheus refuses is an error."""
+    now, chosen = time.time(), Chosen(name.namespace, name.name)
+    window = Window(now - WINDOW_SECONDS, now, STEP_SECONDS)
+    found = {query: ask(url, chosen.fill(query.expr), window) for query in panel.queries}
+    return [query.expr for query, lines in found.items() if not lines and query not in RIGHTLY_EMPTY]
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_the_panel_is_not_empty(shown: Name, prometheus: str, deadline: float, panel: Panel) -> None:
+    seconds = max(deadline - time.monotonic(), AT_LEAST_SECONDS)
+    what = f"something to show under {panel.title!r}"
+    wait_for(
+        lambda: not empty(prometheus, panel, shown), what, seconds, lambda: "\n".join(empty(prometheus, panel, shown))
+    )
+
+
+def test_every_rule_is_loaded_and_can_be_evaluated(shown: Name, prometheus: str) -> None:
+    def ours() -> list[dict[str, str]] | None:
+        found = [rule for rule in rules(prometheus) if rule["name"] in ALERTS and rule["health"] != "unknown"]
+        return found if {rule["name"] for rule in found} == ALERTS else None
+
+    found = wait_for(ours, "all rules loaded and evaluated", SEEN_SECONDS)
+    assert {rule["name"]: rule.get("lastError", "") for rule in found if rule["health"] != "ok"} == {}
+
+
+def test_the_operators_rules_are_about_the_job_that_prometheus_has(shown: Name, prometheus: str) -> None:
+    stalled = [rule["query"] for rule in rules(prometheus) if rule["name"] == metrics.ALERT_OPERATOR_STALLED]
+    jobs = {job for query in stalled for job in re.findall(r'job="([^"]+)"', query)}
+    assert len(jobs) == 1
+    now = time.time()
+    window = Window(now - 60.0, now, STEP_SECONDS)
+    (job,) = jobs
+    assert job.startswith(f"{chart.NAMESPACE}/")
+    up = wait_for(lambda: ask(prometheus, f'up{{job="{job}"}} == 1', window) or None, f"{job} is scraped", SEEN_SECONDS)
+    assert all(line.labels["namespace"] == chart.NAMESPACE for line in up)
+
+
+def test_a_tenants_namespace_is_its_own_in_what_the_operator_says(shown: Name, prometheus: str) -> None:
+    def told() -> bool:
+        now = time.time()
+        about = f'{{namespace="{shown.namespace}",deployment="{shown.name}",type="Ready"}}'
+        return bool(ask(prometheus, metrics.DEPLOYMENT_CONDITION + about, Window(now - 60.0, now, STEP_SECONDS)))
+
+    wait_for(told, f"the operator speaks of {shown}", SEEN_SECONDS)

@@ -1,0 +1,83 @@
+"""What the chart ships for Prometheus and Grafana: whole, about this release, and only where it is wanted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from r1plus_contract import metrics
+from unit.chart.conftest import CHART, Objects, Render
+from unit.promtool import Case, failures, promtool
+
+KINDS = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
+BOARDS = sorted(path.stem for path in (CHART / "files" / "dashboards").glob("*.json"))
+
+
+def rules(objects: Objects) -> list[dict[str, Any]]:
+    """Of the operator's PrometheusRule; none where there is none."""
+    return [r for o in objects if o["kind"] == "PrometheusRule" for g in o["spec"]["groups"] for r in g["rules"]]
+
+
+def boards(objects: Objects) -> dict[str, dict[str, str]]:
+    """The ConfigMaps that Grafana's sidecar takes up: name -> data."""
+    labelled = [o for o in objects if o["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+    return {o["metadata"]["name"]: o["data"] for o in labelled}
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds", "there"),
+    [
+        ({}, KINDS, True),
+        ({}, (), False),
+        ({"monitoring": {"rules": False}}, KINDS, False),
+        ({"monitoring": {"podMonitor": False}}, KINDS, False),
+        ({"replicas": 0}, KINDS, False),
+    ],
+    ids=[
+        "where prometheus-operator is",
+        "not where no cluster knows them",
+        "not where they are not wanted",
+        "not without the job that they are about",
+        "not about an operator that nobody wants to run",
+    ],
+)
+def test_the_operators_rules_are_there(
+    render: Render, values: dict[str, Any], kinds: tuple[str, ...], there: bool
+) -> None:
+    assert bool(rules(render(values, kinds=kinds))) is there
+
+
+def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp_path: Path) -> None:
+    found = rules(render(kinds=KINDS))
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": found}]}))
+    assert promtool("check", "rules", "rules.yaml", cwd=tmp_path).returncode == 0
+    assert {rule["alert"] for rule in found} >= {metrics.ALERT_OPERATOR_STALLED, metrics.ALERT_ROLLED_BACK}
+    absent = next(rule for rule in found if rule["labels"].get("cause") == "absent")
+    mine, other = ('up{job="r1plus-system/r1plus-operator"}', 'up{job="elsewhere/r1plus-operator"}')
+    cases = [Case("ours answers", {mine: "1x60"}, 0), Case("another release's answers", {other: "1x60"}, 1)]
+    assert failures(tmp_path, [absent], cases) == set()
+
+
+def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
+    (monitor,) = [o for o in render(kinds=KINDS) if o["kind"] == "PodMonitor"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["honorLabels"] is True
+
+
+def test_every_dashboard_arrives_byte_for_byte_for_grafanas_sidecar(render: Render) -> None:
+    shipped = {f"r1plus-operator-dashboard-{name}": name for name in BOARDS}
+    found = boards(render())
+    assert set(found) == set(shipped)
+    assert BOARDS == ["deployment", "fleet", "operator", "serving"]
+    for name, data in found.items():
+        assert data == {
+            f"r1plus-{shipped[name]}.json": (CHART / "files" / "dashboards" / f"{shipped[name]}.json").read_text()
+        }
+        (text,) = data.values()
+        assert json.loads(text)["uid"] == f"r1plus-{shipped[name]}"
+
+
+def test_who_wants_no_dashboards_gets_none(render: Render) -> None:
+    assert boards(render({"monitoring": {"dashboards": False}})) == {}

@@ -1,0 +1,155 @@
+"""`r1plus rollback | pin | unpin | ack`: what is asked for, what is refused, and the incident as it is read out."""
+
+import json
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.status import show_one
+from r1plus_cli.steering import steer
+from r1plus_cli.view import view_of
+from r1plus_contract.requests import MOST_WHY, Verb, requests_in
+from unit.cli.crs import READY, Json, condition, cr
+
+NOW = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
+SERVING = {"revision": "credit-bbbb", "lastGood": "credit-aaaa", "engine": "q4"}
+INCIDENT = {
+    "since": "2026-11-24T17:00:00Z",
+    "revision": "credit-bbbb",
+    "reason": "ControlRunning",
+    "before": "204/206",
+    "now": "157/206",
+    "lost": ["geography: 31 of 70 (g-01, g-02, ...)", "words: 16 of 66 (w-07)"],
+    "tried": ["2026-11-24T17:01:00Z control of revision credit-aaaa began: the revision fell"],
+    "next": "Revision credit-aaaa is being swept anew",
+    "runbook": "https://example.com/R1PlusAccuracyBelowThreshold.md",
+}
+
+
+class Cluster:
+    """Holds one deployment and takes changes to it."""
+
+    def __init__(self, body: Json) -> None:
+        self.body = body
+        self.patches: list[Json] = []
+
+    def deployment(self, namespace: str, name: str) -> Json:
+        return self.body
+
+    def who(self) -> str:
+        return "alice@example.com"
+
+    def change(self, namespace: str, name: str, patch: Json) -> None:
+        assert (namespace, name) == ("team-credit", "credit")
+        self.patches.append(patch)
+
+
+def serving(*conditions: Json, pinned: bool = False, **status: Any) -> Json:
+    body = cr(READY, *conditions, **{**SERVING, **status})
+    body["spec"]["rollout"] = {"pinned": pinned}
+    return body
+
+
+def asked(body: Json, verb: Verb, reason: str = "a reason") -> tuple[Json, str]:
+    cluster = Cluster(body)
+    said = steer(cluster, "team-credit", "credit", verb, reason, NOW)
+    (patch,) = cluster.patches
+    return patch, said
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "pinned", "words"),
+    [
+        (Verb.ROLLBACK, serving(), None, ["credit-aaaa", "swept anew", "credit-bbbb does not return"]),
+        (Verb.PIN, serving(), True, ["stays at revision credit-bbbb"]),
+        (Verb.UNPIN, serving(pinned=True), False, ["may move again"]),
+        (Verb.UNPIN, serving(incident={**INCIDENT, "reason": "RolledBack"}), False, ["may move again"]),
+        (Verb.ACK, serving(incident=INCIDENT), None, ["gate anew"]),
+    ],
+    ids=["a rollback", "a pin", "an unpin", "an unpin of what was rolled back", "an ack"],
+)
+def test_what_is_asked_for_says_who_when_why_and_what_follows(
+    verb: Verb, body: Json, pinned: bool | None, words: list[str]
+) -> None:
+    patch, said = asked(body, verb, "  Wrong\n totals ")
+    request = requests_in(patch["metadata"]["annotations"])[verb]
+    assert (request.by, request.why, request.at) == ("alice@example.com", "Wrong totals", "2026-11-24T17:30:00.000000Z")
+    assert request.revision == "credit-bbbb"
+    assert patch.get("spec") == (None if pinned is None else {"rollout": {"pinned": pinned}})
+    for word in (*words, "r1plus status credit -n team-credit"):
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "words"),
+    [
+        (Verb.ROLLBACK, serving(lastGood=""), "nothing to go back to"),
+        (Verb.ROLLBACK, serving(revision=""), "nothing serves yet"),
+        (Verb.ROLLBACK, serving(pinned=True), "r1plus unpin"),
+        (Verb.ROLLBACK, serving(condition("Progressing", "True", "RollingBack", "credit-aaaa is swept")), "going back already"),
+        (Verb.PIN, serving(pinned=True), "pinned already"),
+        (Verb.PIN, serving(revision=""), "nothing serves yet"),
+        (Verb.UNPIN, serving(), "not pinned"),
+        (Verb.ACK, serving(), "nothing to acknowledge"),
+    ],
+    ids=[
+        "a rollback to nothing", "a rollback from nothing", "a rollback past a pin", "a second rollback",
+        "a second pin", "a pin of nothing", "an unpin of what is not pinned", "an ack of nothing",
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_and_changes_nothing(verb: Verb, body: Json, words: str) -> None:
+    cluster = Cluster(body)
+    with pytest.raises(CliError, match=words):
+        steer(cluster, "team-credit", "credit", verb, "a reason", NOW)
+    assert cluster.patches == []
+
+
+@pytest.mark.parametrize("reason", ["", " \n", "x" * (MOST_WHY + 1)], ids=["empty", "blank", "a novel"])
+def test_a_reason_that_is_none_is_refused(reason: str) -> None:
+    with pytest.raises(UsageError, match="--reason"):
+        steer(Cluster(serving()), "team-credit", "credit", Verb.PIN, reason, NOW)
+
+
+def test_a_reason_of_the_greatest_length_is_taken() -> None:
+    assert asked(serving(), Verb.PIN, "x" * MOST_WHY)
+
+
+def test_the_status_reads_like_an_incident_report() -> None:
+    out = StringIO()
+    body = serving(incident=INCIDENT, lastRequest="2026-11-24T17:02:00Z ack by alice")
+    show_one(Console(file=out, width=200), view_of(body), NOW)
+    text = out.getvalue()
+    told = [
+        "Incident since 2026-11-24T17:00:00Z: ControlRunning, revision credit-bbbb",
+        "204/206 right at its gate, 157/206 as last counted",
+        "geography: 31 of 70",
+        "words: 16 of 66",
+        "control of revision credit-aaaa began",
+        "is being swept anew",
+        "R1PlusAccuracyBelowThreshold.md",
+    ]
+    places = [text.index(words) for words in told]
+    assert places == sorted(places)
+    assert "Last good  credit-aaaa" in text
+    assert "ack by alice" in text
+
+
+def test_a_deployment_without_an_incident_says_nothing_of_one() -> None:
+    out = StringIO()
+    show_one(Console(file=out, width=200), view_of(serving()), NOW)
+    assert "Incident" not in out.getvalue()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"by":"a"}', json.dumps({"by": 1, "why": "b", "at": "c"})])
+def test_an_annotation_that_is_no_request_is_none(text: str) -> None:
+    assert requests_in({Verb.ACK.annotation: text}) == {}
+
+
+def test_a_request_without_end_is_clipped() -> None:
+    text = json.dumps({"by": "b" * 9000, "why": "w" * 9000, "at": "t" * 9000, "novelty": 1})
+    found = requests_in({Verb.PIN.annotation: text})[Verb.PIN]
+    assert max(map(len, (found.by, found.why, found.at))) == MOST_WHY

@@ -1,0 +1,105 @@
+"""A runbook is read at night: what it names must be there under that name."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.core import TyperGroup
+
+from r1plus_cli.main import app
+from r1plus_contract import metrics, names
+from r1plus_operator.api import crd
+from r1plus_operator.plan.alerts import Subject, rules
+
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "monitoring" / "runbooks"
+INDEX = (FOLDER / "README.md").read_text()
+PAGES = {page.stem: page.read_text() for page in sorted(FOLDER.glob("R1Plus*.md"))}
+OPERATOR = yaml.safe_load((ROOT / "monitoring" / "rules" / "operator.yaml").read_text())["groups"][0]["rules"]
+SEVERITIES = {r["alert"]: r["labels"]["severity"] for r in (*rules(Subject("n", "d", "r"), 0.98), *OPERATOR)}
+
+LATER_VERBS = {"rollback", "pin", "unpin", "ack", "suite"}
+LATER_FIELDS = {"accuracy.onBreach", "rollout.pinned"}
+"""Named in the issue, made beside these pages."""
+METRICS = {value for name, value in vars(metrics).items() if name.isupper() and str(value).startswith("r1plus_")}
+each_page = pytest.mark.parametrize("alert", PAGES)
+
+
+def verbs() -> set[str]:
+    """Of the r1plus command."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return set(group.commands)
+
+
+def has_field(path: str) -> bool:
+    """Whether the spec of an R1PlusDeployment has it."""
+    here = crd.definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for part in ("spec", *path.split(".")):
+        here = here.get("properties", {}).get(part)
+        if here is None:
+            return False
+    return True
+
+
+def test_there_is_a_page_per_alert_and_no_other() -> None:
+    assert set(PAGES) == set(SEVERITIES) == {v for k, v in vars(metrics).items() if k.startswith("ALERT_")}
+
+
+def test_the_index_names_every_alert_with_its_severity() -> None:
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (\w+) \|", INDEX, re.MULTILINE)
+    assert {name: severity for name, _, severity in rows} == SEVERITIES
+    assert all(name == page for name, page, _ in rows)
+
+
+@each_page
+def test_every_section_says_something(alert: str) -> None:
+    sections = re.split(r"^## ", PAGES[alert], flags=re.MULTILINE)
+    assert sections[0] == f"# {alert}\n\n"
+    assert [section.split("\n")[0] for section in sections[1:]] == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+    assert all(len(section) > 50 for section in sections[1:])
+    assert "`r1plus " in PAGES[alert] or "`kubectl " in PAGES[alert]
+
+
+@each_page
+def test_every_verb_of_r1plus_exists(alert: str) -> None:
+    named = set(re.findall(r"`r1plus ([a-z]+)", PAGES[alert]))
+    assert named <= verbs() | LATER_VERBS, named
+
+
+@each_page
+def test_who_intervenes_says_why(alert: str) -> None:
+    for command in re.findall(r"`(r1plus (?:rollback|pin|unpin|ack) [^`]+)`", PAGES[alert]):
+        assert command.split()[2:5] == ["NAME", "-n", "NAMESPACE"]
+        assert command.endswith('--reason "..."')
+
+
+@each_page
+def test_every_metric_exists(alert: str) -> None:
+    named = set(re.findall(r"\br1plus_\w+", PAGES[alert]))
+    assert named <= METRICS, named - METRICS
+
+
+@each_page
+def test_every_field_exists(alert: str) -> None:
+    named = set(re.findall(r"`spec\.([A-Za-z.]+)", PAGES[alert]))
+    assert {field for field in named if not has_field(field)} <= LATER_FIELDS
+
+
+@each_page
+def test_every_label_container_and_other_alert_exists(alert: str) -> None:
+    page = PAGES[alert]
+    keys = {value for value in vars(names).values() if isinstance(value, str)}
+    assert set(re.findall(r"r1plus\.ai/[a-z-]+", page)) <= keys
+    assert set(re.findall(r" -c (\w+)", page)) <= {names.CONTAINER_TRITON, names.CONTAINER_MONITOR}
+    assert set(re.findall(r"R1Plus[A-Z]\w+", page)) <= set(SEVERITIES) | {names.KIND_DEPLOYMENT, names.KIND_ENGINE}
+    assert all((FOLDER / link).exists() for link in re.findall(r"\]\(([^)]+)\)", page))
+
+
+@each_page
+def test_every_command_of_kubectl_says_where(alert: str) -> None:
+    for command in re.findall(r"`(kubectl [^`]+)`", PAGES[alert]):
+        cluster_wide = ("kubectl cordon NODE", "kubectl get validatingadmissionpolicies")
+        assert command in cluster_wide or re.search(r" -n (NAMESPACE|r1plus-system)\b", command), command

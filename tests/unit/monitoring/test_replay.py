@@ -1,0 +1,179 @@
+"""Recorded answers of the reference through the live scorer: as recorded, or nothing is decided and somebody is paged."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from r1plus_contract import metrics
+from r1plus_contract.admission import read_token
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.settings import MonitorSettings
+from r1plus_contract.suite import Item
+from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
+from r1plus_contract.verdict import Gate, Phase, Verdict
+from r1plus_monitoring.curate.record import read_suite
+from r1plus_monitoring.replay import PER_STRATUM, record, replay
+from r1plus_monitoring.scorers import score
+from r1plus_monitoring.sources import read_sources
+from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, until
+from unit.monitoring.test_prober import running
+
+SUITE = loaded()
+SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
+OWN = Recorded("additions-000", "yes", "stop", "correct")
+WRONG = Recorded("additions-000", "no", "stop", "incorrect")
+CUT = Recorded("capitals-001", "yes", "length", "incorrect")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "differing"),
+    [
+        pytest.param((), (), id="nothing recorded, nothing differs"),
+        pytest.param((OWN, WRONG, CUT), (), id="every score as it was"),
+        pytest.param((OWN, replace(OWN, score="incorrect")), ("item additions-000: incorrect as recorded, correct now",), id="a scorer that calls right what it called wrong"),
+        pytest.param((replace(WRONG, score="correct"), CUT), ("item additions-000: correct as recorded, incorrect now",), id="and the other way round"),
+        pytest.param((replace(CUT, score="correct"), WRONG, replace(WRONG, score="correct")), ("item capitals-001: correct as recorded, incorrect now", "item additions-000: correct as recorded, incorrect now"), id="each one that differs"),
+    ],
+)  # fmt: skip
+def test_replay(recorded: Sequence[Recorded], differing: tuple[str, ...]) -> None:
+    assert replay(SUITE, recorded) == differing
+
+
+ITEMS = tuple(
+    Item(f"{stratum}-{n}", stratum, f"{stratum} {n}?", "contains", (f"answer {n}",))
+    for stratum in ("loans", "savings")
+    for n in range(9)
+)
+ANSWERS = {item.id: (f"It is {item.answers[0]}.", "stop") for item in ITEMS}
+
+
+def test_what_is_recorded_has_right_and_wrong_answers_of_every_stratum_and_is_small() -> None:
+    made = record(ITEMS, ANSWERS, seed=1)
+    for stratum in ("loans", "savings"):
+        scores = [one.score for one in made if one.item.startswith(stratum)]
+        assert scores.count("correct") >= PER_STRATUM
+        assert scores.count("incorrect") >= PER_STRATUM
+    assert len(made) <= 2 * 3 * PER_STRATUM
+    assert len(set(made)) == len(made)
+
+
+def test_a_scorer_that_calls_everything_right_or_everything_wrong_is_found_out() -> None:
+    """By the record itself, since the scorer cannot be exchanged: it holds both scores for one item."""
+    made = record(ITEMS, ANSWERS, seed=1)
+    both = {one.item for one in made if one.score == "correct"} & {one.item for one in made if one.score == "incorrect"}
+    assert len(both) >= PER_STRATUM
+
+
+@given(
+    st.dictionaries(st.sampled_from([item.id for item in ITEMS]), st.tuples(st.text(max_size=20), st.just("stop"))),
+    st.integers(),
+)
+def test_whatever_was_recorded_replays_as_it_was(answers: dict[str, tuple[str, str]], seed: int) -> None:
+    made = record(ITEMS, answers, seed)
+    by_id = {item.id: item for item in ITEMS}
+    assert all(score(by_id[one.item], one.answer, one.finish_reason) == one.score for one in made)
+    assert record(ITEMS, answers, seed) == made
+
+
+@pytest.mark.parametrize("name", ["smollm2-full-v1", "smollm2-lite-v1", "smollm2-edge-v1"])
+def test_the_shipped_suites_hold_answers_of_their_reference_that_replay(name: str) -> None:
+    suite = read_suite(SUITES / name)
+    recorded = read_reference((SUITES / name / "reference.jsonl").read_bytes().decode(), suite)
+    assert replay(suite, recorded) == ()
+    assert {one.score for one in recorded} == {"correct", "incorrect"}
+    strata = {item.id: item.stratum for item in suite.items}
+    assert {strata[one.item] for one in recorded} == set(suite.strata())
+
+
+# -- In the prober -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    pod = Pod.make(tmp_path)
+    pod.mount()
+    return pod
+
+
+def give(pod: Pod, *recorded: Recorded, promised: str | None = None) -> None:
+    """Mount recorded answers, and the hash that the operator promises of them."""
+    text = write_reference(recorded)
+    (pod.accuracy / "reference.jsonl").write_text(text)
+    settings = loads(MonitorSettings, (pod.accuracy / "settings.json").read_text())
+    hash_ = hashlib.sha256(text.encode()).hexdigest() if promised is None else promised
+    (pod.accuracy / "settings.json").write_text(dumps(replace(settings, reference_hash=hash_)))
+
+
+def remove(pod: Pod) -> None:
+    give(pod, OWN)
+    (pod.accuracy / "reference.jsonl").unlink()
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        pytest.param(lambda pod: give(pod, WRONG, replace(OWN, score="incorrect")), "item additions-000: incorrect as recorded, correct now", id="another score than recorded"),
+        pytest.param(lambda pod: give(pod, *[replace(OWN, item=f"additions-00{n}", score="incorrect") for n in range(5)]), "additions-002: incorrect as recorded, correct now and 2 more", id="many of them"),
+        pytest.param(lambda pod: give(pod, OWN, promised="0" * 64), "its sha256 is not 000", id="other answers than the operator has taken"),
+        pytest.param(remove, "its sha256 is not", id="answers that are gone"),
+        pytest.param(lambda pod: (pod.accuracy / "reference.jsonl").write_text("{"), "reference.jsonl:1: Recorded: not JSON", id="answers that are none"),
+        pytest.param(lambda pod: (pod.accuracy / "reference.jsonl").write_bytes(b"\xff"), "cannot be read", id="answers that are no text"),
+    ],
+)  # fmt: skip
+def test_a_mismatch_takes_the_suite_away(pod: Pod, mount: Callable[[Pod], None], words: str) -> None:
+    mount(pod)
+    found = read_sources(pod.accuracy)
+    assert found.problem is not None
+    assert (found.problem.reason, found.suite, found.replayed) == ("SuiteMismatch", None, False)
+    assert words in found.problem.message
+    assert "nothing is decided until" in found.problem.message
+
+
+def test_answers_that_replay_say_so_and_without_any_nothing_is_claimed(pod: Pod) -> None:
+    assert read_sources(pod.accuracy).replayed is None
+    give(pod, OWN, WRONG, CUT)
+    found = read_sources(pod.accuracy)
+    assert (found.problem, found.replayed, found.suite is not None) == (None, True, True)
+
+
+def test_an_older_operator_promises_no_hash(pod: Pod) -> None:
+    give(pod, OWN, promised="")
+    assert read_sources(pod.accuracy).replayed is True
+
+
+def shown(text: bytes) -> list[float]:
+    families = text_string_to_metric_families(text.decode())
+    return [sample.value for family in families for sample in family.samples if sample.name == metrics.SCORER_REPLAY]
+
+
+async def test_a_mismatch_is_no_data_never_pass_and_mended_it_goes_on(pod: Pod) -> None:
+    give(pod, replace(OWN, score="incorrect"))
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
+        report = prober.bulletin.report
+        assert (report.verdict, report.reason) == (Verdict.NO_DATA, "SuiteMismatch")
+        assert shown(prober.exposition.text()) == [0.0]
+        assert (read_token(pod.admission), engine.asked) == (None, [])
+        give(pod, OWN)
+        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
+        assert prober.bulletin.report.verdict is Verdict.PASS
+        assert shown(prober.exposition.text()) == [1.0]
+
+
+async def test_a_scorer_found_broken_beside_traffic_takes_the_verdict_and_leaves_the_token(pod: Pod) -> None:
+    pod.mount(gate=Gate.OBSERVE)
+    async with running(pod, ScriptedEngine()) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
+        assert shown(prober.exposition.text()) == []
+        token = read_token(pod.admission)
+        give(pod, replace(OWN, score="incorrect"))
+        await until(lambda: prober.bulletin.report.reason == "SuiteMismatch", "a mismatch")
+        assert prober.bulletin.report.verdict is Verdict.NO_DATA
+        assert read_token(pod.admission) == token

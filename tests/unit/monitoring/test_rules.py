@@ -1,0 +1,149 @@
+"""The operator's own alerts, judged by the real promtool: when they fire, when they are silent, and that any change of
+a comparison, a selector or a duration would be found out."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r1plus_contract import metrics
+from r1plus_operator.plan.promql import series
+from unit.promtool import Case, Judged, Rule, mutants
+
+ROOT = Path(__file__).parents[3]
+TEXT = (ROOT / "monitoring" / "rules" / "operator.yaml").read_text()
+JOB = "r1plus-system/r1plus-operator"
+RULES: dict[str, Rule] = {
+    " ".join(filter(None, (rule["alert"], rule["labels"].get("cause")))): rule
+    for group in yaml.safe_load(TEXT.replace("@JOB@", JOB))["groups"]
+    for rule in group["rules"]
+}
+STALLED = metrics.ALERT_OPERATOR_STALLED
+
+
+def of(metric: str, pod: str = "a", **labels: str) -> str:
+    """A series of a replica."""
+    return series(metric, **({"job": JOB, "pod": pod} | labels))
+
+
+def passes(result: str, **labels: str) -> str:
+    return of(metrics.RECONCILE_TOTAL, **({"result": result} | labels))
+
+
+def about(metric: str, **labels: str) -> str:
+    """What the operator says of a deployment."""
+    return of(metric, **({"namespace": "team", "deployment": "credit"} | labels))
+
+
+ELSE = {"job": "somebody/else"}
+UP, LEADS, QUEUE = of("up"), of(metrics.LEADER), of(metrics.QUEUE_DEPTH)
+STANDBY = {of("up", "b"): "1x60", of(metrics.LEADER, "b"): "0x60", of(metrics.QUEUE_DEPTH, "b"): "9x60", passes("ok", pod="b"): "0x60", passes("error", pod="b"): "0x60"}  # fmt: skip
+SOUND = {UP: "1x60", LEADS: "1x60", QUEUE: "0x60", passes("ok"): "0+1x60", passes("error"): "0x60", **STANDBY}
+IDLE = {passes("ok"): "0x19 1x19 2x19", passes("error"): "0x60"}
+"""A pass every 19 minutes."""
+
+REFUSED = about(metrics.CANDIDATE_REFUSED)
+BLOCKED = about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity")
+ROLLED_BACK = about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold")
+
+CASES = {
+    f"{STALLED} absent": [
+        Case("a leader and a standby", SOUND, 0),
+        Case("no replica at all", {}, 1),
+        Case("a replica that does not answer", {UP: "0x60"}, 1),
+        Case("one of two answers", {UP: "0x60", of("up", "b"): "1x60"}, 0),
+        Case("somebody else's program answers", {of("up", **ELSE): "1x60"}, 1),
+        Case("none for 4 minutes", {UP: "0x60"}, 0, at="4m"),
+        Case("none for 6 minutes", {UP: "0x60"}, 1, at="6m"),
+        Case("replaced by another", {UP: "1x20 _x40", of("up", "b"): "_x23 1x37"}, 0),
+    ],
+    f"{STALLED} leaderless": [
+        Case("a leader and a standby", SOUND, 0),
+        Case("two standbys", {LEADS: "0x60", of(metrics.LEADER, "b"): "0x60"}, 1),
+        Case("two standbys, and somebody else leads", {LEADS: "0x60", of(metrics.LEADER, "b", **ELSE): "1x60"}, 1),
+        Case("somebody else does not lead", {of(metrics.LEADER, **ELSE): "0x60"}, 0),
+        Case("no replica is another alert", {}, 0),
+        Case("for 4 minutes", {LEADS: "0x60"}, 0, at="4m"),
+        Case("for 6 minutes", {LEADS: "0x60"}, 1, at="6m"),
+        Case("handed over", {LEADS: "1x20 0x40", of(metrics.LEADER, "b"): "0x21 1x39"}, 0),
+    ],
+    f"{STALLED} stuck": [
+        Case("a leader and a standby", SOUND, 0),
+        Case("keys wait, and no pass ends", SOUND | {QUEUE: "3x60", passes("ok"): "7x60"}, 1),
+        Case("keys wait, and passes fail: another alert", SOUND | {QUEUE: "3x60", passes("ok"): "7x60", passes("error"): "0+1x60"}, 0),
+        Case("keys wait, and passes are made", SOUND | {QUEUE: "3x60"}, 0),
+        Case("nothing waits, and nothing is done", SOUND | {passes("ok"): "7x60"}, 0),
+        Case("something waited a minute ago", SOUND | {QUEUE: "3x40 0 3x20", passes("ok"): "7x60"}, 0),
+        Case("somebody else works", SOUND | {QUEUE: "3x60", passes("ok"): "7x60", passes("ok", **ELSE): "0+1x60"}, 1),
+        Case("somebody else's queue", SOUND | {passes("ok"): "7x60", of(metrics.QUEUE_DEPTH, **ELSE): "3x60"}, 0),
+        Case("a standby's queue, whose namesake leads elsewhere", {of(metrics.QUEUE_DEPTH, "b"): "9x60", of(metrics.LEADER, "b", **ELSE): "1x60", passes("ok"): "7x60"}, 0),
+    ],
+    f"{STALLED} failing": [
+        Case("a leader and a standby", SOUND, 0),
+        Case("a pass every 19 minutes", SOUND | IDLE, 0),
+        Case("no pass goes well", SOUND | {passes("ok"): "7x60", passes("error"): "0+1x60"}, 1),
+        Case("one fails again and again beside the others", SOUND | IDLE | {passes("error"): "0+5x60"}, 0),
+        Case("nothing is done at all: another alert", SOUND | {passes("ok"): "7x60"}, 0),
+        Case("somebody else succeeds", {passes("ok"): "7x60", passes("error"): "0+1x60", passes("ok", **ELSE): "0+1x60"}, 1),
+        Case("somebody else fails", {passes("ok"): "7x60", passes("error"): "7x60", passes("error", **ELSE): "0+1x60"}, 0),
+        Case("the standby that took over succeeds", {passes("ok"): "7x60", passes("error"): "0+1x60", passes("ok", pod="b"): "0x20 0+1x40"}, 0),
+    ],
+    metrics.ALERT_GATE_FAILED: [
+        Case("refused", {REFUSED: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "severity": "warning"}),
+        Case("at once", {REFUSED: "1x60"}, 1, at="0m"),
+        Case("not refused", {REFUSED: "0x60"}, 0),
+        Case("two deployments", {REFUSED: "1x60", about(metrics.CANDIDATE_REFUSED, namespace="other"): "1x60"}, 2),
+        Case("told by two replicas", {REFUSED: "1x60", about(metrics.CANDIDATE_REFUSED, pod="b"): "1x60"}, 1),
+        Case("somebody else's word", {about(metrics.CANDIDATE_REFUSED, **ELSE): "1x60"}, 0),
+    ],
+    metrics.ALERT_ROLLED_BACK: [
+        Case("rolled back ten minutes ago", {ROLLED_BACK: "0x35 1x10"}, 1, labels={"deployment": "credit", "reason": "BelowThreshold", "severity": "info"}),
+        Case("never", {ROLLED_BACK: "0x45"}, 0),
+        Case("long ago", {ROLLED_BACK: "1x300"}, 0, at="4h"),
+        Case("in two deployments", {ROLLED_BACK: "0x35 1x10", about(metrics.ROLLBACKS_TOTAL, deployment="debit", reason="BelowThreshold"): "0x35 1x10"}, 2),
+        Case("counted by somebody else", {about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold", **ELSE): "0x35 1x10"}, 0),
+    ],
+    metrics.ALERT_ROLLBACK_BLOCKED: [
+        Case("blocked", {BLOCKED: "1x60"}, 1, labels={"deployment": "credit", "reason": "NoCapacity", "severity": "critical"}),
+        Case("at once", {BLOCKED: "1x60"}, 1, at="0m"),
+        Case("not blocked", {BLOCKED: "0x60"}, 0),
+        Case("nobody wants it", {about(metrics.ROLLBACK_BLOCKED, reason="AlertOnly"): "1x60"}, 0),
+        Case("for two reasons", {BLOCKED: "1x60", about(metrics.ROLLBACK_BLOCKED, reason="Pinned"): "1x60"}, 2),
+        Case("somebody else's word", {about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity", **ELSE): "1x60"}, 0),
+    ],
+}  # fmt: skip
+
+
+def test_every_rule_is_tried() -> None:
+    assert CASES
+    assert set(CASES) == set(RULES)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
+    """What promtool says of each rule."""
+    return {name: Judged(tmp_path_factory.mktemp("rule"), RULES[name], cases) for name, cases in CASES.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [pytest.param(n, c.said, id=f"{n}: {c.said}") for n, cs in CASES.items() for c in cs]
+)
+def test_the_rule_fires_where_it_should_and_nowhere_else(judged: dict[str, Judged], name: str, said: str) -> None:
+    assert said not in judged[name].wrong
+
+
+MUTANTS = [(name, change) for name in CASES for change, _ in mutants(RULES[name])]
+
+
+@pytest.mark.parametrize(("name", "change"), MUTANTS, ids=[f"{name}: {change}" for name, change in MUTANTS])
+def test_a_changed_rule_is_found_out(judged: dict[str, Judged], name: str, change: str) -> None:
+    assert change in judged[name].mutants
+    assert change not in judged[name].survivors
+
+
+def test_every_rule_names_its_severity_and_its_page() -> None:
+    for rule in RULES.values():
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["description"].endswith(".")
+        assert rule["annotations"]["runbook_url"].endswith(f"/monitoring/runbooks/{rule['alert']}.md")

@@ -1,0 +1,332 @@
+"""The watch on a scripted engine: alarm, count, standing; and that no death of anything loses evidence."""
+
+import asyncio
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from r1plus_contract import metrics as names
+from r1plus_contract.admission import read_token
+from r1plus_contract.jsonable import loads
+from r1plus_contract.outcomes import OutcomePage, ProbeResult
+from r1plus_contract.suite import SCORER_VERSION
+from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Standing, Verdict
+from r1plus_monitoring.client import Reply
+from r1plus_monitoring.prober import Prober
+from r1plus_monitoring.state import StateStore
+from r1plus_monitoring.web import serve
+from r1plus_policies.detector import Evidence, hear
+from r1plus_policies.watch import WatchState
+from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, until, watching
+
+ADDITIONS = {f"additions-{n:03}" for n in range(25)}
+SOUND_SWEEP = 50
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    found = Pod.make(tmp_path)
+    found.mount()
+    return found
+
+
+def standing(prober: Prober) -> Standing | None:
+    return prober.bulletin.report.watch.standing if prober.bulletin.report.watch else None
+
+
+async def comes_to(prober: Prober, wanted: Standing) -> MonitorReport:
+    await until(lambda: standing(prober) is wanted, wanted.value, 60)
+    return prober.bulletin.report
+
+
+async def another_sweep(prober: Prober, correct: int) -> None:
+    before = prober.bulletin.report.sweep
+    await until(
+        lambda: (s := prober.bulletin.report.sweep) is not before and s is not None and s.correct == correct, "a sweep"
+    )
+
+
+def stored(pod: Pod) -> WatchState:
+    found = StateStore(pod.state).state.watch
+    assert found is not None
+    return found
+
+
+def passed_but_for(pod: Pod, *lost: str, verdict: Verdict = Verdict.PASS) -> GateReport:
+    header = loaded().header
+    return GateReport(
+        verdict, "Passed", "said elsewhere", pod.identity.digest(), header.name, header.sha256, SCORER_VERSION,
+        0.96, 50, len(lost), 2, lost_items=lost, batch=pod.identity.batch,
+    )  # fmt: skip
+
+
+async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_somebody_says_so(pod: Pod) -> None:
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        gate = (await watching(prober)).gate
+        assert standing(prober) is Standing.STEADY
+        engine.wrong = ADDITIONS
+        report = await comes_to(prober, Standing.BELOW_THRESHOLD)
+        assert (report.verdict, report.reason, report.gate) == (Verdict.FAIL, "AccuracyBelowThreshold", gate)
+        assert report.message == (
+            "since the gate lost 25 items: additions 25; in all 25 of 50, 2 allowed at threshold 0.96; "
+            "first answers are right in 0.716 at most (alpha 0.001)"
+        )
+        assert report.watch is not None
+        assert report.watch.confirmation is not None
+        assert (report.watch.confirmation.correct, report.watch.confirmation.total) == (25, 50)
+        assert (report.watch.evidence, report.watch.lost_since_gate) == (1.0, tuple(sorted(ADDITIONS)))
+        text = prober.exposition.text().decode()
+        assert (
+            f'{names.STANDING}{{deployment="credit",namespace="bank",revision="credit-1",standing="BelowThreshold"}} 1.0'
+            in text
+        )
+        assert f'{names.CONFIRMED_RATIO}{{deployment="credit",namespace="bank",revision="credit-1"}} 0.5' in text
+        assert read_token(pod.admission) is not None
+        engine.wrong = set()
+        await another_sweep(prober, SOUND_SWEEP)
+        assert (prober.bulletin.report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD)
+
+
+async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counted_again(pod: Pod) -> None:
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        engine.wrong = {"capitals-003"}
+        report = await comes_to(prober, Standing.CHANGED)
+        assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyChanged")
+        assert report.message == "since the gate lost 1 items: capitals 1; in all 1 of 50, 2 allowed at threshold 0.96"
+        engine.wrong = {"capitals-003", "capitals-004", "capitals-005", "additions-001"}
+        report = await comes_to(prober, Standing.BELOW_THRESHOLD)
+        assert "lost 4 items: capitals 3, additions 1" in report.message
+
+
+async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once(pod: Pod) -> None:
+    engine = ScriptedEngine()
+    hold = asyncio.Event()
+
+    async def slow(item: str, before: int) -> Reply | None:
+        if standing(prober) is Standing.CONFIRMING and len(engine.asked) > held_from + 10:
+            await hold.wait()
+        return None
+
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        engine.wrong = ADDITIONS
+        engine.behaviour, held_from = slow, 10**9
+        await until(lambda: stored(pod).counting is not None, "an alarm")
+        held_from = len(engine.asked)
+        report = await comes_to(prober, Standing.CONFIRMING)
+        assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
+        assert "a sweep over all 50 items is counting" in report.message
+        await until(lambda: len(engine.asked) > held_from + 10, "a count under way")
+    counting = stored(pod).counting
+    assert counting is not None
+    second = ScriptedEngine(wrong=ADDITIONS)
+    async with running(pod, second) as prober:
+        await comes_to(prober, Standing.BELOW_THRESHOLD)
+    assert stored(pod).confirmed is not None
+    assert stored(pod).confirmed.seed == counting.seed  # type: ignore[union-attr]
+
+
+async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: Pod) -> None:
+    engine = ScriptedEngine(wrong=set())
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        engine.wrong = ADDITIONS
+        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        pod.mount(acknowledged="first")
+        await until(lambda: stored(pod).acknowledged == "first", "an answer to the acknowledgement")
+        report = prober.bulletin.report
+        assert (report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD), "nothing was mended"
+        engine.wrong, engine.most_running = set(), 0
+        pod.mount(acknowledged="second")
+        report = await comes_to(prober, Standing.STEADY)
+        assert (report.verdict, report.reason) == (Verdict.PASS, "Passed")
+        assert report.watch is not None
+        assert report.watch.alarmed_at == ""
+        assert stored(pod).accuracy.alarmed is False
+        assert engine.most_running == 1, "traffic flows meanwhile"
+        gate = report.gate
+        await another_sweep(prober, SOUND_SWEEP)
+        assert prober.bulletin.report.gate is gate, "an acknowledgement is acted on once"
+
+
+async def test_a_pod_that_is_born_under_an_acknowledgement_has_nothing_to_acknowledge(pod: Pod) -> None:
+    pod.mount(acknowledged="long ago")
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        gate = (await watching(prober)).gate
+        await another_sweep(prober, SOUND_SWEEP)
+        assert stored(pod).acknowledged == "long ago"
+        assert prober.bulletin.report.gate is gate, "the gate was not run again"
+
+
+async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        engine.wrong = {f"additions-{n:03}" for n in range(4)}
+        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        pod.mount(threshold=0.5)
+        report = await comes_to(prober, Standing.CHANGED)
+        assert report.verdict is Verdict.PASS
+
+
+async def test_nothing_is_lost_and_no_number_given_twice_when_the_prober_dies(pod: Pod) -> None:
+    engine = ScriptedEngine()
+    pages: list[OutcomePage] = []
+    for _ in range(3):
+        async with running(pod, engine) as prober:
+            await watching(prober)
+            engine.wrong = {"capitals-003"}
+            begun = prober.bulletin.outcomes(0).newest
+            await until(lambda: prober.bulletin.outcomes(0).newest > begun + 20, "outcomes")  # noqa: B023
+            pages.append(prober.bulletin.outcomes(0))
+    assert len({page.epoch for page in pages}) == 1
+    assert pages[0].outcomes == pages[2].outcomes[: len(pages[0].outcomes)]
+    assert [o.sequence for o in pages[2].outcomes] == list(range(1, pages[2].newest + 1))
+    results = [o.result for o in pages[2].outcomes if o.item == "capitals-003"]
+    assert results == [ProbeResult.INCORRECT] * len(results)
+
+
+async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> None:
+    """The journal is ahead of the state file by up to a second; what it holds is heard again, once."""
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        engine.wrong = {"capitals-003"}
+        await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
+    behind, journal = stored(pod), prober.bulletin.outcomes(0)
+    assert behind.sequence < journal.newest
+    async with running(pod, ScriptedEngine(is_ready=False)) as prober:
+        await until(lambda: prober.bulletin.report.reason == "WaitingForModel", "a restart")
+    engine = ScriptedEngine(wrong={"capitals-003"})
+    async with running(pod, engine) as prober:
+        await until(lambda: stored(pod).sequence >= journal.newest, "the rest heard")
+        first = stored(pod)
+    fresh = dataclasses.replace(first.accuracy, evidence=Evidence(), failed=())
+    for outcome in prober.bulletin.outcomes(0).outcomes[: first.sequence]:
+        fresh = hear(fresh, outcome.item, outcome.result is ProbeResult.CORRECT)
+    assert first.accuracy == fresh
+
+
+async def test_a_lost_state_file_is_made_up_from_the_outcomes(pod: Pod) -> None:
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        engine.wrong = {"capitals-003"}
+        await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
+    epoch, newest = prober.bulletin.outcomes(0).epoch, prober.bulletin.outcomes(0).newest
+    (pod.state / "state.json").unlink()
+    pod.mount(known=(passed_but_for(pod),))
+    async with running(pod, ScriptedEngine()) as prober:
+        await watching(prober)
+        assert stored(pod).sequence >= newest
+        assert stored(pod).accuracy.failed == ("capitals-003",)
+        assert prober.bulletin.outcomes(0).epoch == epoch
+
+
+async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> None:
+    async with running(pod, ScriptedEngine(wrong=set())) as prober:
+        await watching(prober)
+        await another_sweep(prober, SOUND_SWEEP)
+        epoch = prober.bulletin.outcomes(0).epoch
+        await until(lambda: bool(stored(pod).accuracy.evidence.logs), "evidence stored")
+    evidence = stored(pod).accuracy.evidence
+    (pod.state / "outcomes.jsonl").unlink()
+    async with running(pod, ScriptedEngine(delay=5)) as prober:
+        await watching(prober)
+        page = prober.bulletin.outcomes(0)
+        assert (page.epoch != epoch, page.oldest, page.newest) == (True, 1, 0)
+        assert stored(pod).accuracy.evidence == evidence
+
+
+@pytest.mark.parametrize("hours", [pytest.param(1, id="an hour ahead"), pytest.param(-1, id="an hour behind")])
+async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours: int) -> None:
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        await another_sweep(prober, SOUND_SWEEP)
+    newest = prober.bulletin.outcomes(0).newest
+    async with running(pod, engine, lambda: datetime.now(UTC) + timedelta(hours=hours)) as prober:
+        await watching(prober)
+        await another_sweep(prober, SOUND_SWEEP)
+        assert (standing(prober), prober.bulletin.report.verdict) == (Standing.STEADY, Verdict.PASS)
+        page = prober.bulletin.outcomes(0)
+        assert page.newest > newest
+        assert [o.sequence for o in page.outcomes] == list(range(1, page.newest + 1))
+
+
+async def test_what_the_gate_had_lost_is_not_watched(pod: Pod) -> None:
+    pod.mount(known=(passed_but_for(pod, "capitals-001", "capitals-002"),))
+    async with running(pod, ScriptedEngine(wrong={"capitals-001", "capitals-002"})) as prober:
+        await watching(prober)
+        for _ in range(3):
+            await another_sweep(prober, SOUND_SWEEP - 2)
+        page = prober.bulletin.outcomes(0)
+        assert page.watched == 48
+        assert {"capitals-001", "capitals-002"}.isdisjoint(o.item for o in page.outcomes)
+        assert standing(prober) is Standing.STEADY
+
+
+async def test_where_the_gate_stopped_early_the_first_sweep_tells_what_is_watched(pod: Pod) -> None:
+    pod.mount(gate=Gate.OBSERVE, known=(passed_but_for(pod, *sorted(ADDITIONS)[:3], verdict=Verdict.FAIL),))
+    async with running(pod, ScriptedEngine(wrong=ADDITIONS)) as prober:
+        report = await watching(prober)
+        assert report.watch is not None
+        assert report.watch.watched == 0
+        await until(lambda: prober.bulletin.outcomes(0).watched == 25, "a first sweep")
+        await until(lambda: prober.bulletin.outcomes(0).newest > 30, "outcomes")
+        assert ADDITIONS.isdisjoint(o.item for o in prober.bulletin.outcomes(0).outcomes)
+        assert (standing(prober), prober.bulletin.report.reason) == (Standing.STEADY, "Passed")
+
+
+async def test_a_refused_pod_is_not_watched(pod: Pod) -> None:
+    async with running(pod, ScriptedEngine(wrong=ADDITIONS)) as prober:
+        report = await watching(prober)
+        assert (report.verdict, report.watch) == (Verdict.FAIL, None)
+        page = prober.bulletin.outcomes(0)
+        assert (page.epoch, page.watched, page.newest, page.outcomes) == ("", 0, 0, ())
+
+
+async def test_a_busy_engine_is_asked_less_and_the_skips_are_counted(pod: Pod) -> None:
+    engine = ScriptedEngine(queue=7)
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        asked, looks = len(engine.asked), engine.looks
+        await until(lambda: len(engine.asked) > asked + 5, "the floor")
+        assert engine.looks - looks >= 4 * 5
+        assert b'reason="engine_busy",revision="credit-1"} 0.0' not in prober.exposition.text()
+
+
+async def test_the_steadiness_cannot_be_one(pod: Pod) -> None:
+    pod.mount(steadiness=1.0)
+    async with running(pod, ScriptedEngine()) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
+        report = prober.bulletin.report
+        assert (report.verdict, report.reason) == (Verdict.NO_DATA, "SettingsInvalid")
+        assert report.message.startswith("steadiness: 1.0 must be at least 0.5 and below 1")
+
+
+async def test_outcomes_over_http(pod: Pod) -> None:
+    async with running(pod, ScriptedEngine()) as prober:
+        await watching(prober)
+        await until(lambda: prober.bulletin.outcomes(0).newest > 10, "outcomes")
+        runner = await serve(prober.bulletin, prober.exposition, "127.0.0.1", 0)
+        try:
+            host, port = runner.addresses[0][:2]
+            async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+                async with session.get("/outcomes?since=4") as response:
+                    page = loads(OutcomePage, await response.read())
+                    assert page.outcomes[0].sequence == 5
+                    assert (page.revision, page.suite_hash) == ("credit-1", loaded().header.sha256)
+                for bad in ("-1", "x", "1.5", "9" * 40, "٣"):
+                    async with session.get("/outcomes", params={"since": bad}) as response:
+                        assert response.status == 400
+                        assert "must be a whole number, 0 or more" in await response.text()
+        finally:
+            await runner.cleanup()

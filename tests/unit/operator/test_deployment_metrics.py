@@ -1,0 +1,85 @@
+"""Each deployment's series: all there from the first pass on, true after each, and gone with the deployment."""
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from r1plus_contract import metrics
+from r1plus_operator.deployment_metrics import DeploymentMetrics
+from r1plus_operator.plan.facts import Facts
+from r1plus_policies.response import BLOCKING
+
+KEY = ("team", "credit")
+WHOSE = {"namespace": "team", "deployment": "credit"}
+FACTS = Facts("full", 0.98)
+
+
+def status(**conditions: str) -> dict[str, Any]:
+    made = [{"type": kind, "status": value, "reason": "X"} for kind, value in conditions.items()]
+    return {"revision": "credit-1", "engine": "f16", "conditions": made}
+
+
+def rig() -> tuple[CollectorRegistry, DeploymentMetrics]:
+    registry = CollectorRegistry()
+    return registry, DeploymentMetrics(registry)
+
+
+def series(registry: CollectorRegistry) -> dict[str, int]:
+    return {m.name: len(m.samples) for m in registry.collect() if m.samples}
+
+
+def test_every_label_set_is_there_from_the_first_pass_on() -> None:
+    registry, told = rig()
+    told.record(KEY, status(Ready="True"), FACTS)
+    for why in BLOCKING:
+        assert registry.get_sample_value(metrics.ROLLBACK_BLOCKED, {**WHOSE, "reason": why}) == 0
+    for cause in ("BelowThreshold", "Requested"):
+        assert registry.get_sample_value(metrics.ROLLBACKS_TOTAL, {**WHOSE, "reason": cause}) == 0
+    assert registry.get_sample_value(metrics.QUARANTINES_TOTAL, WHOSE) == 0
+    assert registry.get_sample_value(metrics.DEPLOYMENT_THRESHOLD_RATIO, WHOSE) == 0.98
+    assert registry.get_sample_value(metrics.CANDIDATE_REFUSED, WHOSE) == 0
+    assert registry.get_sample_value(metrics.DEPLOYMENT_INFO, {**WHOSE, "revision": "credit-1", "tier": "full", "engine": "f16"}) == 1  # fmt: skip
+
+
+def test_conditions_are_one_nought_or_minus_one() -> None:
+    registry, told = rig()
+    told.record(KEY, status(Ready="True", QualityVerified="False", EngineReady="Unknown"), FACTS)
+    values = {k: registry.get_sample_value(metrics.DEPLOYMENT_CONDITION, {**WHOSE, "type": k}) for k in ("Ready", "QualityVerified", "EngineReady", "Progressing")}  # fmt: skip
+    assert values == {"Ready": 1, "QualityVerified": 0, "EngineReady": -1, "Progressing": -1}
+
+
+def test_what_bars_an_answer_stands_while_it_does() -> None:
+    registry, told = rig()
+    told.record(KEY, status(), Facts("full", 0.98, blocked="NoCapacity"))
+    told.record(KEY, status(), Facts("full", 0.98, blocked="Cooldown"))
+    values = {why: registry.get_sample_value(metrics.ROLLBACK_BLOCKED, {**WHOSE, "reason": why}) for why in BLOCKING}
+    assert {why for why, value in values.items() if value} == {"Cooldown"}
+
+
+def test_what_a_pass_did_is_counted_once() -> None:
+    registry, told = rig()
+    told.record(KEY, status(), Facts("full", 0.98, rolled_back="BelowThreshold", quarantined=True))
+    told.record(KEY, status(), FACTS)
+    assert registry.get_sample_value(metrics.ROLLBACKS_TOTAL, {**WHOSE, "reason": "BelowThreshold"}) == 1
+    assert registry.get_sample_value(metrics.QUARANTINES_TOTAL, WHOSE) == 1
+
+
+def test_another_revision_replaces_the_one_before() -> None:
+    registry, told = rig()
+    told.record(KEY, status(), FACTS)
+    told.record(KEY, {**status(), "revision": "credit-2"}, FACTS)
+    told.evidence(KEY, "credit-1", 0.1, 0.2)
+    told.evidence(KEY, "credit-2", 0.3, 0.4)
+    assert series(registry)[metrics.DEPLOYMENT_INFO] == 1
+    assert series(registry)[metrics.POOL_EVIDENCE_RATIO] == 2
+    labels = {**WHOSE, "revision": "credit-2", "detector": "errors"}
+    assert registry.get_sample_value(metrics.POOL_EVIDENCE_RATIO, labels) == 0.4
+
+
+def test_nothing_is_left_of_a_deployment_that_is_gone() -> None:
+    registry, told = rig()
+    told.record(KEY, status(Ready="True"), FACTS)
+    told.evidence(KEY, "credit-1", 0.1, 0.2)
+    told.forget(KEY)
+    told.forget(KEY)
+    assert series(registry) == {}

@@ -1,0 +1,34 @@
+"""What the operator counts of its own passes."""
+
+import time
+
+import pytest
+from prometheus_client import generate_latest
+
+from r1plus_contract import metrics
+from r1plus_operator.instruments import Instruments
+
+
+def value(instruments: Instruments, series: str) -> float:
+    lines = generate_latest(instruments.registry).decode().splitlines()
+    return float(next(line for line in lines if line.startswith(f"{series} ")).rsplit(" ", 1)[1])
+
+
+@pytest.mark.parametrize("result", ["ok", "error"])
+async def test_a_pass_is_counted_and_dated_if_it_goes_well(result: str) -> None:
+    instruments = Instruments()
+    counted, dated = f'{metrics.RECONCILE_TOTAL}{{result="{result}"}}', metrics.LAST_PASS_TIMESTAMP_SECONDS
+    assert (value(instruments, counted), value(instruments, dated)) == (0, 0)
+
+    async def handle(_key: str) -> None:
+        if result == "error":
+            raise ValueError("no")
+
+    before = time.time()
+    try:
+        await instruments.timed(handle)("key")
+    except ValueError:
+        assert result == "error"
+    assert value(instruments, counted) == 1
+    at = value(instruments, dated)
+    assert before <= at <= time.time() if result == "ok" else at == 0

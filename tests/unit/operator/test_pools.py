@@ -1,0 +1,172 @@
+"""Pooled detectors as the operator keeps them: whom they hear, what they pass over, when they are written down."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from r1plus_contract.jsonable import ContractError
+from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_operator.plan.pooling import PoolWanted
+from r1plus_operator.pools import AT_ONCE, CHECKPOINT_SECONDS, Pools
+from r1plus_policies.detector import DetectorKey
+
+KEY = ("team", "credit")
+HASH = "h" * 64
+WANTED = PoolWanted(
+    key=DetectorKey("", "credit-1", HASH, 0.98),
+    identity="id",
+    scorer_version="1",
+    alarm_at=1e5,
+    items=frozenset(f"i{n}" for n in range(8)),
+    pods=frozenset({"a", "b"}),
+    held=frozenset(),
+    stored="",
+)
+
+
+class Rig:
+    """Pools with a clock that the test turns."""
+
+    def __init__(self, wanted: PoolWanted = WANTED) -> None:
+        self.now = 0.0
+        self.evidence: list[tuple[Any, ...]] = []
+        self.pools = Pools(lambda: self.now, lambda *told: self.evidence.append(told))
+        self.pools.want(KEY, wanted)
+
+    def view(self, **sweeps: str) -> Any:
+        found = self.pools.view(KEY, lambda: sweeps)
+        assert found is not None
+        return found
+
+
+def page(results: str, *, first: int = 1, **changes: Any) -> OutcomePage:
+    """A page of outcomes: 1 correct, 0 incorrect, e an error."""
+    outcomes = tuple(ProbeOutcome(n, f"i{n % 8}", ProbeResult(r)) for n, r in enumerate(results, first))
+    whole = OutcomePage("epoch", "credit-1", "id", HASH, "1", 8, 1, first + len(results) - 1, outcomes)
+    return replace(whole, **changes)
+
+
+def test_pods_are_asked_from_what_was_heard_last_and_only_those_that_the_plan_trusts() -> None:
+    rig = Rig()
+    assert (rig.pools.since(KEY, "a"), rig.pools.since(KEY, "c"), rig.pools.since(("x", "y"), "a")) == (0, None, None)
+    rig.pools.take(KEY, "a", page("111"))
+    assert rig.pools.since(KEY, "a") == 3
+    rig.pools.take(KEY, "c", page("000"))
+    assert rig.pools.since(KEY, "c") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"revision": "credit-2"}, id="another revision"),
+        pytest.param({"identity": "other"}, id="another identity"),
+        pytest.param({"suite_hash": "0" * 64}, id="another suite"),
+        pytest.param({"scorer_version": "2"}, id="another scorer"),
+        pytest.param({"epoch": ""}, id="no epoch"),
+        pytest.param({"epoch": "e" * 65}, id="an epoch without end"),
+        pytest.param({"oldest": -1}, id="a negative number"),
+        pytest.param({"newest": 2**53}, id="a number beyond all"),
+        pytest.param({"outcomes": (ProbeOutcome(1, "mine", ProbeResult.INCORRECT),)}, id="an item of its own"),
+        pytest.param({"outcomes": (ProbeOutcome(1, "i1", ProbeResult.INCORRECT),) * 2001}, id="more than a page holds"),
+    ],
+)
+def test_a_page_that_is_not_what_was_asked_for_changes_nothing(changes: dict[str, Any]) -> None:
+    rig = Rig()
+    with pytest.raises(ContractError):
+        rig.pools.take(KEY, "a", page("0000", **changes))
+    assert rig.pools.since(KEY, "a") == 0
+    assert rig.view()[0].evidence == 0.0
+
+
+def test_a_backlog_is_folded_in_pieces_and_no_outcome_twice() -> None:
+    rig = Rig()
+    backlog = page("1" * 600)
+    for heard in (AT_ONCE, 2 * AT_ONCE, 600, 600):
+        rig.pools.take(KEY, "a", backlog)
+        assert rig.pools.since(KEY, "a") == heard
+
+
+def test_the_pool_without_its_worst_pod_is_not_that_pods_alarm() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page("0" * 40))
+    view, news = rig.view()
+    assert news
+    assert (view.evidence >= 1, view.without_worst) == (True, 0.0)
+    rig.pools.take(KEY, "b", page("1" * 40))
+    view, _ = rig.view()
+    assert view.without_worst < 1
+    rig.pools.take(KEY, "b", page("0" * 40, first=41))
+    view, news = rig.view(a="12:00", b="12:01")
+    assert news
+    assert (view.without_worst >= 1, view.before_alarm) == (True, {"a": "12:00", "b": "12:01"})
+    assert rig.view(a="13:00")[0].before_alarm == {"a": "12:00", "b": "12:01"}
+
+
+def test_it_is_written_down_at_an_alarm_and_else_every_five_minutes() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page("1"))
+    assert rig.view()[0].checkpoint == ""
+    rig.now = CHECKPOINT_SECONDS - 1
+    assert rig.view() == (rig.view()[0], False)
+    rig.now = CHECKPOINT_SECONDS
+    view, news = rig.view()
+    assert (bool(view.checkpoint), news) == (True, True)
+    rig.pools.take(KEY, "a", page("0" * 40, first=2))
+    rang, news = rig.view()
+    assert news
+    assert rang.checkpoint != view.checkpoint
+    rig.pools.take(KEY, "a", page("1", first=42))
+    assert rig.view() == (replace(rig.view()[0], checkpoint=rang.checkpoint), False)
+
+
+def test_a_new_leader_goes_on_from_the_checkpoint_and_hears_nothing_twice() -> None:
+    old = Rig()
+    old.pools.take(KEY, "a", page("1011"))
+    old.pools.take(KEY, "b", page("11"))
+    old.now = CHECKPOINT_SECONDS
+    written = old.view()[0].checkpoint
+    new = Rig(replace(WANTED, stored=written))
+    assert (new.pools.since(KEY, "a"), new.pools.since(KEY, "b")) == (4, 2)
+    for rig in (old, new):
+        rig.pools.take(KEY, "a", page("101101"))
+    assert new.view()[0].evidence == old.view()[0].evidence
+
+
+@pytest.mark.parametrize("stored", ["", "{", '{"key":{}}', "x" * 100])
+def test_a_checkpoint_that_cannot_be_read_is_none(stored: str) -> None:
+    rig = Rig(replace(WANTED, stored=stored))
+    rig.pools.take(KEY, "a", page("1"))
+    assert rig.pools.since(KEY, "a") == 1
+
+
+def test_evidence_of_another_suite_is_not_taken_over() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page("0" * 40))
+    rig.pools.want(KEY, replace(WANTED, key=replace(WANTED.key, suite_hash="n" * 64)))
+    assert rig.view()[0].evidence == 0.0
+
+
+def test_a_pod_in_quarantine_is_taken_out_of_the_pool_and_not_asked() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page("0" * 40))
+    rig.pools.take(KEY, "b", page("1" * 40))
+    assert rig.view()[0].evidence >= 1
+    rig.pools.want(KEY, replace(WANTED, pods=frozenset({"b"}), held=frozenset({"a"})))
+    assert rig.view()[0].evidence < 1
+    assert rig.pools.since(KEY, "a") is None
+
+
+def test_a_pod_that_is_gone_leaves_its_evidence() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page("0" * 40))
+    rig.pools.want(KEY, replace(WANTED, pods=frozenset({"b"})))
+    assert rig.view()[0].evidence >= 1
+
+
+def test_what_nobody_wants_is_dropped_and_told_of_no_more() -> None:
+    rig = Rig()
+    rig.view()
+    assert [told[:2] for told in rig.evidence] == [(KEY, "credit-1")]
+    rig.pools.want(KEY, None)
+    assert rig.pools.view(KEY, dict) is None

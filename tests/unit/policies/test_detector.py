@@ -1,0 +1,257 @@
+"""The detector against its definition, its promise and its state."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_policies.budget import Budget
+from r1plus_policies.detector import (
+    Bets,
+    Detector,
+    DetectorKey,
+    Evidence,
+    advance,
+    bets,
+    hear,
+    hear_block,
+    kept,
+    log_mean,
+    ratio,
+)
+
+KEY = DetectorKey("credit-1-abcde", "credit-1", "a" * 64, 0.98)
+P0S = st.floats(0.5, 0.9999)
+ANSWERS = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.booleans()), max_size=60)
+
+
+def fresh(alarm_at: float = 2.33e6, p0: float = 0.98) -> Detector:
+    return Detector(DetectorKey("p", "r", "h", p0), alarm_at)
+
+
+def after(answers: list[tuple[str, bool]], detector: Detector) -> Detector:
+    for item, passed in answers:
+        detector = hear(detector, item, passed)
+    return detector
+
+
+def by_definition(answers: list[tuple[str, bool]], p0: float) -> float:
+    """log of the mean over the bets of sum over every start j of the product of L from j on, in plain numbers."""
+    e0 = 1 - p0
+    factors = (1.5, 2, 3, 5, 10) if p0 >= 0.97 else (1.25, 1.5, 2, 3, 5)
+    total = 0.0
+    for m in factors:
+        failed, ratios = set[str](), []
+        for item, passed in answers:
+            e = 0.7 if item in failed else min(0.98, m * e0)
+            ratios.append((1 - e) / p0 if passed else e / e0)
+            failed = failed - {item} if passed else failed | {item}
+        total += math.fsum(math.prod(ratios[j:]) for j in range(len(ratios)))
+    return math.log(total / len(factors))
+
+
+@given(ANSWERS.filter(bool), st.sampled_from([0.5, 0.9, 0.95, 0.97, 0.98, 0.995]))
+def test_the_evidence_is_the_sum_over_all_starts(answers: list[tuple[str, bool]], p0: float) -> None:
+    found = log_mean(after(answers, fresh(p0=p0)).evidence.logs)
+    assert found == pytest.approx(by_definition(answers, p0), rel=1e-9, abs=1e-9)
+
+
+@given(P0S, st.floats(0, 1))
+def test_no_bet_gains_while_the_hypothesis_holds(p0: float, better: float) -> None:
+    p, table = p0 + (1 - p0) * better, bets(p0)
+    for right, wrong in ((table.right, table.wrong), (table.right_again, table.wrong_again)):
+        for a, b in zip(right, wrong, strict=True):
+            assert p * math.exp(a) + (1 - p) * math.exp(b) <= 1 + 1e-9
+            assert p0 * math.exp(a) + (1 - p0) * math.exp(b) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("p0", "rates"),
+    [
+        pytest.param(0.98, (0.03, 0.04, 0.06, 0.1, 0.2), id="a deterministic engine: far alternatives"),
+        pytest.param(0.97, (0.045, 0.06, 0.09, 0.15, 0.3), id="0.97 is still steady"),
+        pytest.param(0.969, (0.03875, 0.0465, 0.062, 0.093, 0.155), id="just below it is not"),
+        pytest.param(0.95, (0.0625, 0.075, 0.1, 0.15, 0.25), id="a noisy one: near alternatives"),
+        pytest.param(0.7, (0.375, 0.45, 0.6, 0.9, 0.98), id="no bet beyond 0.98"),
+    ],
+)
+def test_alternatives(p0: float, rates: tuple[float, ...]) -> None:
+    assert tuple(math.exp(x) * (1 - p0) for x in bets(p0).wrong) == pytest.approx(rates)
+    assert tuple(math.exp(x) * (1 - p0) for x in bets(p0).wrong_again) == pytest.approx([0.7] * 5)
+
+
+@pytest.mark.parametrize(
+    ("p0", "said"),
+    [
+        pytest.param(1.0, "p0: 1.0 must be at least 0.5 and below 1", id="an engine that may never err"),
+        pytest.param(0.49, "p0: 0.49 must be at least 0.5", id="bets would be on fewer failures than p0 allows"),
+        pytest.param(-1.0, "p0: -1.0", id="no probability"),
+        pytest.param(math.nan, "p0: nan", id="no number"),
+    ],
+)
+def test_what_p0_cannot_be(p0: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Detector(DetectorKey("p", "r", "h", p0), 1e5)
+
+
+@pytest.mark.parametrize("alarm_at", [1.0, 0.0, math.inf, math.nan])
+def test_what_a_threshold_cannot_be(alarm_at: float) -> None:
+    with pytest.raises(ValueError, match=r"alarm_at: .* must be above 1 and finite"):
+        fresh(alarm_at)
+
+
+def test_a_state_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"evidence\.logs: 2 numbers, this p0 has 5 bets"):
+        Detector(KEY, 1e5, Evidence((0.0, 0.0)))
+
+
+@given(ANSWERS, ANSWERS)
+def test_a_state_that_was_stored_goes_on_with_equal_bits(
+    first: list[tuple[str, bool]], second: list[tuple[str, bool]]
+) -> None:
+    detector = after(first, fresh())
+    again = loads(Detector, dumps(detector))
+    assert again == detector
+    assert after(second, again) == after(second, detector)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(DetectorKey("other", "credit-1", "a" * 64, 0.98), id="another pod"),
+        pytest.param(DetectorKey(KEY.pod, "credit-2", "a" * 64, 0.98), id="another revision"),
+        pytest.param(DetectorKey(KEY.pod, "credit-1", "b" * 64, 0.98), id="another suite"),
+        pytest.param(DetectorKey(KEY.pod, "credit-1", "a" * 64, 0.99), id="another p0"),
+    ],
+)
+def test_evidence_of_another_key_is_no_evidence(other: DetectorKey) -> None:
+    stored = after([("a", False)] * 9, Detector(KEY, 1e5))
+    assert kept(stored, other, 1e6) == Detector(other, 1e6)
+    assert kept(stored, KEY, 1e6) is stored, "its threshold is the one it was born with"
+    assert kept(None, KEY, 1e6) == Detector(KEY, 1e6)
+
+
+def test_a_stored_nan_is_no_evidence() -> None:
+    text = dumps(Detector(KEY, 1e5, Evidence((0.0,) * 5))).replace("[0.0,", "[NaN,")
+    assert kept(loads(Detector, text), KEY, 1e5) == Detector(KEY, 1e5)
+
+
+def test_an_alarm_stays() -> None:
+    detector = fresh(1e5)
+    assert (detector.ratio, detector.alarmed) == (0.0, False)
+    asked = 0
+    while not detector.alarmed:
+        assert detector.ratio < 1
+        detector = hear(detector, f"i{asked}", False)
+        asked += 1
+    assert asked == 6, "tenfold each, on one bet of five"
+    detector = after([(f"i{n}", True) for n in range(500)], detector)
+    assert log_mean(detector.evidence.logs) < math.log(detector.alarm_at)
+    assert (detector.ratio, detector.alarmed) == (1.0, True)
+
+
+def test_the_alarm_is_at_its_threshold_and_not_above() -> None:
+    logs = hear(fresh(), "a", False).evidence.logs
+    exact = math.exp(log_mean(logs))
+    assert advance(Evidence(), (logs,), exact * (1 - 1e-12)).alarmed
+    assert not advance(Evidence(), (logs,), exact * (1 + 1e-12)).alarmed
+
+
+def test_evidence_beyond_every_float_is_still_a_number() -> None:
+    detector = after([("a", False)] * 2000, fresh())
+    assert math.isfinite(detector.ratio)
+    assert ratio(Evidence((-1e6,) * 5), 1e5) == 0.0
+
+
+def test_an_item_that_fails_again_says_more_than_another_that_fails() -> None:
+    again = after([("a", False), ("a", False)], fresh())
+    other = after([("a", False), ("b", False)], fresh())
+    healed = after([("a", False), ("a", True), ("a", False)], fresh())
+    assert again.ratio > 3 * other.ratio
+    assert again.failed == ("a",)
+    assert other.failed == ("a", "b")
+    assert healed.ratio < other.ratio
+
+
+def test_a_flip_that_heals_costs_its_evidence() -> None:
+    assert after([("a", False), ("a", True)], fresh()).ratio < after([("a", False), ("b", True)], fresh()).ratio
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), ANSWERS)
+def test_a_block_is_one_step_whatever_its_order(passed: list[bool], before: list[tuple[str, bool]]) -> None:
+    start = after(before, fresh())
+    block = [(f"i{n}", p) for n, p in enumerate(passed)]
+    found = hear_block(start, block)
+    table = bets(0.98)
+    for k, log_m in enumerate(found.evidence.logs):
+        m = math.exp(start.evidence.logs[k]) if before else 0.0
+        product = math.exp(sum((table.right if p else table.wrong)[k] for p in passed))
+        assert math.exp(log_m) == pytest.approx((m + len(block)) * product, rel=1e-9)
+    assert hear_block(start, block[::-1]).evidence.logs == pytest.approx(found.evidence.logs)
+    assert hear_block(start, block[::-1]).failed == found.failed
+
+
+def test_a_block_of_one_is_a_step_and_of_none_is_none() -> None:
+    assert hear_block(fresh(), [("a", False)]) == hear(fresh(), "a", False)
+    assert hear_block(fresh(), []) == fresh()
+
+
+def test_a_block_remembers_what_failed_before_it_and_in_it() -> None:
+    first = hear_block(fresh(), [("a", False), ("b", True)])
+    assert first.failed == ("a",)
+    second = hear_block(first, [("a", False), ("b", False)])
+    table: Bets = bets(0.98)
+    gained = table.wrong_again[0] + table.wrong[0]
+    assert second.evidence.logs[0] == pytest.approx(math.log(math.exp(first.evidence.logs[0]) + 2) + gained)
+
+
+def test_a_block_holds_an_item_once() -> None:
+    with pytest.raises(ValueError, match="answers: 2 of 1 items"):
+        hear_block(fresh(), [("a", True), ("a", False)])
+
+
+def test_false_alarms_are_as_rare_as_promised() -> None:
+    """A = 200 and 60,000 probes at exactly p0: a mean time of A means at most 300 alarms, and there are about 200."""
+    chance, alarms, detector = random.Random(5), 0, fresh(200, 0.95)
+    for n in range(60_000):
+        detector = hear(detector, f"i{n}", chance.random() < 0.95)
+        if detector.alarmed:
+            alarms, detector = alarms + 1, fresh(200, 0.95)
+    assert 100 < alarms < 300
+
+
+@pytest.mark.parametrize(
+    ("budget", "pod", "pool"),
+    [
+        pytest.param(Budget(6, 8, 30), 2_332_800, 18_662_400, id="the default: 2.33e6 and 1.87e7"),
+        pytest.param(Budget(6, 1, 30), 518_400, 518_400, id="with one replica the pod is the pool"),
+        pytest.param(Budget(60, 8, 30), 23_328_000, 186_624_000, id="ten times the probes, ten times the evidence"),
+    ],
+)
+def test_thresholds_of_a_budget(budget: Budget, pod: float, pool: float) -> None:
+    assert (budget.pod, budget.pool) == (pod, pool)
+
+
+@given(st.integers(1, 600), st.integers(1, 64), st.integers(1, 365), st.data())
+def test_the_alarms_of_all_detectors_stay_within_the_budget(
+    rate: int, most: int, days: int, data: st.DataObject
+) -> None:
+    budget, pods = Budget(rate, most, days), data.draw(st.integers(1, most))
+    per_minute = pods * rate / budget.pod + pods * rate / budget.pool
+    assert per_minute * days * 24 * 60 <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param((0, 8, 30), "probes_per_minute: 0 must be 1 or more", id="nobody asks"),
+        pytest.param((6, 0, 30), "most_pods: 0", id="no pods"),
+        pytest.param((6, 8, 0), "days: 0", id="no days"),
+    ],
+)
+def test_what_a_budget_cannot_be(values: tuple[int, int, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Budget(*values)

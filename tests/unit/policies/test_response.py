@@ -1,0 +1,324 @@
+"""What is done about a fall: a pod before its revision, a control before the switch, a reason for every way not to."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+
+from r1plus_contract.verdict import Standing, Verdict
+from r1plus_policies import response
+from r1plus_policies.response import (
+    BAKE_SECONDS,
+    BLOCKING,
+    CHECKS,
+    COOLDOWN_SECONDS,
+    NO_ROOM_SECONDS,
+    Action,
+    Control,
+    Given,
+    OnBreach,
+    PastRevision,
+    PodHealth,
+    PoolHealth,
+    Why,
+    respond,
+)
+
+NOW = 100_000.0
+FELL, CHANGED, COUNTING, ERRORS, FINE = (
+    Standing.BELOW_THRESHOLD,
+    Standing.CHANGED,
+    Standing.CONFIRMING,
+    Standing.ERRORS,
+    Standing.STEADY,
+)
+GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, passed=True, engine_there=True)
+BAD = PodHealth("a", FELL, 2.0, "n1")
+WELL = PodHealth("b", FINE, 0.001, "n2")
+POOL = PoolHealth(3.0, 1.0, below=True)
+
+
+def given(*pods: PodHealth, **changes: Any) -> Given:
+    """One pod below the threshold, a last good revision, and leave to go back."""
+    standing: dict[str, Any] = {"on_breach": OnBreach.ROLLBACK, "past": (GOOD,), "replicas": len(pods) or 1}
+    return Given("bad", pods or (BAD,), NOW, **standing | changes)
+
+
+def control(verdict: Verdict | None = None, *, age: float = 5.0, no_room: str = "") -> Control:
+    return Control("good", NOW - age, verdict, "lost 1 of 4 items", no_room)
+
+
+CASES: dict[str, tuple[Given, Action, Why]] = {
+    "nothing alarms": (given(WELL), Action.NOTHING, Why.STEADY),
+    "a monitor that says nothing is evidence of nothing": (given(PodHealth("a")), Action.NOTHING, Why.STEADY),
+    "an alarm is counted first": (given(replace(BAD, standing=COUNTING)), Action.NOTHING, Why.CONFIRMING),
+    "changed and above the threshold moves nothing": (given(replace(BAD, standing=CHANGED)), Action.NOTHING, Why.CHANGED),
+    "several that changed move nothing": (
+        given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED)), Action.NOTHING, Why.CHANGED,
+    ),
+    "the only pod there is, is the pool": (given(), Action.CONTROL, Why.CONTROL_RUNNING),
+    "one of two pods is quarantined": (given(BAD, WELL), Action.QUARANTINE, Why.ONE_BAD_POD),
+    "while another still counts, the bad one is quarantined": (
+        given(BAD, replace(WELL, standing=COUNTING)), Action.QUARANTINE, Why.ONE_BAD_POD,
+    ),
+    "one pod that errs beside one that does not is quarantined": (
+        given(replace(BAD, standing=ERRORS), WELL), Action.QUARANTINE, Why.ONE_BAD_POD,
+    ),
+    "errors everywhere are load, and move nothing": (
+        given(replace(BAD, standing=ERRORS), replace(WELL, standing=ERRORS)), Action.NOTHING, Why.SERVER_ERRORS,
+    ),
+    "errors of the only pod move nothing": (given(replace(BAD, standing=ERRORS)), Action.NOTHING, Why.SERVER_ERRORS),
+    "one in quarantine and the others well: that was it": (
+        given(replace(BAD, quarantined=True, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD,
+    ),
+    "a second pod that falls beside the quarantined one is the revision": (
+        given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=FELL), PodHealth("c", FINE)),
+        Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "a pod that errs beside one in quarantine waits": (
+        given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=ERRORS), PodHealth("c", FINE)),
+        Action.BLOCKED, Why.ALREADY_QUARANTINED,
+    ),
+    "the last that serves stays": (given(BAD, replace(WELL, serves=False)), Action.BLOCKED, Why.LAST_THAT_SERVES),
+    "of two wanted one is missing: pod and revision cannot be told apart": (
+        given(BAD, replicas=2), Action.BLOCKED, Why.LAST_THAT_SERVES,
+    ),
+    "a bad pod that is not in traffic is nobody's trouble": (
+        given(replace(BAD, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD,
+    ),
+    "two pods that fell are the revision": (given(BAD, replace(WELL, standing=FELL)), Action.CONTROL, Why.CONTROL_RUNNING),
+    "two that fell on one node of two are that node": (
+        given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), Action.BLOCKED, Why.ONE_NODE,
+    ),
+    "two that fell where there is one node are the revision": (
+        given(BAD, PodHealth("c", FELL, 2.0, "n1")), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "the pool without its worst pod alarms and the count says so": (
+        given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "the pool alarms and nobody has counted yet": (
+        given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=None)), Action.NOTHING, Why.CONFIRMING,
+    ),
+    "the pool alarms and the count is above the threshold": (
+        given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=False)), Action.NOTHING, Why.CHANGED,
+    ),
+    "a pool that rings only by its worst pod is that pod": (
+        given(BAD, WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.QUARANTINE, Why.ONE_BAD_POD,
+    ),
+    "a pool that rings only by a pod that is steady moves nothing": (
+        given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, Why.STEADY,
+    ),
+    "the user wants to be told only": (given(on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
+    "told only, of one bad pod as well": (given(BAD, WELL, on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
+    "a pin holds": (given(pinned=True), Action.BLOCKED, Why.PINNED),
+    "a pin holds the revision, not a bad pod": (given(BAD, WELL, pinned=True), Action.QUARANTINE, Why.ONE_BAD_POD),
+    "a pin holds although somebody asks": (given(WELL, requested="alice", pinned=True), Action.BLOCKED, Why.PINNED),
+    "a pin ends a control": (given(control=control(Verdict.PASS), pinned=True), Action.BLOCKED, Why.PINNED),
+    "leave that is taken back ends a control": (
+        given(control=control(Verdict.PASS), on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY,
+    ),
+    "a candidate is waited for": (given(rollout_under_way=True), Action.BLOCKED, Why.ROLLOUT_UNDER_WAY),
+    "the scorer has changed": (given(replayed=False), Action.PAGE, Why.SUITE_MISMATCH),
+    "the scorer has changed before the switch": (
+        given(control=control(Verdict.PASS), replayed=False), Action.PAGE, Why.SUITE_MISMATCH,
+    ),
+    "a scorer that changed while all is steady moves nothing": (given(WELL, replayed=False), Action.NOTHING, Why.STEADY),
+    "a rollback within the hour": (given(last_rollback=NOW - COOLDOWN_SECONDS + 1), Action.BLOCKED, Why.COOLDOWN),
+    "a rollback an hour ago": (given(last_rollback=NOW - COOLDOWN_SECONDS), Action.CONTROL, Why.CONTROL_RUNNING),
+    "who asks by hand need not wait": (given(last_rollback=NOW - 1, requested="alice"), Action.CONTROL, Why.CONTROL_RUNNING),
+    "who asks by hand needs no breach": (given(WELL, requested="alice"), Action.CONTROL, Why.CONTROL_RUNNING),
+    "who asks by hand needs no leave": (
+        given(WELL, requested="alice", on_breach=OnBreach.ALERT), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "who asks by hand may repeat": (
+        given(requested="alice", gone_back_to=frozenset({"good"})), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "nothing served before": (given(past=()), Action.BLOCKED, Why.NO_LAST_GOOD),
+    "what served before passed another suite": (given(past=(replace(GOOD, passed=False),)), Action.BLOCKED, Why.NO_LAST_GOOD),
+    "what served before did so for a moment": (
+        given(past=(replace(GOOD, served_seconds=BAKE_SECONDS - 1),)), Action.BLOCKED, Why.NO_LAST_GOOD,
+    ),
+    "what served before was given up": (given(past=(replace(GOOD, given_up=True),)), Action.BLOCKED, Why.NO_LAST_GOOD),
+    "its engine is gone": (given(past=(replace(GOOD, engine_there=False),)), Action.BLOCKED, Why.ARTIFACT_GONE),
+    "the pair was tried before": (given(gone_back_to=frozenset({"good"})), Action.BLOCKED, Why.ALREADY_ROLLED_BACK),
+    "another pair was tried before": (given(gone_back_to=frozenset({"older"})), Action.CONTROL, Why.CONTROL_RUNNING),
+    "a control is waited for": (given(control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
+    "a control goes on although its pods hid the breach": (given(WELL, control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
+    "a control goes on though the hour is not over": (
+        given(control=control(), last_rollback=NOW - 1), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "a control that passed": (given(control=control(Verdict.PASS)), Action.SWITCH, Why.CONTROL_PASSED),
+    "a control that failed": (given(control=control(Verdict.FAIL)), Action.PAGE, Why.BOTH_ARMS_BAD),
+    "no room, for a moment": (
+        given(control=control(age=NO_ROOM_SECONDS - 1, no_room="0/1 nodes")), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "no room": (given(control=control(age=NO_ROOM_SECONDS, no_room="0/1 nodes")), Action.BLOCKED, Why.NO_CAPACITY),
+    "a control that never ends": (given(control=control(age=3600.0)), Action.BLOCKED, Why.CONTROL_OVERDUE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_done(case: str) -> None:
+    observed, action, why = CASES[case]
+    found = respond(observed)
+    assert (found.action, found.why) == (action, why), found.message
+
+
+REMEDIES: dict[str, tuple[Given, list[str]]] = {
+    "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach", "r1plus rollback"]),
+    "Pinned": (given(pinned=True), ["spec.rollout.pinned", "r1plus unpin"]),
+    "Cooldown": (given(last_rollback=NOW), ["60 minutes", "1970-01-02T04:46:40Z", "r1plus rollback"]),
+    "NoCapacity": (given(control=control(age=61, no_room="0/1 nodes")), ["good", "0/1 nodes", "free capacity", "InPlace"]),
+    "NoLastGood, never": (given(past=()), ["no revision served before", "spec.engine"]),
+    "NoLastGood, other suite": (given(past=(replace(GOOD, passed=False),)), ["Pass on the suite that is in force"]),
+    "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back from"]),
+    "NoLastGood, unbaked": (given(past=(replace(GOOD, served_seconds=1.0),)), ["600 s"]),
+    "ArtifactGone": (given(past=(replace(GOOD, engine_there=False),)), ["gone from the catalog"]),
+    "AlreadyRolledBack": (given(gone_back_to=frozenset({"good"})), ["bad", "good", "r1plus ack"]),
+    "BothArmsBad": (given(control=control(Verdict.FAIL)), ["good", "lost 1 of 4", "driver", "r1plus ack"]),
+    "ControlOverdue": (given(control=control(age=9e3, no_room="0/1 nodes")), ["spec.rollout.deadline", "0/1 nodes", "r1plus ack"]),
+    "SuiteMismatch": (given(replayed=False), ["recorded scores", "r1plus suite verify"]),
+    "OneNode": (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), ["node n1", "drain"]),
+    "LastThatServes": (given(BAD, replicas=2), ["pod a", "r1plus rollback"]),
+    "AlreadyQuarantined": (
+        given(replace(BAD, quarantined=True), replace(WELL, standing=ERRORS), PodHealth("c", FINE)), ["Pod b", "delete a pod"],
+    ),
+    "RolloutUnderWay": (given(rollout_under_way=True), ["candidate"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_every_way_not_to_act_names_cause_and_remedy(case: str) -> None:
+    observed, words = REMEDIES[case]
+    found = respond(observed)
+    assert found.why == case.split(",")[0]
+    for word in words:
+        assert word in found.message
+
+
+def test_every_blocking_reason_has_its_message_tested() -> None:
+    assert {case.split(",")[0] for case in REMEDIES} == {why.value for why in BLOCKING}
+
+
+def test_the_order_of_the_checks() -> None:
+    assert (
+        response.steady, response.scorer_changed, response.not_confirmed, response.alert_only, response.one_bad_pod,
+        response.only_errors, response.not_the_revision, response.one_node, response.pinned, response.rollout_first,
+        response.control_done, response.control_waits, response.cooling_down, response.last_good,
+    ) == CHECKS  # fmt: skip
+
+
+def test_the_newest_that_fits_is_gone_back_to_and_of_two_bad_pods_the_worse_is_named() -> None:
+    newer = replace(GOOD, name="newer", promoted_at=2000.0)
+    gone = replace(GOOD, name="gone", promoted_at=3000.0, engine_there=False)
+    same = replace(GOOD, name="bad", promoted_at=9000.0)
+    assert respond(given(past=(GOOD, newer, gone, same))).revision == "newer"
+    worse = PodHealth("z", FELL, 9.0, "n2")
+    assert [p.name for p in given(BAD, worse).fallen] == ["z", "a"]
+    assert respond(given(BAD, WELL)).pod == "a"
+
+
+def test_a_control_that_waits_for_room_is_kept_and_one_that_is_given_up_is_not() -> None:
+    assert respond(given(control=control(age=61, no_room="full"))).revision == "good"
+    assert respond(given(control=control(age=9e3, no_room="full"))).revision == ""
+    assert respond(given(control=control(Verdict.FAIL))).revision == ""
+
+
+@pytest.mark.parametrize(
+    ("observed", "seconds"),
+    [
+        pytest.param(given(last_rollback=NOW - 100), COOLDOWN_SECONDS - 100, id="the end of the cooldown"),
+        pytest.param(given(control=control(age=5)), 3595.0, id="the end of the deadline"),
+        pytest.param(given(control=control(age=5, no_room="x")), NO_ROOM_SECONDS - 5, id="when want of room is told"),
+        pytest.param(given(control=control(age=60, no_room="x")), 3540.0, id="the end of waiting for room"),
+    ],
+)
+def test_it_says_when_time_alone_may_change_the_answer(observed: Given, seconds: float) -> None:
+    assert respond(observed).look_again == seconds
+    later = respond(replace(observed, now=NOW + seconds))
+    assert later.why != respond(observed).why or later.action is not respond(observed).action
+
+
+PODS = st.builds(
+    PodHealth,
+    name=st.sampled_from("abcdef"),
+    standing=st.none() | st.sampled_from(Standing),
+    evidence=st.sampled_from((0.0, 0.1, 1.0, 4.0)),
+    node=st.sampled_from(("", "n1", "n2")),
+    serves=st.booleans(),
+    quarantined=st.booleans(),
+)
+PAST = st.builds(
+    PastRevision,
+    name=st.sampled_from(("good", "older", "bad")),
+    promoted_at=st.floats(0, NOW),
+    served_seconds=st.sampled_from((0.0, 599.0, 600.0, 1e5)),
+    passed=st.booleans(),
+    engine_there=st.booleans(),
+    given_up=st.booleans(),
+)
+CONTROLS = st.builds(
+    Control,
+    revision=st.just("good"),
+    since=st.floats(NOW - 5000, NOW),
+    verdict=st.none() | st.sampled_from((Verdict.PASS, Verdict.FAIL)),
+    no_room=st.sampled_from(("", "0/1 nodes")),
+)
+ANYTHING = st.builds(
+    Given,
+    current=st.just("bad"),
+    pods=st.lists(PODS, max_size=5, unique_by=lambda p: p.name).map(tuple),
+    now=st.just(NOW),
+    replicas=st.integers(1, 5),
+    on_breach=st.sampled_from(OnBreach),
+    pinned=st.booleans(),
+    pool=st.builds(PoolHealth, st.just(2.0), st.sampled_from((0.0, 0.999, 1.0)), st.none() | st.booleans()),
+    past=st.lists(PAST, max_size=3, unique_by=lambda r: r.name).map(tuple),
+    control=st.none() | CONTROLS,
+    requested=st.sampled_from(("", "alice: why")),
+    replayed=st.none() | st.booleans(),
+    rollout_under_way=st.booleans(),
+    gone_back_to=st.sampled_from((frozenset(), frozenset({"good"}))),
+    last_rollback=st.none() | st.floats(NOW - 7200, NOW),
+)
+
+
+@drawn(ANYTHING)
+def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Given) -> None:
+    found = respond(observed)
+    assert found.message
+    if found.action is Action.SWITCH:
+        assert observed.control is not None
+        assert observed.control.verdict is Verdict.PASS
+        assert found.revision == observed.control.revision
+    if found.action in (Action.SWITCH, Action.CONTROL):
+        assert not observed.pinned
+        assert observed.replayed is not False
+        assert observed.requested or observed.on_breach is OnBreach.ROLLBACK
+        assert observed.requested or observed.control or observed.revision_fell
+    if found.action is Action.CONTROL and not observed.control:
+        chosen = next(r for r in observed.past if r.name == found.revision)
+        assert chosen.passed
+        assert chosen.engine_there
+        assert not chosen.given_up
+        assert chosen.served_seconds >= BAKE_SECONDS
+        assert found.revision != observed.current
+    if found.action is Action.QUARANTINE:
+        pod = next(p for p in observed.pods if p.name == found.pod)
+        assert pod.standing in (FELL, ERRORS)
+        assert any(p.serves for p in observed.pods if p is not pod)
+        assert not any(p.quarantined for p in observed.pods)
+        assert not observed.revision_fell
+    if found.action in (Action.BLOCKED, Action.PAGE):
+        assert found.why in BLOCKING
+    else:
+        assert found.why not in BLOCKING
+
+
+@drawn(ANYTHING)
+def test_silence_and_steadiness_alone_never_move_anything(observed: Given) -> None:
+    quiet = tuple(replace(p, standing=FINE if p.standing else None) for p in observed.pods)
+    calm = replace(observed, pods=quiet, pool=PoolHealth(), control=None, requested="")
+    assert respond(calm).action is Action.NOTHING

@@ -1,0 +1,141 @@
+"""A pod's watch as a value: alarms are latched, dated once and counted; what was heard is heard once."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
+from r1plus_contract.verdict import GateReport, Standing, Verdict
+from r1plus_policies.confirming import answered, next_item
+from r1plus_policies.detector import Detector, DetectorKey
+from r1plus_policies.gate import GateItem, Subject
+from r1plus_policies.watch import WatchState, born, confirmed, heard, message, recount, standing, told, watch
+
+RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR
+SUBJECT = Subject("id", "suite", "hash", "1")
+DETECTOR = Detector(DetectorKey("p", "r", "hash", 0.98), 1e5)
+ITEMS = [GateItem(f"i{n:02}", "even" if n % 2 == 0 else "odd") for n in range(100)]
+
+
+def gate(*lost: str, verdict: Verdict = Verdict.PASS, more: int = 0) -> GateReport:
+    return GateReport(
+        verdict, "", "", "id", "suite", "hash", "1", 0.95, 100, len(lost) + more, 5, lost_items=lost, batch=4
+    )
+
+
+NEW = born(SUBJECT, DETECTOR, DETECTOR, gate("i00"))
+
+
+def after(state: WatchState, results: list[ProbeResult], first: int = 1) -> WatchState:
+    for n, result in enumerate(results, first):
+        state = heard(state, ProbeOutcome(n, f"i{n % 50:02}", result), f"t{n}", seed=n)
+    return state
+
+
+def counted(state: WatchState, wrong: set[str], at: str = "later", threshold: float = 0.95) -> WatchState:
+    assert state.counting is not None
+    while (item := next_item(ITEMS, state.counting, 0.98)) is not None:
+        state = dataclasses.replace(state, counting=answered(state.counting, item, WRONG if item in wrong else RIGHT))
+        assert state.counting is not None
+    return confirmed(state, ITEMS, threshold, at)
+
+
+RANG = after(NEW, [WRONG] * 6)
+
+
+def test_the_first_alarm_is_dated_and_starts_one_count() -> None:
+    assert (NEW.alarmed_at, standing(NEW, ITEMS, 0.95)) == ("", Standing.STEADY)
+    before = after(NEW, [WRONG] * 5)
+    assert (before.alarmed_at, before.counting) == ("", None)
+    assert (RANG.alarmed_at, RANG.counting and RANG.counting.seed) == ("t6", 6)
+    later = after(RANG, [WRONG] * 5, first=7)
+    assert (later.alarmed_at, later.counting) == ("t6", RANG.counting)
+    assert standing(later, ITEMS, 0.95) is Standing.CONFIRMING
+    assert "alarmed at t6; a sweep over all 100 items is counting" in message(later, ITEMS, 0.95)
+
+
+def test_errors_ring_their_own_bell_and_another_count() -> None:
+    state = counted(RANG, set())
+    assert standing(state, ITEMS, 0.95) is Standing.CHANGED
+    errs = after(state, [ERROR] * 8, first=7)
+    assert errs.counting is not None
+    assert errs.accuracy == state.accuracy
+    assert errs.alarmed_at == "t6"
+    assert standing(counted(errs, set()), ITEMS, 0.95) is Standing.ERRORS
+
+
+@given(st.lists(st.sampled_from([RIGHT, WRONG, ERROR]), max_size=30), st.integers(0, 30))
+def test_what_was_heard_is_heard_once(results: list[ProbeResult], again: int) -> None:
+    state = after(NEW, results)
+    assert after(state, results[:again]) == state
+    assert loads(WatchState, dumps(state)) == state
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found", "words"),
+    [
+        pytest.param({"i00"}, Standing.CHANGED, "since the gate lost 0 items; in all 1 of 100, 5 allowed", id="nothing new"),
+        pytest.param({"i00", "i02", "i04", "i01"}, Standing.CHANGED,
+                     "since the gate lost 3 items: even 2, odd 1; in all 4 of 100, 5 allowed at threshold 0.95", id="above"),
+        pytest.param({f"i{n:02}" for n in range(6)}, Standing.BELOW_THRESHOLD,
+                     "since the gate lost 5 items: odd 3, even 2; in all 6 of 100, 5 allowed at threshold 0.95", id="below"),
+    ],
+)  # fmt: skip
+def test_what_a_count_says(wrong: set[str], found: Standing, words: str) -> None:
+    state = counted(RANG, wrong)
+    assert state.counting is None
+    report = watch(state, ITEMS, 0.95)
+    assert (report.standing, report.watched, report.evidence) == (found, 99, 1.0)
+    assert report.confirmation is not None
+    assert (report.confirmation.correct, report.confirmation.total) == (100 - len(wrong), 100)
+    assert report.confirmation.finished_at == "later"
+    assert report.lost_since_gate == tuple(sorted(wrong - {"i00"}))
+    assert message(state, ITEMS, 0.95).startswith(words)
+
+
+def test_a_graver_count_replaces_a_milder_one_and_not_the_other_way() -> None:
+    bad = {f"i{n:02}" for n in range(9)}
+    mild = counted(RANG, {"i02"}, "first")
+    grave = counted(recount(mild, 7), bad, "second")
+    assert (grave.confirmed_at, standing(grave, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
+    still = counted(recount(grave, 8), set(), "third")
+    assert (still.confirmed_at, standing(still, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
+    assert standing(still, ITEMS, 0.9) is Standing.CHANGED, "a lower threshold judges the same count"
+
+
+def test_a_count_under_way_is_not_begun_anew() -> None:
+    assert recount(RANG, 99) is RANG
+    assert confirmed(NEW, ITEMS, 0.95, "now") == NEW
+
+
+@pytest.mark.parametrize(
+    ("report", "unwatched", "watched"),
+    [
+        pytest.param(gate("i00", "i01"), ("i00", "i01"), 98, id="what the gate lost is not watched"),
+        pytest.param(gate(), (), 100, id="all of it"),
+        pytest.param(gate("i00", more=60), None, 0, id="a list that was cut short"),
+        pytest.param(gate("i00", verdict=Verdict.FAIL), None, 0, id="a gate that may have stopped early"),
+    ],
+)
+def test_what_is_watched(report: GateReport, unwatched: tuple[str, ...] | None, watched: int) -> None:
+    state = born(SUBJECT, DETECTOR, DETECTOR, report)
+    assert (state.unwatched, watch(state, ITEMS, 0.95).watched) == (unwatched, watched)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        pytest.param(0.0, 0.0, id="none"),
+        pytest.param(9.9e-5, 0.0, id="next to none"),
+        pytest.param(1e-4, 1e-4, id="the least that is told"),
+        pytest.param(0.00999, 1e-3, id="rounded down"),
+        pytest.param(0.9999, 0.1, id="never 1 before the alarm"),
+        pytest.param(1.0, 1.0, id="the alarm"),
+        pytest.param(1e300, 1.0, id="and no more than that"),
+    ],
+)
+def test_evidence_is_told_in_powers_of_ten(evidence: float, said: float) -> None:
+    assert told(evidence) == said

@@ -1,0 +1,128 @@
+"""The real promtool judges rules: which alerts fire for which series, and which mutated copies would be found out."""
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from devcluster import binaries
+from devcluster.cache import binary
+from devcluster.steps import Steps
+from r1plus_operator.plan.promql import quoted
+
+Rule = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A world, and how often an alert fires in it. Series are promtool's: a value a minute, `1x60` for `1+0x60`."""
+
+    said: str
+    series: Mapping[str, str]
+    firing: int
+    """How many alerts of that name."""
+    at: str = "45m"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """That one of them must have."""
+
+
+def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run it; built where the cache lacks it: the embedded cluster does without."""
+    if not binary("promtool").exists():
+        binaries.build(Steps(1), ("promtool",))
+    return subprocess.run([str(binary("promtool")), *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+class Judged:
+    """One alert's rule and its mutants, tried in all of its cases by a single run of promtool."""
+
+    def __init__(self, folder: Path, rule: Rule, cases: Sequence[Case]) -> None:
+        self.mutants = dict(mutants(rule))
+        tried = [rule, *self.mutants.values()]
+        failed = failures(folder, tried, cases)
+        self.wrong = {cases[case].said for which, case in failed if which == 0}
+        """Cases that do not end as they say."""
+        found_out = {which for which, _ in failed}
+        self.survivors = {what for which, what in enumerate(self.mutants, 1) if which not in found_out}
+        """Mutants that no case tells from the rule."""
+
+
+def failures(folder: Path, rules: Sequence[Rule], cases: Sequence[Case]) -> set[tuple[int, int]]:
+    """Which rule (by its place) does not do in which case what that says."""
+    named = [{**rule, "alert": str(place)} for place, rule in enumerate(rules)]
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": named}]}))
+    tests = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": "1m",
+        "tests": [_test(place, case, len(rules)) for place, case in enumerate(cases)],
+    }
+    (folder / "test.yaml").write_text(yaml.safe_dump(tests))
+    done = promtool("test", "rules", "test.yaml", cwd=folder)
+    told = done.stdout + done.stderr
+    found = {(int(a), int(b)) for a, b in re.findall(r'alertname=\\"(\d+)\\".*?case!=\\"(\d+)\\"', told)}
+    assert "parse" not in told, told
+    assert bool(found) == (done.returncode != 0), told
+    return found
+
+
+def _test(place: int, case: Case, rules: int) -> dict[str, Any]:
+    extra = "".join(f",{name}={quoted(value)}" for name, value in case.labels.items())
+    wanted = [("", case.firing), (extra, 1)] if extra else [("", case.firing)]
+    # No alert has the label `case`: it says in promtool's complaint whose it is.
+    fired = f'alertstate="firing",case!="{place}"'
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": _spread(values)} for name, values in case.series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f'count(ALERTS{{alertname="{rule}",{fired}{selected}}}) or vector(0)',
+                "eval_time": case.at,
+                "exp_samples": [{"labels": "{}", "value": value}],
+            }
+            for rule in range(rules)
+            for selected, value in wanted
+        ],
+    }
+
+
+def _spread(values: str) -> str:
+    return re.sub(r"(^|\s)(-?[\d.]+|NaN)x(\d+)", r"\1\2+0x\3", values)
+
+
+_OPERATORS = ("==", ">=", "<=", "!=", ">", "<", " unless ", " or ", " and ")
+_INVERSE = {
+    "==": "!=",
+    "!=": "==",
+    ">=": "<",
+    "<=": ">",
+    ">": "<=",
+    "<": ">=",
+    " unless ": " and ",
+    " or ": " and ",
+    " and ": " or ",
+}
+_EDGE = {">=": ">", "<=": "<", ">": ">=", "<": "<="}
+
+
+def mutants(rule: Rule) -> Iterator[tuple[str, Rule]]:
+    """What changed, and the rule with it: each comparison, set operator, matcher and `for`, one at a time."""
+    expr = rule["expr"]
+    for found in re.finditer("|".join(map(re.escape, _OPERATORS)), re.sub(r"\{[^}]*\}", _blank, expr)):
+        for table in (_INVERSE, _EDGE):
+            if (other := table.get(found.group())) is not None:
+                changed = expr[: found.start()] + other + expr[found.end() :]
+                yield f"{found.group().strip()} at {found.start()} made {other.strip()}", {**rule, "expr": changed}
+    for found in re.finditer(r'(\w+)(?:=~?|!=)"[^"]*"', expr):
+        changed = f'{expr[: found.start()]}{found.group(1)}=~".*"{expr[found.end() :]}'
+        yield f"any {found.group(1)} at {found.start()}", {**rule, "expr": changed}
+    if "for" in rule:
+        yield "no for", {key: value for key, value in rule.items() if key != "for"}
+        yield "for made longer", {**rule, "for": "3h"}
+
+
+def _blank(found: re.Match[str]) -> str:
+    return " " * len(found.group())
