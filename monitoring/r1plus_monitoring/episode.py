@@ -44,7 +44,7 @@ REASONS: Final = {
     Standing.BELOW_THRESHOLD: "AccuracyBelowThreshold",
     Standing.ERRORS: "ServerErrors",
 }
-"""Of a report whose gate passed, by what the watch says; the last but one alone is a Fail."""
+"""Of a report whose gate passed, by what the watch says; BELOW_THRESHOLD alone is a Fail."""
 
 
 def admitted(parts: Parts, identity: str) -> bool:

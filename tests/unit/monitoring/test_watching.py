@@ -106,23 +106,22 @@ async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counte
 
 async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once(pod: Pod) -> None:
     engine = ScriptedEngine()
-    hold = asyncio.Event()
+    hold, counted = asyncio.Event(), list[str]()
 
     async def slow(item: str, before: int) -> Reply | None:
-        if standing(prober) is Standing.CONFIRMING and len(engine.asked) > held_from + 10:
-            await hold.wait()
+        if standing(prober) is Standing.CONFIRMING:
+            counted.append(item)
+            if len(counted) > 10:
+                await hold.wait()
         return None
 
     async with running(pod, engine) as prober:
         await watching(prober)
-        engine.wrong = ADDITIONS
-        engine.behaviour, held_from = slow, 10**9
-        await until(lambda: stored(pod).counting is not None, "an alarm")
-        held_from = len(engine.asked)
+        engine.wrong, engine.behaviour = ADDITIONS, slow
         report = await comes_to(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
         assert "a sweep over all 50 items is counting" in report.message
-        await until(lambda: len(engine.asked) > held_from + 10, "a count under way")
+        await until(lambda: len(counted) > 10, "a count under way")
     counting = stored(pod).counting
     assert counting is not None
     second = ScriptedEngine(wrong=ADDITIONS)
@@ -201,7 +200,7 @@ async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> 
         engine.wrong = {"capitals-003"}
         await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
     behind, journal = stored(pod), prober.bulletin.outcomes(0)
-    assert behind.sequence < journal.newest
+    assert behind.sequence <= journal.newest
     async with running(pod, ScriptedEngine(is_ready=False)) as prober:
         await until(lambda: prober.bulletin.report.reason == "WaitingForModel", "a restart")
     engine = ScriptedEngine(wrong={"capitals-003"})
