@@ -38,6 +38,8 @@ class Scene:
     suite: Suite
     revisions: Mapping[str, Revision]
     current: Revision
+    identity: str
+    """Digest of the current revision's identity; hashed once."""
     target: str
     rollout_under_way: bool
 
@@ -176,7 +178,7 @@ def _begun(scene: Scene, to: str) -> Record:
 def figures(scene: Scene) -> Fell:
     """What fell, by the worst pod's own count."""
     reports = [r for pod in scene.pods(scene.current.name) if (r := scene.report(pod))]
-    bad = [r for r in reports if standing(r, scene.current, scene.suite_hash) not in (None, Standing.STEADY)]
+    bad = [r for r in reports if standing(r, scene.identity, scene.suite_hash) not in (None, Standing.STEADY)]
     worst = max(bad, key=lambda r: r.watch.evidence if r.watch else 0.0, default=None)
     gate = scene.current.verdict_for(scene.suite_hash, scene.spec.accuracy.threshold)
     before = f"{gate.items - gate.lost}/{gate.items}" if gate and gate.verdict is Verdict.PASS else ""
@@ -216,9 +218,9 @@ def counted(report: MonitorReport) -> str:
     return f"{report.sweep.correct}/{report.sweep.total}" if report.sweep else ""
 
 
-def standing(report: MonitorReport | None, revision: Revision, suite_hash: str) -> Standing | None:
+def standing(report: MonitorReport | None, identity: str, suite_hash: str) -> Standing | None:
     """What a monitor says of a pod that may serve; None where it says nothing of this identity and suite."""
-    if report is None or (report.identity, report.suite_hash) != (revision.identity_digest, suite_hash):
+    if report is None or (report.identity, report.suite_hash) != (identity, suite_hash):
         return None
     gate = report.gate
     if gate and gate.verdict is Verdict.FAIL and (gate.identity, gate.suite_hash) == (report.identity, suite_hash):
@@ -242,7 +244,7 @@ def _given(scene: Scene, record: Record | None) -> Given:
         on_breach=spec.accuracy.on_breach,
         pinned=spec.rollout.pinned,
         pool=_pool(scene),
-        past=tuple(_past(scene, r) for r in scene.revisions.values() if r.promoted_at and r.name != current.name),
+        past=_pasts(scene),
         control=_control(scene, record) if record else None,
         requested=asked.told if asked else "",
         replayed=False if any(r and r.reason == SUITE_MISMATCH for r in reports) else None,
@@ -259,12 +261,16 @@ def _health(scene: Scene, pod: PodFacts) -> PodHealth:
     report = scene.report(pod)
     return PodHealth(
         name=pod.name,
-        standing=standing(report, scene.current, scene.suite_hash),
+        standing=standing(report, scene.identity, scene.suite_hash),
         evidence=max(report.watch.evidence, report.watch.error_evidence) if report and report.watch else 0.0,
         node=pod.node,
         serves=pod.ready and pod.quarantine is None,
         quarantined=pod.quarantine is not None,
     )
+
+
+def _pasts(scene: Scene) -> tuple[PastRevision, ...]:
+    return tuple(_past(scene, r) for r in scene.revisions.values() if r.promoted_at and r.name != scene.current.name)
 
 
 def _past(scene: Scene, revision: Revision) -> PastRevision:
@@ -292,8 +298,8 @@ def stint(revision: Revision, revisions: Mapping[str, Revision], now: float) -> 
 
 def last_good(scene: Scene) -> str:
     """The revision to which a request would go back now; empty where there is none."""
-    wish = replace(
-        _given(scene, None), control=None, requested="?", pinned=False, rollout_under_way=False, replayed=None
+    wish = Given(
+        scene.current.name, (), scene.now, past=_pasts(scene), requested="somebody", bake=scene.config.bake_seconds
     )
     found = respond(wish)
     return found.revision if found.action is Action.CONTROL else ""

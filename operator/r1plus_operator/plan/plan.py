@@ -166,6 +166,7 @@ class _Pass:
             suite=suite,
             revisions=self.revisions,
             current=self.revisions[name],
+            identity=serving.identity_digest,
             target=target,
             rollout_under_way=self._under_way(target, name) and not returned,
         )

@@ -104,6 +104,9 @@ CASES: dict[str, tuple[Given, Action, Why]] = {
     "the pool alarms and the count is above the threshold": (
         given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=False)), Action.NOTHING, Why.CHANGED,
     ),
+    "a pod that fell and a pool that rings without it are the revision, on whatever node": (
+        given(BAD, WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
     "a pool that rings only by its worst pod is that pod": (
         given(BAD, WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.QUARANTINE, Why.ONE_BAD_POD,
     ),
