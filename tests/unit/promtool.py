@@ -28,6 +28,8 @@ class Case:
     at: str = "45m"
     labels: Mapping[str, str] = field(default_factory=dict)
     """That one of them must have."""
+    every: str = "1m"
+    """How often rules are evaluated: a day of minutes is long."""
 
 
 def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -55,12 +57,15 @@ def failures(folder: Path, rules: Sequence[Rule], cases: Sequence[Case]) -> set[
     """Which rule (by its place) does not do in which case what that says."""
     named = [{**rule, "alert": str(place)} for place, rule in enumerate(rules)]
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": named}]}))
-    tests = {
-        "rule_files": ["rules.yaml"],
-        "evaluation_interval": "1m",
-        "tests": [_test(place, case, len(rules)) for place, case in enumerate(cases)],
-    }
-    (folder / "test.yaml").write_text(yaml.safe_dump(tests))
+    found: set[tuple[int, int]] = set()
+    for every in {case.every for case in cases}:
+        tests = [_test(place, case, len(rules)) for place, case in enumerate(cases) if case.every == every]
+        found |= _failed(folder, {"rule_files": ["rules.yaml"], "evaluation_interval": every, "tests": tests})
+    return found
+
+
+def _failed(folder: Path, file: dict[str, Any]) -> set[tuple[int, int]]:
+    (folder / "test.yaml").write_text(yaml.safe_dump(file))
     done = promtool("test", "rules", "test.yaml", cwd=folder)
     told = done.stdout + done.stderr
     found = {(int(a), int(b)) for a, b in re.findall(r'alertname=\\"(\d+)\\".*?case!=\\"(\d+)\\"', told)}
