@@ -82,6 +82,7 @@ def _figures(found: Result, began: float) -> dict[str, float]:
         "survived": found.survived,
         "failed": len(found.failed),
         "unreached": len(found.unreached),
+        "retold": found.retold,
         "writes": found.writes,
         "events": found.events,
         "slowest_convergence_s": round(found.latest, 1),

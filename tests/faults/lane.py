@@ -38,6 +38,8 @@ class Lane:
     last_sign: float = 0.0
     """When the operator last wrote, or was shown an event."""
     walled: bool = False
+    late: bool = False
+    """Whether something did not come in time."""
 
     @property
     def unreached(self) -> bool:

@@ -1,6 +1,6 @@
 """The whole campaign with one seed: stations side by side, each an API server with a proxy and an operator of its own.
 
-One for the faults that concern one tenant, hundreds of tenants at a time; one where the operator is killed; one for each
+One for the faults that concern one tenant, many tenants at a time; one where the operator is killed; one for each
 chain of faults that concern everybody. What they wait for (a drain, a minute of silence) they wait for together.
 """
 
@@ -18,7 +18,8 @@ from faults.calls import OF_EVENTS, OF_WRITES, Fault, Point
 from faults.campaign import Reference, Result
 from faults.rig import AT_WORK, Rig, rig, started
 
-AT_ONCE = 200
+AT_ONCE = 8
+"""Stories that are under way, for each that acts: the others wait for a drain or through a silence."""
 QUIET_SECONDS = 60.0
 KILLS_SHARE = 3
 """So many times fewer stories at once where the operator is killed in each of them."""
@@ -113,7 +114,7 @@ async def _points(made: Rig, points: Sequence[Point], reference: Reference, prog
     if kills:
         # Each waits through the restarts that the others cause.
         made.busy = asyncio.Semaphore(max(1, at_work // KILLS_SHARE))
-    result = await campaign.run(made, points, reference, AT_ONCE, progress.one)
+    result = await campaign.run(made, points, reference, at_work * AT_ONCE, progress.one)
     result.failed += campaign.log_problems(made)
     return result
 
