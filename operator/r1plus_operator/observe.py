@@ -190,7 +190,8 @@ class Observer:
         if cr is None or cr["metadata"].get("deletionTimestamp"):
             return None
         namespace, uid = key[0], cr["metadata"]["uid"]
-        pods = self.pods.store.by_index(f"{namespace}/{key[1]}")
+        # In the same order every time: a pod's event moves it, and what is told must not change with it.
+        pods = sorted(self.pods.store.by_index(f"{namespace}/{key[1]}"), key=lambda pod: pod.name)
         own = {suite.name: suite.value for suite in self.suites.store.items() if suite.namespace == namespace}
         return Observed(
             cr=cr,

@@ -17,6 +17,8 @@ from r1plus_policies.pool import Pool, exclude, fold, forget, kept_pool
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
+MOST_CHECKPOINT_BYTES: Final = 128 * 1024
+"""Of the 256 KiB that all annotations of an object may take; the verdicts need theirs."""
 CHECKPOINT_SECONDS: Final = 300.0
 AT_ONCE: Final = 250
 """Outcomes of one pod that are folded in one go: a backlog must not hold up the event loop."""
@@ -105,8 +107,14 @@ class Pools:
         if not rang and self._clock() - kept.written_at < CHECKPOINT_SECONDS:
             return
         kept.written_at = self._clock()
-        if kept.pool.readings:
-            kept.checkpoint = dumps(kept.pool)
+        if not kept.pool.readings:
+            return
+        text = dumps(kept.pool)
+        if len(text.encode()) > MOST_CHECKPOINT_BYTES:
+            # An annotation that is too large would refuse the whole pass; from the former one outcomes are heard again.
+            log.warning("Checkpoint of a pooled detector is too large, kept the one before: %d bytes", len(text))
+            return
+        kept.checkpoint = text
 
 
 def _stored(text: str) -> Pool | None:

@@ -191,8 +191,13 @@ class Given:
         """Not a pod but the revision: two pods, or the pool without its worst pod, or the only pod there is."""
         in_traffic = [p for p in self.pods if not p.quarantined]
         alone = max(self.replicas, len(in_traffic)) <= 1 and any(p.fell for p in in_traffic)
-        pool = self.pool.without_worst >= 1 and self.pool.below is True
-        return alone or len(self.fallen) >= 2 or pool
+        return alone or len(self.fallen) >= 2 or self._pool_fell(in_traffic)
+
+    def _pool_fell(self, in_traffic: list[PodHealth]) -> bool:
+        """Sweeps ask once, and healthy flips sink one now and then: a pod's own exact count outweighs them."""
+        others = sorted(in_traffic, key=lambda p: (-p.evidence, p.name))[1:]
+        counted_above = any(p.standing is Standing.CHANGED for p in others)
+        return self.pool.without_worst >= 1 and self.pool.below is True and not counted_above
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,11 @@ class Facts:
 def facts_of(spec: R1PlusDeploymentSpec, answered: Answered | None, switched: Record | None) -> Facts:
     """`switched`: the way back that this plan ends by moving traffic."""
     response = answered.response if answered else None
+    barred = answered is not None and answered.response.action in (Action.BLOCKED, Action.PAGE)
     return Facts(
         tier=spec.tier.value,
         threshold=spec.accuracy.threshold,
-        blocked=response.why.value if response and response.action in (Action.BLOCKED, Action.PAGE) else "",
+        blocked=answered.response.why.value if answered and barred and not answered.only_asked else "",
         rolled_back=switched.cause if switched else "",
         quarantined=response is not None and response.action is Action.QUARANTINE,
     )

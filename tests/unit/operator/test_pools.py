@@ -120,6 +120,17 @@ def test_it_is_written_down_at_an_alarm_and_else_every_five_minutes() -> None:
     assert rig.view() == (replace(rig.view()[0], checkpoint=rang.checkpoint), False)
 
 
+def test_a_checkpoint_too_large_for_an_annotation_leaves_the_one_before() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page("1"))
+    rig.now = CHECKPOINT_SECONDS
+    before = rig.view()[0].checkpoint
+    for number in range(700):
+        rig.pools.take(KEY, f"{number:0200d}", page("1"))
+    rig.now = 2 * CHECKPOINT_SECONDS
+    assert (bool(before), rig.view()[0].checkpoint) == (True, before)
+
+
 def test_a_new_leader_goes_on_from_the_checkpoint_and_hears_nothing_twice() -> None:
     old = Rig()
     old.pools.take(KEY, "a", page("1011"))

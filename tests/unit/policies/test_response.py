@@ -104,6 +104,15 @@ CASES: dict[str, tuple[Given, Action, Why]] = {
     "the pool alarms and the count is above the threshold": (
         given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=False)), Action.NOTHING, Why.CHANGED,
     ),
+    "a pod's own exact count outweighs the pool's sweeps, which ask once": (
+        given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED), pool=POOL), Action.NOTHING, Why.CHANGED,
+    ),
+    "a pool that rings beside a pod whose count is still above is the worst pod's matter": (
+        given(BAD, replace(WELL, standing=CHANGED), pool=POOL), Action.QUARANTINE, Why.ONE_BAD_POD,
+    ),
+    "the worst pod's own count above the threshold does not speak for the others": (
+        given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
     "a pod that fell and a pool that rings without it are the revision, on whatever node": (
         given(BAD, WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING,
     ),

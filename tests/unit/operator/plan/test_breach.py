@@ -567,6 +567,15 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     assert world.settle().writes == 0
 
 
+def test_a_rollback_that_nobody_fell_for_and_that_cannot_be_is_no_page() -> None:
+    world = World({**FULL, **ROLLBACK})
+    serving = world.bring_up()
+    ask(world, Verb.ROLLBACK, revision=serving)
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    assert plan(world.observed(), world.config, world.now).facts.blocked == ""
+
+
 def test_a_rollback_is_asked_from_what_served_at_that_moment_and_once() -> None:
     world, _, bad = fallen()
     for pod in world.pods:
