@@ -24,12 +24,16 @@ class Facts:
 
 def facts_of(spec: R1PlusDeploymentSpec, answered: Answered | None, switched: Record | None) -> Facts:
     """`switched`: the way back that this plan ends by moving traffic."""
-    response = answered.response if answered else None
-    barred = answered is not None and answered.response.action in (Action.BLOCKED, Action.PAGE)
     return Facts(
         tier=spec.tier.value,
         threshold=spec.accuracy.threshold,
-        blocked=answered.response.why.value if answered and barred and not answered.only_asked else "",
+        blocked=_blocked(answered) if answered else "",
         rolled_back=switched.cause if switched else "",
-        quarantined=response is not None and response.action is Action.QUARANTINE,
+        quarantined=answered is not None and answered.response.action is Action.QUARANTINE,
     )
+
+
+def _blocked(answered: Answered) -> str:
+    """A rollback that somebody asked for and that cannot be is no fall without an answer: it pages nobody."""
+    barred = answered.response.action in (Action.BLOCKED, Action.PAGE) and not answered.only_asked
+    return answered.response.why.value if barred else ""
