@@ -4,6 +4,7 @@ The curator (pipeline.py) sees only `Asker`. The real one starts a process per c
 also a restart: what an engine keeps between answers cannot make two conditions agree.
 """
 
+import os
 import random
 import subprocess
 import sys
@@ -84,8 +85,10 @@ class ProcessAsker:
         """Raises RuntimeError with the child's last words when it fails."""
         shuffled = shuffle(items, condition.order)
         request = Request(str(self._engine), condition, self._sampling, shuffled)
+        # Outside of CI jobs OpenVINO writes an id under $HOME/intel at import, and tells Google Analytics of it.
+        env = os.environ | {"CI": "true"}
         child = subprocess.run(
-            [sys.executable, "-m", CHILD], input=dumps(request), capture_output=True, text=True, check=False
+            [sys.executable, "-m", CHILD], input=dumps(request), capture_output=True, text=True, check=False, env=env
         )
         if child.returncode != 0:
             raise RuntimeError(f"{CHILD}: exit status {child.returncode}: {child.stderr.strip()[-2000:]}")

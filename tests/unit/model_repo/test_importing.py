@@ -6,7 +6,7 @@ import gguf
 import numpy
 import pytest
 
-from r1plus_model_repo.importing.openvino_ir import renumbered
+from r1plus_model_repo.importing.openvino_ir import convert, renumbered
 from r1plus_model_repo.importing.requantise import Precision, requantise
 from r1plus_model_repo.importing.source import ImportingError
 from r1plus_model_repo.importing.tokenizer_limit import UNLIMITED, unlimit
@@ -31,6 +31,19 @@ def test_names_that_differed_still_differ() -> None:
 def test_what_is_no_layer_name_stays() -> None:
     text = '<net name="Model_7"><port id="3" names="x_9"/><edge from-layer="3_4"/></net>'
     assert renumbered(text) == text
+
+
+def test_a_conversion_tells_nobody_and_leaves_nothing_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("CI", raising=False)
+    weights = tmp_path / "weights.gguf"
+    weights.write_bytes(b"none")
+    # Where conversion fails OpenVINO has been imported, which is when it would write.
+    with pytest.raises(ImportingError, match="conversion to OpenVINO IR failed"):
+        convert(weights, tmp_path / "workspace", tmp_path / "target")
+    assert list(home.iterdir()) == []
 
 
 def tokenizer(folder: Path, layers: str, edges: str) -> Path:
