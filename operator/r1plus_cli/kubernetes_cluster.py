@@ -3,8 +3,10 @@
 It reads; only `change` writes, and only R1PlusDeployments.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from kubernetes import client, config, watch
@@ -32,8 +34,8 @@ class KubernetesCluster:
             self._api = config.new_client_from_config(kubeconfig, context)
         except ConfigException as error:
             raise CliError(
-                f"No cluster is configured: {error}; set KUBECONFIG, or start one with `make demo`. "
-                "`r1plus plan` and `r1plus validate` need no cluster"
+                f"No cluster is configured: {_missing(kubeconfig) or error}; name one by --kubeconfig or KUBECONFIG"
+                " (`make demo` starts one and says which). `r1plus plan` and `r1plus validate` need no cluster"
             ) from error
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)
@@ -152,6 +154,19 @@ class KubernetesCluster:
         raise CliError(
             f"{namespace}/{service}: no Ready pod behind the Service; see why: r1plus status {service} -n {namespace}"
         )
+
+
+def _missing(kubeconfig: str | None) -> str:
+    """Which files were looked for and are not there; nothing where one is."""
+    given = kubeconfig or os.environ.get("KUBECONFIG")
+    paths = [Path(part).expanduser() for part in (given or "~/.kube/config").split(os.pathsep) if part]
+    if any(path.exists() for path in paths):
+        return ""
+    looked_for = " and ".join(map(str, paths))
+    if not given:
+        return f"KUBECONFIG is not set, and there is no {looked_for}"
+    are = "is" if len(paths) == 1 else "are"
+    return f"{'--kubeconfig' if kubeconfig else 'KUBECONFIG'} names {looked_for}, which {are} not there"
 
 
 @contextmanager

@@ -324,12 +324,14 @@ def _show_all(cluster: Cluster, namespace: str | None) -> None:
 
 
 def _watch(cluster: Cluster, namespace: str | None, name: str | None) -> None:
-    teller = status_text.ChangeTeller()
-    sys.stdout.write(status_text.format_cells(COLUMNS) + "\n")
+    known = [view for view in map(view_of, cluster.deployments(namespace)) if name in (None, view.name)]
+    widths = status_text.widths_for(known)
+    teller = status_text.ChangeTeller(widths=widths)
+    _write(f"{'TIME (UTC)':<10}  {status_text.format_cells(COLUMNS, widths)}  WHERE IT STANDS\n")
     try:
         for view in map(view_of, cluster.changes(namespace)):
             line = teller.line(view, time.monotonic()) if name in (None, view.name) else None
             if line is not None:
-                _write(f"{datetime.now(UTC):%H:%M:%S}  {line}\n")
+                _write(f"{datetime.now(UTC):%H:%M:%S}    {line}\n")
     except KeyboardInterrupt:
         return

@@ -7,9 +7,9 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.view import COLUMNS, DeploymentView, age
+from r1plus_cli.view import AT_REST, COLUMNS, PINNED, PROGRESSING, ConditionView, DeploymentView, age
 
-MARKS = {"True": ("✓", "green"), "False": ("✗", "red")}
+HOLDS, WRONG, UNDER_WAY, UNKNOWN = ("✓", "green"), ("✗", "red"), ("…", "yellow"), ("?", "yellow")
 
 
 def show_table(console: Console, views: Sequence[DeploymentView], now: datetime) -> None:
@@ -31,12 +31,21 @@ def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
     for line, style in incident_lines(view):
         console.print(Text(line, style=style))
     for condition in view.conditions:
-        mark, colour = MARKS.get(condition.status, ("?", "yellow"))
+        mark, colour = mark_of(condition)
         console.print(Text.assemble((mark, colour), f" {condition.type:<17}", (condition.reason, colour)))
         if condition.message:
             console.print(Text(f"    {condition.message}", style="dim"))
     for line in next_steps(view):
         console.print(Text(f"  {line}", style="dim"))
+
+
+def mark_of(condition: ConditionView) -> tuple[str, str]:
+    """Sign and colour. Progressing is the one that is not better True than False: at rest nothing is wrong."""
+    if condition.type == PROGRESSING and condition.reason in (AT_REST, PINNED):
+        return HOLDS
+    if condition.type == PROGRESSING and condition.holds:
+        return UNDER_WAY
+    return {"True": HOLDS, "False": WRONG}.get(condition.status, UNKNOWN)
 
 
 def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
@@ -50,12 +59,24 @@ def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
         yield f"  fell        {before}{found.now} as last counted", ""
     for number, line in enumerate(found.lost):
         yield f"  {'lost' if number == 0 else '':<12}{line}", ""
+    if any(line.endswith("...)") for line in found.lost):
+        yield (
+            f"{'':<12}Ids are cut here, five a stratum. The monitor names the first 50 (/outcomes?since=0 has every answer since):",
+            "dim",
+        )
+        yield f"{'':<12}{_ask_monitor(view.namespace, found.revision)}", "dim"
     for number, line in enumerate(found.tried):
         yield f"  {'tried' if number == 0 else '':<12}{line}", ""
     if found.next:
         yield f"  next        {found.next}", ""
     if found.runbook:
         yield f"  runbook     {found.runbook}", "dim"
+
+
+def _ask_monitor(namespace: str, revision: str) -> str:
+    """A command that prints all that a monitor of the revision says."""
+    script = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/verdict').read().decode())"
+    return f'kubectl exec -n {namespace} deploy/{revision} -c monitor -- python3 -c "{script}"'
 
 
 def next_steps(view: DeploymentView) -> list[str]:
@@ -90,33 +111,47 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
     yield "Endpoint", view.endpoint or "none yet"
 
 
+WIDTHS = (12, 13, 4, 18, 5, 8, 12, 7)
+"""Of the columns of a change, at least: what comes later is most often no wider."""
+LONGEST = 110
+"""Characters of a change's text: `r1plus status NAME` has the whole of it."""
+
+
+def shorten(text: str) -> str:
+    """Text that fits beside the columns."""
+    return textwrap.shorten(text, LONGEST, placeholder=" …")
+
+
+def widths_for(views: Iterable[DeploymentView]) -> tuple[int, ...]:
+    """Columns wide enough for these."""
+    rows = [COLUMNS, *(view.columns() for view in views)]
+    return tuple(max(least, *(len(row[n]) for row in rows)) for n, least in enumerate(WIDTHS))
+
+
 class ChangeTeller:
     """Says what is new about deployments, one line per change: for `--watch` and for the demo.
 
     A figure that moves within the same reason (the gate's progress) is told again at most every `every_s` seconds.
     """
 
-    def __init__(self, every_s: float = 20.0) -> None:
+    def __init__(self, every_s: float = 20.0, widths: tuple[int, ...] = WIDTHS) -> None:
         self._every_s = every_s
+        self._widths = widths
         self._told: dict[str, tuple[tuple[str, ...], str, float]] = {}
 
     def line(self, view: DeploymentView, now: float) -> str | None:
         """The line to print, or None when there is nothing new to say."""
-        state, where = self._state(view), view.brief()
+        state = self._state(view)
+        line = f"{format_cells(view.columns(), self._widths)}  {shorten(view.brief())}"
         before = self._told.get(view.key)
-        if before is not None and before[0] == state and (before[1] == where or now - before[2] < self._every_s):
+        if before is not None and (before[1] == line or (before[0] == state and now - before[2] < self._every_s)):
             return None
-        self._told[view.key] = (state, where, now)
-        return f"{format_cells(view.columns())}  {textwrap.shorten(where, LONGEST, placeholder=' …')}"
+        self._told[view.key] = (state, line, now)
+        return line
 
     def _state(self, view: DeploymentView) -> tuple[str, ...]:
         conditions = (f"{c.type} {c.status} {c.reason}" for c in view.conditions)
         return *view.columns(), view.revision, view.candidate, str(view.up_to_date), *conditions
-
-
-LONGEST = 110
-"""Characters of a change's text: `r1plus status NAME` has the whole of it."""
-WIDTHS = (12, 13, 4, 18, 5, 8, 12, 7)
 
 
 def format_cells(cells: tuple[str, ...], widths: tuple[int, ...] = WIDTHS) -> str:

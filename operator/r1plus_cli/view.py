@@ -20,6 +20,8 @@ NOT_SEEN = "the operator has not looked at it yet"
 ROLLED_BACK = "RolledBack"
 AT_REST = "Complete"
 """Progressing's reason while nothing is under way."""
+PINNED = "Pinned"
+"""Progressing's reason while somebody holds traffic where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class DeploymentView:
     conditions: tuple[ConditionView, ...]
     pinned: bool = False
     last_good: str = ""
+    no_last_good: tuple[str, ...] = ()
+    """What each earlier revision lacks to be gone back to."""
     last_request: str = ""
     incident: IncidentView | None = None
 
@@ -180,6 +184,7 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
         pinned=_mapping(spec, "rollout").get("pinned") is True,
         last_good=_text(status, "lastGood"),
+        no_last_good=tuple(map(str, status.get("noLastGood") or ())),
         last_request=_text(status, "lastRequest"),
         incident=_incident(_mapping(status, "incident")),
     )

@@ -261,8 +261,8 @@ def alert_only(given: Given) -> Response | None:
     if given.requested or given.on_breach is OnBreach.ROLLBACK:
         return None
     text = (
-        "spec.accuracy.onBreach is Alert, so nothing is moved; `r1plus rollback` goes back by hand,"
-        " spec.accuracy.onBreach: Rollback lets the operator do it"
+        "spec.accuracy.onBreach is Alert, so nothing is moved; spec.accuracy.onBreach: Rollback lets the operator"
+        " go back"
     )
     return Response(Action.BLOCKED, Why.ALERT_ONLY, text)
 
@@ -307,7 +307,7 @@ def not_the_revision(given: Given) -> Response | None:
         return None
     text = (
         f"pod {given.fallen[0].name} is bad, and no other pod answers, by which pod and revision could be told apart;"
-        " see why the others are not Ready, or go back by hand with `r1plus rollback`"
+        " see why the others are not Ready"
     )
     return Response(Action.BLOCKED, Why.LAST_THAT_SERVES, text)
 
@@ -353,7 +353,7 @@ def cooling_down(given: Given) -> Response | None:
     until = datetime.fromtimestamp(given.last_rollback + given.cooldown, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = (
         f"this deployment was rolled back within the last {given.cooldown / 60:g} minutes, so not before {until};"
-        " look at nodes, drivers and the suite, or go back by hand with `r1plus rollback`"
+        " look at nodes, drivers and the suite"
     )
     return Response(Action.BLOCKED, Why.COOLDOWN, text, look_again=left)
 

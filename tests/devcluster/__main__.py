@@ -83,14 +83,19 @@ def _up(options: argparse.Namespace) -> None:
 
 
 def _down(options: argparse.Namespace) -> None:
+    layout = cluster_layout()
     with locked(LOCK):
-        down.down(cluster_layout(), purge=options.purge)
+        before = down.leftovers(layout)
+        down.down(layout, purge=options.purge)
+    for line in down.told(before, layout):
+        print(line)
 
 
 def _check(options: argparse.Namespace) -> int:
     found = down.leftovers(cluster_layout())
-    for line in found:
-        print(line)
+    for kind, items in found.items():
+        for item in items:
+            print(f"left: {kind} {item}")
     return 1 if found else 0
 
 

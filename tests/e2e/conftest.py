@@ -1,14 +1,14 @@
 """One cluster for all end-to-end tests: the one that runs, or a new one, which is then taken away again.
 
-With KUBECONFIG set that cluster is used, as by the demo. Set R1PLUS_KEEP=1 to look around after a failure.
+With the KUBECONFIG of a cluster of your own that one is used, as by the demo. Set R1PLUS_KEEP=1 to look around after a failure.
 """
 
 import os
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 
+from devcluster import kubeconfig
 from devcluster.cluster import Cluster
 from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
@@ -24,15 +24,14 @@ _TARGET = pytest.StashKey[Target]()
 @pytest.fixture(scope="session")
 def built() -> Parts:
     """Programs, engines and images; from the cache where they are there."""
-    return parts.given(parts.given_path()) if os.environ.get("KUBECONFIG") else parts.build(Steps())
+    return parts.given(parts.given_path()) if kubeconfig.of_ones_own() else parts.build(Steps())
 
 
 @pytest.fixture(scope="session")
 def target(built: Parts, pytestconfig: pytest.Config) -> Iterator[Target]:
     """A cluster with the operator installed."""
-    given = os.environ.get("KUBECONFIG")
-    if given:
-        yield _installed(GivenTarget(Kube(Path(given))), built, pytestconfig)
+    if given := kubeconfig.of_ones_own():
+        yield _installed(GivenTarget(Kube(given)), built, pytestconfig)
         return
     ran_before = (cluster_layout().run / "cluster.json").exists()
     cluster = Cluster.up(Steps(), list(built.own))

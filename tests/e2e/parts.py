@@ -67,7 +67,7 @@ def given(path: Path | None) -> Parts:
     wanted = f'{{"operator": REF, "monitor": REF, "triton-cpu": REF, "{ENGINE_PREFIX}smollm2-full-f16": REF, ...}}'
     if path is None:
         raise StoryError(
-            f"KUBECONFIG is set, so nothing is built: set {IMAGES_VARIABLE} to a JSON file {wanted} with references"
+            f"KUBECONFIG names a cluster of your own, for which nothing is built: set {IMAGES_VARIABLE} to a JSON file {wanted} with references"
             " that your nodes can pull (CONTRIBUTING.md says how to build and push them), or unset KUBECONFIG"
         )
     refs = dict(json.loads(path.read_text()))

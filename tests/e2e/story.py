@@ -23,7 +23,7 @@ from r1plus_cli.status import ChangeTeller
 from r1plus_cli.stream import Answer, Question, ask
 from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, view_of
 from r1plus_contract.metrics import ALERT_BELOW_THRESHOLD
-from r1plus_contract.names import LABEL_REVISION, PORT_GRPC
+from r1plus_contract.names import ANNOTATION_VERDICT, LABEL_REVISION, PORT_GRPC
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TENANTS = EXAMPLES / "tenants.yaml"
@@ -138,6 +138,14 @@ def serving_revision(kube: Kube, name: Name) -> str:
     return str(service["spec"]["selector"].get(LABEL_REVISION, ""))
 
 
+def decided_at(kube: Kube, name: Name, revision: str) -> str:
+    """When the gate last decided about a revision, RFC 3339; empty where it has not."""
+    stored = kube.get("controllerrevisions", name.namespace, revision) if revision else None
+    notes = (stored or {}).get("metadata", {}).get("annotations") or {}
+    reports = json.loads(notes.get(ANNOTATION_VERDICT, "{}")).get("reports") or []
+    return max((str(report["decidedAt"]) for report in reports), default="")
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """An alert as Alertmanager holds it."""
@@ -202,11 +210,12 @@ def _swept_after(kube: Kube, name: Name, since: float) -> float | None:
         sweep = monitor_report(kube, name.namespace, pod).get("sweep")
     except RuntimeError:
         return None  # The pod went away between the two looks.
-    ended = _epoch(sweep["finishedAt"]) if sweep else 0.0
+    ended = epoch(sweep["finishedAt"]) if sweep else 0.0
     return ended if ended >= since else None
 
 
-def _epoch(rfc3339: str) -> float:
+def epoch(rfc3339: str) -> float:
+    """Seconds since the epoch."""
     return datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()
 
 
@@ -222,7 +231,7 @@ def _alert(raw: dict[str, Any]) -> Alert:
         summary=notes.get("summary", ""),
         description=notes.get("description", ""),
         starts_at=raw["startsAt"],
-        updated_at=_epoch(raw["updatedAt"]),
+        updated_at=epoch(raw["updatedAt"]),
     )
 
 

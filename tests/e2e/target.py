@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from devcluster.cache import binary
 from devcluster.cluster import Cluster
+from devcluster.toolchain import kubectl, put_beside_python
 from e2e.kube import Kube
 from e2e.waiting import StoryError
 from r1plus_cli.forward import forwarded
@@ -19,6 +21,8 @@ DEFAULT_ALERTMANAGER = "monitoring/alertmanager-operated:9093"
 PROMETHEUS_SERVICE = "R1PLUS_PROMETHEUS"
 """Likewise of Prometheus."""
 DEFAULT_PROMETHEUS = "monitoring/prometheus-operated:9090"
+BIN = ".venv/bin"
+"""Where what people are told to type lies: of the PATH of whoever reads it nothing is known."""
 
 
 class Target(Protocol):
@@ -77,14 +81,19 @@ class EmbeddedTarget:
 
     def farewell(self) -> list[str]:
         """For a person at this machine."""
+        put_beside_python(kubectl(), binary("promtool"))
+        question = "What is the capital of France?"
         return [
-            "The cluster goes on running. To look around:",
+            "The cluster goes on running. To look around, in this shell or a new one, from this folder:",
             f"  export KUBECONFIG={self.kube.kubeconfig}",
-            "  kubectl get r1plusdeployments -A        (or: kubectl get r1p -A)",
-            "  uv run r1plus status -A --watch",
-            f"  Prometheus    {self.cluster.prometheus_url}",
-            f"  Alertmanager  {self.cluster.alertmanager_url}",
-            "To leave: make down   (no process, mount, namespace or cgroup stays)",
+            f"  {BIN}/kubectl get r1plusdeployments -A",
+            f"  {BIN}/r1plus status -A",
+            f"  {BIN}/r1plus status credit -n team-credit",
+            f"  {BIN}/r1plus ask assistant -n team-support '{question}'",
+            "Prometheus and Alertmanager answer at their APIs; their web pages are not built in:",
+            f"  {BIN}/promtool query instant {self.cluster.prometheus_url} r1plus_accuracy_ratio",
+            f"  amtool --alertmanager.url={self.cluster.alertmanager_url} alert",
+            "To play it again: make demo. To leave: make down   (no process, mount, namespace or cgroup stays)",
         ]
 
 
@@ -145,9 +154,14 @@ class GivenTarget:
 
     def farewell(self) -> list[str]:
         """For a person with a cluster of their own."""
+        put_beside_python(kubectl(), binary("helm"))
         return [
-            "To look around: kubectl get r1plusdeployments -A; uv run r1plus status -A --watch",
-            "To leave: kubectl delete -f examples/tenants.yaml && helm uninstall r1plus -n r1plus-system",
+            "The deployments go on running. To look around, from this folder:",
+            f"  export KUBECONFIG={self.kube.kubeconfig.resolve()}",
+            f"  {BIN}/kubectl get r1plusdeployments -A",
+            f"  {BIN}/r1plus status -A",
+            "To leave:",
+            f"  {BIN}/kubectl delete -f examples/tenants.yaml && {BIN}/helm uninstall r1plus -n r1plus-system",
         ]
 
 

@@ -20,7 +20,7 @@ _CONVERT = (
     "import sys, openvino_genai;"
     "openvino_genai.LLMPipeline(sys.argv[1], 'CPU', enable_save_ov_model=True, INFERENCE_NUM_THREADS=2)"
 )
-# At import OpenVINO writes an id under $HOME/intel and tells Google Analytics of it, unless it believes itself in a CI job.
+# Outside of CI jobs OpenVINO writes an id under $HOME/intel at import, and tells Google Analytics of it.
 _UNTOLD = {"CI": "true"}
 _LAYER_NAME = re.compile(r'(<layer id="\d+" name=")([^"]*)(")')
 _COUNTER = re.compile(r"(?<=_)\d+")

@@ -157,7 +157,7 @@ def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:
         f"count by (revision) ({below})",
         "",
         f"answers less of its golden suite right than {threshold}",
-        "{{ $value }} of its pods are below it: by the count that followed an alarm or a sweep's upper 99.9 % bound.",
+        "Pods below it: {{ $value }}, by the count that followed an alarm or by a sweep's upper 99.9 % bound.",
     )
     yield Alert(
         metrics.ALERT_CHANGED,
@@ -166,7 +166,7 @@ def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:
         f"count by (revision) ({about.serving(metrics.STANDING, standing=Standing.CHANGED)} == 1)",
         "",
         "answers otherwise than when it passed its gate",
-        f"{{{{ $value }}}} of its pods lost items since then, and are still above the threshold of {threshold}.",
+        f"Pods that lost items since then and are still above the threshold of {threshold}: {{{{ $value }}}}.",
     )
     yield Alert(
         metrics.ALERT_NOT_VERIFIED,

@@ -12,9 +12,11 @@ from r1plus_contract.settings import ControlOrder
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan import way_back
 from r1plus_operator.plan.inputs import REFUSED_PODS, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.rollback import MOST_TEXT, Fell, Record, Terms
+from r1plus_policies.gate import MOST_LOST_ITEMS
 from r1plus_policies.response import Action, Control, Given, PastRevision, PodHealth, PoolHealth, Response, Why, respond
 
 SUITE_MISMATCH = "SuiteMismatch"
@@ -192,21 +194,31 @@ def figures(scene: Scene) -> Fell:
 
 
 def lost_by_stratum(report: MonitorReport, suite: Suite) -> tuple[str, ...]:
-    """A line per stratum that lost something: how many of how many, and which. Ids that no item has are passed over."""
+    """A line per stratum that lost something: how many of how many, and which. Ids that no item has are passed over.
+
+    A monitor names so many ids and no more; how many there are, its gate counted by stratum.
+    """
     ids = report.watch.lost_since_gate if report.watch else ()
-    ids = ids or (report.gate.lost_items if report.gate and report.gate.verdict is Verdict.FAIL else ())
-    strata = {item.id: item.stratum for item in suite.items}
-    lost: dict[str, list[str]] = {}
+    failed = report.gate if not ids and report.gate and report.gate.verdict is Verdict.FAIL else None
+    counts = {stratum.name: stratum.lost for stratum in failed.strata} if failed else {}
+    ids = failed.lost_items if failed else ids
+    least = "at least " if not counts and len(ids) >= MOST_LOST_ITEMS else ""
+    strata, sizes = {item.id: item.stratum for item in suite.items}, suite.strata()
+    lost: dict[str, list[str]] = {name: [] for name, count in counts.items() if count and name in sizes}
     for item in dict.fromkeys(ids):
         if item in strata:
             lost.setdefault(strata[item], []).append(item)
-    sizes = suite.strata()
-    worst_first = sorted(lost.items(), key=lambda found: (-len(found[1]), found[0]))[:MOST_STRATA]
-    return tuple(f"{name}: {len(items)} of {sizes[name]} ({_listed(items)})"[:MOST_LINE] for name, items in worst_first)
+    total = {name: min(max(counts.get(name, 0), len(items)), sizes[name]) for name, items in lost.items()}
+    worst_first = sorted(lost, key=lambda name: (-total[name], name))[:MOST_STRATA]
+    return tuple(
+        f"{name}: {least}{total[name]} of {sizes[name]}{_listed(lost[name], total[name])}"[:MOST_LINE]
+        for name in worst_first
+    )
 
 
-def _listed(items: list[str]) -> str:
-    return ", ".join(items[:MOST_IDS]) + (", ..." if len(items) > MOST_IDS else "")
+def _listed(items: list[str], total: int) -> str:
+    some = items[:MOST_IDS]
+    return f" ({', '.join([*some, '...'] if len(some) < total else some)})" if some else ""
 
 
 def counted(report: MonitorReport) -> str:
@@ -303,6 +315,12 @@ def last_good(scene: Scene) -> str:
     )
     found = respond(wish)
     return found.revision if found.action is Action.CONTROL else ""
+
+
+def lacking(scene: Scene) -> tuple[str, ...]:
+    """What each earlier revision lacks to be gone back to, a line for each."""
+    engines = {name: revision.engine for name, revision in scene.revisions.items()}
+    return way_back.lacking(_pasts(scene), engines, scene.config.bake_seconds)
 
 
 def _control(scene: Scene, record: Record) -> Control:

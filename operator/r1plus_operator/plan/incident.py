@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.plan import quarantine
+from r1plus_operator.plan import quarantine, way_back
 from r1plus_operator.plan.alerts import RUNBOOKS
 from r1plus_operator.plan.breach import REQUESTED
 from r1plus_operator.plan.finding import Finding
@@ -36,6 +36,8 @@ _REASONS: Mapping[Why, tuple[str, Reason]] = {
 _QUIET = frozenset({Why.STEADY, Why.CONFIRMING})
 _TOLD_ELSEWHERE = frozenset({Why.ALERT_ONLY, Why.ROLLOUT_UNDER_WAY})
 """What bars an answer and is no news of Progressing's: the user's own wish, or a rollout that is told there."""
+_BY_HAND = frozenset({Why.ALERT_ONLY, Why.COOLDOWN, Why.LAST_THAT_SERVES})
+"""The operator moves nothing, and a person could."""
 _RUNBOOKS: Mapping[Why, str] = {
     Why.CHANGED: metrics.ALERT_CHANGED,
     Why.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
@@ -58,6 +60,8 @@ class Answered:
     """Pods in quarantine."""
     last_good: str = ""
     """The revision to which traffic would go back if somebody asked for it now."""
+    lacking: tuple[str, ...] = ()
+    """What each earlier revision lacks to be that one."""
 
     @property
     def only_asked(self) -> bool:
@@ -84,7 +88,15 @@ def quality(said: Answered, target: str) -> Finding | None:
         status = "False"
     name = f"{response.why}: " if reason is Reason.ROLLBACK_BLOCKED else ""
     figures = f"Revision {said.serving}: {said.fell.text}; " if said.fell.text else ""
-    return Finding(status, reason, f"{figures}{name}{response.message}; runbook: {runbook(said)}")
+    return Finding(status, reason, f"{figures}{name}{words(said)}; runbook: {runbook(said)}")
+
+
+def words(said: Answered) -> str:
+    """The decision, and whether somebody could go back by hand where the operator does not."""
+    response = said.response
+    if response.why not in _BY_HAND:
+        return response.message
+    return f"{response.message}; {way_back.told(said.last_good, said.lacking)}"
 
 
 def progress(said: Answered, target: str) -> Finding | None:
@@ -94,7 +106,7 @@ def progress(said: Answered, target: str) -> Finding | None:
         return Finding("True", Reason.ROLLING_BACK, response.message)
     barred = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _TOLD_ELSEWHERE
     if barred and (response.revision or said.only_asked or target != said.serving):
-        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {response.message}")
+        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {words(said)}")
     if said.returned is not None:
         return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back from; see QualityVerified")
     return None
@@ -136,7 +148,7 @@ def told(said: Answered, target: str, before: Json, now: float) -> Json | None:
         "now": fell.now,
         "lost": list(fell.lost),
         "tried": [line[:MOST_TRIED] for line in (*_held(said.held), *(_steps(record) if record else ()))],
-        "next": (_gone_back(target, returned) if over and returned else response.message)[:MOST_NEXT],
+        "next": (_gone_back(target, returned) if over and returned else words(said))[:MOST_NEXT],
         "runbook": runbook(said),
     }
     return {key: value for key, value in found.items() if value}

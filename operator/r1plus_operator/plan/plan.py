@@ -183,6 +183,7 @@ class _Pass:
             returned=returned,
             held=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
             last_good=breach.last_good(scene),
+            lacking=breach.lacking(scene),
         )
 
     def _under_way(self, target: str, serving: str) -> bool:

@@ -113,6 +113,8 @@ def _of_people_and_falls(situation: Situation) -> Json:
         found["lastRequest"] = request[:256]
     if answered and answered.last_good:
         found["lastGood"] = answered.last_good
+    elif answered and answered.lacking:
+        found["noLastGood"] = [line[:256] for line in answered.lacking]
     if answered and situation.target:
         before = situation.observed.cr.get("status") or {}
         if told := incident.told(answered, situation.target, before, situation.now):
@@ -290,7 +292,7 @@ def _refusal(s: Situation) -> str:
     if s.spec and s.spec.accuracy.gate is Gate.OBSERVE:
         return "it serves nevertheless, since spec.accuracy.gate is Observe"
     stands = f"revision {s.current.name} goes on serving" if s.current else "nothing serves"
-    return f"{stands}; choose another engine, or look at the lost items in the monitor's /verdict"
+    return f"{stands}; choose another engine; ControllerRevision {s.target} lists what was lost (r1plus.ai/verdict)"
 
 
 def _undecided(report: MonitorReport | None) -> Finding:

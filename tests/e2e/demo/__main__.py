@@ -1,9 +1,10 @@
 """`make demo`, or PYTHONPATH=tests python -m e2e.demo: from nothing to right answers, a wrong engine refused."""
 
-import os
+import signal
 import sys
-from pathlib import Path
+from types import FrameType
 
+from devcluster import kubeconfig, space
 from devcluster.cluster import Cluster
 from devcluster.shell import CommandError
 from devcluster.steps import Steps
@@ -19,6 +20,8 @@ FAILURES = (StoryError, CommandError, RuntimeError, TimeoutError, OSError)
 
 def main() -> int:
     """Run the seven steps; returns the exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
     teller = Teller()
     target: Target | None = None
     try:
@@ -28,22 +31,27 @@ def main() -> int:
         teller.failure(error, target.diagnostics() if target is not None else None)
         return 1
     except KeyboardInterrupt:
-        teller.line("Interrupted. The cluster, if it was up, goes on running; make down ends it, make demo goes on.")
+        teller.line("Interrupted. The cluster, if it was up, goes on running: make demo goes on, make down ends it.")
         return 130
     return 0
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Whoever ends the demo otherwise than by Ctrl-C, too, gets the example put back to its ordinary rate."""
+    raise KeyboardInterrupt
+
+
 def _prepare(teller: Teller) -> Target:
-    """Steps 1 to 3: everything that the story needs; with KUBECONFIG only the chart."""
+    """Steps 1 to 3: everything that the story needs; with a cluster of one's own only the chart."""
     steps = Steps()
-    given = os.environ.get("KUBECONFIG")
-    if given:
+    if given := kubeconfig.of_ones_own():
         with teller.stage(Stage.BUILD):
-            teller.line(f"KUBECONFIG is set: using {given}, building nothing")
+            teller.line(f"KUBECONFIG names a cluster of your own, {given}: using it, building nothing")
             made = parts.given(parts.given_path())
-        target: Target = GivenTarget(Kube(Path(given)))
+        target: Target = GivenTarget(Kube(given))
     else:
         with teller.stage(Stage.BUILD):
+            space.require()
             made = parts.build(steps)
         with teller.stage(Stage.START):
             target = _start(steps, made)

@@ -1,7 +1,8 @@
 """Steps 4 to 6 of the demo: three tiers served, asked, and a regression refused and then caught."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from e2e import story
 from e2e.asking import Asker
@@ -20,6 +21,17 @@ QUESTIONS = (
 )
 QUIET = {"spec": {"accuracy": {"probesPerMinute": 6}}}
 """The example probes ten times a second, so that nobody waits; left at that it would keep two cores busy for ever."""
+
+
+@contextmanager
+def put_back(target: Target, teller: Teller) -> Iterator[None]:
+    """Whoever interrupts the block does not leave the example probing ten times a second."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        story.apply(target.kube, story.FULL)
+        teller.line(f"{story.name_in(story.FULL)} is put back to {story.FULL.name}")
+        raise
 
 
 def serve(target: Target, names: Sequence[Name], teller: Teller) -> None:
@@ -45,7 +57,7 @@ def ask_each(target: Target, names: Sequence[Name], teller: Teller) -> None:
 
 def refuse(target: Target, full: Name, teller: Teller) -> None:
     """Ask for smollm2-full-q4-1: the gate says no, and a client that asks all the time notices nothing."""
-    before = story.serving_revision(target.kube, full)
+    before, since = story.serving_revision(target.kube, full), time.time()
     teller.line(f"{full} serves from {before}; now asking for smollm2-full-q4-1, the same weights in Q4_1")
     with target.reach(full.namespace, full.name, PORT_GRPC) as address, Asker(address, pause_s=1.0) as asker:
         story.apply(target.kube, story.FULL_Q4)
@@ -54,7 +66,9 @@ def refuse(target: Target, full: Name, teller: Teller) -> None:
         )
     after = story.serving_revision(target.kube, full)
     told = seen[full].condition(QUALITY)
-    teller.line(f"Refused: {told.message if told else ''}")
+    decided = story.decided_at(target.kube, full, seen[full].candidate)
+    again = f" before, at {decided}, and not gated again" if decided and story.epoch(decided) < since else ""
+    teller.line(f"Refused{again}: {told.message if told else ''}")
     teller.line(f"Traffic: {after}; {asker.summary()}")
     if after != before or asker.failures:
         raise StoryError(f"Traffic moved or was dropped: {before} -> {after}; {asker.summary()}")
@@ -63,18 +77,19 @@ def refuse(target: Target, full: Name, teller: Teller) -> None:
 def observe(target: Target, full: Name, teller: Teller) -> None:
     """Force it through with gate: Observe; the monitor's own probes raise the alert."""
     before, since = story.serving_revision(target.kube, full), time.time()
-    teller.line("Forcing it through: accuracy.gate: Observe")
-    story.apply(target.kube, story.FULL_Q4_OBSERVE)
-    story.follow(
-        target.kube,
-        [full],
-        lambda one: one.status_of(READY) == "True" and one.up_to_date and one.revision not in ("", before),
-        f"{full} serves the other engine",
-        story.OBSERVE_SECONDS,
-        teller.change,
-    )
-    alert = story.until_alert(target, full, since, teller.change)
-    teller.line(f"Alertmanager has {alert.name} ({alert.labels.get('severity', '')}), since {alert.starts_at}")
-    teller.line(f"{alert.summary}. {alert.description}")
-    target.kube.patch("r1plusdeployments", full.namespace, full.name, QUIET)
-    teller.line("Probing at its ordinary rate again; the alert stands as long as the engine does")
+    teller.line("Forcing it through with accuracy.gate: Observe, and probing ten times a second to see the alert soon")
+    with put_back(target, teller):
+        story.apply(target.kube, story.FULL_Q4_OBSERVE)
+        story.follow(
+            target.kube,
+            [full],
+            lambda one: one.status_of(READY) == "True" and one.up_to_date and one.revision not in ("", before),
+            f"{full} serves the other engine",
+            story.OBSERVE_SECONDS,
+            teller.change,
+        )
+        alert = story.until_alert(target, full, since, teller.change)
+        teller.line(f"Alertmanager has {alert.name} ({alert.labels.get('severity', '')}), since {alert.starts_at}")
+        teller.line(f"{alert.summary}. {alert.description}")
+        target.kube.patch("r1plusdeployments", full.namespace, full.name, QUIET)
+    teller.line("Probing at its ordinary rate again; the alert stands as long as this engine serves")

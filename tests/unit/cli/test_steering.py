@@ -87,7 +87,7 @@ def test_what_is_asked_for_says_who_when_why_and_what_follows(
 @pytest.mark.parametrize(
     ("verb", "body", "words"),
     [
-        (Verb.ROLLBACK, serving(lastGood=""), "nothing to go back to"),
+        (Verb.ROLLBACK, serving(lastGood=""), "no revision to go back to"),
         (Verb.ROLLBACK, serving(revision=""), "nothing serves yet"),
         (Verb.ROLLBACK, serving(pinned=True), "r1plus unpin"),
         (Verb.ROLLBACK, serving(condition("Progressing", "True", "RollingBack", "credit-aaaa is swept")), "going back already"),

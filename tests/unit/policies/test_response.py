@@ -179,9 +179,9 @@ def test_what_is_done(case: str) -> None:
 
 
 REMEDIES: dict[str, tuple[Given, list[str]]] = {
-    "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach", "r1plus rollback"]),
+    "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach: Rollback"]),
     "Pinned": (given(pinned=True), ["spec.rollout.pinned", "r1plus unpin"]),
-    "Cooldown": (given(last_rollback=NOW), ["60 minutes", "1970-01-02T04:46:40Z", "r1plus rollback"]),
+    "Cooldown": (given(last_rollback=NOW), ["60 minutes", "1970-01-02T04:46:40Z"]),
     "NoCapacity": (given(control=control(age=61, no_room="0/1 nodes")), ["good", "0/1 nodes", "free capacity", "InPlace"]),
     "NoLastGood, never": (given(past=()), ["no revision served before", "spec.engine"]),
     "NoLastGood, other suite": (given(past=(replace(GOOD, passed=False),)), ["Pass on the suite that is in force"]),
@@ -193,7 +193,7 @@ REMEDIES: dict[str, tuple[Given, list[str]]] = {
     "ControlOverdue": (given(control=control(age=9e3, no_room="0/1 nodes")), ["spec.rollout.deadline", "0/1 nodes", "r1plus ack"]),
     "SuiteMismatch": (given(replayed=False), ["recorded scores", "r1plus suite verify"]),
     "OneNode": (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), ["node n1", "drain"]),
-    "LastThatServes": (given(BAD, replicas=2), ["pod a", "r1plus rollback"]),
+    "LastThatServes": (given(BAD, replicas=2), ["pod a", "not Ready"]),
     "AlreadyQuarantined": (
         given(replace(BAD, quarantined=True), replace(WELL, standing=ERRORS), PodHealth("c", FINE)), ["Pod b", "delete a pod"],
     ),
