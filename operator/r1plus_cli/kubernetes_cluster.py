@@ -184,7 +184,7 @@ def _translated(error: Exception, what: str) -> CliError:
         return CliError(f"Could not {what}: the API server does not answer ({error}); is the cluster up?")
     remedy = {
         401: "your credentials were not accepted; renew your kubeconfig",
-        403: "you may not; ask the platform team for the role r1plus-viewer",
+        403: "you may not; ask the platform team for that right to r1plusdeployments and r1plusengines of r1plus.ai",
         404: "the cluster does not have it; is the operator installed? helm install r1plus charts/r1plus-operator",
     }.get(int(error.status or 0), str(error.reason))
     return CliError(f"Could not {what}: {error.status} {error.reason}: {remedy}")

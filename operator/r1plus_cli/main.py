@@ -16,6 +16,7 @@ from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import read_deployments
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
+from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import preview
 from r1plus_cli.steering import steer
 from r1plus_cli.suite import app as suite_app
@@ -270,7 +271,7 @@ def main() -> None:
     try:
         app()
     except CliError as error:
-        Console(stderr=True, soft_wrap=True).print(Text(f"Error: {error}", style="red"))
+        Console(stderr=True, soft_wrap=True).print(Text(as_typed(f"Error: {error}"), style="red"))
         sys.exit(error.status)
 
 
@@ -285,7 +286,7 @@ def _steer(verb: Verb, name: str, reason: str, namespace: str | None, kubeconfig
 
     cluster = KubernetesCluster(kubeconfig)
     space = namespace or cluster.default_namespace()
-    _console().print(Text(steer(cluster, space, name, verb, reason, datetime.now(UTC))))
+    _console().print(Text(as_typed(steer(cluster, space, name, verb, reason, datetime.now(UTC)))))
 
 
 def _console() -> Console:
@@ -316,9 +317,8 @@ def _show_all(cluster: Cluster, namespace: str | None) -> None:
     views = [view_of(cr) for cr in cluster.deployments(namespace)]
     if not views:
         where = "any namespace" if namespace is None else f"namespace {namespace}"
-        _console().print(
-            f"No R1PlusDeployment in {where}; try: kubectl apply -f examples/tenants.yaml -f examples/credit-full.yaml"
-        )
+        hint = "kubectl apply -f examples/tenants.yaml -f examples/credit-full.yaml"
+        _console().print(Text(as_typed(f"No R1PlusDeployment in {where}; try: {hint}")))
         return
     status_text.show_table(_console(), views, datetime.now(UTC))
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.invoked import as_typed
 from r1plus_cli.view import AT_REST, COLUMNS, PINNED, PROGRESSING, ConditionView, DeploymentView, age
 
 HOLDS, WRONG, UNDER_WAY, UNKNOWN = ("✓", "green"), ("✗", "red"), ("…", "yellow"), ("?", "yellow")
@@ -19,24 +20,24 @@ def show_table(console: Console, views: Sequence[DeploymentView], now: datetime)
     console.print(Text(format_cells(rows[0], widths), style="bold"))
     for view, row in zip(views, rows[1:], strict=True):
         console.print(Text(format_cells(row, widths)))
-        console.print(Text(f"  {view.headline()}", style="green" if view.ready else "yellow"))
+        console.print(Text(f"  {as_typed(view.headline())}", style="green" if view.ready else "yellow"))
 
 
 def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
     """Everything about one deployment: state, figures, conditions with cause and remedy."""
     console.print(Text.assemble((view.key, "bold"), f"  tier {view.tier}, {age(view.created, now)} old"))
-    console.print(Text(view.headline(), style="green" if view.ready else "yellow"))
+    console.print(Text(as_typed(view.headline()), style="green" if view.ready else "yellow"))
     for label, value in _figures(view):
         console.print(Text.assemble((f"{label:<11}", "dim"), value))
     for line, style in incident_lines(view):
-        console.print(Text(line, style=style))
+        console.print(Text(as_typed(line), style=style))
     for condition in view.conditions:
         mark, colour = mark_of(condition)
         console.print(Text.assemble((mark, colour), f" {condition.type:<17}", (condition.reason, colour)))
         if condition.message:
-            console.print(Text(f"    {condition.message}", style="dim"))
+            console.print(Text(f"    {as_typed(condition.message)}", style="dim"))
     for line in next_steps(view):
-        console.print(Text(f"  {line}", style="dim"))
+        console.print(Text(f"  {as_typed(line)}", style="dim"))
 
 
 def mark_of(condition: ConditionView) -> tuple[str, str]:
@@ -61,7 +62,7 @@ def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
         yield f"  {'lost' if number == 0 else '':<12}{line}", ""
     if any(line.endswith("...)") for line in found.lost):
         yield (
-            f"{'':<12}Ids are cut here, five a stratum. The monitor names the first 50 (/outcomes?since=0 has every answer since):",
+            f"{'':<12}Ids are cut: five a stratum. Its monitor names the first 50 (and all it asked since: /outcomes):",
             "dim",
         )
         yield f"{'':<12}{_ask_monitor(view.namespace, found.revision)}", "dim"

@@ -82,19 +82,26 @@ class EmbeddedTarget:
     def farewell(self) -> list[str]:
         """For a person at this machine."""
         put_beside_python(kubectl(), binary("promtool"))
-        question = "What is the capital of France?"
-        return [
-            "The cluster goes on running. To look around, in this shell or a new one, from this folder:",
-            f"  export KUBECONFIG={self.kube.kubeconfig}",
-            f"  {BIN}/kubectl get r1plusdeployments -A",
-            f"  {BIN}/r1plus status -A",
-            f"  {BIN}/r1plus status credit -n team-credit",
-            f"  {BIN}/r1plus ask assistant -n team-support '{question}'",
-            "Prometheus and Alertmanager answer at their APIs; their web pages are not built in:",
-            f"  {BIN}/promtool query instant {self.cluster.prometheus_url} r1plus_accuracy_ratio",
-            f"  amtool --alertmanager.url={self.cluster.alertmanager_url} alert",
-            "To play it again: make demo. To leave: make down   (no process, mount, namespace or cgroup stays)",
-        ]
+        return looking_around(self.kube.kubeconfig, self.cluster.prometheus_url, self.cluster.alertmanager_url)
+
+
+def looking_around(kubeconfig: Path, prometheus: str, alertmanager: str) -> list[str]:
+    """What to type in the embedded cluster; each command, indented by two, works in a new shell in the clone's root."""
+    return [
+        "The cluster goes on running. To look around, in this shell or a new one, from this folder:",
+        f"  export KUBECONFIG={kubeconfig}",
+        f"  {BIN}/kubectl get r1plusdeployments -A",
+        f"  {BIN}/r1plus status -A",
+        f"  {BIN}/r1plus status credit -n team-credit",
+        f"  {BIN}/r1plus ask assistant -n team-support 'What is the capital of France?'",
+        "Prometheus and Alertmanager answer at their APIs only, since their web pages are not built in:",
+        f"  {BIN}/promtool query instant {prometheus} r1plus_accuracy_ratio",
+        f"  amtool --alertmanager.url={alertmanager} alert",
+        "To play it again:",
+        "  make demo",
+        "To leave, so that no process, mount, namespace or cgroup stays:",
+        "  make down",
+    ]
 
 
 @dataclass(frozen=True, slots=True)

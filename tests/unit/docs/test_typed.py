@@ -1,0 +1,86 @@
+"""What people are told to type works when it is pasted: from the clone's root, with a PATH of which nothing is known."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from devcluster.packages import PACKAGES
+from e2e.target import BIN, looking_around
+from r1plus_cli.invoked import as_typed
+from r1plus_cli.main import app
+
+ROOT = Path(__file__).parents[3]
+FOLDERS = ("docs", "monitoring", "charts", "operator", "policies", "model_repo", "examples", "tests/e2e")
+TOLD = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*")))
+    if path.suffix in (".md", ".py", ".txt", ".yaml") and path.name != "CHANGELOG.md"
+)
+COMMANDS = [line.strip() for line in looking_around(Path("/k"), "http://p", "http://a") if line.startswith("  ")]
+
+
+def test_nobody_is_told_to_type_uv() -> None:
+    """It lies in a folder that is on the PATH of make alone."""
+    assert len(TOLD) > 100
+    told = [str(path.relative_to(ROOT)) for path in TOLD if re.search(r"\buv (run|pip)\b", path.read_text())]
+    assert told == []
+
+
+def test_what_the_readme_shows_begins_with_make_or_a_path() -> None:
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    typed = [line for block in blocks for line in block.splitlines() if re.match(r"[.a-z]", line)]
+    assert len(typed) == 9
+    assert [line for line in typed if not re.match(rf"make (demo|down) |{BIN}/r1plus [a-z]+ ", line)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_the_demo_says_to_type_is_there(command: str) -> None:
+    program = command.split()[0]
+    there = {"export", "make", f"{BIN}/kubectl", f"{BIN}/promtool"}  # the last two are put there as this is told
+    installed = program == "amtool" and "prometheus-alertmanager" in PACKAGES
+    assert program in there or (ROOT / program).exists() or installed
+
+
+def test_every_verb_that_the_demo_names_exists() -> None:
+    verbs = {command.name for command in app.registered_commands}
+    assert {c.split()[1] for c in COMMANDS if c.startswith(f"{BIN}/r1plus")} <= verbs
+
+
+def test_the_runbooks_say_once_where_the_command_comes_from() -> None:
+    assert "## The command" in (ROOT / "monitoring" / "runbooks" / "README.md").read_text()
+
+
+HINTS = {
+    "from the clone's root": (".venv/bin/r1plus", ".venv/bin/r1plus status credit; see `.venv/bin/r1plus ack`"),
+    "from elsewhere": ("/opt/r1/bin/r1plus", "/opt/r1/bin/r1plus status credit; see `/opt/r1/bin/r1plus ack`"),
+    "within another program": ("pytest", "r1plus status credit; see `r1plus ack`"),
+}
+
+
+@pytest.mark.parametrize(("typed", "expected"), HINTS.values(), ids=HINTS.keys())
+def test_hints_name_the_command_as_it_was_called(typed: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert as_typed("r1plus status credit; see `r1plus ack`", typed) == expected
+
+
+def test_a_command_on_the_path_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "r1plus"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert as_typed("r1plus ack", str(program)) == "r1plus ack"
+
+
+def test_kubectl_is_named_where_it_lies_if_the_path_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    typed = str(tmp_path / "r1plus")
+    assert as_typed("kubectl get pods", typed) == "kubectl get pods"
+    (tmp_path / "kubectl").touch(mode=0o755)
+    assert as_typed("kubectl get pods", typed) == f"{tmp_path}/kubectl get pods"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert as_typed("kubectl get pods", typed) == "kubectl get pods"
+
+
+@pytest.mark.parametrize("text", ["http://x/r1plus status", "r1plus is a command", "helm install r1plus charts/x"])
+def test_what_is_no_command_stays(text: str) -> None:
+    assert as_typed(text, "/opt/r1plus") == text
