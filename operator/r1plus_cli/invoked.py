@@ -1,7 +1,7 @@
 """How this command was called: what it tells people to type next must work where they typed this.
 
-In a clone it is .venv/bin/r1plus, beside .venv/bin/kubectl, and on nobody's PATH. Hints say `r1plus` and `kubectl`, also
-those in a status, which the operator wrote.
+In a clone it is .venv/bin/r1plus, beside .venv/bin/kubectl, and on nobody's PATH. Hints say `r1plus` and `kubectl`,
+also those in a status, which the operator wrote.
 """
 
 import re

@@ -34,7 +34,7 @@ class KubernetesCluster:
             self._api = config.new_client_from_config(kubeconfig, context)
         except ConfigException as error:
             raise CliError(
-                f"No cluster is configured: {_missing(kubeconfig) or error}; name one by --kubeconfig or KUBECONFIG"
+                f"No cluster is configured: {missing(kubeconfig) or error}; name one by --kubeconfig or KUBECONFIG"
                 " (`make demo` starts one and says which). `r1plus plan` and `r1plus validate` need no cluster"
             ) from error
         self._objects = client.CustomObjectsApi(self._api)
@@ -156,7 +156,7 @@ class KubernetesCluster:
         )
 
 
-def _missing(kubeconfig: str | None) -> str:
+def missing(kubeconfig: str | None) -> str:
     """Which files were looked for and are not there; nothing where one is."""
     given = kubeconfig or os.environ.get("KUBECONFIG")
     paths = [Path(part).expanduser() for part in (given or "~/.kube/config").split(os.pathsep) if part]

@@ -108,6 +108,15 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(verb: Verb, body: Js
     assert cluster.patches == []
 
 
+def test_a_refused_rollback_says_what_each_revision_lacks() -> None:
+    lacks = ["credit-aaaa (f16) carried traffic for 82 s of the 10 min that it takes", "credit-cccc (q8) holds no Pass"]
+    with pytest.raises(CliError) as refused:
+        steer(Cluster(serving(lastGood="", noLastGood=lacks)), "team-credit", "credit", Verb.ROLLBACK, "why", NOW)
+    assert "".join(f"\n  {line}" for line in lacks) in str(refused.value)
+    assert "10 min" in str(refused.value)
+    assert "spec.engine" in str(refused.value)
+
+
 @pytest.mark.parametrize("reason", ["", " \n", "x" * (MOST_WHY + 1)], ids=["empty", "blank", "a novel"])
 def test_a_reason_that_is_none_is_refused(reason: str) -> None:
     with pytest.raises(UsageError, match="--reason"):
@@ -136,6 +145,14 @@ def test_the_status_reads_like_an_incident_report() -> None:
     assert places == sorted(places)
     assert "Last good  credit-aaaa" in text
     assert "ack by alice" in text
+
+
+@pytest.mark.parametrize("line", ["geography: 31 of 70 (g-01, ...)", "geography: 1 of 70 (g-01)"])
+def test_a_list_that_is_cut_says_so_and_where_the_rest_is(line: str) -> None:
+    out = StringIO()
+    show_one(Console(file=out, width=200), view_of(serving(incident={**INCIDENT, "lost": [line]})), NOW)
+    assert ("Ids are cut" in out.getvalue()) == ("..." in line)
+    assert ("kubectl exec -n team-credit deploy/credit-bbbb -c monitor" in out.getvalue()) == ("..." in line)
 
 
 def test_a_deployment_without_an_incident_says_nothing_of_one() -> None:

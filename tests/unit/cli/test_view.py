@@ -1,11 +1,13 @@
 """A deployment told in one sentence: the sentence names what a person has to know first."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from r1plus_cli.status import ChangeTeller
-from r1plus_cli.view import age, view_of
+from r1plus_cli.kubernetes_cluster import missing
+from r1plus_cli.status import ChangeTeller, format_cells, mark_of, widths_for
+from r1plus_cli.view import COLUMNS, age, view_of
 from unit.cli.crs import READY, VERIFIED, Json, condition, cr
 
 SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit-aaaa"}
@@ -97,6 +99,43 @@ def test_age(old: timedelta, expected: str) -> None:
     assert age(now - old, now) == expected
 
 
+MARKS = {
+    "what holds": (condition("Ready", "True", "Serving"), "✓"),
+    "what does not": (condition("QualityVerified", "False", "GateFailed"), "✗"),
+    "what is not known": (condition("QualityVerified", "Unknown", "GateRunning"), "?"),
+    "a rollout at rest": (condition("Progressing", "False", "Complete"), "✓"),
+    "a rollout that is held on purpose": (condition("Progressing", "False", "Pinned"), "✓"),
+    "a rollout under way": (condition("Progressing", "True", "RollingOut"), "…"),
+    "a rollout that was refused": (condition("Progressing", "False", "CandidateRefused"), "✗"),
+}
+
+
+@pytest.mark.parametrize(("given", "mark"), MARKS.values(), ids=MARKS.keys())
+def test_a_cross_means_that_something_is_wrong(given: Json, mark: str) -> None:
+    (found,) = view_of(cr(given)).conditions
+    assert mark_of(found)[0] == mark
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [({"KUBECONFIG": "/no/such"}, "KUBECONFIG names /no/such, which is not there"),
+     ({"KUBECONFIG": "/no/a:/no/b"}, "/no/a and /no/b, which are not there"),
+     ({}, "KUBECONFIG is not set, and there is no ")],
+    ids=["one file", "two files", "no variable"],
+)  # fmt: skip
+def test_a_kubeconfig_that_is_not_there_is_named(
+    environment: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert words in missing(None)
+    assert "--kubeconfig names /no/c" in missing("/no/c")
+    (tmp_path / "there").touch()
+    assert missing(str(tmp_path / "there")) == ""
+
+
 def gating(text: str) -> Json:
     return cr(condition("Ready", "False", "NotServing"), condition("QualityVerified", "Unknown", "GateRunning", text))
 
@@ -120,6 +159,23 @@ class TestChangeTeller:
         teller.line(view_of(gating("10 %")), now=0.0)
 
         assert "serves" in (teller.line(view_of(cr(READY, VERIFIED, **SERVING)), now=0.1) or "")
+
+    def test_a_change_that_shows_in_no_column_and_no_word_is_not_told_again(self) -> None:
+        teller = ChangeTeller(every_s=20.0)
+        refused = condition("QualityVerified", "False", "GateFailed", "lost 80")
+        teller.line(view_of(cr(READY, refused, **SERVING)), now=0.0)
+
+        under_way = condition("Progressing", "True", "RollingOut")
+        assert teller.line(view_of(cr(READY, refused, under_way, **SERVING)), now=99.0) is None
+
+    def test_columns_stay_in_line_under_their_titles_however_long_a_name_is(self) -> None:
+        body = cr(READY, VERIFIED, **SERVING)
+        body["metadata"]["namespace"] = "a-tenant-of-a-very-long-name"
+        views = [view_of(body), view_of(gating("10 %"))]
+        widths = widths_for(views)
+        lines = [ChangeTeller(widths=widths).line(view, 0.0) or "" for view in views]
+        place = format_cells(COLUMNS, widths).index("TIER")
+        assert [line[place : place + 5] for line in lines] == ["full ", "full "]
 
     def test_deployments_are_told_apart(self) -> None:
         teller = ChangeTeller()

@@ -1,0 +1,93 @@
+"""Whether somebody could go back by hand is told as it is: where to, or what each earlier revision lacks."""
+
+from dataclasses import replace
+
+import pytest
+
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, StratumFigures, Verdict, Watch
+from r1plus_operator.plan import way_back
+from r1plus_operator.plan.breach import lost_by_stratum
+from r1plus_policies.gate import MOST_LOST_ITEMS
+from r1plus_policies.response import PastRevision
+from unit.operator.plan.world import World, suite
+
+DAY = 86_400.0
+GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, engine_there=True)
+LACKS = {
+    "nothing": ({}, ""),
+    "a Pass": ({"passed": False}, "holds no Pass on the suite"),
+    "trust": ({"given_up": True}, "was itself rolled back from"),
+    "its engine": ({"engine_there": False}, "has lost its engine"),
+    "time": ({"served_seconds": 163.0}, "carried traffic for 2 min of the 10 min that it takes, and gets no more of it"),
+    "two things": ({"passed": False, "served_seconds": 82.0}, "Pass on the suite and threshold in force; carried traffic for 82 s"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "expected"), LACKS.values(), ids=LACKS.keys())
+def test_what_a_revision_lacks_is_named(changes: dict[str, float], expected: str) -> None:
+    found = way_back.lacking([replace(GOOD, **changes)], {"credit-a": "f16"}, 600.0)
+    assert (found == ()) if not expected else (found[0].startswith("credit-a (f16) ") and expected in found[0])
+
+
+def test_the_newest_come_first_and_not_all_are_told() -> None:
+    past = [replace(GOOD, name=f"r{n}", promoted_at=float(n), passed=False) for n in range(9)]
+    found = way_back.lacking(past, {r.name: "e" for r in past}, 600.0)
+    assert [line.split()[0] for line in found] == ["r8", "r7", "r6", "r5", "r4"]
+
+
+def fallen_after(seconds: float) -> tuple[World, str]:
+    """A revision served so long before another one took over, which has fallen; the user wants to be told only."""
+    world = World({"tier": "full", "context": {"maxTokens": 2048}, "accuracy": {"onBreach": "Alert"}})
+    first = world.bring_up()
+    world.now += seconds
+    world.change(context={"maxTokens": 1024})
+    world.settle()
+    world.start_pods(first, ready=True)
+    second = world.bring_up()
+    world.settle()
+    world.gate(second, Verdict.PASS)
+    for pod in world.pods:
+        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0)
+    world.settle()
+    return world, first
+
+
+def test_a_rollback_by_hand_is_offered_where_one_can_be() -> None:
+    world, first = fallen_after(DAY)
+    assert f"`r1plus rollback` goes back to {first} by hand" in world.status["incident"]["next"]
+    assert world.status["lastGood"] == first
+    assert "noLastGood" not in world.status
+
+
+def test_a_rollback_by_hand_is_not_offered_where_none_can_be_and_it_is_said_why() -> None:
+    world, first = fallen_after(60.0)
+    for told in (world.status["incident"]["next"], world.condition("QualityVerified")[2]):
+        assert "r1plus rollback" not in told
+        assert f"no revision to go back to by hand: {first} (" in told
+        assert "of the 10 min that it takes" in told
+    assert "lastGood" not in world.status
+    assert world.status["noLastGood"][0].startswith(first)
+    world.now += 3600.0
+    assert world.settle().writes == 0, "what it lacks does not drift"
+
+
+def report(*, gate: GateReport | None = None, lost: tuple[str, ...] = ()) -> MonitorReport:
+    watch = Watch(Standing.BELOW_THRESHOLD, 4, lost_since_gate=lost)
+    return MonitorReport("r", "i", Phase.WATCHING, Verdict.FAIL, "x", "x", gate=gate, watch=watch)
+
+
+def test_lost_items_are_counted_by_the_gate_though_it_names_only_some() -> None:
+    strata = (StratumFigures("s", 4, 3, 0), StratumFigures("none of ours", 9, 9, 0))
+    failed = GateReport(Verdict.FAIL, "x", "x", "i", "s", "h", "1", 0.98, 4, 3, 0, strata, lost_items=("i0",))
+    found = suite("smollm2-full-v1").suite
+    assert found is not None
+    assert lost_by_stratum(report(gate=failed), found) == ("s: 3 of 4 (i0, ...)",)
+    assert lost_by_stratum(report(gate=replace(failed, lost_items=())), found) == ("s: 3 of 4",)
+
+
+def test_a_count_of_named_items_that_may_be_cut_is_a_least_one() -> None:
+    found = suite("smollm2-full-v1").suite
+    assert found is not None
+    assert lost_by_stratum(report(lost=("i0", "i1")), found) == ("s: 2 of 4 (i0, i1)",)
+    many = ("i0", "i1", *(f"x{n}" for n in range(MOST_LOST_ITEMS - 2)))
+    assert lost_by_stratum(report(lost=many), found) == ("s: at least 2 of 4 (i0, i1)",)
