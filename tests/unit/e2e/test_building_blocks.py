@@ -3,15 +3,21 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from e2e import parts
+from e2e.demo.scenes import put_back
 from e2e.demo.telling import Stage, Teller
-from e2e.story import FULL, FULL_Q4, FULL_Q4_OBSERVE, refused, refused_for_good, settled
+from e2e.kube import Kube
+from e2e.story import FULL, FULL_Q4, FULL_Q4_OBSERVE, decided_at, refused, refused_for_good, settled
 from e2e.story import name_in as named
+from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
 from r1plus_cli.view import view_of
+from r1plus_contract.names import ANNOTATION_VERDICT
 from unit.cli.crs import READY, VERIFIED, condition, cr
 
 REFUSAL = (
@@ -64,6 +70,43 @@ def test_a_failed_demo_says_where_to_look_and_how_to_go_on() -> None:
     assert "Waited 5 s in vain" in text
     assert "/tmp/diagnostics" in text
     assert "make down" in text
+
+
+class RecordingKube:
+    """Answers from `objects`, and remembers what was typed."""
+
+    def __init__(self, objects: dict[str, Any] | None = None) -> None:
+        self.typed: list[tuple[str, ...]] = []
+        self.objects = objects or {}
+
+    def kubectl(self, *words: str) -> str:
+        self.typed.append(words)
+        return ""
+
+    def get(self, plural: str, namespace: str, name: str) -> Any:
+        return self.objects.get(f"{plural}/{namespace}/{name}")
+
+
+def test_an_interrupted_example_is_put_back_and_a_finished_one_is_not() -> None:
+    kube, out = RecordingKube(), io.StringIO()
+    target = cast(Target, SimpleNamespace(kube=kube))
+    with put_back(target, Teller(out)):
+        pass
+    assert kube.typed == []
+
+    with pytest.raises(KeyboardInterrupt), put_back(target, Teller(out)):
+        raise KeyboardInterrupt
+    assert kube.typed == [("apply", f"--filename={FULL}")]
+    assert "team-credit/credit is put back to credit-full.yaml" in out.getvalue()
+
+
+def test_when_the_gate_decided_is_read_off_the_revision() -> None:
+    moments = ("2026-11-25T03:45:38Z", "2026-11-25T03:40:00Z")
+    notes = {ANNOTATION_VERDICT: json.dumps({"reports": [{"decidedAt": moment} for moment in moments]})}
+    stored = {"controllerrevisions/team-credit/credit-bbbb": {"metadata": {"annotations": notes}}}
+    kube = cast(Kube, RecordingKube(stored))
+    assert decided_at(kube, named(FULL), "credit-bbbb") == moments[0]
+    assert decided_at(kube, named(FULL), "credit-cccc") == decided_at(kube, named(FULL), "") == ""
 
 
 GIVEN = {
