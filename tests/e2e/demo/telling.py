@@ -67,7 +67,9 @@ class Teller:
         self._write(f"\n{self._bold('FAILED')} after {_clock(self.elapsed)}: {error}\n")
         if diagnostics is not None:
             self._write(f"Logs, events and pod states: {diagnostics}\n")
-        self._write("make demo goes on from here once the cause is mended; make down stops the cluster.\n")
+        self._write(
+            "make demo goes on from here once the cause is mended; make down stops the embedded cluster, if it runs.\n"
+        )
 
     def closing(self) -> None:
         """The last line."""
