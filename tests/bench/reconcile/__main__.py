@@ -120,6 +120,8 @@ async def creation(stage: Stage, count: int) -> Creation:
     say(
         f"  {counted.writes / found.seconds:.0f}/s, {counted.refused} refused, {used.rss_mb:.0f} MiB: {kinds_of(asked)}"
     )
+    for line in refusals(asked):
+        say(f"  {line}")
     return found
 
 
@@ -218,6 +220,15 @@ def kinds_of(asked: list[Request]) -> str:
     """What was written, for people."""
     counts = Counter(request.resource for request in asked if request.writes)
     return ", ".join(f"{count} {resource}" for resource, count in sorted(counts.items()))
+
+
+def refusals(asked: list[Request]) -> list[str]:
+    """Which writes the server answered with an error: how many of each sort, and its words for the first of them."""
+    sorts: dict[str, list[str]] = {}
+    for request in asked:
+        if request.writes and request.code >= 400:
+            sorts.setdefault(f"{request.verb} {request.resource} {request.code}", []).append(request.said)
+    return [f"refused {len(words)} times: {sort}: {words[0]}" for sort, words in sorts.items()]
 
 
 def say(text: str) -> None:
