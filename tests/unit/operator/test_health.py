@@ -54,8 +54,10 @@ def told() -> CollectorRegistry:
 )  # fmt: skip
 async def test_a_scrape_may_choose_its_metrics(told: CollectorRegistry, asked: list[str], found: set[str]) -> None:
     runner = await serve(0, lambda: True, lambda: "", told)
+    # Of port 0 each family of addresses has its own.
+    port = next(port for host, port, *_ in runner.addresses if ":" not in host)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{runner.addresses[0][1]}") as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             whole = samples((await http.get("/metrics")).text)
             chosen = samples((await http.get("/metrics", params={"name[]": asked})).text)
     finally:
