@@ -1,12 +1,17 @@
 """What the operator's metrics tell of each deployment. Written by the reconciler after every pass that was carried out.
 
-Every label set exists from the first pass on, so that a first increment is one, and goes with the deployment.
+Every label set exists from the first pass on, so that a first increment is one, and goes with the deployment. Series
+are made when somebody scrapes: there are two dozen of each deployment, and a pass makes none.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import ConditionType, Reason
@@ -18,77 +23,93 @@ from r1plus_policies.response import BLOCKING
 Key = tuple[str, str]
 _WHOSE: Final = ("namespace", "deployment")
 _VALUES: Final = {"True": 1, "False": 0}
+_CONDITIONS: Final = tuple(kind.value for kind in ConditionType)
 
 
-class DeploymentMetrics:
-    """Series of all deployments, each removed with its deployment."""
+@dataclass(slots=True)
+class _Told:
+    """Of one deployment, what its last pass said and what all its passes did."""
+
+    revision: str
+    engine: str
+    facts: Facts
+    conditions: tuple[int, ...]
+    """In the order of `ConditionType`."""
+    refused: bool
+    rollbacks: Counter[str] = field(default_factory=Counter)
+    quarantines: int = 0
+
+
+class DeploymentMetrics(Collector):
+    """Series of all deployments, each gone with its deployment. Scraped from another thread than it is written from."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, [*_WHOSE, *labels], registry=registry)
-
-        self._info = gauge(metrics.DEPLOYMENT_INFO, "1 for what takes traffic.", "revision", "tier", "engine")
-        self._condition = gauge(metrics.DEPLOYMENT_CONDITION, "1 True, 0 False, -1 Unknown.", "type")
-        self._threshold = gauge(metrics.DEPLOYMENT_THRESHOLD_RATIO, "spec.accuracy.threshold.")
-        self._pool = gauge(metrics.POOL_EVIDENCE_RATIO, "Pooled evidence; 1 alarms.", "revision", "detector")
-        self._blocked = gauge(metrics.ROLLBACK_BLOCKED, "1 while this bars an answer to a fall.", "reason")
-        self._refused = gauge(metrics.CANDIDATE_REFUSED, "1 while the gate refuses what the spec asks for.")
-        self._rollbacks = Counter(metrics.ROLLBACKS_TOTAL, "Rollbacks made.", [*_WHOSE, "reason"], registry=registry)
-        self._quarantines = Counter(metrics.QUARANTINES_TOTAL, "Pods quarantined.", [*_WHOSE], registry=registry)
-        self._seen: dict[Key, tuple[str, ...]] = {}
-        """Deployment -> the labels of its info."""
-        self._pooled: dict[Key, str] = {}
+        self._told: dict[Key, _Told] = {}
+        self._pooled: dict[Key, tuple[str, float, float]] = {}
+        registry.register(self)
 
     def record(self, key: Key, status: Json, facts: Facts) -> None:
         """Take in a pass: the status that it wrote and what it did."""
-        if key not in self._seen:
-            for cause in (FELL, REQUESTED):
-                self._rollbacks.labels(*key, cause)
-            self._quarantines.labels(*key)
-        labels = (status.get("revision", ""), facts.tier, status.get("engine", ""))
-        if self._seen.get(key, labels) != labels:
-            self._info.remove(*key, *self._seen[key])
-        self._seen[key] = labels
-        self._info.labels(*key, *labels).set(1)
-        self._threshold.labels(*key).set(facts.threshold)
         found = {c["type"]: c for c in status.get("conditions", ())}
-        for kind in ConditionType:
-            self._condition.labels(*key, kind.value).set(_VALUES.get(found.get(kind.value, {}).get("status", ""), -1))
-        for why in BLOCKING:
-            self._blocked.labels(*key, why.value).set(why.value == facts.blocked)
-        refused = any(c["reason"] == Reason.CANDIDATE_REFUSED for c in found.values())
-        self._refused.labels(*key).set(refused)
+        before = self._told.get(key)
+        told = self._told[key] = _Told(
+            revision=status.get("revision", ""),
+            engine=status.get("engine", ""),
+            facts=facts,
+            conditions=tuple(_VALUES.get(found.get(kind, {}).get("status", ""), -1) for kind in _CONDITIONS),
+            refused=any(c["reason"] == Reason.CANDIDATE_REFUSED for c in found.values()),
+        )
+        if before is not None:
+            told.rollbacks, told.quarantines = before.rollbacks, before.quarantines
         if facts.rolled_back:
-            self._rollbacks.labels(*key, facts.rolled_back).inc()
-        if facts.quarantined:
-            self._quarantines.labels(*key).inc()
+            told.rollbacks[facts.rolled_back] += 1
+        told.quarantines += facts.quarantined
 
     def evidence(self, key: Key, revision: str, accuracy: float, errors: float) -> None:
         """`Pools` says what the pooled detectors of a deployment have."""
-        if self._pooled.get(key, revision) != revision:
-            self._forget_pool(key)
-        self._pooled[key] = revision
-        self._pool.labels(*key, revision, "accuracy").set(accuracy)
-        self._pool.labels(*key, revision, "errors").set(errors)
+        self._pooled[key] = revision, accuracy, errors
 
     def forget(self, key: Key) -> None:
         """The deployment is gone."""
-        self._forget_pool(key)
-        labels = self._seen.pop(key, None)
-        if labels is None:
-            return
-        self._info.remove(*key, *labels)
-        for kind in ConditionType:
-            self._condition.remove(*key, kind.value)
-        for why in BLOCKING:
-            self._blocked.remove(*key, why.value)
-        for cause in (FELL, REQUESTED):
-            self._rollbacks.remove(*key, cause)
-        whole: tuple[MetricWrapperBase, ...] = (self._threshold, self._refused, self._quarantines)
-        for metric in whole:
-            metric.remove(*key)
+        self._pooled.pop(key, None)
+        self._told.pop(key, None)
 
-    def _forget_pool(self, key: Key) -> None:
-        if revision := self._pooled.pop(key, ""):
-            for detector in ("accuracy", "errors"):
-                self._pool.remove(*key, revision, detector)
+    def describe(self) -> Iterable[Metric]:
+        """The families without samples: by their names a scrape may choose."""
+        return self._families([], [])
+
+    def collect(self) -> Iterable[Metric]:
+        """For the registry. Copies first, since passes go on meanwhile."""
+        return self._families(list(self._told.items()), list(self._pooled.items()))
+
+    def _families(
+        self, told: list[tuple[Key, _Told]], pooled: list[tuple[Key, tuple[str, float, float]]]
+    ) -> Iterator[Metric]:
+        info = _gauge(metrics.DEPLOYMENT_INFO, "1 for what takes traffic.", "revision", "tier", "engine")
+        condition = _gauge(metrics.DEPLOYMENT_CONDITION, "1 True, 0 False, -1 Unknown.", "type")
+        threshold = _gauge(metrics.DEPLOYMENT_THRESHOLD_RATIO, "spec.accuracy.threshold.")
+        blocked = _gauge(metrics.ROLLBACK_BLOCKED, "1 while this bars an answer to a fall.", "reason")
+        refused = _gauge(metrics.CANDIDATE_REFUSED, "1 while the gate refuses what the spec asks for.")
+        rollbacks = CounterMetricFamily(metrics.ROLLBACKS_TOTAL, "Rollbacks made.", labels=[*_WHOSE, "reason"])
+        quarantines = CounterMetricFamily(metrics.QUARANTINES_TOTAL, "Pods quarantined.", labels=_WHOSE)
+        for key, one in told:
+            info.add_metric([*key, one.revision, one.facts.tier, one.engine], 1)
+            threshold.add_metric(key, one.facts.threshold)
+            refused.add_metric(key, one.refused)
+            quarantines.add_metric(key, one.quarantines)
+            for kind, value in zip(_CONDITIONS, one.conditions, strict=True):
+                condition.add_metric([*key, kind], value)
+            for why in BLOCKING:
+                blocked.add_metric([*key, why.value], why.value == one.facts.blocked)
+            for cause in (FELL, REQUESTED):
+                rollbacks.add_metric([*key, cause], one.rollbacks[cause])
+        yield from (info, condition, threshold, blocked, refused, rollbacks, quarantines)
+        pool = _gauge(metrics.POOL_EVIDENCE_RATIO, "Pooled evidence; 1 alarms.", "revision", "detector")
+        for key, (revision, accuracy, errors) in pooled:
+            pool.add_metric([*key, revision, "accuracy"], accuracy)
+            pool.add_metric([*key, revision, "errors"], errors)
+        yield pool
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=[*_WHOSE, *labels])

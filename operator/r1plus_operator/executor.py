@@ -80,7 +80,8 @@ class Executor:
         await _together([self._clear(cr, *stray) for stray in plan.clear])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
-            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in stage)
+        if plan.apply:
+            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for stage in plan.apply for obj in stage)
             log.info("Applied in namespace %s: %s", cr["metadata"]["namespace"], applied)
         await _together([self._delete(cr, *gone) for gone in plan.delete])
         for note in plan.notes:

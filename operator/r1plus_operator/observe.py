@@ -82,6 +82,7 @@ class Observer:
             label_selector=_OURS,
             index=lambda child: child.owner,
             optional=resource in kinds.OPTIONAL_CHILDREN,
+            on_available=lambda: self._enqueue_all(None),
             page_size=PAGE_SIZE,
         )
 

@@ -3,6 +3,7 @@
 Pure: called by the operator's plan with what it observed. Only a Pass promotes under `Enforce`.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -102,9 +103,8 @@ def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: T
     count = _needed(current, terms) if stage is Stage.SCALING else 1
     if beside is not stable and current and current.pods:
         count = 0
-    return Rollout(
-        serving, stage, {**beside, target: count}, overdue=left <= 0, requeue_after=left if left > 0 else None
-    )
+    ends = left if 0 < left < math.inf else None
+    return Rollout(serving, stage, {**beside, target: count}, overdue=left <= 0, requeue_after=ends)
 
 
 def _needed(current: RevisionState | None, terms: Terms) -> int:

@@ -36,9 +36,6 @@ from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.response import Action
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Terms, decide
 
-REQUEUE_WHILE_WAITING = 15.0
-"""A candidate that waits is looked at again, in case an event was lost."""
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -55,6 +52,7 @@ class Plan:
     status: Json = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
+    """Seconds after which time alone changes the plan; all else that it hangs on is an event that asks for a pass."""
     relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
     """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
     pool: PoolWanted | None = None
@@ -130,7 +128,7 @@ class _Pass:
         ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
-        looks += [rollout.requeue_after, self._patience(rollout), answered.response.look_again if answered else None]
+        looks += [rollout.requeue_after, self._wired_by(rollout), answered.response.look_again if answered else None]
         return Plan(
             relabel=self._relabel(answered),
             clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
@@ -398,10 +396,8 @@ class _Pass:
                 gone.append((kind, name, live["metadata"]["uid"]))
         return tuple(gone)
 
-    def _patience(self, rollout: Rollout) -> float | None:
-        """When to look again although nothing has happened."""
-        if rollout.stage in (Stage.GATING, Stage.SCALING):
-            return REQUEUE_WHILE_WAITING
+    def _wired_by(self, rollout: Rollout) -> float | None:
+        """Seconds until Prometheus should have read the rules of what serves; None once it should have."""
         current = self.revisions.get(rollout.current or "")
         left = (current.promoted_at or 0.0) + WIRING_SECONDS - self.now if current else 0.0
         return left if left > 0 else None

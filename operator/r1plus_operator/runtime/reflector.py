@@ -65,12 +65,16 @@ class Reflector(Generic[P]):
         namespace: str | None = None,
         index: Callable[[P], str | None] | None = None,
         optional: bool = False,
+        on_available: Callable[[], None] = lambda: None,
         page_size: int = 500,
         timing: Timing | None = None,
         rand: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`optional`: a server that lacks the kind (its CRD is not installed) counts as one without objects."""
+        """`optional`: a server that lacks the kind (its CRD is not installed) counts as one without objects.
+
+        `on_available` is called when it turns out that the server has it: there may be no object to report.
+        """
         self.resource = resource
         self.store: Store[P] = Store(index)
         self.available = not optional
@@ -82,6 +86,7 @@ class Reflector(Generic[P]):
         self._selector = label_selector
         self._namespace = namespace
         self._optional = optional
+        self._on_available = on_available
         self._page_size = page_size
         self._timing = timing or Timing()
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
@@ -157,7 +162,9 @@ class Reflector(Generic[P]):
                     fresh[key_of(projected)] = _version(obj), projected
             items.clear()  # Else they are kept until the next page is there.
         self._replace(fresh, int(newest))
-        self.available = True
+        if not self.available:
+            self.available = True
+            self._on_available()
         self.synced.set()
         return newest
 

@@ -51,6 +51,8 @@ class Report:
     peak_rss_mb: float
     idle_writes: int | None
     """None where it was not asked for, as with drift."""
+    idle_cpu_percent: float | None
+    """Of one processor."""
     restart_seconds: float
     restart_writes: int
     drift_tried: int | None
@@ -118,18 +120,20 @@ async def creation(stage: Stage, count: int) -> Creation:
     say(
         f"  {counted.writes / found.seconds:.0f}/s, {counted.refused} refused, {used.rss_mb:.0f} MiB: {kinds_of(asked)}"
     )
+    for line in refusals(asked):
+        say(f"  {line}")
     return found
 
 
-async def idle(stage: Stage) -> int:
-    """The operator's writes in a minute in which nothing happens."""
+async def idle(stage: Stage) -> tuple[int, float]:
+    """The operator's writes in a minute in which nothing happens, and its share of a processor in percent."""
     stage.requests()
     before = usage(stage.operator.pid)
     await asyncio.sleep(IDLE_SECONDS)
     asked, used = stage.requests(), usage(stage.operator.pid)
     cpu = (used.cpu_seconds - before.cpu_seconds) / IDLE_SECONDS
     say(f"idle for {IDLE_SECONDS:.0f} s: {tally(asked).writes} writes, {cpu:.1%} of a CPU {kinds_of(asked)}")
-    return tally(asked).writes
+    return tally(asked).writes, cpu * 100
 
 
 async def restart(stage: Stage) -> tuple[float, int, Usage]:
@@ -182,7 +186,7 @@ async def measure(stage: Stage, count: int, *, brief: bool) -> Report:
     monitors = await asyncio.gather(*(serve(stage.client, NAMESPACE, number) for number in ready))
     await stage.settled()
     say(f"{len(monitors)} CRs are Ready")
-    idle_writes = None if brief else await idle(stage)
+    idle_writes, idle_cpu = (None, None) if brief else await idle(stage)
     seconds, writes, used = await restart(stage)
     outcome = None if brief else await drift(stage, drift_groups(count))
     for monitor in monitors:
@@ -203,6 +207,7 @@ async def measure(stage: Stage, count: int, *, brief: bool) -> Report:
         cpu_ms_per_write=round(made.cpu_seconds / made.writes * 1e3, 2),
         peak_rss_mb=round(used.peak_rss_mb, 1),
         idle_writes=idle_writes,
+        idle_cpu_percent=idle_cpu and round(idle_cpu, 1),
         restart_seconds=round(seconds, 2),
         restart_writes=writes,
         drift_tried=outcome and outcome.tried,
@@ -215,6 +220,15 @@ def kinds_of(asked: list[Request]) -> str:
     """What was written, for people."""
     counts = Counter(request.resource for request in asked if request.writes)
     return ", ".join(f"{count} {resource}" for resource, count in sorted(counts.items()))
+
+
+def refusals(asked: list[Request]) -> list[str]:
+    """Which writes the server answered with an error: how many of each sort, and its words for the first of them."""
+    sorts: dict[str, list[str]] = {}
+    for request in asked:
+        if request.writes and request.code >= 400:
+            sorts.setdefault(f"{request.verb} {request.resource} {request.code}", []).append(request.said)
+    return [f"refused {len(words)} times: {sort}: {words[0]}" for sort, words in sorts.items()]
 
 
 def say(text: str) -> None:

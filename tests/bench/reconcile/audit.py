@@ -27,6 +27,8 @@ class Request:
     namespace: str
     name: str
     code: int
+    said: str
+    """Of a refusal, in the server's words."""
     began: float
     ended: float
 
@@ -73,13 +75,15 @@ def parsed(line: bytes) -> Request | None:
     about = entry.get("objectRef")
     if not about or (entry["verb"] == "watch") != (entry["stage"] == "ResponseStarted"):
         return None
+    answer = entry.get("responseStatus") or {}
     return Request(
         user=entry["user"]["username"],
         verb=entry["verb"],
         resource="/".join(part for part in (about["resource"], about.get("subresource")) if part),
         namespace=about.get("namespace", ""),
         name=about.get("name", ""),
-        code=int((entry.get("responseStatus") or {}).get("code", 0)),
+        code=int(answer.get("code", 0)),
+        said=answer.get("message", ""),
         began=_epoch(entry["requestReceivedTimestamp"]),
         ended=_epoch(entry["stageTimestamp"]),
     )

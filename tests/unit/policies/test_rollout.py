@@ -1,5 +1,7 @@
 """Which revision takes traffic: only a pass promotes, traffic never leaves what works."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,11 @@ def stable(ready: int = 2, promoted_at: float = 10.0) -> RevisionState:
 
 def test_a_first_revision_is_gated_with_one_replica() -> None:
     assert run("a") == Rollout(None, Stage.GATING, {"a": 1}, requeue_after=DEADLINE)
+
+
+def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> None:
+    terms = Terms(2, Gate.ENFORCE, Strategy.BLUE_GREEN, math.inf)
+    assert decide(target="b", revisions=(stable(),), terms=terms, now=NOW).requeue_after is None
 
 
 def test_a_first_revision_that_passed_is_scaled_before_it_takes_traffic() -> None:

@@ -22,6 +22,7 @@ from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, read
 from unit.operator.plan.world import NODE, World
 
+DAY = 86_400.0
 PASSES = 6
 """More than any chain of consequences needs that no pod and no monitor takes part in."""
 FIRST, SECOND, THIRD = 1536, 1792, 1280
@@ -142,6 +143,24 @@ class Operated(RuleBasedStateMachine):
     @rule()
     def a_pass(self) -> None:
         self._watched(self.world.pass_once)
+
+    @rule()
+    def a_pass_is_enough_until_it_looks_again(self) -> None:
+        """Our own writes bring no pass of their own, nor does time: what a pass leaves to them it must ask for."""
+        world, looks = self.world, []
+        pods = dict(world.pods)
+
+        def act() -> int:
+            planned = world.pass_once()
+            looks.append(planned.requeue_after)
+            return planned.writes
+
+        self._watched(act)
+        if world.pods != pods:
+            return  # Their going is an event.
+        for share in (0.0, 0.999):
+            later = plan(world.observed(), world.config, world.now - 1.0 + share * min(looks[0] or DAY, DAY))
+            assert (later.writes, later.status, later.notes) == (0, world.status, ())
 
     @rule(done=st.integers(0, 12))
     def the_operator_dies_in_mid_pass(self, done: int) -> None:

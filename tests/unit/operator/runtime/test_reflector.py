@@ -58,7 +58,7 @@ class Watcher:
         self.client = client_of(server)
         self.reflector = Reflector(
             self.client, CONFIG_MAPS, project=project, on_change=self.note, index=_by_data, optional=optional,
-            timing=FAST,
+            timing=FAST, on_available=lambda: self.log.append("AVAILABLE"),
         )  # fmt: skip
 
     def note(self, event: str, item: Item) -> None:
@@ -256,13 +256,23 @@ async def test_an_optional_kind_that_is_absent_is_synced_empty_and_found_when_it
         assert watcher.reflector.available is False
         await eventually(lambda: watcher.reflector.available)
         assert watcher.reflector.synced.is_set()
-        assert watcher.log == ["ADDED a"]
+        assert watcher.log == ["ADDED a", "AVAILABLE"]
+
+
+async def test_an_optional_kind_that_appears_without_an_object_is_told_of_once() -> None:
+    async with watching(
+        [raw(404, b""), page(5), refusal(410), page(9)], [refusal(410), HOLD], optional=True
+    ) as watcher:
+        await eventually(lambda: len(watcher.server.asked("list")) >= 3)
+        assert watcher.log == ["AVAILABLE"]
 
 
 async def test_an_optional_kind_that_goes_away_takes_its_objects_along() -> None:
     absent = raw(404, b"404 page not found\n")
     async with watching([page(5, A), absent], [absent], optional=True) as watcher:
-        await eventually(lambda: watcher.log == ["ADDED a", "DELETED a"] and not watcher.reflector.available)
+        await eventually(
+            lambda: watcher.log == ["ADDED a", "AVAILABLE", "DELETED a"] and not watcher.reflector.available
+        )
         assert watcher.reflector.synced.is_set()
 
 
