@@ -34,9 +34,14 @@ class Lane:
     fired_at: float | None = None
     converged: float | None = None
     """Seconds from the heal to the operator's last sign before it came to rest."""
-    last_write: float = 0.0
     last_sign: float = 0.0
-    """When the operator last wrote, or was shown an event."""
+    """When the operator last wrote, had an answer, or was shown an event."""
+    under_way: int = 0
+    """Writes that have not been answered."""
+    broken_by: str = ""
+    """The write that came since the last `hush`, unless an event came before it."""
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at the first sign since the last `hush`."""
     walled: bool = False
     late: bool = False
     """Whether something did not come in time."""
@@ -50,15 +55,32 @@ class Lane:
         """Count a write; the fault if this is the point."""
         key = (self.phase, call.what)
         self.writes[key] += 1
-        self.last_write = self.last_sign = asyncio.get_running_loop().time()
+        self.under_way += 1
+        self._sign(call.what)
         return self._fault(key, self.writes[key], of_events=False)
+
+    def over(self) -> None:
+        """A write has been answered, or never will be."""
+        self.under_way -= 1
+        self.last_sign = asyncio.get_running_loop().time()
 
     def event(self, event: Event) -> Fault | None:
         """Count a watch event; the fault if this is the point."""
         key = (self.phase, event.what)
         self.events[key] += 1
-        self.last_sign = asyncio.get_running_loop().time()
+        self._sign()
         return self._fault(key, self.events[key], of_events=True)
+
+    def hush(self) -> None:
+        """From now on it should be silent."""
+        self.broken_by = ""
+        self.stirred.clear()
+
+    def _sign(self, written: str = "") -> None:
+        self.last_sign = asyncio.get_running_loop().time()
+        if not self.stirred.is_set():
+            self.broken_by = written
+            self.stirred.set()
 
     def calmed(self) -> None:
         """The operator has come to rest; if that is the first time since the fault, so long did it take."""
@@ -119,6 +141,12 @@ class Traffic:
         if self.writers[-1:] != [call.agent]:
             self.writers.append(call.agent)
         return lane.request(call) or fault
+
+    def over(self, call: Call) -> None:
+        """See `Director`."""
+        lane = self.lanes.get(call.namespace)
+        if lane is not None and call.is_write:
+            lane.over()
 
     def event(self, event: Event) -> Fault | None:
         """See `Judge`."""
