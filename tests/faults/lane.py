@@ -4,15 +4,20 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import orjson
 
-from faults.calls import LASTS, OF_EVENTS, Call, Event, Fault, Json, Point
+from faults.calls import LASTS, OF_EVENTS, SOON_SECONDS, Call, Event, Fault, Json, Point
 from r1plus_contract import names
 
 Trace = Counter[tuple[str, str]]
 """(phase, what) -> how often."""
+OVERTAKERS = (1, 2, 5, 10)
+"""Writes of the tenant that overtake one that is held up; a phase has up to ten."""
+PINNED_SECONDS = 60.0
+"""For which one is held up that is to land in a certain phase."""
 
 
 @dataclass
@@ -42,6 +47,12 @@ class Lane:
     """The write that came since the last `hush`, unless an event came before it."""
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at the first sign since the last `hush`."""
+    held: Call | None = None
+    """A write on its way that others may overtake."""
+    lands_in: str = ""
+    """The phase in whose first answer to a write it is done; else when so many writes have overtaken it."""
+    lands_after: int = 1
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
     walled: bool = False
     late: bool = False
     """Whether something did not come in time."""
@@ -71,6 +82,30 @@ class Lane:
         self._sign()
         return self._fault(key, self.events[key], of_events=True)
 
+    async def overtaken(self, call: Call) -> None:
+        """Until a write that is held up lands, at the latest when nothing overtakes it."""
+        if call.makes:
+            # Of a new object nothing else is written for minutes, though here within seconds: no write is kept so long.
+            await asyncio.sleep(SOON_SECONDS)
+            return
+        self.held = call
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.landed.wait(), PINNED_SECONDS if self.lands_in else LASTS[Fault.OVERTAKEN])
+        self.held = None
+
+    def _overtake(self, call: Call) -> None:
+        """A write was done; whether it overtook the one that is held."""
+        held = self.held
+        if held is None or (call.target == held.target and call.body == held.body):
+            return
+        if self.lands_in:
+            lands = self.phase == self.lands_in
+        else:
+            self.lands_after -= 1
+            lands = self.lands_after <= 0
+        if lands:
+            self.landed.set()
+
     def hush(self) -> None:
         """From now on it should be silent."""
         self.broken_by = ""
@@ -89,6 +124,7 @@ class Lane:
 
     def done(self, call: Call, status: int, body: bytes) -> None:
         """Count what was made and removed, and look whether a promise was broken at any instant."""
+        self._overtake(call)
         thing = call.what.split(" ", 1)[1]
         if status == 201 and call.plural == "events":
             self.told[call.name] += 1
@@ -161,6 +197,12 @@ class Traffic:
         """See `Director`."""
         if (lane := self.lanes.get(call.namespace)) is not None:
             lane.done(call, status, body)
+
+    async def overtaken(self, call: Call) -> None:
+        """See `Director`."""
+        lane = self.lanes[call.namespace]
+        lane.lands_after = self._rand.choice(OVERTAKERS)
+        await lane.overtaken(call)
 
     async def kill(self) -> None:
         """See `Director`."""

@@ -38,6 +38,9 @@ class Director(Judge, Protocol):
     def over(self, call: Call) -> None:
         """A request has been answered, or its connection reset; told once for each."""
 
+    async def overtaken(self, call: Call) -> None:
+        """Returns when a write that is held up on its way may be done."""
+
     async def kill(self) -> None:
         """Kill the operator and start it again."""
 
@@ -111,6 +114,9 @@ class Proxy:
             return _refusal(_REFUSALS[fault])
         if fault is Fault.DROP_BEFORE:
             return _hang_up(request)
+        if fault is Fault.OVERTAKEN:
+            _hang_up(request)
+            await self._director.overtaken(call)
         if fault is Fault.DELAY:
             await asyncio.sleep(LASTS[fault])
         if call.verb == "watch":

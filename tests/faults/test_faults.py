@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from faults import campaign, singles
+from faults import campaign, oracle, singles
 from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json
 from faults.lane import Lane
 from faults.rig import rig
@@ -46,6 +46,19 @@ async def test_single_faults_that_concern_everybody_end_as_without_them(apiserve
         result = await singles.run(made, reference, print, singles.QUICK)
     assert result.failed == []
     assert result.survived == len(singles.QUICK)
+
+
+async def test_a_verdict_that_lands_after_the_promotion_and_a_new_candidate_undoes_neither(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    async with rig(apiserver, 0, tmp_path) as made:
+        reference = await campaign.learn(made)
+        found = [p for p in reference.points([Fault.OVERTAKEN]) if p.phase == "first passes"]
+        point = next(p for p in found if "controllerrevisions" in p.what)
+        lane, end = await campaign.tell(made, point, lands_in="second starts")
+    assert end is not None, lane.problems
+    assert lane.landed.is_set()
+    assert oracle.judge(lane, end, reference.end, reference.created, reference.deleted) == []
 
 
 class Held(Story):
