@@ -104,10 +104,12 @@ class Executor:
         if (cr.get("status") or {}) == status and not prove:
             return
         meta = cr["metadata"]
+        # With the version, so that a status that was held up on its way cannot take the place of a newer one.
+        head = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")}
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND_DEPLOYMENT,
-            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+            "metadata": head,
             "status": status,
         }
         try:
@@ -115,16 +117,18 @@ class Executor:
                 kinds.R1PLUS_DEPLOYMENT, body, field_manager=names.FIELD_MANAGER, subresource="status"
             )
         except (NotFoundError, ConflictError) as error:
-            # 409 is said of an absent object with a uid, of a namesake, and of two writes that collided.
-            if await self._is_there(meta):
-                raise
-            raise OwnerGoneError(f"{meta['namespace']}/{meta['name']}: {error}") from error
+            # 409 is said of an absent object with a uid, of a namesake, and of one newer than what was planned from.
+            live = await self._live(meta)
+            if live is None:
+                raise OwnerGoneError(f"{meta['namespace']}/{meta['name']}: {error}") from error
+            self._learner.learn(live)
+            raise
         self._learner.learn(written)
 
-    async def _is_there(self, meta: Json) -> bool:
-        """Whether this very CR still exists. By a list, which the operator may do anyway; it has no right to `get`."""
+    async def _live(self, meta: Json) -> Json | None:
+        """This very CR, if it still exists. By a list, which the operator may do anyway; it has no right to `get`."""
         live, _ = await self._client.list(kinds.R1PLUS_DEPLOYMENT, meta["namespace"])
-        return any(cr["metadata"]["uid"] == meta["uid"] for cr in live)
+        return next((cr for cr in live if cr["metadata"]["uid"] == meta["uid"]), None)
 
     async def _apply(self, obj: Json) -> None:
         resource = kinds.BY_KIND[obj["kind"]]

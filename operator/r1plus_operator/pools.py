@@ -13,7 +13,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.pooling import PoolWanted
-from r1plus_policies.pool import Pool, exclude, fold, forget, kept_pool
+from r1plus_policies.pool import Pool, Reading, exclude, fold, forget, kept_pool
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -107,8 +107,8 @@ class Pools:
         if not rang and self._clock() - kept.written_at < CHECKPOINT_SECONDS:
             return
         kept.written_at = self._clock()
-        if not kept.pool.readings:
-            return
+        if all(reading == Reading(reading.epoch) for reading in kept.pool.readings.values()):
+            return  # Monitors were asked, and none has said anything: no write is due for that.
         text = dumps(kept.pool)
         if len(text.encode()) > MOST_CHECKPOINT_BYTES:
             # An annotation that is too large would refuse the whole pass; from the former one outcomes are heard again.

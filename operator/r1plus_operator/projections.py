@@ -20,6 +20,7 @@ from r1plus_contract.suite_check import check
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
+from r1plus_operator.api import kinds
 from r1plus_operator.plan.drift import folded
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
 from r1plus_operator.plan.pod import fingerprint
@@ -30,6 +31,8 @@ MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
+_REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
+"""Kinds whose present state is not a consequence of anything else: of these the version is kept, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ def child(resource: Resource, obj: Json) -> Child:
     slim = {key: value for key, value in obj.items() if key != "status"}
     slim["apiVersion"], slim["kind"] = resource.api_version, resource.kind
     slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
+    if resource.kind in _REMEMBERS:
+        slim["metadata"]["resourceVersion"] = meta["resourceVersion"]
     if refused := _refused_pods(obj):
         slim[REFUSED_PODS] = refused
     owner = _controller(meta, names.KIND_DEPLOYMENT)

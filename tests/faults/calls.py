@@ -17,6 +17,7 @@ class Fault(StrEnum):
 
     DROP_BEFORE = "dropped before it was done"
     LOSE_REPLY = "done, reply lost"
+    OVERTAKEN = "dropped, and done after all when others have overtaken it"
     KILL = "done, operator killed"
     CONFLICT = "409"
     ERROR = "500"
@@ -34,6 +35,7 @@ class Fault(StrEnum):
 OF_WRITES = (
     Fault.DROP_BEFORE,
     Fault.LOSE_REPLY,
+    Fault.OVERTAKEN,
     Fault.CONFLICT,
     Fault.ERROR,
     Fault.SHED,
@@ -41,9 +43,14 @@ OF_WRITES = (
     Fault.KILL,
 )
 OF_EVENTS = (Fault.SWALLOW, Fault.LATE, Fault.TWICE)
-LASTS: Mapping[Fault, float] = {Fault.DELAY: 10.0, Fault.SHED: 2.0, Fault.SWALLOW: 8.0, Fault.LATE: 4.0}
+LASTS: Mapping[Fault, float] = {
+    Fault.DELAY: 10.0, Fault.SHED: 2.0, Fault.OVERTAKEN: 10.0, Fault.SWALLOW: 8.0, Fault.LATE: 4.0
+}  # fmt: skip
 """Seconds until the world is whole again, where that is not at once. A swallowed event that no newer one of its object
-follows is shown after so long; a request that is shed is asked to come again after so long."""
+follows is shown after so long, and a write that no newer one of its object overtakes is done; a request that is shed is
+asked to come again after so long."""
+SOON_SECONDS = 0.5
+"""By then a write that got no answer has been sent again, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,16 @@ class Call:
     def is_write(self) -> bool:
         """Whether it changes something that belongs to the operator's work; its Lease does not."""
         return self.verb not in ("get", "list", "watch") and self.plural != "leases"
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        """What is written."""
+        return self.namespace, self.plural, self.name, self.subresource
+
+    @property
+    def makes(self) -> bool:
+        """Whether it may make an object: it names none that was seen."""
+        return self.verb == "apply" and "uid" not in (self.body or {}).get("metadata", {})
 
     @property
     def what(self) -> str:

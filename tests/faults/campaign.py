@@ -155,10 +155,13 @@ def _note(result: Result, point: Point, lane: Lane, end: Json | None, reference:
 
 
 async def tell(
-    made: Rig, point: Point | None = None, interlude: Callable[[Story], Awaitable[None]] | None = None
+    made: Rig,
+    point: Point | None = None,
+    interlude: Callable[[Story], Awaitable[None]] | None = None,
+    lands_in: str = "",
 ) -> tuple[Lane, Json | None]:
     """One story in a namespace of its own; where it does not come to its end, the lane's problems say why."""
-    lane = Lane(f"tenant-of-run-{next(_numbers)}", point)
+    lane = Lane(f"tenant-of-run-{next(_numbers)}", point, lands_in=lands_in)
     made.traffic.lanes[lane.namespace] = lane
     try:
         return lane, await Story(made, lane).tell(interlude)

@@ -4,15 +4,20 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import orjson
 
-from faults.calls import LASTS, OF_EVENTS, Call, Event, Fault, Json, Point
+from faults.calls import LASTS, OF_EVENTS, SOON_SECONDS, Call, Event, Fault, Json, Point
 from r1plus_contract import names
 
 Trace = Counter[tuple[str, str]]
 """(phase, what) -> how often."""
+OVERTAKERS = (1, 2, 5, 10)
+"""Writes of the tenant that overtake one that is held up; a phase has up to ten."""
+PINNED_SECONDS = 60.0
+"""For which one is held up that is to land in a certain phase."""
 
 
 @dataclass
@@ -34,9 +39,20 @@ class Lane:
     fired_at: float | None = None
     converged: float | None = None
     """Seconds from the heal to the operator's last sign before it came to rest."""
-    last_write: float = 0.0
     last_sign: float = 0.0
-    """When the operator last wrote, or was shown an event."""
+    """When the operator last wrote, had an answer, or was shown an event."""
+    under_way: int = 0
+    """Writes that have not been answered."""
+    broken_by: str = ""
+    """The write that came since the last `hush`, unless an event came before it."""
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at the first sign since the last `hush`."""
+    held: Call | None = None
+    """A write on its way that others may overtake."""
+    lands_in: str = ""
+    """The phase in whose first answer to a write it is done; else when so many writes have overtaken it."""
+    lands_after: int = 1
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
     walled: bool = False
     late: bool = False
     """Whether something did not come in time."""
@@ -50,15 +66,56 @@ class Lane:
         """Count a write; the fault if this is the point."""
         key = (self.phase, call.what)
         self.writes[key] += 1
-        self.last_write = self.last_sign = asyncio.get_running_loop().time()
+        self.under_way += 1
+        self._sign(call.what)
         return self._fault(key, self.writes[key], of_events=False)
+
+    def over(self) -> None:
+        """A write has been answered, or never will be."""
+        self.under_way -= 1
+        self.last_sign = asyncio.get_running_loop().time()
 
     def event(self, event: Event) -> Fault | None:
         """Count a watch event; the fault if this is the point."""
         key = (self.phase, event.what)
         self.events[key] += 1
-        self.last_sign = asyncio.get_running_loop().time()
+        self._sign()
         return self._fault(key, self.events[key], of_events=True)
+
+    async def overtaken(self, call: Call) -> None:
+        """Until a write that is held up lands, at the latest when nothing overtakes it."""
+        if call.makes:
+            # Of a new object nothing else is written for minutes, though here within seconds: no write is kept so long.
+            await asyncio.sleep(SOON_SECONDS)
+            return
+        self.held = call
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.landed.wait(), PINNED_SECONDS if self.lands_in else LASTS[Fault.OVERTAKEN])
+        self.held = None
+
+    def _overtake(self, call: Call) -> None:
+        """A write was done; whether it overtook the one that is held."""
+        held = self.held
+        if held is None or (call.target == held.target and call.body == held.body):
+            return
+        if self.lands_in:
+            lands = self.phase == self.lands_in
+        else:
+            self.lands_after -= 1
+            lands = self.lands_after <= 0
+        if lands:
+            self.landed.set()
+
+    def hush(self) -> None:
+        """From now on it should be silent."""
+        self.broken_by = ""
+        self.stirred.clear()
+
+    def _sign(self, written: str = "") -> None:
+        self.last_sign = asyncio.get_running_loop().time()
+        if not self.stirred.is_set():
+            self.broken_by = written
+            self.stirred.set()
 
     def calmed(self) -> None:
         """The operator has come to rest; if that is the first time since the fault, so long did it take."""
@@ -67,6 +124,7 @@ class Lane:
 
     def done(self, call: Call, status: int, body: bytes) -> None:
         """Count what was made and removed, and look whether a promise was broken at any instant."""
+        self._overtake(call)
         thing = call.what.split(" ", 1)[1]
         if status == 201 and call.plural == "events":
             self.told[call.name] += 1
@@ -120,6 +178,12 @@ class Traffic:
             self.writers.append(call.agent)
         return lane.request(call) or fault
 
+    def over(self, call: Call) -> None:
+        """See `Director`."""
+        lane = self.lanes.get(call.namespace)
+        if lane is not None and call.is_write:
+            lane.over()
+
     def event(self, event: Event) -> Fault | None:
         """See `Judge`."""
         lane = self.lanes.get(event.namespace)
@@ -133,6 +197,12 @@ class Traffic:
         """See `Director`."""
         if (lane := self.lanes.get(call.namespace)) is not None:
             lane.done(call, status, body)
+
+    async def overtaken(self, call: Call) -> None:
+        """See `Director`."""
+        lane = self.lanes[call.namespace]
+        lane.lands_after = self._rand.choice(OVERTAKERS)
+        await lane.overtaken(call)
 
     async def kill(self) -> None:
         """See `Director`."""

@@ -35,6 +35,12 @@ class Director(Judge, Protocol):
     def done(self, call: Call, status: int, body: bytes) -> None:
         """The server's answer to a write, whether or not the operator gets to see it."""
 
+    def over(self, call: Call) -> None:
+        """A request has been answered, or its connection reset; told once for each."""
+
+    async def overtaken(self, call: Call) -> None:
+        """Returns when a write that is held up on its way may be done."""
+
     async def kill(self) -> None:
         """Kill the operator and start it again."""
 
@@ -92,17 +98,28 @@ class Proxy:
         sent: Json | None = body if isinstance(body, dict) else None
         agent = request.headers.get("User-Agent", "")
         call = parse(request.method, request.path, request.query, sent, token, agent)
-        fault = self._director.request(call) if call is not None else None
-        while call is not None and fault is Fault.HOLD:
+        if call is None:
+            return await self._forward(request, raw, None, None)
+        fault = self._director.request(call)
+        while fault is Fault.HOLD:
             await self._director.released.wait()
             fault = self._director.request(call)
+        try:
+            return await self._answer(request, raw, call, fault)
+        finally:
+            self._director.over(call)
+
+    async def _answer(self, request: web.Request, raw: bytes, call: Call, fault: Fault | None) -> web.StreamResponse:
         if fault in _REFUSALS:
             return _refusal(_REFUSALS[fault])
         if fault is Fault.DROP_BEFORE:
             return _hang_up(request)
+        if fault is Fault.OVERTAKEN:
+            _hang_up(request)
+            await self._director.overtaken(call)
         if fault is Fault.DELAY:
             await asyncio.sleep(LASTS[fault])
-        if call is not None and call.verb == "watch":
+        if call.verb == "watch":
             return await self._watch(request, call, fault)
         return await self._forward(request, raw, call, fault)
 

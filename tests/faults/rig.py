@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 
 from apiserver.crds import install_crd
@@ -83,6 +84,14 @@ class Operator:
                 if (code := self.process.returncode) is not None:
                     self.ended.append(code)
                     self.process.start()
+
+    async def answers(self) -> bool:
+        """Whether its caches are synced. Who waits for it knows that its loop has turned since."""
+        try:
+            async with aiohttp.request("GET", f"http://127.0.0.1:{self.process.port}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
 
     async def restart(self) -> None:
         """SIGKILL, and a new process."""
@@ -156,6 +165,10 @@ class Rig:
     def all(self, kind: str, namespace: str) -> list[Json]:
         """All objects of a kind in a namespace."""
         return [kept.value for kept in self.seen[kind].store.items() if kept.namespace == namespace]
+
+    def shown_by(self, namespace: str) -> float:
+        """When the operator is shown the last event so far of this namespace, in the loop's time."""
+        return max((stream.shown_by(namespace) for stream in self.proxy.streams), default=0.0)
 
     async def until(self, namespace: str, holds: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait until it holds, looking again at every change in the namespace; TimeoutError says what did not come."""

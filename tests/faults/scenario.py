@@ -178,15 +178,44 @@ class Story:
             await asyncio.sleep(left)
         self.lane.calmed()
 
+    async def rest(self) -> None:
+        """Until the operator has shown that it is calm, and not only slow or kept waiting.
+
+        Every event has been shown to it, every write been answered, and it has answered a request that came after.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            await self.calm()
+            sign = self.lane.last_sign
+            left = self.rig.shown_by(self.namespace) + CALM_SECONDS - clock()
+            if left <= 0 and not self.lane.under_way and await self.rig.operator.answers():
+                if self.lane.last_sign == sign:
+                    return
+            else:
+                await asyncio.sleep(max(left, CALM_SECONDS))
+
     async def silent(self, when: str) -> None:
-        """A quiet window without a write; what was written in it is a problem."""
-        await self.calm()
-        before = self.lane.writes.total()
+        """A quiet window without a write: one in it is a problem.
+
+        An event that comes before any write begins the window anew, for a minute: the world had not come to rest.
+        """
+        lane, clock = self.lane, asyncio.get_running_loop().time
+        latest = clock() + CONVERGE_SECONDS + max(LONGEST_FAULT_SECONDS, self.rig.outage)
         async with self._resting():
-            await asyncio.sleep(self.rig.quiet)
-        if self.lane.writes.total() != before:
-            last = {what: n for (phase, what), n in self.lane.writes.items() if phase == self.lane.phase}
-            self.lane.problems.append(f"wrote {when}: {self.lane.writes.total() - before} writes, among {last}")
+            while True:
+                try:
+                    async with asyncio.timeout_at(latest):
+                        await self.rest()
+                except TimeoutError:
+                    raise TimeoutError(f"never at rest {when}") from None
+                lane.hush()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(lane.stirred.wait(), self.rig.quiet)
+                if not lane.stirred.is_set():
+                    return
+                if lane.broken_by:
+                    lane.problems.append(f"wrote {when}: {lane.broken_by}")
+                    return
 
     @asynccontextmanager
     async def _resting(self) -> AsyncIterator[None]:

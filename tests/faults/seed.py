@@ -18,8 +18,8 @@ from faults.calls import OF_EVENTS, OF_WRITES, Fault, Point
 from faults.campaign import Reference, Result
 from faults.rig import AT_WORK, Rig, rig, started
 
-AT_ONCE = 8
-"""Stories that are under way, for each that acts: the others wait for a drain or through a silence."""
+AT_ONCE = 16
+"""Stories that are under way, for each that acts: the others wait for a drain or through two minutes of silence."""
 QUIET_SECONDS = 60.0
 KILLS_SHARE = 3
 """So many times fewer stories at once where the operator is killed in each of them."""

@@ -257,9 +257,9 @@ EXPIRED = Single("401 until the token is rotated", expired, remade=_SERVICE, exp
 FORBIDDEN = Single("403 on one verb", forbidden, remade=_SERVICE)
 AWAY = Single("operator away while a child is deleted", away, remade=_SERVICE)
 CHAINS = (
-    (HALF_OPEN, AWAY, ERRORS),
+    (HALF_OPEN, AWAY, ERRORS, EXPIRED),
     (RESTARTED, TWO, GONE, FORBIDDEN),
-    (UNREACHABLE, OUTAGE, REBORN, TRUNCATED, EXPIRED),
+    (UNREACHABLE, OUTAGE, REBORN, TRUNCATED),
 )
 """Those of a chain share an operator, one after the other; the chains take about as long as each other."""
 QUICK = (GONE, FORBIDDEN, AWAY)

@@ -59,7 +59,7 @@ class Stream:
         self._heap: list[tuple[float, int, bytes, bool]] = []
         self._order = itertools.count()
         self._due: dict[str, float] = {}
-        self._swallowed: dict[tuple[str, str], int] = {}
+        self._swallowed: dict[tuple[str, str], tuple[float, int]] = {}
         self._withdrawn: set[int] = set()
         self._changed = asyncio.Event()
         self._last_line = b""
@@ -68,6 +68,11 @@ class Stream:
     def pending(self) -> int:
         """Lines that are held back."""
         return len(self._heap)
+
+    def shown_by(self, namespace: str) -> float:
+        """When the last event so far of this namespace is to be shown, in the loop's time."""
+        held = [due for (where, _), (due, _) in self._swallowed.items() if where == namespace]
+        return max([self._due.get(namespace, 0.0), *held])
 
     def take(self, line: bytes) -> None:
         """One line from the server."""
@@ -82,9 +87,10 @@ class Stream:
         fault = self._judge.event(event)
         key = (event.namespace, event.name)
         if (older := self._swallowed.pop(key, None)) is not None:
-            self._withdrawn.add(older)
+            self._withdrawn.add(older[1])
         if fault is Fault.SWALLOW:
-            self._swallowed[key] = self._push(now + self._swallow, line)
+            due = now + self._swallow
+            self._swallowed[key] = (due, self._push(due, line))
             return
         delay = self._late if fault is Fault.LATE else self._judge.jitter()
         due = self._due[event.namespace] = max(self._due.get(event.namespace, 0.0), now + delay)
@@ -113,7 +119,7 @@ class Stream:
                 if number in self._withdrawn:
                     self._withdrawn.discard(number)
                     continue
-                self._swallowed = {key: n for key, n in self._swallowed.items() if n != number}
+                self._swallowed = {key: held for key, held in self._swallowed.items() if held[1] != number}
                 with suppress(ClientConnectionResetError):
                     await self._response.write(line)
                 self._last_line = line

@@ -1,14 +1,19 @@
 """A sample of what `make faults` does in full: points of every kind, each of which must end as if nothing had happened."""
 
+import asyncio
 import random
+import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from faults import campaign, singles
-from faults.calls import OF_EVENTS, OF_WRITES, Fault
+from faults import campaign, oracle, singles
+from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json
+from faults.lane import Lane
 from faults.rig import rig
+from faults.scenario import CALM_SECONDS, Story
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 PER_FAULT = 3
@@ -41,3 +46,40 @@ async def test_single_faults_that_concern_everybody_end_as_without_them(apiserve
         result = await singles.run(made, reference, print, singles.QUICK)
     assert result.failed == []
     assert result.survived == len(singles.QUICK)
+
+
+async def test_a_verdict_that_lands_after_the_promotion_and_a_new_candidate_undoes_neither(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    async with rig(apiserver, 0, tmp_path) as made:
+        reference = await campaign.learn(made)
+        found = [p for p in reference.points([Fault.OVERTAKEN]) if p.phase == "first passes"]
+        point = next(p for p in found if "controllerrevisions" in p.what)
+        lane, end = await campaign.tell(made, point, lands_in="second starts")
+    assert end is not None, lane.problems
+    assert lane.landed.is_set()
+    assert oracle.judge(lane, end, reference.end, reference.created, reference.deleted) == []
+
+
+class Held(Story):
+    """A deployment that goes while the operator is held up for longer than any calm lasts."""
+
+    async def _phases(self, interlude: Callable[[Story], Awaitable[None]] | None) -> Json:
+        await self.bring_up(self.rig.case.first)
+        await self.calm()
+        operator = self.rig.operator.process
+        operator.signal(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(4 * CALM_SECONDS, operator.signal, signal.SIGCONT)
+        await self.remove()
+        return {}
+
+
+async def test_what_a_slow_operator_does_about_a_deletion_is_no_write_in_the_silence_after(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    async with rig(apiserver, 0, tmp_path) as made:
+        lane = made.traffic.lanes["tenant-of-slow"] = Lane("tenant-of-slow")
+        await Held(made, lane).tell()
+    proofs = [what for phase, what in lane.writes if phase == "deleted"]
+    assert proofs == ["apply r1plusdeployments/status credit"]  # refused: so a pass learns that the owner is gone
+    assert lane.problems == []

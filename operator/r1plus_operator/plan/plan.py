@@ -41,7 +41,9 @@ from r1plus_policies.rollout import RevisionState, Rollout, Stage, Terms, decide
 class Plan:
     """What to write. `apply` is in stages: all of a stage stands before the next begins.
 
-    An object that was seen alive bears its uid, so that applying it can never make another one.
+    An object that was seen alive bears its uid, so that applying it can never make another one. A ControllerRevision
+    bears its resourceVersion as well, so that a write that was held up on its way cannot undo one that overtook it:
+    nothing else remembers verdicts and promotions. Every other kind is put right by the next pass.
     """
 
     clear: tuple[tuple[str, str, tuple[Json, ...]], ...] = ()
@@ -404,6 +406,8 @@ class _Pass:
 
 
 def _same_object(desired: Json, live: Json | None) -> Json:
+    """`desired`, bound to the object that was seen, and to its version where that is kept."""
     if live is None:
         return desired
-    return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
+    bound = {key: live["metadata"][key] for key in ("uid", "resourceVersion") if key in live["metadata"]}
+    return {**desired, "metadata": {**desired["metadata"], **bound}}

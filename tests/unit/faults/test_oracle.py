@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from faults import oracle
-from faults.calls import Call, Fault, Point, parse
+from faults.calls import Call, Event, Fault, Point, parse
 from faults.lane import Lane
 
 END = {"Service credit": {"spec": {"selector": {"r1plus.ai/revision": "credit-b"}}}}
@@ -72,6 +72,26 @@ async def test_a_point_is_hit_once_at_its_phase_and_number() -> None:
     found += [lane.request(write) for _ in range(3)]
     assert found == [None, None, Fault.ERROR, None]
     assert not lane.unreached
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "broken_by"),
+    [
+        pytest.param("write", "event", "apply services credit", id="a write of its own accord"),
+        pytest.param("event", "write", "", id="a write after an event"),
+    ],
+)
+async def test_a_silence_is_broken_by_a_write_that_no_event_came_before(first: str, then: str, broken_by: str) -> None:
+    lane = Lane("ns")
+    lane.request(Call("apply", "deployments", "ns", "credit-b"))
+    lane.hush()
+    assert (lane.stirred.is_set(), lane.broken_by) == (False, "")
+    for sign in (first, then):
+        if sign == "write":
+            lane.request(Call("apply", "services", "ns", "credit"))
+        else:
+            lane.event(Event("DELETED", "services", "ns", "credit"))
+    assert (lane.stirred.is_set(), lane.broken_by) == (True, broken_by)
 
 
 @pytest.mark.parametrize(

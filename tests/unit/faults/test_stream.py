@@ -93,3 +93,19 @@ async def test_a_stream_that_breaks_is_over(breaks: Callable[[Stream], None], he
     async with asyncio.timeout(5):
         await stream.pump(lambda: False)
     assert client.lines == heard
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [
+        pytest.param(None, 0.0, id="an ordinary event, at once"),
+        pytest.param(Fault.LATE, 5.0, id="a delayed one"),
+        pytest.param(Fault.SWALLOW, 9.0, id="a swallowed one that nothing has overwritten"),
+    ],
+)
+async def test_a_stream_says_by_when_a_tenants_events_are_shown(fault: Fault | None, seconds: float) -> None:
+    stream = Stream(WATCH, Script({"ADDED pods a": fault} if fault else {}), Heard(), late=5.0, swallow=9.0)
+    now = asyncio.get_running_loop().time()
+    stream.take(line("ADDED", "a", 1))
+    assert stream.shown_by("ns") - now == pytest.approx(seconds, abs=0.5)
+    assert stream.shown_by("other") == 0.0

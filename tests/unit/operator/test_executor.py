@@ -13,7 +13,11 @@ from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError
 from r1plus_operator.runtime.resources import Resource
 
 STATUS = {"suite": "s"}
-CR: Json = {"metadata": {"name": "credit", "namespace": "t", "uid": "u"}, "spec": {}, "status": {}}
+CR: Json = {
+    "metadata": {"name": "credit", "namespace": "t", "uid": "u", "resourceVersion": "7"},
+    "spec": {},
+    "status": {},
+}
 
 
 class Server:

@@ -9,7 +9,7 @@ from r1plus_operator.plan.plan import Plan
 from r1plus_operator.runtime.errors import ApiError, ConflictError, NotFoundError
 from r1plus_operator.runtime.resources import Resource
 
-CR = {"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}, "status": {}}
+CR = {"metadata": {"name": "credit", "namespace": "team", "uid": "u-1", "resourceVersion": "7"}, "status": {}}
 COLLISION = ConflictError(409, "Conflict", "the object has been modified")
 ABSENT = NotFoundError(404, "NotFound", "no such object")
 
@@ -32,13 +32,14 @@ class Refusing:
 
 
 class Forgetful:
-    """Learns nothing, but remembers what it was told to forget."""
+    """Remembers what it was told to learn and to forget."""
 
     def __init__(self) -> None:
         self.forgotten: list[str] = []
+        self.learnt: list[str] = []
 
     def learn(self, written: dict[str, Any]) -> None:
-        """Nothing is written here."""
+        self.learnt.append(written["metadata"]["uid"])
 
     def unlearn(self, kind: str, namespace: str, name: str) -> None:
         self.forgotten.append(name)
@@ -57,8 +58,10 @@ class Forgetful:
 async def test_the_owner_is_gone_only_if_the_server_says_so(
     refusal: ApiError, live: str | None, raised: type[Exception]
 ) -> None:
+    learner = Forgetful()
     with pytest.raises(raised):
-        await Executor(Refusing(refusal, live), Forgetful()).run(CR, Plan(status={"observedGeneration": 1}), 0.0)
+        await Executor(Refusing(refusal, live), learner).run(CR, Plan(status={"observedGeneration": 1}), 0.0)
+    assert learner.learnt == ([] if raised is OwnerGoneError else ["u-1"])  # so that the next pass plans from it
 
 
 async def test_a_deletion_that_collided_is_tried_again_and_one_that_was_done_is_forgotten() -> None:

@@ -120,6 +120,17 @@ def test_it_is_written_down_at_an_alarm_and_else_every_five_minutes() -> None:
     assert rig.view() == (replace(rig.view()[0], checkpoint=rang.checkpoint), False)
 
 
+def test_where_no_outcome_was_heard_there_is_nothing_to_write_down() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page(""))
+    rig.now = CHECKPOINT_SECONDS
+    assert rig.view() == (rig.view()[0], False)
+    assert rig.view()[0].checkpoint == ""
+    rig.pools.take(KEY, "a", page("1"))
+    rig.now = 2 * CHECKPOINT_SECONDS
+    assert rig.view()[0].checkpoint != ""
+
+
 def test_a_checkpoint_too_large_for_an_annotation_leaves_the_one_before() -> None:
     rig = Rig()
     rig.pools.take(KEY, "a", page("1"))

@@ -37,6 +37,11 @@ def test_a_child_is_kept_as_it_is_but_for_its_status_and_bookkeeping() -> None:
     assert (kept.deployments, kept.deleting) == ({"credit"}, False)
 
 
+def test_only_a_revision_is_kept_with_its_version_since_what_it_remembers_is_nowhere_else() -> None:
+    kept = {resource.kind: child(resource).live["metadata"].get("resourceVersion") for resource in kinds.CHILDREN}
+    assert {kind: version for kind, version in kept.items() if version} == {"ControllerRevision": "7"}
+
+
 def test_any_other_value_is_another_child() -> None:
     assert child(spec={"replicas": 1}) != child(spec={"replicas": 2})
     config_map = kinds.CONFIG_MAP

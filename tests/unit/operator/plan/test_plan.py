@@ -195,6 +195,19 @@ def test_a_new_child_has_no_uid_yet_and_a_repaired_one_can_only_be_itself() -> N
     assert [obj["metadata"]["uid"] for stage in repair.apply for obj in stage] == [policy["metadata"]["uid"]]
 
 
+def test_a_revision_is_changed_only_from_the_version_that_was_seen() -> None:
+    world = World({"tier": "full"})
+    world.settle()
+    (stored,) = world.live("ControllerRevision")
+    seen = {**stored, "metadata": {**stored["metadata"], "resourceVersion": "41"}}
+    world.children["ControllerRevision", stored["metadata"]["name"]] = seen
+    world.start_pods(stored["metadata"]["name"])
+    world.gate(stored["metadata"]["name"], Verdict.PASS)
+    planned = plan(world.observed(), world.config, world.now)
+    versions = {obj["kind"]: obj["metadata"].get("resourceVersion") for stage in planned.apply for obj in stage}
+    assert versions == {"ControllerRevision": "41", "ConfigMap": None}
+
+
 def test_what_others_put_into_our_lists_is_taken_out_before_the_apply() -> None:
     world = served()
     service = world.one("Service", "credit")
