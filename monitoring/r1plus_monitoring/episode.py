@@ -120,8 +120,11 @@ class Episode:
         known = self._known()
         if known is not None and (known.verdict is Verdict.FAIL or self._admitted):
             return known
-        if known is not None and await self._short_check():
-            return known
+        if known is not None:
+            if await self._short_check():
+                return known
+            if self._settings().restored == self._subject.identity:
+                self._admit(Verdict.PASS)
         pause = self._parts.retry_after
         while (found := await self._first_gated()).verdict is Verdict.INCONCLUSIVE:
             self._inconclusive(found)
@@ -179,10 +182,15 @@ class Episode:
         return await self._gated(rules, self._pacing(), lambda run: self._progress(run, ""))
 
     async def _gated(
-        self, rules: Rules, pace: Callable[[], Awaitable[None]], progress: Callable[[GateRun], None]
+        self,
+        rules: Rules,
+        pace: Callable[[], Awaitable[None]],
+        progress: Callable[[GateRun], None],
+        acknowledged: str = "",
     ) -> GateReport:
         """One whole gate, or the rest of one that a restart cut off."""
-        half = self._half_gate(rules)
+        order = acknowledged or self._control
+        half = self._half_gate(rules, order)
         run = GateRun(self._gate_items(), rules, half.record)
         before, started, shown = half.seconds, time.monotonic(), run.stage.full_sweeps
         log("info", "Gate started", items=len(self._items), batch=rules.batch, done=run.done, total=run.total)
@@ -193,7 +201,7 @@ class Episode:
             if run.stage.full_sweeps > shown:
                 shown = run.stage.full_sweeps
                 self._ledger.swept({i: s is Score.CORRECT for i, s in run.sweep_scores(shown - 1).items()})
-            self._save_half_gate(rules, run, before + time.monotonic() - started)
+            self._save_half_gate(dataclasses.replace(half, seconds=before + time.monotonic() - started), run)
 
         judgement = await self._drive(run, pace, scored)
         found = report(
@@ -203,7 +211,7 @@ class Episode:
             seconds=before + time.monotonic() - started,
             decided_at=self._ledger.now(),
         )
-        found = dataclasses.replace(found, control=self._control)
+        found = dataclasses.replace(found, control=self._control, acknowledged=acknowledged)
         self._keep(found)
         log("info", "Gate decided", verdict=found.verdict, reason=found.reason, detail=found.message)
         return found
@@ -230,9 +238,9 @@ class Episode:
         )
         await watcher.run(gate, lambda: self._admitted, lambda: self._announce(watcher.gate, watcher.state))
 
-    async def _regated(self, pace: Pace) -> GateReport:
+    async def _regated(self, pace: Pace, acknowledged: str) -> GateReport:
         """The gate's sweeps once more, beside traffic and beside a verdict that stands meanwhile."""
-        return await self._gated(Rules(self._threshold, batch=1), pace.wait, lambda run: None)
+        return await self._gated(Rules(self._threshold, batch=1), pace.wait, lambda run: None, acknowledged)
 
     def _announce(self, gate: GateReport, state: WatchState | None) -> None:
         """The gate's verdict, unless the watch has found since that it no longer holds."""
@@ -252,6 +260,7 @@ class Episode:
             progress=None,
             admitted=self._admitted,
             watch=found,
+            acknowledged=state.acknowledged if state else None,
         )
 
     def _inconclusive(self, found: GateReport) -> None:
@@ -288,6 +297,8 @@ class Episode:
             progress=None,
             sweep=self._ledger.last(),
             watch=None,
+            threshold=self._threshold,
+            acknowledged=None,
         )
 
     def _progress(self, run: GateRun, prefix: str) -> None:
@@ -318,15 +329,16 @@ class Episode:
     def _gate_items(self) -> Sequence[GateItem]:
         return [GateItem(item.id, item.stratum) for item in self._suite.items]
 
-    def _half_gate(self, rules: Rules) -> HalfGate:
+    def _half_gate(self, rules: Rules, order: str) -> HalfGate:
+        """The one that was cut off, if it is of the same subject, rules and order; else a new one."""
         half = self._parts.store.state.gate
-        if half and (half.subject, half.threshold, half.batch) == (self._subject, rules.threshold, rules.batch):
-            return half
-        return HalfGate(self._subject, rules.threshold, rules.batch, GateRecord(self._parts.seed()), 0.0)
+        new = HalfGate(self._subject, rules.threshold, rules.batch, GateRecord(self._parts.seed()), 0.0, order)
+        same = half and dataclasses.replace(half, record=new.record, seconds=0.0) == new
+        return half if half and same else new
 
-    def _save_half_gate(self, rules: Rules, run: GateRun, seconds: float) -> None:
+    def _save_half_gate(self, half: HalfGate, run: GateRun) -> None:
         if self._ledger.due():
-            self._ledger.save(gate=HalfGate(self._subject, rules.threshold, rules.batch, run.snapshot(), seconds))
+            self._ledger.save(gate=dataclasses.replace(half, record=run.snapshot()))
 
     def _keep(self, found: GateReport) -> None:
         """Remember a verdict. An Inconclusive one is no verdict: only the half gate goes."""

@@ -38,6 +38,16 @@ class Exposition:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._fronted = self._counter(
+            names.SERVICE_PROBE_RESULTS_TOTAL, "Probes through the Service by what they gave.", "outcome"
+        )
+        self._front_duration = Histogram(
+            names.SERVICE_PROBE_DURATION_SECONDS,
+            "Time to a whole answer through the Service.",
+            names.LABELS,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._ratio = self._gauge(names.ACCURACY_RATIO, "Share of items right in the last complete sweep.")
         self._lower = self._gauge(names.ACCURACY_LOWER_BOUND_RATIO, "Its lower bound, alpha 0.001 (Clopper-Pearson).")
         self._upper = self._gauge(names.ACCURACY_UPPER_BOUND_RATIO, "Its upper bound, alpha 0.001 (Clopper-Pearson).")
@@ -64,6 +74,13 @@ class Exposition:
         self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
         if outcome in (names.Outcome.CORRECT, names.Outcome.INCORRECT):
             self._scored_at.labels(**self._own).set_to_current_time()
+
+    def fronted(self, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count one probe through the Service: its tokens are probes' tokens, its outcome is not this pod's."""
+        self._fronted.labels(**self._own, outcome=outcome).inc()
+        self._front_duration.labels(**self._own).observe(seconds)
+        self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
+        self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
 
     def skipped(self, reason: str) -> None:
         """Count a probe that was not sent."""
@@ -134,6 +151,9 @@ class Exposition:
             self._skipped.labels(**self._own, reason=reason)
         for direction in DIRECTIONS:
             self._tokens.labels(**self._own, direction=direction)
+        for outcome in names.Outcome.ALL:
+            self._fronted.labels(**self._own, outcome=outcome)
+        self._front_duration.labels(**self._own)
         self._restarts.labels(**self._own)
         self._scored_at.labels(**self._own).set(0)
         self.progress(0)

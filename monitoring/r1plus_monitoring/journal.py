@@ -32,6 +32,8 @@ class Journal:
     def __init__(self, folder: Path, subject: Subject, new_epoch: Callable[[], str]) -> None:
         """Goes on with the file if it belongs to this subject; else a new epoch begins."""
         self._path = folder / OUTCOMES_FILE
+        self.acknowledged, self.acknowledged_after = "", 0
+        """As the watch has it; not stored here, since the watch says it again whenever it starts."""
         self._ring: deque[ProbeOutcome] = deque(maxlen=MOST_OUTCOMES)
         found = self._read()
         if found is not None and found.subject == subject:
@@ -75,6 +77,8 @@ class Journal:
             oldest=self._ring[0].sequence if self._ring else 1,
             newest=self.newest,
             outcomes=self.after(since),
+            acknowledged=self.acknowledged,
+            acknowledged_after=self.acknowledged_after,
         )
 
     def _read(self) -> Head | None:

@@ -9,7 +9,9 @@ import contextlib
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from r1plus_contract.identity import ServingIdentity
@@ -20,6 +22,7 @@ from r1plus_monitoring.client import Engine, TritonEngine
 from r1plus_monitoring.config import Config, read_config
 from r1plus_monitoring.episode import Episode, admit, admitted
 from r1plus_monitoring.exposition import Exposition
+from r1plus_monitoring.front_door import EVERY, Connect, FrontDoor
 from r1plus_monitoring.ledger import Parts
 from r1plus_monitoring.logs import Clock, log, utc_now
 from r1plus_monitoring.probing import Prompter, until_ready
@@ -29,14 +32,27 @@ from r1plus_monitoring.web import serve
 
 BEAT_EVERY: Final = 2.0
 """Seconds between heartbeats; the supervisor waits many times that."""
+REPLAY_EVERY: Final = 600.0
+"""Seconds after which everything mounted is read and replayed again though no file seems to have changed: what a score
+means hangs on the scorer that runs, and on bytes that a file's date says nothing of."""
 
 
 class Prober:
     """Wires the parts and follows the mounted files."""
 
-    def __init__(self, config: Config, engine: Engine, clock: Clock = utc_now, retry_after: float = 30.0) -> None:
-        """`retry_after`: seconds until an inconclusive gate starts anew."""
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        clock: Clock = utc_now,
+        retry_after: float = 30.0,
+        replay_every: float = REPLAY_EVERY,
+        connect: Connect | None = None,
+        front_every: float = EVERY,
+    ) -> None:
+        """`retry_after`: seconds until an inconclusive gate starts anew. `connect`: how to ask the Service."""
         self._config = config
+        self._replay_every = replay_every
         self._engine = engine
         self.exposition = Exposition(config.namespace, config.deployment, config.revision)
         store = StateStore(config.state_dir)
@@ -50,6 +66,7 @@ class Prober:
             exposition=self.exposition,
             clock=clock,
         )
+        self._door = FrontDoor(connect, self.exposition, front_every) if connect else None
         self._parts = Parts(
             bulletin=self.bulletin,
             store=store,
@@ -97,14 +114,16 @@ class Prober:
 
     async def _until_changed(self, sources: Sources, episode: asyncio.Task[None]) -> Sources:
         """The next sources that ask for another episode. An episode's own error ends the prober."""
+        read_at = time.monotonic()
         while True:
             await asyncio.wait({episode}, timeout=self._config.poll_interval)
             if episode.done():
                 episode.result()
                 raise RuntimeError("episode: it ended, and an episode never does")
-            if fingerprint(self._config.accuracy_dir) == sources.fingerprint:
+            due = time.monotonic() - read_at >= self._replay_every
+            if not due and fingerprint(self._config.accuracy_dir) == sources.fingerprint:
                 continue
-            found = read_sources(self._config.accuracy_dir)
+            found, read_at = read_sources(self._config.accuracy_dir), time.monotonic()
             if _subject(found, self._config.identity) != _subject(sources, self._config.identity):
                 return found
             sources = found
@@ -114,16 +133,21 @@ class Prober:
     async def _episode(self, sources: Sources) -> None:
         identity = check_identity(self._config.revision_dir, self._config.identity)
         if isinstance(identity, Problem):
-            return await self._blocked(identity)
+            await self._blocked(identity)
+            return
         if sources.problem or sources.settings is None or sources.suite is None:
             problem = sources.problem or Problem("SuiteMissing", "there is no suite")
-            return await self._blocked(problem, identity, sources.settings)
+            await self._blocked(problem, identity, sources.settings)
+            return
         items = {item.id: item for item in sources.suite.items}
         prompter = Prompter(self._engine, items, sources.suite.header.sampling, self.exposition)
-        episode = Episode(
-            self._parts, prompter, identity, sources.suite, self._newest(sources.settings), sources.verdicts
-        )
-        return await episode.run()
+        newest = self._newest(sources.settings)
+        episode = Episode(self._parts, prompter, identity, sources.suite, newest, sources.verdicts)
+        async with asyncio.TaskGroup() as group:
+            if self._door is not None:
+                may_serve = partial(admitted, self._parts, self._config.identity)
+                group.create_task(self._door.run(sources.suite, newest, may_serve))
+            await episode.run()
 
     async def _blocked(
         self, problem: Problem, identity: ServingIdentity | None = None, settings: MonitorSettings | None = None
@@ -144,6 +168,8 @@ class Prober:
             progress=None,
             sweep=None,
             watch=None,
+            threshold=None,
+            acknowledged=None,
         )
         if identity is not None and settings is not None and settings.gate is Gate.OBSERVE:
             await until_ready(self._engine, self.exposition, self._config.poll_interval)
@@ -165,7 +191,11 @@ def _subject(sources: Sources, identity: str) -> tuple[object, ...]:
 
 async def _main(config: Config) -> None:
     engine = TritonEngine(config.triton_http, config.triton_grpc, config.request_timeout, config.triton_metrics)
-    task = asyncio.create_task(Prober(config, engine).run())
+
+    def connect(target: str) -> Engine:
+        return TritonEngine(config.triton_http, target, config.request_timeout)
+
+    task = asyncio.create_task(Prober(config, engine, connect=connect).run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task

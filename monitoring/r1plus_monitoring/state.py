@@ -31,6 +31,8 @@ class HalfGate:
     batch: int
     record: GateRecord
     seconds: float
+    order: str = ""
+    """Control or acknowledgement that asked for it: half of another's gate is no part of this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from r1plus_policies.watch import WatchState, born, confirmed, heard, recount, s
 RAISED_PER_MINUTE: Final = 600
 """Probes a minute while counting, one at a time: a count takes a minute or two, and is worth it."""
 
-Regate = Callable[[Pace], Awaitable[GateReport]]
+Regate = Callable[[Pace, str], Awaitable[GateReport]]
+"""(how fast, the acknowledgement that asks for it)."""
 
 
 class Watcher:
@@ -45,7 +46,7 @@ class Watcher:
         recover: Callable[[], Awaitable[None]],
         regate: Regate,
     ) -> None:
-        """`recover` returns once the model is ready again; `regate` runs the gate's sweeps anew at a pace."""
+        """`recover` returns once the model is ready again; `regate` runs the gate's sweeps anew."""
         self._parts = parts
         self._ledger = ledger
         self._prompter = prompter
@@ -82,7 +83,7 @@ class Watcher:
         key, alarm_at = self._terms()
         state = replace(state, accuracy=kept(state.accuracy, key, alarm_at), errors=kept(state.errors, key, alarm_at))
         if state.epoch != self._journal.head.epoch:
-            state = replace(state, epoch=self._journal.head.epoch, sequence=0)
+            state = replace(state, epoch=self._journal.head.epoch, sequence=0, acknowledged_after=0)
         for outcome in self._journal.after(state.sequence):
             state = heard(state, outcome, self._ledger.now(), self._parts.seed())
         self._keep(state)
@@ -186,15 +187,21 @@ class Watcher:
     async def _acknowledge(self, token: str) -> None:
         """Somebody says that it is mended: the gate's sweeps decide, and only a Pass ends the alarm."""
         log("info", "Alarm acknowledged, the gate's sweeps are run anew", token=token)
-        found = await self._regate(self._raised)
+        found = await self._regate(self._raised, token)
         if found.verdict is Verdict.INCONCLUSIVE:
             self._regate_at = time.monotonic() + self._parts.retry_after
             return
-        state = replace(self.state, acknowledged=token)
+        state = replace(self.state, acknowledged=token, acknowledged_after=self.state.sequence)
         if found.verdict is Verdict.FAIL and state.alarmed_at:
             state = recount(state, self._parts.seed())
         if found.verdict is Verdict.PASS:
-            state = replace(self._born(found), epoch=state.epoch, sequence=state.sequence, acknowledged=token)
+            state = replace(
+                self._born(found),
+                epoch=state.epoch,
+                sequence=state.sequence,
+                acknowledged=token,
+                acknowledged_after=state.acknowledged_after,
+            )
         self.gate = found
         self._keep(state)
         self._tell()
@@ -209,6 +216,7 @@ class Watcher:
 
     def _keep(self, state: WatchState) -> None:
         self._state = state
+        self._journal.acknowledged, self._journal.acknowledged_after = state.acknowledged, state.acknowledged_after
         self._ledger.save(watch=state)
 
     def _tell(self) -> None:
@@ -217,7 +225,8 @@ class Watcher:
         ratios = state.accuracy.ratio, state.errors.ratio
         self._parts.exposition.evidence(*ratios)
         # Counting is work: only where something differs that the report tells of.
-        meaning = (*map(told, ratios), state.alarmed_at, state.errors.alarmed, state.confirmed, state.unwatched)
+        alarms = state.alarmed_at, state.errors.alarmed, state.confirmed
+        meaning = (*map(told, ratios), *alarms, state.unwatched, state.acknowledged)
         if (meaning, self.gate) != self._told:
             self._told = (meaning, self.gate)
             self._announce()

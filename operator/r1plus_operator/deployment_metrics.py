@@ -15,9 +15,11 @@ from prometheus_client.registry import Collector
 
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import ConditionType, Reason
-from r1plus_operator.plan.breach import FELL, REQUESTED
 from r1plus_operator.plan.facts import Facts
 from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.rollback import FELL, REQUESTED
+from r1plus_policies.bounds import Interval
+from r1plus_policies.pool import Pool
 from r1plus_policies.response import BLOCKING
 
 Key = tuple[str, str]
@@ -40,12 +42,25 @@ class _Told:
     quarantines: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Pooled:
+    """What the pooled detectors of a deployment have."""
+
+    revision: str
+    accuracy: float
+    errors: float
+    counts: tuple[int, int]
+    """Right answers and all, of which the interval was made: making one is work."""
+    interval: Interval | None
+    """None without an answer: 0 to 1 would look like one."""
+
+
 class DeploymentMetrics(Collector):
     """Series of all deployments, each gone with its deployment. Scraped from another thread than it is written from."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._told: dict[Key, _Told] = {}
-        self._pooled: dict[Key, tuple[str, float, float]] = {}
+        self._pooled: dict[Key, _Pooled] = {}
         registry.register(self)
 
     def record(self, key: Key, status: Json, facts: Facts) -> None:
@@ -65,9 +80,12 @@ class DeploymentMetrics(Collector):
             told.rollbacks[facts.rolled_back] += 1
         told.quarantines += facts.quarantined
 
-    def evidence(self, key: Key, revision: str, accuracy: float, errors: float) -> None:
+    def evidence(self, key: Key, pool: Pool) -> None:
         """`Pools` says what the pooled detectors of a deployment have."""
-        self._pooled[key] = revision, accuracy, errors
+        counts, before = (pool.right, pool.answered), self._pooled.get(key)
+        known = before is not None and (before.revision, before.counts) == (pool.key.revision, counts)
+        interval = before.interval if before and known else pool.interval
+        self._pooled[key] = _Pooled(pool.key.revision, pool.accuracy, pool.errors, counts, interval)
 
     def forget(self, key: Key) -> None:
         """The deployment is gone."""
@@ -82,9 +100,7 @@ class DeploymentMetrics(Collector):
         """For the registry. Copies first, since passes go on meanwhile."""
         return self._families(list(self._told.items()), list(self._pooled.items()))
 
-    def _families(
-        self, told: list[tuple[Key, _Told]], pooled: list[tuple[Key, tuple[str, float, float]]]
-    ) -> Iterator[Metric]:
+    def _families(self, told: list[tuple[Key, _Told]], pooled: list[tuple[Key, _Pooled]]) -> Iterator[Metric]:
         info = _gauge(metrics.DEPLOYMENT_INFO, "1 for what takes traffic.", "revision", "tier", "engine")
         condition = _gauge(metrics.DEPLOYMENT_CONDITION, "1 True, 0 False, -1 Unknown.", "type")
         threshold = _gauge(metrics.DEPLOYMENT_THRESHOLD_RATIO, "spec.accuracy.threshold.")
@@ -104,11 +120,16 @@ class DeploymentMetrics(Collector):
             for cause in (FELL, REQUESTED):
                 rollbacks.add_metric([*key, cause], one.rollbacks[cause])
         yield from (info, condition, threshold, blocked, refused, rollbacks, quarantines)
-        pool = _gauge(metrics.POOL_EVIDENCE_RATIO, "Pooled evidence; 1 alarms.", "revision", "detector")
-        for key, (revision, accuracy, errors) in pooled:
-            pool.add_metric([*key, revision, "accuracy"], accuracy)
-            pool.add_metric([*key, revision, "errors"], errors)
-        yield pool
+        evidence = _gauge(metrics.POOL_EVIDENCE_RATIO, "Pooled evidence; 1 alarms.", "revision", "detector")
+        lower = _gauge(metrics.POOL_ACCURACY_LOWER_RATIO, "Least share right, alpha 0.001, any time.", "revision")
+        upper = _gauge(metrics.POOL_ACCURACY_UPPER_RATIO, "Greatest share right, likewise.", "revision")
+        for key, pool in pooled:
+            evidence.add_metric([*key, pool.revision, "accuracy"], pool.accuracy)
+            evidence.add_metric([*key, pool.revision, "errors"], pool.errors)
+            if pool.interval:
+                lower.add_metric([*key, pool.revision], pool.interval.lower)
+                upper.add_metric([*key, pool.revision], pool.interval.upper)
+        yield from (evidence, lower, upper)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

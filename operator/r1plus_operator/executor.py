@@ -65,18 +65,20 @@ class Executor:
         self._client = client
         self._learner = learner
 
-    async def run(self, cr: Json, plan: Plan, now: float) -> None:
+    async def run(self, cr: Json, plan: Plan, now: float) -> frozenset[str]:
         """Write everything of `plan`: children, deletions, status, then what happened as Events.
 
         The status goes first: it tells the user even when a child is refused, and where a child may come into being it
         is written in any case, to prove that the CR is still there. No child is made for a dead one.
+
+        Returns the pods that it took out of traffic: where the plan is from before a pod was out, it was not this one.
 
         Raises:
             OwnerGoneError: the CR is gone.
             ApiError: what the API server refused; nothing after it was written, the next pass goes on from there.
         """
         await self.status(cr, plan.status, prove=plan.creates)
-        await _together([self._relabel(cr, *one) for one in plan.relabel])
+        out = frozenset([pod for pod, patch in plan.relabel if await self._relabel(cr, pod, patch)])
         await _together([self._clear(cr, *stray) for stray in plan.clear])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
@@ -85,13 +87,16 @@ class Executor:
             log.info("Applied in namespace %s: %s", cr["metadata"]["namespace"], applied)
         await _together([self._delete(cr, *gone) for gone in plan.delete])
         for note in plan.notes:
-            await self._note(cr, note, now)
+            if not note.pod or note.pod in out:
+                await self._note(cr, note, now)
+        return out
 
     async def tell(self, cr: Json, plan: Plan, now: float) -> None:
         """Of `plan` only what it says: the status, then what happened as Events."""
         await self.status(cr, plan.status)
         for note in plan.notes:
-            await self._note(cr, note, now)
+            if not note.pod:
+                await self._note(cr, note, now)
 
     async def engines(self, objects: tuple[Json, ...]) -> None:
         """Write entries of the shipped catalog."""
@@ -145,15 +150,16 @@ class Executor:
         else:
             log.info("Took out of %s %s/%s what others added", kind, namespace, name)
 
-    async def _relabel(self, cr: Json, pod: str, patch: tuple[Json, ...]) -> None:
+    async def _relabel(self, cr: Json, pod: str, patch: tuple[Json, ...]) -> bool:
         """Take a pod out of traffic. Where it is another one by now, or is out already, the next pass looks again."""
         namespace = cr["metadata"]["namespace"]
         try:
             await self._client.patch(kinds.POD, pod, namespace, patch, content_type=JSON_PATCH)
         except (InvalidError, NotFoundError) as error:
             log.info("Pod %s/%s was not quarantined: %s", namespace, pod, error)
-        else:
-            log.warning("Quarantined Pod %s/%s", namespace, pod)
+            return False
+        log.warning("Quarantined Pod %s/%s", namespace, pod)
+        return True
 
     async def _delete(self, cr: Json, kind: str, name: str, uid: str) -> None:
         namespace = cr["metadata"]["namespace"]

@@ -23,8 +23,8 @@ CHECKPOINT_SECONDS: Final = 300.0
 AT_ONCE: Final = 250
 """Outcomes of one pod that are folded in one go: a backlog must not hold up the event loop."""
 MOST_EPOCH, MOST_NUMBER = 64, 2**53
-Evidence = Callable[[Key, str, float, float], None]
-"""(deployment, revision, of accuracy, of server errors): a share of what raises the alarm."""
+Evidence = Callable[[Key, Pool], None]
+"""Is told of a deployment's pool whenever that is looked at."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,6 @@ class _Kept:
     pool: Pool
     written_at: float
     checkpoint: str
-    before_alarm: Mapping[str, str] | None = None
     told: tuple[bool, bool, str] = field(default=(False, False, ""))
 
 
@@ -52,8 +51,9 @@ class Pools:
             self._kept.pop(key, None)
             return
         kept = self._kept.get(key)
-        if kept is None or kept.pool.key != wanted.key:
-            pool = kept_pool(_stored(wanted.stored), wanted.key, wanted.alarm_at)
+        if kept is None or (kept.pool.key, kept.pool.acknowledged) != (wanted.key, wanted.acknowledged):
+            before = kept.pool if kept and kept.pool.key == wanted.key else _stored(wanted.stored)
+            pool = kept_pool(before, wanted.key, wanted.alarm_at, wanted.acknowledged)
             kept = self._kept[key] = _Kept(wanted, pool, self._clock(), wanted.stored)
         kept.wanted = wanted
         for pod in sorted(kept.pool.readings):
@@ -78,27 +78,31 @@ class Pools:
             kept.pool = fold(replace(page, outcomes=tuple(after[:AT_ONCE])), kept.pool, pod)
         except ValueError as error:
             log.warning("Pooled detector of %s/%s began anew: %s", *key, error)
-            kept.pool = Pool(kept.wanted.key, kept.wanted.alarm_at)
+            kept.pool = Pool(kept.wanted.key, kept.wanted.alarm_at, acknowledged=kept.wanted.acknowledged)
 
     def view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
         """What a pass decides by, and whether that is news. `sweeps`: pod -> when its last sweep ended."""
         kept = self._kept.get(key)
         if kept is None:
             return None
-        pool = kept.pool
-        # Without the only pod that there is, nothing is left.
-        without = min(map(pool.accuracy_without, pool.without)) if len(pool.without) > 1 else 0.0
+        pool, worst = kept.pool, kept.pool.worst
+        without = pool.accuracy_without(worst) if worst else 0.0
         alarms = (pool.accuracy >= 1.0, without >= 1.0)
-        if alarms[1] and kept.before_alarm is None:
-            kept.before_alarm = dict(sweeps())
-        elif not alarms[1]:
-            kept.before_alarm = None
+        if alarms[1] is (pool.before_alarm is None):
+            pool = kept.pool = replace(pool, before_alarm=dict(sweeps()) if alarms[1] else None)
         self._write_down(kept, rang=alarms != kept.told[:2])
         told = (*alarms, kept.checkpoint)
         news, kept.told = told != kept.told, told
-        self._on_evidence(key, pool.key.revision, pool.accuracy, pool.errors)
+        self._on_evidence(key, pool)
         found = PoolView(
-            pool.key.revision, pool.key.suite_hash, pool.accuracy, without, kept.before_alarm or {}, kept.checkpoint
+            pool.key.revision,
+            pool.key.suite_hash,
+            pool.accuracy,
+            without,
+            worst,
+            pool.before_alarm or {},
+            kept.checkpoint,
+            pool.acknowledged,
         )
         return found, news
 
@@ -145,6 +149,9 @@ def _check(page: OutcomePage, wanted: PoolWanted) -> None:
     numbers = (page.oldest, page.newest, *(outcome.sequence for outcome in page.outcomes))
     if not all(0 <= number < MOST_NUMBER for number in numbers):
         raise ContractError("OutcomePage: a sequence number is negative or beyond 2^53")
+    if not 0 <= page.acknowledged_after <= page.newest:
+        text = f"{page.acknowledged_after} is not between 0 and the newest, {page.newest}"
+        raise ContractError(f"OutcomePage.acknowledgedAfter: {text}")
     if len(page.outcomes) > MOST_OUTCOMES:
         raise ContractError(f"OutcomePage.outcomes: {len(page.outcomes)}, at most {MOST_OUTCOMES} expected")
     if strange := next((o.item for o in page.outcomes if o.item not in wanted.items), None):

@@ -62,7 +62,7 @@ class Reconciler:
         now = self._clock()
         planned = plan(observed, self._config, now)
         try:
-            await self._executor.run(observed.cr, planned, now)
+            out = await self._executor.run(observed.cr, planned, now)
         except OwnerGoneError as error:
             log.info("R1PlusDeployment proved to be gone, the garbage collector has its children: %s", error)
             self._observer.forget(key, observed.cr["metadata"]["uid"])
@@ -72,7 +72,7 @@ class Reconciler:
                 await self._tell_refusal(key, str(error))
             raise
         self._pools.want(key, planned.pool)
-        self._told.record(key, planned.status, planned.facts)
+        self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
         if self._refused.pop(key, None):
             # What was refused is written now, and the status still speaks of it.
             self._queue.add(key)

@@ -7,6 +7,8 @@ LABELS: Final = ("namespace", "deployment", "revision")
 
 # Monitor (the sidecar).
 PROBE_RESULTS_TOTAL: Final = "r1plus_probe_results_total"  # + task, outcome
+SERVICE_PROBE_RESULTS_TOTAL: Final = "r1plus_service_probe_results_total"  # + outcome; of probes through the Service
+SERVICE_PROBE_DURATION_SECONDS: Final = "r1plus_service_probe_duration_seconds"  # histogram
 PROBE_SKIPPED_TOTAL: Final = "r1plus_probe_skipped_total"  # + reason
 PROBE_TOKENS_TOTAL: Final = "r1plus_probe_tokens_total"  # + direction
 PROBE_DURATION_SECONDS: Final = "r1plus_probe_duration_seconds"  # histogram, + task
@@ -42,6 +44,8 @@ DEPLOYMENT_INFO: Final = "r1plus_deployment_info"  # + namespace, deployment, re
 DEPLOYMENT_CONDITION: Final = "r1plus_deployment_condition"  # + type as well; 1 True, 0 False, -1 Unknown
 DEPLOYMENT_THRESHOLD_RATIO: Final = "r1plus_deployment_threshold_ratio"  # + namespace, deployment
 POOL_EVIDENCE_RATIO: Final = "r1plus_pool_evidence_ratio"  # + namespace, deployment, revision, detector
+POOL_ACCURACY_LOWER_RATIO: Final = "r1plus_pool_accuracy_lower_ratio"  # + namespace, deployment, revision
+POOL_ACCURACY_UPPER_RATIO: Final = "r1plus_pool_accuracy_upper_ratio"  # + namespace, deployment, revision
 ROLLBACKS_TOTAL: Final = "r1plus_rollbacks_total"  # + namespace, deployment, reason
 ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, reason; 1 while it stands
 CANDIDATE_REFUSED: Final = (

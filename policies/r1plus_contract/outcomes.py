@@ -48,3 +48,8 @@ class OutcomePage:
     newest: int
     """Sequence of the newest outcome there is; 0 without any."""
     outcomes: tuple[ProbeOutcome, ...] = ()
+    acknowledged: str | None = None
+    """The newest acknowledgement that the monitor has acted on; empty before any. None of an older monitor, which
+    does not say: its outcomes are taken as they come."""
+    acknowledged_after: int = 0
+    """Sequence of the newest outcome when it did: what is up to there was given before, and is evidence of nothing."""

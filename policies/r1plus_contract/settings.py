@@ -16,9 +16,15 @@ REFERENCE_FILE: Final = "reference.jsonl"
 VERDICTS_FILE: Final = "verdicts.json"
 
 
+TAKES_ORDERS: Final = 1
+"""What monitors of this version understand beyond the first ones: a `ControlOrder`. Written on every revision that is
+rendered, since a pod keeps its monitor for ever and one that passes an order over would be waited for in vain."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlOrder:
-    """One revision is to be swept anew, as if it had never been gated: an old Pass says nothing of today's node."""
+    """One revision is to be swept anew, as if it had never been gated: an old Pass says nothing of today's node, or was
+    overruled by a fall."""
 
     identity: str
     """Of the revision; monitors of every other one pass over the order."""
@@ -49,6 +55,11 @@ class MonitorSettings:
     """sha256 of `reference.jsonl`; empty where the suite has none, or for a monitor of an older operator."""
     control: ControlOrder | None = None
     """Before traffic goes back to a revision: it is gated at the full batch, as under `Enforce`, whatever `gate` is."""
+    service: str = ""
+    """Host and port by which users reach the deployment: asked through now and then. Empty: not at all."""
+    restored: str = ""
+    """Identity of what passed and serves where there is room for one. A pod of it that answers unlike its revision is
+    let in even so: nothing else could serve. It is gated beside its traffic, and what that finds is told."""
 
 
 @dataclass(frozen=True, slots=True)

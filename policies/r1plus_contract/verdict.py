@@ -72,6 +72,8 @@ class GateReport:
     """What the full sweeps ran at. A gate beside traffic runs at 1, so its Pass says nothing of the serving batch."""
     control: str = ""
     """Token of the `ControlOrder` that asked for this gate; empty where the rollout did."""
+    acknowledged: str = ""
+    """The acknowledgement that asked for this gate. A Pass of one stands in place of an earlier Fail."""
 
     def admits_at(self, batch: int) -> bool:
         """Whether this report lets a revision of that batch take traffic."""
@@ -152,3 +154,8 @@ class MonitorReport:
     """None until the pod is admitted and its gate is decided."""
     sequence: int = 0
     prober_restarts: int = 0
+    threshold: float | None = None
+    """What it was judged by. None while nothing is, and of an older monitor, which does not say."""
+    acknowledged: str | None = None
+    """The newest acknowledgement that the watch has acted on; empty before any. None without a watch, and of an older
+    monitor: then the report is taken at its word."""

@@ -14,10 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_policies.bounds import Interval
+from r1plus_policies.confidence import confidence_sequence
 from r1plus_policies.detector import Bets, DetectorKey, Evidence, Logs, advance, bets, ratio, remembered, sound
 
 T = TypeVar("T")
 
+ALPHA: Final = 0.001
+"""The interval ever leaves the true share out with this probability at most."""
 MOST_RETIRED: Final = 16
 """Former epochs that a pod's record keeps: a page from one of them is an old page, not a new start."""
 
@@ -44,6 +48,9 @@ class Reading:
     failed: tuple[str, ...] = ()
     """Items that this pod answered wrongly when it last answered them."""
     erred: tuple[str, ...] = ()
+    right: int = 0
+    answered: int = 0
+    """Of the pool's own counts, what came of this pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,14 @@ class Pool:
     without: dict[str, Pair] = field(default_factory=dict)
     """By the pod that is left out."""
     readings: dict[str, Reading] = field(default_factory=dict)
+    acknowledged: str = ""
+    """The acknowledgement since which it hears."""
+    before_alarm: dict[str, str] | None = None
+    """Pod -> when its last sweep ended, as it stood when the pool without its worst pod rang; None while it does not.
+    Kept here, so that the next leader goes on counting the sweeps that followed."""
+    right: int = 0
+    answered: int = 0
+    """Answers to watched items since the pool was born, or since its alarm: a share that changed is another share."""
 
     def since(self, pod: str) -> int:
         """What to ask this pod for; a new epoch answers from its own beginning if asked for 0."""
@@ -72,6 +87,19 @@ class Pool:
         """M / A of the detector of server errors over all pods."""
         return ratio(self.total.errors, self.alarm_at)
 
+    @property
+    def interval(self) -> Interval | None:
+        """Where the share of right answers lies, by a confidence sequence: it may be looked at at any time.
+
+        None before an answer. It speaks of flips per request, for the items as they were drawn (`confidence`).
+        """
+        return confidence_sequence(self.right, self.answered, ALPHA) if self.answered else None
+
+    @property
+    def worst(self) -> str:
+        """The pod without which the least is left; empty where there are not two, since then nothing would be."""
+        return min(sorted(self.without), key=self.accuracy_without) if len(self.without) > 1 else ""
+
     def accuracy_without(self, pod: str) -> float:
         """M / A of the accuracy detector over all pods but this one."""
         return ratio(self.without.get(pod, self.total).accuracy, self.alarm_at)
@@ -81,26 +109,39 @@ class Pool:
         return ratio(self.without.get(pod, self.total).errors, self.alarm_at)
 
 
-def kept_pool(stored: Pool | None, key: DetectorKey, alarm_at: float) -> Pool:
-    """The stored pool if it belongs to this key, with the threshold it was born with; else a new one."""
+def kept_pool(stored: Pool | None, key: DetectorKey, alarm_at: float, acknowledged: str = "") -> Pool:
+    """The stored pool if it belongs to this key, with the threshold it was born with; else a new one.
+
+    One of another acknowledgement starts anew as well: its evidence is what somebody has looked at. It knows how far it
+    has heard each pod, so that nothing of before is heard again.
+    """
     if stored is None or stored.key != key:
-        return Pool(key, alarm_at)
+        return Pool(key, alarm_at, acknowledged=acknowledged)
+    if stored.acknowledged != acknowledged:
+        heard = {pod: replace(one, failed=(), erred=()) for pod, one in _uncounted(stored.readings).items()}
+        return Pool(key, alarm_at, readings=heard, acknowledged=acknowledged)
     pairs = (stored.total, *stored.without.values())
-    return stored if all(sound(p.accuracy) and sound(p.errors) for p in pairs) else Pool(key, alarm_at)
+    intact = all(sound(p.accuracy) and sound(p.errors) for p in pairs)
+    return stored if intact else Pool(key, alarm_at, acknowledged=acknowledged)
 
 
 def fold(page: OutcomePage, pool: Pool, pod: str) -> Pool:
     """The pool after this page; the very same object where the page says nothing new.
 
     Only what follows the last outcome seen without a gap is taken, so a page that comes before its predecessor waits
-    to be asked for again; where the monitor no longer keeps the predecessor, the gap is counted as missed.
+    to be asked for again; where the monitor no longer keeps the predecessor, the gap is counted as missed. A page of
+    another acknowledgement waits until monitor and pool are at the same one.
     """
     if (page.revision, page.suite_hash) != (pool.key.revision, pool.key.suite_hash):
+        return pool
+    if page.acknowledged is not None and page.acknowledged != pool.acknowledged:
         return pool
     before = pool.readings.get(pod, Reading())
     if page.epoch in before.retired:
         return pool
     reading = before if page.epoch == before.epoch else _renewed(before, page.epoch)
+    if page.acknowledged_after > reading.sequence:
+        reading = replace(reading, sequence=page.acknowledged_after)
     if page.oldest > reading.sequence + 1:
         gap = page.oldest - 1 - reading.sequence
         reading = replace(reading, sequence=page.oldest - 1, missed=reading.missed + gap)
@@ -109,12 +150,23 @@ def fold(page: OutcomePage, pool: Pool, pod: str) -> Pool:
         return pool
     pairs = {"": pool.total, **{p: pool.without[p] for p in sorted(pool.without)}}
     pairs.setdefault(pod, pool.total)
+    readings, right, answered = pool.readings, pool.right - before.right, pool.answered - before.answered
     for outcome in new:
+        rang = pairs[""].accuracy.alarmed
         reading, gains = _heard(reading, outcome, bets(pool.key.p0))
         pairs = {left_out: pair if left_out == pod else _paid(pair, gains, pool.alarm_at)
                  for left_out, pair in pairs.items()}  # fmt: skip
-    total = pairs.pop("")
-    return replace(pool, total=total, without=pairs, readings={**pool.readings, pod: reading})
+        if pairs[""].accuracy.alarmed is not rang:
+            readings, right, answered = _uncounted(readings), 0, 0
+            reading = replace(reading, right=0, answered=0)
+    return replace(
+        pool,
+        total=pairs.pop(""),
+        without=pairs,
+        readings={**readings, pod: reading},
+        right=right + reading.right,
+        answered=answered + reading.answered,
+    )
 
 
 def exclude(pool: Pool, pod: str) -> Pool:
@@ -125,7 +177,9 @@ def exclude(pool: Pool, pod: str) -> Pool:
     """
     total = pool.without.get(pod, pool.total)
     without = {other: _least(pair, total) for other, pair in pool.without.items() if other != pod}
-    return forget(replace(pool, total=total, without=without), pod)
+    its = pool.readings.get(pod, Reading())
+    right, answered = pool.right - its.right, pool.answered - its.answered
+    return forget(replace(pool, total=total, without=without, right=right, answered=answered), pod)
 
 
 def forget(pool: Pool, pod: str) -> Pool:
@@ -160,8 +214,15 @@ def _heard(reading: Reading, outcome: ProbeOutcome, table: Bets) -> tuple[Readin
         sequence=outcome.sequence,
         failed=reading.failed if erred else remembered(reading.failed, outcome.item, right),
         erred=remembered(reading.erred, outcome.item, not erred),
+        right=reading.right + right,
+        answered=reading.answered + (not erred),
     )
     return after, (accuracy, errors)
+
+
+def _uncounted(readings: Mapping[str, Reading]) -> dict[str, Reading]:
+    """How far each pod was heard, as if nothing had been counted of it."""
+    return {pod: replace(reading, right=0, answered=0) for pod, reading in readings.items()}
 
 
 def _paid(pair: Pair, gains: tuple[Logs | None, Logs], alarm_at: float) -> Pair:

@@ -43,6 +43,8 @@ class WatchState:
     confirmed_at: str = ""
     acknowledged: str = ""
     """The newest acknowledgement that has been acted on."""
+    acknowledged_after: int = 0
+    """Up to which outcome of the epoch the detectors had heard when it was."""
 
 
 def born(

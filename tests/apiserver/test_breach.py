@@ -104,6 +104,15 @@ async def metric(operator: OperatorProcess, name: str, **labels: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if all(f'{k}="{v}"' in line for k, v in labels.items()))
 
 
+async def shows(operator: OperatorProcess, name: str, **labels: str) -> None:
+    """Wait until the metric is 1: a pass counts once it is over, and its status is written first."""
+
+    async def one() -> bool:
+        return await metric(operator, name, **labels) == 1
+
+    await eventually(one, f"{name} is 1")
+
+
 async def test_a_fall_is_told_only_where_that_is_asked_for(
     operator: OperatorProcess, tenant: Tenant, second: Monitors
 ) -> None:
@@ -117,7 +126,7 @@ async def test_a_fall_is_told_only_where_that_is_asked_for(
     assert await selected(tenant) == bad
     assert (await tenant.settings("credit"))["control"] is None
     assert (await tenant.cr("credit"))["status"]["lastGood"] == good
-    assert await metric(operator, "r1plus_rollback_blocked", namespace=tenant.namespace, reason="AlertOnly") == 1
+    await shows(operator, "r1plus_rollback_blocked", namespace=tenant.namespace, reason="AlertOnly")
 
 
 async def test_a_fall_is_answered_by_a_control_and_a_switch_and_does_not_return(
@@ -142,12 +151,56 @@ async def test_a_fall_is_answered_by_a_control_and_a_switch_and_does_not_return(
     assert read(await tenant.present("ControllerRevision", good)).template == before
     for reason in ("RollingBack", "RolledBack"):
         await eventually(lambda reason=reason: _any(events(tenant, reason)), f"{reason} is told")  # type: ignore[misc]
-    assert await metric(operator, "r1plus_rollbacks_total", namespace=tenant.namespace, reason="BelowThreshold") == 1
+    await shows(operator, "r1plus_rollbacks_total", namespace=tenant.namespace, reason="BelowThreshold")
     assert (await tenant.settings("credit"))["control"] is None
     incident = (await tenant.cr("credit"))["status"]["incident"]
     assert len(incident["tried"]) == 3
     assert "ERROR" not in operator.log
     assert "Forbidden" not in operator.log
+
+
+async def test_what_fell_comes_back_by_a_gate_of_its_own_since_somebody_let_it(
+    operator: OperatorProcess, tenant: Tenant, second: Monitors
+) -> None:
+    good, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
+    second.stand(Standing.BELOW_THRESHOLD, lost=LOST, correct=204)
+    await going_back(tenant)
+    await control(tenant, good, Verdict.PASS)
+    await tenant.set_ready(f"{good}-pod", ready=True)
+    await eventually(lambda: _is(selected(tenant), good), "traffic goes back")
+    await ask(tenant, Verb.ACK, "another driver")
+    identity = read(await tenant.present("ControllerRevision", bad)).identity_digest
+
+    async def ordered() -> bool:
+        return bool(((await tenant.settings("credit"))["control"] or {}).get("identity") == identity)
+
+    await eventually(ordered, "its monitors have an order")
+    await tenant.decide(bad, Verdict.PASS, monitors=second)
+    await tenant.until("credit", "Progressing", "True", "RollingOut")
+    assert await selected(tenant) == good
+    token = (await tenant.settings("credit"))["control"]["token"]
+    await tenant.decide(bad, Verdict.PASS, monitors=second, control=token)
+    await eventually(lambda: _is(selected(tenant), bad), "it takes traffic again")
+    await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+
+
+async def test_an_acknowledgement_is_waited_for_before_a_fall_is_answered_again(
+    operator: OperatorProcess, tenant: Tenant, second: Monitors
+) -> None:
+    _, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
+    second.stand(Standing.STEADY)
+    await ask(tenant, Verb.ACK, "the node is mended")
+    await eventually(lambda: _any(events(tenant, "Acknowledged")), "the ack is told")
+    token = (await tenant.settings("credit"))["acknowledged"]
+    assert second.report is not None
+    second.report = replace(second.report, threshold=0.98, acknowledged="")
+    second.stand(Standing.BELOW_THRESHOLD, lost=LOST, correct=204)
+    message = await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+    assert message
+    assert (await tenant.settings("credit"))["control"] is None
+    second.report = replace(second.report, acknowledged=token)
+    await going_back(tenant)
+    assert await selected(tenant) == bad
 
 
 async def test_where_the_last_good_fails_as_well_nothing_moves_until_somebody_has_looked(
@@ -200,7 +253,7 @@ async def test_a_control_that_finds_no_room_is_told_and_goes_on_when_there_is(
     for words in ("NoCapacity", "exceeded quota: team", "free capacity"):
         assert words in message
     assert await selected(tenant) == bad
-    assert await metric(operator, "r1plus_rollback_blocked", namespace=tenant.namespace, reason="NoCapacity") == 1
+    await shows(operator, "r1plus_rollback_blocked", namespace=tenant.namespace, reason="NoCapacity")
     await _fail_replicas(tenant, good, [])
     await control(tenant, good, Verdict.PASS)
     await tenant.set_ready(f"{good}-pod", ready=True)
@@ -263,7 +316,7 @@ async def test_one_bad_pod_of_two_is_quarantined_and_its_revision_stays(
     assert still["metadata"]["labels"][names.LABEL_SERVING] == names.SERVING
     assert await selected(tenant) == revision
     await eventually(lambda: _any(events(tenant, "PodQuarantined")), "it is told")
-    assert await metric(operator, "r1plus_quarantines_total", namespace=tenant.namespace) == 1
+    await shows(operator, "r1plus_quarantines_total", namespace=tenant.namespace)
     assert "Forbidden" not in operator.log
 
 

@@ -13,16 +13,16 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import way_back
+from r1plus_operator.plan.asking import acknowledged_in
 from r1plus_operator.plan.inputs import REFUSED_PODS, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.revision import Revision
-from r1plus_operator.plan.rollback import MOST_TEXT, Fell, Record, Terms
+from r1plus_operator.plan.rollback import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
+from r1plus_policies.answering import respond
 from r1plus_policies.gate import MOST_LOST_ITEMS
-from r1plus_policies.response import Action, Control, Given, PastRevision, PodHealth, PoolHealth, Response, Why, respond
+from r1plus_policies.response import Action, Control, Given, PastRevision, PodHealth, PoolHealth, Response, Why
 
 SUITE_MISMATCH = "SuiteMismatch"
 """The monitor's reason where its scorer does not give recorded answers their recorded scores."""
-REQUESTED, FELL = "Requested", "BelowThreshold"
-"""Causes of a rollback; the metric's label `reason`."""
 MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Of what was lost, what is told."""
 _LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH})
@@ -49,6 +49,11 @@ class Scene:
     def suite_hash(self) -> str:
         """Of the suite in force."""
         return self.suite.header.sha256
+
+    @property
+    def acknowledged(self) -> str:
+        """The newest acknowledgement."""
+        return acknowledged_in(self.observed.cr)
 
     @property
     def requests(self) -> dict[Verb, Request]:
@@ -95,9 +100,9 @@ def settled(revisions: Mapping[str, Revision], current: str | None, terms: Terms
 def _settled(
     record: Record, bearer: str, revisions: Mapping[str, Revision], current: str | None, terms: Terms
 ) -> Record | None:
-    if record.terms.released != terms.released:
-        return None
     record = _completed(record, revisions[bearer], revisions.get(record.to), terms)
+    if record.terms.released != terms.released:
+        return replace(record, lifted=True, released=terms.released) if record.overrules else None
     if record.switched_at is not None:
         less = terms.threshold < record.terms.threshold
         moved_on = terms.asked_for != bearer or terms.suite_hash != record.terms.suite_hash or less
@@ -141,10 +146,12 @@ def answer(scene: Scene) -> tuple[Response, Record | None]:
     return response, replace(record, lifted=True) if record.before else None
 
 
-def order(record: Record | None, revisions: Mapping[str, Revision]) -> ControlOrder | None:
-    """What the monitors of the control are told."""
+def order(record: Record | None, candidate: Revision | None, revisions: Mapping[str, Revision]) -> ControlOrder | None:
+    """What the monitors of the control are told, or those of a candidate that fell and comes back."""
     to = revisions.get(record.to) if record else None
-    return ControlOrder(to.identity_digest, record.token) if record and to else None
+    if record and to:
+        return ControlOrder(to.identity_digest, record.token)
+    return ControlOrder(candidate.identity_digest, candidate.regate) if candidate and candidate.regate else None
 
 
 def fresh(scene: Scene, record: Record) -> GateReport | None:
@@ -159,9 +166,20 @@ def fresh(scene: Scene, record: Record) -> GateReport | None:
 
 
 def _with_control(scene: Scene, record: Record | None) -> Record | None:
-    if record is None or record.control is not None or (gate := fresh(scene, record)) is None:
+    """What the control's monitors say. That they cannot score is kept: its pods go with the attempt, and the words."""
+    if record is None or record.control is not None or record.blocked:
         return record
-    return replace(record, control=gate.verdict, said=gate.message[:MOST_TEXT])
+    if gate := fresh(scene, record):
+        return replace(record, control=gate.verdict, said=gate.message[:MOST_TEXT])
+    reports = [scene.report(pod) for pod in scene.pods(record.to)]
+    said = next((r.message for r in reports if r and r.reason == SUITE_MISMATCH), "")
+    return replace(record, blocked=said[:MOST_TEXT]) if said and not mismatch(scene) else record
+
+
+def mismatch(scene: Scene) -> bool:
+    """Whether a monitor of what serves scores otherwise than when the suite was recorded."""
+    reports = [scene.report(pod) for pod in scene.pods(scene.current.name)]
+    return any(report is not None and report.reason == SUITE_MISMATCH for report in reports)
 
 
 def _begun(scene: Scene, to: str) -> Record:
@@ -174,13 +192,14 @@ def _begun(scene: Scene, to: str) -> Record:
         fell=replace(figures(scene), text=asked.told[:MOST_TEXT]) if asked else figures(scene),
         request=asked.at if asked else "",
         before=tuple(sorted(before.gone_back_to)) if before else (),
+        fallen=any(_health(scene, pod).fell for pod in scene.pods(scene.current.name)),
     )
 
 
 def figures(scene: Scene) -> Fell:
     """What fell, by the worst pod's own count."""
     reports = [r for pod in scene.pods(scene.current.name) if (r := scene.report(pod))]
-    bad = [r for r in reports if standing(r, scene.identity, scene.suite_hash) not in (None, Standing.STEADY)]
+    bad = [r for r in reports if standing(scene, r) not in (None, Standing.STEADY)]
     worst = max(bad, key=lambda r: r.watch.evidence if r.watch else 0.0, default=None)
     gate = scene.current.verdict_for(scene.suite_hash, scene.spec.accuracy.threshold)
     before = f"{gate.items - gate.lost}/{gate.items}" if gate and gate.verdict is Verdict.PASS else ""
@@ -230,12 +249,22 @@ def counted(report: MonitorReport) -> str:
     return f"{report.sweep.correct}/{report.sweep.total}" if report.sweep else ""
 
 
-def standing(report: MonitorReport | None, identity: str, suite_hash: str) -> Standing | None:
-    """What a monitor says of a pod that may serve; None where it says nothing of this identity and suite."""
-    if report is None or (report.identity, report.suite_hash) != (identity, suite_hash):
+def standing(scene: Scene, report: MonitorReport | None) -> Standing | None:
+    """What a monitor says of a pod that may serve; None where it says nothing of this identity and suite.
+
+    What it found under another threshold, or before somebody acknowledged it, is not known under what holds now: its
+    pod is counted anew. A monitor that does not say under which is taken at its word.
+    """
+    if report is None or (report.identity, report.suite_hash) != (scene.identity, scene.suite_hash):
         return None
-    gate = report.gate
-    if gate and gate.verdict is Verdict.FAIL and (gate.identity, gate.suite_hash) == (report.identity, suite_hash):
+    found, spec = _said(report), scene.spec.accuracy
+    behind = report.threshold not in (None, spec.threshold) or report.acknowledged not in (None, scene.acknowledged)
+    return Standing.CONFIRMING if behind and found not in (None, Standing.STEADY) else found
+
+
+def _said(report: MonitorReport) -> Standing | None:
+    gate, about = report.gate, (report.identity, report.suite_hash)
+    if gate and gate.verdict is Verdict.FAIL and (gate.identity, gate.suite_hash) == about:
         return Standing.BELOW_THRESHOLD
     if report.watch:
         return report.watch.standing
@@ -246,8 +275,7 @@ def standing(report: MonitorReport | None, identity: str, suite_hash: str) -> St
 
 def _given(scene: Scene, record: Record | None) -> Given:
     spec, current, asked = scene.spec, scene.current, scene.asked
-    reports = [scene.report(pod) for pod in scene.pods(current.name)]
-    switches = [r.rollback.switched_at for r in scene.revisions.values() if r.rollback and r.rollback.switched_at]
+    records = [r.rollback for r in scene.revisions.values() if r.rollback and not r.rollback.released]
     return Given(
         current=current.name,
         pods=tuple(_health(scene, pod) for pod in scene.pods(current.name)),
@@ -259,10 +287,10 @@ def _given(scene: Scene, record: Record | None) -> Given:
         past=_pasts(scene),
         control=_control(scene, record) if record else None,
         requested=asked.told if asked else "",
-        replayed=False if any(r and r.reason == SUITE_MISMATCH for r in reports) else None,
+        replayed=False if mismatch(scene) else None,
         rollout_under_way=scene.rollout_under_way,
         gone_back_to=current.rollback.gone_back_to if current.rollback else frozenset(),
-        last_rollback=max(switches, default=None),
+        last_rollback=max((r.switched_at for r in records if r.switched_at), default=None),
         deadline=spec.rollout.deadline_seconds,
         bake=scene.config.bake_seconds,
         cooldown=scene.config.cooldown_seconds,
@@ -273,7 +301,7 @@ def _health(scene: Scene, pod: PodFacts) -> PodHealth:
     report = scene.report(pod)
     return PodHealth(
         name=pod.name,
-        standing=standing(report, scene.identity, scene.suite_hash),
+        standing=standing(scene, report),
         evidence=max(report.watch.evidence, report.watch.error_evidence) if report and report.watch else 0.0,
         node=pod.node,
         serves=pod.ready and pod.quarantine is None,
@@ -295,6 +323,7 @@ def _past(scene: Scene, revision: Revision) -> PastRevision:
         passed=verdict is not None and verdict.admits_at(revision.batch),
         engine_there=(revision.engine, revision.identity.engine_digest) in engines,
         given_up=revision.rollback is not None and revision.rollback.refuses,
+        takes_orders=revision.takes_orders,
     )
 
 
@@ -326,24 +355,19 @@ def lacking(scene: Scene) -> tuple[str, ...]:
 def _control(scene: Scene, record: Record) -> Control:
     waiting = next((p.unschedulable for p in scene.pods(record.to) if p.unschedulable), "")
     refused = scene.observed.children.get(("Deployment", record.to), {}).get(REFUSED_PODS, "")
-    return Control(record.to, record.started_at, record.control, record.said, (refused or waiting)[:MOST_TEXT])
+    no_room = (refused or waiting)[:MOST_TEXT]
+    return Control(record.to, record.started_at, record.control, record.said, no_room, record.blocked)
 
 
 def _pool(scene: Scene) -> PoolHealth:
     view = scene.observed.pool
-    if view is None or (view.revision, view.suite_hash) != (scene.current.name, scene.suite_hash):
+    if view is None or not view.is_of(scene.current.name, scene.suite_hash, scene.acknowledged):
         return PoolHealth()
     right = total = 0
-    for pod in _but_the_worst(scene):
+    for pod in (p for p in scene.pods(scene.current.name) if p.quarantine is None and p.name != view.worst):
         report = scene.report(pod)
         sweep = report.sweep if report and report.suite_hash == scene.suite_hash else None
         if sweep and sweep.finished_at != view.before_alarm.get(pod.name, ""):
             right, total = right + sweep.correct, total + sweep.total
     below = right < scene.spec.accuracy.threshold * total if total else None
-    return PoolHealth(view.evidence, view.without_worst, below)
-
-
-def _but_the_worst(scene: Scene) -> list[PodFacts]:
-    """Pods in traffic, but for the one of highest evidence: it has been left out of the evidence as well."""
-    pods = [p for p in scene.pods(scene.current.name) if p.quarantine is None]
-    return sorted(pods, key=lambda p: (-_health(scene, p).evidence, p.name))[1:]
+    return PoolHealth(view.evidence, view.without_worst, below, view.worst)

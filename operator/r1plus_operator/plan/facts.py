@@ -19,7 +19,7 @@ class Facts:
     rolled_back: str = ""
     """Cause of the rollback that this very plan makes."""
     quarantined: bool = False
-    """Whether this very plan takes a pod out of traffic."""
+    """Whether this very plan takes a pod out of traffic; the reconciler says whether it did."""
 
 
 def facts_of(spec: R1PlusDeploymentSpec, answered: Answered | None, switched: Record | None) -> Facts:

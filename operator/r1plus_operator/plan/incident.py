@@ -11,11 +11,10 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan import quarantine, way_back
 from r1plus_operator.plan.alerts import RUNBOOKS
-from r1plus_operator.plan.breach import REQUESTED
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import Json, PodFacts
 from r1plus_operator.plan.revision import rfc3339
-from r1plus_operator.plan.rollback import Fell, Record
+from r1plus_operator.plan.rollback import REQUESTED, Fell, Record
 from r1plus_policies.response import Action, Response, Why
 
 ROLLED_BACK = "RolledBack"
@@ -116,7 +115,7 @@ def _gone_back(target: str, record: Record) -> str:
     why = f"it was asked for by {record.fell.text}" if record.cause == REQUESTED else f"it fell: {record.fell.text}"
     return (
         f"Revision {target} does not come back: {why}; traffic went back to {record.to} at"
-        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or `r1plus ack` to let {target} be tried again"
+        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or `r1plus ack` to let {target} be gated anew"
     )
 
 
@@ -165,6 +164,8 @@ def _steps(record: Record) -> list[str]:
     if record.control is not None:
         said = "passed" if record.control is Verdict.PASS else "failed"
         steps.append(f"revision {record.to} {said} the suite anew: {record.said}")
+    if record.blocked:
+        steps.append(f"the monitor of revision {record.to} could decide nothing: {record.blocked}")
     if record.switched_at is not None:
         steps.append(f"{rfc3339(record.switched_at)} traffic went back to revision {record.to}")
     return steps

@@ -162,11 +162,19 @@ class PoolView:
     suite_hash: str
     evidence: float = 0.0
     without_worst: float = 0.0
-    """The least that is left when any one pod is left out: the pod of highest evidence."""
+    """The least that is left when any one pod is left out."""
+    worst: str = ""
+    """That pod; empty where there are not two."""
     before_alarm: Mapping[str, str] = field(default_factory=dict)
     """Pod -> when its last sweep ended, as it stood when `without_worst` reached its alarm."""
     checkpoint: str = ""
     """What is to be written down now; what was written last, while nothing is due."""
+    acknowledged: str = ""
+    """The acknowledgement since which it hears."""
+
+    def is_of(self, revision: str, suite_hash: str, acknowledged: str) -> bool:
+        """Whether it is evidence on this revision under what is in force now."""
+        return (self.revision, self.suite_hash, self.acknowledged) == (revision, suite_hash, acknowledged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ class Note:
     message: str
     at: str
     warning: bool = False
+    pod: str = ""
+    """Told only if this very pass took this pod out of traffic."""
 
 
 _WORTH_TELLING_AT_ONCE = frozenset(

@@ -74,7 +74,8 @@ def service_account(owner: Owner) -> Json:
 def network_policy(owner: Owner, spec: R1PlusDeploymentSpec, config: OperatorConfig) -> Json:
     """The walls: nothing in or out but what is named here.
 
-    In: callers to Triton; Prometheus to both metrics ports; the operator to the monitor. Out: DNS only. Policies are
+    In: callers to Triton; Prometheus to both metrics ports; the operator to the monitor. Out: DNS, and the deployment's
+    own pods at the port that its Service leads to, by which monitors look at the way that users take. Policies are
     judged after the Service's translation, so CoreDNS's own port stands beside 53.
     """
     callers = [{"podSelector": {}}, *(_namespace(name) for name in sorted(set(spec.access.namespaces)))]
@@ -97,7 +98,8 @@ def network_policy(owner: Owner, spec: R1PlusDeploymentSpec, config: OperatorCon
                     "ports": [
                         {"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in (53, 5353)
                     ],
-                }
+                },
+                {"to": [{"podSelector": owner.pods}], "ports": _ports(names.PORT_GRPC)},
             ],
         },
     }
@@ -129,6 +131,7 @@ def accuracy_config(
     verdicts: tuple[GateReport, ...],
     acknowledged: str = "",
     control: ControlOrder | None = None,
+    restored: str = "",
 ) -> Json:
     """What the monitors hold every revision to: settings, the suite itself, and the verdicts that already stand."""
     assert source.suite is not None
@@ -144,6 +147,8 @@ def accuracy_config(
         steadiness=STEADINESS,
         acknowledged=acknowledged,
         control=control,
+        restored=restored,
+        service=f"{owner.name}.{owner.namespace}.svc:{names.PORT_GRPC}",
     )
     reference = {REFERENCE_FILE: source.reference_text} if source.reference_text else {}
     return {

@@ -16,7 +16,7 @@ from r1plus_operator.plan.asking import acknowledged_in, asked
 from r1plus_operator.plan.drift import in_sync, stamped, strays
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
+from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.pooling import PoolWanted, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, Situation, status_of
@@ -25,16 +25,15 @@ from r1plus_operator.plan.revision import (
     MAX_MESSAGE,
     Revision,
     build,
-    clipped,
     read,
     revision_hash,
-    rfc3339,
     to_object,
 )
 from r1plus_operator.plan.rollback import Record
+from r1plus_operator.plan.taking import remembered, taken, told
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.response import Action
-from r1plus_policies.rollout import RevisionState, Rollout, Stage, Terms, decide
+from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class _Pass:
             status=status,
             notes=(
                 *transitions(before, status),
-                *self._of_quarantines(answered, ended),
+                *quarantine.told(answered.response if answered else None, ended, self.now),
                 *asked(self.observed.cr, before),
             ),
             requeue_after=min(filter(None, looks), default=None),
@@ -172,7 +171,7 @@ class _Pass:
         )
         response, record = breach.answer(scene)
         if record is not None and record.control is Verdict.PASS and (gate := breach.fresh(scene, record)):
-            self._remember_control(record.to, gate)
+            self.revisions[record.to] = remembered(self.revisions[record.to], gate)
         pool = self._checkpoint(serving, suite.header.sha256)
         self.revisions[name] = replace(self.revisions[name], rollback=record, pool=pool)
         return Answered(
@@ -195,14 +194,9 @@ class _Pass:
     def _checkpoint(self, serving: Revision, suite_hash: str) -> str:
         """Of the pooled detector, as it is to stand on the revision."""
         view = self.observed.pool
-        ours = view is not None and (view.revision, view.suite_hash) == (serving.name, suite_hash)
+        token = acknowledged_in(self.observed.cr)
+        ours = view is not None and view.is_of(serving.name, suite_hash, token)
         return view.checkpoint if view and ours and view.checkpoint else serving.pool
-
-    def _remember_control(self, name: str, gate: GateReport) -> None:
-        """The fresh Pass stands beside the old one, so that further pods of the revision need no gate of their own."""
-        revision = self.revisions[name]
-        if all(known.control != gate.control for known in revision.verdicts):
-            self.revisions[name] = replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
 
     def _way_back(self, answered: Answered | None) -> Record | None:
         """The attempt whose control is up, or waits for room."""
@@ -224,7 +218,7 @@ class _Pass:
             self.revisions[fallen.name] = replace(fallen, rollback=replace(way_back, switched_at=when))
         chosen = self.revisions[name]
         served = chosen.served_before + breach.stint(chosen, self.revisions, when)
-        self.revisions[name] = replace(chosen, promoted_at=when, served_before=served)
+        self.revisions[name] = replace(chosen, promoted_at=when, served_before=served, verdicts=chosen.counted)
 
     def _relabel(self, answered: Answered | None) -> tuple[tuple[str, tuple[Json, ...]], ...]:
         """The patch that takes a pod out of traffic."""
@@ -233,17 +227,6 @@ class _Pass:
         pod = next(p for p in self.observed.pods if p.name == answered.response.pod)
         why = answered.fell.text or answered.response.message
         return ((pod.name, quarantine.patch(pod, self.observed.cr, self.now, why[:MAX_MESSAGE])),)
-
-    def _of_quarantines(self, answered: Answered | None, ended: list[tuple[PodFacts, str]]) -> list[Note]:
-        """Events of pods that go into quarantine, and of those that are deleted after it."""
-        when, notes = rfc3339(self.now), []
-        if answered and answered.response.action is Action.QUARANTINE:
-            notes.append(Note("PodQuarantined", answered.response.message, when, True))
-        for pod, why in ended:
-            held = quarantine.read(pod)
-            text = f"Pod {pod.name} was deleted: {why}; it was held for: {held.why if held else ''}"
-            notes.append(Note("QuarantineEnded", text, when))
-        return notes
 
     def _target(self) -> str | None:
         """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none."""
@@ -274,17 +257,8 @@ class _Pass:
             revision = self.revisions.get(pod.revision)
             if report is None or revision is None or report.gate is None:
                 continue
-            gate = report.gate
-            decided = gate.verdict in (Verdict.PASS, Verdict.FAIL)
-            scored = (gate.identity, gate.suite_hash, gate.threshold)
-            ours = scored == (revision.identity_digest, self.suite_hash, self.spec.accuracy.threshold)
-            if decided and ours and self._is_news(revision, gate):
-                self.revisions[revision.name] = replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
-
-    def _is_news(self, revision: Revision, gate: GateReport) -> bool:
-        """Nothing stood under this suite and threshold, or only a Pass of batch 1 and this one is of the real batch."""
-        known = self._verdict(revision)
-        return known is None or (known.verdict is Verdict.PASS and gate.batch == revision.batch != known.batch)
+            threshold, acknowledged = self.spec.accuracy.threshold, acknowledged_in(self.observed.cr)
+            self.revisions[revision.name] = taken(revision, report.gate, self.suite_hash or "", threshold, acknowledged)
 
     def _date_candidacy(self, candidate: str | None) -> None:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
@@ -302,7 +276,11 @@ class _Pass:
         return revision.verdict_for(self.suite_hash or "", self.spec.accuracy.threshold)
 
     def _decide(self, target: str | None, way_back: Record | None) -> Rollout:
-        """On a way back only the control's own verdict counts, whatever `gate` is, and its deadline is its own."""
+        """On a way back only the control's own verdict counts, whatever `gate` is, and its deadline is its own.
+
+        What fell comes back by a Pass only, whatever `gate` is.
+        """
+        enforced = way_back is not None or (target is not None and self.revisions[target].regate != "")
         states = [self._state(revision) for revision in self.revisions.values()]
         if way_back is not None:
             states = [replace(s, verdict=way_back.control) if s.name == way_back.to else s for s in states]
@@ -311,7 +289,7 @@ class _Pass:
             revisions=tuple(states),
             terms=Terms(
                 self.spec.replicas,
-                Gate.ENFORCE if way_back else self.spec.accuracy.gate,
+                Gate.ENFORCE if enforced else self.spec.accuracy.gate,
                 self.spec.rollout.strategy,
                 math.inf if way_back else self.spec.rollout.deadline_seconds,
             ),
@@ -346,11 +324,18 @@ class _Pass:
             *(objects.revision_config(owner, r) for r in running),
         ]
         if isinstance(self.resolved, Target):
-            verdicts = tuple(v for r in kept for v in r.verdicts if v.suite_hash == self.suite_hash)
-            control = None if rollout.promote else breach.order(way_back, self.revisions)
-            acknowledged = acknowledged_in(self.observed.cr)
+            verdicts = told(kept, rollout.replicas, self.suite_hash or "")
+            order = breach.order(way_back, self.revisions.get(target or ""), self.revisions)
             first.append(
-                objects.accuracy_config(owner, self.spec, self.resolved.source, verdicts, acknowledged, control)
+                objects.accuracy_config(
+                    owner,
+                    self.spec,
+                    self.resolved.source,
+                    verdicts,
+                    acknowledged=acknowledged_in(self.observed.cr),
+                    control=None if rollout.promote else order,
+                    restored=self._restored(rollout.current),
+                )
             )
         pods = [
             objects.deployment(owner, self.spec, self.revisions[name], count)
@@ -361,6 +346,14 @@ class _Pass:
         if selected:
             last.append(objects.service(owner, selected))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
+
+    def _restored(self, current: str | None) -> str:
+        """Identity of what passed and serves where nothing else could: its pods are let in again."""
+        revision = self.revisions.get(current or "")
+        if revision is None or self.spec.rollout.strategy is not Strategy.IN_PLACE:
+            return ""
+        passed = self._verdict(revision)
+        return revision.identity_digest if passed and passed.admits_at(revision.batch) else ""
 
     def _monitoring(self, owner: objects.Owner, rollout: Rollout) -> list[Json]:
         wanted = []

@@ -7,6 +7,7 @@ revision's own, and takes only outcomes of the suite's items, so that a pod that
 from dataclasses import dataclass
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.asking import acknowledged_in
 from r1plus_operator.plan.inputs import Observed
 from r1plus_operator.plan.objects import FALSE_ALARM_DAYS, STEADINESS, most_pods
 from r1plus_operator.plan.revision import Revision
@@ -31,6 +32,8 @@ class PoolWanted:
     """In quarantine: the pool is recomputed without them."""
     stored: str
     """Checkpoint as it is written on the revision."""
+    acknowledged: str = ""
+    """The newest acknowledgement: a pool of another one starts anew."""
 
 
 def wanted_pool(
@@ -51,4 +54,5 @@ def wanted_pool(
         pods=frozenset(p.name for p in pods if p.quarantine is None),
         held=frozenset(p.name for p in pods if p.quarantine is not None),
         stored=current.pool,
+        acknowledged=acknowledged_in(observed.cr),
     )

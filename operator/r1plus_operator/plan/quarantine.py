@@ -11,6 +11,9 @@ from typing import Final
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.inputs import Json, PodFacts
+from r1plus_operator.plan.notes import Note
+from r1plus_operator.plan.revision import rfc3339
+from r1plus_policies.response import Action, Response
 
 KEPT_SECONDS: Final = 3600.0
 """How long it may be looked at."""
@@ -74,6 +77,18 @@ def _over(pod: PodFacts, others: list[PodFacts], serving: str | None, now: float
     if waiting is not None and now - held.since >= REPLACEMENT_SECONDS:
         return f"its replacement {waiting.name} finds no node while it is there: {waiting.unschedulable}"
     return ""
+
+
+def told(response: Response | None, ended: list[tuple[PodFacts, str]], now: float) -> list[Note]:
+    """Events of pods that go into quarantine, and of those that are deleted after it."""
+    when, notes = rfc3339(now), []
+    if response and response.action is Action.QUARANTINE:
+        notes.append(Note("PodQuarantined", response.message, when, True, response.pod))
+    for pod, why in ended:
+        held = read(pod)
+        text = f"Pod {pod.name} was deleted: {why}; it was held for: {held.why if held else ''}"
+        notes.append(Note("QuarantineEnded", text, when))
+    return notes
 
 
 def next_look(pod: PodFacts, now: float) -> float | None:

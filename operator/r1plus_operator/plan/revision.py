@@ -15,7 +15,7 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import KnownVerdicts
+from r1plus_contract.settings import TAKES_ORDERS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render
@@ -95,6 +95,25 @@ class Revision:
         return frozenset(pod for pod in candidates if (pod.owner_uid, pod.fingerprint) == runs)
 
     @property
+    def takes_orders(self) -> bool:
+        """Whether its monitor, which was rendered with it, gates anew when it is told to."""
+        speaks = self.data.get("monitorSpeaks")
+        return isinstance(speaks, int) and speaks >= TAKES_ORDERS
+
+    @property
+    def regate(self) -> str:
+        """Token of the gate by which alone it comes back: it fell since it took traffic last. Empty: it did not."""
+        record = self.rollback
+        if record is None or not record.overrules or (self.promoted_at or 0.0) >= (record.switched_at or 0.0):
+            return ""
+        return record.regate
+
+    @property
+    def counted(self) -> tuple[GateReport, ...]:
+        """The verdicts that count; what was passed before a fall was overruled by it."""
+        return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
+
+    @property
     def identity_digest(self) -> str:
         """Of the identity as it is stored."""
         return document_digest(self.data["identity"])
@@ -105,7 +124,7 @@ class Revision:
         A Pass at the serving batch comes before one that was won beside traffic, at batch 1. None where only another
         gate can tell, as after a Fail under a stricter threshold.
         """
-        on_suite = [report for report in reversed(self.verdicts) if report.suite_hash == suite_hash]
+        on_suite = [report for report in reversed(self.counted) if report.suite_hash == suite_hash]
         exact = next((report for report in on_suite if report.threshold == threshold), None)
         if exact and exact.verdict is Verdict.FAIL:
             return exact
@@ -140,7 +159,13 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     )
     name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     template = pod_template(cr, name, spec, engine, fit, identity.digest(), config)
-    data = {"configPbtxt": config_pbtxt, "identity": to_jsonable(identity), "number": number, "template": template}
+    data = {
+        "configPbtxt": config_pbtxt,
+        "identity": to_jsonable(identity),
+        "monitorSpeaks": TAKES_ORDERS,
+        "number": number,
+        "template": template,
+    }
     return Revision(name, number, data, identity)
 
 

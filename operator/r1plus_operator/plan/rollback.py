@@ -4,11 +4,14 @@ Nothing else remembers it: every pass derives from these annotations and from wh
 way back stands, so an operator that dies at any step is followed by one that goes on from that step.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.verdict import Verdict
 
+REQUESTED, FELL = "Requested", "BelowThreshold"
+"""Causes of a rollback; the metric's label `reason`."""
 MOST_TEXT = 500
 """Characters kept of what fell and of what the control said."""
 
@@ -52,9 +55,15 @@ class Record:
     """The moment of the request that it answers."""
     control: Verdict | None = None
     said: str = ""
+    blocked: str = ""
+    """Why the control's monitor could decide nothing."""
+    fallen: bool = False
+    """Something was counted below the threshold, whoever asked for the way back."""
     switched_at: float | None = None
     lifted: bool = False
     """The spec asked for something else, or for less, since the switch: what fell may be asked for again."""
+    released: str = ""
+    """The acts of people (as in the terms) that let it come back: what they forgave counts for nothing more."""
     before: tuple[str, ...] = field(default=())
     """To what else it was gone back from this revision."""
 
@@ -64,6 +73,17 @@ class Record:
         return f"{self.to}@{self.started_at:.3f}"
 
     @property
+    def overrules(self) -> bool:
+        """Whether what the revision passed before the switch says nothing any more."""
+        return self.switched_at is not None and (self.fallen or self.cause == FELL)
+
+    @property
+    def regate(self) -> str:
+        """Names to its monitors the gate by which alone it comes back; another one each time somebody lets it."""
+        more = f"+{hashlib.sha256(self.released.encode()).hexdigest()[:8]}" if self.released else ""
+        return self.token + more
+
+    @property
     def refuses(self) -> bool:
         """Whether the revision that bears this record is kept from coming back."""
         return self.switched_at is not None and not self.lifted
@@ -71,6 +91,8 @@ class Record:
     @property
     def gone_back_to(self) -> frozenset[str]:
         """Every revision that traffic went back to from the one that bears this record."""
+        if self.released:
+            return frozenset()
         return frozenset((*self.before, self.to) if self.switched_at is not None else self.before)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
@@ -30,7 +31,7 @@ from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase
 from r1plus_monitoring.client import Reply
 from r1plus_monitoring.config import Config, read_config
 from r1plus_monitoring.logs import Clock, utc_now
-from r1plus_monitoring.prober import Prober
+from r1plus_monitoring.prober import REPLAY_EVERY, Prober
 
 Behaviour = Callable[[str, int], Awaitable[Reply | None]]
 """(item id, how often it has been asked before) -> a reply of its own, or None for the scripted answer."""
@@ -146,6 +147,8 @@ class Pod:
         steadiness: float = 0.98,
         acknowledged: str = "",
         control: ControlOrder | None = None,
+        restored: str = "",
+        service: str = "",
     ) -> None:
         """Write the accuracy ConfigMap, settings last: a reader that polls sees the rest already there."""
         header, items = suite or small_suite()
@@ -159,6 +162,8 @@ class Pod:
             steadiness=steadiness,
             acknowledged=acknowledged,
             control=control,
+            restored=restored,
+            service=service,
         )
         for name, text in (
             ("suite.json", header),
@@ -196,9 +201,11 @@ async def until(holds: Callable[[], bool], what: str, seconds: float = 20.0) -> 
 
 
 @contextlib.asynccontextmanager
-async def running(pod: Pod, engine: ScriptedEngine, clock: Clock = utc_now) -> AsyncIterator[Prober]:
+async def running(
+    pod: Pod, engine: ScriptedEngine, clock: Clock = utc_now, replay_every: float = REPLAY_EVERY, **door: Any
+) -> AsyncIterator[Prober]:
     """A prober at work; it is cancelled at the end, and its own error fails the test."""
-    prober = Prober(pod.config(), engine, clock, retry_after=0.05)
+    prober = Prober(pod.config(), engine, clock, retry_after=0.05, replay_every=replay_every, **door)
     task = asyncio.create_task(prober.run())
     try:
         yield prober

@@ -1,6 +1,7 @@
 """Recorded answers of the reference through the live scorer: as recorded, or nothing is decided and somebody is paged."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from r1plus_contract.verdict import Gate, Phase, Verdict
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.replay import PER_STRATUM, record, replay
 from r1plus_monitoring.scorers import score
-from r1plus_monitoring.sources import read_sources
+from r1plus_monitoring.sources import fingerprint, read_sources
 from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, until
 from unit.monitoring.test_prober import running
 
@@ -165,6 +166,27 @@ async def test_a_mismatch_is_no_data_never_pass_and_mended_it_goes_on(pod: Pod) 
         await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
         assert prober.bulletin.report.verdict is Verdict.PASS
         assert shown(prober.exposition.text()) == [1.0]
+
+
+async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_changed(pod: Pod) -> None:
+    give(pod, OWN, WRONG)
+    file = pod.accuracy / "reference.jsonl"
+    async with running(pod, ScriptedEngine(), replay_every=0.2) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
+        gate, before = prober.bulletin.report.gate, fingerprint(pod.accuracy)
+        status = file.stat()
+        with file.open("r+b") as text:
+            text.write(file.read_bytes().replace(b'"answer":"yes"', b'"answer":"yeh"'))
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert fingerprint(pod.accuracy) == before
+        await until(lambda: prober.bulletin.report.reason == "SuiteMismatch", "a mismatch")
+        assert shown(prober.exposition.text()) == [0.0]
+    give(pod, OWN, WRONG)
+    async with running(pod, ScriptedEngine(), replay_every=0.02) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
+        sweep = prober.bulletin.report.sweep
+        await until(lambda: prober.bulletin.report.sweep is not sweep, "a sweep that no replay cuts off")
+        assert (prober.bulletin.report.gate, prober.bulletin.report.verdict) == (gate, Verdict.PASS)
 
 
 async def test_a_scorer_found_broken_beside_traffic_takes_the_verdict_and_leaves_the_token(pod: Pod) -> None:

@@ -137,18 +137,24 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
         await watching(prober)
         engine.wrong = ADDITIONS
         await comes_to(prober, Standing.BELOW_THRESHOLD)
+        before = prober.bulletin.outcomes(0)
+        assert (before.acknowledged, before.acknowledged_after) == ("", 0)
         pod.mount(acknowledged="first")
         await until(lambda: stored(pod).acknowledged == "first", "an answer to the acknowledgement")
         report = prober.bulletin.report
         assert (report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD), "nothing was mended"
+        assert (report.threshold, report.acknowledged) == (0.96, "first")
         engine.wrong, engine.most_running = set(), 0
         pod.mount(acknowledged="second")
         report = await comes_to(prober, Standing.STEADY)
-        assert (report.verdict, report.reason) == (Verdict.PASS, "Passed")
+        assert (report.verdict, report.reason, report.acknowledged) == (Verdict.PASS, "Passed", "second")
         assert report.watch is not None
         assert report.watch.alarmed_at == ""
         assert stored(pod).accuracy.alarmed is False
         assert engine.most_running == 1, "traffic flows meanwhile"
+        page = prober.bulletin.outcomes(0)
+        assert (page.acknowledged, page.acknowledged_after >= before.newest) == ("second", True)
+        assert all(o.result is ProbeResult.CORRECT for o in page.outcomes if o.sequence > page.acknowledged_after)
         gate = report.gate
         await another_sweep(prober, SOUND_SWEEP)
         assert prober.bulletin.report.gate is gate, "an acknowledgement is acted on once"
@@ -161,6 +167,8 @@ async def test_a_pod_that_is_born_under_an_acknowledgement_has_nothing_to_acknow
         gate = (await watching(prober)).gate
         await another_sweep(prober, SOUND_SWEEP)
         assert stored(pod).acknowledged == "long ago"
+        page = prober.bulletin.outcomes(0)
+        assert (page.acknowledged, page.acknowledged_after) == ("long ago", 0)
         assert prober.bulletin.report.gate is gate, "the gate was not run again"
 
 
@@ -172,7 +180,7 @@ async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
         await comes_to(prober, Standing.BELOW_THRESHOLD)
         pod.mount(threshold=0.5)
         report = await comes_to(prober, Standing.CHANGED)
-        assert report.verdict is Verdict.PASS
+        assert (report.verdict, report.threshold) == (Verdict.PASS, 0.5)
 
 
 async def test_nothing_is_lost_and_no_number_given_twice_when_the_prober_dies(pod: Pod) -> None:
@@ -288,6 +296,7 @@ async def test_a_refused_pod_is_not_watched(pod: Pod) -> None:
     async with running(pod, ScriptedEngine(wrong=ADDITIONS)) as prober:
         report = await watching(prober)
         assert (report.verdict, report.watch) == (Verdict.FAIL, None)
+        assert (report.threshold, report.acknowledged) == (0.96, None)
         page = prober.bulletin.outcomes(0)
         assert (page.epoch, page.watched, page.newest, page.outcomes) == ("", 0, 0, ())
 

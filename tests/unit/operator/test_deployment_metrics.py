@@ -1,17 +1,24 @@
 """Each deployment's series: all there from the first pass on, true after each, and gone with the deployment."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
 from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.plan.facts import Facts
+from r1plus_policies.detector import DetectorKey, Evidence
+from r1plus_policies.pool import Pair, Pool
 from r1plus_policies.response import BLOCKING
 
 KEY = ("team", "credit")
 WHOSE = {"namespace": "team", "deployment": "credit"}
 FACTS = Facts("full", 0.98)
+QUARTER = Evidence((math.log(0.25e5),))
+POOL = Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, Pair(Evidence(), QUARTER), right=300, answered=300)
 
 
 def status(**conditions: str) -> dict[str, Any]:
@@ -68,18 +75,33 @@ def test_another_revision_replaces_the_one_before() -> None:
     registry, told = rig()
     told.record(KEY, status(), FACTS)
     told.record(KEY, {**status(), "revision": "credit-2"}, FACTS)
-    told.evidence(KEY, "credit-1", 0.1, 0.2)
-    told.evidence(KEY, "credit-2", 0.3, 0.4)
+    told.evidence(KEY, POOL)
+    told.evidence(KEY, replace(POOL, key=replace(POOL.key, revision="credit-2")))
     assert series(registry)[metrics.DEPLOYMENT_INFO] == 1
     assert series(registry)[metrics.POOL_EVIDENCE_RATIO] == 2
     labels = {**WHOSE, "revision": "credit-2", "detector": "errors"}
-    assert registry.get_sample_value(metrics.POOL_EVIDENCE_RATIO, labels) == 0.4
+    assert registry.get_sample_value(metrics.POOL_EVIDENCE_RATIO, labels) == pytest.approx(0.25)
+
+
+def test_an_interval_is_shown_while_there_are_answers_to_make_it_of() -> None:
+    registry, told = rig()
+    whose = {**WHOSE, "revision": "credit-1"}
+    bounds = metrics.POOL_ACCURACY_LOWER_RATIO, metrics.POOL_ACCURACY_UPPER_RATIO
+    told.evidence(KEY, replace(POOL, right=0, answered=0))
+    assert [registry.get_sample_value(name, whose) for name in bounds] == [None, None]
+    told.evidence(KEY, POOL)
+    lower, upper = (registry.get_sample_value(name, whose) or 0.0 for name in bounds)
+    assert 0.9 < lower < upper == 1.0
+    told.evidence(KEY, replace(POOL, right=150))
+    assert (registry.get_sample_value(bounds[1], whose) or 1.0) < 0.7
+    told.evidence(KEY, replace(POOL, right=0, answered=0))
+    assert [registry.get_sample_value(name, whose) for name in bounds] == [None, None]
 
 
 def test_nothing_is_left_of_a_deployment_that_is_gone() -> None:
     registry, told = rig()
     told.record(KEY, status(Ready="True"), FACTS)
-    told.evidence(KEY, "credit-1", 0.1, 0.2)
+    told.evidence(KEY, POOL)
     told.forget(KEY)
     told.forget(KEY)
     assert series(registry) == {}

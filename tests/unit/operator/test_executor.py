@@ -147,15 +147,19 @@ OUT = ("bad", ({"op": "test", "path": "/metadata/uid", "value": "u"},))
 
 async def test_a_bad_pod_is_out_of_traffic_before_anything_else_is_written() -> None:
     server = Server()
-    await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((NEW,),), status=STATUS), 0.0)
-    assert server.log == [TOLD, "patch Pod bad", "Service c"]
+    told = (Note("PodQuarantined", "m", "now", pod="bad"),)
+    out = await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((NEW,),), status=STATUS, notes=told), 0.0)
+    assert server.log == [TOLD, "patch Pod bad", "Service c", "Event PodQuarantined"]
+    assert out == {"bad"}
 
 
 @pytest.mark.parametrize("error", [NotFoundError(404, "NotFound", ""), InvalidError(422, "Invalid", "test failed")])
 async def test_a_pod_that_is_another_by_now_is_left_to_the_next_pass(error: ApiError) -> None:
     server = Server(patch_Pod=error)
-    await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((SEEN,),)), 0.0)
-    assert server.log == ["patch Pod bad", "Service c"]
+    told = (Note("PodQuarantined", "m", "now", pod="bad"), Note("Promoted", "m", "now"))
+    out = await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((SEEN,),), notes=told), 0.0)
+    assert server.log == ["patch Pod bad", "Service c", "Event Promoted"]
+    assert out == frozenset(), "whoever took it out has told it and counted it"
 
 
 async def test_a_deletion_of_what_is_gone_already_is_done() -> None:

@@ -67,6 +67,8 @@ def test_pods_are_asked_from_what_was_heard_last_and_only_those_that_the_plan_tr
         pytest.param({"epoch": "e" * 65}, id="an epoch without end"),
         pytest.param({"oldest": -1}, id="a negative number"),
         pytest.param({"newest": 2**53}, id="a number beyond all"),
+        pytest.param({"acknowledged_after": 5}, id="an acknowledgement after all outcomes"),
+        pytest.param({"acknowledged_after": -1}, id="an acknowledgement before all numbers"),
         pytest.param({"outcomes": (ProbeOutcome(1, "mine", ProbeResult.INCORRECT),)}, id="an item of its own"),
         pytest.param({"outcomes": (ProbeOutcome(1, "i1", ProbeResult.INCORRECT),) * 2001}, id="more than a page holds"),
     ],
@@ -169,6 +171,49 @@ def test_evidence_of_another_suite_is_not_taken_over() -> None:
     assert rig.view()[0].evidence == 0.0
 
 
+def test_an_acknowledgement_ends_the_pools_alarm_for_this_leader_and_the_next() -> None:
+    rig = Rig()
+    for pod in "ab":
+        rig.pools.take(KEY, pod, page("0" * 40))
+    written = rig.view(a="12:00")[0].checkpoint
+    token = replace(WANTED, acknowledged="t2", stored=written)
+    new = Rig(token)
+    rig.pools.want(KEY, token)
+    for leader in (rig, new):
+        view, _ = leader.view()
+        assert (view.evidence, view.without_worst, view.worst, view.before_alarm) == (0.0, 0.0, "", {})
+        assert view.is_of("credit-1", HASH, "t2")
+        assert leader.pools.since(KEY, "a") == 40
+        leader.pools.take(KEY, "a", page("0" * 80, acknowledged="", acknowledged_after=0))
+        leader.pools.take(KEY, "a", page("0" * 80, acknowledged="t2", acknowledged_after=80))
+        assert (leader.view()[0].evidence, leader.pools.since(KEY, "a")) == (0.0, 80)
+        leader.pools.take(KEY, "a", page("0" * 120, acknowledged="t2", acknowledged_after=80))
+        assert leader.view()[0].evidence >= 1
+
+
+def test_what_was_swept_before_an_alarm_is_not_forgotten_with_the_leader() -> None:
+    old = Rig()
+    for pod in "ab":
+        old.pools.take(KEY, pod, page("0" * 40))
+    view, _ = old.view(a="12:00", b="12:01")
+    new = Rig(replace(WANTED, stored=view.checkpoint))
+    assert new.view(a="13:00", b="13:01")[0].before_alarm == {"a": "12:00", "b": "12:01"}
+
+
+def test_a_pod_that_comes_back_out_of_quarantine_is_heard_once() -> None:
+    rig = Rig()
+    rig.pools.take(KEY, "a", page("0" * 8))
+    rig.pools.take(KEY, "b", page("1" * 8))
+    rig.pools.want(KEY, replace(WANTED, pods=frozenset({"b"}), held=frozenset({"a"})))
+    rig.pools.take(KEY, "a", page("0" * 60))
+    rig.pools.want(KEY, WANTED)
+    rig.pools.take(KEY, "a", page("0" * 8))
+    once = Rig()
+    once.pools.take(KEY, "b", page("1" * 8))
+    once.pools.take(KEY, "a", page("0" * 8))
+    assert rig.view()[0].evidence == once.view()[0].evidence
+
+
 def test_a_pod_in_quarantine_is_taken_out_of_the_pool_and_not_asked() -> None:
     rig = Rig()
     rig.pools.take(KEY, "a", page("0" * 40))
@@ -189,6 +234,6 @@ def test_a_pod_that_is_gone_leaves_its_evidence() -> None:
 def test_what_nobody_wants_is_dropped_and_told_of_no_more() -> None:
     rig = Rig()
     rig.view()
-    assert [told[:2] for told in rig.evidence] == [(KEY, "credit-1")]
+    assert [(key, pool.key.revision) for key, pool in rig.evidence] == [(KEY, "credit-1")]
     rig.pools.want(KEY, None)
     assert rig.pools.view(KEY, dict) is None

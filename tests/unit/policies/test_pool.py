@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_policies.confidence import confidence_sequence
 from r1plus_policies.detector import Detector, DetectorKey, hear
-from r1plus_policies.pool import MOST_RETIRED, Pool, exclude, fold, forget, kept_pool
+from r1plus_policies.pool import ALPHA, MOST_RETIRED, Pool, exclude, fold, forget, kept_pool
 
 KEY = DetectorKey("", "credit-1", "h" * 64, 0.98)
 NEW = Pool(KEY, 1e5)
@@ -81,6 +82,48 @@ def test_errors_are_evidence_of_errors_alone() -> None:
     wrong = fold(page([WRONG] * 20), NEW, "a")
     assert wrong.accuracy > 1
     assert wrong.errors < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("said", "after", "heard", "evidence"),
+    [
+        pytest.param("second", 40, 45, False, id="what came before the acknowledgement is passed over"),
+        pytest.param("second", 0, 45, True, id="what came after it counts"),
+        pytest.param("first", 0, 3, False, id="a monitor that has not acted on it yet is waited for"),
+        pytest.param(None, 0, 45, True, id="a monitor that does not say is taken at its word"),
+    ],
+)
+def test_an_acknowledgement_begins_a_new_pool(said: str | None, after: int, heard: int, evidence: bool) -> None:
+    old = fold(page([WRONG] * 3), replace(NEW, acknowledged="first"), "a")
+    fresh = kept_pool(old, KEY, 2e5, "second")
+    assert (fresh.accuracy, fresh.alarm_at, fresh.since("a"), fresh.readings["a"].failed) == (0.0, 2e5, 3, ())
+    assert kept_pool(fresh, KEY, 3e5, "second") is fresh
+    later = replace(page([WRONG] * 45), acknowledged=said, acknowledged_after=after)
+    pool = fold(later, fresh, "a")
+    assert (pool.since("a"), pool.accuracy >= 1, pool.readings["a"].missed) == (heard, evidence, 0)
+
+
+def test_the_worst_pod_is_the_one_without_which_the_least_is_left() -> None:
+    pool = fold(page([WRONG] * 4), fold(page([RIGHT] * 4), NEW, "b"), "a")
+    assert (NEW.worst, fold(page([WRONG] * 4), NEW, "a").worst, pool.worst) == ("", "", "a")
+    assert loads(Pool, dumps(replace(pool, before_alarm={"a": "12:00"}))).before_alarm == {"a": "12:00"}
+    assert loads(Pool, dumps(pool)) == pool
+
+
+def test_the_share_of_right_answers_is_counted_since_the_last_alarm_and_without_who_is_out() -> None:
+    pool = fold(page([RIGHT] * 30 + [WRONG, ERRED]), NEW, "a")
+    assert (NEW.interval, pool.right, pool.answered) == (None, 30, 31)
+    assert pool.interval == confidence_sequence(30, 31, ALPHA)
+    both = fold(page([RIGHT] * 9 + [WRONG]), pool, "b")
+    assert (both.right, both.answered) == (39, 41)
+    assert (exclude(both, "a").right, exclude(both, "a").answered) == (9, 10)
+    assert (forget(both, "a").right, forget(both, "a").answered) == (39, 41)
+    rang = fold(page([RIGHT] * 9 + [WRONG] * 40), both, "b")
+    assert (rang.accuracy >= 1, rang.right, rang.answered < 40) == (True, 0, True)
+    later = fold(page([RIGHT] * 9 + [WRONG] * 40 + [RIGHT]), rang, "b")
+    assert (later.right, later.answered, later.readings["b"].right) == (1, rang.answered + 1, 1)
+    assert kept_pool(later, KEY, 1e5, "ack").interval is None
+    assert loads(Pool, dumps(later)) == later
 
 
 def test_a_gap_that_nobody_can_fill_is_counted_and_the_rest_is_taken() -> None:

@@ -314,7 +314,9 @@ class Operated(RuleBasedStateMachine):
         if promoted:
             serving = promoted[-1][1]
             deployment = world.one("Deployment", serving)
-            assert (world.selected(), deployment["spec"]["replicas"]) == (serving, world.spec.get("replicas", 1))
+            stopped = world.condition("Ready")[1] == "InPlaceRollout"  # It has made room for what is gated.
+            asked_for = 0 if stopped else world.spec.get("replicas", 1)
+            assert (world.selected(), deployment["spec"]["replicas"]) == (serving, asked_for)
 
     def _watched(self, act: Any) -> int:
         """Do it; remember if it sent traffic to a revision that `Enforce` should have held back. How much it wrote."""
@@ -327,7 +329,8 @@ class Operated(RuleBasedStateMachine):
         if len(known | left) <= KEPT_REVISIONS:
             self.forgotten |= known - left
         served_before = any(read(obj).promoted_at for obj in self.world.live("ControllerRevision"))
-        if after != before and before and served_before and not observe and after not in proven | self._proven():
+        passed = {r.name for r in self._revisions() if any(v.verdict is Verdict.PASS for v in r.counted)}
+        if after != before and before and served_before and not observe and after not in proven | passed:
             self.switched_to_unproven = after
         return written.writes if hasattr(written, "writes") else int(written)
 
@@ -354,9 +357,11 @@ class Operated(RuleBasedStateMachine):
         return str(selector.get(names.LABEL_REVISION, "")) if isinstance(selector, dict) else ""
 
     def _proven(self) -> set[str]:
-        """Revisions that hold a Pass, or have carried traffic before."""
+        """Revisions that hold a Pass, or have carried traffic before and have not fallen since."""
         return {
-            r.name for r in self._revisions() if r.promoted_at or any(v.verdict is Verdict.PASS for v in r.verdicts)
+            r.name
+            for r in self._revisions()
+            if (r.promoted_at and not r.regate) or any(v.verdict is Verdict.PASS for v in r.counted)
         }
 
     def _revisions(self) -> list[Revision]:
@@ -424,6 +429,8 @@ class Answered(Operated):
             name = obj["metadata"]["name"]
             world.start_pods(name, ready=name in self._proven())
             world.gate(name, Verdict.PASS)
+        if self._ordered() in self._gated():
+            world.control(Verdict.PASS)
 
 
 Operated.TestCase.settings = settings(

@@ -214,7 +214,7 @@ class World:
             suite_name,
             digest,
             "1",
-            0.98,
+            self.spec.get("accuracy", {}).get("threshold", 0.98),
             4,
             lost,
             0,

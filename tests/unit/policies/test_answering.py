@@ -8,11 +8,11 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_policies import response
+from r1plus_policies import answering
+from r1plus_policies.answering import CHECKS, respond
 from r1plus_policies.response import (
     BAKE_SECONDS,
     BLOCKING,
-    CHECKS,
     COOLDOWN_SECONDS,
     NO_ROOM_SECONDS,
     Action,
@@ -23,7 +23,6 @@ from r1plus_policies.response import (
     PodHealth,
     PoolHealth,
     Why,
-    respond,
 )
 
 NOW = 100_000.0
@@ -37,7 +36,7 @@ FELL, CHANGED, COUNTING, ERRORS, FINE = (
 GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, passed=True, engine_there=True)
 BAD = PodHealth("a", FELL, 2.0, "n1")
 WELL = PodHealth("b", FINE, 0.001, "n2")
-POOL = PoolHealth(3.0, 1.0, below=True)
+POOL = PoolHealth(3.0, 1.0, below=True, worst="a")
 
 
 def given(*pods: PodHealth, **changes: Any) -> Given:
@@ -154,6 +153,13 @@ CASES: dict[str, tuple[Given, Action, Why]] = {
     ),
     "what served before was given up": (given(past=(replace(GOOD, given_up=True),)), Action.BLOCKED, Why.NO_LAST_GOOD),
     "its engine is gone": (given(past=(replace(GOOD, engine_there=False),)), Action.BLOCKED, Why.ARTIFACT_GONE),
+    "its monitor is too old to be told": (given(past=(replace(GOOD, takes_orders=False),)), Action.BLOCKED, Why.MONITOR_TOO_OLD),
+    "an older one whose monitor can be told is gone back to": (
+        given(past=(replace(GOOD, name="new", promoted_at=2000.0, takes_orders=False), GOOD)), Action.CONTROL, Why.CONTROL_RUNNING,
+    ),
+    "a control whose monitor cannot score": (
+        given(control=replace(control(), blocked="item i0: correct as recorded")), Action.PAGE, Why.SUITE_MISMATCH,
+    ),
     "the pair was tried before": (given(gone_back_to=frozenset({"good"})), Action.BLOCKED, Why.ALREADY_ROLLED_BACK),
     "another pair was tried before": (given(gone_back_to=frozenset({"older"})), Action.CONTROL, Why.CONTROL_RUNNING),
     "a control is waited for": (given(control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
@@ -188,6 +194,10 @@ REMEDIES: dict[str, tuple[Given, list[str]]] = {
     "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back from"]),
     "NoLastGood, unbaked": (given(past=(replace(GOOD, served_seconds=1.0),)), ["600 s"]),
     "ArtifactGone": (given(past=(replace(GOOD, engine_there=False),)), ["gone from the catalog"]),
+    "MonitorTooOld": (given(past=(replace(GOOD, takes_orders=False),)), ["older version", "spec.engine"]),
+    "SuiteMismatch, of the control": (
+        given(control=replace(control(), blocked="item i0")), ["revision good", "item i0", "r1plus ack"],
+    ),
     "AlreadyRolledBack": (given(gone_back_to=frozenset({"good"})), ["bad", "good", "r1plus ack"]),
     "BothArmsBad": (given(control=control(Verdict.FAIL)), ["good", "lost 1 of 4", "driver", "r1plus ack"]),
     "ControlOverdue": (given(control=control(age=9e3, no_room="0/1 nodes")), ["spec.rollout.deadline", "0/1 nodes", "r1plus ack"]),
@@ -216,9 +226,9 @@ def test_every_blocking_reason_has_its_message_tested() -> None:
 
 def test_the_order_of_the_checks() -> None:
     assert (
-        response.steady, response.scorer_changed, response.not_confirmed, response.alert_only, response.one_bad_pod,
-        response.only_errors, response.not_the_revision, response.one_node, response.pinned, response.rollout_first,
-        response.control_done, response.control_waits, response.cooling_down, response.last_good,
+        answering.steady, answering.scorer_changed, answering.not_confirmed, answering.alert_only, answering.one_bad_pod,
+        answering.only_errors, answering.not_the_revision, answering.one_node, answering.pinned, answering.rollout_first,
+        answering.control_done, answering.control_waits, answering.cooling_down, answering.last_good,
     ) == CHECKS  # fmt: skip
 
 
@@ -270,6 +280,7 @@ PAST = st.builds(
     passed=st.booleans(),
     engine_there=st.booleans(),
     given_up=st.booleans(),
+    takes_orders=st.booleans(),
 )
 CONTROLS = st.builds(
     Control,
@@ -277,6 +288,7 @@ CONTROLS = st.builds(
     since=st.floats(NOW - 5000, NOW),
     verdict=st.none() | st.sampled_from((Verdict.PASS, Verdict.FAIL)),
     no_room=st.sampled_from(("", "0/1 nodes")),
+    blocked=st.sampled_from(("", "item i0")),
 )
 ANYTHING = st.builds(
     Given,
@@ -304,6 +316,7 @@ def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Given) -
     if found.action is Action.SWITCH:
         assert observed.control is not None
         assert observed.control.verdict is Verdict.PASS
+        assert not observed.control.blocked
         assert found.revision == observed.control.revision
     if found.action in (Action.SWITCH, Action.CONTROL):
         assert not observed.pinned
@@ -315,6 +328,7 @@ def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Given) -
         assert chosen.passed
         assert chosen.engine_there
         assert not chosen.given_up
+        assert chosen.takes_orders
         assert chosen.served_seconds >= BAKE_SECONDS
         assert found.revision != observed.current
     if found.action is Action.QUARANTINE:

@@ -1,0 +1,65 @@
+"""Which gates that the monitors report are written down on their revisions, and which are told to monitors again.
+
+Called by the plan.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Final
+
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_operator.plan.revision import Revision, clipped
+
+MOST_TOLD_BYTES: Final = 64 * 1024
+"""Of verdicts in the ConfigMap that monitors read: it holds 1 MiB, and a suite may take 948 KiB of that."""
+
+
+def taken(revision: Revision, gate: GateReport, suite_hash: str, threshold: float, acknowledged: str) -> Revision:
+    """The revision with this gate, where it is decided, is of exactly what is in force, and is news."""
+    decided = gate.verdict in (Verdict.PASS, Verdict.FAIL)
+    scored = (gate.identity, gate.suite_hash, gate.threshold)
+    ours = scored == (revision.identity_digest, suite_hash, threshold) and revision.regate in ("", gate.control)
+    if decided and ours and _is_news(revision, gate, acknowledged):
+        return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
+    return revision
+
+
+def _is_news(revision: Revision, gate: GateReport, acknowledged: str) -> bool:
+    """Nothing stood under this suite and threshold, or what stood is less.
+
+    Less than a Pass of the serving batch is one of batch 1; less than a Pass that an acknowledgement asked for, the
+    newest, is the Fail that was acknowledged. Nothing else is asked for until it passes.
+    """
+    known = revision.verdict_for(gate.suite_hash, gate.threshold)
+    if known is None:
+        return True
+    if known.verdict is Verdict.PASS:
+        return gate.batch == revision.batch != known.batch
+    return gate.verdict is Verdict.PASS and gate.acknowledged == acknowledged != ""
+
+
+def remembered(revision: Revision, gate: GateReport) -> Revision:
+    """The control's fresh Pass stands beside the old one, so that further pods need no gate of their own."""
+    if any(known.control == gate.control for known in revision.verdicts):
+        return revision
+    return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
+
+
+def told(revisions: Iterable[Revision], running: Collection[str], suite_hash: str) -> tuple[GateReport, ...]:
+    """What monitors are told of verdicts on this suite: of each revision the newest first, and first what runs.
+
+    What does not fit is left out, older ones first: a pod that hears of none is gated once more.
+    """
+    ranked = [
+        (rank, revision.name not in running, revision.name, verdict)
+        for revision in revisions
+        for rank, verdict in enumerate(v for v in reversed(revision.counted) if v.suite_hash == suite_hash)
+    ]
+    chosen: list[GateReport] = []
+    left = MOST_TOLD_BYTES
+    for *_, verdict in sorted(ranked, key=lambda found: found[:3]):
+        if (size := len(dumps(verdict).encode()) + 1) <= left:
+            left -= size
+            chosen.append(verdict)
+    return tuple(chosen)

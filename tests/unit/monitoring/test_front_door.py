@@ -1,0 +1,102 @@
+"""Probes through the Service: asked as a user asks, counted apart, and evidence of nothing about this pod."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from r1plus_contract import metrics
+from r1plus_contract.suite import Sampling
+from r1plus_contract.verdict import Standing, Verdict
+from r1plus_monitoring.client import Failure, Reply
+from r1plus_monitoring.prober import Prober
+from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, until, watching
+
+SERVICE = "credit.bank.svc:8001"
+PROMPTS = {item.prompt for item in loaded().items}
+
+
+@dataclass
+class Way:
+    """What lies behind the Service; a new connection for each probe."""
+
+    reply: Reply
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    opened: int = 0
+    closed: int = 0
+
+    def connect(self, target: str) -> ScriptedEngine:
+        self.opened += 1
+        way = self
+
+        class Connection(ScriptedEngine):
+            async def ask(self, prompt: str, sampling: Sampling) -> Reply:
+                way.asked.append((target, prompt))
+                return way.reply
+
+            async def close(self) -> None:
+                way.closed += 1
+
+        return Connection()
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    return Pod.make(tmp_path)
+
+
+def counted(prober: Prober, name: str, **labels: str) -> float:
+    families = text_string_to_metric_families(prober.exposition.text().decode())
+    samples = [s for family in families for s in family.samples if s.name == name]
+    return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+
+async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(pod: Pod) -> None:
+    pod.mount(service=SERVICE)
+    way = Way(Reply("yes", "stop", 1000, 100))
+    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.01) as prober:
+        await watching(prober)
+        await until(lambda: len(way.asked) > 3, "probes through the Service")
+        assert {target for target, _ in way.asked} == {SERVICE}
+        assert {prompt for _, prompt in way.asked} <= PROMPTS
+        assert way.opened - way.closed in (0, 1), "a connection each, given back"
+        assert counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="correct") >= 3
+        assert counted(prober, metrics.PROBE_TOKENS_TOTAL, direction="prompt") >= 3000
+        assert counted(prober, f"{metrics.SERVICE_PROBE_DURATION_SECONDS}_count") >= 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        pytest.param(Reply(failure=Failure.TRANSPORT), "error", id="nobody there"),
+        pytest.param(Reply(failure=Failure.TIMEOUT), "timeout", id="no answer"),
+        pytest.param(Reply("no", "stop", 5, 1), "incorrect", id="a wrong answer"),
+    ],
+)
+async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: Reply, outcome: str) -> None:
+    pod.mount(service=SERVICE)
+    way = Way(reply)
+    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
+        await watching(prober)
+        await until(lambda: len(way.asked) > 60, "many of them")
+        report = prober.bulletin.report
+        assert report.watch is not None
+        assert (report.verdict, report.watch.standing) == (Verdict.PASS, Standing.STEADY)
+        assert counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome=outcome) >= 60
+        assert counted(prober, metrics.PROBE_RESULTS_TOTAL, outcome=outcome) == 0
+        assert all(o.result.value == "1" for o in prober.bulletin.outcomes(0).outcomes)
+
+
+async def test_a_pod_that_may_not_serve_or_is_told_of_no_service_asks_nobody(pod: Pod) -> None:
+    way = Way(Reply("yes", "stop", 5, 1))
+    pod.mount(service=SERVICE)
+    refused = ScriptedEngine(wrong={f"additions-{n:03}" for n in range(25)})
+    async with running(pod, refused, connect=way.connect, front_every=0.001) as prober:
+        assert (await watching(prober)).verdict is Verdict.FAIL
+        assert way.opened == 0
+    pod.mount(threshold=0.5)
+    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
+        await watching(prober)
+        await until(lambda: prober.bulletin.report.sweep is not None, "a sweep")
+        assert way.opened == 0

@@ -1,0 +1,157 @@
+"""One bad pod of several: quarantine, its end, and the pool that tells a pod from its revision."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from r1plus_contract.verdict import Standing, SweepFigures, Verdict
+from r1plus_operator.plan.inputs import PoolView
+from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
+from r1plus_operator.plan.revision import read
+from unit.operator.plan.falls import (
+    deployments,
+    fallen,
+    pooled,
+    swept,
+)
+
+
+def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
+    world, good, bad = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY)
+    planned = world.pass_once()
+    assert [name for name, _ in planned.relabel] == [one]
+    assert planned.facts.quarantined
+    paths = {op["path"]: op["value"] for op in planned.relabel[0][1]}
+    assert paths["/metadata/uid"] == f"uid-{one}"
+    assert paths["/metadata/ownerReferences/-"]["kind"] == "R1PlusDeployment"
+    assert "PodQuarantined" in world.notes
+    world.settle()
+    assert world.selected() == bad
+    assert world.condition("QualityVerified")[:2] == ("True", "BadPod")
+    assert one in world.status["incident"]["tried"][0]
+    assert world.status["replicas"] == 1
+    assert good not in deployments(world)
+
+
+def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() -> None:
+    world, good, _ = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY)
+    world.settle()
+    assert world.pods[one].quarantine is not None
+    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
+    world.settle()
+    assert world.status["candidate"] == good
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unschedulable", "goes"),
+    [
+        pytest.param(REPLACEMENT_SECONDS - 5, "0/1 nodes", "", id="its replacement has a minute"),
+        pytest.param(REPLACEMENT_SECONDS, "0/1 nodes", "finds no node", id="then it makes room"),
+        pytest.param(REPLACEMENT_SECONDS, "", "", id="where the replacement found room it stays"),
+        pytest.param(KEPT_SECONDS, "", "its time is over", id="for an hour"),
+    ],
+)
+def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> None:
+    world, _, bad = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY)
+    world.settle()
+    began = json.loads(world.pods[one].quarantine or "")["since"]
+    new = replace(world.pods[other], name=f"{bad}-new", unschedulable=unschedulable, ready=False, uid="new")
+    world.pods[new.name] = new
+    world.now = began + seconds
+    planned = world.pass_once()
+    assert (("Pod", one, f"uid-{one}") in planned.delete) is bool(goes)
+    told = [note.message for note in planned.notes if note.reason == "QuarantineEnded"]
+    assert [goes in message for message in told] == ([True] if goes else [])
+
+
+def test_a_quarantine_whose_note_was_damaged_is_over() -> None:
+    world, _, _ = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY)
+    world.settle()
+    world.pods[one] = replace(world.pods[one], quarantine="{")
+    assert ("Pod", one, f"uid-{one}") in world.pass_once().delete
+
+
+def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
+    world, good, _ = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY)
+    world.settle()
+    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=1.0)
+    world.settle()
+    world.start_pods(good)
+    world.control(Verdict.PASS)
+    world.settle()
+    assert one in world.pods
+    world.set_ready(good)
+    assert ("Pod", one, f"uid-{one}") in world.pass_once().delete
+    assert world.selected() == good
+
+
+@pytest.mark.parametrize(
+    ("correct", "seen", "reason"),
+    [
+        pytest.param(2, False, "RollingBack", id="the sweeps since then are below the threshold"),
+        pytest.param(4, False, "AccuracyChanged", id="the sweeps since then are not"),
+        pytest.param(2, True, "GatePassed", id="no sweep has ended since then"),
+    ],
+)
+def test_the_pool_alone_is_counted_before_anything_moves(correct: int, seen: bool, reason: str) -> None:
+    world, _, bad = fallen(replicas=2)
+    for pod in world.pods:
+        world.stand(pod, Standing.STEADY)
+    swept(world, correct)
+    pooled(world, bad, before_alarm=dict.fromkeys(world.pods, "2026-01-02T00:00:00Z") if seen else {})
+    world.settle()
+    assert world.condition("QualityVerified")[1] == reason
+
+
+def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> None:
+    world, _, bad = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    for pod, correct in ((one, 4), (other, 0)):
+        world.stand(pod, Standing.STEADY, evidence=1.0)
+        figures = SweepFigures(correct, 4, 0.0, 1.0, "2026-01-02T00:00:00Z")
+        world.reports[pod] = replace(world.reports[pod], sweep=figures)
+    pooled(world, bad, worst=other)
+    world.settle()
+    assert world.condition("QualityVerified")[1] == "AccuracyChanged", "only the worst pod's sweep is bad"
+    pooled(world, bad, worst=one)
+    world.settle()
+    assert world.condition("QualityVerified")[1] == "RollingBack"
+
+
+@pytest.mark.parametrize("other", ["revision", "suite_hash", "acknowledged"])
+def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(other: str) -> None:
+    world, _, bad = fallen(replicas=2)
+    for pod in world.pods:
+        world.stand(pod, Standing.STEADY)
+    swept(world, 0)
+    pooled(world, bad)
+    assert world.pool is not None
+    world.pool = replace(world.pool, **{other: "x"})
+    world.settle()
+    assert world.condition("QualityVerified")[1] == "GatePassed"
+
+
+def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:
+    world, _, bad = fallen(replicas=2)
+    for pod in world.pods:
+        world.stand(pod, Standing.STEADY)
+    world.settle()
+    loaded = world.suites["smollm2-full-v1"].suite
+    assert loaded is not None
+    world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
+    assert world.pass_once().writes == 1
+    assert world.pass_once().writes == 0
+    world.pool = None
+    assert world.settle().writes == 0
+    assert read(world.one("ControllerRevision", bad)).pool == '{"a":1}'

@@ -1,0 +1,48 @@
+"""Verdicts that monitors are told of: of what runs first, the newest first, and never more than a ConfigMap holds."""
+
+from dataclasses import replace
+
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.suite_files import MAX_BYTES
+from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_operator.plan.revision import Revision, clipped, read
+from r1plus_operator.plan.taking import MOST_TOLD_BYTES, told
+from unit.operator.plan.world import World
+
+HASH = "h" * 64
+MIB = 1024 * 1024
+
+
+def revision(name: str, *verdicts: GateReport) -> Revision:
+    world = World({"tier": "full"})
+    stored = read(world.one("ControllerRevision", world.bring_up()))
+    return replace(stored, name=name, verdicts=verdicts)
+
+
+def gate(message: str, *, lost: int = 0, suite_hash: str = HASH) -> GateReport:
+    items = tuple(f"item-{n:03}" + "x" * 100 for n in range(lost))
+    report = GateReport(Verdict.FAIL, "TooManyLost", message, "i", "s", suite_hash, "1", 0.98, 200, lost, 4)
+    return clipped(replace(report, lost_items=items))
+
+
+def test_what_runs_comes_first_and_the_newest_of_each() -> None:
+    idle, runs = (
+        revision("a", gate("a1"), gate("a2")),
+        revision("b", gate("b1"), gate("other", suite_hash="o"), gate("b2")),
+    )
+    assert [v.message for v in told([idle, runs], {"b": 1}, HASH)] == ["b2", "a2", "b1", "a1"]
+
+
+def test_a_history_of_large_verdicts_leaves_room_for_the_suite() -> None:
+    history = [revision(f"r{n}", *(gate(f"{n}.{i} " + "m" * 990, lost=50) for i in range(5))) for n in range(10)]
+    chosen = told(history, {"r7"}, HASH)
+    assert chosen[0].message.startswith("7.4")
+    assert 5 < len(chosen) < 50
+    size = sum(len(dumps(verdict)) + 1 for verdict in chosen)
+    assert size <= MOST_TOLD_BYTES
+    assert sum(MAX_BYTES[name] for name in ("suite.json", "items.jsonl", "reference.jsonl")) + MOST_TOLD_BYTES < MIB
+
+
+def test_one_that_is_too_large_does_not_keep_the_others_out() -> None:
+    broken = replace(gate("broken"), message="é" * MOST_TOLD_BYTES)
+    assert [v.message for v in told([revision("a", gate("old"), broken)], {"a"}, HASH)] == ["old"]
