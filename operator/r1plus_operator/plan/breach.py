@@ -177,8 +177,8 @@ def _with_control(scene: Scene, record: Record | None) -> Record | None:
 
 
 def mismatch(scene: Scene) -> bool:
-    """Whether a monitor of what serves scores otherwise than when the suite was recorded."""
-    reports = [scene.report(pod) for pod in scene.pods(scene.current.name)]
+    """Whether a monitor of a pod in traffic scores otherwise than when the suite was recorded."""
+    reports = [scene.report(pod) for pod in scene.pods(scene.current.name) if pod.quarantine is None]
     return any(report is not None and report.reason == SUITE_MISMATCH for report in reports)
 
 
