@@ -252,8 +252,8 @@ def _absence(about: Subject, probes_per_minute: int) -> Iterator[Alert]:
         f" or on () absent({fresh})",
         "2m",
         "serves unwatched: nothing is known of its accuracy",
-        f"No probe{{{{ with $labels.pod }}}} of pod {{{{ . }}}}{{{{ end }}}} was scored in the last {limit} s: the monitor"
-        " is down or hangs, has no suite, gets errors only, or Prometheus cannot reach it.",
+        f"No probe{{{{ with $labels.pod }}}} of pod {{{{ . }}}}{{{{ end }}}} was scored in the last {limit} s: the"
+        " monitor is down or hangs, has no suite, gets errors only, or Prometheus cannot reach it.",
     )
     ready = about.whole(metrics.DEPLOYMENT_CONDITION, type=ConditionType.READY)
     yield Alert(
