@@ -20,7 +20,8 @@ MOST_TEXT_BYTES: Final = 4096
 MOST_INTEGER: Final = 2**63 - 1
 _KEYS: Final = {
     "uid", "namespace", "name", "spec_digest", "sha256", "id", "deployment", "revision", "suite_hash",
-    "scorer_version", "lost_items", "control", "acknowledged", "decided_at", "source", "reason", "since", "image", "inherited_from",
+    "scorer_version", "lost_items", "control", "acknowledged", "decided_at", "source", "reason", "since", "image",
+    "inherited_from",
 }  # fmt: skip
 _LONG_KEYS: Final = {"image": 512}
 
