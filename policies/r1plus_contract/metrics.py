@@ -51,6 +51,9 @@ ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, 
 CANDIDATE_REFUSED: Final = (
     "r1plus_candidate_refused"  # + namespace, deployment; 1 while the gate refuses what is asked for
 )
+ROLLOUT_OVERDUE: Final = (
+    "r1plus_rollout_overdue"  # + namespace, deployment; 1 while what is asked for is past its deadline
+)
 QUARANTINES_TOTAL: Final = "r1plus_quarantines_total"  # + namespace, deployment
 
 # Alerts.
@@ -60,6 +63,7 @@ ALERT_NOT_VERIFIED: Final = "R1PlusAccuracyNotVerified"
 ALERT_NO_DATA: Final = "R1PlusAccuracyNoData"
 ALERT_SERVER_ERRORS: Final = "R1PlusServerErrorsInProbes"
 ALERT_GATE_FAILED: Final = "R1PlusGateFailed"
+ALERT_ROLLOUT_OVERDUE: Final = "R1PlusRolloutOverdue"
 ALERT_ROLLED_BACK: Final = "R1PlusRolledBack"
 ALERT_ROLLBACK_BLOCKED: Final = "R1PlusRollbackBlocked"
 ALERT_SUITE_MISMATCH: Final = "R1PlusSuiteMismatch"

@@ -24,14 +24,19 @@ QUIET = {"spec": {"accuracy": {"probesPerMinute": 6}}}
 
 
 @contextmanager
-def put_back(target: Target, teller: Teller) -> Iterator[None]:
-    """Whoever interrupts the block does not leave the example probing ten times a second."""
+def quiet_again(target: Target, full: Name, teller: Teller) -> Iterator[None]:
+    """However the block ends, nobody is left with an example that probes ten times a second."""
     try:
         yield
     except KeyboardInterrupt:
         story.apply(target.kube, story.FULL)
-        teller.line(f"{story.name_in(story.FULL)} is put back to {story.FULL.name}")
+        teller.line(f"{full} is put back to {story.FULL.name}")
         raise
+    except Exception:
+        target.kube.patch("r1plusdeployments", full.namespace, full.name, QUIET)
+        raise
+    target.kube.patch("r1plusdeployments", full.namespace, full.name, QUIET)
+    teller.line("Probing at its ordinary rate again; the alert stands as long as this engine serves")
 
 
 def serve(target: Target, names: Sequence[Name], teller: Teller) -> None:
@@ -78,7 +83,7 @@ def observe(target: Target, full: Name, teller: Teller) -> None:
     """Force it through with gate: Observe; the monitor's own probes raise the alert."""
     before, since = story.serving_revision(target.kube, full), time.time()
     teller.line("Forcing it through with accuracy.gate: Observe, and probing ten times a second to see the alert soon")
-    with put_back(target, teller):
+    with quiet_again(target, full, teller):
         story.apply(target.kube, story.FULL_Q4_OBSERVE)
         story.follow(
             target.kube,
@@ -91,5 +96,3 @@ def observe(target: Target, full: Name, teller: Teller) -> None:
         alert = story.until_alert(target, full, since, teller.change)
         teller.line(f"Alertmanager has {alert.name} ({alert.labels.get('severity', '')}), since {alert.starts_at}")
         teller.line(f"{alert.summary}. {alert.description}")
-        target.kube.patch("r1plusdeployments", full.namespace, full.name, QUIET)
-    teller.line("Probing at its ordinary rate again; the alert stands as long as this engine serves")

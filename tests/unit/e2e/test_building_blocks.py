@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from e2e import parts
-from e2e.demo.scenes import put_back
+from e2e.demo.scenes import QUIET, quiet_again
 from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
 from e2e.story import FULL, FULL_Q4, FULL_Q4_OBSERVE, decided_at, refused, refused_for_good, settled
@@ -83,21 +84,31 @@ class RecordingKube:
         self.typed.append(words)
         return ""
 
+    def patch(self, plural: str, namespace: str, name: str, body: Any) -> None:
+        self.typed.append(("patch", namespace, name, json.dumps(body)))
+
     def get(self, plural: str, namespace: str, name: str) -> Any:
         return self.objects.get(f"{plural}/{namespace}/{name}")
 
 
-def test_an_interrupted_example_is_put_back_and_a_finished_one_is_not() -> None:
+ENDS = {
+    "it goes well": (None, "patch"),
+    "it fails": (StoryError("Waited 5 s in vain"), "patch"),
+    "it is interrupted": (KeyboardInterrupt(), "apply"),
+}
+
+
+@pytest.mark.parametrize(("error", "verb"), ENDS.values(), ids=ENDS)
+def test_however_the_demo_ends_its_example_probes_at_the_ordinary_rate(error: BaseException | None, verb: str) -> None:
     kube, out = RecordingKube(), io.StringIO()
     target = cast(Target, SimpleNamespace(kube=kube))
-    with put_back(target, Teller(out)):
-        pass
-    assert kube.typed == []
+    with pytest.raises(type(error)) if error else nullcontext(), quiet_again(target, named(FULL), Teller(out)):
+        if error is not None:
+            raise error
 
-    with pytest.raises(KeyboardInterrupt), put_back(target, Teller(out)):
-        raise KeyboardInterrupt
-    assert kube.typed == [("apply", f"--filename={FULL}")]
-    assert "team-credit/credit is put back to credit-full.yaml" in out.getvalue()
+    written = {"apply": ("apply", f"--filename={FULL}"), "patch": ("patch", "team-credit", "credit", json.dumps(QUIET))}
+    assert kube.typed == [written[verb]]
+    assert ("is put back to credit-full.yaml" in out.getvalue()) is (verb == "apply")
 
 
 def test_when_the_gate_decided_is_read_off_the_revision() -> None:
