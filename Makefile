@@ -35,7 +35,7 @@ down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespac
 	@$(PYTHON) -m devcluster check-clean
 
 .PHONY: test
-test: check unit test-apiserver test-engine e2e ## All that CI runs
+test: check unit test-registry test-apiserver test-engine e2e ## All that CI runs
 
 .PHONY: check
 check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against a diff
@@ -49,6 +49,10 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
 	$(PYTEST) tests/unit
+
+.PHONY: test-registry
+test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real PostgreSQL, installed if it is missing
+	$(PYTEST) tests/registry
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback

@@ -192,8 +192,9 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: f
         return evidence.of_deployment(kube, name.namespace, name.name)
 
     what = f"the monitor of {name} has swept the suite once on the running engine"
-    counted = wait_for(lambda: _swept_after(kube, name, since), what, seconds, evidence_of, period_s=5.0)
-    tell(f"The monitor counted on the running engine: {view(kube, name).accuracy} right")
+    sweep = wait_for(lambda: _swept_after(kube, name, since), what, seconds, evidence_of, period_s=5.0)
+    tell(f"The monitor counted on the running engine: {sweep['correct']}/{sweep['total']} right")
+    counted = epoch(sweep["finishedAt"])
     with target.alertmanager() as base_url:
 
         def look() -> Alert | None:
@@ -203,17 +204,16 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: f
         return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", seconds, evidence_of)
 
 
-def _swept_after(kube: Kube, name: Name, since: float) -> float | None:
-    """When the last sweep ended, if that was after `since`; seconds since the epoch."""
+def _swept_after(kube: Kube, name: Name, since: float) -> Json | None:
+    """The last sweep's figures, if it ended after `since` (seconds since the epoch)."""
     pod = ready_pod(kube, name)
     if pod is None:
         return None
     try:
-        sweep = monitor_report(kube, name.namespace, pod).get("sweep")
+        sweep: Json | None = monitor_report(kube, name.namespace, pod).get("sweep")
     except RuntimeError:
         return None  # The pod went away between the two looks.
-    ended = epoch(sweep["finishedAt"]) if sweep else 0.0
-    return ended if ended >= since else None
+    return sweep if sweep and epoch(sweep["finishedAt"]) >= since else None
 
 
 def epoch(rfc3339: str) -> float:
