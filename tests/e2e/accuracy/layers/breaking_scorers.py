@@ -11,7 +11,6 @@ from r1plus_contract.names import DIR_ACCURACY
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item
 from r1plus_monitoring import sound_scorers
-from r1plus_monitoring.sound_scorers import *  # noqa: F403 - whoever imports the product's module gets this one
 
 FAULT = Path("/tmp/broken-scorer")
 MARK = b"the scorer that recorded this is broken"

@@ -7,18 +7,15 @@ the gate. Until the file is there it is the product's engine, and nothing else.
 from collections.abc import Sequence
 from pathlib import Path
 
-from r1plus_model_repo.backends import sound_engine
-from r1plus_model_repo.backends.sound_engine import (  # noqa: F401 - whoever imports the product's module gets this one
-    EngineSettings,
-    plugin_properties,
-    sampling,
-    scheduler,
-)
+from r1plus_model_repo.backends.sound_engine import EngineSettings
+from r1plus_model_repo.backends.sound_engine import OpenVinoEngine as SoundEngine
+
+__all__ = ["EngineSettings", "OpenVinoEngine"]
 
 FAULT = Path("/tmp/degraded")
 
 
-class OpenVinoEngine(sound_engine.OpenVinoEngine):
+class OpenVinoEngine(SoundEngine):
     """The product's engine but for what comes out of it."""
 
     def decode(self, ids: Sequence[int]) -> str:
