@@ -70,6 +70,10 @@ e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 lea
 e2e-troubles: $(SYNCED) ## Ten broken deployments, each described with cause and remedy, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_troubles.py
 
+.PHONY: e2e-accuracy
+e2e-accuracy: $(SYNCED) ## The stories of accuracy (gate, fall, rollback, silence, control), a line each, on the embedded cluster [STORY=3]
+	$(PYTEST) -m e2e_accuracy --no-header -q tests/e2e/accuracy$(if $(STORY),/test_story_$(STORY).py)
+
 .PHONY: e2e-rollouts
 e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py

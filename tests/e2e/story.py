@@ -157,14 +157,16 @@ class Alert:
     starts_at: str
     updated_at: float
     """Seconds since the epoch."""
+    runbook: str = ""
+    """Where it is written what to do."""
 
 
-def alerts_at(base_url: str, alert: str = ALERT_BELOW_THRESHOLD) -> list[Alert]:
-    """Active alerts of that name."""
+def alerts_at(base_url: str, alert: str | None = ALERT_BELOW_THRESHOLD) -> list[Alert]:
+    """Active alerts of that name; of all names for None."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{base_url}/api/v2/alerts?active=true", timeout=10) as answer:
         found = json.loads(answer.read())
-    return [_alert(raw) for raw in found if raw["labels"].get("alertname") == alert]
+    return [_alert(raw) for raw in found if alert in (None, raw["labels"].get("alertname"))]
 
 
 def ready_pod(kube: Kube, name: Name, than: str = "") -> str | None:
@@ -196,7 +198,7 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: f
     with target.alertmanager() as base_url:
 
         def look() -> Alert | None:
-            found = (a for a in alerts_at(base_url) if _is_about(a, name) and a.updated_at >= counted)
+            found = (a for a in alerts_at(base_url) if is_about(a, name) and a.updated_at >= counted)
             return next(found, None)
 
         return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", seconds, evidence_of)
@@ -219,7 +221,8 @@ def epoch(rfc3339: str) -> float:
     return datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()
 
 
-def _is_about(alert: Alert, name: Name) -> bool:
+def is_about(alert: Alert, name: Name) -> bool:
+    """Whether the alert is of this deployment."""
     return alert.labels.get("namespace") == name.namespace and alert.labels.get("deployment") == name.name
 
 
@@ -232,6 +235,7 @@ def _alert(raw: dict[str, Any]) -> Alert:
         description=notes.get("description", ""),
         starts_at=raw["startsAt"],
         updated_at=epoch(raw["updatedAt"]),
+        runbook=notes.get("runbook_url", ""),
     )
 
 
