@@ -179,19 +179,30 @@ def longest_context(shape: Shape, batch: int, memory_bytes: int | None) -> int:
     return shape.longest((memory_bytes - shape.fixed_bytes) // batch)
 
 
+def uneven(shape: Shape) -> str:
+    """Why the model cannot be split over so many GPUs; empty where it can."""
+    heads, devices = shape.kv_heads, shape.devices
+    if heads % devices == 0 or devices % heads == 0:
+        return ""
+    told = f"the engine's {heads} KV heads cannot be shared out evenly over {devices} GPUs"
+    return f"{told}; take a divisor or a multiple of {heads}"
+
+
 def nearest(shape: Shape, batch: int, context: int, memory_bytes: int) -> tuple[Fit, ...]:
     """What does fit, nearest to a wish that does not: fewer requests as long as asked, and as many but shorter."""
-    fewer = min(batch - 1, largest_batch(shape, context, memory_bytes))
-    shorter = min(context - 1, longest_context(shape, batch, memory_bytes))
-    found = [sized(shape, fewer, context)] if fewer >= 1 else []
+    if uneven(shape):
+        return ()
+    tokens = min(context, shape.context_length)
+    room = largest_batch(shape, tokens, memory_bytes)
+    fewer = min(batch - 1, room) if batch > room else 0
+    shorter = min(context - 1, longest_context(shape, batch, memory_bytes)) if batch <= shape.max_batch else 0
+    found = [sized(shape, fewer, tokens)] if fewer >= 1 else []
     return (*found, *([sized(shape, batch, shorter)] if shorter >= LEAST_CONTEXT else []))
 
 
 def _beyond_the_engine(shape: Shape, batch: int | None, context: int | None) -> Misfit | None:
-    heads, devices = shape.kv_heads, shape.devices
-    if heads % devices and devices % heads:
-        text = f"the engine's {heads} KV heads cannot be shared out evenly over {devices} GPUs"
-        return Misfit("spec.engine", "NoNodeFits", f"spec.engine: {text}; take a divisor or a multiple of {heads}")
+    if told := uneven(shape):
+        return Misfit("spec.engine", "NoNodeFits", f"spec.engine: {told}")
     if context is not None and context > shape.context_length:
         return Misfit(
             "spec.context.maxTokens",
