@@ -204,6 +204,8 @@ class Episode:
             self._save_half_gate(dataclasses.replace(half, seconds=before + time.monotonic() - started), run)
 
         judgement = await self._drive(run, pace, scored)
+        if judgement.verdict is Verdict.FAIL:
+            await self._parts.doubt.settled()
         found = report(
             judgement,
             rules,

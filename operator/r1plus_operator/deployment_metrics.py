@@ -38,6 +38,7 @@ class _Told:
     conditions: tuple[int, ...]
     """In the order of `ConditionType`."""
     refused: bool
+    overdue: bool
     rollbacks: Counter[str] = field(default_factory=Counter)
     quarantines: int = 0
 
@@ -73,6 +74,7 @@ class DeploymentMetrics(Collector):
             facts=facts,
             conditions=tuple(_VALUES.get(found.get(kind, {}).get("status", ""), -1) for kind in _CONDITIONS),
             refused=any(c["reason"] == Reason.CANDIDATE_REFUSED for c in found.values()),
+            overdue=any(c["reason"] == Reason.DEADLINE_EXCEEDED for c in found.values()),
         )
         if before is not None:
             told.rollbacks, told.quarantines = before.rollbacks, before.quarantines
@@ -106,12 +108,14 @@ class DeploymentMetrics(Collector):
         threshold = _gauge(metrics.DEPLOYMENT_THRESHOLD_RATIO, "spec.accuracy.threshold.")
         blocked = _gauge(metrics.ROLLBACK_BLOCKED, "1 while this bars an answer to a fall.", "reason")
         refused = _gauge(metrics.CANDIDATE_REFUSED, "1 while the gate refuses what the spec asks for.")
+        overdue = _gauge(metrics.ROLLOUT_OVERDUE, "1 while what the spec asks for is past its deadline.")
         rollbacks = CounterMetricFamily(metrics.ROLLBACKS_TOTAL, "Rollbacks made.", labels=[*_WHOSE, "reason"])
         quarantines = CounterMetricFamily(metrics.QUARANTINES_TOTAL, "Pods quarantined.", labels=_WHOSE)
         for key, one in told:
             info.add_metric([*key, one.revision, one.facts.tier, one.engine], 1)
             threshold.add_metric(key, one.facts.threshold)
             refused.add_metric(key, one.refused)
+            overdue.add_metric(key, one.overdue)
             quarantines.add_metric(key, one.quarantines)
             for kind, value in zip(_CONDITIONS, one.conditions, strict=True):
                 condition.add_metric([*key, kind], value)
@@ -119,7 +123,7 @@ class DeploymentMetrics(Collector):
                 blocked.add_metric([*key, why.value], why.value == one.facts.blocked)
             for cause in (FELL, REQUESTED):
                 rollbacks.add_metric([*key, cause], one.rollbacks[cause])
-        yield from (info, condition, threshold, blocked, refused, rollbacks, quarantines)
+        yield from (info, condition, threshold, blocked, refused, overdue, rollbacks, quarantines)
         evidence = _gauge(metrics.POOL_EVIDENCE_RATIO, "Pooled evidence; 1 alarms.", "revision", "detector")
         lower = _gauge(metrics.POOL_ACCURACY_LOWER_RATIO, "Least share right, alpha 0.001, any time.", "revision")
         upper = _gauge(metrics.POOL_ACCURACY_UPPER_RATIO, "Greatest share right, likewise.", "revision")

@@ -51,6 +51,12 @@ ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, 
 CANDIDATE_REFUSED: Final = (
     "r1plus_candidate_refused"  # + namespace, deployment; 1 while the gate refuses what is asked for
 )
+ROLLOUT_OVERDUE: Final = (
+    "r1plus_rollout_overdue"  # + namespace, deployment; 1 while what is asked for is past its deadline
+)
+FACTS_WAITING: Final = "r1plus_registry_facts_waiting"
+FACTS_DELIVERED_TOTAL: Final = "r1plus_registry_facts_delivered_total"
+FACTS_REFUSED_TOTAL: Final = "r1plus_registry_facts_refused_total"
 QUARANTINES_TOTAL: Final = "r1plus_quarantines_total"  # + namespace, deployment
 
 # Alerts.
@@ -60,6 +66,7 @@ ALERT_NOT_VERIFIED: Final = "R1PlusAccuracyNotVerified"
 ALERT_NO_DATA: Final = "R1PlusAccuracyNoData"
 ALERT_SERVER_ERRORS: Final = "R1PlusServerErrorsInProbes"
 ALERT_GATE_FAILED: Final = "R1PlusGateFailed"
+ALERT_ROLLOUT_OVERDUE: Final = "R1PlusRolloutOverdue"
 ALERT_ROLLED_BACK: Final = "R1PlusRolledBack"
 ALERT_ROLLBACK_BLOCKED: Final = "R1PlusRollbackBlocked"
 ALERT_SUITE_MISMATCH: Final = "R1PlusSuiteMismatch"

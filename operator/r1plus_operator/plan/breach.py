@@ -177,8 +177,8 @@ def _with_control(scene: Scene, record: Record | None) -> Record | None:
 
 
 def mismatch(scene: Scene) -> bool:
-    """Whether a monitor of what serves scores otherwise than when the suite was recorded."""
-    reports = [scene.report(pod) for pod in scene.pods(scene.current.name)]
+    """Whether a monitor of a pod in traffic scores otherwise than when the suite was recorded."""
+    reports = [scene.report(pod) for pod in scene.pods(scene.current.name) if pod.quarantine is None]
     return any(report is not None and report.reason == SUITE_MISMATCH for report in reports)
 
 
@@ -215,11 +215,12 @@ def figures(scene: Scene) -> Fell:
 def lost_by_stratum(report: MonitorReport, suite: Suite) -> tuple[str, ...]:
     """A line per stratum that lost something: how many of how many, and which. Ids that no item has are passed over.
 
-    A monitor names so many ids and no more; how many there are, its gate counted by stratum.
+    A monitor names so many ids and no more; how many there are, its count says by stratum.
     """
     ids = report.watch.lost_since_gate if report.watch else ()
     failed = report.gate if not ids and report.gate and report.gate.verdict is Verdict.FAIL else None
-    counts = {stratum.name: stratum.lost for stratum in failed.strata} if failed else {}
+    strata_lost = failed.strata if failed else report.watch.strata if report.watch else ()
+    counts = {stratum.name: stratum.lost for stratum in strata_lost}
     ids = failed.lost_items if failed else ids
     least = "at least " if not counts and len(ids) >= MOST_LOST_ITEMS else ""
     strata, sizes = {item.id: item.stratum for item in suite.items}, suite.strata()

@@ -133,7 +133,9 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
         found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
     elif gate:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
-    if report and report.suite_hash == situation.suite_hash and report.phase in (Phase.WATCHING, Phase.BLOCKED):
+    # A monitor that says of no suite that it can score owes the verdict of the one in force.
+    ours = report is not None and report.suite_hash in (situation.suite_hash, "")
+    if report and ours and report.phase in (Phase.WATCHING, Phase.BLOCKED):
         found["verdict"] = report.verdict.value
     elif gate:
         found["verdict"] = gate.verdict.value

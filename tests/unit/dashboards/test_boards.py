@@ -91,6 +91,7 @@ def of_the_operator() -> Scraped:
     yield metrics.ROLLBACKS_TOTAL, CR | {"reason": "BelowThreshold"}, "0x60"
     yield metrics.ROLLBACK_BLOCKED, CR | {"reason": "NoCapacity"}, "0x60"
     yield metrics.CANDIDATE_REFUSED, CR, "0x60"
+    yield metrics.ROLLOUT_OVERDUE, CR, "0x60"
     yield metrics.QUARANTINES_TOTAL, CR, "0x60"
 
 

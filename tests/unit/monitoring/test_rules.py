@@ -42,6 +42,7 @@ SOUND = {UP: "1x60", LEADS: "1x60", QUEUE: "0x60", passes("ok"): "0+1x60", passe
 IDLE = {passes("ok"): "0x19 1x19 2x19", passes("error"): "0x60"}
 """A pass every 19 minutes."""
 
+OVERDUE = about(metrics.ROLLOUT_OVERDUE)
 REFUSED = about(metrics.CANDIDATE_REFUSED)
 BLOCKED = about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity")
 ROLLED_BACK = about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold")
@@ -95,6 +96,15 @@ CASES = {
         Case("two deployments", {REFUSED: "1x60", about(metrics.CANDIDATE_REFUSED, namespace="other"): "1x60"}, 2),
         Case("told by two replicas", {REFUSED: "1x60", about(metrics.CANDIDATE_REFUSED, pod="b"): "1x60"}, 1),
         Case("somebody else's word", {about(metrics.CANDIDATE_REFUSED, **ELSE): "1x60"}, 0),
+    ],
+    metrics.ALERT_ROLLOUT_OVERDUE: [
+        Case("overdue", {OVERDUE: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "severity": "warning"}),
+        Case("at once", {OVERDUE: "1x60"}, 1, at="0m"),
+        Case("in time", {OVERDUE: "0x60"}, 0),
+        Case("refused is another alert", {REFUSED: "1x60", OVERDUE: "0x60"}, 0),
+        Case("two deployments", {OVERDUE: "1x60", about(metrics.ROLLOUT_OVERDUE, namespace="other"): "1x60"}, 2),
+        Case("told by two replicas", {OVERDUE: "1x60", about(metrics.ROLLOUT_OVERDUE, pod="b"): "1x60"}, 1),
+        Case("somebody else's word", {about(metrics.ROLLOUT_OVERDUE, **ELSE): "1x60"}, 0),
     ],
     metrics.ALERT_ROLLED_BACK: [
         Case("rolled back ten minutes ago", {ROLLED_BACK: "0x35 1x10"}, 1, labels={"deployment": "credit", "reason": "BelowThreshold", "severity": "info"}),

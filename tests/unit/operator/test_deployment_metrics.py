@@ -45,6 +45,7 @@ def test_every_label_set_is_there_from_the_first_pass_on() -> None:
     assert registry.get_sample_value(metrics.QUARANTINES_TOTAL, WHOSE) == 0
     assert registry.get_sample_value(metrics.DEPLOYMENT_THRESHOLD_RATIO, WHOSE) == 0.98
     assert registry.get_sample_value(metrics.CANDIDATE_REFUSED, WHOSE) == 0
+    assert registry.get_sample_value(metrics.ROLLOUT_OVERDUE, WHOSE) == 0
     assert registry.get_sample_value(metrics.DEPLOYMENT_INFO, {**WHOSE, "revision": "credit-1", "tier": "full", "engine": "f16"}) == 1  # fmt: skip
 
 
@@ -53,6 +54,19 @@ def test_conditions_are_one_nought_or_minus_one() -> None:
     told.record(KEY, status(Ready="True", QualityVerified="False", EngineReady="Unknown"), FACTS)
     values = {k: registry.get_sample_value(metrics.DEPLOYMENT_CONDITION, {**WHOSE, "type": k}) for k in ("Ready", "QualityVerified", "EngineReady", "Progressing")}  # fmt: skip
     assert values == {"Ready": 1, "QualityVerified": 0, "EngineReady": -1, "Progressing": -1}
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("DeadlineExceeded", (0, 1)), ("CandidateRefused", (1, 0)), ("RollingOut", (0, 0))],
+    ids=["past its deadline", "refused", "on its way"],
+)
+def test_a_rollout_that_does_not_end_well_is_told_apart(reason: str, told: tuple[int, int]) -> None:
+    registry, metrics_ = rig()
+    progressing = {"type": "Progressing", "status": "False", "reason": reason}
+    metrics_.record(KEY, {"conditions": [progressing]}, FACTS)
+    found = [registry.get_sample_value(name, WHOSE) for name in (metrics.CANDIDATE_REFUSED, metrics.ROLLOUT_OVERDUE)]
+    assert tuple(found) == told
 
 
 def test_what_bars_an_answer_stands_while_it_does() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from r1plus_contract.verdict import Standing, SweepFigures, Verdict
+from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from r1plus_operator.plan.revision import read
@@ -45,6 +45,25 @@ def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() ->
     world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
     world.settle()
     assert world.status["candidate"] == good
+
+
+@pytest.mark.parametrize("quarantined", [True, False], ids=["in quarantine", "in traffic"])
+def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_traffic(quarantined: bool) -> None:
+    world, good, _ = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY)
+    world.settle()
+    assert world.pods[one].quarantine is not None
+    new = f"{other}-new"
+    world.pods[new] = replace(world.pods[other], name=new, uid="new")
+    world.reports[new] = world.reports[other]
+    broken = one if quarantined else new
+    world.reports[broken] = replace(world.reports[broken], phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None)
+    for pod in {other, new} - {broken}:
+        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
+    world.settle()
+    assert world.condition("QualityVerified")[1] == ("RollingBack" if quarantined else "SuiteMismatch")
+    assert world.status.get("candidate") == (good if quarantined else None)
 
 
 @pytest.mark.parametrize(
