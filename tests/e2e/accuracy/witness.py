@@ -35,7 +35,7 @@ class Client:
     address: str
     items: Sequence[Item]
     sampling: Sampling
-    pause_s: float = 0.2
+    pause_s: float = 0.4
     answered: int = 0
     failures: list[str] = field(default_factory=list)
     wrong: list[tuple[float, str]] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Witness:
     name: Name
     items: Sequence[Item]
     sampling: Sampling
-    pause_s: float = 0.2
+    pause_s: float = 0.4
     moves: list[tuple[float, str]] = field(default_factory=list)
     """Whenever the Service selects another revision: when (monotonic), which. The first is what it selected at once."""
     alerts: dict[tuple[str, str], tuple[float, Alert]] = field(default_factory=dict)
