@@ -134,7 +134,7 @@ def test_the_status_reads_like_an_incident_report() -> None:
     text = out.getvalue()
     told = [
         "Incident since 2026-11-24T17:00:00Z: ControlRunning, revision credit-bbbb",
-        "204/206 right at its gate, 157/206 as last counted",
+        "204/206 right at its gate, 157/206 when it was counted",
         "geography: 31 of 70",
         "words: 16 of 66",
         "control of revision credit-aaaa began",
