@@ -60,7 +60,7 @@ def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
         yield f"  fell        {before}{found.now} when it was counted", ""
     for number, line in enumerate(found.lost):
         yield f"  {'lost' if number == 0 else '':<12}{line}", ""
-    if any(line.endswith("...)") for line in found.lost):
+    if found.revision == view.revision and any(line.endswith("...)") for line in found.lost):
         yield (
             f"{'':<12}Ids are cut: five a stratum. Its monitor names the first 50 (and all it asked since: /outcomes):",
             "dim",
