@@ -14,6 +14,8 @@ from r1plus_model_repo.config_pbtxt import parse, pb
 
 CPU_BACKENDS = frozenset({"python"})
 """Backends that a server without GPUs has in our image."""
+DELIVERED_VERSION = 1
+"""The folder of the model's version, as `delivery.assemble` lays it out."""
 _SINCE_2_52 = ("model_metrics",)
 """Fields that tritonclient knows and server 2.51 does not: it refuses the whole file for one of them."""
 
@@ -31,8 +33,8 @@ def problems(text: str, *, name: str, gpus: bool, backends: frozenset[str] = CPU
     if config.name and config.name != name:
         found.append(f"name: {config.name}: lies in the folder {name}, which it must be named after")
     backend = config.backend or config.platform.removesuffix("_plan")
-    if backend not in backends:
-        found.append(f"backend: {backend or 'none'}: the server has {', '.join(sorted(backends))}")
+    if backend and backend not in backends:  # Where none is named, Triton goes by the name of the model's file.
+        found.append(f"backend: {backend}: the server has {', '.join(sorted(backends))}")
     if not gpus and any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in config.instance_group):
         found.append("instance_group.kind: KIND_GPU: the server sees no GPU")
     return tuple(found)
@@ -95,9 +97,28 @@ def _cache(config: Any) -> Iterator[str]:
 
 
 def _versions(config: Any) -> Iterator[str]:
-    policy = config.version_policy
-    if policy.HasField("specific") and not policy.specific.versions:
-        yield "version_policy.specific.versions: missing: no version would be served"
+    for version in config.version_policy.specific.versions:
+        if version != DELIVERED_VERSION:
+            yield f"version_policy.specific.versions: {version}: what is delivered is version {DELIVERED_VERSION}"
 
 
-_RULES: tuple[Callable[[Any], Iterator[str]], ...] = (_newer, _batch, _tensors, _groups, _batching, _cache, _versions)
+def _warmup(config: Any) -> Iterator[str]:
+    known = {tensor.name for tensor in config.input}
+    needed = {tensor.name for tensor in config.input if not tensor.optional}
+    for warmup in config.model_warmup:
+        for name in sorted(set(warmup.inputs) - known):
+            yield f"model_warmup {warmup.name}: inputs: {name}: the model has {', '.join(sorted(known)) or 'none'}"
+        for name in sorted(needed - set(warmup.inputs)):
+            yield f"model_warmup {warmup.name}: inputs: {name}: missing, and the model needs it"
+
+
+_RULES: tuple[Callable[[Any], Iterator[str]], ...] = (
+    _newer,
+    _batch,
+    _tensors,
+    _groups,
+    _batching,
+    _cache,
+    _versions,
+    _warmup,
+)
