@@ -35,7 +35,7 @@ down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespac
 	@$(PYTHON) -m devcluster check-clean
 
 .PHONY: test
-test: check unit test-apiserver test-engine e2e ## All that CI runs
+test: check unit test-registry test-apiserver test-engine e2e ## All that CI runs
 
 .PHONY: check
 check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against a diff
@@ -49,6 +49,10 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
 	$(PYTEST) tests/unit
+
+.PHONY: test-registry
+test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real PostgreSQL, installed if it is missing
+	$(PYTEST) tests/registry
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
@@ -65,6 +69,10 @@ e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 lea
 .PHONY: e2e-troubles
 e2e-troubles: $(SYNCED) ## Ten broken deployments, each described with cause and remedy, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_troubles.py
+
+.PHONY: e2e-accuracy
+e2e-accuracy: $(SYNCED) ## The stories of accuracy (gate, fall, rollback, silence, control), a line each, on the embedded cluster [STORY=3]
+	$(PYTEST) -m e2e_accuracy --no-header -q tests/e2e/accuracy$(if $(STORY),/test_story_$(STORY).py)
 
 .PHONY: e2e-rollouts
 e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the embedded cluster

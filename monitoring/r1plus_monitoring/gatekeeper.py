@@ -62,6 +62,8 @@ class Gatekeeper:
 
         scored(run)
         judgement = await self.drive(run, pace, each)
+        if judgement.verdict is Verdict.FAIL:
+            await self._parts.doubt.settled()
         found = report(judgement, rules, self._subject, seconds=seconds(), decided_at=self._ledger.now())
         found = dataclasses.replace(found, control=control, acknowledged=acknowledged)
         self._keep(found)

@@ -114,18 +114,19 @@ class Prober:
                 episode.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await episode
+            self._parts.doubt.answer()
             log("info", "Accuracy settings changed", suite=sources.settings.suite if sources.settings else "")
 
     async def _until_changed(self, sources: Sources, episode: asyncio.Task[None]) -> Sources:
         """The next sources that ask for another episode. An episode's own error ends the prober."""
         read_at = time.monotonic()
         while True:
-            await asyncio.wait({episode}, timeout=self._config.poll_interval)
+            doubted = await self._looked(episode)
             self._shadowing.check()
             if episode.done():
                 episode.result()
                 raise RuntimeError("episode: it ended, and an episode never does")
-            due = time.monotonic() - read_at >= self._replay_every
+            due = doubted or time.monotonic() - read_at >= self._replay_every
             if not due and fingerprint(self._config.accuracy_dir) == sources.fingerprint:
                 continue
             found, read_at = self._read(), time.monotonic()
@@ -134,7 +135,16 @@ class Prober:
             sources = found
             self._settings = found.settings
             self.exposition.replayed(found.replayed)
+            if doubted:
+                self._parts.doubt.answer()
             await self._beside(found)
+
+    async def _looked(self, episode: asyncio.Task[None]) -> bool:
+        """Wait until it is time to look at the files again; whether somebody doubts the scorer."""
+        raised = asyncio.create_task(self._parts.doubt.raised.wait())
+        await asyncio.wait({episode, raised}, timeout=self._config.poll_interval, return_when=asyncio.FIRST_COMPLETED)
+        raised.cancel()
+        return self._parts.doubt.raised.is_set()
 
     def _read(self) -> Sources:
         return read_sources(self._config.accuracy_dir, self._config.identity)

@@ -1,13 +1,15 @@
 """The one road by which verdicts reach the operator: ask each serving pod's monitor, enqueue its deployment on news.
 
 What a pod's watch gave, probe by probe, comes the same way, and is folded into the pooled detector of its revision
-(`pools`), which says in turn when there is news. Runs as one task of main. A monitor that does not answer changes
-nothing here: silence is the alert's business, and what the pod said last is dropped only with the pod.
+(`pools`), which says in turn when there is news. Runs as one task of main. A monitor that has not answered for two
+minutes is no longer taken at its last word (`plan.silence`); what it counted is dropped only with the pod.
 """
 
 import asyncio
 import logging
 import random
+import time
+from collections.abc import Callable
 from typing import TypeVar
 
 import aiohttp
@@ -17,6 +19,7 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe import Observer
+from r1plus_operator.plan.silence import SILENT_SECONDS, owes_an_answer, silent
 from r1plus_operator.pools import Key, Pools
 from r1plus_operator.projections import ServingPod
 
@@ -33,13 +36,22 @@ class VerdictSource:
     """Polls `/verdict` of every pod each `interval` seconds, jittered."""
 
     def __init__(
-        self, observer: Observer, pools: Pools, interval: float, rand: random.Random, port: int = names.PORT_MONITOR
+        self,
+        observer: Observer,
+        pools: Pools,
+        interval: float,
+        rand: random.Random,
+        port: int = names.PORT_MONITOR,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._observer = observer
         self._pools = pools
         self._interval = interval
         self._rand = rand
         self._port = port
+        self._clock = clock
+        self._heard: dict[str, float] = {}
+        """Pod's uid -> when its monitor answered last, or was first seen to run."""
         self.asked = asyncio.Event()
         """Set after the first round: before it, silence of the monitors means nothing."""
 
@@ -57,6 +69,8 @@ class VerdictSource:
         pods = self._observer.pods.store.items()
         for uid in self._observer.reports.keys() - {pod.uid for pod in pods}:
             del self._observer.reports[uid]
+        for uid in self._heard.keys() - {pod.uid for pod in pods}:
+            del self._heard[uid]
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def ask(pod: ServingPod) -> None:
@@ -64,7 +78,10 @@ class VerdictSource:
                 await self._ask(session, pod)
                 await self._ask_outcomes(session, pod)
 
-        await asyncio.gather(*(ask(pod) for pod in pods if pod.facts.ip and not pod.facts.terminating))
+        living = [pod for pod in pods if pod.facts.ip and not pod.facts.terminating]
+        await asyncio.gather(*(ask(pod) for pod in living))
+        for pod in living:
+            self._note_silence(pod)
         for key in list(self._observer.crs):
             self._look_at_pool(key)
         for key in self._observer.pools.keys() - self._observer.crs.keys():
@@ -77,7 +94,15 @@ class VerdictSource:
         if report.revision != pod.facts.revision:
             log.warning("Monitor of pod %s/%s speaks of another revision: %s", pod.namespace, pod.name, report.revision)
             return
+        self._heard[pod.uid] = self._clock()
         self._take(pod, report)
+
+    def _note_silence(self, pod: ServingPod) -> None:
+        heard = self._heard.get(pod.uid)
+        if heard is None and owes_an_answer(pod.facts):
+            self._heard[pod.uid] = self._clock()
+        elif heard is not None and self._clock() - heard >= SILENT_SECONDS:
+            self._take(pod, silent(self._observer.reports.get(pod.uid), pod.facts, pod.namespace))
 
     async def _ask_outcomes(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         key = (pod.namespace, pod.deployment)

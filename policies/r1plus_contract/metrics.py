@@ -55,6 +55,9 @@ CANDIDATE_REFUSED: Final = (
 ROLLOUT_OVERDUE: Final = (
     "r1plus_rollout_overdue"  # + namespace, deployment; 1 while what is asked for is past its deadline
 )
+FACTS_WAITING: Final = "r1plus_registry_facts_waiting"
+FACTS_DELIVERED_TOTAL: Final = "r1plus_registry_facts_delivered_total"
+FACTS_REFUSED_TOTAL: Final = "r1plus_registry_facts_refused_total"
 QUARANTINES_TOTAL: Final = "r1plus_quarantines_total"  # + namespace, deployment
 
 # Alerts.

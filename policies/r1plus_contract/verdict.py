@@ -123,6 +123,9 @@ class Watch:
     """The sweep that followed the alarm."""
     lost_since_gate: tuple[str, ...] = ()
     """Ids of watched items that the confirmation lost, at most 50."""
+    strata: tuple[StratumFigures, ...] = ()
+    """How many watched items the confirmation lost, stratum by stratum: all of them, however few ids are named. Empty
+    where it lost none, and of an older monitor."""
 
 
 @dataclass(frozen=True, slots=True)

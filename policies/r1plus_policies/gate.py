@@ -10,7 +10,7 @@ the limit of 15 failures in 600 by themselves, and the threshold would promise w
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final
@@ -178,8 +178,12 @@ def figures_of(scores: Sequence[ItemScores], rules: Rules, stage: Stage) -> Figu
 
 
 def judge(scores: Sequence[ItemScores], rules: Rules, stage: Stage) -> Judgement | None:
-    """The verdict, or None while more must be scored. Fail may come early; Pass only when all is done."""
-    given = figures_of(scores, rules, stage)
+    """The verdict, or None while more must be scored. Fail may come early; Pass only when all is done.
+
+    Whole full sweeps count alone. The next one has begun while the last answers of this one were awaited: judged by
+    it, too, a Fail would name the few items that it happened to reach, and not what the engine loses.
+    """
+    given = figures_of([_whole(s, stage) for s in scores], rules, stage)
     found = next((j for check in CHECKS if (j := check(given, rules))), None)
     if found is None and given.items and stage.single and stage.full_sweeps >= rules.full_sweeps:
         return Judgement(Verdict.PASS, Reason.PASSED, _passed(given, rules), given)
@@ -294,6 +298,11 @@ CHECKS: Final[tuple[Callable[[Figures, Rules], Judgement | None], ...]] = (
     items_unscored,
 )
 """In order; the first that speaks decides. A Fail outranks missing scores: more scores would not mend it."""
+
+
+def _whole(scores: ItemScores, stage: Stage) -> ItemScores:
+    begun = len(scores.full) - stage.full_sweeps
+    return replace(scores, full=scores.full[: stage.full_sweeps] + (None,) * begun) if begun else scores
 
 
 def _strata(scores: Sequence[ItemScores], threshold: float) -> tuple[StratumFigures, ...]:

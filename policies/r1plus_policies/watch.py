@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
-from r1plus_contract.verdict import GateReport, Standing, SweepFigures, Verdict, Watch
+from r1plus_contract.verdict import GateReport, Standing, StratumFigures, SweepFigures, Verdict, Watch
 from r1plus_policies.bounds import clopper_pearson
 from r1plus_policies.confirming import ALPHA, Confirmation, Count, Terms, by_stratum, count, judge
 from r1plus_policies.detector import Detector, hear
-from r1plus_policies.gate import MOST_LOST_ITEMS, GateItem, Subject, allowed_lost
+from r1plus_policies.gate import MOST_LOST_ITEMS, GateItem, Subject, allowed_in_stratum, allowed_lost
 
 LEAST_TOLD: Final = 1e-4
 """Evidence below this share of an alarm is told as none: it comes and goes with every flip."""
@@ -103,6 +103,8 @@ def told(evidence: float) -> float:
 def watch(state: WatchState, items: Sequence[GateItem], threshold: float) -> Watch:
     """The watch as the monitor reports it."""
     found = _counted(state, items)
+    lost = lost_since_gate(state, found) if found else ()
+    sizes = by_stratum(items, [item.id for item in items]) if lost else {}
     return Watch(
         standing=standing(state, items, threshold),
         watched=0 if state.unwatched is None else len(items) - len(state.unwatched),
@@ -110,7 +112,11 @@ def watch(state: WatchState, items: Sequence[GateItem], threshold: float) -> Wat
         error_evidence=told(state.errors.ratio),
         alarmed_at=state.alarmed_at,
         confirmation=_figures(found, state.confirmed_at) if found else None,
-        lost_since_gate=lost_since_gate(state, found)[:MOST_LOST_ITEMS] if found else (),
+        lost_since_gate=lost[:MOST_LOST_ITEMS],
+        strata=tuple(
+            StratumFigures(name, sizes[name], n, allowed_in_stratum(sizes[name], threshold))
+            for name, n in by_stratum(items, lost).items()
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,38 +30,40 @@ PACKAGES: tuple[str, ...] = (
     "util-linux",
 )
 
+POSTGRESQL: tuple[str, ...] = ("postgresql",)
+"""What the registry's tests need; the cluster does not."""
 STEP_COUNT = 1
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _STATUS_FILES = Path("/var/lib/dpkg/info")
 
 
-def missing_packages(installed: Path = _STATUS_FILES) -> list[str]:
-    """Packages of the table that dpkg has no file list for; a look at files, so that a warm start costs nothing."""
+def missing_packages(installed: Path = _STATUS_FILES, wanted: Sequence[str] = PACKAGES) -> list[str]:
+    """Packages of `wanted` that dpkg has no file list for; a look at files, so that a warm start costs nothing."""
     return [
         name
-        for name in PACKAGES
+        for name in wanted
         if not any((installed / f"{name}{suffix}.list").exists() for suffix in ("", ":amd64", ":arm64"))
     ]
 
 
-def install(steps: Steps) -> None:
-    """Install what is missing. Called by `build`; needs root and Debian, and says so when it can't."""
+def install(steps: Steps, wanted: Sequence[str] = PACKAGES) -> None:
+    """Install what is missing. Called by `build` and by tests; needs root and Debian, and says so when it can't."""
     log = log_dir() / "debian-packages.log"
     with steps.step("Debian packages", log=log) as step:
-        if not missing_packages():
+        if not missing_packages(wanted=wanted):
             step.cached()
             return
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            names = " ".join(missing_packages())
-            raise SystemExit(f"The embedded cluster needs Debian packages and root; install as root: {names}")
-        step.progress(" ".join(missing_packages()))
+            names = " ".join(missing_packages(wanted=wanted))
+            raise SystemExit(f"Debian packages are missing, and root to install them; as root: apt-get install {names}")
+        step.progress(" ".join(missing_packages(wanted=wanted)))
         with locked("debian-packages"), _no_service_starts():
-            _apt_install(log)
+            _apt_install(wanted, log)
         step.built()
 
 
-def _apt_install(log: Path) -> None:
-    missing = missing_packages()
+def _apt_install(wanted: Sequence[str], log: Path) -> None:
+    missing = missing_packages(wanted=wanted)
     if not missing:
         return
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}

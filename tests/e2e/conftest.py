@@ -4,7 +4,8 @@ With the KUBECONFIG of a cluster of your own that one is used, as by the demo. S
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -28,16 +29,22 @@ def built() -> Parts:
 
 
 @pytest.fixture(scope="session")
-def target(built: Parts, pytestconfig: pytest.Config) -> Iterator[Target]:
+def chart_values() -> dict[str, Any]:
+    """Values of the chart beside the images; a folder of tests may have others."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def target(built: Parts, chart_values: dict[str, Any], pytestconfig: pytest.Config) -> Iterator[Target]:
     """A cluster with the operator installed."""
     if given := kubeconfig.of_ones_own():
-        yield _installed(GivenTarget(Kube(given)), built, pytestconfig)
+        yield _installed(GivenTarget(Kube(given)), built, chart_values, pytestconfig)
         return
     ran_before = (cluster_layout().run / "cluster.json").exists()
     cluster = Cluster.up(Steps(), list(built.own))
     try:
         cluster.import_images(built.archives)
-        yield _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, pytestconfig)
+        yield _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, chart_values, pytestconfig)
     finally:
         if not ran_before and not os.environ.get(KEEP):
             cluster.down()
@@ -49,9 +56,9 @@ def kube(target: Target) -> Kube:
     return target.kube
 
 
-def _installed(target: Target, built: Parts, config: pytest.Config) -> Target:
+def _installed(target: Target, built: Parts, values: Mapping[str, Any], config: pytest.Config) -> Target:
     config.stash[_TARGET] = target
-    chart.install(target.kube, built)
+    chart.install(target.kube, built, values)
     return target
 
 

@@ -157,14 +157,16 @@ class Alert:
     starts_at: str
     updated_at: float
     """Seconds since the epoch."""
+    runbook: str = ""
+    """Where it is written what to do."""
 
 
-def alerts_at(base_url: str, alert: str = ALERT_BELOW_THRESHOLD) -> list[Alert]:
-    """Active alerts of that name."""
+def alerts_at(base_url: str, alert: str | None = ALERT_BELOW_THRESHOLD) -> list[Alert]:
+    """Active alerts of that name; of all names for None."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{base_url}/api/v2/alerts?active=true", timeout=10) as answer:
         found = json.loads(answer.read())
-    return [_alert(raw) for raw in found if raw["labels"].get("alertname") == alert]
+    return [_alert(raw) for raw in found if alert in (None, raw["labels"].get("alertname"))]
 
 
 def ready_pod(kube: Kube, name: Name, than: str = "") -> str | None:
@@ -190,28 +192,28 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: f
         return evidence.of_deployment(kube, name.namespace, name.name)
 
     what = f"the monitor of {name} has swept the suite once on the running engine"
-    counted = wait_for(lambda: _swept_after(kube, name, since), what, seconds, evidence_of, period_s=5.0)
-    tell(f"The monitor counted on the running engine: {view(kube, name).accuracy} right")
+    sweep = wait_for(lambda: _swept_after(kube, name, since), what, seconds, evidence_of, period_s=5.0)
+    tell(f"The monitor counted on the running engine: {sweep['correct']}/{sweep['total']} right")
+    counted = epoch(sweep["finishedAt"])
     with target.alertmanager() as base_url:
 
         def look() -> Alert | None:
-            found = (a for a in alerts_at(base_url) if _is_about(a, name) and a.updated_at >= counted)
+            found = (a for a in alerts_at(base_url) if is_about(a, name) and a.updated_at >= counted)
             return next(found, None)
 
         return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", seconds, evidence_of)
 
 
-def _swept_after(kube: Kube, name: Name, since: float) -> float | None:
-    """When the last sweep ended, if that was after `since`; seconds since the epoch."""
+def _swept_after(kube: Kube, name: Name, since: float) -> Json | None:
+    """The last sweep's figures, if it ended after `since` (seconds since the epoch)."""
     pod = ready_pod(kube, name)
     if pod is None:
         return None
     try:
-        sweep = monitor_report(kube, name.namespace, pod).get("sweep")
+        sweep: Json | None = monitor_report(kube, name.namespace, pod).get("sweep")
     except RuntimeError:
         return None  # The pod went away between the two looks.
-    ended = epoch(sweep["finishedAt"]) if sweep else 0.0
-    return ended if ended >= since else None
+    return sweep if sweep and epoch(sweep["finishedAt"]) >= since else None
 
 
 def epoch(rfc3339: str) -> float:
@@ -219,7 +221,8 @@ def epoch(rfc3339: str) -> float:
     return datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()
 
 
-def _is_about(alert: Alert, name: Name) -> bool:
+def is_about(alert: Alert, name: Name) -> bool:
+    """Whether the alert is of this deployment."""
     return alert.labels.get("namespace") == name.namespace and alert.labels.get("deployment") == name.name
 
 
@@ -232,6 +235,7 @@ def _alert(raw: dict[str, Any]) -> Alert:
         description=notes.get("description", ""),
         starts_at=raw["startsAt"],
         updated_at=epoch(raw["updatedAt"]),
+        runbook=notes.get("runbook_url", ""),
     )
 
 

@@ -84,6 +84,7 @@ def _figures(found: Result, began: float) -> dict[str, float | bool]:
         "failed": len(found.failed),
         "unreached": len(found.unreached),
         "retold": found.retold,
+        "watched_a_minute": found.minutes,
         "clean": found.survived == found.points and not found.retold,
         "writes": found.writes,
         "events": found.events,

@@ -15,7 +15,7 @@ from faults import oracle
 from faults.calls import OF_EVENTS, Fault, Json, Point
 from faults.lane import Lane, Trace
 from faults.rig import Rig
-from faults.scenario import Story
+from faults.scenario import BRIEF, Quiet, Story
 from r1plus_operator.runtime.errors import ApiError
 
 LEARNERS = 3
@@ -67,6 +67,8 @@ class Result:
     """Of the fault-free trace."""
     latest: float = 0.0
     """Most seconds from a heal to rest."""
+    minutes: int = 0
+    """Runs that were watched through a whole minute of silence."""
 
     @property
     def points(self) -> int:
@@ -79,6 +81,7 @@ class Result:
         self.unreached += other.unreached
         self.failed += other.failed
         self.retold += other.retold
+        self.minutes += other.minutes
         self.writes = max(self.writes, other.writes)
         self.events = max(self.events, other.events)
         self.slowest = max(self.slowest, other.slowest)
@@ -114,15 +117,16 @@ async def run(
     at_once: int,
     say: Callable[[str], None],
     tries: int = TRIES,
+    quiet: Callable[[Point], Quiet] = lambda _: BRIEF,
 ) -> Result:
-    """All of `points`, so many at once; `say` gets a line for each."""
+    """All of `points`, so many at once; `say` gets a line for each. `quiet`: how long one is watched at the end."""
     result, late = Result(), list[Point]()
 
     async def one(gate: asyncio.Semaphore, point: Point, *, last: bool) -> None:
         async with gate:
             for _ in range(tries):
                 start = time.monotonic()
-                lane, end = await tell(made, point)
+                lane, end = await tell(made, point, quiet=quiet(point))
                 if not lane.unreached:
                     break
         if lane.late and not last:
@@ -159,12 +163,13 @@ async def tell(
     point: Point | None = None,
     interlude: Callable[[Story], Awaitable[None]] | None = None,
     lands_in: str = "",
+    quiet: Quiet = BRIEF,
 ) -> tuple[Lane, Json | None]:
     """One story in a namespace of its own; where it does not come to its end, the lane's problems say why."""
     lane = Lane(f"tenant-of-run-{next(_numbers)}", point, lands_in=lands_in)
     made.traffic.lanes[lane.namespace] = lane
     try:
-        return lane, await Story(made, lane).tell(interlude)
+        return lane, await Story(made, lane, quiet).tell(interlude)
     except (TimeoutError, AssertionError, ApiError) as error:
         lane.late = isinstance(error, TimeoutError)
         lane.problems.append(f"{type(error).__name__}: {error}")

@@ -1,5 +1,6 @@
 """What a run is judged by: the end state without what must differ, and a status that is true."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,8 @@ _CHOSEN_BY_SERVER = frozenset({"clusterIP", "clusterIPs", "lastTransitionTime"})
 _OF_THIS_RUN = frozenset({names.ANNOTATION_DESIRED_HASH})
 """It covers the owner's uid and the time of promotion."""
 _TIMES = frozenset({names.ANNOTATION_PROMOTED_AT})
+_SPAN = re.compile(r"(?<=carried traffic for )\d+ (?:s|min)\b")
+"""How long the first revision served, in the status; the bake that it is compared with stays."""
 
 
 def end_state(rig: Rig, namespace: str) -> Json:
@@ -26,19 +29,21 @@ def end_state(rig: Rig, namespace: str) -> Json:
     found: Json = {}
     for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN):
         for obj in rig.all(res.kind, namespace):
-            found[f"{res.kind} {obj['metadata']['name']}"] = _normal(obj, own)
+            found[f"{res.kind} {obj['metadata']['name']}"] = normal(obj, own)
     return found
 
 
-def _normal(value: Any, own: Mapping[str, str]) -> Any:
+def normal(value: Any, own: Mapping[str, str]) -> Any:
+    """`value` without what every run has for itself: `own` names and uids, versions, times."""
     if isinstance(value, dict):
-        kept = {k: _normal(v, own) for k, v in value.items() if k not in _DIFFERS | _CHOSEN_BY_SERVER | _OF_THIS_RUN}
+        kept = {k: normal(v, own) for k, v in value.items() if k not in _DIFFERS | _CHOSEN_BY_SERVER | _OF_THIS_RUN}
         return kept | dict.fromkeys(value.keys() & _TIMES, "a time")
     if isinstance(value, list):
-        return [_normal(item, own) for item in value]
+        return [normal(item, own) for item in value]
     if isinstance(value, str):
         for name, instead in own.items():
             value = value.replace(name, instead)
+        return _SPAN.sub("a while", value)
     return value
 
 

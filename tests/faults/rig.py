@@ -44,7 +44,6 @@ RESTART_SECONDS = 1.0
 START_SECONDS = 60.0
 AT_WORK = 12
 """Stories that keep two cores busy; any number more may wait for a drain or through a silence."""
-QUIET_SECONDS = 4.0
 VERDICT_SECONDS = "2"
 PATIENCE = 60
 """Attempts, up to two seconds apart: who plays the rest of the cluster outlasts a restart of the API server."""
@@ -132,14 +131,12 @@ class Rig:
         self.case = case
         self.busy = asyncio.Semaphore(at_work)
         """Held by a story while it does anything but wait."""
-        self.quiet = QUIET_SECONDS
-        """Seconds without a write that end a story."""
         self.outage = 0.0
         """Seconds for which a fault that concerns everybody may hold every story up."""
         self.changed: dict[str, asyncio.Event] = {}
         """By namespace: something in it has changed."""
         self.seen = {
-            res.kind: Reflector(client, res, project=_whole, on_change=self._wake)
+            res.kind: Reflector(client, res, project=_whole, on_change=self._wake, index=lambda kept: kept.namespace)
             for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN, kinds.POD)
         }
 
@@ -164,7 +161,7 @@ class Rig:
 
     def all(self, kind: str, namespace: str) -> list[Json]:
         """All objects of a kind in a namespace."""
-        return [kept.value for kept in self.seen[kind].store.items() if kept.namespace == namespace]
+        return [kept.value for kept in self.seen[kind].store.by_index(namespace)]
 
     def shown_by(self, namespace: str) -> float:
         """When the operator is shown the last event so far of this namespace, in the loop's time."""

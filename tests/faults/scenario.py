@@ -9,6 +9,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from apiserver.operator_rig import Monitors, Tenant
 from faults import oracle
@@ -25,6 +26,17 @@ NAME = "credit"
 LONGEST_FAULT_SECONDS = max(LASTS.values())
 DRAIN_SECONDS = 20.0
 CALM_SECONDS = 0.4
+
+
+class Quiet(NamedTuple):
+    """Seconds that a story is watched through, and in which nothing may be written."""
+
+    settled: float
+    deleted: float
+
+
+BRIEF = Quiet(settled=4.0, deleted=4.0)
+"""Of the sample that `make test` runs, and of the fault-free runs."""
 _addresses: Iterator[str] = (f"127.9.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 
 
@@ -34,6 +46,7 @@ class Story:
 
     rig: Rig
     lane: Lane
+    quiet: Quiet = BRIEF
     monitors: dict[str, Monitors] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
     started: dict[str, bool] = field(default_factory=dict)
@@ -145,7 +158,7 @@ class Story:
         """Status true, then silence; the end state."""
         await self.next("settled")
         await self.reached(lambda: oracle.is_true(self.cr, revision), "the status is true")
-        await self.silent("after it has settled")
+        await self.silent(self.quiet.settled, "after it has settled")
         return oracle.end_state(self.rig, self.namespace)
 
     async def remove(self) -> None:
@@ -157,7 +170,7 @@ class Story:
         await self.rig.collect(self.namespace, cr)
         empty = lambda: not any(self.rig.all(res.kind, self.namespace) for res in (*kinds.CHILDREN, kinds.POD))  # noqa: E731
         await self.reached(empty, "nothing is left of it")
-        await self.silent("after it was deleted")
+        await self.silent(self.quiet.deleted, "after it was deleted")
         if not empty():
             self.lane.problems.append("children were made for a deleted deployment")
 
@@ -194,8 +207,8 @@ class Story:
             else:
                 await asyncio.sleep(max(left, CALM_SECONDS))
 
-    async def silent(self, when: str) -> None:
-        """A quiet window without a write: one in it is a problem.
+    async def silent(self, seconds: float, when: str) -> None:
+        """So many seconds without a write: one in them is a problem.
 
         An event that comes before any write begins the window anew, for a minute: the world had not come to rest.
         """
@@ -210,7 +223,7 @@ class Story:
                     raise TimeoutError(f"never at rest {when}") from None
                 lane.hush()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(lane.stirred.wait(), self.rig.quiet)
+                    await asyncio.wait_for(lane.stirred.wait(), seconds)
                 if not lane.stirred.is_set():
                     return
                 if lane.broken_by:

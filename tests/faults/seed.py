@@ -1,7 +1,7 @@
 """The whole campaign with one seed: stations side by side, each an API server with a proxy and an operator of its own.
 
 One for the faults that concern one tenant, many tenants at a time; one where the operator is killed; one for each
-chain of faults that concern everybody. What they wait for (a drain, a minute of silence) they wait for together.
+chain of faults that concern everybody. What they wait for (a drain, the silence at the end) they wait for together.
 """
 
 import asyncio
@@ -17,10 +17,19 @@ from faults import campaign, singles
 from faults.calls import OF_EVENTS, OF_WRITES, Fault, Point
 from faults.campaign import Reference, Result
 from faults.rig import AT_WORK, Rig, rig, started
+from faults.scenario import Quiet
 
-AT_ONCE = 16
-"""Stories that are under way, for each that acts: the others wait for a drain or through two minutes of silence."""
-QUIET_SECONDS = 60.0
+AT_ONCE = 8
+"""Stories that are under way, for each that acts: the others wait for a drain or through the silence."""
+SILENCE = Quiet(settled=10.0, deleted=10.0)
+"""Most runs are watched for so long. It begins when the operator has shown that it rests: it was shown every event, had
+every answer, and has answered itself. After that only time can make it write, and nothing is looked at again every so many
+seconds: ten hold five rounds of asking the monitors, and the next try of a pass that failed ten times in a row."""
+MINUTE = Quiet(settled=60.0, deleted=60.0)
+"""One run in `MINUTE_EVERY` shows that no slower clock writes: which, the seed draws."""
+MINUTE_EVERY = 10
+AFTER_ALL = Quiet(settled=60.0, deleted=10.0)
+"""After a fault that concerns everybody."""
 KILLS_SHARE = 3
 """So many times fewer stories at once where the operator is killed in each of them."""
 SINGLES = "singles"
@@ -98,12 +107,11 @@ async def run(stations: Sequence[ApiServer], seed: int, asked: Asked, folder: Pa
         )
         count = len(gentle) + len(kills) + sum(map(len, asked.chains))
         progress.expect(count, f"seed {seed}, tier {rigs[0].case.tier}: {_counted(reference)}; {count} runs")
-        for made in rigs:
-            made.quiet = QUIET_SECONDS
         free = iter(rigs)
         work = [_points(next(free), points, reference, progress, asked.at_work) for points in (gentle, kills) if points]
-        work += [singles.run(next(free), reference, progress.one, chain) for chain in asked.chains]
+        work += [singles.run(next(free), reference, progress.one, chain, AFTER_ALL) for chain in asked.chains]
         total = Result(writes=reference.writes.total(), events=reference.events.total())
+        total.minutes = sum(map(len, asked.chains))
         for found in await asyncio.gather(*work):
             total.add(found)
         return total
@@ -114,7 +122,16 @@ async def _points(made: Rig, points: Sequence[Point], reference: Reference, prog
     if kills:
         # Each waits through the restarts that the others cause.
         made.busy = asyncio.Semaphore(max(1, at_work // KILLS_SHARE))
-    result = await campaign.run(made, points, reference, at_work * AT_ONCE, progress.one)
+    minute = set(points[::MINUTE_EVERY])
+    result = await campaign.run(
+        made,
+        points,
+        reference,
+        at_work * AT_ONCE,
+        progress.one,
+        quiet=lambda point: MINUTE if point in minute else SILENCE,
+    )
+    result.minutes = len(minute)
     result.failed += campaign.log_problems(made)
     return result
 

@@ -17,7 +17,7 @@ from faults.campaign import Reference, Result, tell, unexpected_errors
 from faults.lane import Lane
 from faults.oracle import CONVERGE_SECONDS
 from faults.rig import Rig, write_token
-from faults.scenario import NAME, Story
+from faults.scenario import BRIEF, NAME, Quiet, Story
 from r1plus_operator.api import kinds
 
 SILENT_STREAM_SECONDS = 160.0
@@ -266,12 +266,16 @@ QUICK = (GONE, FORBIDDEN, AWAY)
 
 
 async def run(
-    made: Rig, reference: Reference, say: Callable[[str], None], chosen: tuple[Single, ...] = QUICK
+    made: Rig,
+    reference: Reference,
+    say: Callable[[str], None],
+    chosen: tuple[Single, ...] = QUICK,
+    quiet: Quiet = BRIEF,
 ) -> Result:
     """One after the other, since each concerns everybody; `say` gets a line for each."""
     result = Result()
     for single in chosen:
-        problems = await _one(made, single, reference)
+        problems = await _one(made, single, reference, quiet)
         if problems:
             result.failed.append((single.name, problems))
         else:
@@ -280,10 +284,12 @@ async def run(
     return result
 
 
-async def _one(made: Rig, single: Single, reference: Reference) -> list[str]:
+async def _one(made: Rig, single: Single, reference: Reference, quiet: Quiet) -> list[str]:
     began, ended = len(made.operator.process.log), len(made.operator.ended)
     made.outage = single.lasts
-    (lane, end), (neighbour, other) = await asyncio.gather(tell(made, interlude=single.happens), tell(made))
+    (lane, end), (neighbour, other) = await asyncio.gather(
+        tell(made, interlude=single.happens, quiet=quiet), tell(made, quiet=quiet)
+    )
     made.traffic.rule = lambda _: None
     created = reference.created + Counter(single.remade)
     problems = _judged(lane, end, reference, created, exact="*" not in single.remade)

@@ -21,6 +21,9 @@ GROUP_VERSION = "monitoring.coreos.com/v1"
 RUNBOOKS = "https://github.com/r1plus/r1plus/blob/main/monitoring/runbooks"
 SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
 """To the first token, of the slowest answer in 20: always too long; never worth an alert; times yesterday's."""
+LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
+"""How old the newest score of a pod may be: at least so much, and so many turns (a busy engine is spared four of five)
+with a probe that takes as long as it may."""
 
 
 def pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
@@ -71,7 +74,7 @@ def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str, conf
                 {
                     "name": group_name(owner.namespace, owner.name),
                     "interval": config.scrape_interval,
-                    "rules": rules(about, spec.accuracy.threshold, spec.replicas),
+                    "rules": rules(about, spec.accuracy.threshold, spec.replicas, spec.accuracy.probes_per_minute),
                 }
             ]
         },
@@ -135,11 +138,11 @@ class Alert:
         }
 
 
-def rules(about: Subject, threshold: float, replicas: int = 1) -> list[Json]:
+def rules(about: Subject, threshold: float, replicas: int = 1, probes_per_minute: int = 6) -> list[Json]:
     """The rules themselves, apart so that promtool can test them. A deployment of no replicas is not missed."""
     found = [*_accuracy(about, threshold), *_probing(about), *_load(about)]
     if replicas:
-        found += _absence(about)
+        found += _absence(about, probes_per_minute)
     return [alert.rule(about) for alert in found]
 
 
@@ -232,22 +235,25 @@ def _load(about: Subject) -> Iterator[Alert]:
     )
 
 
-def _absence(about: Subject) -> Iterator[Alert]:
+def _absence(about: Subject, probes_per_minute: int) -> Iterator[Alert]:
     """What is not there, though it should be."""
-    scored = about.serving(metrics.PROBE_RESULTS_TOTAL, outcome=(metrics.Outcome.CORRECT, metrics.Outcome.INCORRECT))
-    moving = f"sum by (pod) (increase({scored}[10m])) > 0"
-    pods = about.serving("up")
+    limit = max(LEAST_FRESH_SECONDS, round(SPARED_TURNS * 60 / probes_per_minute) + ANSWER_SECONDS)
+    # A monitor that dies or hangs is not scraped: its series end with the first scrape that fails. One that was started
+    # anew has scored nothing yet.
+    fresh = f"max by (pod) (time() - {about.serving(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS)}) < {limit}"
+    loaded, pods = about.serving(metrics.ENGINE_RUNNING_REQUESTS), about.serving("up")
     yield Alert(
         metrics.ALERT_NO_DATA,
         "warning",
         "accuracy",
-        # `up` is Triton's: it names the pods whether or not their monitor answers. A new one has time to load; NaN is
-        # not > 0.
-        f"group by (pod) ({pods} offset 10m) unless on (pod) {moving} or on () absent({moving})",
-        "5m",
+        # The engine's series say that it has loaded; a new one has time for it. `up` (Triton's, too) says that a pod is
+        # there, whether or not it answers: one that is gone owes no data.
+        f"group by (pod) ({loaded} offset 2m or {pods} offset 10m) and on (pod) {pods} unless on (pod) {fresh}"
+        f" or on () absent({fresh})",
+        "2m",
         "serves unwatched: nothing is known of its accuracy",
-        "No probe{{ with $labels.pod }} of pod {{ . }}{{ end }} was scored in 10 minutes: the monitor is down, has no"
-        " suite, gets errors only, or Prometheus cannot reach it.",
+        f"No probe{{{{ with $labels.pod }}}} of pod {{{{ . }}}}{{{{ end }}}} was scored in the last {limit} s: the"
+        " monitor is down or hangs, has no suite, gets errors only, or Prometheus cannot reach it.",
     )
     ready = about.whole(metrics.DEPLOYMENT_CONDITION, type=ConditionType.READY)
     yield Alert(

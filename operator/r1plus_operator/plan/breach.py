@@ -221,11 +221,12 @@ def figures(scene: Scene) -> Fell:
 def lost_by_stratum(report: MonitorReport, suite: Suite) -> tuple[str, ...]:
     """A line per stratum that lost something: how many of how many, and which. Ids that no item has are passed over.
 
-    A monitor names so many ids and no more; how many there are, its gate counted by stratum.
+    A monitor names so many ids and no more; how many there are, its count says by stratum.
     """
     ids = report.watch.lost_since_gate if report.watch else ()
     failed = report.gate if not ids and report.gate and report.gate.verdict is Verdict.FAIL else None
-    counts = {stratum.name: stratum.lost for stratum in failed.strata} if failed else {}
+    strata_lost = failed.strata if failed else report.watch.strata if report.watch else ()
+    counts = {stratum.name: stratum.lost for stratum in strata_lost}
     ids = failed.lost_items if failed else ids
     least = "at least " if not counts and len(ids) >= MOST_LOST_ITEMS else ""
     strata, sizes = {item.id: item.stratum for item in suite.items}, suite.strata()

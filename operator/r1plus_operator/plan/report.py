@@ -84,8 +84,10 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
         found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
     elif gate:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
-    if report and report.phase in (Phase.WATCHING, Phase.BLOCKED):
-        found["verdict"] = report.verdict.value
+    # A monitor that says of no suite that it can score owes the verdict of the one in force.
+    said = next((r for r in situation.reports(shown.name) if r.suite_hash in (hash_of(suite), "")), None)
+    if said and said.phase in (Phase.WATCHING, Phase.BLOCKED):
+        found["verdict"] = said.verdict.value
     elif gate:
         found["verdict"] = gate.verdict.value
     return found

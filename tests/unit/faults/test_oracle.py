@@ -28,6 +28,27 @@ def test_a_state_that_differs_is_told_with_its_place(found: dict[str, Any], word
         assert word in told[0]
 
 
+LACKS = "credit-a of team-1 carried traffic for {} of the 10 min that it takes"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param(LACKS.format("9 s"), LACKS.format("8 s"), True, id="how long it served"),
+        pytest.param(LACKS.format("119 s"), LACKS.format("2 min"), True, id="in another unit"),
+        pytest.param(LACKS.format("9 s"), LACKS.format("9 s").replace("10", "20"), False, id="how long it must serve"),
+        pytest.param("lost 9 of 210 items", "lost 8 of 210 items", False, id="any other figure"),
+        pytest.param({"uid": "1", "spec": 1}, {"uid": "2", "spec": 1}, True, id="a uid"),
+        pytest.param({"r1plus.ai/promoted-at": "1.0"}, {"r1plus.ai/promoted-at": "2.0"}, True, id="a time"),
+        pytest.param({"r1plus.ai/promoted-at": "1.0"}, {}, False, id="a time that is missing"),
+        pytest.param(["team-1"], ["team-2"], False, id="another tenant"),
+    ],
+)
+def test_what_every_run_has_for_itself_is_no_difference(one: Any, other: Any, *, same: bool) -> None:
+    ends = [oracle.normal(value, {"team-1": "NAMESPACE"}) for value in (one, other)]
+    assert (oracle.differences(*ends) == []) is same
+
+
 def run(**lane: Any) -> list[str]:
     return oracle.judge(Lane("ns", **lane), END, END, Counter({"services credit": 1}), Counter())
 

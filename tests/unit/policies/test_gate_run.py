@@ -108,6 +108,18 @@ def test_a_bad_engine_fails_after_two_sweeps() -> None:
     assert run.next_probes(10) == ()
 
 
+def test_a_slow_answer_of_a_sweep_does_not_let_half_of_the_next_one_decide() -> None:
+    run = GateRun(items(), Rules(0.9, 4), GateRecord(1))
+    slow, *others = run.next_probes(12 + 5)
+    assert Counter(probe.sweep for probe in others) == {0: 11, 1: 5}
+    for probe in (*others, slow):
+        run.record(probe, F)
+    assert run.decision is None, "one whole sweep loses nothing, though five items have failed twice"
+    run_to_end(run, lambda _: F)
+    assert run.decision is not None
+    assert len(run.decision.figures.lost) == 12
+
+
 def test_progress_in_words() -> None:
     run = GateRun(items(), Rules(0.9, 4), GateRecord(1))
     for probe in run.next_probes(12 + 5):

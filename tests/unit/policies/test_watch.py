@@ -96,6 +96,13 @@ def test_what_a_count_says(wrong: set[str], found: Standing, words: str) -> None
     assert message(state, ITEMS, 0.95).startswith(words)
 
 
+def test_what_is_lost_is_told_by_stratum_however_few_ids_are_named() -> None:
+    report = watch(counted(RANG, {item.id for item in ITEMS}), ITEMS, 0.95)
+    assert len(report.lost_since_gate) == 50
+    assert {(s.name, s.items, s.lost, s.allowed) for s in report.strata} == {("even", 50, 49, 3), ("odd", 50, 50, 3)}
+    assert watch(counted(RANG, {"i00"}), ITEMS, 0.95).strata == (), "nothing since the gate"
+
+
 def test_a_graver_count_replaces_a_milder_one_and_not_the_other_way() -> None:
     bad = {f"i{n:02}" for n in range(9)}
     mild = counted(RANG, {"i02"}, "first")

@@ -53,7 +53,13 @@ def replay(**labels: str) -> str:
 
 
 def scored(**labels: str) -> str:
-    return of(metrics.PROBE_RESULTS_TOTAL, **({"task": "capitals", "outcome": "correct"} | labels))
+    """When a probe was last scored."""
+    return of(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS, **labels)
+
+
+def loaded(**labels: str) -> str:
+    """Is there once the engine has loaded, whatever it does."""
+    return of(metrics.ENGINE_RUNNING_REQUESTS, **labels)
 
 
 def up(**labels: str) -> str:
@@ -143,33 +149,55 @@ SUITE_MISMATCH = [
     Case("at once", {replay(): "0x60"}, 1, at="0m"),
 ]
 
+NOW = "0+60x60"
+"""A probe was scored this very second."""
+OLD, FRESH = "-110+60x60", "-109+60x60"
+"""At 6 probes a minute 110 s are too old."""
+SERVES = {up(): "1x60", loaded(): "0x60"}
+SECOND = {up(pod="p2"): "1x60", loaded(pod="p2"): "0x60"}
+
+
+def comes(minute: int, engine: int) -> dict[str, str]:
+    """A second pod from that minute on, whose engine has loaded so many minutes later."""
+    there = {up(pod="p2"): f"_x{minute} 1x40"}
+    return there | ({loaded(pod="p2"): f"_x{minute + engine} 0x40"} if engine < 60 else {})
+
+
+GONE = SERVES | {scored(): NOW, up(pod="p2"): "1x20 stale", loaded(pod="p2"): "0x20 stale", scored(pod="p2"): "0+60x20 stale"}  # fmt: skip
+
 NO_DATA = [
     Case("no series at all", {}, 1),
+    Case("no series at all, for a minute", {}, 0, at="1m"),
+    Case("no series at all, for 3 minutes", {}, 1, at="3m"),
     Case("pods that Prometheus does not reach", {up(): "0x60", up(pod="p2"): "0x60"}, 2),
-    Case("a count that stands still", {up(): "1x60", scored(): "7x60"}, 1, labels={"pod": "p1"}),
-    Case("not a number", {up(): "1x60", scored(): "NaNx60"}, 1),
-    Case("a count that stands still, where nobody knows of targets", {scored(): "7x60"}, 1),
-    Case("errors alone", {up(): "1x60", scored(outcome="error"): "0+6x60"}, 1, labels={"pod": "p1"}),
-    Case("errors alone, where nobody knows of targets", {scored(outcome="error"): "0+6x60"}, 1),
-    Case("one pod of two is not probed", {up(): "1x60", up(pod="p2"): "1x60", scored(): "0+6x60"}, 1, labels={"pod": "p2"}),
-    Case("a pod more that loads for 13 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "_x20 0x40"}, 0, at="33m"),
-    Case("a pod more that loads for 17 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "_x20 0x40"}, 1, at="37m"),
-    Case("a pod that is gone, after 3 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "1x20 stale", scored(pod="p2"): "0+6x20 stale"}, 0, at="23m"),
-    Case("a pod that is gone, after 16 minutes", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "1x20 stale", scored(pod="p2"): "0+6x20 stale"}, 0, at="36m"),
-    Case("a pod that is gone, after half an hour", {up(): "1x60", scored(): "0+6x60", up(pod="p2"): "1x20 stale", scored(pod="p2"): "0+6x20 stale"}, 0, at="50m"),
-    Case("a monitor that died 13 minutes ago", {up(): "1x60", scored(): "0+6x20 _x40"}, 0, at="33m"),
-    Case("a monitor that died 15 minutes ago", {up(): "1x60", scored(): "0+6x20 _x40"}, 1, at="35m"),
-    Case("scored", {up(): "1x60", scored(): "0+6x60"}, 0),
-    Case("wrong answers are data, too", {up(): "1x60", scored(outcome="incorrect"): "0+6x60"}, 0),
-    Case("scored beside an old error", {up(): "1x60", scored(): "0+6x60", scored(outcome="error"): "7x60"}, 0),
-    Case("scored, where nobody knows of targets", {scored(): "0+6x60"}, 0),
-    Case("scored, in a Triton that Prometheus does not reach", {up(): "0x60", scored(): "0+6x60"}, 0),
-    Case("nothing yet, for 4 minutes", {up(): "1x60"}, 0, at="4m"),
-    Case("nothing yet, for 6 minutes", {up(): "1x60"}, 1, at="6m"),
-    Case("nothing yet, for 16 minutes", {up(): "1x60"}, 1, at="16m", labels={"pod": "p1"}),
-    *(Case(f"{whose} answers count for nothing", {up(): "1x60", scored(**labels): "0+6x60"}, 1, labels={"pod": "p1"}) for whose, labels in OTHERS.items()),
-    *(Case(f"{whose} answers are no data", {scored(**labels): "0+6x60"}, 1) for whose, labels in OTHERS.items()),
-    *(Case(f"{whose} silence is none of ours", {up(): "1x60", scored(): "0+6x60", up(**{"pod": "p9"} | labels): "1x60"}, 0) for whose, labels in OTHERS.items()),
+    Case("scored this second", SERVES | {scored(): NOW}, 0),
+    Case("just fresh enough", SERVES | {scored(): FRESH}, 0),
+    Case("just too old", SERVES | {scored(): OLD}, 1, labels={"pod": "p1"}),
+    Case("just fresh enough, where nobody knows of targets", {scored(): FRESH}, 0),
+    Case("just too old, where nobody knows of targets", {scored(): OLD}, 1),
+    Case("never since the prober was started anew", SERVES | {scored(): "0x60"}, 1, labels={"pod": "p1"}),
+    Case("not a number", SERVES | {scored(): "NaNx60"}, 1),
+    Case("one pod of two is not probed", SERVES | SECOND | {scored(): NOW}, 1, labels={"pod": "p2"}),
+    Case("one pod of two is not probed and shows no engine", SERVES | {up(pod="p2"): "1x60", scored(): NOW}, 1, labels={"pod": "p2"}),
+    Case("one pod of two is not probed and Prometheus does not reach its Triton", SERVES | {up(pod="p2"): "0x60", scored(): NOW}, 1, labels={"pod": "p2"}),
+    Case("a pod more that loads for 11 minutes", SERVES | comes(20, 60) | {scored(): NOW}, 0, at="31m"),
+    Case("a pod more that loads for 13 minutes", SERVES | comes(20, 60) | {scored(): NOW}, 1, at="33m"),
+    Case("a pod more that has loaded for 3 minutes", SERVES | comes(20, 1) | {scored(): NOW}, 0, at="24m"),
+    Case("a pod more that has loaded for 5 minutes", SERVES | comes(20, 1) | {scored(): NOW}, 1, at="26m"),
+    Case("a pod that is gone, after 2 minutes", GONE, 0, at="22m"),
+    Case("a pod that is gone, after 4 minutes", GONE, 0, at="24m"),
+    Case("a pod that is gone, after 9 minutes", GONE, 0, at="29m"),
+    Case("a pod that is gone, after half an hour", GONE, 0, at="50m"),
+    Case("a monitor that died 2 minutes ago", SERVES | {scored(): "0+60x20 stale"}, 0, at="22m"),
+    Case("a monitor that died 3 minutes ago", SERVES | {scored(): "0+60x20 stale"}, 1, at="23m", labels={"pod": "p1"}),
+    Case("a monitor that died and came back", SERVES | {scored(): "0+60x20 stale 1320+60x30"}, 0, at="24m"),
+    *(Case(f"{whose} answers count for nothing", SERVES | {scored(**labels): NOW}, 1, labels={"pod": "p1"}) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} answers are no data", {scored(**labels): NOW}, 1) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} silence is none of ours", SERVES | {scored(): NOW, up(**{"pod": "p9"} | labels): "1x60"}, 0) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} engine is none of ours", SERVES | {scored(): NOW, loaded(**{"pod": "p9"} | labels): "0x60"}, 0) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} namesake has loaded long ago, ours loads", SERVES | comes(20, 60) | {scored(): NOW, loaded(**{"pod": "p2"} | labels): "0x60"}, 0, at="26m") for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} namesake is there for long, ours loads", SERVES | comes(20, 60) | {scored(): NOW, up(**{"pod": "p2"} | labels): "1x60"}, 0, at="26m") for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} namesake is there, ours is gone", GONE | {up(**{"pod": "p2"} | labels): "1x60"}, 0, at="29m") for whose, labels in OTHERS.items()),
 ]  # fmt: skip
 
 DOWN = [
@@ -280,6 +308,12 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
 def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:
     left = {rule["alert"] for rule in rules(ABOUT, 0.98, replicas=0)}
     assert set(RULES) - left == {metrics.ALERT_DOWN, metrics.ALERT_NO_DATA}
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(1, 360), (6, 110), (10, 90), (6000, 90)])
+def test_how_old_a_score_may_be_follows_from_the_rate(rate: int, seconds: int) -> None:
+    (rule,) = [r for r in rules(ABOUT, 0.98, probes_per_minute=rate) if r["alert"] == metrics.ALERT_NO_DATA]
+    assert rule["expr"].count(f" < {seconds}") == 2
 
 
 @pytest.mark.parametrize("threshold", [0.98, 1.0, 0.9999999, 1e-7])

@@ -12,6 +12,7 @@ from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read, to_object
+from r1plus_operator.plan.silence import MONITOR_SILENT, silent
 from unit.operator.plan.world import CONFIG, NODE, World, suite
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
@@ -570,3 +571,23 @@ def test_a_plan_is_a_function_of_its_input() -> None:
     world = served()
     assert plan(world.observed(), CONFIG, world.now) == plan(world.observed(), CONFIG, world.now)
     assert NODE.cores == 2.0
+
+
+@pytest.mark.parametrize(
+    "heard", [pytest.param(True, id="that said Pass before"), pytest.param(False, id="that never answered")]
+)
+def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool) -> None:
+    world = World({"tier": "full", "accuracy": {"onBreach": "Rollback"}})
+    serving = world.bring_up()
+    (pod,) = world.pods
+    before = world.selected(), set(world.children)
+    world.reports[pod] = silent(world.reports[pod] if heard else None, world.pods[pod], "team")
+    world.settle()
+    status, reason, message = world.condition("QualityVerified")
+    assert (status, reason) == ("False", "NoData")
+    assert MONITOR_SILENT in message
+    assert world.status["verdict"] == "NoData"
+    assert world.condition("Ready")[0] == "True"
+    assert (world.selected(), set(world.children)) == before
+    assert "incident" not in world.status
+    assert world.status["revision"] == serving

@@ -85,6 +85,15 @@ def test_lost_items_are_counted_by_the_gate_though_it_names_only_some() -> None:
     assert lost_by_stratum(report(gate=replace(failed, lost_items=())), found) == ("s: 3 of 4",)
 
 
+def test_lost_items_are_counted_by_the_confirming_sweep_though_it_names_only_some() -> None:
+    found = suite("smollm2-full-v1").suite
+    assert found is not None
+    said = report(lost=("i1",))
+    assert said.watch is not None
+    counted = replace(said, watch=replace(said.watch, strata=(StratumFigures("s", 4, 3, 0),)))
+    assert lost_by_stratum(counted, found) == ("s: 3 of 4 (i1, ...)",)
+
+
 def test_a_count_of_named_items_that_may_be_cut_is_a_least_one() -> None:
     found = suite("smollm2-full-v1").suite
     assert found is not None

@@ -1,0 +1,88 @@
+"""`python -m r1plus_model_repo.registry serve | migrate [--to REVISION] | current`; the image starts `serve`."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry.config import Settings, database_in, from_environment
+from r1plus_model_repo.registry.errors import ConfigError, RegistryError
+from r1plus_model_repo.registry.reviews import Reviews
+from r1plus_model_repo.registry.service import Instruments, Service
+from r1plus_model_repo.registry.storage import Storage
+
+log = logging.getLogger(__name__)
+DRAIN_SECONDS = 10.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the words after the program's name and run the verb; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="r1plus_model_repo.registry", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs.add_parser("serve", help="migrate and answer until a signal").set_defaults(run=_serve)
+    verbs.add_parser("current", help="print the revision of the schema").set_defaults(run=_current)
+    migrate = verbs.add_parser("migrate", help="bring the schema to a revision, forward or back")
+    migrate.add_argument("--to", default=migrating.HEAD, metavar="REVISION", help="default: head, the newest")
+    migrate.set_defaults(run=_migrate)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        options.run(options)
+    except ConfigError as error:
+        log.error("Configuration is not usable: %s", error)
+        return 2
+    except RegistryError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def _current(_: argparse.Namespace) -> None:
+    print(migrating.current(database_in()) or "none")
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    before, now = migrating.migrate(database_in(), options.to)
+    print(f"{before or 'none'} -> {now or 'none'}")
+
+
+def _serve(_: argparse.Namespace) -> None:
+    asyncio.run(serve(from_environment()))
+
+
+async def serve(chosen: Settings) -> None:
+    """Until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    storage = Storage(chosen.database)
+    keeping = asyncio.create_task(storage.run())
+    async with Reviews(chosen.api) as reviews:
+        service = Service(storage, reviews, chosen.writer, Instruments(storage))
+        runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=DRAIN_SECONDS)
+        await runner.setup()
+        await web.TCPSite(runner, port=chosen.port).start()
+        log.info("Registry listens on port %d, database %s", chosen.port, chosen.database.name)
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({stopped, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await runner.cleanup()
+            stopped.cancel()
+            ended = keeping.done()
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping  # Raises where it ended by itself, which it must not.
+            storage.close()
+    if ended:
+        raise RegistryError("The keeper of the schema ended")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

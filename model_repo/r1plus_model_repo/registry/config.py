@@ -1,0 +1,64 @@
+"""The service's settings, from the environment that the chart writes. Read once, by `__main__`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract.history import PORT
+from r1plus_model_repo.registry.database import VARIABLE, Database
+from r1plus_model_repo.registry.errors import ConfigError
+from r1plus_model_repo.registry.reviews import ApiServer
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything `__main__` needs."""
+
+    database: Database
+    api: ApiServer
+    writer: str
+    """The one user that may record: the operator's service account, by its full name."""
+    port: int
+
+
+def database_in(env: Mapping[str, str] = os.environ) -> Database:
+    """The database that the DSN names; raises ConfigError, as for a SQLite file in a folder that is not there."""
+    dsn = env.get(VARIABLE, "").strip()
+    if not dsn:
+        raise ConfigError(f"{VARIABLE} is not set; the chart sets it from registry.database")
+    database = Database(dsn)
+    folder = Path(database.url.database or "").parent
+    if database.is_sqlite and not folder.is_dir():
+        raise ConfigError(f"{VARIABLE}: {folder} is no folder; the chart mounts the volume of registry.storage there")
+    return database
+
+
+def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
+    """Read all settings; raises ConfigError."""
+    host, port = env.get("KUBERNETES_SERVICE_HOST", ""), env.get("KUBERNETES_SERVICE_PORT", "443")
+    inside = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    url = env.get("R1PLUS_API_SERVER") or (inside if host else "")
+    if not url:
+        raise ConfigError("KUBERNETES_SERVICE_HOST is not set: this is no pod, so R1PLUS_API_SERVER must say its URL")
+    writer = env.get("R1PLUS_REGISTRY_WRITER", "")
+    if not writer:
+        raise ConfigError("R1PLUS_REGISTRY_WRITER is not set; the chart sets it to the operator's service account")
+    api = ApiServer(
+        url.rstrip("/"),
+        Path(env.get("R1PLUS_API_SERVER_CA", str(SERVICE_ACCOUNT / "ca.crt"))),
+        Path(env.get("R1PLUS_API_SERVER_TOKEN", str(SERVICE_ACCOUNT / "token"))),
+    )
+    if not api.token.is_file():
+        raise ConfigError(f"{api.token}: no such file; the pod needs automountServiceAccountToken: true")
+    return Settings(database_in(env), api, writer, _port(env))
+
+
+def _port(env: Mapping[str, str]) -> int:
+    text = env.get("R1PLUS_REGISTRY_PORT", str(PORT))
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ConfigError(f"R1PLUS_REGISTRY_PORT: {text!r:.20} is no port; expected 1 to 65535")
+    return int(text)

@@ -1,0 +1,161 @@
+"""Asks the API server who bears a token (TokenReview) and whether that one may read (SubjectAccessReview).
+
+The service account that asks may create these two reviews and nothing else. Answers count for a few seconds, so that a
+page of requests is one review; a right that was taken away ends with them.
+"""
+
+import hashlib
+import json
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import aiohttp
+
+from r1plus_contract import names
+from r1plus_contract.history import AUDIENCE
+from r1plus_model_repo.registry.errors import UnavailableError
+
+TIMEOUT_SECONDS: Final = 5.0
+REMEMBERED_SECONDS: Final = 10.0
+MOST_REMEMBERED: Final = 1024
+MOST_TOKEN: Final = 16 * 1024
+MOST_ANSWER: Final = 256 * 1024
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who bears a token, as the API server says."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What somebody wants to read: `verb` on our `resource`; an empty namespace or name stands for all."""
+
+    verb: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        where = f" in namespace {self.namespace}" if self.namespace else ""
+        name = f"/{self.name}" if self.name else ""
+        return f"{self.verb} {self.resource}.{names.GROUP}{name}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """Where it is and who we are. The token is read before each request, since the kubelet replaces it."""
+
+    url: str
+    ca: Path | None
+    token: Path
+
+
+@dataclass(slots=True)
+class _Remembered(Generic[T]):
+    """The last answers, for a while."""
+
+    clock: Callable[[], float]
+    kept: OrderedDict[Hashable, tuple[float, T]] = field(default_factory=OrderedDict)
+
+    def get(self, key: Hashable) -> T | None:
+        found = self.kept.get(key)
+        return found[1] if found and self.clock() < found[0] else None
+
+    def put(self, key: Hashable, value: T) -> T:
+        self.kept[key] = self.clock() + REMEMBERED_SECONDS, value
+        self.kept.move_to_end(key)
+        while len(self.kept) > MOST_REMEMBERED:
+            self.kept.popitem(last=False)
+        return value
+
+
+class Reviews:
+    """An HTTP session to the API server; use it as a context."""
+
+    def __init__(self, server: ApiServer, clock: Callable[[], float] = time.monotonic) -> None:
+        self._server = server
+        tls = ssl.create_default_context(cafile=server.ca) if server.url.startswith("https:") else False
+        self._connector = tls
+        self._session: aiohttp.ClientSession | None = None
+        self._users: _Remembered[tuple[User | None]] = _Remembered(clock)
+        self._rights: _Remembered[bool] = _Remembered(clock)
+
+    async def __aenter__(self) -> "Reviews":
+        connector = aiohttp.TCPConnector(ssl=self._connector, limit=16)
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def user(self, token: str) -> User | None:
+        """Who bears it; None where nobody does. Raises UnavailableError."""
+        if not token or len(token) > MOST_TOKEN:
+            return None
+        key = hashlib.sha256(token.encode(errors="replace")).digest()
+        if (known := self._users.get(key)) is not None:
+            return known[0]
+        # One made for the registry first; else one that the API server itself takes, as in a kubeconfig.
+        found = await self._review(token, [AUDIENCE]) or await self._review(token, [])
+        return self._users.put(key, (found,))[0]
+
+    async def may(self, user: User, access: Access) -> bool:
+        """Whether RBAC (or whatever decides there) lets them. Raises UnavailableError."""
+        key = (user, access)
+        if (known := self._rights.get(key)) is not None:
+            return known
+        attributes = {"group": names.GROUP, "version": names.VERSION, "verb": access.verb, "resource": access.resource}
+        attributes |= {k: v for k, v in (("namespace", access.namespace), ("name", access.name)) if v}
+        spec: dict[str, Any] = {"resourceAttributes": attributes, "user": user.name, "groups": list(user.groups)}
+        spec |= {"uid": user.uid, "extra": {name: list(values) for name, values in user.extra}}
+        status = await self._create("authorization.k8s.io", "SubjectAccessReview", spec)
+        return self._rights.put(key, bool(status.get("allowed")) and not status.get("denied"))
+
+    async def _review(self, token: str, audiences: list[str]) -> User | None:
+        spec: dict[str, Any] = {"token": token} | ({"audiences": audiences} if audiences else {})
+        status = await self._create("authentication.k8s.io", "TokenReview", spec)
+        if not status.get("authenticated") or (audiences and AUDIENCE not in (status.get("audiences") or ())):
+            return None
+        user = status.get("user") or {}
+        extra = tuple(sorted((name, tuple(values)) for name, values in (user.get("extra") or {}).items()))
+        return User(user.get("username", ""), user.get("uid", ""), tuple(user.get("groups") or ()), extra)
+
+    async def _create(self, group: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+        if self._session is None:
+            raise RuntimeError("Reviews: not entered")
+        path = f"/apis/{group}/v1/{kind.lower()}s"
+        try:
+            # A file of a kilobyte in memory, which the kubelet replaces about every hour.
+            headers = {"Authorization": f"Bearer {self._server.token.read_text().strip()}"}
+            body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
+            url = self._server.url + path
+            async with self._session.post(url, json=body, headers=headers, allow_redirects=False) as answer:
+                text = await answer.content.read(MOST_ANSWER)
+                if answer.status not in (200, 201):
+                    raise UnavailableError(f"The API server refused a {kind}: {answer.status} {_message(text)}")
+                status: dict[str, Any] = json.loads(text).get("status") or {}
+                return status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            said = str(error) or type(error).__name__
+            raise UnavailableError(f"The API server did not answer a {kind}: {said}") from error
+
+
+def _message(text: bytes) -> str:
+    try:
+        return str(json.loads(text).get("message", ""))[:300]
+    except (ValueError, AttributeError):
+        return text.decode(errors="replace")[:300]

@@ -1,0 +1,127 @@
+"""The database as the service sees it: units of work in threads, each with an end, and a schema kept at its newest.
+
+Everything that the driver does may hang (a frozen server still answers its kernel's packets), so nobody waits for a
+thread for longer than `ANSWER_SECONDS`; there are as many threads as connections, and what hung frees itself in time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from r1plus_contract.history import Facts
+from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry.database import Database
+from r1plus_model_repo.registry.errors import RegistryError, SchemaError, UnavailableError
+from r1plus_model_repo.registry.reading import Reader
+from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+ANSWER_SECONDS: Final = 12.0
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
+
+
+class Storage:
+    """One database, made ready and kept so by `run`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._work = UnitOfWork(database)
+        self._threads = ThreadPoolExecutor(database.limits.connections, thread_name_prefix="registry-database")
+        self._migrator = ThreadPoolExecutor(1, thread_name_prefix="registry-migration")
+        self._spoilt = asyncio.Event()
+        self._spoilt.set()
+        self.problem = "the database has not been asked yet"
+        """Why nothing can be recorded or read now; empty while it can."""
+
+    async def run(self) -> None:
+        """Migrate at the start, and look again whenever the schema proves to be another one. For ever."""
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            await self._spoilt.wait()
+            try:
+                before, now = await self._in(self._migrator, lambda: migrating.migrate(self._database))
+            except RegistryError as error:
+                self._tell(str(error))
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LAST_RETRY_SECONDS)
+                continue
+            delay = FIRST_RETRY_SECONDS
+            self._spoilt.clear()
+            self._tell("")
+            log.info("Schema of %s is at %s%s", self._database.name, now, f", was at {before or 'nothing'}")
+
+    async def record(self, facts: Facts) -> dict[str, int]:
+        """Record a delivery whole; how many facts of each kind were new."""
+
+        def work() -> dict[str, int]:
+            with self._work.recording() as repository:
+                return repository.record(facts)
+
+        return await self._ask(work)
+
+    async def read(self, question: Callable[[Reader], T]) -> T:
+        """What one look answers."""
+
+        def work() -> T:
+            with self._work.reading() as reader:
+                return question(reader)
+
+        return await self._ask(work)
+
+    async def check(self) -> str:
+        """Why it cannot be used now; empty where it can."""
+        if not self._spoilt.is_set():
+            try:
+                await self._ask(lambda: migrating.current(self._database))
+            except RegistryError as error:
+                return str(error)
+        return self.problem
+
+    def close(self) -> None:
+        """Let go of the connections; a thread that hangs is left behind."""
+        for threads in (self._threads, self._migrator):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._database.close()
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        if self._spoilt.is_set():
+            raise UnavailableError(self.problem)
+        try:
+            found = await self._in(self._threads, work)
+        except SchemaError as error:
+            self._tell(str(error))
+            self._spoilt.set()
+            raise UnavailableError(str(error)) from error
+        except UnavailableError as error:
+            self._tell(str(error))
+            raise
+        self._tell("")
+        return found
+
+    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(threads, work)
+        if threads is self._migrator:
+            return await future  # Bounded by the migration's own time-outs.
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), ANSWER_SECONDS)
+        except TimeoutError as error:
+            future.add_done_callback(_ignored)
+            raise UnavailableError(f"{self._database.name}: no answer for {ANSWER_SECONDS:g} s") from error
+
+    def _tell(self, problem: str) -> None:
+        """Remember it, and log it when it is another one."""
+        if problem != self.problem:
+            if problem:
+                log.warning("Database cannot be used: %s", problem)
+            elif self.problem:
+                log.info("Database can be used")
+            self.problem = problem
+
+
+def _ignored(future: "asyncio.Future[T]") -> None:
+    """What comes too late has been told of already; asyncio shall not tell it once more."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,244 @@
+"""Facts for the registry: what the operator observed and cannot change any more. `POST /v1/facts` takes a `Facts`.
+
+Each fact has a natural key, named at its class: the same fact sent again is recorded once. The same types are what the
+registry answers with. Ids of items, never their texts.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from r1plus_contract.verdict import GateReport
+
+AUDIENCE: Final = "r1plus-registry"
+"""Of tokens that are made for the registry and are worth nothing elsewhere."""
+PORT: Final = 8080
+MOST_LISTED: Final = 500
+"""Evaluations in one answer, and entries of each kind in a history: the newest."""
+
+
+class RolloutEvent(StrEnum):
+    """What happened to a revision."""
+
+    CANDIDATE = "Candidate"
+    """It was asked for and made; it does not serve yet."""
+    PROMOTED = "Promoted"
+    """Traffic went to it."""
+    CONTROL_BEGAN = "ControlBegan"
+    """It fell or somebody asked: `to` is brought up without traffic and gated anew."""
+    CONTROL_PASSED = "ControlPassed"
+    CONTROL_FAILED = "ControlFailed"
+    ROLLED_BACK = "RolledBack"
+    """Traffic went from it back to `to`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFact:
+    """An R1PlusDeployment from its making to its end. Key: uid."""
+
+    uid: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFact:
+    """An R1PlusEngine as it was on offer. Key: name and digest of the spec."""
+
+    name: str
+    spec_digest: str
+    family: str
+    tier: str
+    version: str
+    precision: str
+    backend: str
+    image: str
+    """That carries the files."""
+    sha256: str
+    """Of the files."""
+    suite: str
+    """Golden suite that it is held to."""
+    inherited_from: str = ""
+    """Engine whose reference it claims to reach; empty where its own was measured."""
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteItem:
+    """An item of a golden suite, without its text."""
+
+    id: str
+    stratum: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteFact:
+    """A golden suite. Key: namespace and sha256, which covers items, sampling and scorer version."""
+
+    namespace: str
+    """Of the tenant whose own it is; empty for a shipped one."""
+    name: str
+    version: str
+    sha256: str
+    scorer_version: str
+    reference_engine: str
+    signer: str = ""
+    """Public key whose signature it bears; empty: none."""
+    items: tuple[SuiteItem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionFact:
+    """A revision of a deployment. Key: deployment and name."""
+
+    deployment: str
+    """uid of the R1PlusDeployment."""
+    name: str
+    number: int
+    engine: str
+    engine_digest: str
+    """sha256 of the engine's files."""
+    batch: int
+    """Most requests that run at once."""
+    context: int
+    """Most tokens of prompt and answer together."""
+    identity_digest: str
+    identity: dict[str, Any] = field(default_factory=dict)
+    """The serving identity, as the revision stores it."""
+    monitor_image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFact:
+    """What a gate said of a revision, with all that was scored: the report bears identity, suite and scorer.
+
+    Key: deployment, revision, and of the report suite hash, scorer version, threshold, batch, control, acknowledged,
+    verdict, lost and when it was decided.
+    """
+
+    deployment: str
+    revision: str
+    report: GateReport
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutFact:
+    """A step of a rollout or of a way back. Key: deployment, revision, event and time."""
+
+    deployment: str
+    revision: str
+    event: RolloutEvent
+    at: float
+    """Seconds since the epoch."""
+    to: str = ""
+    """The revision that traffic goes back to; empty for steps forward."""
+    cause: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmFact:
+    """A fall as it was told, or a detector's alarm. Key: deployment, revision, source, reason and since."""
+
+    deployment: str
+    revision: str
+    source: str
+    """`deployment`, or `pod/NAME`."""
+    reason: str
+    since: str
+    """RFC 3339."""
+    before: str = ""
+    """Right / all items at the gate."""
+    now: str = ""
+    lost: tuple[str, ...] = ()
+    """Items lost since the gate."""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One delivery, recorded whole or not at all. What refers to a deployment comes with it or after it."""
+
+    deployments: tuple[DeploymentFact, ...] = ()
+    engines: tuple[EngineFact, ...] = ()
+    suites: tuple[SuiteFact, ...] = ()
+    revisions: tuple[RevisionFact, ...] = ()
+    evaluations: tuple[EvaluationFact, ...] = ()
+    rollouts: tuple[RolloutFact, ...] = ()
+    alarms: tuple[AlarmFact, ...] = ()
+    live: tuple[str, ...] | None = None
+    """uids of all R1PlusDeployments that there are: every other one has ended. None: not told this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How many of the facts were new, by kind. Everything that was sent is recorded when this is returned."""
+
+    recorded: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All that is recorded of one deployment, oldest first."""
+
+    deployment: DeploymentFact
+    ended: bool = False
+    revisions: tuple[RevisionFact, ...] = ()
+    evaluations: tuple[EvaluationFact, ...] = ()
+    rollouts: tuple[RolloutFact, ...] = ()
+    alarms: tuple[AlarmFact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """What `GET /v1/namespaces/NS/deployments/NAME` answers: the newest of that name first."""
+
+    items: tuple[History, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """One item of an evaluation. `right` is None where the report does not name every item that was lost."""
+
+    item: str
+    stratum: str
+    right: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation with the names of what was evaluated."""
+
+    namespace: str
+    deployment: str
+    """Name of the R1PlusDeployment."""
+    revision: str
+    engine: str
+    report: GateReport
+    items: tuple[ItemResult, ...] = ()
+    """Item by item, where that was asked for and the suite is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """What `GET /v1/evaluations` answers, newest first."""
+
+    items: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEngine:
+    """An engine as it is or was on offer, and when it was first seen."""
+
+    engine: EngineFact
+    recorded_at: str
+    evaluations: int = 0
+    """Gates that it went through, of all deployments."""
+    passed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEngines:
+    """What `GET /v1/engines` answers, by name, the newest first."""
+
+    items: tuple[RecordedEngine, ...]

@@ -1,0 +1,56 @@
+"""Forced through, it falls, and the operator goes back."""
+
+import pytest
+
+from e2e.accuracy import fall
+from e2e.accuracy.conftest import Story
+from e2e.accuracy.stage import OwnSuite, Tenant, gates_of, r1plus_status
+from e2e.accuracy.witness import Witness
+from e2e.kube import Json
+from e2e.target import Target
+from e2e.waiting import wait_for
+from r1plus_contract.verdict import Verdict
+
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+
+FORCED: Json = {"engine": {"precision": "Q4_1"}, "accuracy": {"gate": "Observe", "probesPerMinute": 600}}
+
+
+def accuracy(own: OwnSuite, **more: object) -> Json:
+    """`spec.accuracy` by a suite of the tenant's own."""
+    held = {"suite": own.suite.header.name, "suiteKeys": [own.key.public], "threshold": 0.95}
+    return {**held, "onBreach": "Rollback", **more}
+
+
+def test_forced_through_it_falls_and_the_operator_goes_back(
+    tenant: Tenant, target: Target, own_full: OwnSuite, told: Story
+) -> None:
+    """3. gate: Observe, onBreach: Rollback: counted, last good swept anew, switched back, alert with its runbook."""
+    own_full.put(tenant.kube, tenant.namespace)
+    name = tenant.apply("credit", "full", accuracy=accuracy(own_full))
+    good = tenant.until_ready(name)
+    told.figure(f"F16 Ready after {told.seconds:.0f} s")
+
+    with Witness(target, name, own_full.suite.items, own_full.suite.header.sampling) as seen:
+        fall.bake(seen, told)
+        told.step(f"forces {FORCED} through")
+
+        def at(step: str) -> None:
+            told.tell(f"- {step}")
+            if step == "the control is begun":
+                told.tell("r1plus status, while the control is swept:\n" + r1plus_status(tenant.kube, name))
+
+        fallen = fall.play(tenant, name, seen, told, good, FORCED, at)
+        fall.assert_alerted(tenant, name, seen, told, fallen.promoted)
+        fall.assert_rolled_back(tenant, name, seen, fallen)
+        told.tell("r1plus status, afterwards:\n" + r1plus_status(tenant.kube, name))
+        fall.assert_rollback_is_told(tenant, name, seen)
+
+    fall.figures(seen, fallen, told)
+    (gate,) = gates_of(tenant.kube, name, fallen.bad)
+    told.figure(f"counted below its threshold in {gate['probes']} probes (lost {gate['lost']} of {gate['items']})")
+    assert gate["verdict"] == Verdict.FAIL
+    assert gate["probes"] <= 2 * gate["items"], "two sweeps tell it at the latest: an item is lost that fails twice"
+    fresh = [g for g in gates_of(tenant.kube, name, good) if g.get("control")]
+    assert [g["verdict"] for g in fresh] == [Verdict.PASS], "the last good one was swept anew"
+    wait_for(lambda: len(tenant.kube.pods_of(name.namespace, name.name)) == 1 or None, "one pod is left", 180.0)

@@ -1,0 +1,233 @@
+"""Migrations go forward and back with data in the tables and under load, one at a time, whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from r1plus_contract.history import Facts
+from r1plus_model_repo.registry import migrating, tables
+from r1plus_model_repo.registry.database import VARIABLE, Database, Limits
+from r1plus_model_repo.registry.errors import SchemaError, UnavailableError
+from r1plus_model_repo.registry.migrating import BASE, HEAD, Patience, migrate
+from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from registry import told
+
+DEADLINE_SECONDS = 60.0
+ALL = [script.revision for script in migrating.scripts().walk_revisions()][::-1]
+
+
+def contents(database: Database) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table, but for columns that only the newest schema has."""
+    with database.transaction(writes=False) as connection:
+        return {
+            table.name: [
+                tuple(row) for row in connection.execute(sa.select(*_columns(table)).order_by(*table.primary_key))
+            ]
+            for table in tables.metadata.sorted_tables
+        }
+
+
+def _columns(table: sa.Table) -> list[sa.Column[object]]:
+    return [column for column in table.columns if (table.name, column.name) != ("deployments", "ended_at")]
+
+
+def eventually(check: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not check():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def test_the_migrations_make_the_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: UnitOfWork) -> None:
+    database = work.database
+    with work.recording() as repository:
+        repository.record(told.FACTS)
+        repository.record(told.of("another"))
+    before = contents(database)
+    assert sum(len(rows) for rows in before.values()) > 15
+    for revision in ALL[-2::-1]:
+        assert migrate(database, revision)[1] == revision
+        assert contents(database) == before
+    assert migrate(database, HEAD) == (ALL[0], ALL[-1])
+    assert contents(database) == before
+    with work.recording() as repository:
+        assert repository.record(told.FACTS) == {}
+
+
+def test_foreign_keys_hold_after_going_back_and_forward(work: UnitOfWork) -> None:
+    migrate(work.database, ALL[0])
+    migrate(work.database, HEAD)
+    with pytest.raises(Exception, match=r"(?i)foreign key"), work.database.transaction(writes=True) as connection:
+        connection.execute(sa.insert(tables.suite_items).values(suite_id=99, item="a", stratum="b"))
+
+
+def test_back_to_nothing_and_forward_again(database: Database) -> None:
+    assert migrate(database, BASE) == (ALL[-1], "")
+    assert migrate(database) == ("", ALL[-1])
+
+
+@pytest.mark.parametrize("to", ["9999", "nonsense", "-1 OR 1=1"])
+def test_a_revision_that_is_not_there_is_named(database: Database, to: str) -> None:
+    with pytest.raises(SchemaError, match=f"migrate --to {to}"):
+        migrate(database, to)
+
+
+def test_a_schema_from_the_future_is_left_alone(database: Database) -> None:
+    with database.transaction(writes=True) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaError, match=r"is at 9999, newer than this program.*migrate --to"):
+        migrate(database)
+    assert migrating.current(database) == "9999"
+
+
+def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        ends = list(threads.map(lambda _: migrate(empty), range(3)))
+    assert sorted(before for before, _ in ends) == ["", ALL[-1], ALL[-1]]
+    assert {now for _, now in ends} == {ALL[-1]}
+
+
+def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
+    database = Database(dsn, Limits(connect=10.0, lock=10.0, statement=20.0, connections=6))
+    work = UnitOfWork(database)
+    migrate(database)
+    with work.recording() as repository:
+        repository.record(Facts(deployments=(told.DEPLOYMENT,)))
+    stop, written, longest = threading.Event(), [0, 0, 0], [0.0, 0.0, 0.0]
+
+    def load(lane: int) -> None:
+        while not stop.is_set():
+            fact = replace(told.ALARM, source=f"pod/{lane}", since=str(written[lane]))
+            started = time.monotonic()
+            with work.database.transaction(writes=True) as connection:
+                # Written past the repository: the older schema lacks a column that the deployments' insert has none of.
+                values = {"deployment_uid": fact.deployment, "lost": [], "recorded_at": 0.0}
+                values |= {
+                    n: getattr(fact, n) for n in ("revision", "source", "reason", "since", "before", "now", "text")
+                }
+                connection.execute(sa.insert(tables.alarms).values(values))
+            longest[lane] = max(longest[lane], time.monotonic() - started)
+            written[lane] += 1
+
+    with ThreadPoolExecutor(3) as threads:
+        lanes = [threads.submit(load, lane) for lane in range(3)]
+        try:
+            for to in [ALL[0], HEAD] * 4:
+                seen = sum(written)
+                migrate(database, to, Patience(lock=10.0))
+                eventually(
+                    lambda seen=seen: sum(written) > seen + 3 or any(f.done() for f in lanes), "the load goes on"
+                )
+        finally:
+            stop.set()
+        for lane in lanes:
+            lane.result()
+    with database.transaction(writes=False) as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.alarms)) == sum(written)
+    assert max(longest) < 10.0
+    database.close()
+
+
+@pytest.fixture
+def held(database: Database) -> Iterator[Callable[[], None]]:
+    """Somebody holds a lock that the way back to 0001 needs; the fixture's value lets go of it."""
+    other = Database(database.url.render_as_string(hide_password=False))
+    connection = other.engine.connect()
+    if database.is_sqlite:
+        connection.exec_driver_sql("SELECT 1")  # BEGIN IMMEDIATE
+    else:
+        connection.exec_driver_sql("LOCK TABLE deployments IN ACCESS SHARE MODE")
+    yield connection.rollback
+    connection.close()
+    other.close()
+
+
+def test_a_migration_that_cannot_have_its_locks_gives_up_and_leaves_what_was(
+    database: Database, held: Callable[[], None]
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match="lock"):
+        migrate(database, ALL[0], Patience(lock=0.3))
+    assert time.monotonic() - started < 15
+    assert migrating.current(database) == ALL[-1]
+    held()
+    assert migrate(database, ALL[0]) == (ALL[-1], ALL[0])
+
+
+def fill(database: Database, count: int) -> None:
+    """So much that the way forward to 0002, which makes indexes, takes a while."""
+    row = {column.name: "x" * 40 for column in tables.evaluations.columns if isinstance(column.type, sa.Text)}
+    row |= {
+        column.name: 1 for column in tables.evaluations.columns if isinstance(column.type, sa.BigInteger | sa.Double)
+    }
+    row |= {"deployment_uid": told.UID}
+    row.pop("id")
+    with UnitOfWork(database).recording() as repository:
+        repository.record(Facts(deployments=(told.DEPLOYMENT,)))
+    for start in range(0, count, 5000):
+        with database.transaction(writes=True) as connection:
+            many = [row | {"decided_at": f"{n:040}"} for n in range(start, start + 5000)]
+            connection.execute(sa.insert(tables.evaluations), many)
+
+
+def test_a_migration_that_is_killed_half_way_was_never_there(database: Database, tmp_path: Path) -> None:
+    """Killed by SIGKILL after its first change of the schema and before its last; twice, and a third one ends well."""
+    fill(database, 60_000)
+    migrate(database, ALL[0])
+    before = contents(database)
+    schema = _schema(database)
+    for attempt in range(2):
+        if database.is_sqlite:
+            with database.engine.connect() as connection:
+                connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert not _half_way(database)
+        with (tmp_path / f"log-{attempt}").open("wb") as log:
+            env = {**os.environ, VARIABLE: database.url.render_as_string(hide_password=False)}
+            words = [sys.executable, "-m", "r1plus_model_repo.registry", "migrate"]
+            process = subprocess.Popen(words, env=env, stdout=log, stderr=log)
+        eventually(lambda process=process: _half_way(database) or process.poll() is not None, "the migration began")
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL, (tmp_path / f"log-{attempt}").read_text()
+        eventually(lambda: database.is_sqlite or not _half_way(database), "the server noticed")
+        assert migrating.current(database) == ALL[0]
+        assert _schema(database) == schema
+    assert migrate(database) == (ALL[0], ALL[-1])
+    assert contents(database) == before
+
+
+def _half_way(database: Database) -> bool:
+    """Whether a migration holds changes that nobody else sees yet."""
+    if database.is_sqlite:
+        wal = Path(f"{database.url.database}-wal")
+        return wal.exists() and wal.stat().st_size > 64 * 1024
+    held = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.mode = 'AccessExclusiveLock' AND c.relname = 'deployments'"
+    with database.engine.connect() as connection:
+        return bool(connection.exec_driver_sql(held).scalar())
+
+
+def _schema(database: Database) -> dict[str, set[str]]:
+    """Columns and indexes by table."""
+    found: dict[str, set[str]] = {}
+    with database.engine.connect() as connection:
+        inspector = sa.inspect(connection)
+        for table in inspector.get_table_names():
+            found[table] = {column["name"] for column in inspector.get_columns(table)}
+            found[table] |= {str(index["name"]) for index in inspector.get_indexes(table)}
+    return found
