@@ -28,6 +28,9 @@ class Reason(StrEnum):
     # EngineReady
     ENGINE_CHOSEN = "EngineChosen"
     ENGINE_NOT_FOUND = "EngineNotFound"
+    ENGINE_NOT_DELIVERED = "EngineNotDelivered"
+    RUNTIME_NOT_SERVED = "RuntimeNotServed"
+    REFERENCE_LOWER = "ReferenceLower"
     ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
     ENGINE_LOADING = "EngineLoading"
     ENGINE_LOADED = "EngineLoaded"
@@ -41,6 +44,7 @@ class Reason(StrEnum):
     CONTEXT_TOO_LONG = "ContextTooLong"
     BATCH_TOO_LARGE = "BatchTooLarge"
     NO_NODE_FITS = "NoNodeFits"
+    GPU_NOT_FOUND = "GpuNotFound"
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     POD_REFUSED = "PodRefused"

@@ -322,7 +322,7 @@ def _pasts(scene: Scene) -> tuple[PastRevision, ...]:
 
 def _past(scene: Scene, revision: Revision) -> PastRevision:
     verdict = revision.verdict_for(scene.suite_hash, scene.spec.accuracy.threshold)
-    engines = {(e.name, e.spec.artifact.sha256) for e in scene.observed.engines}
+    engines = {(e.name, e.spec.artifact.sha256) for e in scene.observed.engines if e.spec.artifact}
     return PastRevision(
         name=revision.name,
         promoted_at=revision.promoted_at or 0.0,

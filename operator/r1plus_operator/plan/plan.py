@@ -25,6 +25,7 @@ from r1plus_operator.plan.revision import (
     build,
     readable,
     revision_hash,
+    serving_engine,
     to_object,
 )
 from r1plus_operator.plan.rollback import Record
@@ -78,7 +79,8 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     except ValidationError as error:
         problem = Problem(ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error)))
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
-    resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config)
+    serving = serving_engine(revisions.values())
+    resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config, serving)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 

@@ -142,11 +142,17 @@ class Revision:
         return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
 
 
+def serving_engine(revisions: Iterable[Revision]) -> str:
+    """Name of the engine of the revision that was promoted last; empty: none was."""
+    promoted = [r for r in revisions if r.promoted_at is not None]
+    return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name)).engine if promoted else ""
+
+
 def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas."""
     covered = {
         "engine": target.engine.name,
-        "digest": target.engine.spec.artifact.sha256,
+        "digest": target.engine.spec.files.sha256,
         "backend": target.engine.spec.backend.value,
         "batch": target.fit.batch,
         "context": target.fit.context,
@@ -161,7 +167,7 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     config_pbtxt = _rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
     identity = ServingIdentity(
         engine=engine.name,
-        engine_digest=engine.spec.artifact.sha256,
+        engine_digest=engine.spec.files.sha256,
         config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
         triton_image=config.triton_image,
         batch=fit.batch,
