@@ -35,6 +35,8 @@ from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.response import Action
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
+AT_ONCE_SECONDS = 0.001
+"""After a promotion another pass follows: what fell, where one could go back to and what drains is seen anew from there."""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -72,7 +74,7 @@ class Plan:
 
 
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
-    """Plan one pass. A second pass over what the first one wrote yields an empty plan."""
+    """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     revisions = _revisions(observed)
     try:
         spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
@@ -129,7 +131,7 @@ class _Pass:
         ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
-        looks += [rollout.requeue_after, self._wired_by(rollout), answered.response.look_again if answered else None]
+        looks += [AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after, self._wired_by(rollout), answered.response.look_again if answered else None]
         return Plan(
             relabel=self._relabel(answered),
             clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
