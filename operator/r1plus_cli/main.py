@@ -16,6 +16,7 @@ from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import read_deployments
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
+from r1plus_cli.fit import fit_command
 from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import preview
 from r1plus_cli.steering import steer
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Looks at R1+ models in an enterprise's Kubernetes: what would run, what runs, and whether it is right.
 
-**plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only read.
+**fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and read.
 **suite** makes and signs golden suites.
 **rollback**, **pin**, **unpin** and **ack** ask the operator to act; each says who and why for whoever looks next.
 
@@ -42,6 +43,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 )
 
 app.add_typer(suite_app)
+app.command("fit")(fit_command)
 
 FileOption = Annotated[
     str, typer.Option("-f", "--file", help="A file or folder with R1PlusDeployments; - is standard input.")
