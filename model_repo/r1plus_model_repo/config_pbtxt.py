@@ -85,7 +85,7 @@ def _parameters(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: in
         "max_batch": str(batch),
         "context": str(context),
         "kv_cache_bytes": str(kv_cache_bytes),
-        "kv_bytes_per_token": str(engine.architecture.kv_bytes_per_token),
+        "kv_bytes_per_token": str(engine.shape.kv_bytes_per_token),
         "threads": str(threads(engine.requirements.cpu)),
     }
 

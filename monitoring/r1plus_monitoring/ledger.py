@@ -3,12 +3,13 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from r1plus_contract.verdict import SweepFigures
 from r1plus_monitoring.bulletin import Bulletin
+from r1plus_monitoring.doubt import Doubt
 from r1plus_monitoring.exposition import Exposition
 from r1plus_monitoring.logs import Clock, log, stamp
 from r1plus_monitoring.state import LastSweep, State, StateStore
@@ -34,6 +35,8 @@ class Parts:
     poll_interval: float
     retry_after: float = 30.0
     """Seconds until an Inconclusive gate starts anew; doubles up to twenty times that."""
+    doubt: Doubt = field(default_factory=Doubt)
+    """Whether the scorer is what it was."""
 
 
 class Ledger:

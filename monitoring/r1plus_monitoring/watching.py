@@ -166,6 +166,7 @@ class Watcher:
 
     async def _count(self) -> None:
         """The confirming sweep, or the rest of one that a restart cut off."""
+        await self._parts.doubt.settled()
         log("info", "Confirming sweep started", items=len(self._items))
         p0 = self.state.errors.key.p0
         while self.state.counting and (item := next_item(self._items, self.state.counting, p0)) is not None:

@@ -42,7 +42,8 @@ def explain(
         kept.value.engine for kept in map(projections.engine, cluster.engines()) if kept.value.engine is not None
     )
     own = {kept.name: kept.value for kept in map(projections.suite, cluster.suites(namespace))}
-    resolved = resolve(spec, engines, {**shipped, **own}, nodes, config)
+    serving = str((cr.get("status") or {}).get("engine") or "")
+    resolved = resolve(spec, engines, {**shipped, **own}, nodes, config, serving)
     _show(console, spec, resolved)
     _serving(console, cr.get("status") or {}, resolved)
     return isinstance(resolved, Target)
@@ -66,6 +67,8 @@ def _show(console: Console, spec: R1PlusDeploymentSpec, resolved: Target | Probl
     if isinstance(resolved, Problem):
         console.print(Text(f"  The spec cannot be served: {resolved.condition}=False, {resolved.reason}", style="red"))
         console.print(Text(f"  {resolved.message}"))
+        if resolved.choice:
+            plan_text.show_lines(console, "Engines", plan_text.others_lines(resolved.choice))
         return
     plan_text.show_lines(console, "Engine", plan_text.engine_lines(resolved))
     plan_text.show_lines(console, "Batch, context and memory", plan_text.memory_lines(spec, resolved))

@@ -1,6 +1,6 @@
 """A real cluster behind `cluster.Cluster` and `steering.Steered`, with the user's own kubeconfig and rights.
 
-It reads; only `change` writes, and only R1PlusDeployments.
+It reads; only `change` writes, and only R1PlusDeployments; `token_of` makes a token that lasts for minutes.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import Any
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
 from r1plus_cli.cluster import Json
@@ -116,6 +117,32 @@ class KubernetesCluster:
         """As `kubectl patch --type merge`."""
         with _translating(f"change {PLURAL}/{name}"):
             self._objects.patch_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, patch)
+
+    def bearer(self) -> str:
+        """The token that the user's own requests bear; empty where a certificate proves who they are."""
+        asked = self._api.configuration.get_api_key_with_prefix
+        found = str(asked("BearerToken") or asked("authorization") or "")  # the latter in older releases
+        scheme, _, token = found.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    def token_of(self, namespace: str, account: str, audience: str) -> str:
+        """As `kubectl create token`; good for ten minutes."""
+        spec = client.V1TokenRequestSpec(audiences=[audience], expiration_seconds=600)
+        with _translating(f"make a token of {namespace}/{account}"):
+            made = self._core.create_namespaced_service_account_token(
+                account, namespace, client.AuthenticationV1TokenRequest(spec=spec)
+            )
+        return str(made.status.token)
+
+    def tunnel(self, namespace: str, pod: str, port: int) -> Any:
+        """Like one connection through `kubectl port-forward`. Raises OSError with the API server's words."""
+        try:
+            tunnel = portforward(self._core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        except (ApiException, HTTPError) as error:
+            raise OSError(str(getattr(error, "reason", "") or error)) from error
+        found = tunnel.socket(port)
+        found.setblocking(True)
+        return found
 
     def _watched(self, namespace: str | None) -> Iterator[Json]:
         with _translating(f"watch {PLURAL}"):

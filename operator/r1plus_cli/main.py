@@ -16,6 +16,8 @@ from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import read_deployments
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
+from r1plus_cli.fit import fit_command
+from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
 from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import preview
 from r1plus_cli.steering import steer
@@ -33,7 +35,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Looks at R1+ models in an enterprise's Kubernetes: what would run, what runs, and whether it is right.
 
-**plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only read.
+**fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and read.
+**history**, **evaluations** and **engines** ask the registry what ran when, and why.
 **suite** makes and signs golden suites.
 **rollback**, **pin**, **unpin** and **ack** ask the operator to act; each says who and why for whoever looks next.
 
@@ -42,6 +45,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 )
 
 app.add_typer(suite_app)
+app.command("fit")(fit_command)
 
 FileOption = Annotated[
     str, typer.Option("-f", "--file", help="A file or folder with R1PlusDeployments; - is standard input.")
@@ -264,6 +268,11 @@ def ack_command(
     Example: `r1plus ack credit --reason "Driver 570.1 rolled back on both nodes"`
     """
     _steer(Verb.ACK, name, reason, namespace, kubeconfig)
+
+
+app.command("history")(history_command)
+app.command("evaluations")(evaluations_command)
+app.command("engines")(engines_command)
 
 
 def main() -> None:

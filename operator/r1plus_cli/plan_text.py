@@ -11,6 +11,7 @@ from r1plus_cli.preview import NOT_YET, Preview
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.target import Problem, Target
+from r1plus_policies.choice import Choice
 
 WHAT_FOR = {
     "NetworkPolicy": "the walls",
@@ -55,6 +56,8 @@ def as_yaml(objects: list[Json]) -> str:
 def _problem(console: Console, problem: Problem) -> None:
     console.print(Text(f"  No pod would be created: {problem.condition}=False, {problem.reason}", style="red"))
     console.print(Text(f"  {problem.message}"))
+    if problem.choice:
+        show_lines(console, "Engines", others_lines(problem.choice))
 
 
 def _sections(preview: Preview, target: Target) -> Iterator[tuple[str, list[str]]]:
@@ -66,12 +69,20 @@ def _sections(preview: Preview, target: Target) -> Iterator[tuple[str, list[str]
 
 def engine_lines(target: Target) -> list[str]:
     """The engine chosen, how it is delivered, and why no other."""
-    artifact = target.engine.spec.artifact
+    artifact = target.engine.spec.files
     return [
         f"{target.engine.name}: {target.choice.why}",
         f"delivered by {artifact.image}, sha256 {artifact.sha256[:12]}… verified in the pod",
-        *(f"not {other.name}: {other.why}" for other in target.choice.others),
+        *others_lines(target.choice),
     ]
+
+
+def others_lines(choice: Choice) -> list[str]:
+    """Why each other engine was not taken; those with one reason in one line."""
+    by_why: dict[str, list[str]] = {}
+    for other in choice.others:
+        by_why.setdefault(other.why, []).append(other.name)
+    return [f"not {', '.join(names)}: {why}" for why, names in by_why.items()]
 
 
 def memory_lines(spec: R1PlusDeploymentSpec, target: Target) -> list[str]:

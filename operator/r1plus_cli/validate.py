@@ -13,7 +13,7 @@ from r1plus_cli.documents import Document
 from r1plus_model_repo.catalog.types import Engine, spec_problems
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import OperatorConfig
-from r1plus_operator.plan.target import offer_of, shape_of, wish_of
+from r1plus_operator.plan.target import offer_of, wish_of
 from r1plus_policies.choice import choose
 from r1plus_policies.sizing import Misfit, fit
 
@@ -48,7 +48,7 @@ def _catalog_problems(spec: R1PlusDeploymentSpec, engines: Sequence[Engine], con
     engine = next((e for e in engines if e.name == choice.engine), None)
     if engine is None:
         return [choice.why]
-    shape = shape_of(engine)
+    shape = engine.spec.shape
     # Each alone, so that a batch and a context that are both too large are both told of.
     asked = ((spec.batching.max_batch_size, None), (None, spec.context.max_tokens))
     fits = [fit(shape, batch=batch, context=context, memory_bytes=None) for batch, context in asked]

@@ -31,6 +31,10 @@ class Settings:
     verdict_interval: float
     workers: int
     health_port: int
+    registry_url: str
+    """Where facts are delivered to; empty: nowhere."""
+    registry_token: Path
+    """File with the service account's token for the registry."""
     identity: str
     """This pod among all that ever were; the Lease names it."""
 
@@ -58,6 +62,8 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         verdict_interval=float(env.get("R1PLUS_VERDICT_INTERVAL_SECONDS", "10")),
         workers=int(env.get("R1PLUS_WORKERS", "16")),
         health_port=int(env.get("R1PLUS_HEALTH_PORT", "8080")),
+        registry_url=env.get("R1PLUS_REGISTRY_URL", ""),
+        registry_token=Path(env.get("R1PLUS_REGISTRY_TOKEN", "/var/run/secrets/r1plus.ai/registry/token")),
         identity=_identity(env),
     )
 

@@ -26,6 +26,11 @@ class Instruments:
         self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
         self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
+        self._facts_waiting = Gauge(metrics.FACTS_WAITING, "Facts that wait for the registry.", registry=self.registry)
+        self._facts_delivered = Counter(metrics.FACTS_DELIVERED_TOTAL, "Facts recorded.", registry=self.registry)
+        self._facts_refused = Counter(
+            metrics.FACTS_REFUSED_TOTAL, "Facts that the registry could not record.", registry=self.registry
+        )
         self.deployments = DeploymentMetrics(self.registry)
         self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
         self._of_kind: dict[str, Counter] = {}
@@ -35,6 +40,18 @@ class Instruments:
         """Read the queue's depth and who leads at each scrape."""
         self._depth.set_function(lambda: queue.depth)
         self._leads.set_function(lambda: elector.leads)
+
+    def delivered(self, count: int) -> None:
+        """`history.Meter`."""
+        self._facts_delivered.inc(count)
+
+    def refused(self, count: int) -> None:
+        """`history.Meter`."""
+        self._facts_refused.inc(count)
+
+    def waiting(self, count: int) -> None:
+        """`history.Meter`."""
+        self._facts_waiting.set(count)
 
     def wrote(self, _verb: str, resource: Resource) -> None:
         """`ApiClient.on_write`."""

@@ -26,12 +26,15 @@ from r1plus_operator.config import ConfigError, Settings, from_environment
 from r1plus_operator.executor import Executor
 from r1plus_operator.handlers import registry_for
 from r1plus_operator.handlers import settings as kopf_settings
+from r1plus_operator.history import Historian
 from r1plus_operator.instruments import Instruments
 from r1plus_operator.observe import CATALOG_KEY, Key, Observer
 from r1plus_operator.pools import Pools
 from r1plus_operator.prometheus import PrometheusSource
 from r1plus_operator.reconciler import Reconciler
+from r1plus_operator.registry_client import RegistryClient
 from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lease import Elector, LeaseLostError, Terms
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 from r1plus_operator.verdicts import VerdictSource
@@ -85,6 +88,8 @@ class Parts:
     elector: Elector
     instruments: Instruments
     workers: int
+    history: tuple[Historian, RegistryClient] | None
+    """Who tells the registry, and how; None where there is none."""
 
 
 async def run(chosen: Settings) -> None:
@@ -124,15 +129,29 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
     told = instruments.deployments
     pools = Pools(time.monotonic, told.evidence)
     executor = Executor(client, observer)
+    history = history_of(chosen, observer, instruments)
+    noticed = history[0].noticed if history else None
     return Parts(
         observer=observer,
         queue=queue,
-        reconciler=Reconciler(observer, executor, queue, chosen.operator, chosen.catalog, pools, told),
+        reconciler=Reconciler(observer, executor, queue, chosen.operator, chosen.catalog, pools, told, noticed=noticed),
         sources=sources_of(chosen, observer, pools),
         elector=elector,
         instruments=instruments,
         workers=chosen.workers,
+        history=history,
     )
+
+
+def history_of(
+    chosen: Settings, observer: Observer, instruments: Instruments
+) -> tuple[Historian, RegistryClient] | None:
+    """Who tells the registry of what was observed, where this installation has one."""
+    if not chosen.registry_url:
+        return None
+    rand = random.Random()  # noqa: S311 - jitter only
+    historian = Historian(observer, chosen.operator.suite_trust.shipped, instruments, rand)
+    return historian, RegistryClient(chosen.registry_url, FileToken(chosen.registry_token))
 
 
 def sources_of(chosen: Settings, observer: Observer, pools: Pools) -> tuple[VerdictSource | PrometheusSource, ...]:
@@ -202,6 +221,8 @@ async def work(parts: Parts) -> None:
     async with asyncio.TaskGroup() as group:
         beside = [group.create_task(source.run()) for source in parts.sources]
         beside.append(group.create_task(resync(parts.observer, queue)))
+        if parts.history is not None:
+            beside.append(group.create_task(tell(*parts.history)))
         with contextlib.suppress(TimeoutError):
             # A pass without what monitors and Prometheus say would change every status until they are heard.
             async with asyncio.timeout(FIRST_ANSWERS_SECONDS):
@@ -210,6 +231,12 @@ async def work(parts: Parts) -> None:
         await run_workers(queue, parts.workers, handle, on_error=reconciler.on_error)
         for task in beside:
             task.cancel()
+
+
+async def tell(historian: Historian, client: RegistryClient) -> None:
+    """Deliver facts to the registry until cancelled."""
+    async with client:
+        await historian.run(client)
 
 
 async def watch_crs(observer: Observer, stop: asyncio.Event) -> None:

@@ -15,7 +15,7 @@ from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.alerts import group_name
 from r1plus_operator.plan.inputs import Json, Observed, PoolView, PrometheusView, SuiteSource, Wiring
-from r1plus_operator.projections import Child, Kept, ServingPod
+from r1plus_operator.projections import Child, EngineObject, Kept, ServingPod
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector
@@ -215,6 +215,10 @@ class Observer:
     def live_engines(self) -> dict[str, Json]:
         """Every R1PlusEngine as it lies in the cluster."""
         return {kept.name: kept.value.live for kept in self.engines.store.items()}
+
+    def catalog(self) -> tuple[EngineObject, ...]:
+        """Every R1PlusEngine as it lies in the cluster, and read."""
+        return tuple(kept.value for kept in self.engines.store.items())
 
     async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
         """Carry out a write to a child; its answer is what the next pass sees, and its echo causes none."""

@@ -26,6 +26,7 @@ from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, Node
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.suite_signature import signer
+from r1plus_policies.hardware import Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
@@ -188,9 +189,27 @@ def node(obj: Json) -> Kept | None:
             memory_bytes=bytes_of(allocatable["memory"]),
             cores=cores_of(allocatable["cpu"]),
             labels=obj["metadata"].get("labels") or {},
+            gpus=gpus_of(allocatable, obj["metadata"].get("labels") or {}),
         )
         return _kept(obj, facts)
     return None
+
+
+def gpus_of(allocatable: Json, labels: Json) -> tuple[Gpus, ...]:
+    """A node's GPUs by kind, as the device plugin counts them and gpu-feature-discovery describes them.
+
+    Whole GPUs and slices of strategy `single` are `nvidia.com/gpu`; slices of strategy `mixed` are a resource each.
+    """
+    found = []
+    for resource, count in sorted(allocatable.items()):
+        if not (resource == "nvidia.com/gpu" or resource.startswith("nvidia.com/mig-")) or not str(count).isdigit():
+            continue
+        memory, product = labels.get(f"{resource}.memory", ""), labels.get(f"{resource}.product", "")
+        major, minor = (labels.get(f"nvidia.com/gpu.compute.{part}", "") for part in ("major", "minor"))
+        capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+        if int(count):
+            found.append(Gpus(product or "unknown", int(count), int(memory) if memory.isdigit() else None, capability))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ class Reconciler:
         pools: Pools,
         told: DeploymentMetrics,
         clock: Callable[[], float] = time.time,
+        noticed: Callable[[Key], None] | None = None,
     ) -> None:
+        """`noticed` is told whose pass ended well, or whose CR is gone."""
         self._observer = observer
         self._executor = executor
         self._queue = queue
@@ -44,6 +46,7 @@ class Reconciler:
         self._pools = pools
         self._told = told
         self._clock = clock
+        self._noticed = noticed or _nobody
         self._refused: dict[Key, str] = {}
         """Whose last pass the API server refused for good, and in which words."""
 
@@ -51,12 +54,14 @@ class Reconciler:
         """Bring one deployment (or the shipped catalog) to what it should be."""
         if key == CATALOG_KEY:
             await self._executor.engines(missing(self._catalog, self._observer.live_engines()))
+            self._noticed(key)
             return
         observed = self._observer.observed(key)
         if observed is None:
             self._refused.pop(key, None)
             self._pools.want(key, None)
             self._told.forget(key)
+            self._noticed(key)
             return
         observed = replace(observed, refused=self._refused.get(key, ""))
         now = self._clock()
@@ -73,6 +78,7 @@ class Reconciler:
             raise
         self._pools.want(key, planned.pool)
         self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
+        self._noticed(key)
         if self._refused.pop(key, None):
             # What was refused is written now, and the status still speaks of it.
             self._queue.add(key)
@@ -102,3 +108,7 @@ class Reconciler:
         if isinstance(error, InvalidError | ForbiddenError) and fence.SUFFIX not in error.message:
             return LONG_BACKOFF_SECONDS
         return error.retry_after
+
+
+def _nobody(_key: Key) -> None:
+    """Nobody wants to be told."""

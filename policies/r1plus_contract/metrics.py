@@ -9,6 +9,7 @@ LABELS: Final = ("namespace", "deployment", "revision")
 PROBE_RESULTS_TOTAL: Final = "r1plus_probe_results_total"  # + task, outcome
 SERVICE_PROBE_RESULTS_TOTAL: Final = "r1plus_service_probe_results_total"  # + outcome; of probes through the Service
 SERVICE_PROBE_DURATION_SECONDS: Final = "r1plus_service_probe_duration_seconds"  # histogram
+SHADOW_PROBE_RESULTS_TOTAL: Final = "r1plus_shadow_probe_results_total"  # + outcome; of a suite that does not count yet
 PROBE_SKIPPED_TOTAL: Final = "r1plus_probe_skipped_total"  # + reason
 PROBE_TOKENS_TOTAL: Final = "r1plus_probe_tokens_total"  # + direction
 PROBE_DURATION_SECONDS: Final = "r1plus_probe_duration_seconds"  # histogram, + task
@@ -54,6 +55,9 @@ CANDIDATE_REFUSED: Final = (
 ROLLOUT_OVERDUE: Final = (
     "r1plus_rollout_overdue"  # + namespace, deployment; 1 while what is asked for is past its deadline
 )
+FACTS_WAITING: Final = "r1plus_registry_facts_waiting"
+FACTS_DELIVERED_TOTAL: Final = "r1plus_registry_facts_delivered_total"
+FACTS_REFUSED_TOTAL: Final = "r1plus_registry_facts_refused_total"
 QUARANTINES_TOTAL: Final = "r1plus_quarantines_total"  # + namespace, deployment
 
 # Alerts.

@@ -1,21 +1,26 @@
-"""Memory fit: which batch and context an engine can serve in how much memory.
+"""Memory fit: which batch and context an engine can serve in how much memory. One function for CPU and GPU.
 
-    total = weights + KV cache(batch x context) + runtime
-    KV bytes per token = 2 (key and value) x layers x KV heads x head size x bytes per element
+    total    = weights + KV cache + activations + runtime
+    KV cache = batch x sum over layers of min(context, what the layer keeps)
+               x 2 (key and value) x KV heads x head size x bytes per element
 
-Full attention only: every token of every slot has its place in the cache.
+A layer with a window keeps its last `window` tokens, a global one all. Over several GPUs weights and KV heads are split
+(tensor parallelism); where there are more GPUs than KV heads, each holds one head, and heads are held more than once.
+Activations and runtime are needed on each. Memory is per device: what does not fit one does not fit.
 """
 
 from dataclasses import dataclass
 
 GIB = 1024**3
 MIB = 1024**2
-KV_ELEMENT_BYTES = 2
+KV_ELEMENT_BITS = 16
+LEAST_CONTEXT = 16
+"""Tokens; a shorter context is none (spec.context.maxTokens)."""
 
 
-def kv_bytes_per_token(layers: int, kv_heads: int, head_size: int) -> int:
-    """Key and value of one token in every layer, in 16 bits. Bytes."""
-    return 2 * layers * kv_heads * head_size * KV_ELEMENT_BYTES
+def kv_bytes_per_token(layers: int, kv_heads: int, head_size: int, element_bits: int = KV_ELEMENT_BITS) -> int:
+    """Key and value of one token in every layer. Bytes."""
+    return 2 * layers * kv_heads * head_size * element_bits // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +32,89 @@ class Shape:
     head_size: int
     context_length: int
     weights_bytes: int
+    """Of the whole model."""
     runtime_bytes: int
+    """Server, backend, libraries: on each device."""
     best_batch: int
     max_batch: int
+    activation_bytes: int = 0
+    """On each device, at the largest number of tokens in one step."""
+    window: int | None = None
+    """Tokens that a layer keeps; None: all."""
+    global_layers: int = 0
+    """Of the layers, those that keep all tokens in spite of `window`."""
+    kv_element_bits: int = KV_ELEMENT_BITS
+    devices: int = 1
+    """GPUs that the model is split over; a CPU is one device."""
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes that one token of one request holds in the KV cache."""
-        return kv_bytes_per_token(self.layers, self.kv_heads, self.head_size)
+        """Bytes that one token of one request holds in the KV cache of all devices, as long as every layer keeps it."""
+        return self.devices * self.layers * self._layer_bytes
+
+    @property
+    def _layer_bytes(self) -> int:
+        """Bytes of one token in one layer, on one device."""
+        heads = -(-self.kv_heads // self.devices)
+        return kv_bytes_per_token(1, heads, self.head_size, self.kv_element_bits)
+
+    @property
+    def _windowed(self) -> int:
+        """Layers that forget."""
+        return 0 if self.window is None else self.layers - min(self.layers, self.global_layers)
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What one device holds before the first request."""
+        return -(-self.weights_bytes // self.devices) + self.activation_bytes + self.runtime_bytes
+
+    def slot_bytes(self, context: int) -> int:
+        """KV cache of one request of `context` tokens, on one device."""
+        kept = min(context, self.window or context)
+        return self._layer_bytes * (self._windowed * kept + (self.layers - self._windowed) * context)
+
+    def longest(self, slot_bytes: int) -> int:
+        """Most tokens whose KV cache fits `slot_bytes` of one device; at most the engine's context length."""
+        if slot_bytes < self.slot_bytes(1):
+            return 0
+        tokens = slot_bytes // (self._layer_bytes * self.layers)
+        if self._windowed and self.window is not None and tokens >= self.window:
+            left = slot_bytes - self._layer_bytes * self._windowed * self.window
+            forever = self.layers == self._windowed
+            tokens = self.context_length if forever else left // (self._layer_bytes * (self.layers - self._windowed))
+        return min(tokens, self.context_length)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A batch and a context with the memory they need, term by term. Bytes."""
+    """A batch and a context with the memory they need, term by term. Bytes, of all devices together."""
 
     batch: int
     context: int
     weights_bytes: int
     kv_cache_bytes: int
     runtime_bytes: int
+    activation_bytes: int = 0
+    devices: int = 1
 
     @property
     def total_bytes(self) -> int:
-        """What the pod is given."""
-        return self.weights_bytes + self.kv_cache_bytes + self.runtime_bytes
+        """All of it; what the pod is given, where it has no GPU."""
+        return self.weights_bytes + self.kv_cache_bytes + self.activation_bytes + self.runtime_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """What one device holds; on every device it is the same, rounded up."""
+        return -(-self.total_bytes // self.devices)
 
     def explain(self) -> str:
         """The sum, for people."""
+        activations = f" + activations {self.activation_bytes / GIB:.2f}" if self.activation_bytes else ""
+        over = f", on {self.devices} GPUs {self.device_bytes / GIB:.2f} each" if self.devices > 1 else ""
         return (
             f"{self.total_bytes / GIB:.2f} GiB = weights {self.weights_bytes / GIB:.2f}"
             f" + KV cache {self.kv_cache_bytes / GIB:.2f} (batch {self.batch} x {self.context} tokens)"
-            f" + runtime {self.runtime_bytes / GIB:.2f}"
+            f"{activations} + runtime {self.runtime_bytes / GIB:.2f}{over}"
         )
 
 
@@ -71,11 +128,81 @@ class Misfit:
     message: str
 
 
-def fit(shape: Shape, *, batch: int | None, context: int | None, memory_bytes: int | None) -> Fit | Misfit:
-    """Fit a wish into `memory_bytes` (None: unknown, then only the engine's own limits hold).
+def fit(
+    shape: Shape,
+    *,
+    batch: int | None,
+    context: int | None,
+    memory_bytes: int | None,
+    where: str = "the largest matching node",
+) -> Fit | Misfit:
+    """Fit a wish into `memory_bytes` of each device (None: unknown, then only the engine's own limits hold).
 
     An open batch becomes the largest that fits, at most the engine's best; an open context the engine's own.
+    `where` names whose memory it is, in a refusal.
     """
+    if refused := _beyond_the_engine(shape, batch, context):
+        return refused
+    tokens = context or shape.context_length
+    largest = largest_batch(shape, tokens, memory_bytes)
+    wanted = batch or min(shape.best_batch, max(largest, 1))
+    if wanted > largest:
+        return _too_big(shape, wanted, tokens, memory_bytes or 0, where, asked=batch is not None)
+    return sized(shape, wanted, tokens)
+
+
+def sized(shape: Shape, batch: int, context: int) -> Fit:
+    """The memory of exactly this batch and context, whether or not it fits anything."""
+    devices = shape.devices
+    return Fit(
+        batch,
+        context,
+        weights_bytes=devices * -(-shape.weights_bytes // devices),
+        kv_cache_bytes=devices * batch * shape.slot_bytes(context),
+        runtime_bytes=devices * shape.runtime_bytes,
+        activation_bytes=devices * shape.activation_bytes,
+        devices=devices,
+    )
+
+
+def largest_batch(shape: Shape, context: int, memory_bytes: int | None) -> int:
+    """Most requests of `context` tokens at once, at most the engine's largest batch; 0 where not even one fits."""
+    if memory_bytes is None:
+        return shape.max_batch
+    return max(0, min(shape.max_batch, (memory_bytes - shape.fixed_bytes) // shape.slot_bytes(context)))
+
+
+def longest_context(shape: Shape, batch: int, memory_bytes: int | None) -> int:
+    """Most tokens per request at this batch, at most the engine's context length; 0 where not even one fits."""
+    if memory_bytes is None:
+        return shape.context_length
+    return shape.longest((memory_bytes - shape.fixed_bytes) // batch)
+
+
+def uneven(shape: Shape) -> str:
+    """Why the model cannot be split over so many GPUs; empty where it can."""
+    heads, devices = shape.kv_heads, shape.devices
+    if heads % devices == 0 or devices % heads == 0:
+        return ""
+    told = f"the engine's {heads} KV heads cannot be shared out evenly over {devices} GPUs"
+    return f"{told}; take a divisor or a multiple of {heads}"
+
+
+def nearest(shape: Shape, batch: int, context: int, memory_bytes: int) -> tuple[Fit, ...]:
+    """What does fit, nearest to a wish that does not: fewer requests as long as asked, and as many but shorter."""
+    if uneven(shape):
+        return ()
+    tokens = min(context, shape.context_length)
+    room = largest_batch(shape, tokens, memory_bytes)
+    fewer = min(batch - 1, room) if batch > room else 0
+    shorter = min(context - 1, longest_context(shape, batch, memory_bytes)) if batch <= shape.max_batch else 0
+    found = [sized(shape, fewer, tokens)] if fewer >= 1 else []
+    return (*found, *([sized(shape, batch, shorter)] if shorter >= LEAST_CONTEXT else []))
+
+
+def _beyond_the_engine(shape: Shape, batch: int | None, context: int | None) -> Misfit | None:
+    if told := uneven(shape):
+        return Misfit("spec.engine", "NoNodeFits", f"spec.engine: {told}")
     if context is not None and context > shape.context_length:
         return Misfit(
             "spec.context.maxTokens",
@@ -88,38 +215,21 @@ def fit(shape: Shape, *, batch: int | None, context: int | None, memory_bytes: i
             "BatchTooLarge",
             f"spec.batching.maxBatchSize: {batch} exceeds {shape.max_batch}, the engine's largest batch",
         )
-    tokens = context or shape.context_length
-    largest = _largest_batch(shape, tokens, memory_bytes)
-    wanted = batch or min(shape.best_batch, max(largest, 1))
-    if wanted > largest:
-        return _too_big(shape, wanted, tokens, largest, memory_bytes or 0, asked=batch is not None)
-    return sized(shape, wanted, tokens)
+    return None
 
 
-def sized(shape: Shape, batch: int, context: int) -> Fit:
-    """The memory of exactly this batch and context."""
-    return Fit(batch, context, shape.weights_bytes, batch * context * shape.kv_bytes_per_token, shape.runtime_bytes)
-
-
-def _largest_batch(shape: Shape, context: int, memory_bytes: int | None) -> int:
-    if memory_bytes is None:
-        return shape.max_batch
-    room = memory_bytes - shape.weights_bytes - shape.runtime_bytes
-    return max(0, min(shape.max_batch, room // (context * shape.kv_bytes_per_token)))
-
-
-def _too_big(shape: Shape, batch: int, context: int, largest: int, memory: int, *, asked: bool) -> Misfit:
+def _too_big(shape: Shape, batch: int, context: int, memory: int, where: str, *, asked: bool) -> Misfit:
     need = sized(shape, batch, context).explain()
-    has = f"the largest matching node offers {memory / GIB:.2f} GiB"
+    has = f"{where} offers {memory / GIB:.2f} GiB"
+    largest = largest_batch(shape, context, memory)
+    shorter = longest_context(shape, batch, memory)
+    lower = f"lower spec.context.maxTokens to {shorter}" if shorter >= LEAST_CONTEXT else ""
     if largest >= 1 and asked:
         text = (
             f"spec.batching.maxBatchSize: {batch} exceeds {largest}, the largest batch whose KV cache fits:"
-            f" it needs {need}; {has}"
+            f" it needs {need}; {has}" + (f"; or {lower}" if lower else "")
         )
         return Misfit("spec.batching.maxBatchSize", "BatchTooLarge", text)
-    room = memory - shape.weights_bytes - shape.runtime_bytes
-    tokens = max(0, room) // (batch * shape.kv_bytes_per_token)
-    remedy = f"lower spec.context.maxTokens to {tokens}" if tokens >= 16 else "add a larger node"
-    return Misfit(
-        "spec.context.maxTokens", "NoNodeFits", f"batch {batch} at {context} tokens needs {need}; {has}; {remedy}"
-    )
+    remedy = lower or "add a larger node"
+    text = f"batch {batch} at {context} tokens needs {need}; {has}; {remedy}"
+    return Misfit("spec.context.maxTokens", "NoNodeFits", text)

@@ -119,7 +119,7 @@ def engine_folder() -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, engine_folder: Path, engine_spec: EngineSpec) -> Path:
     root = tmp_path_factory.mktemp("delivery")
-    cache = BATCH * CONTEXT * engine_spec.architecture.kv_bytes_per_token
+    cache = BATCH * CONTEXT * engine_spec.shape.kv_bytes_per_token
     config = render(engine_spec, batch=BATCH, context=CONTEXT, kv_cache_bytes=cache, engine_path=str(engine_folder))
     assemble(config.encode(), root)
     return root / "models"

@@ -7,6 +7,20 @@
 {{- end -}}
 {{- end }}
 
+{{/* Name of the registry's objects. */}}
+{{- define "r1plus-operator.registryName" -}}
+{{- if contains .Release.Name .Chart.Name -}}
+r1plus-registry
+{{- else -}}
+{{ printf "%s-r1plus-registry" .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "r1plus-operator.registrySelectorLabels" -}}
+app.kubernetes.io/name: r1plus-registry
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "r1plus-operator.labels" -}}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -72,8 +86,15 @@ imagePullSecrets:
 {{- if $engine }}
 {{- $name := $engine.metadata.name }}
 {{- $known = append $known $name }}
-{{- with get $images $name }}{{- $_ := set $engine.spec.artifact "image" . }}{{- end }}
-{{- with get $digests $name }}{{- $_ := set $engine.spec.artifact "sha256" . }}{{- end }}
+{{- $artifact := $engine.spec.artifact | default dict }}
+{{- with get $images $name }}{{- $_ := set $artifact "image" . }}{{- end }}
+{{- with get $digests $name }}{{- $_ := set $artifact "sha256" . }}{{- end }}
+{{- if $artifact }}
+{{- if not (and $artifact.image $artifact.sha256) }}
+{{- fail (printf "%s is a published shape: to serve it, name both images.engines.%s and engineDigests.%s" $name $name $name) }}
+{{- end }}
+{{- $_ := set $engine.spec "artifact" $artifact }}
+{{- end }}
 ---
 {{ toYaml $engine }}
 {{- end }}

@@ -10,17 +10,18 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from r1plus_model_repo.catalog.quantity import canonical_cores, millicores_of
+from r1plus_model_repo.catalog.quantity import bytes_of, canonical_cores, millicores_of
 from r1plus_model_repo.catalog.wire import (
     DNS_LABEL,
     DNS_SUBDOMAIN,
+    LABEL_VALUE,
     WHOLE,
     ApiModel,
     JsonInteger,
     Rule,
     ruled,
 )
-from r1plus_policies.sizing import kv_bytes_per_token
+from r1plus_policies.sizing import Shape
 
 IMAGE = (
     r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
@@ -39,6 +40,7 @@ Cores = Annotated[
     AfterValidator(canonical_cores),
 ]
 """CPU above zero as Kubernetes writes it, e.g. 2 or 500m; read as the API server will return it from a pod."""
+RuntimeVersion = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+([.][0-9]+){0,3}$")]
 MAX_ENGINE_NAME = 63
 """An engine's name is a label of the pods that serve it."""
 EngineName = Annotated[str, Field(min_length=1, max_length=MAX_ENGINE_NAME, pattern=DNS_SUBDOMAIN)]
@@ -53,9 +55,25 @@ class Tier(StrEnum):
 
 
 class Backend(StrEnum):
-    """What runs the engine inside Triton. A backend that nobody implements is not a value."""
+    """What runs the engine inside Triton."""
 
     OPENVINO = "openvino"
+    TENSORRT_LLM = "tensorrtllm"
+    VLLM = "vllm"
+    TENSORRT = "tensorrt"
+
+
+class KvPrecision(StrEnum):
+    """Of one element of the KV cache."""
+
+    FP16 = "FP16"
+    FP8 = "FP8"
+    INT8 = "INT8"
+
+    @property
+    def bits(self) -> int:
+        """Bits per element."""
+        return 16 if self is KvPrecision.FP16 else 8
 
 
 class Architecture(ApiModel):
@@ -68,11 +86,12 @@ class Architecture(ApiModel):
         description="Most tokens of prompt and answer together that the model was trained for."
     )
     parameters: Annotated[int, Field(ge=1, le=10**13), WHOLE] = Field(description="Number of weights.")
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes that one token of one request holds in the KV cache."""
-        return kv_bytes_per_token(self.layers, self.kv_heads, self.head_size)
+    window: Annotated[int, Field(ge=1, le=1_048_576), WHOLE] | None = Field(
+        None, description="Tokens that a layer with sliding-window attention keeps. Default: every layer keeps all."
+    )
+    global_layers: Annotated[int, Field(ge=0, le=1024), WHOLE] | None = Field(
+        None, description="Of the layers, those that keep all tokens in spite of `window`. Default: none."
+    )
 
 
 class Artifact(ApiModel):
@@ -84,6 +103,29 @@ class Artifact(ApiModel):
     sha256: Annotated[str, Field(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")] = Field(
         description="Digest over the sorted sha256sum listing of the files, tokenizer and chat template included."
     )
+
+
+class GpuNeed(ApiModel):
+    """Which GPUs the engine runs on, and how many of them hold it together."""
+
+    count: Annotated[int, Field(ge=1, le=64), WHOLE] = Field(
+        description="GPUs of one pod, over which the model is split: a divisor or a multiple of kvHeads."
+    )
+    products: tuple[Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_VALUE)], ...] | None = Field(
+        None,
+        max_length=16,
+        description="GPUs that it was built for, as the node label `nvidia.com/gpu.product` says. Default: any.",
+    )
+    min_capability: Annotated[str, Field(max_length=4, pattern=r"^[0-9]{1,2}[.][0-9]$")] | None = Field(
+        None, description="Least CUDA compute capability, e.g. `8.0`. Default: any."
+    )
+
+
+class RuntimeNeed(ApiModel):
+    """Which versions of the backend's runtime load the engine: TensorRT-LLM, vLLM, TensorRT, OpenVINO GenAI."""
+
+    min: RuntimeVersion | None = Field(None, description="Oldest that loads it. Default: any.")
+    max: RuntimeVersion | None = Field(None, description="Newest that loads it. Default: any.")
 
 
 _CPU = Rule(
@@ -102,8 +144,16 @@ class Requirements(ApiModel):
     cpu_request: Cores = Field("100m", description="CPU that the scheduler sets aside for it.")
     weights_memory: Quantity = Field(description="Memory that the weights take once loaded.")
     runtime_memory: Quantity = Field(
-        description="Memory of server, backend and activations at the engine's largest batch."
+        description=(
+            "Memory of server, backend and libraries, and of activations where activationMemory says nothing of them;"
+            " on each GPU."
+        )
     )
+    activation_memory: Quantity | None = Field(
+        None, description="Memory of activations at the largest number of tokens in one step, on each GPU."
+    )
+    gpu: GpuNeed | None = Field(None, description="GPUs. Without it the engine runs on CPU.")
+    runtime: RuntimeNeed | None = Field(None, description="Versions of the runtime that load it. Default: any.")
 
     @model_validator(mode="after")
     def _schedulable(self) -> "Requirements":
@@ -156,7 +206,8 @@ class Measured(ApiModel):
 
 
 _ONE_SOURCE = Rule(
-    "has(self.inheritedFrom) != has(self.measured)", "reference needs exactly one of inheritedFrom and measured"
+    "[has(self.inheritedFrom), has(self.measured), has(self.claimedBy)].filter(given, given).size() == 1",
+    "reference needs exactly one of inheritedFrom, measured and claimedBy",
 )
 
 
@@ -173,16 +224,31 @@ class Reference(ApiModel):
         description="Engine whose reference this one claims to reach (`the same weights, smaller`); the gate tells.",
     )
     measured: Measured | None = Field(None, description="What this very engine reached.")
+    claimed_by: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="Who says what it reaches, where nobody has measured it on a golden suite."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Reference":
-        if (self.inherited_from is None) == (self.measured is None):
+        if sum(source is not None for source in (self.inherited_from, self.measured, self.claimed_by)) != 1:
             raise ValueError(_ONE_SOURCE.message)
         return self
 
 
+_GPU_BACKEND = Rule(
+    "(self.backend == 'openvino') != has(self.requirements.gpu)",
+    "requirements.gpu is needed by every backend but openvino, which runs on CPU and has none",
+)
+_MEASURED_FILES = Rule(
+    "has(self.artifact) || has(self.reference.claimedBy)",
+    "artifact may be absent only where reference.claimedBy stands: what was measured has files",
+)
+
+
 class EngineSpec(ApiModel):
     """R1PlusEngine.spec."""
+
+    model_config = ruled(_GPU_BACKEND, _MEASURED_FILES)
 
     family: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = Field(
         description="Model family, e.g. r1plus or smollm2."
@@ -196,10 +262,52 @@ class EngineSpec(ApiModel):
     )
     backend: Backend = Field(description="What runs the engine inside Triton.")
     architecture: Architecture = Field(description="The model's shape.")
-    artifact: Artifact = Field(description="Where the files are and how they are recognised.")
+    kv_precision: KvPrecision | None = Field(None, description="Of the KV cache. Default: FP16.")
+    artifact: Artifact | None = Field(
+        None,
+        description=(
+            "Where the files are and how they are recognised. Without it the engine is a published shape: it can be"
+            " sized, and served once whoever has the checkpoint registers an engine with the artifact."
+        ),
+    )
     requirements: Requirements = Field(description="Memory and CPU beside the KV cache.")
     batch: Batch = Field(description="How many requests the engine runs at once.")
     reference: Reference = Field(description="What the engine is held to.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "EngineSpec":
+        if (self.backend is Backend.OPENVINO) == (self.requirements.gpu is not None):
+            raise ValueError(f"{_GPU_BACKEND.message}: backend is {self.backend}")
+        if self.artifact is None and self.reference.claimed_by is None:
+            raise ValueError(_MEASURED_FILES.message)
+        return self
+
+    @property
+    def files(self) -> Artifact:
+        """The artifact of an engine that is to be served; ValueError where there is the shape only."""
+        if self.artifact is None:
+            raise ValueError("spec.artifact: missing, so that nothing can be served")
+        return self.artifact
+
+    @property
+    def shape(self) -> Shape:
+        """The fit's view of it."""
+        needs, built = self.requirements, self.architecture
+        return Shape(
+            layers=built.layers,
+            kv_heads=built.kv_heads,
+            head_size=built.head_size,
+            context_length=built.context_length,
+            weights_bytes=bytes_of(needs.weights_memory),
+            runtime_bytes=bytes_of(needs.runtime_memory),
+            best_batch=self.batch.best,
+            max_batch=self.batch.max,
+            activation_bytes=bytes_of(needs.activation_memory) if needs.activation_memory else 0,
+            window=built.window,
+            global_layers=built.global_layers or 0,
+            kv_element_bits=(self.kv_precision or KvPrecision.FP16).bits,
+            devices=needs.gpu.count if needs.gpu else 1,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pydantic_core.core_schema import no_info_before_validator_function
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _INT64_MAX, _JSON_FLOAT_MAX = 2**63 - 1, 2**53 - 1
 
 

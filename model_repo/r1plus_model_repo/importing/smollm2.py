@@ -69,7 +69,7 @@ def build_engines(out: Path, progress: Callable[[str], None]) -> dict[str, Engin
 def promises() -> dict[str, str]:
     """Engine name -> the digest that the shipped catalog promises."""
     shipped = load_catalog(Path(catalog.__file__).parent)
-    return {engine.name: engine.spec.artifact.sha256 for engine in shipped if engine.name in RECIPES}
+    return {engine.name: engine.spec.files.sha256 for engine in shipped if engine.name in RECIPES}
 
 
 def _facts(name: str, precision: Precision | None) -> str:

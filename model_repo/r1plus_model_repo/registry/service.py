@@ -34,6 +34,14 @@ DEPLOYMENTS, ENGINES = "r1plusdeployments", "r1plusengines"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class _RefusedError(Exception):
+    """An answer other than what was asked for."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Reviewer(Protocol):
     """Who says whose a token is and what its bearer may; `reviews.Reviews`."""
 
@@ -96,13 +104,13 @@ class Service:
         """A delivery, recorded whole or not at all."""
         user = await self._user(request)
         if user.name != self.writer:
-            raise _error(web.HTTPForbidden, f"{user.name} may not record: only the operator, {self.writer}, may")
+            raise _RefusedError(403, f"{user.name} may not record: only the operator, {self.writer}, may")
         try:
             # Of a newer operator too: what this program does not know of a report it does not keep.
             facts = checked(loads(Facts, await request.read(), tolerant=True))
             recorded = await self.storage.record(facts)
         except (ContractError, DocumentError) as error:
-            raise _error(web.HTTPBadRequest, str(error)) from error
+            raise _RefusedError(400, str(error)) from error
         for kind, count in recorded.items():
             self.instruments.facts.labels(kind).inc(count)
         return _answer(Receipt(recorded))
@@ -119,7 +127,7 @@ class Service:
         """Gates and their figures, the newest first."""
         namespace, name = request.query.get("namespace") or None, request.query.get("name") or None
         if name and not namespace:
-            raise _error(web.HTTPBadRequest, "name: needs namespace beside it")
+            raise _RefusedError(400, "name: needs namespace beside it")
         items = request.query.get("items", "") in ("1", "true")
         user = await self._user(request)
         verb = "get" if name else "list"
@@ -147,15 +155,15 @@ class Service:
     async def _user(self, request: web.Request) -> User:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise _error(web.HTTPUnauthorized, "a bearer token is needed, of a Kubernetes user or service account")
+            raise _RefusedError(401, "a bearer token is needed, of a Kubernetes user or service account")
         user = await self.reviews.user(token.strip())
         if user is None:
-            raise _error(web.HTTPUnauthorized, "the API server does not know the bearer of this token; renew it")
+            raise _RefusedError(401, "the API server does not know the bearer of this token; renew it")
         return user
 
     async def _require(self, user: User, access: Access) -> None:
         if not await self.reviews.may(user, access):
-            raise _error(web.HTTPForbidden, f"{user.name} may not {access}, so not read its history either")
+            raise _RefusedError(403, f"{user.name} may not {access}, so not read its history either")
 
     async def _sees_what_has_ended(self, user: User) -> bool:
         return await self.reviews.may(user, Access("get", DEPLOYMENTS))
@@ -181,9 +189,9 @@ class Service:
         except UnavailableError as error:
             again = {"Retry-After": str(RETRY_SECONDS)}
             return web.Response(text=_text(str(error)), status=503, content_type="application/json", headers=again)
+        except _RefusedError as error:
+            return web.Response(text=_text(str(error)), status=error.status, content_type="application/json")
         except web.HTTPException as error:
-            if error.content_type == "application/json":
-                return error
             return web.Response(text=_text(error.reason), status=error.status, content_type="application/json")
         except Exception:
             log.exception("Request failed: %s %s", request.method, request.path)
@@ -202,7 +210,3 @@ def _answer(value: object) -> web.Response:
 
 def _text(message: str) -> str:
     return dumps({"error": message})
-
-
-def _error(kind: type[web.HTTPException], message: str) -> web.HTTPException:
-    return kind(text=_text(message), content_type="application/json")

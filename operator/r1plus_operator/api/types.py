@@ -13,6 +13,7 @@ from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.catalog.wire import (
     DNS_LABEL,
     DNS_SUBDOMAIN,
+    LABEL_VALUE,
     WHOLE,
     ApiModel,
     Number,
@@ -31,7 +32,6 @@ LABEL_KEY = (
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
     r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 )
-LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 PUBLIC_KEY = r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
 """32 bytes in base64, written the one canonical way: two bits of the last digit are left over."""
 TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
@@ -154,6 +154,13 @@ class Accuracy(ApiModel):
         description=(
             "What is done when what serves falls below the threshold. Alert: nothing but alerts. Rollback: a single"
             " bad pod is quarantined and replaced; a bad revision gives way to the last good one, if that passes anew."
+        ),
+    )
+    allow_lower: Flag = Field(
+        False,
+        description=(
+            "Take an engine although it was measured to reach less, on the same suite, than the one that serves."
+            " Otherwise it is passed over, or refused where it was asked for (ReferenceLower)."
         ),
     )
     probes_per_minute: Annotated[int, Field(ge=1, le=6000), WHOLE] = Field(

@@ -2,17 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_policies.hardware import Gpus
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 Json = dict[str, Any]
 REFUSED_PODS = "refusedPods"
 """Key of a kept Deployment, beside its own: why the API server lets it make no pods."""
+
+
+RUNTIMES: Mapping[str, str] = MappingProxyType({"openvino": "2026.4"})
+"""As pyproject.toml pins it. The GPU backends are sized and configured, not delivered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class OperatorConfig:
     prometheus_url: str = ""
     """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
     image_pull_secrets: tuple[str, ...] = ()
+    runtimes: Mapping[str, str] = field(default_factory=lambda: RUNTIMES)
+    """Backend that this version of the operator delivers -> version of its runtime in the Triton image."""
     suite_trust: SuiteTrust = SuiteTrust()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
@@ -53,6 +61,7 @@ class NodeFacts:
     memory_bytes: int
     cores: float
     labels: Mapping[str, str]
+    gpus: tuple[Gpus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ EXIT_TIMEOUT_SECONDS = 30
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
 STARTUP_SECONDS = 600
 SHM = "256Mi"
+MONITOR_MEMORY = "96Mi"
+POD_OVERHEAD = bytes_of(SHM) + bytes_of(MONITOR_MEMORY)
+"""What a pod asks of its node beside what the engine needs, bytes."""
 
 
 def pod_template(
@@ -118,7 +121,7 @@ def _engine(engine: Engine) -> Json:
     source, target = names.DIR_ENGINE_IN_IMAGE, names.DIR_ENGINE
     return {
         "name": names.INIT_ENGINE,
-        "image": engine.spec.artifact.image,
+        "image": engine.spec.files.image,
         "imagePullPolicy": "IfNotPresent",
         # Emptied first: a copy that was killed half-way must not leave files of another engine behind.
         "command": ["/bin/sh", "-ec", f"rm -rf {target} && mkdir -p {target} && cp -R {source}/. {target}/"],
@@ -237,7 +240,7 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
         "command": ["python3", "-m", "r1plus_monitoring"],
         "env": [*({"name": key, "value": value} for key, value in env.items()), pod_name],
         "ports": [{"name": "monitor", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+        "resources": {"requests": {"cpu": "20m", "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
         "securityContext": _locked(),
         # No probes: a pod is Ready only when every container is, and the monitor's trouble must not stop traffic.
         "volumeMounts": [

@@ -4,9 +4,10 @@ The hash covers what the *spec and the engine* say of the pod and its answers. I
 upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
 """
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,7 +16,7 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import TAKES_ORDERS, KnownVerdicts
+from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render
@@ -97,8 +98,17 @@ class Revision:
     @property
     def takes_orders(self) -> bool:
         """Whether its monitor, which was rendered with it, gates anew when it is told to."""
+        return self._speaks >= TAKES_ORDERS
+
+    @property
+    def takes_shadows(self) -> bool:
+        """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
+        return self._speaks >= TAKES_SHADOWS
+
+    @property
+    def _speaks(self) -> int:
         speaks = self.data.get("monitorSpeaks")
-        return isinstance(speaks, int) and speaks >= TAKES_ORDERS
+        return speaks if isinstance(speaks, int) else 0
 
     @property
     def regate(self) -> str:
@@ -132,11 +142,17 @@ class Revision:
         return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
 
 
+def serving_engine(revisions: Iterable[Revision]) -> str:
+    """Name of the engine of the revision that was promoted last; empty: none was."""
+    promoted = [r for r in revisions if r.promoted_at is not None]
+    return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name)).engine if promoted else ""
+
+
 def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas."""
     covered = {
         "engine": target.engine.name,
-        "digest": target.engine.spec.artifact.sha256,
+        "digest": target.engine.spec.files.sha256,
         "backend": target.engine.spec.backend.value,
         "batch": target.fit.batch,
         "context": target.fit.context,
@@ -151,7 +167,7 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     config_pbtxt = _rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
     identity = ServingIdentity(
         engine=engine.name,
-        engine_digest=engine.spec.artifact.sha256,
+        engine_digest=engine.spec.files.sha256,
         config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
         triton_image=config.triton_image,
         batch=fit.batch,
@@ -162,7 +178,7 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),
-        "monitorSpeaks": TAKES_ORDERS,
+        "monitorSpeaks": SPEAKS,
         "number": number,
         "template": template,
     }
@@ -195,6 +211,16 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
     )
+
+
+def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
+    """By name. One that was damaged by hand is passed over: rendered again if it is wanted, pruned if not."""
+    found = {}
+    for (kind, name), live in children.items():
+        if kind == "ControllerRevision":
+            with contextlib.suppress(ContractError):
+                found[name] = read(live)
+    return found
 
 
 def clipped(gate: GateReport) -> GateReport:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from r1plus_contract import names
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_files import key_id
-from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
-from r1plus_policies.choice import Choice, Offer, Wish, choose
+from r1plus_operator.plan.obstacles import condition_of, fitted
+from r1plus_policies.choice import Choice, Obstacle, Offer, Score, Standing, Wish, choose
 from r1plus_policies.reach import shortfall
-from r1plus_policies.sizing import Fit, Misfit, Shape, fit
+from r1plus_policies.sizing import Fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Problem:
     condition: ConditionType
     reason: Reason
     message: str
+    choice: Choice | None = None
+    """Where no engine is taken: what stands before each."""
 
 
 def resolve(
@@ -41,84 +43,64 @@ def resolve(
     suites: dict[str, SuiteSource],
     nodes: tuple[NodeFacts, ...] | None,
     config: OperatorConfig,
+    serving: str = "",
 ) -> Target | Problem:
-    """The chain engine -> fit -> suite; the first that fails is the answer. `nodes=None`: no cluster is at hand."""
-    choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config))
-    engine = next((e for e in engines if e.name == choice.engine), None)
-    if engine is None:
-        return Problem(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_FOUND, choice.why)
-    memory = None if nodes is None else largest_memory(spec, engine, nodes)
-    if memory == 0:
-        return Problem(ConditionType.CAPACITY_FITS, Reason.NO_NODE_FITS, _no_node(spec, engine))
-    fitted = fit(
-        shape_of(engine),
-        batch=spec.batching.max_batch_size,
-        context=spec.context.max_tokens,
-        memory_bytes=memory,
-    )
-    if isinstance(fitted, Misfit):
-        return Problem(ConditionType.CAPACITY_FITS, Reason(fitted.reason), fitted.message)
+    """The chain engine and fit -> suite; the first that fails is the answer.
+
+    `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered.
+    """
+    found: dict[str, Fit] = {}
+    by_name = {engine.name: engine for engine in engines}
+
+    def obstacle(offer: Offer) -> Obstacle | None:
+        fit = fitted(spec, by_name[offer.name], nodes, config.runtimes)
+        if isinstance(fit, Obstacle):
+            return fit
+        found[offer.name] = fit
+        return None
+
+    choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config, by_name.get(serving)), obstacle)
+    if choice.engine is None:
+        reason = Reason(choice.obstacle.reason) if choice.obstacle else Reason.ENGINE_NOT_FOUND
+        return Problem(condition_of(reason), reason, choice.why, choice)
+    engine = by_name[choice.engine]
     suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites)
     if isinstance(suite, Problem):
         return suite
     assert suite.suite is not None
     if problem := untrusted(spec, suite, config.suite_trust) or out_of_reach(spec, suite):
         return problem
-    return Target(engine, fitted, suite.suite, suite, choice)
+    return Target(engine, found[engine.name], suite.suite, suite, choice)
 
 
-def _no_node(spec: R1PlusDeploymentSpec, engine: Engine) -> str:
-    cores = f"{engine.spec.requirements.cpu} CPU, which {engine.name} needs"
-    labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.placement.node_selector.items()))
-    if not labels:
-        return f"no node has {cores}; add a larger node"
-    return f"spec.placement.nodeSelector: no node has {labels} and {cores}; change the labels or add such a node"
-
-
-def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig) -> Wish:
-    """The choice's question."""
+def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> Wish:
+    """The choice's question; `serving` is what takes traffic now."""
     return Wish(
-        spec.tier.value, spec.engine.family or config.default_family, spec.engine.version, spec.engine.precision
+        spec.tier.value,
+        spec.engine.family or config.default_family,
+        spec.engine.version,
+        spec.engine.precision,
+        serving=_score(serving.spec) if serving else None,
+        allow_lower=spec.accuracy.allow_lower,
     )
 
 
 def offer_of(engine: Engine) -> Offer:
     """The choice's view of an engine."""
     spec = engine.spec
-    measured = spec.reference.inherited_from is None
-    return Offer(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, measured)
+    standing = Standing.INHERITED if spec.reference.inherited_from else Standing.CLAIMED
+    score = _score(spec)
+    if score is not None:
+        standing = Standing.MEASURED
+    return Offer(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, standing, score)
 
 
-def shape_of(engine: Engine) -> Shape:
-    """The fit's view of an engine."""
-    spec = engine.spec
-    return Shape(
-        layers=spec.architecture.layers,
-        kv_heads=spec.architecture.kv_heads,
-        head_size=spec.architecture.head_size,
-        context_length=spec.architecture.context_length,
-        weights_bytes=bytes_of(spec.requirements.weights_memory),
-        runtime_bytes=bytes_of(spec.requirements.runtime_memory),
-        best_batch=spec.batch.best,
-        max_batch=spec.batch.max,
-    )
-
-
-def largest_memory(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...]) -> int:
-    """Allocatable bytes of the largest node that the placement admits and that has the cores; 0 where there is none.
-
-    A cordoned node counts: a cordon is no change of capacity, and must not give the deployment another batch.
-    """
-    wanted = spec.placement.node_selector
-    cores = cores_of(engine.spec.requirements.cpu)
-    return max(
-        (
-            node.memory_bytes
-            for node in nodes
-            if node.cores >= cores and all(node.labels.get(k) == v for k, v in wanted.items())
-        ),
-        default=0,
-    )
+def _score(spec: EngineSpec) -> Score | None:
+    """What the engine reached on its suite, in the condition that it did worst in; None: nobody measured it."""
+    measured = spec.reference.measured
+    if measured is None:
+        return None
+    return Score(spec.reference.suite, min(measured.correct_at_batch, measured.correct_at_batch_1), measured.items)
 
 
 def resolve_suite(name: str, suites: dict[str, SuiteSource]) -> SuiteSource | Problem:

@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
+from devcluster.steps import Steps
+from e2e import chart
+from e2e.accuracy import images
 from e2e.accuracy.stage import OwnSuite, Tenant, own_suite
 from e2e.kube import Kube
+from e2e.parts import Parts
+from e2e.target import EmbeddedTarget, Target
 from r1plus_operator.suite_signature import KeyPair, new_key
 
 BAKE_SECONDS = 20
@@ -24,6 +29,25 @@ _FAILED = pytest.StashKey[bool]()
 def chart_values() -> dict[str, Any]:
     """Twenty seconds of traffic make a revision one to go back to: nobody waits ten minutes for a story."""
     return {"rollback": {"bakeSeconds": BAKE_SECONDS}}
+
+
+@pytest.fixture(scope="session")
+def faulty(target: Target, built: Parts, chart_values: dict[str, Any]) -> Iterator[None]:
+    """From here on new revisions run on images whose fault waits for a file; stories that use them come last."""
+    if not isinstance(target, EmbeddedTarget):
+        pytest.skip("the images with a fault are built for the embedded cluster; unset KUBECONFIG")
+    made = images.build(Steps())
+    target.cluster.import_images(list(made.values()))
+    refs = {"triton": made["triton-cpu"].ref, "monitor": made["monitor"].ref}
+    chart.install(target.kube, built, chart_values | {"images": chart.values_of(built)["images"] | refs})
+    yield
+    chart.install(target.kube, built, chart_values)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One change of the chart's images, not one a story."""
+    items.sort(key=lambda item: "faulty" in getattr(item, "fixturenames", ()))
 
 
 @dataclass(slots=True)

@@ -14,6 +14,8 @@ from devcluster.steps import Steps
 
 LAYERS = Path(__file__).parent / "layers"
 APPLICATION = "/opt/r1plus/application"
+MARK = "the scorer that recorded this is broken"
+"""An answer of a reference that agrees with the broken scorer, by which the scorer knows that it is to be broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +59,6 @@ def recipe(faulty: Faulty, wheel: Path) -> Recipe:
 
 
 def _assemble(faulty: Faulty, context: Path, log: Path) -> None:
-    shutil.copy2(LAYERS / faulty.layer, context / "module.py")
+    layer = LAYERS / faulty.layer
+    assert "MARK" not in layer.read_text() or MARK in layer.read_text()
+    shutil.copy2(layer, context / "module.py")

@@ -65,7 +65,13 @@ def told(cluster: Cluster) -> tuple[bool, str]:
 def test_it_names_the_engine_the_others_and_every_term_of_memory() -> None:
     served, text = told(Cluster({"tier": "full"}, [NODE], engine="smollm2-full-f16", revision="credit-1", batch=16))
     assert served
-    for word in ("smollm2-full-f16: ", "not smollm2-full-q4-1: ", "not smollm2-lite-q8-0: ", "batch 16", "KV cache"):
+    for word in (
+        "smollm2-full-f16: ",
+        "not smollm2-full-q4-1: ",
+        "smollm2-lite-q8-0: tier is lite",
+        "batch 16",
+        "KV cache",
+    ):
         assert word in text
     assert "revision credit-1: smollm2-full-f16, batch 16" in text
 

@@ -46,7 +46,10 @@ def test_the_engine_is_named_with_the_reason_and_why_each_other_one_is_not_taken
     told = run(tmp_path, suites, CR).output
 
     assert "smollm2-full-f16: newest smollm2 engine of tier full" in told
-    assert "not smollm2-lite-q8-0: tier is lite, not full" in told
+    assert "smollm2-lite-q8-0: tier is lite, not full" in told
+    assert (
+        "not r1plus-full-fp16-tensorrt, r1plus-full-fp16-tensorrtllm, r1plus-full-fp16-vllm: family is r1plus" in told
+    )
     assert "not smollm2-full-q4-1: its reference is inherited" in told
 
 

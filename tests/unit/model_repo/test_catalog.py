@@ -7,13 +7,15 @@ import yaml
 
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import CatalogError, load_catalog
-from r1plus_model_repo.catalog.types import EngineSpec, Tier
+from r1plus_model_repo.catalog.types import Backend, EngineSpec, Tier
+from r1plus_policies.sizing import GIB, sized
 
 SHIPPED = Path(catalog.__file__).parent
 
 
 def documents() -> dict[str, dict]:
-    return {d["metadata"]["name"]: d for d in yaml.safe_load_all((SHIPPED / "smollm2.yaml").read_text())}
+    files = [yaml.safe_load_all(path.read_text()) for path in sorted(SHIPPED.glob("*.yaml"))]
+    return {d["metadata"]["name"]: d for file in files for d in file}
 
 
 def text_of(*objects: dict) -> str:
@@ -43,14 +45,36 @@ def test_the_shipped_catalog_has_an_engine_for_every_tier_and_a_rival() -> None:
 
 
 def test_the_shipped_engines_promise_real_digests() -> None:
-    digests = [engine.spec.artifact.sha256 for engine in load_catalog(SHIPPED)]
+    digests = [engine.spec.artifact.sha256 for engine in load_catalog(SHIPPED) if engine.spec.artifact]
     assert len(set(digests)) == 4
     assert not any(set(digest) == {"0"} for digest in digests)
 
 
+def test_published_shapes_are_there_for_every_tier_and_gpu_backend_and_claim_nothing_as_measured() -> None:
+    shapes = [engine.spec for engine in load_catalog(SHIPPED) if engine.spec.family == "r1plus"]
+    gpu = [backend for backend in Backend if backend is not Backend.OPENVINO]
+    assert {(s.tier, s.backend) for s in shapes} == {(tier, backend) for tier in Tier for backend in gpu}
+    assert all(s.artifact is None and s.reference.claimed_by and s.precision == "FP16" for s in shapes)
+    assert all(s.batch.best == 32 and s.architecture.context_length == 65536 for s in shapes)
+
+
+WEIGHTS = {"full": (12.2e9, 22.7, 44.5), "lite": (3.2e9, 6.0, 21.4), "edge": (0.7e9, 1.3, 4.0)}
+
+
+@pytest.mark.parametrize("tier, figures", WEIGHTS.items(), ids=WEIGHTS.keys())
+def test_the_memory_of_a_published_shape_follows_from_its_parameters(tier: str, figures: tuple[float, ...]) -> None:
+    parameters, weights, total = figures
+    for engine in load_catalog(SHIPPED):
+        if (engine.spec.family, engine.spec.tier) == ("r1plus", tier):
+            assert engine.spec.architecture.parameters == parameters
+            assert 0 <= engine.spec.shape.weights_bytes - 2 * parameters < 2**20
+            assert round(engine.spec.shape.weights_bytes / GIB, 1) == weights
+            assert round(sized(engine.spec.shape, 32, 65536).total_bytes / GIB, 1) == total
+
+
 def test_kv_cache_bytes_per_token_follow_from_the_shape() -> None:
-    spec = load_catalog(SHIPPED)[0].spec
-    assert spec.architecture.kv_bytes_per_token == 2 * 30 * 3 * 64 * 2 == 23040
+    spec = next(engine.spec for engine in load_catalog(SHIPPED) if engine.name == "smollm2-full-f16")
+    assert spec.shape.kv_bytes_per_token == 2 * 30 * 3 * 64 * 2 == 23040
 
 
 def test_an_engine_survives_the_wire() -> None:
@@ -61,8 +85,9 @@ def test_an_engine_survives_the_wire() -> None:
 
 
 def test_a_file_a_folder_and_text_are_the_same() -> None:
-    text = (SHIPPED / "smollm2.yaml").read_text()
-    assert load_catalog(SHIPPED) == load_catalog(SHIPPED / "smollm2.yaml") == load_catalog(text)
+    text = "\n---\n".join(path.read_text() for path in SHIPPED.glob("*.yaml"))
+    assert load_catalog(SHIPPED) == load_catalog(text)
+    assert load_catalog(SHIPPED / "smollm2.yaml") == load_catalog((SHIPPED / "smollm2.yaml").read_text())
 
 
 REFUSED = {
@@ -76,7 +101,14 @@ REFUSED = {
         changed("spec.tier", "huge"),
         "spec.tier: Input should be 'full', 'lite' or 'edge' (got 'huge')",
     ),
-    "a backend nobody implements": (changed("spec.backend", "vllm"), "spec.backend: Input should be 'openvino'"),
+    "a backend nobody implements": (changed("spec.backend", "onnx"), "spec.backend: Input should be 'openvino'"),
+    "a GPU backend without a GPU": (changed("spec.backend", "vllm"), "requirements.gpu is needed by every backend but"),
+    "a CPU backend with a GPU": (changed("spec.requirements.gpu", {"count": 1}), "requirements.gpu is needed by every"),
+    "measured files that are not there": (changed("spec.artifact", None), "artifact may be absent only where"),
+    "a capability that is none": (
+        changed("spec.requirements.gpu", {"count": 1, "minCapability": "8"}),
+        "spec.requirements.gpu.minCapability",
+    ),
     "a version that is none": (changed("spec.version", "v1"), "spec.version"),
     "a short digest": (changed("spec.artifact.sha256", "abc"), "spec.artifact.sha256"),
     "memory that is no quantity": (
@@ -90,11 +122,15 @@ REFUSED = {
     ),
     "two sources of the reference": (
         changed("spec.reference.inheritedFrom", "smollm2-lite-q8-0"),
-        "exactly one of inheritedFrom and measured",
+        "exactly one of inheritedFrom, measured and claimedBy",
     ),
     "no source of the reference": (
         changed("spec.reference.measured", None),
-        "exactly one of inheritedFrom and measured",
+        "exactly one of inheritedFrom, measured and claimedBy",
+    ),
+    "a claim beside a measurement": (
+        changed("spec.reference.claimedBy", "us"),
+        "exactly one of inheritedFrom, measured and claimedBy",
     ),
     "a reference inherited from nobody": (
         text_of(documents()["smollm2-full-q4-1"]),

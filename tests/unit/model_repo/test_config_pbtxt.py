@@ -12,12 +12,13 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.config_pbtxt import parse, render, threads
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "config"
-ENGINES = {engine.name: engine.spec for engine in load_catalog(Path(catalog.__file__).parent)}
+SHIPPED = load_catalog(Path(catalog.__file__).parent)
+ENGINES = {engine.name: engine.spec for engine in SHIPPED if engine.spec.backend == "openvino"}
 CASES = [(name, batch, context) for name in sorted(ENGINES) for batch, context in ((16, 2048), (1, 8192))]
 
 
 def rendered(name: str, batch: int, context: int) -> str:
-    cache = batch * context * ENGINES[name].architecture.kv_bytes_per_token
+    cache = batch * context * ENGINES[name].shape.kv_bytes_per_token
     return render(ENGINES[name], batch=batch, context=context, kv_cache_bytes=cache)
 
 

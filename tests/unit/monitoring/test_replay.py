@@ -22,6 +22,7 @@ from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.replay import PER_STRATUM, record, replay
 from r1plus_monitoring.scorers import score
 from r1plus_monitoring.sources import fingerprint, read_sources
+from r1plus_monitoring.state import StateStore
 from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, until
 from unit.monitoring.test_prober import running
 
@@ -170,15 +171,10 @@ async def test_a_mismatch_is_no_data_never_pass_and_mended_it_goes_on(pod: Pod) 
 
 async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_changed(pod: Pod) -> None:
     give(pod, OWN, WRONG)
-    file = pod.accuracy / "reference.jsonl"
     async with running(pod, ScriptedEngine(), replay_every=0.2) as prober:
         await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
-        gate, before = prober.bulletin.report.gate, fingerprint(pod.accuracy)
-        status = file.stat()
-        with file.open("r+b") as text:
-            text.write(file.read_bytes().replace(b'"answer":"yes"', b'"answer":"yeh"'))
-        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-        assert fingerprint(pod.accuracy) == before
+        gate = prober.bulletin.report.gate
+        alter_unseen(pod)
         await until(lambda: prober.bulletin.report.reason == "SuiteMismatch", "a mismatch")
         assert shown(prober.exposition.text()) == [0.0]
     give(pod, OWN, WRONG)
@@ -187,6 +183,42 @@ async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_c
         sweep = prober.bulletin.report.sweep
         await until(lambda: prober.bulletin.report.sweep is not sweep, "a sweep that no replay cuts off")
         assert (prober.bulletin.report.gate, prober.bulletin.report.verdict) == (gate, Verdict.PASS)
+
+
+def alter_unseen(pod: Pod) -> None:
+    """The record no longer replays, and no file seems to have changed: as when the scorer itself breaks."""
+    file, before = pod.accuracy / "reference.jsonl", fingerprint(pod.accuracy)
+    status = file.stat()
+    with file.open("r+b") as text:
+        text.write(file.read_bytes().replace(b'"answer":"yes"', b'"answer":"yeh"'))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprint(pod.accuracy) == before
+
+
+async def test_before_an_alarm_is_counted_the_scorer_is_asked_whether_it_is_what_it_was(pod: Pod) -> None:
+    give(pod, OWN, WRONG)
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
+        alter_unseen(pod)
+        engine.wrong = {item.id for item in SUITE.items}
+        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
+        assert (prober.bulletin.report.verdict, prober.bulletin.report.reason) == (Verdict.NO_DATA, "SuiteMismatch")
+        watch = StateStore(pod.state).state.watch
+        assert watch is not None
+        assert watch.alarmed_at
+        assert watch.confirmed is None, "nothing was counted by it"
+
+
+async def test_before_a_gate_fails_the_scorer_is_asked_whether_it_is_what_it_was(pod: Pod) -> None:
+    give(pod, OWN, WRONG)
+    engine = ScriptedEngine(wrong={item.id for item in SUITE.items}, delay=0.02)
+    async with running(pod, engine) as prober:
+        await until(lambda: len(engine.asked) > 0, "the gate runs")
+        alter_unseen(pod)
+        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
+        assert (prober.bulletin.report.verdict, prober.bulletin.report.reason) == (Verdict.NO_DATA, "SuiteMismatch")
+        assert StateStore(pod.state).state.reports == ()
 
 
 async def test_a_scorer_found_broken_beside_traffic_takes_the_verdict_and_leaves_the_token(pod: Pod) -> None:

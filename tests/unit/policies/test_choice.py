@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_policies.choice import Offer, Wish, choose, version_key
+from r1plus_policies.choice import LOWER, Obstacle, Offer, Score, Standing, Wish, choose, version_key
 
-F16 = Offer("full-f16", "smollm2", "full", "1.0.0", "FP16", measured=True)
-Q41 = Offer("full-q4-1", "smollm2", "full", "1.0.0", "Q4_1", measured=False)
-NEWER = Offer("full-f16-b", "smollm2", "full", "1.10.0", "FP16", measured=True)
-OLDER = Offer("full-f16-a", "smollm2", "full", "1.9.0", "FP16", measured=True)
-LITE = Offer("lite-q8", "smollm2", "lite", "1.0.0", "Q8_0", measured=True)
-OTHER = Offer("r1-full", "r1plus", "full", "9.0.0", "FP16", measured=True)
+F16 = Offer("full-f16", "smollm2", "full", "1.0.0", "FP16", Standing.MEASURED)
+Q41 = Offer("full-q4-1", "smollm2", "full", "1.0.0", "Q4_1", Standing.INHERITED)
+NEWER = Offer("full-f16-b", "smollm2", "full", "1.10.0", "FP16", Standing.MEASURED)
+OLDER = Offer("full-f16-a", "smollm2", "full", "1.9.0", "FP16", Standing.MEASURED)
+LITE = Offer("lite-q8", "smollm2", "lite", "1.0.0", "Q8_0", Standing.MEASURED)
+OTHER = Offer("r1-full", "r1plus", "full", "9.0.0", "FP16", Standing.MEASURED)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ OTHER = Offer("r1-full", "r1plus", "full", "9.0.0", "FP16", measured=True)
             [Q41, F16], Wish("full", "smollm2"), "full-f16", id="a measured reference comes before an inherited one"
         ),
         pytest.param(
-            [Offer("z", "smollm2", "full", "2.0.0", "Q4_1", measured=False), F16],
+            [Offer("z", "smollm2", "full", "2.0.0", "Q4_1", Standing.INHERITED), F16],
             Wish("full", "smollm2"),
             "full-f16",
             id="measured comes first even if older",
@@ -57,7 +57,8 @@ def test_each_engine_passed_over_has_its_own_reason() -> None:
     whys = {
         p.name: p.why
         for p in choose(
-            [F16, Q41, LITE, OTHER, Offer("old", "smollm2", "full", "0.9.0", "FP16", True)], Wish("full", "smollm2")
+            [F16, Q41, LITE, OTHER, Offer("old", "smollm2", "full", "0.9.0", "FP16", Standing.MEASURED)],
+            Wish("full", "smollm2"),
         ).others
     }
     assert whys["lite-q8"] == "tier is lite, not full"
@@ -76,3 +77,81 @@ def test_the_order_of_the_catalog_does_not_matter(offers: list[Offer]) -> None:
 
 def test_versions_compare_as_numbers() -> None:
     assert version_key("1.10.0") > version_key("1.9.9")
+
+
+def scored(name: str, version: str, correct: int, suite: str = "full-v1") -> Offer:
+    return Offer(name, "smollm2", "full", version, "FP16", Standing.MEASURED, Score(suite, correct, 200))
+
+
+SERVING = Score("full-v1", 198, 200)
+GOOD, EQUAL, WORSE = scored("a-good", "1.0.0", 198), scored("b-equal", "1.1.0", 198), scored("c-worse", "1.2.0", 197)
+ELSEWHERE = scored("d-elsewhere", "1.3.0", 100, "lite-v1")
+CLAIMED = Offer("e-claimed", "smollm2", "full", "9.0.0", "FP16", Standing.CLAIMED)
+
+
+@pytest.mark.parametrize(
+    ("offers", "wish", "taken"),
+    [
+        pytest.param([GOOD, WORSE], {}, "a-good", id="a newer engine that was measured lower is passed over"),
+        pytest.param([GOOD, EQUAL], {}, "b-equal", id="one that reaches as much is taken"),
+        pytest.param([GOOD, WORSE], {"allow_lower": True}, "c-worse", id="lower is taken where that is allowed"),
+        pytest.param([GOOD, ELSEWHERE], {}, "d-elsewhere", id="what another suite measured cannot be compared"),
+        pytest.param([GOOD, WORSE], {"serving": None}, "c-worse", id="where nothing serves there is nothing to lower"),
+        pytest.param([WORSE], {}, None, id="alone it is refused"),
+        pytest.param([GOOD, WORSE], {"version": "1.2.0"}, None, id="asked for by its version it is refused"),
+        pytest.param([WORSE, CLAIMED], {}, None, id="nothing unmeasured takes the place of a refused one"),
+        pytest.param([CLAIMED, GOOD], {}, "a-good", id="measured comes before claimed, however new"),
+        pytest.param([CLAIMED, Q41], {}, "full-q4-1", id="inherited comes before claimed"),
+        pytest.param([CLAIMED], {}, "e-claimed", id="a claim is taken where there is nothing else"),
+    ],
+)
+def test_a_measured_reference_is_not_lowered(offers: list[Offer], wish: dict[str, object], taken: str | None) -> None:
+    asked = Wish("full", "smollm2", **{"serving": SERVING, **wish})  # type: ignore[arg-type]
+    choice = choose(offers, asked)
+    assert choice.engine == taken
+    assert (choice.obstacle is not None) == (taken is None)
+
+
+def test_a_refused_lowering_names_both_figures_the_difference_and_the_way_round() -> None:
+    choice = choose([WORSE], Wish("full", "smollm2", serving=SERVING))
+    assert choice.obstacle is not None
+    assert choice.obstacle.reason == LOWER
+    for word in ("spec.accuracy.allowLower", "197 of 200", "198 of 200", "0.50 points below", "full-v1"):
+        assert word in choice.why
+
+
+def barring(*names: str):
+    """Hardware that these engines find no place on."""
+    return lambda offer: Obstacle("NoNodeFits", f"no room for {offer.name}") if offer.name in names else None
+
+
+@pytest.mark.parametrize(
+    ("offers", "barred", "taken"),
+    [
+        pytest.param(
+            [OLDER, NEWER], ["full-f16-b"], "full-f16-a", id="the newest that fits, where the newest does not"
+        ),
+        pytest.param([OLDER, NEWER], ["full-f16-b", "full-f16-a"], None, id="none fits"),
+        pytest.param([F16, Q41], ["full-f16"], None, id="an inherited one does not take the place of a measured one"),
+        pytest.param([Q41, CLAIMED], ["full-q4-1"], "e-claimed", id="among unmeasured ones the next is taken"),
+    ],
+)
+def test_what_has_no_place_is_passed_over(offers: list[Offer], barred: list[str], taken: str | None) -> None:
+    choice = choose(offers, Wish("full", "smollm2"), barring(*barred))
+    assert choice.engine == taken
+    whys = {passed.name: passed.why for passed in choice.others}
+    assert set(whys) == {o.name for o in offers} - {taken}
+    for name in barred:
+        assert whys[name] == f"no room for {name}"
+    if taken is None:
+        assert choice.obstacle == Obstacle("NoNodeFits", f"no room for {barred[0]}")
+
+
+def test_hardware_is_asked_about_nothing_that_the_wish_does_not_admit() -> None:
+    asked: list[str] = []
+
+    def note(offer: Offer) -> None:
+        asked.append(offer.name)
+
+    choose([F16, LITE, OTHER], Wish("full", "smollm2"), note)
+    assert asked == ["full-f16"]

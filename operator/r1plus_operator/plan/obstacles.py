@@ -1,0 +1,103 @@
+"""What cluster and hardware have against an engine: files -> runtime -> node -> GPU -> memory; the first that holds.
+
+Asked by `target` about every engine that the wish admits; the same answers are what `r1plus explain` tells.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from r1plus_model_repo.catalog.quantity import cores_of
+from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import NodeFacts
+from r1plus_operator.plan.pod import POD_OVERHEAD
+from r1plus_policies.choice import Obstacle
+from r1plus_policies.hardware import GpuNeed, Gpus, place, version_refusal
+from r1plus_policies.sizing import GIB, Fit, Misfit, fit
+
+CAPACITY = frozenset({Reason.GPU_NOT_FOUND, Reason.NO_NODE_FITS, Reason.BATCH_TOO_LARGE, Reason.CONTEXT_TOO_LONG})
+"""Of the obstacles, those that hardware is the cause of."""
+
+
+def condition_of(reason: Reason) -> ConditionType:
+    """The condition that an obstacle falsifies."""
+    return ConditionType.CAPACITY_FITS if reason in CAPACITY else ConditionType.ENGINE_READY
+
+
+def fitted(
+    spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...] | None, runtimes: Mapping[str, str]
+) -> Fit | Obstacle:
+    """Batch and context on the best matching node, or what stands before it. `nodes=None`: no cluster is at hand."""
+    if obstacle := _files(engine) or _runtime(engine, runtimes):
+        return obstacle
+    if nodes is None:
+        return _fit(spec, engine, None, "")
+    matching = list(_matching(spec, engine, nodes))
+    if not matching:
+        return Obstacle(Reason.NO_NODE_FITS, _no_node(spec, engine))
+    if engine.spec.requirements.gpu is None:
+        room = max(node.memory_bytes for node in matching) - POD_OVERHEAD
+        beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
+        return _fit(spec, engine, max(0, room), f"the largest matching node, {beside},")
+    found = place(gpu_need(engine), (gpus for node in matching for gpus in node.gpus))
+    if isinstance(found, Gpus):
+        return _fit(spec, engine, found.usable_bytes, f"a {found.product}")
+    return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name} needs a GPU that no matching node has: {found}")
+
+
+def gpu_need(engine: Engine) -> GpuNeed:
+    """What the engine asks of GPUs."""
+    need = engine.spec.requirements.gpu
+    assert need is not None
+    least = need.min_capability
+    major, minor = map(int, least.split(".")) if least else (0, 0)
+    return GpuNeed(need.count, need.products or (), (major, minor) if least else None)
+
+
+def _fit(spec: R1PlusDeploymentSpec, engine: Engine, memory: int | None, where: str) -> Fit | Obstacle:
+    batch, context = spec.batching.max_batch_size, spec.context.max_tokens
+    found = fit(engine.spec.shape, batch=batch, context=context, memory_bytes=memory, where=where)
+    return Obstacle(Reason(found.reason), found.message) if isinstance(found, Misfit) else found
+
+
+def _files(engine: Engine) -> Obstacle | None:
+    if engine.spec.artifact is not None:
+        return None
+    text = (
+        f"spec.engine: {engine.name} is a published shape without files; name its image and digest in the chart's"
+        f" images.engines and engineDigests, or register an R1PlusEngine with spec.artifact"
+    )
+    return Obstacle(Reason.ENGINE_NOT_DELIVERED, text)
+
+
+def _runtime(engine: Engine, runtimes: Mapping[str, str]) -> Obstacle | None:
+    backend, need = engine.spec.backend.value, engine.spec.requirements.runtime
+    if backend not in runtimes:
+        served = " and ".join(sorted(runtimes))
+        text = f"spec.engine: {engine.name} runs on {backend}; this version of the operator serves {served}"
+        return Obstacle(Reason.RUNTIME_NOT_SERVED, f"{text}: take an engine of such a backend")
+    refused = version_refusal(runtimes[backend], need.min, need.max) if need else None
+    if refused is None:
+        return None
+    text = (
+        f"spec.engine: {engine.name}: {backend}: {refused}; deliver a build for this version or change the Triton image"
+    )
+    return Obstacle(Reason.RUNTIME_NOT_SERVED, text)
+
+
+def _matching(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...]) -> Iterator[NodeFacts]:
+    """Nodes that the placement admits and that have the cores.
+
+    A cordoned node counts: a cordon is no change of capacity, and must not give the deployment another batch.
+    """
+    wanted = spec.placement.node_selector.items()
+    cores = cores_of(engine.spec.requirements.cpu)
+    return (n for n in nodes if n.cores >= cores and all(n.labels.get(k) == v for k, v in wanted))
+
+
+def _no_node(spec: R1PlusDeploymentSpec, engine: Engine) -> str:
+    cores = f"{engine.spec.requirements.cpu} CPU, which {engine.name} needs"
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.placement.node_selector.items()))
+    if not labels:
+        return f"no node has {cores}; add a larger node"
+    return f"spec.placement.nodeSelector: no node has {labels} and {cores}; change the labels or add such a node"

@@ -1,0 +1,432 @@
+"""The service over HTTP: who may do what, and what a database does to it that is slow, frozen, gone or back."""
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import sqlite3
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from r1plus_contract.history import Facts
+from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_model_repo.registry import storage as storage_module
+from r1plus_model_repo.registry.database import Database, Limits
+from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.reviews import Access, User
+from r1plus_model_repo.registry.service import Instruments, Service
+from r1plus_model_repo.registry.storage import Storage
+from registry import told
+from registry.postgres import PASSWORD, Postgres
+
+WRITER = "system:serviceaccount:r1plus-system:r1plus-operator"
+TENANT, PLATFORM = "credit-admin", "platform"
+SHORT = Limits(connect=2.0, lock=0.5, statement=1.0, connections=2)
+DEADLINE_SECONDS = 60.0
+
+
+@dataclass
+class Reviewed:
+    """Stands for the API server: tokens are names, a tenant sees one namespace, the platform team everything."""
+
+    down: bool = False
+    asked: list[Access] = field(default_factory=list)
+
+    async def user(self, token: str) -> User | None:
+        if self.down:
+            raise UnavailableError("The API server did not answer a TokenReview: down")
+        return User(token) if token in (WRITER, TENANT, PLATFORM) else None
+
+    async def may(self, user: User, access: Access) -> bool:
+        self.asked.append(access)
+        own = access.namespace == "team-credit" and access.resource == "r1plusdeployments"
+        return user.name == PLATFORM or (user.name == TENANT and own)
+
+
+@dataclass
+class Client:
+    """The running service, asked by whom."""
+
+    url: str
+    reviewed: Reviewed
+    storage: Storage
+    session: aiohttp.ClientSession
+
+    async def get(self, path: str, who: str = PLATFORM) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {who}"} if who else {}
+        async with self.session.get(self.url + path, headers=headers) as answer:
+            return answer.status, await answer.json(
+                content_type=None
+            ) if "json" in answer.content_type else await answer.text()
+
+    async def post(self, facts: Facts | bytes, who: str = WRITER) -> tuple[int, Any]:
+        body = io.BytesIO(facts if isinstance(facts, bytes) else dumps(facts).encode())
+        headers = {"Authorization": f"Bearer {who}"}
+        async with self.session.post(f"{self.url}/v1/facts", data=body, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    async def ready(self) -> bool:
+        return (await self.get("/readyz"))[0] == 200
+
+
+Serve = Callable[[str], Awaitable[Client]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Starts the service on a DSN."""
+    ends: list[Callable[[], Awaitable[object]]] = []
+
+    async def start(dsn: str) -> Client:
+        storage = Storage(Database(dsn, SHORT))
+        reviewed = Reviewed()
+        keeping = asyncio.create_task(storage.run())
+        server = TestServer(Service(storage, reviewed, WRITER, Instruments(storage)).application())
+        await server.start_server()
+        session = aiohttp.ClientSession()
+
+        async def end() -> None:
+            await session.close()
+            await server.close()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            storage.close()
+
+        ends.append(end)
+        return Client(str(server.make_url("")).rstrip("/"), reviewed, storage, session)
+
+    yield start
+    for end in ends:
+        await end()
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not await check():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def client(serve: Serve, dsn: str) -> Client:
+    """A service that is ready."""
+    found = await serve(dsn)
+    await eventually(found.ready, "the service is ready")
+    return found
+
+
+@pytest.fixture
+async def filled(client: Client) -> Client:
+    """One that knows the story."""
+    assert (await client.post(told.FACTS))[0] == 200
+    return client
+
+
+async def test_the_operator_delivers_and_is_told_what_was_new(client: Client) -> None:
+    status, receipt = await client.post(told.FACTS)
+    assert (status, set(receipt["recorded"].values())) == (200, {1})
+    assert await client.post(told.FACTS) == (200, {"recorded": {}})
+    _, text = await client.get("/metrics")
+    assert 'r1plus_registry_facts_total{kind="evaluations"} 1.0' in text
+    assert "r1plus_registry_database_usable 1.0" in text
+
+
+@pytest.mark.parametrize("who", [TENANT, PLATFORM], ids=["a tenant", "the platform team"])
+async def test_nobody_but_the_operator_may_record(client: Client, who: str) -> None:
+    status, body = await client.post(told.FACTS, who)
+    assert status == 403
+    assert f"{who} may not record" in body["error"]
+    assert await client.get("/v1/engines") == (200, {"items": []})
+
+
+HISTORY = "/v1/namespaces/team-credit/deployments/credit"
+READS: dict[str, tuple[str, str, int]] = {
+    "a tenant its own history": (TENANT, HISTORY, 200),
+    "a tenant its own evaluations": (TENANT, "/v1/evaluations?namespace=team-credit", 200),
+    "a tenant those of one of its own": (TENANT, "/v1/evaluations?namespace=team-credit&name=credit", 200),
+    "a tenant another's history": (TENANT, "/v1/namespaces/team-other/deployments/credit", 403),
+    "a tenant another's evaluations": (TENANT, "/v1/evaluations?namespace=team-other", 403),
+    "a tenant everybody's evaluations": (TENANT, "/v1/evaluations", 403),
+    "a tenant all engines, which it may not list": (TENANT, "/v1/engines", 403),
+    "the platform team everything": (PLATFORM, "/v1/evaluations", 200),
+    "the platform team engines": (PLATFORM, "/v1/engines", 200),
+    "a stranger": ("stranger", HISTORY, 401),
+    "nobody": ("", HISTORY, 401),
+    "a name without a namespace": (PLATFORM, "/v1/evaluations?name=credit", 400),
+    "what is not there": (PLATFORM, "/v2/everything", 404),
+}
+
+
+@pytest.mark.parametrize(("who", "path", "status"), READS.values(), ids=READS)
+async def test_who_reads_what(filled: Client, who: str, path: str, status: int) -> None:
+    found, body = await filled.get(path, who)
+    assert found == status
+    assert ("error" in body) == (status != 200)
+
+
+async def test_the_right_that_is_asked_for_is_the_one_to_the_cr(filled: Client) -> None:
+    filled.reviewed.asked.clear()
+    await filled.get(HISTORY, TENANT)
+    await filled.get("/v1/evaluations?namespace=team-credit", TENANT)
+    await filled.get("/v1/engines")
+    everywhere = Access("get", "r1plusdeployments")
+    assert filled.reviewed.asked == [
+        Access("get", "r1plusdeployments", "team-credit", "credit"),
+        everywhere,
+        Access("list", "r1plusdeployments", "team-credit"),
+        everywhere,
+        Access("list", "r1plusengines"),
+    ]
+
+
+async def test_a_namesakes_past_is_the_platform_teams(filled: Client) -> None:
+    """The namespace was deleted, and another tenant has one of that name: it sees nothing of what was before."""
+    await filled.post(Facts(live=()))
+    assert await filled.get(HISTORY, TENANT) == (200, {"items": []})
+    assert await filled.get("/v1/evaluations?namespace=team-credit", TENANT) == (200, {"items": []})
+    _, seen = await filled.get(HISTORY, PLATFORM)
+    assert [one["ended"] for one in seen["items"]] == [True]
+
+
+async def test_the_story_of_the_refused_revision_is_told_with_its_figures(filled: Client) -> None:
+    _, seen = await filled.get(HISTORY, TENANT)
+    (history,) = seen["items"]
+    report = history["evaluations"][0]["report"]
+    assert report == to_jsonable(told.REPORT)
+    _, found = await filled.get("/v1/evaluations?namespace=team-credit&items=1", TENANT)
+    assert [item["right"] for item in found["items"][0]["items"]] == [True, False, False]
+
+
+BODIES: dict[str, tuple[bytes, str]] = {
+    "no JSON": (b"{", "not JSON"),
+    "a list": (b"[]", "Facts: expected an object"),
+    "a field of the wrong type": (b'{"deployments": [{"uid": 1, "namespace": "a", "name": "b"}]}', "Facts.deployments[0].uid"),
+    "a fact of a deployment that nobody knows": (dumps(Facts(rollouts=(told.ROLLOUT,))).encode(), "is neither known"),
+    "an accuracy that is no number": (dumps(told.FACTS).replace('"threshold":0.98', '"threshold":NaN').encode(), "threshold"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "said"), BODIES.values(), ids=BODIES)
+async def test_what_cannot_be_recorded_is_refused_in_words(client: Client, body: bytes, said: str) -> None:
+    status, answer = await client.post(body)
+    assert status == 400
+    assert said in answer["error"]
+    assert await client.get("/v1/evaluations") == (200, {"items": []})
+
+
+async def test_a_body_without_an_end_is_cut_off(client: Client) -> None:
+    status, _ = await client.post(b" " * (4 * 1024 * 1024 + 1))
+    assert status == 413
+
+
+async def test_a_field_of_a_newer_operator_is_passed_over(client: Client) -> None:
+    document = dumps(told.FACTS).replace('"deployments":', '"weather":"fine","deployments":', 1)
+    assert (await client.post(document.encode()))[0] == 200
+
+
+async def test_while_the_api_server_is_down_nobody_is_let_in_and_nobody_is_told_off(filled: Client) -> None:
+    filled.reviewed.down = True
+    status, body = await filled.get(HISTORY)
+    assert status == 503
+    assert "TokenReview" in body["error"]
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A server that the test may stop."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.remove()
+
+
+async def told_of(client: Client, *words: str) -> None:
+    """/readyz and a delivery say it, and say no password; /healthz is well: a restart would mend nothing."""
+
+    async def says() -> bool:
+        status, text = await client.get("/readyz")
+        return status == 503 and any(word in text for word in words)
+
+    await eventually(says, f"readyz says one of {words}, not {await client.get('/readyz')}")
+    for status, answer in (await client.get("/readyz"), await client.post(told.FACTS)):
+        assert status == 503
+        assert PASSWORD not in str(answer)
+    assert (await client.get("/healthz"))[0] == 200
+
+
+@pytest.mark.postgres
+async def test_a_server_that_is_not_there_yet_is_waited_for(serve: Serve, own_postgres: Postgres) -> None:
+    own_postgres.stop()
+    client = await serve(own_postgres.dsn())
+    await told_of(client, "refused")
+    own_postgres.start()
+    await eventually(client.ready, "the service is ready")
+    assert (await client.post(told.FACTS))[0] == 200
+
+
+@pytest.mark.postgres
+async def test_a_server_that_goes_away_in_the_middle_leaves_nothing_half_written(
+    serve: Serve, own_postgres: Postgres
+) -> None:
+    client = await serve(own_postgres.dsn())
+    await eventually(client.ready, "the service is ready")
+    many = [told.of(f"uid-{number}") for number in range(40)]
+    answers: list[int] = []
+
+    async def deliver() -> None:
+        for facts in many:
+            answers.append((await client.post(facts))[0])
+
+    delivering = asyncio.create_task(deliver())
+    await eventually(lambda: _is(len(answers) > 3), "some are recorded")
+    await asyncio.to_thread(own_postgres.stop)
+    await delivering
+    assert set(answers) == {200, 503}
+    await asyncio.to_thread(own_postgres.start)
+    await eventually(client.ready, "the service is ready again")
+    _, found = await client.get("/v1/evaluations")
+    assert answers.count(200) <= len(found["items"]) <= answers.count(200) + 1  # a commit whose answer was lost
+    for one in range(40):
+        status, receipt = await client.post(many[one])
+        assert status == 200
+        assert receipt["recorded"] in (
+            {},
+            dict.fromkeys(("deployments", "revisions", "evaluations", "rollouts", "alarms"), 1),
+        )
+    _, found = await client.get("/v1/evaluations")
+    assert len(found["items"]) == 40
+
+
+@pytest.mark.postgres
+async def test_a_wrong_password_is_named_and_never_shown(serve: Serve, postgres: Postgres) -> None:
+    client = await serve(postgres.dsn(password=PASSWORD + "-wrong"))
+    await told_of(client, "password authentication failed")
+
+
+@pytest.mark.postgres
+async def test_a_database_that_is_not_there_is_named(serve: Serve, postgres: Postgres) -> None:
+    await told_of(await serve(postgres.dsn("nowhere")), '"nowhere" does not exist')
+
+
+async def test_a_server_that_never_answers_is_given_up(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dsn = f"postgresql://admin:{PASSWORD}@127.0.0.1:{silent.getsockname()[1]}/registry"
+        await told_of(await serve(dsn), "timeout", "timed out")
+
+
+@pytest.mark.postgres
+async def test_a_slow_statement_is_ended_and_nothing_of_it_recorded(serve: Serve, postgres: Postgres) -> None:
+    name = f"t_{uuid.uuid4().hex}"
+    client = await serve(postgres.create(name))
+    await eventually(client.ready, "the service is ready")
+    slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30); RETURN NEW; END$$"
+    postgres.execute(slow, name)
+    postgres.execute("CREATE TRIGGER slow BEFORE INSERT ON alarms FOR EACH ROW EXECUTE FUNCTION slow()", name)
+    started = time.monotonic()
+    status, answer = await client.post(told.FACTS)
+    assert status == 503
+    assert "statement timeout" in answer["error"]
+    assert time.monotonic() - started < 10
+    assert await client.get("/v1/engines") == (200, {"items": []})
+    postgres.execute("DROP TRIGGER slow ON alarms", name)
+    assert (await client.post(told.FACTS))[0] == 200
+
+
+@pytest.mark.postgres
+async def test_a_frozen_server_hangs_nobody_for_long(
+    serve: Serve, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel still answers, so no time-out of TCP's or its own ever comes."""
+    monkeypatch.setattr(storage_module, "ANSWER_SECONDS", 1.5)
+    name = f"t_{uuid.uuid4().hex}"
+    client = await serve(postgres.create(name))
+    await eventually(client.ready, "the service is ready")
+    frozen = postgres.backends(name)
+    assert frozen
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        answers = await asyncio.gather(*(client.post(told.FACTS) for _ in range(4)))
+        assert {status for status, _ in answers} == {503}
+        assert time.monotonic() - started < 10
+        assert (await client.get("/healthz"))[0] == 200
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    await eventually(client.ready, "the service is ready again")
+    assert (await client.post(told.FACTS))[0] == 200
+    assert len((await client.get("/v1/evaluations"))[1]["items"]) == 1
+
+
+async def test_a_schema_that_is_gone_is_made_anew(filled: Client, dsn: str) -> None:
+    database = Database(dsn)
+    with database.transaction(writes=True) as connection:
+        for table in ("evaluation_items", "alembic_version"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+        for table in (
+            "evaluation_strata",
+            "evaluations",
+            "revisions",
+            "rollouts",
+            "alarms",
+            "suite_items",
+            "suites",
+            "provenance",
+            "engines",
+            "deployments",
+        ):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+    database.close()
+    assert (await filled.post(told.FACTS))[0] == 503
+    await eventually(filled.ready, "the service is ready again")
+    assert (await filled.post(told.FACTS))[0] == 200
+
+
+async def test_a_file_that_another_holds_locked_is_waited_for_and_told_of(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    client = await serve(f"sqlite:///{path}")
+    await eventually(client.ready, "the service is ready")
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    status, answer = await client.post(told.FACTS)
+    assert status == 503
+    assert "database is locked" in answer["error"]
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert (await client.post(told.FACTS))[0] == 200
+
+
+async def test_a_file_that_is_no_database_is_told_of(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    path.write_bytes(b"not a database at all" * 100)
+    await told_of(await serve(f"sqlite:///{path}"), "file is not a database")
+    assert path.read_bytes().startswith(b"not a database at all")
+
+
+async def test_a_full_volume_is_told_of_and_nothing_is_half_written(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    client = await serve(f"sqlite:///{path}")
+    await eventually(client.ready, "the service is ready")
+    for connection in [client.storage._database.engine.connect() for _ in range(SHORT.connections)]:
+        pages = connection.connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.connection.execute(f"PRAGMA max_page_count = {pages}")
+        connection.close()
+    large = replace(told.FACTS, alarms=tuple(replace(told.ALARM, since=str(n), text="x" * 4000) for n in range(200)))
+    status, answer = await client.post(large)
+    assert status == 503
+    assert "full" in answer["error"]
+    assert await client.get("/v1/engines") == (200, {"items": []})
+
+
+async def _is(value: bool) -> bool:
+    return value

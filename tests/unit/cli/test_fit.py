@@ -1,0 +1,106 @@
+"""`r1plus fit` as a platform engineer runs it: the whole command, without a cluster."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from r1plus_cli.main import app
+from r1plus_policies.accelerators import whole
+
+KEYS = {"engine", "hardware", "devices", "usableGiBPerDevice", "batch", "context", "fits", "maxBatch", "maxContext", "totalGiB", "perDeviceGiB", "terms", "nearest", "reason"}  # fmt: skip
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, ["fit", *words])
+
+
+def said(*words: str) -> dict:
+    return dict(json.loads(run(*words, "-o", "json").output))
+
+
+FULL = ("--tier", "full", "--context", "65536", "--batch", "32")
+
+
+def test_full_at_64k_times_32_on_an_l40s() -> None:
+    answer = said(*FULL, "--gpu", "L40S")
+    assert set(answer) == KEYS
+    assert answer["fits"] is False
+    assert (answer["maxBatch"], answer["maxContext"]) == (29, 65536)
+    assert answer["totalGiB"] == 44.49
+    assert answer["terms"] == {"weightsGiB": 22.72, "kvCacheGiB": 20.0, "activationsGiB": 0.81, "runtimeGiB": 0.95}
+    assert answer["nearest"][0] == {"batch": 29, "context": 65536, "totalGiB": 42.61}
+    assert answer["nearest"][1]["batch"] == 32
+    assert "32 exceeds 29" in answer["reason"]
+
+
+def test_terms_add_up_to_the_total() -> None:
+    for gpus in ("1", "2", "8"):
+        answer = said("--tier", "full", "--gpu", "H100", "--gpus", gpus)
+        assert sum(answer["terms"].values()) == pytest.approx(answer["totalGiB"], abs=0.03)
+        assert answer["perDeviceGiB"] * int(gpus) == pytest.approx(answer["totalGiB"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "fits", "batch"),
+    [
+        pytest.param((*FULL, "--gpu", "H100"), True, 32, id="fits 80 GB"),
+        pytest.param((*FULL, "--gpu", "NVIDIA-H100-80GB-HBM3"), True, 32, id="by the node's label"),
+        pytest.param((*FULL, "--gpu", "A100-40"), False, 21, id="40 GB hold fewer"),
+        pytest.param((*FULL, "--gpu", "H100", "--window", "0"), False, 5, id="full attention holds fewer still"),
+        pytest.param(("--tier", "full", "--gpu", "L4"), False, 0, id="not even one"),
+        pytest.param(("--tier", "edge", "--gpu", "T4"), False, 0, id="memory enough, compute capability too low"),
+        pytest.param(("--tier", "full", "--gpu", "A100-40-MIG-3g.20gb", "--gpus", "2"), False, 0, id="slices are not split over"),
+        pytest.param(("--tier", "full", "--gpu", "A100-40", "--gpus", "3"), False, 0, id="heads that cannot be shared out"),
+        pytest.param(("--tier", "full", "--gpu", "L40S", "--context", "99999"), False, 29, id="beyond the engine's context"),
+        pytest.param(("--engine", "smollm2-full-f16", "--memory", "8Gi"), True, 16, id="on CPU"),
+        pytest.param(("--tier", "edge", "--memory", "800Mi"), True, 1, id="a tier on CPU takes an engine that runs there"),
+    ],
+)  # fmt: skip
+def test_wishes(words: tuple[str, ...], fits: bool, batch: int) -> None:
+    answer = said(*words)
+    assert (answer["fits"], answer["maxBatch"]) == (fits, batch)
+    assert bool(answer["reason"]) != fits
+    assert run(*words).exit_code == (0 if fits else 1)
+
+
+def test_without_hardware_every_gpu_of_the_table_is_told_in_json_as_in_the_table() -> None:
+    answers = json.loads(run("--tier", "full", "-o", "json").output)
+    assert [answer["hardware"] for answer in answers] == [gpu.name for gpu in whole()]
+    table = run("--tier", "full").output
+    for answer in answers:
+        assert f"{answer['hardware']} " in table
+        assert f"{answer['usableGiBPerDevice']:.1f} GiB" in table
+
+
+def test_a_person_reads_the_sum_and_the_nearest() -> None:
+    told = run(*FULL, "--gpu", "L40S").output
+    for word in ("does not fit", "weights", "KV cache", "44.49 GiB", "usable", "batch 29 x 65536 tokens or batch 32 x"):
+        assert word in told
+    assert "most at this context: 32; longest at that batch: 65536" in run(*FULL, "--gpu", "H100").output
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        pytest.param(("--tier", "full", "--gpu", "X9"), ["--gpu X9", "L40S", "H100-MIG-3g.40gb", "--memory"], id="an unknown GPU lists those known"),
+        pytest.param(("--engine", "nothing", "--gpu", "L4"), ["'nothing'", "r1plus-full-fp16-vllm"], id="an unknown engine lists those known"),
+        pytest.param(("--tier", "full", "--engine", "x"), ["either --tier or --engine"], id="tier and engine"),
+        pytest.param((), ["either --tier or --engine"], id="neither"),
+        pytest.param(("--tier", "full", "--gpu", "L4", "--memory", "1Gi"), ["either --gpu or --memory"], id="two places"),
+        pytest.param(("--tier", "edge", "--memory", "much"), ["--memory", "much"], id="memory that is none"),
+        pytest.param(("--engine", "smollm2-full-f16", "--gpu", "L4"), ["runs on CPU", "--memory 4Gi"], id="a CPU engine on a GPU"),
+        pytest.param(("--tier", "full", "-o", "xml"), ["--output", "xml"], id="another output"),
+    ],
+)  # fmt: skip
+def test_words_that_cannot_be_answered(words: tuple[str, ...], names: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code != 0
+    for name in names:
+        assert name in str(result.exception)
+
+
+def test_help_teaches_by_example() -> None:
+    told = run("--help").output
+    for word in ("--gpu L40S", "--window 0", "--memory 4Gi", "maxBatch", "maxContext"):
+        assert word in told

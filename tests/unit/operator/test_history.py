@@ -1,0 +1,315 @@
+"""Facts reach the registry once, whatever fails on the way, and wait in bounded number; the registry is a real one."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_contract.history import DeploymentFact, EvaluationFact, Facts, Receipt, RevisionFact
+from r1plus_contract.verdict import Verdict
+from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry.checks import checked
+from r1plus_model_repo.registry.database import Database
+from r1plus_model_repo.registry.errors import DocumentError
+from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_operator import history
+from r1plus_operator.history import Historian
+from r1plus_operator.observe import Key
+from r1plus_operator.plan.inputs import Json, Observed
+from r1plus_operator.projections import EngineObject
+from r1plus_operator.registry_client import DeliveryError, RefusedError
+from unit.operator.plan.falls import FULL, rolled_back
+from unit.operator.plan.world import CATALOG
+from unit.operator.plan.world import World as PlanWorld
+
+KEY = ("team", "credit")
+
+
+@dataclass
+class Worlds:
+    """The tiny world of plan tests, behind what the historian looks at."""
+
+    observations: dict[Key, Observed]
+    looks: int = 0
+
+    @property
+    def crs(self) -> dict[Key, Json]:
+        return {key: observed.cr for key, observed in self.observations.items()}
+
+    def observed(self, key: Key) -> Observed | None:
+        self.looks += 1
+        return self.observations.get(key)
+
+    def catalog(self) -> tuple[EngineObject, ...]:
+        return tuple(EngineObject({"spec": known.spec.model_dump(mode="json")}, known) for known in CATALOG)
+
+
+@dataclass
+class Meter:
+    delivered_facts: int = 0
+    refused_facts: int = 0
+    waits: int = 0
+
+    def delivered(self, count: int) -> None:
+        self.delivered_facts += count
+
+    def refused(self, count: int) -> None:
+        self.refused_facts += count
+
+    def waiting(self, count: int) -> None:
+        self.waits = count
+
+
+@dataclass
+class Courier:
+    """Straight into a registry's database, where nothing stands in the way."""
+
+    work: UnitOfWork
+    down: bool = False
+    deliveries: list[Facts] = field(default_factory=list)
+    new: list[dict[str, int]] = field(default_factory=list)
+
+    async def deliver(self, facts: Facts) -> Receipt:
+        if self.down:
+            raise DeliveryError("http://registry: connection refused")
+        try:
+            with self.work.recording() as repository:
+                recorded = repository.record(checked(facts))
+        except DocumentError as error:
+            raise RefusedError(f"400 {error}") from error
+        self.deliveries.append(facts)
+        self.new.append(recorded)
+        return Receipt(recorded)
+
+
+class Rig:
+    """A historian over worlds, a courier, and a clock that the test turns."""
+
+    def __init__(self, work: UnitOfWork, observations: dict[Key, Observed]) -> None:
+        self.now = 0.0
+        self.world = Worlds(observations)
+        self.courier = Courier(work)
+        self.meter = Meter()
+        self.historian = Historian(self.world, frozenset(), self.meter, random.Random(1), lambda: self.now)
+        for key in observations:
+            self.historian.noticed(key)
+
+    async def turn(self, *, lives: bool = False) -> float:
+        await self.historian.gather()
+        return await self.historian.deliver(self.courier, tell_lives=lives)
+
+    def recorded(self) -> dict[str, int]:
+        with self.courier.work.reading() as reader:
+            found = [h for key in self.world.crs for h in reader.histories(*key, ended=True)]
+        kinds = ("revisions", "evaluations", "rollouts", "alarms")
+        return {kind: sum(len(getattr(one, kind)) for one in found) for kind in kinds}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[UnitOfWork]:
+    database = Database(f"sqlite:///{tmp_path / 'registry.db'}")
+    migrating.migrate(database)
+    yield UnitOfWork(database)
+    database.close()
+
+
+@pytest.fixture
+def rig(work: UnitOfWork) -> Rig:
+    world, _, _ = rolled_back()
+    return Rig(work, {KEY: world.observed()})
+
+
+ALL = {"revisions": 2, "evaluations": 3, "rollouts": 7, "alarms": 1}
+
+
+async def test_all_that_the_cluster_keeps_is_recorded_and_nothing_twice(rig: Rig) -> None:
+    assert await rig.turn() == 0.0
+    first = rig.recorded()
+    assert first["revisions"] == 2
+    assert min(first.values()) >= 1
+    count = len(rig.courier.deliveries)
+    rig.historian.noticed(KEY)
+    await rig.turn()
+    assert len(rig.courier.deliveries) == count
+    assert (rig.historian.backlog, rig.meter.waits, rig.meter.refused_facts) == (0, 0, 0)
+
+
+async def test_another_operator_tells_all_again_and_nothing_of_it_is_new(rig: Rig, work: UnitOfWork) -> None:
+    await rig.turn()
+    successor = Rig(work, rig.world.observations)
+    await successor.turn()
+    assert successor.courier.new == [{}] * len(successor.courier.new)
+    assert successor.courier.new
+
+
+async def test_what_was_seen_while_the_service_was_down_is_recorded_when_it_is_back(rig: Rig) -> None:
+    """Even of a deployment that is gone by then: what waits is kept, and what the cluster keeps is looked at again."""
+    rig.courier.down = True
+    assert await rig.turn() > 0.0
+    observed = rig.world.observations.pop(KEY)
+    rig.historian.noticed(KEY)
+    assert await rig.turn() > 0.0
+    rig.courier.down = False
+    assert await rig.turn() == 0.0
+    rig.world.observations[KEY] = observed
+    assert rig.recorded()["revisions"] == 2
+    assert rig.historian.backlog == 0
+
+
+async def test_tries_come_ever_later_up_to_a_minute_and_begin_anew_after_success(rig: Rig) -> None:
+    rig.courier.down = True
+    waits = [await rig.turn() for _ in range(9)]
+    assert 0.8 <= waits[0] <= 1.2
+    assert waits[5] > waits[3] > waits[1]
+    assert 48.0 <= waits[-1] <= 72.0
+    rig.courier.down = False
+    await rig.turn()
+    rig.courier.down = True
+    rig.historian.forget()
+    assert await rig.turn() <= 1.2
+
+
+async def test_a_fact_that_cannot_be_recorded_holds_up_no_other(rig: Rig) -> None:
+    observed = rig.world.observations[KEY]
+    bad = observed.cr | {
+        "status": {"incident": {"revision": "r", "since": "s", "reason": "x", "lost": ["a"], "now": "b"}}
+    }
+    rig.world.observations[KEY] = replace(observed, cr=bad)
+    original = rig.courier.work.recording
+
+    class Choosy(Courier):
+        async def deliver(self, facts: Facts) -> Receipt:
+            if any(alarm.reason == "x" for alarm in facts.alarms):
+                raise RefusedError("400 facts.alarms[0]: no")
+            return await super().deliver(facts)
+
+    rig.courier = Choosy(rig.courier.work)
+    assert original is not None
+    assert await rig.turn() == 0.0
+    assert rig.recorded()["evaluations"] >= 2
+    assert rig.meter.refused_facts == 1
+    sent = len(rig.courier.deliveries)
+    rig.historian.noticed(KEY)
+    await rig.turn()
+    assert (len(rig.courier.deliveries), rig.meter.refused_facts) == (sent, 1)
+
+
+async def test_what_waits_is_bounded_and_the_rest_comes_when_there_is_room(
+    work: UnitOfWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_WAITING", 30)
+    world, _, _ = rolled_back()
+    one = world.observed()
+    many = {("team", f"credit-{n}"): of(one, n) for n in range(40)}
+    rig = Rig(work, many)
+    rig.courier.down = True
+    for _ in range(5):
+        await rig.turn()
+    each = rig.historian.backlog
+    assert 30 <= each < 60
+    rig.courier.down = False
+    for _ in range(40):
+        await rig.turn()
+    assert rig.recorded()["revisions"] == 80
+    assert rig.historian.backlog == 0
+
+
+def of(observed: Observed, number: int) -> Observed:
+    meta = {**observed.cr["metadata"], "name": f"credit-{number}", "uid": f"u-{number}"}
+    return replace(observed, cr={**observed.cr, "metadata": meta})
+
+
+async def test_one_that_is_gone_has_ended_and_its_namesake_has_not(rig: Rig, work: UnitOfWork) -> None:
+    await rig.turn(lives=True)
+    rig.world.observations[KEY] = of(rig.world.observations[KEY], 7)
+    cr = rig.world.observations[KEY].cr
+    cr["metadata"]["name"] = "credit"
+    rig.historian.noticed(KEY)
+    await rig.turn(lives=True)
+    with work.reading() as reader:
+        assert [(h.deployment.uid, h.ended) for h in reader.histories(*KEY, ended=True)] == [
+            ("u-7", False),
+            ("u-1", True),
+        ]
+    count = len(rig.courier.deliveries)
+    await rig.turn(lives=True)
+    assert len(rig.courier.deliveries) == count
+
+
+async def test_before_the_caches_have_settled_nothing_is_said_to_have_ended(rig: Rig, work: UnitOfWork) -> None:
+    with work.recording() as repository:
+        repository.record(Facts(deployments=(DeploymentFact("older", "team", "credit"),)))
+    await rig.turn(lives=False)
+    with work.reading() as reader:
+        assert {h.deployment.uid: h.ended for h in reader.histories(*KEY, ended=True)}["older"] is False
+
+
+async def test_a_database_that_was_restored_from_long_ago_is_told_all_again(rig: Rig, tmp_path: Path) -> None:
+    await rig.turn(lives=True)
+    fresh = Database(f"sqlite:///{tmp_path / 'other.db'}")
+    migrating.migrate(fresh)
+    rig.courier.work = UnitOfWork(fresh)
+    rig.historian.forget()
+    await rig.turn(lives=True)
+    assert rig.recorded()["revisions"] == 2
+    fresh.close()
+
+
+async def test_an_object_that_cannot_be_read_keeps_no_other_facts_back(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken: dict[str, Any] = {"metadata": {}}
+    rig.world.observations[("team", "broken")] = replace(rig.world.observations[KEY], cr=broken)
+    rig.historian.noticed(("team", "broken"))
+    await rig.historian.gather()
+    assert "Facts of team/broken could not be told" in caplog.text
+    assert rig.historian.backlog > 5
+
+
+async def test_left_running_it_delivers_what_is_noticed(work: UnitOfWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "GATHER_SECONDS", 0.0)
+    world = PlanWorld(dict(FULL))
+    name = world.bring_up()
+    rig = Rig(work, {KEY: world.observed()})
+    running = asyncio.create_task(rig.historian.run(rig.courier))
+    try:
+        async with asyncio.timeout(10):
+            while not any(f.revisions for f in rig.courier.deliveries):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            world.change(context={"maxTokens": 1024})
+            world.settle()
+            refused = world.candidate()
+            world.start_pods(refused)
+            world.settle()
+            world.gate(refused, Verdict.FAIL, lost=2)
+            world.settle()
+            rig.world.observations[KEY] = world.observed()
+            rig.historian.noticed(KEY)
+            while not any(e.revision == refused for f in rig.courier.deliveries for e in f.evaluations):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    sent = [r.name for f in rig.courier.deliveries for r in f.revisions]
+    assert sorted(sent) == sorted({name, refused})
+
+
+async def test_noticing_looks_at_nothing(rig: Rig) -> None:
+    for _ in range(1000):
+        rig.historian.noticed(KEY)
+    assert rig.world.looks == 0
+    await rig.historian.gather()
+    assert rig.world.looks == 1
+
+
+def test_the_same_fact_has_the_same_fingerprint_and_each_kind_its_own() -> None:
+    world = PlanWorld(dict(FULL))
+    world.bring_up()
+    facts = [f for _ in range(2) for f in history.told.facts(world.observed())]
+    prints = [history._fingerprint(f) for f in facts]
+    assert len(set(prints)) * 2 == len(prints)
+    assert {type(f) for f in facts} >= {RevisionFact, EvaluationFact}

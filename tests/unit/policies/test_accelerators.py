@@ -1,0 +1,56 @@
+"""The table of GPUs: every row is whole, and what a node's label says finds it."""
+
+import pytest
+
+from r1plus_policies.accelerators import TABLE, Accelerator, find, is_slice, usable_bytes, whole
+from r1plus_policies.sizing import MIB
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_a_row_has_a_source_a_label_and_less_usable_than_reported(row: Accelerator) -> None:
+    assert row.source
+    assert row.products
+    assert 0.94 * row.reported_mib < row.usable_bytes / MIB <= 0.95 * row.reported_mib
+    assert (7, 5) <= row.capability <= (9, 0)
+
+
+def test_no_two_rows_are_found_by_one_word() -> None:
+    words = [word.lower() for row in TABLE for word in {row.name, *row.products}]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        pytest.param("l40s", "L40S", id="a name in any case"),
+        pytest.param("NVIDIA-H100-80GB-HBM3", "H100", id="a whole GPU's label"),
+        pytest.param("NVIDIA-A100-SXM4-40GB-MIG-3g.20gb", "A100-40-MIG-3g.20gb", id="a slice's label"),
+    ],
+)
+def test_a_word_finds_its_row(word: str, name: str) -> None:
+    found = find(word)
+    assert found is not None
+    assert found.name == name
+    assert found.is_slice == ("MIG" in name) == is_slice(word)
+
+
+def test_an_unknown_word_finds_nothing() -> None:
+    assert find("GeForce-256") is None
+    assert find("") is None
+
+
+def test_slices_of_one_gpu_never_hold_more_than_it() -> None:
+    for row in TABLE:
+        if row.is_slice:
+            parent = find(row.name.split("-MIG-")[0])
+            assert parent is not None
+            assert row.reported_mib < parent.reported_mib
+            assert row.capability == parent.capability
+
+
+def test_whole_gpus_come_smallest_first() -> None:
+    assert [row.name for row in whole()] == ["T4", "A10", "L4", "A100-40", "L40S", "H100", "A100-80"]
+
+
+def test_usable_memory_is_whole_mebibytes() -> None:
+    assert usable_bytes(46068) == 43764 * MIB
