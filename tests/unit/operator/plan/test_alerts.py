@@ -151,8 +151,10 @@ SUITE_MISMATCH = [
 
 NOW = "0+60x60"
 """A probe was scored this very second."""
-OLD, FRESH = "-110+60x60", "-109+60x60"
-"""At 6 probes a minute 110 s are too old."""
+STOPS = "0+60x40 2400x20"
+"""At 6 probes a minute a score counts for 110 s."""
+HOURS = ("1000000000+60x60", "1000003600+60x60")
+"""Of a node whose clock is right, and of one whose clock is an hour off: nobody can tell which is which."""
 SERVES = {up(): "1x60", loaded(): "0x60"}
 SECOND = {up(pod="p2"): "1x60", loaded(pod="p2"): "0x60"}
 
@@ -171,10 +173,19 @@ NO_DATA = [
     Case("no series at all, for 3 minutes", {}, 1, at="3m"),
     Case("pods that Prometheus does not reach", {up(): "0x60", up(pod="p2"): "0x60"}, 2),
     Case("scored this second", SERVES | {scored(): NOW}, 0),
-    Case("just fresh enough", SERVES | {scored(): FRESH}, 0),
-    Case("just too old", SERVES | {scored(): OLD}, 1, labels={"pod": "p1"}),
-    Case("just fresh enough, where nobody knows of targets", {scored(): FRESH}, 0),
-    Case("just too old, where nobody knows of targets", {scored(): OLD}, 1),
+    Case("just fresh enough", SERVES | {scored(): STOPS}, 0, at="43m"),
+    Case("just too old", SERVES | {scored(): STOPS}, 1, at="44m", labels={"pod": "p1"}),
+    Case("just fresh enough, where nobody knows of targets", {scored(): STOPS}, 0, at="43m"),
+    Case("just too old, where nobody knows of targets", {scored(): STOPS}, 1, at="44m"),
+    Case("nothing scored yet, for 3 minutes, where nobody knows of targets", {scored(): "0x60"}, 1, at="3m"),
+    Case("a prober that begins to answer has scored nothing yet", SERVES | {scored(): "_x20 0x40"}, 1, at="21m", labels={"pod": "p1"}),
+    *(Case("a clock that is off or is not", SERVES | {scored(): values}, 0) for values in HOURS),
+    Case("a clock that was an hour ahead is put right", SERVES | {scored(): "3600+60x40 2460+60x19"}, 0),
+    Case("Prometheus was away for eight minutes", {up(): "1x20 _x8 1x30", loaded(): "0x20 _x8 0x30", scored(): "0+60x20 _x8 1740+60x30"}, 0, at="31m"),
+    *(Case(f"{whose} score is none of ours that is stuck", SERVES | {scored(): "600x60", scored(**labels): HOURS[0]}, 1, labels={"pod": "p1"}) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} score is none of ours that shows nothing", SERVES | {scored(**labels): HOURS[0]}, 1, labels={"pod": "p1"}) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} score is none of ours, where nobody knows of targets", {scored(): "600x60", scored(**labels): HOURS[0]}, 1) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} score is none, where nobody knows of targets", {scored(**labels): HOURS[0]}, 1) for whose, labels in OTHERS.items()),
     Case("never since the prober was started anew", SERVES | {scored(): "0x60"}, 1, labels={"pod": "p1"}),
     Case("not a number", SERVES | {scored(): "NaNx60"}, 1),
     Case("one pod of two is not probed", SERVES | SECOND | {scored(): NOW}, 1, labels={"pod": "p2"}),
@@ -313,7 +324,7 @@ def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:
 @pytest.mark.parametrize(("rate", "seconds"), [(1, 360), (6, 110), (10, 90), (6000, 90)])
 def test_how_old_a_score_may_be_follows_from_the_rate(rate: int, seconds: int) -> None:
     (rule,) = [r for r in rules(ABOUT, 0.98, probes_per_minute=rate) if r["alert"] == metrics.ALERT_NO_DATA]
-    assert rule["expr"].count(f" < {seconds}") == 2
+    assert rule["expr"].count(f" offset {seconds}s)") == 2
 
 
 @pytest.mark.parametrize("threshold", [0.98, 1.0, 0.9999999, 1e-7])
