@@ -165,6 +165,11 @@ def comes(minute: int, engine: int) -> dict[str, str]:
     return there | ({loaded(pod="p2"): f"_x{minute + engine} 0x40"} if engine < 60 else {})
 
 
+def moving(**labels: str) -> dict[str, str]:
+    """Two namesakes of ours, which are probed."""
+    return {scored(**({"pod": pod} | labels)): HOURS[0] for pod in ("p1", "p2")}
+
+
 GONE = SERVES | {scored(): NOW, up(pod="p2"): "1x20 stale", loaded(pod="p2"): "0x20 stale", scored(pod="p2"): "0+60x20 stale"}  # fmt: skip
 
 NO_DATA = [
@@ -182,10 +187,8 @@ NO_DATA = [
     *(Case("a clock that is off or is not", SERVES | {scored(): values}, 0) for values in HOURS),
     Case("a clock that was an hour ahead is put right", SERVES | {scored(): "3600+60x40 2460+60x19"}, 0),
     Case("Prometheus was away for eight minutes", {up(): "1x20 _x8 1x30", loaded(): "0x20 _x8 0x30", scored(): "0+60x20 _x8 1740+60x30"}, 0, at="31m"),
-    *(Case(f"{whose} score is none of ours that is stuck", SERVES | {scored(): "600x60", scored(**labels): HOURS[0]}, 1, labels={"pod": "p1"}) for whose, labels in OTHERS.items()),
-    *(Case(f"{whose} score is none of ours that shows nothing", SERVES | {scored(**labels): HOURS[0]}, 1, labels={"pod": "p1"}) for whose, labels in OTHERS.items()),
-    *(Case(f"{whose} score is none of ours, where nobody knows of targets", {scored(): "600x60", scored(**labels): HOURS[0]}, 1) for whose, labels in OTHERS.items()),
-    *(Case(f"{whose} score is none, where nobody knows of targets", {scored(**labels): HOURS[0]}, 1) for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} scores are none of ours", SERVES | SECOND | {scored(): "600x60"} | moving(**labels), 2, at="9m") for whose, labels in OTHERS.items()),
+    *(Case(f"{whose} scores are none of ours, where nobody knows of targets", {scored(): "600x60"} | moving(**labels), 1, at="9m") for whose, labels in OTHERS.items()),
     Case("never since the prober was started anew", SERVES | {scored(): "0x60"}, 1, labels={"pod": "p1"}),
     Case("not a number", SERVES | {scored(): "NaNx60"}, 1),
     Case("one pod of two is not probed", SERVES | SECOND | {scored(): NOW}, 1, labels={"pod": "p2"}),
@@ -234,6 +237,7 @@ HIGH_LATENCY = [
     Case("under a second", first_tokens(FAST), 0),
     Case("two seconds, and nothing to compare with", first_tokens(TWO_SECONDS), 0),
     Case("nobody asks", {}, 0),
+    Case("under a second, and the engine was started anew", {name: f"{values.split('x')[0]}x20 {values.split('x')[0]}x39" for name, values in first_tokens(FAST).items()}, 0),
     Case("seven seconds, for 9 minutes", first_tokens(SEVEN_SECONDS), 0, at="9m"),
     Case("seven seconds, for 12 minutes", first_tokens(SEVEN_SECONDS), 1, at="12m"),
     *(Case(f"{whose} is none of ours", first_tokens(SEVEN_SECONDS, **labels), 0) for whose, labels in OTHERS.items()),
