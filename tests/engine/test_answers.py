@@ -29,7 +29,7 @@ def test_the_example_of_the_documentation_prints_an_answer(server: Server, capsy
     text = (REPOSITORY / "docs/calling.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert "credit.team-credit.svc:8001" in example
-    exec(compile(example.replace("credit.team-credit.svc:8001", server.grpc), "calling.md", "exec"), {})  # noqa: S102
+    exec(compile(example.replace("credit.team-credit.svc:8001", server.grpc), "calling.md", "exec"), {})
     assert "Stockholm" in capsys.readouterr().out
 
 

@@ -47,7 +47,10 @@ BAD = {
     "a missing tier": ({}, ["spec.tier: missing; it has no default"]),
     "no spec at all": (None, ["spec.tier: missing"]),
     "an unknown tier": ({"tier": "medium"}, ["spec.tier", "'medium'", "full"]),
-    "an unknown field": ({"tier": "full", "colour": "red"}, ["spec.colour: no such field; there are access, accuracy,"]),
+    "an unknown field": (
+        {"tier": "full", "colour": "red"},
+        ["spec.colour: no such field; there are access, accuracy,"],
+    ),
     "a misspelt field": ({"tier": "full", "acuracy": {}}, ["spec.acuracy: no such field; did you mean accuracy?"]),
     "an unknown field of a part": (
         {"tier": "full", "engine": {"name": "x"}},
