@@ -35,6 +35,9 @@ from r1plus_operator.plan.taking import gates_in, remembered, taken, told
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
+AT_ONCE_SECONDS = 0.001
+"""Another pass follows a promotion: what fell, where one could go back to and what drains is seen anew from there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -72,12 +75,14 @@ class Plan:
 
 
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
-    """Plan one pass. A second pass over what the first one wrote yields an empty plan."""
+    """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     revisions = readable(observed.children)
     try:
         spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
     except ValidationError as error:
-        problem = Problem(ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error)))
+        problem = Problem(
+            ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error, R1PlusDeploymentSpec))
+        )
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
     serving = serving_engine(revisions.values())
     resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config, serving)
@@ -141,7 +146,11 @@ class _Pass:
         ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
-        looks += [rollout.requeue_after, self._wired_by(rollout), answered.response.look_again if answered else None]
+        looks += [
+            AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
+            self._wired_by(rollout),
+            answered.response.look_again if answered else None,
+        ]
         return Plan(
             relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
             if answered
