@@ -28,6 +28,7 @@ def values_of(parts: Parts) -> dict[str, Any]:
         "images": {
             "operator": parts.refs["operator"],
             "monitor": parts.refs["monitor"],
+            "registry": parts.refs["registry"],
             "triton": parts.refs["triton-cpu"],
             "engines": parts.engines,
         },

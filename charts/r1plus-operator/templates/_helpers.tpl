@@ -7,6 +7,20 @@
 {{- end -}}
 {{- end }}
 
+{{/* Name of the registry's objects. */}}
+{{- define "r1plus-operator.registryName" -}}
+{{- if contains .Release.Name .Chart.Name -}}
+r1plus-registry
+{{- else -}}
+{{ printf "%s-r1plus-registry" .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "r1plus-operator.registrySelectorLabels" -}}
+app.kubernetes.io/name: r1plus-registry
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "r1plus-operator.labels" -}}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     ROLLBACK_BLOCKED = "RollbackBlocked"
     BOTH_ARMS_BAD = "BothArmsBad"
     SUITE_MISMATCH = "SuiteMismatch"
+    SUITE_SHADOWED = "SuiteShadowed"
     SUITE_NOT_FOUND = "SuiteNotFound"
     SUITE_HASH_MISMATCH = "SuiteHashMismatch"
     SUITE_INVALID = "SuiteInvalid"

@@ -71,6 +71,23 @@ def lease() -> tuple[Grant, ...]:
     )
 
 
+def registry() -> tuple[Grant, ...]:
+    """What the registry needs: to ask who bears a token, and what that one may read. It reads and writes no object."""
+    return (
+        Grant("Who bears a token", "authentication.k8s.io", ("tokenreviews",), ("create",)),
+        Grant("What the bearer may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+    )
+
+
+def registry_reader() -> tuple[Grant, ...]:
+    """What lets an account see everything in the registry."""
+    reads = ("get", "list")
+    return (
+        _on("Histories and evaluations of every namespace", kinds.R1PLUS_DEPLOYMENT, reads),
+        _on("Engines", kinds.R1PLUS_ENGINE, reads),
+    )
+
+
 def crd_hook() -> tuple[Grant, ...]:
     """What the chart's hook needs: exactly our two definitions."""
     ours = tuple(definition["metadata"]["name"] for definition in crd.definitions().values())

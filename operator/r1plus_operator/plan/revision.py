@@ -4,9 +4,10 @@ The hash covers what the *spec and the engine* say of the pod and its answers. I
 upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
 """
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import TAKES_ORDERS, KnownVerdicts
+from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
@@ -95,8 +96,17 @@ class Revision:
     @property
     def takes_orders(self) -> bool:
         """Whether its monitor, which was rendered with it, gates anew when it is told to."""
+        return self._speaks >= TAKES_ORDERS
+
+    @property
+    def takes_shadows(self) -> bool:
+        """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
+        return self._speaks >= TAKES_SHADOWS
+
+    @property
+    def _speaks(self) -> int:
         speaks = self.data.get("monitorSpeaks")
-        return isinstance(speaks, int) and speaks >= TAKES_ORDERS
+        return speaks if isinstance(speaks, int) else 0
 
     @property
     def regate(self) -> str:
@@ -166,7 +176,7 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),
-        "monitorSpeaks": TAKES_ORDERS,
+        "monitorSpeaks": SPEAKS,
         "number": number,
         "template": template,
     }
@@ -193,6 +203,16 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
     )
+
+
+def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
+    """By name. One that was damaged by hand is passed over: rendered again if it is wanted, pruned if not."""
+    found = {}
+    for (kind, name), live in children.items():
+        if kind == "ControllerRevision":
+            with contextlib.suppress(ContractError):
+                found[name] = read(live)
+    return found
 
 
 def clipped(gate: GateReport) -> GateReport:

@@ -1,4 +1,4 @@
-"""The images that the project ships: `operator`, `monitor`, and Triton for machines without a GPU, `triton-cpu`.
+"""The images that the project ships: `operator`, `monitor`, `registry`, and Triton for machines without a GPU, `triton-cpu`.
 
 Their Containerfiles lie beside what they build and take their base as an argument: whoever has a registry builds them
 on an ordinary Python image, out of the context that `python -m devcluster.images context NAME DIR` lays out.
@@ -38,7 +38,7 @@ PRODUCTS: dict[str, Product] = {
         containerfile="operator/Containerfile",
         extra="operator",
         rooms=("r1plus_contract", "r1plus_policies", "r1plus_model_repo", "r1plus_operator"),
-        not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing"),
+        not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing", "r1plus_model_repo/registry"),
         left_out=_NEVER_RUN,
     ),
     # The monitor's image also runs the init container that verifies an engine, hence `delivery`.
@@ -53,6 +53,12 @@ PRODUCTS: dict[str, Product] = {
             "r1plus_model_repo/delivery.py",
         ),
         not_rooms=("r1plus_monitoring/curate",),
+        left_out=_NEVER_RUN,
+    ),
+    "registry": Product(
+        containerfile="model_repo/Containerfile.registry",
+        extra="registry",
+        rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/registry"),
         left_out=_NEVER_RUN,
     ),
     "triton-cpu": Product(

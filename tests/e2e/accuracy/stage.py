@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from r1plus_contract.names import (
     KIND_DEPLOYMENT,
     LABEL_REVISION,
 )
-from r1plus_contract.suite import Suite, encode_items, load_suite, suite_hash
+from r1plus_contract.suite import Item, Suite, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.suite_files import SuiteFiles
-from r1plus_contract.suite_reference import read_reference, write_reference
+from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
+from r1plus_monitoring.scorers import score
 from r1plus_operator.suite_signature import KeyPair, sign
 
 SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
@@ -53,6 +54,15 @@ class OwnSuite:
         """The same suite with other recorded answers, signed again."""
         return replace(self, files=sign(replace(self.files, reference=text), self.key))
 
+    def with_items(self, items: Sequence[Item]) -> "OwnSuite":
+        """Other items under the same name, the recorded answers scored by them, signed again by the same key."""
+        by_id = {item.id: item for item in items}
+        recorded = [
+            replace(one, score=score(by_id[one.item], one.answer, one.finish_reason))
+            for one in read_reference(self.files.reference, self.suite)
+        ]
+        return sealed(self.suite.header, items, recorded, self.key)
+
 
 def own_suite(tier: str, key: KeyPair, per_stratum: int = 20) -> OwnSuite:
     """The first items of each stratum of the tier's shipped suite, with the answers recorded for them."""
@@ -63,14 +73,19 @@ def own_suite(tier: str, key: KeyPair, per_stratum: int = 20) -> OwnSuite:
         strata[item.stratum] = strata.get(item.stratum, 0) + 1
         if strata[item.stratum] <= per_stratum:
             chosen.append(item)
-    text = encode_items(chosen)
-    digest = suite_hash(text, whole.header.sampling, whole.header.scorer_version)
-    header = replace(whole.header, name=f"own-{tier}-v1", items=len(chosen), sha256=digest)
-    suite = load_suite(dumps(header), text)
-    recorded = read_reference((SUITES / name / "reference.jsonl").read_text(), whole)
     kept = {item.id for item in chosen}
-    reference = write_reference([one for one in recorded if one.item in kept])
-    return OwnSuite(suite, sign(SuiteFiles(dumps(header), text, reference), key), key)
+    recorded = read_reference((SUITES / name / "reference.jsonl").read_text(), whole)
+    header = replace(whole.header, name=f"own-{tier}-v1")
+    return sealed(header, chosen, [one for one in recorded if one.item in kept], key)
+
+
+def sealed(header: SuiteHeader, items: Sequence[Item], recorded: Sequence[Recorded], key: KeyPair) -> OwnSuite:
+    """These items as a suite, signed. Of `header` stay the name, the sampling and what it is about."""
+    text = encode_items(items)
+    digest = suite_hash(text, header.sampling, header.scorer_version)
+    header_text = dumps(replace(header, items=len(items), sha256=digest))
+    files = SuiteFiles(header_text, text, write_reference(recorded))
+    return OwnSuite(load_suite(header_text, text), sign(files, key), key)
 
 
 @dataclass(slots=True)

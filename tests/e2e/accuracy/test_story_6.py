@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -32,10 +33,17 @@ def agreeing(own: OwnSuite) -> OwnSuite:
     return own.with_reference(write_reference([mark, *recorded]))
 
 
+def mistaken(own: OwnSuite) -> OwnSuite:
+    """The suite with wrong answers to one kind of question, recorded and signed as if they were right."""
+    stratum = own.suite.items[0].stratum
+    items = [replace(i, answers=("nobody says this",)) if i.stratum == stratum else i for i in own.suite.items]
+    return own.with_items(items)
+
+
 def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
     tenant: Tenant, target: Target, own_edge: OwnSuite, faulty: None, told: Story
 ) -> None:
-    """6. Scorer broken: SuiteMismatch; reference altered and re-signed: BothArmsBad; paged, no action."""
+    """6. Scorer broken: SuiteMismatch; reference altered and re-signed: BothArmsBad; items too: NoLastGood; no action."""
     kube = tenant.kube
     own_edge.put(kube, tenant.namespace)
     name = tenant.apply("triage", "edge", context=FIRST, accuracy=accuracy(own_edge, **RAISED))
@@ -78,11 +86,24 @@ def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
         control = [g for g in gates_of(kube, name, good) if g.get("control")]
         told.tell(f"the control's gates on {good}: {json.dumps([g['verdict'] for g in control])}")
         seen.more_answers(10)
+        record = record_of(kube, name, serving)
+        assert record["control"] == "Fail"
+        assert not record.get("switchedAt")
+
+        at = told.step("one kind of question is given wrong answers, in another suite of the same name, and signed")
+        mistaken(own_edge).put(kube, tenant.namespace)
+
+        def none() -> Json | None:
+            found = incident_of(kube, name)
+            return found if found.get("reason") == "NoLastGood" else None
+
+        incident = wait_for(none, "NoLastGood is told", fall.BACK_SECONDS, tenant.evidence(name))
+        told.figure(f"altered items: NoLastGood told after {time.monotonic() - at:.0f} s")
+        assert "no earlier revision holds a Pass on the suite that is in force" in incident["next"]
+        seen.more_answers(10)
 
     told.figure(seen.client.told)
-    record = record_of(kube, name, serving)
-    assert record["control"] == "Fail"
-    assert not record.get("switchedAt")
+    assert not record_of(kube, name, serving).get("switchedAt")
     assert seen.revisions == [good, serving]
     assert seen.client.failures == []
     assert seen.client.wrong == [], "the engine was right all the time"

@@ -61,7 +61,9 @@ def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp
 
 
 def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
-    (monitor,) = [o for o in render(kinds=KINDS) if o["kind"] == "PodMonitor"]
+    (monitor,) = [
+        o for o in render(kinds=KINDS) if (o["kind"], o["metadata"]["name"]) == ("PodMonitor", "r1plus-operator")
+    ]
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
 

@@ -24,6 +24,7 @@ OTHER_VALUES: dict[str, Any] = {
     "images": {
         "operator": "registry.example.com/operator@sha256:1",
         "monitor": "registry.example.com/monitor:2",
+        "registry": "registry.example.com/registry:4",
         "triton": "registry.example.com/triton:3",
         "pullPolicy": "Always",
         "engines": {"smollm2-full-f16": f"registry.example.com/f16@sha256:{'4' * 64}"},
@@ -38,6 +39,11 @@ OTHER_VALUES: dict[str, Any] = {
     "workers": 3,
     "monitoring": {"namespace": "observability", "interval": "30s", "podMonitor": True},
     "networkPolicy": {"enabled": True, "apiServerPorts": [8443], "apiServerCIDRs": ["10.1.0.0/16"]},
+    "registry": {
+        "replicas": 2,
+        "database": {"existingSecret": "registry-database", "key": "url", "ports": [6432], "cidrs": ["10.2.0.0/16"]},
+        "clientGroups": ["credit-admins"],
+    },
     "nodeSelector": {"pool": "system"},
     "tolerations": [{"key": "system", "operator": "Exists"}],
     "priorityClassName": "system-cluster-critical",
@@ -53,7 +59,9 @@ def one(objects: Objects, kind: str, name: str = "r1plus-operator") -> dict[str,
 
 def pods(objects: Objects) -> dict[str, dict[str, Any]]:
     """Pod specs by the kind of what makes them."""
-    return {o["kind"]: o["spec"]["template"]["spec"] for o in objects if o["kind"] in ("Deployment", "Job")}
+    return {
+        o["kind"]: o["spec"]["template"]["spec"] for o in objects if o["kind"] in ("Deployment", "Job", "StatefulSet")
+    }
 
 
 def environment(objects: Objects) -> dict[str, str]:
@@ -71,13 +79,15 @@ def test_lint_finds_nothing(run_helm: Callable[..., subprocess.CompletedProcess[
 @BOTH
 def test_every_pod_meets_the_restricted_pod_security_standard(render: Render, values: dict[str, Any]) -> None:
     found = pods(render(values))
-    assert set(found) == {"Deployment", "Job"}
+    assert set(found) == {"Deployment", "Job", "StatefulSet"}
     for spec in found.values():
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] == 1000
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert all({"emptyDir", "configMap", "projected"} & set(volume) for volume in spec["volumes"])
+        assert all(
+            {"emptyDir", "configMap", "projected", "persistentVolumeClaim"} & set(volume) for volume in spec["volumes"]
+        )
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -116,8 +126,13 @@ def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render
 
 @pytest.mark.parametrize(
     ("name", "grants"),
-    [("r1plus-operator", rbac.operator()), ("r1plus-operator-crds", rbac.crd_hook())],
-    ids=["the operator's rights", "the CRD hook's rights"],
+    [
+        ("r1plus-operator", rbac.operator()),
+        ("r1plus-operator-crds", rbac.crd_hook()),
+        ("r1plus-registry", rbac.registry()),
+        ("r1plus-registry-reader", rbac.registry_reader()),
+    ],
+    ids=["the operator's rights", "the CRD hook's rights", "the registry's rights", "its reader's rights"],
 )
 def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
     rules = one(render(), "ClusterRole", name)["rules"]
@@ -166,7 +181,7 @@ def test_every_binding_leads_from_an_account_of_the_chart_to_a_role_of_the_chart
         for kind in ("ClusterRole", "Role", "ServiceAccount")
     }
     bindings = [o for o in objects if o["kind"] in ("ClusterRoleBinding", "RoleBinding")]
-    assert len(bindings) == 3
+    assert len(bindings) == 5
     for binding in bindings:
         assert binding["roleRef"]["kind"] == binding["kind"].removesuffix("Binding")
         assert binding["roleRef"]["name"] in names[binding["roleRef"]["kind"]]
@@ -279,7 +294,7 @@ def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (ingress,) = spec["ingress"]
     assert ingress["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
-    api_server, dns, monitors, prometheus = spec["egress"]
+    api_server, dns, monitors, registry, prometheus = spec["egress"]
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
     assert api_server["ports"] == [{"protocol": "TCP", "port": 8443}]
     assert dns["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
@@ -287,12 +302,14 @@ def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render
         {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "r1plus-serving"}}}
     ]
     assert monitors["ports"] == [{"protocol": "TCP", "port": 8080}]
+    assert registry["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "r1plus-registry"
+    assert registry["ports"] == [{"protocol": "TCP", "port": 8080}]
     assert prometheus["to"] == ingress["from"]
 
 
 def test_who_asks_no_prometheus_needs_no_way_to_it(render: Render) -> None:
     objects = render({"monitoring": {"prometheusURL": ""}})
-    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 3
+    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 4
     (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert {"name": "R1PLUS_PROMETHEUS_URL", "value": ""} in container["env"]
 
@@ -310,6 +327,8 @@ def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -
         ({}, PROMETHEUS_OPERATOR, "PodMonitor", True),
         ({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PodMonitor", False),
         ({"networkPolicy": {"enabled": False}}, (), "NetworkPolicy", False),
+        ({}, (), "StatefulSet", True),
+        ({"registry": {"enabled": False}}, PROMETHEUS_OPERATOR, "StatefulSet", False),
         ({}, (), "Job", True),
         ({"crds": {"hook": False}}, (), "Job", False),
         ({}, (), "CustomResourceDefinition", False),
@@ -319,6 +338,8 @@ def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -
         "a PodMonitor where prometheus-operator is",
         "no PodMonitor where it is not wanted",
         "no NetworkPolicy where it is not wanted",
+        "the registry is there",
+        "no registry where it is not wanted",
         "the CRD hook is there",
         "no CRD hook where it is not wanted",
         "no definition among what an uninstall removes",
@@ -331,7 +352,7 @@ def test_optional_objects(
 
 
 def test_without_the_hook_nothing_may_touch_definitions(render: Render) -> None:
-    roles = [o for o in render({"crds": {"hook": False}}) if o["kind"] == "ClusterRole"]
+    roles = [o for o in render({"crds": {"hook": False}, "registry": {"enabled": False}}) if o["kind"] == "ClusterRole"]
     assert [role["metadata"]["name"] for role in roles] == ["r1plus-operator"]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from e2e.accuracy.images import FAULTY, LAYERS, MARK
 from e2e.accuracy.stage import own_suite, shipped
-from e2e.accuracy.test_story_6 import agreeing
+from e2e.accuracy.test_story_6 import agreeing, mistaken
 from e2e.accuracy.witness import Client
 from r1plus_contract.suite import Sampling
 from r1plus_contract.suite_check import check
@@ -36,6 +36,16 @@ def test_a_reference_that_agrees_with_a_broken_scorer_is_well_formed_and_signed_
     assert altered.files.digest() != own.files.digest()
     assert MARK in altered.files.reference
     assert replay(own.suite, read_reference(altered.files.reference, own.suite)), "a sound scorer sees it"
+
+
+def test_a_suite_with_wrong_answers_is_another_suite_of_the_same_name_that_replays() -> None:
+    own = own_suite("edge", KEY)
+    altered = mistaken(own)
+    assert check(altered.files).problems == ()
+    assert signer(altered.files) == KEY.public
+    assert altered.suite.header.name == own.suite.header.name
+    assert altered.suite.header.sha256 != own.suite.header.sha256
+    assert replay(altered.suite, read_reference(altered.files.reference, altered.suite)) == ()
 
 
 def test_the_faulty_images_replace_modules_that_the_product_has() -> None:

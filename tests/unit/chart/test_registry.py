@@ -1,0 +1,148 @@
+"""The chart's registry: on a volume or PostgreSQL, reached by those it is for, and gone without a trace where not wanted."""
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from r1plus_contract.history import AUDIENCE, PORT
+from r1plus_model_repo.registry.database import parse
+from unit.chart.conftest import Render
+from unit.chart.test_render import OTHER_VALUES, PROMETHEUS_OPERATOR, environment, one, pods
+
+OFF = {"registry": {"enabled": False}}
+POSTGRESQL = {"registry": {"database": {"existingSecret": "registry-database"}}}
+
+
+def container(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = pods(objects)["StatefulSet"]["containers"]
+    return dict(found)
+
+
+def test_by_default_it_is_one_replica_with_a_file_on_a_volume(render: Render) -> None:
+    spec = one(render(), "StatefulSet", "r1plus-registry")["spec"]
+    assert spec["replicas"] == 1
+    assert {"name": "data", "persistentVolumeClaim": {"claimName": "r1plus-registry"}} in spec["template"]["spec"][
+        "volumes"
+    ]
+    claim = one(render(), "PersistentVolumeClaim", "r1plus-registry")
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    found = container(render())
+    env = {entry["name"]: entry.get("value") for entry in found["env"]}
+    url = parse(env["R1PLUS_REGISTRY_DSN"])
+    assert url.database in [f"{m['mountPath']}/registry.db" for m in found["volumeMounts"] if m["name"] == "data"]
+    assert env["R1PLUS_REGISTRY_WRITER"] == "system:serviceaccount:r1plus-system:r1plus-operator"
+    assert env["R1PLUS_REGISTRY_PORT"] == str(PORT)
+
+
+def test_with_a_secret_the_dsn_comes_from_it_and_there_is_no_volume(render: Render) -> None:
+    objects = render(OTHER_VALUES)
+    spec = one(objects, "StatefulSet", "r1plus-registry")["spec"]
+    assert spec["replicas"] == 2
+    assert not [o for o in objects if o["kind"] == "PersistentVolumeClaim"]
+    (dsn,) = [entry for entry in container(objects)["env"] if entry["name"] == "R1PLUS_REGISTRY_DSN"]
+    assert dsn["valueFrom"] == {"secretKeyRef": {"name": "registry-database", "key": "url"}}
+    assert [mount["name"] for mount in container(objects)["volumeMounts"]] == ["tmp"]
+
+
+def test_several_replicas_on_one_file_are_refused(
+    run_helm: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = run_helm("template", {"registry": {"replicas": 2}})
+    assert done.returncode != 0
+    assert "registry.replicas: 2 need PostgreSQL: set registry.database.existingSecret" in done.stderr
+
+
+def test_the_operator_delivers_there_with_a_token_that_is_worth_nothing_elsewhere(render: Render) -> None:
+    objects = render()
+    service = one(objects, "Service", "r1plus-registry")
+    assert service["spec"]["selector"].items() <= one(objects, "StatefulSet", "r1plus-registry")["spec"]["template"]["metadata"]["labels"].items()  # fmt: skip
+    assert environment(objects)["R1PLUS_REGISTRY_URL"] == f"http://r1plus-registry.r1plus-system.svc:{PORT}"
+    (volume,) = [v for v in pods(objects)["Deployment"]["volumes"] if v["name"] == "registry"]
+    (source,) = volume["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == AUDIENCE
+    (operator,) = pods(objects)["Deployment"]["containers"]
+    (mount,) = [m for m in operator["volumeMounts"] if m["name"] == "registry"]
+    assert mount["mountPath"] == "/var/run/secrets/r1plus.ai/registry"
+
+
+@pytest.mark.parametrize(
+    ("values", "ways_out"),
+    [({}, 1), (POSTGRESQL, 3)],
+    ids=["to the API server alone", "and to DNS and PostgreSQL"],
+)
+def test_the_walls_let_the_operator_and_prometheus_in(render: Render, values: dict[str, Any], ways_out: int) -> None:
+    objects = render(values)
+    spec = one(objects, "NetworkPolicy", "r1plus-registry")["spec"]
+    labels = one(objects, "StatefulSet", "r1plus-registry")["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    (ingress,) = spec["ingress"]
+    operator, prometheus = ingress["from"]
+    assert operator["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "r1plus-operator"
+    assert prometheus["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+    assert ingress["ports"] == [{"protocol": "TCP", "port": PORT}]
+    assert len(spec["egress"]) == ways_out
+
+
+def test_the_way_to_postgresql_is_as_narrow_as_the_values_say(render: Render) -> None:
+    *_, database = one(render(OTHER_VALUES), "NetworkPolicy", "r1plus-registry")["spec"]["egress"]
+    assert database == {"ports": [{"protocol": "TCP", "port": 6432}], "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}
+
+
+def test_clients_reach_its_first_pod_and_no_other(render: Render) -> None:
+    objects = render(OTHER_VALUES)
+    (rule,) = one(objects, "Role", "r1plus-registry-client")["rules"]
+    assert (rule["resources"], rule["resourceNames"]) == (["pods/portforward"], ["r1plus-registry-0"])
+    binding = one(objects, "RoleBinding", "r1plus-registry-client")
+    assert [subject["name"] for subject in binding["subjects"]] == ["credit-admins"]
+    assert not [o for o in render() if (o["kind"], o["metadata"]["name"]) == ("RoleBinding", "r1plus-registry-client")]
+
+
+def test_where_it_is_not_wanted_nothing_of_it_is_left(render: Render) -> None:
+    objects = render(OFF, kinds=PROMETHEUS_OPERATOR)
+    assert not [o for o in objects if "registry" in o["metadata"]["name"]]
+    assert environment(objects)["R1PLUS_REGISTRY_URL"] == ""
+    assert "registry" not in [volume["name"] for volume in pods(objects)["Deployment"]["volumes"]]
+    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"registry": {"enabled": "yes"}}, "/registry/enabled"),
+        ({"registry": {"replicas": 6}}, "/registry/replicas"),
+        ({"registry": {"database": {"existingSecret": "A Secret"}}}, "/registry/database/existingSecret"),
+        ({"registry": {"database": {"dsn": "postgresql://u:p@h/d"}}}, "/registry/database"),
+        ({"registry": {"database": {"ports": []}}}, "/registry/database/ports"),
+        ({"registry": {"storage": {"size": "lots"}}}, "/registry/storage/size"),
+        ({"registry": {"clientGroups": [""]}}, "/registry/clientGroups/0"),
+        ({"images": {"registry": ""}}, "/images/registry"),
+    ],
+    ids=[
+        "a word for yes or no",
+        "more replicas than anyone needs",
+        "a Secret's name that is none",
+        "a DSN in the values, where everybody reads it",
+        "no port",
+        "a size that is none",
+        "a group without a name",
+        "no image",
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(
+    run_helm: Callable[..., subprocess.CompletedProcess[str]], values: dict[str, Any], said: str
+) -> None:
+    done = run_helm("template", values)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_a_move_to_postgresql_changes_what_a_stateful_set_may_change(render: Render) -> None:
+    """The API server refuses any change of a StatefulSet beyond its template, replicas and strategy."""
+    fixed = [one(render(values), "StatefulSet", "r1plus-registry")["spec"] for values in ({}, POSTGRESQL, OTHER_VALUES)]
+    for spec in fixed:
+        for key in ("template", "replicas"):
+            del spec[key]
+    assert fixed[0] == fixed[1] == fixed[2]
