@@ -6,9 +6,7 @@ traffic; a token that stands is never taken back.
 """
 
 import asyncio
-import dataclasses
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -17,21 +15,18 @@ from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import Gate, GateReport, Phase, Progress, Standing, Verdict
-from r1plus_monitoring.gating import drive
+from r1plus_monitoring.gatekeeper import Gatekeeper
 from r1plus_monitoring.ledger import Ledger, Parts
 from r1plus_monitoring.logs import log, stamp
 from r1plus_monitoring.probing import Pace, Prompter
-from r1plus_monitoring.state import MOST_REPORTS, HalfGate
 from r1plus_monitoring.watching import Watcher
 from r1plus_policies.gate import (
     SHORT_CHECK_ITEMS,
     GateItem,
-    Judgement,
     Rules,
     Score,
     Subject,
     rejudge,
-    report,
     short_check_allowed,
 )
 from r1plus_policies.gate_run import GateRecord, GateRun
@@ -98,6 +93,7 @@ class Episode:
         self._items = {item.id: item for item in suite.items}
         self._pace = Pace(lambda: settings().probes_per_minute, prompter.busy)
         self._ledger = Ledger(parts, self._subject)
+        self._keeper = Gatekeeper(parts, self._ledger, prompter, self._subject, self._gate_items(), "gate")
 
     async def run(self) -> None:
         """Never returns: it ends when the prober cancels it."""
@@ -157,7 +153,7 @@ class Episode:
         rules = Rules(threshold=1e-9, batch=self._batch, full_sweeps=2, single_sweep=False, flip_rate=0.5)
         run = GateRun(sample, rules, GateRecord(self._parts.seed()))
         log("info", "Short check started", items=len(sample), allowed=allowed)
-        found = await self._drive(run, self._pacing(), lambda: self._progress(run, "short check: "))
+        found = await self._keeper.drive(run, self._pacing(), lambda: self._progress(run, "short check: "))
         lost = len(found.figures.lost)
         passed = found.verdict is Verdict.PASS and lost <= allowed
         log("info", "Short check ended", passed=passed, lost=lost, items=len(sample), allowed=allowed)
@@ -188,41 +184,20 @@ class Episode:
         progress: Callable[[GateRun], None],
         acknowledged: str = "",
     ) -> GateReport:
-        """One whole gate, or the rest of one that a restart cut off."""
-        order = acknowledged or self._control
-        half = self._half_gate(rules, order)
-        run = GateRun(self._gate_items(), rules, half.record)
-        before, started, shown = half.seconds, time.monotonic(), run.stage.full_sweeps
-        log("info", "Gate started", items=len(self._items), batch=rules.batch, done=run.done, total=run.total)
+        """One whole gate, or the rest of one that a restart cut off; each of its full sweeps is one that counts."""
+        shown: int | None = None
 
-        def scored() -> None:
+        def scored(run: GateRun) -> None:
             nonlocal shown
             progress(run)
-            if run.stage.full_sweeps > shown:
-                shown = run.stage.full_sweeps
+            before, shown = shown, run.stage.full_sweeps
+            if before is not None and shown > before:
                 self._ledger.swept({i: s is Score.CORRECT for i, s in run.sweep_scores(shown - 1).items()})
-            self._save_half_gate(dataclasses.replace(half, seconds=before + time.monotonic() - started), run)
 
-        judgement = await self._drive(run, pace, scored)
-        if judgement.verdict is Verdict.FAIL:
-            await self._parts.doubt.settled()
-        found = report(
-            judgement,
-            rules,
-            self._subject,
-            seconds=before + time.monotonic() - started,
-            decided_at=self._ledger.now(),
-        )
-        found = dataclasses.replace(found, control=self._control, acknowledged=acknowledged)
-        self._keep(found)
-        log("info", "Gate decided", verdict=found.verdict, reason=found.reason, detail=found.message)
-        return found
+        return await self._keeper.gated(rules, pace, scored, control=self._control, acknowledged=acknowledged)
 
     def _pacing(self) -> Callable[[], Awaitable[None]]:
         return self._pace.wait if self._admitted and not self._control else _at_once
-
-    async def _drive(self, run: GateRun, pace: Callable[[], Awaitable[None]], scored: Callable[[], None]) -> Judgement:
-        return await drive(run, ask=self._prompter.ask, pace=pace, until_ready=self._recover, scored=scored)
 
     # -- Watching ----------------------------------------------------------------------------------------------------
 
@@ -235,7 +210,7 @@ class Episode:
             self._subject,
             self._gate_items(),
             self._settings,
-            recover=self._recover,
+            recover=self._keeper.recover,
             regate=self._regated,
         )
         await watcher.run(gate, lambda: self._admitted, lambda: self._announce(watcher.gate, watcher.state))
@@ -323,31 +298,8 @@ class Episode:
         """Write the token, once: what stands is left alone."""
         admit(self._parts, self._subject.identity, self._gate, verdict, self._subject.suite_hash)
 
-    async def _recover(self) -> None:
-        """Nobody was there: a breath, then until the model is ready."""
-        await asyncio.sleep(self._parts.poll_interval)
-        await self._prompter.until_ready(self._parts.poll_interval)
-
     def _gate_items(self) -> Sequence[GateItem]:
         return [GateItem(item.id, item.stratum) for item in self._suite.items]
-
-    def _half_gate(self, rules: Rules, order: str) -> HalfGate:
-        """The one that was cut off, if it is of the same subject, rules and order; else a new one."""
-        half = self._parts.store.state.gate
-        new = HalfGate(self._subject, rules.threshold, rules.batch, GateRecord(self._parts.seed()), 0.0, order)
-        same = half and dataclasses.replace(half, record=new.record, seconds=0.0) == new
-        return half if half and same else new
-
-    def _save_half_gate(self, half: HalfGate, run: GateRun) -> None:
-        if self._ledger.due():
-            self._ledger.save(gate=dataclasses.replace(half, record=run.snapshot()))
-
-    def _keep(self, found: GateReport) -> None:
-        """Remember a verdict. An Inconclusive one is no verdict: only the half gate goes."""
-        kept = self._parts.store.state.reports
-        if found.verdict in (Verdict.PASS, Verdict.FAIL):
-            kept = (found, *kept)[:MOST_REPORTS]
-        self._ledger.save(gate=None, reports=kept)
 
 
 async def _at_once() -> None:

@@ -48,6 +48,9 @@ class Exposition:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._shadowed = self._counter(
+            names.SHADOW_PROBE_RESULTS_TOTAL, "Probes of a suite that does not count yet, by what they gave.", "outcome"
+        )
         self._ratio = self._gauge(names.ACCURACY_RATIO, "Share of items right in the last complete sweep.")
         self._lower = self._gauge(names.ACCURACY_LOWER_BOUND_RATIO, "Its lower bound, alpha 0.001 (Clopper-Pearson).")
         self._upper = self._gauge(names.ACCURACY_UPPER_BOUND_RATIO, "Its upper bound, alpha 0.001 (Clopper-Pearson).")
@@ -79,6 +82,12 @@ class Exposition:
         """Count one probe through the Service: its tokens are probes' tokens, its outcome is not this pod's."""
         self._fronted.labels(**self._own, outcome=outcome).inc()
         self._front_duration.labels(**self._own).observe(seconds)
+        self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
+        self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
+
+    def shadowed(self, _task: str, outcome: str, _seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count one probe of a suite that is asked beside the one that counts; its strata are not that one's."""
+        self._shadowed.labels(**self._own, outcome=outcome).inc()
         self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
         self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
 
@@ -153,6 +162,7 @@ class Exposition:
             self._tokens.labels(**self._own, direction=direction)
         for outcome in names.Outcome.ALL:
             self._fronted.labels(**self._own, outcome=outcome)
+            self._shadowed.labels(**self._own, outcome=outcome)
         self._front_duration.labels(**self._own)
         self._restarts.labels(**self._own)
         self._scored_at.labels(**self._own).set(0)

@@ -26,6 +26,7 @@ from r1plus_monitoring.front_door import EVERY, Connect, FrontDoor
 from r1plus_monitoring.ledger import Parts
 from r1plus_monitoring.logs import Clock, log, utc_now
 from r1plus_monitoring.probing import Prompter, until_ready
+from r1plus_monitoring.shadowing import Shadowing
 from r1plus_monitoring.sources import Problem, Sources, check_identity, fingerprint, read_sources
 from r1plus_monitoring.state import StateStore, beat, restarts
 from r1plus_monitoring.web import serve
@@ -80,6 +81,7 @@ class Prober:
             retry_after=retry_after,
         )
         self._settings: MonitorSettings | None = None
+        self._shadowing = Shadowing(self._parts, engine, config.identity)
 
     async def run(self) -> None:
         """Serve and follow until cancelled."""
@@ -89,6 +91,7 @@ class Prober:
             await self._follow()
         finally:
             beating.cancel()
+            await self._shadowing.stop()
             await runner.cleanup()
             await self._engine.close()
 
@@ -99,10 +102,11 @@ class Prober:
 
     async def _follow(self) -> None:
         """One episode at a time; a new one whenever what it is about changes."""
-        sources = read_sources(self._config.accuracy_dir)
+        sources = self._read()
         while True:
             self._settings = sources.settings
             self.exposition.replayed(sources.replayed)
+            await self._beside(sources)
             episode = asyncio.create_task(self._episode(sources))
             try:
                 sources = await self._until_changed(sources, episode)
@@ -118,13 +122,14 @@ class Prober:
         read_at = time.monotonic()
         while True:
             doubted = await self._looked(episode)
+            self._shadowing.check()
             if episode.done():
                 episode.result()
                 raise RuntimeError("episode: it ended, and an episode never does")
             due = doubted or time.monotonic() - read_at >= self._replay_every
             if not due and fingerprint(self._config.accuracy_dir) == sources.fingerprint:
                 continue
-            found, read_at = read_sources(self._config.accuracy_dir), time.monotonic()
+            found, read_at = self._read(), time.monotonic()
             if _subject(found, self._config.identity) != _subject(sources, self._config.identity):
                 return found
             sources = found
@@ -132,6 +137,7 @@ class Prober:
             self.exposition.replayed(found.replayed)
             if doubted:
                 self._parts.doubt.answer()
+            await self._beside(found)
 
     async def _looked(self, episode: asyncio.Task[None]) -> bool:
         """Wait until it is time to look at the files again; whether somebody doubts the scorer."""
@@ -139,6 +145,16 @@ class Prober:
         await asyncio.wait({episode, raised}, timeout=self._config.poll_interval, return_when=asyncio.FIRST_COMPLETED)
         raised.cancel()
         return self._parts.doubt.raised.is_set()
+
+    def _read(self) -> Sources:
+        return read_sources(self._config.accuracy_dir, self._config.identity)
+
+    async def _beside(self, sources: Sources) -> None:
+        """Whatever becomes of the episode: a suite that is asked beside goes on being asked."""
+        if sources.settings is None:
+            await self._shadowing.stop()
+        else:
+            await self._shadowing.follow(sources, self._newest(sources.settings))
 
     async def _episode(self, sources: Sources) -> None:
         identity = check_identity(self._config.revision_dir, self._config.identity)

@@ -63,6 +63,8 @@ OUTCOMES = {
 MOST_SKIPPED: Final = 4
 """Turns in a row that a busy engine is spared: one in five is the floor."""
 
+Probed = Callable[[str, str, float, int, int], None]
+"""Of a probe: stratum, outcome, seconds, tokens of prompt and of completion."""
 Ask = Callable[[str], Awaitable[Result]]
 """Asks the item with this id."""
 
@@ -70,8 +72,16 @@ Ask = Callable[[str], Awaitable[Result]]
 class Prompter:
     """Asks items of one suite."""
 
-    def __init__(self, engine: Engine, items: dict[str, Item], sampling: Sampling, exposition: Exposition) -> None:
-        """`items` by id."""
+    def __init__(
+        self,
+        engine: Engine,
+        items: dict[str, Item],
+        sampling: Sampling,
+        exposition: Exposition,
+        probed: Probed | None = None,
+    ) -> None:
+        """`items` by id; `probed` counts a probe, by default as one of the suite that counts."""
+        self._probed = probed or exposition.probed
         self._engine = engine
         self._items = items
         self._sampling = sampling
@@ -84,7 +94,7 @@ class Prompter:
         reply = await self._engine.ask(item.prompt, self._sampling)
         seconds = time.monotonic() - started
         result = judged(item, reply)
-        self._exposition.probed(item.stratum, LABELS[result], seconds, reply.prompt_tokens, reply.completion_tokens)
+        self._probed(item.stratum, LABELS[result], seconds, reply.prompt_tokens, reply.completion_tokens)
         if reply.failure is not None:
             log("warning", "Probe got no answer", item=item_id, failure=reply.failure, detail=reply.detail)
         return result

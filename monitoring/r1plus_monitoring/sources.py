@@ -13,6 +13,9 @@ from typing import Final
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, camel, loads
 from r1plus_contract.settings import (
+    FORMER_ITEMS_FILE,
+    FORMER_REFERENCE_FILE,
+    FORMER_SUITE_FILE,
     ITEMS_FILE,
     REFERENCE_FILE,
     SETTINGS_FILE,
@@ -27,7 +30,11 @@ from r1plus_monitoring.replay import replay
 from r1plus_policies.budget import Budget
 from r1plus_policies.detector import bets
 
-FILES: Final = (SETTINGS_FILE, SUITE_FILE, ITEMS_FILE, REFERENCE_FILE, VERDICTS_FILE)
+SuiteFiles = tuple[str, str, str]
+"""Header, items, recorded answers."""
+NAMED: Final = (SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
+FORMER: Final = (FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
+FILES: Final = (SETTINGS_FILE, VERDICTS_FILE, *NAMED, *FORMER)
 IDENTITY_FILE: Final = "identity.json"
 SUITE_MISMATCH: Final = "SuiteMismatch"
 """Reason: recorded answers do not get their recorded scores, or are not those that the operator has taken."""
@@ -45,16 +52,28 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A suite that is asked beside the one that counts, or why it cannot be."""
+
+    name: str
+    suite_hash: str
+    suite: Suite | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """One consistent reading. Where `problem` is set, `suite` must not be used."""
 
     fingerprint: Fingerprint
     settings: MonitorSettings | None = None
+    """As they hold for this revision: they name the suite by which it is judged."""
     suite: Suite | None = None
     verdicts: KnownVerdicts = field(default_factory=KnownVerdicts)
     problem: Problem | None = None
     replayed: bool | None = None
     """Whether recorded answers got their recorded scores; None where the suite has none."""
+    beside: Beside | None = None
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -70,11 +89,11 @@ def fingerprint(folder: Path) -> Fingerprint:
     return tuple(seen)
 
 
-def read_sources(folder: Path, attempts: int = 3) -> Sources:
-    """Read everything, again where the mount was swapped meanwhile."""
+def read_sources(folder: Path, identity: str = "", attempts: int = 3) -> Sources:
+    """Read everything for a revision of this identity, again where the mount was swapped meanwhile."""
     for _ in range(attempts):
         before = fingerprint(folder)
-        found = _read(folder, before)
+        found = _read(folder, before, identity)
         if fingerprint(folder) == before:
             break
     return found
@@ -95,7 +114,7 @@ def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:
     return identity
 
 
-def _read(folder: Path, seen: Fingerprint) -> Sources:
+def _read(folder: Path, seen: Fingerprint, identity: str) -> Sources:
     try:
         settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes(), tolerant=True)
     except OSError as error:
@@ -107,10 +126,23 @@ def _read(folder: Path, seen: Fingerprint) -> Sources:
     verdicts = _verdicts(folder)
     if isinstance(verdicts, Problem):
         return Sources(seen, settings, problem=verdicts)
-    suite = _suite(folder, settings)
+    named = _judged(folder, Sources(seen, settings, verdicts=verdicts), settings, NAMED)
+    former = settings.former
+    if former is None or identity not in former.identities:
+        return named
+    ours = dataclasses.replace(
+        settings, suite=former.suite, suite_hash=former.suite_hash, reference_hash=former.reference_hash
+    )
+    beside = Beside(settings.suite, settings.suite_hash, named.suite, named.problem)
+    return _judged(folder, Sources(seen, ours, verdicts=verdicts, beside=beside), ours, FORMER)
+
+
+def _judged(folder: Path, found: Sources, settings: MonitorSettings, files: SuiteFiles) -> Sources:
+    """`found` with the suite of these settings, which its recorded answers vouch for; or with what is wrong."""
+    suite = _suite(folder, settings, files)
     if isinstance(suite, Problem):
-        return Sources(seen, settings, None, verdicts, suite)
-    return _replayed(folder, settings, Sources(seen, settings, suite, verdicts), suite)
+        return dataclasses.replace(found, problem=suite)
+    return _replayed(folder, settings, dataclasses.replace(found, suite=suite), suite, files)
 
 
 def _settings_problem(settings: MonitorSettings) -> Problem | None:
@@ -137,9 +169,9 @@ def _verdicts(folder: Path) -> KnownVerdicts | Problem:
         return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}")
 
 
-def _suite(folder: Path, settings: MonitorSettings) -> Suite | Problem:
+def _suite(folder: Path, settings: MonitorSettings, files: SuiteFiles) -> Suite | Problem:
     try:
-        header, items = ((folder / name).read_bytes().decode() for name in (SUITE_FILE, ITEMS_FILE))
+        header, items = ((folder / name).read_bytes().decode() for name in files[:2])
     except OSError as error:
         return Problem("SuiteMissing", f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -157,16 +189,17 @@ def _suite(folder: Path, settings: MonitorSettings) -> Suite | Problem:
     return suite
 
 
-def _replayed(folder: Path, settings: MonitorSettings, found: Sources, suite: Suite) -> Sources:
+def _replayed(folder: Path, settings: MonitorSettings, found: Sources, suite: Suite, files: SuiteFiles) -> Sources:
     """`found` with what the replay says; a scorer that is not what it was decides nothing."""
+    recorded = files[2]
     try:
-        text = (folder / REFERENCE_FILE).read_bytes().decode()
+        text = (folder / recorded).read_bytes().decode()
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeDecodeError) as error:
-        return _mismatch(found, f"{REFERENCE_FILE}: cannot be read: {error}")
+        return _mismatch(found, f"{recorded}: cannot be read: {error}")
     if settings.reference_hash and hashlib.sha256(text.encode()).hexdigest() != settings.reference_hash:
-        return _mismatch(found, f"{REFERENCE_FILE}: its sha256 is not {settings.reference_hash}, as settings.json says")
+        return _mismatch(found, f"{recorded}: its sha256 is not {settings.reference_hash}, as settings.json says")
     if not text:
         return found
     try:

@@ -63,6 +63,8 @@ class State:
     sweep: HalfSweep | None = None
     last: LastSweep | None = None
     watch: WatchState | None = None
+    shadow: HalfGate | None = None
+    """Of the suite that is asked beside the one that counts."""
 
 
 class StateStore:

@@ -1,6 +1,6 @@
 """A real cluster behind `cluster.Cluster` and `steering.Steered`, with the user's own kubeconfig and rights.
 
-It reads; only `change` writes, and only R1PlusDeployments.
+It reads; only `change` writes, and only R1PlusDeployments; `token_of` makes a token that lasts for minutes.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import Any
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
 from r1plus_cli.cluster import Json
@@ -22,6 +23,7 @@ from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, VERSION
 PLURAL = "r1plusdeployments"
 ENGINES_PLURAL = "r1plusengines"
 WATCH_SECONDS = 300
+OPERATOR_SELECTOR = "app.kubernetes.io/name=r1plus-operator"
 
 
 class KubernetesCluster:
@@ -87,6 +89,17 @@ class KubernetesCluster:
                     raise
                 return None
 
+    def operator_ready(self) -> bool | None:
+        """By the label that the chart gives it; it may run in any namespace, or outside the cluster."""
+        with _translating("look for the operator's pods"):
+            try:
+                found = self._core.list_pod_for_all_namespaces(label_selector=OPERATOR_SELECTOR).items
+            except ApiException as error:
+                if error.status != 403:
+                    raise
+                return None
+        return any(map(_is_ready, found))
+
     def suites(self, namespace: str) -> list[Json]:
         """The tenant's own suites."""
         with _translating(f"list the suites of {namespace}"):
@@ -117,6 +130,32 @@ class KubernetesCluster:
         with _translating(f"change {PLURAL}/{name}"):
             self._objects.patch_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, patch)
 
+    def bearer(self) -> str:
+        """The token that the user's own requests bear; empty where a certificate proves who they are."""
+        asked = self._api.configuration.get_api_key_with_prefix
+        found = str(asked("BearerToken") or asked("authorization") or "")  # the latter in older releases
+        scheme, _, token = found.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    def token_of(self, namespace: str, account: str, audience: str) -> str:
+        """As `kubectl create token`; good for ten minutes."""
+        spec = client.V1TokenRequestSpec(audiences=[audience], expiration_seconds=600)
+        with _translating(f"make a token of {namespace}/{account}"):
+            made = self._core.create_namespaced_service_account_token(
+                account, namespace, client.AuthenticationV1TokenRequest(spec=spec)
+            )
+        return str(made.status.token)
+
+    def tunnel(self, namespace: str, pod: str, port: int) -> Any:
+        """Like one connection through `kubectl port-forward`. Raises OSError with the API server's words."""
+        try:
+            tunnel = portforward(self._core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        except (ApiException, HTTPError) as error:
+            raise OSError(str(getattr(error, "reason", "") or error)) from error
+        found = tunnel.socket(port)
+        found.setblocking(True)
+        return found
+
     def _watched(self, namespace: str | None) -> Iterator[Json]:
         with _translating(f"watch {PLURAL}"):
             if namespace is None:
@@ -144,16 +183,17 @@ class KubernetesCluster:
             selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
             labels = ",".join(f"{key}={value}" for key, value in selector.items())
             pods = self._core.list_namespaced_pod(namespace, label_selector=labels).items if labels else []
-        for pod in pods:
-            conditions = pod.status.conditions or []
-            if (
-                any(c.type == "Ready" and c.status == "True" for c in conditions)
-                and not pod.metadata.deletion_timestamp
-            ):
-                return str(pod.metadata.name)
+        if ready := next(filter(_is_ready, pods), None):
+            return str(ready.metadata.name)
         raise CliError(
             f"{namespace}/{service}: no Ready pod behind the Service; see why: r1plus status {service} -n {namespace}"
         )
+
+
+def _is_ready(pod: Any) -> bool:
+    conditions = pod.status.conditions or []
+    ready = any(c.type == "Ready" and c.status == "True" for c in conditions)
+    return ready and not pod.metadata.deletion_timestamp
 
 
 def missing(kubeconfig: str | None) -> str:

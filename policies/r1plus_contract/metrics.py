@@ -9,6 +9,7 @@ LABELS: Final = ("namespace", "deployment", "revision")
 PROBE_RESULTS_TOTAL: Final = "r1plus_probe_results_total"  # + task, outcome
 SERVICE_PROBE_RESULTS_TOTAL: Final = "r1plus_service_probe_results_total"  # + outcome; of probes through the Service
 SERVICE_PROBE_DURATION_SECONDS: Final = "r1plus_service_probe_duration_seconds"  # histogram
+SHADOW_PROBE_RESULTS_TOTAL: Final = "r1plus_shadow_probe_results_total"  # + outcome; of a suite that does not count yet
 PROBE_SKIPPED_TOTAL: Final = "r1plus_probe_skipped_total"  # + reason
 PROBE_TOKENS_TOTAL: Final = "r1plus_probe_tokens_total"  # + direction
 PROBE_DURATION_SECONDS: Final = "r1plus_probe_duration_seconds"  # histogram, + task
@@ -74,6 +75,7 @@ ALERT_DOWN: Final = "R1PlusDown"
 ALERT_HIGH_LATENCY: Final = "R1PlusHighLatency"
 ALERT_QUEUE_GROWING: Final = "R1PlusQueueGrowing"
 ALERT_OPERATOR_STALLED: Final = "R1PlusOperatorStalled"
+ALERT_REGISTRY_BEHIND: Final = "R1PlusRegistryBehind"
 
 
 class Outcome:

@@ -13,12 +13,20 @@ SUITE_FILE: Final = "suite.json"
 ITEMS_FILE: Final = "items.jsonl"
 REFERENCE_FILE: Final = "reference.jsonl"
 """Optional: recorded answers of the reference engine, which the monitor's scorer must score as they were scored."""
+FORMER_SUITE_FILE: Final = "former-suite.json"
+FORMER_ITEMS_FILE: Final = "former-items.jsonl"
+FORMER_REFERENCE_FILE: Final = "former-reference.jsonl"
+"""Of the suite that still counts while another one is asked beside it; see `Former`."""
 VERDICTS_FILE: Final = "verdicts.json"
 
 
 TAKES_ORDERS: Final = 1
-"""What monitors of this version understand beyond the first ones: a `ControlOrder`. Written on every revision that is
-rendered, since a pod keeps its monitor for ever and one that passes an order over would be waited for in vain."""
+"""Monitors that speak so much understand a `ControlOrder`."""
+TAKES_SHADOWS: Final = 2
+"""These understand `Former` as well."""
+SPEAKS: Final = TAKES_SHADOWS
+"""What monitors of this version understand. Written on every revision that is rendered, since a pod keeps its monitor
+for ever and one that passes an order over would be waited for in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,18 @@ class ControlOrder:
     """Of the revision; monitors of every other one pass over the order."""
     token: str
     """The report that answers bears it as `control`, so that no clock has to tell an old report from a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """These revisions go on being judged by this suite, and their pods in traffic are asked the one that
+    `MonitorSettings` names beside it: it counts once a whole gate on it has been decided. Every other revision, a
+    candidate above all, is judged by that one alone."""
+
+    suite: str
+    suite_hash: str
+    identities: tuple[str, ...]
+    reference_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,8 @@ class MonitorSettings:
     restored: str = ""
     """Identity of what passed and serves where there is room for one. A pod of it that answers unlike its revision is
     let in even so: nothing else could serve. It is gated beside its traffic, and what that finds is told."""
+    former: Former | None = None
+    """The suite that still counts for some revisions. None: `suite` counts for all."""
 
 
 @dataclass(frozen=True, slots=True)

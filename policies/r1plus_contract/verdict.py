@@ -138,6 +138,20 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A suite that is asked beside the one that counts."""
+
+    suite: str
+    suite_hash: str
+    percent: int = 0
+    """Of its probes that are scored, in steps of ten."""
+    gate: GateReport | None = None
+    """Once it is decided: with it the suite counts."""
+    problem: str = ""
+    """Why it cannot be asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class MonitorReport:
     """All that a monitor knows. `sequence` grows with every change, so that readers can skip what they have seen."""
 
@@ -162,3 +176,5 @@ class MonitorReport:
     acknowledged: str | None = None
     """The newest acknowledgement that the watch has acted on; empty before any. None without a watch, and of an older
     monitor: then the report is taken at its word."""
+    shadow: Shadow | None = None
+    """The suite that the deployment asks for, while another one counts."""

@@ -17,6 +17,7 @@ from r1plus_operator.plan.asking import acknowledged_in
 from r1plus_operator.plan.inputs import REFUSED_PODS, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.rollback import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
+from r1plus_operator.plan.shadowing import Judging
 from r1plus_policies.answering import respond
 from r1plus_policies.gate import MOST_LOST_ITEMS
 from r1plus_policies.response import Action, Control, Given, PastRevision, PodHealth, PoolHealth, Response, Why
@@ -37,7 +38,7 @@ class Scene:
     config: OperatorConfig
     now: float
     spec: R1PlusDeploymentSpec
-    suite: Suite
+    judging: Judging
     revisions: Mapping[str, Revision]
     current: Revision
     identity: str
@@ -46,8 +47,13 @@ class Scene:
     rollout_under_way: bool
 
     @property
+    def suite(self) -> Suite:
+        """By which what serves is judged."""
+        return self.judging.suite
+
+    @property
     def suite_hash(self) -> str:
-        """Of the suite in force."""
+        """Its hash."""
         return self.suite.header.sha256
 
     @property
@@ -82,11 +88,11 @@ class Scene:
         return self.observed.reports.get(pod.name)
 
 
-def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, suite_hash: str, target: str) -> Terms:
+def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, judging: Judging, target: str) -> Terms:
     """What holds now."""
     asked = requests_in(observed.cr["metadata"].get("annotations") or {})
     released = "|".join(asked[verb].at if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
-    return Terms(target, suite_hash, spec.accuracy.threshold, released)
+    return Terms(target, judging.terms, spec.accuracy.threshold, released)
 
 
 def settled(revisions: Mapping[str, Revision], current: str | None, terms: Terms) -> dict[str, Revision]:
@@ -186,7 +192,7 @@ def _begun(scene: Scene, to: str) -> Record:
     asked, before = scene.asked, scene.current.rollback
     return Record(
         to=to,
-        terms=terms_of(scene.observed, scene.spec, scene.suite_hash, scene.target),
+        terms=terms_of(scene.observed, scene.spec, scene.judging, scene.target),
         started_at=scene.now,
         cause=REQUESTED if asked else FELL,
         fell=replace(figures(scene), text=asked.told[:MOST_TEXT]) if asked else figures(scene),

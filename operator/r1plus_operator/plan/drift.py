@@ -136,3 +136,11 @@ def _identified(name: str, item: Any, path: str) -> list[Json]:
     """Tests that an item of that identity stands there."""
     keys = [key for key in _KEYS[name] if isinstance(item, dict) and key in item]
     return [{"op": "test", "path": f"{path}/{key}", "value": item[key]} for key in keys]
+
+
+def bound(desired: Json, live: Json | None) -> Json:
+    """`desired`, bound to the object that was seen, and to its version where that is kept."""
+    if live is None:
+        return desired
+    found = {key: live["metadata"][key] for key in ("uid", "resourceVersion") if key in live["metadata"]}
+    return {**desired, "metadata": {**desired["metadata"], **found}}

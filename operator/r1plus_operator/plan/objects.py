@@ -5,12 +5,16 @@ import hashlib
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import (
+    FORMER_ITEMS_FILE,
+    FORMER_REFERENCE_FILE,
+    FORMER_SUITE_FILE,
     ITEMS_FILE,
     REFERENCE_FILE,
     SETTINGS_FILE,
     SUITE_FILE,
     VERDICTS_FILE,
     ControlOrder,
+    Former,
     KnownVerdicts,
     MonitorSettings,
 )
@@ -132,6 +136,7 @@ def accuracy_config(
     acknowledged: str = "",
     control: ControlOrder | None = None,
     restored: str = "",
+    former: tuple[Former, SuiteSource] | None = None,
 ) -> Json:
     """What the monitors hold every revision to: settings, the suite itself, and the verdicts that already stand."""
     assert source.suite is not None
@@ -141,28 +146,40 @@ def accuracy_config(
         threshold=spec.accuracy.threshold,
         gate=spec.accuracy.gate,
         probes_per_minute=spec.accuracy.probes_per_minute,
-        reference_hash=hashlib.sha256(source.reference_text.encode()).hexdigest() if source.reference_text else "",
+        reference_hash=reference_hash(source),
         false_alarm_days=FALSE_ALARM_DAYS,
         most_pods=most_pods(spec),
         steadiness=STEADINESS,
         acknowledged=acknowledged,
         control=control,
         restored=restored,
+        former=former[0] if former else None,
         service=f"{owner.name}.{owner.namespace}.svc:{names.PORT_GRPC}",
     )
-    reference = {REFERENCE_FILE: source.reference_text} if source.reference_text else {}
+    files = _files(source, SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
+    if former:
+        files |= _files(former[1], FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": owner.metadata(accuracy_name(owner.name)),
         "data": {
             SETTINGS_FILE: dumps(settings),
-            SUITE_FILE: source.header_text,
-            ITEMS_FILE: source.items_text,
             VERDICTS_FILE: dumps(KnownVerdicts(verdicts)),
-            **reference,
+            **files,
         },
     }
+
+
+def reference_hash(source: SuiteSource) -> str:
+    """sha256 of a suite's recorded answers; empty where it has none."""
+    return hashlib.sha256(source.reference_text.encode()).hexdigest() if source.reference_text else ""
+
+
+def _files(source: SuiteSource, header: str, items: str, reference: str) -> dict[str, str]:
+    """A suite as monitors read it, under these names."""
+    found = {header: source.header_text, items: source.items_text}
+    return found | ({reference: source.reference_text} if source.reference_text else {})
 
 
 def most_pods(spec: R1PlusDeploymentSpec) -> int:

@@ -6,35 +6,37 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.jsonable import ContractError
 from r1plus_contract.verdict import Gate, GateReport, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, breach, objects, quarantine
 from r1plus_operator.plan.asking import acknowledged_in, asked
-from r1plus_operator.plan.drift import in_sync, stamped, strays
+from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
 from r1plus_operator.plan.notes import Note, transitions
-from r1plus_operator.plan.pooling import PoolWanted, wanted_pool
-from r1plus_operator.plan.report import WIRING_SECONDS, Situation, status_of
+from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
+from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
-    MAX_MESSAGE,
     Revision,
     build,
-    read,
+    readable,
     revision_hash,
     serving_engine,
     to_object,
 )
 from r1plus_operator.plan.rollback import Record
-from r1plus_operator.plan.taking import remembered, taken, told
+from r1plus_operator.plan.shadowing import Judging, hash_of, judging
+from r1plus_operator.plan.situation import Situation
+from r1plus_operator.plan.taking import gates_in, remembered, taken, told
 from r1plus_operator.plan.target import Problem, Target, resolve
-from r1plus_policies.response import Action
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
+
+AT_ONCE_SECONDS = 0.001
+"""Another pass follows a promotion: what fell, where one could go back to and what drains is seen anew from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +75,18 @@ class Plan:
 
 
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
-    """Plan one pass. A second pass over what the first one wrote yields an empty plan."""
-    revisions = _revisions(observed)
+    """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
+    revisions = readable(observed.children)
     try:
         spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
     except ValidationError as error:
-        problem = Problem(ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error)))
+        problem = Problem(
+            ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error, R1PlusDeploymentSpec))
+        )
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
     serving = serving_engine(revisions.values())
     resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config, serving)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
-
-
-def _revisions(observed: Observed) -> dict[str, Revision]:
-    found = {}
-    for (kind, name), live in observed.children.items():
-        if kind == "ControllerRevision":
-            try:
-                found[name] = read(live)
-            except ContractError:
-                # Damaged by hand: rendered again if it is wanted, pruned if not.
-                continue
-    return found
 
 
 @dataclass(slots=True)
@@ -107,6 +99,18 @@ class _Pass:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     revisions: dict[str, Revision]
+
+    @property
+    def _serving(self) -> Revision | None:
+        """What was promoted last."""
+        promoted = [r for r in self.revisions.values() if r.promoted_at is not None]
+        return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
+
+    def _judging(self) -> Judging | None:
+        """By which suite what serves is judged, as verdicts and promotions stand; None while none is in force."""
+        if isinstance(self.resolved, Problem):
+            return None
+        return judging(self.resolved, self._serving, self.observed.suites, self.spec, self.config.suite_trust)
 
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
@@ -122,18 +126,35 @@ class _Pass:
         self._date_candidacy(wanted if wanted != rollout.current else None)
         surplus = self._surplus(rollout, target)
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
+        judged = self._judging()
         shown = wanted if self.spec.rollout.pinned and not way_back else target
         situation = Situation(
-            self.observed, self.now, self.spec, self.resolved, rollout, self.revisions, shown, wanted, target, answered
+            self.observed,
+            self.now,
+            self.spec,
+            self.resolved,
+            rollout,
+            self.revisions,
+            shown,
+            wanted,
+            target,
+            answered,
+            judged,
         )
         status = status_of(situation)
         changed = [self._changed(stage) for stage in stages]
         ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
-        looks += [rollout.requeue_after, self._wired_by(rollout), answered.response.look_again if answered else None]
+        looks += [
+            AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
+            self._wired_by(rollout),
+            answered.response.look_again if answered else None,
+        ]
         return Plan(
-            relabel=self._relabel(answered),
+            relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
+            if answered
+            else (),
             clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
             apply=tuple(stage for stage in changed if stage),
             delete=(*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
@@ -144,18 +165,17 @@ class _Pass:
                 *asked(self.observed.cr, before),
             ),
             requeue_after=min(filter(None, looks), default=None),
-            pool=wanted_pool(self.revisions.get(rollout.current or ""), self.observed, self.spec, self.resolved),
+            pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
             facts=facts_of(self.spec, answered, way_back if rollout.promote else None),
         )
 
     def _answer(self, target: str | None) -> Answered | None:
         """What is done about the revision that serves; the records of all revisions are brought up to date."""
-        promoted = [r for r in self.revisions.values() if r.promoted_at is not None]
-        serving = max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
-        if target is None or serving is None or isinstance(self.resolved, Problem):
+        serving, judged = self._serving, self._judging()
+        if target is None or serving is None or judged is None:
             return None
-        name, suite = serving.name, self.resolved.suite
-        terms = breach.terms_of(self.observed, self.spec, suite.header.sha256, target)
+        name = serving.name
+        terms = breach.terms_of(self.observed, self.spec, judged, target)
         self.revisions = breach.settled(self.revisions, name, terms)
         returned = self.revisions[target].rollback if target != name else None
         returned = returned if returned and returned.refuses else None
@@ -164,7 +184,7 @@ class _Pass:
             config=self.config,
             now=self.now,
             spec=self.spec,
-            suite=suite,
+            judging=judged,
             revisions=self.revisions,
             current=self.revisions[name],
             identity=serving.identity_digest,
@@ -174,7 +194,7 @@ class _Pass:
         response, record = breach.answer(scene)
         if record is not None and record.control is Verdict.PASS and (gate := breach.fresh(scene, record)):
             self.revisions[record.to] = remembered(self.revisions[record.to], gate)
-        pool = self._checkpoint(serving, suite.header.sha256)
+        pool = checkpoint(self.observed, serving, scene.suite_hash)
         self.revisions[name] = replace(self.revisions[name], rollback=record, pool=pool)
         return Answered(
             serving=name,
@@ -192,13 +212,6 @@ class _Pass:
         on_its_way = (Stage.GATING, Stage.SCALING, Stage.PROMOTE)
         moves = target != serving and not self.spec.rollout.pinned
         return moves and self._decide(target, None).stage in on_its_way
-
-    def _checkpoint(self, serving: Revision, suite_hash: str) -> str:
-        """Of the pooled detector, as it is to stand on the revision."""
-        view = self.observed.pool
-        token = acknowledged_in(self.observed.cr)
-        ours = view is not None and view.is_of(serving.name, suite_hash, token)
-        return view.checkpoint if view and ours and view.checkpoint else serving.pool
 
     def _way_back(self, answered: Answered | None) -> Record | None:
         """The attempt whose control is up, or waits for room."""
@@ -221,14 +234,6 @@ class _Pass:
         chosen = self.revisions[name]
         served = chosen.served_before + breach.stint(chosen, self.revisions, when)
         self.revisions[name] = replace(chosen, promoted_at=when, served_before=served, verdicts=chosen.counted)
-
-    def _relabel(self, answered: Answered | None) -> tuple[tuple[str, tuple[Json, ...]], ...]:
-        """The patch that takes a pod out of traffic."""
-        if answered is None or answered.response.action is not Action.QUARANTINE:
-            return ()
-        pod = next(p for p in self.observed.pods if p.name == answered.response.pod)
-        why = answered.fell.text or answered.response.message
-        return ((pod.name, quarantine.patch(pod, self.observed.cr, self.now, why[:MAX_MESSAGE])),)
 
     def _target(self) -> str | None:
         """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none."""
@@ -254,13 +259,15 @@ class _Pass:
 
     def _take_verdicts(self) -> None:
         """Write down every decided gate that the monitors report: exactly for what was scored, once."""
+        judged = self._judging()
+        threshold, acknowledged = self.spec.accuracy.threshold, acknowledged_in(self.observed.cr)
         for pod in self.observed.pods:
             report = self.observed.reports.get(pod.name)
-            revision = self.revisions.get(pod.revision)
-            if report is None or revision is None or report.gate is None:
+            if report is None or judged is None or pod.revision not in self.revisions:
                 continue
-            threshold, acknowledged = self.spec.accuracy.threshold, acknowledged_in(self.observed.cr)
-            self.revisions[revision.name] = taken(revision, report.gate, self.suite_hash or "", threshold, acknowledged)
+            for gate in gates_in(report):
+                revision = self.revisions[pod.revision]
+                self.revisions[pod.revision] = taken(revision, gate, judged.hashes, threshold, acknowledged)
 
     def _date_candidacy(self, candidate: str | None) -> None:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
@@ -326,17 +333,21 @@ class _Pass:
             *(objects.revision_config(owner, r) for r in running),
         ]
         if isinstance(self.resolved, Target):
-            verdicts = told(kept, rollout.replicas, self.suite_hash or "")
+            judged = self._judging()
+            assert judged is not None
             order = breach.order(way_back, self.revisions.get(target or ""), self.revisions)
+            by_former = [r for r in (self._serving, self.revisions.get(way_back.to) if way_back else None) if r]
+            former = judged.told_to(*(r.identity_digest for r in by_former))
             first.append(
                 objects.accuracy_config(
                     owner,
                     self.spec,
-                    self.resolved.source,
-                    verdicts,
+                    judged.asked,
+                    told(kept, rollout.replicas, judged.hashes),
                     acknowledged=acknowledged_in(self.observed.cr),
                     control=None if rollout.promote else order,
-                    restored=self._restored(rollout.current),
+                    restored=self._restored(rollout.current, judged),
+                    former=(former, judged.counts) if former else None,
                 )
             )
         pods = [
@@ -349,12 +360,12 @@ class _Pass:
             last.append(objects.service(owner, selected))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
-    def _restored(self, current: str | None) -> str:
+    def _restored(self, current: str | None, judged: Judging) -> str:
         """Identity of what passed and serves where nothing else could: its pods are let in again."""
         revision = self.revisions.get(current or "")
         if revision is None or self.spec.rollout.strategy is not Strategy.IN_PLACE:
             return ""
-        passed = self._verdict(revision)
+        passed = revision.verdict_for(hash_of(judged.counts), self.spec.accuracy.threshold)
         return revision.identity_digest if passed and passed.admits_at(revision.batch) else ""
 
     def _monitoring(self, owner: objects.Owner, rollout: Rollout) -> list[Json]:
@@ -367,7 +378,7 @@ class _Pass:
 
     def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
         pairs = ((desired, self._live(desired)) for desired in map(stamped, stage))
-        return tuple(_same_object(desired, live) for desired, live in pairs if not in_sync(desired, live))
+        return tuple(bound(desired, live) for desired, live in pairs if not in_sync(desired, live))
 
     def _live(self, desired: Json) -> Json | None:
         return self.observed.children.get((desired["kind"], desired["metadata"]["name"]))
@@ -398,11 +409,3 @@ class _Pass:
         current = self.revisions.get(rollout.current or "")
         left = (current.promoted_at or 0.0) + WIRING_SECONDS - self.now if current else 0.0
         return left if left > 0 else None
-
-
-def _same_object(desired: Json, live: Json | None) -> Json:
-    """`desired`, bound to the object that was seen, and to its version where that is kept."""
-    if live is None:
-        return desired
-    bound = {key: live["metadata"][key] for key in ("uid", "resourceVersion") if key in live["metadata"]}
-    return {**desired, "metadata": {**desired["metadata"], **bound}}

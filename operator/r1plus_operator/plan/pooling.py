@@ -6,12 +6,12 @@ revision's own, and takes only outcomes of the suite's items, so that a pod that
 
 from dataclasses import dataclass
 
+from r1plus_contract.suite import Suite
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.asking import acknowledged_in
 from r1plus_operator.plan.inputs import Observed
 from r1plus_operator.plan.objects import FALSE_ALARM_DAYS, STEADINESS, most_pods
 from r1plus_operator.plan.revision import Revision
-from r1plus_operator.plan.target import Problem, Target
 from r1plus_policies.budget import Budget
 from r1plus_policies.detector import DetectorKey
 
@@ -37,12 +37,12 @@ class PoolWanted:
 
 
 def wanted_pool(
-    current: Revision | None, observed: Observed, spec: R1PlusDeploymentSpec, resolved: Target | Problem
+    current: Revision | None, observed: Observed, spec: R1PlusDeploymentSpec, suite: Suite | None
 ) -> PoolWanted | None:
-    """The pool of the revision that serves; None where nothing serves or no suite is in force."""
-    if current is None or isinstance(resolved, Problem):
+    """The pool of the revision that serves, on the suite that counts for it; None where there is no such thing."""
+    if current is None or suite is None:
         return None
-    header = resolved.suite.header
+    header = suite.header
     pods = [p for p in observed.pods if p.revision == current.name and not p.terminating]
     budget = Budget(spec.accuracy.probes_per_minute, most_pods(spec), FALSE_ALARM_DAYS)
     return PoolWanted(
@@ -50,9 +50,16 @@ def wanted_pool(
         identity=current.identity_digest,
         scorer_version=header.scorer_version,
         alarm_at=budget.pool,
-        items=frozenset(item.id for item in resolved.suite.items),
+        items=frozenset(item.id for item in suite.items),
         pods=frozenset(p.name for p in pods if p.quarantine is None),
         held=frozenset(p.name for p in pods if p.quarantine is not None),
         stored=current.pool,
         acknowledged=acknowledged_in(observed.cr),
     )
+
+
+def checkpoint(observed: Observed, serving: Revision, suite_hash: str) -> str:
+    """Of the pooled detector, as it is to stand on the revision that serves."""
+    view = observed.pool
+    ours = view is not None and view.is_of(serving.name, suite_hash, acknowledged_in(observed.cr))
+    return view.checkpoint if view and ours and view.checkpoint else serving.pool

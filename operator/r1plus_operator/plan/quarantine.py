@@ -10,9 +10,9 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_operator.plan.inputs import Json, PodFacts
+from r1plus_operator.plan.inputs import Json, Observed, PodFacts
 from r1plus_operator.plan.notes import Note
-from r1plus_operator.plan.revision import rfc3339
+from r1plus_operator.plan.revision import MAX_MESSAGE, rfc3339
 from r1plus_policies.response import Action, Response
 
 KEPT_SECONDS: Final = 3600.0
@@ -53,6 +53,16 @@ def patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ...]:
         {"op": "add", "path": _NOTE, "value": dumps(Quarantine(now, now + KEPT_SECONDS, why))},
         {"op": "add", "path": "/metadata/ownerReferences/-", "value": owner},
     )
+
+
+def relabelled(
+    observed: Observed, response: Response, fell: str, now: float
+) -> tuple[tuple[str, tuple[Json, ...]], ...]:
+    """(pod, patch) of the one that goes into quarantine now. `fell`: the figures, where there are some."""
+    if response.action is not Action.QUARANTINE:
+        return ()
+    pod = next(p for p in observed.pods if p.name == response.pod)
+    return ((pod.name, patch(pod, observed.cr, now, (fell or response.message)[:MAX_MESSAGE])),)
 
 
 def ended(pods: tuple[PodFacts, ...], serving: str | None, now: float) -> list[tuple[PodFacts, str]]:

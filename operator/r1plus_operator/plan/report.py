@@ -4,23 +4,22 @@ Conditions speak of what the *spec asks for* (the target revision); Ready and th
 Figures that drift are rounded, so that the status changes when its meaning changes.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from r1plus_contract import names
-from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
-from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import incident
 from r1plus_operator.plan.asking import last_request
 from r1plus_operator.plan.finding import Finding
-from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, Observed, PodFacts
+from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.revision import Revision, rfc3339
-from r1plus_operator.plan.target import Problem, Target
+from r1plus_operator.plan.shadowing import hash_of
+from r1plus_operator.plan.situation import Situation
+from r1plus_operator.plan.target import Target
 from r1plus_operator.plan.wiring import wiring
 from r1plus_policies.response import Why
-from r1plus_policies.rollout import Rollout, Stage
+from r1plus_policies.rollout import Stage
 
 MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is a little above."""
@@ -28,56 +27,6 @@ WIRING_SECONDS = 180.0
 """After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two."""
 PROGRESS_STEP = 10
 """Percent: progress of a gate is told in steps of this size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that the status is derived from."""
-
-    observed: Observed
-    now: float
-    spec: R1PlusDeploymentSpec | None
-    resolved: Target | Problem
-    rollout: Rollout | None
-    revisions: Mapping[str, Revision]
-    target: str | None
-    """Of which revision the conditions speak: what the spec asks for, or what a pin holds."""
-    wanted: str | None = None
-    """Of which revision the rollout is: the target, or the last good one on a way back."""
-    asked_for: str | None = None
-    """What the spec asks for, pin or no pin."""
-    answered: Answered | None = None
-    """What is done about a fall; None where nothing serves."""
-
-    @property
-    def current(self) -> Revision | None:
-        """The revision that takes traffic."""
-        name = self.rollout.current if self.rollout else None
-        return self.revisions.get(name) if name else None
-
-    @property
-    def problem(self) -> Problem | None:
-        """Why the spec yields no revision."""
-        return self.resolved if isinstance(self.resolved, Problem) else None
-
-    @property
-    def suite_hash(self) -> str:
-        """Of the suite in force; empty while none is."""
-        return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else ""
-
-    def verdict(self, revision: Revision) -> GateReport | None:
-        """The gate's report on a revision under the suite and threshold in force."""
-        return revision.verdict_for(self.suite_hash, self.spec.accuracy.threshold) if self.spec else None
-
-    def pods(self, revision: str | None) -> list[PodFacts]:
-        """Living pods of a revision, but for those in quarantine."""
-        return [p for p in self.observed.pods if p.revision == revision and not p.terminating and p.quarantine is None]
-
-    def reports(self, revision: str | None) -> list[MonitorReport]:
-        """What the monitors of a revision said last, worst verdict first."""
-        found = [self.observed.reports[p.name] for p in self.pods(revision) if p.name in self.observed.reports]
-        order = [Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PASS]
-        return sorted(found, key=lambda report: order.index(report.verdict))
 
 
 def status_of(situation: Situation) -> Json:
@@ -125,18 +74,20 @@ def _of_people_and_falls(situation: Situation) -> Json:
 def _accuracy(situation: Situation, shown: Revision) -> Json:
     """Suite, exact count and verdict of the revision shown."""
     found: Json = {}
-    if isinstance(situation.resolved, Target):
-        found["suite"] = situation.resolved.source.name
-    gate = situation.verdict(shown)
-    report = next(iter(situation.reports(shown.name)), None)
-    if report and report.sweep and report.suite_hash == situation.suite_hash:
+    suite = situation.counts_for(shown)
+    if suite is None or situation.spec is None:
+        return found
+    found["suite"] = suite.name
+    gate = shown.verdict_for(hash_of(suite), situation.spec.accuracy.threshold)
+    report = next((r for r in situation.reports(shown.name) if r.suite_hash == hash_of(suite)), None)
+    if report and report.sweep:
         found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
     elif gate:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
     # A monitor that says of no suite that it can score owes the verdict of the one in force.
-    ours = report is not None and report.suite_hash in (situation.suite_hash, "")
-    if report and ours and report.phase in (Phase.WATCHING, Phase.BLOCKED):
-        found["verdict"] = report.verdict.value
+    said = next((r for r in situation.reports(shown.name) if r.suite_hash in (hash_of(suite), "")), None)
+    if said and said.phase in (Phase.WATCHING, Phase.BLOCKED):
+        found["verdict"] = said.verdict.value
     elif gate:
         found["verdict"] = gate.verdict.value
     return found
@@ -278,16 +229,36 @@ def _quality_verified(s: Situation) -> Finding:
     let_through = failed and s.answered is not None and s.answered.response.why is Why.ALERT_ONLY
     if s.answered and not let_through and (found := incident.quality(s.answered, s.target)):
         return found
-    report = next((r for r in s.reports(s.target) if r.suite_hash in (s.suite_hash, "")), None)
+    counts = s.counts_for(s.revisions[s.target])
+    report = next((r for r in s.reports(s.target) if counts and r.suite_hash in (hash_of(counts), "")), None)
     if gate and gate.verdict is Verdict.FAIL:
         return Finding("False", Reason.GATE_FAILED, f"{gate.reason}: {gate.message}; {_refusal(s)}")
     if report and report.phase is Phase.WATCHING and report.verdict is Verdict.FAIL:
         return Finding("False", Reason.BELOW_THRESHOLD, report.message)
     if report and report.phase is Phase.BLOCKED:
         return _undecided(report)  # A Pass that stands says nothing of now: the monitor can no longer score.
+    if s.shadowed:
+        return _shadowed(s)
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     return _undecided(report)
+
+
+def _shadowed(s: Situation) -> Finding:
+    """Of the suite that is asked for nothing is known yet; of the one that counts the figures are told."""
+    assert s.judging is not None
+    assert s.current is not None
+    assert s.spec is not None
+    new, old = s.judging.asked, s.judging.counts
+    said = [r.shadow for r in s.reports(s.target) if r.shadow and r.shadow.suite_hash == hash_of(new)]
+    furthest = max(said, key=lambda shadow: shadow.percent, default=None)
+    problem = next((shadow.problem for shadow in said if shadow.problem), "")
+    how_far = f"{furthest.percent} % of its gate" if furthest else "it has not begun"
+    gate = s.current.verdict_for(hash_of(old), s.spec.accuracy.threshold)
+    figures = f": {gate.verdict}, {gate.message}" if gate else ""
+    doing = f"cannot be asked: {problem}" if problem else f"is asked beside it: {how_far}"
+    text = f"Revision {s.current.name} is judged by suite {old.name}{figures}; suite {new.name} {doing}"
+    return Finding("Unknown", Reason.SUITE_SHADOWED, f"{text}. It counts once its gate is decided")
 
 
 def _refusal(s: Situation) -> str:

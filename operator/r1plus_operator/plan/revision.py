@@ -4,22 +4,21 @@ The hash covers what the *spec and the engine* say of the pod and its answers. I
 upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
 """
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import TAKES_ORDERS, KnownVerdicts
+from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
-from r1plus_model_repo.catalog.types import EngineSpec
-from r1plus_model_repo.config_pbtxt import render
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.pod import fingerprint, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
@@ -97,8 +96,17 @@ class Revision:
     @property
     def takes_orders(self) -> bool:
         """Whether its monitor, which was rendered with it, gates anew when it is told to."""
+        return self._speaks >= TAKES_ORDERS
+
+    @property
+    def takes_shadows(self) -> bool:
+        """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
+        return self._speaks >= TAKES_SHADOWS
+
+    @property
+    def _speaks(self) -> int:
         speaks = self.data.get("monitorSpeaks")
-        return isinstance(speaks, int) and speaks >= TAKES_ORDERS
+        return speaks if isinstance(speaks, int) else 0
 
     @property
     def regate(self) -> str:
@@ -154,7 +162,7 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
 def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
-    config_pbtxt = _rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
+    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
     identity = ServingIdentity(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
@@ -168,17 +176,11 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),
-        "monitorSpeaks": TAKES_ORDERS,
+        "monitorSpeaks": SPEAKS,
         "number": number,
         "template": template,
     }
     return Revision(name, number, data, identity)
-
-
-@lru_cache(maxsize=64)
-def _rendered(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int) -> str:
-    """Cached, since most deployments of a tier ask for the same and printing takes longer than the rest of a pass."""
-    return render(engine, batch=batch, context=context, kv_cache_bytes=kv_cache_bytes)
 
 
 def read(live: Json) -> Revision:
@@ -201,6 +203,16 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
     )
+
+
+def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
+    """By name. One that was damaged by hand is passed over: rendered again if it is wanted, pruned if not."""
+    found = {}
+    for (kind, name), live in children.items():
+        if kind == "ControllerRevision":
+            with contextlib.suppress(ContractError):
+                found[name] = read(live)
+    return found
 
 
 def clipped(gate: GateReport) -> GateReport:

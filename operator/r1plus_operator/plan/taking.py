@@ -8,18 +8,29 @@ from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.plan.revision import Revision, clipped
 
 MOST_TOLD_BYTES: Final = 64 * 1024
 """Of verdicts in the ConfigMap that monitors read: it holds 1 MiB, and a suite may take 948 KiB of that."""
 
 
-def taken(revision: Revision, gate: GateReport, suite_hash: str, threshold: float, acknowledged: str) -> Revision:
-    """The revision with this gate, where it is decided, is of exactly what is in force, and is news."""
+def gates_in(report: MonitorReport) -> tuple[GateReport, ...]:
+    """Of the suite that counts, and of the one that is asked beside it."""
+    beside = report.shadow.gate if report.shadow else None
+    return tuple(gate for gate in (report.gate, beside) if gate is not None)
+
+
+def taken(
+    revision: Revision, gate: GateReport, suites: Collection[str], threshold: float, acknowledged: str
+) -> Revision:
+    """The revision with this gate, where it is decided, is of exactly what is in force, and is news.
+
+    `suites`: hashes of what is asked for and of what counts meanwhile.
+    """
     decided = gate.verdict in (Verdict.PASS, Verdict.FAIL)
-    scored = (gate.identity, gate.suite_hash, gate.threshold)
-    ours = scored == (revision.identity_digest, suite_hash, threshold) and revision.regate in ("", gate.control)
+    scored = (gate.identity, gate.threshold) == (revision.identity_digest, threshold) and gate.suite_hash in suites
+    ours = scored and revision.regate in ("", gate.control)
     if decided and ours and _is_news(revision, gate, acknowledged):
         return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
     return revision
@@ -46,15 +57,15 @@ def remembered(revision: Revision, gate: GateReport) -> Revision:
     return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
 
 
-def told(revisions: Iterable[Revision], running: Collection[str], suite_hash: str) -> tuple[GateReport, ...]:
-    """What monitors are told of verdicts on this suite: of each revision the newest first, and first what runs.
+def told(revisions: Iterable[Revision], running: Collection[str], suites: Collection[str]) -> tuple[GateReport, ...]:
+    """What monitors are told of verdicts on these suites: of each revision the newest first, and first what runs.
 
     What does not fit is left out, older ones first: a pod that hears of none is gated once more.
     """
     ranked = [
         (rank, revision.name not in running, revision.name, verdict)
         for revision in revisions
-        for rank, verdict in enumerate(v for v in reversed(revision.counted) if v.suite_hash == suite_hash)
+        for rank, verdict in enumerate(v for v in reversed(revision.counted) if v.suite_hash in suites)
     ]
     chosen: list[GateReport] = []
     left = MOST_TOLD_BYTES

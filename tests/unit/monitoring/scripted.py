@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from typing import Any
 
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.settings import ControlOrder, KnownVerdicts, MonitorSettings
+from r1plus_contract.settings import ControlOrder, Former, KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import (
     SCORER_VERSION,
     Item,
@@ -149,8 +150,10 @@ class Pod:
         control: ControlOrder | None = None,
         restored: str = "",
         service: str = "",
+        former: tuple[str, str] | None = None,
+        former_for: tuple[str, ...] | None = None,
     ) -> None:
-        """Write the accuracy ConfigMap, settings last: a reader that polls sees the rest already there."""
+        """Write the accuracy ConfigMap, all at once. `former`: a suite that counts for those identities, or for ours."""
         header, items = suite or small_suite()
         found = load_suite(header, items).header if promised_hash is None else None
         settings = MonitorSettings(
@@ -165,15 +168,22 @@ class Pod:
             restored=restored,
             service=service,
         )
-        for name, text in (
-            ("suite.json", header),
-            ("items.jsonl", items),
-            ("verdicts.json", dumps(KnownVerdicts(known))),
-            ("settings.json", dumps(settings)),
-        ):
-            part = self.accuracy / f".{name}"
-            part.write_text(text)
-            part.replace(self.accuracy / name)
+        files = {"suite.json": header, "items.jsonl": items, "verdicts.json": dumps(KnownVerdicts(known))}
+        if former is not None:
+            before = load_suite(*former).header
+            ours = (self.identity.digest(),) if former_for is None else former_for
+            settings = replace(settings, former=Former(before.name, before.sha256, ours))
+            files |= {"former-suite.json": former[0], "former-items.jsonl": former[1]}
+        self._swap(files | {"settings.json": dumps(settings)})
+
+    def _swap(self, files: dict[str, str]) -> None:
+        """As the kubelet does: names are links into a folder that is exchanged in one step."""
+        folder = Path(tempfile.mkdtemp(prefix="..", dir=self.accuracy))
+        for name, text in files.items():
+            (folder / name).write_text(text)
+            if not (self.accuracy / name).is_symlink():
+                _link(self.accuracy / name, f"..data/{name}")
+        _link(self.accuracy / "..data", folder.name)
 
     def config(self, port: int = 0) -> Config:
         return replace(read_config(self.flags(port), self.environ()), poll_interval=0.02)
@@ -190,6 +200,12 @@ class Pod:
             "R1PLUS_REVISION": "credit-1",
             "R1PLUS_POD": "credit-1-abcde",
         }
+
+
+def _link(path: Path, to: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.symlink_to(to)
+    part.replace(path)
 
 
 async def until(holds: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

@@ -48,7 +48,12 @@ def test_a_first_revision_that_passed_is_scaled_before_it_takes_traffic() -> Non
 
 def test_a_candidate_takes_traffic_once_it_carries_what_stable_carries() -> None:
     done = run("b", stable(), RevisionState("b", ready=2, replicas=2, verdict=Verdict.PASS))
-    assert (done.current, done.promote, done.replicas) == ("b", "b", {"a": 2, "b": 2})
+    assert done == Rollout("b", Stage.PROMOTE, {"a": 2, "b": 2}, promote="b", requeue_after=DRAIN_SECONDS)
+
+
+def test_a_first_revision_that_takes_traffic_leaves_nothing_to_drain() -> None:
+    first = RevisionState("a", ready=2, replicas=2, verdict=Verdict.PASS)
+    assert run("a", first) == Rollout("a", Stage.PROMOTE, {"a": 2}, promote="a")
 
 
 def test_a_stable_with_one_ready_pod_asks_no_more_of_its_successor() -> None:
@@ -124,7 +129,7 @@ def test_a_candidate_that_is_ready_at_the_deadline_takes_traffic() -> None:
 
 def test_a_first_revision_goes_on_trying_after_the_deadline() -> None:
     late = run("b", waiting(DEADLINE))
-    assert (late.stage, late.replicas, late.overdue) == (Stage.GATING, {"b": 1}, True)
+    assert late == Rollout(None, Stage.GATING, {"b": 1}, overdue=True, requeue_after=None)
     assert not run("b", waiting(DEADLINE - 1)).overdue
 
 

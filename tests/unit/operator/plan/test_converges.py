@@ -18,7 +18,7 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.plan import AT_ONCE_SECONDS, plan
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, read
 from unit.operator.plan.world import NODE, World
 
@@ -146,21 +146,7 @@ class Operated(RuleBasedStateMachine):
 
     @rule()
     def a_pass_is_enough_until_it_looks_again(self) -> None:
-        """Our own writes bring no pass of their own, nor does time: what a pass leaves to them it must ask for."""
-        world, looks = self.world, []
-        pods = dict(world.pods)
-
-        def act() -> int:
-            planned = world.pass_once()
-            looks.append(planned.requeue_after)
-            return planned.writes
-
-        self._watched(act)
-        if world.pods != pods:
-            return  # Their going is an event.
-        for share in (0.0, 0.999):
-            later = plan(world.observed(), world.config, world.now - 1.0 + share * min(looks[0] or DAY, DAY))
-            assert (later.writes, later.status, later.notes) == (0, world.status, ())
+        self._enough()
 
     @rule(done=st.integers(0, 12))
     def the_operator_dies_in_mid_pass(self, done: int) -> None:
@@ -267,13 +253,13 @@ class Operated(RuleBasedStateMachine):
             assert self.world.selected() == old, "a pod that is not Ready takes no traffic"
         for _ in range(PASSES):
             self._ready(new)
-            self._watched(self.world.pass_once)
+            self._enough()
             if self.world.selected() == new:
                 break
         for _ in range(2):
             assert (self.world.selected(), self._running()) == (new, {old: 2, new: 2})
             self._at_rest()
-            self._watched(self.world.pass_once)
+            self._enough()
         self._drains()
         assert (self.world.selected(), self._running()) == (new, {new: 2})
         assert self.world.condition("Ready")[0] == "True"
@@ -333,6 +319,26 @@ class Operated(RuleBasedStateMachine):
         if after != before and before and served_before and not observe and after not in proven | passed:
             self.switched_to_unproven = after
         return written.writes if hasattr(written, "writes") else int(written)
+
+    def _enough(self) -> None:
+        """Our own writes bring no pass of their own, nor does time: what a pass leaves to them it must ask for."""
+        world, looks = self.world, []
+        pods = dict(world.pods)
+
+        def act() -> int:
+            planned = world.pass_once()
+            looks.append(planned.requeue_after)
+            return planned.writes
+
+        self._watched(act)
+        if world.pods != pods:
+            return  # Their going is an event.
+        if looks[0] == AT_ONCE_SECONDS:
+            self._enough()
+            return
+        for share in (0.0, 0.999):
+            later = plan(world.observed(), world.config, world.now - 1.0 + share * min(looks[0] or DAY, DAY))
+            assert (later.writes, later.status, later.notes) == (0, world.status, ())
 
     def _interrupted(self, done: int) -> int:
         """A pass of which only the first `done` writes are made. The status is written first, deletions last."""

@@ -184,11 +184,11 @@ class World:
         watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
         self.reports[pod] = replace(before, watch=watch)
 
-    def control(self, verdict: Verdict, *, lost: int = 0) -> str:
+    def control(self, verdict: Verdict, *, lost: int = 0, suite_name: str = "") -> str:
         """The control's monitors answer the order that the operator gave them; the revision that it is about."""
         settings = json.loads(self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
         revision = str(self.status["candidate"])
-        self.gate(revision, verdict, lost=lost)
+        self.gate(revision, verdict, lost=lost, suite_name=suite_name)
         for name, pod in self.pods.items():
             report = self.reports.get(name)
             if pod.revision == revision and report and report.gate:
@@ -199,10 +199,12 @@ class World:
     def set_ready(self, revision: str) -> None:
         self.pods = {n: replace(p, ready=True) if p.revision == revision else p for n, p in self.pods.items()}
 
-    def gate(self, revision: str, verdict: Verdict, *, lost: int = 0, batch: int | None = None) -> None:
+    def gate(
+        self, revision: str, verdict: Verdict, *, lost: int = 0, batch: int | None = None, suite_name: str = ""
+    ) -> None:
         """Every monitor of the revision reports a decided gate, by default one at the serving batch."""
         stored = read(self.one("ControllerRevision", revision))
-        suite_name = self.spec.get("accuracy", {}).get("suite", f"smollm2-{self.spec['tier']}-v1")
+        suite_name = suite_name or self.spec.get("accuracy", {}).get("suite", f"smollm2-{self.spec['tier']}-v1")
         loaded = self.suites[suite_name].suite
         assert loaded is not None
         identity, digest = stored.identity_digest, loaded.header.sha256

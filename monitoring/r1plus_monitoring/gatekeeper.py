@@ -1,0 +1,94 @@
+"""Runs the gates of one subject, whole or what is left of one that a restart cut off, and remembers what they decided.
+
+Called by the episode for the suite that counts, and by the shadow for the one that does not count yet.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+
+from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_monitoring.gating import drive
+from r1plus_monitoring.ledger import Ledger, Parts
+from r1plus_monitoring.logs import log
+from r1plus_monitoring.probing import Prompter
+from r1plus_monitoring.state import MOST_REPORTS, HalfGate
+from r1plus_policies.gate import GateItem, Judgement, Rules, Subject, report
+from r1plus_policies.gate_run import GateRecord, GateRun
+
+Slot = Literal["gate", "shadow"]
+"""Where half of a gate is stored: two of one pod may be under way, each of a suite of its own."""
+Paced = Callable[[], Awaitable[None]]
+
+
+class Gatekeeper:
+    """One subject's gates."""
+
+    def __init__(
+        self, parts: Parts, ledger: Ledger, prompter: Prompter, subject: Subject, items: Sequence[GateItem], slot: Slot
+    ) -> None:
+        self._parts = parts
+        self._ledger = ledger
+        self._prompter = prompter
+        self._subject = subject
+        self._items = items
+        self._slot = slot
+
+    async def gated(
+        self,
+        rules: Rules,
+        pace: Paced,
+        scored: Callable[[GateRun], None],
+        *,
+        control: str = "",
+        acknowledged: str = "",
+    ) -> GateReport:
+        """One whole gate. `scored` is called once before the first probe and after every score."""
+        half = self._half(rules, acknowledged or control)
+        run = GateRun(self._items, rules, half.record)
+        before, started = half.seconds, time.monotonic()
+        log("info", "Gate started", items=len(self._items), batch=rules.batch, done=run.done, total=run.total)
+
+        def seconds() -> float:
+            return before + time.monotonic() - started
+
+        def each() -> None:
+            scored(run)
+            if self._ledger.due():
+                stored = dataclasses.replace(half, record=run.snapshot(), seconds=seconds())
+                self._ledger.save(**{self._slot: stored})
+
+        scored(run)
+        judgement = await self.drive(run, pace, each)
+        if judgement.verdict is Verdict.FAIL:
+            await self._parts.doubt.settled()
+        found = report(judgement, rules, self._subject, seconds=seconds(), decided_at=self._ledger.now())
+        found = dataclasses.replace(found, control=control, acknowledged=acknowledged)
+        self._keep(found)
+        log("info", "Gate decided", verdict=found.verdict, reason=found.reason, detail=found.message)
+        return found
+
+    async def drive(self, run: GateRun, pace: Paced, scored: Callable[[], None]) -> Judgement:
+        """Ask until the run has decided; nothing is stored."""
+        return await drive(run, ask=self._prompter.ask, pace=pace, until_ready=self.recover, scored=scored)
+
+    async def recover(self) -> None:
+        """Nobody was there: a breath, then until the model is ready."""
+        await asyncio.sleep(self._parts.poll_interval)
+        await self._prompter.until_ready(self._parts.poll_interval)
+
+    def _half(self, rules: Rules, order: str) -> HalfGate:
+        """The one that was cut off, if it is of the same subject, rules and order; else a new one."""
+        half: HalfGate | None = getattr(self._ledger.state, self._slot)
+        new = HalfGate(self._subject, rules.threshold, rules.batch, GateRecord(self._parts.seed()), 0.0, order)
+        same = half and dataclasses.replace(half, record=new.record, seconds=0.0) == new
+        return half if half and same else new
+
+    def _keep(self, found: GateReport) -> None:
+        """Remember a verdict. An Inconclusive one is no verdict: only the half gate goes."""
+        kept = self._ledger.state.reports
+        if found.verdict in (Verdict.PASS, Verdict.FAIL):
+            kept = (found, *kept)[:MOST_REPORTS]
+        self._ledger.save(**{self._slot: None}, reports=kept)

@@ -1,0 +1,176 @@
+"""What the registry recorded, told as a person would. Called by `history_verbs`."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.text import Text
+
+from r1plus_contract.history import (
+    AlarmFact,
+    EngineFact,
+    Evaluation,
+    History,
+    RecordedEngine,
+    RevisionFact,
+    RolloutEvent,
+    RolloutFact,
+)
+from r1plus_contract.verdict import GateReport, Verdict
+
+Row = Sequence[str]
+_BAD = {RolloutEvent.CONTROL_FAILED, RolloutEvent.ROLLED_BACK}
+_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red"}
+
+
+def show_histories(console: Console, histories: Sequence[History]) -> None:
+    """One after the other, the newest deployment of the name first."""
+    for history in histories:
+        where = f"{history.deployment.namespace}/{history.deployment.name}"
+        ended = ", which has ended" if history.ended else ""
+        console.print(Text.assemble((plain(where), "bold"), f"  uid {plain(history.deployment.uid)}{ended}"))
+        heads = ("REVISION", "NO", "ENGINE", "BATCH", "CONTEXT", "LAST GATE")
+        show_rows(console, heads, [_revision(one, history) for one in history.revisions])
+        console.print()
+        for at, revision, text, style in story(history):
+            console.print(Text.assemble((f"{at:<21}", "dim"), f"{plain(revision):<24}", (plain(text), style)))
+
+
+def _revision(one: RevisionFact, history: History) -> Row:
+    reports = [fact.report for fact in history.evaluations if fact.revision == one.name]
+    last = f"{reports[-1].verdict.value} {figures(reports[-1])}" if reports else "none yet"
+    return one.name, str(one.number), one.engine, str(one.batch), str(one.context), last
+
+
+def story(history: History) -> list[tuple[str, str, str, str]]:
+    """(when, revision, what happened, style), oldest first."""
+    engines = {one.name: one.engine for one in history.revisions}
+    told = [(_instant(one.at), one.revision, *_rollout(one, engines)) for one in history.rollouts]
+    told += [
+        (one.report.decided_at or "-", one.revision, gate(one.report), _COLOURS.get(one.report.verdict, "yellow"))
+        for one in history.evaluations
+    ]
+    told += [(one.since or "-", one.revision, _alarm(one), "red") for one in history.alarms]
+    return sorted(told, key=lambda entry: entry[0][:19])
+
+
+def gate(report: GateReport) -> str:
+    """A gate in a line: verdict, figures, suite, where the losses were."""
+    lost = [f"{s.name} {s.lost} of {s.items}" for s in report.strata if s.lost]
+    where = f"; lost: {', '.join(lost)}" if lost else ""
+    wanted = f"at most {report.allowed} lost for {report.threshold:g}"
+    why = "" if report.verdict is Verdict.PASS else f" ({report.reason}: {report.message})"
+    return (
+        f"gate {report.verdict.value}: {figures(report)} right at batch {report.batch} on {report.suite},"
+        f" {wanted}{where}{why}"
+    )
+
+
+def figures(report: GateReport) -> str:
+    """Right of all items."""
+    return f"{report.items - report.lost}/{report.items}"
+
+
+def _rollout(one: RolloutFact, engines: dict[str, str]) -> tuple[str, str]:
+    engine = f" with engine {engines[one.revision]}" if one.revision in engines else ""
+    why = f": {one.text}" if one.text else ""
+    text = {
+        RolloutEvent.CANDIDATE: f"asked for{engine}",
+        RolloutEvent.PROMOTED: f"took traffic{engine}",
+        RolloutEvent.CONTROL_BEGAN: f"way back to {one.to} began, {one.cause}{why}",
+        RolloutEvent.CONTROL_PASSED: f"{one.to} passed the suite anew{why}",
+        RolloutEvent.CONTROL_FAILED: f"{one.to} failed the suite, too{why}",
+        RolloutEvent.ROLLED_BACK: f"traffic went back to {one.to}, {one.cause}{why}",
+    }[one.event]
+    return text, "red" if one.event in _BAD else ""
+
+
+def _alarm(one: AlarmFact) -> str:
+    counted = f": {one.before} right at its gate, now {one.now}" if one.now and one.before else ""
+    counted = counted or (f": {one.now} right" if one.now else "")
+    lost = f"; lost {', '.join(one.lost[:5])}{' ...' if len(one.lost) > 5 else ''}" if one.lost else ""
+    source = "" if one.source == "deployment" else f" of {one.source}"
+    return f"{one.reason}{source}{counted}{lost}"
+
+
+def show_engines(console: Console, engines: Sequence[RecordedEngine]) -> None:
+    """A line for each."""
+    heads = ("ENGINE", "VERSION", "TIER", "PRECISION", "BACKEND", "REFERENCE", "GATES PASSED", "SINCE", "SHA256")
+    rows = [
+        (
+            one.engine.name,
+            one.engine.version,
+            one.engine.tier,
+            one.engine.precision,
+            one.engine.backend,
+            _reference(one.engine),
+            f"{one.passed} of {one.evaluations}",
+            one.recorded_at,
+            one.engine.sha256[:12],
+        )
+        for one in engines
+    ]
+    show_rows(console, heads, rows)
+
+
+def _reference(engine: EngineFact) -> str:
+    """On whose word its reference stands."""
+    if engine.inherited_from:
+        return f"of {engine.inherited_from}"
+    return f"claimed by {engine.claimed_by}" if engine.claimed_by else "measured"
+
+
+def show_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> None:
+    """A line for each; with items, what was lost below it."""
+    heads = ("DECIDED", "DEPLOYMENT", "REVISION", "ENGINE", "VERDICT", "RIGHT", "THRESHOLD", "BATCH", "SUITE")
+    rows = [_evaluation(one) for one in evaluations]
+    below = [list(_items(one)) for one in evaluations]
+    show_rows(console, heads, rows, below)
+
+
+def _evaluation(one: Evaluation) -> Row:
+    report = one.report
+    return (
+        report.decided_at or "-",
+        f"{one.namespace}/{one.deployment}",
+        one.revision,
+        one.engine,
+        report.verdict.value,
+        figures(report),
+        f"{report.threshold:g}",
+        str(report.batch),
+        f"{report.suite} {report.suite_hash[:12]}",
+    )
+
+
+def _items(one: Evaluation) -> Iterator[str]:
+    strata = sorted({item.stratum for item in one.items})
+    for stratum in strata:
+        members = [item for item in one.items if item.stratum == stratum]
+        lost = [item.item for item in members if item.right is False]
+        right = sum(item.right is True for item in members)
+        unknown = sum(item.right is None for item in members)
+        more = f", {unknown} not told" if unknown else ""
+        named = f": {', '.join(lost)}" if lost else ""
+        yield f"{stratum or 'no stratum known'}: {right} right{more}, {len(lost)} lost{named}"
+
+
+def show_rows(console: Console, heads: Row, rows: Sequence[Row], below: Sequence[Sequence[str]] = ()) -> None:
+    """Columns as wide as they need to be; `below` holds lines to stand under each row."""
+    cells = [heads, *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    console.print(Text(lines[0], style="bold"))
+    for number, line in enumerate(lines[1:]):
+        console.print(Text(line))
+        for more in below[number] if below else ():
+            console.print(Text(f"  {plain(more)}", style="dim"))
+
+
+def plain(text: str) -> str:
+    """Without what moves a terminal: much of it was said by a pod."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _instant(epoch: float) -> str:
+    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

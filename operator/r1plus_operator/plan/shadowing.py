@@ -1,0 +1,95 @@
+"""By which suite what serves is judged: a new one is asked beside the former one before it counts. Called by the plan.
+
+A suite takes effect where a revision has a decided gate on it. Until then what serves goes on being judged by the suite
+that it was judged by last, so that it is never unwatched and that no slip of a suite's author pages anybody. Nothing of
+it is stored: it follows from the verdicts that stand on the revision and from the suites that there are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from r1plus_contract.settings import Former
+from r1plus_contract.suite import Suite
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import SuiteSource, SuiteTrust
+from r1plus_operator.plan.objects import reference_hash
+from r1plus_operator.plan.revision import Revision
+from r1plus_operator.plan.target import Target, untrusted
+
+MOST_BYTES: Final = 948 * 1024
+"""Of two suites in the ConfigMap that monitors read. Two that are larger are not run side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """Two suites, most often one and the same."""
+
+    asked: SuiteSource
+    """What the spec asks for: candidates are gated on it."""
+    counts: SuiteSource
+    """By which what serves is judged."""
+
+    @property
+    def suite(self) -> Suite:
+        """The one that counts, as it was read."""
+        assert self.counts.suite is not None
+        return self.counts.suite
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether what is asked for does not count yet."""
+        return hash_of(self.asked) != hash_of(self.counts)
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """Of both."""
+        return frozenset((hash_of(self.asked), hash_of(self.counts)))
+
+    @property
+    def terms(self) -> str:
+        """Another one whenever either changes."""
+        return "+".join((hash_of(self.asked), hash_of(self.counts))) if self.shadowed else hash_of(self.asked)
+
+    def told_to(self, *identities: str) -> Former | None:
+        """What monitors are told: the revisions of these identities go by the former suite."""
+        if not self.shadowed:
+            return None
+        ours = tuple(sorted(set(identities)))
+        return Former(self.counts.name, hash_of(self.counts), ours, reference_hash(self.counts))
+
+
+def judging(
+    asked_for: Target,
+    serving: Revision | None,
+    suites: Mapping[str, SuiteSource],
+    spec: R1PlusDeploymentSpec,
+    trust: SuiteTrust,
+) -> Judging:
+    """The suite that counts for what serves: what the spec asks for, unless it is still asked beside the former one.
+
+    The former one is what the newest verdict is of; it counts no more where it is gone, altered or no longer trusted.
+    """
+    new = asked_for.source
+    at_once = Judging(new, new)
+    if serving is None or not serving.takes_shadows or not serving.counted:
+        return at_once
+    if any(verdict.suite_hash == hash_of(new) for verdict in serving.counted):
+        return at_once
+    last = serving.counted[-1]
+    former = suites.get(last.suite)
+    if former is None or former.suite is None or hash_of(former) != last.suite_hash:
+        return at_once
+    if untrusted(spec, former, trust) or _size(former) + _size(new) > MOST_BYTES:
+        return at_once
+    return Judging(new, former)
+
+
+def hash_of(source: SuiteSource) -> str:
+    """Of a suite that could be read."""
+    assert source.suite is not None
+    return source.suite.header.sha256
+
+
+def _size(source: SuiteSource) -> int:
+    return sum(len(text.encode()) for text in (source.header_text, source.items_text, source.reference_text))

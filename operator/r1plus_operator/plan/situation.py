@@ -1,0 +1,78 @@
+"""All that the status is derived from. Made by the plan, read by `report`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.incident import Answered
+from r1plus_operator.plan.inputs import Observed, PodFacts, SuiteSource
+from r1plus_operator.plan.revision import Revision
+from r1plus_operator.plan.shadowing import Judging
+from r1plus_operator.plan.target import Problem, Target
+from r1plus_policies.rollout import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One pass."""
+
+    observed: Observed
+    now: float
+    spec: R1PlusDeploymentSpec | None
+    resolved: Target | Problem
+    rollout: Rollout | None
+    revisions: Mapping[str, Revision]
+    target: str | None
+    """Of which revision the conditions speak: what the spec asks for, or what a pin holds."""
+    wanted: str | None = None
+    """Of which revision the rollout is: the target, or the last good one on a way back."""
+    asked_for: str | None = None
+    """What the spec asks for, pin or no pin."""
+    answered: Answered | None = None
+    """What is done about a fall; None where nothing serves."""
+    judging: Judging | None = None
+    """What the spec's suite counts for; None while none is in force."""
+
+    @property
+    def current(self) -> Revision | None:
+        """The revision that takes traffic."""
+        name = self.rollout.current if self.rollout else None
+        return self.revisions.get(name) if name else None
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why the spec yields no revision."""
+        return self.resolved if isinstance(self.resolved, Problem) else None
+
+    @property
+    def suite_hash(self) -> str:
+        """Of the suite in force; empty while none is."""
+        return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else ""
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether the conditions speak of what serves, and that is still judged by the former suite."""
+        serves = self.current is not None and self.target == self.current.name
+        return serves and self.judging is not None and self.judging.shadowed
+
+    def counts_for(self, revision: Revision | None) -> SuiteSource | None:
+        """The suite by which a revision is judged: the former one for what serves, while that is shadowed."""
+        if self.judging is None:
+            return None
+        serves = revision is not None and self.current is not None and revision.name == self.current.name
+        return self.judging.counts if serves else self.judging.asked
+
+    def verdict(self, revision: Revision) -> GateReport | None:
+        """The gate's report on a revision under the suite and threshold in force."""
+        return revision.verdict_for(self.suite_hash, self.spec.accuracy.threshold) if self.spec else None
+
+    def pods(self, revision: str | None) -> list[PodFacts]:
+        """Living pods of a revision, but for those in quarantine."""
+        return [p for p in self.observed.pods if p.revision == revision and not p.terminating and p.quarantine is None]
+
+    def reports(self, revision: str | None) -> list[MonitorReport]:
+        """What the monitors of a revision said last, worst verdict first."""
+        found = [self.observed.reports[p.name] for p in self.pods(revision) if p.name in self.observed.reports]
+        order = [Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PASS]
+        return sorted(found, key=lambda report: order.index(report.verdict))

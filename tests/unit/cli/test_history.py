@@ -1,0 +1,315 @@
+"""`r1plus history`, `engines` and `evaluations`: the story as it is told, and every way not to be told it."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from r1plus_cli import history_text
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.main import app
+from r1plus_cli.registry import DEFAULT, TOKEN_VARIABLE, Place, Registry, place_of
+from r1plus_contract.history import (
+    AlarmFact,
+    DeploymentFact,
+    EngineFact,
+    Evaluation,
+    EvaluationFact,
+    Evaluations,
+    Histories,
+    History,
+    ItemResult,
+    RecordedEngine,
+    RecordedEngines,
+    RevisionFact,
+    RolloutEvent,
+    RolloutFact,
+)
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
+
+GOOD, BAD = "credit-aaaaaaaaaa", "credit-bbbbbbbbbb"
+PASSED = GateReport(Verdict.PASS, "Passed", "3 of 206 lost", "1" * 64, "smollm2-full-v1", "5" * 64, "1", 0.98, 206, 3, 4, decided_at="2026-11-25T12:00:40Z", batch=8)  # fmt: skip
+FAILED = replace(
+    PASSED,
+    verdict=Verdict.FAIL,
+    reason="TooManyLost",
+    message="23 of 206 items lost, 4 allowed",
+    lost=23,
+    strata=(StratumFigures("capitals", 70, 20, 2), StratumFigures("sums", 66, 3, 2), StratumFigures("words", 70, 0, 2)),
+    decided_at="2026-11-25T12:05:00Z",
+)
+HISTORY = History(
+    DeploymentFact("u-1", "team-credit", "credit"),
+    False,
+    tuple(RevisionFact("u-1", name, n, engine, "d" * 64, 8, 1024, "1" * 64) for n, (name, engine) in enumerate(((GOOD, "smollm2-full-f16"), (BAD, "smollm2-full-q4-1")), 1)),
+    (EvaluationFact("u-1", GOOD, PASSED), EvaluationFact("u-1", BAD, FAILED)),
+    (RolloutFact("u-1", GOOD, RolloutEvent.PROMOTED, 1795608060.0), RolloutFact("u-1", BAD, RolloutEvent.CANDIDATE, 1795608240.0)),
+    (AlarmFact("u-1", BAD, "deployment", "BelowThreshold", "2026-11-25T13:00:00Z", "203/206", "160/206", ("c-1", "c-2")),),
+)  # fmt: skip
+
+
+def printed(show: Any, *words: Any) -> str:
+    out = StringIO()
+    show(Console(file=out, width=400), *words)
+    return out.getvalue()
+
+
+def test_the_story_of_a_refused_revision_is_told_with_its_figures() -> None:
+    text = printed(history_text.show_histories, [HISTORY])
+    lines = text.splitlines()
+    assert lines[0].startswith("team-credit/credit")
+    table = [line.split() for line in lines[1:4]]
+    assert table[1][:3] == [GOOD, "1", "smollm2-full-f16"]
+    assert table[2] == [BAD, "2", "smollm2-full-q4-1", "8", "1024", "Fail", "183/206"]
+    told = lines[5:]
+    assert [line.split()[1] for line in told] == [GOOD, GOOD, BAD, BAD, BAD]
+    assert "took traffic with engine smollm2-full-f16" in told[1]
+    assert "asked for with engine smollm2-full-q4-1" in told[2]
+    gate = told[3]
+    for words in ("gate Fail: 183/206 right at batch 8 on smollm2-full-v1", "at most 4 lost for 0.98", "lost: capitals 20 of 70, sums 3 of 66", "TooManyLost: 23 of 206"):  # fmt: skip
+        assert words in gate
+    assert "words 0" not in gate
+    assert "BelowThreshold: 203/206 right at its gate, now 160/206; lost c-1, c-2" in told[4]
+
+
+def test_a_way_back_is_told_step_by_step() -> None:
+    steps = (RolloutEvent.CONTROL_BEGAN, RolloutEvent.CONTROL_PASSED, RolloutEvent.ROLLED_BACK)
+    rollouts = tuple(RolloutFact("u-1", BAD, event, 1795608240.0 + n, GOOD, "BelowThreshold", "why") for n, event in enumerate(steps))  # fmt: skip
+    told = [
+        text for _, _, text, _ in history_text.story(replace(HISTORY, rollouts=rollouts, evaluations=(), alarms=()))
+    ]
+    assert told == [
+        f"way back to {GOOD} began, BelowThreshold: why",
+        f"{GOOD} passed the suite anew: why",
+        f"traffic went back to {GOOD}, BelowThreshold: why",
+    ]
+
+
+def test_every_event_has_words() -> None:
+    for event in RolloutEvent:
+        one = replace(HISTORY, rollouts=(RolloutFact("u-1", BAD, event, 0.0, GOOD),), evaluations=(), alarms=())
+        assert history_text.story(one)[0][2]
+
+
+def test_what_a_pod_said_moves_no_terminal() -> None:
+    report = replace(FAILED, message="\x1b[2Jgone\r\nnew line")
+    text = printed(history_text.show_histories, [replace(HISTORY, evaluations=(EvaluationFact("u-1", BAD, report),))])
+    assert "\x1b" not in text
+    assert "gone  new line" in text
+
+
+def test_evaluations_are_told_in_lines_and_with_what_was_lost_where_that_was_asked_for() -> None:
+    items = (ItemResult("c-1", "capitals", False), ItemResult("c-2", "capitals", True), ItemResult("s-1", "sums", None))
+    found = Evaluation("team-credit", "credit", BAD, "smollm2-full-q4-1", FAILED, items)
+    lines = printed(history_text.show_evaluations, [found]).splitlines()
+    assert lines[1].split()[:6] == ["2026-11-25T12:05:00Z", "team-credit/credit", BAD, "smollm2-full-q4-1", "Fail", "183/206"]  # fmt: skip
+    assert lines[2:] == ["  capitals: 1 right, 1 lost: c-1", "  sums: 0 right, 1 not told, 0 lost"]
+
+
+def test_engines_are_told_with_on_whose_word_and_how_they_fared() -> None:
+    engine = EngineFact("q4", "e" * 64, "smollm2", "full", "1.0.0", "Q4_1", "openvino", "i", "d" * 64, "s", "f16")
+    own = replace(engine, name="f16", inherited_from="")
+    shape = replace(own, name="r1", claimed_by="the model card")
+    rows = [
+        RecordedEngine(engine, "2026-11-25T12:00:00Z", 3, 1),
+        *(RecordedEngine(e, "2026-11-25T12:00:00Z") for e in (own, shape)),
+    ]
+    lines = printed(history_text.show_engines, rows).splitlines()
+    assert "of f16" in lines[1]
+    assert "1 of 3" in lines[1]
+    assert "measured" in lines[2]
+    assert "claimed by the model card" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (DEFAULT, Place(namespace="r1plus-system", name="r1plus-registry")),
+        ("https://registry.example.com/r1/", Place(url="https://registry.example.com/r1")),
+    ],
+    ids=["a StatefulSet", "a URL"],
+)
+def test_places(text: str, place: Place) -> None:
+    assert place_of(text) == place
+
+
+@pytest.mark.parametrize("text", ["registry", "A/b", "a/b/c", "ftp://x", "http://", ""])
+def test_a_place_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is neither NAMESPACE/NAME"):
+        place_of(text)
+
+
+@dataclass
+class Answers:
+    """A registry that answers what it is told to."""
+
+    status: int = 200
+    body: str = dumps(Histories((HISTORY,)))
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    port: int = 0
+
+
+@pytest.fixture
+def answers() -> Iterator[Answers]:
+    state = Answers()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked.append((self.path, self.headers.get("Authorization", "")))
+            self.send_response(state.status)
+            self.send_header("Content-Length", str(len(state.body.encode())))
+            self.end_headers()
+            self.wfile.write(state.body.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield state
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@dataclass
+class Cluster:
+    """A way to the registry's pod, as a cluster gives it or not."""
+
+    port: int
+    own: str = ""
+    error: str = ""
+    may_make: bool = True
+    tunnels: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def bearer(self) -> str:
+        return self.own
+
+    def token_of(self, namespace: str, account: str, audience: str) -> str:
+        if not self.may_make:
+            raise CliError("Could not make a token: 403")
+        return f"{namespace}/{account}/{audience}"
+
+    def tunnel(self, namespace: str, pod: str, port: int) -> Any:
+        self.tunnels.append((namespace, pod, port))
+        if self.error:
+            raise OSError(self.error)
+        return socket.create_connection(("127.0.0.1", self.port))
+
+
+def registry(cluster: Cluster, place: str = DEFAULT, **env: str) -> Registry:
+    return Registry(place_of(place), lambda: cluster, env)
+
+
+def test_it_is_asked_through_a_tunnel_to_its_pod_with_the_users_own_token(answers: Answers) -> None:
+    cluster = Cluster(answers.port, own="mine")
+    assert registry(cluster).histories("team-credit", "credit").items == (HISTORY,)
+    assert cluster.tunnels == [("r1plus-system", "r1plus-registry-0", 8080)]
+    assert answers.asked == [("/v1/namespaces/team-credit/deployments/credit", "Bearer mine")]
+
+
+def test_who_has_a_certificate_takes_a_token_of_the_reading_account(answers: Answers) -> None:
+    registry(Cluster(answers.port)).histories("team-credit", "credit")
+    assert answers.asked[0][1] == "Bearer r1plus-system/r1plus-registry-reader/r1plus-registry"
+
+
+def test_a_given_token_comes_first_and_at_a_url_no_cluster_is_asked(answers: Answers) -> None:
+    cluster = Cluster(answers.port, own="mine")
+    url = f"http://127.0.0.1:{answers.port}"
+    registry(cluster, url, **{TOKEN_VARIABLE: "given"}).histories("team-credit", "a b/c")
+    assert answers.asked == [("/v1/namespaces/team-credit/deployments/a%20b%2Fc", "Bearer given")]
+    assert not cluster.tunnels
+
+
+def test_the_questions_say_whose_evaluations_and_whether_items(answers: Answers) -> None:
+    answers.body = dumps(Evaluations(()))
+    asking = registry(Cluster(answers.port))
+    asking.evaluations("team-credit", "credit", items=True)
+    asking.evaluations(None, None, items=False)
+    answers.body = dumps(RecordedEngines(()))
+    asking.engines()
+    paths = [path for path, _ in answers.asked]
+    assert paths == ["/v1/evaluations?namespace=team-credit&name=credit&items=1", "/v1/evaluations", "/v1/engines"]
+
+
+TROUBLES = {
+    "no right to the pod": ({"error": "Handshake status 403 Forbidden"}, "bind Role r1plus-registry-client to you"),
+    "no registry": ({"error": "Handshake status 404 Not Found"}, "registry.enabled false"),
+    "a tunnel that fails": ({"error": "connection reset"}, "does not answer in pod r1plus-system/r1plus-registry-0: connection reset"),
+    "no token and no right to make one": ({"may_make": False}, "kubectl -n NAMESPACE create token ACCOUNT --audience r1plus-registry"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cluster", "said"), TROUBLES.values(), ids=TROUBLES)
+def test_every_way_not_to_get_there_says_what_to_do(answers: Answers, cluster: dict[str, Any], said: str) -> None:
+    with pytest.raises(CliError) as refused:
+        registry(Cluster(answers.port, **cluster)).engines()
+    assert said in str(refused.value)
+
+
+REFUSALS = {
+    "somebody unknown": (401, dumps({"error": "not known"}), "(401): not known; renew your kubeconfig"),
+    "no right": (403, dumps({"error": "may not get"}), "(403): may not get; ask the platform team"),
+    "no database": (503, dumps({"error": "connection refused"}), "(503): connection refused; it records and tells again"),
+    "a proxy's page": (502, "<html>bad gateway</html>", "(502): <html>bad gateway"),
+    "another service": (200, "<html>hello</html>", "The registry's answer cannot be read: Histories: not JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "said"), REFUSALS.values(), ids=REFUSALS)
+def test_every_refusal_is_told_in_the_registrys_words(answers: Answers, status: int, body: str, said: str) -> None:
+    answers.status, answers.body = status, body
+    with pytest.raises(CliError) as refused:
+        registry(Cluster(answers.port)).histories("team-credit", "credit")
+    assert said in str(refused.value)
+
+
+def test_a_registry_that_is_newer_is_read_as_far_as_it_is_known(answers: Answers) -> None:
+    answers.body = dumps(Histories((HISTORY,))).replace('"ended"', '"weather":"fine","ended"', 1)
+    assert registry(Cluster(answers.port)).histories("team-credit", "credit").items == (HISTORY,)
+
+
+@contextmanager
+def asked(answers: Answers, *words: str) -> Iterator[Any]:
+    url = f"http://127.0.0.1:{answers.port}"
+    yield CliRunner().invoke(app, [*words, "--registry", url], env={TOKEN_VARIABLE: "given"}, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)], ids=["json", "yaml"])
+def test_for_programs_the_answer_is_printed_as_it_came(answers: Answers, output: str, read: Any) -> None:
+    with asked(answers, "history", "credit", "-n", "team-credit", "-o", output) as done:
+        assert read(done.stdout) == json.loads(answers.body)
+
+
+def test_the_verbs_are_there(answers: Answers) -> None:
+    with asked(answers, "history", "credit", "-n", "team-credit") as done:
+        assert "gate Fail: 183/206" in done.stdout
+    answers.body = dumps(Evaluations((Evaluation("team-credit", "credit", BAD, "q4", FAILED),)))
+    with asked(answers, "evaluations", "-A") as done:
+        assert "183/206" in done.stdout
+    answers.body = dumps(RecordedEngines(()))
+    with asked(answers, "engines") as done:
+        assert done.stdout.startswith("ENGINE")
+
+
+def test_nothing_recorded_is_an_error_that_says_so(answers: Answers) -> None:
+    answers.body = dumps(Histories(()))
+    with pytest.raises(CliError, match="team-credit/credit: nothing is recorded"), asked(answers, "history", "credit", "-n", "team-credit"):  # fmt: skip
+        pass
+
+
+def test_a_name_and_all_namespaces_do_not_go_together(answers: Answers) -> None:
+    with pytest.raises(UsageError, match="A name needs one namespace"), asked(answers, "evaluations", "credit", "-A"):
+        pass

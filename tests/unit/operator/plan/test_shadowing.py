@@ -1,0 +1,297 @@
+"""A new version of the suite is asked beside the former one, and counts once a whole gate on it has been decided."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from r1plus_contract.jsonable import loads
+from r1plus_contract.settings import Former, MonitorSettings
+from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict
+from r1plus_operator.plan.inputs import SuiteTrust
+from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.pooling import PoolWanted
+from r1plus_operator.plan.revision import Revision, read
+from r1plus_operator.plan.shadowing import MOST_BYTES
+from unit.operator.plan.falls import DAY, FULL, NEXT, controlled, deployments, fallen
+from unit.operator.plan.world import SUITES, World, suite
+
+V1, V2 = "smollm2-full-v1", "smollm2-full-v2"
+
+
+def moved(world: World, **accuracy: Any) -> None:
+    """The spec asks for the next version of the suite."""
+    world.suites[V2] = suite(V2, salt="x")
+    world.change(accuracy={**world.spec.get("accuracy", {}), "suite": V2, **accuracy})
+
+
+def shadowed(**accuracy: Any) -> tuple[World, str]:
+    """A revision that passed the former version serves while the next one is asked for; world and revision."""
+    world = World({**FULL, "accuracy": accuracy} if accuracy else dict(FULL))
+    serving = world.bring_up()
+    moved(world)
+    world.settle()
+    return world, serving
+
+
+def hash_in(world: World, name: str) -> str:
+    loaded = world.suites[name].suite
+    assert loaded is not None
+    return loaded.header.sha256
+
+
+def settings(world: World) -> MonitorSettings:
+    data = world.one("ConfigMap", "credit-accuracy")["data"]
+    return loads(MonitorSettings, data["settings.json"])
+
+
+def stored(world: World, revision: str) -> Revision:
+    return read(world.one("ControllerRevision", revision))
+
+
+def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 100, problem: str = "") -> None:
+    """The monitors of a revision say this of the new suite; what they say of the former one stays."""
+    before = dict(world.reports)
+    gate: GateReport | None = None
+    if said is not None:
+        world.gate(revision, said, lost=3 if said is Verdict.FAIL else 0, batch=1)
+        gate = next(r.gate for n, r in world.reports.items() if world.pods[n].revision == revision)
+    shadow = Shadow(V2, hash_in(world, V2), percent, gate, problem)
+    world.reports = {n: replace(r, shadow=shadow) if world.pods[n].revision == revision else r for n, r in before.items()}  # fmt: skip
+
+
+def wanted(world: World) -> PoolWanted:
+    found = plan(world.observed(), world.config, world.now).pool
+    assert found is not None
+    return found
+
+
+def test_what_serves_goes_on_being_judged_by_the_former_suite_and_the_status_says_so() -> None:
+    world, serving = shadowed()
+    told, files = settings(world), world.one("ConfigMap", "credit-accuracy")["data"]
+    assert (told.suite, told.suite_hash) == (V2, hash_in(world, V2))
+    assert told.former == Former(V1, hash_in(world, V1), (stored(world, serving).identity_digest,))
+    assert files["former-suite.json"] == SUITES[V1].header_text
+    assert files["former-items.jsonl"] == SUITES[V1].items_text
+    assert files["items.jsonl"] == world.suites[V2].items_text
+    status, reason, message = world.condition("QualityVerified")
+    assert (status, reason) == ("Unknown", "SuiteShadowed")
+    for words in (f"by suite {V1}: Pass, lost 0 of 4 items", f"suite {V2} is asked beside it: it has not begun"):
+        assert words in message
+    assert (world.status["suite"], world.status["accuracy"], world.status["verdict"]) == (V1, "4/4", "Pass")
+    assert (world.selected(), world.condition("Ready")[0]) == (serving, "True")
+    assert [v["suiteHash"] for v in json.loads(files["verdicts.json"])["reports"]] == [hash_in(world, V1)]
+    assert wanted(world).key.suite_hash == hash_in(world, V1)
+    assert "i0" in wanted(world).items
+
+
+def test_how_far_it_is_and_why_it_cannot_be_asked_are_told() -> None:
+    world, serving = shadowed()
+    beside(world, serving, None, percent=40)
+    assert world.settle().writes == 0
+    assert f"suite {V2} is asked beside it: 40 % of its gate" in world.condition("QualityVerified")[2]
+    beside(world, serving, None, problem="SuiteMismatch: item i0x")
+    world.settle()
+    assert f"suite {V2} cannot be asked: SuiteMismatch: item i0x" in world.condition("QualityVerified")[2]
+    assert settings(world).former is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "condition"),
+    [(Verdict.PASS, ("True", "GatePassed")), (Verdict.FAIL, ("False", "GateFailed"))],
+    ids=["a Pass", "a Fail"],
+)
+def test_it_counts_as_soon_as_its_gate_is_decided_whatever_that_is(said: Verdict, condition: tuple[str, str]) -> None:
+    world, serving = shadowed()
+    beside(world, serving, said)
+    world.settle()
+    assert [v.suite_hash for v in stored(world, serving).verdicts] == [hash_in(world, V1), hash_in(world, V2)]
+    assert settings(world).former is None
+    assert "former-items.jsonl" not in world.one("ConfigMap", "credit-accuracy")["data"]
+    assert world.condition("QualityVerified")[:2] == condition
+    assert (world.status["suite"], world.status["verdict"]) == (V2, said)
+    assert wanted(world).key.suite_hash == hash_in(world, V2)
+    assert (world.selected(), deployments(world)) == (serving, {serving: 1})
+    world.reports = {}
+    assert world.settle().writes == 0, "verdicts alone hold it"
+    assert settings(world).former is None
+
+
+def test_a_suite_that_counted_once_counts_though_the_threshold_lets_nobody_tell_what_it_said() -> None:
+    world, serving = shadowed()
+    beside(world, serving, Verdict.FAIL)
+    world.settle()
+    world.reports = {}
+    moved(world, threshold=0.5)
+    world.settle()
+    assert settings(world).former is None
+    assert stored(world, serving).verdict_for(hash_in(world, V2), 0.5) is None
+
+
+def test_back_to_the_former_suite_nothing_is_asked_again() -> None:
+    world, _ = shadowed()
+    world.change(accuracy={"suite": V1})
+    world.settle()
+    assert settings(world).former is None
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+
+
+def test_a_third_version_is_asked_beside_what_counts_and_not_beside_what_never_did() -> None:
+    world, _ = shadowed()
+    world.suites["smollm2-full-v3"] = suite("smollm2-full-v3", salt="y")
+    world.change(accuracy={"suite": "smollm2-full-v3"})
+    world.settle()
+    assert settings(world).former == replace(settings(world).former or Former("", "", ()), suite=V1)
+    assert settings(world).suite == "smollm2-full-v3"
+
+
+def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None:
+    world = World(dict(FULL))
+    serving = world.bring_up()
+    moved(world)
+    world.change(**NEXT)
+    world.settle()
+    candidate = world.candidate()
+    world.start_pods(candidate)
+    world.settle()
+    assert settings(world).former == Former(V1, hash_in(world, V1), (stored(world, serving).identity_digest,))
+    world.gate(candidate, Verdict.PASS, suite_name=V1)
+    world.set_ready(candidate)
+    world.settle()
+    assert world.selected() == serving, "what it passed before is another suite's"
+    world.gate(candidate, Verdict.PASS)
+    world.settle()
+    assert world.selected() == candidate
+    assert settings(world).former is None
+
+
+def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
+    world, good, bad = fallen()
+    moved(world)
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("False", "RollingBack")
+    former = settings(world).former
+    assert former is not None
+    assert set(former.identities) == {stored(world, good).identity_digest, stored(world, bad).identity_digest}
+    world.start_pods(good)
+    world.control(Verdict.PASS, suite_name=V1)
+    world.settle()
+    world.set_ready(good)
+    world.settle()
+    assert world.selected() == good
+    assert (settings(world).former or Former("", "", ())).suite == V1
+    assert stored(world, bad).rollback is not None
+    world.now += 60.0
+    world.settle()
+    assert deployments(world) == {good: 1}
+
+
+def test_a_control_on_a_suite_that_does_not_count_is_none() -> None:
+    world, good, bad = fallen()
+    moved(world)
+    world.settle()
+    world.start_pods(good)
+    world.control(Verdict.PASS)
+    world.set_ready(good)
+    world.settle()
+    assert world.selected() == bad
+    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+
+
+def test_a_way_back_that_was_begun_under_the_former_suite_is_void_once_the_new_one_counts() -> None:
+    world, _, bad = controlled()
+    moved(world)
+    world.settle()
+    for pod in (n for n, p in world.pods.items() if p.revision == bad):
+        world.stand(pod, Standing.STEADY)
+    beside(world, bad, Verdict.PASS)
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    assert (world.selected(), deployments(world)) == (bad, {bad: 1})
+
+
+def test_a_monitor_that_cannot_score_the_former_suite_is_told_before_anything_else() -> None:
+    world, _ = shadowed()
+    world.reports = {
+        n: replace(r, phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason="SuiteInvalid", gate=None)
+        for n, r in world.reports.items()
+    }
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("False", "NoData")
+
+
+def _older(world: World) -> None:
+    (obj,) = world.live("ControllerRevision")
+    obj["data"] = {**obj["data"], "monitorSpeaks": 1}
+
+
+def _altered(world: World) -> None:
+    world.suites[V1] = suite(V1, salt="z")
+
+
+def _untrusted(world: World) -> None:
+    world.suites[V1] = replace(world.suites[V1], digest="a", signer="")
+    world.suites[V2] = replace(world.suites[V2], digest="b")
+    world.config = replace(world.config, suite_trust=SuiteTrust(shipped=frozenset({"b"})))
+
+
+def _large(world: World, over: int = 1) -> None:
+    new, old = world.suites[V2], world.suites[V1]
+    took = sum(len(s.header_text) + len(s.items_text) for s in (new, old))
+    world.suites[V2] = replace(new, reference_text="x" * (MOST_BYTES + over - took))
+
+
+AT_ONCE: dict[str, Callable[[World], None]] = {
+    "its monitor knows no shadows": _older,
+    "the former suite is gone": lambda w: w.suites.pop(V1) and None,
+    "the former suite is another one now": _altered,
+    "the former suite cannot be read": lambda w: w.suites.update({V1: replace(w.suites[V1], suite=None)}),
+    "nobody vouches for the former suite any more": _untrusted,
+    "the two are too large for one ConfigMap": _large,
+}
+
+
+@pytest.mark.parametrize("case", AT_ONCE)
+def test_the_new_suite_counts_at_once_where(case: str) -> None:
+    world, _ = shadowed()
+    AT_ONCE[case](world)
+    world.settle()
+    assert settings(world).former is None
+    assert (settings(world).suite, world.status["suite"]) == (V2, V2)
+    assert world.condition("QualityVerified")[1] == "NotYetKnown"
+    assert wanted(world).key.suite_hash == hash_in(world, V2)
+
+
+def test_two_suites_that_just_fit_are_run_side_by_side() -> None:
+    world, _ = shadowed()
+    _large(world, over=0)
+    world.settle()
+    assert settings(world).former is not None
+
+
+def test_what_never_had_a_verdict_has_no_former_suite() -> None:
+    world = World({**FULL, "accuracy": {"gate": "Observe"}})
+    world.settle()
+    world.start_pods(world.candidate(), ready=True)
+    world.settle()
+    moved(world)
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+    assert settings(world).former is None
+
+
+def test_what_observe_let_through_with_a_fail_is_judged_by_that_meanwhile() -> None:
+    world = World({**FULL, "accuracy": {"gate": "Observe"}})
+    world.settle()
+    serving = world.candidate()
+    world.start_pods(serving, ready=True)
+    world.settle()
+    world.gate(serving, Verdict.FAIL, lost=3, batch=1)
+    world.settle()
+    moved(world)
+    world.now += DAY
+    world.settle()
+    assert (settings(world).former or Former("", "", ())).suite == V1
+    assert world.condition("QualityVerified")[0] == "False"
