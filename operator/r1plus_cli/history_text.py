@@ -8,6 +8,7 @@ from rich.text import Text
 
 from r1plus_contract.history import (
     AlarmFact,
+    EngineFact,
     Evaluation,
     History,
     RecordedEngine,
@@ -102,7 +103,7 @@ def show_engines(console: Console, engines: Sequence[RecordedEngine]) -> None:
             one.engine.tier,
             one.engine.precision,
             one.engine.backend,
-            f"of {one.engine.inherited_from}" if one.engine.inherited_from else "measured",
+            _reference(one.engine),
             f"{one.passed} of {one.evaluations}",
             one.recorded_at,
             one.engine.sha256[:12],
@@ -110,6 +111,13 @@ def show_engines(console: Console, engines: Sequence[RecordedEngine]) -> None:
         for one in engines
     ]
     show_rows(console, heads, rows)
+
+
+def _reference(engine: EngineFact) -> str:
+    """On whose word its reference stands."""
+    if engine.inherited_from:
+        return f"of {engine.inherited_from}"
+    return f"claimed by {engine.claimed_by}" if engine.claimed_by else "measured"
 
 
 def show_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> None:

@@ -53,13 +53,15 @@ class EngineFact:
     precision: str
     backend: str
     image: str
-    """That carries the files."""
+    """That carries the files; empty where only the shape is published."""
     sha256: str
-    """Of the files."""
+    """Of the files; empty likewise."""
     suite: str
     """Golden suite that it is held to."""
     inherited_from: str = ""
     """Engine whose reference it claims to reach; empty where its own was measured."""
+    claimed_by: str = ""
+    """Whose word its figures are, where nobody measured them here."""
     spec: dict[str, Any] = field(default_factory=dict)
 
 

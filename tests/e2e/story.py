@@ -19,9 +19,13 @@ from e2e.inside import monitor_report
 from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
+from r1plus_cli.errors import CliError
+from r1plus_cli.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.registry import DEFAULT, Registry, place_of
 from r1plus_cli.status import ChangeTeller
 from r1plus_cli.stream import Answer, Question, ask
 from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, view_of
+from r1plus_contract.history import History
 from r1plus_contract.metrics import ALERT_BELOW_THRESHOLD
 from r1plus_contract.names import ANNOTATION_VERDICT, LABEL_REVISION, PORT_GRPC
 
@@ -37,6 +41,8 @@ READY_SECONDS = 1500.0
 """Three gates at once on two cores, 850 probes each: five minutes when nothing else runs."""
 REFUSAL_SECONDS = 900.0
 OBSERVE_SECONDS = 300.0
+RECORDED_SECONDS = 90.0
+"""The operator delivers within seconds; a registry that was away is asked again after a minute at most."""
 ALERT_SECONDS = 600.0
 
 Tell = Callable[[str], None]
@@ -243,3 +249,20 @@ def condition(cr: Json, kind: str) -> Json:
     """One raw condition; empty while there is none."""
     found = cr.get("status", {}).get("conditions") or []
     return next((c for c in found if c["type"] == kind), {})
+
+
+def recorded(kube: Kube, name: Name, revision: str) -> History:
+    """What the registry tells of a deployment, as `r1plus history` asks it, once it knows this revision's gate."""
+    registry = Registry(place_of(DEFAULT), lambda: KubernetesCluster(str(kube.kubeconfig)))
+    trouble = "nothing was recorded"
+
+    def look() -> History | None:
+        nonlocal trouble
+        try:
+            found = registry.histories(name.namespace, name.name).items
+        except CliError as error:
+            trouble = str(error)
+            return None
+        return next((one for one in found if any(e.revision == revision for e in one.evaluations)), None)
+
+    return wait_for(look, f"the registry knows the gate of {revision}", RECORDED_SECONDS, lambda: trouble)

@@ -17,9 +17,11 @@ from e2e.story import EDGE, FULL, FULL_Q4, FULL_Q4_OBSERVE, LITE, Name, name_in
 from e2e.target import Target
 from e2e.waiting import wait_for
 from r1plus_cli.stream import Question, ask
+from r1plus_contract.history import RolloutEvent
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC, PORT_MONITOR, PORT_TRITON_METRICS
 from r1plus_contract.suite import load_suite
+from r1plus_contract.verdict import Verdict
 from r1plus_monitoring.scorers import score
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -236,6 +238,23 @@ def test_forced_through_it_raises_the_accuracy_alert_at_alertmanager(
 
     assert alert.labels["severity"] == "critical"
     assert alert.summary
+
+
+def test_the_registry_tells_the_story_of_the_refused_revision_with_its_figures(
+    served: dict[str, Name], kube: Kube
+) -> None:
+    full = served["full"]
+    revision = story.serving_revision(kube, full)
+    history = story.recorded(kube, full, revision)
+
+    engines = {one.name: one.engine for one in history.revisions}
+    assert engines[revision] == "smollm2-full-q4-1"
+    report = next(e.report for e in history.evaluations if e.revision == revision and e.report.verdict is Verdict.FAIL)
+    assert report.lost > report.allowed
+    assert sum(stratum.lost for stratum in report.strata) == report.lost
+    events = {one.event for one in history.rollouts if one.revision == revision}
+    assert RolloutEvent.PROMOTED in events
+    assert [one.event for one in history.rollouts if one.revision != revision].count(RolloutEvent.PROMOTED) >= 1
 
 
 def _ready_pod(kube: Kube, name: Name) -> str:

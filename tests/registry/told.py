@@ -30,6 +30,7 @@ ENGINE = EngineFact(
     sha256="d" * 64,
     suite="smollm2-full-v1",
     inherited_from="smollm2-full-f16",
+    claimed_by="the model card",
     spec={"tier": "full", "batch": {"best": 8, "max": 32}},
 )
 SUITE = SuiteFact(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from r1plus_model_repo.importing.source import ImportingError
+from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.tokenizer_limit import unlimit
 
 PARTS = ("model", "tokenizer", "detokenizer")

@@ -17,9 +17,10 @@ from pathlib import Path
 from r1plus_contract.delivery import digest_of
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino_ir import FILES, convert
 from r1plus_model_repo.importing.requantise import Precision, requantise
-from r1plus_model_repo.importing.source import ImportingError, PackagedWeights, fetch
+from r1plus_model_repo.importing.source import PackagedWeights, fetch
 
 FACTS = "engine.json"
 RECIPE = 2

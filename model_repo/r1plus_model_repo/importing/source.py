@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1plus_contract.delivery import file_sha256
-
-
-class ImportingError(RuntimeError):
-    """Weights that cannot be had or are not what they should be."""
+from r1plus_model_repo.importing.errors import ImportingError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ to count all of it. In the IR the limit is a 32-bit constant that feeds a `Minim
 import re
 from pathlib import Path
 
-from r1plus_model_repo.importing.source import ImportingError
+from r1plus_model_repo.importing.errors import ImportingError
 
 _LAYER = re.compile(r'<layer id="(\d+)" name="[^"]*" type="(\w+)".*?</layer>', re.DOTALL)
 _DATA = re.compile(r'<data element_type="i32" shape="" offset="(\d+)" size="4"')

@@ -76,7 +76,9 @@ class Reader:
     def engines(self) -> tuple[RecordedEngine, ...]:
         """Every engine that was ever on offer."""
         e, p = t.engines, t.provenance
-        asked = sa.select(e, p.c.image, p.c.sha256, p.c.inherited_from).select_from(e.join(p, p.c.engine_id == e.c.id))
+        asked = sa.select(e, p.c.image, p.c.sha256, p.c.inherited_from, p.c.claimed_by).select_from(
+            e.join(p, p.c.engine_id == e.c.id)
+        )
         counts = self._engine_counts()
         found = []
         for row in self._rows(asked.order_by(e.c.name, e.c.recorded_at.desc(), e.c.id.desc())):

@@ -80,7 +80,7 @@ class FactRepository:
         new = self._insert(t.engines, [{name: getattr(fact, name) for name in names}])
         c = t.engines.c
         key = self._connection.scalar(sa.select(c.id).where(c.name == fact.name, c.spec_digest == fact.spec_digest))
-        came = {"image": fact.image, "sha256": fact.sha256, "inherited_from": fact.inherited_from}
+        came = {name: getattr(fact, name) for name in ("image", "sha256", "inherited_from", "claimed_by")}
         self._insert(t.provenance, [{"engine_id": key, **came}])
         return new
 

@@ -83,6 +83,7 @@ provenance = Table(
     _text("image"),
     _text("sha256"),
     _text("inherited_from"),
+    _text("claimed_by"),
     _recorded(),
     UniqueConstraint("engine_id", "image", "sha256"),
 )

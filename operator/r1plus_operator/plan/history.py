@@ -153,6 +153,7 @@ def engine(known: Engine, live: Json) -> EngineFact:
         sha256=spec.artifact.sha256 if spec.artifact else "",
         suite=spec.reference.suite,
         inherited_from=spec.reference.inherited_from or "",
+        claimed_by=spec.reference.claimed_by or "",
         spec=dict(live["spec"]),
     )
 

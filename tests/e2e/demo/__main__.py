@@ -9,7 +9,7 @@ from devcluster.cluster import Cluster
 from devcluster.shell import CommandError
 from devcluster.steps import Steps
 from e2e import chart, parts, story
-from e2e.demo.scenes import ask_each, observe, refuse, serve
+from e2e.demo.scenes import ask_each, observe, recall, refuse, serve
 from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
 from e2e.target import EmbeddedTarget, GivenTarget, Target
@@ -82,6 +82,7 @@ def _play(target: Target, teller: Teller) -> None:
     with teller.stage(Stage.REFUSE):
         refuse(target, names[0], teller)
         observe(target, names[0], teller)
+        recall(target, names[0], teller)
     with teller.stage(Stage.LEAVE):
         for line in target.farewell():
             teller.line(line)

@@ -10,6 +10,7 @@ from e2e.demo.telling import INDENT, Teller
 from e2e.story import Name
 from e2e.target import Target
 from e2e.waiting import StoryError
+from r1plus_cli import history_text
 from r1plus_cli.status import format_cells
 from r1plus_cli.view import COLUMNS, QUALITY, READY
 from r1plus_contract.names import PORT_GRPC
@@ -96,3 +97,13 @@ def observe(target: Target, full: Name, teller: Teller) -> None:
         alert = story.until_alert(target, full, since, teller.change)
         teller.line(f"Alertmanager has {alert.name} ({alert.labels.get('severity', '')}), since {alert.starts_at}")
         teller.line(f"{alert.summary}. {alert.description}")
+
+
+def recall(target: Target, full: Name, teller: Teller) -> None:
+    """What the registry has kept of the revision that was refused and then forced through, as `r1plus history` says."""
+    revision = story.serving_revision(target.kube, full)
+    history = story.recorded(target.kube, full, revision)
+    teller.line(f"What the registry has kept of {revision}: r1plus history {full.name} -n {full.namespace}")
+    for at, name, text, _ in history_text.story(history):
+        if name == revision:
+            teller.line(f"{at[:19]}  {history_text.plain(text)}")

@@ -120,11 +120,16 @@ def test_evaluations_are_told_in_lines_and_with_what_was_lost_where_that_was_ask
 def test_engines_are_told_with_on_whose_word_and_how_they_fared() -> None:
     engine = EngineFact("q4", "e" * 64, "smollm2", "full", "1.0.0", "Q4_1", "openvino", "i", "d" * 64, "s", "f16")
     own = replace(engine, name="f16", inherited_from="")
-    rows = [RecordedEngine(engine, "2026-11-25T12:00:00Z", 3, 1), RecordedEngine(own, "2026-11-25T12:00:00Z")]
+    shape = replace(own, name="r1", claimed_by="the model card")
+    rows = [
+        RecordedEngine(engine, "2026-11-25T12:00:00Z", 3, 1),
+        *(RecordedEngine(e, "2026-11-25T12:00:00Z") for e in (own, shape)),
+    ]
     lines = printed(history_text.show_engines, rows).splitlines()
     assert "of f16" in lines[1]
     assert "1 of 3" in lines[1]
     assert "measured" in lines[2]
+    assert "claimed by the model card" in lines[3]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import gguf
 import numpy
 import pytest
 
+from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino_ir import convert, renumbered
 from r1plus_model_repo.importing.requantise import Precision, requantise
-from r1plus_model_repo.importing.source import ImportingError
 from r1plus_model_repo.importing.tokenizer_limit import UNLIMITED, unlimit
 
 ONE = '<layer id="0" name="Constant_4700_compressed" type="Const"/><layer id="1" name="Constant_4700" type="Convert"/>'

@@ -44,6 +44,7 @@ IDLE = {passes("ok"): "0x19 1x19 2x19", passes("error"): "0x60"}
 
 OVERDUE = about(metrics.ROLLOUT_OVERDUE)
 REFUSED = about(metrics.CANDIDATE_REFUSED)
+WAITING = of(metrics.FACTS_WAITING)
 BLOCKED = about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity")
 ROLLED_BACK = about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold")
 
@@ -105,6 +106,16 @@ CASES = {
         Case("two deployments", {OVERDUE: "1x60", about(metrics.ROLLOUT_OVERDUE, namespace="other"): "1x60"}, 2),
         Case("told by two replicas", {OVERDUE: "1x60", about(metrics.ROLLOUT_OVERDUE, pod="b"): "1x60"}, 1),
         Case("somebody else's word", {about(metrics.ROLLOUT_OVERDUE, **ELSE): "1x60"}, 0),
+    ],
+    metrics.ALERT_REGISTRY_BEHIND: [
+        Case("facts wait for long", {WAITING: "3x60"}, 1, labels={"severity": "warning"}),
+        Case("none waits", {WAITING: "0x60"}, 0),
+        Case("a single one does", {WAITING: "1x60"}, 1),
+        Case("for 29 minutes", {WAITING: "3x60"}, 0, at="29m"),
+        Case("for 31 minutes", {WAITING: "3x60"}, 1, at="31m"),
+        Case("all were delivered in between", {WAITING: "3x20 0 3x39"}, 0, at="45m"),
+        Case("the leader's do, and a standby has none", {WAITING: "3x60", of(metrics.FACTS_WAITING, "b"): "0x60"}, 1),
+        Case("somebody else's do", {of(metrics.FACTS_WAITING, **ELSE): "3x60"}, 0),
     ],
     metrics.ALERT_ROLLED_BACK: [
         Case("rolled back ten minutes ago", {ROLLED_BACK: "0x35 1x10"}, 1, labels={"deployment": "credit", "reason": "BelowThreshold", "severity": "info"}),

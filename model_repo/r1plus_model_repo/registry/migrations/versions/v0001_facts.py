@@ -122,6 +122,7 @@ def upgrade() -> None:
         sa.Column("image", sa.Text(), nullable=False),
         sa.Column("sha256", sa.Text(), nullable=False),
         sa.Column("inherited_from", sa.Text(), nullable=False),
+        sa.Column("claimed_by", sa.Text(), nullable=False),
         sa.Column("recorded_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["engine_id"], ["engines.id"], name="fk_provenance_engine_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_provenance"),

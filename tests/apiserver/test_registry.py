@@ -1,0 +1,163 @@
+"""The operator and the registry, both real, beside a real API server: what is recorded, and who is told."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apiserver.operator_rig import NAMESPACE, NAMESPACES, OperatorProcess, Tenant, add_node, eventually, grant
+from apiserver.registry_rig import READER, WRITER, RegistryProcess, allow, token
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract.history import AUDIENCE
+from r1plus_contract.verdict import Verdict
+from r1plus_operator.api import kinds, rbac
+from r1plus_operator.runtime.client import ApiClient
+
+pytestmark = pytest.mark.apiserver
+CONTEXT = {"maxTokens": 1024}
+Q4_1 = {"precision": "Q4_1"}
+READS = (
+    rbac.Grant("Its own", kinds.R1PLUS_DEPLOYMENT.group, (kinds.R1PLUS_DEPLOYMENT.plural,), ("get", "list", "watch")),
+)
+
+
+@dataclass
+class Rig:
+    """Both processes, and a platform team's token."""
+
+    client: ApiClient
+    registry: RegistryProcess
+    operator: OperatorProcess
+    platform: str
+
+    async def history(self, tenant: Tenant, name: str = "credit") -> list[dict[str, Any]]:
+        status, found = await self.registry.get(f"/v1/namespaces/{tenant.namespace}/deployments/{name}", self.platform)
+        assert status == 200, found
+        return list(found["items"])
+
+    async def recorded(self, tenant: Tenant, revision: str, verdict: str) -> None:
+        async def there() -> bool:
+            found = [e for h in await self.history(tenant) for e in h["evaluations"]]
+            return any((e["revision"], e["report"]["verdict"]) == (revision, verdict) for e in found)
+
+        await eventually(there, f"the registry knows {verdict} of {revision}")
+
+
+@pytest.fixture
+async def rig(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[Rig]:
+    await grant(client)
+    await add_node(client)
+    registry = RegistryProcess(apiserver, tmp_path)
+    await registry.prepare(client)
+    registry.start()
+    (tmp_path / "operator-token").write_text(await token(client, WRITER, NAMESPACE, AUDIENCE))
+    env = {"R1PLUS_REGISTRY_URL": registry.url, "R1PLUS_REGISTRY_TOKEN": str(tmp_path / "operator-token")}
+    operator = OperatorProcess(apiserver, tmp_path / "operator.log", **env)
+    operator.start()
+    platform = await token(client, READER, NAMESPACE, AUDIENCE)
+    await allow(client, READER, rbac.registry_reader(), READER, NAMESPACE)
+    await eventually(registry.ready, "the registry is ready")
+    yield Rig(client, registry, operator, platform)
+    operator.kill()
+    registry.kill()
+
+
+async def refused(tenant: Tenant) -> tuple[str, str]:
+    """One revision serves, the next was refused by its gate; both names."""
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    good = await tenant.bring_up("credit")
+    await tenant.deploy("credit", tier="full", context=CONTEXT, engine=Q4_1)
+    bad = await tenant.candidate("credit")
+    await tenant.run_pod(bad, ready=False)
+    await tenant.decide(bad, Verdict.FAIL, lost=97)
+    await tenant.until("credit", "QualityVerified", "False", "GateFailed")
+    return good, bad
+
+
+async def test_the_story_of_a_refused_revision_is_recorded_with_its_figures(rig: Rig, tenant: Tenant) -> None:
+    good, bad = await refused(tenant)
+    await rig.recorded(tenant, bad, "Fail")
+    (history,) = await rig.history(tenant)
+    assert history["deployment"]["uid"] == (await tenant.cr("credit"))["metadata"]["uid"]
+    engines = {one["name"]: one["engine"] for one in history["revisions"]}
+    assert engines == {good: "smollm2-full-f16", bad: "smollm2-full-q4-1"}
+    reports = {one["revision"]: one["report"] for one in history["evaluations"]}
+    assert (reports[bad]["verdict"], reports[bad]["lost"], reports[bad]["items"]) == ("Fail", 97, 210)
+    assert {(one["revision"], one["event"]) for one in history["rollouts"]} >= {(good, "Promoted"), (bad, "Candidate")}
+    _, found = await rig.registry.get("/v1/engines", rig.platform)
+    tried = {one["engine"]["name"]: (one["evaluations"], one["passed"]) for one in found["items"]}
+    assert tried["smollm2-full-q4-1"] == (1, 0)
+
+
+async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(rig: Rig, tenant: Tenant) -> None:
+    """And nobody waits for it: the rollout goes on, and is refused, with the registry dead."""
+    rig.registry.kill()
+    _, bad = await refused(tenant)
+    rig.registry.start()
+    await rig.recorded(tenant, bad, "Fail")
+    before = await rig.history(tenant)
+    assert rig.operator.stop() == 0
+    rig.operator.start()
+    await tenant.deploy("other", tier="full", context=CONTEXT)
+    await tenant.candidate("other")
+
+    async def told() -> bool:
+        return bool(await rig.history(tenant, "other"))
+
+    await eventually(told, "the next operator tells, too")
+    assert await rig.history(tenant) == before
+    assert rig.registry.stop() == 0
+
+
+async def test_a_tenant_is_told_of_its_own_and_of_nobody_elses(rig: Rig, tenant: Tenant) -> None:
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    revision = await tenant.bring_up("credit")
+    await rig.recorded(tenant, revision, "Pass")
+    other = f"{tenant.namespace}-other"
+    await rig.client.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}}, field_manager="test")  # fmt: skip
+    own = await token(rig.client, "admin", tenant.namespace)
+    strange = await token(rig.client, "admin", other)
+    await allow(rig.client, "admin", READS, "admin", tenant.namespace, tenant.namespace)
+    await allow(rig.client, "admin", READS, "admin", other, other)
+    path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
+    everywhere, engines = "/v1/evaluations", "/v1/engines"
+    within = f"/v1/evaluations?namespace={tenant.namespace}&items=1"
+    assert [(await rig.registry.get(one, own))[0] for one in (path, within, everywhere, engines)] == [
+        200,
+        200,
+        403,
+        403,
+    ]
+    assert [(await rig.registry.get(one, strange))[0] for one in (path, within)] == [403, 403]
+    assert (await rig.registry.get(path, own + "x"))[0] == 401
+    _, mine = await rig.registry.get(path, own)
+    assert [r["name"] for h in mine["items"] for r in h["revisions"]] == [revision]
+
+
+async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, tenant: Tenant) -> None:
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    revision = await tenant.bring_up("credit")
+    await rig.recorded(tenant, revision, "Pass")
+    own = await token(rig.client, "admin", tenant.namespace)
+    await allow(rig.client, "admin", READS, "admin", tenant.namespace, tenant.namespace)
+    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace)
+    path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
+
+    async def ended() -> bool:
+        return [one["ended"] for one in await rig.history(tenant)] == [True]
+
+    await eventually(ended, "the registry knows that it has ended")
+    assert (await rig.registry.get(path, own)) == (200, {"items": []})
+
+
+async def test_only_the_operators_own_account_records(rig: Rig, tenant: Tenant) -> None:
+    import httpx
+
+    for account, audiences in ((READER, (AUDIENCE,)), ("stranger", ()), (WRITER, ("another-service",))):
+        bearer = await token(rig.client, account, NAMESPACE, *audiences)
+        async with httpx.AsyncClient() as http:
+            headers = {"Authorization": f"Bearer {bearer}"}
+            answer = await http.post(f"{rig.registry.url}/v1/facts", json={}, headers=headers)
+        assert answer.status_code == (401 if audiences == ("another-service",) else 403), answer.text

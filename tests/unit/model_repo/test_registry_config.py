@@ -1,0 +1,78 @@
+"""The registry's settings: each that is wrong is named with the chart value behind it, and no password is shown."""
+
+from pathlib import Path
+
+import pytest
+
+from r1plus_model_repo.registry.__main__ import main
+from r1plus_model_repo.registry.config import from_environment
+from r1plus_model_repo.registry.database import VARIABLE, parse
+from r1plus_model_repo.registry.errors import ConfigError
+
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "token").write_text("t")
+    return {
+        "KUBERNETES_SERVICE_HOST": "10.96.0.1",
+        "R1PLUS_API_SERVER_TOKEN": str(tmp_path / "token"),
+        "R1PLUS_REGISTRY_WRITER": "system:serviceaccount:r1plus-system:r1plus-operator",
+        VARIABLE: f"sqlite:///{tmp_path / 'registry.db'}",
+    }
+
+
+def test_all_that_the_chart_sets_is_read(env: dict[str, str]) -> None:
+    found = from_environment(env)
+    assert (found.api.url, found.port, found.database.is_sqlite) == ("https://10.96.0.1:443", 8080, True)
+    found.database.close()
+
+
+def test_an_api_server_at_an_ipv6_address_is_asked_there(env: dict[str, str]) -> None:
+    found = from_environment(env | {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"})
+    assert found.api.url == "https://[fd00::1]:6443"
+    found.database.close()
+
+
+WRONG: dict[str, tuple[dict[str, str], str]] = {
+    "no DSN": ({VARIABLE: " "}, f"{VARIABLE} is not set; the chart sets it from registry.database"),
+    "no URL": ({VARIABLE: SECRET}, f"{VARIABLE}: is no database URL"),
+    "a port that is no number": ({VARIABLE: f"postgresql://u:{SECRET}@h:port/d"}, "is no database URL"),
+    "another database": ({VARIABLE: f"mysql://u:{SECRET}@h/d"}, "'mysql' is no database of the registry; expected postgresql://"),
+    "another driver": ({VARIABLE: f"postgresql+asyncpg://u:{SECRET}@h/d"}, "'postgresql+asyncpg' is no database"),
+    "no database": ({VARIABLE: f"postgresql://u:{SECRET}@h"}, "names no database that would last"),
+    "a database in memory": ({VARIABLE: "sqlite://"}, "names no database that would last"),
+    "a folder that is not there": ({VARIABLE: "sqlite:////nowhere/at/all.db"}, "/nowhere/at is no folder; the chart mounts"),
+    "no writer": ({"R1PLUS_REGISTRY_WRITER": ""}, "R1PLUS_REGISTRY_WRITER is not set"),
+    "no API server": ({"KUBERNETES_SERVICE_HOST": ""}, "R1PLUS_API_SERVER must say its URL"),
+    "no token": ({"R1PLUS_API_SERVER_TOKEN": "/nowhere"}, "automountServiceAccountToken: true"),
+    "a port beyond": ({"R1PLUS_REGISTRY_PORT": "65536"}, "R1PLUS_REGISTRY_PORT: '65536' is no port"),
+    "a port that is a word": ({"R1PLUS_REGISTRY_PORT": "http"}, "'http' is no port"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "said"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named_and_no_password_shown(env: dict[str, str], changes: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        from_environment(env | changes)
+    assert said in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_each_way_to_write_postgresql_is_understood(scheme: str) -> None:
+    assert parse(f"{scheme}://u:p@h/d?sslmode=require").drivername == "postgresql+psycopg"
+
+
+def test_the_migrations_can_be_run_by_hand(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, env[VARIABLE])
+    assert main(["migrate", "--to", "0001"]) == 0
+    assert main(["migrate"]) == 0
+    assert main(["current"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["none -> 0001", "0001 -> 0002", "0002"]
+    assert main(["migrate", "--to", "nonsense"]) == 1
+    monkeypatch.setenv(VARIABLE, "nonsense")
+    assert main(["migrate"]) == 2
