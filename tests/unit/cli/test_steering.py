@@ -80,7 +80,7 @@ def test_what_is_asked_for_says_who_when_why_and_what_follows(
     assert (request.by, request.why, request.at) == ("alice@example.com", "Wrong totals", "2026-11-24T17:30:00.000000Z")
     assert request.revision == "credit-bbbb"
     assert patch.get("spec") == (None if pinned is None else {"rollout": {"pinned": pinned}})
-    for word in (*words, "r1plus status credit -n team-credit"):
+    for word in (*words, f"{verb} is asked of the operator", "r1plus status credit -n team-credit"):
         assert word in said
 
 

@@ -120,6 +120,8 @@ CASES = {
     metrics.ALERT_ROLLED_BACK: [
         Case("rolled back ten minutes ago", {ROLLED_BACK: "0x35 1x10"}, 1, labels={"deployment": "credit", "reason": "BelowThreshold", "severity": "info"}),
         Case("never", {ROLLED_BACK: "0x45"}, 0),
+        Case("counted three, and the operator was started anew", {ROLLED_BACK: "3x20 0x25"}, 0),
+        Case("Prometheus was away", {ROLLED_BACK: "3x20 _x8 3x20"}, 0),
         Case("long ago", {ROLLED_BACK: "1x300"}, 0, at="4h"),
         Case("in two deployments", {ROLLED_BACK: "0x35 1x10", about(metrics.ROLLBACKS_TOTAL, deployment="debit", reason="BelowThreshold"): "0x35 1x10"}, 2),
         Case("counted by somebody else", {about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold", **ELSE): "0x35 1x10"}, 0),
