@@ -80,8 +80,10 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
     found["suite"] = suite.name
     gate = shown.verdict_for(hash_of(suite), situation.spec.accuracy.threshold)
     report = next((r for r in situation.reports(shown.name) if r.suite_hash == hash_of(suite)), None)
-    if report and report.sweep:
-        found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
+    counts = [report.sweep, report.watch.confirmation if report.watch else None] if report else []
+    newest = max(filter(None, counts), key=lambda count: count.finished_at, default=None)
+    if newest:
+        found["accuracy"] = f"{newest.correct}/{newest.total}"
     elif gate:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
     # A monitor that says of no suite that it can score owes the verdict of the one in force.
