@@ -274,7 +274,9 @@ def _undecided(report: MonitorReport | None) -> Finding:
     if report is None:
         return Finding("Unknown", Reason.NOT_YET_KNOWN, "No monitor has reported yet")
     if report.phase is Phase.BLOCKED or report.verdict is Verdict.ERROR:
-        return Finding("False", Reason.NO_DATA, f"{report.reason}: {report.message}")
+        # Nothing can be told of the engine, and why is the platform's business, not the engine's.
+        reason = Reason.SUITE_MISMATCH if report.reason == Reason.SUITE_MISMATCH.value else Reason.NO_DATA
+        return Finding("False", reason, f"{report.reason}: {report.message}")
     if report.phase is Phase.GATING and report.progress:
         share = 100 * report.progress.done // max(1, report.progress.total)
         return Finding(

@@ -612,3 +612,24 @@ def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> 
     world.reports[pod] = replace(world.reports[pod], watch=counted, sweep=sweep)
     world.settle()
     assert world.status["accuracy"] == shown
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        pytest.param("SuiteMismatch", "SuiteMismatch", id="a scorer that is not what it was has its own reason"),
+        pytest.param("SuiteInvalid", "NoData", id="whatever else blocks is no data"),
+    ],
+)
+def test_a_monitor_that_cannot_score_is_told_though_nothing_alarmed(why: str, reason: str) -> None:
+    world = World({"tier": "full", "accuracy": {"onBreach": "Rollback"}})
+    world.bring_up()
+    before = world.selected(), set(world.children)
+    (pod,) = world.pods
+    blocked = replace(world.reports[pod], phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=why, gate=None)
+    world.reports[pod] = blocked
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("False", reason)
+    assert world.condition("QualityVerified")[2].startswith(f"{why}: ")
+    assert world.status["verdict"] == "NoData"
+    assert (world.selected(), set(world.children)) == before
