@@ -32,6 +32,7 @@ class Reason(StrEnum):
     RUNTIME_NOT_SERVED = "RuntimeNotServed"
     REFERENCE_LOWER = "ReferenceLower"
     ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
+    ARCHITECTURE_MISMATCH = "ArchitectureMismatch"
     ENGINE_LOADING = "EngineLoading"
     ENGINE_LOADED = "EngineLoaded"
     IMAGE_PULL_FAILED = "ImagePullFailed"
