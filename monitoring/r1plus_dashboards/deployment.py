@@ -127,8 +127,19 @@ _PROBES = (
         Kind.STACKED,
     ),
     Panel(
+        "Probes through the Service a minute, by outcome",
+        "As a user asks: by name, through walls, to any pod. It tells of the way, and nothing of the pod that asks.",
+        (
+            Query(
+                f"60 * sum by (outcome) ({per_second(of_one(metrics.SERVICE_PROBE_RESULTS_TOTAL))})",
+                "{{outcome}}",
+            ),
+        ),
+        Kind.STACKED,
+    ),
+    Panel(
         "Since a probe was last scored",
-        "Alerts come after a quarter of an hour.",
+        "By the clock of its node. An alert comes about two minutes after the time that a probe may take.",
         (
             Query(
                 f"time() - max by (pod) ({of_one(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS)} > 0)",

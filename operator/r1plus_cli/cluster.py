@@ -31,6 +31,9 @@ class Cluster(Protocol):
     def nodes(self) -> list[Json] | None:
         """Every node; None where the user may not look at them, as tenants usually may not."""
 
+    def operator_ready(self) -> bool | None:
+        """Whether a pod of the operator is Ready; None where the user may not look, as tenants usually may not."""
+
     def suites(self, namespace: str) -> list[Json]:
         """ConfigMaps of the namespace that hold golden suites."""
 

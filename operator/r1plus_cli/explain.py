@@ -36,7 +36,7 @@ def explain(
     try:
         spec = R1PlusDeploymentSpec.model_validate(document.spec or {})
     except ValidationError as error:
-        raise CliError(f"{namespace}/{name}: " + "; ".join(spec_problems(error))) from error
+        raise CliError(f"{namespace}/{name}: " + "; ".join(spec_problems(error, R1PlusDeploymentSpec))) from error
     nodes = _nodes(console, cluster)
     engines = tuple(
         kept.value.engine for kept in map(projections.engine, cluster.engines()) if kept.value.engine is not None
@@ -78,9 +78,9 @@ def _serving(console: Console, status: Json, resolved: Target | Problem) -> None
     """What takes traffic, where that is not what the spec asks for."""
     engine, revision = status.get("engine", ""), status.get("revision", "")
     if not revision:
-        lines = ["nothing takes traffic yet; see: r1plus status NAME"]
+        lines = ["nothing takes traffic yet; `r1plus status` says why"]
     else:
         lines = [f"revision {revision}: {engine}, batch {status.get('batch')}, context {status.get('context')} tokens"]
         if isinstance(resolved, Target) and engine != resolved.engine.name:
-            lines.append(f"the spec asks for {resolved.engine.name}; why it does not serve: r1plus status NAME")
+            lines.append(f"the spec asks for {resolved.engine.name}; `r1plus status` says why it does not serve")
     plan_text.show_lines(console, "Now", lines)

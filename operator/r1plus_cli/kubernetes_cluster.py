@@ -23,6 +23,7 @@ from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, VERSION
 PLURAL = "r1plusdeployments"
 ENGINES_PLURAL = "r1plusengines"
 WATCH_SECONDS = 300
+OPERATOR_SELECTOR = "app.kubernetes.io/name=r1plus-operator"
 
 
 class KubernetesCluster:
@@ -87,6 +88,17 @@ class KubernetesCluster:
                 if error.status != 403:
                     raise
                 return None
+
+    def operator_ready(self) -> bool | None:
+        """By the label that the chart gives it; it may run in any namespace, or outside the cluster."""
+        with _translating("look for the operator's pods"):
+            try:
+                found = self._core.list_pod_for_all_namespaces(label_selector=OPERATOR_SELECTOR).items
+            except ApiException as error:
+                if error.status != 403:
+                    raise
+                return None
+        return any(map(_is_ready, found))
 
     def suites(self, namespace: str) -> list[Json]:
         """The tenant's own suites."""
@@ -171,16 +183,17 @@ class KubernetesCluster:
             selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
             labels = ",".join(f"{key}={value}" for key, value in selector.items())
             pods = self._core.list_namespaced_pod(namespace, label_selector=labels).items if labels else []
-        for pod in pods:
-            conditions = pod.status.conditions or []
-            if (
-                any(c.type == "Ready" and c.status == "True" for c in conditions)
-                and not pod.metadata.deletion_timestamp
-            ):
-                return str(pod.metadata.name)
+        if ready := next(filter(_is_ready, pods), None):
+            return str(ready.metadata.name)
         raise CliError(
             f"{namespace}/{service}: no Ready pod behind the Service; see why: r1plus status {service} -n {namespace}"
         )
+
+
+def _is_ready(pod: Any) -> bool:
+    conditions = pod.status.conditions or []
+    ready = any(c.type == "Ready" and c.status == "True" for c in conditions)
+    return ready and not pod.metadata.deletion_timestamp
 
 
 def missing(kubeconfig: str | None) -> str:

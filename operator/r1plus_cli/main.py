@@ -3,6 +3,7 @@
 import sys
 import time
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from r1plus_cli.fit import fit_command
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
 from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import preview
-from r1plus_cli.steering import steer
+from r1plus_cli.steering import checked, steer
 from r1plus_cli.suite import app as suite_app
 from r1plus_cli.validate import engine_of, problems_of
 from r1plus_cli.view import COLUMNS, view_of
@@ -49,6 +50,22 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 app.add_typer(suite_app)
 app.add_typer(engine_app)
 app.command("fit")(fit_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"r1plus {version('r1plus')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
 
 FileOption = Annotated[
     str, typer.Option("-f", "--file", help="A file or folder with R1PlusDeployments; - is standard input.")
@@ -144,6 +161,8 @@ def status_command(
     space = None if everywhere else namespace or cluster.default_namespace()
     if name is not None and space is None:
         raise UsageError("A name needs one namespace: give -n, not -A")
+    if cluster.operator_ready() is False:
+        _console().print(Text(as_typed(status_text.NO_OPERATOR), style="bold red"))
     if watch:
         _watch(cluster, space, name)
     elif name is not None and space is not None:
@@ -303,6 +322,7 @@ def _connect(kubeconfig: str | None) -> Cluster:
 
 
 def _steer(verb: Verb, name: str, reason: str, namespace: str | None, kubeconfig: str | None) -> None:
+    checked(reason)
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
     cluster = KubernetesCluster(kubeconfig)

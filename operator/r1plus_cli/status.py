@@ -1,5 +1,6 @@
 """`r1plus status`: where deployments stand, told as a person would."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -10,7 +11,13 @@ from rich.text import Text
 from r1plus_cli.invoked import as_typed
 from r1plus_cli.view import AT_REST, COLUMNS, PINNED, PROGRESSING, ConditionView, DeploymentView, age
 
+_FRACTION = re.compile(r"\.\d+(?=Z)")
 HOLDS, WRONG, UNDER_WAY, UNKNOWN = ("✓", "green"), ("✗", "red"), ("…", "yellow"), ("?", "yellow")
+
+NO_OPERATOR = (
+    "No pod of the operator is Ready: nothing below has been looked at since, and nothing is repaired or gated."
+    " See: kubectl get pods -A -l app.kubernetes.io/name=r1plus-operator"
+)
 
 
 def show_table(console: Console, views: Sequence[DeploymentView], now: datetime) -> None:
@@ -57,10 +64,10 @@ def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
     yield f"Incident since {found.since}: {found.reason}, revision {found.revision}", "bold red"
     if found.now:
         before = f"{found.before} right at its gate, " if found.before else ""
-        yield f"  fell        {before}{found.now} as last counted", ""
+        yield f"  fell        {before}{found.now} when it was counted", ""
     for number, line in enumerate(found.lost):
         yield f"  {'lost' if number == 0 else '':<12}{line}", ""
-    if any(line.endswith("...)") for line in found.lost):
+    if found.revision == view.revision and any(line.endswith("...)") for line in found.lost):
         yield (
             f"{'':<12}Ids are cut: five a stratum. Its monitor names the first 50 (and all it asked since: /outcomes):",
             "dim",
@@ -83,7 +90,7 @@ def _ask_monitor(namespace: str, revision: str) -> str:
 def next_steps(view: DeploymentView) -> list[str]:
     """Commands that help from here, by what the conditions say."""
     if view.ready:
-        return [f'Ask it:  r1plus ask {view.name} -n {view.namespace} "What is the capital of France?"']
+        return [f'Ask it:  r1plus ask {view.name} -n {view.namespace} "What is the capital of Sweden?"']
     if not view.conditions:
         return ["Is the operator there?  kubectl get pods -A -l app.kubernetes.io/name=r1plus-operator"]
     return [
@@ -108,7 +115,7 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
     if view.last_good:
         yield "Last good", view.last_good
     if view.last_request:
-        yield "Asked last", view.last_request
+        yield "Asked last", _FRACTION.sub("", view.last_request, count=1)
     yield "Endpoint", view.endpoint or "none yet"
 
 

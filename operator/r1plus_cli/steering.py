@@ -35,10 +35,7 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
         CliError: it makes no sense now; says what to do instead.
         UsageError: a reason that is none.
     """
-    why = " ".join(reason.split())
-    if not why or len(why) > MOST_WHY:
-        given = f"has {len(why)} characters, at most {MOST_WHY} are kept" if why else "is empty"
-        raise UsageError(f"--reason: {given}; say in a sentence why, for whoever looks at this next")
+    why = checked(reason)
     view = view_of(cluster.deployment(namespace, name))
     if refusal := _REFUSALS[verb](view):
         raise CliError(f"{view.key}: {refusal}")
@@ -47,7 +44,17 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
     if verb in (Verb.PIN, Verb.UNPIN):
         patch["spec"] = {"rollout": {"pinned": verb is Verb.PIN}}
     cluster.change(namespace, name, patch)
-    return f"{view.key}: {_FOLLOWS[verb](view)}. Watch it: r1plus status {name} -n {namespace} -w"
+    asked = f"{view.key}: {verb} is asked of the operator: {_FOLLOWS[verb](view)}"
+    return f"{asked}. Watch it: r1plus status {name} -n {namespace} -w"
+
+
+def checked(reason: str) -> str:
+    """The reason in one line; UsageError where it is none. Needs no cluster."""
+    why = " ".join(reason.split())
+    if not why or len(why) > MOST_WHY:
+        given = f"has {len(why)} characters, at most {MOST_WHY} are kept" if why else "is empty"
+        raise UsageError(f"--reason: {given}; say in a sentence why, for whoever looks at this next")
+    return why
 
 
 def _no_rollback(view: DeploymentView) -> str:

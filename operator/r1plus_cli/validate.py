@@ -28,7 +28,7 @@ def problems_of(document: Document, engines: Sequence[Engine], config: OperatorC
     try:
         spec = R1PlusDeploymentSpec.model_validate(document.spec if document.spec is not None else {})
     except ValidationError as error:
-        return [*found, *spec_problems(error)]
+        return [*found, *spec_problems(error, R1PlusDeploymentSpec)]
     return [*found, *_catalog_problems(spec, engines, config)]
 
 

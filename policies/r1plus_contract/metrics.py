@@ -75,6 +75,7 @@ ALERT_DOWN: Final = "R1PlusDown"
 ALERT_HIGH_LATENCY: Final = "R1PlusHighLatency"
 ALERT_QUEUE_GROWING: Final = "R1PlusQueueGrowing"
 ALERT_OPERATOR_STALLED: Final = "R1PlusOperatorStalled"
+ALERT_REGISTRY_BEHIND: Final = "R1PlusRegistryBehind"
 
 
 class Outcome:

@@ -53,7 +53,7 @@ async def rig(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncI
     await registry.prepare(client)
     registry.start()
     (tmp_path / "operator-token").write_text(await token(client, WRITER, NAMESPACE, AUDIENCE))
-    env = {"R1PLUS_REGISTRY_URL": registry.url, "R1PLUS_REGISTRY_TOKEN": str(tmp_path / "operator-token")}
+    env = {"R1PLUS_REGISTRY_URL": registry.url, "R1PLUS_REGISTRY_TOKEN_FILE": str(tmp_path / "operator-token")}
     operator = OperatorProcess(apiserver, tmp_path / "operator.log", **env)
     operator.start()
     platform = await token(client, READER, NAMESPACE, AUDIENCE)

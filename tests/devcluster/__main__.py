@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devcluster import binaries, down, packages
+from devcluster import binaries, down, kubeconfig, packages
 from devcluster.apiserver_only import ApiServer, stop_in
 from devcluster.cache import locked
 from devcluster.cluster import LOCK, Cluster
@@ -89,6 +89,8 @@ def _down(options: argparse.Namespace) -> None:
         down.down(layout, purge=options.purge)
     for line in down.told(before, layout):
         print(line)
+    if kubeconfig.names_embedded():
+        print(f"This shell still has it: unset {kubeconfig.VARIABLE}")
 
 
 def _check(options: argparse.Namespace) -> int:

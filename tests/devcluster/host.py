@@ -61,6 +61,9 @@ def remove_network(netns: str = NETNS) -> None:
     if (NETNS_FOLDER / netns).exists():
         kill_all(namespace_pids, "processes in the network namespace")
         succeeds(["ip", "netns", "delete", netns])
+    # `ip` mounts the folder on itself for the first namespace of a machine, and leaves that when the last one goes.
+    if NETNS_FOLDER.is_mount() and not any(NETNS_FOLDER.iterdir()):
+        succeeds(["umount", str(NETNS_FOLDER)])
 
 
 def namespace_pids(netns: str = NETNS) -> list[int]:

@@ -39,6 +39,12 @@ def of_ones_own(environment: Mapping[str, str] = os.environ) -> Path | None:
     return others[0]
 
 
+def names_embedded(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether KUBECONFIG names the embedded cluster's own file, there or not."""
+    embedded = cluster_layout().kubeconfig("admin").resolve()
+    return any(Path(part).resolve() == embedded for part in environment.get(VARIABLE, "").split(os.pathsep) if part)
+
+
 def render(server: str, authority: Authority, client: Certificate) -> str:
     """The text of a kubeconfig that reaches `server` as the holder of `client`."""
     cluster = {"server": server, "certificate-authority-data": _encoded(authority.certificate)}

@@ -14,7 +14,7 @@ class Asker:
 
     address: str
     pause_s: float = 0.2
-    prompt: str = "What is the capital of France?"
+    prompt: str = "What is the capital of Sweden?"
     answered: int = 0
     slowest_s: float = 0.0
     failures: list[str] = field(default_factory=list)
@@ -31,11 +31,15 @@ class Asker:
         if self._thread is not None:
             self._thread.join(timeout=60.0)
 
+    @property
+    def asked(self) -> int:
+        """Questions that have an end, a good one or not."""
+        return self.answered + len(self.failures)
+
     def summary(self) -> str:
         """In one line."""
-        text = (
-            f"{self.answered} questions answered, {len(self.failures)} failed, the slowest took {self.slowest_s:.1f} s"
-        )
+        questions = f"{self.answered} {'question' if self.answered == 1 else 'questions'} answered"
+        text = f"{questions}, {len(self.failures)} failed, the slowest took {self.slowest_s:.1f} s"
         return text if not self.failures else f"{text}; the first failure: {self.failures[0]}"
 
     def _run(self) -> None:

@@ -1,15 +1,18 @@
 """What a client gets from the served engine: pieces, reasons, counts, characters, stop strings, seeds, refusals."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from engine.asking import Answer, Client
-from engine.conftest import CONTEXT
+from engine.conftest import CONTEXT, Server
 
 pytestmark = pytest.mark.triton
 
+REPOSITORY = Path(__file__).parents[2]
 STORY = "Tell me a long story about a lighthouse."
 
 
@@ -20,6 +23,14 @@ def test_an_answer_streams_in_pieces_and_ends_with_reason_and_counts(ask: Client
     assert answer.reason == "stop"
     assert answer.prompt_tokens > 10
     assert 2 < answer.tokens <= 24
+
+
+def test_the_example_of_the_documentation_prints_an_answer(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (REPOSITORY / "docs/calling.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "credit.team-credit.svc:8001" in example
+    exec(compile(example.replace("credit.team-credit.svc:8001", server.grpc), "calling.md", "exec"), {})
+    assert "Stockholm" in capsys.readouterr().out
 
 
 def test_an_answer_that_reaches_the_limit_says_so(ask: Client) -> None:

@@ -74,7 +74,7 @@ def read_engine(origin: str, document: Any) -> Engine | tuple[str, ...]:
     try:
         return Engine(name, EngineSpec.model_validate(document.get("spec")))
     except ValidationError as error:
-        return tuple(f"{origin}: {name}: {problem}" for problem in spec_problems(error))
+        return tuple(f"{origin}: {name}: {problem}" for problem in spec_problems(error, EngineSpec))
 
 
 def _dangling(engines: list[Engine]) -> list[str]:

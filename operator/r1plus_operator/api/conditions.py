@@ -31,6 +31,7 @@ class Reason(StrEnum):
     ENGINE_NOT_DELIVERED = "EngineNotDelivered"
     RUNTIME_NOT_SERVED = "RuntimeNotServed"
     REFERENCE_LOWER = "ReferenceLower"
+    CONFIG_REFUSED = "ConfigRefused"
     ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
     ARCHITECTURE_MISMATCH = "ArchitectureMismatch"
     ENGINE_LOADING = "EngineLoading"

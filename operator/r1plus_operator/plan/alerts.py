@@ -240,7 +240,10 @@ def _absence(about: Subject, probes_per_minute: int) -> Iterator[Alert]:
     limit = max(LEAST_FRESH_SECONDS, round(SPARED_TURNS * 60 / probes_per_minute) + ANSWER_SECONDS)
     # A monitor that dies or hangs is not scraped: its series end with the first scrape that fails. One that was started
     # anew has scored nothing yet.
-    fresh = f"max by (pod) (time() - {about.serving(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS)}) < {limit}"
+    # That the figure moves says that somebody scores; what it is hangs on a clock, and a node's may be off by an hour.
+    scored = about.serving(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS)
+    stuck = f"max by (pod) ({scored}) == max by (pod) ({scored} offset {limit}s)"
+    fresh = f"max by (pod) ({scored} > 0) unless {stuck}"
     loaded, pods = about.serving(metrics.ENGINE_RUNNING_REQUESTS), about.serving("up")
     yield Alert(
         metrics.ALERT_NO_DATA,
@@ -248,7 +251,7 @@ def _absence(about: Subject, probes_per_minute: int) -> Iterator[Alert]:
         "accuracy",
         # The engine's series say that it has loaded; a new one has time for it. `up` (Triton's, too) says that a pod is
         # there, whether or not it answers: one that is gone owes no data.
-        f"group by (pod) ({loaded} offset 2m or {pods} offset 10m) and on (pod) {pods} unless on (pod) {fresh}"
+        f"group by (pod) ({loaded} offset 2m or {pods} offset 10m) and on (pod) {pods} unless on (pod) ({fresh})"
         f" or on () absent({fresh})",
         "2m",
         "serves unwatched: nothing is known of its accuracy",

@@ -19,12 +19,12 @@ def acknowledged_in(cr: Json) -> str:
 
 
 def last_request(cr: Json) -> str:
-    """`status.lastRequest`: when, which, by whom; empty where nobody ever asked."""
+    """`status.lastRequest`: when, which, by whom and why; empty where nobody ever asked."""
     found = sorted((request.at, verb) for verb, request in _asked(cr).items())
     if not found:
         return ""
     at, verb = found[-1]
-    return f"{at} {verb} by {_asked(cr)[verb].by}"
+    return f"{at} {verb} by {_asked(cr)[verb].told}"
 
 
 def asked(cr: Json, status: Json) -> list[Note]:

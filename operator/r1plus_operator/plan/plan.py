@@ -80,7 +80,9 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     try:
         spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
     except ValidationError as error:
-        problem = Problem(ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error)))
+        problem = Problem(
+            ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error, R1PlusDeploymentSpec))
+        )
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
     serving = serving_engine(revisions.values())
     resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config, serving)

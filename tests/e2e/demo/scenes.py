@@ -9,17 +9,19 @@ from e2e.asking import Asker
 from e2e.demo.telling import INDENT, Teller
 from e2e.story import Name
 from e2e.target import Target
-from e2e.waiting import StoryError
+from e2e.waiting import StoryError, wait_for
 from r1plus_cli import history_text
 from r1plus_cli.status import format_cells
 from r1plus_cli.view import COLUMNS, QUALITY, READY
 from r1plus_contract.names import PORT_GRPC
 
 QUESTIONS = (
-    "What is the capital of France?",
+    "What is the capital of Sweden?",
     "Name three primary colours.",
     "Write one sentence about the sea.",
 )
+LEAST_ASKED = 5
+"""Questions that show that traffic stayed, where the gate refuses at once because it has refused before."""
 QUIET = {"spec": {"accuracy": {"probesPerMinute": 6}}}
 """The example probes ten times a second, so that nobody waits; left at that it would keep two cores busy for ever."""
 
@@ -70,6 +72,7 @@ def refuse(target: Target, full: Name, teller: Teller) -> None:
         seen = story.follow(
             target.kube, [full], story.refused, f"the gate refuses {full}", story.REFUSAL_SECONDS, teller.change
         )
+        wait_for(lambda: asker.asked >= LEAST_ASKED, f"{LEAST_ASKED} questions are asked", story.REFUSAL_SECONDS)
     after = story.serving_revision(target.kube, full)
     told = seen[full].condition(QUALITY)
     decided = story.decided_at(target.kube, full, seen[full].candidate)

@@ -48,10 +48,22 @@ def test_accepted(spec: Json) -> None:
 
 
 BAD = {
-    "a missing tier": ({}, ["spec.tier: Field required"]),
-    "no spec at all": (None, ["spec.tier: Field required"]),
+    "a missing tier": ({}, ["spec.tier: missing; it has no default"]),
+    "no spec at all": (None, ["spec.tier: missing"]),
     "an unknown tier": ({"tier": "medium"}, ["spec.tier", "'medium'", "full"]),
-    "an unknown field": ({"tier": "full", "colour": "red"}, ["spec.colour"]),
+    "an unknown field": (
+        {"tier": "full", "colour": "red"},
+        ["spec.colour: no such field; there are access, accuracy,"],
+    ),
+    "a misspelt field": ({"tier": "full", "acuracy": {}}, ["spec.acuracy: no such field; did you mean accuracy?"]),
+    "an unknown field of a part": (
+        {"tier": "full", "engine": {"name": "x"}},
+        ["spec.engine.name: no such field; there are family, precision, version (got 'x')"],
+    ),
+    "an unknown field within a list": (
+        {"tier": "full", "placement": {"tolerations": [{"opperator": "Exists"}]}},
+        ["spec.placement.tolerations.0.opperator: no such field; did you mean operator?"],
+    ),
     "a batch of 0": ({"tier": "full", "batching": {"maxBatchSize": 0}}, ["spec.batching.maxBatchSize", "1", "0"]),
     "a negative batch": ({"tier": "full", "batching": {"maxBatchSize": -1}}, ["spec.batching.maxBatchSize", "-1"]),
     "a batch of a million": (

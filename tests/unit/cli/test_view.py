@@ -54,6 +54,19 @@ HEADLINES = {
         cr(READY, VERIFIED, condition("Progressing", "True", "RollingOut", "Revision credit-bbbb starts"), **SERVING),
         "RollingOut: Revision credit-bbbb starts",
     ),
+    "that nobody watches what does not serve explains nothing": (
+        cr(
+            condition("Ready", "False", "NotAvailable", "0 of 1 pod is Ready: it starts"),
+            condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it"),
+            revision="credit-aaaa",
+            readyReplicas=0,
+        ),
+        "does not serve, 0 of 1 pod ready; NotAvailable: 0 of 1 pod is Ready: it starts",
+    ),
+    "that nobody watches what serves is told": (
+        cr(READY, VERIFIED, condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it"), **SERVING),
+        "serves, 1 of 1 pod ready; TargetDown: Prometheus cannot scrape it",
+    ),
     "at rest nothing but the pods is told": (
         cr(READY, VERIFIED, condition("Progressing", "False", "Complete", "Revision credit-aaaa"), **SERVING),
         "serves, 1 of 1 pod ready",

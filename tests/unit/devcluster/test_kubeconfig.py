@@ -48,10 +48,12 @@ def test_the_embedded_clusters_kubeconfig_is_none_of_ones_own(
         "twice": f"{embedded}{os.pathsep}{tmp_path / 'link'}",
     }[way]
     assert kubeconfig.of_ones_own({"KUBECONFIG": named}) is None
+    assert kubeconfig.names_embedded({"KUBECONFIG": named})
 
 
 def test_a_cluster_of_ones_own_is_taken(embedded: Path, own: Path) -> None:
     assert kubeconfig.of_ones_own({"KUBECONFIG": str(own)}) == own
+    assert not kubeconfig.names_embedded({"KUBECONFIG": str(own)})
     assert kubeconfig.of_ones_own({"KUBECONFIG": f"{embedded}{os.pathsep}{own}"}) == own
 
 

@@ -95,7 +95,7 @@ REFUSED = {
     "no name": (changed("metadata.name", None), "metadata.name: missing"),
     "an unknown field": (
         changed("spec.batch.maximum", 3),
-        "spec.batch.maximum: Extra inputs are not permitted (got 3)",
+        "spec.batch.maximum: no such field; there are best, max (got 3)",
     ),
     "an unknown tier": (
         changed("spec.tier", "huge"),

@@ -44,6 +44,7 @@ IDLE = {passes("ok"): "0x19 1x19 2x19", passes("error"): "0x60"}
 
 OVERDUE = about(metrics.ROLLOUT_OVERDUE)
 REFUSED = about(metrics.CANDIDATE_REFUSED)
+WAITING = of(metrics.FACTS_WAITING)
 BLOCKED = about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity")
 ROLLED_BACK = about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold")
 
@@ -106,9 +107,21 @@ CASES = {
         Case("told by two replicas", {OVERDUE: "1x60", about(metrics.ROLLOUT_OVERDUE, pod="b"): "1x60"}, 1),
         Case("somebody else's word", {about(metrics.ROLLOUT_OVERDUE, **ELSE): "1x60"}, 0),
     ],
+    metrics.ALERT_REGISTRY_BEHIND: [
+        Case("facts wait for long", {WAITING: "3x60"}, 1, labels={"severity": "warning"}),
+        Case("none waits", {WAITING: "0x60"}, 0),
+        Case("a single one does", {WAITING: "1x60"}, 1),
+        Case("for 29 minutes", {WAITING: "3x60"}, 0, at="29m"),
+        Case("for 31 minutes", {WAITING: "3x60"}, 1, at="31m"),
+        Case("all were delivered in between", {WAITING: "3x20 0 3x39"}, 0, at="45m"),
+        Case("the leader's do, and a standby has none", {WAITING: "3x60", of(metrics.FACTS_WAITING, "b"): "0x60"}, 1),
+        Case("somebody else's do", {of(metrics.FACTS_WAITING, **ELSE): "3x60"}, 0),
+    ],
     metrics.ALERT_ROLLED_BACK: [
         Case("rolled back ten minutes ago", {ROLLED_BACK: "0x35 1x10"}, 1, labels={"deployment": "credit", "reason": "BelowThreshold", "severity": "info"}),
         Case("never", {ROLLED_BACK: "0x45"}, 0),
+        Case("counted three, and the operator was started anew", {ROLLED_BACK: "3x20 0x25"}, 0),
+        Case("Prometheus was away", {ROLLED_BACK: "3x20 _x8 3x20"}, 0),
         Case("long ago", {ROLLED_BACK: "1x300"}, 0, at="4h"),
         Case("in two deployments", {ROLLED_BACK: "0x35 1x10", about(metrics.ROLLBACKS_TOTAL, deployment="debit", reason="BelowThreshold"): "0x35 1x10"}, 2),
         Case("counted by somebody else", {about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold", **ELSE): "0x35 1x10"}, 0),

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from r1plus_operator.plan.revision import read
 from unit.operator.plan.falls import (
+    ask,
     deployments,
     fallen,
     pooled,
@@ -173,4 +175,23 @@ def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:
     assert world.pass_once().writes == 0
     world.pool = None
     assert world.settle().writes == 0
+    assert read(world.one("ControllerRevision", bad)).pool == '{"a":1}'
+
+
+def test_the_pool_is_kept_since_the_newest_acknowledgement_and_what_was_heard_before_is_not_written_down() -> None:
+    world, _, bad = fallen(replicas=2)
+    for pod in world.pods:
+        world.stand(pod, Standing.STEADY)
+    world.settle()
+    loaded = world.suites["smollm2-full-v1"].suite
+    assert loaded is not None
+    ask(world, Verb.ACK)
+    token = json.loads(world.annotations[Verb.ACK.annotation])["at"]
+    world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
+    planned = world.settle()
+    assert planned.pool is not None
+    assert planned.pool.acknowledged == token
+    assert read(world.one("ControllerRevision", bad)).pool == ""
+    world.pool = replace(world.pool, acknowledged=token)
+    world.settle()
     assert read(world.one("ControllerRevision", bad)).pool == '{"a":1}'
