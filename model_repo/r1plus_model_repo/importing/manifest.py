@@ -87,7 +87,7 @@ def spec_of(wish: Wish, model: Model, sha256: str, origin: str) -> EngineSpec:
     try:
         return EngineSpec.model_validate(given)
     except ValidationError as error:
-        raise WishError(spec_problems(error)) from error
+        raise WishError(spec_problems(error, EngineSpec)) from error
 
 
 def check_name(name: str) -> None:
