@@ -96,6 +96,7 @@ async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(ri
     rig.registry.kill()
     _, bad = await refused(tenant)
     rig.registry.start()
+    await eventually(rig.registry.ready, "the registry is ready again")
     await rig.recorded(tenant, bad, "Fail")
     before = await rig.history(tenant)
     assert rig.operator.stop() == 0
