@@ -83,6 +83,14 @@ def test_only_a_config_map_is_folded() -> None:
     assert folded(revision) is revision
 
 
+@pytest.mark.parametrize("rest", [{}, {"data": None}, {"data": {}}], ids=["no data", "null", "empty data"])
+def test_a_config_map_whose_data_somebody_removed_is_not_in_sync(rest: dict[str, Any]) -> None:
+    wanted = stamped(config_map(t=LONG))
+    live = {key: value for key, value in wanted.items() if key != "data"} | rest
+    assert folded(live) is live
+    assert not in_sync(wanted, live)
+
+
 @pytest.mark.parametrize(
     ("text", "same"),
     [(LONG, True), (LONG + "x", False), (LONG[:-1], False), (folded(config_map(t=LONG))["data"]["t"]["sha256"], False)],
