@@ -12,8 +12,9 @@ from typing import Any
 from google.protobuf import text_format
 
 from r1plus_contract import inference, names
+from r1plus_model_repo import config_gpu
 from r1plus_model_repo.catalog.quantity import cores_of
-from r1plus_model_repo.catalog.types import EngineSpec
+from r1plus_model_repo.catalog.types import Backend, EngineSpec
 
 
 def _model_config_pb2() -> Any:
@@ -59,6 +60,19 @@ def render(engine: EngineSpec, *, batch: int, context: int, kv_cache_bytes: int,
 
     `engine_path` is where the files lie; in the pod that is the contract's place.
     """
+    path = engine_path or names.DIR_ENGINE
+    if engine.backend is Backend.TENSORRT_LLM:
+        config = config_gpu.tensorrt_llm(pb, engine, batch, context, path)
+    elif engine.backend is Backend.VLLM:
+        config = config_gpu.vllm(pb)
+    elif engine.backend is Backend.TENSORRT:
+        config = config_gpu.tensorrt(pb, engine, batch)
+    else:
+        config = _openvino(engine, batch, context, kv_cache_bytes, path)
+    return str(text_format.MessageToString(config))
+
+
+def _openvino(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, path: str) -> Any:
     config = pb.ModelConfig(
         name=inference.MODEL_NAME,
         backend="python",
@@ -69,9 +83,9 @@ def render(engine: EngineSpec, *, batch: int, context: int, kv_cache_bytes: int,
         instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)],
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=True),
     )
-    for name, value in _parameters(engine, batch, context, kv_cache_bytes, engine_path or names.DIR_ENGINE).items():
+    for name, value in _parameters(engine, batch, context, kv_cache_bytes, path).items():
         config.parameters[name].string_value = value
-    return str(text_format.MessageToString(config))
+    return config
 
 
 def parse(text: str) -> Any:

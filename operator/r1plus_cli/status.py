@@ -64,10 +64,10 @@ def incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
     yield f"Incident since {found.since}: {found.reason}, revision {found.revision}", "bold red"
     if found.now:
         before = f"{found.before} right at its gate, " if found.before else ""
-        yield f"  fell        {before}{found.now} as last counted", ""
+        yield f"  fell        {before}{found.now} when it was counted", ""
     for number, line in enumerate(found.lost):
         yield f"  {'lost' if number == 0 else '':<12}{line}", ""
-    if any(line.endswith("...)") for line in found.lost):
+    if found.revision == view.revision and any(line.endswith("...)") for line in found.lost):
         yield (
             f"{'':<12}Ids are cut: five a stratum. Its monitor names the first 50 (and all it asked since: /outcomes):",
             "dim",

@@ -63,7 +63,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         workers=int(env.get("R1PLUS_WORKERS", "16")),
         health_port=int(env.get("R1PLUS_HEALTH_PORT", "8080")),
         registry_url=env.get("R1PLUS_REGISTRY_URL", ""),
-        registry_token=Path(env.get("R1PLUS_REGISTRY_TOKEN", "/var/run/secrets/r1plus.ai/registry/token")),
+        registry_token=Path(env.get("R1PLUS_REGISTRY_TOKEN_FILE", "/var/run/secrets/r1plus.ai/registry/token")),
         identity=_identity(env),
     )
 

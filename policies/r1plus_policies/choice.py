@@ -180,6 +180,7 @@ def _nothing(offers: Sequence[Offer], wish: Wish) -> str:
         for name, value in (("family", wish.family), ("version", wish.version), ("precision", wish.precision))
         if value
     )
-    of_tier = sorted(f"{o.name} ({o.family} {o.version} {o.precision})" for o in offers if o.tier == wish.tier)
-    have = "; ".join(of_tier) if of_tier else "none"
+    of_tier = [o for o in offers if o.tier == wish.tier]
+    closest = [o for o in of_tier if o.family == wish.family] or of_tier
+    have = "; ".join(sorted(f"{o.name} ({o.family} {o.version} {o.precision})" for o in closest)) or "none"
     return f"spec.engine: no engine of tier {wish.tier} with {asked}; the catalog has for this tier: {have}"

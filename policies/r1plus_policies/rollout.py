@@ -73,6 +73,7 @@ class Rollout:
     stage: Stage
     replicas: dict[str, int] = field(default_factory=dict)
     promote: str | None = None
+    """It takes traffic from now on; what follows from that, the drain included, the next decision says."""
     overdue: bool = False
     """The deadline has passed for a first revision; it goes on trying, since there is nothing to go back to."""
     requeue_after: float | None = None
@@ -98,8 +99,7 @@ def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: T
         return Rollout(serving, stage, stable)
     beside = {current.name: 0} if current and terms.strategy is Strategy.IN_PLACE else stable
     if stage is Stage.PROMOTE:
-        running = {**beside, target: terms.replicas}
-        return Rollout(target, stage, running, promote=target, requeue_after=DRAIN_SECONDS if current else None)
+        return Rollout(target, stage, {**beside, target: terms.replicas}, promote=target)
     count = _needed(current, terms) if stage is Stage.SCALING else 1
     if beside is not stable and current and current.pods:
         count = 0

@@ -207,20 +207,37 @@ async def test_conditions_are_a_map_by_type(client: ApiClient, namespace: str) -
 ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
     "measured and inherited at once": (
         lambda spec: spec["reference"].update(inheritedFrom="another"),
-        ["spec.reference", "exactly one of inheritedFrom and measured"],
+        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
     ),
     "neither measured nor inherited": (
         lambda spec: spec["reference"].pop("measured"),
-        ["spec.reference", "exactly one of inheritedFrom and measured"],
+        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
     ),
-    "no artifact": (lambda spec: spec.pop("artifact"), ["spec.artifact: Required value"]),
+    "a claim beside a measurement": (
+        lambda spec: spec["reference"].update(claimedBy="us"),
+        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
+    ),
+    "measured files that are not there": (
+        lambda spec: spec.pop("artifact"),
+        ["spec: Invalid value", "artifact may be absent only where reference.claimedBy stands"],
+    ),
+    "half an artifact": (lambda spec: spec["artifact"].pop("sha256"), ["spec.artifact.sha256: Required value"]),
+    "a GPU backend without a GPU": (
+        lambda spec: spec.update(backend="vllm"),
+        ["requirements.gpu is needed by every backend but openvino"],
+    ),
+    "a GPU beside a CPU backend": (
+        lambda spec: spec["requirements"].update(gpu={"count": 1}),
+        ["requirements.gpu is needed by every backend but openvino"],
+    ),
+    "half a GPU": (lambda spec: spec["requirements"].update(gpu={"count": 0.5}), ["spec.requirements.gpu.count"]),
     "an unknown field": (lambda spec: spec.update(colour="red"), ['unknown field "spec.colour"']),
 }
 
 
 @pytest.mark.parametrize(("spoil", "said"), ENGINES.values(), ids=ENGINES)
 def test_a_bad_engine_is_refused(kubectl: Kubectl, spoil: Callable[[Json], Any], said: list[str]) -> None:
-    body = engine_object(_shipped()[0])
+    body = engine_object(next(engine for engine in _shipped() if engine.name == "smollm2-full-f16"))
     spoil(body["spec"])
     body["metadata"]["name"] = "spoilt"
     done = kubectl("apply", "-f", "-", obj=body)

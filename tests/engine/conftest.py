@@ -36,7 +36,7 @@ ENGINE = "smollm2-edge-q4-1"
 class Server:
     """A tritonserver under test."""
 
-    def __init__(self, root: Path, installed: Path, models: Path) -> None:
+    def __init__(self, root: Path, installed: Path, models: Path, *options: str) -> None:
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{free_port()}" for _ in range(3))
         self.log = root / "triton.log"
         ports = [
@@ -50,6 +50,7 @@ class Server:
             f"--backend-directory={installed / 'backends'}",
             "--disable-auto-complete-config",
             "--exit-timeout-secs=30",
+            *options,
             *ports,
         ]
         # The stub embeds Python and finds its packages through the `python3` on the PATH, as in the image.

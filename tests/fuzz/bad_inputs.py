@@ -113,6 +113,7 @@ TYPES: dict[str, tuple[Case, ...]] = {
         Refused(full(replicas=True), ("spec.replicas", "integer", "boolean")),
         Refused(full(accuracy={"threshold": True}), ("spec.accuracy.threshold", "number", "boolean")),
         Refused(full(accuracy={"gate": "yes"}), ("spec.accuracy.gate", '"yes"', '"Enforce", "Observe"')),
+        Refused(full(accuracy={"allowLower": "yes"}), ("spec.accuracy.allowLower", "boolean", "string")),
         Refused(full(accuracy={"onBreach": True}), ("spec.accuracy.onBreach", "string", "boolean")),
         Refused(full(rollout={"pinned": "yes"}), ("spec.rollout.pinned", "boolean", "string")),
         Refused(full(rollout={"pinned": 1}), ("spec.rollout.pinned", "boolean", "integer")),
@@ -209,7 +210,10 @@ QUANTITIES: dict[str, tuple[Case, ...]] = {
         Refused(engine("bad", requirements_cpu="50m"), ("spec.requirements", "100m exceeds 50m")),
     ),
     "fractional GPU": (
-        NoRoom("an engine runs on whole CPUs; GPU engines bring a field of whole numbers", "placement.gpus"),
+        Refused(engine("bad", backend="vllm", requirements_gpu={"count": 0.5}), ("spec.requirements.gpu.count", "integer")),
+        Refused(engine("bad", backend="vllm", requirements_gpu={"count": 0}), ("spec.requirements.gpu.count", "greater than or equal to 1")),
+        Refused(engine("bad", backend="vllm"), ("spec", "requirements.gpu is needed by every backend but openvino")),
+        Refused(engine("bad", requirements_gpu={"count": 1}), ("spec", "requirements.gpu is needed by every backend but openvino")),
         Taken(engine("cores", requirements_cpu="2000m", requirements_cpuRequest="0.500")),
     ),
     "memory < engine need": (
@@ -302,6 +306,7 @@ ENUMS: dict[str, tuple[Case, ...]] = {
     "unsigned model": (
         Refused(engine("bad", artifact_sha256=None), ("spec.artifact.sha256: Required value",)),
         Refused(engine("bad", artifact_sha256="abc"), ("spec.artifact.sha256", "at least 64 chars long")),
+        Refused(engine("bad", artifact=None), ("spec", "artifact may be absent only where reference.claimedBy stands")),
     ),
     "pickle model": (Refused(engine("bad", backend="pytorch"), ("spec.backend", '"pytorch"', '"openvino"')),),
 }  # fmt: skip

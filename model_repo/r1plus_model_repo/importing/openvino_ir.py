@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from r1plus_contract.delivery import file_sha256
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.tokenizer_limit import unlimit
 
@@ -26,11 +27,16 @@ _LAYER_NAME = re.compile(r'(<layer id="\d+" name=")([^"]*)(")')
 _COUNTER = re.compile(r"(?<=_)\d+")
 
 
-def convert(weights: Path, workspace: Path, target: Path) -> None:
-    """Convert `weights` (copied into `workspace`, where the reader may write) to IR files in `target`."""
+def convert(weights: Path, workspace: Path, target: Path, sha256: str | None = None) -> None:
+    """Convert `weights` (copied into `workspace`, where the reader may write) to IR files in `target`.
+
+    `sha256` of the weights where they were read before: ImportingError if the copy is not of them.
+    """
     workspace.mkdir(parents=True)
-    source = workspace / weights.name
+    source = workspace / "weights.gguf"  # It knows a GGUF file by its name.
     shutil.copyfile(weights, source)
+    if sha256 is not None and file_sha256(source) != sha256:
+        raise ImportingError(f"{weights.name}: changed while it was imported; import it again when it is whole")
     command = [sys.executable, "-c", _CONVERT, str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _UNTOLD)
     if done.returncode != 0:

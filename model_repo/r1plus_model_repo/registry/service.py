@@ -20,7 +20,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from r1plus_contract.history import Evaluations, Facts, Histories, Receipt, RecordedEngines
+from r1plus_contract.history import MOST_LISTED, Evaluations, Facts, Histories, Receipt, RecordedEngines
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model_repo.registry.checks import checked
 from r1plus_model_repo.registry.errors import DocumentError, UnavailableError
@@ -30,6 +30,8 @@ from r1plus_model_repo.registry.storage import Storage
 log = logging.getLogger(__name__)
 MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 RETRY_SECONDS: Final = 5
+MOST_WITH_ITEMS: Final = 50
+"""Evaluations in one answer that tells every item: of a large suite each is half a megabyte."""
 DEPLOYMENTS, ENGINES = "r1plusdeployments", "r1plusengines"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -133,7 +135,8 @@ class Service:
         verb = "get" if name else "list"
         await self._require(user, Access(verb, DEPLOYMENTS, namespace or "", name or ""))
         ended = await self._sees_what_has_ended(user)
-        found = await self.storage.read(lambda r: r.evaluations(namespace, name, ended=ended, items=items))
+        most = MOST_WITH_ITEMS if items else MOST_LISTED
+        found = await self.storage.read(lambda r: r.evaluations(namespace, name, ended=ended, items=items, most=most))
         return _answer(Evaluations(found))
 
     async def engines(self, request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""What cluster and hardware have against an engine: files -> runtime -> node -> GPU -> memory; the first that holds.
+"""What cluster and hardware have against an engine: files, runtime, node, GPU, memory, configuration; the first.
 
 Asked by `target` about every engine that the wish admits; the same answers are what `r1plus explain` tells.
 """
@@ -9,6 +9,7 @@ from r1plus_model_repo.catalog.quantity import cores_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.configuration import refusals
 from r1plus_operator.plan.inputs import NodeFacts
 from r1plus_operator.plan.pod import POD_OVERHEAD
 from r1plus_policies.choice import Obstacle
@@ -57,7 +58,12 @@ def gpu_need(engine: Engine) -> GpuNeed:
 def _fit(spec: R1PlusDeploymentSpec, engine: Engine, memory: int | None, where: str) -> Fit | Obstacle:
     batch, context = spec.batching.max_batch_size, spec.context.max_tokens
     found = fit(engine.spec.shape, batch=batch, context=context, memory_bytes=memory, where=where)
-    return Obstacle(Reason(found.reason), found.message) if isinstance(found, Misfit) else found
+    if isinstance(found, Misfit):
+        return Obstacle(Reason(found.reason), found.message)
+    if refused := refusals(engine.spec, found):
+        text = f"spec.engine: {engine.name}: {'; '.join(refused)}; correct the R1PlusEngine or take another"
+        return Obstacle(Reason.CONFIG_REFUSED, text)
+    return found
 
 
 def _files(engine: Engine) -> Obstacle | None:

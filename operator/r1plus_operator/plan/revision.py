@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from r1plus_contract import names
@@ -18,9 +17,8 @@ from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
 from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
-from r1plus_model_repo.catalog.types import EngineSpec
-from r1plus_model_repo.config_pbtxt import render
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.pod import fingerprint, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
@@ -164,7 +162,7 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
 def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
-    config_pbtxt = _rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
+    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
     identity = ServingIdentity(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
@@ -183,12 +181,6 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
         "template": template,
     }
     return Revision(name, number, data, identity)
-
-
-@lru_cache(maxsize=64)
-def _rendered(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int) -> str:
-    """Cached, since most deployments of a tier ask for the same and printing takes longer than the rest of a pass."""
-    return render(engine, batch=batch, context=context, kv_cache_bytes=kv_cache_bytes)
 
 
 def read(live: Json) -> Revision:

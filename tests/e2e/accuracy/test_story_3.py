@@ -13,7 +13,7 @@ from r1plus_contract.verdict import Verdict
 
 pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
 
-FORCED: Json = {"engine": {"precision": "Q4_1"}, "accuracy": {"gate": "Observe", "probesPerMinute": 600}}
+FORCED: Json = {"engine": {"precision": "Q4_1"}, "accuracy": {"gate": "Observe", "probesPerMinute": 240}}
 
 
 def accuracy(own: OwnSuite, **more: object) -> Json:

@@ -19,7 +19,7 @@ from r1plus_contract.names import LABEL_SERVING, QUARANTINED
 
 pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
 
-RAISED = {"probesPerMinute": 600}
+RAISED = {"probesPerMinute": 240}
 FIRST, SECOND = {"maxTokens": 1024}, {"maxTokens": 1000}
 """Two revisions of one engine: both pass."""
 

@@ -8,8 +8,8 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from e2e import story
 from e2e.kube import UNREACHABLE, Kube
@@ -35,7 +35,7 @@ class Client:
     address: str
     items: Sequence[Item]
     sampling: Sampling
-    pause_s: float = 0.2
+    pause_s: float = 0.4
     answered: int = 0
     failures: list[str] = field(default_factory=list)
     wrong: list[tuple[float, str]] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Witness:
     name: Name
     items: Sequence[Item]
     sampling: Sampling
-    pause_s: float = 0.2
+    pause_s: float = 0.4
     moves: list[tuple[float, str]] = field(default_factory=list)
     """Whenever the Service selects another revision: when (monotonic), which. The first is what it selected at once."""
     alerts: dict[tuple[str, str], tuple[float, Alert]] = field(default_factory=dict)
@@ -94,13 +94,12 @@ class Witness:
     began: float = field(default_factory=time.monotonic)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _open: list[object] = field(default_factory=list)
+    _open: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "Witness":
-        self._reached = self.target.reach(self.name.namespace, self.name.name, PORT_GRPC)
-        self.client = Client(self._reached.__enter__(), self.items, self.sampling, self.pause_s)
-        self._alerting = self.target.alertmanager()
-        url = self._alerting.__enter__()
+        address = self._open.enter_context(self.target.reach(self.name.namespace, self.name.name, PORT_GRPC))
+        url = self._open.enter_context(self.target.alertmanager())
+        self.client = Client(address, self.items, self.sampling, self.pause_s)
         looks: list[Callable[[], None]] = [
             lambda: self.client.run(self._stop),
             lambda: self._every(LOOK_EVERY_S, self._look),
@@ -112,12 +111,11 @@ class Witness:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=70.0)
-        self._alerting.__exit__(kind, error, at)
-        self._reached.__exit__(kind, error, at)
+        self._open.close()
 
     @property
     def revisions(self) -> list[str]:

@@ -23,7 +23,11 @@ def container(objects: list[dict[str, Any]]) -> dict[str, Any]:
 def test_by_default_it_is_one_replica_with_a_file_on_a_volume(render: Render) -> None:
     spec = one(render(), "StatefulSet", "r1plus-registry")["spec"]
     assert spec["replicas"] == 1
-    (claim,) = spec["volumeClaimTemplates"]
+    assert {"name": "data", "persistentVolumeClaim": {"claimName": "r1plus-registry"}} in spec["template"]["spec"][
+        "volumes"
+    ]
+    claim = one(render(), "PersistentVolumeClaim", "r1plus-registry")
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     found = container(render())
     env = {entry["name"]: entry.get("value") for entry in found["env"]}
@@ -36,7 +40,8 @@ def test_by_default_it_is_one_replica_with_a_file_on_a_volume(render: Render) ->
 def test_with_a_secret_the_dsn_comes_from_it_and_there_is_no_volume(render: Render) -> None:
     objects = render(OTHER_VALUES)
     spec = one(objects, "StatefulSet", "r1plus-registry")["spec"]
-    assert (spec["replicas"], "volumeClaimTemplates" in spec) == (2, False)
+    assert spec["replicas"] == 2
+    assert not [o for o in objects if o["kind"] == "PersistentVolumeClaim"]
     (dsn,) = [entry for entry in container(objects)["env"] if entry["name"] == "R1PLUS_REGISTRY_DSN"]
     assert dsn["valueFrom"] == {"secretKeyRef": {"name": "registry-database", "key": "url"}}
     assert [mount["name"] for mount in container(objects)["volumeMounts"]] == ["tmp"]
@@ -132,3 +137,12 @@ def test_a_wrong_value_is_refused_with_its_path(
     done = run_helm("template", values)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_a_move_to_postgresql_changes_what_a_stateful_set_may_change(render: Render) -> None:
+    """The API server refuses any change of a StatefulSet beyond its template, replicas and strategy."""
+    fixed = [one(render(values), "StatefulSet", "r1plus-registry")["spec"] for values in ({}, POSTGRESQL, OTHER_VALUES)]
+    for spec in fixed:
+        for key in ("template", "replicas"):
+            del spec[key]
+    assert fixed[0] == fixed[1] == fixed[2]

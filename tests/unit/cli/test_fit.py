@@ -1,6 +1,7 @@
 """`r1plus fit` as a platform engineer runs it: the whole command, without a cluster."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -104,3 +105,9 @@ def test_help_teaches_by_example() -> None:
     told = run("--help").output
     for word in ("--gpu L40S", "--window 0", "--memory 4Gi", "maxBatch", "maxContext"):
         assert word in told
+
+
+def test_the_example_of_an_own_checkpoint_can_be_sized() -> None:
+    folder = str(Path(__file__).parents[3] / "examples" / "engines")
+    answer = said("--engine", "r1plus-full-mine", "--catalog", folder, "--gpu", "L40S")
+    assert (answer["fits"], answer["maxBatch"]) == (True, 29)

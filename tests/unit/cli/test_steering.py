@@ -134,7 +134,7 @@ def test_the_status_reads_like_an_incident_report() -> None:
     text = out.getvalue()
     told = [
         "Incident since 2026-11-24T17:00:00Z: ControlRunning, revision credit-bbbb",
-        "204/206 right at its gate, 157/206 as last counted",
+        "204/206 right at its gate, 157/206 when it was counted",
         "geography: 31 of 70",
         "words: 16 of 66",
         "control of revision credit-aaaa began",
@@ -153,6 +153,14 @@ def test_a_list_that_is_cut_says_so_and_where_the_rest_is(line: str) -> None:
     show_one(Console(file=out, width=200), view_of(serving(incident={**INCIDENT, "lost": [line]})), NOW)
     assert ("Ids are cut" in out.getvalue()) == ("..." in line)
     assert ("kubectl exec -n team-credit deploy/credit-bbbb -c monitor" in out.getvalue()) == ("..." in line)
+
+
+def test_nobody_is_sent_to_the_monitor_of_a_revision_that_takes_no_traffic_any_more() -> None:
+    out = StringIO()
+    over = {**INCIDENT, "revision": "credit-gone", "lost": ["geography: 31 of 70 (g-01, ...)"]}
+    show_one(Console(file=out, width=200), view_of(serving(incident=over)), NOW)
+    assert "31 of 70" in out.getvalue()
+    assert "kubectl exec" not in out.getvalue()
 
 
 def test_a_deployment_without_an_incident_says_nothing_of_one() -> None:

@@ -1,11 +1,18 @@
 """What the stories of accuracy build on, as far as it needs no cluster."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
 import pytest
 
 from e2e.accuracy.images import FAULTY, LAYERS, MARK
 from e2e.accuracy.stage import own_suite, shipped
 from e2e.accuracy.test_story_6 import agreeing, mistaken
-from e2e.accuracy.witness import Client
+from e2e.accuracy.witness import Client, Witness
+from e2e.story import Name
+from e2e.waiting import wait_for
+from r1plus_contract.names import LABEL_REVISION
 from r1plus_contract.suite import Sampling
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_reference import read_reference
@@ -59,3 +66,36 @@ def test_the_faulty_images_replace_modules_that_the_product_has() -> None:
 def test_a_client_tells_what_was_answered_wrongly_before_a_moment() -> None:
     client = Client("nowhere:1", (), Sampling(), wrong=[(1.0, "a"), (2.0, "b")])
     assert client.wrong_before(2.0) == ["a"]
+
+
+class Target:
+    """A cluster whose model nobody reaches, with a Service and an alert."""
+
+    def __init__(self) -> None:
+        self.kube = self
+        self.left: list[str] = []
+
+    @contextmanager
+    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        yield "127.0.0.1:1"
+        self.left.append("service")
+
+    @contextmanager
+    def alertmanager(self) -> Iterator[str]:
+        yield "http://127.0.0.1:1"
+        self.left.append("alertmanager")
+
+    def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
+        return {"spec": {"selector": {LABEL_REVISION: "credit-a"}}}
+
+
+def test_a_witness_sees_where_traffic_goes_and_every_question_that_fails_and_leaves_nothing_open() -> None:
+    target = Target()
+    own = own_suite("edge", KEY)
+    with Witness(cast(Any, target), Name("t", "credit"), own.suite.items, Sampling(), pause_s=0.01) as seen:
+        wait_for(lambda: seen.client.failures or None, "a question that fails", 60.0, period_s=0.01)
+        assert seen.revisions == ["credit-a"]
+        assert seen.moved_to("credit-a") is not None
+        assert seen.moved_to("credit-b") is None
+    assert sorted(target.left) == ["alertmanager", "service"]
+    assert "failed, the first: " in seen.client.told

@@ -1,5 +1,6 @@
 """config.pbtxt against its golden files. Renew them: R1PLUS_GOLDEN=write pytest tests/unit/model_repo/test_config_pbtxt.py"""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from google.protobuf import text_format
 from r1plus_contract import inference
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import EngineSpec, KvPrecision
+from r1plus_model_repo.config_gpu import vllm_model_json
 from r1plus_model_repo.config_pbtxt import parse, render, threads
+from r1plus_model_repo.config_rules import problems
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "config"
 SHIPPED = load_catalog(Path(catalog.__file__).parent)
-ENGINES = {engine.name: engine.spec for engine in SHIPPED if engine.spec.backend == "openvino"}
-CASES = [(name, batch, context) for name in sorted(ENGINES) for batch, context in ((16, 2048), (1, 8192))]
+ENGINES = {engine.name: engine.spec for engine in SHIPPED}
+WISHES = {"smollm2": ((16, 2048), (1, 8192)), "r1plus": ((32, 65536),)}
+CASES = [(name, batch, context) for name in sorted(ENGINES) for batch, context in WISHES[ENGINES[name].family]]
 
 
 def rendered(name: str, batch: int, context: int) -> str:
@@ -33,6 +38,64 @@ def test_the_text_is_the_golden_one(name: str, batch: int, context: int) -> None
 
 def test_no_golden_file_is_left_over() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == {f"{n}-batch{b}-context{c}.pbtxt" for n, b, c in CASES}
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_what_is_rendered_keeps_tritons_rules_where_its_backend_is(name: str) -> None:
+    backends = frozenset({"python", "tensorrtllm", "vllm", "tensorrt"})
+    text = rendered(name, 16, 2048)
+    assert problems(text, name=inference.MODEL_NAME, gpus=True, backends=backends) == ()
+
+
+def changed(name: str, **architecture: int) -> EngineSpec:
+    spec = ENGINES[name]
+    return spec.model_copy(update={"architecture": spec.architecture.model_copy(update=architecture)})
+
+
+def parameters(spec: EngineSpec, batch: int, context: int) -> dict[str, str]:
+    config = parse(render(spec, batch=batch, context=context, kv_cache_bytes=0))
+    return {key: value.string_value for key, value in config.parameters.items()}
+
+
+def test_tensorrt_llm_gets_the_window_and_as_many_tokens_as_the_fit_counted() -> None:
+    given = parameters(ENGINES["r1plus-full-fp16-tensorrtllm"], 32, 65536)
+    assert given["max_attention_window_size"] == "4096"
+    assert given["max_tokens_in_paged_kv_cache"] == str(32 * 4096)
+    assert parameters(ENGINES["r1plus-full-fp16-tensorrtllm"], 32, 2048)["max_attention_window_size"] == "2048"
+
+
+def test_global_layers_stand_at_the_end_of_each_period_and_pages_are_for_the_longest() -> None:
+    spec = changed("r1plus-full-fp16-tensorrtllm", layers=6, window=128, global_layers=2)
+    given = parameters(spec, 4, 1000)
+    assert given["max_attention_window_size"] == "128,128,1000,128,128,1000"
+    assert given["max_tokens_in_paged_kv_cache"] == "4000"
+    more = changed("r1plus-full-fp16-tensorrtllm", layers=6, window=128, global_layers=9)
+    assert set(parameters(more, 4, 1000)["max_attention_window_size"].split(",")) == {"1000"}
+
+
+def test_a_tensorrt_plan_names_key_and_value_of_every_layer() -> None:
+    config = parse(rendered("r1plus-edge-fp16-tensorrt", 8, 4096))
+    past = [i for i in config.input if i.name.startswith("past_key_values.")]
+    assert len(past) == 2 * 24
+    assert all(list(i.dims) == [2, -1, 64] for i in past)
+    assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 8)
+
+
+def test_vllm_is_told_lengths_memory_and_gpus_in_its_own_file() -> None:
+    spec = ENGINES["r1plus-full-fp16-vllm"]
+    told = json.loads(vllm_model_json(spec, batch=32, context=65536, path="/delivery/engine"))
+    assert told == {
+        "dtype": "float16",
+        "gpu_memory_utilization": 0.95,
+        "kv_cache_dtype": "auto",
+        "max_model_len": 65536,
+        "max_num_seqs": 32,
+        "model": "/delivery/engine",
+        "tensor_parallel_size": 1,
+    }
+    eight = spec.model_copy(update={"kv_precision": KvPrecision.INT8})
+    with pytest.raises(ValueError, match="kvPrecision: INT8: vLLM's KV cache is FP16 or FP8"):
+        vllm_model_json(eight, batch=1, context=16, path="/")
 
 
 def test_the_configuration_is_what_the_contract_says() -> None:

@@ -1,0 +1,76 @@
+"""Our rules and the real tritonserver judge the same configurations, right and wrong, and agree on each.
+
+All of them lie in one repository of one server, each a model of its own; what it loads is READY in its index.
+"""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.configurations import CASES, RIGHT, WRONG
+from engine.conftest import Server, until
+from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.config_pbtxt import render
+from r1plus_model_repo.config_rules import problems
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
+
+MODEL = """
+import numpy
+import triton_python_backend_utils as utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answer = utils.Tensor("b", numpy.array([b"yes"], dtype=object))
+        return [utils.InferenceResponse(output_tensors=[answer]) for _ in requests]
+"""
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[dict[str, str]]:
+    """Model -> what the server says of it."""
+    models = tmp_path_factory.mktemp("rules")
+    for name, config in CASES.items():
+        (models / name / "1").mkdir(parents=True)
+        (models / name / "1" / "model.py").write_text(MODEL)
+        (models / name / "config.pbtxt").write_text(config)
+    options = ("--exit-on-error=false", "--strict-readiness=false")
+    running = Server(tmp_path_factory.mktemp("server"), installed, models, *options)
+    try:
+        until(lambda: running.get("/v2/health/live") is not None or running.process.poll() is not None, 1200.0)
+        assert running.process.poll() is None, running.log.read_text()[-4000:]
+        request = urllib.request.Request(f"http://{running.http}/v2/repository/index", method="POST")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            index = json.loads(answer.read())
+        yield {model["name"]: f"{model.get('state', '')} {model.get('reason', '')}".strip() for model in index}
+    finally:
+        running.end()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_server_and_the_rules_agree(states: dict[str, str], name: str) -> None:
+    said = states.get(name, "not polled")
+    found = problems(CASES[name], name=name, gpus=False)
+    assert (said == "READY") == (name in RIGHT), said
+    assert bool(found) == (name in WRONG), found
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_problem_names_its_field(name: str) -> None:
+    for problem in problems(WRONG[name], name=name, gpus=False):
+        assert ": " in problem
+
+
+GPU_ENGINES = [engine for engine in load_catalog(Path(catalog.__file__).parent) if engine.spec.requirements.gpu]
+
+
+@pytest.mark.parametrize("engine", GPU_ENGINES, ids=lambda engine: engine.name)
+def test_a_gpu_engine_is_refused_for_its_backend_and_its_gpu_alone_where_there_is_none(engine: object) -> None:
+    text = render(engine.spec, batch=8, context=4096, kv_cache_bytes=0)  # type: ignore[attr-defined]
+    said = problems(text, name="r1plus", gpus=False)
+    assert said[0].startswith("backend: ")
+    assert all(problem.startswith(("backend", "instance_group.kind")) for problem in said)

@@ -1,0 +1,144 @@
+"""What cluster and hardware have against an engine, in the order in which it is said, and what follows for a deployment."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import Artifact, Engine, KvPrecision
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import NodeFacts
+from r1plus_operator.plan.obstacles import condition_of, fitted
+from r1plus_operator.plan.pod import POD_OVERHEAD
+from r1plus_operator.projections import gpus_of, node
+from r1plus_policies.choice import Obstacle
+from r1plus_policies.hardware import Gpus
+from r1plus_policies.sizing import GIB, MIB, Fit, sized
+
+SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
+CPU = SHIPPED["smollm2-edge-q4-1"]
+GPU = SHIPPED["r1plus-full-fp16-tensorrtllm"]
+SPEC = R1PlusDeploymentSpec.model_validate({"tier": "full"})
+SERVED = {"openvino": "2026.4", "tensorrtllm": "1.2.1", "vllm": "0.11", "tensorrt": "10.14.2"}
+L40S, T4 = Gpus("NVIDIA-L40S", 1, 46068, (8, 9)), Gpus("Tesla-T4", 4, 15360, (7, 5))
+
+
+def delivered(engine: Engine, **spec: Any) -> Engine:
+    """The same engine, with files."""
+    artifact = Artifact(image="registry.example.com/engine:1", sha256="a" * 64)
+    return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact, **spec}))
+
+
+def needing(engine: Engine, **requirements: Any) -> Engine:
+    return delivered(engine, requirements=engine.spec.requirements.model_copy(update=requirements))
+
+
+def machine(*gpus: Gpus, memory: int = 64 * GIB, cores: float = 16.0, **labels: str) -> NodeFacts:
+    return NodeFacts("n", memory, cores, labels, gpus)
+
+
+def test_an_engine_with_files_on_a_gpu_that_it_fits_is_fitted_into_what_that_gpu_really_has() -> None:
+    found = fitted(SPEC, delivered(GPU), (machine(T4), machine(L40S)), SERVED)
+    assert isinstance(found, Fit)
+    assert (found.batch, found.context) == (29, 65536)
+
+
+OBSTACLES = {
+    "a shape without files": (GPU, (machine(L40S),), SERVED, "EngineNotDelivered", "images.engines and engineDigests"),
+    "a backend that is not served": (delivered(GPU), (machine(L40S),), {"openvino": "1"}, "RuntimeNotServed", "serves openvino"),
+    "a runtime of another version": (delivered(GPU), (machine(L40S),), {"tensorrtllm": "1.2.0"}, "RuntimeNotServed", "there is 1.2.0"),
+    "no node with the cores": (delivered(GPU), (machine(L40S, cores=1.0),), SERVED, "NoNodeFits", "2 CPU"),
+    "no GPU": (delivered(GPU), (machine(),), SERVED, "GpuNotFound", "no matching node offers a GPU"),
+    "a GPU too old": (delivered(GPU), (machine(T4),), SERVED, "GpuNotFound", "Tesla-T4: compute capability 7.5 is below 8.0"),
+    "a GPU too small": (delivered(GPU), (machine(Gpus("NVIDIA-L4", 1)),), SERVED, "NoNodeFits", "a NVIDIA-L4 offers 21.37 GiB"),
+    "a cache that the backend does not have": (
+        delivered(SHIPPED["r1plus-full-fp16-vllm"], kv_precision=KvPrecision.INT8), (machine(L40S),), SERVED, "ConfigRefused", "spec.kvPrecision: INT8",
+    ),
+    "memory for nothing": (CPU, (machine(memory=POD_OVERHEAD),), SERVED, "NoNodeFits", "offers 0.00 GiB"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("engine, nodes, runtimes, reason, says", OBSTACLES.values(), ids=OBSTACLES.keys())
+def test_the_first_obstacle_is_named(
+    engine: Engine, nodes: tuple[NodeFacts, ...], runtimes: dict[str, str], reason: str, says: str
+) -> None:
+    found = fitted(SPEC, engine, nodes, runtimes)
+    assert isinstance(found, Obstacle)
+    assert found.reason == reason
+    assert says in found.message
+
+
+def test_capacity_is_what_hardware_is_the_cause_of() -> None:
+    assert condition_of(Reason.GPU_NOT_FOUND) is condition_of(Reason.NO_NODE_FITS) is ConditionType.CAPACITY_FITS
+    assert condition_of(Reason.REFERENCE_LOWER) is condition_of(Reason.CONFIG_REFUSED) is ConditionType.ENGINE_READY
+
+
+def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:
+    wish = R1PlusDeploymentSpec.model_validate(
+        {"tier": "edge", "batching": {"maxBatchSize": 4}, "context": {"maxTokens": 512}}
+    )
+    exact = sized(CPU.spec.shape, 4, 512).total_bytes + POD_OVERHEAD
+    assert isinstance(fitted(wish, CPU, (machine(memory=exact),), SERVED), Fit)
+    assert isinstance(fitted(wish, CPU, (machine(memory=exact - 1),), SERVED), Obstacle)
+
+
+def test_the_largest_matching_node_decides_and_labels_must_match() -> None:
+    wish = R1PlusDeploymentSpec.model_validate({"tier": "edge", "placement": {"nodeSelector": {"disk": "fast"}}})
+    small, large = machine(memory=2 * GIB, disk="fast"), machine(memory=64 * GIB, disk="slow")
+    found = fitted(wish, CPU, (small, large), SERVED)
+    assert isinstance(found, Fit)
+    assert found.total_bytes + POD_OVERHEAD <= 2 * GIB
+    assert isinstance(fitted(wish, CPU, (large,), SERVED), Obstacle)
+
+
+def test_without_a_cluster_only_the_engines_own_limits_hold() -> None:
+    found = fitted(SPEC, CPU, None, SERVED)
+    assert isinstance(found, Fit)
+    assert (found.batch, found.context) == (CPU.spec.batch.best, CPU.spec.architecture.context_length)
+
+
+def test_an_engine_over_two_gpus_needs_them_in_one_node() -> None:
+    two = needing(GPU, gpu=GPU.spec.requirements.gpu.model_copy(update={"count": 2}))  # type: ignore[union-attr]
+    assert isinstance(fitted(SPEC, two, (machine(L40S), machine(L40S)), SERVED), Obstacle)
+    found = fitted(SPEC, two, (machine(replace(L40S, count=2)),), SERVED)
+    assert isinstance(found, Fit)
+    assert (found.batch, found.devices) == (32, 2)
+
+
+LABELS = {
+    "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB",
+    "nvidia.com/gpu.memory": "40960",
+    "nvidia.com/gpu.compute.major": "8",
+    "nvidia.com/gpu.compute.minor": "0",
+    "nvidia.com/mig-1g.5gb.product": "NVIDIA-A100-SXM4-40GB-MIG-1g.5gb",
+    "nvidia.com/mig-1g.5gb.memory": "4864",
+}
+
+
+@pytest.mark.parametrize(
+    ("allocatable", "labels", "gpus"),
+    [
+        pytest.param({"cpu": "8"}, LABELS, (), id="none"),
+        pytest.param({"nvidia.com/gpu": "0"}, LABELS, (), id="none left"),
+        pytest.param({"nvidia.com/gpu": "2"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 2, 40960, (8, 0)),), id="whole GPUs"),
+        pytest.param(
+            {"nvidia.com/mig-1g.5gb": "7"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0)),), id="slices, mixed"
+        ),
+        pytest.param({"nvidia.com/gpu": "1"}, {}, (Gpus("unknown", 1),), id="without gpu-feature-discovery"),
+        pytest.param({"nvidia.com/gpu": "lots"}, LABELS, (), id="a count that is none"),
+    ],
+)  # fmt: skip
+def test_gpus_of_a_node(allocatable: dict[str, str], labels: dict[str, str], gpus: tuple[Gpus, ...]) -> None:
+    assert gpus_of(allocatable, labels) == gpus
+    body = {
+        "metadata": {"name": "n", "uid": "u", "labels": labels},
+        "status": {"allocatable": {"memory": "8Gi", "cpu": "4", **allocatable}},
+    }
+    kept = node(body)
+    assert kept is not None
+    assert kept.value.gpus == gpus
+    assert kept.value.memory_bytes == 8192 * MIB
