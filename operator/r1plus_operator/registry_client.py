@@ -57,7 +57,8 @@ class RegistryClient:
                 url, data=dumps(facts).encode(), headers=headers, allow_redirects=False
             ) as answer:
                 text = await answer.content.read(MOST_ANSWER_BYTES)
-                if answer.status in (400, 413):
+                # 500 is a fault of the registry's own at these facts: others must not wait behind them.
+                if answer.status in (400, 413, 500):
                     raise RefusedError(f"{answer.status} {_said(text)}")
                 if answer.status != 200:
                     raise DeliveryError(f"{self._url}: {answer.status} {_said(text)}")

@@ -167,6 +167,7 @@ BAD: dict[str, tuple[Facts, str]] = {
     "a number beyond 64 bits": (bad(revisions=(replace(told.REVISION, number=2**63),)), "facts.revisions[0].number"),
     "a number below zero": (report(lost=-1), "facts.evaluations[0].report.lost"),
     "an accuracy that is no number": (report(threshold=float("nan")), "facts.evaluations[0].report.threshold"),
+    "half a character": (bad(engines=(replace(told.ENGINE, spec={"a": ["\ud800"]}),)), "facts.engines[0].spec.a[0]: holds half a character"),
     "more facts than a delivery holds": (Facts(rollouts=(told.ROLLOUT,) * 5001), "5001 facts, at most 5000"),
 }  # fmt: skip
 
