@@ -6,6 +6,7 @@ checks D/engine against them, and assembles D/models. Standard library and contr
 
 import argparse
 import hashlib
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from r1plus_contract import inference
 from r1plus_contract.delivery import digest_of
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, loads
+from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
+from r1plus_model_repo.kv_shape import kv_shape
 
 IDENTITY_FILE = "identity.json"
 CONFIG_FILE = "config.pbtxt"
@@ -24,6 +27,7 @@ from r1plus_model_repo.backends.openvino_genai import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''
+_CLAIM = re.compile(rb'key: "kv_bytes_per_token"\s+value \{\s+string_value: "([0-9]{1,18})"')
 _MAX_MESSAGE = 4000
 """The kubelet keeps 4096 bytes of a termination message."""
 
@@ -46,7 +50,12 @@ def deliver(revision: Path, delivery: Path) -> Refusal | None:
         config = (revision / CONFIG_FILE).read_bytes()
     except (OSError, ContractError) as error:
         return Refusal("RevisionUnreadable", f"{error}; the operator writes the revision's ConfigMap again")
-    refusal = _engine_refusal(identity, delivery / "engine") or _config_refusal(identity, config)
+    engine = delivery / "engine"
+    refusal = (
+        _engine_refusal(identity, engine)
+        or _config_refusal(identity, config)
+        or _architecture_refusal(identity, config, engine)
+    )
     if refusal is None:
         assemble(config, delivery)
     return refusal
@@ -90,6 +99,26 @@ def _config_refusal(identity: ServingIdentity, config: bytes) -> Refusal | None:
         "ConfigDigestMismatch",
         f"{CONFIG_FILE}: sha256 is {found}, the revision promises {identity.config_digest};"
         " the revision's ConfigMap was changed; the operator writes it again",
+    )
+
+
+def _architecture_refusal(identity: ServingIdentity, config: bytes, folder: Path) -> Refusal | None:
+    """Is the KV cache sized for this very model? The catalog entry says its shape, and the files have one."""
+    claim = _CLAIM.search(config)
+    if claim is None or not (folder / DESCRIPTION).is_file():
+        return None
+    try:
+        found = kv_shape(folder)
+    except ValueError:
+        return None  # No claim that these files could contradict.
+    claimed = int(claim.group(1))
+    if claimed == found.bytes_per_token:
+        return None
+    return Refusal(
+        "ArchitectureMismatch",
+        f"engine {identity.engine}: spec.architecture: its layers, kvHeads and headSize make {claimed} bytes of KV"
+        f" cache per token, the files' make {found.bytes_per_token}: layers {found.layers}, kvHeads {found.kv_heads},"
+        f" headSize {found.head_size}; correct the R1PlusEngine",
     )
 
 

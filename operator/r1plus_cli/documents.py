@@ -1,4 +1,7 @@
-"""Reads R1PlusDeployments from YAML, as `kubectl apply -f` would be given them. Called by `plan` and `validate`."""
+"""Reads R1PlusDeployments and R1PlusEngines from YAML, as `kubectl apply -f` would be given them.
+
+Called by `plan`, which passes engines over, and by `validate`.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ from typing import Any
 import yaml
 
 from r1plus_cli.errors import UsageError
-from r1plus_contract.names import GROUP, KIND_DEPLOYMENT
+from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, KIND_ENGINE
 
 Json = dict[str, Any]
 STDIN = "-"
@@ -17,7 +20,7 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One R1PlusDeployment as written, and where."""
+    """One object as written, and where."""
 
     source: str
     body: Json
@@ -46,14 +49,30 @@ class Document:
 
 def read_deployments(path: str) -> list[Document]:
     """All R1PlusDeployments of a file, a folder's `*.yaml`, or standard input (`-`); other kinds are passed over."""
-    found = [Document(source, body) for source, body in _bodies(path) if _is_deployment(body)]
+    found = [document for document in _documents(path) if document.body["kind"] == KIND_DEPLOYMENT]
     if not found:
         raise UsageError(f"{path}: holds no {KIND_DEPLOYMENT} of {GROUP}; try examples/credit-full.yaml")
     return found
 
 
-def _is_deployment(body: Json) -> bool:
-    return body.get("kind") == KIND_DEPLOYMENT and str(body.get("apiVersion", "")).split("/")[0] == GROUP
+def read_all(path: str) -> tuple[list[Document], list[Document]]:
+    """R1PlusDeployments and R1PlusEngines of a file, a folder's `*.yaml`, or standard input (`-`)."""
+    found = list(_documents(path))
+    if not found:
+        raise UsageError(
+            f"{path}: holds no {KIND_DEPLOYMENT} or {KIND_ENGINE} of {GROUP}; try examples/credit-full.yaml"
+        )
+    deployments = [document for document in found if document.body["kind"] == KIND_DEPLOYMENT]
+    return deployments, [document for document in found if document.body["kind"] == KIND_ENGINE]
+
+
+def _documents(path: str) -> Iterator[Document]:
+    return (Document(source, body) for source, body in _bodies(path) if _is_ours(body))
+
+
+def _is_ours(body: Json) -> bool:
+    ours = str(body.get("apiVersion", "")).split("/")[0] == GROUP
+    return ours and body.get("kind") in (KIND_DEPLOYMENT, KIND_ENGINE)
 
 
 def _bodies(path: str) -> Iterator[tuple[str, Json]]:

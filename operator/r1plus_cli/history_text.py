@@ -1,6 +1,6 @@
 """What the registry recorded, told as a person would. Called by `history_verbs`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -45,12 +45,13 @@ def _revision(one: RevisionFact, history: History) -> Row:
 def story(history: History) -> list[tuple[str, str, str, str]]:
     """(when, revision, what happened, style), oldest first."""
     engines = {one.name: one.engine for one in history.revisions}
-    told = [(_instant(one.at), one.revision, *_rollout(one, engines)) for one in history.rollouts]
+    decided = {fact.report.control: fact.report.decided_at for fact in history.evaluations if fact.report.control}
+    told = [(_when(one, decided), one.revision, *_rollout(one, engines)) for one in history.rollouts]
     told += [
         (one.report.decided_at or "-", one.revision, gate(one.report), _COLOURS.get(one.report.verdict, "yellow"))
         for one in history.evaluations
     ]
-    told += [(one.since or "-", one.revision, _alarm(one), "red") for one in history.alarms]
+    told += [(one[0].since or "-", one[0].revision, _alarm(one), "red") for one in _falls(history.alarms)]
     return sorted(told, key=lambda entry: entry[0][:19])
 
 
@@ -59,9 +60,10 @@ def gate(report: GateReport) -> str:
     lost = [f"{s.name} {s.lost} of {s.items}" for s in report.strata if s.lost]
     where = f"; lost: {', '.join(lost)}" if lost else ""
     wanted = f"at most {report.allowed} lost for {report.threshold:g}"
+    what = "gate of the control" if report.control else "gate"
     why = "" if report.verdict is Verdict.PASS else f" ({report.reason}: {report.message})"
     return (
-        f"gate {report.verdict.value}: {figures(report)} right at batch {report.batch} on {report.suite},"
+        f"{what} {report.verdict.value}: {figures(report)} right at batch {report.batch} on {report.suite},"
         f" {wanted}{where}{why}"
     )
 
@@ -85,12 +87,28 @@ def _rollout(one: RolloutFact, engines: dict[str, str]) -> tuple[str, str]:
     return text, "red" if one.event in _BAD else ""
 
 
-def _alarm(one: AlarmFact) -> str:
+def _when(one: RolloutFact, decided: Mapping[str, str]) -> str:
+    """A control's outcome is kept under the moment that it began; it came with the gate that bears its token."""
+    if one.event in (RolloutEvent.CONTROL_PASSED, RolloutEvent.CONTROL_FAILED):
+        return decided.get(f"{one.to}@{one.at:.3f}") or _instant(one.at)
+    return _instant(one.at)
+
+
+def _falls(alarms: Sequence[AlarmFact]) -> list[list[AlarmFact]]:
+    """What is told of one fall under several reasons, one after the other, is one entry."""
+    found: dict[tuple[str, str, str], list[AlarmFact]] = {}
+    for one in alarms:
+        found.setdefault((one.revision, one.source, one.since), []).append(one)
+    return list(found.values())
+
+
+def _alarm(fall: Sequence[AlarmFact]) -> str:
+    one = fall[0]
     counted = f": {one.before} right at its gate, now {one.now}" if one.now and one.before else ""
     counted = counted or (f": {one.now} right" if one.now else "")
     lost = f"; lost {', '.join(one.lost[:5])}{' ...' if len(one.lost) > 5 else ''}" if one.lost else ""
     source = "" if one.source == "deployment" else f" of {one.source}"
-    return f"{one.reason}{source}{counted}{lost}"
+    return f"{', then '.join(each.reason for each in fall)}{source}{counted}{lost}"
 
 
 def show_engines(console: Console, engines: Sequence[RecordedEngine]) -> None:

@@ -14,7 +14,8 @@ from rich.text import Text
 from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
 from r1plus_cli.cluster import Cluster
-from r1plus_cli.documents import read_deployments
+from r1plus_cli.documents import read_all, read_deployments
+from r1plus_cli.engine import app as engine_app
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
@@ -23,10 +24,11 @@ from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import preview
 from r1plus_cli.steering import checked, steer
 from r1plus_cli.suite import app as suite_app
-from r1plus_cli.validate import problems_of
+from r1plus_cli.validate import engine_of, problems_of
 from r1plus_cli.view import COLUMNS, view_of
 from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_model_repo.catalog.types import Engine
 
 app = typer.Typer(
     name="r1plus",
@@ -38,7 +40,7 @@ app = typer.Typer(
 
 **fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and read.
 **history**, **evaluations** and **engines** ask the registry what ran when, and why.
-**suite** makes and signs golden suites.
+**suite** makes and signs golden suites; **engine** makes engines of models.
 **rollback**, **pin**, **unpin** and **ack** ask the operator to act; each says who and why for whoever looks next.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
@@ -46,6 +48,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 )
 
 app.add_typer(suite_app)
+app.add_typer(engine_app)
 app.command("fit")(fit_command)
 
 
@@ -118,15 +121,24 @@ def plan_command(
 def validate_command(
     file: FileOption, catalog: CatalogOption = local.SHIPPED_CATALOG, family: FamilyOption = local.DEFAULT_FAMILY
 ) -> None:
-    """Check R1PlusDeployments and name every problem: field, value and limit. Needs no cluster.
+    """Check R1PlusDeployments and R1PlusEngines and name every problem: field, value and limit. Needs no cluster.
 
-    Exit status 1 if anything is wrong, so that a pipeline can stop before `kubectl apply` does.
+    Engines of the file count for its deployments, beside those of the catalog. Exit status 1 if anything is wrong, so
+    that a pipeline can stop before `kubectl apply` does.
     """
     config, engines, failed = local.config_for(family), local.engines_in(catalog), False
-    for document in read_deployments(file):
-        problems = problems_of(document, engines, config)
-        failed = failed or bool(problems)
+    deployments, given = read_all(file)
+    judged = []
+    for document in given:
+        found = engine_of(document)
+        judged.append((f"{document.source}: {document.name}", [] if isinstance(found, Engine) else found))
+        if isinstance(found, Engine):
+            engines = (*(engine for engine in engines if engine.name != found.name), found)
+    for document in deployments:
         title = f"{document.source}: {document.namespace}/{document.name}"
+        judged.append((title, problems_of(document, engines, config)))
+    for title, problems in judged:
+        failed = failed or bool(problems)
         if problems:
             _show_problems(title, problems)
         else:

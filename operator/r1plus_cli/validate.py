@@ -1,4 +1,4 @@
-"""`r1plus validate`: every problem of an R1PlusDeployment at once, without a cluster.
+"""`r1plus validate`: every problem of an R1PlusDeployment or R1PlusEngine at once, without a cluster.
 
 The same pydantic models that the CRD is generated from judge here, and the same name rule as the CRD's CEL; then the
 catalog is asked what only it can tell: is there such an engine, does batch and context fit it.
@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from r1plus_cli.documents import Document
-from r1plus_model_repo.catalog.types import Engine, spec_problems
+from r1plus_model_repo.catalog.loader import read_engine
+from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, Engine, spec_problems
+from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.target import offer_of, wish_of
 from r1plus_policies.choice import choose
 from r1plus_policies.sizing import Misfit, fit
+
+_ENGINE_NAME = re.compile(rf"(?=.{{1,{MAX_ENGINE_NAME}}}$){DNS_SUBDOMAIN.removeprefix('^')}")
 
 
 def problems_of(document: Document, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
@@ -26,6 +30,22 @@ def problems_of(document: Document, engines: Sequence[Engine], config: OperatorC
     except ValidationError as error:
         return [*found, *spec_problems(error, R1PlusDeploymentSpec)]
     return [*found, *_catalog_problems(spec, engines, config)]
+
+
+def engine_of(document: Document) -> Engine | list[str]:
+    """The R1PlusEngine, or all that is wrong with it."""
+    found = read_engine(document.source, document.body)
+    prefixes = (f"{document.source}: {document.name}: ", f"{document.source}: ")
+    if isinstance(found, Engine):
+        return found if _ENGINE_NAME.fullmatch(found.name) else [_engine_name_problem(found.name)]
+    return [next((line.removeprefix(p) for p in prefixes if line.startswith(p)), line) for line in found]
+
+
+def _engine_name_problem(name: str) -> str:
+    return (
+        f"metadata.name: {name!r:.80} must be at most {MAX_ENGINE_NAME} lower-case letters, digits, '-' and '.':"
+        " pods bear it as a label"
+    )
 
 
 def _name_problems(document: Document) -> list[str]:

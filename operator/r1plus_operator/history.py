@@ -45,7 +45,7 @@ SETTLE_SECONDS = 30.0
 """From the start to the first list of what lives: kopf's first events have come by then."""
 AGAIN_SECONDS = 3600.0
 """Everything is delivered again that often: a database may have been restored from a backup."""
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 30.0
 
 Item = DeploymentFact | EngineFact | SuiteFact | RevisionFact | EvaluationFact | RolloutFact | AlarmFact
 _FIELDS = {

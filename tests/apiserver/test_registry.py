@@ -1,17 +1,21 @@
 """The operator and the registry, both real, beside a real API server: what is recorded, and who is told."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from apiserver.operator_rig import NAMESPACE, NAMESPACES, OperatorProcess, Tenant, add_node, eventually, grant
+from apiserver.operator_rig import NAMESPACE, NAMESPACES, ROLES, OperatorProcess, Tenant, add_node, eventually, grant
 from apiserver.registry_rig import READER, WRITER, RegistryProcess, allow, token
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
+from r1plus_model_repo.registry import reviews
+from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.reviews import Access
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.runtime.client import ApiClient
 
@@ -96,6 +100,7 @@ async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(ri
     rig.registry.kill()
     _, bad = await refused(tenant)
     rig.registry.start()
+    await eventually(rig.registry.ready, "the registry is ready again")
     await rig.recorded(tenant, bad, "Fail")
     before = await rig.history(tenant)
     assert rig.operator.stop() == 0
@@ -153,11 +158,51 @@ async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, ten
 
 
 async def test_only_the_operators_own_account_records(rig: Rig, tenant: Tenant) -> None:
-    import httpx
-
     for account, audiences in ((READER, (AUDIENCE,)), ("stranger", ()), (WRITER, ("another-service",))):
         bearer = await token(rig.client, account, NAMESPACE, *audiences)
         async with httpx.AsyncClient() as http:
             headers = {"Authorization": f"Bearer {bearer}"}
             answer = await http.post(f"{rig.registry.url}/v1/facts", json={}, headers=headers)
         assert answer.status_code == (401 if audiences == ("another-service",) else 403), answer.text
+
+
+async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_counts(
+    apiserver: ApiServer, client: ApiClient, namespace: str, tmp_path: Path
+) -> None:
+    registry = RegistryProcess(apiserver, tmp_path)
+    await registry.prepare(client)
+    await allow(client, "admin", READS, "admin", namespace, namespace)
+    now, access = 0.0, Access("get", "r1plusdeployments", namespace, "credit")
+    server = reviews.ApiServer(apiserver.url, apiserver.ca, tmp_path / "token")
+    async with reviews.Reviews(server, lambda: now) as asking:
+        user = await asking.user(await token(client, "admin", namespace))
+        assert user is not None
+        assert user.name == f"system:serviceaccount:{namespace}:admin"
+        assert await asking.user("nonsense") is None
+        assert await asking.may(user, access)
+        assert not await asking.may(user, replace(access, namespace="kube-system"))
+        assert not await asking.may(user, replace(access, namespace="", name=""))
+        await client.delete(ROLES["RoleBinding"], "admin", namespace)
+
+        async def taken() -> bool:
+            async with reviews.Reviews(server) as anew:
+                return not await anew.may(user, access)
+
+        await eventually(taken, "the API server knows it")
+        now = reviews.REMEMBERED_SECONDS - 0.1
+        assert await asking.may(user, access)
+        now = reviews.REMEMBERED_SECONDS
+        assert not await asking.may(user, access)
+
+
+async def test_an_account_that_may_not_ask_and_an_api_server_that_is_not_there_let_nobody_in(
+    apiserver: ApiServer, client: ApiClient, namespace: str, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(await token(client, "powerless", namespace))
+    for url, said in (
+        (apiserver.url, "refused a TokenReview: 403"),
+        ("https://127.0.0.1:1", "did not answer a TokenReview"),
+    ):
+        async with reviews.Reviews(reviews.ApiServer(url, apiserver.ca, tmp_path / "token")) as asking:
+            with pytest.raises(UnavailableError, match=said):
+                await asking.user("whoever")

@@ -4,7 +4,7 @@
 
 Exits with 1 if anything did not survive, after naming it and what differed. A point that did not come in three tries,
 since two writes fell together each time, is named too; it counts as no survivor. `clean` is what survived without any
-run having been told again because it ran out of time, as happens on a busy machine.
+run having been told again because it ran out of time, as happens on a busy machine: `late_s` says how busy it was.
 """
 
 import argparse
@@ -85,6 +85,7 @@ def _figures(found: Result, began: float) -> dict[str, float | bool]:
         "unreached": len(found.unreached),
         "retold": found.retold,
         "watched_a_minute": found.minutes,
+        "late_s": round(found.late, 1),
         "clean": found.survived == found.points and not found.retold,
         "writes": found.writes,
         "events": found.events,

@@ -67,6 +67,8 @@ class Result:
     """Of the fault-free trace."""
     latest: float = 0.0
     """Most seconds from a heal to rest."""
+    late: float = 0.0
+    """Most seconds by which the event loop of the campaign itself was late: what ran out of time then tells little."""
     minutes: int = 0
     """Runs that were watched through a whole minute of silence."""
 
@@ -82,6 +84,7 @@ class Result:
         self.failed += other.failed
         self.retold += other.retold
         self.minutes += other.minutes
+        self.late = max(self.late, other.late)
         self.writes = max(self.writes, other.writes)
         self.events = max(self.events, other.events)
         self.slowest = max(self.slowest, other.slowest)

@@ -7,8 +7,8 @@ chain of faults that concern everybody. What they wait for (a drain, the silence
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from faults.calls import OF_EVENTS, OF_WRITES, Fault, Point
 from faults.campaign import Reference, Result
 from faults.rig import AT_WORK, Rig, rig, started
 from faults.scenario import Quiet
+from r1plus_operator.health import Pulse
 
 AT_ONCE = 8
 """Stories that are under way, for each that acts: the others wait for a drain or through the silence."""
@@ -32,6 +33,7 @@ AFTER_ALL = Quiet(settled=60.0, deleted=10.0)
 """After a fault that concerns everybody."""
 KILLS_SHARE = 3
 """So many times fewer stories at once where the operator is killed in each of them."""
+LOOK_SECONDS = 0.5
 SINGLES = "singles"
 KINDS: dict[str, Fault | None] = {
     fault.name.lower().replace("_", "-"): fault for fault in (*OF_WRITES, *OF_EVENTS)
@@ -112,9 +114,29 @@ async def run(stations: Sequence[ApiServer], seed: int, asked: Asked, folder: Pa
         work += [singles.run(next(free), reference, progress.one, chain, AFTER_ALL) for chain in asked.chains]
         total = Result(writes=reference.writes.total(), events=reference.events.total())
         total.minutes = sum(map(len, asked.chains))
-        for found in await asyncio.gather(*work):
-            total.add(found)
+        async with _lateness(total):
+            for found in await asyncio.gather(*work):
+                total.add(found)
         return total
+
+
+@asynccontextmanager
+async def _lateness(result: Result) -> AsyncIterator[None]:
+    """Note how late this event loop was at the worst."""
+    pulse = Pulse()
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            result.late = max(result.late, pulse.late)
+
+    tasks = [asyncio.create_task(pulse.run()), asyncio.create_task(look())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _points(made: Rig, points: Sequence[Point], reference: Reference, progress: Progress, at_work: int) -> Result:

@@ -29,7 +29,7 @@ def load_catalog(source: Path | str) -> tuple[Engine, ...]:
     problems: list[str] = []
     for origin, text in _texts(source):
         for document in _documents(origin, text, problems):
-            found = _read(origin, document)
+            found = read_engine(origin, document)
             if isinstance(found, Engine):
                 engines.append(found)
             else:
@@ -60,7 +60,8 @@ def _documents(origin: str, text: str, problems: list[str]) -> list[Any]:
         return []
 
 
-def _read(origin: str, document: Any) -> Engine | tuple[str, ...]:
+def read_engine(origin: str, document: Any) -> Engine | tuple[str, ...]:
+    """One R1PlusEngine as YAML gave it, or all that is wrong with it."""
     kind = document.get("kind") if isinstance(document, Mapping) else None
     api = document.get("apiVersion") if isinstance(document, Mapping) else None
     if kind != names.KIND_ENGINE or api != names.API_VERSION:

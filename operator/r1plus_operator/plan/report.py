@@ -171,7 +171,7 @@ def _engine_ready(s: Situation) -> Finding:
 
 def _container_trouble(container: ContainerFacts) -> Finding | None:
     said = f": {container.message.strip()[:600]}" if container.message else ""
-    for marker in (Reason.ENGINE_DIGEST_MISMATCH, Reason.ENGINE_INCOMPATIBLE):
+    for marker in (Reason.ENGINE_DIGEST_MISMATCH, Reason.ARCHITECTURE_MISMATCH, Reason.ENGINE_INCOMPATIBLE):
         if marker in container.message:
             told = container.message[container.message.index(marker) :]
             return Finding("False", marker, told.strip().splitlines()[0][:900])

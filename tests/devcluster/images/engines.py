@@ -12,7 +12,7 @@ from devcluster.images.recipe import Recipe, tree_digest
 from devcluster.images.sources import ROOT, link_tree
 
 FACTS = "engine.json"
-_CONTAINERFILE = ROOT / "model_repo" / "Containerfile.engine"
+_CONTAINERFILE = ROOT / "model_repo" / "r1plus_model_repo" / "importing" / "Containerfile.engine"
 
 
 def recipe(name: str, folder: Path) -> Recipe:

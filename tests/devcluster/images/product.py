@@ -51,6 +51,7 @@ PRODUCTS: dict[str, Product] = {
             "r1plus_monitoring",
             "r1plus_model_repo/__init__.py",
             "r1plus_model_repo/delivery.py",
+            "r1plus_model_repo/kv_shape.py",
         ),
         not_rooms=("r1plus_monitoring/curate",),
         left_out=_NEVER_RUN,

@@ -96,6 +96,29 @@ def test_a_way_back_is_told_step_by_step() -> None:
     ]
 
 
+def test_a_control_is_told_when_it_was_decided_and_a_fall_once_with_each_reason_that_it_had() -> None:
+    began = RolloutFact("u-1", BAD, RolloutEvent.CONTROL_PASSED, 1795608240.125, GOOD, "BelowThreshold", "0 lost")
+    report = replace(PASSED, control=f"{GOOD}@1795608240.125", decided_at="2026-11-25T12:09:00Z")
+    alarm = HISTORY.alarms[0]
+    alarms = (
+        alarm,
+        replace(alarm, reason="RolledBack"),
+        replace(alarm, reason="Changed", since="2026-11-25T14:00:00Z"),
+    )
+    one = replace(HISTORY, rollouts=(began,), evaluations=(EvaluationFact("u-1", GOOD, report),), alarms=alarms)
+    told = history_text.story(one)
+    assert [at for at, *_ in told] == ["2026-11-25T12:09:00Z"] * 2 + ["2026-11-25T13:00:00Z", "2026-11-25T14:00:00Z"]
+    assert told[1][2].startswith("gate of the control Pass")
+    assert told[2][2].startswith("BelowThreshold, then RolledBack: 203/206")
+    unknown = history_text.story(replace(one, evaluations=()))
+    assert (
+        unknown[0][0]
+        == history_text.story(
+            replace(one, rollouts=(replace(began, event=RolloutEvent.CONTROL_BEGAN),), evaluations=())
+        )[0][0]
+    )
+
+
 def test_every_event_has_words() -> None:
     for event in RolloutEvent:
         one = replace(HISTORY, rollouts=(RolloutFact("u-1", BAD, event, 0.0, GOOD),), evaluations=(), alarms=())

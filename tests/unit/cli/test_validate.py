@@ -1,13 +1,17 @@
 """Every problem of a deployment at once, with field, value and limit: the bad inputs, without a cluster."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
-from r1plus_cli.validate import problems_of
+from r1plus_cli.main import app
+from r1plus_cli.validate import engine_of, problems_of
 
 Json = dict[str, Any]
 
@@ -125,3 +129,57 @@ def test_a_batch_and_a_context_that_the_engine_has_not_are_both_told() -> None:
     spec = {"tier": "full", "batching": {"maxBatchSize": 1000}, "context": {"maxTokens": 1_000_000}}
 
     assert len(problems(spec)) == 2
+
+
+def engine(**changes: Any) -> Json:
+    """An R1PlusEngine of the shipped catalog, changed."""
+    text = (SHIPPED_CATALOG / "smollm2.yaml").read_text()
+    body: Json = next(b for b in yaml.safe_load_all(text) if b["metadata"]["name"] == "smollm2-lite-q8-0")
+    body["metadata"]["name"] = changes.pop("name", "bank-lite")
+    body["spec"] |= changes
+    return body
+
+
+ENGINES: dict[str, tuple[Json, list[str]]] = {
+    "a shipped one by another name": (engine(), []),
+    "a name of 63": (engine(name="a" * 63), []),
+    "a name of 64": (engine(name="a" * 64), ["metadata.name: 'aaaa"]),
+    "a name that is a path": (engine(name="../x"), ["metadata.name: '../x' must be"]),
+    "no name": (engine(name=""), ["metadata.name: missing"]),
+    "two fields at once": (
+        engine(tier="huge", batch={"best": 3, "max": 2}),
+        ["spec.tier: Input should be", "spec.batch: batch.best must not exceed batch.max: 3 exceeds 2"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), ENGINES.values(), ids=ENGINES.keys())
+def test_an_engine_is_judged_as_its_crd_judges_it(body: Json, expected: list[str]) -> None:
+    found = engine_of(Document("engine.yaml", body))
+    told = found if isinstance(found, list) else []
+    assert len(told) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(told, expected, strict=True))
+
+
+def validated(tmp_path: Path, *bodies: Json) -> tuple[int, str]:
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump_all(bodies))
+    done = CliRunner().invoke(app, ["validate", "-f", str(tmp_path / "given.yaml")])
+    return done.exit_code, done.output
+
+
+def test_an_engine_of_the_file_counts_for_its_deployments(tmp_path: Path) -> None:
+    deployment = {
+        "apiVersion": "r1plus.ai/v1alpha1",
+        "kind": "R1PlusDeployment",
+        "metadata": {"name": "credit"},
+        "spec": {"tier": "lite", "engine": {"family": "bank"}},
+    }
+    status, told = validated(tmp_path, deployment, engine(family="bank"))
+    assert status == 0 and "bank-lite: valid" in told and "default/credit: valid" in told
+    status, told = validated(tmp_path, deployment, engine(family="other"))
+    assert status == 1 and "no engine of tier lite with family bank" in told
+
+
+def test_an_engine_that_is_wrong_ends_with_1(tmp_path: Path) -> None:
+    status, told = validated(tmp_path, engine(tier="huge"))
+    assert status == 1 and "bank-lite: 1 problem" in told

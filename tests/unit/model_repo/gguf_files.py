@@ -10,6 +10,7 @@ import numpy
 
 from r1plus_model_repo.importing.gguf_values import Kind
 
+FEED_FORWARD = 96
 LAYERS, EMBEDDING, HEADS, KV_HEADS, HEAD_SIZE, TOKENS, CONTEXT = 2, 64, 4, 2, 16, 96, 2048
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}"
 Keys = dict[str, tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | None]]
@@ -48,6 +49,11 @@ def shapes() -> dict[str, tuple[int, ...]]:
         found[f"blk.{layer}.attn_q.weight"] = (EMBEDDING, EMBEDDING)
         found[f"blk.{layer}.attn_k.weight"] = (width, EMBEDDING)
         found[f"blk.{layer}.attn_v.weight"] = (width, EMBEDDING)
+        found[f"blk.{layer}.attn_output.weight"] = (EMBEDDING, EMBEDDING)
+        found[f"blk.{layer}.ffn_norm.weight"] = (EMBEDDING,)
+        found[f"blk.{layer}.ffn_gate.weight"] = (FEED_FORWARD, EMBEDDING)
+        found[f"blk.{layer}.ffn_up.weight"] = (FEED_FORWARD, EMBEDDING)
+        found[f"blk.{layer}.ffn_down.weight"] = (EMBEDDING, FEED_FORWARD)
     return found
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,52 @@ def emptied(pod: Pod) -> None:
 
 def reconfigured(pod: Pod) -> None:
     (pod.revision / "config.pbtxt").write_text(CONFIG + "max_batch_size: 3\n")
+
+
+STATE = """<layer id="{n}" name="ReadValue_{n}" type="ReadValue" version="opset6">
+    <data variable_id="past_key_values.{n}.present.{n}.{part}" variable_type="f32" variable_shape="{shape}" /></layer>"""
+
+
+def shaped(pod: Pod, claim: int, *, layers: int = 2, shape: str = "?,3,?,64") -> str:
+    """A pod whose engine has that shape, and whose configuration was made for `claim` bytes per token."""
+    states = [STATE.format(n=n, part=part, shape=shape) for n in range(layers) for part in ("key", "value")]
+    (pod.engine / "openvino_model.xml").write_text(f"<net>{''.join(states)}</net>")
+    parameter = f'parameters {{\n  key: "kv_bytes_per_token"\n  value {{\n    string_value: "{claim}"\n  }}\n}}\n'
+    (pod.revision / "config.pbtxt").write_text(CONFIG + parameter)
+    digest = hashlib.sha256((CONFIG + parameter).encode()).hexdigest()
+    pod.write(engine_digest=digest_of(pod.engine), config_digest=digest)
+    return pod.run()[1]
+
+
+PER_TOKEN = 2 * 2 * 3 * 64 * 2
+
+
+def test_an_engine_of_the_shape_that_its_entry_claims_is_served(pod: Pod) -> None:
+    assert shaped(pod, PER_TOKEN) == ""
+
+
+@pytest.mark.parametrize("claim", [PER_TOKEN - 1, PER_TOKEN + 1, PER_TOKEN // 3])
+def test_an_entry_that_claims_another_architecture_than_its_files_have_is_refused(pod: Pod, claim: int) -> None:
+    told = shaped(pod, claim)
+    assert (
+        f"ArchitectureMismatch: engine smollm2-full-f16: spec.architecture: its layers, kvHeads and headSize make {claim}"
+        in told
+    )
+    assert f"the files' make {PER_TOKEN}: layers 2, kvHeads 3, headSize 64; correct the R1PlusEngine" in told
+    assert not (pod.delivery / "models").exists()
+    assert "ArchitectureMismatch" in pod.log.read_text()
+
+
+UNTOLD = {
+    "no state": {"layers": 0},
+    "a shape that is none": {"shape": "?,?,?,64"},
+    "five dimensions": {"shape": "?,3,?,64,1"},
+}
+
+
+@pytest.mark.parametrize("form", UNTOLD.values(), ids=UNTOLD.keys())
+def test_files_that_tell_no_shape_contradict_nothing(pod: Pod, form: dict[str, Any]) -> None:
+    assert shaped(pod, 1, **form) == ""
 
 
 def unknown_field(pod: Pod) -> None:

@@ -26,8 +26,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_shape_precision_and_sizes_come_from_the_file(path: Path) -> None:
     facts = read_model(gguf_files.write(path))
-    parameters = 96 * 64 + 64 + 2 * (64 + 64 * 64 + 2 * 32 * 64)
-    quantised = (parameters - 3 * 64) // 32 * 20
+    parameters = 96 * 64 + 64 + 2 * (2 * 64 + 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64)
+    quantised = (parameters - 5 * 64) // 32 * 20
     assert facts == ModelFacts(
         architecture="llama",
         layers=2,
@@ -39,8 +39,8 @@ def test_shape_precision_and_sizes_come_from_the_file(path: Path) -> None:
         vocabulary=96,
         parameters=parameters,
         precision="Q4_1",
-        tensor_types={"Q4_1": 7, "F32": 3},
-        weights_bytes=quantised + 3 * 64 * 4,
+        tensor_types={"Q4_1": 15, "F32": 5},
+        weights_bytes=quantised + 5 * 64 * 4,
         chat_template=gguf_files.TEMPLATE,
     )
 
@@ -127,7 +127,10 @@ def _described(path: Path, kind: int, word: int) -> ModelFacts:
 
 
 def without(name: str) -> Callable[[Keys], None]:
-    return lambda keys: keys.pop(name) and None
+    def change(keys: Keys) -> None:
+        del keys[name]
+
+    return change
 
 
 def with_(name: str, value: object, kind: KIND = KIND.UINT32, inner: KIND | None = None) -> Callable[[Keys], None]:

@@ -10,6 +10,7 @@ from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino_ir import convert, renumbered
 from r1plus_model_repo.importing.requantise import Precision, requantise
 from r1plus_model_repo.importing.tokenizer_limit import UNLIMITED, unlimit
+from unit.model_repo import gguf_files
 
 ONE = '<layer id="0" name="Constant_4700_compressed" type="Const"/><layer id="1" name="Constant_4700" type="Convert"/>'
 TWO = '<layer id="2" name="input_ids" type="Parameter"/><layer id="3" name="Add_17" type="Add"/>'
@@ -116,3 +117,67 @@ def test_requantising_twice_gives_the_same_bytes(weights: Path) -> None:
     requantise(weights, one, Precision.F16)
     requantise(weights, two, Precision.F16)
     assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("precision", [Precision.Q4_0, Precision.Q4_1], ids=str)
+def test_the_precisions_of_four_bits(weights: Path, precision: Precision) -> None:
+    target = weights.with_name("out.gguf")
+    requantise(weights, target, precision)
+    after = gguf.GGUFReader(target)
+    assert [tensor.tensor_type.name for tensor in after.tensors] == [precision.name, "F32"]
+    assert after.fields["general.file_type"].contents() == precision.value[1]
+
+
+def matrix(path: Path, kind: gguf.GGMLQuantizationType, columns: int = 64) -> Path:
+    """A file with one matrix, which does not say what it is, and one vector."""
+    writer = gguf.GGUFWriter(path, "llama")
+    numbers = numpy.random.default_rng(0).standard_normal((4, columns)).astype(numpy.float32)
+    writer.add_tensor("m", gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+    writer.add_tensor("v", numbers[0].astype(numpy.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+KINDS = gguf.GGMLQuantizationType
+
+
+@pytest.mark.parametrize("kind", [KINDS.F32, KINDS.F16, KINDS.BF16, KINDS.Q5_0, KINDS.Q5_1], ids=str)
+def test_whatever_a_matrix_was_stored_as_it_is_stored_anew_and_the_file_says_so(tmp_path: Path, kind: KINDS) -> None:
+    source, target = matrix(tmp_path / "in.gguf", kind), tmp_path / "out.gguf"
+    requantise(source, target, Precision.Q8_0)
+    after = gguf.GGUFReader(target)
+    assert [(tensor.name, tensor.tensor_type.name) for tensor in after.tensors] == [("m", "Q8_0"), ("v", "F16")]
+    assert after.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_Q8_0
+
+
+def test_a_row_that_no_blocks_make_up_stays_in_16_bits(tmp_path: Path) -> None:
+    source, target = matrix(tmp_path / "in.gguf", KINDS.F32, columns=33), tmp_path / "out.gguf"
+    requantise(source, target, Precision.Q4_0)
+    assert gguf.GGUFReader(target).tensors[0].tensor_type.name == "F16"
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = matrix(tmp_path / "in.gguf", KINDS.F32)
+    source.write_bytes(source.read_bytes()[:-64])
+    with pytest.raises(ImportingError, match=r"in\.gguf: tensor v: ends at byte"):
+        requantise(source, tmp_path / "out.gguf", Precision.Q8_0)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
+
+
+def test_a_quantisation_that_cannot_be_expanded_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "in.gguf"
+    key = gguf_files.entry("general.architecture", 8, gguf_files.text("llama"))
+    source.write_bytes(gguf_files.raw([key], [gguf_files.tensor("m", [256, 1], 15)]))
+    with pytest.raises(ImportingError, match="tensor m: type Q8_K cannot be expanded; take the model in F16"):
+        requantise(source, tmp_path / "out.gguf", Precision.Q8_0)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
+
+
+def test_a_file_without_an_architecture_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in.gguf"
+    source.write_bytes(gguf_files.raw())
+    with pytest.raises(ImportingError, match=r"in\.gguf: general\.architecture: missing"):
+        requantise(source, tmp_path / "out.gguf", Precision.Q8_0)

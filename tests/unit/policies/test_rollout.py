@@ -30,11 +30,16 @@ def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.EN
 
 
 def stable(ready: int = 2, promoted_at: float = 10.0) -> RevisionState:
-    return RevisionState("a", ready=ready, replicas=2, verdict=Verdict.PASS, promoted_at=promoted_at)
+    return RevisionState("a", ready=ready, pods=2, replicas=2, verdict=Verdict.PASS, promoted_at=promoted_at)
 
 
 def test_a_first_revision_is_gated_with_one_replica() -> None:
-    assert run("a") == Rollout(None, Stage.GATING, {"a": 1}, requeue_after=DEADLINE)
+    first = Rollout(None, Stage.GATING, {"a": 1}, requeue_after=DEADLINE)
+    assert (run("a"), in_place("a")) == (first, first)
+
+
+def test_a_candidate_is_gated_with_one_replica_beside_the_pods_that_serve() -> None:
+    assert run("b", stable()) == Rollout("a", Stage.GATING, {"a": 2, "b": 1}, requeue_after=DEADLINE)
 
 
 def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> None:
@@ -43,7 +48,8 @@ def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> Non
 
 
 def test_a_first_revision_that_passed_is_scaled_before_it_takes_traffic() -> None:
-    assert run("a", RevisionState("a", ready=1, replicas=1, verdict=Verdict.PASS)).stage is Stage.SCALING
+    passed = RevisionState("a", ready=1, replicas=1, verdict=Verdict.PASS)
+    assert run("a", passed) == Rollout(None, Stage.SCALING, {"a": 2}, requeue_after=DEADLINE)
 
 
 def test_a_candidate_takes_traffic_once_it_carries_what_stable_carries() -> None:
@@ -92,19 +98,26 @@ def test_the_previous_revision_drains_and_then_goes() -> None:
     assert gone == Rollout("a", Stage.NONE, {"a": 2})
 
 
+def test_a_previous_revision_without_pods_is_not_waited_for() -> None:
+    previous = RevisionState("o", verdict=Verdict.PASS, promoted_at=1.0)
+    assert run("a", stable(promoted_at=NOW - 1), previous) == Rollout("a", Stage.NONE, {"a": 2})
+
+
 def test_a_candidate_that_was_superseded_does_not_drain() -> None:
     superseded = RevisionState("x", ready=1, replicas=1)
     assert run("a", stable(promoted_at=NOW), superseded) == Rollout("a", Stage.NONE, {"a": 2})
 
 
 def test_a_spec_that_cannot_be_served_leaves_what_runs_running() -> None:
-    assert run(None, stable()) == Rollout("a", Stage.BLOCKED, {"a": 2})
+    idle = RevisionState("o", verdict=Verdict.PASS, promoted_at=1.0)
+    assert run(None, stable(), idle) == Rollout("a", Stage.BLOCKED, {"a": 2})
+    assert run(None, stable(), replicas=3) == Rollout("a", Stage.BLOCKED, {"a": 3})
 
 
 def test_a_gate_in_progress_goes_on_while_the_spec_cannot_be_served() -> None:
     gating = RevisionState("b", ready=0, replicas=1)
     assert run(None, stable(), gating).replicas == {"a": 2, "b": 1}
-    assert run(None, gating).replicas == {"b": 1}
+    assert run(None, gating).replicas == in_place(None, gating).replicas == {"b": 1}
 
 
 def test_zero_replicas_starts_no_candidate() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.plan.drift import covers, folded, in_sync, stamped, strays
+from r1plus_operator.plan.drift import bound, covers, folded, in_sync, stamped, strays
 
 PORT, OTHER_PORT = {"name": "grpc", "port": 1, "protocol": "TCP"}, {"name": "grpc", "port": 2, "protocol": "TCP"}
 LONG = "x" * 257
@@ -41,6 +41,13 @@ LONG = "x" * 257
         pytest.param({"env": [{"name": "a", "v": 2}]}, {"env": [{"name": "a", "v": 1}]}, False, id="a keyed item with another value is drift"),
         pytest.param(["x", "y"], ["y", "x"], False, id="the order of scalars counts"),
         pytest.param("text", {"a": 1}, False, id="a scalar covers no object"),
+        pytest.param({"a": 1}, "text", False, id="nor an object a scalar"),
+        pytest.param({"a": {"x": 1}}, {"a": {}}, True, id="what is wanted empty the server may fill"),
+        pytest.param({"selector": {"a": "1"}, "b": 1}, {"selector": {"a": "1"}}, True, id="the same selector beside a field of others"),
+        pytest.param({"podSelector": {}, "b": 1}, {"podSelector": {}}, True, id="an empty selector is an empty selector"),
+        pytest.param({"env": "x", "b": 1}, {"env": "x"}, True, id="a text under the name of a list is a text"),
+        pytest.param({}, {"ports": [PORT]}, False, id="a keyed list that is missing is drift"),
+        pytest.param({"containers": ["x"]}, {"containers": [{"name": "a"}]}, False, id="an item that is no object is not ours"),
     ],
 )  # fmt: skip
 def test_covers(live: Any, desired: Any, covered: bool) -> None:
@@ -107,6 +114,18 @@ def test_the_stamp_covers_a_long_text() -> None:
     assert stamped(config_map(t=LONG))["metadata"] != stamped(config_map(t=LONG + "x"))["metadata"]
 
 
+@pytest.mark.parametrize(
+    ("live", "meta"),
+    [
+        pytest.param(None, {"name": "a"}, id="a new object to nothing"),
+        pytest.param({"metadata": {"uid": "u"}}, {"name": "a", "uid": "u"}, id="one that was seen to its uid"),
+        pytest.param({"metadata": {"uid": "u", "resourceVersion": "7", "name": "b"}}, {"name": "a", "uid": "u", "resourceVersion": "7"}, id="and to its version where that is kept"),
+    ],
+)  # fmt: skip
+def test_what_is_applied_is_bound(live: Any, meta: Any) -> None:
+    assert bound({"metadata": {"name": "a"}, "spec": 1}, live) == {"metadata": meta, "spec": 1}
+
+
 def taken_out(desired: Any, live: Any) -> list[str]:
     return [op["path"] for op in strays(desired, live) if op["op"] == "remove"]
 
@@ -123,6 +142,10 @@ def taken_out(desired: Any, live: Any) -> list[str]:
         pytest.param({"ownerReferences": [{"uid": "b"}]}, {"ownerReferences": [{"uid": "a"}]}, [], id="a second owner stays"),
         pytest.param({"args": ["x", "y"]}, {"args": ["x"]}, [], id="nothing of an atomic list: an apply does it"),
         pytest.param({}, {"ports": [PORT]}, [], id="nothing where nothing is"),
+        pytest.param({"a": "x"}, {"a": {"ports": [PORT]}}, [], id="nothing where a text is"),
+        pytest.param({"a": {"b": 1}}, {"a": "x"}, [], id="nothing where a text is wanted"),
+        pytest.param({"env": [{"name": "a"}]}, {"env": "x"}, [], id="nothing where a text of that name is wanted"),
+        pytest.param({"env": ["name"]}, {"env": []}, ["/env/0"], id="what is no object"),
     ],
 )  # fmt: skip
 def test_strays(live: Any, desired: Any, paths: list[str]) -> None:

@@ -365,6 +365,7 @@ def container(**facts: object) -> ContainerFacts:
     ("facts", "reason", "words"),
     [
         (container(waiting_reason="CrashLoopBackOff", message="EngineDigestMismatch: engine x: sha256 is a, the catalog promises b"), "EngineDigestMismatch", ["promises b"]),
+        (container(waiting_reason="CrashLoopBackOff", message="ArchitectureMismatch: engine x: spec.architecture: 1 and 2; correct the R1PlusEngine"), "ArchitectureMismatch", ["correct the R1PlusEngine"]),
         (container(name="triton", waiting_reason="ImagePullBackOff", message="no such image"), "ImagePullFailed", ["triton", "no such image", "pull secrets"]),
         (container(name="triton", terminated_reason="OOMKilled"), "OutOfMemory", ["spec.batching.maxBatchSize"]),
         (container(name="triton", waiting_reason="CrashLoopBackOff", exit_code=3), "CrashLooping", ["exit code 3"]),

@@ -13,6 +13,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
 from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.inputs import (
     ContainerFacts,
     NodeFacts,
@@ -71,6 +72,7 @@ class World:
     annotations: dict[str, str] = field(default_factory=dict)
     pool: PoolView | None = None
     wiring: Wiring | None = None
+    engines: tuple[Engine, ...] = CATALOG
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -80,7 +82,7 @@ class World:
         pods = tuple(self.pods.values())
         reports, children = dict(self.reports), dict(self.children)
         return Observed(
-            cr, CATALOG, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
+            cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
 
     def pass_once(self) -> Plan:

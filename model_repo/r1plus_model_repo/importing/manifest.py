@@ -1,0 +1,122 @@
+"""The R1PlusEngine of an imported model: what was read, what whoever imports it says, and what is estimated.
+
+Estimates are rounded up from what the demo's engines were measured to take (catalog/smollm2.yaml), and the manifest
+says which figures they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from r1plus_contract import names
+from r1plus_model_repo.catalog.quantity import mebibytes
+from r1plus_model_repo.catalog.types import EngineName, EngineSpec, spec_problems
+from r1plus_model_repo.importing.model import Model
+
+RUNTIME_MEMORY = "750Mi"
+"""Server, backend and activations: smollm2-full-f16's at batch 32, the most that was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What whoever imports an engine says of it."""
+
+    name: str
+    tier: str
+    family: str
+    version: str = "1.0.0"
+    image: str | None = None
+    suite: str | None = None
+    inherited_from: str | None = None
+    cpu: str = "2"
+    best_batch: int = 16
+    max_batch: int = 32
+    weights_memory: str | None = None
+    runtime_memory: str = RUNTIME_MEMORY
+
+
+class WishError(ValueError):
+    """Options that make no R1PlusEngine; one problem a line."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def weights_memory(model: Model) -> str:
+    """What the weights take once loaded, estimated.
+
+    Computing is in FP32: weights kept in 16 bits or more are held as they are and unpacked; quantised ones stay packed.
+    """
+    floating = model.precision.startswith(("FP", "BF"))
+    need = (model.weights_bytes + 4 * model.parameters) * 1.05 if floating else model.weights_bytes * 1.6
+    return mebibytes(int(need))
+
+
+def spec_of(wish: Wish, model: Model, sha256: str, origin: str) -> EngineSpec:
+    """The engine's spec; WishError lists every problem as `spec.field: what is wrong (got value)`."""
+    unmeasured = {"claimedBy": f"nobody yet: imported from {origin}"[:256]}
+    given = {
+        "family": wish.family,
+        "tier": wish.tier,
+        "version": wish.version,
+        "precision": model.precision,
+        "backend": "openvino",
+        "architecture": {
+            "layers": model.shape.layers,
+            "kvHeads": model.shape.kv_heads,
+            "headSize": model.shape.head_size,
+            "contextLength": model.context_length,
+            "parameters": model.parameters,
+        },
+        "artifact": {"image": wish.image or f"r1plus.local/engine-{wish.name}:{wish.version}", "sha256": sha256},
+        "requirements": {
+            "cpu": wish.cpu,
+            "weightsMemory": wish.weights_memory or weights_memory(model),
+            "runtimeMemory": wish.runtime_memory,
+        },
+        "batch": {"best": wish.best_batch, "max": wish.max_batch},
+        "reference": {
+            "suite": wish.suite or f"{wish.family}-{wish.tier}-v1",
+            **({"inheritedFrom": wish.inherited_from} if wish.inherited_from else unmeasured),
+        },
+    }
+    try:
+        return EngineSpec.model_validate(given)
+    except ValidationError as error:
+        raise WishError(spec_problems(error, EngineSpec)) from error
+
+
+def check_name(name: str) -> None:
+    """WishError unless an R1PlusEngine, a label and a folder may bear the name."""
+    try:
+        _NAME.validate_python(name)
+    except ValidationError as error:
+        told = (f"metadata.name: {item['msg']} (got {name!r:.80})" for item in error.errors(include_url=False))
+        raise WishError(tuple(told)) from error
+
+
+def manifest(name: str, spec: EngineSpec, origin: Mapping[str, Any]) -> str:
+    """The R1PlusEngine as YAML, with what to know of its figures above it."""
+    body = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND_ENGINE,
+        "metadata": {"name": name},
+        "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+    }
+    return _HEAD.format(file=origin["file"], sha256=origin["sha256"]) + yaml.safe_dump(body, sort_keys=False, width=110)
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(EngineName)
+_HEAD = """\
+# Made by `r1plus engine import` from {file}, sha256 {sha256}.
+#
+# Read from the model: precision, architecture. Computed: artifact.sha256, over the files under engine/; the pod's init
+# container compares it, and the architecture with the files.
+# Estimated from what the smollm2 engines take: requirements.weightsMemory, runtimeMemory; batch. Measure, and correct.
+# Nobody has measured what it reaches: make its suite with r1plus suite build and baseline, then fill in reference.
+---
+"""
