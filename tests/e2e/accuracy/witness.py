@@ -91,7 +91,8 @@ class Witness:
     alerts: dict[tuple[str, str], tuple[float, Alert]] = field(default_factory=dict)
     """By name and pod: when it was first seen (monotonic), and as it was seen last."""
     client: Client = field(init=False)
-    began: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.time)
+    """When it came, seconds since the epoch."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
@@ -162,7 +163,8 @@ class Witness:
         except (OSError, urllib.error.URLError):
             return
         for alert in found:
-            if story.is_about(alert, self.name):
+            # What began before the witness came is an earlier run's, of a namesake.
+            if story.is_about(alert, self.name) and story.epoch(alert.starts_at) >= self.since:
                 key = alert.name, alert.labels.get("pod", "")
                 since = self.alerts[key][0] if key in self.alerts else time.monotonic()
                 self.alerts[key] = since, alert
