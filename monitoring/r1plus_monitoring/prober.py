@@ -215,13 +215,18 @@ def _subject(sources: Sources, identity: str) -> tuple[object, ...]:
     return (sources.settings.suite_hash, sources.settings.threshold, sources.settings.gate, ours)
 
 
-async def _main(config: Config) -> None:
+def made(config: Config, front_every: float = EVERY) -> Prober:
+    """The prober of a pod: asks Triton beside it, and the Service of its deployment."""
     engine = TritonEngine(config.triton_http, config.triton_grpc, config.request_timeout, config.triton_metrics)
 
     def connect(target: str) -> Engine:
         return TritonEngine(config.triton_http, target, config.request_timeout)
 
-    task = asyncio.create_task(Prober(config, engine, connect=connect).run())
+    return Prober(config, engine, connect=connect, front_every=front_every)
+
+
+async def _main(config: Config) -> None:
+    task = asyncio.create_task(made(config).run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -11,10 +11,12 @@ from apiserver.operator_rig import OperatorProcess, Tenant, add_node, grant
 from devcluster.apiserver_only import ApiServer
 from r1plus_cli.suite_store import manifest
 from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.verdict import Shadow, Verdict
 from r1plus_operator.api import kinds
+from r1plus_operator.plan.revision import read
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.suite_signature import new_key, sign
-from unit.contract.suites import BAD, NAME, baseline_of, files_of, with_item
+from unit.contract.suites import BAD, ITEMS, NAME, baseline_of, files_of, with_item
 
 pytestmark = pytest.mark.apiserver
 OURS, FOREIGN = new_key(), new_key()
@@ -78,3 +80,34 @@ async def test_another_deployments_key_vouches_for_nothing(operator: OperatorPro
     await tenant.deploy("mine", tier="full", accuracy={"suite": NAME})
     await tenant.until("theirs", "QualityVerified", "Unknown", "NotYetKnown")
     assert "(trusted are: none)" in await tenant.until("mine", "QualityVerified", "False", "SuiteInvalid")
+
+
+async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_gate_is_decided(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await put(tenant, sign(files_of(), OURS))
+    accuracy = {"suite": NAME, "suiteKeys": [OURS.public]}
+    await tenant.deploy("credit", tier="full", accuracy=accuracy)
+    serving = await tenant.bring_up("credit")
+    before = tenant.monitors.report
+    assert before is not None
+
+    await put(tenant, sign(files_of((replace(ITEMS[0], prompt="easier?"), *ITEMS[1:]), name="bank-v2"), OURS))
+    await tenant.deploy("credit", tier="full", accuracy=accuracy | {"suite": "bank-v2"})
+    message = await tenant.until("credit", "QualityVerified", "Unknown", "SuiteShadowed")
+    assert f"judged by suite {NAME}: Pass" in message
+    settings = await tenant.settings("credit")
+    assert (settings["suite"], settings["former"]["suite"]) == ("bank-v2", NAME)
+    assert settings["former"]["suiteHash"] == before.suite_hash
+    mounted = (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
+    assert mounted["former-items.jsonl"] == files_of().items
+
+    gate = replace(await tenant.decide(serving, Verdict.PASS), batch=1)
+    shadow = Shadow("bank-v2", settings["suiteHash"], 100, gate)
+    tenant.monitors.report = replace(before, shadow=shadow, sequence=before.sequence + 1)
+    await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+    assert (await tenant.settings("credit")).get("former") is None
+    assert "former-items.jsonl" not in (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
+    stored = read(await tenant.present("ControllerRevision", serving))
+    assert [v.suite_hash for v in stored.verdicts] == [before.suite_hash, settings["suiteHash"]]
+    assert (await tenant.condition("credit", "Ready"))[0] == "True"

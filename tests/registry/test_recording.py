@@ -167,6 +167,7 @@ BAD: dict[str, tuple[Facts, str]] = {
     "a number beyond 64 bits": (bad(revisions=(replace(told.REVISION, number=2**63),)), "facts.revisions[0].number"),
     "a number below zero": (report(lost=-1), "facts.evaluations[0].report.lost"),
     "an accuracy that is no number": (report(threshold=float("nan")), "facts.evaluations[0].report.threshold"),
+    "half a character": (bad(engines=(replace(told.ENGINE, spec={"a": ["\ud800"]}),)), "facts.engines[0].spec.a[0]: holds half a character"),
     "more facts than a delivery holds": (Facts(rollouts=(told.ROLLOUT,) * 5001), "5001 facts, at most 5000"),
 }  # fmt: skip
 
@@ -176,6 +177,20 @@ def test_what_no_database_holds_is_refused_with_its_place(facts: Facts, said: st
     with pytest.raises(DocumentError) as refused:
         checks.checked(facts)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        bad(revisions=(replace(told.REVISION, name="x" * 253, number=2**63 - 1),)),
+        bad(alarms=(replace(told.ALARM, text="x" * 4096),)),
+        bad(engines=(replace(told.ENGINE, image="x" * 512),)),
+        Facts(rollouts=(told.ROLLOUT,) * 5000),
+    ],
+    ids=["a name and a number", "a text", "an image", "facts in a delivery"],
+)
+def test_what_is_just_within_its_limit_is_taken_as_it_is(facts: Facts) -> None:
+    assert checks.checked(facts) == facts
 
 
 def test_the_largest_that_is_accepted_is_recorded(work: UnitOfWork) -> None:

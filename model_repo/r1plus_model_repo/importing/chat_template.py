@@ -1,7 +1,7 @@
 """Does a chat template parse? Asked when weights are imported: in a pod it would be every request's error.
 
-The template is a program in Jinja that came with somebody's file. It is parsed, in jinja2's sandbox, and never run: a
-loop in it can take for ever. The backend runs it, in an interpreter without a way out.
+The template is a program in Jinja that came with somebody's file. It is parsed, in jinja2's sandbox, and never run
+here: a loop in it can take for ever. `openvino_ir.try_template` has the backend run it, under an alarm.
 """
 
 from jinja2 import TemplateSyntaxError, nodes

@@ -18,6 +18,7 @@ from r1plus_model_repo.importing import folders
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.manifest import Wish, check_name, manifest, spec_of
 from r1plus_model_repo.importing.model import Claims, Model, read
+from r1plus_model_repo.importing.openvino_ir import try_template
 from r1plus_model_repo.importing.tokenizer_limit import unlimit
 from r1plus_model_repo.kv_shape import kv_shape
 
@@ -49,7 +50,7 @@ def import_engine(source: Path, out: Path, wish: Wish, claims: Claims, progress:
     origin = _origin(model)
     facts = _facts(wish, model, origin)
     notes = list(model.notes)
-    with folders.staged(target) as part, folders.scratch(target) as workspace:
+    with folders.alone(out), folders.staged(target) as part, folders.scratch(target) as workspace:
         engine = part / ENGINE
         if model.files:
             progress("copying the model")
@@ -58,6 +59,8 @@ def import_engine(source: Path, out: Path, wish: Wish, claims: Claims, progress:
         else:
             progress("converting to OpenVINO IR")
             folders.from_gguf(source, workspace / "conversion", engine, facts, sha256=origin["sha256"])
+            progress("trying the chat template")
+            try_template(engine, source.name)
         _agrees(model, engine)
         progress("computing the engine's sha256")
         digest = digest_of(engine)

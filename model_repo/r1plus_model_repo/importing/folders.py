@@ -1,18 +1,35 @@
 """Engine folders: made beside, named when they are whole. For the demo's engines and for `r1plus engine import`."""
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino_ir import convert
 
 FACTS = "engine.json"
 RECIPE = 2
 """Raised whenever the same sources would give other bytes; folders of an older recipe are made again."""
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Be the only one who makes engines in `out`; ImportingError where somebody is at it."""
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ImportingError(f"{out}: another import is at work there; wait for it, or give another --out") from error
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

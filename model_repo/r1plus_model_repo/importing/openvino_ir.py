@@ -7,6 +7,7 @@ engines are made. It runs in a process of its own, whose memory (several times t
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,14 @@ FILES = tuple(f"openvino_{part}.{kind}" for part in PARTS for kind in ("bin", "x
 _CONVERT = (
     "import sys, openvino_genai;"
     "openvino_genai.LLMPipeline(sys.argv[1], 'CPU', enable_save_ov_model=True, INFERENCE_NUM_THREADS=2)"
+)
+_DROPPED = 3
+_TRY = (
+    "import signal, sys, openvino_genai;"
+    "tokenizer = openvino_genai.Tokenizer(sys.argv[1]);"
+    "signal.alarm(int(sys.argv[2]));"
+    "text = tokenizer.apply_chat_template([{'role': 'user', 'content': 'r1plus-question'}], True);"
+    f"sys.exit(0 if 'r1plus-question' in text else {_DROPPED})"
 )
 # Outside of CI jobs OpenVINO writes an id under $HOME/intel at import, and tells Google Analytics of it.
 _UNTOLD = {"CI": "true"}
@@ -40,7 +49,8 @@ def convert(weights: Path, workspace: Path, target: Path, sha256: str | None = N
     command = [sys.executable, "-c", _CONVERT, str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _UNTOLD)
     if done.returncode != 0:
-        raise ImportingError(f"{weights.name}: conversion to OpenVINO IR failed: {done.stderr.strip()[-800:]}")
+        told = done.stderr.strip()[-800:] or f"it ended with status {done.returncode}; -9 is for want of memory"
+        raise ImportingError(f"{weights.name}: conversion to OpenVINO IR failed: {told}")
     missing = [name for name in FILES if not (workspace / name).is_file()]
     if missing:
         raise ImportingError(f"{weights.name}: conversion made no {', '.join(missing)}")
@@ -51,6 +61,25 @@ def convert(weights: Path, workspace: Path, target: Path, sha256: str | None = N
         else:
             (workspace / name).replace(target / name)
     unlimit(target)
+
+
+def try_template(folder: Path, name: str, seconds: int = 20) -> None:
+    """Put one question through the chat template of the tokenizer in `folder`, as a pod will; ImportingError.
+
+    The backend has an interpreter of its own, which knows less than Jinja, and a template is somebody's program: it
+    runs in a process that an alarm ends. `name` is what the message calls the weights.
+    """
+    command = [sys.executable, "-c", _TRY, str(folder), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _UNTOLD)
+    if done.returncode == 0:
+        return
+    if done.returncode == -signal.SIGALRM:
+        told = f"took longer than {seconds} s for one question"
+    elif done.returncode == _DROPPED:
+        told = "leaves the question out"
+    else:
+        told = f"the backend's interpreter says: {' '.join(done.stderr.split())[-400:]}"
+    raise ImportingError(f"{name}: tokenizer.chat_template: {told}; mend it, or get the file from its publisher")
 
 
 def renumbered(xml: str) -> str:

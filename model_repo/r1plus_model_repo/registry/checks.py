@@ -58,7 +58,11 @@ def _clean(value: Any, path: str, name: str) -> Any:
 
 def _text(text: str, path: str, name: str) -> str:
     most = _LONG_KEYS.get(name, MOST_KEY_BYTES) if name in _KEYS else MOST_TEXT_BYTES
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise DocumentError(f"{path}: holds half a character, which is no text") from error
     # Enums are texts, too, and stay what they are.
-    if (size := len(text.encode())) > most:
+    if (size := len(encoded)) > most:
         raise DocumentError(f"{path}: {size} bytes, at most {most} are recorded")
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text

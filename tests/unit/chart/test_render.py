@@ -236,6 +236,17 @@ def test_overrides_change_image_and_digest_of_the_named_engine_only(render: Rend
     assert after["smollm2-full-f16"].artifact.sha256 == "12345678" * 8
 
 
+def test_a_published_shape_gets_files_by_naming_image_and_digest(render: Render) -> None:
+    name = "r1plus-full-fp16-vllm"
+    values = {
+        "images": {**OTHER_VALUES.get("images", {}), "engines": {name: "a/b:1"}},
+        "engineDigests": {name: "1" * 64},
+    }
+    artifact = catalog_of(render({**OTHER_VALUES, **values}))[name].artifact
+    assert artifact is not None
+    assert (artifact.image, artifact.sha256) == ("a/b:1", "1" * 64)
+
+
 def test_every_shipped_suite_arrives_byte_for_byte_in_a_folder_of_its_own(render: Render) -> None:
     objects = render()
     shipped = shipped_suites(ROOT / "monitoring" / "suites")

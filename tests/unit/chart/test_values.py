@@ -19,6 +19,10 @@ import pytest
         ({"images": {"monitor": "two words"}}, ["/images/monitor"]),
         ({"images": {"pullPolicy": "Sometimes"}}, ["/images/pullPolicy", "IfNotPresent"]),
         ({"images": {"engines": {"smollm2-full-f16": 1}}}, ["/images/engines/smollm2-full-f16", "want string"]),
+        (
+            {"images": {"engines": {"r1plus-full-fp16-vllm": "a:1"}}},
+            ["r1plus-full-fp16-vllm is a published shape", "engineDigests.r1plus-full-fp16-vllm"],
+        ),
         ({"images": {"engines": {"nothing": "a:1"}}}, ["images.engines: nothing", "smollm2-edge-q4-1,"]),
         ({"engineDigests": {"smollm2-full-f16": "abc"}}, ["/engineDigests/smollm2-full-f16"]),
         ({"engineDigests": {"nothing": "0" * 64}}, ["engineDigests: nothing", "smollm2-edge-q4-1,"]),
@@ -45,6 +49,7 @@ import pytest
         "a reference with a space",
         "a pull policy that is none",
         "an engine's image that is a number",
+        "an image without a digest for a published shape",
         "an image for an engine that the catalog lacks",
         "a digest that is too short",
         "a digest for an engine that the catalog lacks",

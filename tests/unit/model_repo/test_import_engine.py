@@ -17,6 +17,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
+from r1plus_model_repo.importing.folders import alone
 from r1plus_model_repo.importing.manifest import Wish, WishError, weights_memory
 from r1plus_model_repo.importing.model import Claims, Model, read
 from r1plus_model_repo.importing.openvino_ir import FILES
@@ -270,6 +271,16 @@ def test_what_is_there_is_not_written_over(tmp_path: Path, folder: Path) -> None
     import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent)
     with pytest.raises(ImportingError, match="out/bank-lite: is there already; remove it"):
         import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent)
+
+
+def test_two_imports_do_not_work_in_one_folder(tmp_path: Path, folder: Path) -> None:
+    with (
+        alone(tmp_path / "out"),
+        pytest.raises(ImportingError, match="out: another import is at work there; wait for it"),
+    ):
+        import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent)
+    assert untouched(tmp_path / "out")
+    import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent)
 
 
 def test_what_goes_wrong_on_the_way_leaves_nothing_half_done(tmp_path: Path, folder: Path) -> None:

@@ -1,16 +1,18 @@
 """Probes through the Service: asked as a user asks, counted apart, and evidence of nothing about this pod."""
 
-from dataclasses import dataclass, field
+import asyncio
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics
+from r1plus_contract.admission import Admission, write_token
 from r1plus_contract.suite import Sampling
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Gate, Standing, Verdict
 from r1plus_monitoring.client import Failure, Reply
-from r1plus_monitoring.prober import Prober
+from r1plus_monitoring.prober import Prober, made
 from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, until, watching
 
 SERVICE = "credit.bank.svc:8001"
@@ -100,3 +102,18 @@ async def test_a_pod_that_may_not_serve_or_is_told_of_no_service_asks_nobody(pod
         await watching(prober)
         await until(lambda: prober.bulletin.report.sweep is not None, "a sweep")
         assert way.opened == 0
+
+
+async def test_the_prober_of_a_pod_asks_the_service_that_the_settings_name(pod: Pod) -> None:
+    pod.mount(service="127.0.0.1:1")
+    token = Admission(pod.identity.digest(), Gate.ENFORCE, Verdict.PASS, loaded().header.sha256, "2026-01-01T00:00:00Z")
+    write_token(pod.admission, token)
+    nowhere = replace(pod.config(), triton_http="127.0.0.1:1", triton_grpc="127.0.0.1:1", triton_metrics="127.0.0.1:1")
+    prober = made(nowhere, front_every=0.01)
+    task = asyncio.create_task(prober.run())
+    try:
+        await until(lambda: counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 0, "nobody there")
+        assert counted(prober, metrics.PROBE_RESULTS_TOTAL) == 0
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -130,21 +130,42 @@ def test_a_suite_that_counted_once_counts_though_the_threshold_lets_nobody_tell_
     assert stored(world, serving).verdict_for(hash_in(world, V2), 0.5) is None
 
 
-def test_back_to_the_former_suite_nothing_is_asked_again() -> None:
-    world, _ = shadowed()
+@pytest.mark.parametrize("counted", [False, True], ids=["before the new one counts", "after it counted"])
+def test_back_to_the_former_suite_nothing_is_asked_again(counted: bool) -> None:
+    world, serving = shadowed()
+    if counted:
+        beside(world, serving, Verdict.FAIL)
+        world.settle()
+        world.reports = {}
     world.change(accuracy={"suite": V1})
     world.settle()
     assert settings(world).former is None
     assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
 
 
-def test_a_third_version_is_asked_beside_what_counts_and_not_beside_what_never_did() -> None:
-    world, _ = shadowed()
-    world.suites["smollm2-full-v3"] = suite("smollm2-full-v3", salt="y")
-    world.change(accuracy={"suite": "smollm2-full-v3"})
+@pytest.mark.parametrize("counted", [False, True], ids=["the second never counted", "the second counted"])
+def test_a_third_version_is_asked_beside_what_counted_last(counted: bool) -> None:
+    world, serving = shadowed()
+    if counted:
+        beside(world, serving, Verdict.PASS)
+        world.settle()
+        world.reports = {}
+    third = "smollm2-full-v3"
+    world.suites[third] = suite(third, salt="y")
+    world.change(accuracy={"suite": third})
     world.settle()
-    assert settings(world).former == replace(settings(world).former or Former("", "", ()), suite=V1)
-    assert settings(world).suite == "smollm2-full-v3"
+    told = settings(world)
+    assert told.former is not None
+    assert (told.suite, told.former.suite) == (third, V2 if counted else V1)
+
+
+def test_in_place_what_passed_the_former_suite_is_let_in_again_meanwhile() -> None:
+    world = World({**FULL, "rollout": {"strategy": "InPlace"}})
+    serving = world.bring_up()
+    moved(world)
+    world.settle()
+    assert settings(world).former is not None
+    assert settings(world).restored == stored(world, serving).identity_digest
 
 
 def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None:

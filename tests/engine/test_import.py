@@ -1,0 +1,127 @@
+"""A model by a stranger's tool, from its file to an answer: imported by the command, loaded as a pod loads it, asked."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import gguf
+import numpy
+import pytest
+from typer.testing import CliRunner
+
+from devcluster.cache import cache_dir
+from r1plus_cli.main import app
+from r1plus_contract import inference
+from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_model_repo import catalog
+from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
+from r1plus_model_repo.backends.requests import parse
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.importing.errors import ImportingError
+from r1plus_model_repo.importing.openvino_ir import FILES, try_template
+from r1plus_model_repo.importing.requantise import Precision, requantise
+from r1plus_model_repo.importing.smollm2 import WEIGHTS, build_engines
+from r1plus_model_repo.importing.source import fetch
+from r1plus_model_repo.kv_shape import kv_shape
+
+pytestmark = pytest.mark.triton
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2 as another tool would write it: in Q8_0, keys and tensors in another order, keys nobody knows."""
+    folder = tmp_path_factory.mktemp("strange")
+    requantise(fetch(WEIGHTS, cache_dir() / "engines" / ".source", print), folder / "plain.gguf", Precision.Q8_0)
+    reader = gguf.GGUFReader(folder / "plain.gguf")
+    writer = gguf.GGUFWriter(folder / "strange.gguf", "llama")
+    writer.add_custom_alignment(64)
+    writer.add_string("stranger.built_with", "/home/x/tool 1.0")
+    writer.add_array("stranger.numbers", list(range(5000)))
+    for key, field in reversed(reader.fields.items()):
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), field.types[0], sub_type=inner)
+    for tensor in reversed(reader.tensors):
+        writer.add_tensor(tensor.name, numpy.array(tensor.data), raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder / "strange.gguf"
+
+
+@pytest.fixture(scope="module")
+def imported(strange: Path) -> Path:
+    out = strange.parent / "engines"
+    words = ["engine", "import", str(strange), "--name", "strange-lite", "--tier", "lite", "--out", str(out)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return out / "strange-lite"
+
+
+def test_the_manifest_is_what_the_file_holds(imported: Path) -> None:
+    (engine,) = load_catalog(imported / "engine.yaml")
+    shipped = {e.name: e.spec for e in load_catalog(Path(catalog.__file__).parent)}["smollm2-lite-q8-0"]
+    assert engine.spec.architecture == shipped.architecture
+    assert engine.spec.precision == shipped.precision
+    assert engine.spec.files.sha256 == digest_of(imported / "engine")
+    assert kv_shape(imported / "engine").bytes_per_token == engine.spec.shape.kv_bytes_per_token
+
+
+def test_the_provenance_names_source_and_converter(imported: Path, strange: Path) -> None:
+    facts = json.loads((imported / "engine" / "engine.json").read_text())
+    assert facts["source"]["file"] == "strange.gguf" and facts["source"]["bytes"] == strange.stat().st_size
+    assert set(facts["converter"]) == {"gguf", "openvino", "openvino-genai"}
+
+
+def test_its_files_are_those_that_the_plain_file_gives(imported: Path) -> None:
+    plain = build_engines(cache_dir() / "engines", print)["smollm2-lite-q8-0"].folder
+    assert {name: file_sha256(imported / "engine" / name) for name in FILES} == {
+        name: file_sha256(plain / name) for name in FILES
+    }
+
+
+TEMPLATES = {
+    "one that never ends": (
+        "{% for i in range(1000000) %}{% for j in range(1000000) %}{% endfor %}{% endfor %}{{ messages[0].content }}",
+        "took longer than 5 s",
+    ),
+    "one that drops the question": ("hello", "leaves the question out"),
+    "one that the backend's interpreter does not know": (
+        "{{ messages[0].content | nosuchfilter }}",
+        "Value is not callable",
+    ),
+}
+
+
+@pytest.mark.parametrize(("template", "message"), TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_a_chat_template_that_parses_and_cannot_be_served_is_refused(
+    imported: Path, tmp_path: Path, template: str, message: str
+) -> None:
+    for path in (imported / "engine").glob("*tokenizer*"):
+        shutil.copyfile(path, tmp_path / path.name)
+    xml = (tmp_path / "openvino_tokenizer.xml").read_text()
+    try_template(tmp_path, "x.gguf")
+    (tmp_path / "openvino_tokenizer.xml").write_text(
+        re.sub('<chat_template value="[^"]*"', lambda _: f'<chat_template value="{template}"', xml)
+    )
+    with pytest.raises(ImportingError, match=rf"x\.gguf: tokenizer\.chat_template: .*{message}"):
+        try_template(tmp_path, "x.gguf", seconds=5)
+
+
+def test_it_answers(imported: Path) -> None:
+    per_token = kv_shape(imported / "engine").bytes_per_token
+    engine = OpenVinoEngine(EngineSettings(imported / "engine", 1, 512, 0, per_token, 2))
+    ask = parse({inference.PROMPT: b"What is the capital of Sweden?", inference.MAX_NEW_TOKENS: 24})
+    generation = engine.add(engine.prepare(ask))
+    ids: list[int] = []
+    reason = None
+    for _ in range(200):
+        engine.step()
+        got, reason = generation.read()
+        ids.extend(got)
+        if reason is not None:
+            break
+    assert reason is not None
+    assert "Stockholm" in engine.decode(ids)
