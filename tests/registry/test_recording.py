@@ -179,6 +179,20 @@ def test_what_no_database_holds_is_refused_with_its_place(facts: Facts, said: st
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        bad(revisions=(replace(told.REVISION, name="x" * 253, number=2**63 - 1),)),
+        bad(alarms=(replace(told.ALARM, text="x" * 4096),)),
+        bad(engines=(replace(told.ENGINE, image="x" * 512),)),
+        Facts(rollouts=(told.ROLLOUT,) * 5000),
+    ],
+    ids=["a name and a number", "a text", "an image", "facts in a delivery"],
+)
+def test_what_is_just_within_its_limit_is_taken_as_it_is(facts: Facts) -> None:
+    assert checks.checked(facts) == facts
+
+
 def test_the_largest_that_is_accepted_is_recorded(work: UnitOfWork) -> None:
     widest = "\N{GRINNING FACE}" * 63
     largest = replace(told.REPORT, control=widest, acknowledged=widest, scorer_version=widest, suite_hash=widest, decided_at=widest, lost=2**63 - 1)  # fmt: skip

@@ -30,7 +30,7 @@ from registry.postgres import PASSWORD, Postgres
 
 WRITER = "system:serviceaccount:r1plus-system:r1plus-operator"
 TENANT, PLATFORM = "credit-admin", "platform"
-SHORT = Limits(connect=2.0, lock=0.5, statement=1.0, connections=2)
+SHORT = Limits(connect=5.0, lock=0.5, statement=3.0, connections=2)
 DEADLINE_SECONDS = 60.0
 
 
@@ -204,6 +204,17 @@ async def test_the_story_of_the_refused_revision_is_told_with_its_figures(filled
     assert report == to_jsonable(told.REPORT)
     _, found = await filled.get("/v1/evaluations?namespace=team-credit&items=1", TENANT)
     assert [item["right"] for item in found["items"][0]["items"]] == [True, False, False]
+
+
+async def test_item_by_item_the_newest_are_told_and_without_items_all(client: Client) -> None:
+    reports = [replace(told.REPORT, decided_at=f"2026-11-25T12:{n:02d}:00Z") for n in range(51)]
+    await client.post(replace(told.FACTS, evaluations=tuple(replace(told.EVALUATION, report=r) for r in reports)))
+    _, without = await client.get("/v1/evaluations")
+    _, within = await client.get("/v1/evaluations?items=1")
+    assert (len(without["items"]), len(within["items"])) == (51, 50)
+    times = [one["report"]["decidedAt"] for one in within["items"]]
+    assert times == sorted(times, reverse=True)
+    assert times[0] == "2026-11-25T12:50:00Z"
 
 
 BODIES: dict[str, tuple[bytes, str]] = {

@@ -80,8 +80,10 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
     found["suite"] = suite.name
     gate = shown.verdict_for(hash_of(suite), situation.spec.accuracy.threshold)
     report = next((r for r in situation.reports(shown.name) if r.suite_hash == hash_of(suite)), None)
-    if report and report.sweep:
-        found["accuracy"] = f"{report.sweep.correct}/{report.sweep.total}"
+    counts = [report.sweep, report.watch.confirmation if report.watch else None] if report else []
+    newest = max(filter(None, counts), key=lambda count: count.finished_at, default=None)
+    if newest:
+        found["accuracy"] = f"{newest.correct}/{newest.total}"
     elif gate:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
     # A monitor that says of no suite that it can score owes the verdict of the one in force.
@@ -272,7 +274,9 @@ def _undecided(report: MonitorReport | None) -> Finding:
     if report is None:
         return Finding("Unknown", Reason.NOT_YET_KNOWN, "No monitor has reported yet")
     if report.phase is Phase.BLOCKED or report.verdict is Verdict.ERROR:
-        return Finding("False", Reason.NO_DATA, f"{report.reason}: {report.message}")
+        # Nothing can be told of the engine, and why is the platform's business, not the engine's.
+        reason = Reason.SUITE_MISMATCH if report.reason == Reason.SUITE_MISMATCH.value else Reason.NO_DATA
+        return Finding("False", reason, f"{report.reason}: {report.message}")
     if report.phase is Phase.GATING and report.progress:
         share = 100 * report.progress.done // max(1, report.progress.total)
         return Finding(

@@ -114,8 +114,8 @@ def key() -> KeyPair:
 
 @pytest.fixture(scope="session")
 def own_edge(key: KeyPair) -> OwnSuite:
-    """80 items of the edge suite: a gate in half a minute."""
-    return own_suite("edge", key)
+    """40 items of the edge suite: a gate in half a minute, beside whatever else runs."""
+    return own_suite("edge", key, per_stratum=10)
 
 
 @pytest.fixture(scope="session")

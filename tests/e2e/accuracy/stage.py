@@ -130,11 +130,11 @@ class Tenant:
         return lambda: evidence.of_deployment(self.kube, name.namespace, name.name)
 
     def clear(self) -> None:
-        """The deployments and their pods are gone, then the namespace: what still runs would be in the next one's way."""
+        """The deployments and their pods are gone, then the namespace: what is left would be in the next story's way."""
         for name in self._names:
             self.kube.delete("r1plusdeployments", self.namespace, name)
         wait_for(lambda: not self.kube.all("pods", self.namespace) or None, "the pods are gone", GONE_SECONDS)
-        self.kube.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        self.kube.kubectl("delete", "namespace", self.namespace, "--timeout=90s")
 
 
 def record_of(kube: Kube, name: Name, revision: str) -> Json:

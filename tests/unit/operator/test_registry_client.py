@@ -1,5 +1,6 @@
 """What the registry answers, as the historian hears it: recorded, later, or never."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -69,6 +70,33 @@ async def test_facts_are_delivered_with_the_token_that_is_there_now(answers: Ans
     document = json.loads(json.dumps(answers.asked[0][1]))
     assert document["deployments"] == [{"uid": "u", "namespace": "team", "name": "credit"}]
     assert document["live"] is None
+
+
+async def test_an_answer_that_comes_in_pieces_is_read_whole_and_one_without_an_end_is_not(token: Path) -> None:
+    more = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"recorded": ')
+        await writer.drain()
+        await more.wait()
+        writer.write(b'{"alarms": 2}}' if not endless else b"{" * 200_000)
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for endless in (False, True):
+        more.clear()
+        async with RegistryClient(url, FileToken(token)) as client:
+            delivering = asyncio.create_task(client.deliver(FACTS))
+            asyncio.get_running_loop().call_later(0.05, more.set)
+            if endless:
+                with pytest.raises(DeliveryError, match="Receipt: not JSON"):
+                    await delivering
+            else:
+                assert await delivering == Receipt({"alarms": 2})
+    server.close()
+    await server.wait_closed()
 
 
 @pytest.mark.parametrize("status", [400, 413, 500])

@@ -316,7 +316,7 @@ def test_requests_are_told_once_each_and_an_ack_reaches_the_monitors() -> None:
     assert (world.notes.count("Pinned"), world.notes.count("Acknowledged")) == (1, 1)
     token = json.loads(world.annotations[Verb.ACK.annotation])["at"]
     assert json.loads(world.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])["acknowledged"] == token
-    assert world.status["lastRequest"] == f"{token} ack by alice"
+    assert world.status["lastRequest"] == f"{token} ack by alice: a reason"
     world.settle()
     assert world.notes.count("Acknowledged") == 1
 

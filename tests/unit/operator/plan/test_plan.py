@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.identity import document_digest
-from r1plus_contract.verdict import Phase, Verdict
+from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read, to_object
@@ -592,3 +592,45 @@ def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool)
     assert (world.selected(), set(world.children)) == before
     assert "incident" not in world.status
     assert world.status["revision"] == serving
+
+
+@pytest.mark.parametrize(
+    ("swept", "shown"),
+    [
+        pytest.param("2026-01-01T00:00:00Z", "1/4", id="the count that followed the alarm"),
+        pytest.param("2026-01-01T00:00:02Z", "3/4", id="a sweep that ended since"),
+    ],
+)
+def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> None:
+    world = served()
+    (pod,) = world.pods
+    world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1", "i2"))
+    watch = world.reports[pod].watch
+    assert watch is not None
+    assert watch.confirmation is not None
+    counted = replace(watch, confirmation=replace(watch.confirmation, finished_at="2026-01-01T00:00:01Z"))
+    sweep = SweepFigures(3, 4, 0.0, 1.0, swept)
+    world.reports[pod] = replace(world.reports[pod], watch=counted, sweep=sweep)
+    world.settle()
+    assert world.status["accuracy"] == shown
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        pytest.param("SuiteMismatch", "SuiteMismatch", id="a scorer that is not what it was has its own reason"),
+        pytest.param("SuiteInvalid", "NoData", id="whatever else blocks is no data"),
+    ],
+)
+def test_a_monitor_that_cannot_score_is_told_though_nothing_alarmed(why: str, reason: str) -> None:
+    world = World({"tier": "full", "accuracy": {"onBreach": "Rollback"}})
+    world.bring_up()
+    before = world.selected(), set(world.children)
+    (pod,) = world.pods
+    blocked = replace(world.reports[pod], phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=why, gate=None)
+    world.reports[pod] = blocked
+    world.settle()
+    assert world.condition("QualityVerified")[:2] == ("False", reason)
+    assert world.condition("QualityVerified")[2].startswith(f"{why}: ")
+    assert world.status["verdict"] == "NoData"
+    assert (world.selected(), set(world.children)) == before
