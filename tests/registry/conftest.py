@@ -12,7 +12,7 @@ from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from registry.postgres import Postgres
 
 BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
-SHORT = Limits(connect=2.0, lock=1.0, statement=5.0)
+PATIENT = Limits(connect=20.0, lock=5.0, statement=60.0)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def empty(dsn: str) -> Iterator[Database]:
     """A database without a schema."""
-    made = Database(dsn, SHORT)
+    made = Database(dsn, PATIENT)
     yield made
     made.close()
 

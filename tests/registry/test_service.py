@@ -30,7 +30,7 @@ from registry.postgres import PASSWORD, Postgres
 
 WRITER = "system:serviceaccount:r1plus-system:r1plus-operator"
 TENANT, PLATFORM = "credit-admin", "platform"
-SHORT = Limits(connect=2.0, lock=0.5, statement=1.0, connections=2)
+SHORT = Limits(connect=5.0, lock=0.5, statement=3.0, connections=2)
 DEADLINE_SECONDS = 60.0
 
 
