@@ -30,15 +30,18 @@ async def token(client: ApiClient, account: str, namespace: str = NAMESPACE, *au
 
 
 async def allow(client: ApiClient, name: str, grants: tuple[rbac.Grant, ...], account: str, namespace: str, space: str = "") -> None:  # fmt: skip
-    """A role with these rights for an account, in namespace `space` or in all."""
+    """A role with these rights for an account, in namespace `space` or in all.
+
+    In all under a name that no chart uses: the server is shared with tests that install the chart.
+    """
     prefix = "" if space else "Cluster"
-    meta = {"name": name} | ({"namespace": space} if space else {})
+    meta = {"name": name, "namespace": space} if space else {"name": f"test-{name}"}
     role = {"apiVersion": f"{RBAC}/v1", "kind": f"{prefix}Role", "metadata": meta, "rules": [g.rule() for g in grants]}
     binding = {
         "apiVersion": f"{RBAC}/v1",
         "kind": f"{prefix}RoleBinding",
         "metadata": meta,
-        "roleRef": {"apiGroup": RBAC, "kind": f"{prefix}Role", "name": name},
+        "roleRef": {"apiGroup": RBAC, "kind": f"{prefix}Role", "name": meta["name"]},
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
     }
     await client.apply(ROLES[f"{prefix}Role"], role, field_manager="test")
