@@ -13,6 +13,8 @@ CACHE := $(or $(R1PLUS_CACHE),/var/cache/r1plus)
 UV_VERSION := 0.13.9
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
+# Two workers: what waits for a process or a deadline leaves the cores to the other.
+PYTEST_TWO := $(PYTEST) --numprocesses 2
 SYNCED := .venv/.synced
 
 # uv comes from here, or from wherever PATH finds one; it must take the system's Python and fetch no other.
@@ -48,7 +50,7 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
-	$(PYTEST) tests/unit
+	$(PYTEST_TWO) --dist worksteal tests/unit
 
 .PHONY: test-registry
 test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real PostgreSQL, installed if it is missing
@@ -56,7 +58,7 @@ test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real Postgr
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
-	$(PYTEST) -m apiserver tests/apiserver tests/faults
+	$(PYTEST_TWO) --dist loadfile -m apiserver tests/apiserver tests/faults
 
 .PHONY: test-engine
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines

@@ -1,4 +1,4 @@
-"""A real kube-apiserver with etcd for every test here: one per run, a namespace and a client per test.
+"""A real kube-apiserver with etcd for every test here: one per worker, a namespace and a client per test.
 
 No scheduler, no controllers, no node: what the tests see is what they and the operator wrote. A test that needs owner
 references to be collected takes `apiserver_with_controllers`.
@@ -6,6 +6,7 @@ references to be collected takes `apiserver_with_controllers`.
 
 import asyncio
 import itertools
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,7 +23,9 @@ from devcluster.steps import Steps
 from r1plus_operator.runtime.client import ApiClient
 
 CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
-_addresses = (f"127.7.{i // 250}.{i % 250 + 2}" for i in itertools.count())
+# Workers of pytest-xdist ("gw0", "gw1", ...) run side by side on one loopback: a range for each.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_addresses = (f"127.{70 + _WORKER}.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
 
 
