@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
+from devcluster.pki import Authority
 from r1plus_contract.history import Facts
 from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_model_repo.registry import storage as storage_module
@@ -321,6 +322,31 @@ async def test_a_server_that_goes_away_in_the_middle_leaves_nothing_half_written
 async def test_a_wrong_password_is_named_and_never_shown(serve: Serve, postgres: Postgres) -> None:
     client = await serve(postgres.dsn(password=PASSWORD + "-wrong"))
     await told_of(client, "password authentication failed")
+
+
+CAS = {
+    "of the chart's value caKey, where the DSN names none": ("PGSSLROOTCERT", "sslmode=verify-full"),
+    "of the image, where the DSN asks for the system's": ("SSL_CERT_FILE", "sslmode=verify-full&sslrootcert=system"),
+}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("variable", "query"), CAS.values(), ids=CAS)
+async def test_a_server_is_trusted_by_the_ca(
+    serve: Serve,
+    own_postgres: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    query: str,
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    authority.ensure()
+    own_postgres.speak_tls(authority.issue("postgres", "postgres", hosts=["127.0.0.1"]))
+    dsn = f"{own_postgres.dsn()}?{query}"
+    await told_of(await serve(dsn), "certificate verify failed", "root certificate file")
+    monkeypatch.setenv(variable, str(authority.certificate))
+    await eventually((await serve(dsn)).ready, "the service is ready")
 
 
 @pytest.mark.postgres
