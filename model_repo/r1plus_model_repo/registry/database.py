@@ -18,6 +18,8 @@ from r1plus_model_repo.registry.errors import ConfigError, DocumentError, Schema
 
 VARIABLE: Final = "R1PLUS_REGISTRY_DSN"
 DRIVERS: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite+pysqlite"}
+SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
+"""What libpq also takes in the DSN's query, and nobody shall read."""
 EXAMPLES: Final = "postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:////data/registry.db"
 _WRITES = "r1plus_writes"
 
@@ -59,7 +61,7 @@ class Database:
     @property
     def name(self) -> str:
         """For logs and messages: without the password."""
-        return self.url.render_as_string(hide_password=True)
+        return self.url.difference_update_query(SECRETS).render_as_string(hide_password=True)
 
     @property
     def is_sqlite(self) -> bool:
