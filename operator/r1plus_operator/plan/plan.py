@@ -258,10 +258,13 @@ class _Pass:
         return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else None
 
     def _take_verdicts(self) -> None:
-        """Write down every decided gate that the monitors report: exactly for what was scored, once."""
+        """Write down every decided gate that the monitors report: exactly for what was scored, once.
+
+        A pod in quarantine is at fault itself: what it finds says nothing of its revision.
+        """
         judged = self._judging()
         threshold, acknowledged = self.spec.accuracy.threshold, acknowledged_in(self.observed.cr)
-        for pod in self.observed.pods:
+        for pod in (p for p in self.observed.pods if p.quarantine is None):
             report = self.observed.reports.get(pod.name)
             if report is None or judged is None or pod.revision not in self.revisions:
                 continue

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
+from r1plus_contract.verdict import GateReport, MonitorReport, Standing, Verdict
+from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.revision import Revision, clipped
 
 MOST_TOLD_BYTES: Final = 64 * 1024
@@ -16,8 +17,14 @@ MOST_TOLD_BYTES: Final = 64 * 1024
 
 
 def gates_in(report: MonitorReport) -> tuple[GateReport, ...]:
-    """Of the suite that counts, and of the one that is asked beside it."""
-    beside = report.shadow.gate if report.shadow else None
+    """Of the suite that counts, and of the one that is asked beside it.
+
+    The latter says nothing of the revision while something is wrong with the pod that asks: its scorer is not what it
+    was, or it answers otherwise than at its gate.
+    """
+    steady = report.watch is None or report.watch.standing is Standing.STEADY
+    sound = steady and report.reason != Reason.SUITE_MISMATCH
+    beside = report.shadow.gate if report.shadow and sound else None
     return tuple(gate for gate in (report.gate, beside) if gate is not None)
 
 
