@@ -7,8 +7,8 @@
     GET  /healthz /readyz /metrics                 anybody whom the walls let in
 
 What has ended is shown to those only who may get R1PlusDeployments in every namespace: a namespace of the same name may
-be another tenant's by now. Errors are `{"error": ...}`: 400 what was sent, 401 and 403 who sent it, 503 try again, 507 the
-volume is full.
+be another tenant's by now. Errors are `{"error": ...}`: 400 what was sent, 401 and 403 who sent it, 503 try again, 507
+the volume is full.
 """
 
 import logging
