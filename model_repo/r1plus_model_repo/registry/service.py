@@ -7,7 +7,8 @@
     GET  /healthz /readyz /metrics                 anybody whom the walls let in
 
 What has ended is shown to those only who may get R1PlusDeployments in every namespace: a namespace of the same name may
-be another tenant's by now. Errors are `{"error": ...}`: 400 what was sent, 401 and 403 who sent it, 503 try again.
+be another tenant's by now. Errors are `{"error": ...}`: 400 what was sent, 401 and 403 who sent it, 503 try again, 507
+the volume is full.
 """
 
 import logging
@@ -23,7 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from r1plus_contract.history import MOST_LISTED, Evaluations, Facts, Histories, Receipt, RecordedEngines
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model_repo.registry.checks import checked
-from r1plus_model_repo.registry.errors import DocumentError, UnavailableError
+from r1plus_model_repo.registry.errors import DocumentError, FullError, UnavailableError
 from r1plus_model_repo.registry.reviews import Access, User
 from r1plus_model_repo.registry.storage import Storage
 
@@ -191,7 +192,8 @@ class Service:
             return await handler(request)
         except UnavailableError as error:
             again = {"Retry-After": str(RETRY_SECONDS)}
-            return web.Response(text=_text(str(error)), status=503, content_type="application/json", headers=again)
+            status = 507 if isinstance(error, FullError) else 503
+            return web.Response(text=_text(str(error)), status=status, content_type="application/json", headers=again)
         except _RefusedError as error:
             return web.Response(text=_text(str(error)), status=error.status, content_type="application/json")
         except web.HTTPException as error:
