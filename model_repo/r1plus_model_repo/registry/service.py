@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 RETRY_SECONDS: Final = 5
 MOST_WITH_ITEMS: Final = 50
-"""Evaluations in one answer that tells every item: of a large suite each is half a megabyte."""
+"""Evaluations in one answer that tells every item."""
 DEPLOYMENTS, ENGINES = "r1plusdeployments", "r1plusengines"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -189,6 +189,7 @@ class Service:
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            _require_texts(request)
             return await handler(request)
         except UnavailableError as error:
             again = {"Retry-After": str(RETRY_SECONDS)}
@@ -202,6 +203,13 @@ class Service:
             log.exception("Request failed: %s %s", request.method, request.path)
             text = _text("the registry failed; its log says why")
             return web.Response(text=text, status=500, content_type="application/json")
+
+
+def _require_texts(request: web.Request) -> None:
+    """Refuse what no PostgreSQL can look for, whatever the database is."""
+    for name, value in (*request.match_info.items(), *request.query.items()):
+        if "\0" in value:
+            raise _RefusedError(400, f"{name!r:.60}: holds a NUL character, which no name does")
 
 
 async def _healthz(_: web.Request) -> web.Response:
