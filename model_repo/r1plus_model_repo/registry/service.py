@@ -21,7 +21,15 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from r1plus_contract.history import MOST_LISTED, Evaluations, Facts, Histories, Receipt, RecordedEngines
+from r1plus_contract.history import (
+    MOST_BODY_BYTES,
+    MOST_LISTED,
+    Evaluations,
+    Facts,
+    Histories,
+    Receipt,
+    RecordedEngines,
+)
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model_repo.registry.checks import checked
 from r1plus_model_repo.registry.errors import DocumentError, FullError, UnavailableError
@@ -29,7 +37,6 @@ from r1plus_model_repo.registry.reviews import Access, User
 from r1plus_model_repo.registry.storage import Storage
 
 log = logging.getLogger(__name__)
-MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 RETRY_SECONDS: Final = 5
 MOST_WITH_ITEMS: Final = 50
 """Evaluations in one answer that tells every item."""
