@@ -21,6 +21,7 @@ from aiohttp.test_utils import TestServer
 from devcluster.pki import Authority
 from r1plus_contract.history import Facts
 from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_model_repo.registry import reading
 from r1plus_model_repo.registry import storage as storage_module
 from r1plus_model_repo.registry.database import Database, Limits
 from r1plus_model_repo.registry.errors import UnavailableError
@@ -220,6 +221,34 @@ async def test_item_by_item_the_newest_are_told_and_without_items_all(client: Cl
     times = [one["report"]["decidedAt"] for one in within["items"]]
     assert times == sorted(times, reverse=True)
     assert times[0] == "2026-11-25T12:50:00Z"
+
+
+async def test_item_by_item_no_more_are_told_than_fit_in_memory(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = [replace(told.REPORT, decided_at=f"2026-11-25T12:{n:02d}:00Z") for n in range(4)]
+    await client.post(replace(told.FACTS, evaluations=tuple(replace(told.EVALUATION, report=r) for r in reports)))
+    for most, count in ((2, 1), (3, 1), (8, 2), (9, 3)):
+        monkeypatch.setattr(reading, "MOST_ITEMS", most)
+        _, found = await client.get("/v1/evaluations?items=1")
+        assert [one["report"]["decidedAt"][14:16] for one in found["items"]] == ["03", "02", "01"][:count]
+
+
+NULS = (
+    "/v1/namespaces/team%00credit/deployments/credit",
+    "/v1/namespaces/team-credit/deployments/%00",
+    "/v1/evaluations?namespace=%00",
+    "/v1/evaluations?namespace=team-credit&name=a%00",
+    "/v1/evaluations?items=%00",
+    "/v1/engines?%00=%00",
+)
+
+
+@pytest.mark.parametrize("path", NULS)
+async def test_a_nul_in_what_is_asked_for_is_refused(client: Client, path: str) -> None:
+    status, answer = await client.get(path)
+    assert status == 400
+    assert "holds a NUL character" in answer["error"]
 
 
 BODIES: dict[str, tuple[bytes, str]] = {
