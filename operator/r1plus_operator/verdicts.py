@@ -99,7 +99,7 @@ class VerdictSource:
         self._take(pod, report)
 
     def _note_silence(self, pod: ServingPod, begun: float) -> None:
-        """Up to the begin of the round: how long the round takes is no silence of those who answered in it."""
+        """Up to the beginning of the round: how long the round takes is no silence of those who answered in it."""
         heard = self._heard.get(pod.uid)
         if heard is None and owes_an_answer(pod.facts):
             self._heard[pod.uid] = self._clock()

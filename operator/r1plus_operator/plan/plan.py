@@ -368,8 +368,8 @@ class _Pass:
         revision = self.revisions.get(current or "")
         if revision is None or self.spec.rollout.strategy is not Strategy.IN_PLACE:
             return ""
-        passed = revision.verdict_for(hash_of(judged.counts), self.spec.accuracy.threshold)
-        return revision.identity_digest if passed and passed.admits_at(revision.batch) else ""
+        good = revision.good(hash_of(judged.counts), self.spec.accuracy.threshold)
+        return revision.identity_digest if good else ""
 
     def _monitoring(self, owner: objects.Owner, rollout: Rollout) -> list[Json]:
         wanted = []

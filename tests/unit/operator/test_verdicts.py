@@ -94,7 +94,7 @@ async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_min
         assert len(road.asked) == news + 1
 
 
-async def test_a_monitor_that_answered_at_the_begin_of_a_long_round_is_not_silent_at_its_end() -> None:
+async def test_a_monitor_that_answered_at_the_beginning_of_a_long_round_is_not_silent_at_its_end() -> None:
     async with Road() as road:
         road.rest = SILENT_SECONDS
         assert await road.after(0) == PASSES

@@ -174,6 +174,42 @@ def test_in_place_what_passed_the_former_suite_is_let_in_again_meanwhile() -> No
     assert settings(world).restored == stored(world, serving).identity_digest
 
 
+@pytest.mark.parametrize(("said", "let_in"), [(Verdict.PASS, True), (Verdict.FAIL, False)], ids=["passed", "failed"])
+def test_in_place_what_passed_the_former_suite_at_its_batch_is_let_in_again_once_the_new_one_is(
+    said: Verdict, let_in: bool
+) -> None:
+    world = World({**FULL, "rollout": {"strategy": "InPlace"}})
+    serving = world.bring_up()
+    moved(world)
+    world.settle()
+    beside(world, serving, said)
+    world.settle()
+    assert settings(world).former is None
+    assert (settings(world).restored == stored(world, serving).identity_digest) is let_in
+
+
+def test_what_passed_the_suite_in_force_when_it_served_is_gone_back_to_once_another_one_counts() -> None:
+    world, good, bad = fallen()
+    for pod in world.pods:
+        world.stand(pod, Standing.STEADY)
+    moved(world, onBreach="Rollback")
+    world.settle()
+    beside(world, bad, Verdict.PASS)
+    world.settle()
+    assert settings(world).former is None
+    world.gate(bad, Verdict.PASS, batch=1)
+    for pod in world.pods:
+        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0x", "i1x"), evidence=2.0)
+    world.settle()
+    assert (world.status["lastGood"], world.condition("QualityVerified")[1]) == (good, "RollingBack")
+    world.start_pods(good)
+    world.control(Verdict.PASS)
+    world.settle()
+    world.set_ready(good)
+    world.settle()
+    assert world.selected() == good
+
+
 def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None:
     world = World(dict(FULL))
     serving = world.bring_up()
