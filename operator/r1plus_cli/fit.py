@@ -196,6 +196,9 @@ def fit_command(
     chosen = engine_for(engines, name=engine, tier=tier, family=family, backend=backend, gpu=memory is None)
     if chosen.spec.requirements.gpu is None and memory is None:
         raise UsageError(f"{chosen.name} runs on CPU: give --memory, such as --memory 4Gi")
+    if chosen.spec.backend is Backend.OPENVINO and window:
+        told = f"{chosen.name} runs on CPU, where every layer keeps all tokens (backend openvino)"
+        raise UsageError(f"--window {window}: {told}; leave it out, or bound the tokens by --context {window}")
     shape = _as_asked(chosen.spec.shape, gpus, window)
     answers = [answer(chosen, shape, place, batch, context) for place in places_for(gpu, memory)]
     _print(answers, output, one=gpu is not None or memory is not None)

@@ -91,6 +91,7 @@ def test_a_person_reads_the_sum_and_the_nearest() -> None:
         pytest.param(("--tier", "full", "--gpu", "L4", "--memory", "1Gi"), ["either --gpu or --memory"], id="two places"),
         pytest.param(("--tier", "edge", "--memory", "much"), ["--memory", "much"], id="memory that is none"),
         pytest.param(("--engine", "smollm2-full-f16", "--gpu", "L4"), ["runs on CPU", "--memory 4Gi"], id="a CPU engine on a GPU"),
+        pytest.param(("--engine", "smollm2-full-f16", "--memory", "4Gi", "--window", "512"), ["--window 512: smollm2-full-f16 runs on CPU", "bound the tokens by --context 512"], id="a window on CPU"),
         pytest.param(("--tier", "full", "-o", "xml"), ["--output", "xml"], id="another output"),
     ],
 )  # fmt: skip
