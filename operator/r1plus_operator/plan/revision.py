@@ -27,8 +27,8 @@ from r1plus_policies.gate import rejudge
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
-MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
-"""Characters and entries kept of a monitor's report."""
+MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
+"""Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +219,13 @@ def clipped(gate: GateReport) -> GateReport:
     """A report within what an annotation holds: a broken pod must not make every later write too large."""
     return replace(
         gate,
+        reason=gate.reason[:MAX_NAME],
         message=gate.message[:MAX_MESSAGE],
+        suite=gate.suite[:MAX_SUITE],
+        scorer_version=gate.scorer_version[:MAX_NAME],
+        decided_at=gate.decided_at[:MAX_NAME],
         control=gate.control[:MAX_NAME],
+        acknowledged=gate.acknowledged[:MAX_NAME],
         lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
         strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
     )

@@ -215,6 +215,25 @@ def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
     assert deployments(world) == {good: 1}
 
 
+def test_what_was_rolled_back_from_does_not_return_because_the_suite_asked_for_all_along_counts_now() -> None:
+    world, good, bad = fallen()
+    moved(world)
+    world.settle()
+    world.start_pods(good)
+    world.control(Verdict.PASS, suite_name=V1)
+    world.settle()
+    world.set_ready(good)
+    world.settle()
+    beside(world, good, Verdict.PASS)
+    world.now += 60.0
+    world.settle()
+    assert (settings(world).former, world.selected()) == (None, good)
+    record = stored(world, bad).rollback
+    assert record is not None
+    assert record.refuses
+    assert deployments(world) == {good: 1}
+
+
 def test_a_control_on_a_suite_that_does_not_count_is_none() -> None:
     world, good, bad = fallen()
     moved(world)
