@@ -230,6 +230,28 @@ def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None
     assert settings(world).former is None
 
 
+@pytest.mark.parametrize("counted", [False, True], ids=["meanwhile", "once the new suite counts"])
+def test_what_differs_in_its_placement_alone_is_judged_as_what_serves_is(counted: bool) -> None:
+    """Its pods bear the same identity, so monitors judge them by the former suite and ask the new one beside it."""
+    world, serving = shadowed()
+    world.change(placement={"nodeSelector": {"zone": "a"}})
+    world.settle()
+    moved_pods = world.candidate()
+    world.start_pods(moved_pods)
+    world.gate(moved_pods, Verdict.PASS, suite_name=V1)
+    world.settle()
+    assert stored(world, moved_pods).identity_digest == stored(world, serving).identity_digest
+    if counted:
+        beside(world, serving, Verdict.PASS)
+        beside(world, moved_pods, Verdict.PASS)
+        world.settle()
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.set_ready(moved_pods)
+    world.settle()
+    assert world.selected() == moved_pods
+    assert (settings(world).former is None) is counted
+
+
 def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
     world, good, bad = fallen()
     moved(world)
