@@ -119,7 +119,7 @@ class Episode:
         if known is not None:
             if await self._short_check():
                 return known
-            if self._settings().restored == self._subject.identity:
+            if self._restored:
                 self._admit(Verdict.PASS)
         pause = self._parts.retry_after
         while (found := await self._first_gated()).verdict is Verdict.INCONCLUSIVE:
@@ -149,8 +149,10 @@ class Episode:
         return next(filter(self._decides, passed), None)
 
     def _decides(self, known: GateReport) -> bool:
-        """Whether a verdict holds for this pod: a Pass of batch 1 does where the pod is in traffic already."""
-        return known.verdict is Verdict.FAIL or known.admits_at(self._batch) or (self._admitted and known.admits_at(1))
+        """Whether a verdict holds for this pod: a Pass of batch 1 does where it is in traffic already or restored."""
+        if known.verdict is Verdict.FAIL or known.admits_at(self._batch):
+            return True
+        return known.admits_at(1) and (self._admitted or self._restored)
 
     async def _short_check(self) -> bool:
         """Whether a further pod of a revision that passed answers alike, by a stratified sample at the batch.
@@ -303,6 +305,11 @@ class Episode:
     @property
     def _admitted(self) -> bool:
         return admitted(self._parts, self._subject.identity)
+
+    @property
+    def _restored(self) -> bool:
+        """Whether the operator lets a pod of this revision in again: it passed, and nothing can serve beside it."""
+        return self._settings().restored == self._subject.identity
 
     def _admit(self, verdict: Verdict) -> None:
         """Write the token, once: what stands is left alone."""

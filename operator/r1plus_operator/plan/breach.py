@@ -329,17 +329,26 @@ def _pasts(scene: Scene) -> tuple[PastRevision, ...]:
 
 
 def _past(scene: Scene, revision: Revision) -> PastRevision:
-    verdict = revision.verdict_for(scene.suite_hash, scene.spec.accuracy.threshold)
     engines = {(e.name, e.spec.artifact.sha256) for e in scene.observed.engines if e.spec.artifact}
     return PastRevision(
         name=revision.name,
         promoted_at=revision.promoted_at or 0.0,
         served_seconds=revision.served_before + stint(revision, scene.revisions, scene.now),
-        passed=verdict is not None and verdict.admits_at(revision.batch),
+        passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
         engine_there=(revision.engine, revision.identity.engine_digest) in engines,
         given_up=revision.rollback is not None and revision.rollback.refuses,
         takes_orders=revision.takes_orders,
     )
+
+
+def _compared_by(scene: Scene, revision: Revision) -> str:
+    """Hash of the suite in force, or where a past revision has no verdict on it, of the newest that what serves has.
+
+    A suite that took effect beside traffic was never asked of what served before; the control will be asked it.
+    """
+    common = (scene.suite_hash, *(v.suite_hash for v in reversed(scene.current.counted)))
+    threshold = scene.spec.accuracy.threshold
+    return next((suite for suite in common if revision.verdict_for(suite, threshold)), scene.suite_hash)
 
 
 def stint(revision: Revision, revisions: Mapping[str, Revision], now: float) -> float:

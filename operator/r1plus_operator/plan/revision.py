@@ -139,6 +139,16 @@ class Revision:
         passed = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
         return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
 
+    def good(self, suite_hash: str, threshold: float) -> bool:
+        """Whether it passes this suite and passed one at its serving batch.
+
+        A suite that took effect beside traffic was passed at batch 1, and the serving batch under the one before it.
+        """
+        found = self.verdict_for(suite_hash, threshold)
+        at_batch = (v for v in self.counted if v.admits_at(self.batch))
+        passes = found is not None and found.verdict is Verdict.PASS
+        return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
+
 
 def serving_engine(revisions: Iterable[Revision]) -> str:
     """Name of the engine of the revision that was promoted last; empty: none was."""

@@ -30,6 +30,8 @@ class Judging:
     """What the spec asks for: candidates are gated on it."""
     counts: SuiteSource
     """By which what serves is judged."""
+    served: str = ""
+    """Digest of the identity of what serves; told where the two differ."""
 
     @property
     def suite(self) -> Suite:
@@ -51,6 +53,13 @@ class Judging:
     def terms(self) -> str:
         """Another one whenever either changes."""
         return "+".join((hash_of(self.asked), hash_of(self.counts))) if self.shadowed else hash_of(self.asked)
+
+    def of(self, revision: Revision) -> SuiteSource:
+        """The one that a revision is judged by.
+
+        Monitors go by identity: what differs from what serves in its placement alone is judged as that is.
+        """
+        return self.counts if self.shadowed and revision.identity_digest == self.served else self.asked
 
     def told_to(self, *identities: str) -> Former | None:
         """What monitors are told: the revisions of these identities go by the former suite."""
@@ -83,7 +92,7 @@ def judging(
         return at_once
     if untrusted(spec, former, trust) or _size(former) + _size(new) > MOST_BYTES:
         return at_once
-    return Judging(new, former)
+    return Judging(new, former, serving.identity_digest)
 
 
 def _last_passed(serving: Revision, threshold: float) -> GateReport | None:

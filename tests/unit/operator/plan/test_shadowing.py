@@ -174,6 +174,42 @@ def test_in_place_what_passed_the_former_suite_is_let_in_again_meanwhile() -> No
     assert settings(world).restored == stored(world, serving).identity_digest
 
 
+@pytest.mark.parametrize(("said", "let_in"), [(Verdict.PASS, True), (Verdict.FAIL, False)], ids=["passed", "failed"])
+def test_in_place_what_passed_the_former_suite_at_its_batch_is_let_in_again_once_the_new_one_is(
+    said: Verdict, let_in: bool
+) -> None:
+    world = World({**FULL, "rollout": {"strategy": "InPlace"}})
+    serving = world.bring_up()
+    moved(world)
+    world.settle()
+    beside(world, serving, said)
+    world.settle()
+    assert settings(world).former is None
+    assert (settings(world).restored == stored(world, serving).identity_digest) is let_in
+
+
+def test_what_passed_the_suite_in_force_when_it_served_is_gone_back_to_once_another_one_counts() -> None:
+    world, good, bad = fallen()
+    for pod in world.pods:
+        world.stand(pod, Standing.STEADY)
+    moved(world, onBreach="Rollback")
+    world.settle()
+    beside(world, bad, Verdict.PASS)
+    world.settle()
+    assert settings(world).former is None
+    world.gate(bad, Verdict.PASS, batch=1)
+    for pod in world.pods:
+        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0x", "i1x"), evidence=2.0)
+    world.settle()
+    assert (world.status["lastGood"], world.condition("QualityVerified")[1]) == (good, "RollingBack")
+    world.start_pods(good)
+    world.control(Verdict.PASS)
+    world.settle()
+    world.set_ready(good)
+    world.settle()
+    assert world.selected() == good
+
+
 def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None:
     world = World(dict(FULL))
     serving = world.bring_up()
@@ -192,6 +228,28 @@ def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None
     world.settle()
     assert world.selected() == candidate
     assert settings(world).former is None
+
+
+@pytest.mark.parametrize("counted", [False, True], ids=["meanwhile", "once the new suite counts"])
+def test_what_differs_in_its_placement_alone_is_judged_as_what_serves_is(counted: bool) -> None:
+    """Its pods bear the same identity, so monitors judge them by the former suite and ask the new one beside it."""
+    world, serving = shadowed()
+    world.change(placement={"nodeSelector": {"zone": "a"}})
+    world.settle()
+    moved_pods = world.candidate()
+    world.start_pods(moved_pods)
+    world.gate(moved_pods, Verdict.PASS, suite_name=V1)
+    world.settle()
+    assert stored(world, moved_pods).identity_digest == stored(world, serving).identity_digest
+    if counted:
+        beside(world, serving, Verdict.PASS)
+        beside(world, moved_pods, Verdict.PASS)
+        world.settle()
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.set_ready(moved_pods)
+    world.settle()
+    assert world.selected() == moved_pods
+    assert (settings(world).former is None) is counted
 
 
 def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
