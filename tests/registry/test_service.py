@@ -480,6 +480,18 @@ async def test_a_file_that_another_holds_locked_is_waited_for_and_told_of(serve:
     assert (await client.post(told.FACTS))[0] == 200
 
 
+async def test_what_can_be_recorded_again_is_usable_again_whether_or_not_anybody_looks(
+    serve: Serve, tmp_path: Path
+) -> None:
+    client = await serve(f"sqlite:///{tmp_path / 'registry.db'}")
+    await eventually(client.ready, "the service is ready")
+    client.storage.problem = "was full"
+    assert (await client.get("/v1/engines"))[0] == 200
+    assert client.storage.problem == "was full"
+    assert (await client.post(told.FACTS))[0] == 200
+    assert client.storage.problem == ""
+
+
 async def test_a_file_that_is_no_database_is_told_of(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
     path.write_bytes(b"not a database at all" * 100)

@@ -68,7 +68,9 @@ class Storage:
             with self._work.recording() as repository:
                 return repository.record(facts)
 
-        return await self._ask(work)
+        recorded = await self._ask(work)
+        self._tell("")  # Which a read that succeeds does not say: those go on when the volume is full.
+        return recorded
 
     async def read(self, question: Callable[[Reader], T]) -> T:
         """What one look answers."""
