@@ -119,7 +119,7 @@ class Episode:
         if known is not None:
             if await self._short_check():
                 return known
-            if self._settings().restored == self._subject.identity:
+            if self._restored:
                 self._admit(Verdict.PASS)
         pause = self._parts.retry_after
         while (found := await self._first_gated()).verdict is Verdict.INCONCLUSIVE:
@@ -130,17 +130,29 @@ class Episode:
         return found
 
     def _known(self) -> GateReport | None:
-        """A verdict on exactly this: from this pod, or from another pod of the revision. Nobody retries until Pass."""
+        """A verdict on exactly this: from this pod, or from another pod of the revision. Nobody retries until Pass.
+
+        The newest one under this threshold replaced what was found before it, whether or not it lets this pod in: after
+        an acknowledgement that is a Pass of batch 1, and the Fail that was acknowledged says nothing any more.
+        """
         reports = (*self._parts.store.state.reports, *self._verdicts.reports)
         ours = [
             r
             for r in reports
             if Subject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
             and (not self._control or r.control == self._control)
-            and (r.verdict is Verdict.FAIL or r.admits_at(self._batch) or (self._admitted and r.admits_at(1)))
         ]
         exact = next((r for r in ours if r.threshold == self._threshold), None)
-        return exact or next((r for r in ours if rejudge(r, self._threshold) is Verdict.PASS), None)
+        if exact is not None:
+            return exact if self._decides(exact) else None
+        passed = (r for r in ours if rejudge(r, self._threshold) is Verdict.PASS)
+        return next(filter(self._decides, passed), None)
+
+    def _decides(self, known: GateReport) -> bool:
+        """Whether a verdict holds for this pod: a Pass of batch 1 does where it is in traffic already or restored."""
+        if known.verdict is Verdict.FAIL or known.admits_at(self._batch):
+            return True
+        return known.admits_at(1) and (self._admitted or self._restored)
 
     async def _short_check(self) -> bool:
         """Whether a further pod of a revision that passed answers alike, by a stratified sample at the batch.
@@ -293,6 +305,11 @@ class Episode:
     @property
     def _admitted(self) -> bool:
         return admitted(self._parts, self._subject.identity)
+
+    @property
+    def _restored(self) -> bool:
+        """Whether the operator lets a pod of this revision in again: it passed, and nothing can serve beside it."""
+        return self._settings().restored == self._subject.identity
 
     def _admit(self, verdict: Verdict) -> None:
         """Write the token, once: what stands is left alone."""

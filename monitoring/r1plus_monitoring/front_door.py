@@ -8,9 +8,11 @@ Run by the prober beside the episode; a connection of its own for each, since a 
 import asyncio
 import random
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final
 
+from r1plus_contract.metrics import Outcome
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Suite
 from r1plus_monitoring.client import Engine
@@ -38,7 +40,17 @@ class FrontDoor:
         while True:
             await asyncio.sleep(self._every)
             if (target := settings().service) and admitted():
-                await self._ask(suite, target)
+                await self._asked(suite, target)
+
+    async def _asked(self, suite: Suite, target: str) -> None:
+        """Ask once. Nothing of it is evidence, so whatever goes wrong in it must not end what gathers evidence."""
+        started = time.monotonic()
+        try:
+            await self._ask(suite, target)
+        except Exception as error:  # noqa: BLE001 - counted, and logged without its text, which may quote an answer
+            self._exposition.fronted(Outcome.ERROR, time.monotonic() - started, 0, 0)
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            log("error", "Probe through the Service broke", failure=type(error).__name__, detail=trace)
 
     async def _ask(self, suite: Suite, target: str) -> None:
         item = random.choice(suite.items)  # noqa: S311 - a sample, not a secret

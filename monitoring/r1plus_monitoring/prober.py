@@ -107,6 +107,7 @@ class Prober:
             self._settings = sources.settings
             self.exposition.replayed(sources.replayed)
             await self._beside(sources)
+            self._parts.doubt.answer()
             episode = asyncio.create_task(self._episode(sources))
             try:
                 sources = await self._until_changed(sources, episode)
@@ -114,7 +115,6 @@ class Prober:
                 episode.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await episode
-            self._parts.doubt.answer()
             log("info", "Accuracy settings changed", suite=sources.settings.suite if sources.settings else "")
 
     async def _until_changed(self, sources: Sources, episode: asyncio.Task[None]) -> Sources:
@@ -135,9 +135,9 @@ class Prober:
             sources = found
             self._settings = found.settings
             self.exposition.replayed(found.replayed)
+            await self._beside(found)
             if doubted:
                 self._parts.doubt.answer()
-            await self._beside(found)
 
     async def _looked(self, episode: asyncio.Task[None]) -> bool:
         """Wait until it is time to look at the files again; whether somebody doubts the scorer."""
@@ -150,8 +150,11 @@ class Prober:
         return read_sources(self._config.accuracy_dir, self._config.identity)
 
     async def _beside(self, sources: Sources) -> None:
-        """Whatever becomes of the episode: a suite that is asked beside goes on being asked."""
-        if sources.settings is None:
+        """Whatever becomes of the episode: a suite that is asked beside goes on being asked, while the scorer is sound.
+
+        Before a doubt is answered: the answer would let a shadow write down what the scorer in doubt has found.
+        """
+        if sources.settings is None or sources.problem is not None:
             await self._shadowing.stop()
         else:
             await self._shadowing.follow(sources, self._newest(sources.settings))

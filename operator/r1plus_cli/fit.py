@@ -24,8 +24,9 @@ from r1plus_policies.accelerators import TABLE, Accelerator, find, whole
 from r1plus_policies.choice import version_key
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.hardware import place as put
-from r1plus_policies.sizing import GIB, Fit, Shape, fit, largest_batch, longest_context, nearest, sized, uneven
+from r1plus_policies.sizing import GIB, MIB, Fit, Shape, fit, largest_batch, longest_context, nearest, sized, uneven
 
+NOT_KNOWN = "not in the table of GPUs (for another one give --engine and its --memory, such as 22Gi)"
 _PREFERRED = (Backend.OPENVINO, Backend.TENSORRT_LLM, Backend.VLLM, Backend.TENSORRT)
 
 
@@ -99,7 +100,21 @@ def answer(engine: Engine, shape: Shape, place: Place, batch: int | None, contex
         return Answer(engine, place, found, "", largest, longest_context(shape, largest, memory), ())
     longest = longest_context(shape, largest, memory) if largest else 0
     near = nearest(shape, wanted.batch, wanted.context, memory)
-    return Answer(engine, place, wanted, unfit or found.message, largest, longest, near)
+    return Answer(engine, place, wanted, unfit or _as_typed(found.message, place), largest, longest, near)
+
+
+def _as_typed(message: str, place: Place) -> str:
+    """A refusal in the words of this command: the policy speaks to whoever writes an R1PlusDeployment."""
+    larger = "take more memory" if place.gpu is None else "take a larger GPU, or more of them by --gpus"
+    words = {
+        "spec.context.maxTokens": "--context",
+        "spec.batching.maxBatchSize": "--batch",
+        "spec.engine: ": "",
+        "add a larger node": larger,
+    }
+    for spec, typed in words.items():
+        message = message.replace(spec, typed)
+    return message
 
 
 def _unfit(engine: Engine, shape: Shape, place: Place) -> str:
@@ -109,7 +124,7 @@ def _unfit(engine: Engine, shape: Shape, place: Place) -> str:
         return ""
     asked = replace(gpu_need(engine), count=shape.devices)
     found = put(asked, [Gpus(gpu.products[0], shape.devices, gpu.reported_mib, gpu.capability)])
-    return found if isinstance(found, str) else ""
+    return f"{found}; take another GPU: without --gpu each is told" if isinstance(found, str) else ""
 
 
 def engine_for(
@@ -122,26 +137,34 @@ def engine_for(
         found = [e for e in engines if (e.spec.requirements.gpu is not None) == gpu and e.spec.tier == tier]
         found = [e for e in found if family in (None, e.spec.family) and backend in (None, e.spec.backend)]
     if not found:
-        asked = name or " ".join(filter(None, [family, tier, backend, "on GPU" if gpu else "on CPU"]))
-        known = ", ".join(e.name for e in engines) or "none"
-        raise UsageError(f"No engine {asked!r} in the catalog; there are: {known}")
+        asked = name or " ".join(filter(None, [family, tier, backend, "on GPU" if gpu else "on CPU (--memory)"]))
+        raise UsageError(f"No engine {asked!r} in the catalog; {_known(engines)}")
     measured = [e for e in found if e.spec.reference.measured] or found
     return max(measured, key=lambda e: (version_key(e.spec.version), -_PREFERRED.index(e.spec.backend)))
+
+
+def _known(engines: Sequence[Engine]) -> str:
+    on_gpu = ", ".join(e.name for e in engines if e.spec.requirements.gpu is not None) or "none"
+    on_cpu = ", ".join(e.name for e in engines if e.spec.requirements.gpu is None) or "none"
+    return f"on GPU there are: {on_gpu}; on CPU, asked by --memory: {on_cpu}"
 
 
 def places_for(gpu: str | None, memory: str | None) -> list[Place]:
     """One GPU, one amount of memory, or, where nothing is named, every GPU of the table."""
     if memory is not None:
         try:
-            return [Place(f"node with {memory} for it", bytes_of(memory))]
+            size = bytes_of(memory)
         except ValueError as error:
             raise UsageError(f"--memory: {error}") from error
+        if size < MIB:
+            raise UsageError(f"--memory: {memory} is less than 1Mi; give it with its unit, such as 4Gi")
+        return [Place(f"a node with {memory} for it", size)]
     if gpu is None:
         return [Place(row.name, row.usable_bytes, row) for row in whole()]
     row = find(gpu)
     if row is None:
         known = ", ".join(sorted(r.name for r in TABLE))
-        raise UsageError(f"--gpu {gpu}: not in the table of GPUs; it has: {known}. For another one give --memory")
+        raise UsageError(f"--gpu {gpu!r}: {NOT_KNOWN}; it has: {known}")
     return [Place(row.name, row.usable_bytes, row)]
 
 
@@ -196,10 +219,22 @@ def fit_command(
     chosen = engine_for(engines, name=engine, tier=tier, family=family, backend=backend, gpu=memory is None)
     if chosen.spec.requirements.gpu is None and memory is None:
         raise UsageError(f"{chosen.name} runs on CPU: give --memory, such as --memory 4Gi")
+    _require_possible(chosen, gpus, window)
     shape = _as_asked(chosen.spec.shape, gpus, window)
     answers = [answer(chosen, shape, place, batch, context) for place in places_for(gpu, memory)]
     _print(answers, output, one=gpu is not None or memory is not None)
     raise typer.Exit(0 if any(not a.refused for a in answers) else 1)
+
+
+def _require_possible(engine: Engine, gpus: int | None, window: int | None) -> None:
+    """Refuse a `what if` that no backend on CPU can be."""
+    if engine.spec.backend is not Backend.OPENVINO:
+        return
+    if window:
+        told = f"{engine.name} runs on CPU, where every layer keeps all tokens (backend openvino)"
+        raise UsageError(f"--window {window}: {told}; leave it out, or bound the tokens by --context {window}")
+    if gpus is not None:
+        raise UsageError(f"--gpus {gpus}: {engine.name} runs on CPU; leave it out")
 
 
 def _as_asked(shape: Shape, gpus: int | None, window: int | None) -> Shape:
@@ -225,7 +260,7 @@ def _tell(console: Console, said: Answer) -> None:
     """One answer, the sum as it is added up on paper."""
     verdict = Text("fits", style="green") if not said.refused else Text("does not fit", style="red")
     on = f"{said.asked.devices} x {said.place.name}" if said.asked.devices > 1 else said.place.name
-    wish = f": batch {said.asked.batch} x {said.asked.context} tokens on {on} "
+    wish = f": batch {said.asked.batch} x {said.asked.context} tokens on {on}: "
     console.print(Text(said.engine.name, style="bold") + Text(wish) + verdict)
     table = Table.grid(padding=(0, 2))
     rows = [*terms(said.asked).items(), ("total", _gib(said.asked.total_bytes))]
@@ -237,10 +272,11 @@ def _tell(console: Console, said: Answer) -> None:
     console.print(table)
     if said.refused:
         console.print(Text(f"  {said.refused}"))
-        near = [f"batch {n.batch} x {n.context} tokens" for n in said.nearest]
-        console.print(Text(f"  nearest that fits: {' or '.join(near) or 'nothing: take more memory or more GPUs'}"))
+        if near := " or ".join(f"batch {n.batch} x {n.context} tokens" for n in said.nearest):
+            console.print(Text(f"  nearest that fits: {near}"))
         return
-    console.print(Text(f"  most at this context: {said.max_batch}; longest at that batch: {said.max_context} tokens"))
+    most = f"most requests at once of that context: {said.max_batch}"
+    console.print(Text(f"  {most}; longest context at that batch: {said.max_context} tokens"))
 
 
 _WORDS = {

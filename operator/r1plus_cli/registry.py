@@ -10,8 +10,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_contract.history import AUDIENCE, PORT, Evaluations, Histories, RecordedEngines
@@ -19,6 +20,7 @@ from r1plus_contract.jsonable import ContractError, loads
 
 DEFAULT = "r1plus-system/r1plus-registry"
 TOKEN_VARIABLE = "R1PLUS_REGISTRY_TOKEN"
+MAKE_TOKEN = f"$(kubectl -n NAMESPACE create token ACCOUNT --audience {AUDIENCE})"
 TIMEOUT_SECONDS = 30.0
 MOST_BYTES = 64 * 1024 * 1024
 READER = "-reader"
@@ -46,6 +48,19 @@ class Place:
     url: str = ""
     namespace: str = ""
     name: str = ""
+
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether what is sent there can be read on the way; a forwarded port ends on this machine."""
+        parts = urlsplit(self.url)
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def place_of(text: str) -> Place:
@@ -109,14 +124,20 @@ class Registry:
         """The user's own, else one of the reading account: a certificate proves nothing to a service."""
         if given := self._env.get(TOKEN_VARIABLE):
             return given
+        place = self._place
+        if place.in_the_clear:
+            raise CliError(
+                f"The token of your kubeconfig does not go over plain HTTP to {place.url}, where others can read it:"
+                f" take https, or NAMESPACE/NAME (which forwards a port), or set {TOKEN_VARIABLE} to {MAKE_TOKEN},"
+                " which is worth nothing elsewhere"
+            )
         cluster = self._cluster()
         if own := cluster.bearer():
             return own
-        place = self._place
         if place.url:
             raise CliError(
                 f"Your kubeconfig has no token to show to {place.url}: set {TOKEN_VARIABLE}, for instance to"
-                f" $(kubectl -n NAMESPACE create token ACCOUNT --audience {AUDIENCE})"
+                f" {MAKE_TOKEN}"
             )
         account = place.name + READER
         try:
@@ -125,7 +146,7 @@ class Registry:
             raise CliError(
                 f"Your kubeconfig has no token, and you may make none of {place.namespace}/{account}: set"
                 f" {TOKEN_VARIABLE} to one of an account that may read your R1PlusDeployments, for instance"
-                f" $(kubectl -n NAMESPACE create token ACCOUNT --audience {AUDIENCE}); {error}"
+                f" {MAKE_TOKEN}; {error}"
             ) from error
 
 

@@ -8,6 +8,7 @@ keeps them. A restart begins with everything noticed, and recording is idempoten
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import random
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from r1plus_contract.history import (
+    MOST_BODY_BYTES,
     AlarmFact,
     DeploymentFact,
     EngineFact,
@@ -37,6 +39,8 @@ MOST_WAITING = 20_000
 """Facts that wait for the service: of a kilobyte each at most, most of them a third of that."""
 AT_ONCE = 200
 """Facts in a delivery."""
+BYTES_AT_ONCE = MOST_BODY_BYTES // 2
+"""Of those facts; the deployments that go along with them have room in the other half."""
 LOOKED_AT_ONCE = 20
 """Deployments that are looked at before passes get their turn again."""
 GATHER_SECONDS = 1.0
@@ -90,6 +94,8 @@ class _Waiting:
 
     item: Item
     owner: DeploymentFact | None
+    size: int
+    """Bytes of the item in a delivery."""
 
 
 class Historian:
@@ -202,15 +208,14 @@ class Historian:
 
     def _await(self, recorded: set[int], item: Item, owner: DeploymentFact | None) -> None:
         key = _fingerprint(item)
-        if key not in recorded:
-            self._waiting.setdefault(key, _Waiting(item, owner))
+        if key not in recorded and key not in self._waiting:
+            self._waiting[key] = _Waiting(item, owner, len(dumps(item).encode()))
 
     async def deliver(self, courier: Courier, *, tell_lives: bool) -> float:
         """Deliver what waits; for how long to wait before the next try, 0 after success."""
         try:
             while self._waiting:
-                keys = list(self._waiting)[:AT_ONCE]
-                await self._deliver_some(courier, keys)
+                await self._deliver_some(courier, self._first())
                 self._meter.waiting(len(self._waiting))
             if tell_lives:
                 await self._tell_lives(courier)
@@ -223,6 +228,17 @@ class Historian:
         if self._noticed:
             self._wake.set()  # There was no room for them, and there is now.
         return 0.0
+
+    def _first(self) -> list[int]:
+        """What goes into the next delivery, at least one."""
+        chosen: list[int] = []
+        room = BYTES_AT_ONCE
+        for key, waiting in itertools.islice(self._waiting.items(), AT_ONCE):
+            room -= waiting.size
+            if chosen and room < 0:
+                break
+            chosen.append(key)
+        return chosen
 
     async def _deliver_some(self, courier: Courier, keys: list[int]) -> None:
         """Those of these that can be recorded; one that cannot holds up no other."""

@@ -66,6 +66,7 @@ class VerdictSource:
 
     async def ask_all(self, session: aiohttp.ClientSession) -> None:
         """One round over all pods that have an address; reports of pods that are gone are dropped."""
+        begun = self._clock()
         pods = self._observer.pods.store.items()
         for uid in self._observer.reports.keys() - {pod.uid for pod in pods}:
             del self._observer.reports[uid]
@@ -81,7 +82,7 @@ class VerdictSource:
         living = [pod for pod in pods if pod.facts.ip and not pod.facts.terminating]
         await asyncio.gather(*(ask(pod) for pod in living))
         for pod in living:
-            self._note_silence(pod)
+            self._note_silence(pod, begun)
         for key in list(self._observer.crs):
             self._look_at_pool(key)
         for key in self._observer.pools.keys() - self._observer.crs.keys():
@@ -97,11 +98,12 @@ class VerdictSource:
         self._heard[pod.uid] = self._clock()
         self._take(pod, report)
 
-    def _note_silence(self, pod: ServingPod) -> None:
+    def _note_silence(self, pod: ServingPod, begun: float) -> None:
+        """Up to the beginning of the round: how long the round takes is no silence of those who answered in it."""
         heard = self._heard.get(pod.uid)
         if heard is None and owes_an_answer(pod.facts):
             self._heard[pod.uid] = self._clock()
-        elif heard is not None and self._clock() - heard >= SILENT_SECONDS:
+        elif heard is not None and begun - heard >= SILENT_SECONDS:
             self._take(pod, silent(self._observer.reports.get(pod.uid), pod.facts, pod.namespace))
 
     async def _ask_outcomes(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:

@@ -13,6 +13,8 @@ from r1plus_contract.verdict import GateReport
 AUDIENCE: Final = "r1plus-registry"
 """Of tokens that are made for the registry and are worth nothing elsewhere."""
 PORT: Final = 8080
+MOST_BODY_BYTES: Final = 4 * 1024 * 1024
+"""Of a delivery."""
 MOST_LISTED: Final = 500
 """Evaluations in one answer, and entries of each kind in a history: the newest."""
 

@@ -117,7 +117,8 @@ class PastRevision:
     served_seconds: float
     """How long it then carried traffic."""
     passed: bool
-    """It holds a Pass of the serving batch on the very suite, hash for hash, that is in force."""
+    """At the serving batch, and on the very suite, hash for hash, that is in force; or, where it was never asked that
+    one, on a former one by which what serves was judged as well."""
     engine_there: bool
     """Its engine is in the catalog with the same digest."""
     given_up: bool = False

@@ -233,6 +233,18 @@ ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
         lambda spec: spec["requirements"].update(gpu={"count": 1}),
         ["requirements.gpu is needed by every backend but openvino"],
     ),
+    "a window that OpenVINO would not keep": (
+        lambda spec: spec["architecture"].update(window=512),
+        ["architecture.window and globalLayers must be absent with backend openvino"],
+    ),
+    "global layers where all are": (
+        lambda spec: spec["architecture"].update(globalLayers=0),
+        ["architecture.window and globalLayers must be absent with backend openvino"],
+    ),
+    "a KV cache that OpenVINO would not keep": (
+        lambda spec: spec.update(kvPrecision="FP8"),
+        ["kvPrecision must be FP16 with backend openvino"],
+    ),
     "half a GPU": (lambda spec: spec["requirements"].update(gpu={"count": 0.5}), ["spec.requirements.gpu.count"]),
     "an unknown field": (lambda spec: spec.update(colour="red"), ['unknown field "spec.colour"']),
 }

@@ -119,6 +119,10 @@ class Documents:
             fields["cpuRequest"] = fields["cpu"]
         if {"inheritedFrom", "measured"} <= fields.keys():
             del fields[self._rng.choice(("inheritedFrom", "measured"))]
+        if fields.get("backend") == "openvino":
+            for parent, name in (("architecture", "window"), ("architecture", "globalLayers"), ("requirements", "gpu")):
+                fields[parent].pop(name, None)
+            fields.pop("kvPrecision", None)
         if "tolerationSeconds" in fields:
             fields["effect"] = "NoExecute"
         if fields.get("operator") == "Exists":

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from devcluster import packages
+from devcluster.pki import Certificate
 from devcluster.steps import Steps
 
 DEADLINE_SECONDS = 60.0
@@ -102,6 +103,18 @@ class Postgres:
         with psycopg.connect(self.dsn(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def speak_tls(self, identity: Certificate) -> None:
+        """With this certificate, from the next connection on."""
+        for source, name in ((identity.certificate, "server.crt"), (identity.key, "server.key")):
+            target = self.data / name
+            target.write_bytes(source.read_bytes())
+            target.chmod(0o600)
+            if self._user:
+                os.chown(target, self._user.pw_uid, self._user.pw_gid)
+        self.execute("ALTER SYSTEM SET ssl = on")
+        self.stop()
+        self.start()
 
     def backends(self, database: str) -> list[int]:
         """Process ids of the sessions on a database."""

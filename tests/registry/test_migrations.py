@@ -1,6 +1,8 @@
 """Migrations go forward and back with data in the tables and under load, one at a time, whole or not at all."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from alembic.migration import MigrationContext
 
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migrating, tables
+from r1plus_model_repo.registry.__main__ import main
 from r1plus_model_repo.registry.database import VARIABLE, Database, Limits
 from r1plus_model_repo.registry.errors import SchemaError, UnavailableError
 from r1plus_model_repo.registry.migrating import BASE, HEAD, Patience, migrate
@@ -69,6 +72,20 @@ def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: Unit
     assert contents(database) == before
     with work.recording() as repository:
         assert repository.record(told.FACTS) == {}
+
+
+def test_the_documented_way_back_runs_the_migration_in_the_place_of_the_service(
+    database: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
+    patch = {one["path"]: one["value"] for one in json.loads(re.findall(r"--type=json -p '(.*?)'", page, re.DOTALL)[0])}
+    assert patch["/spec/replicas"] == 1
+    _, *words = patch["/spec/template/spec/containers/0/command"]
+    assert words[:2] == ["-m", main.__module__.removesuffix(".__main__")]
+    monkeypatch.setenv(VARIABLE, dsn)
+    for _ in range(2):  # Kubernetes starts it again and again.
+        assert main(words[2:]) == 0
+        assert migrating.current(database) == words[-1] != ALL[-1]
 
 
 def test_foreign_keys_hold_after_going_back_and_forward(work: UnitOfWork) -> None:

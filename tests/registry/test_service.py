@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,11 +18,14 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
+from devcluster.pki import Authority
 from r1plus_contract.history import Facts
 from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_model_repo.registry import reading
 from r1plus_model_repo.registry import storage as storage_module
 from r1plus_model_repo.registry.database import Database, Limits
 from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.reading import Reader
 from r1plus_model_repo.registry.reviews import Access, User
 from r1plus_model_repo.registry.service import Instruments, Service
 from r1plus_model_repo.registry.storage import Storage
@@ -60,6 +64,8 @@ class Client:
     reviewed: Reviewed
     storage: Storage
     session: aiohttp.ClientSession
+    release: threading.Event = field(default_factory=threading.Event)
+    """Ends what hangs, in tests that let something hang."""
 
     async def get(self, path: str, who: str = PLATFORM) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {who}"} if who else {}
@@ -78,7 +84,7 @@ class Client:
         return (await self.get("/readyz"))[0] == 200
 
 
-Serve = Callable[[str], Awaitable[Client]]
+Serve = Callable[..., Awaitable[Client]]
 
 
 @pytest.fixture
@@ -86,8 +92,8 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts the service on a DSN."""
     ends: list[Callable[[], Awaitable[object]]] = []
 
-    async def start(dsn: str) -> Client:
-        storage = Storage(Database(dsn, SHORT))
+    async def start(dsn: str, limits: Limits = SHORT) -> Client:
+        storage = Storage(Database(dsn, limits))
         reviewed = Reviewed()
         keeping = asyncio.create_task(storage.run())
         server = TestServer(Service(storage, reviewed, WRITER, Instruments(storage)).application())
@@ -217,6 +223,34 @@ async def test_item_by_item_the_newest_are_told_and_without_items_all(client: Cl
     assert times[0] == "2026-11-25T12:50:00Z"
 
 
+async def test_item_by_item_no_more_are_told_than_fit_in_memory(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = [replace(told.REPORT, decided_at=f"2026-11-25T12:{n:02d}:00Z") for n in range(4)]
+    await client.post(replace(told.FACTS, evaluations=tuple(replace(told.EVALUATION, report=r) for r in reports)))
+    for most, count in ((2, 1), (3, 1), (8, 2), (9, 3)):
+        monkeypatch.setattr(reading, "MOST_ITEMS", most)
+        _, found = await client.get("/v1/evaluations?items=1")
+        assert [one["report"]["decidedAt"][14:16] for one in found["items"]] == ["03", "02", "01"][:count]
+
+
+NULS = (
+    "/v1/namespaces/team%00credit/deployments/credit",
+    "/v1/namespaces/team-credit/deployments/%00",
+    "/v1/evaluations?namespace=%00",
+    "/v1/evaluations?namespace=team-credit&name=a%00",
+    "/v1/evaluations?items=%00",
+    "/v1/engines?%00=%00",
+)
+
+
+@pytest.mark.parametrize("path", NULS)
+async def test_a_nul_in_what_is_asked_for_is_refused(client: Client, path: str) -> None:
+    status, answer = await client.get(path)
+    assert status == 400
+    assert "holds a NUL character" in answer["error"]
+
+
 BODIES: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{", "not JSON"),
     "a list": (b"[]", "Facts: expected an object"),
@@ -260,14 +294,18 @@ def own_postgres() -> Iterator[Postgres]:
     server.remove()
 
 
+async def says(client: Client, expected: int, *words: str) -> bool:
+    """Whether /readyz answers so, with one of these words."""
+    status, text = await client.get("/readyz")
+    return status == expected and any(word in text for word in words)
+
+
 async def told_of(client: Client, *words: str) -> None:
     """/readyz and a delivery say it, and say no password; /healthz is well: a restart would mend nothing."""
 
-    async def says() -> bool:
-        status, text = await client.get("/readyz")
-        return status == 503 and any(word in text for word in words)
-
-    await eventually(says, f"readyz says one of {words}, not {await client.get('/readyz')}")
+    await eventually(
+        lambda: says(client, 503, *words), f"readyz says one of {words}, not {await client.get('/readyz')}"
+    )
     for status, answer in (await client.get("/readyz"), await client.post(told.FACTS)):
         assert status == 503
         assert PASSWORD not in str(answer)
@@ -321,6 +359,31 @@ async def test_a_server_that_goes_away_in_the_middle_leaves_nothing_half_written
 async def test_a_wrong_password_is_named_and_never_shown(serve: Serve, postgres: Postgres) -> None:
     client = await serve(postgres.dsn(password=PASSWORD + "-wrong"))
     await told_of(client, "password authentication failed")
+
+
+CAS = {
+    "of the chart's value caKey, where the DSN names none": ("PGSSLROOTCERT", "sslmode=verify-full"),
+    "of the image, where the DSN asks for the system's": ("SSL_CERT_FILE", "sslmode=verify-full&sslrootcert=system"),
+}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("variable", "query"), CAS.values(), ids=CAS)
+async def test_a_server_is_trusted_by_the_ca(
+    serve: Serve,
+    own_postgres: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    query: str,
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    authority.ensure()
+    own_postgres.speak_tls(authority.issue("postgres", "postgres", hosts=["127.0.0.1"]))
+    dsn = f"{own_postgres.dsn()}?{query}"
+    await told_of(await serve(dsn), "certificate verify failed", "root certificate file")
+    monkeypatch.setenv(variable, str(authority.certificate))
+    await eventually((await serve(dsn)).ready, "the service is ready")
 
 
 @pytest.mark.postgres
@@ -417,6 +480,18 @@ async def test_a_file_that_another_holds_locked_is_waited_for_and_told_of(serve:
     assert (await client.post(told.FACTS))[0] == 200
 
 
+async def test_what_can_be_recorded_again_is_usable_again_whether_or_not_anybody_looks(
+    serve: Serve, tmp_path: Path
+) -> None:
+    client = await serve(f"sqlite:///{tmp_path / 'registry.db'}")
+    await eventually(client.ready, "the service is ready")
+    client.storage.problem = "was full"
+    assert (await client.get("/v1/engines"))[0] == 200
+    assert client.storage.problem == "was full"
+    assert (await client.post(told.FACTS))[0] == 200
+    assert client.storage.problem == ""
+
+
 async def test_a_file_that_is_no_database_is_told_of(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
     path.write_bytes(b"not a database at all" * 100)
@@ -434,9 +509,67 @@ async def test_a_full_volume_is_told_of_and_nothing_is_half_written(serve: Serve
         connection.close()
     large = replace(told.FACTS, alarms=tuple(replace(told.ALARM, since=str(n), text="x" * 4000) for n in range(200)))
     status, answer = await client.post(large)
-    assert status == 503
-    assert "full" in answer["error"]
+    assert status == 507
+    assert "full; enlarge the volume (chart value registry.storage.size)" in answer["error"]
     assert await client.get("/v1/engines") == (200, {"items": []})
+
+
+async def test_without_room_for_a_delivery_it_is_not_ready_and_tells_what_is_there(
+    serve: Serve, tmp_path: Path
+) -> None:
+    dsn = f"sqlite:///{tmp_path / 'registry.db'}"
+    roomy = await serve(dsn)
+    await eventually(roomy.ready, "the service is ready")
+    assert (await roomy.post(told.FACTS))[0] == 200
+    client = await serve(dsn, replace(SHORT, room=2**62))
+    await eventually(lambda: says(client, 503, "the volume is full: "), "readyz says that it is full")
+    assert (await client.get(HISTORY))[0] == 200
+    status, answer = await client.post(told.FACTS)
+    assert status == 507
+    assert "enlarge the volume (chart value registry.storage.size)" in answer["error"]
+    assert await says(client, 503, "the volume is full: ")
+    assert "r1plus_registry_database_usable 0.0" in (await client.get("/metrics"))[1]
+
+
+@pytest.fixture
+async def hung(client: Client) -> AsyncIterator[Client]:
+    """A service whose threads all wait, until the test ends."""
+    begun = threading.Semaphore(0)
+
+    def hang(_: Reader) -> None:
+        begun.release()
+        client.release.wait(DEADLINE_SECONDS)
+
+    hanging = [asyncio.create_task(client.storage.read(hang)) for _ in range(SHORT.connections)]
+    for _ in hanging:
+        assert await asyncio.to_thread(begun.acquire, timeout=DEADLINE_SECONDS)
+    yield client
+    client.release.set()
+    await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_begun(hung: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "ANSWER_SECONDS", 0.2)
+    status, answer = await hung.post(told.FACTS)
+    assert status == 503
+    assert "no answer for 0.2 s" in answer["error"]
+    monkeypatch.undo()
+    hung.release.set()
+    assert await hung.get("/v1/evaluations") == (200, {"items": []})
+
+
+async def test_of_more_than_can_wait_the_rest_is_told_to_come_again(
+    hung: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "MOST_ASKED", SHORT.connections + 1)
+    waits = asyncio.create_task(hung.get("/v1/engines"))
+    await eventually(lambda: _is(hung.storage._asked == SHORT.connections + 1), "one waits")
+    headers = {"Authorization": f"Bearer {PLATFORM}"}
+    async with hung.session.get(f"{hung.url}/v1/engines", headers=headers) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert f"{SHORT.connections + 1} requests wait for it already" in await answer.text()
+    hung.release.set()
+    assert await waits == (200, {"items": []})
 
 
 async def _is(value: bool) -> bool:

@@ -242,6 +242,14 @@ _GPU_BACKEND = Rule(
     "(self.backend == 'openvino') != has(self.requirements.gpu)",
     "requirements.gpu is needed by every backend but openvino, which runs on CPU and has none",
 )
+_OPENVINO_ATTENTION = Rule(
+    "self.backend != 'openvino' || !(has(self.architecture.window) || has(self.architecture.globalLayers))",
+    "architecture.window and globalLayers must be absent with backend openvino, whose layers keep all tokens",
+)
+_OPENVINO_KV = Rule(
+    "self.backend != 'openvino' || !has(self.kvPrecision) || self.kvPrecision == 'FP16'",
+    "kvPrecision must be FP16 with backend openvino, which keeps its KV cache so",
+)
 _MEASURED_FILES = Rule(
     "has(self.artifact) || has(self.reference.claimedBy)",
     "artifact may be absent only where reference.claimedBy stands: what was measured has files",
@@ -251,7 +259,7 @@ _MEASURED_FILES = Rule(
 class EngineSpec(ApiModel):
     """R1PlusEngine.spec."""
 
-    model_config = ruled(_GPU_BACKEND, _MEASURED_FILES)
+    model_config = ruled(_GPU_BACKEND, _OPENVINO_ATTENTION, _OPENVINO_KV, _MEASURED_FILES)
 
     family: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = Field(
         description="Model family, e.g. r1plus or smollm2."
@@ -281,9 +289,19 @@ class EngineSpec(ApiModel):
     def _whole(self) -> "EngineSpec":
         if (self.backend is Backend.OPENVINO) == (self.requirements.gpu is not None):
             raise ValueError(f"{_GPU_BACKEND.message}: backend is {self.backend}")
+        if self.backend is Backend.OPENVINO:
+            self._openvino()
         if self.artifact is None and self.reference.claimed_by is None:
             raise ValueError(_MEASURED_FILES.message)
         return self
+
+    def _openvino(self) -> None:
+        """Memory must not be sized for a smaller KV cache than the backend keeps."""
+        window, global_layers = self.architecture.window, self.architecture.global_layers
+        if window is not None or global_layers is not None:
+            raise ValueError(f"{_OPENVINO_ATTENTION.message}: window is {window}, globalLayers {global_layers}")
+        if self.kv_precision not in (None, KvPrecision.FP16):
+            raise ValueError(f"{_OPENVINO_KV.message}: it is {self.kv_precision}")
 
     @property
     def files(self) -> Artifact:

@@ -26,7 +26,10 @@ class _Generation(Extension):
 
 def problem(template: str) -> str | None:
     """Why the template cannot be served, with line; None if it parses."""
-    size = len(template.encode())
+    try:
+        size = len(template.encode())
+    except UnicodeEncodeError as error:  # JSON can say one.
+        return f"holds half a character at {error.start}, which is no text; get the file from the model's publisher"
     if size > MOST_BYTES:
         return f"{size} bytes, at most {MOST_BYTES} are taken; shorten it"
     if not template.strip():
@@ -38,4 +41,6 @@ def problem(template: str) -> str | None:
         return f"line {error.lineno}: {error.message}; mend it, or get the file from the model's publisher"
     except RecursionError:
         return "is nested too deeply; get the file from the model's publisher"
+    except ValueError as error:  # Of Python's own, as for a number of thousands of digits.
+        return f"{error}; mend it, or get the file from the model's publisher"
     return None

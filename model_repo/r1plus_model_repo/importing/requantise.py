@@ -110,6 +110,8 @@ def _copy_metadata(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, precision: 
         declared = declared or key == _FILE_TYPE
         value = int(precision.value[1]) if key == _FILE_TYPE else field.contents()
         kind = field.types[0]
+        if kind == gguf.GGUFValueType.ARRAY and not value:
+            continue  # gguf writes no empty array, and reads one without its items' type: absent, it says the same.
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(key, value, kind, sub_type=inner)
     if not declared:

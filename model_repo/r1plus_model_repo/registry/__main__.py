@@ -46,11 +46,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _current(_: argparse.Namespace) -> None:
-    print(migrating.current(database_in()) or "none")
+    with contextlib.closing(database_in()) as database:
+        print(migrating.current(database) or "none")
 
 
 def _migrate(options: argparse.Namespace) -> None:
-    before, now = migrating.migrate(database_in(), options.to)
+    with contextlib.closing(database_in()) as database:
+        before, now = migrating.migrate(database, options.to)
     print(f"{before or 'none'} -> {now or 'none'}")
 
 

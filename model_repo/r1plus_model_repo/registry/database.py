@@ -5,8 +5,11 @@ errors, without the password.
 """
 
 import contextlib
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -14,23 +17,30 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from r1plus_model_repo.registry.errors import ConfigError, DocumentError, SchemaError, UnavailableError
+from r1plus_model_repo.registry.errors import ConfigError, DocumentError, FullError, SchemaError, UnavailableError
 
 VARIABLE: Final = "R1PLUS_REGISTRY_DSN"
 DRIVERS: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite+pysqlite"}
+SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
+"""What libpq also takes in the DSN's query, and nobody shall read."""
 EXAMPLES: Final = "postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:////data/registry.db"
+ENLARGE: Final = "enlarge the volume (chart value registry.storage.size), or PostgreSQL's"
 _WRITES = "r1plus_writes"
+_DISK_FULL = "53100"
+"""SQLSTATE disk_full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds."""
+    """Seconds, but for the last two."""
 
     connect: float = 5.0
     lock: float = 3.0
     statement: float = 5.0
     connections: int = 4
     """At most, at once."""
+    room: int = 16 * 2**20
+    """Bytes that are to be free beside SQLite's file: its log and its tables take a few of the largest deliveries."""
 
 
 def parse(dsn: str) -> URL:
@@ -59,7 +69,7 @@ class Database:
     @property
     def name(self) -> str:
         """For logs and messages: without the password."""
-        return self.url.render_as_string(hide_password=True)
+        return self.url.difference_update_query(SECRETS).render_as_string(hide_password=True)
 
     @property
     def is_sqlite(self) -> bool:
@@ -86,11 +96,26 @@ class Database:
         except SQLAlchemyError as error:
             raise UnavailableError(f"{self.name}: {_first_line(error)}") from error
 
+    def require_room(self) -> None:
+        """Raise FullError where the file's volume has less room than a delivery may take; PostgreSQL says so itself."""
+        if not self.is_sqlite:
+            return
+        folder = Path(self.url.database or "").parent
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise UnavailableError(f"{self.name}: {error.strerror}: {folder}") from error
+        if free < self.limits.room:
+            said = f"the volume is full: {free / 2**20:.1f} MiB are free, {self.limits.room / 2**20:g} needed"
+            raise FullError(f"{self.name}: {said}; {ENLARGE}")
+
     def _error_for(self, error: DBAPIError) -> Exception:
         said = f"{self.name}: {_first_line(error.orig or error)}"
         missing = "no such table" in said or "no such column" in said or "has no column" in said
         if missing or (isinstance(error, ProgrammingError) and not self.is_sqlite):
             return SchemaError(f"{said}; has the schema been migrated?")
+        if _is_full(error.orig):
+            return FullError(f"{said}; {ENLARGE}")
         if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
             return DocumentError(said)
         return UnavailableError(said)
@@ -98,6 +123,12 @@ class Database:
     def close(self) -> None:
         """Let go of all connections."""
         self.engine.dispose()
+
+
+def _is_full(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return getattr(error, "sqlstate", None) == _DISK_FULL
 
 
 def _first_line(error: object) -> str:

@@ -3,7 +3,9 @@
 RegistryError
 ├── ConfigError         a setting is absent or unreadable: names the variable and the chart value
 ├── DocumentError       what was sent is no such document: the sender's fault, asking again does not help
-├── UnavailableError    the database does not answer, is locked, is full: asking again may help
+├── UnavailableError    the database does not answer, is locked: asking again may help
+│   ├── BusyError       more was asked than it gets through: asking again helps
+│   └── FullError       no room is left: somebody must make some
 └── SchemaError         the database has another schema than this program: a migration is due, or a newer program
 """
 
@@ -22,6 +24,14 @@ class DocumentError(RegistryError):
 
 class UnavailableError(RegistryError):
     """The database could not do it now. Nothing of the request was recorded."""
+
+
+class BusyError(UnavailableError):
+    """Too much waits for the database already; it is well itself."""
+
+
+class FullError(UnavailableError):
+    """No room is left to record anything; reading goes on."""
 
 
 class SchemaError(RegistryError):

@@ -62,7 +62,7 @@ def require_known(database: Database) -> None:
     if found and found not in {script.revision for script in scripts().walk_revisions()}:
         raise SchemaError(
             f"{database.name}: the schema is at {found}, newer than this program, which knows up to {head()};"
-            f" run the newer registry, or with it `python -m r1plus_model_repo.registry migrate --to {head()}`"
+            f" run the newer registry, or let its image `migrate --to {head()}` for the service: docs/registry.md"
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -25,6 +25,8 @@ from r1plus_contract.history import (
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_model_repo.registry import tables as t
 
+MOST_ITEMS: Final = 20_000
+"""Of all evaluations in one answer: two megabytes, ten times that while it is made."""
 Rows = Sequence[Mapping[str, Any]]
 _REPORT = tuple(f.name for f in fields(GateReport) if f.name not in ("verdict", "strata", "lost_items"))
 
@@ -47,7 +49,10 @@ class Reader:
     def evaluations(
         self, namespace: str | None, name: str | None, *, ended: bool, items: bool, most: int = MOST_LISTED
     ) -> tuple[Evaluation, ...]:
-        """The newest first; of every namespace or deployment where None is given."""
+        """The newest first; of every namespace or deployment where None is given.
+
+        At most `most`, and with items no more than have `MOST_ITEMS` together, but one in any case.
+        """
         d, e, r = t.deployments, t.evaluations, t.revisions
         joined = e.join(d, e.c.deployment_uid == d.c.uid).outerjoin(
             r, sa.and_(r.c.deployment_uid == e.c.deployment_uid, r.c.name == e.c.revision)
@@ -60,18 +65,16 @@ class Reader:
         if not ended:
             asked = asked.where(d.c.ended_at.is_(None))
         rows = self._rows(asked)
-        reports = self._reports(rows)
-        return tuple(
-            Evaluation(
-                row["namespace"],
-                row["deployment"],
-                row["revision"],
-                row["engine"] or "",
-                report,
-                self._items(row["namespace"], report) if items else (),
-            )
-            for row, report in zip(rows, reports, strict=True)
-        )
+        found: list[Evaluation] = []
+        room = MOST_ITEMS
+        for row, report in zip(rows, self._reports(rows), strict=True):
+            listed = self._items(row["namespace"], report) if items else ()
+            room -= len(listed)
+            if found and room < 0:
+                break
+            where = (row["namespace"], row["deployment"], row["revision"], row["engine"] or "")
+            found.append(Evaluation(*where, report, listed))
+        return tuple(found)
 
     def engines(self) -> tuple[RecordedEngine, ...]:
         """Every engine that was ever on offer."""

@@ -7,7 +7,8 @@
     GET  /healthz /readyz /metrics                 anybody whom the walls let in
 
 What has ended is shown to those only who may get R1PlusDeployments in every namespace: a namespace of the same name may
-be another tenant's by now. Errors are `{"error": ...}`: 400 what was sent, 401 and 403 who sent it, 503 try again.
+be another tenant's by now. Errors are `{"error": ...}`: 400 what was sent, 401 and 403 who sent it, 503 try again, 507
+the volume is full.
 """
 
 import logging
@@ -20,18 +21,25 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from r1plus_contract.history import MOST_LISTED, Evaluations, Facts, Histories, Receipt, RecordedEngines
+from r1plus_contract.history import (
+    MOST_BODY_BYTES,
+    MOST_LISTED,
+    Evaluations,
+    Facts,
+    Histories,
+    Receipt,
+    RecordedEngines,
+)
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model_repo.registry.checks import checked
-from r1plus_model_repo.registry.errors import DocumentError, UnavailableError
+from r1plus_model_repo.registry.errors import DocumentError, FullError, UnavailableError
 from r1plus_model_repo.registry.reviews import Access, User
 from r1plus_model_repo.registry.storage import Storage
 
 log = logging.getLogger(__name__)
-MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 RETRY_SECONDS: Final = 5
 MOST_WITH_ITEMS: Final = 50
-"""Evaluations in one answer that tells every item: of a large suite each is half a megabyte."""
+"""Evaluations in one answer that tells every item."""
 DEPLOYMENTS, ENGINES = "r1plusdeployments", "r1plusengines"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -188,10 +196,12 @@ class Service:
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            _require_texts(request)
             return await handler(request)
         except UnavailableError as error:
             again = {"Retry-After": str(RETRY_SECONDS)}
-            return web.Response(text=_text(str(error)), status=503, content_type="application/json", headers=again)
+            status = 507 if isinstance(error, FullError) else 503
+            return web.Response(text=_text(str(error)), status=status, content_type="application/json", headers=again)
         except _RefusedError as error:
             return web.Response(text=_text(str(error)), status=error.status, content_type="application/json")
         except web.HTTPException as error:
@@ -200,6 +210,13 @@ class Service:
             log.exception("Request failed: %s %s", request.method, request.path)
             text = _text("the registry failed; its log says why")
             return web.Response(text=text, status=500, content_type="application/json")
+
+
+def _require_texts(request: web.Request) -> None:
+    """Refuse what no PostgreSQL can look for, whatever the database is."""
+    for name, value in (*request.match_info.items(), *request.query.items()):
+        if "\0" in value:
+            raise _RefusedError(400, f"{name!r:.60}: holds a NUL character, which no name does")
 
 
 async def _healthz(_: web.Request) -> web.Response:

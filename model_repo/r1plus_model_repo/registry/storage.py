@@ -1,7 +1,8 @@
 """The database as the service sees it: units of work in threads, each with an end, and a schema kept at its newest.
 
 Everything that the driver does may hang (a frozen server still answers its kernel's packets), so nobody waits for a
-thread for longer than `ANSWER_SECONDS`; there are as many threads as connections, and what hung frees itself in time.
+thread for longer than `ANSWER_SECONDS`, what nobody waits for any more is not begun, and no more than `MOST_ASKED` wait
+at all; there are as many threads as connections, and what hung frees itself in time.
 """
 
 import asyncio
@@ -13,13 +14,15 @@ from typing import Final, TypeVar
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migrating
 from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.errors import RegistryError, SchemaError, UnavailableError
+from r1plus_model_repo.registry.errors import BusyError, RegistryError, SchemaError, UnavailableError
 from r1plus_model_repo.registry.reading import Reader
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 ANSWER_SECONDS: Final = 12.0
+MOST_ASKED: Final = 32
+"""Requests that the database works at or that wait for their turn."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 
 
@@ -31,6 +34,7 @@ class Storage:
         self._work = UnitOfWork(database)
         self._threads = ThreadPoolExecutor(database.limits.connections, thread_name_prefix="registry-database")
         self._migrator = ThreadPoolExecutor(1, thread_name_prefix="registry-migration")
+        self._asked = 0
         self._spoilt = asyncio.Event()
         self._spoilt.set()
         self.problem = "the database has not been asked yet"
@@ -42,7 +46,10 @@ class Storage:
         while True:
             await self._spoilt.wait()
             try:
-                before, now = await self._in(self._migrator, lambda: migrating.migrate(self._database))
+                # Bounded by the migration's own time-outs.
+                before, now = await asyncio.get_running_loop().run_in_executor(
+                    self._migrator, migrating.migrate, self._database
+                )
             except RegistryError as error:
                 self._tell(str(error))
                 await asyncio.sleep(delay)
@@ -57,10 +64,13 @@ class Storage:
         """Record a delivery whole; how many facts of each kind were new."""
 
         def work() -> dict[str, int]:
+            self._database.require_room()
             with self._work.recording() as repository:
                 return repository.record(facts)
 
-        return await self._ask(work)
+        recorded = await self._ask(work)
+        self._tell("")  # Which a read that succeeds does not say: those go on when the volume is full.
+        return recorded
 
     async def read(self, question: Callable[[Reader], T]) -> T:
         """What one look answers."""
@@ -73,11 +83,17 @@ class Storage:
 
     async def check(self) -> str:
         """Why it cannot be used now; empty where it can."""
+
+        def work() -> None:
+            self._database.require_room()
+            migrating.current(self._database)
+
         if not self._spoilt.is_set():
             try:
-                await self._ask(lambda: migrating.current(self._database))
+                await self._ask(work)
             except RegistryError as error:
                 return str(error)
+            self._tell("")
         return self.problem
 
     def close(self) -> None:
@@ -89,8 +105,10 @@ class Storage:
     async def _ask(self, work: Callable[[], T]) -> T:
         if self._spoilt.is_set():
             raise UnavailableError(self.problem)
+        if self._asked >= MOST_ASKED:
+            raise BusyError(f"{self._database.name}: {self._asked} requests wait for it already")
         try:
-            found = await self._in(self._threads, work)
+            return await self._answer(work)
         except SchemaError as error:
             self._tell(str(error))
             self._spoilt.set()
@@ -98,18 +116,17 @@ class Storage:
         except UnavailableError as error:
             self._tell(str(error))
             raise
-        self._tell("")
-        return found
 
-    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(threads, work)
-        if threads is self._migrator:
-            return await future  # Bounded by the migration's own time-outs.
+    async def _answer(self, work: Callable[[], T]) -> T:
+        self._asked += 1
         try:
-            return await asyncio.wait_for(asyncio.shield(future), ANSWER_SECONDS)
+            # Its end cancels the work, which is heard where no thread has begun with it.
+            future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.wait_for(future, ANSWER_SECONDS)
         except TimeoutError as error:
-            future.add_done_callback(_ignored)
             raise UnavailableError(f"{self._database.name}: no answer for {ANSWER_SECONDS:g} s") from error
+        finally:
+            self._asked -= 1
 
     def _tell(self, problem: str) -> None:
         """Remember it, and log it when it is another one."""
@@ -119,9 +136,3 @@ class Storage:
             elif self.problem:
                 log.info("Database can be used")
             self.problem = problem
-
-
-def _ignored(future: "asyncio.Future[T]") -> None:
-    """What comes too late has been told of already; asyncio shall not tell it once more."""
-    if not future.cancelled():
-        future.exception()

@@ -111,7 +111,8 @@ def _settled(
         return replace(record, lifted=True, released=terms.released) if record.overrules else None
     if record.switched_at is not None:
         less = terms.threshold < record.terms.threshold
-        moved_on = terms.asked_for != bearer or terms.suite_hash != record.terms.suite_hash or less
+        other_suite = terms.asks.suite_hash != record.terms.asks.suite_hash
+        moved_on = terms.asked_for != bearer or other_suite or less
         return replace(record, lifted=record.lifted or moved_on)
     if bearer == current and terms == record.terms:
         return record
@@ -126,7 +127,7 @@ def _completed(record: Record, bearer: Revision, to: Revision | None, terms: Ter
     """
     if to is None or record.lifted:
         return record
-    ours = record.control is Verdict.PASS or terms == record.terms
+    ours = record.control is Verdict.PASS or terms.asks == record.terms.asks
     if not ours or to.promoted_at is None or to.promoted_at <= (bearer.promoted_at or 0.0):
         return replace(record, switched_at=None)
     return replace(record, control=Verdict.PASS, switched_at=record.switched_at or to.promoted_at)
@@ -177,15 +178,22 @@ def _with_control(scene: Scene, record: Record | None) -> Record | None:
         return record
     if gate := fresh(scene, record):
         return replace(record, control=gate.verdict, said=gate.message[:MOST_TEXT])
-    reports = [scene.report(pod) for pod in scene.pods(record.to)]
-    said = next((r.message for r in reports if r and r.reason == SUITE_MISMATCH), "")
+    said = next((r.message for r in _mismatches(scene, scene.pods(record.to))), "")
     return replace(record, blocked=said[:MOST_TEXT]) if said and not mismatch(scene) else record
 
 
 def mismatch(scene: Scene) -> bool:
     """Whether a monitor of a pod in traffic scores otherwise than when the suite was recorded."""
-    reports = [scene.report(pod) for pod in scene.pods(scene.current.name) if pod.quarantine is None]
-    return any(report is not None and report.reason == SUITE_MISMATCH for report in reports)
+    return bool(_mismatches(scene, [pod for pod in scene.pods(scene.current.name) if pod.quarantine is None]))
+
+
+def _mismatches(scene: Scene, pods: list[PodFacts]) -> list[MonitorReport]:
+    """What those of these pods' monitors say whose scorer no longer judges the suite in force as it was recorded.
+
+    One that fell silent with another suite goes on saying it of that one: it keeps its reason (`silence.silent`).
+    """
+    reports = [report for pod in pods if (report := scene.report(pod))]
+    return [r for r in reports if (r.reason, r.suite_hash) == (SUITE_MISMATCH, scene.suite_hash)]
 
 
 def _begun(scene: Scene, to: str) -> Record:
@@ -321,17 +329,26 @@ def _pasts(scene: Scene) -> tuple[PastRevision, ...]:
 
 
 def _past(scene: Scene, revision: Revision) -> PastRevision:
-    verdict = revision.verdict_for(scene.suite_hash, scene.spec.accuracy.threshold)
     engines = {(e.name, e.spec.artifact.sha256) for e in scene.observed.engines if e.spec.artifact}
     return PastRevision(
         name=revision.name,
         promoted_at=revision.promoted_at or 0.0,
         served_seconds=revision.served_before + stint(revision, scene.revisions, scene.now),
-        passed=verdict is not None and verdict.admits_at(revision.batch),
+        passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
         engine_there=(revision.engine, revision.identity.engine_digest) in engines,
         given_up=revision.rollback is not None and revision.rollback.refuses,
         takes_orders=revision.takes_orders,
     )
+
+
+def _compared_by(scene: Scene, revision: Revision) -> str:
+    """Hash of the suite in force, or where a past revision has no verdict on it, of the newest that what serves has.
+
+    A suite that took effect beside traffic was never asked of what served before; the control will be asked it.
+    """
+    common = (scene.suite_hash, *(v.suite_hash for v in reversed(scene.current.counted)))
+    threshold = scene.spec.accuracy.threshold
+    return next((suite for suite in common if revision.verdict_for(suite, threshold)), scene.suite_hash)
 
 
 def stint(revision: Revision, revisions: Mapping[str, Revision], now: float) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.verdict import Gate, GateReport, Verdict
+from r1plus_contract.verdict import Gate, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -252,16 +252,14 @@ class _Pass:
         strangers = tuple(pod for pod in pods if pod not in own)
         self.observed = replace(self.observed, pods=tuple(pod for pod in pods if pod in own), strangers=strangers)
 
-    @property
-    def suite_hash(self) -> str | None:
-        """Of the suite in force; None while none is."""
-        return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else None
-
     def _take_verdicts(self) -> None:
-        """Write down every decided gate that the monitors report: exactly for what was scored, once."""
+        """Write down every decided gate that the monitors report: exactly for what was scored, once.
+
+        A pod in quarantine is at fault itself: what it finds says nothing of its revision.
+        """
         judged = self._judging()
         threshold, acknowledged = self.spec.accuracy.threshold, acknowledged_in(self.observed.cr)
-        for pod in self.observed.pods:
+        for pod in (p for p in self.observed.pods if p.quarantine is None):
             report = self.observed.reports.get(pod.name)
             if report is None or judged is None or pod.revision not in self.revisions:
                 continue
@@ -280,17 +278,14 @@ class _Pass:
         """Now, or just after the last promotion if the clock has been set back: the newest is what serves."""
         return max(self.now, *(r.promoted_at + 0.001 for r in self.revisions.values() if r.promoted_at), 0.0)
 
-    def _verdict(self, revision: Revision) -> GateReport | None:
-        """The gate's report under the suite and threshold in force."""
-        return revision.verdict_for(self.suite_hash or "", self.spec.accuracy.threshold)
-
     def _decide(self, target: str | None, way_back: Record | None) -> Rollout:
         """On a way back only the control's own verdict counts, whatever `gate` is, and its deadline is its own.
 
         What fell comes back by a Pass only, whatever `gate` is.
         """
         enforced = way_back is not None or (target is not None and self.revisions[target].regate != "")
-        states = [self._state(revision) for revision in self.revisions.values()]
+        judged = self._judging()
+        states = [self._state(revision, judged) for revision in self.revisions.values()]
         if way_back is not None:
             states = [replace(s, verdict=way_back.control) if s.name == way_back.to else s for s in states]
         return decide(
@@ -305,10 +300,11 @@ class _Pass:
             now=self.now,
         )
 
-    def _state(self, revision: Revision) -> RevisionState:
+    def _state(self, revision: Revision, judged: Judging | None) -> RevisionState:
         live = self.observed.children.get(("Deployment", revision.name))
-        report = self._verdict(revision)
-        only_beside_traffic = report and report.verdict is Verdict.PASS and not report.admits_at(revision.batch)
+        suite, threshold = hash_of(judged.of(revision)) if judged else "", self.spec.accuracy.threshold
+        report = revision.verdict_for(suite, threshold)
+        only_beside_traffic = report and report.verdict is Verdict.PASS and not revision.good(suite, threshold)
         pods = [pod for pod in self.observed.pods if pod.revision == revision.name and pod.quarantine is None]
         return RevisionState(
             name=revision.name,
@@ -365,8 +361,8 @@ class _Pass:
         revision = self.revisions.get(current or "")
         if revision is None or self.spec.rollout.strategy is not Strategy.IN_PLACE:
             return ""
-        passed = revision.verdict_for(hash_of(judged.counts), self.spec.accuracy.threshold)
-        return revision.identity_digest if passed and passed.admits_at(revision.batch) else ""
+        good = revision.good(hash_of(judged.counts), self.spec.accuracy.threshold)
+        return revision.identity_digest if good else ""
 
     def _monitoring(self, owner: objects.Owner, rollout: Rollout) -> list[Json]:
         wanted = []

@@ -27,8 +27,8 @@ from r1plus_policies.gate import rejudge
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
-MAX_MESSAGE, MAX_LISTED, MAX_NAME = 1000, 64, 128
-"""Characters and entries kept of a monitor's report."""
+MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
+"""Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,16 @@ class Revision:
         passed = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
         return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
 
+    def good(self, suite_hash: str, threshold: float) -> bool:
+        """Whether it passes this suite and passed one at its serving batch.
+
+        A suite that took effect beside traffic was passed at batch 1, and the serving batch under the one before it.
+        """
+        found = self.verdict_for(suite_hash, threshold)
+        at_batch = (v for v in self.counted if v.admits_at(self.batch))
+        passes = found is not None and found.verdict is Verdict.PASS
+        return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
+
 
 def serving_engine(revisions: Iterable[Revision]) -> str:
     """Name of the engine of the revision that was promoted last; empty: none was."""
@@ -219,8 +229,13 @@ def clipped(gate: GateReport) -> GateReport:
     """A report within what an annotation holds: a broken pod must not make every later write too large."""
     return replace(
         gate,
+        reason=gate.reason[:MAX_NAME],
         message=gate.message[:MAX_MESSAGE],
+        suite=gate.suite[:MAX_SUITE],
+        scorer_version=gate.scorer_version[:MAX_NAME],
+        decided_at=gate.decided_at[:MAX_NAME],
         control=gate.control[:MAX_NAME],
+        acknowledged=gate.acknowledged[:MAX_NAME],
         lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
         strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
     )

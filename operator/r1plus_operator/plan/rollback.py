@@ -5,7 +5,7 @@ way back stands, so an operator that dies at any step is followed by one that go
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.verdict import Verdict
@@ -23,9 +23,15 @@ class Terms:
     asked_for: str
     """The revision that the spec asked for, most often the one that fell."""
     suite_hash: str
+    """Of the suite that was asked for, and behind a `+` of the one that counted beside it, if any did."""
     threshold: float
     released: str
     """The last `ack` and the last `unpin`: another one than now means that a person has looked since."""
+
+    @property
+    def asks(self) -> "Terms":
+        """What people asked for, whichever of two suites counts meanwhile."""
+        return replace(self, suite_hash=self.suite_hash.partition("+")[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.inputs import Observed, PodFacts, SuiteSource
 from r1plus_operator.plan.revision import Revision
-from r1plus_operator.plan.shadowing import Judging
+from r1plus_operator.plan.shadowing import Judging, hash_of
 from r1plus_operator.plan.target import Problem, Target
 from r1plus_policies.rollout import Rollout
 
@@ -46,26 +46,19 @@ class Situation:
         return self.resolved if isinstance(self.resolved, Problem) else None
 
     @property
-    def suite_hash(self) -> str:
-        """Of the suite in force; empty while none is."""
-        return self.resolved.suite.header.sha256 if isinstance(self.resolved, Target) else ""
-
-    @property
     def shadowed(self) -> bool:
         """Whether the conditions speak of what serves, and that is still judged by the former suite."""
         serves = self.current is not None and self.target == self.current.name
         return serves and self.judging is not None and self.judging.shadowed
 
-    def counts_for(self, revision: Revision | None) -> SuiteSource | None:
+    def counts_for(self, revision: Revision) -> SuiteSource | None:
         """The suite by which a revision is judged: the former one for what serves, while that is shadowed."""
-        if self.judging is None:
-            return None
-        serves = revision is not None and self.current is not None and revision.name == self.current.name
-        return self.judging.counts if serves else self.judging.asked
+        return self.judging.of(revision) if self.judging else None
 
     def verdict(self, revision: Revision) -> GateReport | None:
         """The gate's report on a revision under the suite and threshold in force."""
-        return revision.verdict_for(self.suite_hash, self.spec.accuracy.threshold) if self.spec else None
+        suite = self.counts_for(revision)
+        return revision.verdict_for(hash_of(suite), self.spec.accuracy.threshold) if suite and self.spec else None
 
     def pods(self, revision: str | None) -> list[PodFacts]:
         """Living pods of a revision, but for those in quarantine."""

@@ -8,16 +8,24 @@ from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
+from r1plus_contract.verdict import GateReport, MonitorReport, Standing, Verdict
+from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.revision import Revision, clipped
+from r1plus_policies.gate import rejudge
 
 MOST_TOLD_BYTES: Final = 64 * 1024
 """Of verdicts in the ConfigMap that monitors read: it holds 1 MiB, and a suite may take 948 KiB of that."""
 
 
 def gates_in(report: MonitorReport) -> tuple[GateReport, ...]:
-    """Of the suite that counts, and of the one that is asked beside it."""
-    beside = report.shadow.gate if report.shadow else None
+    """Of the suite that counts, and of the one that is asked beside it.
+
+    The latter says nothing of the revision while something is wrong with the pod that asks: its scorer is not what it
+    was, or it answers otherwise than at its gate.
+    """
+    steady = report.watch is None or report.watch.standing is Standing.STEADY
+    sound = steady and report.reason != Reason.SUITE_MISMATCH
+    beside = report.shadow.gate if report.shadow and sound else None
     return tuple(gate for gate in (report.gate, beside) if gate is not None)
 
 
@@ -26,28 +34,39 @@ def taken(
 ) -> Revision:
     """The revision with this gate, where it is decided, is of exactly what is in force, and is news.
 
+    Decided under another threshold it is taken where monitors go by it, too: where its own figures make it a Pass.
     `suites`: hashes of what is asked for and of what counts meanwhile.
     """
-    decided = gate.verdict in (Verdict.PASS, Verdict.FAIL)
-    scored = (gate.identity, gate.threshold) == (revision.identity_digest, threshold) and gate.suite_hash in suites
+    decided = rejudge(gate, threshold) in (Verdict.PASS, Verdict.FAIL)
+    scored = gate.identity == revision.identity_digest and gate.suite_hash in suites
     ours = scored and revision.regate in ("", gate.control)
-    if decided and ours and _is_news(revision, gate, acknowledged):
+    if decided and ours and _is_news(revision, gate, threshold, acknowledged):
         return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
     return revision
 
 
-def _is_news(revision: Revision, gate: GateReport, acknowledged: str) -> bool:
+def _is_news(revision: Revision, gate: GateReport, threshold: float, acknowledged: str) -> bool:
     """Nothing stood under this suite and threshold, or what stood is less.
 
-    Less than a Pass of the serving batch is one of batch 1; less than a Pass that an acknowledgement asked for, the
-    newest, is the Fail that was acknowledged. Nothing else is asked for until it passes.
+    Less than what was found at the serving batch is a Pass of batch 1, but for a Fail from before that Pass; less than
+    a Pass that an acknowledgement asked for, the newest, is the Fail that was acknowledged. Nothing else is asked for
+    until it passes. Two pods that find different things do not take turns: an acknowledgement is answered once.
     """
-    known = revision.verdict_for(gate.suite_hash, gate.threshold)
+    known = revision.verdict_for(gate.suite_hash, threshold)
     if known is None:
         return True
     if known.verdict is Verdict.PASS:
-        return gate.batch == revision.batch != known.batch
-    return gate.verdict is Verdict.PASS and gate.acknowledged == acknowledged != ""
+        since = gate.verdict is Verdict.PASS or gate.decided_at >= known.decided_at
+        return since and gate.batch == revision.batch != known.batch
+    if gate.verdict is not Verdict.PASS or gate.threshold != threshold:
+        return False
+    return gate.acknowledged == acknowledged != "" and not _answered(revision, gate)
+
+
+def _answered(revision: Revision, gate: GateReport) -> bool:
+    """Whether this suite was passed already for the acknowledgement that asked for this gate."""
+    passed = (v for v in revision.counted if v.verdict is Verdict.PASS and v.suite_hash == gate.suite_hash)
+    return any((v.threshold, v.acknowledged) == (gate.threshold, gate.acknowledged) for v in passed)
 
 
 def remembered(revision: Revision, gate: GateReport) -> Revision:

@@ -47,6 +47,26 @@ def test_with_a_secret_the_dsn_comes_from_it_and_there_is_no_volume(render: Rend
     assert [mount["name"] for mount in container(objects)["volumeMounts"]] == ["tmp"]
 
 
+def test_a_pod_that_never_gets_ready_does_not_hold_up_the_upgrade_that_mends_it(render: Render) -> None:
+    assert one(render(), "StatefulSet", "r1plus-registry")["spec"]["podManagementPolicy"] == "Parallel"
+
+
+def test_the_ca_of_the_database_comes_from_the_secret_of_its_dsn(render: Render) -> None:
+    objects = render({"registry": {"database": {"existingSecret": "registry-database", "caKey": "ca.pem"}}})
+    found = container(objects)
+    (trusted,) = [entry["value"] for entry in found["env"] if entry["name"] == "PGSSLROOTCERT"]
+    (mount,) = [m for m in found["volumeMounts"] if m["name"] == "database-ca"]
+    (volume,) = [v for v in pods(objects)["StatefulSet"]["volumes"] if v["name"] == "database-ca"]
+    assert volume["secret"] == {"secretName": "registry-database", "items": [{"key": "ca.pem", "path": "ca.crt"}]}
+    assert trusted == f"{mount['mountPath']}/ca.crt"
+
+
+def test_a_ca_without_a_database_is_refused(run_helm: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run_helm("template", {"registry": {"database": {"caKey": "ca.crt"}}})
+    assert done.returncode != 0
+    assert "registry.database.caKey: ca.crt is a key of a Secret that is not named" in done.stderr
+
+
 def test_several_replicas_on_one_file_are_refused(
     run_helm: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
@@ -116,6 +136,7 @@ def test_where_it_is_not_wanted_nothing_of_it_is_left(render: Render) -> None:
         ({"registry": {"database": {"existingSecret": "A Secret"}}}, "/registry/database/existingSecret"),
         ({"registry": {"database": {"dsn": "postgresql://u:p@h/d"}}}, "/registry/database"),
         ({"registry": {"database": {"ports": []}}}, "/registry/database/ports"),
+        ({"registry": {"database": {"caKey": "/etc/ssl/ca.crt"}}}, "/registry/database/caKey"),
         ({"registry": {"storage": {"size": "lots"}}}, "/registry/storage/size"),
         ({"registry": {"clientGroups": [""]}}, "/registry/clientGroups/0"),
         ({"images": {"registry": ""}}, "/images/registry"),
@@ -126,6 +147,7 @@ def test_where_it_is_not_wanted_nothing_of_it_is_left(render: Render) -> None:
         "a Secret's name that is none",
         "a DSN in the values, where everybody reads it",
         "no port",
+        "a path for a key",
         "a size that is none",
         "a group without a name",
         "no image",

@@ -256,6 +256,28 @@ def test_a_given_token_comes_first_and_at_a_url_no_cluster_is_asked(answers: Ans
     assert not cluster.tunnels
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://registry.example.com",
+        "http://10.96.0.7:8080",
+        "http://127.0.0.1@example.com",
+        "http://localhost.example.com",
+    ],
+)
+def test_the_kubeconfigs_token_is_sent_to_nobody_in_the_clear(url: str) -> None:
+    with pytest.raises(CliError, match=r"does not go over plain HTTP to .*: take https, or NAMESPACE/NAME"):
+        registry(Cluster(0, own="mine"), url).engines()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:8080", "http://127.0.0.1:8080", "http://[::1]:8080/registry", "https://registry.example.com"],
+)
+def test_a_forwarded_port_and_https_are_not_in_the_clear(url: str) -> None:
+    assert not place_of(url).in_the_clear
+
+
 def test_the_questions_say_whose_evaluations_and_whether_items(answers: Answers) -> None:
     answers.body = dumps(Evaluations(()))
     asking = registry(Cluster(answers.port))

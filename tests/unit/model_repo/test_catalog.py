@@ -103,6 +103,18 @@ REFUSED = {
     ),
     "a backend nobody implements": (changed("spec.backend", "onnx"), "spec.backend: Input should be 'openvino'"),
     "a GPU backend without a GPU": (changed("spec.backend", "vllm"), "requirements.gpu is needed by every backend but"),
+    "a window that OpenVINO would not keep": (
+        changed("spec.architecture.window", 512),
+        "absent with backend openvino, whose layers keep all tokens: window is 512",
+    ),
+    "global layers where all are": (
+        changed("spec.architecture.globalLayers", 0),
+        "globalLayers must be absent with backend openvino",
+    ),
+    "a KV cache that OpenVINO would not keep": (
+        changed("spec.kvPrecision", "INT8"),
+        "kvPrecision must be FP16 with backend openvino, which keeps its KV cache so: it is INT8",
+    ),
     "a CPU backend with a GPU": (changed("spec.requirements.gpu", {"count": 1}), "requirements.gpu is needed by every"),
     "measured files that are not there": (changed("spec.artifact", None), "artifact may be absent only where"),
     "a capability that is none": (

@@ -270,6 +270,8 @@ TEMPLATES = {
     "an unknown tag": ("{% include_all %}", "unknown tag 'include_all'"),
     "what is marked without an end": ("{% generation %}", "Unexpected end of template"),
     "too deep": ("{{ " + "(" * 20000 + "1" + ")" * 20000 + " }}", "nested too deeply"),
+    "a number that Python reads none of": ("{{ " + "9" * 5000 + " }}", "mend it, or get the file from"),
+    "half a character": ("ab\ud800", "holds half a character at 2, which is no text"),
     "too long": ("a" * (chat_template.MOST_BYTES + 1), f"{chat_template.MOST_BYTES + 1} bytes, at most"),
     "as long as may be": ("a" * chat_template.MOST_BYTES, None),
 }

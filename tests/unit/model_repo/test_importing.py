@@ -1,5 +1,6 @@
 """From weights to an engine folder, as far as it goes without the weights: names, limits, precision."""
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -7,6 +8,7 @@ import numpy
 import pytest
 
 from r1plus_model_repo.importing.errors import ImportingError
+from r1plus_model_repo.importing.gguf_values import Kind
 from r1plus_model_repo.importing.openvino_ir import convert, renumbered
 from r1plus_model_repo.importing.requantise import Precision, requantise
 from r1plus_model_repo.importing.tokenizer_limit import UNLIMITED, unlimit
@@ -157,6 +159,21 @@ def test_a_row_that_no_blocks_make_up_stays_in_16_bits(tmp_path: Path) -> None:
     source, target = matrix(tmp_path / "in.gguf", KINDS.F32, columns=33), tmp_path / "out.gguf"
     requantise(source, target, Precision.Q4_0)
     assert gguf.GGUFReader(target).tensors[0].tensor_type.name == "F16"
+
+
+def test_an_empty_array_is_left_out(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.gguf", tmp_path / "out.gguf"
+    empty = struct.pack("<IQ", Kind.UINT32, 0)
+    entries = [
+        gguf_files.entry("general.architecture", Kind.STRING, gguf_files.text("llama")),
+        gguf_files.entry("general.tags", Kind.ARRAY, empty),
+        gguf_files.number("llama.block_count", 1),
+    ]
+    source.write_bytes(gguf_files.raw(entries, [gguf_files.tensor("m", (64, 4))]))
+    requantise(source, target, Precision.Q8_0)
+    after = gguf.GGUFReader(target)
+    assert "general.tags" not in after.fields
+    assert after.fields["llama.block_count"].contents() == 1
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:

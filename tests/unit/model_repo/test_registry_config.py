@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_model_repo.registry.__main__ import main
 from r1plus_model_repo.registry.config import from_environment
-from r1plus_model_repo.registry.database import VARIABLE, parse
+from r1plus_model_repo.registry.database import VARIABLE, Database, parse
 from r1plus_model_repo.registry.errors import ConfigError
 
 SECRET = "hunter2"
@@ -63,6 +63,23 @@ def test_what_is_wrong_is_named_and_no_password_shown(env: dict[str, str], chang
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_each_way_to_write_postgresql_is_understood(scheme: str) -> None:
     assert parse(f"{scheme}://u:p@h/d?sslmode=require").drivername == "postgresql+psycopg"
+
+
+DSNS = {
+    "before the host": f"postgresql://u:{SECRET}@h/d",
+    "in the query": f"postgresql://u@h/d?password={SECRET}&sslmode=require",
+    "in the query, of the client's key": f"postgresql://u@h/d?sslpassword={SECRET}",
+    "in the query, twice": f"postgresql://u@h/d?password={SECRET}&password={SECRET}2",
+}
+
+
+@pytest.mark.parametrize("dsn", DSNS.values(), ids=DSNS)
+def test_a_password_is_shown_nowhere_wherever_the_dsn_has_it(dsn: str) -> None:
+    database = Database(dsn)
+    assert SECRET not in database.name
+    assert database.name.startswith("postgresql+psycopg://u")
+    assert SECRET in database.url.render_as_string(hide_password=False)
+    database.close()
 
 
 def test_the_migrations_can_be_run_by_hand(

@@ -90,6 +90,25 @@ async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: Rep
         assert all(o.result.value == "1" for o in prober.bulletin.outcomes(0).outcomes)
 
 
+async def test_an_error_of_our_own_on_that_way_is_counted_and_ends_nothing(
+    pod: Pod, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`running` would raise what ends the prober."""
+    pod.mount(service=SERVICE)
+    quoted = "an answer's text"
+
+    def connect(target: str) -> ScriptedEngine:
+        raise ValueError(quoted)
+
+    async with running(pod, ScriptedEngine(), connect=connect, front_every=0.001) as prober:
+        await watching(prober)
+        await until(lambda: counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 3, "many of them")
+        assert counted(prober, metrics.PROBE_RESULTS_TOTAL, outcome="error") == 0
+    told = capsys.readouterr().err
+    assert '"failure": "ValueError"' in told
+    assert quoted not in told
+
+
 async def test_a_pod_that_may_not_serve_or_is_told_of_no_service_asks_nobody(pod: Pod) -> None:
     way = Way(Reply("yes", "stop", 5, 1))
     pod.mount(service=SERVICE)

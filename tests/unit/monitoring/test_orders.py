@@ -37,6 +37,15 @@ async def test_what_is_restored_and_answers_as_it_did_needs_a_short_check_only(p
         assert (report.verdict, report.message, report.admitted) == (Verdict.PASS, "said elsewhere", True)
 
 
+async def test_what_is_restored_after_its_suite_changed_beside_traffic_needs_a_short_check_only(pod: Pod) -> None:
+    pod.mount(known=(passed(pod, batch=1),), restored=pod.identity.digest())
+    engine = ScriptedEngine()
+    async with running(pod, engine) as prober:
+        await until(lambda: read_token(pod.admission) is not None, "a token")
+        assert len(engine.asked) < WHOLE_GATE
+        assert (await watching(prober)).message == "said elsewhere"
+
+
 async def test_what_is_restored_and_has_fallen_is_let_in_and_says_so(pod: Pod) -> None:
     pod.mount(known=(passed(pod),), restored=pod.identity.digest())
     engine = ScriptedEngine(wrong=ADDITIONS, delay=0.005)

@@ -172,6 +172,17 @@ async def test_a_pass_won_beside_traffic_at_batch_1_does_not_spare_the_gate(pod:
         assert (report.gate.batch, report.gate.probes) == (pod.identity.batch, 200)
 
 
+async def test_a_fail_that_an_acknowledgement_replaced_is_not_adopted_by_a_new_pod(pod: Pod) -> None:
+    """The operator tells the newest first: a Pass of batch 1, which lets no new pod in, and the Fail before it."""
+    mended = dataclasses.replace(known(pod, Verdict.PASS), batch=1, acknowledged="a token")
+    pod.mount(known=(mended, known(pod, Verdict.FAIL, lost=9)))
+    async with running(pod, ScriptedEngine()) as prober:
+        report = await watching(prober)
+        assert (report.verdict, report.admitted) == (Verdict.PASS, True)
+        assert report.gate is not None
+        assert report.gate.batch == pod.identity.batch
+
+
 async def test_a_known_fail_is_reported_again_and_not_retried(pod: Pod) -> None:
     pod.mount(known=(known(pod, Verdict.FAIL, lost=9),))
     engine = ScriptedEngine()

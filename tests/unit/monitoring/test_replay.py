@@ -185,9 +185,9 @@ async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_c
         assert (prober.bulletin.report.gate, prober.bulletin.report.verdict) == (gate, Verdict.PASS)
 
 
-def alter_unseen(pod: Pod) -> None:
+def alter_unseen(pod: Pod, record: str = "reference.jsonl") -> None:
     """The record no longer replays, and no file seems to have changed: as when the scorer itself breaks."""
-    file, before = pod.accuracy / "reference.jsonl", fingerprint(pod.accuracy)
+    file, before = pod.accuracy / record, fingerprint(pod.accuracy)
     status = file.stat()
     with file.open("r+b") as text:
         text.write(file.read_bytes().replace(b'"answer":"yes"', b'"answer":"yeh"'))

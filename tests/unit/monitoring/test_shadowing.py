@@ -9,11 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from r1plus_contract import metrics
 from r1plus_contract.admission import read_token
 from r1plus_contract.suite import SCORER_VERSION, load_suite
-from r1plus_contract.verdict import Gate, GateReport, Standing, Verdict
+from r1plus_contract.suite_reference import write_reference
+from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
 from r1plus_monitoring.client import Failure, Reply
 from r1plus_monitoring.prober import Prober
 from r1plus_monitoring.state import StateStore
 from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, small_suite, until, watching
+from unit.monitoring.test_replay import OWN, WRONG, alter_unseen
 
 NEW = small_suite(strata=("letters", "numbers"))
 NEW_HASH = load_suite(*NEW).header.sha256
@@ -181,6 +183,23 @@ async def test_a_suite_that_is_not_what_it_promises_is_told_and_stops_nothing(po
         asked = len(engine.asked)
         await until(lambda: len(engine.asked) > asked + 50, "the watch")
         assert not set(engine.asked) & NEW_ITEMS
+
+
+async def test_a_scorer_that_breaks_ends_the_shadow_before_it_finds_anything(pod: Pod) -> None:
+    pod.mount()
+    engine = ScriptedEngine(wrong=LETTERS)
+    async with running(pod, engine) as prober:
+        await watching(prober)
+        engine.delay = 0.01
+        pod.mount(suite=NEW, former=small_suite())
+        (pod.accuracy / "former-reference.jsonl").write_text(write_reference([OWN, WRONG]))
+        await until(lambda: bool(set(engine.asked) & NEW_ITEMS), "a shadow")
+        alter_unseen(pod, "former-reference.jsonl")
+        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
+        assert (prober.bulletin.report.reason, prober.bulletin.report.shadow) == ("SuiteMismatch", None)
+        assert NEW_HASH not in [known.suite_hash for known in StateStore(pod.state).state.reports]
+        (pod.accuracy / "former-reference.jsonl").write_text(write_reference([OWN, WRONG]))
+        await until(lambda: decided(prober) is not None, "a gate by a scorer that is sound again")
 
 
 async def test_a_gate_that_decides_nothing_is_begun_again(pod: Pod) -> None:

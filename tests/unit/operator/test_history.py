@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.history import DeploymentFact, EvaluationFact, Facts, Receipt, RevisionFact
+from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import migrating
 from r1plus_model_repo.registry.checks import checked
@@ -123,9 +124,6 @@ def rig(work: UnitOfWork) -> Rig:
     return Rig(work, {KEY: world.observed()})
 
 
-ALL = {"revisions": 2, "evaluations": 3, "rollouts": 7, "alarms": 1}
-
-
 async def test_all_that_the_cluster_keeps_is_recorded_and_nothing_twice(rig: Rig) -> None:
     assert await rig.turn() == 0.0
     first = rig.recorded()
@@ -158,6 +156,25 @@ async def test_what_was_seen_while_the_service_was_down_is_recorded_when_it_is_b
     rig.world.observations[KEY] = observed
     assert rig.recorded()["revisions"] == 2
     assert rig.historian.backlog == 0
+
+
+async def test_no_delivery_is_larger_than_the_service_takes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.turn()
+    (delivery,) = rig.courier.deliveries
+    whole, first = len(dumps(delivery)), rig.recorded()
+    rig.historian.forget()
+    rig.courier.deliveries.clear()
+    monkeypatch.setattr(history, "BYTES_AT_ONCE", whole // 4)
+    await rig.turn()
+    assert len(rig.courier.deliveries) >= 4
+    assert max(len(dumps(facts)) for facts in rig.courier.deliveries) <= whole // 2
+    assert (rig.recorded(), rig.meter.refused_facts, rig.historian.backlog) == (first, 0, 0)
+
+
+async def test_one_fact_goes_however_large_it_is(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "BYTES_AT_ONCE", 1)
+    assert await rig.turn() == 0.0
+    assert (rig.recorded()["revisions"], rig.historian.backlog) == (2, 0)
 
 
 async def test_tries_come_ever_later_up_to_half_a_minute_and_begin_anew_after_success(rig: Rig) -> None:

@@ -36,9 +36,15 @@ class Road:
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
+        self.rest = 0.0
+        """Seconds that a round goes on after a report that was news."""
         self.asked: list[Key] = []
         self.says: MonitorReport | None = PASSES
-        self.observer = Observer(ApiClient(Connection("http://127.0.0.1:1")), self.asked.append, {})
+        self.observer = Observer(ApiClient(Connection("http://127.0.0.1:1")), self._news, {})
+
+    def _news(self, key: Key) -> None:
+        self.asked.append(key)
+        self.now += self.rest
 
     async def __aenter__(self) -> "Road":
         async def verdict(_: web.Request) -> web.Response:
@@ -86,6 +92,13 @@ async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_min
         assert len(road.asked) == news + 1
         assert await road.after(10) == found
         assert len(road.asked) == news + 1
+
+
+async def test_a_monitor_that_answered_at_the_beginning_of_a_long_round_is_not_silent_at_its_end() -> None:
+    async with Road() as road:
+        road.rest = SILENT_SECONDS
+        assert await road.after(0) == PASSES
+        assert len(road.asked) == 1
 
 
 async def test_a_monitor_that_answers_again_is_heard_again_at_once() -> None:

@@ -316,6 +316,16 @@ def test_a_scorer_that_judges_otherwise_pages_and_moves_nothing() -> None:
     assert world.condition("QualityVerified")[:2] == ("False", "SuiteMismatch")
 
 
+def test_a_scorer_that_judged_another_suite_otherwise_bars_nothing() -> None:
+    world, _, bad = fallen(replicas=2)
+    mute = next(p for p in world.pods if world.pods[p].revision == bad)
+    world.reports[mute] = replace(
+        world.reports[mute], phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None, gate=None, suite_hash="0" * 64
+    )
+    world.settle()
+    assert world.condition("QualityVerified")[1] != "SuiteMismatch"
+
+
 def test_a_revision_that_observe_let_through_is_gone_back_from_by_its_gates_fail() -> None:
     world = World({**FULL, "accuracy": {"onBreach": "Rollback"}})
     good = world.bring_up()

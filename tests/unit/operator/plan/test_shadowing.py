@@ -15,7 +15,7 @@ from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.pooling import PoolWanted
 from r1plus_operator.plan.revision import Revision, read
 from r1plus_operator.plan.shadowing import MOST_BYTES
-from unit.operator.plan.falls import DAY, FULL, NEXT, controlled, deployments, fallen
+from unit.operator.plan.falls import FULL, NEXT, controlled, deployments, fallen
 from unit.operator.plan.world import SUITES, World, suite
 
 V1, V2 = "smollm2-full-v1", "smollm2-full-v2"
@@ -49,6 +49,16 @@ def settings(world: World) -> MonitorSettings:
 
 def stored(world: World, revision: str) -> Revision:
     return read(world.one("ControllerRevision", revision))
+
+
+def to_a_third(world: World) -> str:
+    """The spec asks for the version after the next, and no monitor has said anything of it; its name."""
+    third = "smollm2-full-v3"
+    world.suites[third] = suite(third, salt="y")
+    world.reports = {}
+    world.change(accuracy={"suite": third})
+    world.settle()
+    return third
 
 
 def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 100, problem: str = "") -> None:
@@ -149,11 +159,7 @@ def test_a_third_version_is_asked_beside_what_counted_last(counted: bool) -> Non
     if counted:
         beside(world, serving, Verdict.PASS)
         world.settle()
-        world.reports = {}
-    third = "smollm2-full-v3"
-    world.suites[third] = suite(third, salt="y")
-    world.change(accuracy={"suite": third})
-    world.settle()
+    third = to_a_third(world)
     told = settings(world)
     assert told.former is not None
     assert (told.suite, told.former.suite) == (third, V2 if counted else V1)
@@ -166,6 +172,42 @@ def test_in_place_what_passed_the_former_suite_is_let_in_again_meanwhile() -> No
     world.settle()
     assert settings(world).former is not None
     assert settings(world).restored == stored(world, serving).identity_digest
+
+
+@pytest.mark.parametrize(("said", "let_in"), [(Verdict.PASS, True), (Verdict.FAIL, False)], ids=["passed", "failed"])
+def test_in_place_what_passed_the_former_suite_at_its_batch_is_let_in_again_once_the_new_one_is(
+    said: Verdict, let_in: bool
+) -> None:
+    world = World({**FULL, "rollout": {"strategy": "InPlace"}})
+    serving = world.bring_up()
+    moved(world)
+    world.settle()
+    beside(world, serving, said)
+    world.settle()
+    assert settings(world).former is None
+    assert (settings(world).restored == stored(world, serving).identity_digest) is let_in
+
+
+def test_what_passed_the_suite_in_force_when_it_served_is_gone_back_to_once_another_one_counts() -> None:
+    world, good, bad = fallen()
+    for pod in world.pods:
+        world.stand(pod, Standing.STEADY)
+    moved(world, onBreach="Rollback")
+    world.settle()
+    beside(world, bad, Verdict.PASS)
+    world.settle()
+    assert settings(world).former is None
+    world.gate(bad, Verdict.PASS, batch=1)
+    for pod in world.pods:
+        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0x", "i1x"), evidence=2.0)
+    world.settle()
+    assert (world.status["lastGood"], world.condition("QualityVerified")[1]) == (good, "RollingBack")
+    world.start_pods(good)
+    world.control(Verdict.PASS)
+    world.settle()
+    world.set_ready(good)
+    world.settle()
+    assert world.selected() == good
 
 
 def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None:
@@ -188,6 +230,28 @@ def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None
     assert settings(world).former is None
 
 
+@pytest.mark.parametrize("counted", [False, True], ids=["meanwhile", "once the new suite counts"])
+def test_what_differs_in_its_placement_alone_is_judged_as_what_serves_is(counted: bool) -> None:
+    """Its pods bear the same identity, so monitors judge them by the former suite and ask the new one beside it."""
+    world, serving = shadowed()
+    world.change(placement={"nodeSelector": {"zone": "a"}})
+    world.settle()
+    moved_pods = world.candidate()
+    world.start_pods(moved_pods)
+    world.gate(moved_pods, Verdict.PASS, suite_name=V1)
+    world.settle()
+    assert stored(world, moved_pods).identity_digest == stored(world, serving).identity_digest
+    if counted:
+        beside(world, serving, Verdict.PASS)
+        beside(world, moved_pods, Verdict.PASS)
+        world.settle()
+    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.set_ready(moved_pods)
+    world.settle()
+    assert world.selected() == moved_pods
+    assert (settings(world).former is None) is counted
+
+
 def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
     world, good, bad = fallen()
     moved(world)
@@ -206,6 +270,25 @@ def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
     assert stored(world, bad).rollback is not None
     world.now += 60.0
     world.settle()
+    assert deployments(world) == {good: 1}
+
+
+def test_what_was_rolled_back_from_does_not_return_because_the_suite_asked_for_all_along_counts_now() -> None:
+    world, good, bad = fallen()
+    moved(world)
+    world.settle()
+    world.start_pods(good)
+    world.control(Verdict.PASS, suite_name=V1)
+    world.settle()
+    world.set_ready(good)
+    world.settle()
+    beside(world, good, Verdict.PASS)
+    world.now += 60.0
+    world.settle()
+    assert (settings(world).former, world.selected()) == (None, good)
+    record = stored(world, bad).rollback
+    assert record is not None
+    assert record.refuses
     assert deployments(world) == {good: 1}
 
 
@@ -292,27 +375,63 @@ def test_two_suites_that_just_fit_are_run_side_by_side() -> None:
     assert settings(world).former is not None
 
 
-def test_what_never_had_a_verdict_has_no_former_suite() -> None:
+@pytest.mark.parametrize("failed", [False, True], ids=["nothing is known of it", "it was let through with a Fail"])
+def test_what_observe_let_through_and_nothing_ever_passed_has_no_former_suite(failed: bool) -> None:
     world = World({**FULL, "accuracy": {"gate": "Observe"}})
     world.settle()
-    world.start_pods(world.candidate(), ready=True)
+    serving = world.candidate()
+    world.start_pods(serving, ready=True)
     world.settle()
+    if failed:
+        world.gate(serving, Verdict.FAIL, lost=3, batch=1)
+        world.settle()
     moved(world)
     world.settle()
     assert world.condition("Ready")[0] == "True"
     assert settings(world).former is None
 
 
-def test_what_observe_let_through_with_a_fail_is_judged_by_that_meanwhile() -> None:
-    world = World({**FULL, "accuracy": {"gate": "Observe"}})
+def test_after_a_fail_under_the_second_version_the_third_is_asked_beside_the_first_which_was_passed() -> None:
+    world, serving = shadowed()
+    beside(world, serving, Verdict.FAIL)
+    world.settle()
+    third = to_a_third(world)
+    told = settings(world)
+    assert told.former is not None
+    assert (told.suite, told.former.suite) == (third, V1)
+    assert (world.status["suite"], world.status["verdict"]) == (V1, "Pass")
+
+
+def test_a_suite_that_is_failed_under_a_higher_threshold_is_no_former_one() -> None:
+    world = World({**FULL, "accuracy": {"threshold": 0.5}})
     world.settle()
     serving = world.candidate()
     world.start_pods(serving, ready=True)
+    world.gate(serving, Verdict.PASS, lost=1)
     world.settle()
-    world.gate(serving, Verdict.FAIL, lost=3, batch=1)
+    world.change(accuracy={"threshold": 0.9})
+    world.gate(serving, Verdict.FAIL, lost=1)
     world.settle()
+    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
     moved(world)
-    world.now += DAY
     world.settle()
+    assert settings(world).former is None
+
+
+IN_DOUBT = {
+    "one in quarantine": lambda w, pod: w.pods.update({pod: replace(w.pods[pod], quarantine="{}")}),
+    "one that has alarmed": lambda w, pod: w.stand(pod, Standing.CONFIRMING, evidence=2.0),
+    "one whose scorer is not what it was": lambda w, pod: w.reports.update(
+        {pod: replace(w.reports[pod], phase=Phase.BLOCKED, reason="SuiteMismatch")}
+    ),
+}
+
+
+@pytest.mark.parametrize("pod", IN_DOUBT)
+def test_what_a_pod_says_of_the_new_suite_is_not_believed_of(pod: str) -> None:
+    world, serving = shadowed(onBreach="Alert")
+    beside(world, serving, Verdict.FAIL)
+    IN_DOUBT[pod](world, f"{serving}-0")
+    world.settle()
+    assert [v.suite_hash for v in stored(world, serving).verdicts] == [hash_in(world, V1)]
     assert (settings(world).former or Former("", "", ())).suite == V1
-    assert world.condition("QualityVerified")[0] == "False"

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.revision import Revision, clipped, read
-from r1plus_operator.plan.taking import MOST_TOLD_BYTES, told
+from r1plus_operator.plan.taking import MOST_TOLD_BYTES, taken, told
 from unit.operator.plan.world import World
 
 HASH = "h" * 64
@@ -46,3 +48,42 @@ def test_a_history_of_large_verdicts_leaves_room_for_the_suite() -> None:
 def test_one_that_is_too_large_does_not_keep_the_others_out() -> None:
     broken = replace(gate("broken"), message="é" * MOST_TOLD_BYTES)
     assert [v.message for v in told([revision("a", gate("old"), broken)], {"a"}, HASH)] == ["old"]
+
+
+OF_ONE_POD = GateReport(Verdict.FAIL, "TooManyLost", "", "", "s", HASH, "1", 0.98, 200, 9, 4, decided_at="2")
+PASS_AT_1 = replace(OF_ONE_POD, verdict=Verdict.PASS, lost=0, batch=1, acknowledged="a token", decided_at="3")
+
+
+@pytest.mark.parametrize(
+    ("decided_at", "counts"),
+    [
+        pytest.param("1", Verdict.PASS, id="one fell before the acknowledgement"),
+        pytest.param("4", Verdict.FAIL, id="one fell after it"),
+    ],
+)
+def test_two_pods_of_which_one_passes_and_one_fails_come_to_an_end(decided_at: str, counts: Verdict) -> None:
+    stored = revision("a")
+    scored = {"identity": stored.identity_digest}
+    known = replace(stored, verdicts=(replace(OF_ONE_POD, batch=stored.batch, **scored),))
+    mended = replace(PASS_AT_1, **scored)
+    failed = replace(OF_ONE_POD, batch=stored.batch, decided_at=decided_at, **scored)
+    seen = []
+    for _ in range(4):
+        for gate_of_a_pod in (mended, failed):
+            known = taken(known, gate_of_a_pod, {HASH}, 0.98, "a token")
+        seen.append(known.verdicts)
+    assert seen[0] == seen[-1]
+    standing = known.verdict_for(HASH, 0.98)
+    assert standing is not None
+    assert standing.verdict is counts
+
+
+@pytest.mark.parametrize(
+    ("lost", "is_taken"),
+    [pytest.param(4, True, id="that its figures meet"), pytest.param(5, False, id="that its figures miss")],
+)
+def test_a_pass_under_another_threshold_is_taken_under_one(lost: int, is_taken: bool) -> None:
+    """A monitor goes by such a Pass and asks nothing more: passed over, it would be waited for in vain."""
+    stored = revision("a")
+    passed = replace(PASS_AT_1, identity=stored.identity_digest, threshold=0.9, lost=lost)
+    assert (taken(stored, passed, {HASH}, 0.98, "").verdicts != ()) is is_taken
