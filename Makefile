@@ -13,7 +13,7 @@ CACHE := $(or $(R1PLUS_CACHE),/var/cache/r1plus)
 UV_VERSION := 0.13.9
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
-# Two workers: what waits for a process or a deadline leaves the cores to the other.
+# Two workers: what waits for a process or a deadline leaves the cores to the other. The longest files go first.
 PYTEST_TWO := $(PYTEST) --numprocesses 2
 SYNCED := .venv/.synced
 
@@ -58,7 +58,7 @@ test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real Postgr
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
-	$(PYTEST_TWO) --dist loadfile -m apiserver tests/apiserver tests/faults
+	$(PYTEST_TWO) --dist loadfile --no-loadscope-reorder -m apiserver tests/faults tests/apiserver
 
 .PHONY: test-engine
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines

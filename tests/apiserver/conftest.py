@@ -5,8 +5,6 @@ references to be collected takes `apiserver_with_controllers`.
 """
 
 import asyncio
-import itertools
-import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,9 +21,6 @@ from devcluster.steps import Steps
 from r1plus_operator.runtime.client import ApiClient
 
 CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
-# Workers of pytest-xdist ("gw0", "gw1", ...) run side by side on one loopback: a range for each.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_addresses = (f"127.{70 + _WORKER}.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
 
 
@@ -60,7 +55,7 @@ async def namespace(client: ApiClient) -> str:
 @pytest.fixture
 async def tenant(client: ApiClient, namespace: str) -> AsyncIterator[Tenant]:
     """That namespace with monitors at an address of its own."""
-    monitors = Monitors(next(_addresses))
+    monitors = Monitors()
     await monitors.start()
     yield Tenant(client, namespace, monitors)
     await monitors.stop()

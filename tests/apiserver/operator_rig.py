@@ -4,6 +4,7 @@ There is no kubelet here: a test makes the pods a Deployment would get, and answ
 """
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -355,11 +356,15 @@ class Tenant:
         return gate
 
 
+# Of this process: others, as workers of pytest-xdist, have their monitors on the same loopback at the same port.
+_addresses = (f"127.{100 + os.getpid() % 100}.{i // 250}.{i % 250 + 2}" for i in itertools.count())
+
+
 class Monitors:
     """An HTTP server on a loopback address of its own, at the monitor's real port."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self) -> None:
+        self.address = next(_addresses)
         self.report: MonitorReport | None = None
         self.outcomes: tuple[ProbeOutcome, ...] = ()
         """What the continuous check gave; of the identity and suite in the report."""

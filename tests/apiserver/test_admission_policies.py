@@ -121,7 +121,7 @@ async def world(policed: ApiServer, tmp_path: Path) -> AsyncIterator[World]:
         process = OperatorProcess(policed, tmp_path / "operator.log")
         process.start()
         try:
-            tenant = Tenant(admin, name, Monitors("127.0.0.1"))
+            tenant = Tenant(admin, name, Monitors())
             account = policed.kubeconfig_for(ACCOUNT, ("system:serviceaccounts", "system:authenticated"))
             async with (
                 ApiClient.from_kubeconfig(policed.kubeconfig_for(ALICE)) as alice,

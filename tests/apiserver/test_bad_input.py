@@ -70,7 +70,7 @@ async def tenant(admin: ApiClient) -> Tenant:
     await admin.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
     meta = {"name": "keyless", "namespace": name, "labels": {names.LABEL_SUITE: "keyless"}}
     await admin.create(kinds.CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"x": ""}})
-    return Tenant(admin, name, Monitors("127.0.0.1"))
+    return Tenant(admin, name, Monitors())
 
 
 @pytest.fixture

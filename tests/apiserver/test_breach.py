@@ -3,7 +3,6 @@
 The tests play what makes pods and what answers in them; every decision and every write is the operator's own.
 """
 
-import itertools
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from r1plus_operator.plan.revision import read
 from r1plus_operator.runtime.client import ApiClient
 
 pytestmark = pytest.mark.apiserver
-_addresses = (f"127.11.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 LOST = tuple(f"addition-{n}" for n in ("17-9", "2-4", "4-8", "4-9", "6-2", "7-5"))
 
 
@@ -42,7 +40,7 @@ async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> A
 @pytest.fixture
 async def second() -> AsyncIterator[Monitors]:
     """Another monitor than the tenant's, for another pod."""
-    monitors = Monitors(next(_addresses))
+    monitors = Monitors()
     await monitors.start()
     yield monitors
     await monitors.stop()

@@ -5,8 +5,7 @@ The rig plays the kubelet (pods), the monitors (verdicts), somebody with kubectl
 """
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -37,7 +36,6 @@ class Quiet(NamedTuple):
 
 BRIEF = Quiet(settled=4.0, deleted=4.0)
 """Of the sample that `make test` runs, and of the fault-free runs."""
-_addresses: Iterator[str] = (f"127.9.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 
 
 @dataclass
@@ -88,9 +86,7 @@ class Story:
 
     async def deploy(self, context: Json) -> None:
         """`kubectl apply` of the CR."""
-        await Tenant(self.rig.client, self.namespace, Monitors("")).deploy(
-            NAME, tier=self.rig.case.tier, context=context
-        )
+        await Tenant(self.rig.client, self.namespace, Monitors()).deploy(NAME, tier=self.rig.case.tier, context=context)
 
     async def bring_up(self, context: Json) -> str:
         """The CR is applied; its first revision passes, is Ready and serves."""
@@ -314,7 +310,7 @@ class Story:
 async def _listening() -> Monitors:
     """A monitor on a free loopback address."""
     while True:
-        monitors = Monitors(next(_addresses))
+        monitors = Monitors()
         with suppress(OSError):
             await monitors.start()
             return monitors

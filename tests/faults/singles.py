@@ -58,7 +58,7 @@ async def _lose(story: Story) -> Callable[[], bool]:
 async def gone(story: Story) -> None:
     """Every watch ends; while none is open a CR and children are deleted; then 410: only a new list can tell."""
     traffic, client = story.rig.traffic, story.rig.client
-    await Tenant(client, story.namespace, Monitors("")).deploy("ghost", tier="edge", context={"maxTokens": 1024})
+    await Tenant(client, story.namespace, Monitors()).deploy("ghost", tier="edge", context={"maxTokens": 1024})
     await story.reached(lambda: story.has("NetworkPolicy", "ghost") and story.has("Service", "ghost"), "ghost is there")
     await story.calm()
     answered: set[tuple[str, str]] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from faults import campaign, oracle, singles
+from faults import campaign, oracle
 from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json
 from faults.lane import Lane
 from faults.rig import rig
@@ -38,14 +38,6 @@ async def test_every_kind_of_fault_at_some_of_its_points_ends_as_without_it(
         assert result.survived >= 0.9 * len(points)
         assert campaign.unexpected_errors(made.operator.process.log) == []
         assert made.operator.ended == []
-
-
-async def test_single_faults_that_concern_everybody_end_as_without_them(apiserver: ApiServer, tmp_path: Path) -> None:
-    async with rig(apiserver, 0, tmp_path) as made:
-        reference = await campaign.learn(made)
-        result = await singles.run(made, reference, print, singles.QUICK)
-    assert result.failed == []
-    assert result.survived == len(singles.QUICK)
 
 
 async def test_a_verdict_that_lands_after_the_promotion_and_a_new_candidate_undoes_neither(

@@ -131,8 +131,7 @@ def creations(namespace: str, count: int) -> list[Write]:
 async def serve(client: ApiClient, namespace: str, number: int) -> Monitors:
     """Play kubelet and monitor for one CR until it is Ready; stop the monitor afterwards."""
     name = deployment(namespace, number)["metadata"]["name"]
-    # Addresses of this process's own: a second bench may run beside this one.
-    monitors = Monitors(f"127.{100 + os.getpid() % 100}.{number // 250}.{number % 250 + 2}")
+    monitors = Monitors()
     await monitors.start()
     await Tenant(client, namespace, monitors).bring_up(name)
     return monitors
