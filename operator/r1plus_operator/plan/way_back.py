@@ -42,5 +42,5 @@ def told(last_good: str, lacks: tuple[str, ...]) -> str:
     if last_good:
         return f"`r1plus rollback` goes back to {last_good} by hand"
     if not lacks:
-        return "no revision served before this one, so there is none to go back to by hand"
-    return f"there is no revision to go back to by hand: {'. '.join(lacks)}"
+        return "no revision served before this one, so there is none to go back to"
+    return f"now there is no revision to go back to: {'. '.join(lacks)}"

@@ -63,7 +63,7 @@ def test_a_rollback_by_hand_is_not_offered_where_none_can_be_and_it_is_said_why(
     world, first = fallen_after(60.0)
     for told in (world.status["incident"]["next"], world.condition("QualityVerified")[2]):
         assert "r1plus rollback" not in told
-        assert f"no revision to go back to by hand: {first} (" in told
+        assert f"no revision to go back to: {first} (" in told
         assert "of the 10 min that it takes" in told
     assert "lastGood" not in world.status
     assert world.status["noLastGood"][0].startswith(first)
