@@ -146,7 +146,7 @@ def _importing() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise CliError(
-            f"{error.name} is not installed, which making engines needs: in a clone of r1plus, pip install '.[cli,engine]'"
+            f"{error.name} is not installed, which making engines needs: in a clone, pip install '.[cli,engine]'"
         ) from error
     except OSError as error:
         raise CliError(f"{error.filename or 'A file'}: {error.strerror or error}; nothing was left behind") from error

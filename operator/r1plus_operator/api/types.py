@@ -58,7 +58,8 @@ class EngineSelector(ApiModel):
         None, description="Exact version of the engine. Default: the newest."
     )
     precision: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=16)] | None = Field(
-        None, description="Precision of the weights, e.g. FP16, Q8_0. Default: that of the newest measured engine that fits."
+        None,
+        description="Precision of the weights, e.g. FP16, Q8_0. Default: that of the newest measured engine that fits.",
     )
 
 
