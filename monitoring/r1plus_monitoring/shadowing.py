@@ -9,6 +9,7 @@ with is what the new suite begins with: with it the operator lets the new one co
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -45,13 +46,15 @@ class Shadowing:
     async def follow(self, sources: Sources, settings: Settings) -> None:
         """Ask what the sources name beside; nothing happens where that is what is asked already."""
         beside = sources.beside
-        about = (beside.name, beside.suite_hash, beside.problem, settings().threshold) if beside else None
+        now = settings()
+        about = (beside.name, beside.suite_hash, beside.problem, now.threshold, now.acknowledged) if beside else None
         if about == self._about:
             return
         await self.stop()
         self._about = about
         if beside is None:
             return
+        self._forget(beside, now.acknowledged)
         self._tell(beside)
         if beside.suite is not None:
             self._task = asyncio.create_task(self._ask(beside, settings, sources.verdicts))
@@ -69,6 +72,17 @@ class Shadowing:
         """Raise what a bug raised there."""
         if self._task is not None and self._task.done():
             self._task.result()
+
+    def _forget(self, beside: Beside, acknowledged: str) -> None:
+        """After an alarm: what was failed of this suite or half asked, until the watch has acted on an acknowledgement.
+
+        What was wrong with the pod may have lost that as well; once the watch is steady again it would be believed.
+        """
+        state = self._parts.store.state
+        if state.watch is None or not state.watch.alarmed_at or state.watch.acknowledged == acknowledged:
+            return
+        kept = tuple(r for r in state.reports if r.verdict is Verdict.PASS or r.suite_hash != beside.suite_hash)
+        self._parts.store.save(replace(state, reports=kept, shadow=None))
 
     async def _ask(self, beside: Beside, settings: Settings, verdicts: KnownVerdicts) -> None:
         assert beside.suite is not None

@@ -11,7 +11,7 @@ from apiserver.operator_rig import OperatorProcess, Tenant, add_node, grant
 from devcluster.apiserver_only import ApiServer
 from r1plus_cli.suite_store import manifest
 from r1plus_contract.suite_files import SuiteFiles
-from r1plus_contract.verdict import Shadow, Verdict
+from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
 from r1plus_operator.runtime.client import ApiClient
@@ -104,7 +104,8 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
 
     gate = replace(await tenant.decide(serving, Verdict.PASS), batch=1)
     shadow = Shadow("bank-v2", settings["suiteHash"], 100, gate)
-    tenant.monitors.report = replace(before, shadow=shadow, sequence=before.sequence + 1)
+    watch = Watch(Standing.STEADY, len(ITEMS))
+    tenant.monitors.report = replace(before, watch=watch, shadow=shadow, sequence=before.sequence + 1)
     await tenant.until("credit", "QualityVerified", "True", "GatePassed")
     assert (await tenant.settings("credit")).get("former") is None
     assert "former-items.jsonl" not in (await tenant.present("ConfigMap", "credit-accuracy"))["data"]

@@ -245,7 +245,7 @@ def to_object(revision: Revision, metadata: Json) -> Json:
     """The ControllerRevision to apply; `metadata` carries name, labels and owner."""
     annotations: dict[str, Any] = {}
     if revision.verdicts:
-        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(revision.verdicts[-KEPT_VERDICTS:]))
+        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(_kept(revision)))
     for name, moment in (
         (names.ANNOTATION_PROMOTED_AT, revision.promoted_at),
         (names.ANNOTATION_CANDIDATE_SINCE, revision.candidate_since),
@@ -266,6 +266,16 @@ def to_object(revision: Revision, metadata: Json) -> Json:
         "data": revision.data,
         "revision": revision.number,
     }
+
+
+def _kept(revision: Revision) -> tuple[GateReport, ...]:
+    """The newest verdicts; of those at the serving batch the newest Pass in any case, without which it is not good.
+
+    While it serves, everything else is found beside its traffic, and no later gate finds that again.
+    """
+    newest = revision.verdicts[-KEPT_VERDICTS:]
+    at_batch = [v for v in revision.counted if v.admits_at(revision.batch)]
+    return newest if not at_batch or at_batch[-1] in newest else (at_batch[-1], *newest[1:])
 
 
 def _verdicts(text: str | None) -> tuple[GateReport, ...]:

@@ -21,9 +21,9 @@ def gates_in(report: MonitorReport) -> tuple[GateReport, ...]:
     """Of the suite that counts, and of the one that is asked beside it.
 
     The latter says nothing of the revision while something is wrong with the pod that asks: its scorer is not what it
-    was, or it answers otherwise than at its gate.
+    was, or it answers otherwise than at its gate. A monitor that has been started anew does not know that yet.
     """
-    steady = report.watch is None or report.watch.standing is Standing.STEADY
+    steady = report.watch is not None and report.watch.standing is Standing.STEADY
     sound = steady and report.reason != Reason.SUITE_MISMATCH
     beside = report.shadow.gate if report.shadow and sound else None
     return tuple(gate for gate in (report.gate, beside) if gate is not None)

@@ -278,6 +278,15 @@ def test_a_forwarded_port_and_https_are_not_in_the_clear(url: str) -> None:
     assert not place_of(url).in_the_clear
 
 
+def test_a_forwarded_port_is_asked_past_a_proxy_that_the_environment_names(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    answers.body = dumps(RecordedEngines(()))
+    assert registry(Cluster(0, own="mine"), f"http://127.0.0.1:{answers.port}").engines() == RecordedEngines(())
+
+
 def test_the_questions_say_whose_evaluations_and_whether_items(answers: Answers) -> None:
     answers.body = dumps(Evaluations(()))
     asking = registry(Cluster(answers.port))

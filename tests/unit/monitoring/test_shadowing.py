@@ -1,5 +1,6 @@
 """A new version of the suite beside the one that counts: the watch goes on, and no slip in the new one says anything."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def counted(prober: Prober, name: str, **labels: str) -> float:
 def decided(prober: Prober) -> GateReport | None:
     shadow = prober.bulletin.report.shadow
     return shadow.gate if shadow else None
+
+
+def said(prober: Prober) -> tuple[Standing | None, Verdict | None]:
+    """What the watch says by the suite that counts, and the gate by the new one."""
+    report, gate = prober.bulletin.report, decided(prober)
+    return report.watch.standing if report.watch else None, gate.verdict if gate else None
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,32 @@ async def test_a_fall_by_the_former_suite_is_seen_while_the_new_one_is_asked(pod
 
         await until(fell, "the former suite's count", 60)
         assert prober.bulletin.report.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["a prober that lives", "a prober that was killed meanwhile"])
+async def test_what_a_pod_that_had_fallen_failed_is_asked_anew_once_it_is_mended_and_acknowledged(
+    pod: Pod, restarted: bool
+) -> None:
+    pod.mount()
+    engine = ScriptedEngine()
+    async with contextlib.AsyncExitStack() as stack:
+        prober = await stack.enter_async_context(running(pod, engine))
+        await watching(prober)
+        engine.wrong |= {f"additions-{n:03}" for n in range(25)} | LETTERS
+        pod.mount(suite=NEW, former=small_suite())
+        await until(lambda: said(prober) == (Standing.BELOW_THRESHOLD, Verdict.FAIL), "a fall, by both suites", 60)
+        if restarted:
+            await stack.aclose()
+        engine.wrong.clear()
+        pod.mount(suite=NEW, former=small_suite(), acknowledged="mended")
+        if restarted:
+            prober = await stack.enter_async_context(running(pod, engine))
+
+        def mended() -> bool:
+            assert said(prober) != (Standing.STEADY, Verdict.FAIL)
+            return said(prober) == (Standing.STEADY, Verdict.PASS)
+
+        await until(mended, "a watch that is steady, and another gate on the new suite", 60)
 
 
 async def test_how_far_it_is_is_told_in_tens(pod: Pod) -> None:

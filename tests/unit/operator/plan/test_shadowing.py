@@ -9,7 +9,7 @@ import pytest
 
 from r1plus_contract.jsonable import loads
 from r1plus_contract.settings import Former, MonitorSettings
-from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict
+from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict, Watch
 from r1plus_operator.plan.inputs import SuiteTrust
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.pooling import PoolWanted
@@ -62,8 +62,8 @@ def to_a_third(world: World) -> str:
 
 
 def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 100, problem: str = "") -> None:
-    """The monitors of a revision say this of the new suite; what they say of the former one stays."""
-    before = dict(world.reports)
+    """The monitors of a revision, which watch it, say this of the new suite; of the former one what they said."""
+    before = {n: replace(r, watch=r.watch or Watch(Standing.STEADY, 4)) for n, r in world.reports.items()}
     gate: GateReport | None = None
     if said is not None:
         world.gate(revision, said, lost=3 if said is Verdict.FAIL else 0, batch=1)
@@ -419,6 +419,9 @@ def test_a_suite_that_is_failed_under_a_higher_threshold_is_no_former_one() -> N
 
 
 IN_DOUBT = {
+    "one that has just been started anew": lambda w, pod: w.reports.update(
+        {pod: replace(w.reports[pod], phase=Phase.WAITING_FOR_MODEL, verdict=Verdict.NO_DATA, gate=None, watch=None)}
+    ),
     "one in quarantine": lambda w, pod: w.pods.update({pod: replace(w.pods[pod], quarantine="{}")}),
     "one that has alarmed": lambda w, pod: w.stand(pod, Standing.CONFIRMING, evidence=2.0),
     "one whose scorer is not what it was": lambda w, pod: w.reports.update(

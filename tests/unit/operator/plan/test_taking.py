@@ -7,7 +7,7 @@ import pytest
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
-from r1plus_operator.plan.revision import Revision, clipped, read
+from r1plus_operator.plan.revision import KEPT_VERDICTS, Revision, clipped, read, to_object
 from r1plus_operator.plan.taking import MOST_TOLD_BYTES, taken, told
 from unit.operator.plan.world import World
 
@@ -87,3 +87,15 @@ def test_a_pass_under_another_threshold_is_taken_under_one(lost: int, is_taken: 
     stored = revision("a")
     passed = replace(PASS_AT_1, identity=stored.identity_digest, threshold=0.9, lost=lost)
     assert (taken(stored, passed, {HASH}, 0.98, "").verdicts != ()) is is_taken
+
+
+def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_effect_beside_traffic() -> None:
+    known = revision("a")
+    passed = replace(PASS_AT_1, identity=known.identity_digest, acknowledged="")
+    known = replace(known, verdicts=(replace(passed, batch=known.batch),))
+    versions = [str(n) for n in range(KEPT_VERDICTS + 1)]
+    for version in versions:
+        known = taken(known, replace(passed, suite_hash=version), {version}, 0.98, "")
+        known = read(to_object(known, {"name": "a"}))
+    assert [v.suite_hash for v in known.verdicts] == [HASH, *versions[2:]]
+    assert known.good(versions[-1], 0.98)
