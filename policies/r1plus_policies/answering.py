@@ -59,7 +59,10 @@ def alert_only(given: Given) -> Response | None:
     """The user wants to be told, and no more."""
     if given.requested or given.on_breach is OnBreach.ROLLBACK:
         return None
-    text = "spec.accuracy.onBreach is Alert, so nothing is moved; Rollback lets the operator go back where it can"
+    text = (
+        "spec.accuracy.onBreach is Alert, so nothing is moved; spec.accuracy.onBreach: Rollback lets the operator go"
+        " back where it can"
+    )
     return Response(Action.BLOCKED, Why.ALERT_ONLY, text)
 
 
