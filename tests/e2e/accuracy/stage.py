@@ -54,14 +54,14 @@ class OwnSuite:
         """The same suite with other recorded answers, signed again."""
         return replace(self, files=sign(replace(self.files, reference=text), self.key))
 
-    def with_items(self, items: Sequence[Item]) -> "OwnSuite":
-        """Other items under the same name, the recorded answers scored by them, signed again by the same key."""
+    def with_items(self, items: Sequence[Item], name: str = "") -> "OwnSuite":
+        """Other items under the same name or another, the recorded answers scored by them, signed by the same key."""
         by_id = {item.id: item for item in items}
         recorded = [
             replace(one, score=score(by_id[one.item], one.answer, one.finish_reason))
             for one in read_reference(self.files.reference, self.suite)
         ]
-        return sealed(self.suite.header, items, recorded, self.key)
+        return sealed(replace(self.suite.header, name=name or self.suite.header.name), items, recorded, self.key)
 
 
 def own_suite(tier: str, key: KeyPair, per_stratum: int = 20) -> OwnSuite:

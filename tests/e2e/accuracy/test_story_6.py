@@ -33,11 +33,11 @@ def agreeing(own: OwnSuite) -> OwnSuite:
     return own.with_reference(write_reference([mark, *recorded]))
 
 
-def mistaken(own: OwnSuite) -> OwnSuite:
+def mistaken(own: OwnSuite, name: str = "") -> OwnSuite:
     """The suite with wrong answers to one kind of question, recorded and signed as if they were right."""
     stratum = own.suite.items[0].stratum
     items = [replace(i, answers=("nobody says this",)) if i.stratum == stratum else i for i in own.suite.items]
-    return own.with_items(items)
+    return own.with_items(items, name)
 
 
 def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
