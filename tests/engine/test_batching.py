@@ -136,7 +136,7 @@ class TestLostEngine:
                 ask.take()
                 for pid in server.children():
                     os.kill(pid, signal.SIGKILL)
-                assert ask.until_error(60).error
+                assert ask.until_error(180).error
             until(lambda: server.process.poll() is not None, 90)
         finally:
             server.end()
