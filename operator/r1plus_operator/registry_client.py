@@ -7,6 +7,7 @@ import aiohttp
 
 from r1plus_contract.history import Facts, Receipt
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.streams import at_most
 from r1plus_operator.runtime.connection import FileToken
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class RegistryClient:
             async with self._session.post(
                 url, data=dumps(facts).encode(), headers=headers, allow_redirects=False
             ) as answer:
-                text = await _whole(answer.content)
+                text = await at_most(answer.content.iter_any(), MOST_ANSWER_BYTES)
                 # 500 is a fault of the registry's own at these facts: others must not wait behind them.
                 if answer.status in (400, 413, 500):
                     raise RefusedError(f"{answer.status} {_said(text)}")
@@ -65,16 +66,6 @@ class RegistryClient:
                 return loads(Receipt, text, tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
             raise DeliveryError(f"{self._url}: {str(error) or type(error).__name__}") from error
-
-
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """All that comes, however it is cut into packets, up to what any answer takes."""
-    found = bytearray()
-    async for chunk in content.iter_any():
-        found += chunk
-        if len(found) > MOST_ANSWER_BYTES:
-            break
-    return bytes(found[:MOST_ANSWER_BYTES])
 
 
 def _said(text: bytes) -> str:

@@ -17,6 +17,7 @@ import aiohttp
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.outcomes import OutcomePage
+from r1plus_contract.streams import at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe import Observer
 from r1plus_operator.plan.silence import SILENT_SECONDS, owes_an_answer, silent
@@ -156,9 +157,7 @@ class VerdictSource:
 
 async def _bounded(response: aiohttp.ClientResponse, what: str, most: int) -> bytes:
     """The body, unless it is larger than any that is due: a pod that was broken into must not fill our memory."""
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(16 * 1024):
-        body += chunk
-        if len(body) > most:
-            raise ContractError(f"{what}: larger than {most} bytes")
-    return bytes(body)
+    body = await at_most(response.content.iter_chunked(16 * 1024), most + 1)
+    if len(body) > most:
+        raise ContractError(f"{what}: larger than {most} bytes")
+    return body

@@ -18,6 +18,7 @@ import aiohttp
 
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
+from r1plus_contract.streams import at_most
 from r1plus_model_repo.registry.errors import UnavailableError
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -144,7 +145,7 @@ class Reviews:
             body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
             url = self._server.url + path
             async with self._session.post(url, json=body, headers=headers, allow_redirects=False) as answer:
-                text = await _whole(answer.content)
+                text = await at_most(answer.content.iter_any(), MOST_ANSWER)
                 if answer.status not in (200, 201):
                     raise UnavailableError(f"The API server refused a {kind}: {answer.status} {_message(text)}")
                 status: dict[str, Any] = json.loads(text).get("status") or {}
@@ -152,16 +153,6 @@ class Reviews:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             said = str(error) or type(error).__name__
             raise UnavailableError(f"The API server did not answer a {kind}: {said}") from error
-
-
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """All that comes, however it is cut into packets, up to what any answer takes."""
-    found = bytearray()
-    async for chunk in content.iter_any():
-        found += chunk
-        if len(found) > MOST_ANSWER:
-            break
-    return bytes(found[:MOST_ANSWER])
 
 
 def _message(text: bytes) -> str:
