@@ -50,7 +50,7 @@ def test_a_new_suite_is_asked_beside_the_former_one_before_it_counts(
 
 
 def _said(tenant: Tenant, name: Name, reason: str) -> str:
-    """What QualityVerified says once it has that reason; in between what serves is judged by `own-edge-v1`."""
+    """What QualityVerified says once it has that reason."""
 
     def message() -> str | None:
         one = story.view(tenant.kube, name)

@@ -47,12 +47,17 @@ def controlled(**spec: Any) -> tuple[World, str, str]:
     return world, good, bad
 
 
-def rolled_back(**spec: Any) -> tuple[World, str, str]:
-    world, good, bad = controlled(**spec)
+def passes(world: World, good: str) -> None:
+    """The last good revision, which is up, passes its control and gets Ready."""
     world.control(Verdict.PASS)
     world.settle()
     world.set_ready(good)
     world.settle()
+
+
+def rolled_back(**spec: Any) -> tuple[World, str, str]:
+    world, good, bad = controlled(**spec)
+    passes(world, good)
     world.start_pods(good, ready=True)
     world.settle()
     return world, good, bad

@@ -21,6 +21,7 @@ from unit.operator.plan.falls import (
     deployments,
     fallen,
     order,
+    passes,
     rolled_back,
 )
 from unit.operator.plan.world import World
@@ -108,10 +109,7 @@ def test_rollback_of_several_pods_waits_for_as_many_as_serve() -> None:
     world, good, bad = fallen(replicas=2)
     world.settle()
     world.start_pods(good)
-    world.control(Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    passes(world, good)
     assert world.selected() == bad
     assert deployments(world)[good] == 2
     world.start_pods(good, ready=True)
@@ -126,10 +124,7 @@ def test_in_place_the_control_takes_the_place_of_what_fell() -> None:
     assert world.condition("Ready")[1] == "InPlaceRollout"
     assert good in world.condition("Ready")[2]
     world.start_pods(good)
-    world.control(Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    passes(world, good)
     assert world.selected() == good
 
 
@@ -235,10 +230,7 @@ def test_a_control_without_room_is_told_and_goes_on_when_there_is_some(full: Cal
     assert (world.selected(), deployments(world)) == (bad, {good: 1, bad: 1})
     world.one("Deployment", good).pop(REFUSED_PODS, None)
     world.pods = {n: replace(p, unschedulable="") for n, p in world.pods.items()}
-    world.control(Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    passes(world, good)
     assert world.selected() == good
 
 
@@ -346,10 +338,7 @@ def test_a_revision_that_observe_let_through_is_gone_back_from_by_its_gates_fail
     world.set_ready(good)
     world.settle()
     assert world.selected() == bad
-    world.control(Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    passes(world, good)
     assert world.selected() == good
 
 

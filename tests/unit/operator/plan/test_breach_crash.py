@@ -7,7 +7,7 @@ import pytest
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import DAY, deployments, fallen, order
+from unit.operator.plan.falls import DAY, deployments, fallen, order, passes
 from unit.operator.plan.world import World
 
 STORY: list[Callable[[World], None]] = [
@@ -72,9 +72,6 @@ def test_a_clock_that_was_set_back_does_not_take_a_beginning_for_an_end() -> Non
     world.settle()
     assert (world.selected(), world.status["candidate"]) == (bad, good)
     world.start_pods(good)
-    world.control(Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    passes(world, good)
     assert world.selected() == good
     assert world.condition("QualityVerified")[1] == "RolledBack"

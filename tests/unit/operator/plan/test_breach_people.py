@@ -20,6 +20,7 @@ from unit.operator.plan.falls import (
     deployments,
     fallen,
     order,
+    passes,
     rolled_back,
 )
 from unit.operator.plan.world import World, suite
@@ -105,10 +106,7 @@ def test_who_goes_back_from_what_has_not_fallen_overrules_no_verdict() -> None:
     ask(world, Verb.ROLLBACK, revision=bad)
     world.settle()
     world.start_pods(good)
-    world.control(Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    passes(world, good)
     world.now += 60.0
     ask(world, Verb.UNPIN)
     world.settle()

@@ -15,7 +15,7 @@ from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.pooling import PoolWanted
 from r1plus_operator.plan.revision import Revision, read
 from r1plus_operator.plan.shadowing import MOST_BYTES
-from unit.operator.plan.falls import FULL, NEXT, controlled, deployments, fallen
+from unit.operator.plan.falls import FULL, NEXT, controlled, deployments, fallen, passes
 from unit.operator.plan.world import SUITES, World, suite
 
 V1, V2 = "smollm2-full-v1", "smollm2-full-v2"
@@ -203,10 +203,7 @@ def test_what_passed_the_suite_in_force_when_it_served_is_gone_back_to_once_anot
     world.settle()
     assert (world.status["lastGood"], world.condition("QualityVerified")[1]) == (good, "RollingBack")
     world.start_pods(good)
-    world.control(Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    passes(world, good)
     assert world.selected() == good
 
 
