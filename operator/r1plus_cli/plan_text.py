@@ -70,9 +70,10 @@ def _sections(preview: Preview, target: Target) -> Iterator[tuple[str, list[str]
 def engine_lines(target: Target) -> list[str]:
     """The engine chosen, how it is delivered, and why no other."""
     artifact = target.engine.spec.files
+    way = f"onto volume {target.volume.name} from" if target.volume else "by"
     return [
         f"{target.engine.name}: {target.choice.why}",
-        f"delivered by {artifact.image}, sha256 {artifact.sha256[:12]}… verified in the pod",
+        f"delivered {way} {artifact.source}, sha256 {artifact.sha256[:12]}… verified in the pod",
         *others_lines(target.choice),
     ]
 

@@ -12,7 +12,7 @@ from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles,
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource, SuiteTrust
+from r1plus_operator.plan.inputs import AccessMode, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
 from r1plus_operator.projections import suite_source
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
@@ -52,6 +52,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
         image_pull_secrets=secrets,
         suite_trust=_suite_trust(env),
+        volumes=_volume_terms(env),
         bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
         cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
     )
@@ -99,6 +100,22 @@ def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
     # Anything but the word `false` asks for signatures: a misspelt value must not let everybody in.
     required = env.get("R1PLUS_SUITES_REQUIRE_SIGNATURE", "true") != "false"
     return SuiteTrust(required, keys, frozenset(SHIPPED_SUITES.values()))
+
+
+def _volume_terms(env: Mapping[str, str]) -> VolumeTerms:
+    mode = env.get("R1PLUS_DELIVERY_ACCESS_MODE", AccessMode.ONE_NODE.value)
+    if mode not in set(AccessMode):
+        known = " or ".join(AccessMode)
+        raise ConfigError(
+            f"R1PLUS_DELIVERY_ACCESS_MODE: {mode!r:.60} is neither {known}; the chart sets it from"
+            " delivery.volume.accessMode"
+        )
+    return VolumeTerms(
+        storage_class=env.get("R1PLUS_DELIVERY_STORAGE_CLASS", ""),
+        access_mode=AccessMode(mode),
+        cidrs=tuple(cidr for cidr in env.get("R1PLUS_DELIVERY_CIDRS", "").split(",") if cidr),
+        ca_pem=env.get("R1PLUS_DELIVERY_CA", ""),
+    )
 
 
 def _identity(env: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.notes import Note
 from r1plus_operator.plan.plan import Plan
 from r1plus_operator.plan.revision import rfc3339
+from r1plus_operator.plan.volumes import VolumesPlan
 from r1plus_operator.runtime.client import JSON_PATCH
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from r1plus_operator.runtime.resources import Resource
@@ -80,12 +81,8 @@ class Executor:
         await self.status(cr, plan.status, prove=plan.creates)
         out = frozenset([pod for pod, patch in plan.relabel if await self._relabel(cr, pod, patch)])
         await _together([self._clear(cr, *stray) for stray in plan.clear])
-        for stage in plan.apply:
-            await _together([self._apply(obj) for obj in stage])
-        if plan.apply:
-            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for stage in plan.apply for obj in stage)
-            log.info("Applied in namespace %s: %s", cr["metadata"]["namespace"], applied)
-        await _together([self._delete(cr, *gone) for gone in plan.delete])
+        await self._stages(cr["metadata"]["namespace"], plan.apply)
+        await _together([self._delete(cr["metadata"]["namespace"], *gone) for gone in plan.delete])
         for note in plan.notes:
             if not note.pod or note.pod in out:
                 await self._note(cr, note, now)
@@ -97,6 +94,11 @@ class Executor:
         for note in plan.notes:
             if not note.pod:
                 await self._note(cr, note, now)
+
+    async def volumes(self, namespace: str, plan: VolumesPlan) -> None:
+        """Write what brings engines to a namespace's volumes, and delete what has done it."""
+        await self._stages(namespace, plan.apply)
+        await _together([self._delete(namespace, *gone) for gone in plan.delete])
 
     async def engines(self, objects: tuple[Json, ...]) -> None:
         """Write entries of the shipped catalog."""
@@ -135,6 +137,13 @@ class Executor:
         live, _ = await self._client.list(kinds.R1PLUS_DEPLOYMENT, meta["namespace"])
         return next((cr for cr in live if cr["metadata"]["uid"] == meta["uid"]), None)
 
+    async def _stages(self, namespace: str, stages: tuple[tuple[Json, ...], ...]) -> None:
+        for stage in stages:
+            await _together([self._apply(obj) for obj in stage])
+        if stages:
+            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for stage in stages for obj in stage)
+            log.info("Applied in namespace %s: %s", namespace, applied)
+
     async def _apply(self, obj: Json) -> None:
         resource = kinds.BY_KIND[obj["kind"]]
         write = self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER)
@@ -161,8 +170,7 @@ class Executor:
         log.warning("Quarantined Pod %s/%s", namespace, pod)
         return True
 
-    async def _delete(self, cr: Json, kind: str, name: str, uid: str) -> None:
-        namespace = cr["metadata"]["namespace"]
+    async def _delete(self, namespace: str, kind: str, name: str, uid: str) -> None:
         try:
             await self._client.delete(kinds.BY_KIND[kind], name, namespace, uid=uid)
         except NotFoundError:

@@ -10,12 +10,25 @@ from functools import partial
 from typing import Any
 
 from r1plus_contract import names
+from r1plus_contract.filling import FillProgress
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.alerts import group_name
-from r1plus_operator.plan.inputs import Json, Observed, PoolView, PrometheusView, SuiteSource, Wiring
-from r1plus_operator.projections import Child, EngineObject, Kept, ServingPod
+from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.inputs import (
+    JOB_ENDED,
+    Json,
+    Observed,
+    PoolView,
+    PrometheusView,
+    SuiteSource,
+    VolumeFacts,
+    Wiring,
+)
+from r1plus_operator.plan.revision import volume_in
+from r1plus_operator.plan.volumes import FAILED, Need, Seen, delivered_on
+from r1plus_operator.projections import Child, EngineObject, Kept, ServingPod, controller
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector
@@ -28,6 +41,8 @@ PAGE_SIZE = 100
 Key = tuple[str, str]
 CATALOG_KEY: Key = ("", "catalog")
 """The queue's key for the shipped engine catalog."""
+VOLUMES_NAME = ""
+"""(namespace, this) is the queue's key for the volumes of a namespace; no R1PlusDeployment has such a name."""
 _OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
@@ -63,6 +78,10 @@ class Observer:
         self.engines: Reflector[Kept] = Reflector(
             client, kinds.R1PLUS_ENGINE, project=projections.engine, on_change=self._engine_changed
         )
+        self.progress: dict[str, FillProgress] = {}
+        """Pod's uid -> how far its Job has filled a volume; written by the verdict source."""
+        self.refused_volumes: dict[str, str] = {}
+        """Namespace -> which write for its volumes the API server refused, in its words; written by the reconciler."""
         self.pools: dict[Key, PoolView] = {}
         """Deployment -> its pooled detector; written by the verdict source."""
         self.suites: Reflector[Kept] = Reflector(
@@ -80,7 +99,7 @@ class Observer:
             project=partial(projections.child, resource),
             on_change=self._child_changed,
             label_selector=_OURS,
-            index=lambda child: child.owner,
+            index=lambda child: child.owner or (_volumes_of(child.namespace) if child.volume else None),
             optional=resource in kinds.OPTIONAL_CHILDREN,
             on_available=lambda: self._enqueue_all(None),
             page_size=PAGE_SIZE,
@@ -210,6 +229,53 @@ class Observer:
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
             wiring=self._wiring(key),
             pool=self.pools.get(key),
+            volumes=self._volumes(namespace),
+            volumes_refused=self.refused_volumes.get(namespace, ""),
+        )
+
+    def _volumes(self, namespace: str) -> dict[str, VolumeFacts]:
+        """How the namespace's volumes stand, by name."""
+        claims = self.children["PersistentVolumeClaim"].store.by_index(_volumes_of(namespace))
+        if not claims:
+            return {}
+        pods = sorted(self.pods.store.by_index(f"{namespace}/{VOLUMES_NAME}"), key=lambda pod: pod.name)
+        jobs = {job.name: job.live for job in self.children["Job"].store.by_index(_volumes_of(namespace))}
+        found = {}
+        for claim in claims:
+            own = [pod for pod in pods if pod.volume == claim.name]
+            found[claim.name] = VolumeFacts(
+                delivered=delivered_on(claim.live),
+                failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
+                pods=tuple(pod.facts for pod in own),
+                progress=next((self.progress[pod.uid] for pod in own if pod.uid in self.progress), None),
+            )
+        return found
+
+    def volumes(self, namespace: str) -> Seen:
+        """What a namespace needs and has of volumes.
+
+        By the revisions that there are and by nothing else: after a start they are all known before any CR is, and a
+        volume that seems to be needed by nobody is deleted.
+        """
+        needed: dict[str, EngineVolume] = {}
+        owners: dict[str, set[tuple[str, str]]] = {}
+        for child in self.children["ControllerRevision"].store.items():
+            if child.namespace != namespace or not child.volume or child.deleting or child.owner is None:
+                continue
+            live = child.live
+            if volume := volume_in(live):
+                needed.setdefault(volume.name, volume)
+                owners.setdefault(volume.name, set()).add((controller(live["metadata"])["name"], child.owner))
+        parts = {
+            (kind, child.name): child
+            for kind, reflector in self.children.items()
+            for child in reflector.store.by_index(_volumes_of(namespace))
+        }
+        return Seen(
+            namespace=namespace,
+            needs=tuple(Need(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
+            live={key: child.live for key, child in parts.items() if not child.deleting},
+            going=frozenset(key for key, child in parts.items() if child.deleting),
         )
 
     def live_engines(self) -> dict[str, Json]:
@@ -239,6 +305,8 @@ class Observer:
         reflector.forget((namespace, name))
 
     def _child_changed(self, _event: str, child: Child) -> None:
+        if child.volume:
+            self._enqueue((child.namespace, VOLUMES_NAME))
         for name in child.deployments:
             self._enqueue((child.namespace, name))
 
@@ -253,6 +321,11 @@ class Observer:
         for key in self.crs:
             if namespace is None or key[0] == namespace:
                 self._enqueue(key)
+
+
+def _volumes_of(namespace: str) -> str:
+    """Under which the stores index what belongs to a namespace's volumes: no uid looks like it."""
+    return f"volumes/{namespace}"
 
 
 def _version(cr: Json) -> int:

@@ -22,8 +22,9 @@ from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.drift import folded
-from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
+from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
 from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.revision import instant
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.suite_signature import signer
 from r1plus_policies.hardware import Gpus
@@ -65,6 +66,8 @@ class Child:
     deleting: bool
     """Kept until it is gone, since its going is what must cause the pass that makes it anew."""
     text: bytes
+    volume: str = ""
+    """The volume for an engine that it is of: a revision that needs it, or what brings the engine there."""
 
     @property
     def live(self) -> Json:
@@ -82,7 +85,9 @@ def child(resource: Resource, obj: Json) -> Child:
         slim["metadata"]["resourceVersion"] = meta["resourceVersion"]
     if refused := _refused_pods(obj):
         slim[REFUSED_PODS] = refused
-    owner = _controller(meta, names.KIND_DEPLOYMENT)
+    if ended := _job_ended(resource, obj):
+        slim[JOB_ENDED] = ended
+    owner = controller(meta)
     by_label = (meta.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
     return Child(
         namespace=meta["namespace"],
@@ -92,7 +97,26 @@ def child(resource: Resource, obj: Json) -> Child:
         owner=owner.get("uid"),
         deleting="deletionTimestamp" in meta,
         text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
+        volume=_volume(resource, obj),
     )
+
+
+def _volume(resource: Resource, obj: Json) -> str:
+    """By its label, or where it is a revision by what that keeps."""
+    if resource.kind == "ControllerRevision":
+        kept = (obj.get("data") or {}).get("volume")
+        return str(kept.get("name", "")) if isinstance(kept, dict) else ""
+    return str((obj["metadata"].get("labels") or {}).get(names.LABEL_VOLUME, ""))
+
+
+def _job_ended(resource: Resource, obj: Json) -> Json:
+    """How a Job ended and when; nothing while it goes on."""
+    if resource.kind != "Job":
+        return {}
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            return {"type": condition["type"], "at": instant(condition.get("lastTransitionTime", ""))}
+    return {}
 
 
 def _exact(text: bytes) -> bytes:
@@ -108,7 +132,7 @@ def _refused_pods(obj: Json) -> str:
     )
 
 
-def _controller(meta: Json, kind: str) -> Json:
+def controller(meta: Json, kind: str = names.KIND_DEPLOYMENT) -> Json:
     """The owner reference of the controller, where that is of this kind; else nothing."""
     owners = meta.get("ownerReferences") or ()
     return next((o for o in owners if o.get("kind") == kind and o.get("controller")), {})
@@ -131,7 +155,9 @@ class ServingPod:
     name: str
     uid: str
     deployment: str
+    """Empty: it fills a volume."""
     facts: PodFacts
+    volume: str = ""
 
 
 def pod(obj: Json) -> ServingPod | None:
@@ -149,14 +175,21 @@ def pod(obj: Json) -> ServingPod | None:
         terminating=bool(meta.get("deletionTimestamp")),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         containers=tuple(_container(item) for item in statuses),
-        replica_set=_controller(meta, "ReplicaSet").get("name", ""),
+        replica_set=controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
         fingerprint=fingerprint(obj.get("spec") or {}),
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
     )
-    return ServingPod(meta["namespace"], meta["name"], meta["uid"], labels.get(names.LABEL_DEPLOYMENT, ""), facts)
+    return ServingPod(
+        meta["namespace"],
+        meta["name"],
+        meta["uid"],
+        labels.get(names.LABEL_DEPLOYMENT, ""),
+        facts,
+        labels.get(names.LABEL_VOLUME, ""),
+    )
 
 
 def _quarantine(meta: Json) -> str | None:

@@ -9,10 +9,11 @@ from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api import fence
 from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.executor import Executor, OwnerGoneError
-from r1plus_operator.observe import CATALOG_KEY, Key, Observer
+from r1plus_operator.observe import CATALOG_KEY, VOLUMES_NAME, Key, Observer
 from r1plus_operator.plan.catalog import missing
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.volumes import plan_volumes
 from r1plus_operator.pools import Pools
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
@@ -56,6 +57,9 @@ class Reconciler:
             await self._executor.engines(missing(self._catalog, self._observer.live_engines()))
             self._noticed(key)
             return
+        if key[1] == VOLUMES_NAME:
+            await self._volumes(key)
+            return
         observed = self._observer.observed(key)
         if observed is None:
             self._refused.pop(key, None)
@@ -79,8 +83,33 @@ class Reconciler:
         self._pools.want(key, planned.pool)
         self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
         self._noticed(key)
+        if planned.writes and (planned.volumes or observed.volumes):
+            # Our own writes cause no pass, and a revision that came or went is the namespace's business, too.
+            self._queue.add((key[0], VOLUMES_NAME))
         if self._refused.pop(key, None):
             # What was refused is written now, and the status still speaks of it.
+            self._queue.add(key)
+        if planned.requeue_after is not None:
+            self._queue.add_after(key, planned.requeue_after)
+
+    async def _volumes(self, key: Key) -> None:
+        """Bring a namespace's volumes to what its revisions need; whoever needs one is looked at after it."""
+        namespace = key[0]
+        seen = self._observer.volumes(namespace)
+        planned = plan_volumes(seen, self._config, self._clock())
+        try:
+            await self._executor.volumes(namespace, planned)
+        except (InvalidError, ForbiddenError) as error:
+            if fence.SUFFIX not in error.message:
+                self._observer.refused_volumes[namespace] = str(error)
+            raise
+        else:
+            self._observer.refused_volumes.pop(namespace, None)
+        finally:
+            for need in seen.needs:
+                for name, _ in need.owners:
+                    self._queue.add((namespace, name))
+        if planned.again:
             self._queue.add(key)
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)

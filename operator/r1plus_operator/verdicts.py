@@ -15,11 +15,12 @@ from typing import TypeVar
 import aiohttp
 
 from r1plus_contract import names
+from r1plus_contract.filling import PROGRESS_PATH, FillProgress
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.streams import at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_operator.observe import Observer
+from r1plus_operator.observe import VOLUMES_NAME, Observer
 from r1plus_operator.plan.silence import SILENT_SECONDS, owes_an_answer, silent
 from r1plus_operator.pools import Key, Pools
 from r1plus_operator.projections import ServingPod
@@ -71,6 +72,8 @@ class VerdictSource:
         pods = self._observer.pods.store.items()
         for uid in self._observer.reports.keys() - {pod.uid for pod in pods}:
             del self._observer.reports[uid]
+        for uid in self._observer.progress.keys() - {pod.uid for pod in pods}:
+            del self._observer.progress[uid]
         for uid in self._heard.keys() - {pod.uid for pod in pods}:
             del self._heard[uid]
         gate = asyncio.Semaphore(CONCURRENCY)
@@ -81,9 +84,10 @@ class VerdictSource:
                 await self._ask_outcomes(session, pod)
 
         living = [pod for pod in pods if pod.facts.ip and not pod.facts.terminating]
-        await asyncio.gather(*(ask(pod) for pod in living))
+        await asyncio.gather(*(ask(pod) if pod.deployment else self._ask_progress(session, pod) for pod in living))
         for pod in living:
-            self._note_silence(pod, begun)
+            if pod.deployment:
+                self._note_silence(pod, begun)
         for key in list(self._observer.crs):
             self._look_at_pool(key)
         for key in self._observer.pools.keys() - self._observer.crs.keys():
@@ -118,6 +122,15 @@ class VerdictSource:
                 self._pools.take(key, pod.name, page)
         except ContractError as error:
             log.warning("Outcomes of pod %s/%s were passed over: %s", pod.namespace, pod.name, error)
+
+    async def _ask_progress(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
+        """How far a Job has filled a volume; one that has ended says it in its status."""
+        if any(c.name == names.CONTAINER_FILL and c.exit_code is not None for c in pod.facts.containers):
+            return
+        said = await self._get(session, pod, PROGRESS_PATH, FillProgress, MAX_REPORT_BYTES)
+        if said is not None and self._observer.progress.get(pod.uid) != said:
+            self._observer.progress[pod.uid] = said
+            self._observer.news((pod.namespace, VOLUMES_NAME))
 
     async def _get(
         self, session: aiohttp.ClientSession, pod: ServingPod, path: str, kind: type[T], most: int

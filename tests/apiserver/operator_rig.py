@@ -22,6 +22,7 @@ from aiohttp import web
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import metrics, names
+from r1plus_contract.filling import PROGRESS_PATH, FillProgress
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
@@ -368,12 +369,15 @@ class Monitors:
         self.report: MonitorReport | None = None
         self.outcomes: tuple[ProbeOutcome, ...] = ()
         """What the continuous check gave; of the identity and suite in the report."""
+        self.progress: FillProgress | None = None
+        """Of a Job that fills a volume."""
         self.asked_since: list[int] = []
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         app = web.Application()
-        app.add_routes([web.get("/verdict", self._verdict), web.get("/outcomes", self._page)])
+        routes = {"/verdict": self._verdict, "/outcomes": self._page, PROGRESS_PATH: self._progress}
+        app.add_routes([web.get(path, answer) for path, answer in routes.items()])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, self.address, names.PORT_MONITOR).start()
@@ -386,6 +390,11 @@ class Monitors:
         if self.report is None:
             return web.Response(status=503)
         return web.Response(text=dumps(self.report), content_type="application/json")
+
+    async def _progress(self, _: web.Request) -> web.Response:
+        if self.progress is None:
+            return web.Response(status=503)
+        return web.Response(text=dumps(self.progress), content_type="application/json")
 
     def stand(self, standing: Standing, *, lost: tuple[str, ...] = (), correct: int = 210) -> None:
         """The watch over the pod says this, after a count."""

@@ -67,7 +67,7 @@ def import_engine(source: Path, out: Path, wish: Wish, claims: Claims, progress:
         spec = spec_of(wish, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
         (part / MANIFEST).write_text(manifest(wish.name, spec, origin), encoding="utf-8")
         shutil.copyfile(_TEMPLATE, part / CONTAINERFILE)
-    return Imported(target, digest, spec.files.image, tuple(notes))
+    return Imported(target, digest, spec.files.source, tuple(notes))
 
 
 def _told(model: Model) -> str:

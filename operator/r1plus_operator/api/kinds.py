@@ -24,11 +24,17 @@ REQUIRED_CHILDREN = (
 )
 """Every child that a deployment always has."""
 
+VOLUME_PARTS = (
+    Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
+    Resource("batch", "v1", "jobs", "Job"),
+)
+"""With a ConfigMap and a NetworkPolicy, what brings an engine to a volume: of a namespace, not of one deployment."""
+
 OPTIONAL_CHILDREN = (
     Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor"),
     Resource("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule"),
 )
 """Children that exist only where prometheus-operator's CRDs are installed."""
 
-CHILDREN = (*REQUIRED_CHILDREN, *OPTIONAL_CHILDREN)
+CHILDREN = (*REQUIRED_CHILDREN, *VOLUME_PARTS, *OPTIONAL_CHILDREN)
 BY_KIND = {resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, POD, EVENT)}

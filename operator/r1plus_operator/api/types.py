@@ -4,6 +4,7 @@ Generated from here: charts/r1plus-operator/crds (`make generate`). The API serv
 rules can refuse; the same models validate again in every pass, since an object may be older than its CRD.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -194,6 +195,25 @@ class RolloutTerms(ApiModel):
         return float(self.deadline[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.deadline[-1]]
 
 
+class DeliveryMode(StrEnum):
+    """By which way an engine's files get to its pods."""
+
+    IMAGE = "Image"
+    VOLUME = "Volume"
+
+
+class Delivery(ApiModel):
+    """How the engine's files get to the pods."""
+
+    mode: DeliveryMode | None = Field(
+        None,
+        description=(
+            "Image: each pod copies them out of the engine's image. Volume: a Job brings them to a volume of this"
+            " namespace, once, and the pods mount it. Default: Image where the engine has one, else Volume."
+        ),
+    )
+
+
 class Access(ApiModel):
     """Who may call the model."""
 
@@ -214,6 +234,7 @@ class R1PlusDeploymentSpec(ApiModel):
     accuracy: Accuracy = Field(default_factory=Accuracy, description="What the served engine is held to.")
     rollout: RolloutTerms = Field(default_factory=RolloutTerms, description="How a new revision takes over.")
     access: Access = Field(default_factory=Access, description="Who may call the model.")
+    delivery: Delivery = Field(default_factory=Delivery, description="How the engine's files get to the pods.")
 
 
 class Condition(ApiModel):

@@ -149,7 +149,7 @@ def engine(known: Engine, live: Json) -> EngineFact:
         version=spec.version,
         precision=spec.precision,
         backend=spec.backend.value,
-        image=spec.artifact.image if spec.artifact else "",
+        image=spec.artifact.source if spec.artifact else "",
         sha256=spec.artifact.sha256 if spec.artifact else "",
         suite=spec.reference.suite,
         inherited_from=spec.reference.inherited_from or "",

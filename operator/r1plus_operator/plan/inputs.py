@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from r1plus_contract.filling import FillProgress
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
@@ -13,6 +15,8 @@ from r1plus_policies.hardware import Gpus
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 Json = dict[str, Any]
+JOB_ENDED = "ended"
+"""Key of a kept Job, beside its own, once it has ended: `type` (Complete, Failed) and `at`, seconds since the epoch."""
 REFUSED_PODS = "refusedPods"
 """Key of a kept Deployment, beside its own: why the API server lets it make no pods."""
 
@@ -33,6 +37,26 @@ class SuiteTrust:
     """Digests of the suites that this version ships: trusted byte for byte, without a signature."""
 
 
+class AccessMode(StrEnum):
+    """How many nodes may mount a volume at once."""
+
+    ONE_NODE = "ReadWriteOnce"
+    MANY_NODES = "ReadWriteMany"
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeTerms:
+    """What the chart decides of volumes for engines, and of the Jobs that fill them."""
+
+    storage_class: str = ""
+    """Empty: the cluster's default."""
+    access_mode: AccessMode = AccessMode.ONE_NODE
+    cidrs: tuple[str, ...] = ()
+    """Networks of the servers from which archives may be fetched."""
+    ca_pem: str = ""
+    """Certificates of the CAs that vouch for those servers; empty: those of the image."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorConfig:
     """What the chart decides for every deployment."""
@@ -49,6 +73,7 @@ class OperatorConfig:
     runtimes: Mapping[str, str] = field(default_factory=lambda: RUNTIMES)
     """Backend that this version of the operator delivers -> version of its runtime in the Triton image."""
     suite_trust: SuiteTrust = SuiteTrust()
+    volumes: VolumeTerms = VolumeTerms()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
 
@@ -100,6 +125,20 @@ class PodFacts:
     """Where it runs; empty before it is scheduled."""
     quarantine: str | None = None
     """What its quarantine says (`plan.quarantine`); None where it is in none."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFacts:
+    """A volume for an engine, and the Job that fills it."""
+
+    delivered: str = ""
+    """Digest of the engine that has been proved to be on it; empty: none yet."""
+    failed: bool = False
+    """The Job has given up."""
+    pods: tuple[PodFacts, ...] = ()
+    """Of the Job, in the order of their names."""
+    progress: FillProgress | None = None
+    """What the Job said last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +249,11 @@ class Observed:
     """Which write the API server refused in the pass before, in its words."""
     strangers: tuple[PodFacts, ...] = ()
     """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
+
+    volumes: Mapping[str, VolumeFacts] = field(default_factory=dict)
+    """By name: the namespace's volumes for engines."""
+    volumes_refused: str = ""
+    """Which write for them the API server refused, in its words."""
 
     @property
     def name(self) -> str:

@@ -79,11 +79,10 @@ def network_policy(owner: Owner, spec: R1PlusDeploymentSpec, config: OperatorCon
     """The walls: nothing in or out but what is named here.
 
     In: callers to Triton; Prometheus to both metrics ports; the operator to the monitor. Out: DNS, and the deployment's
-    own pods at the port that its Service leads to, by which monitors look at the way that users take. Policies are
-    judged after the Service's translation, so CoreDNS's own port stands beside 53.
+    own pods at the port that its Service leads to, by which monitors look at the way that users take.
     """
-    callers = [{"podSelector": {}}, *(_namespace(name) for name in sorted(set(spec.access.namespaces)))]
-    prometheus = [_namespace(config.monitoring_namespace)]
+    callers = [{"podSelector": {}}, *(namespace_peer(name) for name in sorted(set(spec.access.namespaces)))]
+    prometheus = [namespace_peer(config.monitoring_namespace)]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -92,29 +91,34 @@ def network_policy(owner: Owner, spec: R1PlusDeploymentSpec, config: OperatorCon
             "podSelector": owner.pods,
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
-                {"from": callers, "ports": _ports(names.PORT_HTTP, names.PORT_GRPC)},
-                {"from": prometheus, "ports": _ports(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
-                {"from": [_namespace(config.operator_namespace)], "ports": _ports(names.PORT_MONITOR)},
+                {"from": callers, "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)},
+                {"from": prometheus, "ports": tcp(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
+                {"from": [namespace_peer(config.operator_namespace)], "ports": tcp(names.PORT_MONITOR)},
             ],
             "egress": [
-                {
-                    "to": [{**_namespace("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
-                    "ports": [
-                        {"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in (53, 5353)
-                    ],
-                },
-                {"to": [{"podSelector": owner.pods}], "ports": _ports(names.PORT_GRPC)},
+                to_dns(),
+                {"to": [{"podSelector": owner.pods}], "ports": tcp(names.PORT_GRPC)},
             ],
         },
     }
 
 
-def _namespace(name: str) -> Json:
+def namespace_peer(name: str) -> Json:
+    """All pods of the namespace, as a wall names them."""
     return {"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: name}}}
 
 
-def _ports(*ports: int) -> list[Json]:
+def tcp(*ports: int) -> list[Json]:
+    """These ports, as a wall names them."""
     return [{"protocol": "TCP", "port": port} for port in ports]
+
+
+def to_dns() -> Json:
+    """The way to the cluster's DNS. Policies are judged after a Service's translation: CoreDNS's own port is 5353."""
+    return {
+        "to": [{**namespace_peer("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+        "ports": [{"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in (53, 5353)],
+    }
 
 
 def revision_config(owner: Owner, revision: Revision) -> Json:

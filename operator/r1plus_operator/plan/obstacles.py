@@ -33,14 +33,14 @@ def fitted(
         return obstacle
     if nodes is None:
         return _fit(spec, engine, None, "")
-    matching = list(_matching(spec, engine, nodes))
-    if not matching:
+    able = list(matching(spec, engine, nodes))
+    if not able:
         return Obstacle(Reason.NO_NODE_FITS, _no_node(spec, engine))
     if engine.spec.requirements.gpu is None:
-        room = max(node.memory_bytes for node in matching) - POD_OVERHEAD
+        room = max(node.memory_bytes for node in able) - POD_OVERHEAD
         beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
         return _fit(spec, engine, max(0, room), f"the largest matching node, {beside},")
-    found = place(gpu_need(engine), (gpus for node in matching for gpus in node.gpus))
+    found = place(gpu_need(engine), (gpus for node in able for gpus in node.gpus))
     if isinstance(found, Gpus):
         return _fit(spec, engine, found.usable_bytes, f"a {found.product}")
     return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name} needs a GPU that no matching node has: {found}")
@@ -91,8 +91,8 @@ def _runtime(engine: Engine, runtimes: Mapping[str, str]) -> Obstacle | None:
     return Obstacle(Reason.RUNTIME_NOT_SERVED, text)
 
 
-def _matching(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...]) -> Iterator[NodeFacts]:
-    """Nodes that the placement admits and that have the cores.
+def matching(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...]) -> Iterator[NodeFacts]:
+    """Nodes that the placement admits and that have the cores the engine needs.
 
     A cordoned node counts: a cordon is no change of capacity, and must not give the deployment another batch.
     """

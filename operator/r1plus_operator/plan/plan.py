@@ -10,7 +10,7 @@ from r1plus_contract.verdict import Gate, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan import alerts, breach, objects, quarantine
+from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
 from r1plus_operator.plan.asking import acknowledged_in, asked
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.facts import Facts, facts_of
@@ -62,6 +62,8 @@ class Plan:
     pool: PoolWanted | None = None
     """The pooled detector to keep from now on."""
     facts: Facts = field(default_factory=Facts)
+    volumes: frozenset[str] = frozenset()
+    """Names of the volumes that the revisions need which this plan leaves."""
 
     @property
     def writes(self) -> int:
@@ -119,7 +121,7 @@ class _Pass:
         self._take_verdicts()
         answered = self._answer(target)
         way_back = self._way_back(answered)
-        wanted = self._wanted(target, answered, way_back)
+        wanted = self._delivered(self._wanted(target, answered, way_back), answered)
         rollout = self._decide(wanted, way_back)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
@@ -167,6 +169,7 @@ class _Pass:
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
             facts=facts_of(self.spec, answered, way_back if rollout.promote else None),
+            volumes=frozenset(r.volume.name for r in self.revisions.values() if r.volume and r.name not in surplus),
         )
 
     def _answer(self, target: str | None) -> Answered | None:
@@ -210,7 +213,7 @@ class _Pass:
     def _under_way(self, target: str, serving: str) -> bool:
         """Whether a candidate that the spec asks for is on its way to traffic."""
         on_its_way = (Stage.GATING, Stage.SCALING, Stage.PROMOTE)
-        moves = target != serving and not self.spec.rollout.pinned
+        moves = target != serving and not self.spec.rollout.pinned and self._delivered(target, None) is not None
         return moves and self._decide(target, None).stage in on_its_way
 
     def _way_back(self, answered: Answered | None) -> Record | None:
@@ -224,6 +227,12 @@ class _Pass:
         if way_back is not None:
             return way_back.to
         return answered.serving if self.spec.rollout.pinned or answered.returned else target
+
+    def _delivered(self, wanted: str | None, answered: Answered | None) -> str | None:
+        """What is wanted, once its engine is where its pods mount it; until then what serves goes on."""
+        if wanted is None or delivering.started(self.revisions[wanted].volume, wanted, self.observed):
+            return wanted
+        return answered.serving if answered else None
 
     def _promote(self, name: str, way_back: Record | None, answered: Answered | None) -> None:
         """Date the promotion; where it is a switch back, write that down with what fell."""

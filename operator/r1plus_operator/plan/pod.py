@@ -1,19 +1,21 @@
 """The serving pod: [engine, verify] then [triton, monitor], under Pod Security `restricted` without exception.
 
-`engine` copies the engine out of its image, `verify` compares its sha256 and assembles Triton's repository, Triton
-serves it read-only, the monitor probes it. Triton is Ready when the model is ready *and* the admission token stands.
+`engine` copies the engine out of its image (or a volume has it, then there is no such container), `verify` compares its
+sha256 and assembles Triton's repository, Triton serves it read-only, the monitor probes it. Triton is Ready when the
+model is ready *and* the admission token stands.
 """
 
 import hashlib
 
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.filling import ENGINE_FOLDER
 from r1plus_contract.inference import MODEL_NAME
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
 from r1plus_policies.sizing import Fit
 
 USER = 1000
@@ -36,8 +38,12 @@ def pod_template(
     fit: Fit,
     identity: str,
     config: OperatorConfig,
+    volume: str = "",
 ) -> Json:
-    """The pod template of one revision of the R1PlusDeployment `cr`; deterministic."""
+    """The pod template of one revision of the R1PlusDeployment `cr`; deterministic.
+
+    `volume` names the claim that holds the engine; empty: the engine's image does.
+    """
     meta = cr["metadata"]
     namespace, owner = meta["namespace"], meta["name"]
     pod: Json = {
@@ -52,10 +58,18 @@ def pod_template(
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "initContainers": [_engine(engine), _verify(config)],
-        "containers": [_triton(engine, fit, identity, config), _monitor(namespace, owner, revision, identity, config)],
-        "volumes": _volumes(owner, revision, engine),
+        "initContainers": [*([] if volume else [_engine(engine)]), _verify(config, volume)],
+        "containers": [
+            _triton(engine, fit, identity, config, volume),
+            _monitor(namespace, owner, revision, identity, config),
+        ],
+        "volumes": _volumes(owner, revision, engine, volume),
     }
+    labels = pod_labels(owner, revision, engine.name)
+    if volume:
+        labels[names.LABEL_VOLUME] = volume
+        if config.volumes.access_mode is AccessMode.ONE_NODE:
+            pod["affinity"] = {"podAffinity": _together(volume)}
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     if spec.placement.node_selector:
@@ -64,7 +78,14 @@ def pod_template(
         dumped = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
         pod["tolerations"] = dumped
     notes = {names.ANNOTATION_OWNER_UID: meta["uid"]}
-    return {"metadata": {"labels": pod_labels(owner, revision, engine.name), "annotations": notes}, "spec": pod}
+    return {"metadata": {"labels": labels, "annotations": notes}, "spec": pod}
+
+
+def _together(volume: str) -> Json:
+    """On one node with all that mounts the volume, a candidate beside what serves included: no other node can."""
+    selector = {"matchLabels": {names.LABEL_VOLUME: volume, names.LABEL_SERVING: names.SERVING}}
+    term = {"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}
+    return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
 
 
 def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
@@ -105,7 +126,8 @@ def _without_defaults(source: object) -> object:
     return {k: v for k, v in source.items() if k not in _DEFAULTED} if isinstance(source, dict) else source
 
 
-def _locked() -> Json:
+def locked() -> Json:
+    """A container's security context under Pod Security `restricted`."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -113,7 +135,8 @@ def _locked() -> Json:
     }
 
 
-def _mount(name: str, path: str, *, read_only: bool = False) -> Json:
+def mount(name: str, path: str, *, read_only: bool = False) -> Json:
+    """A volume of the pod, in one of its containers."""
     return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
 
 
@@ -121,18 +144,24 @@ def _engine(engine: Engine) -> Json:
     source, target = names.DIR_ENGINE_IN_IMAGE, names.DIR_ENGINE
     return {
         "name": names.INIT_ENGINE,
-        "image": engine.spec.files.image,
+        "image": engine.spec.files.source,
         "imagePullPolicy": "IfNotPresent",
         # Emptied first: a copy that was killed half-way must not leave files of another engine behind.
         "command": ["/bin/sh", "-ec", f"rm -rf {target} && mkdir -p {target} && cp -R {source}/. {target}/"],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": _locked(),
+        "securityContext": locked(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [_mount("delivery", names.DIR_DELIVERY)],
+        "volumeMounts": [mount("delivery", names.DIR_DELIVERY)],
     }
 
 
-def _verify(config: OperatorConfig) -> Json:
+def _delivered(volume: str, *, read_only: bool) -> list[Json]:
+    """`delivery`, and in it the volume's engine where there is one: read-only for everybody."""
+    held = {**mount("volume", names.DIR_ENGINE, read_only=True), "subPath": ENGINE_FOLDER}
+    return [mount("delivery", names.DIR_DELIVERY, read_only=read_only), *([held] if volume else [])]
+
+
+def _verify(config: OperatorConfig, volume: str) -> Json:
     folders = ["--revision-dir", names.DIR_REVISION, "--delivery-dir", names.DIR_DELIVERY]
     return {
         "name": names.INIT_VERIFY,
@@ -140,16 +169,16 @@ def _verify(config: OperatorConfig) -> Json:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "r1plus_model_repo.delivery", *folders],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": _locked(),
+        "securityContext": locked(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            _mount("delivery", names.DIR_DELIVERY),
-            _mount("revision", names.DIR_REVISION, read_only=True),
+            *_delivered(volume, read_only=False),
+            mount("revision", names.DIR_REVISION, read_only=True),
         ],
     }
 
 
-def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig) -> Json:
+def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, volume: str) -> Json:
     requirements = engine.spec.requirements
     memory = mebibytes(fit.total_bytes + bytes_of(SHM))
     return {
@@ -178,7 +207,7 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig) -> 
             "requests": {"cpu": requirements.cpu_request, "memory": memory},
             "limits": {"cpu": requirements.cpu, "memory": memory},
         },
-        "securityContext": _locked(),
+        "securityContext": locked(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
@@ -200,10 +229,10 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig) -> 
         },
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}},
         "volumeMounts": [
-            _mount("delivery", names.DIR_DELIVERY, read_only=True),
-            _mount("admission", names.DIR_ADMISSION, read_only=True),
-            _mount("shm", "/dev/shm"),
-            _mount("tmp", "/tmp"),
+            *_delivered(volume, read_only=True),
+            mount("admission", names.DIR_ADMISSION, read_only=True),
+            mount("shm", "/dev/shm"),
+            mount("tmp", "/tmp"),
         ],
     }
 
@@ -241,20 +270,21 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
         "env": [*({"name": key, "value": value} for key, value in env.items()), pod_name],
         "ports": [{"name": "monitor", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "20m", "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
-        "securityContext": _locked(),
+        "securityContext": locked(),
         # No probes: a pod is Ready only when every container is, and the monitor's trouble must not stop traffic.
         "volumeMounts": [
-            _mount("admission", names.DIR_ADMISSION),
-            _mount("state", names.DIR_STATE),
-            _mount("revision", names.DIR_REVISION, read_only=True),
-            _mount("accuracy", names.DIR_ACCURACY, read_only=True),
-            _mount("monitor-tmp", "/tmp"),
+            mount("admission", names.DIR_ADMISSION),
+            mount("state", names.DIR_STATE),
+            mount("revision", names.DIR_REVISION, read_only=True),
+            mount("accuracy", names.DIR_ACCURACY, read_only=True),
+            mount("monitor-tmp", "/tmp"),
         ],
     }
 
 
-def _volumes(owner: str, revision: str, engine: Engine) -> list[Json]:
-    size = bytes_of(engine.spec.requirements.weights_memory)
+def _volumes(owner: str, revision: str, engine: Engine, volume: str) -> list[Json]:
+    size = 0 if volume else bytes_of(engine.spec.requirements.weights_memory)
+    held = [{"name": "volume", "persistentVolumeClaim": {"claimName": volume, "readOnly": True}}] if volume else []
     return [
         {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(2 * size + 64 * 2**20)}},
         {"name": "admission", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
@@ -264,6 +294,7 @@ def _volumes(owner: str, revision: str, engine: Engine) -> list[Json]:
         {"name": "monitor-tmp", "emptyDir": {"sizeLimit": "16Mi"}},
         {"name": "revision", "configMap": {"name": revision}},
         {"name": "accuracy", "configMap": {"name": accuracy_name(owner)}},
+        *held,
     ]
 
 

@@ -136,6 +136,8 @@ def _ready(s: Situation) -> Finding:
 
 
 def _waiting(s: Situation) -> str:
+    if s.delivering:
+        return f"revision {s.target} waits for its engine; see EngineReady"
     stage = s.rollout.stage if s.rollout else Stage.BLOCKED
     if stage is Stage.REFUSED:
         return f"revision {s.target} was refused by its gate and nothing served before it; see QualityVerified"
@@ -149,6 +151,8 @@ def _engine_ready(s: Situation) -> Finding:
         return Finding("False", s.problem.reason, s.problem.message)
     if s.problem:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+    if s.delivering:
+        return s.delivering
     pods = s.pods(s.target)
     for pod in pods:
         for container in pod.containers:
@@ -313,6 +317,9 @@ def _progressing(s: Situation) -> Finding:
     if s.current and s.asked_for != s.target:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"
         return Finding("False", Reason.PINNED, f"{text}; `r1plus unpin` lets it roll out")
+    if s.delivering:
+        goes_on = "True" if s.delivering.status == "Unknown" else "False"
+        return Finding(goes_on, s.delivering.reason, f"Revision {s.target} waits for its engine; see EngineReady")
     stage = s.rollout.stage
     if stage is Stage.REFUSED:
         return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.target} was refused; see QualityVerified")

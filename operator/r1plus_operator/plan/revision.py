@@ -19,6 +19,7 @@ from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownV
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
+from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.pod import fingerprint, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
@@ -69,6 +70,12 @@ class Revision:
     def config_pbtxt(self) -> str:
         """Triton's model configuration."""
         return str(self.data["configPbtxt"])
+
+    @property
+    def volume(self) -> EngineVolume | None:
+        """Where its engine's files lie; None: in its image."""
+        kept = self.data.get("volume")
+        return from_jsonable(EngineVolume, kept, "data.volume", tolerant=True) if kept else None
 
     @property
     def template(self) -> Json:
@@ -166,6 +173,8 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
         "context": target.fit.context,
         "placement": spec.placement.model_dump(mode="json", by_alias=True),
     }
+    if target.volume:
+        covered["volume"] = target.volume.name
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
@@ -182,7 +191,8 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
         context=fit.context,
     )
     name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
-    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config)
+    volume = target.volume
+    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, volume.name if volume else "")
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),
@@ -190,6 +200,8 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
         "number": number,
         "template": template,
     }
+    if volume:
+        data["volume"] = to_jsonable(volume)
     return Revision(name, number, data, identity)
 
 
@@ -201,6 +213,8 @@ def read(live: Json) -> Revision:
     identity = from_jsonable(ServingIdentity, data.get("identity"), where, tolerant=True)
     if not isinstance(data.get("template"), dict) or not isinstance(data.get("configPbtxt"), str):
         raise ContractError(f"ControllerRevision {meta['name']}: data.template or data.configPbtxt is missing")
+    if data.get("volume"):
+        from_jsonable(EngineVolume, data["volume"], f"ControllerRevision {meta['name']}: data.volume", tolerant=True)
     return Revision(
         name=meta["name"],
         number=int(data.get("number") or live.get("revision", 0)),  # `revision` can be edited, data cannot
@@ -213,6 +227,13 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
     )
+
+
+def volume_in(live: Json) -> EngineVolume | None:
+    """The volume that a ControllerRevision's engine lies on; None where it has none, or one that cannot be read."""
+    with contextlib.suppress(ContractError):
+        return read(live).volume
+    return None
 
 
 def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
@@ -294,6 +315,14 @@ def _epoch(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if seconds is not None and math.isfinite(seconds) else None
+
+
+def instant(text: str) -> float:
+    """Seconds since the epoch of a time as Kubernetes writes it; 0 where it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def rfc3339(epoch: float) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.delivering import found, started
+from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.inputs import Observed, PodFacts, SuiteSource
 from r1plus_operator.plan.revision import Revision
@@ -50,6 +52,14 @@ class Situation:
         """Whether the conditions speak of what serves, and that is still judged by the former suite."""
         serves = self.current is not None and self.target == self.current.name
         return serves and self.judging is not None and self.judging.shadowed
+
+    @property
+    def delivering(self) -> Finding | None:
+        """Why the revision that the conditions speak of has no pods: its engine is not on its volume yet."""
+        revision = self.revisions.get(self.target or "")
+        if revision is None or revision.volume is None or started(revision.volume, revision.name, self.observed):
+            return None
+        return found(revision.volume, self.observed)
 
     def counts_for(self, revision: Revision) -> SuiteSource | None:
         """The suite by which a revision is judged: the former one for what serves, while that is shadowed."""

@@ -8,6 +8,7 @@ from r1plus_contract.suite_files import key_id
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.delivering import EngineVolume, Undeliverable, delivery_of
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
 from r1plus_operator.plan.obstacles import condition_of, fitted
 from r1plus_policies.choice import Choice, Obstacle, Offer, Score, Standing, Wish, choose
@@ -24,6 +25,8 @@ class Target:
     suite: Suite
     source: SuiteSource
     choice: Choice
+    volume: EngineVolume | None = None
+    """Where the engine's files lie; None: in its image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def resolve(
     config: OperatorConfig,
     serving: str = "",
 ) -> Target | Problem:
-    """The chain engine and fit -> suite; the first that fails is the answer.
+    """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
     `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered.
     """
@@ -64,13 +67,16 @@ def resolve(
         reason = Reason(choice.obstacle.reason) if choice.obstacle else Reason.ENGINE_NOT_FOUND
         return Problem(condition_of(reason), reason, choice.why, choice)
     engine = by_name[choice.engine]
+    volume = delivery_of(spec, engine, config.volumes, nodes)
+    if isinstance(volume, Undeliverable):
+        return Problem(volume.condition, volume.reason, volume.message, choice)
     suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites)
     if isinstance(suite, Problem):
         return suite
     assert suite.suite is not None
     if problem := untrusted(spec, suite, config.suite_trust) or out_of_reach(spec, suite):
         return problem
-    return Target(engine, found[engine.name], suite.suite, suite, choice)
+    return Target(engine, found[engine.name], suite.suite, suite, choice, volume)
 
 
 def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> Wish:

@@ -41,7 +41,7 @@ PRODUCTS: dict[str, Product] = {
         not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing", "r1plus_model_repo/registry"),
         left_out=_NEVER_RUN,
     ),
-    # The monitor's image also runs the init container that verifies an engine, hence `delivery`.
+    # The monitor's image also runs the init container that verifies an engine, and the Job that fills a volume.
     "monitor": Product(
         containerfile="monitoring/Containerfile",
         extra="monitor",
@@ -51,6 +51,7 @@ PRODUCTS: dict[str, Product] = {
             "r1plus_monitoring",
             "r1plus_model_repo/__init__.py",
             "r1plus_model_repo/delivery.py",
+            "r1plus_model_repo/filling",
             "r1plus_model_repo/kv_shape.py",
         ),
         not_rooms=("r1plus_monitoring/curate",),

@@ -23,6 +23,7 @@ from r1plus_operator.plan.inputs import (
     PoolView,
     SuiteSource,
     SuiteTrust,
+    VolumeFacts,
     Wiring,
 )
 from r1plus_operator.plan.plan import Plan, plan
@@ -73,6 +74,8 @@ class World:
     pool: PoolView | None = None
     wiring: Wiring | None = None
     engines: tuple[Engine, ...] = CATALOG
+    volumes: dict[str, VolumeFacts] = field(default_factory=dict)
+    volumes_refused: str = ""
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -81,9 +84,10 @@ class World:
         cr = {"metadata": meta, "spec": self.spec, "status": self.status}
         pods = tuple(self.pods.values())
         reports, children = dict(self.reports), dict(self.children)
-        return Observed(
+        seen = Observed(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
+        return replace(seen, volumes=dict(self.volumes), volumes_refused=self.volumes_refused)
 
     def pass_once(self) -> Plan:
         """One pass, carried out; time moves on a second."""

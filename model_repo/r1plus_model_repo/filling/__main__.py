@@ -1,0 +1,69 @@
+"""`python -m r1plus_model_repo.filling --order-dir O --volume V`: fill the volume V as O/order.json says.
+
+Exit code 0: the engine is there. 1: it is not, and the Job should try again. 2: it is not, and never will be by trying.
+Why is on stderr and in the pod's status.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from r1plus_contract import names
+from r1plus_contract.filling import CA_FILE, ORDER_FILE, Archive, FillOrder, FillRefusal
+from r1plus_contract.jsonable import ContractError, loads
+from r1plus_model_repo.filling.download import opened, trust
+from r1plus_model_repo.filling.errors import FillError
+from r1plus_model_repo.filling.progress import Board
+from r1plus_model_repo.filling.unpack import unpack
+from r1plus_model_repo.filling.volume import Tell, fill
+
+MAX_MESSAGE = 4000
+"""The kubelet keeps 4096 bytes of a termination message."""
+
+
+def fetch(archive: Archive, most: int, ca_pem: str, tell: Tell, part: Path) -> None:
+    """Download, unpack below `part` as it comes, and compare the sha256 of what came."""
+    with opened(archive.url, trust(ca_pem), tell) as download:
+        unpack(download, part, most)
+        found = download.rest()
+    if found != archive.sha256:
+        raise FillError(
+            FillRefusal.ENGINE_DIGEST_MISMATCH,
+            f"the archive's sha256 is {found}, spec.artifact.archive.sha256 promises {archive.sha256}; the server holds"
+            " another file than was registered",
+        )
+
+
+def main() -> int:
+    """Fill, and tell how it went."""
+    parser = argparse.ArgumentParser(description="Fill a volume with an engine.")
+    parser.add_argument("--order-dir", type=Path, required=True)
+    parser.add_argument("--volume", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=names.PORT_MONITOR)
+    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
+    arguments = parser.parse_args()
+    board = Board()
+    board.serve(arguments.port)
+    try:
+        order, ca_pem = read(arguments.order_dir)
+        how = partial(fetch, order.archive, order.size, ca_pem, board.tell) if order.archive else None
+        fill(order, arguments.volume, how, board.tell)
+    except (FillError, ContractError, OSError) as error:
+        print(error, file=sys.stderr)
+        if arguments.termination_log.exists():
+            arguments.termination_log.write_text(str(error)[:MAX_MESSAGE], encoding="utf-8")
+        return error.exit_code if isinstance(error, FillError) else 1
+    print(f"Engine {order.engine} is on the volume, every file as promised")
+    return 0
+
+
+def read(folder: Path) -> tuple[FillOrder, str]:
+    """The order, and the CAs' certificates that came with it."""
+    ca = folder / CA_FILE
+    order = loads(FillOrder, (folder / ORDER_FILE).read_text(encoding="utf-8"))
+    return order, ca.read_text(encoding="utf-8") if ca.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""An https download as a stream that hashes what it gives, knows how far it is, and ends when nothing comes."""
+
+import hashlib
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import SplitResult, urljoin
+
+from r1plus_contract.filling import FillPhase, FillProgress, FillRefusal
+from r1plus_model_repo.filling.addresses import Resolve, checked, parsed, resolved, shown
+from r1plus_model_repo.filling.errors import FillError
+
+MAX_REDIRECTS = 5
+STALL_SECONDS = 60.0
+STALL_BYTES = 64 * 1024
+"""Fewer bytes than this in that time are a stalled download: at such a pace an engine would take weeks."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FOR_GOOD = frozenset({400, 401, 403, 404, 405, 410})
+
+
+class Download:
+    """The body of one response, readable once."""
+
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        url: str,
+        tell: Callable[[FillProgress], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._response, self._url, self._tell, self._clock = response, url, tell, clock
+        length = response.headers.get("Content-Length", "")
+        self._total = int(length) if length.isdigit() else 0
+        self._done = 0
+        self._hash = hashlib.sha256()
+        self._since, self._in_window = clock(), 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, some of them at once; empty at the end. FillError where the server does not go on."""
+        try:
+            # read1 and not read: that one waits for all of `size`, however slowly they drip.
+            piece = self._response.read1(size if size > 0 else 64 * 1024)
+        except TimeoutError as error:
+            raise self._stalled() from error
+        except (OSError, http.client.HTTPException) as error:
+            raise _failed(self._url, f"broke off after {self._done} bytes: {error!r}") from error
+        if not piece and self._done < self._total:
+            raise _failed(self._url, f"broke off after {self._done} of {self._total} bytes")
+        self._done += len(piece)
+        self._hash.update(piece)
+        self._watch(len(piece))
+        self._tell(FillProgress(FillPhase.FETCHING, self._done, self._total))
+        return piece
+
+    def rest(self) -> str:
+        """Read what is left, and give the sha256 of all of it."""
+        while self.read():
+            pass
+        return self._hash.hexdigest()
+
+    def _watch(self, count: int) -> None:
+        self._in_window += count
+        now = self._clock()
+        if now - self._since < STALL_SECONDS:
+            return
+        if self._in_window < STALL_BYTES and self._done < (self._total or self._done + 1):
+            raise self._stalled()
+        self._since, self._in_window = now, 0
+
+    def _stalled(self) -> FillError:
+        text = (
+            f"{shown(self._url)}: {self._done} of {self._total or 'an unknown number of'} bytes came, then fewer than"
+            f" {STALL_BYTES} in {STALL_SECONDS:.0f} s; look at the server and at what is between"
+        )
+        return FillError(FillRefusal.FETCH_STALLED, text)
+
+
+@contextmanager
+def opened(
+    url: str,
+    context: ssl.SSLContext,
+    tell: Callable[[FillProgress], None],
+    resolve: Resolve = resolved,
+    timeout: float = STALL_SECONDS,
+) -> Iterator[Download]:
+    """Connect to `url`, following redirects, each of which must lead where one may fetch from."""
+    at = url
+    for _ in range(MAX_REDIRECTS + 1):
+        parts = parsed(at)
+        connection = _connected(parts, checked(parts, resolve), context, timeout)
+        # The response by itself, too: where the server ends the connection it alone still holds the socket.
+        with closing(connection), closing(_asked(connection, parts)) as response:
+            if response.status not in _REDIRECTS:
+                _accepted(response, at)
+                yield Download(response, at, tell)
+                return
+            at = urljoin(at, response.headers.get("Location", ""))
+    raise FillError(
+        FillRefusal.FETCH_REFUSED, f"{shown(url)}: more than {MAX_REDIRECTS} redirects; name the last address"
+    )
+
+
+def trust(ca_pem: str) -> ssl.SSLContext:
+    """Whom servers are believed by: these CAs, or where there are none those of the image."""
+    try:
+        return ssl.create_default_context(cadata=ca_pem or None)
+    except ssl.SSLError as error:
+        text = f"delivery.ca: no certificates in PEM: {error}; correct the chart's value"
+        raise FillError(FillRefusal.FETCH_REFUSED, text) from error
+
+
+class _Pinned(http.client.HTTPSConnection):
+    """Connects to an address that was looked at, whatever its name resolves to by now; the name is what TLS checks."""
+
+    def __init__(self, host: str, port: int, address: str, context: ssl.SSLContext, timeout: float) -> None:
+        super().__init__(host, port, context=context, timeout=timeout)
+        self._address, self._tls = address, context
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self._address, self.port), self.timeout)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+
+
+def _connected(parts: SplitResult, addresses: list[str], context: ssl.SSLContext, timeout: float) -> _Pinned:
+    failures = []
+    for address in addresses:
+        connection = _Pinned(parts.hostname or "", parts.port or 443, address, context, timeout)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            failures.append(f"{address}: {error}")
+        else:
+            return connection
+    text = f"no connection ({'; '.join(failures)[:1000]}); is its network among the chart's delivery.cidrs?"
+    raise _failed(parts.geturl(), text)
+
+
+def _asked(connection: _Pinned, parts: SplitResult) -> http.client.HTTPResponse:
+    target = parts.path or "/"
+    try:
+        # Compressed on its way it would have another sha256.
+        connection.request("GET", f"{target}?{parts.query}" if parts.query else target, headers={"Accept": "*/*"})
+        return connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        raise _failed(parts.geturl(), f"no answer: {error!r}") from error
+
+
+def _accepted(response: http.client.HTTPResponse, url: str) -> None:
+    if response.status == http.HTTPStatus.OK:
+        return
+    why = f"HTTP {response.status} {response.reason}"
+    if response.status in _FOR_GOOD:
+        raise FillError(FillRefusal.FETCH_REFUSED, f"{shown(url)}: {why}; correct spec.artifact.archive.url")
+    raise _failed(url, why)
+
+
+def _failed(url: str, why: str) -> FillError:
+    return FillError(FillRefusal.FETCH_FAILED, f"{shown(url)}: {why}; it is tried again")

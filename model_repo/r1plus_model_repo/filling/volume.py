@@ -1,0 +1,151 @@
+"""One engine on one volume: whole or not at all.
+
+Everything is written beside its place and renamed when it has proved to be what was promised, so that whoever mounts
+`engine/` finds all of it or nothing. A lock lets two Jobs for one volume do the work once; what a killed one left
+behind is cleared by the next.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from r1plus_contract.delivery import digest_of
+from r1plus_contract.filling import ENGINE_FOLDER, INCOMING_FOLDER, FillOrder, FillPhase, FillProgress, FillRefusal
+from r1plus_model_repo.filling.errors import FillError
+
+PART_FOLDER = ".part"
+LOCK_FILE = ".lock"
+SPARE_BYTES = 16 * 2**20
+"""Beyond the files: folders, and what a file system keeps to itself."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+Tell = Callable[[FillProgress], None]
+Fetch = Callable[[Path], None]
+"""Writes the archive's `engine/` below a folder; FillError where it is not the archive that was promised."""
+
+
+def fill(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> None:
+    """Bring the engine onto the volume, unless it is there. `fetch=None`: an init container put it into `.incoming`.
+
+    Raises:
+        FillError: it is not there, and nothing half-written is either.
+    """
+    try:
+        with _locked(volume, tell):
+            try:
+                if not _whole(order, volume / ENGINE_FOLDER, tell):
+                    _bring(order, volume, fetch, tell)
+            finally:
+                _clear(volume / PART_FOLDER)
+                _clear(volume / INCOMING_FOLDER)
+    except OSError as error:
+        raise _storage(order, volume, error) from error
+    tell(FillProgress(FillPhase.DONE))
+
+
+def _bring(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> None:
+    part = volume / PART_FOLDER
+    _make_room(order, volume, part)
+    if fetch is None:
+        _take_incoming(volume / INCOMING_FOLDER, part)
+    else:
+        fetch(part)
+    _promised(order, part / ENGINE_FOLDER, tell)
+    _publish(part / ENGINE_FOLDER, volume / ENGINE_FOLDER)
+
+
+@contextmanager
+def _locked(volume: Path, tell: Tell) -> Iterator[None]:
+    """One at a time. The kernel lets go of it when its holder dies."""
+    with (volume / LOCK_FILE).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell(FillProgress(FillPhase.WAITING))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _whole(order: FillOrder, engine: Path, tell: Tell) -> bool:
+    """Whether the engine is there already, every byte of it."""
+    if not engine.is_dir():
+        return False
+    tell(FillProgress(FillPhase.VERIFYING))
+    try:
+        return digest_of(engine) == order.digest
+    except ValueError:
+        return False
+
+
+def _make_room(order: FillOrder, volume: Path, part: Path) -> None:
+    """An empty place to write to, and the certainty that it will be enough."""
+    _clear(part)
+    if order.archive is not None:
+        _clear(volume / INCOMING_FOLDER)
+        free = _free(volume)
+        if free < order.size + SPARE_BYTES:
+            raise _full(order, free)
+    part.mkdir()
+
+
+def _take_incoming(incoming: Path, part: Path) -> None:
+    if not incoming.is_dir() or not any(incoming.iterdir()):
+        raise FillError(FillRefusal.ENGINE_INVALID, "the engine's image holds no files under /engine; build it again")
+    incoming.rename(part / ENGINE_FOLDER)
+
+
+def _promised(order: FillOrder, engine: Path, tell: Tell) -> None:
+    tell(FillProgress(FillPhase.VERIFYING))
+    try:
+        found = digest_of(engine)
+    except ValueError as error:
+        raise FillError(FillRefusal.ENGINE_INVALID, f"engine {order.engine}: {error}; pack it again") from error
+    if found != order.digest:
+        raise FillError(
+            FillRefusal.ENGINE_DIGEST_MISMATCH,
+            f"engine {order.engine}: sha256 is {found}, the R1PlusEngine promises {order.digest}; these are other files"
+            " than were measured: deliver the right ones, or register them as an engine of their own",
+        )
+
+
+def _publish(made: Path, engine: Path) -> None:
+    """On the disk first, then in its place: after a power cut a name must not lead to files that never got there."""
+    for path in [*made.rglob("*"), made]:
+        _sync(path)
+    _clear(engine)
+    made.rename(engine)
+    _sync(engine.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _free(volume: Path) -> int:
+    """Bytes that one without privileges may still write."""
+    found = os.statvfs(volume)
+    return found.f_bavail * found.f_frsize
+
+
+def _storage(order: FillOrder, volume: Path, error: OSError) -> FillError:
+    if error.errno in _FULL:
+        return _full(order, _free(volume))
+    return FillError(FillRefusal.STORAGE_FAILED, f"engine {order.engine}: the volume: {error}; look at its storage")
+
+
+def _full(order: FillOrder, free: int) -> FillError:
+    needed = order.size + SPARE_BYTES
+    text = f"engine {order.engine} needs {needed} bytes, and the volume has {free} free; give it more storage"
+    return FillError(FillRefusal.STORAGE_FULL, text)

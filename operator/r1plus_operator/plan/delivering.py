@@ -1,0 +1,155 @@
+"""By which way an engine gets to its pods: out of its image, or from a volume that a Job fills. Part of the plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from r1plus_contract.filling import Archive, FillOrder
+from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
+from r1plus_operator.plan.finding import Finding
+from r1plus_operator.plan.inputs import (
+    AccessMode,
+    ContainerFacts,
+    Json,
+    NodeFacts,
+    Observed,
+    VolumeFacts,
+    VolumeTerms,
+)
+from r1plus_operator.plan.obstacles import matching
+
+KEY_DIGITS = 16
+PROGRESS_STEP = 10
+"""Percent: progress is told in steps of this size, so that the status changes when that says something."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVolume:
+    """A volume that holds one engine, as a revision keeps it: all that it takes to make it anew."""
+
+    name: str
+    """Of the claim and of what fills it. The same files have the same name in a namespace, so the work is done once."""
+    order: FillOrder
+    image: str = ""
+    """The engine's image; empty where an archive is fetched."""
+    node_selector: dict[str, str] | None = None
+    tolerations: tuple[Json, ...] = ()
+    """Where the Job runs: a volume of one node must come to be where pods may serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undeliverable:
+    """Why an engine cannot get to its pods as the spec asks for it."""
+
+    condition: ConditionType
+    reason: Reason
+    message: str
+
+
+def delivery_of(
+    spec: R1PlusDeploymentSpec, engine: Engine, terms: VolumeTerms, nodes: tuple[NodeFacts, ...] | None
+) -> EngineVolume | Undeliverable | None:
+    """The volume that the engine is delivered by; None: by its image."""
+    files = engine.spec.files
+    mode = spec.delivery.mode or (DeliveryMode.IMAGE if files.image else DeliveryMode.VOLUME)
+    if mode is DeliveryMode.IMAGE:
+        return None if files.image else _no_image(engine)
+    if files.archive and not terms.cidrs:
+        return _no_network(engine)
+    if terms.access_mode is AccessMode.ONE_NODE and (spread := _spread(spec, engine, nodes)):
+        return Undeliverable(ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, spread)
+    archive = Archive(files.archive.url, files.archive.sha256) if files.archive else None
+    size = bytes_of(files.archive.size if files.archive else engine.spec.requirements.weights_memory)
+    return EngineVolume(
+        name=f"r1plus-engine-{files.sha256[:KEY_DIGITS]}",
+        order=FillOrder(engine.name, files.sha256, size, archive),
+        image="" if archive else files.image or "",
+        node_selector=dict(spec.placement.node_selector) or None,
+        tolerations=tuple(
+            t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations
+        ),
+    )
+
+
+def _no_image(engine: Engine) -> Undeliverable:
+    text = f"spec.delivery.mode: Image, and {engine.name} is an archive; leave the mode out or say Volume"
+    return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
+
+
+def _no_network(engine: Engine) -> Undeliverable:
+    text = (
+        f"spec.engine: {engine.name} is an archive, and the walls let a Job out nowhere; list its server's network in"
+        " the chart's delivery.cidrs"
+    )
+    return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
+
+
+def _spread(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...] | None) -> str:
+    """Why one node's volume will not do; empty where it will."""
+    able = sorted(node.name for node in matching(spec, engine, nodes or ()))
+    if spec.replicas < 2 or len(able) < 2:
+        return ""
+    where = ", ".join(able[:5]) + (" and others" if len(able) > 5 else "")
+    return (
+        f"spec.replicas: {spec.replicas} could land on {len(able)} nodes ({where}), and a volume of mode ReadWriteOnce"
+        " is on one; set the chart's delivery.volume.accessMode to ReadWriteMany with a class that offers it, let"
+        " spec.placement.nodeSelector admit one node, or set spec.delivery.mode to Image"
+    )
+
+
+def started(volume: EngineVolume | None, revision: str, observed: Observed) -> bool:
+    """Whether nothing is in the way of the revision's pods: the engine is on its volume, or they are there already."""
+    if volume is None or ("Deployment", revision) in observed.children:
+        return True
+    facts = observed.volumes.get(volume.name)
+    return facts is not None and facts.delivered == volume.order.digest
+
+
+def found(volume: EngineVolume, observed: Observed) -> Finding:
+    """What EngineReady says while the engine is not on its volume."""
+    what, facts = f"{volume.order.engine}: volume {volume.name}", observed.volumes.get(volume.name)
+    if observed.volumes_refused:
+        remedy = "ask whoever keeps this namespace's quotas and admission policies"
+        return Finding("False", Reason.DELIVERY_FAILED, f"{what}: {observed.volumes_refused}; {remedy}")
+    if facts is None:
+        return Finding("Unknown", Reason.DELIVERING, f"{what} is being made")
+    for pod in facts.pods:
+        for container in pod.containers:
+            if trouble := _trouble(what, container):
+                return trouble
+        if pod.unschedulable:
+            return Finding("Unknown", Reason.DELIVERING, f"{what}: its Job waits for a node: {pod.unschedulable}")
+    if facts.failed:
+        text = f"{what}: its Job has failed; it is tried again; see `kubectl describe job {volume.name}`"
+        return Finding("False", Reason.DELIVERY_FAILED, text)
+    return Finding("Unknown", Reason.DELIVERING, f"{what}: {_told(facts)}")
+
+
+_OWN: Mapping[str, Reason] = {
+    reason.value: reason for reason in (Reason.STORAGE_FULL, Reason.ENGINE_DIGEST_MISMATCH, Reason.IMAGE_PULL_FAILED)
+}
+"""Reasons of the Job that the condition has, too; all others are DeliveryFailed, with the Job's word in the message."""
+
+
+def _trouble(what: str, container: ContainerFacts) -> Finding | None:
+    if container.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
+        text = f"{what}: container {container.name}: {container.message}; check the image's name and the pull secrets"
+        return Finding("False", Reason.IMAGE_PULL_FAILED, text)
+    if not container.exit_code:
+        return None
+    said = container.message.strip()
+    if "No space left on device" in said or "Disk quota exceeded" in said:
+        return Finding("False", Reason.STORAGE_FULL, f"{what}: {said[-600:]}; give it more storage")
+    word = said.partition(":")[0]
+    return Finding("False", _OWN.get(word, Reason.DELIVERY_FAILED), f"{what}: {said[:900] or 'its Job failed'}")
+
+
+def _told(facts: VolumeFacts) -> str:
+    progress = facts.progress
+    if progress is None or not facts.pods:
+        return "its Job starts"
+    share = progress.percent
+    shown = f" {share - share % PROGRESS_STEP} %" if share is not None and progress.phase == "Fetching" else ""
+    return f"{progress.phase.lower()}{shown}"

@@ -1,0 +1,223 @@
+"""Engines on volumes, on a real API server: claim, walls, Job, and what is left of it. The test plays Job and kubelet."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apiserver.operator_rig import OperatorProcess, Tenant, add_node, eventually, grant
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
+from r1plus_contract.filling import FillPhase, FillProgress
+from r1plus_operator.api import kinds
+from r1plus_operator.plan.revision import read
+from r1plus_operator.runtime.client import ApiClient
+
+pytestmark = pytest.mark.apiserver
+CLAIM, JOB = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "Job"))
+SPEC: dict[str, Any] = {"tier": "full", "context": {"maxTokens": 1024}, "delivery": {"mode": "Volume"}}
+NOW = "2026-01-01T00:00:00Z"
+
+
+@pytest.fixture
+async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
+    await grant(client)
+    await add_node(client)
+    process = OperatorProcess(apiserver, tmp_path / "operator.log")
+    process.start()
+    yield process
+    process.kill()
+
+
+async def volume_of(tenant: Tenant, name: str) -> str:
+    """The volume of the present candidate, once its Job is there."""
+    revision = await tenant.candidate(name)
+    volume = read(await tenant.present("ControllerRevision", revision)).volume
+    assert volume is not None
+    await tenant.present("Job", volume.name)
+    return volume.name
+
+
+async def end(tenant: Tenant, volume: str, *conditions: str, **more: Any) -> None:
+    """What the Job controller writes at a Job's end."""
+    said = [
+        {"type": kind, "status": "True", "reason": "Test", "lastTransitionTime": NOW, "lastProbeTime": NOW}
+        for kind in conditions
+    ]
+    status = {"startTime": NOW, "conditions": said, "uncountedTerminatedPods": {}, **more}
+    await tenant.client.patch(JOB, volume, tenant.namespace, {"status": status}, subresource="status")
+
+
+async def succeed(tenant: Tenant, volume: str) -> None:
+    await end(tenant, volume, "SuccessCriteriaMet", "Complete", completionTime=NOW, succeeded=1)
+
+
+async def job_pod(tenant: Tenant, volume: str, **status: Any) -> None:
+    """What the Job controller and a kubelet make of the Job's template."""
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "default", "namespace": tenant.namespace},
+    }
+    await tenant.client.apply(kinds.BY_KIND["ServiceAccount"], account, field_manager="kubelet")
+    template = (await tenant.present("Job", volume))["spec"]["template"]
+    meta = {**template["metadata"], "name": f"{volume}-x", "namespace": tenant.namespace}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
+    await tenant.client.apply(kinds.POD, pod, field_manager="kubelet")
+    address = tenant.monitors.address
+    said = {"podIP": address, "podIPs": [{"ip": address}], "phase": "Running", **status}
+    await tenant.client.patch(kinds.POD, f"{volume}-x", tenant.namespace, {"status": said}, subresource="status")
+
+
+async def told(tenant: Tenant, name: str, words: str) -> None:
+    async def so() -> bool:
+        return words in (await tenant.condition(name, "EngineReady"))[2]
+
+    await eventually(so, f"EngineReady of {name} says: {words}")
+
+
+async def test_an_engine_is_brought_to_a_volume_and_then_served_from_it(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await tenant.deploy("credit", **SPEC)
+    volume = await volume_of(tenant, "credit")
+    revision = await tenant.candidate("credit")
+    assert await tenant.child("Deployment", revision) is None
+    assert (await tenant.present("PersistentVolumeClaim", volume))["spec"]["accessModes"] == ["ReadWriteOnce"]
+    await tenant.present("NetworkPolicy", volume)
+    await tenant.until("credit", "EngineReady", "Unknown", "Delivering")
+    await job_pod(tenant, volume)
+    tenant.monitors.progress = FillProgress(FillPhase.FETCHING, 45, 100)
+    await told(tenant, "credit", "fetching 40 %")
+    await succeed(tenant, volume)
+    await tenant.present("Deployment", revision)
+    for kind in ("Job", "NetworkPolicy", "ConfigMap"):
+        await tenant.absent(kind, volume)
+    claim = await tenant.present("PersistentVolumeClaim", volume)
+    digest = read(await tenant.present("ControllerRevision", revision)).identity.engine_digest
+    assert claim["metadata"]["annotations"][names.ANNOTATION_DELIVERED] == digest
+    assert await tenant.bring_up("credit") == revision
+
+
+async def test_two_deployments_share_a_volume_and_the_last_one_takes_it_with_it(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await tenant.deploy("credit", **SPEC)
+    volume = await volume_of(tenant, "credit")
+    await succeed(tenant, volume)
+    await tenant.absent("Job", volume)
+    await tenant.deploy("triage", **SPEC)
+    await tenant.present("Deployment", await tenant.candidate("triage"))
+    assert await owners(tenant, volume) == ["credit", "triage"]
+    assert await tenant.child("Job", volume) is None
+    await part(tenant, "credit")
+
+    async def left() -> bool:
+        return await owners(tenant, volume) == ["triage"]
+
+    await eventually(left, "triage alone owns the volume")
+    await part(tenant, "triage")
+
+    async def going() -> bool:
+        claim = await tenant.child("PersistentVolumeClaim", volume)
+        return claim is None or "deletionTimestamp" in claim["metadata"]
+
+    await eventually(going, "the volume goes")
+
+
+async def part(tenant: Tenant, name: str) -> None:
+    """Delete a deployment and do what the garbage collector would do with its history."""
+    revision = await tenant.candidate(name)
+    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace)
+    await tenant.client.delete(kinds.BY_KIND["ControllerRevision"], revision, tenant.namespace)
+
+
+async def owners(tenant: Tenant, volume: str) -> list[str]:
+    claim = await tenant.present("PersistentVolumeClaim", volume)
+    return sorted(owner["name"] for owner in claim["metadata"]["ownerReferences"])
+
+
+async def test_what_the_job_says_at_its_end_is_what_the_condition_says(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await tenant.deploy("credit", **SPEC)
+    volume = await volume_of(tenant, "credit")
+    ended = {"terminated": {"exitCode": 1, "message": "StorageFull: engine x needs 7 bytes, and the volume has 5 free"}}
+    status = {"name": "fill", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": ended}
+    await job_pod(tenant, volume, phase="Failed", containerStatuses=[status])
+    message = await tenant.until("credit", "EngineReady", "False", "StorageFull")
+    assert "needs 7 bytes" in message
+    await end(tenant, volume, "FailureTarget", "Failed", failed=1)
+    before = (await tenant.present("Job", volume))["metadata"]["uid"]
+
+    async def another() -> bool:
+        found = await tenant.child("Job", volume)
+        return found is not None and found["metadata"]["uid"] != before
+
+    await eventually(another, "a Job that ended long ago is followed by another")
+
+
+async def test_a_deleted_wall_comes_back_and_a_deleted_claim_is_filled_anew(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await tenant.deploy("credit", **SPEC)
+    volume = await volume_of(tenant, "credit")
+    wall = kinds.BY_KIND["NetworkPolicy"]
+    await tenant.client.delete(wall, volume, tenant.namespace)
+    await tenant.present("NetworkPolicy", volume)
+    await succeed(tenant, volume)
+    await tenant.absent("Job", volume)
+    # Nobody uses it, and here nobody looks after that: the finalizer goes by hand.
+    await tenant.client.patch(CLAIM, volume, tenant.namespace, {"metadata": {"finalizers": None}})
+    await tenant.client.delete(CLAIM, volume, tenant.namespace)
+    job = await tenant.present("Job", volume)
+    claim = await tenant.present("PersistentVolumeClaim", volume)
+    assert job["metadata"]["annotations"][names.ANNOTATION_VOLUME_UID] == claim["metadata"]["uid"]
+    assert names.ANNOTATION_DELIVERED not in claim["metadata"].get("annotations", {})
+
+
+async def test_a_quota_that_forbids_the_volume_is_told(operator: OperatorProcess, tenant: Tenant) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-volumes", "namespace": tenant.namespace},
+        "spec": {"hard": {"persistentvolumeclaims": "0"}},
+    }
+    made = await tenant.client.create(QUOTA, quota)
+    await tenant.client.patch(
+        QUOTA,
+        "no-volumes",
+        tenant.namespace,
+        {"status": {"hard": made["spec"]["hard"], "used": {"persistentvolumeclaims": "0"}}},
+        subresource="status",
+    )
+    await tenant.deploy("credit", **SPEC)
+    assert "exceeded quota" in await tenant.until("credit", "EngineReady", "False", "DeliveryFailed")
+    assert (await tenant.condition("credit", "Progressing"))[0] == "False"
+
+
+async def test_the_operator_starts_anew_without_a_write(
+    operator: OperatorProcess, apiserver: ApiServer, tenant: Tenant, tmp_path: Path
+) -> None:
+    await tenant.deploy("credit", **SPEC)
+    volume = await volume_of(tenant, "credit")
+    await succeed(tenant, volume)
+    revision = await tenant.candidate("credit")
+    await tenant.present("Deployment", revision)
+    operator.stop()
+    parts = (("PersistentVolumeClaim", volume), ("Deployment", revision), ("ControllerRevision", revision))
+    before = [(await tenant.present(*part))["metadata"]["resourceVersion"] for part in parts]
+    again = OperatorProcess(apiserver, tmp_path / "again.log")
+    again.start()
+    try:
+        await eventually(again.ready, "the caches are synced")
+        # A pass over another deployment tells that the first ones are through.
+        await tenant.deploy("triage", tier="edge")
+        await tenant.candidate("triage")
+        assert [(await tenant.present(*part))["metadata"]["resourceVersion"] for part in parts] == before
+    finally:
+        again.kill()
+
+
+QUOTA = kinds.Resource("", "v1", "resourcequotas", "ResourceQuota")

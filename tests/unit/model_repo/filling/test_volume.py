@@ -1,0 +1,209 @@
+"""A volume holds the whole engine or none, whatever happens on the way."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from r1plus_contract.delivery import digest_of
+from r1plus_contract.filling import AGAIN, FOR_GOOD, Archive, FillOrder, FillPhase, FillProgress, FillRefusal
+from r1plus_model_repo.filling.errors import FillError
+from r1plus_model_repo.filling.volume import SPARE_BYTES, Fetch, fill
+
+FILES = {"openvino_model.xml": b"<net/>", "weights.bin": b"\1" * 100_000}
+
+
+def write(folder: Path, files: dict[str, bytes] = FILES) -> None:
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def brings(files: dict[str, bytes] = FILES) -> Fetch:
+    return lambda part: write(part / "engine", files)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> FillOrder:
+    write(tmp_path / "original")
+    digest = digest_of(tmp_path / "original")
+    return FillOrder("bank-lite", digest, 200_000, Archive("https://models.example/x.tar", "a" * 64))
+
+
+def quiet(_progress: FillProgress) -> None:
+    """Nobody asks."""
+
+
+def visible(volume: Path) -> list[str]:
+    """What there is beside the lock."""
+    return sorted(p.relative_to(volume).as_posix() for p in volume.rglob("*") if p.name != ".lock")
+
+
+WHOLE = ["engine", "engine/openvino_model.xml", "engine/weights.bin"]
+
+
+def test_the_engine_is_there_and_nothing_else(volume: Path, order: FillOrder) -> None:
+    told: list[FillProgress] = []
+    fill(order, volume, brings(), told.append)
+    assert visible(volume) == WHOLE
+    assert [progress.phase for progress in told] == [FillPhase.VERIFYING, FillPhase.DONE]
+
+
+def test_what_is_there_is_not_fetched_again(volume: Path, order: FillOrder) -> None:
+    fill(order, volume, brings(), quiet)
+    fill(order, volume, lambda _: pytest.fail("fetched twice"), quiet)
+    assert visible(volume) == WHOLE
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "stray"])
+def test_an_engine_that_was_tampered_with_is_brought_anew(volume: Path, order: FillOrder, name: str) -> None:
+    fill(order, volume, brings(), quiet)
+    (volume / "engine" / name).write_bytes(b"\2" * 100_000)
+    fill(order, volume, brings(), quiet)
+    assert digest_of(volume / "engine") == order.digest
+
+
+def test_an_engine_with_a_link_in_it_is_brought_anew(volume: Path, order: FillOrder) -> None:
+    fill(order, volume, brings(), quiet)
+    (volume / "engine" / "weights.bin").unlink()
+    (volume / "engine" / "weights.bin").symlink_to("/etc/passwd")
+    fill(order, volume, brings(), quiet)
+    assert digest_of(volume / "engine") == order.digest
+
+
+def test_other_files_than_were_promised_leave_nothing(volume: Path, order: FillOrder) -> None:
+    with pytest.raises(FillError, match="these are other files") as raised:
+        fill(order, volume, brings({**FILES, "weights.bin": b"\1" * 99_999}), quiet)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.ENGINE_DIGEST_MISMATCH, FOR_GOOD)
+    assert visible(volume) == []
+
+
+def test_a_fetch_that_fails_half_way_leaves_nothing(volume: Path, order: FillOrder) -> None:
+    def half(part: Path) -> None:
+        write(part / "engine", {"openvino_model.xml": b"<net/>"})
+        raise FillError(FillRefusal.FETCH_FAILED, "broke off")
+
+    with pytest.raises(FillError, match="broke off"):
+        fill(order, volume, half, quiet)
+    assert visible(volume) == []
+
+
+def test_what_a_killed_job_left_is_cleared(volume: Path, order: FillOrder) -> None:
+    write(volume / ".part" / "engine", {"half": b"x"})
+    write(volume / ".incoming", {"half": b"x"})
+    fill(order, volume, brings(), quiet)
+    assert visible(volume) == WHOLE
+
+
+def test_the_files_of_an_image_are_looked_at_like_any_others(volume: Path, order: FillOrder) -> None:
+    by_image = FillOrder(order.engine, order.digest, order.size)
+    write(volume / ".incoming")
+    fill(by_image, volume, None, quiet)
+    assert visible(volume) == WHOLE
+    fill(by_image, volume, None, quiet)
+    assert visible(volume) == WHOLE
+
+
+def test_an_image_without_an_engine_is_told(volume: Path, order: FillOrder) -> None:
+    (volume / ".incoming").mkdir()
+    with pytest.raises(FillError, match="no files under /engine"):
+        fill(FillOrder(order.engine, order.digest, order.size), volume, None, quiet)
+    assert visible(volume) == []
+
+
+def test_two_at_once_do_the_work_once(volume: Path, order: FillOrder) -> None:
+    fetching, go_on, fetches = threading.Event(), threading.Event(), []
+    waiting = threading.Event()
+
+    def slow(part: Path) -> None:
+        fetches.append(part)
+        fetching.set()
+        assert go_on.wait(30)
+        write(part / "engine")
+
+    first = threading.Thread(target=fill, args=(order, volume, slow, quiet))
+    first.start()
+    assert fetching.wait(30)
+
+    def tell(progress: FillProgress) -> None:
+        if progress.phase is FillPhase.WAITING:
+            waiting.set()
+
+    second = threading.Thread(target=fill, args=(order, volume, slow, tell))
+    second.start()
+    assert waiting.wait(30)
+    go_on.set()
+    first.join(30)
+    second.join(30)
+    assert len(fetches) == 1
+    assert visible(volume) == WHOLE
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from r1plus_contract.filling import Archive, FillOrder
+from r1plus_model_repo.filling.volume import fill
+def dies(part):
+    (part / "engine").mkdir()
+    (part / "engine" / "weights.bin").write_bytes(b"1")
+    os.kill(os.getpid(), 9)
+fill(FillOrder("e", sys.argv[2], 1000, Archive("https://x/y", "a" * 64)), Path(sys.argv[1]), dies, lambda _: None)
+"""
+
+
+def test_a_killed_job_holds_no_lock_and_nothing_of_it_is_loaded(volume: Path, order: FillOrder) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, volume, order.digest])
+    assert done.returncode == -9
+    assert not (volume / "engine").exists()
+    fill(order, volume, brings(), quiet)
+    assert visible(volume) == WHOLE
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 20 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts a file system, which needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_volume_that_is_too_small_is_told_before_anything_is_fetched(small: Path, order: FillOrder) -> None:
+    free = 20 * 2**20
+    big = FillOrder(order.engine, order.digest, free - SPARE_BYTES + 4096, order.archive)
+    with pytest.raises(FillError) as raised:
+        fill(big, small, lambda _: pytest.fail("fetched"), quiet)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.STORAGE_FULL, AGAIN)
+    assert f"needs {big.size + SPARE_BYTES} bytes" in str(raised.value)
+    assert f"{free} free" in str(raised.value)
+
+
+def test_a_volume_that_fills_up_on_the_way_is_told_and_emptied(small: Path, order: FillOrder) -> None:
+    with pytest.raises(FillError, match="StorageFull"):
+        fill(order, small, brings({"weights.bin": b"\1" * (21 * 2**20)}), quiet)
+    assert visible(small) == []
+
+
+def test_another_fault_of_the_volume_is_no_lack_of_room(volume: Path, order: FillOrder) -> None:
+    def broken(_part: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(FillError, match="Input/output error") as raised:
+        fill(order, volume, broken, quiet)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.STORAGE_FAILED, AGAIN)

@@ -1,0 +1,267 @@
+"""Engines on volumes, as a deployment sees them: nothing starts before its engine is there, and nothing stops for it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from r1plus_contract import names
+from r1plus_contract.filling import FillPhase, FillProgress
+from r1plus_contract.verdict import Verdict
+from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
+from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, PodFacts, VolumeFacts, VolumeTerms
+from r1plus_operator.plan.revision import read
+from unit.operator.plan.world import CATALOG, CONFIG, NODE, World
+
+VOLUME = {"delivery": {"mode": "Volume"}}
+FULL = {"tier": "full", "context": {"maxTokens": 2048}}
+CIDRS = VolumeTerms(cidrs=("10.0.0.0/8",))
+ARCHIVE = ArchiveFile(url="https://models.example/e.tar", sha256="b" * 64, size="400Mi")
+
+
+def archived(engine: Engine) -> Engine:
+    """The same engine, as an archive."""
+    artifact = Artifact(archive=ARCHIVE, sha256=engine.spec.files.sha256)
+    return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact}))
+
+
+def volume_of(world: World) -> tuple[str, str]:
+    """Name of the candidate's volume, and the digest that belongs on it."""
+    volume = read(world.one("ControllerRevision", world.candidate())).volume
+    assert volume is not None
+    return volume.name, volume.order.digest
+
+
+def deliver(world: World) -> None:
+    name, digest = volume_of(world)
+    world.volumes[name] = VolumeFacts(delivered=digest)
+    world.settle()
+
+
+def waiting(**facts: Any) -> World:
+    """A first revision whose engine is on its way."""
+    world = World({**FULL, **VOLUME})
+    world.settle()
+    if facts:
+        world.volumes[volume_of(world)[0]] = VolumeFacts(**facts)
+        world.settle()
+    return world
+
+
+def test_no_pod_is_made_before_the_engine_is_there() -> None:
+    world = waiting()
+    assert world.live("Deployment") == []
+    assert world.live("Service") == []
+    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    assert world.condition("Progressing")[:2] == ("True", "Delivering")
+    assert world.condition("Ready")[2] == f"revision {world.candidate()} waits for its engine; see EngineReady"
+    deliver(world)
+    assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [world.candidate()]
+    assert world.condition("EngineReady")[:2] == ("Unknown", "EngineLoading")
+
+
+def test_the_pods_mount_the_engine_read_only_and_copy_nothing() -> None:
+    world = waiting()
+    deliver(world)
+    name, _ = volume_of(world)
+    template = world.live("Deployment")[0]["spec"]["template"]
+    pod = template["spec"]
+    assert [c["name"] for c in pod["initContainers"]] == ["verify"]
+    assert {"name": "volume", "persistentVolumeClaim": {"claimName": name, "readOnly": True}} in pod["volumes"]
+    mount = {"name": "volume", "mountPath": "/delivery/engine", "readOnly": True, "subPath": "engine"}
+    holders = [c["name"] for c in (*pod["initContainers"], *pod["containers"]) if mount in c["volumeMounts"]]
+    assert holders == ["verify", "triton"]
+    assert template["metadata"]["labels"][names.LABEL_VOLUME] == name
+    assert pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["topologyKey"]
+
+
+def test_a_volume_of_many_nodes_ties_nobody_to_one() -> None:
+    world = World({**FULL, **VOLUME})
+    world.config = replace(CONFIG, volumes=VolumeTerms(access_mode=AccessMode.MANY_NODES))
+    world.settle()
+    deliver(world)
+    assert "affinity" not in world.live("Deployment")[0]["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("strategy", ["BlueGreen", "InPlace"])
+def test_what_serves_goes_on_while_another_engine_is_on_its_way(strategy: str) -> None:
+    world = World({**FULL, "rollout": {"strategy": strategy, "deadline": "1m"}})
+    stable = world.bring_up()
+    world.change(engine={"precision": "Q4_1"}, **VOLUME)
+    world.settle()
+    candidate = world.candidate()
+    assert (candidate != stable, world.selected()) == (True, stable)
+    assert ("Deployment", candidate) not in world.children
+    assert world.one("Deployment", stable)["spec"]["replicas"] == 1
+    assert world.condition("Ready")[:2] == ("True", "Serving")
+    world.now += 3600
+    world.settle()
+    assert world.condition("Progressing")[:2] == ("True", "Delivering"), (
+        "the deadline is the candidate's, not the way's"
+    )
+    deliver(world)
+    assert world.condition("Progressing")[:2] == ("True", "RollingOut")
+    world.now += 30
+    world.settle()
+    assert ("Deployment", candidate) in world.children
+
+
+def test_a_revision_with_pods_keeps_them_though_the_claim_is_lost() -> None:
+    world = waiting()
+    deliver(world)
+    world.start_pods(world.candidate())
+    world.volumes.clear()
+    world.settle()
+    assert len(world.live("Deployment")) == 1
+    world.gate(world.candidate(), Verdict.PASS)
+    world.set_ready(world.candidate())
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_another_engine_on_the_volume_is_not_this_one() -> None:
+    world = waiting(delivered="c" * 64)
+    assert world.live("Deployment") == []
+
+
+FILL = "fill"
+
+
+def job_pod(
+    message: str = "", code: int | None = None, *, name: str = FILL, reason: str = "", **pod: Any
+) -> VolumeFacts:
+    container = ContainerFacts(name, ready=False, message=message, exit_code=code, waiting_reason=reason)
+    facts = PodFacts("job-x", "", "", False, False, pod.get("unschedulable", ""), (container,))
+    return VolumeFacts(pods=(facts,), failed=pod.get("failed", False))
+
+
+TOLD = {
+    "a full volume": (job_pod("StorageFull: engine x needs 5 bytes", 1), ("False", "StorageFull"), "needs 5 bytes"),
+    "a full volume, of an image": (
+        job_pod("cp: error writing '/volume/.incoming/w.bin': No space left on device", 1, name="engine"),
+        ("False", "StorageFull"),
+        "give it more storage",
+    ),
+    "another file": (job_pod("EngineDigestMismatch: sha256 is", 2), ("False", "EngineDigestMismatch"), "sha256 is"),
+    "an address": (job_pod("FetchRefused: http 404", 2), ("False", "DeliveryFailed"), "FetchRefused: http 404"),
+    "a crash": (job_pod("", 137), ("False", "DeliveryFailed"), "its Job failed"),
+    "no image": (
+        job_pod("not found", reason="ImagePullBackOff"),
+        ("False", "ImagePullFailed"),
+        "check the image's name and the pull secrets",
+    ),
+    "no node": (job_pod(unschedulable="0/1 nodes"), ("Unknown", "Delivering"), "waits for a node: 0/1 nodes"),
+    "a Job without pods": (VolumeFacts(failed=True), ("False", "DeliveryFailed"), "it is tried again"),
+    "nothing yet": (VolumeFacts(), ("Unknown", "Delivering"), "its Job starts"),
+}
+
+
+@pytest.mark.parametrize(("facts", "condition", "text"), TOLD.values(), ids=TOLD.keys())
+def test_what_is_in_the_way_is_told(facts: VolumeFacts, condition: tuple[str, str], text: str) -> None:
+    world = waiting()
+    world.volumes[volume_of(world)[0]] = facts
+    world.settle()
+    assert world.condition("EngineReady")[:2] == condition
+    assert text in world.condition("EngineReady")[2]
+    assert world.condition("Progressing")[0] == ("True" if condition[0] == "Unknown" else "False")
+
+
+def test_a_quota_that_forbids_the_volume_is_told() -> None:
+    world = waiting()
+    world.volumes_refused = "exceeded quota: q"
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("False", "DeliveryFailed")
+    assert "exceeded quota: q" in world.condition("EngineReady")[2]
+
+
+def test_progress_is_told_in_steps() -> None:
+    world = waiting()
+    name, _ = volume_of(world)
+    told = []
+    for done in (0, 4, 9, 10, 19, 99, 100):
+        pod = job_pod().pods
+        world.volumes[name] = VolumeFacts(pods=pod, progress=FillProgress(FillPhase.FETCHING, done, 100))
+        world.settle()
+        told.append(world.condition("EngineReady")[2].rpartition(": ")[2])
+    assert told == [f"fetching {share} %" for share in (0, 0, 0, 10, 10, 90, 100)]
+    world.volumes[name] = VolumeFacts(pods=pod, progress=FillProgress(FillPhase.VERIFYING))
+    world.settle()
+    assert world.condition("EngineReady")[2].endswith(": verifying")
+
+
+OTHER = replace(NODE, name="n2")
+SHARED = VolumeTerms(access_mode=AccessMode.MANY_NODES)
+
+
+@pytest.mark.parametrize(
+    ("spec", "terms", "refused"),
+    [
+        ({"replicas": 2}, VolumeTerms(), True),
+        ({"replicas": 1}, VolumeTerms(), False),
+        ({"replicas": 2}, SHARED, False),
+        ({"replicas": 2, "placement": {"nodeSelector": {"zone": "b"}}}, VolumeTerms(), False),
+        ({"replicas": 2, "delivery": {"mode": "Image"}}, VolumeTerms(), False),
+    ],
+    ids=["two nodes", "one replica", "a shared volume", "one node is admitted", "by image"],
+)
+def test_replicas_that_could_land_on_two_nodes_are_refused_one_nodes_volume(
+    spec: dict[str, Any], terms: VolumeTerms, refused: bool
+) -> None:
+    world = World({**FULL, **VOLUME, **spec})
+    world.nodes, world.config = (NODE, replace(OTHER, labels={"zone": "b"})), replace(CONFIG, volumes=terms)
+    world.settle()
+    status, reason, message = world.condition("CapacityFits")
+    assert (status == "False") is refused
+    if refused:
+        assert reason == "StorageNotShared"
+        assert "n1, n2" in message
+        assert "delivery.volume.accessMode" in message
+
+
+def test_an_archive_needs_a_network_to_come_from() -> None:
+    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
+    assert "delivery.cidrs" in world.condition("EngineReady")[2]
+    world.config = replace(CONFIG, volumes=CIDRS)
+    world.settle()
+    volume = read(world.one("ControllerRevision", world.candidate())).volume
+    assert volume is not None
+    assert (volume.image, volume.order.size) == ("", 400 * 2**20)
+    assert volume.order.archive is not None
+    assert (volume.order.archive.url, volume.order.archive.sha256) == (ARCHIVE.url, ARCHIVE.sha256)
+
+
+def test_an_archive_cannot_be_copied_out_of_an_image() -> None:
+    world = World({**FULL, "delivery": {"mode": "Image"}}, engines=tuple(map(archived, CATALOG)))
+    world.config = replace(CONFIG, volumes=CIDRS)
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
+    assert "spec.delivery.mode: Image" in world.condition("EngineReady")[2]
+
+
+def test_the_way_is_part_of_what_a_revision_is_and_the_default_way_changes_none() -> None:
+    by_default, by_image, by_volume = (
+        World({**FULL, "delivery": delivery}) for delivery in ({}, {"mode": "Image"}, {"mode": "Volume"})
+    )
+    for world in (by_default, by_image, by_volume):
+        world.settle()
+    assert by_default.candidate() == by_image.candidate() != by_volume.candidate()
+    assert "volume" not in by_default.one("ControllerRevision", by_default.candidate())["data"]
+
+
+def test_a_damaged_volume_in_a_revision_is_rendered_again() -> None:
+    world = waiting()
+    revision = world.one("ControllerRevision", world.candidate())
+    world.children["ControllerRevision", world.candidate()] = {
+        **revision,
+        "data": {**revision["data"], "volume": {"name": 1}},
+    }
+    world.settle()
+    assert volume_of(world)[0].startswith("r1plus-engine-")
+
+
+def test_a_plan_says_which_volumes_its_history_needs() -> None:
+    world = waiting()
+    assert world.settle().volumes == {volume_of(world)[0]}
+    assert World(dict(FULL)).settle().volumes == frozenset()

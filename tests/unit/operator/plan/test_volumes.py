@@ -1,0 +1,268 @@
+"""A namespace's volumes over a life: claim, Job, delivered; and from wherever it starts it comes to rest."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract import names
+from r1plus_contract.filling import Archive, FillOrder
+from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.inputs import JOB_ENDED, OperatorConfig, VolumeTerms
+from r1plus_operator.plan.volumes import RETRY_SECONDS, Need, Seen, VolumesPlan, delivered_on, plan_volumes
+from unit.operator.plan.world import CONFIG
+
+BY_IMAGE = EngineVolume("r1plus-engine-a", FillOrder("full", "a" * 64, 300 * 2**20), "registry.local/full:1")
+BY_ARCHIVE = EngineVolume(
+    "r1plus-engine-b",
+    FillOrder("lite", "b" * 64, 2**30, Archive("https://models.example:8443/lite.tar", "c" * 64)),
+    node_selector={"gpu": "l40s"},
+    tolerations=({"key": "gpu", "operator": "Exists"},),
+)
+CREDIT, TRIAGE = ("credit", "u-1"), ("triage", "u-2")
+TERMS = replace(CONFIG, volumes=VolumeTerms(cidrs=("10.1.0.0/16", "10.2.0.0/16"), ca_pem="PEM"))
+Json = dict[str, Any]
+
+
+@dataclass
+class Namespace:
+    """What there is in a namespace."""
+
+    needs: dict[str, tuple[EngineVolume, set[tuple[str, str]]]] = field(default_factory=dict)
+    live: dict[tuple[str, str], Json] = field(default_factory=dict)
+    going: set[tuple[str, str]] = field(default_factory=set)
+    now: float = 1000.0
+    made: int = 0
+    config: OperatorConfig = TERMS
+
+    def need(self, volume: EngineVolume, *owners: tuple[str, str]) -> None:
+        self.needs[volume.name] = (volume, set(owners))
+
+    def seen(self) -> Seen:
+        needs = tuple(Need(volume, tuple(sorted(owners))) for _, (volume, owners) in sorted(self.needs.items()))
+        return Seen("team", needs, dict(self.live), frozenset(self.going))
+
+    def pass_once(self) -> VolumesPlan:
+        planned = plan_volumes(self.seen(), self.config, self.now)
+        for stage in planned.apply:
+            for obj in stage:
+                key = (obj["kind"], obj["metadata"]["name"])
+                assert key not in self.going, "its place is taken"
+                self.made += key not in self.live
+                uid = self.live.get(key, {"metadata": {"uid": f"n-{self.made}"}})["metadata"]["uid"]
+                assert obj["metadata"].get("uid", uid) == uid
+                self.live[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
+        for kind, name, uid in planned.delete:
+            assert self.live.pop((kind, name))["metadata"]["uid"] == uid
+        self.now += 1.0
+        return planned
+
+    def settle(self, limit: int = 6) -> VolumesPlan:
+        for _ in range(limit):
+            if not (planned := self.pass_once()).again:
+                return planned
+        raise AssertionError(f"still writing after {limit} passes")
+
+    def end(self, name: str, how: str) -> None:
+        self.live["Job", name] = {**self.live["Job", name], JOB_ENDED: {"type": how, "at": self.now}}
+
+    def kinds(self, name: str) -> set[str]:
+        return {kind for kind, of in self.live if of == name}
+
+    def delivered(self, name: str) -> str:
+        return delivered_on(self.live["PersistentVolumeClaim", name])
+
+
+ALL = {"PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job"}
+
+
+def filled(volume: EngineVolume = BY_IMAGE) -> Namespace:
+    team = Namespace()
+    team.need(volume, CREDIT)
+    team.settle()
+    team.end(volume.name, "Complete")
+    team.settle()
+    return team
+
+
+def test_a_claim_then_its_walls_then_the_job_and_in_the_end_the_claim_alone() -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    assert [[obj["kind"] for obj in stage] for stage in team.pass_once().apply] == [["PersistentVolumeClaim"]]
+    second = [[obj["kind"] for obj in stage] for stage in team.pass_once().apply]
+    assert second == [["NetworkPolicy", "ConfigMap"], ["Job"]]
+    team.settle()
+    assert team.delivered(BY_IMAGE.name) == ""
+    team.end(BY_IMAGE.name, "Complete")
+    team.settle()
+    assert team.kinds(BY_IMAGE.name) == {"PersistentVolumeClaim"}
+    assert team.delivered(BY_IMAGE.name) == "a" * 64
+
+
+def test_a_claim_that_was_lost_is_filled_again_and_no_old_job_speaks_for_it() -> None:
+    team = filled()
+    del team.live["PersistentVolumeClaim", BY_IMAGE.name]
+    team.settle()
+    assert team.kinds(BY_IMAGE.name) == ALL
+    old = team.live["Job", BY_IMAGE.name]["metadata"]["uid"]
+    team.end(BY_IMAGE.name, "Complete")
+    del team.live["PersistentVolumeClaim", BY_IMAGE.name]
+    team.settle()
+    assert team.delivered(BY_IMAGE.name) == ""
+    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] != old
+
+
+def test_a_job_that_gave_up_is_followed_by_another_after_a_while() -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    team.settle()
+    first = team.live["Job", BY_IMAGE.name]["metadata"]["uid"]
+    team.end(BY_IMAGE.name, "Failed")
+    ended = team.now
+    planned = team.settle()
+    assert planned.requeue_after is not None
+    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] == first
+    team.now = ended + RETRY_SECONDS - 0.001
+    assert team.pass_once().requeue_after is not None
+    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] == first
+    team.now = ended + RETRY_SECONDS
+    team.settle()
+    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] != first
+
+
+def test_a_job_that_runs_is_not_stopped_by_an_upgrade() -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    team.settle()
+    team.config = replace(team.config, monitor_image="registry.local/monitor:2", volumes=VolumeTerms(storage_class="x"))
+    team.settle()
+    assert team.made == 4
+
+
+def test_a_volume_stays_while_any_history_needs_it() -> None:
+    team = filled()
+    team.need(BY_IMAGE, CREDIT, TRIAGE)
+    team.settle()
+    claim = team.live["PersistentVolumeClaim", BY_IMAGE.name]
+    assert [owner["uid"] for owner in claim["metadata"]["ownerReferences"]] == ["u-1", "u-2"]
+    assert all("controller" not in owner for owner in claim["metadata"]["ownerReferences"])
+    team.need(BY_IMAGE, TRIAGE)
+    team.settle()
+    owners = team.live["PersistentVolumeClaim", BY_IMAGE.name]["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners] == ["u-2"]
+    assert team.delivered(BY_IMAGE.name) == "a" * 64
+    team.needs.clear()
+    team.settle()
+    assert team.live == {}
+
+
+def test_what_is_no_longer_needed_goes_in_the_middle_too() -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    team.settle()
+    team.needs.clear()
+    team.settle()
+    assert team.live == {}
+
+
+def test_a_place_that_is_taken_by_something_that_goes_is_waited_for() -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    team.going = {("PersistentVolumeClaim", BY_IMAGE.name)}
+    assert not team.pass_once().again
+    team.going = {("Job", BY_IMAGE.name)}
+    team.settle()
+    assert team.kinds(BY_IMAGE.name) == ALL - {"Job"}
+    team.going = set()
+    team.settle()
+    assert team.kinds(BY_IMAGE.name) == ALL
+
+
+def test_two_volumes_are_two_volumes() -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    team.need(BY_ARCHIVE, CREDIT)
+    team.settle()
+    assert team.kinds(BY_IMAGE.name) == team.kinds(BY_ARCHIVE.name) == ALL
+    team.end(BY_ARCHIVE.name, "Complete")
+    team.settle()
+    assert (team.kinds(BY_IMAGE.name), team.kinds(BY_ARCHIVE.name)) == (ALL, {"PersistentVolumeClaim"})
+
+
+def test_the_walls_open_the_archives_port_to_the_listed_networks_and_nothing_more() -> None:
+    team = Namespace()
+    team.need(BY_ARCHIVE, CREDIT)
+    team.need(BY_IMAGE, CREDIT)
+    team.settle()
+    walls = team.live["NetworkPolicy", BY_ARCHIVE.name]["spec"]
+    dns, out = walls["egress"]
+    assert [port["port"] for port in dns["ports"]] == [53, 5353, 53, 5353]
+    assert out["ports"] == [{"protocol": "TCP", "port": 8443}]
+    assert out["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}, {"ipBlock": {"cidr": "10.2.0.0/16"}}]
+    assert walls["policyTypes"] == ["Ingress", "Egress"]
+    pod = team.live["Job", BY_ARCHIVE.name]["spec"]["template"]
+    selector = walls["podSelector"]["matchLabels"]
+    assert selector.items() <= pod["metadata"]["labels"].items()
+    assert team.live["NetworkPolicy", BY_IMAGE.name]["spec"]["egress"] == [], "an image comes by the kubelet"
+
+
+def test_the_job_runs_where_the_pods_may_and_with_nothing_but_the_volume() -> None:
+    team = Namespace()
+    team.need(BY_ARCHIVE, CREDIT)
+    team.need(BY_IMAGE, CREDIT)
+    team.settle()
+    pod = team.live["Job", BY_ARCHIVE.name]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"gpu": "l40s"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert pod["automountServiceAccountToken"] is False
+    assert "initContainers" not in pod
+    assert [c["name"] for c in pod["containers"]] == [names.CONTAINER_FILL]
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert team.live["ConfigMap", BY_ARCHIVE.name]["data"]["ca.pem"] == "PEM"
+    copies = team.live["Job", BY_IMAGE.name]["spec"]["template"]["spec"]["initContainers"]
+    assert [c["image"] for c in copies] == ["registry.local/full:1"]
+
+
+EVENTS = st.lists(
+    st.sampled_from(
+        ["complete", "fail", "lose claim", "lose job", "lose walls", "later", "pass", "owner", "drop", "need"]
+    ),
+    max_size=30,
+)
+
+
+@given(events=EVENTS)
+def test_from_wherever_it_is_it_comes_to_rest_and_to_the_engine(events: list[str]) -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    for event in events:
+        _happen(team, event)
+    team.need(BY_IMAGE, CREDIT)
+    team.now += RETRY_SECONDS
+    team.settle()
+    if ("Job", BY_IMAGE.name) in team.live:
+        team.end(BY_IMAGE.name, "Complete")
+    team.settle()
+    assert team.kinds(BY_IMAGE.name) == {"PersistentVolumeClaim"}
+    assert team.delivered(BY_IMAGE.name) == "a" * 64
+
+
+def _happen(team: Namespace, event: str) -> None:
+    name = BY_IMAGE.name
+    lost = {"lose claim": "PersistentVolumeClaim", "lose job": "Job", "lose walls": "NetworkPolicy"}
+    if event in ("complete", "fail"):
+        if ("Job", name) in team.live:
+            team.end(name, "Complete" if event == "complete" else "Failed")
+    elif event in lost:
+        team.live.pop((lost[event], name), None)
+    elif event == "later":
+        team.now += RETRY_SECONDS / 2
+    elif event == "owner":
+        team.need(BY_IMAGE, CREDIT, TRIAGE)
+    elif event == "drop":
+        team.needs.clear()
+    elif event == "need":
+        team.need(BY_IMAGE, TRIAGE)
+    else:
+        team.pass_once()
