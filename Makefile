@@ -80,6 +80,10 @@ e2e-accuracy: $(SYNCED) ## The stories of accuracy (gate, fall, rollback, silenc
 e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py
 
+.PHONY: e2e-delivery
+e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, and all that can go wrong, on the embedded cluster
+	$(PYTEST) -m e2e_long tests/e2e/delivery
+
 .PHONY: bench
 bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
 	$(PYTHON) -m bench
@@ -95,6 +99,10 @@ bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the
 .PHONY: bench-detector
 bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, the gate and the interval; a JSON line last [SEED, QUICK=1]
 	@$(PYTHON) -m bench.detector $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick)
+
+.PHONY: bench-serving
+bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]
+	@$(PYTHON) -m bench.serving $(if $(ENGINE),--engine $(ENGINE))
 
 .PHONY: faults
 faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE]

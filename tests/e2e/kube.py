@@ -25,6 +25,8 @@ ROOTS: Mapping[str, str] = {
     "configmaps": "/api/v1",
     "events": "/api/v1",
     "nodes": "/api/v1",
+    "persistentvolumeclaims": "/api/v1",
+    "jobs": "/apis/batch/v1",
     "deployments": "/apis/apps/v1",
     "controllerrevisions": "/apis/apps/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",

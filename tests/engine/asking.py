@@ -35,8 +35,10 @@ class Answer:
     prompt_tokens: int = 0
     tokens: int = 0
     error: str = ""
-    first_at: float = 0.0
+    begun_at: float = field(default_factory=time.monotonic)
     ended_at: float = 0.0
+    came_at: list[float] = field(default_factory=list)
+    """When each piece came, monotonic seconds."""
 
     @property
     def text(self) -> str:
@@ -98,7 +100,7 @@ class Client:
         response = result.get_response()
         answer = self._open[response.id]
         if response.outputs:
-            answer.first_at = answer.first_at or time.monotonic()
+            answer.came_at.append(time.monotonic())
             answer.pieces.append(result.as_numpy(inference.TEXT)[0].decode())
             answer.reason = result.as_numpy(inference.FINISH_REASON)[0].decode()
             answer.prompt_tokens = int(result.as_numpy(inference.PROMPT_TOKENS)[0])
@@ -106,6 +108,11 @@ class Client:
         if response.parameters["triton_final_response"].bool_param:
             answer.ended_at = time.monotonic()
             del self._open[response.id]
+
+    @property
+    def waiting(self) -> int:
+        """Questions that have not been answered whole."""
+        return len(self._open)
 
     def until_error(self, seconds: float) -> Answer:
         """Take responses of the only open question until it fails."""

@@ -48,6 +48,8 @@ class Report:
     writes_per_cr: float
     x_floor: float
     cpu_ms_per_write: float
+    floor_cpu_ms_per_write: float
+    """The bare client's own: what the same machine takes for the requests alone."""
     peak_rss_mb: float
     idle_writes: int | None
     """None where it was not asked for, as with drift."""
@@ -205,6 +207,7 @@ async def measure(stage: Stage, count: int, *, brief: bool) -> Report:
         writes_per_cr=round(made.writes / count, 2),
         x_floor=round(taken / (create + write), 2),
         cpu_ms_per_write=round(made.cpu_seconds / made.writes * 1e3, 2),
+        floor_cpu_ms_per_write=round(statistics.mean(f.cpu_ms for f in floors), 2),
         peak_rss_mb=round(used.peak_rss_mb, 1),
         idle_writes=idle_writes,
         idle_cpu_percent=idle_cpu and round(idle_cpu, 1),

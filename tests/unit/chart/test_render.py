@@ -309,8 +309,10 @@ def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
     assert api_server["ports"] == [{"protocol": "TCP", "port": 8443}]
     assert dns["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
-    assert monitors["to"] == [
-        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "r1plus-serving"}}}
+    (peer,) = monitors["to"]
+    assert peer["namespaceSelector"] == {}
+    assert peer["podSelector"]["matchExpressions"] == [
+        {"key": "app.kubernetes.io/name", "operator": "In", "values": ["r1plus-serving", "r1plus-delivery"]}
     ]
     assert monitors["ports"] == [{"protocol": "TCP", "port": 8080}]
     assert registry["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "r1plus-registry"

@@ -1,8 +1,6 @@
 """An https server on loopback with a CA of its own, whose answers a test decides."""
 
-import datetime
 import io
-import ipaddress
 import ssl
 import tarfile
 import threading
@@ -11,10 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from devcluster.pki import Authority
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -55,11 +50,11 @@ class Server:
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
     """Serve until the end of the block."""
-    key, certificate = _self_signed()
-    (folder / "key.pem").write_bytes(key)
-    (folder / "cert.pem").write_bytes(certificate)
+    authority = Authority(folder / "pki")
+    authority.ensure()
+    issued = authority.issue("server", "server", hosts=["localhost", "127.0.0.1"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    context.load_cert_chain(issued.certificate, issued.key)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -71,7 +66,7 @@ def serving(folder: Path) -> Iterator[Server]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    told = Server(f"https://localhost:{server.server_port}", certificate.decode())
+    told = Server(f"https://localhost:{server.server_port}", authority.certificate.read_text())
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -79,27 +74,3 @@ def serving(folder: Path) -> Iterator[Server]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def _self_signed() -> tuple[bytes, bytes]:
-    """Key and certificate of localhost, PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private, certificate.public_bytes(serialization.Encoding.PEM)
