@@ -77,6 +77,11 @@ def engine(name: str, **changes: Any) -> Json:
     return {"apiVersion": names.API_VERSION, "kind": names.KIND_ENGINE, "metadata": {"name": name}, "spec": spec}
 
 
+def archive(url: str) -> Json:
+    """`spec.artifact` of an engine that is fetched from there."""
+    return {"archive": {"url": url, "sha256": "0" * 64, "size": "1Gi"}, "sha256": "0" * 64}
+
+
 def _raw(spec: str) -> str:
     """A deployment whose spec is JSON text, for what no parser would hand on."""
     head = json.dumps(cr(None))[: -len("null}")]
@@ -331,11 +336,13 @@ REFERENCES: dict[str, tuple[Case, ...]] = {
         Taken(full("cycle", accuracy={"suite": "cycle-accuracy"}), ("QualityVerified", "False", "SuiteNotFound"), "", WALLS),
         Taken(engine("ouroboros", reference={"suite": "smollm2-full-v1", "inheritedFrom": "ouroboros"})),
     ),
-    "foreign PVC": (NoRoom("nothing is stored in volumes: engines come in images", "claimName"),),
+    "foreign PVC": (NoRoom("nobody names a claim: the operator makes its own, by the engine's digest", "claimName"),),
     "URL to metadata IP/loopback/file:": (
         Refused(engine("bad", artifact_image="http://169.254.169.254/latest"), ("spec.artifact.image", LABEL)),
         Refused(engine("bad", artifact_image="http://127.0.0.1/x"), ("spec.artifact.image", LABEL)),
         Refused(engine("bad", artifact_image="file:///etc/passwd"), ("spec.artifact.image", LABEL)),
+        *(Refused(engine("bad", artifact=archive(url)), ("spec.artifact.archive.url", LABEL)) for url in ("file:///etc/passwd", "http://a.example/e.tar", "https://u:p@a.example/e.tar")),
+        *(Refused(engine("bad", artifact=archive(url)), ("spec.artifact.archive", "must not lead to the machine itself")) for url in ("https://169.254.169.254/latest", "https://localhost/x", "https://127.0.0.1/x", "https://2130706433/x", "https://metadata.google.internal/x")),
     ),
     "image without digest/bad registry": (
         Refused(engine("bad", artifact_image="Registry/Engine"), ("spec.artifact.image", LABEL)),

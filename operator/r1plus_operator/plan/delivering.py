@@ -137,13 +137,13 @@ def _trouble(what: str, container: ContainerFacts) -> Finding | None:
     if container.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
         text = f"{what}: container {container.name}: {container.message}; check the image's name and the pull secrets"
         return Finding("False", Reason.IMAGE_PULL_FAILED, text)
-    if not container.exit_code:
-        return None
     said = container.message.strip()
+    if not container.exit_code or not said:
+        return None  # A pod that was deleted says nothing, and the Job makes another.
     if "No space left on device" in said or "Disk quota exceeded" in said:
         return Finding("False", Reason.STORAGE_FULL, f"{what}: {said[-600:]}; give it more storage")
     word = said.partition(":")[0]
-    return Finding("False", _OWN.get(word, Reason.DELIVERY_FAILED), f"{what}: {said[:900] or 'its Job failed'}")
+    return Finding("False", _OWN.get(word, Reason.DELIVERY_FAILED), f"{what}: {said[:900]}")
 
 
 def _told(facts: VolumeFacts) -> str:

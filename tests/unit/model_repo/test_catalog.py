@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import CatalogError, load_catalog
-from r1plus_model_repo.catalog.types import Backend, EngineSpec, Tier
+from r1plus_model_repo.catalog.types import ArchiveFile, Backend, EngineSpec, Tier
 from r1plus_policies.sizing import GIB, sized
 
 SHIPPED = Path(catalog.__file__).parent
@@ -122,6 +123,11 @@ REFUSED = {
         "spec.requirements.gpu.minCapability",
     ),
     "a version that is none": (changed("spec.version", "v1"), "spec.version"),
+    "an image and an archive": (
+        changed("spec.artifact.archive", {"url": "https://a.example/e.tar", "sha256": "a" * 64, "size": "1Gi"}),
+        "spec.artifact: artifact needs exactly one of image and archive",
+    ),
+    "neither": (changed("spec.artifact.image", None), "artifact needs exactly one of image and archive"),
     "a short digest": (changed("spec.artifact.sha256", "abc"), "spec.artifact.sha256"),
     "memory that is no quantity": (
         changed("spec.requirements.weightsMemory", "lots"),
@@ -170,3 +176,37 @@ def test_all_problems_are_told_with_their_file(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as refusal:
         load_catalog(tmp_path)
     assert [line.split(":")[0] for line in refusal.value.problems] == ["a.yaml", "b.yaml"]
+
+
+ADDRESSES = {
+    "https://artifacts.bank.example/engines/lite.tar": "",
+    "https://10.20.0.5:8443/e.tar.xz?X-Amz-Signature=a%2Fb&n=1": "",
+    "https://0cean.example/e.tar": "",
+    "https://localhosts.example/e.tar": "",
+    "https://127.example/e.tar": "",
+    "http://artifacts.bank.example/e.tar": "String should match pattern",
+    "file:///etc/passwd": "String should match pattern",
+    "https://user:pw@artifacts.bank.example/e.tar": "String should match pattern",
+    "https://artifacts.bank.example": "String should match pattern",
+    "https://artifacts.bank.example/e.tar#part": "String should match pattern",
+    "https://[::1]/e.tar": "String should match pattern",
+    "https://localhost/e.tar": "must not lead to the machine itself",
+    "https://a.localhost:8443/e.tar": "must not lead to the machine itself",
+    "https://metadata.google.internal/computeMetadata/v1/": "must not lead to the machine itself",
+    "https://127.0.0.1/e.tar": "must not lead to the machine itself",
+    "https://127.1/e.tar": "must not lead to the machine itself",
+    "https://2130706433/e.tar": "must not lead to the machine itself",
+    "https://0x7f.1/e.tar": "must not lead to the machine itself",
+    "https://0.0.0.0/e.tar": "must not lead to the machine itself",
+    "https://169.254.169.254/latest/meta-data/": "must not lead to the machine itself",
+}
+
+
+@pytest.mark.parametrize(("url", "refusal"), ADDRESSES.items())
+def test_from_which_addresses_an_archive_may_come(url: str, refusal: str) -> None:
+    given = {"url": url, "sha256": "a" * 64, "size": "1Gi"}
+    if not refusal:
+        assert ArchiveFile.model_validate(given).url == url
+        return
+    with pytest.raises(ValidationError, match=refusal):
+        ArchiveFile.model_validate(given)

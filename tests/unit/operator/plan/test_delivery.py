@@ -144,7 +144,8 @@ TOLD = {
     ),
     "another file": (job_pod("EngineDigestMismatch: sha256 is", 2), ("False", "EngineDigestMismatch"), "sha256 is"),
     "an address": (job_pod("FetchRefused: http 404", 2), ("False", "DeliveryFailed"), "FetchRefused: http 404"),
-    "a crash": (job_pod("", 137), ("False", "DeliveryFailed"), "its Job failed"),
+    "a pod that was killed": (job_pod("", 137), ("Unknown", "Delivering"), "its Job starts"),
+    "a Job whose pods were all killed": (job_pod("", 137, failed=True), ("False", "DeliveryFailed"), "tried again"),
     "no image": (
         job_pod("not found", reason="ImagePullBackOff"),
         ("False", "ImagePullFailed"),
