@@ -139,6 +139,47 @@ def quantize_command(
         _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {file_sha256(out)}", style="green")
 
 
+@app.command("sign")
+def sign_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `r1plus engine import` wrote.")],
+    key: Annotated[Path, typer.Option("--key", help="Private key, PEM, on curve P-256, P-384 or P-521.")],
+) -> None:
+    """Vouch for an engine's files: FOLDER/model.sig, in the OpenSSF Model Signing format.
+
+    An engine that comes by a volume must be signed by a key in the chart's delivery.trustedKeys. A key pair:
+    `openssl ecparam -name prime256v1 -genkey -noout -out signing.pem`, `openssl ec -in signing.pem -pubout`.
+
+    Example: `r1plus engine sign engines/bank-lite --key signing.pem`
+    """
+    with _importing():
+        from r1plus_model_repo.importing.signing import sign
+
+        _say(f"{sign(folder, key)}: signed", style="green")
+
+
+@app.command("pack")
+def pack_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `r1plus engine import` wrote.")],
+    url: Annotated[str, typer.Option("--url", help="Where you will put the archive: an https address.")],
+) -> None:
+    """Pack an engine, with its signature if it has one, into a tar that a Job fetches onto a volume.
+
+    Writes FOLDER/NAME.tar, and into FOLDER/engine.yaml the address, the sha256 and the size instead of the image.
+
+    Example: `r1plus engine pack engines/bank-lite --url https://artifacts.bank.example/bank-lite.tar`
+    """
+    with _importing():
+        from r1plus_model_repo.importing.packing import pack
+
+        made = pack(folder, url)
+    if not made.signed:
+        _say(f"Note: {folder / 'model.sig'} is missing; r1plus engine sign makes it", style="yellow")
+    _say(f"{made.tar}: sha256 {made.sha256}", style="green")
+    _say("Next:")
+    for line in (f"put {made.tar} at {url}", f"kubectl apply -f {made.manifest}"):
+        sys.stdout.write(as_typed(line) + "\n")
+
+
 @contextmanager
 def _importing() -> Iterator[None]:
     """What goes wrong in the importing room, as the command line tells it."""

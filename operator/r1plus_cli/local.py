@@ -7,7 +7,7 @@ from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.config import shipped_suites
-from r1plus_operator.plan.inputs import OperatorConfig, SuiteSource, SuiteTrust
+from r1plus_operator.plan.inputs import AccessMode, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
 
 DEFAULT_FAMILY = "smollm2"
 SHIPPED_CATALOG = Path(catalog.__file__).parent
@@ -18,7 +18,8 @@ SHIPPED_SUITES = Path(__file__).parents[2] / "monitoring" / "suites"
 def config_for(family: str) -> OperatorConfig:
     """The chart's defaults; image references stay as the chart names them.
 
-    Whose signature a suite needs is not judged here: only the cluster's chart knows whom it trusts.
+    Whose signature a suite or an engine needs, from where one may be fetched and what a volume can is not judged here:
+    only the cluster's chart knows that.
     """
     return OperatorConfig(
         monitor_image="r1plus.local/r1plus-monitor:dev",
@@ -27,6 +28,7 @@ def config_for(family: str) -> OperatorConfig:
         operator_namespace="r1plus-system",
         monitoring_namespace="monitoring",
         suite_trust=SuiteTrust(required=False),
+        volumes=VolumeTerms(access_mode=AccessMode.MANY_NODES, cidrs=("0.0.0.0/0",), require_signature=False),
     )
 
 

@@ -11,6 +11,7 @@ from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, unbase64
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.filling.signature import public_key
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import AccessMode, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
 from r1plus_operator.projections import suite_source
@@ -114,8 +115,26 @@ def _volume_terms(env: Mapping[str, str]) -> VolumeTerms:
         storage_class=env.get("R1PLUS_DELIVERY_STORAGE_CLASS", ""),
         access_mode=AccessMode(mode),
         cidrs=tuple(cidr for cidr in env.get("R1PLUS_DELIVERY_CIDRS", "").split(",") if cidr),
+        # As with suites: a misspelt value must not let everybody in.
+        require_signature=env.get("R1PLUS_DELIVERY_REQUIRE_SIGNATURE", "true") != "false",
+        trusted_keys=_public_keys(env.get("R1PLUS_DELIVERY_KEYS", "")),
         ca_pem=env.get("R1PLUS_DELIVERY_CA", ""),
     )
+
+
+def _public_keys(text: str) -> tuple[str, ...]:
+    """PEM blocks, one after another."""
+    end = "-----END PUBLIC KEY-----"
+    keys = tuple(f"{block.strip()}\n{end}\n" for block in text.split(end) if block.strip())
+    for key in keys:
+        try:
+            public_key(key)
+        except ValueError as error:
+            raise ConfigError(
+                f"R1PLUS_DELIVERY_KEYS: {key.splitlines()[0]!r:.60}: {error}; the chart sets it from"
+                " delivery.trustedKeys, and `openssl ec -in signing.pem -pubout` prints such a key"
+            ) from error
+    return keys
 
 
 def _identity(env: Mapping[str, str]) -> str:

@@ -27,6 +27,17 @@ def listing(folder: Path) -> str:
     return "".join(lines)
 
 
+def listed(text: str) -> dict[str, str]:
+    """Path -> sha256 of what a `listing` says."""
+    lines = (line.split("  ", 1) for line in text.splitlines())
+    return {path: digest for digest, path in lines}
+
+
+def digest_of_listing(text: str) -> str:
+    """The digest of an engine whose `listing` that is. 64 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def digest_of(folder: Path) -> str:
     """The engine's digest: sha256 over `listing`. 64 hex digits."""
-    return hashlib.sha256(listing(folder).encode()).hexdigest()
+    return digest_of_listing(listing(folder))

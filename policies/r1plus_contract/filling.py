@@ -15,8 +15,10 @@ PROGRESS_PATH: Final = "/progress"
 """Where the Job's pod answers with a `FillProgress`."""
 ENGINE_FOLDER: Final = "engine"
 """Folder of the volume, and of the archive, that holds the engine's files."""
+SIGNATURE_FILE: Final = "model.sig"
+"""Beside it, where somebody vouches for the files: a bundle of the OpenSSF Model Signing format."""
 INCOMING_FOLDER: Final = ".incoming"
-"""Folder of the volume to which an engine's image is copied before it is looked at."""
+"""Folder of the volume to which both are copied out of an engine's image before they are looked at."""
 AGAIN, FOR_GOOD = 1, 2
 """Exit codes: trying again may help, and it will not."""
 
@@ -42,6 +44,8 @@ class FillOrder:
     """What the files take at most, bytes."""
     archive: Archive | None = None
     """None: an init container has copied them out of the engine's image."""
+    keys: tuple[str, ...] | None = None
+    """Public keys (PEM) of which one must have signed them; None: nobody need have."""
 
 
 class FillPhase(StrEnum):
@@ -82,3 +86,5 @@ class FillRefusal(StrEnum):
     """An address that nothing is fetched from."""
     ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
     ENGINE_INVALID = "EngineInvalid"
+    SIGNATURE_INVALID = "SignatureInvalid"
+    """Nobody who is trusted vouches for the files."""

@@ -17,6 +17,7 @@ from r1plus_operator.runtime.client import ApiClient
 pytestmark = pytest.mark.apiserver
 CLAIM, JOB = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "Job"))
 SPEC: dict[str, Any] = {"tier": "full", "context": {"maxTokens": 1024}, "delivery": {"mode": "Volume"}}
+UNSIGNED = {"R1PLUS_DELIVERY_REQUIRE_SIGNATURE": "false"}
 NOW = "2026-01-01T00:00:00Z"
 
 
@@ -24,7 +25,7 @@ NOW = "2026-01-01T00:00:00Z"
 async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
     await grant(client)
     await add_node(client)
-    process = OperatorProcess(apiserver, tmp_path / "operator.log")
+    process = OperatorProcess(apiserver, tmp_path / "operator.log", **UNSIGNED)
     process.start()
     yield process
     process.kill()
@@ -208,7 +209,7 @@ async def test_the_operator_starts_anew_without_a_write(
     operator.stop()
     parts = (("PersistentVolumeClaim", volume), ("Deployment", revision), ("ControllerRevision", revision))
     before = [(await tenant.present(*part))["metadata"]["resourceVersion"] for part in parts]
-    again = OperatorProcess(apiserver, tmp_path / "again.log")
+    again = OperatorProcess(apiserver, tmp_path / "again.log", **UNSIGNED)
     again.start()
     try:
         await eventually(again.ready, "the caches are synced")

@@ -1,1 +1,1 @@
-"""The Job that fills a volume with an engine: fetch, verify, rename. Standard library and contract only."""
+"""The Job that fills a volume with an engine: fetch, verify, rename. Contract and cryptography only."""

@@ -1,11 +1,11 @@
-"""An engine out of a tar, as it streams in: plain files below `engine/` and nothing else, never more than was said."""
+"""An engine out of a tar, as it streams in: plain files below `engine/`, `model.sig`, and never more than was said."""
 
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
-from r1plus_contract.filling import ENGINE_FOLDER, FillRefusal
+from r1plus_contract.filling import ENGINE_FOLDER, SIGNATURE_FILE, FillRefusal
 from r1plus_model_repo.filling.errors import FillError
 
 MAX_FILES = 4096
@@ -33,10 +33,11 @@ def unpack(source: Source, folder: Path, most: int) -> None:
             for count, (member, content) in enumerate(_members(tar)):
                 if count >= MAX_FILES:
                     raise _invalid(f"more than {MAX_FILES} files")
+                place = _place(member)
                 left -= member.size
                 if left < 0:
                     raise _invalid(f"its files take more than the {most} bytes of spec.artifact.archive.size")
-                _write(folder / _place(member), content)
+                _write(folder / place, content)
     except (tarfile.TarError, EOFError) as error:
         raise _invalid(f"it is no whole tar: {error}") from error
 
@@ -54,6 +55,8 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]
 def _place(member: tarfile.TarInfo) -> PurePosixPath:
     """Where below the folder a file goes: a name that would leave `engine/` is refused, not mended."""
     path = PurePosixPath(member.name)
+    if path == PurePosixPath(SIGNATURE_FILE):
+        return path
     parts = path.parts
     inside = len(parts) > 1 and parts[0] == ENGINE_FOLDER and ".." not in parts and not path.is_absolute()
     if not inside or len(member.name) > MAX_PATH or "\0" in member.name or "\\" in member.name:

@@ -9,13 +9,22 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of
-from r1plus_contract.filling import ENGINE_FOLDER, INCOMING_FOLDER, FillOrder, FillPhase, FillProgress, FillRefusal
+from r1plus_contract.delivery import digest_of, digest_of_listing, listed, listing
+from r1plus_contract.filling import (
+    ENGINE_FOLDER,
+    INCOMING_FOLDER,
+    SIGNATURE_FILE,
+    FillOrder,
+    FillPhase,
+    FillProgress,
+    FillRefusal,
+)
 from r1plus_model_repo.filling.errors import FillError
+from r1plus_model_repo.filling.signature import MAX_BYTES, verify
 
 PART_FOLDER = ".part"
 LOCK_FILE = ".lock"
@@ -52,8 +61,10 @@ def _bring(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> N
     if fetch is None:
         _take_incoming(volume / INCOMING_FOLDER, part)
     else:
+        part.mkdir()
         fetch(part)
-    _promised(order, part / ENGINE_FOLDER, tell)
+    tell(FillProgress(FillPhase.VERIFYING))
+    _promised(order, part)
     _publish(part / ENGINE_FOLDER, volume / ENGINE_FOLDER)
 
 
@@ -81,34 +92,44 @@ def _whole(order: FillOrder, engine: Path, tell: Tell) -> bool:
 
 
 def _make_room(order: FillOrder, volume: Path, part: Path) -> None:
-    """An empty place to write to, and the certainty that it will be enough."""
+    """Nothing of another attempt, and the certainty that there is enough."""
     _clear(part)
     if order.archive is not None:
         _clear(volume / INCOMING_FOLDER)
         free = _free(volume)
         if free < order.size + SPARE_BYTES:
             raise _full(order, free)
-    part.mkdir()
 
 
 def _take_incoming(incoming: Path, part: Path) -> None:
-    if not incoming.is_dir() or not any(incoming.iterdir()):
+    if not (incoming / ENGINE_FOLDER).is_dir() or not any((incoming / ENGINE_FOLDER).iterdir()):
         raise FillError(FillRefusal.ENGINE_INVALID, "the engine's image holds no files under /engine; build it again")
-    incoming.rename(part / ENGINE_FOLDER)
+    incoming.rename(part)
 
 
-def _promised(order: FillOrder, engine: Path, tell: Tell) -> None:
-    tell(FillProgress(FillPhase.VERIFYING))
+def _promised(order: FillOrder, part: Path) -> None:
+    """The files are those that somebody has signed and the R1PlusEngine names; each is read once."""
     try:
-        found = digest_of(engine)
+        files = listing(part / ENGINE_FOLDER)
     except ValueError as error:
         raise FillError(FillRefusal.ENGINE_INVALID, f"engine {order.engine}: {error}; pack it again") from error
+    if order.keys is not None:
+        _vouched(part / SIGNATURE_FILE, files, order.keys)
+    found = digest_of_listing(files)
     if found != order.digest:
         raise FillError(
             FillRefusal.ENGINE_DIGEST_MISMATCH,
             f"engine {order.engine}: sha256 is {found}, the R1PlusEngine promises {order.digest}; these are other files"
             " than were measured: deliver the right ones, or register them as an engine of their own",
         )
+
+
+def _vouched(signature: Path, files: str, keys: Sequence[str]) -> None:
+    if not signature.is_file():
+        text = "there is no model.sig beside engine/; sign the engine (r1plus engine sign) and pack it with it"
+        raise FillError(FillRefusal.SIGNATURE_INVALID, f"{text}, or see the chart's delivery.requireSignature")
+    with signature.open("rb") as file:
+        verify(file.read(MAX_BYTES), listed(files), keys)
 
 
 def _publish(made: Path, engine: Path) -> None:

@@ -56,6 +56,8 @@ def delivery_of(
     mode = spec.delivery.mode or (DeliveryMode.IMAGE if files.image else DeliveryMode.VOLUME)
     if mode is DeliveryMode.IMAGE:
         return None if files.image else _no_image(engine)
+    if terms.require_signature and not terms.trusted_keys:
+        return _no_keys(engine)
     if files.archive and not terms.cidrs:
         return _no_network(engine)
     if terms.access_mode is AccessMode.ONE_NODE and (spread := _spread(spec, engine, nodes)):
@@ -75,6 +77,14 @@ def delivery_of(
 
 def _no_image(engine: Engine) -> Undeliverable:
     text = f"spec.delivery.mode: Image, and {engine.name} is an archive; leave the mode out or say Volume"
+    return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
+
+
+def _no_keys(engine: Engine) -> Undeliverable:
+    text = (
+        f"spec.engine: {engine.name} would come by a volume, and nobody is trusted to have signed it; list the signer's"
+        " public key in the chart's delivery.trustedKeys, or set delivery.requireSignature to false"
+    )
     return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
 
 

@@ -53,6 +53,10 @@ class VolumeTerms:
     access_mode: AccessMode = AccessMode.ONE_NODE
     cidrs: tuple[str, ...] = ()
     """Networks of the servers from which archives may be fetched."""
+    require_signature: bool = True
+    """Whether one of `trusted_keys` must have signed an engine's files."""
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys, PEM."""
     ca_pem: str = ""
     """Certificates of the CAs that vouch for those servers; empty: those of the image."""
 

@@ -6,10 +6,10 @@ nothing but the claim is left. A claim that was lost and made anew bears no such
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1plus_contract import names
-from r1plus_contract.filling import CA_FILE, FOR_GOOD, INCOMING_FOLDER, ORDER_FILE
+from r1plus_contract.filling import CA_FILE, ENGINE_FOLDER, FOR_GOOD, INCOMING_FOLDER, ORDER_FILE, SIGNATURE_FILE
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import mebibytes
 from r1plus_operator.plan.delivering import EngineVolume
@@ -211,7 +211,8 @@ def _pod_labels(need: Need) -> dict[str, str]:
 
 def order_of(need: Need, namespace: str, config: OperatorConfig) -> Json:
     """What the Job is told."""
-    data = {ORDER_FILE: dumps(need.volume.order)}
+    keys = config.volumes.trusted_keys if config.volumes.require_signature else None
+    data = {ORDER_FILE: dumps(replace(need.volume.order, keys=keys))}
     if config.volumes.ca_pem:
         data[CA_FILE] = config.volumes.ca_pem
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(need, namespace), "data": data}
@@ -263,12 +264,16 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str) -
 
 
 def _copy(image: str) -> Json:
-    source, target = names.DIR_ENGINE_IN_IMAGE, f"{names.DIR_VOLUME}/{INCOMING_FOLDER}"
+    target, signature = f"{names.DIR_VOLUME}/{INCOMING_FOLDER}", f"/{SIGNATURE_FILE}"
+    script = (
+        f"rm -rf {target} && mkdir -p {target} && cp -R {names.DIR_ENGINE_IN_IMAGE} {target}/{ENGINE_FOLDER}"
+        f" && if [ -f {signature} ]; then cp {signature} {target}/; fi"
+    )
     return {
         "name": names.INIT_ENGINE,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-ec", f"rm -rf {target} && mkdir -p {target} && cp -R {source}/. {target}/"],
+        "command": ["/bin/sh", "-ec", script],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": locked(),
         "terminationMessagePolicy": "FallbackToLogsOnError",

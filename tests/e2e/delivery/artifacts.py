@@ -16,12 +16,12 @@ SECONDS = 180.0
 class Artifacts:
     """The server, once it runs."""
 
-    def __init__(self, kube: Kube, sha256: str) -> None:
+    def __init__(self, kube: Kube, sha256: str, unsigned_sha256: str) -> None:
         self._kube = kube
-        self.sha256 = sha256
+        self.sha256, self.unsigned_sha256 = sha256, unsigned_sha256
 
     def url(self, kind: str, name: str) -> str:
-        """Where `name` is given in that way: whole, slow, half, tampered, moved, absent."""
+        """Where `name` is given in that way: whole, slow, half, tampered, unsigned, moved, absent."""
         return f"https://{HOST}:{PORT}/{kind}/{name}.tar"
 
     def asked(self, path: str) -> int:
@@ -29,10 +29,15 @@ class Artifacts:
         return self._kube.kubectl("logs", "-n", NAMESPACE, NAME, "-c", "server").count(f"GET {path}\n")
 
 
-def serve(kube: Kube, engine_image: str, python_image: str, given: Certificate) -> Artifacts:
-    """Start it with the engine of that image."""
+def serve(kube: Kube, engine_image: str, python_image: str, given: Certificate, signature: str) -> Artifacts:
+    """Start it with the engine of that image and this signature of it."""
     script = (Path(__file__).parent / "artifacts_server.py").read_text()
-    data = {"server.py": script, "key.pem": given.key.read_text(), "cert.pem": given.certificate.read_text()}
+    data = {
+        "server.py": script,
+        "key.pem": given.key.read_text(),
+        "cert.pem": given.certificate.read_text(),
+        "model.sig": signature,
+    }
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     kube.kubectl("delete", "pod", "-n", NAMESPACE, NAME, "--ignore-not-found", "--grace-period=0", "--force")
     kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(), "data": data})
@@ -41,16 +46,17 @@ def serve(kube: Kube, engine_image: str, python_image: str, given: Certificate) 
     spec = {"selector": {"app": NAME}, "ports": [port]}
     kube.apply({"apiVersion": "v1", "kind": "Service", "metadata": _metadata(), "spec": spec})
 
-    def sha256() -> str | None:
+    def sha256() -> list[str] | None:
         lines = kube.kubectl("logs", "-n", NAMESPACE, NAME, "-c", "server").splitlines()
-        return next((line.split()[1] for line in lines if line.startswith("sha256 ")), None)
+        found = [line.split()[1] for line in lines if line.startswith("sha256 ")]
+        return found if len(found) == 2 else None
 
     def running() -> bool:
         pod = kube.get("pods", NAMESPACE, NAME)
         return pod is not None and pod.get("status", {}).get("phase") == "Running"
 
     wait_for(lambda: running() or None, "the artifact server runs", SECONDS)
-    return Artifacts(kube, wait_for(sha256, "the artifact server has packed its engine", SECONDS))
+    return Artifacts(kube, *wait_for(sha256, "the artifact server has packed its engine", SECONDS))
 
 
 def _metadata() -> Json:

@@ -4,12 +4,17 @@ from typing import Any
 
 import pytest
 
-from devcluster.pki import Authority
+from devcluster.cache import cache_dir
+from devcluster.pki import Authority, Certificate
+from devcluster.shell import output
 from e2e.delivery import artifacts
 from e2e.delivery.artifacts import Artifacts
 from e2e.parts import Parts
 from e2e.target import Target
+from r1plus_model_repo.importing.signing import sign
+from r1plus_model_repo.importing.smollm2 import build_engines
 
+MODEL = "smollm2-edge-q4-1"
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
 """Wherever a cluster has its pods."""
 
@@ -23,14 +28,25 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="session")
-def chart_values(authority: Authority) -> dict[str, Any]:
-    """Where Jobs may go, and whom they believe."""
-    volume = {"className": "", "accessMode": "ReadWriteOnce"}
-    return {"delivery": {"cidrs": PRIVATE, "ca": authority.certificate.read_text(), "volume": volume}}
+def signer(authority: Authority) -> Certificate:
+    """Who vouches for the engine: a key pair as any other."""
+    return authority.issue("signer", "signer")
 
 
 @pytest.fixture(scope="session")
-def server(target: Target, built: Parts, authority: Authority) -> Artifacts:
-    """It has the demo's smallest engine."""
+def chart_values(authority: Authority, signer: Certificate) -> dict[str, Any]:
+    """Where Jobs may go, and whom they believe."""
+    public = output(["openssl", "ec", "-in", signer.key, "-pubout"])
+    return {"delivery": {"cidrs": PRIVATE, "ca": authority.certificate.read_text(), "trustedKeys": [public]}}
+
+
+@pytest.fixture(scope="session")
+def server(
+    target: Target, built: Parts, authority: Authority, signer: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Artifacts:
+    """It has the demo's smallest engine, signed."""
+    folder = tmp_path_factory.mktemp("signed")
+    (folder / "engine").symlink_to(build_engines(cache_dir() / "engines", print)[MODEL].folder)
+    signature = sign(folder, signer.key).read_text()
     issued = authority.issue("server", artifacts.HOST, hosts=[artifacts.HOST])
-    return artifacts.serve(target.kube, built.engines["smollm2-edge-q4-1"], built.refs["monitor"], issued)
+    return artifacts.serve(target.kube, built.engines[MODEL], built.refs["monitor"], issued, signature)

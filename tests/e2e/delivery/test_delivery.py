@@ -157,15 +157,16 @@ FAULTS = {
     "moved": r"False DeliveryFailed .*FetchRefused: https://169\.254\.169\.254/.* metadata",
     "absent": r"False DeliveryFailed .*FetchRefused: .*HTTP 404",
     "other": r"False EngineDigestMismatch .*the archive's sha256 is",
+    "unsigned": r"False DeliveryFailed .*SignatureInvalid: there is no model\.sig",
     "huge": r"False StorageFull .*needs \d+ bytes, and the volume has \d+ free",
 }
 
 
 def test_what_goes_wrong_is_told_and_nothing_of_it_is_loaded(tenant: Kube, server: Artifacts) -> None:
-    """Each fault's engine has another digest, so that each has a volume of its own."""
+    """Each engine claims another digest, so that each has a volume of its own."""
     for place, name in enumerate(FAULTS):
         kind = "whole" if name in ("other", "huge") else name
-        sha256 = "0" * 64 if name == "other" else server.sha256
+        sha256 = {"other": "0" * 64, "unsigned": server.unsigned_sha256}.get(name, server.sha256)
         family = f"bank-{name}"
         spec = register(tenant, family, server.url(kind, name), sha256, "8Ti" if name == "huge" else SIZE)
         spec["artifact"]["sha256"] = f"{place:x}" * 16 + spec["artifact"]["sha256"][16:]

@@ -20,6 +20,7 @@ from unit.chart.conftest import CHART, ROOT, Objects, Render
 
 PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
 FENCE = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+SIGNER = (ROOT / "tests/unit/model_repo/filling/signed/signing.pub").read_text()
 OTHER_VALUES: dict[str, Any] = {
     "images": {
         "operator": "registry.example.com/operator@sha256:1",
@@ -33,6 +34,13 @@ OTHER_VALUES: dict[str, Any] = {
     "imagePullSecrets": ["pull-a", "pull-b"],
     "defaultFamily": "r1plus",
     "suites": {"requireSignature": False, "trustedKeys": ["A" * 43 + "=", "B" * 42 + "A="]},
+    "delivery": {
+        "cidrs": ["10.20.0.0/16", "fd00::/8"],
+        "requireSignature": False,
+        "trustedKeys": [SIGNER, SIGNER],
+        "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        "volume": {"className": "fast", "accessMode": "ReadWriteMany"},
+    },
     "verdictIntervalSeconds": 2.5,
     "replicas": 3,
     "leaderElection": {"fence": False},
@@ -207,6 +215,14 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     suites = {"requireSignature": True, "trustedKeys": []} | values.get("suites", {})
     assert settings.operator.suite_trust.required == suites["requireSignature"]
     assert settings.operator.suite_trust.keys == set(suites["trustedKeys"])
+    defaults = {"cidrs": [], "requireSignature": True, "trustedKeys": [], "ca": "", "volume": {}}
+    delivery, volumes = defaults | values.get("delivery", {}), settings.operator.volumes
+    assert volumes.cidrs == tuple(delivery["cidrs"])
+    assert volumes.require_signature == delivery["requireSignature"]
+    assert volumes.trusted_keys == tuple(delivery["trustedKeys"])
+    assert volumes.ca_pem == delivery["ca"]
+    assert volumes.storage_class == delivery["volume"].get("className", "")
+    assert volumes.access_mode == delivery["volume"].get("accessMode", "ReadWriteOnce")
     assert settings.operator.image_pull_secrets == tuple(values.get("imagePullSecrets", ()))
     monitoring = {"namespace": "monitoring", "interval": "15s"} | values.get("monitoring", {})
     assert settings.operator.monitoring_namespace == monitoring["namespace"]

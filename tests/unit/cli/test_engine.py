@@ -1,5 +1,6 @@
 """`r1plus engine`: what people type, what they are told, and what is left when it goes wrong."""
 
+import subprocess
 from pathlib import Path
 
 import gguf
@@ -8,6 +9,12 @@ from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
+from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_contract.filling import Archive, FillOrder
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_model_repo.filling.unpack import unpack
+from r1plus_model_repo.filling.volume import fill
 from unit.model_repo import gguf_files
 from unit.model_repo.test_import_engine import folder  # noqa: F401 - a fixture
 
@@ -75,3 +82,86 @@ def test_quantising_says_what_is_wrong_with_the_options(
     _, _, error = run("quantize", weights, *words[:-1], tmp_path / words[-1])
     assert isinstance(error, UsageError) and message in str(error)
     assert weights.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
+
+
+URL = "https://artifacts.bank.example/bank-lite.tar"
+
+
+@pytest.fixture
+def imported(tmp_path: Path, folder: Path) -> Path:  # noqa: F811
+    """What `import` wrote."""
+    out = tmp_path / "engines"
+    assert run("import", folder, "--name", "bank-lite", "--tier", "lite", "--parameters", "1000", "--out", out)[0] == 0
+    return out / "bank-lite"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> tuple[Path, str]:
+    """A signing key, and the public one, as people make them."""
+    private = tmp_path / "signing.pem"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    public = subprocess.run(["openssl", "ec", "-in", private, "-pubout"], check=True, capture_output=True, text=True)
+    return private, public.stdout
+
+
+def test_an_engine_is_signed_packed_and_fetched_as_the_manifest_says(
+    tmp_path: Path, imported: Path, key: tuple[Path, str]
+) -> None:
+    private, public = key
+    assert run("sign", imported, "--key", private)[0] == 0
+    status, told, _ = run("pack", imported, "--url", URL)
+    assert status == 0
+    assert "model.sig is missing" not in told
+    (engine,) = load_catalog((imported / "engine.yaml").read_text())
+    archive = engine.spec.files.archive
+    assert archive is not None
+    assert (archive.url, archive.sha256) == (URL, file_sha256(imported / "bank-lite.tar"))
+    order = FillOrder(engine.name, engine.spec.files.sha256, bytes_of(archive.size), Archive(URL, "0" * 64), (public,))
+    (tmp_path / "volume").mkdir()
+
+    def fetch(part: Path) -> None:
+        with (imported / "bank-lite.tar").open("rb") as tar:
+            unpack(tar, part, order.size)
+
+    fill(order, tmp_path / "volume", fetch, lambda _: None)
+    assert digest_of(tmp_path / "volume" / "engine") == engine.spec.files.sha256
+
+
+def test_packing_again_gives_the_same_bytes_and_another_address(imported: Path) -> None:
+    status, told, _ = run("pack", imported, "--url", URL)
+    first = (imported / "bank-lite.tar").read_bytes()
+    assert status == 0
+    assert "model.sig is missing; r1plus engine sign makes it" in " ".join(told.split())
+    assert run("pack", imported, "--url", f"{URL}?v=2")[0] == 0
+    assert (imported / "bank-lite.tar").read_bytes() == first
+    (engine,) = load_catalog((imported / "engine.yaml").read_text())
+    assert engine.spec.files.source == f"{URL}?v=2"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"), [("http://a.example/x", "should match pattern"), ("https://localhost/x", "the machine itself")]
+)
+def test_an_address_that_no_job_would_fetch_from_is_refused_and_nothing_is_left(
+    imported: Path, url: str, why: str
+) -> None:
+    before = (imported / "engine.yaml").read_text()
+    _, _, error = run("pack", imported, "--url", url)
+    assert isinstance(error, CliError)
+    assert f"--url {url}: " in str(error)
+    assert why in str(error)
+    assert (imported / "engine.yaml").read_text() == before
+    assert not list(imported.glob("*.tar*"))
+
+
+def test_what_is_no_engines_folder_is_neither_signed_nor_packed(tmp_path: Path, key: tuple[Path, str]) -> None:
+    for words in (("sign", tmp_path, "--key", key[0]), ("pack", tmp_path, "--url", URL)):
+        _, _, error = run(*words)
+        assert isinstance(error, CliError)
+        assert "r1plus engine import" in str(error)
+
+
+def test_a_manifest_that_was_written_otherwise_is_left_alone(imported: Path) -> None:
+    (imported / "engine.yaml").write_text("spec: {artifact: {image: a}}\n")
+    _, _, error = run("pack", imported, "--url", URL)
+    assert isinstance(error, CliError)
+    assert "write" in str(error) and URL in str(error)

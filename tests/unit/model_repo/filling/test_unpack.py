@@ -28,6 +28,11 @@ def test_the_files_come_out_as_they_went_in(tmp_path: Path, mode: str) -> None:
     assert written(tmp_path) == FILES
 
 
+def test_the_signature_comes_beside_the_engine(tmp_path: Path) -> None:
+    unpack(io.BytesIO(tar_of({"model.sig": b"{}", "engine/x": b"1"})), tmp_path, 3)
+    assert written(tmp_path) == {"model.sig": b"{}", "engine/x": b"1"}
+
+
 def test_one_byte_more_than_was_said_is_too_much(tmp_path: Path) -> None:
     with pytest.raises(FillError, match=f"more than the {SIZE - 1} bytes") as raised:
         unpack(io.BytesIO(tar_of(FILES)), tmp_path, SIZE - 1)

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from r1plus_contract.filling import AGAIN, FOR_GOOD, Archive, FillOrder, FillPha
 from r1plus_model_repo.filling.errors import FillError
 from r1plus_model_repo.filling.volume import SPARE_BYTES, Fetch, fill
 
+SIGNED = Path(__file__).parent / "signed"
 FILES = {"openvino_model.xml": b"<net/>", "weights.bin": b"\1" * 100_000}
 
 
@@ -109,7 +112,7 @@ def test_what_a_killed_job_left_is_cleared(volume: Path, order: FillOrder) -> No
 
 def test_the_files_of_an_image_are_looked_at_like_any_others(volume: Path, order: FillOrder) -> None:
     by_image = FillOrder(order.engine, order.digest, order.size)
-    write(volume / ".incoming")
+    write(volume / ".incoming" / "engine")
     fill(by_image, volume, None, quiet)
     assert visible(volume) == WHOLE
     fill(by_image, volume, None, quiet)
@@ -117,10 +120,32 @@ def test_the_files_of_an_image_are_looked_at_like_any_others(volume: Path, order
 
 
 def test_an_image_without_an_engine_is_told(volume: Path, order: FillOrder) -> None:
-    (volume / ".incoming").mkdir()
+    (volume / ".incoming" / "engine").mkdir(parents=True)
     with pytest.raises(FillError, match="no files under /engine"):
         fill(FillOrder(order.engine, order.digest, order.size), volume, None, quiet)
     assert visible(volume) == []
+
+
+def test_an_engine_that_nobody_vouches_for_is_refused_and_a_signed_one_is_not(volume: Path, order: FillOrder) -> None:
+    key = SIGNED / "signing.pub"
+    signed = replace(order, digest=digest_of(SIGNED / "engine"), keys=(key.read_text(),))
+    with pytest.raises(FillError, match=r"SignatureInvalid: there is no model\.sig") as raised:
+        fill(signed, volume, lambda part: _copied(part, "engine"), quiet)
+    assert raised.value.exit_code == FOR_GOOD
+    assert visible(volume) == []
+    fill(signed, volume, lambda part: _copied(part, "engine", "model.sig"), quiet)
+    assert digest_of(volume / "engine") == signed.digest
+    with pytest.raises(FillError, match="none of the keys"):
+        (volume.parent / "other").mkdir()
+        fill(
+            replace(signed, keys=()), volume.parent / "other", lambda part: _copied(part, "engine", "model.sig"), quiet
+        )
+
+
+def _copied(part: Path, *names: str) -> None:
+    for name in names:
+        source = SIGNED / name
+        shutil.copytree(source, part / name) if source.is_dir() else shutil.copy(source, part / name)
 
 
 def test_two_at_once_do_the_work_once(volume: Path, order: FillOrder) -> None:

@@ -15,7 +15,9 @@ from unit.operator.plan.world import CATALOG, CONFIG, NODE, World
 
 VOLUME = {"delivery": {"mode": "Volume"}}
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
-CIDRS = VolumeTerms(cidrs=("10.0.0.0/8",))
+UNSIGNED = VolumeTerms(require_signature=False)
+SHARED = replace(UNSIGNED, access_mode=AccessMode.MANY_NODES)
+CIDRS = VolumeTerms(cidrs=("10.0.0.0/8",), require_signature=False)
 ARCHIVE = ArchiveFile(url="https://models.example/e.tar", sha256="b" * 64, size="400Mi")
 
 
@@ -77,7 +79,7 @@ def test_the_pods_mount_the_engine_read_only_and_copy_nothing() -> None:
 
 def test_a_volume_of_many_nodes_ties_nobody_to_one() -> None:
     world = World({**FULL, **VOLUME})
-    world.config = replace(CONFIG, volumes=VolumeTerms(access_mode=AccessMode.MANY_NODES))
+    world.config = replace(CONFIG, volumes=SHARED)
     world.settle()
     deliver(world)
     assert "affinity" not in world.live("Deployment")[0]["spec"]["template"]["spec"]
@@ -191,17 +193,16 @@ def test_progress_is_told_in_steps() -> None:
 
 
 OTHER = replace(NODE, name="n2")
-SHARED = VolumeTerms(access_mode=AccessMode.MANY_NODES)
 
 
 @pytest.mark.parametrize(
     ("spec", "terms", "refused"),
     [
-        ({"replicas": 2}, VolumeTerms(), True),
-        ({"replicas": 1}, VolumeTerms(), False),
+        ({"replicas": 2}, UNSIGNED, True),
+        ({"replicas": 1}, UNSIGNED, False),
         ({"replicas": 2}, SHARED, False),
-        ({"replicas": 2, "placement": {"nodeSelector": {"zone": "b"}}}, VolumeTerms(), False),
-        ({"replicas": 2, "delivery": {"mode": "Image"}}, VolumeTerms(), False),
+        ({"replicas": 2, "placement": {"nodeSelector": {"zone": "b"}}}, UNSIGNED, False),
+        ({"replicas": 2, "delivery": {"mode": "Image"}}, UNSIGNED, False),
     ],
     ids=["two nodes", "one replica", "a shared volume", "one node is admitted", "by image"],
 )
@@ -231,6 +232,21 @@ def test_an_archive_needs_a_network_to_come_from() -> None:
     assert (volume.image, volume.order.size) == ("", 400 * 2**20)
     assert volume.order.archive is not None
     assert (volume.order.archive.url, volume.order.archive.sha256) == (ARCHIVE.url, ARCHIVE.sha256)
+
+
+def test_an_engine_on_a_volume_is_signed_by_somebody_unless_the_chart_says_otherwise() -> None:
+    world = World({**FULL, **VOLUME})
+    world.config = replace(CONFIG, volumes=VolumeTerms())
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
+    assert "delivery.trustedKeys" in world.condition("EngineReady")[2]
+    world.config = replace(CONFIG, volumes=VolumeTerms(trusted_keys=("PEM",)))
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    world.change(delivery={"mode": "Image"})
+    world.config = replace(CONFIG, volumes=VolumeTerms())
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("Unknown", "EngineLoading")
 
 
 def test_an_archive_cannot_be_copied_out_of_an_image() -> None:

@@ -1,5 +1,6 @@
 """A namespace's volumes over a life: claim, Job, delivered; and from wherever it starts it comes to rest."""
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ BY_ARCHIVE = EngineVolume(
     tolerations=({"key": "gpu", "operator": "Exists"},),
 )
 CREDIT, TRIAGE = ("credit", "u-1"), ("triage", "u-2")
-TERMS = replace(CONFIG, volumes=VolumeTerms(cidrs=("10.1.0.0/16", "10.2.0.0/16"), ca_pem="PEM"))
+TERMS = replace(CONFIG, volumes=VolumeTerms(cidrs=("10.1.0.0/16", "10.2.0.0/16"), ca_pem="PEM", trusted_keys=("KEY",)))
 Json = dict[str, Any]
 
 
@@ -207,6 +208,13 @@ def test_the_walls_open_the_archives_port_to_the_listed_networks_and_nothing_mor
     assert team.live["NetworkPolicy", BY_IMAGE.name]["spec"]["egress"] == [], "an image comes by the kubelet"
 
 
+def test_where_no_signature_is_needed_no_key_is_named() -> None:
+    team = Namespace(config=replace(TERMS, volumes=VolumeTerms(require_signature=False, trusted_keys=("KEY",))))
+    team.need(BY_IMAGE, CREDIT)
+    team.settle()
+    assert json.loads(team.live["ConfigMap", BY_IMAGE.name]["data"]["order.json"])["keys"] is None
+
+
 def test_the_job_runs_where_the_pods_may_and_with_nothing_but_the_volume() -> None:
     team = Namespace()
     team.need(BY_ARCHIVE, CREDIT)
@@ -220,6 +228,7 @@ def test_the_job_runs_where_the_pods_may_and_with_nothing_but_the_volume() -> No
     assert [c["name"] for c in pod["containers"]] == [names.CONTAINER_FILL]
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert team.live["ConfigMap", BY_ARCHIVE.name]["data"]["ca.pem"] == "PEM"
+    assert json.loads(team.live["ConfigMap", BY_ARCHIVE.name]["data"]["order.json"])["keys"] == ["KEY"]
     copies = team.live["Job", BY_IMAGE.name]["spec"]["template"]["spec"]["initContainers"]
     assert [c["image"] for c in copies] == ["registry.local/full:1"]
 

@@ -24,6 +24,7 @@ from r1plus_operator.plan.inputs import (
     SuiteSource,
     SuiteTrust,
     VolumeFacts,
+    VolumeTerms,
     Wiring,
 )
 from r1plus_operator.plan.plan import Plan, plan
@@ -39,6 +40,7 @@ CONFIG = OperatorConfig(
     operator_namespace="r1plus-system",
     monitoring_namespace="monitoring",
     suite_trust=SuiteTrust(required=False),
+    volumes=VolumeTerms(require_signature=False),
 )
 NODE = NodeFacts("n1", 20 * 2**30, 2.0, {"zone": "a"})
 
