@@ -64,6 +64,10 @@ test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on 
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines
 	$(PYTEST) -m triton tests/engine
 
+.PHONY: test-memory
+test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
+	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py
+
 .PHONY: e2e
 e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 leaves it running)
 	$(PYTEST) -m e2e tests/e2e

@@ -76,7 +76,9 @@ def assemble(config: bytes, delivery: Path) -> None:
 
 def _engine_refusal(identity: ServingIdentity, folder: Path) -> Refusal | None:
     if not folder.is_dir() or not any(folder.iterdir()):
-        return Refusal("EngineMissing", f"engine {identity.engine}: the image holds no files under /engine")
+        return Refusal(
+            "EngineMissing", f"engine {identity.engine}: there are no files; does its image hold them under /engine?"
+        )
     try:
         found = digest_of(folder)
     except ValueError as error:
@@ -86,7 +88,7 @@ def _engine_refusal(identity: ServingIdentity, folder: Path) -> Refusal | None:
     return Refusal(
         "EngineDigestMismatch",
         f"engine {identity.engine}: sha256 is {found}, the catalog promises {identity.engine_digest};"
-        " the image holds other files than were measured: deliver the right image,"
+        " these are other files than were measured: deliver the right ones,"
         " or register these files as an engine of their own",
     )
 

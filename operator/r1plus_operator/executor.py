@@ -14,7 +14,7 @@ from r1plus_operator.plan.plan import Plan
 from r1plus_operator.plan.revision import rfc3339
 from r1plus_operator.plan.volumes import VolumesPlan
 from r1plus_operator.runtime.client import JSON_PATCH
-from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
+from r1plus_operator.runtime.errors import ApiError, ConflictError, ForbiddenError, InvalidError, NotFoundError
 from r1plus_operator.runtime.resources import Resource
 
 log = logging.getLogger(__name__)
@@ -95,10 +95,22 @@ class Executor:
             if not note.pod:
                 await self._note(cr, note, now)
 
-    async def volumes(self, namespace: str, plan: VolumesPlan) -> None:
-        """Write what brings engines to a namespace's volumes, and delete what has done it."""
-        await self._stages(namespace, plan.apply)
-        await _together([self._delete(namespace, *gone) for gone in plan.delete])
+    async def volumes(self, namespace: str, plan: VolumesPlan) -> dict[str, ApiError]:
+        """Write what brings engines to a namespace's volumes, and delete what has done it.
+
+        Returns what the API server refused, by volume: the others go on.
+        """
+        refused: dict[str, ApiError] = {}
+
+        async def bring(name: str, stages: tuple[tuple[Json, ...], ...]) -> None:
+            try:
+                await self._stages(namespace, stages)
+            except (InvalidError, ForbiddenError) as error:
+                refused[name] = error
+
+        deletions = [self._delete(namespace, *gone) for gone in plan.delete]
+        await _together([*(bring(*of_one) for of_one in plan.apply.items()), *deletions])
+        return refused
 
     async def engines(self, objects: tuple[Json, ...]) -> None:
         """Write entries of the shipped catalog."""

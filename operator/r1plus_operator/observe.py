@@ -15,7 +15,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.alerts import group_name
-from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.delivering import EngineVolume, ended, renewed
 from r1plus_operator.plan.inputs import (
     JOB_ENDED,
     Json,
@@ -27,7 +27,7 @@ from r1plus_operator.plan.inputs import (
     Wiring,
 )
 from r1plus_operator.plan.revision import volume_in
-from r1plus_operator.plan.volumes import FAILED, Need, Seen, delivered_on
+from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
 from r1plus_operator.projections import Child, EngineObject, Kept, ServingPod, controller
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
@@ -80,8 +80,8 @@ class Observer:
         )
         self.progress: dict[str, FillProgress] = {}
         """Pod's uid -> how far its Job has filled a volume; written by the verdict source."""
-        self.refused_volumes: dict[str, str] = {}
-        """Namespace -> which write for its volumes the API server refused, in its words; written by the reconciler."""
+        self.refused_volumes: dict[str, dict[str, str]] = {}
+        """Namespace -> volume -> which write for it the API server refused, in its words; written by the reconciler."""
         self.pools: dict[Key, PoolView] = {}
         """Deployment -> its pooled detector; written by the verdict source."""
         self.suites: Reflector[Kept] = Reflector(
@@ -230,7 +230,7 @@ class Observer:
             wiring=self._wiring(key),
             pool=self.pools.get(key),
             volumes=self._volumes(namespace),
-            volumes_refused=self.refused_volumes.get(namespace, ""),
+            volumes_refused=self.refused_volumes.get(namespace, {}),
         )
 
     def _volumes(self, namespace: str) -> dict[str, VolumeFacts]:
@@ -242,12 +242,16 @@ class Observer:
         jobs = {job.name: job.live for job in self.children["Job"].store.by_index(_volumes_of(namespace))}
         found = {}
         for claim in claims:
+            if claim.deleting:
+                continue  # Nothing can mount it any more.
             own = [pod for pod in pods if pod.volume == claim.name]
             found[claim.name] = VolumeFacts(
                 delivered=delivered_on(claim.live),
                 failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
                 pods=tuple(pod.facts for pod in own),
-                progress=next((self.progress[pod.uid] for pod in own if pod.uid in self.progress), None),
+                progress=next(
+                    (self.progress[p.uid] for p in own if p.uid in self.progress and not ended(p.facts)), None
+                ),
             )
         return found
 
@@ -257,19 +261,22 @@ class Observer:
         By the revisions that there are and by nothing else: after a start they are all known before any CR is, and a
         volume that seems to be needed by nobody is deleted.
         """
+        engines = {kept.name: kept.value.engine for kept in self.engines.store.items()}
         needed: dict[str, EngineVolume] = {}
         owners: dict[str, set[tuple[str, str]]] = {}
-        for child in self.children["ControllerRevision"].store.items():
-            if child.namespace != namespace or not child.volume or child.deleting or child.owner is None:
+        for child in sorted(self.children["ControllerRevision"].store.items(), key=lambda child: child.name):
+            if child.namespace != namespace or not child.volume or child.deleting:
                 continue
             live = child.live
             if volume := volume_in(live):
-                needed.setdefault(volume.name, volume)
-                owners.setdefault(volume.name, set()).add((controller(live["metadata"])["name"], child.owner))
+                needed[volume.name] = renewed(volume, engines.get(volume.order.engine))
+                # One that was orphaned needs its volume, too, and owns nothing.
+                by = {(controller(live["metadata"])["name"], child.owner)} if child.owner else set()
+                owners[volume.name] = owners.get(volume.name, set()) | by
         parts = {
             (kind, child.name): child
-            for kind, reflector in self.children.items()
-            for child in reflector.store.by_index(_volumes_of(namespace))
+            for kind in PARTS
+            for child in self.children[kind].store.by_index(_volumes_of(namespace))
         }
         return Seen(
             namespace=namespace,
@@ -313,6 +320,10 @@ class Observer:
     def _engine_changed(self, event: str, engine: Kept) -> None:
         self._enqueue(CATALOG_KEY)
         self._all_changed(event, engine)
+        # Where an engine is fetched from is what its R1PlusEngine says now.
+        claims = self.children["PersistentVolumeClaim"].store.items()
+        for namespace in {claim.namespace for claim in claims if claim.volume}:
+            self._enqueue((namespace, VOLUMES_NAME))
 
     def _all_changed(self, _event: str, _kept: Kept) -> None:
         self._enqueue_all(None)

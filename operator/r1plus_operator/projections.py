@@ -115,7 +115,8 @@ def _job_ended(resource: Resource, obj: Json) -> Json:
         return {}
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            return {"type": condition["type"], "at": instant(condition.get("lastTransitionTime", ""))}
+            final = condition.get("reason") == "PodFailurePolicy"
+            return {"type": condition["type"], "at": instant(condition.get("lastTransitionTime", "")), "final": final}
     return {}
 
 

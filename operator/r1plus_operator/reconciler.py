@@ -98,17 +98,15 @@ class Reconciler:
         seen = self._observer.volumes(namespace)
         planned = plan_volumes(seen, self._config, self._clock())
         try:
-            await self._executor.volumes(namespace, planned)
-        except (InvalidError, ForbiddenError) as error:
-            if fence.SUFFIX not in error.message:
-                self._observer.refused_volumes[namespace] = str(error)
-            raise
-        else:
-            self._observer.refused_volumes.pop(namespace, None)
+            refused = await self._executor.volumes(namespace, planned)
+            words = {name: str(error) for name, error in refused.items() if fence.SUFFIX not in error.message}
+            self._observer.refused_volumes[namespace] = words
         finally:
             for need in seen.needs:
                 for name, _ in need.owners:
                     self._queue.add((namespace, name))
+        for error in refused.values():
+            raise error
         if planned.again:
             self._queue.add(key)
         if planned.requeue_after is not None:

@@ -16,12 +16,15 @@ def file_sha256(path: Path) -> str:
 def listing(folder: Path) -> str:
     """`sha256sum`-style lines (digest, two spaces, POSIX path) of every file below `folder`, sorted by path.
 
-    Links and special files raise ValueError: an engine holds plain files only.
+    Links, special files and unprintable names raise ValueError: an engine holds plain files only.
     """
     lines = []
     for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ValueError(f"{path.relative_to(folder)}: an engine may hold plain files only")
+        if not path.name.isprintable():
+            # A line break in a name would let two different folders have one listing.
+            raise ValueError(f"{path.name!r:.200}: an engine's names have printable characters only")
         if path.is_file():
             lines.append(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n")
     return "".join(lines)
@@ -29,7 +32,7 @@ def listing(folder: Path) -> str:
 
 def listed(text: str) -> dict[str, str]:
     """Path -> sha256 of what a `listing` says."""
-    lines = (line.split("  ", 1) for line in text.splitlines())
+    lines = (line.split("  ", 1) for line in text.split("\n") if line)
     return {path: digest for digest, path in lines}
 
 

@@ -85,6 +85,14 @@ class Server:
             int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
 
+    def peak_bytes(self) -> int:
+        """Most memory that the server and its stubs have held."""
+        total = 0
+        for pid in (self.process.pid, *self.children()):
+            status = Path(f"/proc/{pid}/status").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+        return total * 1024
+
     def end(self) -> None:
         """Leave nothing behind."""
         with contextlib.suppress(ProcessLookupError):

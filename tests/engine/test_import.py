@@ -1,5 +1,6 @@
 """A model by a stranger's tool, from its file to an answer: imported by the command, loaded as a pod loads it, asked."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -11,19 +12,25 @@ import pytest
 from typer.testing import CliRunner
 
 from devcluster.cache import cache_dir
+from engine.conftest import Server
 from r1plus_cli.main import app
 from r1plus_contract import inference
 from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_contract.suite import load_suite
 from r1plus_model_repo import catalog
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
 from r1plus_model_repo.backends.requests import parse
 from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.config_pbtxt import render
+from r1plus_model_repo.delivery import assemble
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino_ir import FILES, try_template
 from r1plus_model_repo.importing.requantise import Precision, requantise
 from r1plus_model_repo.importing.smollm2 import WEIGHTS, build_engines
 from r1plus_model_repo.importing.source import fetch
 from r1plus_model_repo.kv_shape import kv_shape
+from r1plus_monitoring.client import TritonEngine
+from r1plus_monitoring.probing import Result, judged
 
 pytestmark = pytest.mark.triton
 
@@ -125,3 +132,28 @@ def test_it_answers(imported: Path) -> None:
             break
     assert reason is not None
     assert "Stockholm" in engine.decode(ids)
+
+
+SUITE = Path(__file__).parents[2] / "monitoring" / "suites" / "smollm2-lite-v1"
+SCORED, BATCH, CONTEXT = 24, 8, 512
+
+
+async def test_it_is_served_and_scored(imported: Path, installed: Path, tmp_path: Path) -> None:
+    """As a pod serves it, and as a gate asks it: the beginning of the lite suite, by the monitor's client and scorers."""
+    (engine,) = load_catalog(imported / "engine.yaml")
+    cache = BATCH * CONTEXT * engine.spec.shape.kv_bytes_per_token
+    folder = str(imported / "engine")
+    config = render(engine.spec, batch=BATCH, context=CONTEXT, kv_cache_bytes=cache, engine_path=folder)
+    assemble(config.encode(), tmp_path)
+    suite = load_suite(*((SUITE / name).read_text() for name in ("suite.json", "items.jsonl")))
+    running = Server(tmp_path, installed, tmp_path / "models")
+    try:
+        running.until_ready()
+        client = TritonEngine(running.http, running.grpc, timeout=120)
+        items = suite.items[:SCORED]
+        replies = await asyncio.gather(*(client.ask(item.prompt, suite.header.sampling) for item in items))
+        await client.close()
+    finally:
+        running.end()
+    lost = [item.id for item, reply in zip(items, replies, strict=True) if judged(item, reply) is not Result.CORRECT]
+    assert len(lost) <= 1, lost

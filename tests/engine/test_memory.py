@@ -14,23 +14,20 @@ from r1plus_model_repo.delivery import assemble
 from r1plus_model_repo.importing.smollm2 import build_engines
 from r1plus_policies.sizing import MIB, sized
 
-pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.timeout(1500)
 
 TOLERANCE = 0.15
 ENGINES = {e.name: e.spec for e in load_catalog(Path(catalog.__file__).parent) if e.spec.backend == "openvino"}
 BATCH, CONTEXT = 32, 256
 
 
-def peak(server: Server) -> int:
-    """Most memory that the server and its stubs have held, bytes."""
-    total = 0
-    for pid in (server.process.pid, *server.children()):
-        status = Path(f"/proc/{pid}/status").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
-    return total * 1024
-
-
-@pytest.mark.parametrize("name", ["smollm2-edge-q4-1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.triton if name == "smollm2-edge-q4-1" else pytest.mark.triton_long)
+        for name in ENGINES
+    ],
+)
 def test_the_predicted_memory_of_a_full_server_is_within_15_percent_of_the_measured(
     name: str, installed: Path, tmp_path: Path
 ) -> None:
@@ -49,7 +46,7 @@ def test_the_predicted_memory_of_a_full_server_is_within_15_percent_of_the_measu
             answers = client.all(questions)  # type: ignore[arg-type]
         used = [answer.prompt_tokens + answer.tokens for answer in answers]
         assert min(used) > 0.7 * CONTEXT, used
-        measured = peak(running)
+        measured = running.peak_bytes()
     finally:
         running.end()
     told = f"predicted {fit.total_bytes / MIB:.0f} MiB ({fit.explain()}), measured {measured / MIB:.0f} MiB"

@@ -22,9 +22,13 @@ MAX_MESSAGE = 4000
 """The kubelet keeps 4096 bytes of a termination message."""
 
 
+MARGIN_BYTES = 64 * 2**20
+"""Of an archive, beyond its files: headers, and what does not compress."""
+
+
 def fetch(archive: Archive, most: int, ca_pem: str, tell: Tell, part: Path) -> None:
     """Download, unpack below `part` as it comes, and compare the sha256 of what came."""
-    with opened(archive.url, trust(ca_pem), tell) as download:
+    with opened(archive.url, trust(ca_pem), tell, most + most // 100 + MARGIN_BYTES) as download:
         unpack(download, part, most)
         found = download.rest()
     if found != archive.sha256:

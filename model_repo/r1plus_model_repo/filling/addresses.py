@@ -33,6 +33,8 @@ def parsed(url: str) -> SplitResult:
         port = parts.port
     except ValueError as error:
         raise _refused(url, f"it is no URL: {error}") from error
+    if not url.isprintable() or " " in url:
+        raise _refused(url, "it has spaces or unprintable characters")
     if parts.scheme != "https":
         raise _refused(url, "only https is fetched")
     if parts.username is not None or parts.password is not None:

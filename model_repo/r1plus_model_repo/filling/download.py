@@ -29,9 +29,10 @@ class Download:
         response: http.client.HTTPResponse,
         url: str,
         tell: Callable[[FillProgress], None],
+        most: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._response, self._url, self._tell, self._clock = response, url, tell, clock
+        self._response, self._url, self._tell, self._most, self._clock = response, url, tell, most, clock
         length = response.headers.get("Content-Length", "")
         self._total = int(length) if length.isdigit() else 0
         self._done = 0
@@ -46,10 +47,15 @@ class Download:
         except TimeoutError as error:
             raise self._stalled() from error
         except (OSError, http.client.HTTPException) as error:
-            raise _failed(self._url, f"broke off after {self._done} bytes: {error!r}") from error
+            raise _failed(self._url, f"broke off after {self._done} bytes: {type(error).__name__}") from error
         if not piece and self._done < self._total:
             raise _failed(self._url, f"broke off after {self._done} of {self._total} bytes")
         self._done += len(piece)
+        if self._done > self._most:
+            text = (
+                f"{shown(self._url)}: more than {self._most} bytes; correct spec.artifact.archive, its size or its url"
+            )
+            raise FillError(FillRefusal.FETCH_REFUSED, text)
         self._hash.update(piece)
         self._watch(len(piece))
         self._tell(FillProgress(FillPhase.FETCHING, self._done, self._total))
@@ -83,10 +89,11 @@ def opened(
     url: str,
     context: ssl.SSLContext,
     tell: Callable[[FillProgress], None],
+    most: int,
     resolve: Resolve = resolved,
     timeout: float = STALL_SECONDS,
 ) -> Iterator[Download]:
-    """Connect to `url`, following redirects, each of which must lead where one may fetch from."""
+    """Connect to `url`, following redirects, each of which must lead where one may fetch from; `most` bytes of body."""
     at = url
     for _ in range(MAX_REDIRECTS + 1):
         parts = parsed(at)
@@ -95,7 +102,7 @@ def opened(
         with closing(connection), closing(_asked(connection, parts)) as response:
             if response.status not in _REDIRECTS:
                 _accepted(response, at)
-                yield Download(response, at, tell)
+                yield Download(response, at, tell, most)
                 return
             at = urljoin(at, response.headers.get("Location", ""))
     raise FillError(
@@ -146,7 +153,7 @@ def _asked(connection: _Pinned, parts: SplitResult) -> http.client.HTTPResponse:
         connection.request("GET", f"{target}?{parts.query}" if parts.query else target, headers={"Accept": "*/*"})
         return connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
-        raise _failed(parts.geturl(), f"no answer: {error!r}") from error
+        raise _failed(parts.geturl(), f"no answer: {type(error).__name__}") from error
 
 
 def _accepted(response: http.client.HTTPResponse, url: str) -> None:

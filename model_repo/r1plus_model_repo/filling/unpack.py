@@ -1,7 +1,6 @@
 """An engine out of a tar, as it streams in: plain files below `engine/`, `model.sig`, and never more than was said."""
 
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
@@ -10,6 +9,14 @@ from r1plus_model_repo.filling.errors import FillError
 
 MAX_FILES = 4096
 MAX_PATH = 512
+MAX_HEADER = 16 * 1024
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _PIECE = 1024 * 1024
 
 
@@ -29,27 +36,33 @@ def unpack(source: Source, folder: Path, most: int) -> None:
     """
     left = most
     try:
-        with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|*") as tar:
-            for count, (member, content) in enumerate(_members(tar)):
+        with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|*", tarinfo=_Member) as tar:
+            for count, member in enumerate(tar):
                 if count >= MAX_FILES:
-                    raise _invalid(f"more than {MAX_FILES} files")
-                place = _place(member)
+                    raise _invalid(f"more than {MAX_FILES} files and folders")
                 left -= member.size
                 if left < 0:
                     raise _invalid(f"its files take more than the {most} bytes of spec.artifact.archive.size")
-                _write(folder / place, content)
+                if not member.isdir():
+                    _write(folder / _place(member), _content(tar, member))
     except (tarfile.TarError, EOFError) as error:
         raise _invalid(f"it is no whole tar: {error}") from error
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-    for member in tar:
-        if member.isdir():
-            continue
-        content = tar.extractfile(member) if member.isreg() else None
-        if content is None:
-            raise _invalid(f"{member.name!r:.200}: an engine may hold plain files only")
-        yield member, content
+class _Member(tarfile.TarInfo):
+    """Long names come in headers of their own, which are read whole into memory: of what size an archive says."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _HEADERS and self.size > MAX_HEADER:
+            raise _invalid(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(member) if member.isreg() else None
+    if content is None:
+        raise _invalid(f"{member.name!r:.200}: an engine may hold plain files only")
+    return content
 
 
 def _place(member: tarfile.TarInfo) -> PurePosixPath:
@@ -59,7 +72,7 @@ def _place(member: tarfile.TarInfo) -> PurePosixPath:
         return path
     parts = path.parts
     inside = len(parts) > 1 and parts[0] == ENGINE_FOLDER and ".." not in parts and not path.is_absolute()
-    if not inside or len(member.name) > MAX_PATH or "\0" in member.name or "\\" in member.name:
+    if not inside or len(member.name) > MAX_PATH or not member.name.isprintable() or "\\" in member.name:
         raise _invalid(f"{member.name!r:.200}: every file belongs below {ENGINE_FOLDER}/")
     return path
 

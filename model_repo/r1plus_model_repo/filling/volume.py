@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of, digest_of_listing, listed, listing
+from r1plus_contract.delivery import digest_of_listing, listed, listing
 from r1plus_contract.filling import (
     ENGINE_FOLDER,
     INCOMING_FOLDER,
@@ -45,7 +45,7 @@ def fill(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> Non
     try:
         with _locked(volume, tell):
             try:
-                if not _whole(order, volume / ENGINE_FOLDER, tell):
+                if not _whole(order, volume, tell):
                     _bring(order, volume, fetch, tell)
             finally:
                 _clear(volume / PART_FOLDER)
@@ -65,7 +65,7 @@ def _bring(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> N
         fetch(part)
     tell(FillProgress(FillPhase.VERIFYING))
     _promised(order, part)
-    _publish(part / ENGINE_FOLDER, volume / ENGINE_FOLDER)
+    _publish(part, volume)
 
 
 @contextmanager
@@ -80,15 +80,16 @@ def _locked(volume: Path, tell: Tell) -> Iterator[None]:
         yield
 
 
-def _whole(order: FillOrder, engine: Path, tell: Tell) -> bool:
-    """Whether the engine is there already, every byte of it."""
-    if not engine.is_dir():
+def _whole(order: FillOrder, volume: Path, tell: Tell) -> bool:
+    """Whether the engine is there already, every byte of it, and signed by whom that is asked of now."""
+    if not (volume / ENGINE_FOLDER).is_dir():
         return False
     tell(FillProgress(FillPhase.VERIFYING))
     try:
-        return digest_of(engine) == order.digest
-    except ValueError:
+        _promised(order, volume)
+    except FillError:
         return False
+    return True
 
 
 def _make_room(order: FillOrder, volume: Path, part: Path) -> None:
@@ -132,13 +133,15 @@ def _vouched(signature: Path, files: str, keys: Sequence[str]) -> None:
         verify(file.read(MAX_BYTES), listed(files), keys)
 
 
-def _publish(made: Path, engine: Path) -> None:
+def _publish(part: Path, volume: Path) -> None:
     """On the disk first, then in its place: after a power cut a name must not lead to files that never got there."""
-    for path in [*made.rglob("*"), made]:
+    for path in [*part.rglob("*"), part]:
         _sync(path)
-    _clear(engine)
-    made.rename(engine)
-    _sync(engine.parent)
+    _clear(volume / ENGINE_FOLDER)
+    if (part / SIGNATURE_FILE).exists():
+        (part / SIGNATURE_FILE).replace(volume / SIGNATURE_FILE)
+    (part / ENGINE_FOLDER).rename(volume / ENGINE_FOLDER)
+    _sync(volume)
 
 
 def _sync(path: Path) -> None:

@@ -16,7 +16,8 @@ from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 Json = dict[str, Any]
 JOB_ENDED = "ended"
-"""Key of a kept Job, beside its own, once it has ended: `type` (Complete, Failed) and `at`, seconds since the epoch."""
+"""Key of a kept Job, beside its own, once it has ended: `type` (Complete, Failed), `at` (seconds since the epoch), and
+`final`: the same would fail again."""
 REFUSED_PODS = "refusedPods"
 """Key of a kept Deployment, beside its own: why the API server lets it make no pods."""
 
@@ -256,8 +257,8 @@ class Observed:
 
     volumes: Mapping[str, VolumeFacts] = field(default_factory=dict)
     """By name: the namespace's volumes for engines."""
-    volumes_refused: str = ""
-    """Which write for them the API server refused, in its words."""
+    volumes_refused: Mapping[str, str] = field(default_factory=dict)
+    """By name: which write for a volume the API server refused, in its words."""
 
     @property
     def name(self) -> str:

@@ -87,7 +87,8 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         )
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
     serving = serving_engine(revisions.values())
-    resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config, serving)
+    delivered = frozenset(facts.delivered for facts in observed.volumes.values())
+    resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config, serving, delivered)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 

@@ -19,6 +19,8 @@ from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
 from r1plus_policies.sizing import Fit
 
 USER = 1000
+HOSTNAME = "kubernetes.io/hostname"
+"""The label by which a node is one place."""
 PRESTOP_SECONDS = 5
 """SIGTERM resets new HTTP requests at once (TRITON.md §5): first let the endpoint leave every kube-proxy."""
 EXIT_TIMEOUT_SECONDS = 30
@@ -84,7 +86,7 @@ def pod_template(
 def _together(volume: str) -> Json:
     """On one node with all that mounts the volume, a candidate beside what serves included: no other node can."""
     selector = {"matchLabels": {names.LABEL_VOLUME: volume, names.LABEL_SERVING: names.SERVING}}
-    term = {"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}
+    term = {"labelSelector": selector, "topologyKey": HOSTNAME}
     return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
 
 

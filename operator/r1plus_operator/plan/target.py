@@ -1,5 +1,6 @@
 """From a valid spec to what shall serve: engine, batch, context, suite; or the first reason why not."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from r1plus_contract import names
@@ -47,10 +48,12 @@ def resolve(
     nodes: tuple[NodeFacts, ...] | None,
     config: OperatorConfig,
     serving: str = "",
+    delivered: Collection[str] = (),
 ) -> Target | Problem:
     """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
-    `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered.
+    `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
+    `delivered` digests of engines are on the namespace's volumes.
     """
     found: dict[str, Fit] = {}
     by_name = {engine.name: engine for engine in engines}
@@ -67,7 +70,7 @@ def resolve(
         reason = Reason(choice.obstacle.reason) if choice.obstacle else Reason.ENGINE_NOT_FOUND
         return Problem(condition_of(reason), reason, choice.why, choice)
     engine = by_name[choice.engine]
-    volume = delivery_of(spec, engine, config.volumes, nodes)
+    volume = delivery_of(spec, engine, found[engine.name], config.volumes, nodes, delivered)
     if isinstance(volume, Undeliverable):
         return Problem(volume.condition, volume.reason, volume.message, choice)
     suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites)

@@ -5,26 +5,31 @@ names it. Its claim owns the outcome: `r1plus.ai/delivered` stands on it once a 
 nothing but the claim is left. A claim that was lost and made anew bears no such word, and is filled again.
 """
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from r1plus_contract import names
 from r1plus_contract.filling import CA_FILE, ENGINE_FOLDER, FOR_GOOD, INCOMING_FOLDER, ORDER_FILE, SIGNATURE_FILE
 from r1plus_contract.jsonable import dumps
-from r1plus_model_repo.catalog.quantity import mebibytes
+from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.drift import bound, in_sync, stamped
 from r1plus_operator.plan.inputs import JOB_ENDED, Json, OperatorConfig
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
-from r1plus_operator.plan.pod import USER, locked, mount
+from r1plus_operator.plan.pod import HOSTNAME, USER, locked, mount
 
 RETRY_SECONDS = 300.0
 """After a Job has given up, until the next one begins."""
 BACKOFF_LIMIT = 5
 """Attempts of one Job beside the first; Kubernetes waits 10 s, 20 s, 40 s … between them."""
-SPARE_BYTES = 64 * 2**20
-"""Of a volume, beyond the files: what a file system keeps to itself."""
+RETRY_FINAL_SECONDS = 3600.0
+"""Likewise where the same would fail again: it helps only if the server has another file by then."""
+DEADLINE_SECONDS = 86400
+"""Of a Job: even a large engine over a slow line is there by then."""
 COMPLETE, FAILED = "Complete", "Failed"
+PARTS = ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job")
+"""Kinds of what belongs to a volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class VolumesPlan:
-    """What to write, stage by stage."""
+    """What to write."""
 
-    apply: tuple[tuple[Json, ...], ...] = ()
+    apply: Mapping[str, tuple[tuple[Json, ...], ...]] = field(default_factory=dict)
+    """Volume -> its writes, in stages; no volume waits for another, or fails with it."""
     delete: tuple[tuple[str, str, str], ...] = ()
     """(kind, name, uid)."""
     requeue_after: float | None = None
@@ -64,55 +70,93 @@ class VolumesPlan:
 
 def plan_volumes(seen: Seen, config: OperatorConfig, now: float) -> VolumesPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    wanted: list[list[Json]] = []
     kept: set[tuple[str, str]] = set()
-    looks: list[float] = []
+    apply, looks = {}, []
     for need in seen.needs:
-        stages, look = _one(need, seen, config, now)
-        wanted += stages
+        stages, look = _Volume(need, seen, config, now).stages()
         kept |= {(obj["kind"], obj["metadata"]["name"]) for stage in stages for obj in stage}
         looks += [look] if look is not None else []
-    changed = [_changed(stage, seen) for stage in _merged(wanted)]
+        changed = [found for stage in stages if (found := _changed(stage, seen))]
+        if changed:
+            apply[need.volume.name] = tuple(changed)
     return VolumesPlan(
-        apply=tuple(stage for stage in changed if stage),
+        apply=apply,
         delete=tuple((*key, live["metadata"]["uid"]) for key, live in seen.live.items() if key not in kept),
         requeue_after=min(looks, default=None),
     )
 
 
-def _merged(stages: list[list[Json]]) -> list[list[Json]]:
-    """Of all volumes, the first stages, the second ones, and so on."""
-    order = ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job")
-    flat = [obj for stage in stages for obj in stage]
-    ranks = (order[:1], order[1:3], order[3:])
-    return [[obj for obj in flat if obj["kind"] in rank] for rank in ranks]
+@dataclass(frozen=True, slots=True)
+class _Volume:
+    """One volume in one pass. What it does not name among its stages is deleted."""
+
+    need: Need
+    seen: Seen
+    config: OperatorConfig
+    now: float
+
+    def stages(self) -> tuple[list[list[Json]], float | None]:
+        """What shall be there, and when to look again."""
+        if self._key("PersistentVolumeClaim") in self.seen.going:
+            return [], None
+        live, job = (self.seen.live.get(self._key(kind)) for kind in ("PersistentVolumeClaim", "Job"))
+        if live is None:
+            return [[self._claim(None, delivered=False)]], None
+        order = order_of(self.need, self.seen.namespace, self.config)
+        ended = (job or {}).get(JOB_ENDED) or {}
+        ours = job is not None and _made_for(job) == (live["metadata"]["uid"], _digest(self.need, order))
+        if delivered_on(live) == self.need.volume.order.digest or (ours and ended.get("type") == COMPLETE):
+            return [[self._claim(live, delivered=True)]], None
+        if _too_small(live, self.need):
+            return [], None  # There is nothing on it, and another claim may ask for more.
+        claim = self._claim(live, delivered=False)
+        if self._nowhere():
+            return [[claim]], None
+        parts = [network_policy_of(self.need, self.seen.namespace, self.config), order]
+        if job is None:
+            free = self._key("Job") not in self.seen.going
+            made = job_of(
+                self.need, self.seen.namespace, self.config, live["metadata"]["uid"], _digest(self.need, order)
+            )
+            return [[claim], parts, [made] if free else []], None
+        left = self._wait(ended)
+        if not ours or (left is not None and left <= 0):
+            return [[claim], parts], None  # Without the Job, so that it goes, and the next pass makes another.
+        return [[claim], parts, [job]], left
+
+    def _key(self, kind: str) -> tuple[str, str]:
+        return kind, self.need.volume.name
+
+    def _nowhere(self) -> bool:
+        """Whether there is an archive to fetch and no network to fetch it from."""
+        return self.need.volume.order.archive is not None and not self.config.volumes.cidrs
+
+    def _wait(self, ended: Json) -> float | None:
+        """Seconds until a Job that gave up is followed by another; None while it has not."""
+        if ended.get("type") != FAILED:
+            return None
+        return float(ended["at"]) + (RETRY_FINAL_SECONDS if ended.get("final") else RETRY_SECONDS) - self.now
+
+    def _claim(self, live: Json | None, *, delivered: bool) -> Json:
+        return claim_of(self.need, self.seen.namespace, self.config, live, delivered)
 
 
-def _one(need: Need, seen: Seen, config: OperatorConfig, now: float) -> tuple[list[list[Json]], float | None]:
-    """What shall be there for one volume, and when to look again."""
-    volume = need.volume
-    live = seen.live.get(("PersistentVolumeClaim", volume.name))
-    job = seen.live.get(("Job", volume.name))
-    if ("PersistentVolumeClaim", volume.name) in seen.going:
-        return [], None
-    uid = live["metadata"]["uid"] if live else ""
-    ended = (job or {}).get(JOB_ENDED) or {}
-    ours = job is not None and _note(job, names.ANNOTATION_VOLUME_UID) == uid
-    delivered = live is not None and delivered_on(live) == volume.order.digest
-    delivered = delivered or (ours and ended.get("type") == COMPLETE)
-    claim = claim_of(need, seen.namespace, config, live, delivered)
-    if delivered or live is None:
-        return [[claim]], None
-    parts = [network_policy_of(need, seen.namespace, config), order_of(need, seen.namespace, config)]
-    if job is not None:
-        left = float(ended.get("at", now)) + RETRY_SECONDS - now
-        tired = ended.get("type") == FAILED and left <= 0
-        if tired or not ours:
-            return [[claim], parts], None  # The Job is not among it, so it goes, and the next pass makes another.
-        return [[claim], parts, [job]], left if ended.get("type") == FAILED else None
-    if ("Job", volume.name) in seen.going:
-        return [[claim], parts], None
-    return [[claim], parts, [job_of(need, seen.namespace, config, uid)]], None
+def _made_for(job: Json) -> tuple[str, str]:
+    """The claim and the order that a Job was made for."""
+    return _note(job, names.ANNOTATION_VOLUME_UID), _note(job, names.ANNOTATION_ORDER)
+
+
+def _digest(need: Need, order: Json) -> str:
+    """Of all that a Job is told: where it changes, the Job is another."""
+    return hashlib.sha256(dumps([order["data"], need.volume.image]).encode()).hexdigest()[:16]
+
+
+def _too_small(claim: Json, need: Need) -> bool:
+    asked = str(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", ""))
+    try:
+        return bytes_of(asked) < need.volume.order.size
+    except ValueError:
+        return False
 
 
 def delivered_on(claim: Json) -> str:
@@ -152,11 +196,16 @@ def _metadata(need: Need, namespace: str, **annotations: str) -> Json:
     return found | ({"annotations": annotations} if annotations else {})
 
 
+def room_for(size: int) -> int:
+    """What a volume asks for, for files of `size` bytes: ext4 and XFS keep some of it to themselves."""
+    return size + size // 10 + 256 * 2**20
+
+
 def claim_of(need: Need, namespace: str, config: OperatorConfig, live: Json | None, delivered: bool) -> Json:
     """The PersistentVolumeClaim. What one that is there asks for stays: the API server lets nobody change it."""
     spec: Json = {
-        "accessModes": [config.volumes.access_mode.value],
-        "resources": {"requests": {"storage": mebibytes(need.volume.order.size + SPARE_BYTES)}},
+        "accessModes": [need.volume.access_mode.value],
+        "resources": {"requests": {"storage": mebibytes(room_for(need.volume.order.size))}},
     }
     if config.volumes.storage_class:
         spec["storageClassName"] = config.volumes.storage_class
@@ -179,7 +228,7 @@ def network_policy_of(need: Need, namespace: str, config: OperatorConfig) -> Jso
     """
     archive = need.volume.order.archive
     out: list[Json] = []
-    if archive is not None:
+    if archive is not None and config.volumes.cidrs:  # An empty list of networks would be all of them.
         servers = [{"ipBlock": {"cidr": cidr}} for cidr in config.volumes.cidrs]
         out = [to_dns(), {"to": servers, "ports": tcp(_port(archive.url))}]
     return {
@@ -218,8 +267,8 @@ def order_of(need: Need, namespace: str, config: OperatorConfig) -> Json:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(need, namespace), "data": data}
 
 
-def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str) -> Json:
-    """The Job that fills the claim of that uid, under Pod Security `restricted` like what serves."""
+def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, order: str) -> Json:
+    """The Job that fills the claim of that uid as `order` (a digest) says, under Pod Security `restricted`."""
     volume = need.volume
     pod: Json = {
         "restartPolicy": "Never",
@@ -243,6 +292,7 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str) -
         pod["initContainers"] = [_copy(volume.image)]
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
+    pod["affinity"] = _where(volume)
     if volume.node_selector:
         pod["nodeSelector"] = volume.node_selector
     if volume.tolerations:
@@ -254,13 +304,28 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str) -
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(need, namespace, **{names.ANNOTATION_VOLUME_UID: claim_uid}),
+        "metadata": _metadata(
+            need, namespace, **{names.ANNOTATION_VOLUME_UID: claim_uid, names.ANNOTATION_ORDER: order}
+        ),
         "spec": {
             "backoffLimit": BACKOFF_LIMIT,
+            "activeDeadlineSeconds": DEADLINE_SECONDS,
             "podFailurePolicy": {"rules": [refused]},
             "template": {"metadata": {"labels": _pod_labels(need)}, "spec": pod},
         },
     }
+
+
+def _where(volume: EngineVolume) -> Json:
+    """Best where pods of the volume are already, or on a node that they fit: a volume of one node stays on it."""
+    selector = {"matchLabels": {names.LABEL_VOLUME: volume.name, names.LABEL_SERVING: names.SERVING}}
+    beside = {"weight": 100, "podAffinityTerm": {"labelSelector": selector, "topologyKey": HOSTNAME}}
+    found: Json = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [beside]}}
+    if volume.nodes:
+        able = {"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": list(volume.nodes)}]}
+        preferred = [{"weight": 100, "preference": able}]
+        found["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": preferred}
+    return found
 
 
 def _copy(image: str) -> Json:

@@ -96,7 +96,7 @@ def main() -> None:
         batches, alone = _batches(server)
         cost = _probes_cost(server)
         steps, left = _cancel(server)
-        peak = _peak(server)
+        peak = server.peak_bytes()
     inside = _in_process(settings, "throughput", "--questions", json.dumps(_prompts(MOST)), "--tokens", str(TOKENS))
     with _server(spec, folder) as server:
         again, _ = _batches(server, (MOST,))
@@ -267,15 +267,6 @@ def _in_process(settings: Json, mode: str, *options: str) -> Json:
     found = dict(json.loads(done.stdout.splitlines()[-1]))
     print(f"in process, {mode}{' (option)' if '--option' in options else ''}: {_rounded(found)}", flush=True)
     return found
-
-
-def _peak(server: Server) -> int:
-    """Most memory that the server and its stubs have held, bytes."""
-    total = 0
-    for pid in (server.process.pid, *server.children()):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return total * 1024
 
 
 def _rounded(value: Any) -> Any:

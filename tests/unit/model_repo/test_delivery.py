@@ -185,7 +185,7 @@ def test_the_message_has_both_digests_and_a_remedy(pod: Pod) -> None:
     pod.write(engine_digest="a" * 64)
     _, stderr = pod.run()
     assert f"sha256 is {pod.identity.engine_digest}, the catalog promises {'a' * 64}" in stderr
-    assert "deliver the right image" in stderr
+    assert "deliver the right ones" in stderr
 
 
 def test_without_a_termination_log_the_message_is_still_on_stderr(pod: Pod) -> None:

@@ -8,9 +8,12 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator import projections
-from r1plus_operator.observe import Key, Observer
+from r1plus_operator.api import kinds
+from r1plus_operator.observe import CATALOG_KEY, VOLUMES_NAME, Key, Observer
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.resources import Resource
+from unit.operator.plan.world import World
 
 KEY = ("t", "credit")
 
@@ -139,3 +142,57 @@ def test_what_a_monitor_said_is_its_own_pods(uid: str, heard: bool) -> None:
     observed = seen.observed(KEY)
     assert observed is not None
     assert set(observed.reports) == ({"credit-a-0"} if heard else set())
+
+
+CLAIM, REVISION, JOB = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "ControllerRevision", "Job"))
+VOLUME = "r1plus-engine-0123456789abcdef"
+
+
+def part(kind: str, **more: Any) -> dict[str, Any]:
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_VOLUME: VOLUME}
+    meta = {"name": VOLUME, "namespace": "t", "uid": f"u-{kind}", "resourceVersion": "3", "labels": labels}
+    return {"metadata": meta | more, "spec": {}}
+
+
+def put(seen: Observer, resource: Resource, obj: dict[str, Any]) -> None:
+    """What the stream brings."""
+    projected = projections.child(resource, obj)
+    seen.children[resource.kind].store.put(projected)
+    seen._child_changed("ADDED", projected)
+
+
+def test_what_belongs_to_a_volume_asks_for_the_pass_of_its_namespace() -> None:
+    seen, asked = observer()
+    put(seen, CLAIM, part("PersistentVolumeClaim"))
+    assert asked == [("t", VOLUMES_NAME)]
+    asked.clear()
+    seen._engine_changed("MODIFIED", projections.Kept("", "bank", "u", None))
+    assert asked == [CATALOG_KEY, ("t", VOLUMES_NAME)]
+
+
+def test_a_claim_that_goes_is_no_place_for_an_engine() -> None:
+    seen, _ = observer()
+    seen.ingest("ADDED", cr(5))
+    notes = {names.ANNOTATION_DELIVERED: "a" * 64}
+    put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes))
+    found = seen.observed(KEY)
+    assert found is not None
+    assert found.volumes[VOLUME].delivered == "a" * 64
+    put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes, deletionTimestamp="now"))
+    found = seen.observed(KEY)
+    assert found is not None
+    assert VOLUME not in found.volumes
+    assert seen.volumes("t").going == {("PersistentVolumeClaim", VOLUME)}
+
+
+def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
+    """`kubectl delete --cascade=orphan`: nobody controls the revision any more, and its pods go on running."""
+    seen, _ = observer()
+    world = World({"tier": "full", "context": {"maxTokens": 2048}, "delivery": {"mode": "Volume"}})
+    world.settle()
+    (revision,) = world.live("ControllerRevision")
+    meta = {**revision["metadata"], "namespace": "t", "uid": "r", "resourceVersion": "3", "ownerReferences": []}
+    put(seen, REVISION, {**revision, "metadata": meta})
+    found = seen.volumes("t")
+    assert [need.owners for need in found.needs] == [()]
+    assert found.live == {}

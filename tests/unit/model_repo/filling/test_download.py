@@ -15,6 +15,7 @@ from r1plus_model_repo.filling.errors import FillError
 from unit.model_repo.filling.server import Server, gives, serving
 
 BODY = bytes(range(256)) * 1000
+MOST = len(BODY)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def loopback(_host: str, _port: int) -> list[str]:
 
 def fetched(server: Server, path: str, timeout: float = 10.0) -> tuple[str, list[FillProgress]]:
     told: list[FillProgress] = []
-    with opened(server.url + path, trust(server.ca), told.append, loopback, timeout) as download:
+    with opened(server.url + path, trust(server.ca), told.append, MOST, loopback, timeout) as download:
         return download.rest(), told
 
 
@@ -71,7 +72,7 @@ def test_a_redirect_to_a_metadata_service_is_refused(server: Server) -> None:
 
     with (
         pytest.raises(FillError, match="metadata services are") as raised,
-        opened(server.url + "/moved", trust(server.ca), lambda _: None, resolve),
+        opened(server.url + "/moved", trust(server.ca), lambda _: None, MOST, resolve),
     ):
         pass
     assert raised.value.exit_code == FOR_GOOD
@@ -134,7 +135,7 @@ class Drip:
 
 def dripping(pieces: list[int], seconds: float, length: int) -> str:
     drip = Drip(pieces, seconds, length)
-    download = Download(drip, "https://models.example/x", lambda _: None, lambda: drip.now)  # type: ignore[arg-type]
+    download = Download(drip, "https://models.example/x", lambda _: None, 2**40, lambda: drip.now)  # type: ignore[arg-type]
     return download.rest()
 
 
@@ -154,7 +155,7 @@ def test_a_server_that_nobody_vouches_for_is_not_believed(server: Server, tmp_pa
     server.answers["/engine.tar"] = gives(BODY)
     with (
         pytest.raises(FillError, match="CERTIFICATE_VERIFY_FAILED"),
-        opened(server.url + "/engine.tar", trust(""), lambda _: None, loopback),
+        opened(server.url + "/engine.tar", trust(""), lambda _: None, MOST, loopback),
     ):
         pass
     assert server.asked == []
@@ -166,7 +167,7 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(server: 
     port = server.url.rpartition(":")[2]
     with (
         pytest.raises(FillError, match="Hostname mismatch"),
-        opened(f"https://no-such-host.invalid:{port}/x", trust(server.ca), lambda _: None, loopback),
+        opened(f"https://no-such-host.invalid:{port}/x", trust(server.ca), lambda _: None, MOST, loopback),
     ):
         pass
 
@@ -177,7 +178,7 @@ def test_where_nobody_listens_the_walls_are_named() -> None:
         url = f"https://127.0.0.1:{free.getsockname()[1]}/x"
         with (
             pytest.raises(FillError, match=r"127\.0\.0\.1") as raised,
-            opened(url, trust(""), lambda _: None, lambda _h, _p: ["127.0.0.1"]),
+            opened(url, trust(""), lambda _: None, MOST, lambda _h, _p: ["127.0.0.1"]),
         ):
             pass
     assert raised.value.reason is FillRefusal.FETCH_REFUSED
@@ -186,3 +187,17 @@ def test_where_nobody_listens_the_walls_are_named() -> None:
 def test_certificates_that_are_none_are_told() -> None:
     with pytest.raises(FillError, match=r"delivery\.ca"):
         trust("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----")
+
+
+def test_more_than_an_archive_can_have_is_not_read(server: Server) -> None:
+    server.answers["/engine.tar"] = gives(BODY + b"x")
+    error = refused(server, "/engine.tar")
+    assert (error.reason, error.exit_code) == (FillRefusal.FETCH_REFUSED, FOR_GOOD)
+    assert f"more than {MOST} bytes" in str(error)
+
+
+def test_what_is_told_of_a_redirect_keeps_its_secret(server: Server) -> None:
+    server.answers["/moved"] = gives(b"", 302, Location="/a?X-Amz-Signature=SECRET value")
+    error = refused(server, "/moved")
+    assert error.reason is FillRefusal.FETCH_REFUSED
+    assert "SECRET" not in str(error)

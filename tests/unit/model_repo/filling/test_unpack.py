@@ -47,6 +47,8 @@ ELSEWHERE = {
     "at the top": "engine",
     "a name like it": "engine2/x",
     "of another system": "engine\\..\\x",
+    "a line break": "engine/x\ny",
+    "a separator": "engine/x\u2028y",
     "too long": "engine/" + "x/" * 300 + "y",
 }
 
@@ -106,6 +108,28 @@ def test_more_files_than_any_engine_has_are_refused(tmp_path: Path, monkeypatch:
     unpack(io.BytesIO(tar_of({f"engine/{n}": b"" for n in range(3)})), tmp_path / "a", 0)
     with pytest.raises(FillError, match="more than 3 files"):
         unpack(io.BytesIO(tar_of({f"engine/{n}": b"" for n in range(4)})), tmp_path / "b", 0)
+
+
+def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("engine/x")
+        member.pax_headers = {"comment": "x" * 20_000}
+        tar.addfile(member)
+    with pytest.raises(FillError, match="a header of 20"):
+        unpack(io.BytesIO(buffer.getvalue()), tmp_path, 10**9)
+
+
+def test_folders_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1plus_model_repo.filling.unpack.MAX_FILES", 3)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(4):
+            member = tarfile.TarInfo(f"engine/{number}")
+            member.type = tarfile.DIRTYPE
+            tar.addfile(member)
+    with pytest.raises(FillError, match="more than 3 files"):
+        unpack(io.BytesIO(buffer.getvalue()), tmp_path, 0)
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])

@@ -135,6 +135,9 @@ def test_an_engine_that_nobody_vouches_for_is_refused_and_a_signed_one_is_not(vo
     assert visible(volume) == []
     fill(signed, volume, lambda part: _copied(part, "engine", "model.sig"), quiet)
     assert digest_of(volume / "engine") == signed.digest
+    fill(signed, volume, lambda _: pytest.fail("fetched twice"), quiet)
+    with pytest.raises(FillError, match="none of the keys"):
+        fill(replace(signed, keys=()), volume, lambda part: _copied(part, "engine", "model.sig"), quiet)
     with pytest.raises(FillError, match="none of the keys"):
         (volume.parent / "other").mkdir()
         fill(

@@ -6,18 +6,21 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.filling import FillPhase, FillProgress
+from r1plus_contract.filling import Archive, FillPhase, FillProgress
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
+from r1plus_operator.plan.delivering import renewed
 from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, PodFacts, VolumeFacts, VolumeTerms
 from r1plus_operator.plan.revision import read
 from unit.operator.plan.world import CATALOG, CONFIG, NODE, World
 
 VOLUME = {"delivery": {"mode": "Volume"}}
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
+OTHER = replace(NODE, name="n2")
 UNSIGNED = VolumeTerms(require_signature=False)
 SHARED = replace(UNSIGNED, access_mode=AccessMode.MANY_NODES)
 CIDRS = VolumeTerms(cidrs=("10.0.0.0/8",), require_signature=False)
+MOVED = ArchiveFile(url="https://elsewhere.example/e.tar", sha256="e" * 64, size="1Gi")
 ARCHIVE = ArchiveFile(url="https://models.example/e.tar", sha256="b" * 64, size="400Mi")
 
 
@@ -146,7 +149,7 @@ TOLD = {
     ),
     "another file": (job_pod("EngineDigestMismatch: sha256 is", 2), ("False", "EngineDigestMismatch"), "sha256 is"),
     "an address": (job_pod("FetchRefused: http 404", 2), ("False", "DeliveryFailed"), "FetchRefused: http 404"),
-    "a pod that was killed": (job_pod("", 137), ("Unknown", "Delivering"), "its Job starts"),
+    "a pod that was killed": (job_pod("", 137), ("Unknown", "Delivering"), "its Job has no pod yet"),
     "a Job whose pods were all killed": (job_pod("", 137, failed=True), ("False", "DeliveryFailed"), "tried again"),
     "no image": (
         job_pod("not found", reason="ImagePullBackOff"),
@@ -155,7 +158,13 @@ TOLD = {
     ),
     "no node": (job_pod(unschedulable="0/1 nodes"), ("Unknown", "Delivering"), "waits for a node: 0/1 nodes"),
     "a Job without pods": (VolumeFacts(failed=True), ("False", "DeliveryFailed"), "it is tried again"),
-    "nothing yet": (VolumeFacts(), ("Unknown", "Delivering"), "its Job starts"),
+    "nothing yet": (VolumeFacts(), ("Unknown", "Delivering"), "its Job has no pod yet"),
+    "a pod that starts": (job_pod(), ("Unknown", "Delivering"), "its Job starts"),
+    "a pod that works after one that failed": (
+        VolumeFacts(pods=(*job_pod("FetchFailed: broke off", 1).pods, *job_pod().pods)),
+        ("Unknown", "Delivering"),
+        "its Job starts",
+    ),
 }
 
 
@@ -171,7 +180,7 @@ def test_what_is_in_the_way_is_told(facts: VolumeFacts, condition: tuple[str, st
 
 def test_a_quota_that_forbids_the_volume_is_told() -> None:
     world = waiting()
-    world.volumes_refused = "exceeded quota: q"
+    world.volumes_refused = {volume_of(world)[0]: "exceeded quota: q"}
     world.settle()
     assert world.condition("EngineReady")[:2] == ("False", "DeliveryFailed")
     assert "exceeded quota: q" in world.condition("EngineReady")[2]
@@ -190,9 +199,6 @@ def test_progress_is_told_in_steps() -> None:
     world.volumes[name] = VolumeFacts(pods=pod, progress=FillProgress(FillPhase.VERIFYING))
     world.settle()
     assert world.condition("EngineReady")[2].endswith(": verifying")
-
-
-OTHER = replace(NODE, name="n2")
 
 
 @pytest.mark.parametrize(
@@ -247,6 +253,46 @@ def test_an_engine_on_a_volume_is_signed_by_somebody_unless_the_chart_says_other
     world.config = replace(CONFIG, volumes=VolumeTerms())
     world.settle()
     assert world.condition("EngineReady")[:2] == ("Unknown", "EngineLoading")
+
+
+@pytest.mark.parametrize("terms", [VolumeTerms(), UNSIGNED], ids=["no keys", "no networks"])
+def test_what_serves_is_watched_though_it_could_not_be_delivered_any_more(terms: VolumeTerms) -> None:
+    world = World({**FULL, "replicas": 2}, engines=tuple(map(archived, CATALOG)))
+    world.config = replace(CONFIG, volumes=CIDRS)
+    world.settle()
+    name, digest = volume_of(world)
+    world.volumes[name] = VolumeFacts(delivered=digest)
+    stable = world.bring_up()
+    world.config, world.nodes = replace(CONFIG, volumes=terms), (NODE, OTHER)
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("True", "EngineLoaded")
+    assert world.condition("CapacityFits")[0] == "True"
+    assert (world.candidate(), world.selected()) == (stable, stable)
+
+
+def test_another_access_mode_is_another_volume() -> None:
+    worlds = [World({**FULL, **VOLUME}), World({**FULL, **VOLUME}, config=replace(CONFIG, volumes=SHARED))]
+    for world in worlds:
+        world.settle()
+    one, many = (volume_of(world)[0] for world in worlds)
+    assert many == f"{one}-shared"
+    assert worlds[0].candidate() != worlds[1].candidate()
+
+
+def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
+    engine = archived(next(engine for engine in CATALOG if engine.name == "smollm2-full-f16"))
+    spec = engine.spec.model_copy(update={"artifact": engine.spec.files.model_copy(update={"archive": MOVED})})
+    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
+    world.config = replace(CONFIG, volumes=CIDRS)
+    world.settle()
+    volume = read(world.one("ControllerRevision", world.candidate())).volume
+    assert volume is not None
+    now = renewed(volume, Engine(engine.name, spec))
+    assert now.order.archive == Archive(MOVED.url, MOVED.sha256)
+    assert (now.name, now.order.size) == (volume.name, 2**30)
+    other = spec.files.model_copy(update={"sha256": "d" * 64})
+    assert renewed(volume, Engine(engine.name, spec.model_copy(update={"artifact": other}))) == volume
+    assert renewed(volume, None) == volume
 
 
 def test_an_archive_cannot_be_copied_out_of_an_image() -> None:

@@ -9,9 +9,18 @@ from hypothesis import strategies as st
 
 from r1plus_contract import names
 from r1plus_contract.filling import Archive, FillOrder
+from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.inputs import JOB_ENDED, OperatorConfig, VolumeTerms
-from r1plus_operator.plan.volumes import RETRY_SECONDS, Need, Seen, VolumesPlan, delivered_on, plan_volumes
+from r1plus_operator.plan.volumes import (
+    RETRY_FINAL_SECONDS,
+    RETRY_SECONDS,
+    Need,
+    Seen,
+    VolumesPlan,
+    delivered_on,
+    plan_volumes,
+)
 from unit.operator.plan.world import CONFIG
 
 BY_IMAGE = EngineVolume("r1plus-engine-a", FillOrder("full", "a" * 64, 300 * 2**20), "registry.local/full:1")
@@ -46,7 +55,7 @@ class Namespace:
 
     def pass_once(self) -> VolumesPlan:
         planned = plan_volumes(self.seen(), self.config, self.now)
-        for stage in planned.apply:
+        for stage in (stage for stages in planned.apply.values() for stage in stages):
             for obj in stage:
                 key = (obj["kind"], obj["metadata"]["name"])
                 assert key not in self.going, "its place is taken"
@@ -65,8 +74,9 @@ class Namespace:
                 return planned
         raise AssertionError(f"still writing after {limit} passes")
 
-    def end(self, name: str, how: str) -> None:
-        self.live["Job", name] = {**self.live["Job", name], JOB_ENDED: {"type": how, "at": self.now}}
+    def end(self, name: str, how: str, *, final: bool = False) -> None:
+        ended = {"type": how, "at": self.now, "final": final}
+        self.live["Job", name] = {**self.live["Job", name], JOB_ENDED: ended}
 
     def kinds(self, name: str) -> set[str]:
         return {kind for kind, of in self.live if of == name}
@@ -90,9 +100,9 @@ def filled(volume: EngineVolume = BY_IMAGE) -> Namespace:
 def test_a_claim_then_its_walls_then_the_job_and_in_the_end_the_claim_alone() -> None:
     team = Namespace()
     team.need(BY_IMAGE, CREDIT)
-    assert [[obj["kind"] for obj in stage] for stage in team.pass_once().apply] == [["PersistentVolumeClaim"]]
-    second = [[obj["kind"] for obj in stage] for stage in team.pass_once().apply]
-    assert second == [["NetworkPolicy", "ConfigMap"], ["Job"]]
+    passes = [team.pass_once().apply[BY_IMAGE.name] for _ in range(2)]
+    kinds = [[[obj["kind"] for obj in stage] for stage in stages] for stages in passes]
+    assert kinds == [[["PersistentVolumeClaim"]], [["NetworkPolicy", "ConfigMap"], ["Job"]]]
     team.settle()
     assert team.delivered(BY_IMAGE.name) == ""
     team.end(BY_IMAGE.name, "Complete")
@@ -132,11 +142,69 @@ def test_a_job_that_gave_up_is_followed_by_another_after_a_while() -> None:
     assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] != first
 
 
+def test_what_would_fail_again_is_tried_seldom_and_at_once_when_the_order_is_another() -> None:
+    team = Namespace()
+    team.need(BY_ARCHIVE, CREDIT)
+    team.settle()
+    first = team.live["Job", BY_ARCHIVE.name]["metadata"]["uid"]
+    team.end(BY_ARCHIVE.name, "Failed", final=True)
+    team.now += RETRY_FINAL_SECONDS - 10
+    team.settle()
+    assert team.live["Job", BY_ARCHIVE.name]["metadata"]["uid"] == first
+    order = replace(BY_ARCHIVE.order, archive=Archive("https://elsewhere.example/lite.tar", "d" * 64))
+    team.need(replace(BY_ARCHIVE, order=order), CREDIT)
+    team.settle()
+    assert team.live["Job", BY_ARCHIVE.name]["metadata"]["uid"] != first
+    assert "elsewhere" in team.live["ConfigMap", BY_ARCHIVE.name]["data"]["order.json"]
+
+
+def test_an_empty_claim_that_is_too_small_makes_room_for_a_larger_one() -> None:
+    team = Namespace()
+    team.need(BY_IMAGE, CREDIT)
+    team.settle()
+    before = team.live["PersistentVolumeClaim", BY_IMAGE.name]["metadata"]["uid"]
+    larger = replace(BY_IMAGE, order=replace(BY_IMAGE.order, size=2**31))
+    team.need(larger, CREDIT)
+    team.settle()
+    claim = team.live["PersistentVolumeClaim", BY_IMAGE.name]
+    assert claim["metadata"]["uid"] != before
+    assert bytes_of(claim["spec"]["resources"]["requests"]["storage"]) >= 1.1 * 2**31
+    team.end(BY_IMAGE.name, "Complete")
+    team.settle()
+    team.need(replace(larger, order=replace(larger.order, size=2**32)), CREDIT)
+    team.settle()
+    assert team.delivered(BY_IMAGE.name) == "a" * 64, "what is there fits"
+
+
+def test_without_networks_nothing_is_fetched_and_no_wall_is_open() -> None:
+    team = Namespace(config=replace(TERMS, volumes=replace(TERMS.volumes, cidrs=())))
+    team.need(BY_ARCHIVE, CREDIT)
+    team.settle()
+    assert team.kinds(BY_ARCHIVE.name) == {"PersistentVolumeClaim"}
+    team.config = TERMS
+    team.settle()
+    assert team.kinds(BY_ARCHIVE.name) == ALL
+    team.config = replace(TERMS, volumes=replace(TERMS.volumes, cidrs=()))
+    team.settle()
+    assert team.kinds(BY_ARCHIVE.name) == {"PersistentVolumeClaim"}, "a wall without networks would be open to all"
+
+
+def test_the_job_prefers_where_the_pods_have_room() -> None:
+    team = Namespace()
+    team.need(replace(BY_IMAGE, nodes=("n1", "n2")), CREDIT)
+    team.settle()
+    affinity = team.live["Job", BY_IMAGE.name]["spec"]["template"]["spec"]["affinity"]
+    (preferred,) = affinity["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert preferred["preference"]["matchExpressions"][0]["values"] == ["n1", "n2"]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" not in affinity["podAffinity"]
+
+
 def test_a_job_that_runs_is_not_stopped_by_an_upgrade() -> None:
     team = Namespace()
     team.need(BY_IMAGE, CREDIT)
     team.settle()
-    team.config = replace(team.config, monitor_image="registry.local/monitor:2", volumes=VolumeTerms(storage_class="x"))
+    volumes = replace(TERMS.volumes, storage_class="x")
+    team.config = replace(team.config, monitor_image="registry.local/monitor:2", volumes=volumes)
     team.settle()
     assert team.made == 4
 

@@ -77,7 +77,7 @@ class World:
     wiring: Wiring | None = None
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
-    volumes_refused: str = ""
+    volumes_refused: dict[str, str] = field(default_factory=dict)
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -89,7 +89,7 @@ class World:
         seen = Observed(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
-        return replace(seen, volumes=dict(self.volumes), volumes_refused=self.volumes_refused)
+        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused))
 
     def pass_once(self) -> Plan:
         """One pass, carried out; time moves on a second."""
