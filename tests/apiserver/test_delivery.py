@@ -149,8 +149,8 @@ async def test_what_the_job_says_at_its_end_is_what_the_condition_says(
     await job_pod(tenant, volume, phase="Failed", containerStatuses=[status])
     message = await tenant.until("credit", "EngineReady", "False", "StorageFull")
     assert "needs 7 bytes" in message
-    await end(tenant, volume, "FailureTarget", "Failed", failed=1)
     before = (await tenant.present("Job", volume))["metadata"]["uid"]
+    await end(tenant, volume, "FailureTarget", "Failed", failed=1)
 
     async def another() -> bool:
         found = await tenant.child("Job", volume)
