@@ -53,13 +53,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted(),
         "initContainers": [*([] if volume else [_engine(engine)]), _verify(config, volume)],
         "containers": [
             _triton(engine, fit, identity, config, volume),
@@ -128,6 +122,17 @@ def _without_defaults(source: object) -> object:
     return {k: v for k, v in source.items() if k not in _DEFAULTED} if isinstance(source, dict) else source
 
 
+def restricted() -> Json:
+    """A pod's security context under Pod Security `restricted`; whoever it is may write to its volumes."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
 def locked() -> Json:
     """A container's security context under Pod Security `restricted`."""
     return {
@@ -144,16 +149,22 @@ def mount(name: str, path: str, *, read_only: bool = False) -> Json:
 
 def _engine(engine: Engine) -> Json:
     source, target = names.DIR_ENGINE_IN_IMAGE, names.DIR_ENGINE
+    # Emptied first: a copy that was killed half-way must not leave files of another engine behind.
+    script = f"rm -rf {target} && mkdir -p {target} && cp -R {source}/. {target}/"
+    return copying(engine.spec.files.source, script, mount("delivery", names.DIR_DELIVERY))
+
+
+def copying(image: str, script: str, target: Json) -> Json:
+    """The init container that copies out of an engine's image, which has a shell and nothing of ours."""
     return {
         "name": names.INIT_ENGINE,
-        "image": engine.spec.files.source,
+        "image": image,
         "imagePullPolicy": "IfNotPresent",
-        # Emptied first: a copy that was killed half-way must not leave files of another engine behind.
-        "command": ["/bin/sh", "-ec", f"rm -rf {target} && mkdir -p {target} && cp -R {source}/. {target}/"],
+        "command": ["/bin/sh", "-ec", script],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": locked(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [mount("delivery", names.DIR_DELIVERY)],
+        "volumeMounts": [target],
     }
 
 

@@ -17,7 +17,7 @@ from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.drift import bound, in_sync, stamped
 from r1plus_operator.plan.inputs import JOB_ENDED, Json, OperatorConfig
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
-from r1plus_operator.plan.pod import HOSTNAME, USER, locked, mount
+from r1plus_operator.plan.pod import HOSTNAME, copying, locked, mount, restricted
 
 RETRY_SECONDS = 300.0
 """After a Job has given up, until the next one begins."""
@@ -274,13 +274,7 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted(),
         "containers": [_fill(config)],
         "volumes": [
             {"name": "volume", "persistentVolumeClaim": {"claimName": volume.name}},
@@ -334,16 +328,7 @@ def _copy(image: str) -> Json:
         f"rm -rf {target} && mkdir -p {target} && cp -R {names.DIR_ENGINE_IN_IMAGE} {target}/{ENGINE_FOLDER}"
         f" && if [ -f {signature} ]; then cp {signature} {target}/; fi"
     )
-    return {
-        "name": names.INIT_ENGINE,
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-ec", script],
-        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": locked(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [mount("volume", names.DIR_VOLUME)],
-    }
+    return copying(image, script, mount("volume", names.DIR_VOLUME))
 
 
 def _fill(config: OperatorConfig) -> Json:
