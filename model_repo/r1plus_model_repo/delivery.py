@@ -16,6 +16,7 @@ from r1plus_contract import inference
 from r1plus_contract.delivery import digest_of
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.termination import TERMINATION_LOG, leave_word
 from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
 from r1plus_model_repo.kv_shape import kv_shape
 
@@ -28,8 +29,6 @@ from r1plus_model_repo.backends.openvino_genai import TritonPythonModel
 __all__ = ["TritonPythonModel"]
 '''
 _CLAIM = re.compile(rb'key: "kv_bytes_per_token"\s+value \{\s+string_value: "([0-9]{1,18})"')
-_MAX_MESSAGE = 4000
-"""The kubelet keeps 4096 bytes of a termination message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +128,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Verify a delivered engine and assemble Triton's model repository.")
     parser.add_argument("--revision-dir", type=Path, required=True)
     parser.add_argument("--delivery-dir", type=Path, required=True)
-    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
     arguments = parser.parse_args()
     refusal = deliver(arguments.revision_dir, arguments.delivery_dir)
     if refusal is None:
         print("The engine is the one that was promised; the model repository is assembled")
         return 0
     print(refusal, file=sys.stderr)
-    if arguments.termination_log.exists():
-        arguments.termination_log.write_text(str(refusal)[:_MAX_MESSAGE], encoding="utf-8")
+    leave_word(arguments.termination_log, str(refusal))
     return 1
 
 

@@ -25,6 +25,7 @@ from r1plus_operator.plan.drift import folded
 from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import instant
+from r1plus_operator.plan.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.suite_signature import signer
 from r1plus_policies.hardware import Gpus
@@ -114,7 +115,7 @@ def _job_ended(resource: Resource, obj: Json) -> Json:
     if resource.kind != "Job":
         return {}
     for condition in (obj.get("status") or {}).get("conditions") or ():
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+        if condition["type"] in (COMPLETE, FAILED) and condition["status"] == "True":
             final = condition.get("reason") == "PodFailurePolicy"
             return {"type": condition["type"], "at": instant(condition.get("lastTransitionTime", "")), "final": final}
     return {}

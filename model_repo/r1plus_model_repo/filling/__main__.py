@@ -12,15 +12,12 @@ from pathlib import Path
 from r1plus_contract import names
 from r1plus_contract.filling import CA_FILE, ORDER_FILE, Archive, FillOrder, FillRefusal
 from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.termination import TERMINATION_LOG, leave_word
 from r1plus_model_repo.filling.download import opened, trust
 from r1plus_model_repo.filling.errors import FillError
 from r1plus_model_repo.filling.progress import Board
 from r1plus_model_repo.filling.unpack import unpack
 from r1plus_model_repo.filling.volume import Tell, fill
-
-MAX_MESSAGE = 4000
-"""The kubelet keeps 4096 bytes of a termination message."""
-
 
 MARGIN_BYTES = 64 * 2**20
 """Of an archive, beyond its files: headers, and what does not compress."""
@@ -45,7 +42,7 @@ def main() -> int:
     parser.add_argument("--order-dir", type=Path, required=True)
     parser.add_argument("--volume", type=Path, required=True)
     parser.add_argument("--port", type=int, default=names.PORT_MONITOR)
-    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
     arguments = parser.parse_args()
     board = Board()
     board.serve(arguments.port)
@@ -55,8 +52,7 @@ def main() -> int:
         fill(order, arguments.volume, how, board.tell)
     except (FillError, ContractError, OSError) as error:
         print(error, file=sys.stderr)
-        if arguments.termination_log.exists():
-            arguments.termination_log.write_text(str(error)[:MAX_MESSAGE], encoding="utf-8")
+        leave_word(arguments.termination_log, str(error))
         return error.exit_code if isinstance(error, FillError) else 1
     print(f"Engine {order.engine} is on the volume, every file as promised")
     return 0

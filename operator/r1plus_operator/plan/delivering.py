@@ -207,7 +207,7 @@ _OWN: Mapping[str, Reason] = {
 
 
 def _trouble(what: str, container: ContainerFacts) -> Finding | None:
-    if container.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
+    if container.unpullable:
         text = f"{what}: container {container.name}: {container.message}; check the image's name and the pull secrets"
         return Finding("False", Reason.IMAGE_PULL_FAILED, text)
     said = container.message.strip()

@@ -106,6 +106,11 @@ class ContainerFacts:
     """Of the waiting or last terminated state; the termination log of `verify` arrives here."""
     exit_code: int | None = None
 
+    @property
+    def unpullable(self) -> bool:
+        """Whether its node cannot get its image."""
+        return self.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
+
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:

@@ -179,7 +179,7 @@ def _container_trouble(container: ContainerFacts) -> Finding | None:
         if marker in container.message:
             told = container.message[container.message.index(marker) :]
             return Finding("False", marker, told.strip().splitlines()[0][:900])
-    if container.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
+    if container.unpullable:
         remedy = "check the image's name and the pull secrets"
         return Finding("False", Reason.IMAGE_PULL_FAILED, f"Container {container.name}{said}; {remedy}")
     if container.terminated_reason == "OOMKilled":
