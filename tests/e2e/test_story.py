@@ -59,20 +59,24 @@ def test_each_tier_serves_only_after_its_suite_has_passed(served: dict[str, Name
 
 
 @pytest.mark.parametrize("tier", ["full", "lite", "edge"])
-def test_each_tier_answers_an_item_of_its_own_suite_right(served: dict[str, Name], target: Target, tier: str) -> None:
+def test_each_tier_answers_items_of_its_own_suite_right(served: dict[str, Name], target: Target, tier: str) -> None:
     name = served[tier]
     held_to = target.kube.get("configmaps", name.namespace, f"{name.name}-accuracy")
     assert held_to is not None
     suite = load_suite(held_to["data"]["suite.json"], held_to["data"]["items.jsonl"])
-    item, sampling = suite.items[0], suite.header.sampling
-    question = Question(item.prompt, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop)
+    sampling = suite.header.sampling
+    wrong = []
 
     with target.reach(name.namespace, name.name, PORT_GRPC) as address:
-        answer = ask(address, question)
+        for item in suite.items[:5]:
+            answer = ask(address, Question(item.prompt, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop))
+            assert answer.completion_tokens > 0
+            assert 0 < answer.first_token_seconds <= answer.seconds
+            if score(item, answer.text, answer.finish_reason) != Outcome.CORRECT:
+                wrong.append(answer.text)
 
-    assert score(item, answer.text, answer.finish_reason) == Outcome.CORRECT, answer.text
-    assert answer.completion_tokens > 0
-    assert 0 < answer.first_token_seconds <= answer.seconds
+    # One: a CPU that rounds otherwise than the one that recorded the suite loses an item or two, as the gate allows.
+    assert len(wrong) <= 1, wrong
 
 
 def test_kubectl_get_shows_tier_engine_accuracy_verdict_and_ready(served: dict[str, Name], kube: Kube) -> None:
