@@ -1,7 +1,7 @@
 """One thread that owns the engine: it admits what waits, steps, reads, answers, and lets go of who hung up.
 
 Continuous batching: a request joins the running batch at any step and leaves it at any step. The loop knows neither
-Triton nor OpenVINO; both stand behind Protocols, so that its tests run it against fakes.
+Triton nor an engine; both stand behind Protocols, so that its tests run it against fakes.
 """
 
 import queue

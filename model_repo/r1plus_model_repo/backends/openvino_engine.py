@@ -4,7 +4,7 @@ Whoever wants the served engine's answers without Triton (a curator, a measureme
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,18 @@ class EngineSettings:
     kv_cache_bytes: int
     kv_bytes_per_token: int
     threads: int
+
+    @classmethod
+    def from_parameters(cls, given: Mapping[str, str]) -> "EngineSettings":
+        """The parameters that `r1plus_model_repo.config_pbtxt` wrote."""
+        return cls(
+            path=Path(given["engine_path"]),
+            max_batch=int(given["max_batch"]),
+            context=int(given["context"]),
+            kv_cache_bytes=int(given["kv_cache_bytes"]),
+            kv_bytes_per_token=int(given["kv_bytes_per_token"]),
+            threads=int(given["threads"]),
+        )
 
     @property
     def kv_blocks(self) -> int:
@@ -100,6 +112,9 @@ class OpenVinoEngine:
     def decode(self, ids: Sequence[int]) -> str:
         """See `Pipeline`. An unfinished character at the end is left out."""
         return str(self._tokenizer.decode(list(ids))) if ids else ""
+
+    def close(self) -> None:
+        """It lives in this process and ends with it."""
 
     def _chat(self, ask: Ask) -> str:
         system = [{"role": "system", "content": ask.system}] if ask.system else []

@@ -1,0 +1,164 @@
+"""Text to tokens and back, with a stand-in for transformers: its tokens are UTF-8 bytes and a few special ones."""
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+
+from r1plus_model_repo.backends.requests import Ask, RefusedError
+
+BACKENDS = "r1plus_model_repo.backends"
+BEGIN, END = 256, 257
+CONTEXT = 64
+
+
+class StandInTokenizer:
+    """As strict as transformers' own: it takes the keywords that are used of it, and no others."""
+
+    eos_token_id: int | None = END
+    pad_token_id: int | None = None
+    chat_template: str | None = "a template"
+    opened: ClassVar[list[tuple[str, bool, bool]]] = []
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, *, local_files_only: bool = False, trust_remote_code: bool = False
+    ) -> "StandInTokenizer":
+        cls.opened.append((name, local_files_only, trust_remote_code))
+        return cls()
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [BEGIN] * add_special_tokens + list(text.encode())
+
+    def decode(
+        self,
+        token_ids: list[int],
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> str:
+        assert clean_up_tokenization_spaces is False
+        assert skip_special_tokens
+        return bytes(token for token in token_ids if token < BEGIN).decode(errors="replace")
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool = True, add_generation_prompt: bool = False
+    ) -> str:
+        assert add_generation_prompt
+        assert not tokenize
+        if any(turn["content"] == "forbidden" for turn in conversation):
+            raise LookupError("System role not supported")
+        return "".join(f"{turn['role']}: {turn['content']}\n" for turn in conversation) + "assistant:"
+
+
+def stand_in_transformers(tokenizer: type[StandInTokenizer] = StandInTokenizer) -> ModuleType:
+    module = ModuleType("transformers")
+    module.AutoTokenizer = tokenizer  # type: ignore[attr-defined]
+    return module
+
+
+def fresh(monkeypatch: pytest.MonkeyPatch, name: str, modules: dict[str, ModuleType]) -> Any:
+    """A module of the backends as it is where these are installed."""
+    for key, module in {"transformers": stand_in_transformers(), **modules}.items():
+        monkeypatch.setitem(sys.modules, key, module)
+    for cached in ("hf_tokens", name):
+        monkeypatch.delitem(sys.modules, f"{BACKENDS}.{cached}", raising=False)
+    try:
+        return importlib.import_module(f"{BACKENDS}.{name}")
+    finally:
+        # Whoever imports it next must not get what was imported with stand-ins.
+        for cached in ("hf_tokens", name):
+            sys.modules.pop(f"{BACKENDS}.{cached}", None)
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, folder: Path, tokenizer: type[StandInTokenizer] = StandInTokenizer) -> Any:
+    module = fresh(monkeypatch, "hf_tokens", {"transformers": stand_in_transformers(tokenizer)})
+    return module.HfTokens(folder, CONTEXT)
+
+
+@pytest.fixture
+def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    return opened(monkeypatch, tmp_path)
+
+
+def decoded(ids: Sequence[int]) -> str:
+    return bytes(ids).decode()
+
+
+def test_nothing_is_fetched_and_no_code_of_the_checkpoint_runs(tokens: Any, tmp_path: Path) -> None:
+    assert StandInTokenizer.opened[-1] == (str(tmp_path), True, False)
+
+
+def test_the_chat_template_is_applied_with_the_system_message_first(tokens: Any) -> None:
+    ids, limit = tokens.fit(Ask("Hi", system="Be brief"))
+    assert decoded(ids) == "system: Be brief\nuser: Hi\nassistant:"
+    assert limit == CONTEXT - len(ids), "what the context leaves"
+
+
+def test_a_raw_prompt_is_sent_as_it_is_with_the_special_tokens_that_no_template_wrote(tokens: Any) -> None:
+    ids, limit = tokens.fit(Ask("Hi", raw_prompt=True, max_new_tokens=5))
+    assert ids == [BEGIN, *b"Hi"]
+    assert limit == 5
+
+
+REFUSED = {
+    "too long a prompt": (Ask("x" * CONTEXT, raw_prompt=True), ["prompt has 65 tokens", "context of 64"]),
+    "too long an answer": (Ask("x", raw_prompt=True, max_new_tokens=63), ["2 tokens", "63 new", "65"]),
+    "what the template refuses": (Ask("forbidden"), ["text_input", "System role not supported"]),
+}
+
+
+@pytest.mark.parametrize(("ask", "named"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_refusal_says_what_and_how_much(tokens: Any, ask: Ask, named: list[str]) -> None:
+    with pytest.raises(RefusedError) as refused:
+        tokens.fit(ask)
+    assert all(part in str(refused.value) for part in named), refused.value
+
+
+def test_without_a_chat_template_only_raw_prompts_are_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tokens = opened(monkeypatch, tmp_path, type("Plain", (StandInTokenizer,), {"chat_template": None}))
+    with pytest.raises(RefusedError, match="no chat template; set raw_prompt"):
+        tokens.fit(Ask("Hi"))
+    assert tokens.fit(Ask("Hi", raw_prompt=True))[0] == [BEGIN, *b"Hi"]
+
+
+def test_special_tokens_are_no_text_and_an_unfinished_character_is_marked(tokens: Any) -> None:
+    assert tokens.decode([*b"Hi", END]) == "Hi"
+    assert tokens.decode(list("é".encode())[:1]) == "\ufffd"
+    assert tokens.decode([]) == ""
+
+
+def test_who_decodes_does_not_share_a_tokenizer_with_who_encodes(tokens: Any) -> None:
+    assert tokens._decoder is not tokens._tokenizer
+
+
+ENDS = {
+    "the tokenizer's own": (END, None, [END]),
+    "one more in the checkpoint": (END, 5, [END, 5]),
+    "several in the checkpoint, the own among them": (END, [7, END, 8], [END, 7, 8]),
+    "only the checkpoint's": (None, [7], [7]),
+}
+
+
+@pytest.mark.parametrize(("own", "named", "ends"), ENDS.values(), ids=ENDS.keys())
+def test_all_tokens_that_end_an_answer_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: int | None, named: Any, ends: list[int]
+) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": named} if named else {}))
+    tokens = opened(monkeypatch, tmp_path, type("Ends", (StandInTokenizer,), {"eos_token_id": own}))
+    assert tokens.end_ids() == ends
+
+
+def test_a_tokenizer_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tokens = opened(monkeypatch, tmp_path, type("Endless", (StandInTokenizer,), {"eos_token_id": None}))
+    with pytest.raises(ValueError, match="names no token that ends an answer"):
+        tokens.end_ids()
+
+
+@pytest.mark.parametrize("pad", [None, 0, 9])
+def test_padding_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pad: int | None) -> None:
+    assert opened(monkeypatch, tmp_path, type("Pads", (StandInTokenizer,), {"pad_token_id": pad})).pad_id() == pad
