@@ -19,6 +19,14 @@ SIGNATURE_FILE: Final = "model.sig"
 """Beside it, where somebody vouches for the files: a bundle of the OpenSSF Model Signing format."""
 INCOMING_FOLDER: Final = ".incoming"
 """Folder of the volume to which both are copied out of an engine's image before they are looked at."""
+CHECKPOINT_FOLDER: Final = ".checkpoint"
+"""Folder of the volume that holds the proved files of an engine that is yet to be built, below `engine/`."""
+BUILT_PREFIX: Final = ".built-"
+"""What one pod builds is in a folder of this name and the pod's: two never write into each other's."""
+CHECKPOINT_PART, TOKENIZER_PART, PLAN_PART = "checkpoint", "tokenizer", "plan"
+"""Folders below `engine/`: of an artifact that is to be built the first two, of what was built the last two."""
+BUILT_FILE: Final = "built.json"
+"""Beside those of a built engine: a `Built`."""
 AGAIN, FOR_GOOD = 1, 2
 """Exit codes: trying again may help, and it will not."""
 
@@ -30,6 +38,28 @@ class Archive:
     url: str
     sha256: str
     """Of the file as it is fetched, 64 hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What is to be made of the files on the GPU that will serve them."""
+
+    key: str
+    """`r1plus_model_repo.building.Recipe.key`, 64 hex digits: of all that the outcome depends on."""
+    gpu_product: str
+    """As the node label `nvidia.com/gpu.product` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was made: the contents of `built.json`."""
+
+    key: str
+    source: str
+    """Digest of the files that it was made of, as the R1PlusEngine promises it."""
+    gpu_product: str
+    files: str
+    """`digest_of_listing` of all other files below `engine/`: no two builds have the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +76,8 @@ class FillOrder:
     """None: an init container has copied them out of the engine's image."""
     keys: tuple[str, ...] | None = None
     """Public keys (PEM) of which one must have signed them; None: nobody need have."""
+    build: Build | None = None
+    """None: the files are served as they are."""
 
 
 class FillPhase(StrEnum):
@@ -55,6 +87,8 @@ class FillPhase(StrEnum):
     """Another one fills the same volume."""
     FETCHING = "Fetching"
     VERIFYING = "Verifying"
+    BUILDING = "Building"
+    """On the GPU, by the runtime's own builder; it says nothing of how far it is."""
     DONE = "Done"
 
 
@@ -86,5 +120,7 @@ class FillRefusal(StrEnum):
     """An address that nothing is fetched from."""
     ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
     ENGINE_INVALID = "EngineInvalid"
+    BUILD_FAILED = "BuildFailed"
+    """The builder left no engine."""
     SIGNATURE_INVALID = "SignatureInvalid"
     """Nobody who is trusted vouches for the files."""

@@ -1,10 +1,12 @@
 """`python -m r1plus_model_repo.filling --order-dir O --volume V`: fill the volume V as O/order.json says.
 
-Exit code 0: the engine is there. 1: it is not, and the Job should try again. 2: it is not, and never will be by trying.
-Why is on stderr and in the pod's status.
+Where the engine has to be built first, `--stage fetch` lays out what of, and `--stage seal` makes an engine of what was
+built in between. Exit code 0: it is there. 1: it is not, and the Job should try again. 2: it is not, and never will be
+by trying. Why is on stderr and in the pod's status.
 """
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,9 +18,13 @@ from r1plus_contract.termination import TERMINATION_LOG, leave_word
 from r1plus_model_repo.filling.download import opened, trust
 from r1plus_model_repo.filling.errors import FillError
 from r1plus_model_repo.filling.progress import Board
+from r1plus_model_repo.filling.sealing import lay_out, seal
+from r1plus_model_repo.filling.storage import Tell
 from r1plus_model_repo.filling.unpack import unpack
-from r1plus_model_repo.filling.volume import Tell, fill
+from r1plus_model_repo.filling.volume import fill
 
+ALL, FETCH, SEAL = "all", "fetch", "seal"
+"""Stages: the whole work, and its parts before and after a build."""
 MARGIN_BYTES = 64 * 2**20
 """Of an archive, beyond its files: headers, and what does not compress."""
 
@@ -41,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fill a volume with an engine.")
     parser.add_argument("--order-dir", type=Path, required=True)
     parser.add_argument("--volume", type=Path, required=True)
+    parser.add_argument("--stage", choices=(ALL, FETCH, SEAL), default=ALL)
     parser.add_argument("--port", type=int, default=names.PORT_MONITOR)
     parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
     arguments = parser.parse_args()
@@ -48,14 +55,27 @@ def main() -> int:
     board.serve(arguments.port)
     try:
         order, ca_pem = read(arguments.order_dir)
-        how = partial(fetch, order.archive, order.size, ca_pem, board.tell) if order.archive else None
-        fill(order, arguments.volume, how, board.tell)
+        said = run(arguments.stage, order, ca_pem, arguments.volume, board.tell)
     except (FillError, ContractError, OSError) as error:
         print(error, file=sys.stderr)
         leave_word(arguments.termination_log, str(error))
         return error.exit_code if isinstance(error, FillError) else 1
-    print(f"Engine {order.engine} is on the volume, every file as promised")
+    print(f"Engine {order.engine} {said}")
     return 0
+
+
+def run(stage: str, order: FillOrder, ca_pem: str, volume: Path, tell: Tell) -> str:
+    """Do it; what there is to say of the engine then."""
+    if stage == SEAL:
+        # As the builder's script names the pod.
+        seal(order, volume, os.environ.get("HOSTNAME") or os.uname().nodename, tell)
+        return "is on the volume, built for its GPU"
+    how = partial(fetch, order.archive, order.size, ca_pem, tell) if order.archive else None
+    if stage == FETCH and lay_out(order, volume, how, tell):
+        return "can be built, every file of its checkpoint as promised"
+    if stage == ALL:
+        fill(order, volume, how, tell)
+    return "is on the volume, every file as promised"
 
 
 def read(folder: Path) -> tuple[FillOrder, str]:

@@ -3,7 +3,13 @@
 from r1plus_contract.filling import AGAIN, FOR_GOOD, FillRefusal
 
 _PASSING = frozenset(
-    {FillRefusal.FETCH_FAILED, FillRefusal.FETCH_STALLED, FillRefusal.STORAGE_FULL, FillRefusal.STORAGE_FAILED}
+    {
+        FillRefusal.FETCH_FAILED,
+        FillRefusal.FETCH_STALLED,
+        FillRefusal.STORAGE_FULL,
+        FillRefusal.STORAGE_FAILED,
+        FillRefusal.BUILD_FAILED,
+    }
 )
 """What may be otherwise at the next attempt."""
 

@@ -5,12 +5,7 @@ Everything is written beside its place and renamed when it has proved to be what
 behind is cleared by the next.
 """
 
-import errno
-import fcntl
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from r1plus_contract.delivery import digest_of_listing, listed, listing
@@ -25,13 +20,9 @@ from r1plus_contract.filling import (
 )
 from r1plus_model_repo.filling.errors import FillError
 from r1plus_model_repo.filling.signature import MAX_BYTES, verify
+from r1plus_model_repo.filling.storage import PART_FOLDER, Tell, make_room, sync, sync_all, working
 
-PART_FOLDER = ".part"
-LOCK_FILE = ".lock"
-SPARE_BYTES = 16 * 2**20
-"""Beyond the files: folders, and what a file system keeps to itself."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-Tell = Callable[[FillProgress], None]
+_REPLACED = ".replaced"
 Fetch = Callable[[Path], None]
 """Writes the archive's `engine/` below a folder; FillError where it is not the archive that was promised."""
 
@@ -42,64 +33,41 @@ def fill(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> Non
     Raises:
         FillError: it is not there, and nothing half-written is either.
     """
-    try:
-        with _locked(volume, tell):
-            try:
-                if not _whole(order, volume, tell):
-                    _bring(order, volume, fetch, tell)
-            finally:
-                _clear(volume / PART_FOLDER)
-                _clear(volume / INCOMING_FOLDER)
-    except OSError as error:
-        raise _storage(order, volume, error) from error
+    if order.build is not None:
+        text = f"engine {order.engine} has to be built: its Job runs the stages fetch and seal, not all"
+        raise FillError(FillRefusal.ENGINE_INVALID, text)
+    with working(order, volume, tell):
+        if whole(order, volume, tell) is None:
+            part, _ = bring(order, volume, fetch, tell)
+            publish(part, volume)
     tell(FillProgress(FillPhase.DONE))
 
 
-def _bring(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> None:
+def bring(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> tuple[Path, str]:
+    """The folder below which the promised files lie as `engine/`, and their listing."""
     part = volume / PART_FOLDER
-    _make_room(order, volume, part)
+    make_room(order, volume, there=False)
     if fetch is None:
         _take_incoming(volume / INCOMING_FOLDER, part)
     else:
         part.mkdir()
         fetch(part)
     tell(FillProgress(FillPhase.VERIFYING))
-    _promised(order, part)
-    _publish(part, volume)
+    return part, _promised(order, part)
 
 
-@contextmanager
-def _locked(volume: Path, tell: Tell) -> Iterator[None]:
-    """One at a time. The kernel lets go of it when its holder dies."""
-    with (volume / LOCK_FILE).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tell(FillProgress(FillPhase.WAITING))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def whole(order: FillOrder, folder: Path, tell: Tell) -> str | None:
+    """Listing of the files below `folder` as `engine/`, every byte as promised and signed by whom that is asked of now.
 
-
-def _whole(order: FillOrder, volume: Path, tell: Tell) -> bool:
-    """Whether the engine is there already, every byte of it, and signed by whom that is asked of now."""
-    if not (volume / ENGINE_FOLDER).is_dir():
-        return False
+    None where they are not there.
+    """
+    if not (folder / ENGINE_FOLDER).is_dir():
+        return None
     tell(FillProgress(FillPhase.VERIFYING))
     try:
-        _promised(order, volume)
+        return _promised(order, folder)
     except FillError:
-        return False
-    return True
-
-
-def _make_room(order: FillOrder, volume: Path, part: Path) -> None:
-    """Nothing of another attempt, and the certainty that there is enough."""
-    _clear(part)
-    if order.archive is not None:
-        _clear(volume / INCOMING_FOLDER)
-        free = _free(volume)
-        if free < order.size + SPARE_BYTES:
-            raise _full(order, free)
+        return None
 
 
 def _take_incoming(incoming: Path, part: Path) -> None:
@@ -108,14 +76,20 @@ def _take_incoming(incoming: Path, part: Path) -> None:
     incoming.rename(part)
 
 
-def _promised(order: FillOrder, part: Path) -> None:
-    """The files are those that somebody has signed and the R1PlusEngine names; each is read once."""
+def _promised(order: FillOrder, part: Path) -> str:
+    """Each file is read once."""
     try:
         files = listing(part / ENGINE_FOLDER)
     except ValueError as error:
         raise FillError(FillRefusal.ENGINE_INVALID, f"engine {order.engine}: {error}; pack it again") from error
+    prove(order, files, part / SIGNATURE_FILE)
+    return files
+
+
+def prove(order: FillOrder, files: str, signature: Path) -> None:
+    """Files of that listing are those that somebody has signed and the R1PlusEngine names; FillError where not."""
     if order.keys is not None:
-        _vouched(part / SIGNATURE_FILE, files, order.keys)
+        _vouched(signature, files, order.keys)
     found = digest_of_listing(files)
     if found != order.digest:
         raise FillError(
@@ -133,43 +107,16 @@ def _vouched(signature: Path, files: str, keys: Sequence[str]) -> None:
         verify(file.read(MAX_BYTES), listed(files), keys)
 
 
-def _publish(part: Path, volume: Path) -> None:
-    """On the disk first, then in its place: after a power cut a name must not lead to files that never got there."""
-    for path in [*part.rglob("*"), part]:
-        _sync(path)
-    _clear(volume / ENGINE_FOLDER)
-    if (part / SIGNATURE_FILE).exists():
-        (part / SIGNATURE_FILE).replace(volume / SIGNATURE_FILE)
+def publish(part: Path, volume: Path, beside: Sequence[str] = (SIGNATURE_FILE,)) -> None:
+    """`engine/` of `part` in its place, with those of the files beside it that there are; on the disk first.
+
+    What was there goes as a whole, too: half of an old engine is no better than half of a new one.
+    """
+    sync_all(part)
+    if (volume / ENGINE_FOLDER).exists():
+        (volume / ENGINE_FOLDER).rename(part / _REPLACED)
+    for name in beside:
+        if (part / name).exists():
+            (part / name).replace(volume / name)
     (part / ENGINE_FOLDER).rename(volume / ENGINE_FOLDER)
-    _sync(volume)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _clear(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
-def _free(volume: Path) -> int:
-    """Bytes that one without privileges may still write."""
-    found = os.statvfs(volume)
-    return found.f_bavail * found.f_frsize
-
-
-def _storage(order: FillOrder, volume: Path, error: OSError) -> FillError:
-    if error.errno in _FULL:
-        return _full(order, _free(volume))
-    return FillError(FillRefusal.STORAGE_FAILED, f"engine {order.engine}: the volume: {error}; look at its storage")
-
-
-def _full(order: FillOrder, free: int) -> FillError:
-    needed = order.size + SPARE_BYTES
-    text = f"engine {order.engine} needs {needed} bytes, and the volume has {free} free; give it more storage"
-    return FillError(FillRefusal.STORAGE_FULL, text)
+    sync(volume)

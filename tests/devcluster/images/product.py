@@ -41,7 +41,8 @@ PRODUCTS: dict[str, Product] = {
         not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing", "r1plus_model_repo/registry"),
         left_out=_NEVER_RUN,
     ),
-    # The monitor's image also runs the init container that verifies an engine, and the Job that fills a volume.
+    # The monitor's image also runs the init container that verifies an engine, and the Job that fills a volume. The
+    # backends it only carries: the init container lays them beside the model that a Triton image of NVIDIA's loads.
     "monitor": Product(
         containerfile="monitoring/Containerfile",
         extra="monitor",
@@ -50,6 +51,8 @@ PRODUCTS: dict[str, Product] = {
             "r1plus_policies",
             "r1plus_monitoring",
             "r1plus_model_repo/__init__.py",
+            "r1plus_model_repo/backends",
+            "r1plus_model_repo/built.py",
             "r1plus_model_repo/delivery.py",
             "r1plus_model_repo/filling",
             "r1plus_model_repo/kv_shape.py",

@@ -1,6 +1,7 @@
 """The init container `verify`, run as a pod runs it: in a process of its own, on folders."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,10 +11,14 @@ from typing import Any
 import pytest
 
 from r1plus_contract.delivery import digest_of
+from r1plus_contract.filling import Built
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
+from r1plus_model_repo import built
+from unit.model_repo.filling.builds import RECIPE, Job
 
 CONFIG = 'name: "r1plus"\n'
+PARAMETER = 'parameters {{\n  key: "{name}"\n  value {{\n    string_value: "{value}"\n  }}\n}}\n'
 
 
 class Pod:
@@ -46,6 +51,13 @@ class Pod:
         command = [sys.executable, "-m", "r1plus_model_repo.delivery", *map(str, folders)]
         done = subprocess.run(command, capture_output=True, text=True)
         return done.returncode, done.stderr
+
+    def configure(self, **parameters: str) -> None:
+        """A configuration with these parameters, as the operator renders them."""
+        text = CONFIG + "".join(PARAMETER.format(name=name, value=value) for name, value in parameters.items())
+        (self.revision / "config.pbtxt").write_text(text)
+        self.identity = replace(self.identity, config_digest=hashlib.sha256(text.encode()).hexdigest())
+        self.write()
 
     def files(self) -> list[str]:
         return sorted(p.relative_to(self.delivery).as_posix() for p in self.delivery.rglob("*") if p.is_file())
@@ -113,10 +125,8 @@ def shaped(pod: Pod, claim: int, *, layers: int = 2, shape: str = "?,3,?,64") ->
     """A pod whose engine has that shape, and whose configuration was made for `claim` bytes per token."""
     states = [STATE.format(n=n, part=part, shape=shape) for n in range(layers) for part in ("key", "value")]
     (pod.engine / "openvino_model.xml").write_text(f"<net>{''.join(states)}</net>")
-    parameter = f'parameters {{\n  key: "kv_bytes_per_token"\n  value {{\n    string_value: "{claim}"\n  }}\n}}\n'
-    (pod.revision / "config.pbtxt").write_text(CONFIG + parameter)
-    digest = hashlib.sha256((CONFIG + parameter).encode()).hexdigest()
-    pod.write(engine_digest=digest_of(pod.engine), config_digest=digest)
+    pod.configure(kv_bytes_per_token=str(claim))
+    pod.write(engine_digest=digest_of(pod.engine))
     return pod.run()[1]
 
 
@@ -194,6 +204,181 @@ def test_without_a_termination_log_the_message_is_still_on_stderr(pod: Pod) -> N
     code, stderr = pod.run()
     assert (code, pod.log.exists()) == (1, False)
     assert "EngineDigestMismatch" in stderr
+
+
+KEY, SOURCE = RECIPE.key, "5" * 64
+
+
+@pytest.fixture
+def built_pod(pod: Pod) -> Pod:
+    """One whose engine was built for its GPU."""
+    shutil.rmtree(pod.engine)
+    (pod.engine / "plan").mkdir(parents=True)
+    (pod.engine / "plan" / "rank0.engine").write_bytes(b"\1" * 100)
+    (pod.engine / "tokenizer").mkdir()
+    (pod.engine / "tokenizer" / "tokenizer.json").write_text("{}")
+    sealed(pod)
+    pod.identity = replace(pod.identity, engine_digest=SOURCE, gpu_product="NVIDIA-A10")
+    pod.configure(backend="tensorrtllm", built=KEY)
+    return pod
+
+
+def sealed(pod: Pod, key: str = KEY, source: str = SOURCE, gpu_product: str = "NVIDIA-A10") -> None:
+    built.tell(pod.engine, Built(key, source, gpu_product, built.rest_digest(pod.engine)))
+
+
+def test_an_engine_that_was_built_for_the_revision_is_served(built_pod: Pod) -> None:
+    assert built_pod.run() == (0, "")
+    assert (built_pod.delivery / "models/r1plus/1/model.py").is_file()
+
+
+def of_another_gpu(pod: Pod) -> None:
+    sealed(pod, gpu_product="NVIDIA-L4")
+
+
+def of_another_key(pod: Pod) -> None:
+    sealed(pod, key="6" * 64)
+
+
+def of_another_checkpoint(pod: Pod) -> None:
+    sealed(pod, source="7" * 64)
+
+
+def with_another_plan(pod: Pod) -> None:
+    (pod.engine / "plan" / "rank0.engine").write_bytes(b"\2" * 100)
+
+
+def with_another_tokenizer(pod: Pod) -> None:
+    (pod.engine / "tokenizer" / "tokenizer.json").write_text("[]")
+
+
+def with_a_namesake(pod: Pod) -> None:
+    """Only the one beside the plan is left out of the digest."""
+    (pod.engine / "plan" / "built.json").write_text("{}")
+
+
+def unsealed(pod: Pod) -> None:
+    (pod.engine / "built.json").unlink()
+
+
+def half_sealed(pod: Pod) -> None:
+    (pod.engine / "built.json").write_text('{"key":')
+
+
+def gone(pod: Pod) -> None:
+    shutil.rmtree(pod.engine)
+
+
+def never_built(pod: Pod) -> None:
+    shutil.rmtree(pod.engine)
+    pod.engine.mkdir()
+
+
+def told_another_key(pod: Pod) -> None:
+    config = pod.revision / "config.pbtxt"
+    config.write_text(config.read_text().replace(KEY, "6" * 64))
+
+
+UNBUILT = {
+    "another GPU": (
+        of_another_gpu,
+        (
+            "EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-L4, this revision needs NVIDIA-A10: it runs on"
+            " no other; its Job builds it again"
+        ),
+    ),
+    "another recipe": (
+        of_another_key,
+        (
+            f"EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-A10 by recipe {'6' * 64}, this revision needs"
+            f" {KEY}: batch, lengths or runtime differ; its Job builds it again"
+        ),
+    ),
+    "another checkpoint": (
+        of_another_checkpoint,
+        (
+            f"EngineDigestMismatch: engine smollm2-full-f16 was built of files with sha256 {'7' * 64}, the catalog promises"
+            f" {SOURCE}; its Job builds it again"
+        ),
+    ),
+    "another plan": (with_another_plan, "EngineDigestMismatch: engine smollm2-full-f16 has files with sha256 "),
+    "another tokenizer": (with_another_tokenizer, "EngineDigestMismatch"),
+    "a file too many": (added, "EngineDigestMismatch"),
+    "a namesake of built.json": (with_a_namesake, "EngineDigestMismatch"),
+    "a link": (linked, "EngineInvalid: engine smollm2-full-f16: passwd: an engine may hold plain files only; its Job"),
+    "no built.json": (unsealed, "EngineMissing: engine smollm2-full-f16: there is no built.json"),
+    "half of it": (half_sealed, "EngineInvalid: engine smollm2-full-f16: Built: not JSON"),
+    "no folder": (gone, "EngineMissing: engine smollm2-full-f16: there are no files; its Job builds it"),
+    "no files": (never_built, "EngineMissing"),
+    "a configuration that was changed": (told_another_key, "ConfigDigestMismatch"),
+}
+
+
+@pytest.mark.parametrize("break_it, message", UNBUILT.values(), ids=UNBUILT.keys())
+def test_what_was_not_built_for_the_revision_is_not_served(built_pod: Pod, break_it: object, message: str) -> None:
+    break_it(built_pod)  # type: ignore[operator]
+    code, stderr = built_pod.run()
+    assert (code, stderr.startswith(message)) == (1, True), stderr
+    assert built_pod.log.read_text() == stderr.strip()
+    assert not (built_pod.delivery / "models").exists()
+
+
+def test_an_engine_that_was_built_is_not_taken_for_one_that_was_promised(built_pod: Pod) -> None:
+    built_pod.configure(backend="tensorrtllm")
+    assert built_pod.run()[1].startswith("EngineDigestMismatch: engine smollm2-full-f16: sha256 is ")
+
+
+def test_from_checkpoint_to_served(pod: Pod, tmp_path: Path) -> None:
+    """Every container that an engine passes through, but Triton."""
+    job = Job(tmp_path / "job")
+    job.run()
+    shutil.rmtree(pod.engine)
+    shutil.copytree(job.engine, pod.engine)
+    pod.identity = replace(pod.identity, engine_digest=job.order.digest, gpu_product="NVIDIA-A10")
+    pod.configure(backend="tensorrtllm", built=KEY)
+    assert pod.run() == (0, "")
+    (pod.engine / "plan/rank0.engine").write_text("damaged")
+    assert pod.run()[1].startswith("EngineDigestMismatch")
+
+
+IMPORTS = """
+import sys
+sys.path = [entry for entry in sys.path if "model_repo" not in entry and "policies" not in entry] + [{version!r}]
+sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in str(finder)]
+import r1plus_model_repo.backends.requests as own, r1plus_contract.inference as contract
+print(own.__file__, contract.__file__)
+"""
+
+
+@pytest.mark.parametrize("backend", ["vllm", "tensorrtllm"])
+def test_to_an_image_that_has_no_code_of_ours_it_comes_along(pod: Pod, backend: str) -> None:
+    pod.configure(backend=backend)
+    assert pod.run() == (0, "")
+    assert pod.run() == (0, ""), "and a rerun does the same"
+    version = pod.delivery / "models/r1plus/1"
+    assert "from r1plus_model_repo.backends.triton_model import TritonPythonModel" in (version / "model.py").read_text()
+    assert {path.name for path in version.iterdir()} == {"model.py", "r1plus_contract", "r1plus_model_repo"}
+    assert {path.name for path in (version / "r1plus_model_repo").iterdir()} == {"__init__.py", "backends"}
+    root = Path(__file__).parents[3]
+    for room, package in (("policies", "r1plus_contract"), ("model_repo", "r1plus_model_repo/backends")):
+        brought = {p.name: p.read_bytes() for p in (version / package).rglob("*") if p.is_file()}
+        assert brought == {p.name: p.read_bytes() for p in (root / room / package).iterdir() if p.is_file()}
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", IMPORTS.format(version=str(version))], capture_output=True, text=True, cwd="/"
+    )
+    assert found.stdout.split() == [
+        f"{version}/r1plus_model_repo/backends/requests.py",
+        f"{version}/r1plus_contract/inference.py",
+    ], found.stderr
+
+
+@pytest.mark.parametrize("parameters", [{}, {"backend": "openvino"}, {"backends": "vllm"}], ids=str)
+def test_to_our_own_image_no_code_is_brought(pod: Pod, parameters: dict[str, str]) -> None:
+    pod.configure(**parameters)
+    assert pod.run() == (0, "")
+    assert pod.files() == ASSEMBLED
+    model = (pod.delivery / "models/r1plus/1/model.py").read_text()
+    assert "from r1plus_model_repo.backends.openvino_genai import TritonPythonModel" in model
 
 
 def test_it_needs_the_standard_library_and_the_contract_only() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.filling import __main__ as program
 from r1plus_model_repo.filling import addresses
 from r1plus_model_repo.filling.progress import Board
+from unit.model_repo.filling import builds
 from unit.model_repo.filling.server import gives, serving, tar_of
 
 FILES = {"engine/openvino_model.xml": b"<net/>", "engine/weights.bin": b"\1" * 100_000}
@@ -86,6 +88,59 @@ def test_an_order_that_cannot_be_read(job: Job, monkeypatch: pytest.MonkeyPatch)
     assert (code, ORDER_FILE in said) == (1, True)
     (job.order / ORDER_FILE).write_text("{")
     assert job.run(monkeypatch)[0] == 1
+
+
+class Pod:
+    """The containers `fetch` and `fill` of a Job that builds, in one process of each kind."""
+
+    def __init__(self, root: Path) -> None:
+        self.job, self.orders, self.log = builds.Job(root), root / "order", root / "log"
+        self.orders.mkdir()
+        (self.orders / ORDER_FILE).write_text(dumps(self.job.order))
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, stage: str) -> tuple[int, str]:
+        self.log.write_text("")
+        folders = ["--order-dir", self.orders, "--volume", self.job.volume, "--termination-log", self.log, "--port", 0]
+        monkeypatch.setattr("sys.argv", ["filling", *map(str, folders), "--stage", stage])
+        return program.main(), self.log.read_text()
+
+
+def test_a_checkpoint_becomes_an_engine_by_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pod = Pod(tmp_path)
+    monkeypatch.setenv("HOSTNAME", builds.HOST)
+    pod.job.copy()
+    assert pod.run(monkeypatch, "fetch") == (0, "")
+    assert "Engine bank-full can be built" in capsys.readouterr().out
+    code, said = pod.run(monkeypatch, "seal")
+    assert (code, said.partition(":")[0]) == (1, "BuildFailed")
+    assert pod.job.build().returncode == 0
+    assert pod.run(monkeypatch, "seal") == (0, "")
+    assert "Engine bank-full is on the volume, built for its GPU" in capsys.readouterr().out
+    assert pod.job.files() == builds.WHOLE
+    pod.job.copy()
+    assert pod.run(monkeypatch, "fetch") == (0, "")
+    assert "Engine bank-full is on the volume" in capsys.readouterr().out
+
+
+def test_a_pod_without_the_variable_is_known_by_its_hostname(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = Pod(tmp_path)
+    monkeypatch.delenv("HOSTNAME", raising=False)
+    pod.job.copy()
+    pod.run(monkeypatch, "fetch")
+    assert pod.job.build(host="").returncode == 0
+    assert pod.run(monkeypatch, "seal") == (0, "")
+
+
+def test_a_stage_that_is_not_the_orders_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = Pod(tmp_path)
+    code, said = pod.run(monkeypatch, "all")
+    assert (code, "runs the stages fetch and seal, not all" in said) == (2, True)
+    (pod.orders / ORDER_FILE).write_text(dumps(replace(pod.job.order, build=None)))
+    for stage in ("fetch", "seal"):
+        code, said = pod.run(monkeypatch, stage)
+        assert (code, "runs the stage all, not fetch and seal" in said) == (2, True)
 
 
 def test_whoever_asks_is_told_how_far_it_is() -> None:

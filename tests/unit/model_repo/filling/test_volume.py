@@ -15,7 +15,8 @@ import pytest
 from r1plus_contract.delivery import digest_of
 from r1plus_contract.filling import AGAIN, FOR_GOOD, Archive, FillOrder, FillPhase, FillProgress, FillRefusal
 from r1plus_model_repo.filling.errors import FillError
-from r1plus_model_repo.filling.volume import SPARE_BYTES, Fetch, fill
+from r1plus_model_repo.filling.storage import SPARE_BYTES
+from r1plus_model_repo.filling.volume import Fetch, fill
 
 SIGNED = Path(__file__).parent / "signed"
 FILES = {"openvino_model.xml": b"<net/>", "weights.bin": b"\1" * 100_000}
