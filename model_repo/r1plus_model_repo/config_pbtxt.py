@@ -55,24 +55,38 @@ _OUTPUTS = (
 )
 
 
-def render(engine: EngineSpec, *, batch: int, context: int, kv_cache_bytes: int, engine_path: str = "") -> str:
+def render(
+    engine: EngineSpec, *, batch: int, context: int, kv_cache_bytes: int, engine_path: str = "", built: str = ""
+) -> str:
     """The config.pbtxt that serves `engine` with `batch` slots of `context` tokens; bytes of KV cache as sized.
 
-    `engine_path` is where the files lie; in the pod that is the contract's place.
+    `engine_path` is where the files lie; in the pod that is the contract's place. `built` is the key of the build that
+    made them (`building.Recipe.key`); empty: they are the artifact's own.
     """
-    path = engine_path or names.DIR_ENGINE
-    if engine.backend is Backend.TENSORRT_LLM:
-        config = config_gpu.tensorrt_llm(pb, engine, batch, context, path)
-    elif engine.backend is Backend.VLLM:
-        config = config_gpu.vllm(pb)
-    elif engine.backend is Backend.TENSORRT:
-        config = config_gpu.tensorrt(pb, engine, batch)
+    if engine.backend is Backend.TENSORRT:
+        return str(text_format.MessageToString(config_gpu.tensorrt(pb, engine, batch)))
+    given = {
+        "backend": engine.backend.value,
+        "engine_path": engine_path or names.DIR_ENGINE,
+        "max_batch": str(batch),
+        "context": str(context),
+    }
+    if engine.backend is Backend.VLLM:
+        given |= config_gpu.vllm(engine)
+    elif engine.backend is Backend.TENSORRT_LLM:
+        given |= config_gpu.tensorrt_llm(engine, batch, context)
     else:
-        config = _openvino(engine, batch, context, kv_cache_bytes, path)
-    return str(text_format.MessageToString(config))
+        del given["backend"]  # Absent it means this one: a parameter more would be another identity, to be gated anew.
+        given |= _openvino(engine, kv_cache_bytes)
+    if built:
+        given["built"] = built
+    return str(text_format.MessageToString(_in_process(engine, given)))
 
 
-def _openvino(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, path: str) -> Any:
+def _in_process(engine: EngineSpec, parameters: dict[str, str]) -> Any:
+    """The model of Triton's Python backend that owns the engine."""
+    on_gpu = engine.requirements.gpu is not None
+    group = pb.ModelInstanceGroup
     config = pb.ModelConfig(
         name=inference.MODEL_NAME,
         backend="python",
@@ -80,10 +94,11 @@ def _openvino(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int,
         max_batch_size=0,
         input=[pb.ModelInput(name=n, data_type=kind, dims=[1], optional=open_) for n, kind, open_ in _INPUTS],
         output=[pb.ModelOutput(name=n, data_type=kind, dims=[1]) for n, kind in _OUTPUTS],
-        instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)],
+        # KIND_MODEL: the engine itself takes the GPUs that the pod has.
+        instance_group=[group(count=1, kind=group.KIND_MODEL if on_gpu else group.KIND_CPU)],
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=True),
     )
-    for name, value in _parameters(engine, batch, context, kv_cache_bytes, path).items():
+    for name, value in parameters.items():
         config.parameters[name].string_value = value
     return config
 
@@ -93,11 +108,8 @@ def parse(text: str) -> Any:
     return text_format.Parse(text, pb.ModelConfig())
 
 
-def _parameters(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, path: str) -> dict[str, str]:
+def _openvino(engine: EngineSpec, kv_cache_bytes: int) -> dict[str, str]:
     return {
-        "engine_path": path,
-        "max_batch": str(batch),
-        "context": str(context),
         "kv_cache_bytes": str(kv_cache_bytes),
         "kv_bytes_per_token": str(engine.shape.kv_bytes_per_token),
         "threads": str(threads(engine.requirements.cpu)),

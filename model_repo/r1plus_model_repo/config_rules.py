@@ -14,6 +14,8 @@ from r1plus_model_repo.config_pbtxt import parse, pb
 
 CPU_BACKENDS = frozenset({"python"})
 """Backends that a server without GPUs has in our image."""
+GPU_BACKENDS = frozenset({"python", "tensorrt"})
+"""And those of NVIDIA's images that are used."""
 DELIVERED_VERSION = 1
 """The folder of the model's version, as `delivery.assemble` lays it out."""
 _SINCE_2_52 = ("model_metrics",)

@@ -7,7 +7,7 @@ from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.config import shipped_suites
-from r1plus_operator.plan.inputs import AccessMode, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.inputs import AccessMode, GpuRuntime, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
 
 DEFAULT_FAMILY = "smollm2"
 SHIPPED_CATALOG = Path(catalog.__file__).parent
@@ -18,8 +18,8 @@ SHIPPED_SUITES = Path(__file__).parents[2] / "monitoring" / "suites"
 def config_for(family: str) -> OperatorConfig:
     """The chart's defaults; image references stay as the chart names them.
 
-    Whose signature a suite or an engine needs, from where one may be fetched and what a volume can is not judged here:
-    only the cluster's chart knows that.
+    Whose signature a suite or an engine needs, from where one may be fetched, what a volume can and which images there
+    are for GPUs is not judged here: only the cluster's chart knows that.
     """
     return OperatorConfig(
         monitor_image="r1plus.local/r1plus-monitor:dev",
@@ -27,6 +27,10 @@ def config_for(family: str) -> OperatorConfig:
         default_family=family,
         operator_namespace="r1plus-system",
         monitoring_namespace="monitoring",
+        gpu_runtimes={
+            "tensorrtllm": GpuRuntime("r1plus.local/triton-tensorrtllm:dev", "1.2.1"),
+            "vllm": GpuRuntime("r1plus.local/triton-vllm:dev", ""),
+        },
         suite_trust=SuiteTrust(required=False),
         volumes=VolumeTerms(access_mode=AccessMode.MANY_NODES, cidrs=("0.0.0.0/0",), require_signature=False),
     )

@@ -1,5 +1,6 @@
 """The operator's settings, from the environment that the chart writes. Read once, by main."""
 
+import json
 import os
 import socket
 import uuid
@@ -13,7 +14,8 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.filling.signature import public_key
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import AccessMode, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.inputs import AccessMode, GpuRuntime, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.obstacles import SERVABLE
 from r1plus_operator.projections import suite_source
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
@@ -46,6 +48,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
     operator = OperatorConfig(
         monitor_image=_required(env, "R1PLUS_MONITOR_IMAGE", "images.monitor"),
         triton_image=_required(env, "R1PLUS_TRITON_IMAGE", "images.triton"),
+        gpu_runtimes=_gpu_runtimes(env.get("R1PLUS_GPU_RUNTIMES", "")),
         default_family=env.get("R1PLUS_DEFAULT_FAMILY", "r1plus"),
         operator_namespace=_required(env, "R1PLUS_OPERATOR_NAMESPACE", "the pod's own namespace"),
         monitoring_namespace=env.get("R1PLUS_MONITORING_NAMESPACE", "monitoring"),
@@ -88,6 +91,22 @@ def read_suite_folder(folder: Path) -> SuiteFiles:
             with path.open("rb") as file:
                 texts[name] = file.read(limit + 1).decode("utf-8", errors="replace")
     return SuiteFiles.of(texts)
+
+
+def _gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
+    """Backend -> image and version, as the chart's images.gpu has them."""
+    try:
+        given = json.loads(text or "{}")
+        found = {str(backend): GpuRuntime(str(one["image"]), str(one["version"])) for backend, one in given.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"R1PLUS_GPU_RUNTIMES: {text!r:.120}: {error!r}; the chart sets it from images.gpu, which names image and"
+            " version by backend"
+        ) from error
+    if unknown := sorted(set(found) - {backend.value for backend in SERVABLE}):
+        known = " and ".join(sorted(backend.value for backend in SERVABLE))
+        raise ConfigError(f"R1PLUS_GPU_RUNTIMES: {unknown[0]!r:.60}: images.gpu is for {known}")
+    return found
 
 
 def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:

@@ -28,7 +28,7 @@ from r1plus_operator.plan.revision import instant
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.suite_signature import signer
-from r1plus_policies.hardware import Gpus
+from r1plus_policies.hardware import UNKNOWN, Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
@@ -243,7 +243,8 @@ def gpus_of(allocatable: Json, labels: Json) -> tuple[Gpus, ...]:
         major, minor = (labels.get(f"nvidia.com/gpu.compute.{part}", "") for part in ("major", "minor"))
         capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
         if int(count):
-            found.append(Gpus(product or "unknown", int(count), int(memory) if memory.isdigit() else None, capability))
+            reported = int(memory) if memory.isdigit() else None
+            found.append(Gpus(product or UNKNOWN, int(count), reported, capability, resource))
     return tuple(found)
 
 

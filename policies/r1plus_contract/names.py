@@ -55,6 +55,8 @@ CONTAINER_MONITOR: Final = "monitor"
 INIT_ENGINE: Final = "engine"
 INIT_VERIFY: Final = "verify"
 CONTAINER_FILL: Final = "fill"
+INIT_FETCH: Final = "fetch"
+INIT_BUILD: Final = "build"
 """Of the Job that brings an engine to a volume."""
 
 PORT_HTTP: Final = 8000

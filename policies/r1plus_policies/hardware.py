@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from r1plus_policies.accelerators import find, is_slice, usable_bytes
 
 Capability = tuple[int, int]
+UNKNOWN = "unknown"
+"""Product of GPUs whose node does not name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,13 @@ class Gpus:
     reported_mib: int | None = None
     """As `nvidia.com/gpu.memory` says; None where the node does not tell."""
     capability: Capability | None = None
+    resource: str = "nvidia.com/gpu"
+    """As the device plugin offers them; slices of MIG strategy `mixed` are a resource of their own."""
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Labels of the nodes that have this very product, as gpu-feature-discovery writes them."""
+        return {f"{self.resource}.product": self.product}
 
     @property
     def usable_bytes(self) -> int:

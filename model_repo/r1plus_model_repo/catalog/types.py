@@ -292,6 +292,23 @@ class Reference(ApiModel):
         return self
 
 
+class BuildTerms(ApiModel):
+    """The artifact is a checkpoint, of which a Job builds the engine on the GPU that will serve it."""
+
+    max_num_tokens: Annotated[int, Field(ge=16, le=1_048_576), WHOLE] = Field(
+        description="Tokens in one step of all requests together; activationMemory is for as many."
+    )
+
+
+_BUILT_BACKEND = Rule(
+    "!has(self.build) || self.backend in ['tensorrtllm', 'tensorrt']",
+    "build is for the backends tensorrtllm and tensorrt; the others load a checkpoint as it is",
+)
+_BUILT_FOR = Rule(
+    "has(self.build) || !(self.backend in ['tensorrtllm', 'tensorrt']) || !has(self.artifact)"
+    " || (has(self.requirements.gpu) && has(self.requirements.gpu.products))",
+    "an artifact that was built says for which GPUs in requirements.gpu.products; of a checkpoint, build has it built",
+)
 _GPU_BACKEND = Rule(
     "(self.backend == 'openvino') != has(self.requirements.gpu)",
     "requirements.gpu is needed by every backend but openvino, which runs on CPU and has none",
@@ -313,7 +330,7 @@ _MEASURED_FILES = Rule(
 class EngineSpec(ApiModel):
     """R1PlusEngine.spec."""
 
-    model_config = ruled(_GPU_BACKEND, _OPENVINO_ATTENTION, _OPENVINO_KV, _MEASURED_FILES)
+    model_config = ruled(_GPU_BACKEND, _BUILT_BACKEND, _BUILT_FOR, _OPENVINO_ATTENTION, _OPENVINO_KV, _MEASURED_FILES)
 
     family: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = Field(
         description="Model family, e.g. r1plus or smollm2."
@@ -335,6 +352,13 @@ class EngineSpec(ApiModel):
             " sized, and served once whoever has the checkpoint registers an engine with the artifact."
         ),
     )
+    build: BuildTerms | None = Field(
+        None,
+        description=(
+            "Build the engine of the artifact's checkpoint, on a volume (backends tensorrtllm and tensorrt). Without it"
+            " the artifact is served as it is."
+        ),
+    )
     requirements: Requirements = Field(description="Memory and CPU beside the KV cache.")
     batch: Batch = Field(description="How many requests the engine runs at once.")
     reference: Reference = Field(description="What the engine is held to.")
@@ -347,7 +371,18 @@ class EngineSpec(ApiModel):
             self._openvino()
         if self.artifact is None and self.reference.claimed_by is None:
             raise ValueError(_MEASURED_FILES.message)
+        self._built()
         return self
+
+    def _built(self) -> None:
+        """An engine of TensorRT runs on the GPU that it was built for, and on no other."""
+        building = self.backend in (Backend.TENSORRT_LLM, Backend.TENSORRT)
+        if self.build is not None and not building:
+            raise ValueError(f"{_BUILT_BACKEND.message}: backend is {self.backend}")
+        gpu = self.requirements.gpu
+        known = gpu is not None and gpu.products is not None
+        if building and self.build is None and self.artifact is not None and not known:
+            raise ValueError(_BUILT_FOR.message)
 
     def _openvino(self) -> None:
         """Memory must not be sized for a smaller KV cache than the backend keeps."""

@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from r1plus_contract import names
-from r1plus_contract.filling import Archive, FillOrder
+from r1plus_contract.filling import Archive, Build, FillOrder
+from r1plus_model_repo.building import Recipe, script
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.finding import Finding
@@ -16,20 +17,33 @@ from r1plus_operator.plan.inputs import (
     Json,
     NodeFacts,
     Observed,
+    OperatorConfig,
     PodFacts,
     VolumeFacts,
     VolumeTerms,
 )
-from r1plus_operator.plan.obstacles import gpu_need, matching
-from r1plus_operator.plan.pod import POD_OVERHEAD
+from r1plus_operator.plan.obstacles import Seat, gpu_need, matching
+from r1plus_operator.plan.pod import HOST_MEMORY, POD_OVERHEAD, placement
 from r1plus_policies.hardware import Gpus, place
-from r1plus_policies.sizing import Fit
 
 KEY_DIGITS = 16
 MOST_NODES = 32
 """Names of nodes that a revision keeps: a Job prefers them, and is let run elsewhere."""
+_SUFFIX = {AccessMode.ONE_NODE: "", AccessMode.MANY_NODES: "-shared", AccessMode.MANY_READERS: "-read"}
 PROGRESS_STEP = 10
 """Percent: progress is told in steps of this size, so that the status changes when that says something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """The container that builds an engine, on the GPU that will serve it."""
+
+    image: str
+    script: str
+    resource: str
+    """The GPU, as the device plugin offers it."""
+    memory: int
+    """Of the node, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,8 @@ class EngineVolume:
     order: FillOrder
     image: str = ""
     """The engine's image; empty where an archive is fetched."""
+    builder: Builder | None = None
+    """What makes the engine of a checkpoint; None: the files are served as they are."""
     access_mode: AccessMode = AccessMode.ONE_NODE
     node_selector: dict[str, str] | None = None
     tolerations: tuple[Json, ...] = ()
@@ -60,8 +76,8 @@ class Undeliverable:
 def delivery_of(
     spec: R1PlusDeploymentSpec,
     engine: Engine,
-    fit: Fit,
-    terms: VolumeTerms,
+    seat: Seat,
+    config: OperatorConfig,
     nodes: tuple[NodeFacts, ...] | None,
     delivered: Collection[str] = (),
 ) -> EngineVolume | Undeliverable | None:
@@ -70,33 +86,61 @@ def delivery_of(
     What has been `delivered` (digests of engines) is asked for nothing any more: what serves must not be taken for
     unservable, unwatched then, because the chart or the nodes are no longer what they were.
     """
-    files = engine.spec.files
-    mode = spec.delivery.mode or (DeliveryMode.IMAGE if files.image else DeliveryMode.VOLUME)
+    files, terms = engine.spec.files, config.volumes
+    by_image = files.image and engine.spec.build is None
+    mode = spec.delivery.mode or (DeliveryMode.IMAGE if by_image else DeliveryMode.VOLUME)
     if mode is DeliveryMode.IMAGE:
-        return None if files.image else _no_image(engine)
-    able = _able(spec, engine, fit, nodes or ())
+        return None if by_image else _no_image(engine)
+    able = _able(spec, engine, seat, nodes or ())
     if files.sha256 not in delivered and (refused := _refusal(spec, engine, terms, able)):
         return refused
-    shared = terms.access_mode is AccessMode.MANY_NODES
+    recipe = _recipe(engine, seat, config) if engine.spec.build else None
+    key = recipe.key if recipe else files.sha256
+    where = placement(spec, seat.gpus)
     return EngineVolume(
         # Another mode is another volume: what a claim once asked for nobody can change.
-        name=f"r1plus-engine-{files.sha256[:KEY_DIGITS]}{'-shared' if shared else ''}",
-        order=_order(engine),
+        name=f"r1plus-engine-{key[:KEY_DIGITS]}{_SUFFIX[terms.access_mode]}",
+        order=_order(engine, Build(recipe.key, recipe.gpu_product) if recipe else None),
         image="" if files.archive else files.image or "",
+        builder=_builder(engine, recipe, seat) if recipe else None,
         access_mode=terms.access_mode,
         nodes=able[:MOST_NODES],
-        node_selector=dict(spec.placement.node_selector) or None,
-        tolerations=tuple(
-            t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations
-        ),
+        node_selector=where.get("nodeSelector"),
+        tolerations=tuple(where.get("tolerations", ())),
     )
 
 
-def _order(engine: Engine) -> FillOrder:
+def _order(engine: Engine, build: Build | None) -> FillOrder:
     files = engine.spec.files
     archive = Archive(files.archive.url, files.archive.sha256) if files.archive else None
     size = bytes_of(files.archive.size if files.archive else engine.spec.requirements.weights_memory)
-    return FillOrder(engine.name, files.sha256, size, archive)
+    return FillOrder(engine.name, files.sha256, size, archive, build=build)
+
+
+def _recipe(engine: Engine, seat: Seat, config: OperatorConfig) -> Recipe:
+    """All that the outcome of the build depends on; what serves in the end is what builds."""
+    backend, terms = engine.spec.backend, engine.spec.build
+    assert terms is not None
+    capability = seat.gpus.computes if seat.gpus else None
+    return Recipe(
+        checkpoint=engine.spec.files.sha256,
+        backend=backend.value,
+        precision=engine.spec.precision,
+        kv_precision=(engine.spec.kv_precision or KvPrecision.FP16).value,
+        max_batch=seat.fit.batch,
+        max_seq_len=seat.fit.context,
+        max_num_tokens=terms.max_num_tokens,
+        gpu_product=seat.gpus.product if seat.gpus else "",
+        compute_capability=".".join(map(str, capability)) if capability else "",
+        runtime=config.runtimes.get(backend.value, ""),
+        image=config.image_for(backend.value),
+    )
+
+
+def _builder(engine: Engine, recipe: Recipe, seat: Seat) -> Builder:
+    resource = seat.gpus.resource if seat.gpus else "nvidia.com/gpu"
+    memory = HOST_MEMORY + 2 * bytes_of(engine.spec.requirements.weights_memory)
+    return Builder(recipe.image, script(recipe, names.DIR_VOLUME), resource, memory)
 
 
 def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
@@ -107,16 +151,18 @@ def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
     if engine is None or engine.spec.artifact is None or engine.spec.files.sha256 != volume.order.digest:
         return volume
     files = engine.spec.files
-    return replace(volume, order=_order(engine), image="" if files.archive else files.image or "")
+    order = _order(engine, volume.order.build)
+    return replace(volume, order=order, image="" if files.archive else files.image or "")
 
 
-def _able(spec: R1PlusDeploymentSpec, engine: Engine, fit: Fit, nodes: tuple[NodeFacts, ...]) -> tuple[str, ...]:
+def _able(spec: R1PlusDeploymentSpec, engine: Engine, seat: Seat, nodes: tuple[NodeFacts, ...]) -> tuple[str, ...]:
     """Names of the nodes that a pod fits."""
     found = matching(spec, engine, nodes)
-    if engine.spec.requirements.gpu is not None:
-        need = gpu_need(engine)
-        return tuple(sorted(node.name for node in found if isinstance(place(need, node.gpus), Gpus)))
-    needed = fit.total_bytes + POD_OVERHEAD
+    if seat.gpus is not None:
+        need, product = gpu_need(engine), seat.gpus.product
+        own = ((node, [gpus for gpus in node.gpus if gpus.product == product]) for node in found)
+        return tuple(sorted(node.name for node, gpus in own if isinstance(place(need, gpus), Gpus)))
+    needed = seat.fit.total_bytes + POD_OVERHEAD
     return tuple(sorted(node.name for node in found if node.memory_bytes >= needed))
 
 
@@ -133,7 +179,8 @@ def _refusal(
 
 
 def _no_image(engine: Engine) -> Undeliverable:
-    text = f"spec.delivery.mode: Image, and {engine.name} is an archive; leave the mode out or say Volume"
+    why = "has to be built" if engine.spec.build else "is an archive"
+    text = f"spec.delivery.mode: Image, and {engine.name} {why}; leave the mode out or say Volume"
     return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
 
 
@@ -158,8 +205,8 @@ def _spread(spec: R1PlusDeploymentSpec, able: tuple[str, ...]) -> str:
     where = ", ".join(able[:5]) + (" and others" if len(able) > 5 else "")
     return (
         f"spec.replicas: {spec.replicas} could land on {len(able)} nodes ({where}), and a volume of mode ReadWriteOnce"
-        " is on one; set the chart's delivery.volume.accessMode to ReadWriteMany with a class that offers it, let"
-        " spec.placement.nodeSelector admit one node, or set spec.delivery.mode to Image"
+        " is on one; set the chart's delivery.volume.accessMode to ReadWriteMany or ReadOnlyMany with a class that"
+        " offers it, let spec.placement.nodeSelector admit one node, or set spec.delivery.mode to Image"
     )
 
 
@@ -215,12 +262,17 @@ def _trouble(what: str, container: ContainerFacts) -> Finding | None:
         return None  # A pod that was deleted says nothing, and the Job makes another.
     if "No space left on device" in said or "Disk quota exceeded" in said:
         return Finding("False", Reason.STORAGE_FULL, f"{what}: {said[-600:]}; give it more storage")
+    if container.name == names.INIT_BUILD:  # Somebody else's program: its last lines say most.
+        text = f"{what}: its builder ended with {container.exit_code}: {said[-600:]}"
+        return Finding("False", Reason.DELIVERY_FAILED, text)
     word = said.partition(":")[0]
     return Finding("False", _OWN.get(word, Reason.DELIVERY_FAILED), f"{what}: {said[:900]}")
 
 
 def _told(facts: VolumeFacts) -> str:
     progress = facts.progress
+    if any(c.name == names.INIT_BUILD and c.running for pod in facts.pods for c in pod.containers):
+        return "building on its GPU, which takes minutes to an hour"
     if progress is None:
         return "its Job starts"
     share = progress.percent

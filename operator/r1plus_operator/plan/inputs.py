@@ -23,7 +23,16 @@ REFUSED_PODS = "refusedPods"
 
 
 RUNTIMES: Mapping[str, str] = MappingProxyType({"openvino": "2026.4"})
-"""As pyproject.toml pins it. The GPU backends are sized and configured, not delivered yet."""
+"""As pyproject.toml pins it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRuntime:
+    """A Triton image with a GPU backend, which the chart names."""
+
+    image: str
+    version: str
+    """Of TensorRT-LLM or vLLM in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,14 @@ class AccessMode(StrEnum):
 
     ONE_NODE = "ReadWriteOnce"
     MANY_NODES = "ReadWriteMany"
+    MANY_READERS = "ReadOnlyMany"
+    """Many may read what one has written before: the Job mounts it alone, and no pod before the Job has done."""
+
+    @property
+    def claimed(self) -> list[str]:
+        """What a claim asks for."""
+        writing = [AccessMode.ONE_NODE.value] if self is AccessMode.MANY_READERS else []
+        return [*writing, self.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +92,22 @@ class OperatorConfig:
     prometheus_url: str = ""
     """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
     image_pull_secrets: tuple[str, ...] = ()
-    runtimes: Mapping[str, str] = field(default_factory=lambda: RUNTIMES)
-    """Backend that this version of the operator delivers -> version of its runtime in the Triton image."""
+    gpu_runtimes: Mapping[str, GpuRuntime] = field(default_factory=dict)
+    """Backend -> what serves it; `triton_image` serves the CPU's."""
     suite_trust: SuiteTrust = SuiteTrust()
     volumes: VolumeTerms = VolumeTerms()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
+
+    @property
+    def runtimes(self) -> Mapping[str, str]:
+        """Backend that is served -> version of its runtime in the Triton image."""
+        return {**RUNTIMES, **{backend: runtime.version for backend, runtime in self.gpu_runtimes.items()}}
+
+    def image_for(self, backend: str) -> str:
+        """The Triton image that serves a backend."""
+        runtime = self.gpu_runtimes.get(backend)
+        return runtime.image if runtime else self.triton_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +132,11 @@ class ContainerFacts:
     message: str = ""
     """Of the waiting or last terminated state; the termination log of `verify` arrives here."""
     exit_code: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.exit_code is None and not self.waiting_reason
 
     @property
     def unpullable(self) -> bool:

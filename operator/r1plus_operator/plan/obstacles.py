@@ -4,20 +4,23 @@ Asked by `target` about every engine that the wish admits; the same answers are 
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from r1plus_model_repo.catalog.quantity import cores_of
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import refusals
 from r1plus_operator.plan.inputs import NodeFacts
 from r1plus_operator.plan.pod import POD_OVERHEAD
 from r1plus_policies.choice import Obstacle
-from r1plus_policies.hardware import GpuNeed, Gpus, place, version_refusal
+from r1plus_policies.hardware import UNKNOWN, GpuNeed, Gpus, place, version_refusal
 from r1plus_policies.sizing import GIB, Fit, Misfit, fit
 
 CAPACITY = frozenset({Reason.GPU_NOT_FOUND, Reason.NO_NODE_FITS, Reason.BATCH_TOO_LARGE, Reason.CONTEXT_TOO_LONG})
 """Of the obstacles, those that hardware is the cause of."""
+SERVABLE = frozenset({Backend.TENSORRT_LLM, Backend.VLLM})
+"""GPU backends that an image can be named for. A TensorRT plan gives logits, which nothing here makes answers of."""
 
 
 def condition_of(reason: Reason) -> ConditionType:
@@ -25,25 +28,63 @@ def condition_of(reason: Reason) -> ConditionType:
     return ConditionType.CAPACITY_FITS if reason in CAPACITY else ConditionType.ENGINE_READY
 
 
-def fitted(
-    spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...] | None, runtimes: Mapping[str, str]
-) -> Fit | Obstacle:
-    """Batch and context on the best matching node, or what stands before it. `nodes=None`: no cluster is at hand."""
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Batch and context with the memory that they need, and the GPUs that this was fitted to (None: there are none)."""
+
+    fit: Fit
+    gpus: Gpus | None = None
+
+
+def seated(
+    spec: R1PlusDeploymentSpec,
+    engine: Engine,
+    nodes: tuple[NodeFacts, ...] | None,
+    runtimes: Mapping[str, str],
+    product: str = "",
+) -> Seat | Obstacle:
+    """Where the engine fits: on the best matching node, or what stands before it. `nodes=None`: no cluster is at hand.
+
+    `product` is the GPU of what serves now. Where the engine fits it as well it stays there: a larger GPU that joins
+    the cluster is no reason to build and to gate anew.
+    """
     if obstacle := _files(engine) or _runtime(engine, runtimes):
         return obstacle
     if nodes is None:
-        return _fit(spec, engine, None, "")
+        return _seat(_fit(spec, engine, None, ""))
     able = list(matching(spec, engine, nodes))
     if not able:
         return Obstacle(Reason.NO_NODE_FITS, _no_node(spec, engine))
-    if engine.spec.requirements.gpu is None:
-        room = max(node.memory_bytes for node in able) - POD_OVERHEAD
-        beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
-        return _fit(spec, engine, max(0, room), f"the largest matching node, {beside},")
-    found = place(gpu_need(engine), (gpus for node in able for gpus in node.gpus))
+    if engine.spec.requirements.gpu is not None:
+        return _on_gpus(spec, engine, [gpus for node in able for gpus in node.gpus], product)
+    room = max(node.memory_bytes for node in able) - POD_OVERHEAD
+    beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
+    return _seat(_fit(spec, engine, max(0, room), f"the largest matching node, {beside},"))
+
+
+def _on_gpus(spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus], product: str) -> Seat | Obstacle:
+    if engine.spec.build is not None and offered:
+        # What is built is built for one product: nobody may be left to guess which one a node has.
+        offered = [gpus for gpus in offered if gpus.product != UNKNOWN]
+        if not offered:
+            text = "it is built for one product, and no node tells its own (gpu-feature-discovery)"
+            return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name}: {text}")
+    if kept := [gpus for gpus in offered if gpus.product == product]:
+        found = _on_best(spec, engine, kept)
+        if isinstance(found, Seat):
+            return found
+    return _on_best(spec, engine, offered)
+
+
+def _on_best(spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus]) -> Seat | Obstacle:
+    found = place(gpu_need(engine), offered)
     if isinstance(found, Gpus):
-        return _fit(spec, engine, found.usable_bytes, f"a {found.product}")
+        return _seat(_fit(spec, engine, found.usable_bytes, f"a {found.product}"), found)
     return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name} needs a GPU that no matching node has: {found}")
+
+
+def _seat(fit: Fit | Obstacle, gpus: Gpus | None = None) -> Seat | Obstacle:
+    return fit if isinstance(fit, Obstacle) else Seat(fit, gpus)
 
 
 def gpu_need(engine: Engine) -> GpuNeed:
@@ -80,8 +121,11 @@ def _runtime(engine: Engine, runtimes: Mapping[str, str]) -> Obstacle | None:
     backend, need = engine.spec.backend.value, engine.spec.requirements.runtime
     if backend not in runtimes:
         served = " and ".join(sorted(runtimes))
-        text = f"spec.engine: {engine.name} runs on {backend}; this version of the operator serves {served}"
-        return Obstacle(Reason.RUNTIME_NOT_SERVED, f"{text}: take an engine of such a backend")
+        text = f"spec.engine: {engine.name} runs on {backend}; this installation serves {served}"
+        remedy = "take an engine of such a backend"
+        if engine.spec.backend in SERVABLE:
+            remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
+        return Obstacle(Reason.RUNTIME_NOT_SERVED, f"{text}: {remedy}")
     refused = version_refusal(runtimes[backend], need.min, need.max) if need else None
     if refused is None:
         return None

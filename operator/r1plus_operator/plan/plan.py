@@ -25,7 +25,7 @@ from r1plus_operator.plan.revision import (
     build,
     readable,
     revision_hash,
-    serving_engine,
+    serving_revision,
     to_object,
 )
 from r1plus_operator.plan.rollback import Record
@@ -86,9 +86,11 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
             ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error, R1PlusDeploymentSpec))
         )
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
-    serving = serving_engine(revisions.values())
+    serves = serving_revision(revisions.values())
+    engine, product = (serves.engine, serves.identity.gpu_product) if serves else ("", "")
     delivered = frozenset(facts.delivered for facts in observed.volumes.values())
-    resolved = resolve(spec, observed.engines, dict(observed.suites), observed.nodes, config, serving, delivered)
+    suites = dict(observed.suites)
+    resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, product)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 
@@ -106,8 +108,7 @@ class _Pass:
     @property
     def _serving(self) -> Revision | None:
         """What was promoted last."""
-        promoted = [r for r in self.revisions.values() if r.promoted_at is not None]
-        return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
+        return serving_revision(self.revisions.values())
 
     def _judging(self) -> Judging | None:
         """By which suite what serves is judged, as verdicts and promotions stand; None while none is in force."""

@@ -16,6 +16,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
+from r1plus_policies.hardware import UNKNOWN, Gpus
 from r1plus_policies.sizing import Fit
 
 USER = 1000
@@ -25,8 +26,22 @@ PRESTOP_SECONDS = 5
 """SIGTERM resets new HTTP requests at once (TRITON.md §5): first let the endpoint leave every kube-proxy."""
 EXIT_TIMEOUT_SECONDS = 30
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
-STARTUP_SECONDS = 600
-SHM = "256Mi"
+STARTUP_SECONDS, STARTUP_SECONDS_GPU = 600, 1800
+"""Until the engine must be loaded: on GPUs tens of GiB, and kernels that are compiled for them."""
+SHM, SHM_GPU = "256Mi", "1Gi"
+"""/dev/shm: of Triton's Python backend; with several GPUs, what their processes pass each other as well."""
+TMP, TMP_GPU = "256Mi", "4Gi"
+"""The runtimes on GPUs compile kernels, and keep them there."""
+HOST_MEMORY = 4 * 2**30
+"""Of the node, for server, CUDA context and libraries of a GPU's runtime, bytes. Estimated: no GPU has been at hand."""
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TRTLLM_NO_USAGE_STATS": "1",
+}
+"""The walls let nothing out; so that nobody waits for what they hold back, either."""
 MONITOR_MEMORY = "96Mi"
 POD_OVERHEAD = bytes_of(SHM) + bytes_of(MONITOR_MEMORY)
 """What a pod asks of its node beside what the engine needs, bytes."""
@@ -41,10 +56,12 @@ def pod_template(
     identity: str,
     config: OperatorConfig,
     volume: str = "",
+    gpus: Gpus | None = None,
 ) -> Json:
     """The pod template of one revision of the R1PlusDeployment `cr`; deterministic.
 
-    `volume` names the claim that holds the engine; empty: the engine's image does.
+    `volume` names the claim that holds the engine; empty: the engine's image does. `gpus` are those that batch and
+    context were fitted to: its pods run on no others.
     """
     meta = cr["metadata"]
     namespace, owner = meta["namespace"], meta["name"]
@@ -56,7 +73,7 @@ def pod_template(
         "securityContext": restricted(),
         "initContainers": [*([] if volume else [_engine(engine)]), _verify(config, volume)],
         "containers": [
-            _triton(engine, fit, identity, config, volume),
+            _triton(engine, fit, identity, config, volume, gpus),
             _monitor(namespace, owner, revision, identity, config),
         ],
         "volumes": _volumes(owner, revision, engine, volume),
@@ -68,13 +85,19 @@ def pod_template(
             pod["affinity"] = {"podAffinity": _together(volume)}
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
-    if spec.placement.node_selector:
-        pod["nodeSelector"] = dict(spec.placement.node_selector)
-    if spec.placement.tolerations:
-        dumped = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
-        pod["tolerations"] = dumped
+    pod |= placement(spec, gpus)
     notes = {names.ANNOTATION_OWNER_UID: meta["uid"]}
     return {"metadata": {"labels": labels, "annotations": notes}, "spec": pod}
+
+
+def placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
+    """Of a pod's spec, which nodes it may be on: those of the spec, and of them those that have the GPU."""
+    selector = {**spec.placement.node_selector, **(gpus.selector if gpus and gpus.product != UNKNOWN else {})}
+    found: Json = {"nodeSelector": selector} if selector else {}
+    if spec.placement.tolerations:
+        dumped = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
+        found["tolerations"] = dumped
+    return found
 
 
 def _together(volume: str) -> Json:
@@ -191,12 +214,32 @@ def _verify(config: OperatorConfig, volume: str) -> Json:
     }
 
 
-def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, volume: str) -> Json:
+def on_gpus(count: int, gpus: Gpus | None) -> Json:
+    """Of a container's limits, the GPUs."""
+    return {gpus.resource if gpus else "nvidia.com/gpu": str(count)}
+
+
+def _resources(engine: Engine, fit: Fit) -> tuple[Json, Json]:
+    """Requests and limits of memory. On CPU they are the fit; on GPUs the fit is of their own memory.
+
+    There the weights pass through the node's memory on their way, as pages of files that the kernel may take back.
+    """
+    if engine.spec.requirements.gpu is None:
+        memory = mebibytes(fit.total_bytes + bytes_of(SHM))
+        return {"memory": memory}, {"memory": memory}
+    least = HOST_MEMORY + bytes_of(SHM_GPU)
+    return {"memory": mebibytes(least)}, {"memory": mebibytes(least + fit.weights_bytes)}
+
+
+def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, volume: str, gpus: Gpus | None) -> Json:
     requirements = engine.spec.requirements
-    memory = mebibytes(fit.total_bytes + bytes_of(SHM))
+    requests, limits = _resources(engine, fit)
+    if requirements.gpu is not None:
+        limits |= on_gpus(requirements.gpu.count, gpus)
+    env = {names.ENV_IDENTITY: identity, "HOME": "/tmp"} | (OFFLINE if requirements.gpu else {})
     return {
         "name": names.CONTAINER_TRITON,
-        "image": config.triton_image,
+        "image": config.image_for(engine.spec.backend.value),
         "imagePullPolicy": "IfNotPresent",
         "args": [
             f"--model-repository={names.DIR_MODELS}",
@@ -210,15 +253,15 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
             "--allow-gpu-metrics=false",
             "--log-verbose=0",
         ],
-        "env": [{"name": names.ENV_IDENTITY, "value": identity}, {"name": "HOME", "value": "/tmp"}],
+        "env": [{"name": key, "value": value} for key, value in env.items()],
         "ports": [
             {"name": "http", "containerPort": names.PORT_HTTP, "protocol": "TCP"},
             {"name": "grpc", "containerPort": names.PORT_GRPC, "protocol": "TCP"},
             {"name": "triton-metrics", "containerPort": names.PORT_TRITON_METRICS, "protocol": "TCP"},
         ],
         "resources": {
-            "requests": {"cpu": requirements.cpu_request, "memory": memory},
-            "limits": {"cpu": requirements.cpu, "memory": memory},
+            "requests": {"cpu": requirements.cpu_request, **requests},
+            "limits": {"cpu": requirements.cpu, **limits},
         },
         "securityContext": locked(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -226,7 +269,7 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
             "httpGet": {"path": "/v2/health/live", "port": "http"},
             "periodSeconds": 2,
             "timeoutSeconds": 5,
-            "failureThreshold": STARTUP_SECONDS // 2,
+            "failureThreshold": (STARTUP_SECONDS_GPU if requirements.gpu else STARTUP_SECONDS) // 2,
         },
         "livenessProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
@@ -297,13 +340,14 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
 
 def _volumes(owner: str, revision: str, engine: Engine, volume: str) -> list[Json]:
     size = 0 if volume else bytes_of(engine.spec.requirements.weights_memory)
+    on_gpu = engine.spec.requirements.gpu is not None
     held = [{"name": "volume", "persistentVolumeClaim": {"claimName": volume, "readOnly": True}}] if volume else []
     return [
         {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(2 * size + 64 * 2**20)}},
         {"name": "admission", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM_GPU if on_gpu else SHM}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_GPU if on_gpu else TMP}},
         {"name": "monitor-tmp", "emptyDir": {"sizeLimit": "16Mi"}},
         {"name": "revision", "configMap": {"name": revision}},
         {"name": "accuracy", "configMap": {"name": accuracy_name(owner)}},

@@ -157,10 +157,10 @@ class Revision:
         return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
 
 
-def serving_engine(revisions: Iterable[Revision]) -> str:
-    """Name of the engine of the revision that was promoted last; empty: none was."""
+def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
+    """What was promoted last; None: nothing was."""
     promoted = [r for r in revisions if r.promoted_at is not None]
-    return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name)).engine if promoted else ""
+    return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 
 def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
@@ -175,24 +175,29 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     }
     if target.volume:
         covered["volume"] = target.volume.name
+    if target.gpus:
+        covered["gpu"] = target.gpus.product
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
 def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
-    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes)
+    volume = target.volume
+    built = volume.order.build if volume else None
+    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
     identity = ServingIdentity(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
         config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
-        triton_image=config.triton_image,
+        triton_image=config.image_for(engine.spec.backend.value),
         batch=fit.batch,
         context=fit.context,
+        gpu_product=target.gpus.product if target.gpus else "",
     )
     name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
-    volume = target.volume
-    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, volume.name if volume else "")
+    held = volume.name if volume else ""
+    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, held, target.gpus)
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),

@@ -11,8 +11,9 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.delivering import EngineVolume, Undeliverable, delivery_of
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
-from r1plus_operator.plan.obstacles import condition_of, fitted
+from r1plus_operator.plan.obstacles import Seat, condition_of, seated
 from r1plus_policies.choice import Choice, Obstacle, Offer, Score, Standing, Wish, choose
+from r1plus_policies.hardware import Gpus
 from r1plus_policies.reach import shortfall
 from r1plus_policies.sizing import Fit
 
@@ -28,6 +29,8 @@ class Target:
     choice: Choice
     volume: EngineVolume | None = None
     """Where the engine's files lie; None: in its image."""
+    gpus: Gpus | None = None
+    """Those that its pods are bound to; None: it runs on CPU, or no cluster is at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +52,21 @@ def resolve(
     config: OperatorConfig,
     serving: str = "",
     delivered: Collection[str] = (),
+    product: str = "",
 ) -> Target | Problem:
     """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
     `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
-    `delivered` digests of engines are on the namespace's volumes.
+    `delivered` digests of engines are on the namespace's volumes; `product` is the GPU that it runs on.
     """
-    found: dict[str, Fit] = {}
+    found: dict[str, Seat] = {}
     by_name = {engine.name: engine for engine in engines}
 
     def obstacle(offer: Offer) -> Obstacle | None:
-        fit = fitted(spec, by_name[offer.name], nodes, config.runtimes)
-        if isinstance(fit, Obstacle):
-            return fit
-        found[offer.name] = fit
+        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, product)
+        if isinstance(seat, Obstacle):
+            return seat
+        found[offer.name] = seat
         return None
 
     choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config, by_name.get(serving)), obstacle)
@@ -70,7 +74,8 @@ def resolve(
         reason = Reason(choice.obstacle.reason) if choice.obstacle else Reason.ENGINE_NOT_FOUND
         return Problem(condition_of(reason), reason, choice.why, choice)
     engine = by_name[choice.engine]
-    volume = delivery_of(spec, engine, found[engine.name], config.volumes, nodes, delivered)
+    seat = found[engine.name]
+    volume = delivery_of(spec, engine, seat, config, nodes, delivered)
     if isinstance(volume, Undeliverable):
         return Problem(volume.condition, volume.reason, volume.message, choice)
     suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites)
@@ -79,7 +84,7 @@ def resolve(
     assert suite.suite is not None
     if problem := untrusted(spec, suite, config.suite_trust) or out_of_reach(spec, suite):
         return problem
-    return Target(engine, found[engine.name], suite.suite, suite, choice, volume)
+    return Target(engine, seat.fit, suite.suite, suite, choice, volume, seat.gpus)
 
 
 def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> Wish:

@@ -13,11 +13,20 @@ from r1plus_contract import names
 from r1plus_contract.filling import CA_FILE, ENGINE_FOLDER, FOR_GOOD, INCOMING_FOLDER, ORDER_FILE, SIGNATURE_FILE
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
-from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.delivering import Builder, EngineVolume
 from r1plus_operator.plan.drift import bound, in_sync, stamped
 from r1plus_operator.plan.inputs import JOB_ENDED, Json, OperatorConfig
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
-from r1plus_operator.plan.pod import HOSTNAME, copying, locked, mount, restricted
+from r1plus_operator.plan.pod import (
+    HOST_MEMORY,
+    HOSTNAME,
+    OFFLINE,
+    TMP_GPU,
+    copying,
+    locked,
+    mount,
+    restricted,
+)
 
 RETRY_SECONDS = 300.0
 """After a Job has given up, until the next one begins."""
@@ -148,13 +157,16 @@ def _made_for(job: Json) -> tuple[str, str]:
 
 def _digest(need: Need, order: Json) -> str:
     """Of all that a Job is told: where it changes, the Job is another."""
-    return hashlib.sha256(dumps([order["data"], need.volume.image]).encode()).hexdigest()[:16]
+    told = [order["data"], need.volume.image]
+    if need.volume.builder:
+        told.append(need.volume.builder.script)
+    return hashlib.sha256(dumps(told).encode()).hexdigest()[:16]
 
 
 def _too_small(claim: Json, need: Need) -> bool:
     asked = str(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", ""))
     try:
-        return bytes_of(asked) < need.volume.order.size
+        return bytes_of(asked) < _size(need)
     except ValueError:
         return False
 
@@ -196,6 +208,12 @@ def _metadata(need: Need, namespace: str, **annotations: str) -> Json:
     return found | ({"annotations": annotations} if annotations else {})
 
 
+def _size(need: Need) -> int:
+    """Bytes that lie on the volume at most: a checkpoint lies beside what is built of it until that is whole."""
+    order = need.volume.order
+    return order.size * (2 if order.build else 1)
+
+
 def room_for(size: int) -> int:
     """What a volume asks for, for files of `size` bytes: ext4 and XFS keep some of it to themselves."""
     return size + size // 10 + 256 * 2**20
@@ -204,8 +222,8 @@ def room_for(size: int) -> int:
 def claim_of(need: Need, namespace: str, config: OperatorConfig, live: Json | None, delivered: bool) -> Json:
     """The PersistentVolumeClaim. What one that is there asks for stays: the API server lets nobody change it."""
     spec: Json = {
-        "accessModes": [need.volume.access_mode.value],
-        "resources": {"requests": {"storage": mebibytes(room_for(need.volume.order.size))}},
+        "accessModes": need.volume.access_mode.claimed,
+        "resources": {"requests": {"storage": mebibytes(room_for(_size(need)))}},
     }
     if config.volumes.storage_class:
         spec["storageClassName"] = config.volumes.storage_class
@@ -275,15 +293,19 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": restricted(),
-        "containers": [_fill(config)],
+        "containers": [_fill(config, names.CONTAINER_FILL, "seal" if volume.builder else "")],
         "volumes": [
             {"name": "volume", "persistentVolumeClaim": {"claimName": volume.name}},
             {"name": "order", "configMap": {"name": volume.name}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "16Mi"}},
         ],
     }
-    if volume.image:
-        pod["initContainers"] = [_copy(volume.image)]
+    before = [_copy(volume.image)] if volume.image else []
+    if volume.builder:
+        before += [_fill(config, names.INIT_FETCH, "fetch"), _build(volume.builder)]
+        pod["volumes"].append({"name": "build-tmp", "emptyDir": {"sizeLimit": TMP_GPU}})
+    if before:
+        pod["initContainers"] = before
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     pod["affinity"] = _where(volume)
@@ -291,10 +313,11 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
         pod["nodeSelector"] = volume.node_selector
     if volume.tolerations:
         pod["tolerations"] = list(volume.tolerations)
-    refused = {
-        "action": "FailJob",
-        "onExitCodes": {"containerName": names.CONTAINER_FILL, "operator": "In", "values": [FOR_GOOD]},
-    }
+    ours = [names.CONTAINER_FILL, *([names.INIT_FETCH] if volume.builder else [])]
+    refused = [
+        {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [FOR_GOOD]}}
+        for name in ours
+    ]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -304,7 +327,7 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
         "spec": {
             "backoffLimit": BACKOFF_LIMIT,
             "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "podFailurePolicy": {"rules": [refused]},
+            "podFailurePolicy": {"rules": refused},
             "template": {"metadata": {"labels": _pod_labels(need)}, "spec": pod},
         },
     }
@@ -331,10 +354,28 @@ def _copy(image: str) -> Json:
     return copying(image, script, mount("volume", names.DIR_VOLUME))
 
 
-def _fill(config: OperatorConfig) -> Json:
-    folders = ["--order-dir", names.DIR_ORDER, "--volume", names.DIR_VOLUME]
+def _build(builder: Builder) -> Json:
+    """The runtime's own builder, which knows nothing of us: it reads and writes the volume, and nothing else."""
     return {
-        "name": names.CONTAINER_FILL,
+        "name": names.INIT_BUILD,
+        "image": builder.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-ec", builder.script],
+        "env": [{"name": key, "value": value} for key, value in {"HOME": "/tmp", **OFFLINE}.items()],
+        "resources": {
+            "requests": {"cpu": "1", "memory": mebibytes(HOST_MEMORY)},
+            "limits": {"memory": mebibytes(builder.memory), builder.resource: "1"},
+        },
+        "securityContext": locked(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [mount("volume", names.DIR_VOLUME), mount("build-tmp", "/tmp")],
+    }
+
+
+def _fill(config: OperatorConfig, name: str, stage: str) -> Json:
+    folders = ["--order-dir", names.DIR_ORDER, "--volume", names.DIR_VOLUME, *(["--stage", stage] if stage else [])]
+    return {
+        "name": name,
         "image": config.monitor_image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "r1plus_model_repo.filling", *folders],

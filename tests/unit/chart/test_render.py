@@ -15,6 +15,7 @@ from r1plus_operator.api import fence, rbac
 from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.pins import SHIPPED_SUITES
+from r1plus_operator.plan.inputs import GpuRuntime
 from r1plus_operator.projections import suite_source
 from unit.chart.conftest import CHART, ROOT, Objects, Render
 
@@ -29,6 +30,7 @@ OTHER_VALUES: dict[str, Any] = {
         "triton": "registry.example.com/triton:3",
         "pullPolicy": "Always",
         "engines": {"smollm2-full-f16": f"registry.example.com/f16@sha256:{'4' * 64}"},
+        "gpu": {"vllm": {"image": "registry.example.com/tritonserver:vllm", "version": "0.11.0"}},
     },
     "engineDigests": {"smollm2-full-f16": "12345678" * 8},
     "imagePullSecrets": ["pull-a", "pull-b"],
@@ -211,6 +213,8 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     images = {"monitor": "r1plus-monitor:0.1.0", "triton": "r1plus-triton-cpu:0.1.0"} | values.get("images", {})
     assert settings.operator.monitor_image == images["monitor"]
     assert settings.operator.triton_image == images["triton"]
+    gpu = {backend: GpuRuntime(**one) for backend, one in images.get("gpu", {}).items()}
+    assert settings.operator.gpu_runtimes == gpu
     assert settings.operator.default_family == values.get("defaultFamily", "smollm2")
     suites = {"requireSignature": True, "trustedKeys": []} | values.get("suites", {})
     assert settings.operator.suite_trust.required == suites["requireSignature"]

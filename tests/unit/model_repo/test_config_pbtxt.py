@@ -1,6 +1,5 @@
 """config.pbtxt against its golden files. Renew them: R1PLUS_GOLDEN=write pytest tests/unit/model_repo/test_config_pbtxt.py"""
 
-import json
 import os
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from google.protobuf import text_format
 from r1plus_contract import inference
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import EngineSpec, KvPrecision
-from r1plus_model_repo.config_gpu import vllm_model_json
+from r1plus_model_repo.catalog.types import EngineSpec, GpuNeed, KvPrecision
+from r1plus_model_repo.config_gpu import unservable
 from r1plus_model_repo.config_pbtxt import parse, render, threads
-from r1plus_model_repo.config_rules import problems
+from r1plus_model_repo.config_rules import GPU_BACKENDS, problems
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "config"
 SHIPPED = load_catalog(Path(catalog.__file__).parent)
@@ -42,9 +41,8 @@ def test_no_golden_file_is_left_over() -> None:
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
 def test_what_is_rendered_keeps_tritons_rules_where_its_backend_is(name: str) -> None:
-    backends = frozenset({"python", "tensorrtllm", "vllm", "tensorrt"})
     text = rendered(name, 16, 2048)
-    assert problems(text, name=inference.MODEL_NAME, gpus=True, backends=backends) == ()
+    assert problems(text, name=inference.MODEL_NAME, gpus=True, backends=GPU_BACKENDS) == ()
 
 
 def changed(name: str, **architecture: int) -> EngineSpec:
@@ -59,18 +57,18 @@ def parameters(spec: EngineSpec, batch: int, context: int) -> dict[str, str]:
 
 def test_tensorrt_llm_gets_the_window_and_as_many_tokens_as_the_fit_counted() -> None:
     given = parameters(ENGINES["r1plus-full-fp16-tensorrtllm"], 32, 65536)
-    assert given["max_attention_window_size"] == "4096"
-    assert given["max_tokens_in_paged_kv_cache"] == str(32 * 4096)
-    assert parameters(ENGINES["r1plus-full-fp16-tensorrtllm"], 32, 2048)["max_attention_window_size"] == "2048"
+    assert given["windows"] == "4096"
+    assert given["kv_tokens"] == str(32 * 4096)
+    assert parameters(ENGINES["r1plus-full-fp16-tensorrtllm"], 32, 2048)["windows"] == "2048"
 
 
 def test_global_layers_stand_at_the_end_of_each_period_and_pages_are_for_the_longest() -> None:
     spec = changed("r1plus-full-fp16-tensorrtllm", layers=6, window=128, global_layers=2)
     given = parameters(spec, 4, 1000)
-    assert given["max_attention_window_size"] == "128,128,1000,128,128,1000"
-    assert given["max_tokens_in_paged_kv_cache"] == "4000"
+    assert given["windows"] == "128,128,1000,128,128,1000"
+    assert given["kv_tokens"] == "4000"
     more = changed("r1plus-full-fp16-tensorrtllm", layers=6, window=128, global_layers=9)
-    assert set(parameters(more, 4, 1000)["max_attention_window_size"].split(",")) == {"1000"}
+    assert set(parameters(more, 4, 1000)["windows"].split(",")) == {"1000"}
 
 
 def test_a_tensorrt_plan_names_key_and_value_of_every_layer() -> None:
@@ -81,21 +79,37 @@ def test_a_tensorrt_plan_names_key_and_value_of_every_layer() -> None:
     assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 8)
 
 
-def test_vllm_is_told_lengths_memory_and_gpus_in_its_own_file() -> None:
+def test_vllm_is_told_lengths_memory_and_gpus() -> None:
     spec = ENGINES["r1plus-full-fp16-vllm"]
-    told = json.loads(vllm_model_json(spec, batch=32, context=65536, path="/delivery/engine"))
-    assert told == {
-        "dtype": "float16",
-        "gpu_memory_utilization": 0.95,
-        "kv_cache_dtype": "auto",
-        "max_model_len": 65536,
-        "max_num_seqs": 32,
-        "model": "/delivery/engine",
-        "tensor_parallel_size": 1,
+    assert parameters(spec, 32, 65536) == {
+        "backend": "vllm",
+        "context": "65536",
+        "engine_path": "/delivery/engine",
+        "gpu_memory_fraction": "0.95",
+        "gpus": "1",
+        "kv_precision": "FP16",
+        "max_batch": "32",
     }
-    eight = spec.model_copy(update={"kv_precision": KvPrecision.INT8})
-    with pytest.raises(ValueError, match="kvPrecision: INT8: vLLM's KV cache is FP16 or FP8"):
-        vllm_model_json(eight, batch=1, context=16, path="/")
+    two = spec.requirements.model_copy(update={"gpu": GpuNeed(count=2)})
+    assert parameters(spec.model_copy(update={"requirements": two}), 1, 16)["gpus"] == "2"
+
+
+def test_what_a_backend_cannot_do_is_said_with_the_field() -> None:
+    spec, llm = ENGINES["r1plus-full-fp16-vllm"], ENGINES["r1plus-full-fp16-tensorrtllm"]
+    eight = {"kv_precision": KvPrecision.INT8}
+    two = {"requirements": spec.requirements.model_copy(update={"gpu": GpuNeed(count=2)})}
+    assert unservable(spec) is unservable(llm) is None
+    assert "spec.kvPrecision: INT8: vLLM's KV cache is FP16 or FP8" in str(unservable(spec.model_copy(update=eight)))
+    assert unservable(spec.model_copy(update={"kv_precision": KvPrecision.FP8})) is None
+    assert unservable(spec.model_copy(update=two)) is unservable(llm.model_copy(update=eight)) is None
+    assert "spec.requirements.gpu.count: 2" in str(unservable(llm.model_copy(update=two)))
+
+
+def test_what_was_built_says_by_which_key() -> None:
+    spec = ENGINES["r1plus-full-fp16-tensorrtllm"]
+    built = render(spec, batch=1, context=16, kv_cache_bytes=0, built="b" * 64)
+    assert parse(built).parameters["built"].string_value == "b" * 64
+    assert "built" not in parameters(spec, 1, 16)
 
 
 def test_the_configuration_is_what_the_contract_says() -> None:

@@ -1,4 +1,4 @@
-"""What the environment says of volumes: read whole, or refused with variable and chart value."""
+"""What the environment says of volumes and of GPUs: read whole, or refused with variable and chart value."""
 
 from pathlib import Path
 
@@ -34,12 +34,23 @@ def test_only_the_word_false_lets_unsigned_engines_in(text: str) -> None:
     assert from_environment({**LEAST, "R1PLUS_DELIVERY_REQUIRE_SIGNATURE": text}).operator.volumes.require_signature
 
 
+def test_images_for_gpus_are_named_by_backend() -> None:
+    assert from_environment(LEAST).operator.runtimes.keys() == {"openvino"}
+    named = '{"vllm": {"image": "a:1", "version": "0.11"}}'
+    operator = from_environment({**LEAST, "R1PLUS_GPU_RUNTIMES": named}).operator
+    assert operator.runtimes["vllm"] == "0.11"
+    assert (operator.image_for("vllm"), operator.image_for("openvino")) == ("a:1", "t")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "names"),
     [
         ("R1PLUS_DELIVERY_KEYS", "nothing", "delivery.trustedKeys"),
         ("R1PLUS_DELIVERY_KEYS", KEY.replace("MFk", "AAA"), "delivery.trustedKeys"),
-        ("R1PLUS_DELIVERY_ACCESS_MODE", "ReadOnlyMany", "delivery.volume.accessMode"),
+        ("R1PLUS_DELIVERY_ACCESS_MODE", "ReadWriteOncePod", "delivery.volume.accessMode"),
+        ("R1PLUS_GPU_RUNTIMES", '["vllm"]', "images.gpu"),
+        ("R1PLUS_GPU_RUNTIMES", '{"vllm": {"image": "a:1"}}', "images.gpu"),
+        ("R1PLUS_GPU_RUNTIMES", '{"tensorrt": {"image": "a:1", "version": "1"}}', "images.gpu"),
     ],
 )
 def test_what_cannot_be_used_is_named(variable: str, value: str, names: str) -> None:

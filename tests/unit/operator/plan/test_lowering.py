@@ -4,7 +4,7 @@ import pytest
 
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.revision import read, serving_engine
+from r1plus_operator.plan.revision import read, serving_revision
 from unit.operator.plan.world import CATALOG, World
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
@@ -86,5 +86,7 @@ def test_what_serves_is_what_was_promoted_last_and_not_what_was_tried_last() -> 
     world.start_pods(candidate)
     world.gate(candidate, Verdict.FAIL, lost=3)
     world.settle()
-    assert serving_engine(read(live) for live in world.live("ControllerRevision")) == "smollm2-full-f16"
-    assert serving_engine([]) == ""
+    serves = serving_revision(read(live) for live in world.live("ControllerRevision"))
+    assert serves is not None
+    assert serves.engine == "smollm2-full-f16"
+    assert serving_revision([]) is None

@@ -12,7 +12,7 @@ from r1plus_model_repo.catalog.types import Artifact, Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import NodeFacts
-from r1plus_operator.plan.obstacles import condition_of, fitted
+from r1plus_operator.plan.obstacles import Seat, condition_of, seated
 from r1plus_operator.plan.pod import POD_OVERHEAD
 from r1plus_operator.projections import gpus_of, node
 from r1plus_policies.choice import Obstacle
@@ -21,7 +21,7 @@ from r1plus_policies.sizing import GIB, MIB, Fit, sized
 
 SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
 CPU = SHIPPED["smollm2-edge-q4-1"]
-GPU = SHIPPED["r1plus-full-fp16-tensorrtllm"]
+GPU, VLLM = SHIPPED["r1plus-full-fp16-tensorrtllm"], SHIPPED["r1plus-full-fp16-vllm"]
 SPEC = R1PlusDeploymentSpec.model_validate({"tier": "full"})
 SERVED = {"openvino": "2026.4", "tensorrtllm": "1.2.1", "vllm": "0.11", "tensorrt": "10.14.2"}
 L40S, T4 = Gpus("NVIDIA-L40S", 1, 46068, (8, 9)), Gpus("Tesla-T4", 4, 15360, (7, 5))
@@ -41,6 +41,11 @@ def machine(*gpus: Gpus, memory: int = 64 * GIB, cores: float = 16.0, **labels: 
     return NodeFacts("n", memory, cores, labels, gpus)
 
 
+def fitted(*asked: Any) -> Fit | Obstacle:
+    found = seated(*asked)
+    return found.fit if isinstance(found, Seat) else found
+
+
 def test_an_engine_with_files_on_a_gpu_that_it_fits_is_fitted_into_what_that_gpu_really_has() -> None:
     found = fitted(SPEC, delivered(GPU), (machine(T4), machine(L40S)), SERVED)
     assert isinstance(found, Fit)
@@ -58,6 +63,10 @@ OBSTACLES = {
     "a cache that the backend does not have": (
         delivered(SHIPPED["r1plus-full-fp16-vllm"], kv_precision=KvPrecision.INT8), (machine(L40S),), SERVED, "ConfigRefused", "spec.kvPrecision: INT8",
     ),
+    "more GPUs than the backend is served on": (
+        needing(GPU, gpu=GPU.spec.requirements.gpu.model_copy(update={"count": 2})), (machine(replace(L40S, count=2)),), SERVED, "ConfigRefused", "vllm splits over several",
+    ),
+    "a build for a GPU that nobody names": (delivered(GPU), (machine(Gpus("unknown", 1, 46068)),), SERVED, "GpuNotFound", "gpu-feature-discovery"),
     "memory for nothing": (CPU, (machine(memory=POD_OVERHEAD),), SERVED, "NoNodeFits", "offers 0.00 GiB"),
 }  # fmt: skip
 
@@ -70,6 +79,40 @@ def test_the_first_obstacle_is_named(
     assert isinstance(found, Obstacle)
     assert found.reason == reason
     assert says in found.message
+
+
+def test_what_can_be_served_at_all_is_said_with_how() -> None:
+    for engine, way in ((GPU, True), (SHIPPED["r1plus-full-fp16-tensorrt"], False)):
+        found = fitted(SPEC, delivered(engine), (machine(L40S),), {"openvino": "1"})
+        assert isinstance(found, Obstacle)
+        assert ("images.gpu" in found.message) is way
+
+
+A100 = Gpus("NVIDIA-A100-SXM4-80GB", 8, 81920, (8, 0))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "product", "taken"),
+    [
+        ((L40S, A100), "", A100.product),
+        ((L40S, A100), L40S.product, L40S.product),
+        ((A100,), L40S.product, A100.product),
+        ((T4, A100), T4.product, A100.product),
+    ],
+    ids=["the largest", "where it is", "where it was is gone", "where it is no longer fits"],
+)
+def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], product: str, taken: str) -> None:
+    found = seated(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, product)
+    assert isinstance(found, Seat)
+    assert found.gpus is not None
+    assert found.gpus.product == taken
+
+
+def test_a_wish_that_its_gpu_cannot_fulfil_is_fulfilled_on_another() -> None:
+    wish = R1PlusDeploymentSpec.model_validate({"tier": "full", "batching": {"maxBatchSize": 32}})
+    found = seated(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, L40S.product)
+    assert isinstance(found, Seat)
+    assert (found.gpus, found.fit.batch) == (A100, 32)
 
 
 def test_capacity_is_what_hardware_is_the_cause_of() -> None:
@@ -102,7 +145,7 @@ def test_without_a_cluster_only_the_engines_own_limits_hold() -> None:
 
 
 def test_an_engine_over_two_gpus_needs_them_in_one_node() -> None:
-    two = needing(GPU, gpu=GPU.spec.requirements.gpu.model_copy(update={"count": 2}))  # type: ignore[union-attr]
+    two = needing(VLLM, gpu=VLLM.spec.requirements.gpu.model_copy(update={"count": 2}))  # type: ignore[union-attr]
     assert isinstance(fitted(SPEC, two, (machine(L40S), machine(L40S)), SERVED), Obstacle)
     found = fitted(SPEC, two, (machine(replace(L40S, count=2)),), SERVED)
     assert isinstance(found, Fit)
@@ -126,7 +169,7 @@ LABELS = {
         pytest.param({"nvidia.com/gpu": "0"}, LABELS, (), id="none left"),
         pytest.param({"nvidia.com/gpu": "2"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 2, 40960, (8, 0)),), id="whole GPUs"),
         pytest.param(
-            {"nvidia.com/mig-1g.5gb": "7"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0)),), id="slices, mixed"
+            {"nvidia.com/mig-1g.5gb": "7"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0), "nvidia.com/mig-1g.5gb"),), id="slices, mixed"
         ),
         pytest.param({"nvidia.com/gpu": "1"}, {}, (Gpus("unknown", 1),), id="without gpu-feature-discovery"),
         pytest.param({"nvidia.com/gpu": "lots"}, LABELS, (), id="a count that is none"),

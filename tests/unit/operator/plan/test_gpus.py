@@ -1,0 +1,216 @@
+"""Engines on GPUs, as a deployment sees them: bound to what they were fitted to, and built there where they must be."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_contract import names
+from r1plus_contract.filling import FOR_GOOD
+from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import Artifact, Engine
+from r1plus_model_repo.config_pbtxt import parse
+from r1plus_operator.plan.inputs import ContainerFacts, GpuRuntime, NodeFacts, PodFacts, VolumeFacts
+from r1plus_operator.plan.revision import Revision, read
+from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
+from r1plus_policies.hardware import Gpus
+from unit.operator.plan.world import CONFIG, World, suite
+
+SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
+L40S = Gpus("NVIDIA-L40S", 1, 46068, (8, 9))
+A100 = Gpus("NVIDIA-A100-SXM4-80GB", 2, 81920, (8, 0))
+SLICE = Gpus("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 2, 40192, (8, 0), "nvidia.com/mig-3g.40gb")
+SERVED = {
+    "tensorrtllm": GpuRuntime("nvcr.example/tritonserver:trtllm", "1.2.1"),
+    "vllm": GpuRuntime("nvcr.example/tritonserver:vllm", "0.11"),
+}
+LLM, VLLM = "r1plus-full-fp16-tensorrtllm", "r1plus-full-fp16-vllm"
+
+
+def machine(*gpus: Gpus, name: str = "g1") -> NodeFacts:
+    return NodeFacts(name, 256 * 2**30, 32.0, {}, gpus)
+
+
+def world_of(engine: str, *nodes: NodeFacts, **spec: Any) -> World:
+    """One CR that gets this engine, whose files are there."""
+    shape = SHIPPED[engine]
+    artifact = Artifact(image="registry.example.com/r1plus-full:1", sha256="a" * 64)
+    return World(
+        {"tier": "full", "engine": {"family": "r1plus"}, "accuracy": {"suite": "r1plus-full-v1"}, **spec},
+        engines=(Engine(engine, shape.spec.model_copy(update={"artifact": artifact})),),
+        suites={"r1plus-full-v1": suite("r1plus-full-v1")},
+        nodes=nodes or (machine(L40S),),
+        config=replace(CONFIG, gpu_runtimes=SERVED),
+    )
+
+
+def candidate(world: World) -> Revision:
+    return read(world.one("ControllerRevision", world.candidate()))
+
+
+def pod_of(world: World) -> dict[str, Any]:
+    return dict(candidate(world).template["spec"])
+
+
+def triton_of(world: World) -> dict[str, Any]:
+    return next(c for c in pod_of(world)["containers"] if c["name"] == names.CONTAINER_TRITON)
+
+
+def job_of(world: World) -> dict[str, Any]:
+    """The Job that brings the candidate's engine to its volume."""
+    volume = candidate(world).volume
+    assert volume is not None
+    claim = {"PersistentVolumeClaim": {"metadata": {"uid": "c-1"}, "spec": {"resources": {"requests": {}}}}}
+    live = {(kind, volume.name): obj for kind, obj in claim.items()}
+    planned = plan_volumes(Seen("team", (Need(volume, (("credit", "u-1"),)),), live), world.config, 0.0)
+    return next(obj for stage in planned.apply[volume.name] for obj in stage if obj["kind"] == "Job")
+
+
+def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
+    world = world_of(VLLM)
+    world.settle()
+    triton, revision = triton_of(world), candidate(world)
+    assert triton["image"] == revision.identity.triton_image == SERVED["vllm"].image
+    assert triton["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod_of(world)["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
+    assert (revision.identity.gpu_product, revision.batch) == (L40S.product, 29)
+    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in triton["env"]
+    assert parse(revision.config_pbtxt).parameters["backend"].string_value == "vllm"
+
+
+def test_a_slice_is_a_resource_of_its_own() -> None:
+    world = world_of("r1plus-full-fp16-vllm", machine(SLICE), placement={"nodeSelector": {"zone": "a"}})
+    world.nodes = (replace(machine(SLICE), labels={"zone": "a"}),)
+    world.settle()
+    limits = triton_of(world)["resources"]["limits"]
+    assert (limits["nvidia.com/mig-3g.40gb"], limits.get("nvidia.com/gpu")) == ("1", None)
+    assert pod_of(world)["nodeSelector"] == {"zone": "a", "nvidia.com/mig-3g.40gb.product": SLICE.product}
+
+
+def test_a_gpu_without_a_name_binds_to_nothing() -> None:
+    world = world_of(VLLM, machine(Gpus("unknown", 1, 46068, (8, 9))))
+    world.settle()
+    assert "nodeSelector" not in pod_of(world)
+
+
+def test_memory_of_the_node_is_not_that_of_the_gpu() -> None:
+    world = world_of(VLLM)
+    world.settle()
+    resources = triton_of(world)["resources"]
+    assert (resources["requests"]["memory"], resources["limits"]["memory"]) == ("5Gi", "28390Mi")
+
+
+def test_a_checkpoint_is_built_before_any_pod_and_the_pods_say_for_which_key() -> None:
+    world = world_of(LLM)
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    assert world.live("Deployment") == []
+    revision, volume = candidate(world), candidate(world).volume
+    assert volume is not None
+    assert volume.order.build is not None
+    assert volume.name == f"r1plus-engine-{volume.order.build.key[:16]}"
+    assert volume.order.build.gpu_product == L40S.product
+    assert parse(revision.config_pbtxt).parameters["built"].string_value == volume.order.build.key
+    world.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
+    world.settle()
+    assert len(world.live("Deployment")) == 1
+
+
+def test_the_job_fetches_then_builds_on_the_right_gpu_then_seals() -> None:
+    world = world_of(LLM)
+    world.settle()
+    spec = job_of(world)["spec"]
+    pod = spec["template"]["spec"]
+    assert [c["name"] for c in pod["initContainers"]] == ["engine", "fetch", "build"]
+    assert [c["name"] for c in pod["containers"]] == ["fill"]
+    fetch, build, fill = *pod["initContainers"][1:], *pod["containers"]
+    assert (fetch["command"][-2:], fill["command"][-2:]) == (["--stage", "fetch"], ["--stage", "seal"])
+    assert build["image"] == SERVED["tensorrtllm"].image
+    assert build["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert "trtllm-build" in build["command"][-1]
+    assert all("nvidia.com/gpu" not in c["resources"].get("limits", {}) for c in (fetch, fill))
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
+    assert {m["name"] for m in build["volumeMounts"]} == {"volume", "build-tmp"}
+    rules = spec["podFailurePolicy"]["rules"]
+    assert [rule["onExitCodes"]["containerName"] for rule in rules] == ["fill", "fetch"]
+    assert all(rule["onExitCodes"]["values"] == [FOR_GOOD] for rule in rules)
+
+
+def test_the_volume_holds_the_checkpoint_beside_what_is_built_of_it() -> None:
+    world = world_of(LLM)
+    world.settle()
+    volume = candidate(world).volume
+    assert volume is not None
+    planned = plan_volumes(Seen("team", (Need(volume, (("credit", "u-1"),)),), {}), world.config, 0.0)
+    (claim,) = planned.apply[volume.name][0]
+    asked = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Mi"))
+    assert asked > 2 * 23270
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"nodes": (machine(A100),)},
+        {"spec": {"batching": {"maxBatchSize": 8}}},
+        {"spec": {"context": {"maxTokens": 4096}}},
+        {"runtime": GpuRuntime("nvcr.example/tritonserver:trtllm-2", "1.2.1")},
+    ],
+    ids=["another GPU", "another batch", "another context", "another image"],
+)
+def test_what_the_build_depends_on_makes_another_volume(other: dict[str, Any]) -> None:
+    worlds = [world_of(LLM), world_of(LLM, *other.get("nodes", ()), **other.get("spec", {}))]
+    if "runtime" in other:
+        worlds[1].config = replace(worlds[1].config, gpu_runtimes={**SERVED, "tensorrtllm": other["runtime"]})
+    found = []
+    for world in worlds:
+        world.settle()
+        volume = candidate(world).volume
+        assert volume is not None
+        found.append(volume.name)
+    assert found[0] != found[1]
+
+
+def test_a_checkpoint_is_nothing_to_be_copied_out_of_an_image() -> None:
+    world = world_of(LLM, delivery={"mode": "Image"})
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
+    assert "has to be built" in world.condition("EngineReady")[2]
+
+
+def test_a_larger_gpu_that_joins_moves_nobody() -> None:
+    world = world_of(VLLM)
+    world.settle()
+    stable = world.bring_up()
+    world.nodes = (machine(L40S), machine(A100, name="g2"))
+    world.settle()
+    assert (world.candidate(), world.selected()) == (stable, stable)
+    world.nodes = (machine(A100, name="g2"),)
+    world.settle()
+    assert world.candidate() != stable
+
+
+def building(*containers: ContainerFacts) -> World:
+    world = world_of(LLM)
+    world.settle()
+    volume = candidate(world).volume
+    assert volume is not None
+    pod = PodFacts("p", "", "", False, False, "", containers)
+    world.volumes[volume.name] = VolumeFacts(pods=(pod,))
+    world.settle()
+    return world
+
+
+FETCHED = ContainerFacts("fetch", ready=True, exit_code=0)
+
+
+def test_who_waits_reads_that_it_is_being_built_and_why_a_build_failed() -> None:
+    begun = building(FETCHED, ContainerFacts("build", ready=False))
+    assert "building on its GPU" in begun.condition("EngineReady")[2]
+    before = building(ContainerFacts("build", ready=False, waiting_reason="PodInitializing"))
+    assert "its Job starts" in before.condition("EngineReady")[2]
+    failed = building(FETCHED, ContainerFacts("build", ready=False, exit_code=1, message="[E] out of memory"))
+    status, reason, message = failed.condition("EngineReady")
+    assert (status, reason) == ("False", "DeliveryFailed")
+    assert "its builder ended with 1: [E] out of memory" in message
