@@ -177,6 +177,14 @@ async def pod(world: World, labels: Json, name: str = "own") -> None:
     await world.alice.create(kinds.POD, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": made["spec"]})
 
 
+async def mounting(world: World, claim: str, labels: Json, name: str) -> None:
+    """A pod of alice's that mounts a claim."""
+    made = template({"app": "own", **labels})
+    made["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]
+    meta = made["metadata"] | {"name": name, "namespace": world.namespace}
+    await world.alice.create(kinds.POD, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": made["spec"]})
+
+
 async def own_deployment(world: World, labels: Json) -> None:
     """A Deployment that alice makes herself."""
     spec = {"selector": {"matchLabels": {"app": "own"}}, "template": template({"app": "own", **labels})}
@@ -250,6 +258,7 @@ async def forged_status(world: World) -> None:
 
 
 CHILDREN, PODS, TEMPLATES, DEPLOYMENTS = "children", "serving-pods", "serving-templates", "deployments"
+VOLUMES, ENGINE_CLAIM = "engine-volumes", "r1plus-engine-0123456789abcdef"
 REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a verdict forged on a ControllerRevision": (
         edit("ControllerRevision", {"metadata": {"annotations": {names.ANNOTATION_VERDICT: "{}"}}}, of_revision=True),
@@ -273,6 +282,13 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a pod made serving by its status": (lambda world: relabelled(world, "status"), PODS),
     "a serving pod with another image": (another_image, PODS),
     "a serving pod taken out of service": (out_of_service, PODS),
+    "a pod that mounts an engine's volume": (lambda world: mounting(world, ENGINE_CLAIM, {}, "reads"), VOLUMES),
+    "a pod that mounts an engine's volume as another's": (
+        lambda world: mounting(world, ENGINE_CLAIM, {names.LABEL_VOLUME: ""}, "reads-as-nobody"), VOLUMES,
+    ),
+    "a pod that mounts an engine's volume as its own": (
+        lambda world: mounting(world, ENGINE_CLAIM, {names.LABEL_VOLUME: ENGINE_CLAIM}, "reads-as-ours"), PODS,
+    ),
     "a Deployment whose pods would pose as serving": (lambda world: own_deployment(world, SERVING), TEMPLATES),
     "a CronJob whose pods would pose as serving": (lambda world: cron_job(world, SERVING), TEMPLATES),
     "a status written by hand": (forged_status, DEPLOYMENTS),
@@ -281,6 +297,7 @@ ALLOWED: dict[str, Callable[[World], Awaitable[object]]] = {
     "a label of one's own on a child": edit("Service", {"metadata": {"labels": {"team": "blue"}}}),
     "an annotation of one's own on a child": edit("Deployment", {"metadata": {"annotations": {"a/b": "c"}}}, of_revision=True),
     "a plain pod": lambda world: pod(world, {"app": "own"}, "plain"),
+    "a pod with a claim of one's own": lambda world: mounting(world, "my-own-data", {}, "mine"),
     "a plain Deployment": lambda world: own_deployment(world, {}),
     "a plain CronJob": lambda world: cron_job(world, {"app": "own"}),
     "another R1PlusDeployment": lambda world: world.alice.create(kinds.R1PLUS_DEPLOYMENT, deployment(world.namespace, "other")),
