@@ -69,6 +69,16 @@ class Recipe:
         """64 hex digits. The command is part of it: whoever changes a flag has every engine built again."""
         return hashlib.sha256(dumps([self, command(self, "checkpoint", "target")]).encode()).hexdigest()
 
+    @property
+    def asked(self) -> str:
+        """Likewise of what was asked for. Another image or version builds another engine, and is not asked for by that:
+
+        whoever mirrors the image to another registry, or upgrades the operator, has nothing built and gated anew.
+        """
+        wish = (self.checkpoint, self.backend, self.precision, self.kv_precision, self.gpu_product)
+        sizes = (self.max_batch, self.max_seq_len, self.max_num_tokens)
+        return hashlib.sha256(dumps([*wish, *sizes]).encode()).hexdigest()
+
 
 def command(recipe: Recipe, checkpoint: str, target: str) -> tuple[str, ...]:
     """What builds the folder `target` of the folder `checkpoint`.

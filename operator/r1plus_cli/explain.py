@@ -42,8 +42,9 @@ def explain(
         kept.value.engine for kept in map(projections.engine, cluster.engines()) if kept.value.engine is not None
     )
     own = {kept.name: kept.value for kept in map(projections.suite, cluster.suites(namespace))}
-    serving = str((cr.get("status") or {}).get("engine") or "")
-    resolved = resolve(spec, engines, {**shipped, **own}, nodes, config, serving)
+    status = cr.get("status") or {}
+    serving, product = (str(status.get(key) or "") for key in ("engine", "gpu"))
+    resolved = resolve(spec, engines, {**shipped, **own}, nodes, config, serving, product=product)
     _show(console, spec, resolved)
     _serving(console, cr.get("status") or {}, resolved)
     return isinstance(resolved, Target)

@@ -28,8 +28,8 @@ def config_for(family: str) -> OperatorConfig:
         operator_namespace="r1plus-system",
         monitoring_namespace="monitoring",
         gpu_runtimes={
-            "tensorrtllm": GpuRuntime("r1plus.local/triton-tensorrtllm:dev", "1.2.1"),
-            "vllm": GpuRuntime("r1plus.local/triton-vllm:dev", ""),
+            "tensorrtllm": GpuRuntime("r1plus.local/triton-tensorrtllm:dev", None),
+            "vllm": GpuRuntime("r1plus.local/triton-vllm:dev", None),
         },
         suite_trust=SuiteTrust(required=False),
         volumes=VolumeTerms(access_mode=AccessMode.MANY_NODES, cidrs=("0.0.0.0/0",), require_signature=False),

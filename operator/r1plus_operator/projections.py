@@ -242,8 +242,9 @@ def gpus_of(allocatable: Json, labels: Json) -> tuple[Gpus, ...]:
         memory, product = labels.get(f"{resource}.memory", ""), labels.get(f"{resource}.product", "")
         major, minor = (labels.get(f"nvidia.com/gpu.compute.{part}", "") for part in ("major", "minor"))
         capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
-        if int(count):
-            reported = int(memory) if memory.isdigit() else None
+        reported = int(memory) if memory.isdigit() else None
+        if int(count) or product:
+            # None of a product that the node bears the name of: its device plugin is away, and will be back.
             found.append(Gpus(product or UNKNOWN, int(count), reported, capability, resource))
     return tuple(found)
 

@@ -4,7 +4,7 @@ Called by the operator's plan while it chooses an engine. The nodes' labels are 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1plus_policies.accelerators import find, is_slice, usable_bytes
 
@@ -20,7 +20,7 @@ class Gpus:
     product: str
     """As `nvidia.com/gpu.product` says."""
     count: int
-    """Allocatable."""
+    """Allocatable; 0 while the device plugin is away."""
     reported_mib: int | None = None
     """As `nvidia.com/gpu.memory` says; None where the node does not tell."""
     capability: Capability | None = None
@@ -60,13 +60,32 @@ def place(need: GpuNeed, offered: Iterable[Gpus]) -> Gpus | str:
 
     Of equal ones the first by name, so that the answer does not change with the order of the nodes.
     """
-    gpus = sorted(offered, key=lambda g: (-g.usable_bytes, g.product, -g.count))
+    gpus = sorted(kinds(offered), key=lambda g: (-g.usable_bytes, g.product, g.resource))
     if not gpus:
         return "no matching node offers a GPU (nvidia.com/gpu, with the labels of gpu-feature-discovery)"
     if fitting := [g for g in gpus if _refusal(need, g) is None]:
         return fitting[0]
     told = dict.fromkeys(f"{g.product}: {_refusal(need, g)}" for g in gpus)
     return "; ".join(told)
+
+
+def kinds(offered: Iterable[Gpus]) -> list[Gpus]:
+    """One for each product, whatever node it is in: a pod may land on any, so the least memory of them counts.
+
+    Drivers report somewhat different sizes, and a label may be late on one node.
+    """
+    found: dict[tuple[str, str], Gpus] = {}
+    for gpus in offered:
+        key = gpus.resource, gpus.product
+        same = found.get(key, gpus)
+        told = [size for size in (same.reported_mib, gpus.reported_mib) if size]
+        found[key] = replace(
+            same,
+            count=max(same.count, gpus.count),
+            reported_mib=min(told, default=None),
+            capability=min((c for c in (same.capability, gpus.capability) if c), default=None),
+        )
+    return list(found.values())
 
 
 def _refusal(need: GpuNeed, gpus: Gpus) -> str | None:

@@ -170,6 +170,7 @@ class GpuNeed(ApiModel):
     )
     products: tuple[Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_VALUE)], ...] | None = Field(
         None,
+        min_length=1,
         max_length=16,
         description="GPUs that it was built for, as the node label `nvidia.com/gpu.product` says. Default: any.",
     )
@@ -304,6 +305,10 @@ _BUILT_BACKEND = Rule(
     "!has(self.build) || self.backend in ['tensorrtllm', 'tensorrt']",
     "build is for the backends tensorrtllm and tensorrt; the others load a checkpoint as it is",
 )
+_BUILT_ALONE = Rule(
+    "!has(self.build) || !has(self.requirements.gpu) || self.requirements.gpu.count == 1",
+    "build needs requirements.gpu.count to be 1: an engine is built on one GPU, for one",
+)
 _BUILT_FOR = Rule(
     "has(self.build) || !(self.backend in ['tensorrtllm', 'tensorrt']) || !has(self.artifact)"
     " || (has(self.requirements.gpu) && has(self.requirements.gpu.products))",
@@ -330,7 +335,9 @@ _MEASURED_FILES = Rule(
 class EngineSpec(ApiModel):
     """R1PlusEngine.spec."""
 
-    model_config = ruled(_GPU_BACKEND, _BUILT_BACKEND, _BUILT_FOR, _OPENVINO_ATTENTION, _OPENVINO_KV, _MEASURED_FILES)
+    model_config = ruled(
+        _GPU_BACKEND, _BUILT_BACKEND, _BUILT_ALONE, _BUILT_FOR, _OPENVINO_ATTENTION, _OPENVINO_KV, _MEASURED_FILES
+    )
 
     family: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = Field(
         description="Model family, e.g. r1plus or smollm2."
@@ -380,6 +387,8 @@ class EngineSpec(ApiModel):
         if self.build is not None and not building:
             raise ValueError(f"{_BUILT_BACKEND.message}: backend is {self.backend}")
         gpu = self.requirements.gpu
+        if self.build is not None and gpu is not None and gpu.count != 1:
+            raise ValueError(f"{_BUILT_ALONE.message}; it is {gpu.count}")
         known = gpu is not None and gpu.products is not None
         if building and self.build is None and self.artifact is not None and not known:
             raise ValueError(_BUILT_FOR.message)

@@ -83,8 +83,10 @@ def sync_all(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Without it from now on."""
-    if folder.exists():
+    """Without it from now on; a link goes, not what it leads to."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
         shutil.rmtree(folder)
 
 

@@ -279,6 +279,9 @@ class R1PlusDeploymentStatus(ApiModel):
     engine: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="Engine of the revision that takes traffic."
     )
+    gpu: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="GPU product that it runs on; absent on CPU."
+    )
     batch: Annotated[int, Field(ge=1), WHOLE] | None = Field(None, description="Most requests that run at once.")
     context: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None, description="Most tokens of prompt and answer together."

@@ -57,11 +57,18 @@ class EngineVolume:
     """The engine's image; empty where an archive is fetched."""
     builder: Builder | None = None
     """What makes the engine of a checkpoint; None: the files are served as they are."""
+    asked: str = ""
+    """Where it is built: what was asked for, without what only the builder's image decides."""
     access_mode: AccessMode = AccessMode.ONE_NODE
     node_selector: dict[str, str] | None = None
     tolerations: tuple[Json, ...] = ()
     nodes: tuple[str, ...] = ()
     """Where the Job runs, and where best: a volume of one node should come to be where the pods have room."""
+
+    @property
+    def wish(self) -> str:
+        """By which a revision is another one. What was built stays when the chart names another image to build with."""
+        return self.asked or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +90,37 @@ def delivery_of(
 ) -> EngineVolume | Undeliverable | None:
     """The volume that the engine is delivered by; None: by its image.
 
-    What has been `delivered` (digests of engines) is asked for nothing any more: what serves must not be taken for
+    What has been `delivered` (names of volumes) is asked for nothing any more: what serves must not be taken for
     unservable, unwatched then, because the chart or the nodes are no longer what they were.
     """
     files, terms = engine.spec.files, config.volumes
-    by_image = files.image and engine.spec.build is None
-    mode = spec.delivery.mode or (DeliveryMode.IMAGE if by_image else DeliveryMode.VOLUME)
+    by_volume = _no_image_holds(engine)
+    mode = spec.delivery.mode or (DeliveryMode.VOLUME if by_volume else DeliveryMode.IMAGE)
     if mode is DeliveryMode.IMAGE:
-        return None if by_image else _no_image(engine)
+        return _no_image(engine) if by_volume else None
     able = _able(spec, engine, seat, nodes or ())
-    if files.sha256 not in delivered and (refused := _refusal(spec, engine, terms, able)):
-        return refused
     recipe = _recipe(engine, seat, config) if engine.spec.build else None
-    key = recipe.key if recipe else files.sha256
+    key, suffix = recipe.key if recipe else files.sha256, _SUFFIX[terms.access_mode]
     where = placement(spec, seat.gpus)
-    return EngineVolume(
+    volume = EngineVolume(
         # Another mode is another volume: what a claim once asked for nobody can change.
-        name=f"r1plus-engine-{key[:KEY_DIGITS]}{_SUFFIX[terms.access_mode]}",
+        name=f"r1plus-engine-{key[:KEY_DIGITS]}{suffix}",
         order=_order(engine, Build(recipe.key, recipe.gpu_product) if recipe else None),
         image="" if files.archive else files.image or "",
         builder=_builder(engine, recipe, seat) if recipe else None,
+        asked=f"{recipe.asked[:KEY_DIGITS]}{suffix}" if recipe else "",
         access_mode=terms.access_mode,
         nodes=able[:MOST_NODES],
         node_selector=where.get("nodeSelector"),
         tolerations=tuple(where.get("tolerations", ())),
     )
+    refused = None if volume.wish in delivered else _refusal(spec, engine, terms, able)
+    return refused or volume
+
+
+def _no_image_holds(engine: Engine) -> bool:
+    """Whether the engine, as it is served, comes by a volume alone."""
+    return engine.spec.files.image is None or engine.spec.build is not None
 
 
 def _order(engine: Engine, build: Build | None) -> FillOrder:
@@ -132,7 +145,7 @@ def _recipe(engine: Engine, seat: Seat, config: OperatorConfig) -> Recipe:
         max_num_tokens=terms.max_num_tokens,
         gpu_product=seat.gpus.product if seat.gpus else "",
         compute_capability=".".join(map(str, capability)) if capability else "",
-        runtime=config.runtimes.get(backend.value, ""),
+        runtime=config.runtimes.get(backend.value) or "",
         image=config.image_for(backend.value),
     )
 
@@ -174,7 +187,7 @@ def _refusal(
     if engine.spec.files.archive and not terms.cidrs:
         return _no_network(engine)
     if terms.access_mode is AccessMode.ONE_NODE and spec.replicas > 1 and len(able) > 1:
-        return Undeliverable(ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, _spread(spec, able))
+        return Undeliverable(ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, _spread(spec, engine, able))
     return None
 
 
@@ -200,13 +213,14 @@ def _no_network(engine: Engine) -> Undeliverable:
     return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
 
 
-def _spread(spec: R1PlusDeploymentSpec, able: tuple[str, ...]) -> str:
+def _spread(spec: R1PlusDeploymentSpec, engine: Engine, able: tuple[str, ...]) -> str:
     """Why one node's volume will not do."""
+    by_image = "" if _no_image_holds(engine) else ", or set spec.delivery.mode to Image"
     where = ", ".join(able[:5]) + (" and others" if len(able) > 5 else "")
     return (
         f"spec.replicas: {spec.replicas} could land on {len(able)} nodes ({where}), and a volume of mode ReadWriteOnce"
         " is on one; set the chart's delivery.volume.accessMode to ReadWriteMany or ReadOnlyMany with a class that"
-        " offers it, let spec.placement.nodeSelector admit one node, or set spec.delivery.mode to Image"
+        f" offers it, or let spec.placement.nodeSelector admit one node{by_image}"
     )
 
 
@@ -214,6 +228,11 @@ def started(volume: EngineVolume | None, revision: str, observed: Observed) -> b
     """Whether nothing is in the way of the revision's pods: the engine is on its volume, or they are there already."""
     if volume is None or ("Deployment", revision) in observed.children:
         return True
+    return is_delivered(volume, observed)
+
+
+def is_delivered(volume: EngineVolume, observed: Observed) -> bool:
+    """Whether the engine is on its volume, whole."""
     facts = observed.volumes.get(volume.name)
     return facts is not None and facts.delivered == volume.order.digest
 
@@ -237,7 +256,13 @@ def found(volume: EngineVolume, observed: Observed) -> Finding:
             if trouble := _trouble(what, container):
                 return trouble
         if pod.unschedulable:
-            return Finding("Unknown", Reason.DELIVERING, f"{what}: its Job waits for a node: {pod.unschedulable}")
+            waits = f"{what}: its Job waits for a node: {pod.unschedulable}"
+            if volume.builder:
+                waits += (
+                    "; a build needs a GPU for itself: add one, or let what serves give one back for as long"
+                    " (spec.replicas: 0 is an outage)"
+                )
+            return Finding("Unknown", Reason.DELIVERING, waits)
     if facts.failed:
         text = f"{what}: its Job has failed; it is tried again; see `kubectl describe job {volume.name}`"
         return Finding("False", Reason.DELIVERY_FAILED, text)

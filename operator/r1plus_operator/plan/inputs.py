@@ -31,8 +31,8 @@ class GpuRuntime:
     """A Triton image with a GPU backend, which the chart names."""
 
     image: str
-    version: str
-    """Of TensorRT-LLM or vLLM in it."""
+    version: str | None
+    """Of TensorRT-LLM or vLLM in it; None: it is not to be judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class OperatorConfig:
     cooldown_seconds: float = COOLDOWN_SECONDS
 
     @property
-    def runtimes(self) -> Mapping[str, str]:
-        """Backend that is served -> version of its runtime in the Triton image."""
+    def runtimes(self) -> Mapping[str, str | None]:
+        """Backend that is served -> version of its runtime in the Triton image; None: any will do."""
         return {**RUNTIMES, **{backend: runtime.version for backend, runtime in self.gpu_runtimes.items()}}
 
     def image_for(self, backend: str) -> str:

@@ -40,7 +40,7 @@ def seated(
     spec: R1PlusDeploymentSpec,
     engine: Engine,
     nodes: tuple[NodeFacts, ...] | None,
-    runtimes: Mapping[str, str],
+    runtimes: Mapping[str, str | None],
     product: str = "",
 ) -> Seat | Obstacle:
     """Where the engine fits: on the best matching node, or what stands before it. `nodes=None`: no cluster is at hand.
@@ -71,7 +71,8 @@ def _on_gpus(spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus], pr
             return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name}: {text}")
     if kept := [gpus for gpus in offered if gpus.product == product]:
         found = _on_best(spec, engine, kept)
-        if isinstance(found, Seat):
+        # Where it is none of it for now, it stays as well: a device plugin that starts anew is no reason to move.
+        if isinstance(found, Seat) or not any(gpus.count for gpus in kept):
             return found
     return _on_best(spec, engine, offered)
 
@@ -117,7 +118,7 @@ def _files(engine: Engine) -> Obstacle | None:
     return Obstacle(Reason.ENGINE_NOT_DELIVERED, text)
 
 
-def _runtime(engine: Engine, runtimes: Mapping[str, str]) -> Obstacle | None:
+def _runtime(engine: Engine, runtimes: Mapping[str, str | None]) -> Obstacle | None:
     backend, need = engine.spec.backend.value, engine.spec.requirements.runtime
     if backend not in runtimes:
         served = " and ".join(sorted(runtimes))
@@ -126,7 +127,8 @@ def _runtime(engine: Engine, runtimes: Mapping[str, str]) -> Obstacle | None:
         if engine.spec.backend in SERVABLE:
             remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
         return Obstacle(Reason.RUNTIME_NOT_SERVED, f"{text}: {remedy}")
-    refused = version_refusal(runtimes[backend], need.min, need.max) if need else None
+    version = runtimes[backend]
+    refused = version_refusal(version, need.min, need.max) if need and version is not None else None
     if refused is None:
         return None
     text = (

@@ -87,8 +87,13 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         )
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
     serves = serving_revision(revisions.values())
-    engine, product = (serves.engine, serves.identity.gpu_product) if serves else ("", "")
-    delivered = frozenset(facts.delivered for facts in observed.volumes.values())
+    engine = serves.engine if serves else ""
+    # Before anything serves, what is on its way there stays where it is.
+    stays = serves or max(revisions.values(), key=lambda r: r.number, default=None)
+    product = stays.identity.gpu_product if stays else ""
+    held = [r.volume for r in revisions.values() if r.volume is not None]
+    delivered = frozenset(volume.wish for volume in held if delivering.is_delivered(volume, observed))
+    delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
     resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, product)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
@@ -400,7 +405,14 @@ class _Pass:
         served = [r for r in self.revisions.values() if r.promoted_at and r.name != rollout.current]
         needed |= {max(served, key=lambda r: r.promoted_at or 0.0).name} if served else set()
         old = sorted((r for r in self.revisions.values() if r.name not in needed), key=lambda r: r.number)
-        return {r.name for r in old[: max(0, len(self.revisions) - KEPT_REVISIONS)]}
+        # Nobody waits any more for what is yet to be built: its Job would keep a GPU from what is wanted.
+        unbuilt = {r.name for r in old if not r.promoted_at and self._is_unbuilt(r)}
+        return unbuilt | {r.name for r in old[: max(0, len(self.revisions) - KEPT_REVISIONS)]}
+
+    def _is_unbuilt(self, revision: Revision) -> bool:
+        volume = revision.volume
+        building = volume is not None and volume.builder is not None
+        return building and not delivering.started(volume, revision.name, self.observed)
 
     def _deletions(self, rollout: Rollout, surplus: set[str]) -> tuple[tuple[str, str, str], ...]:
         gone = []

@@ -237,11 +237,14 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
     if requirements.gpu is not None:
         limits |= on_gpus(requirements.gpu.count, gpus)
     env = {names.ENV_IDENTITY: identity, "HOME": "/tmp"} | (OFFLINE if requirements.gpu else {})
+    # NVIDIA's images begin with a script that prepares CUDA and then runs what it is given; ours runs Triton.
+    program = ["tritonserver"] if requirements.gpu else []
     return {
         "name": names.CONTAINER_TRITON,
         "image": config.image_for(engine.spec.backend.value),
         "imagePullPolicy": "IfNotPresent",
         "args": [
+            *program,
             f"--model-repository={names.DIR_MODELS}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",

@@ -50,6 +50,8 @@ def status_of(situation: Situation) -> Json:
     shown = current or (situation.revisions.get(situation.target) if situation.target else None)
     if shown:
         status |= {"engine": shown.engine, "batch": shown.batch, "context": shown.context}
+        if shown.identity.gpu_product:
+            status["gpu"] = shown.identity.gpu_product
         status |= _accuracy(situation, shown)
     return status
 

@@ -174,9 +174,9 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
         "placement": spec.placement.model_dump(mode="json", by_alias=True),
     }
     if target.volume:
-        covered["volume"] = target.volume.name
+        covered["volume"] = target.volume.wish
     if target.gpus:
-        covered["gpu"] = target.gpus.product
+        covered["gpu"] = f"{target.gpus.resource}/{target.gpus.product}"
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 

@@ -57,7 +57,7 @@ def resolve(
     """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
     `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
-    `delivered` digests of engines are on the namespace's volumes; `product` is the GPU that it runs on.
+    `delivered` volumes (`EngineVolume.wish`) hold their engine; `product` is the GPU that it runs on.
     """
     found: dict[str, Seat] = {}
     by_name = {engine.name: engine for engine in engines}

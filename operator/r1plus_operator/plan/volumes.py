@@ -30,10 +30,10 @@ from r1plus_operator.plan.pod import (
 
 RETRY_SECONDS = 300.0
 """After a Job has given up, until the next one begins."""
-BACKOFF_LIMIT = 5
-"""Attempts of one Job beside the first; Kubernetes waits 10 s, 20 s, 40 s … between them."""
+BACKOFF_LIMIT, BACKOFF_LIMIT_BUILD = 5, 2
+"""Attempts of one Job beside the first; Kubernetes waits 10 s, 20 s, 40 s … between them. A build takes long."""
 RETRY_FINAL_SECONDS = 3600.0
-"""Likewise where the same would fail again: it helps only if the server has another file by then."""
+"""Likewise where the same would fail again (it helps only if the server has another file by then), and of a build."""
 DEADLINE_SECONDS = 86400
 """Of a Job: even a large engine over a slow line is there by then."""
 COMPLETE, FAILED = "Complete", "Failed"
@@ -144,7 +144,8 @@ class _Volume:
         """Seconds until a Job that gave up is followed by another; None while it has not."""
         if ended.get("type") != FAILED:
             return None
-        return float(ended["at"]) + (RETRY_FINAL_SECONDS if ended.get("final") else RETRY_SECONDS) - self.now
+        seldom = ended.get("final") or self.need.volume.builder is not None  # A build keeps a GPU from others.
+        return float(ended["at"]) + (RETRY_FINAL_SECONDS if seldom else RETRY_SECONDS) - self.now
 
     def _claim(self, live: Json | None, *, delivered: bool) -> Json:
         return claim_of(self.need, self.seen.namespace, self.config, live, delivered)
@@ -313,10 +314,11 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
         pod["nodeSelector"] = volume.node_selector
     if volume.tolerations:
         pod["tolerations"] = list(volume.tolerations)
-    ours = [names.CONTAINER_FILL, *([names.INIT_FETCH] if volume.builder else [])]
+    # 2 is also what a builder ends with that does not know an argument.
+    ends = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if volume.builder else [])]
     refused = [
         {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [FOR_GOOD]}}
-        for name in ours
+        for name in ends
     ]
     return {
         "apiVersion": "batch/v1",
@@ -325,7 +327,7 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
             need, namespace, **{names.ANNOTATION_VOLUME_UID: claim_uid, names.ANNOTATION_ORDER: order}
         ),
         "spec": {
-            "backoffLimit": BACKOFF_LIMIT,
+            "backoffLimit": BACKOFF_LIMIT_BUILD if volume.builder else BACKOFF_LIMIT,
             "activeDeadlineSeconds": DEADLINE_SECONDS,
             "podFailurePolicy": {"rules": refused},
             "template": {"metadata": {"labels": _pod_labels(need)}, "spec": pod},
@@ -360,7 +362,8 @@ def _build(builder: Builder) -> Json:
         "name": names.INIT_BUILD,
         "image": builder.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-ec", builder.script],
+        # Not as `command`: the image's own entry point prepares CUDA first, as it does where the engine is served.
+        "args": ["/bin/sh", "-ec", builder.script],
         "env": [{"name": key, "value": value} for key, value in {"HOME": "/tmp", **OFFLINE}.items()],
         "resources": {
             "requests": {"cpu": "1", "memory": mebibytes(HOST_MEMORY)},

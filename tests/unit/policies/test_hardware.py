@@ -1,10 +1,13 @@
 """Which GPUs an engine is given, and what is said of those that it is not."""
 
+from dataclasses import replace
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_policies.hardware import GpuNeed, Gpus, place, version_refusal
+from r1plus_policies.hardware import GpuNeed, Gpus, kinds, place, version_refusal
 from r1plus_policies.sizing import MIB
 
 L40S = Gpus("NVIDIA-L40S", 2, 46068, (8, 9))
@@ -74,3 +77,38 @@ def test_the_order_of_the_nodes_does_not_matter(offered: list[Gpus], count: int)
 )
 def test_runtime_versions(version: str, least: str | None, most: str | None, loads: bool) -> None:
     assert (version_refusal(version, least, most) is None) == loads
+
+
+LATE = Gpus("NVIDIA-H200", 8, 143771, None)
+
+
+def test_of_one_product_the_least_memory_counts_and_a_label_that_is_late_on_one_node_is_known_from_another() -> None:
+    less, more = Gpus("NVIDIA-L40S", 1, 43000, (8, 9)), Gpus("NVIDIA-L40S", 4, None, None)
+    (one,) = kinds([L40S, less, more])
+    assert one == Gpus("NVIDIA-L40S", 4, 43000, (8, 9))
+    (late,) = kinds([LATE, replace(LATE, capability=(9, 0))])
+    assert late.capability == (9, 0)
+
+
+def test_slices_that_are_a_resource_of_their_own_are_another_kind() -> None:
+    assert len(kinds([SLICE, replace(SLICE, resource="nvidia.com/mig-3g.20gb")])) == 2
+
+
+NODES = st.lists(
+    st.builds(
+        Gpus,
+        st.sampled_from(["NVIDIA-L40S", "NVIDIA-H200", "NVIDIA-B999"]),
+        st.integers(0, 8),
+        st.none() | st.integers(1, 99999),
+        st.none() | st.sampled_from([(8, 0), (9, 0)]),
+        st.sampled_from(["nvidia.com/gpu", "nvidia.com/mig-3g.20gb"]),
+    ),
+    max_size=6,
+)
+
+
+@given(NODES, st.randoms())
+def test_the_order_of_the_nodes_changes_nothing(nodes: list[Gpus], rand: Random) -> None:
+    mixed = rand.sample(nodes, len(nodes))
+    for need in (GpuNeed(1), GpuNeed(2, (), (8, 0))):
+        assert place(need, nodes) == place(need, mixed)

@@ -12,7 +12,7 @@ from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Artifact, Engine
 from r1plus_model_repo.config_pbtxt import parse
-from r1plus_operator.plan.inputs import ContainerFacts, GpuRuntime, NodeFacts, PodFacts, VolumeFacts
+from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, PodFacts, VolumeFacts
 from r1plus_operator.plan.revision import Revision, read
 from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
 from r1plus_policies.hardware import Gpus
@@ -74,6 +74,9 @@ def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
     triton, revision = triton_of(world), candidate(world)
     assert triton["image"] == revision.identity.triton_image == SERVED["vllm"].image
     assert triton["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert ("command" in triton, triton["args"][0]) == (False, "tritonserver"), (
+        "NVIDIA's entry point runs what it is given"
+    )
     assert pod_of(world)["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
     assert (revision.identity.gpu_product, revision.batch) == (L40S.product, 29)
     assert {"name": "HF_HUB_OFFLINE", "value": "1"} in triton["env"]
@@ -129,12 +132,14 @@ def test_the_job_fetches_then_builds_on_the_right_gpu_then_seals() -> None:
     assert (fetch["command"][-2:], fill["command"][-2:]) == (["--stage", "fetch"], ["--stage", "seal"])
     assert build["image"] == SERVED["tensorrtllm"].image
     assert build["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert "trtllm-build" in build["command"][-1]
+    assert "command" not in build
+    assert (build["args"][:2], "trtllm-build" in build["args"][-1]) == (["/bin/sh", "-ec"], True)
+    assert spec["backoffLimit"] == 2
     assert all("nvidia.com/gpu" not in c["resources"].get("limits", {}) for c in (fetch, fill))
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
     assert {m["name"] for m in build["volumeMounts"]} == {"volume", "build-tmp"}
     rules = spec["podFailurePolicy"]["rules"]
-    assert [rule["onExitCodes"]["containerName"] for rule in rules] == ["fill", "fetch"]
+    assert [rule["onExitCodes"]["containerName"] for rule in rules] == ["fill", "fetch", "build"]
     assert all(rule["onExitCodes"]["values"] == [FOR_GOOD] for rule in rules)
 
 
@@ -155,14 +160,11 @@ def test_the_volume_holds_the_checkpoint_beside_what_is_built_of_it() -> None:
         {"nodes": (machine(A100),)},
         {"spec": {"batching": {"maxBatchSize": 8}}},
         {"spec": {"context": {"maxTokens": 4096}}},
-        {"runtime": GpuRuntime("nvcr.example/tritonserver:trtllm-2", "1.2.1")},
     ],
-    ids=["another GPU", "another batch", "another context", "another image"],
+    ids=["another GPU", "another batch", "another context"],
 )
 def test_what_the_build_depends_on_makes_another_volume(other: dict[str, Any]) -> None:
     worlds = [world_of(LLM), world_of(LLM, *other.get("nodes", ()), **other.get("spec", {}))]
-    if "runtime" in other:
-        worlds[1].config = replace(worlds[1].config, gpu_runtimes={**SERVED, "tensorrtllm": other["runtime"]})
     found = []
     for world in worlds:
         world.settle()
@@ -189,6 +191,96 @@ def test_a_larger_gpu_that_joins_moves_nobody() -> None:
     world.nodes = (machine(A100, name="g2"),)
     world.settle()
     assert world.candidate() != stable
+
+
+def test_before_anything_serves_what_is_on_its_way_stays_where_it_is() -> None:
+    world = world_of(LLM)
+    world.settle()
+    first = world.candidate()
+    world.nodes = (machine(L40S), machine(A100, name="g2"))
+    world.settle()
+    assert world.candidate() == first
+
+
+@pytest.mark.parametrize("strategy", ["BlueGreen", "InPlace"])
+def test_a_device_plugin_that_starts_anew_moves_nobody(strategy: str) -> None:
+    world = world_of(VLLM, rollout={"strategy": strategy})
+    world.settle()
+    stable = world.bring_up()
+    world.nodes = (machine(replace(L40S, count=0)), machine(A100, name="g2"))
+    world.settle()
+    assert world.selected() == stable
+    assert world.one("Deployment", stable)["spec"]["replicas"] == 1
+    assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [stable]
+    assert world.condition("CapacityFits")[:2] == ("False", "GpuNotFound")
+
+
+def test_another_image_to_build_with_has_nothing_built_anew() -> None:
+    world = world_of(LLM)
+    world.settle()
+    volume = candidate(world).volume
+    assert volume is not None
+    world.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
+    stable = world.bring_up()
+    moved = GpuRuntime("mirror.example/tritonserver:trtllm", "1.2.1")
+    terms = replace(world.config.volumes, require_signature=True)
+    world.config = replace(world.config, gpu_runtimes={**SERVED, "tensorrtllm": moved}, volumes=terms)
+    world.settle()
+    assert (world.candidate(), world.selected()) == (stable, stable)
+    assert world.condition("EngineReady")[:2] == ("True", "EngineLoaded")
+    fresh = world_of(LLM)
+    fresh.config = replace(fresh.config, gpu_runtimes=world.config.gpu_runtimes)
+    fresh.settle()
+    other = candidate(fresh).volume
+    assert other is not None
+    assert other.name != volume.name
+
+
+def test_nobody_builds_what_nobody_waits_for_any_more() -> None:
+    world = world_of(LLM)
+    for batch in (4, 8, 16):
+        world.change(batching={"maxBatchSize": batch})
+        world.settle()
+    assert [read(live).batch for live in world.live("ControllerRevision")] == [16]
+
+
+def test_a_build_is_tried_again_seldom() -> None:
+    world = world_of(LLM)
+    world.settle()
+    volume = candidate(world).volume
+    assert volume is not None
+    job = job_of(world)
+    claim = {"metadata": {"uid": "c-1"}, "spec": {"resources": {"requests": {}}}}
+    failed = {**job, "metadata": {**job["metadata"], "uid": "j-1"}, JOB_ENDED: {"type": "Failed", "at": 0.0}}
+    live = {("PersistentVolumeClaim", volume.name): claim, ("Job", volume.name): failed}
+    seen = Seen("team", (Need(volume, (("credit", "u-1"),)),), live)
+    assert ("Job", volume.name, "j-1") not in plan_volumes(seen, world.config, 3599.0).delete
+    assert ("Job", volume.name, "j-1") in plan_volumes(seen, world.config, 3601.0).delete
+
+
+def test_replicas_on_one_nodes_volume_are_refused_whatever_else_is_delivered() -> None:
+    world = world_of(LLM, machine(L40S), machine(L40S, name="g2"), replicas=2, batching={"maxBatchSize": 4})
+    world.volumes["r1plus-engine-of-another-batch"] = VolumeFacts(delivered="a" * 64)
+    world.settle()
+    assert world.condition("CapacityFits")[:2] == ("False", "StorageNotShared")
+    assert "mode to Image" not in world.condition("CapacityFits")[2]
+
+
+def test_whoever_waits_for_a_gpu_reads_how_to_come_by_one() -> None:
+    world = world_of(LLM)
+    world.settle()
+    volume = candidate(world).volume
+    assert volume is not None
+    pod = PodFacts("p", "", "", False, False, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    world.volumes[volume.name] = VolumeFacts(pods=(pod,))
+    world.settle()
+    assert "a build needs a GPU for itself" in world.condition("EngineReady")[2]
+
+
+def test_the_status_says_on_which_gpu() -> None:
+    world = world_of(VLLM)
+    world.settle()
+    assert world.status["gpu"] == L40S.product
 
 
 def building(*containers: ContainerFacts) -> World:

@@ -166,7 +166,10 @@ LABELS = {
     ("allocatable", "labels", "gpus"),
     [
         pytest.param({"cpu": "8"}, LABELS, (), id="none"),
-        pytest.param({"nvidia.com/gpu": "0"}, LABELS, (), id="none left"),
+        pytest.param({"nvidia.com/gpu": "0"}, {}, (), id="none left"),
+        pytest.param(
+            {"nvidia.com/gpu": "0"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 0, 40960, (8, 0)),), id="none for now"
+        ),
         pytest.param({"nvidia.com/gpu": "2"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 2, 40960, (8, 0)),), id="whole GPUs"),
         pytest.param(
             {"nvidia.com/mig-1g.5gb": "7"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0), "nvidia.com/mig-1g.5gb"),), id="slices, mixed"
