@@ -18,12 +18,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Makes engines: a model's file becomes what pods load, and an R1PlusEngine that says what it is.
+    help="""Makes engines: a model's file or folder becomes what pods load, and an R1PlusEngine that says what it is.
 
 1. `r1plus engine quantize model-F16.gguf --to Q8_0 --out model-Q8_0.gguf` for another precision, if you want one
 2. `r1plus engine import model-Q8_0.gguf --name bank-lite --tier lite --image REGISTRY/bank-lite:1.0.0 --out engines`
 3. `podman build -t REGISTRY/bank-lite:1.0.0 engines/bank-lite` and push it
 4. `kubectl apply -f engines/bank-lite/engine.yaml`, then `spec.engine.family: bank` in a deployment
+
+A checkpoint for GPUs is taken as it is: `r1plus engine import DIR --backend vllm` (a Hugging Face checkpoint) or
+`--backend tensorrtllm` (DIR/checkpoint and DIR/tokenizer). What it fits: `r1plus fit --engine NAME --catalog OUT/NAME`.
 
 Nothing is believed of a file: layers, heads, context, precision and chat template are read from it, and what would not
 be served is refused with field, value and remedy. docs/engines.md tells more.
@@ -34,11 +37,15 @@ be served is refused with field, value and remedy. docs/engines.md tells more.
 @app.command("import")
 def import_command(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE|DIR", help="A .gguf file, or a folder with a model in OpenVINO IR.")
+        Path,
+        typer.Argument(metavar="FILE|DIR", help="A .gguf file, or a folder: OpenVINO IR, or a checkpoint for GPUs."),
     ],
     name: Annotated[str, typer.Option("--name", help="Name of the engine, such as bank-lite-q8-0.")],
     tier: Annotated[str, typer.Option("--tier", help="What it is made for: full, lite or edge.")],
     out: Annotated[Path, typer.Option("--out", help="Folder that receives NAME/.")],
+    backend: Annotated[
+        str, typer.Option("--backend", help="What runs it: openvino on CPU, vllm or tensorrtllm on GPUs.")
+    ] = "openvino",
     family: Annotated[
         str | None, typer.Option("--family", help="Model family. By default the name up to its first '-'.")
     ] = None,
@@ -55,20 +62,41 @@ def import_command(
         typer.Option("--inherited-from", help="Engine whose reference it claims to reach; without it, it claims none."),
     ] = None,
     cpu: Annotated[str, typer.Option("--cpu", help="CPU limit of a pod, and threads of the engine.")] = "2",
-    best_batch: Annotated[int, typer.Option("--best-batch", help="Beyond it throughput hardly grows.")] = 16,
-    max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch a deployment may ask for.")] = 32,
+    best_batch: Annotated[
+        int | None,
+        typer.Option("--best-batch", help="Beyond it throughput hardly grows. Default: 16, on a GPU 32."),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option("--max-batch", help="Largest batch a deployment may ask for. Default: 32, on a GPU 64."),
+    ] = None,
     weights_memory: Annotated[
         str | None, typer.Option("--weights-memory", help="As measured, such as 800Mi. Default: estimated.")
     ] = None,
     runtime_memory: Annotated[
-        str, typer.Option("--runtime-memory", help="Server, backend, activations, as measured. Default: an estimate.")
-    ] = "750Mi",
+        str | None,
+        typer.Option(
+            "--runtime-memory", help="Server and backend, on CPU activations, too, as measured. Default: an estimate."
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="Of one pod; vllm splits it over them. Default: 1.")
+    ] = None,
+    gpu_product: Annotated[
+        list[str] | None,
+        typer.Option("--gpu-product", help="GPU it is for, as the label nvidia.com/gpu.product says; repeatable."),
+    ] = None,
+    max_num_tokens: Annotated[
+        int | None, typer.Option("--max-num-tokens", help="Tokens in one step of a tensorrtllm build. Default: 8192.")
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option("--context", help="Context length, where the model does not say it, or less than it says."),
     ] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="Of a DIR's weights, such as INT8.")] = None,
-    parameters: Annotated[int | None, typer.Option("--parameters", help="Number of a DIR's weights.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of a DIR's weights, such as INT8, where it does not say it.")
+    ] = None,
+    parameters: Annotated[int | None, typer.Option("--parameters", help="Number of its weights, likewise.")] = None,
 ) -> None:
     """Turn a model into an engine: the files for pods, what an image is built from, and the R1PlusEngine.
 
@@ -76,6 +104,13 @@ def import_command(
     there when it is whole. Exit status 1, and nothing is written, if the model would not be served.
 
     Example: `r1plus engine import SmolLM2-135M.Q8_0.gguf --name smol-lite-q8-0 --tier lite --out engines`
+
+    For GPUs **vllm** takes a Hugging Face checkpoint in safetensors; **tensorrtllm** takes DIR/checkpoint (of
+    convert_checkpoint.py; a Job builds it on the GPU that serves it) and DIR/tokenizer, or DIR/plan (of trtllm-build)
+    and DIR/tokenizer with **--gpu-product**. Weights are hard-linked where that can be. Pickles and a model's own code
+    are refused.
+
+    Example: `r1plus engine import Qwen3-8B --backend vllm --name bank-full --tier full --out engines`
     """
     with _importing():
         from r1plus_model_repo.importing.engine import import_engine
@@ -95,6 +130,10 @@ def import_command(
             max_batch=max_batch,
             weights_memory=weights_memory,
             runtime_memory=runtime_memory,
+            backend=backend,
+            gpus=gpus,
+            gpu_products=tuple(gpu_product or ()),
+            max_num_tokens=max_num_tokens,
         )
         try:
             made = import_engine(source, out, wish, Claims(context, parameters, precision), _progress)
@@ -213,6 +252,10 @@ _OPTIONS = {
     "spec.batch.best": "--best-batch",
     "spec.batch.max": "--max-batch",
     "spec.batch": "--best-batch",
+    "spec.backend": "--backend",
+    "spec.requirements.gpu.count": "--gpus",
+    "spec.requirements.gpu.products": "--gpu-product",
+    "spec.build.maxNumTokens": "--max-num-tokens",
     "spec.precision": "--precision",
     "spec.architecture.parameters": "--parameters",
     "spec.architecture.contextLength": "--context",
@@ -224,7 +267,8 @@ def _as_options(problems: tuple[str, ...]) -> list[str]:
     told = []
     for problem in problems:
         field, colon, what = problem.partition(": ")
-        told.append(f"{_OPTIONS.get(field, field)}{colon}{what}")
+        # Of a list the position is told, too: spec.requirements.gpu.products.0.
+        told.append(f"{_OPTIONS.get(field.rstrip('.0123456789'), field)}{colon}{what}")
     return told
 
 

@@ -9,17 +9,20 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_contract.delivery import digest_of, digest_of_listing, file_sha256, listed, listing
 from r1plus_model_repo.importing import folders
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.manifest import Wish, check_name, manifest, spec_of
-from r1plus_model_repo.importing.model import Claims, Model, read
+from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
 from r1plus_model_repo.importing.openvino_ir import try_template
+from r1plus_model_repo.importing.placing import place
+from r1plus_model_repo.importing.reading import read
 from r1plus_model_repo.importing.tokenizer_limit import unlimit
+from r1plus_model_repo.importing.wish import check_backend
 from r1plus_model_repo.kv_shape import kv_shape
 
 ENGINE, CONTAINERFILE, MANIFEST = "engine", "Containerfile", "engine.yaml"
@@ -40,28 +43,22 @@ class Imported:
 def import_engine(source: Path, out: Path, wish: Wish, claims: Claims, progress: Callable[[str], None]) -> Imported:
     """Make OUT/NAME of the model at `source`; ImportingError, or WishError with every problem."""
     check_name(wish.name)
+    check_backend(wish)
     target = out / wish.name
     if target.exists():
         raise ImportingError(f"{target}: is there already; remove it, or give another --name or --out")
     progress(f"reading {source}")
-    model = read(source, claims)
+    model = read(source, claims, wish.backend)
     spec_of(wish, model, _UNKNOWN, "")  # What is wrong with the wish is told before hours of work.
     progress(_told(model))
-    origin = _origin(model)
-    facts = _facts(wish, model, origin)
     notes = list(model.notes)
-    with folders.alone(out), folders.staged(target) as part, folders.scratch(target) as workspace:
+    with folders.alone(out), folders.staged(target) as part:
         engine = part / ENGINE
-        if model.files:
-            progress("copying the model")
-            _copy(model, engine, notes)
-            folders.seal(engine, facts)
+        if model.gpu is not None:
+            origin = _take(model, wish, claims, engine, progress)
         else:
-            progress("converting to OpenVINO IR")
-            folders.from_gguf(source, workspace / "conversion", engine, facts, sha256=origin["sha256"])
-            progress("trying the chat template")
-            try_template(engine, source.name)
-        _agrees(model, engine)
+            with folders.scratch(target) as workspace:
+                origin = _openvino(model, wish, engine, workspace, notes, progress)
         progress("computing the engine's sha256")
         digest = digest_of(engine)
         spec = spec_of(wish, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
@@ -78,21 +75,66 @@ def _told(model: Model) -> str:
     )
 
 
+def _openvino(
+    model: Model, wish: Wish, engine: Path, workspace: Path, notes: list[str], progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """A folder as it is, or a GGUF file converted; where it came from."""
+    origin = _origin(model)
+    facts = _facts(wish, model, origin, "openvino-ir", {} if model.files else folders.converter())
+    if model.files:
+        progress("copying the model")
+        _copy(model, engine, notes)
+        folders.seal(engine, facts)
+    else:
+        progress("converting to OpenVINO IR")
+        folders.from_gguf(model.source, workspace / "conversion", engine, facts, sha256=origin["sha256"])
+        progress("trying the chat template")
+        try_template(engine, model.source.name)
+    _agrees(model, engine)
+    return origin
+
+
+def _take(model: Model, wish: Wish, claims: Claims, engine: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """A checkpoint or a plan for GPUs as it is; where it came from. What was placed is read again."""
+    progress("taking the files")
+    place(model.source, model.files, engine)
+    again = read(engine, claims, wish.backend)
+    if replace(again, source=model.source, notes=model.notes) != model:
+        raise ImportingError(f"{model.source}: changed while it was imported; import it again when it is whole")
+    progress("computing the files' sha256")
+    files = listing(engine)
+    origin = {"file": _name(model), "sha256": digest_of_listing(files), "files": listed(files)}
+    (engine / folders.FACTS).write_text(folders.dump(_facts(wish, model, origin, _format(model), {})), encoding="utf-8")
+    (engine / folders.FACTS).chmod(0o644)
+    return origin
+
+
+def _format(model: Model) -> str:
+    if model.gpu is None or model.gpu.backend != TENSORRT_LLM:
+        return "huggingface"
+    return "trtllm-plan" if model.gpu.built else "trtllm-checkpoint"
+
+
+def _name(model: Model) -> str:
+    """A file may be called anything, and the manifest is YAML."""
+    return "".join(c if c.isprintable() else "?" for c in model.source.resolve().name)
+
+
 def _origin(model: Model) -> dict[str, Any]:
     """Name and sha256 of what was imported; no path, since the engine's digest covers it."""
-    # A file may be called anything, and the manifest is YAML.
-    name = "".join(c if c.isprintable() else "?" for c in model.source.resolve().name)
     if model.files:
-        listed = {part: file_sha256(model.source / part) for part in model.files}
-        return {"file": name, "sha256": listed["openvino_model.bin"], "files": listed}
-    return {"file": name, "sha256": file_sha256(model.source), "bytes": model.source.stat().st_size}
+        of_each = {part: file_sha256(model.source / part) for part in model.files}
+        return {"file": _name(model), "sha256": of_each["openvino_model.bin"], "files": of_each}
+    return {"file": _name(model), "sha256": file_sha256(model.source), "bytes": model.source.stat().st_size}
 
 
-def _facts(wish: Wish, model: Model, origin: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(
+    wish: Wish, model: Model, origin: Mapping[str, Any], form: str, converter: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "engine": wish.name,
         "recipe": folders.RECIPE,
-        "format": "openvino-ir",
+        "format": form,
         "precision": model.precision,
         "architecture": {
             "layers": model.shape.layers,
@@ -102,7 +144,7 @@ def _facts(wish: Wish, model: Model, origin: Mapping[str, Any]) -> dict[str, Any
             "parameters": model.parameters,
         },
         "source": dict(origin),
-        "converter": folders.converter() if not model.files else {},
+        "converter": dict(converter),
     }
 
 

@@ -5,7 +5,6 @@ says which figures they are.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -14,43 +13,24 @@ from pydantic import TypeAdapter, ValidationError
 from r1plus_contract import names
 from r1plus_model_repo.catalog.quantity import mebibytes
 from r1plus_model_repo.catalog.types import EngineName, EngineSpec, spec_problems
-from r1plus_model_repo.importing.model import Model
+from r1plus_model_repo.importing import on_gpu
+from r1plus_model_repo.importing.model import OPENVINO, Model
+from r1plus_model_repo.importing.wish import Wish, WishError
 
+__all__ = ("Wish", "WishError", "check_name", "manifest", "spec_of", "weights_memory")
 RUNTIME_MEMORY = "750Mi"
 """Server, backend and activations: smollm2-full-f16's at batch 32, the most that was measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What whoever imports an engine says of it."""
-
-    name: str
-    tier: str
-    family: str
-    version: str = "1.0.0"
-    image: str | None = None
-    suite: str | None = None
-    inherited_from: str | None = None
-    cpu: str = "2"
-    best_batch: int = 16
-    max_batch: int = 32
-    weights_memory: str | None = None
-    runtime_memory: str = RUNTIME_MEMORY
-
-
-class WishError(ValueError):
-    """Options that make no R1PlusEngine; one problem a line."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+BEST_BATCH, MAX_BATCH = 16, 32
 
 
 def weights_memory(model: Model) -> str:
     """What the weights take once loaded, estimated.
 
-    Computing is in FP32: weights kept in 16 bits or more are held as they are and unpacked; quantised ones stay packed.
+    On CPU computing is in FP32: weights kept in 16 bits or more are held as they are and unpacked; quantised ones stay
+    packed. On a GPU they are what they are.
     """
+    if model.gpu is not None:
+        return mebibytes(model.weights_bytes)
     floating = model.precision.startswith(("FP", "BF"))
     need = (model.weights_bytes + 4 * model.parameters) * 1.05 if floating else model.weights_bytes * 1.6
     return mebibytes(int(need))
@@ -59,35 +39,49 @@ def weights_memory(model: Model) -> str:
 def spec_of(wish: Wish, model: Model, sha256: str, origin: str) -> EngineSpec:
     """The engine's spec; WishError lists every problem as `spec.field: what is wrong (got value)`."""
     unmeasured = {"claimedBy": f"nobody yet: imported from {origin}"[:256]}
+    gpu, problems = model.gpu, on_gpu.gpu_problems(wish, model)
+    best, largest = on_gpu.batches(wish, gpu) if gpu else _batches(wish)
     given = {
         "family": wish.family,
         "tier": wish.tier,
         "version": wish.version,
         "precision": model.precision,
-        "backend": "openvino",
+        "backend": gpu.backend if gpu else OPENVINO,
         "architecture": {
             "layers": model.shape.layers,
             "kvHeads": model.shape.kv_heads,
             "headSize": model.shape.head_size,
             "contextLength": model.context_length,
             "parameters": model.parameters,
+            **(on_gpu.architecture(gpu) if gpu else {}),
         },
         "artifact": {"image": wish.image or f"r1plus.local/engine-{wish.name}:{wish.version}", "sha256": sha256},
         "requirements": {
             "cpu": wish.cpu,
             "weightsMemory": wish.weights_memory or weights_memory(model),
-            "runtimeMemory": wish.runtime_memory,
+            "runtimeMemory": wish.runtime_memory or (on_gpu.RUNTIME_MEMORY if gpu else RUNTIME_MEMORY),
+            **(on_gpu.requirements(wish, gpu) if gpu else {}),
         },
-        "batch": {"best": wish.best_batch, "max": wish.max_batch},
+        "batch": {"best": best, "max": largest},
         "reference": {
             "suite": wish.suite or f"{wish.family}-{wish.tier}-v1",
             **({"inheritedFrom": wish.inherited_from} if wish.inherited_from else unmeasured),
         },
+        **(on_gpu.terms(wish, gpu) if gpu else {}),
     }
     try:
-        return EngineSpec.model_validate(given)
+        spec = EngineSpec.model_validate(given)
     except ValidationError as error:
-        raise WishError(spec_problems(error, EngineSpec)) from error
+        raise WishError((*problems, *spec_problems(error, EngineSpec))) from error
+    if problems:
+        raise WishError(problems)
+    return spec
+
+
+def _batches(wish: Wish) -> tuple[int, int]:
+    """On CPU."""
+    best, largest = wish.best_batch, wish.max_batch
+    return BEST_BATCH if best is None else best, MAX_BATCH if largest is None else largest
 
 
 def check_name(name: str) -> None:
@@ -107,16 +101,26 @@ def manifest(name: str, spec: EngineSpec, origin: Mapping[str, Any]) -> str:
         "metadata": {"name": name},
         "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
-    return _HEAD.format(file=origin["file"], sha256=origin["sha256"]) + yaml.safe_dump(body, sort_keys=False, width=110)
+    figures = _FOR_CPU if spec.requirements.gpu is None else _FOR_GPU
+    head = _HEAD.format(file=origin["file"], sha256=origin["sha256"], figures=figures)
+    return head + yaml.safe_dump(body, sort_keys=False, width=110)
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(EngineName)
 _HEAD = """\
 # Made by `r1plus engine import` from {file}, sha256 {sha256}.
 #
-# Read from the model: precision, architecture. Computed: artifact.sha256, over the files under engine/; the pod's init
-# container compares it, and the architecture with the files.
-# Estimated from what the smollm2 engines take: requirements.weightsMemory, runtimeMemory; batch. Measure, and correct.
+{figures}
 # Nobody has measured what it reaches: make its suite with r1plus suite build and baseline, then fill in reference.
 ---
 """
+_FOR_CPU = """\
+# Read from the model: precision, architecture. Computed: artifact.sha256, over the files under engine/; the pod's init
+# container compares it, and the architecture with the files.
+# Estimated from what the smollm2 engines take: requirements.weightsMemory, runtimeMemory; batch. Measure, and correct.\
+"""
+_FOR_GPU = """\
+# Read from the model: precision, architecture, requirements.weightsMemory. Computed: artifact.sha256, over the files
+# under engine/; the pod's init container compares it.
+# Estimated as for the published shapes: requirements.activationMemory, runtimeMemory; batch. Measure, and correct.
+# Which batch and context fit which GPU: r1plus fit --engine NAME --catalog FOLDER, the folder that this file is in."""

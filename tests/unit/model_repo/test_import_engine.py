@@ -19,8 +19,9 @@ from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.folders import alone
 from r1plus_model_repo.importing.manifest import Wish, WishError, weights_memory
-from r1plus_model_repo.importing.model import Claims, Model, read
+from r1plus_model_repo.importing.model import Claims, Model
 from r1plus_model_repo.importing.openvino_ir import FILES
+from r1plus_model_repo.importing.reading import read
 from r1plus_model_repo.kv_shape import KvShape
 from unit.model_repo import gguf_files
 from unit.model_repo.test_kv_shape import state

@@ -1,0 +1,217 @@
+"""What is read of a Hugging Face checkpoint: its window, its precision, its size; whatever config.json says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1plus_model_repo.importing.errors import WeightsError
+from r1plus_model_repo.importing.model import VLLM, Claims, Model
+from r1plus_model_repo.importing.reading import read
+from r1plus_model_repo.kv_shape import KvShape
+from unit.model_repo.checkpoints import (
+    LAYERS,
+    Change,
+    both,
+    changed,
+    checkpoint,
+    elements,
+    llama,
+    with_tensors,
+    write_json,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "Bank-8B")
+
+
+WINDOWS: dict[str, tuple[dict[str, Any], tuple[int | None, int | None]]] = {
+    "none": ({}, (None, None)),
+    "null": ({"sliding_window": None, "use_sliding_window": True}, (None, None)),
+    "on every layer": ({"model_type": "mistral", "sliding_window": 1024}, (1024, None)),
+    "switched off": ({"sliding_window": 1024, "use_sliding_window": False}, (None, None)),
+    "of Qwen, which has one only where it says so": ({"model_type": "qwen2", "sliding_window": 1024}, (None, None)),
+    "on the layers from max_window_layers on": (
+        {"model_type": "qwen2", "sliding_window": 1024, "use_sliding_window": True, "max_window_layers": 1},
+        (1024, 1),
+    ),
+    "on no layer": (
+        {"model_type": "qwen2", "sliding_window": 1024, "use_sliding_window": True, "max_window_layers": 28},
+        (None, None),
+    ),
+    "as layer_types says": (
+        {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]},
+        (512, 1),
+    ),
+    "layer_types before all else": (
+        {"sliding_window": 512, "use_sliding_window": False, "layer_types": ["sliding_attention"] * 2},
+        (512, None),
+    ),
+    "of full attention throughout": ({"sliding_window": 512, "layer_types": ["full_attention"] * 2}, (None, None)),
+    "by pattern": ({"sliding_window": 512, "sliding_window_pattern": 2}, (512, 1)),
+    "by the model type's own pattern, of which this is less than one": (
+        {"model_type": "cohere2", "sliding_window": 512},
+        (512, None),
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), WINDOWS.values(), ids=WINDOWS.keys())
+def test_the_window_and_who_keeps_all_tokens_are_read(
+    folder: Path, config: dict[str, Any], expected: tuple[int | None, int | None]
+) -> None:
+    changed("config.json", **{"torch_dtype": "float16", **config})(folder)
+    gpu = read(folder, Claims(), VLLM).gpu
+    assert gpu is not None
+    assert (gpu.window, gpu.global_layers) == expected
+
+
+def facts(model: Model) -> tuple[str, int, int]:
+    return model.precision, model.parameters, model.weights_bytes
+
+
+PLAIN = elements(llama())
+INT4 = {
+    f"model.layers.{n}.self_attn.k_proj.{part}": said
+    for n in range(LAYERS)
+    for part, said in {
+        "qweight": ("I32", (4, 16)),
+        "qzeros": ("I32", (1, 2)),
+        "scales": ("F16", (1, 16)),
+        "g_idx": ("I32", (32,)),
+    }.items()
+}
+GPTQ = {"quant_method": "gptq", "bits": 4}
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {"g": {"weights": {"type": "float", "num_bits": 8}}},
+}
+PRECISIONS: dict[str, tuple[Change, Claims, tuple[str, int, int], str]] = {
+    "FP16": (with_tensors("model.safetensors", llama(dtype="F16")), Claims(), ("FP16", PLAIN, 2 * PLAIN), ""),
+    "BF16": (lambda _: None, Claims(precision="FP16"), ("FP16", PLAIN, 2 * PLAIN), "in BF16 and are served in FP16"),
+    "FP32": (
+        with_tensors("model.safetensors", llama(dtype="F32")),
+        Claims(parameters=PLAIN),
+        ("FP16", PLAIN, 2 * PLAIN),
+        "in FP32 and are served in FP16",
+    ),
+    "tied embeddings, once": (
+        changed("config.json", tie_word_embeddings=True),
+        Claims(),
+        ("FP16", PLAIN - 64 * 32, 2 * (PLAIN - 64 * 32)),
+        "",
+    ),
+    "INT4 of GPTQ": (
+        both(changed("config.json", quantization_config=GPTQ), with_tensors("model.safetensors", INT4)),
+        Claims(),
+        ("INT4", 2 * 512, 2 * (256 + 8 + 32 + 128)),
+        "counted from packed weights",
+    ),
+    "FP8 of compressed-tensors": (
+        both(
+            changed("config.json", quantization_config=COMPRESSED),
+            with_tensors("model.safetensors", llama(dtype="F8_E4M3")),
+        ),
+        Claims(),
+        ("FP8", PLAIN, PLAIN),
+        "",
+    ),
+    "INT8, and more parameters than are counted": (
+        both(
+            changed("config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+            with_tensors("model.safetensors", llama(dtype="I8")),
+        ),
+        Claims(parameters=10**6),
+        ("INT8", 10**6, PLAIN),
+        "",
+    ),
+    "one that only its owner knows": (
+        both(
+            changed("config.json", quantization_config={"quant_method": "own"}),
+            with_tensors("model.safetensors", llama(dtype="I8")),
+        ),
+        Claims(precision="OWN8"),
+        ("OWN8", PLAIN, PLAIN),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "claims", "expected", "note"), PRECISIONS.values(), ids=PRECISIONS.keys())
+def test_precision_parameters_and_size_are_those_of_what_is_served(
+    folder: Path, change: Change, claims: Claims, expected: tuple[str, int, int], note: str
+) -> None:
+    change(folder)
+    model = read(folder, claims, VLLM)
+    assert facts(model) == expected
+    assert note in " ".join(model.notes)
+
+
+def test_of_experts_those_that_a_token_is_given_to_count(folder: Path) -> None:
+    changed("config.json", num_experts_per_tok=3, moe_intermediate_size=40)(folder)
+    gpu = read(folder, Claims(), VLLM).gpu
+    assert gpu is not None
+    assert gpu.intermediate == 120
+
+
+def test_tensors_by_other_names_are_told_of(folder: Path) -> None:
+    with_tensors("model.safetensors", {"transformer.h.0.attn": ("F16", (4, 4))})(folder)
+    assert any("no tensor is named model.layers.N" in note for note in read(folder, Claims(), VLLM).notes)
+
+
+def test_the_layers_that_predict_ahead_may_follow_the_model(folder: Path) -> None:
+    changed("config.json", num_hidden_layers=1, num_nextn_predict_layers=1)(folder)
+    assert read(folder, Claims(), VLLM).shape == KvShape(1, 2, 8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "architectures",
+                "auto_map",
+                "head_dim",
+                "intermediate_size",
+                "layer_types",
+                "max_position_embeddings",
+                "max_window_layers",
+                "model_type",
+                "num_attention_heads",
+                "num_experts_per_tok",
+                "num_hidden_layers",
+                "num_key_value_heads",
+                "quantization_config",
+                "sliding_window",
+                "sliding_window_pattern",
+                "tie_word_embeddings",
+                "use_sliding_window",
+            ]
+        ),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=5,
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_config_json_says_there_is_a_model_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, said: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "whatever"
+    folder.mkdir(exist_ok=True)
+    checkpoint(folder)
+    config = json.loads((folder / "config.json").read_text()) | said
+    write_json(folder / "config.json", config)
+    try:
+        model = read(folder, Claims(), VLLM)
+    except WeightsError as error:
+        assert str(error).startswith(f"{folder}: ")
+    else:
+        assert model.shape == KvShape(2, 2, 8)

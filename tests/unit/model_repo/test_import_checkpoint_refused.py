@@ -1,0 +1,352 @@
+"""Hugging Face checkpoints that vLLM would not serve, or that would run a stranger's code: each says what to do."""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1plus_model_repo.importing.errors import WeightsError
+from r1plus_model_repo.importing.manifest import Wish
+from r1plus_model_repo.importing.model import VLLM, Claims
+from r1plus_model_repo.importing.reading import read
+from unit.model_repo.checkpoints import (
+    Change,
+    both,
+    changed,
+    checkpoint,
+    linked,
+    llama,
+    moved,
+    refused,
+    with_file,
+    with_tensors,
+    without,
+)
+
+WISH = Wish(name="bank-full", tier="full", family="bank", image="registry.example/bank-full:1.0.0", backend=VLLM)
+INDEX = "model.safetensors.index.json"
+SECOND = "model-00002-of-00002.safetensors"
+K_PROJ = "model.layers.1.self_attn.k_proj.weight"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "Bank-8B")
+
+
+HYBRID = {name: said for name, said in llama().items() if name != K_PROJ}
+WRONG: dict[str, tuple[Change, Claims, str]] = {
+    "nothing but pickles": (
+        both(without("model.safetensors"), with_file("pytorch_model.bin")),
+        Claims(),
+        "pytorch_model.bin: a pickle, which executes what its author wrote when it is loaded; get the model in",
+    ),
+    "a pickle of another kind": (
+        both(without("model.safetensors"), with_file("model.pth")),
+        Claims(),
+        "model.pth: a pickle",
+    ),
+    "no weights": (without("model.safetensors"), Claims(), "*.safetensors: missing, so there are no weights"),
+    "Mistral's own format": (
+        moved("model.safetensors", "consolidated.safetensors"),
+        Claims(),
+        "consolidated.safetensors: weights in Mistral's own format; get the model's model*.safetensors",
+    ),
+    "no config.json": (without("config.json"), Claims(), "config.json: missing, so this is no Hugging Face checkpoint"),
+    "an adapter": (
+        both(without("config.json"), with_file("adapter_config.json", "{}")),
+        Claims(),
+        "config.json: missing, so this is no Hugging Face checkpoint; this is an adapter: merge it",
+    ),
+    "a program": (
+        with_file("modeling_bank.py"),
+        Claims(),
+        "modeling_bank.py: a program in the folder: the model's own",
+    ),
+    "code that config.json asks for": (
+        changed("config.json", auto_map={"AutoModel": "modeling_bank.Bank"}),
+        Claims(),
+        "config.json: auto_map: {'AutoModel': 'modeling_bank.Bank'}: the model's own code is never trusted; take",
+    ),
+    "code that the tokenizer asks for": (
+        changed("tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]}),
+        Claims(),
+        "tokenizer_config.json: auto_map: {'AutoTokenizer': ['t.T', None]}: the model's own code",
+    ),
+    "a GGUF file": (
+        with_file("model-Q8_0.gguf"),
+        Claims(),
+        "model-Q8_0.gguf: a GGUF file in the folder: vLLM serves checkpoints; import that file with --backend openvino",
+    ),
+    "no chat template": (
+        without("chat_template.jinja"),
+        Claims(),
+        "tokenizer_config.json: no chat template, so no question could be put; add the model's chat_template.jinja",
+    ),
+    "a chat template that does not parse": (
+        with_file("chat_template.jinja", "{% if %}"),
+        Claims(),
+        "chat_template.jinja: line 1",
+    ),
+    "a chat template in tokenizer_config.json that does not parse": (
+        both(without("chat_template.jinja"), changed("tokenizer_config.json", chat_template="{{")),
+        Claims(),
+        "tokenizer_config.json: line 1",
+    ),
+    "of several chat templates the default one does not parse": (
+        both(
+            without("chat_template.jinja"),
+            changed("tokenizer_config.json", chat_template=[{"name": "default", "template": "{{"}]),
+        ),
+        Claims(),
+        "tokenizer_config.json: line 1",
+    ),
+    "no tokenizer": (without("tokenizer.json"), Claims(), "tokenizer.json: missing (tokenizer.json, tokenizer.model,"),
+    "no settings of the tokenizer": (without("tokenizer_config.json"), Claims(), "tokenizer_config.json: missing; get"),
+    "a tokenizer cut short": (with_file("tokenizer.json", '{"model": '), Claims(), "tokenizer.json: not JSON"),
+    "a tokenizer without a vocabulary": (
+        with_file("tokenizer.json", "{}"),
+        Claims(),
+        "tokenizer.json: model: missing, so there is no vocabulary",
+    ),
+    "a tokenizer that is a Git LFS pointer": (
+        with_file("tokenizer.json", "version https://git-lfs.github.com/spec/v1"),
+        Claims(),
+        "tokenizer.json: not JSON",
+    ),
+    "a multimodal model": (
+        changed("config.json", text_config={"hidden_size": 1}),
+        Claims(),
+        "config.json: text_config: there, so this is a multimodal model; only text is served; take a text model",
+    ),
+    "an encoder": (
+        changed("config.json", architectures=["BertModel"]),
+        Claims(),
+        "config.json: architectures: ['BertModel']: none of them writes text; take",
+    ),
+    "no architecture": (changed("config.json", architectures=None), Claims(), "config.json: architectures: None"),
+    "a model that float16 is too small for": (
+        changed("config.json", model_type="gemma2"),
+        Claims(),
+        "config.json: model_type: 'gemma2': vLLM does not compute it in float16, which is what is served; take another",
+    ),
+    "an encoder and a decoder": (
+        changed("config.json", is_encoder_decoder=True),
+        Claims(),
+        "config.json: is_encoder_decoder: true; only decoders are served",
+    ),
+    "latent attention": (
+        changed("config.json", kv_lora_rank=512),
+        Claims(),
+        "config.json: kv_lora_rank: 512: keys and",
+    ),
+    "layers with a state": (
+        changed("config.json", layer_types=["linear_attention", "full_attention"]),
+        Claims(),
+        "config.json: layer_types: 'linear_attention': only full_attention and sliding_attention are sized; take",
+    ),
+    "fewer layer types than layers": (
+        changed("config.json", layer_types=["full_attention"]),
+        Claims(),
+        "config.json: layer_types: 1 items for 2 layers",
+    ),
+    "a window nobody tells": (
+        changed("config.json", layer_types=["sliding_attention"] * 2),
+        Claims(),
+        "config.json: sliding_window: missing",
+    ),
+    "no number of layers": (
+        changed("config.json", num_hidden_layers=None),
+        Claims(),
+        "config.json: num_hidden_layers: missing, so the model's shape is not known; get the file again",
+    ),
+    "heads in words": (
+        changed("config.json", num_attention_heads="four"),
+        Claims(),
+        "config.json: num_attention_heads: 'four' is no whole number from 1 to 1024",
+    ),
+    "2^40 layers": (
+        changed("config.json", num_hidden_layers=2**40),
+        Claims(),
+        "num_hidden_layers: 1099511627776 is no",
+    ),
+    "more layers than the tensors are of": (
+        changed("config.json", num_hidden_layers=3),
+        Claims(),
+        "config.json: num_hidden_layers: 3, the tensors are of 2; get the file again",
+    ),
+    "other heads than the tensors": (
+        changed("config.json", num_key_value_heads=4),
+        Claims(),
+        (
+            "config.json: num_key_value_heads: 4 of head_dim 8, model.layers.0.self_attn.k_proj.weight has 16 rows instead"
+            " of 32; get the file again"
+        ),
+    ),
+    "another head size than the tensors": (
+        changed("config.json", head_dim=16),
+        Claims(),
+        "num_key_value_heads: 2 of head_dim 16",
+    ),
+    "layers without attention": (
+        with_tensors("model.safetensors", HYBRID),
+        Claims(),
+        "config.json: num_hidden_layers: 1 layers have no attention",
+    ),
+    "a config.json that is a list": (with_file("config.json", "[]"), Claims(), "config.json: no JSON object"),
+    "a config.json nested without end": (with_file("config.json", "[" * 10**5), Claims(), "config.json: not JSON"),
+    "a context beyond the model's": (lambda _: None, Claims(4097), "--context: 4097 exceeds 4096"),
+    "a context nobody tells": (
+        changed("config.json", max_position_embeddings=None),
+        Claims(),
+        "--context: no config.json says it",
+    ),
+    "another precision": (
+        lambda _: None,
+        Claims(precision="INT8"),
+        "--precision: INT8 is not what the file holds, FP16; leave the option out",
+    ),
+    "other parameters": (lambda _: None, Claims(parameters=7), "--parameters: 7 is not what the file holds, 19552"),
+    "a precision nobody tells": (
+        changed("config.json", quantization_config={"quant_method": "own"}),
+        Claims(),
+        "--precision: config.json's quantization_config does not say it plainly; give it, such as INT4",
+    ),
+    "FP8 that nobody explains": (
+        with_tensors("model.safetensors", llama(dtype="F8_E4M3")),
+        Claims(),
+        "config.json: quantization_config: missing: most weights are F8_E4M3",
+    ),
+    "weights that are a link out of the folder": (
+        linked("model.safetensors", "/etc/passwd"),
+        Claims(),
+        "model.safetensors: is a link to /etc/passwd, out of the folder; put the file there",
+    ),
+    "a config.json that is a link out of the folder": (
+        linked("config.json", "/etc/passwd"),
+        Claims(),
+        "config.json: is a link to /etc/passwd, out of the folder",
+    ),
+    "a tokenizer that is a link out of the folder": (
+        linked("tokenizer.json", "../../etc/passwd"),
+        Claims(),
+        "tokenizer.json: is a link to ../../etc/passwd, out of the folder",
+    ),
+    "a link to nothing": (
+        linked("generation_config.json", "gone"),
+        Claims(),
+        "generation_config.json: is a link to gone",
+    ),
+    "weights cut short": (
+        lambda folder: os.truncate(folder / "model.safetensors", 3000),
+        Claims(),
+        "model.safetensors: tensor ",
+    ),
+    "several files and no index": (
+        with_tensors("adapter.safetensors", {"a": ("F16", (2,))}),
+        Claims(),
+        "model.safetensors.index.json: missing, and adapter.safetensors, model.safetensors may be the model's or not",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "claims", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_checkpoint_that_cannot_be_served_is_refused_and_nothing_is_written(
+    folder: Path, change: Change, claims: Claims, message: str
+) -> None:
+    change(folder)
+    told = refused(folder, WISH, claims)
+    assert message in told
+    assert all(line.startswith(f"{folder}: ") for line in told.splitlines())
+
+
+SHARDED: dict[str, tuple[Change, str]] = {
+    "a shard that is not there": (without(SECOND), f"{SECOND}: missing, and {INDEX} names it; get the file"),
+    "a shard cut short": (lambda folder: os.truncate(folder / SECOND, 2000), f"{SECOND}: tensor "),
+    "a shard of nothing": (with_file(SECOND), f"{SECOND}: length: the file has 0 bytes"),
+    "a tensor that is not in its shard": (
+        with_tensors(SECOND, {name: said for name, said in llama([1], ends=False).items() if name != K_PROJ}),
+        f"{INDEX}: weight_map: '{K_PROJ}': not in {SECOND}; get the files again",
+    ),
+    "a tensor in two shards": (
+        with_tensors(SECOND, llama([1])),
+        f"{SECOND}: tensor 'lm_head.weight': is in model-00001-of-00002.safetensors, too; get the files again",
+    ),
+    "an index that names a path": (
+        changed(INDEX, weight_map={"a": "../model.safetensors"}),
+        f"{INDEX}: weight_map: '../model.safetensors' is no name of a .safetensors file; get it again",
+    ),
+    "an index that names a pickle": (
+        changed(INDEX, weight_map={"a": "pytorch_model.bin"}),
+        f"{INDEX}: weight_map: 'pytorch_model.bin' is no name",
+    ),
+    "an index of lists": (changed(INDEX, weight_map={"a": [1]}), f"{INDEX}: weight_map: '[1]' is no name"),
+    "an index of nothing": (changed(INDEX, weight_map={}), f"{INDEX}: weight_map: missing or no object; get"),
+    "an index that is no JSON": (with_file(INDEX, "{"), f"{INDEX}: not JSON"),
+    "an index of thousands of files": (
+        changed(INDEX, weight_map={str(n): f"m{n}.safetensors" for n in range(1025)}),
+        f"{INDEX}: weight_map: 1025 files, at most 1024 are read",
+    ),
+    "a shard that is a link out of the folder": (linked(SECOND, "/etc/passwd"), f"{SECOND}: is a link to /etc/passwd"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), SHARDED.values(), ids=SHARDED.keys())
+def test_shards_that_are_not_what_the_index_says_are_refused(tmp_path: Path, change: Change, message: str) -> None:
+    folder = checkpoint(tmp_path / "sharded", shards=2)
+    change(folder)
+    assert message in refused(folder, WISH, Claims())
+
+
+def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
+    both(without("tokenizer.json", "chat_template.jinja"), changed("config.json", head_dim=0, auto_map={"a": "b"}))(
+        folder
+    )
+    with pytest.raises(WeightsError) as raised:
+        read(folder, Claims(5000), VLLM)
+    fields = [line.removeprefix(f"{folder}: ").split(": ")[0:2] for line in str(raised.value).splitlines()]
+    assert [field for field, _ in fields] == [
+        "config.json",
+        "config.json",
+        "--context",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+WISHES: dict[str, tuple[Wish, str]] = {
+    "GPUs that the heads cannot be shared over": (
+        replace(WISH, gpus=3),
+        "spec.requirements.gpu.count: 2 KV heads cannot be shared out evenly over 3 GPUs; take a divisor or a multiple",
+    ),
+    "GPUs that the queries' heads cannot be shared over": (
+        replace(WISH, gpus=8),
+        "spec.requirements.gpu.count: 4 attention heads cannot be shared out evenly over 8 GPUs; take fewer",
+    ),
+    "no GPU": (replace(WISH, gpus=0), "spec.requirements.gpu.count: Input should be greater than or equal to 1"),
+    "a product that no label is": (
+        replace(WISH, gpu_products=("NVIDIA L40S",)),
+        "spec.requirements.gpu.products.0: String should match pattern",
+    ),
+    "tokens in a step": (
+        replace(WISH, max_num_tokens=4096),
+        "spec.build.maxNumTokens: 4096: the backend vllm has none; leave it out",
+    ),
+    "a batch of none": (replace(WISH, best_batch=0), "spec.batch.best: "),
+    "another backend": (replace(WISH, backend="tensorrt"), "spec.backend: 'tensorrt' is not one of openvino, vllm,"),
+}
+
+
+@pytest.mark.parametrize(("wish", "message"), WISHES.values(), ids=WISHES.keys())
+def test_a_wish_that_makes_no_engine_is_refused_before_any_work(folder: Path, wish: Wish, message: str) -> None:
+    assert message in refused(folder, wish, Claims())
+
+
+def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(WeightsError, match=re.escape("--backend: vllm: is a file; give a folder with a Hugging Face")):
+        read(tmp_path / "x.gguf", Claims(), VLLM)
+    with pytest.raises(WeightsError, match="--backend: vllm: is not there"):
+        read(tmp_path / "gone", Claims(), VLLM)
