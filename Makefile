@@ -88,6 +88,10 @@ e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the
 e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, and all that can go wrong, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/delivery
 
+.PHONY: e2e-gpus
+e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with stand-ins for what needs a GPU, on the embedded cluster
+	$(PYTEST) -m e2e_long tests/e2e/gpus
+
 .PHONY: bench
 bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
 	$(PYTHON) -m bench
