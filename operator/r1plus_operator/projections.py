@@ -183,6 +183,7 @@ def pod(obj: Json) -> ServingPod | None:
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
+        turned_away=_turned_away(status),
     )
     return ServingPod(
         meta["namespace"],
@@ -192,6 +193,13 @@ def pod(obj: Json) -> ServingPod | None:
         facts,
         labels.get(names.LABEL_VOLUME, ""),
     )
+
+
+def _turned_away(status: Json) -> str:
+    """The kubelet's words on a pod as a whole: it had no device left for it, or had to have it gone."""
+    if status.get("phase") != "Failed" or not status.get("reason"):
+        return ""
+    return f"{status['reason']}: {status.get('message', '')}"
 
 
 def _quarantine(meta: Json) -> str | None:

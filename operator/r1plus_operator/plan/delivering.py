@@ -239,7 +239,9 @@ def is_delivered(volume: EngineVolume, observed: Observed) -> bool:
 
 def ended(pod: PodFacts) -> bool:
     """Whether a Job's pod has done or failed."""
-    return any(c.exit_code is not None and (c.name == names.CONTAINER_FILL or c.exit_code) for c in pod.containers)
+    return bool(pod.turned_away) or any(
+        c.exit_code is not None and (c.name == names.CONTAINER_FILL or c.exit_code) for c in pod.containers
+    )
 
 
 def found(volume: EngineVolume, observed: Observed) -> Finding:
@@ -263,13 +265,19 @@ def found(volume: EngineVolume, observed: Observed) -> Finding:
                     " (spec.replicas: 0 is an outage)"
                 )
             return Finding("Unknown", Reason.DELIVERING, waits)
+    away, look = _turned_away(facts), f"see `kubectl describe job {volume.name}`"
     if facts.failed:
-        text = f"{what}: its Job has failed; it is tried again; see `kubectl describe job {volume.name}`"
+        text = f"{what}: its Job has failed{away}; it is tried again; {look}"
         return Finding("False", Reason.DELIVERY_FAILED, text)
     if not working:
-        text = f"{what}: its Job has no pod yet; if that lasts, see `kubectl describe job {volume.name}`"
+        text = f"{what}: its Job has no pod yet{away}; if that lasts, {look}"
         return Finding("Unknown", Reason.DELIVERING, text)
     return Finding("Unknown", Reason.DELIVERING, f"{what}: {_told(facts)}")
+
+
+def _turned_away(facts: VolumeFacts) -> str:
+    """In brackets, if that happened to any."""
+    return next((f" ({pod.turned_away})" for pod in facts.pods if pod.turned_away), "")
 
 
 _OWN: Mapping[str, Reason] = {

@@ -167,6 +167,8 @@ class PodFacts:
     """Where it runs; empty before it is scheduled."""
     quarantine: str | None = None
     """What its quarantine says (`plan.quarantine`); None where it is in none."""
+    turned_away: str = ""
+    """Why its node did not take or keep it; such a pod is over, and of its containers there may be nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,23 @@ def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defa
         assert fingerprint(forged) != fingerprint(spec)
 
 
+TURNED_AWAY = {
+    "a kubelet without a device left": (
+        {"phase": "Failed", "reason": "OutOfnvidia.com/gpu", "message": "Pod was rejected"},
+        "OutOfnvidia.com/gpu: Pod was rejected",
+    ),
+    "a container that failed": ({"phase": "Failed"}, ""),
+    "a pod that waits": ({"phase": "Pending", "reason": "Whatever"}, ""),
+}
+
+
+@pytest.mark.parametrize(("status", "said"), TURNED_AWAY.values(), ids=TURNED_AWAY.keys())
+def test_a_pod_that_its_node_turned_away_says_why(status: dict[str, Any], said: str) -> None:
+    found = projections.pod({"metadata": META, "spec": {}, "status": status})
+    assert found is not None
+    assert found.facts.turned_away == said
+
+
 def test_a_pod_names_the_replicaset_that_controls_it() -> None:
     owners = [{"kind": "ReplicaSet", "name": "a-1"}, {"kind": "ReplicaSet", "name": "credit-1-x", "controller": True}]
     pod = projections.pod({**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}})

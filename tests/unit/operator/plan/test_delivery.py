@@ -140,6 +140,7 @@ def job_pod(
     return VolumeFacts(pods=(facts,), failed=pod.get("failed", False))
 
 
+TURNED_AWAY = PodFacts("job-a", "", "", False, False, "", turned_away="OutOfnvidia.com/gpu: Pod was rejected")
 TOLD = {
     "a full volume": (job_pod("StorageFull: engine x needs 5 bytes", 1), ("False", "StorageFull"), "needs 5 bytes"),
     "a full volume, of an image": (
@@ -160,6 +161,16 @@ TOLD = {
     "a Job without pods": (VolumeFacts(failed=True), ("False", "DeliveryFailed"), "it is tried again"),
     "nothing yet": (VolumeFacts(), ("Unknown", "Delivering"), "its Job has no pod yet"),
     "a pod that starts": (job_pod(), ("Unknown", "Delivering"), "its Job starts"),
+    "a pod that its node turned away": (
+        VolumeFacts(pods=(TURNED_AWAY,)),
+        ("Unknown", "Delivering"),
+        "its Job has no pod yet (OutOfnvidia.com/gpu: Pod was rejected)",
+    ),
+    "a builder that failed beside one that its node turned away": (
+        VolumeFacts(pods=(TURNED_AWAY, *job_pod("[TRT] out of memory", 1, name="build").pods)),
+        ("False", "DeliveryFailed"),
+        "its builder ended with 1: [TRT] out of memory",
+    ),
     "a pod that works after one that failed": (
         VolumeFacts(pods=(*job_pod("FetchFailed: broke off", 1).pods, *job_pod().pods)),
         ("Unknown", "Delivering"),
