@@ -44,7 +44,7 @@ def explain(
     own = {kept.name: kept.value for kept in map(projections.suite, cluster.suites(namespace))}
     status = cr.get("status") or {}
     serving, product = (str(status.get(key) or "") for key in ("engine", "gpu"))
-    resolved = resolve(spec, engines, {**shipped, **own}, nodes, config, serving, product=product)
+    resolved = resolve(spec, engines, {**shipped, **own}, nodes, config, serving, products=[product] if product else ())
     _show(console, spec, resolved)
     _serving(console, cr.get("status") or {}, resolved)
     return isinstance(resolved, Target)

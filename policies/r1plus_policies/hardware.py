@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from r1plus_policies.accelerators import find, is_slice, usable_bytes
 
 Capability = tuple[int, int]
+WHOLE_GPU = "nvidia.com/gpu"
 UNKNOWN = "unknown"
 """Product of GPUs whose node does not name them."""
 
@@ -24,7 +25,7 @@ class Gpus:
     reported_mib: int | None = None
     """As `nvidia.com/gpu.memory` says; None where the node does not tell."""
     capability: Capability | None = None
-    resource: str = "nvidia.com/gpu"
+    resource: str = WHOLE_GPU
     """As the device plugin offers them; slices of MIG strategy `mixed` are a resource of their own."""
 
     @property
@@ -72,10 +73,15 @@ def place(need: GpuNeed, offered: Iterable[Gpus]) -> Gpus | str:
 def kinds(offered: Iterable[Gpus]) -> list[Gpus]:
     """One for each product, whatever node it is in: a pod may land on any, so the least memory of them counts.
 
-    Drivers report somewhat different sizes, and a label may be late on one node.
+    Drivers report somewhat different sizes, and a label may be late on one node. A node that has none for now does not
+    count, unless that is so of all.
     """
     found: dict[tuple[str, str], Gpus] = {}
-    for gpus in offered:
+    everywhere = list(offered)
+    there = {(gpus.resource, gpus.product) for gpus in everywhere if gpus.count}
+    for gpus in everywhere:
+        if not gpus.count and (gpus.resource, gpus.product) in there:
+            continue
         key = gpus.resource, gpus.product
         same = found.get(key, gpus)
         told = [size for size in (same.reported_mib, gpus.reported_mib) if size]

@@ -67,8 +67,9 @@ def _default(said: Any) -> Any:
     """Of several templates by name the one that is used where nobody asks for another."""
     if not isinstance(said, list):
         return said
-    named = {item.get("name"): item.get("template") for item in said if isinstance(item, dict)}
-    return named.get("default")
+    return next(
+        (item.get("template") for item in said if isinstance(item, dict) and item.get("name") == "default"), None
+    )
 
 
 class Values:

@@ -58,6 +58,9 @@ def read_shards(source: Path, found: Findings) -> tuple[tuple[str, ...], dict[st
             told = f"missing, and {', '.join(names)[:120]} may be the model's or not; get it"
             found.problems.append(f"{INDEX}: {told}")
             return (), {}
+        if names and not _SHARD.fullmatch(names[0]):
+            found.problems.append(f"{names[0]!r:.120}: is no name of a {SUFFIX} file; call it model{SUFFIX}")
+            return (), {}
     tensors, homes = _read_all(source, names, found)
     strays = [name for name, file in placed.items() if homes.get(name) != file and (source / file).is_file()]
     for name in strays[:MOST_TOLD] if not found.problems else ():
@@ -149,7 +152,8 @@ def served(config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Cl
         found.notes.append(f"the weights are in {FLOATING[most]} and are served in {SERVED}{beyond}")
     parameters = sum(one.elements for one in own.values())
     found.agrees(claims, parameters, SERVED)
-    return Served(SERVED, parameters, 2 * parameters)
+    # The volume that it comes by is made for as much, so what is stored in more than it is served in counts as stored.
+    return Served(SERVED, parameters, max(2 * parameters, sum(one.bytes for one in own.values())))
 
 
 def _quantised(said: Values, own: Mapping[str, Tensor], claims: Claims, found: Findings) -> Served:

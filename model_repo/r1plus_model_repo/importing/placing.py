@@ -15,6 +15,7 @@ _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 def place(source: Path, names: Iterable[str], engine: Path) -> None:
     """Make the files `names` of `source` those of the folder `engine`, readable for the user of any pod."""
     engine.mkdir(parents=True)
+    engine.chmod(0o755)
     for name in names:
         target, origin = engine / name, (source / name).resolve()
         if not target.parent.is_dir():

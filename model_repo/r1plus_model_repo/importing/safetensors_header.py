@@ -151,7 +151,7 @@ def _check_metadata(said: Any) -> None:
 
 def _tensor(name: str, said: Any, room: int) -> Tensor:
     field = f"tensor {_shown(name)}"
-    if "\ud800" <= max(name, default="") <= "\udfff":
+    if any("\ud800" <= character <= "\udfff" for character in name):
         raise _BadError(f"{field}: half a character, which is no text; {AGAIN}")
     if not isinstance(said, dict):
         raise _BadError(f"{field}: no object with dtype, shape and data_offsets; {AGAIN}")

@@ -181,7 +181,7 @@ def _window(config: Values, shape: _Shape, context: int, found: Findings) -> tup
 def _precision(config: Values, claims: Claims, found: Findings) -> tuple[str, bool]:
     """As a catalog entry calls it, and whether the weights are packed."""
     dtype, algorithm = config.said.get("dtype"), config.part("quantization").said.get("quant_algo")
-    if dtype not in DTYPES:
+    if str(dtype) not in DTYPES:
         config.problem("dtype", f"{dtype!r:.40} is none of {', '.join(DTYPES)}", "convert it with --dtype float16")
     if algorithm in (None, "NO_QUANT"):
         return DTYPES.get(str(dtype), ""), False

@@ -90,8 +90,8 @@ def delivery_of(
 ) -> EngineVolume | Undeliverable | None:
     """The volume that the engine is delivered by; None: by its image.
 
-    What has been `delivered` (names of volumes) is asked for nothing any more: what serves must not be taken for
-    unservable, unwatched then, because the chart or the nodes are no longer what they were.
+    What has been `delivered` (names of volumes, and wishes) is asked for nothing any more: what serves must not be
+    taken for unservable, unwatched then, because the chart or the nodes are no longer what they were.
     """
     files, terms = engine.spec.files, config.volumes
     by_volume = _no_image_holds(engine)
@@ -114,8 +114,8 @@ def delivery_of(
         node_selector=where.get("nodeSelector"),
         tolerations=tuple(where.get("tolerations", ())),
     )
-    refused = None if volume.wish in delivered else _refusal(spec, engine, terms, able)
-    return refused or volume
+    there = volume.name in delivered or volume.wish in delivered
+    return (None if there else _refusal(spec, engine, terms, able)) or volume
 
 
 def _no_image_holds(engine: Engine) -> bool:

@@ -3,7 +3,7 @@
 Asked by `target` about every engine that the wish admits; the same answers are what `r1plus explain` tells.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from r1plus_model_repo.catalog.quantity import cores_of
@@ -41,12 +41,12 @@ def seated(
     engine: Engine,
     nodes: tuple[NodeFacts, ...] | None,
     runtimes: Mapping[str, str | None],
-    product: str = "",
+    products: Sequence[str] = (),
 ) -> Seat | Obstacle:
     """Where the engine fits: on the best matching node, or what stands before it. `nodes=None`: no cluster is at hand.
 
-    `product` is the GPU of what serves now. Where the engine fits it as well it stays there: a larger GPU that joins
-    the cluster is no reason to build and to gate anew.
+    `products` are the GPUs of what serves and of what is on its way. Where the engine fits one it stays there: a larger
+    GPU that joins the cluster is no reason to build and to gate anew.
     """
     if obstacle := _files(engine) or _runtime(engine, runtimes):
         return obstacle
@@ -56,25 +56,39 @@ def seated(
     if not able:
         return Obstacle(Reason.NO_NODE_FITS, _no_node(spec, engine))
     if engine.spec.requirements.gpu is not None:
-        return _on_gpus(spec, engine, [gpus for node in able for gpus in node.gpus], product)
+        return _on_gpus(spec, engine, [gpus for node in able for gpus in node.gpus], products)
     room = max(node.memory_bytes for node in able) - POD_OVERHEAD
     beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
     return _seat(_fit(spec, engine, max(0, room), f"the largest matching node, {beside},"))
 
 
-def _on_gpus(spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus], product: str) -> Seat | Obstacle:
+def _on_gpus(
+    spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus], products: Sequence[str]
+) -> Seat | Obstacle:
     if engine.spec.build is not None and offered:
         # What is built is built for one product: nobody may be left to guess which one a node has.
         offered = [gpus for gpus in offered if gpus.product != UNKNOWN]
         if not offered:
             text = "it is built for one product, and no node tells its own (gpu-feature-discovery)"
             return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name}: {text}")
-    if kept := [gpus for gpus in offered if gpus.product == product]:
-        found = _on_best(spec, engine, kept)
-        # Where it is none of it for now, it stays as well: a device plugin that starts anew is no reason to move.
-        if isinstance(found, Seat) or not any(gpus.count for gpus in kept):
-            return found
+    for product in products:
+        if kept := [gpus for gpus in offered if gpus.product == product]:
+            found = _on_best(spec, engine, kept)
+            # Where there is none of it for now it stays, too: a device plugin that starts anew is no reason to move.
+            if isinstance(found, Seat) or _away(kept):
+                return found
     return _on_best(spec, engine, offered)
+
+
+def _away(gpus: Iterable[Gpus]) -> bool:
+    """Whether nodes bear the product's name, and offer none of it."""
+    return not any(found.count for found in gpus)
+
+
+def is_away(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...], products: Sequence[str]) -> bool:
+    """Whether the GPU that an engine serves on is there and not offered: what serves is to be waited for."""
+    kept = [gpus for node in matching(spec, engine, nodes) for gpus in node.gpus if gpus.product in products[:1]]
+    return bool(kept) and _away(kept)
 
 
 def _on_best(spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus]) -> Seat | Obstacle:

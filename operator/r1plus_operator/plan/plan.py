@@ -22,6 +22,7 @@ from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
     Revision,
+    asked_hash,
     build,
     readable,
     revision_hash,
@@ -88,14 +89,13 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
     serves = serving_revision(revisions.values())
     engine = serves.engine if serves else ""
-    # Before anything serves, what is on its way there stays where it is.
-    stays = serves or max(revisions.values(), key=lambda r: r.number, default=None)
-    product = stays.identity.gpu_product if stays else ""
+    newest = max(revisions.values(), key=lambda r: r.number, default=None)
+    products = [r.identity.gpu_product for r in (serves, newest) if r and r.identity.gpu_product]
     held = [r.volume for r in revisions.values() if r.volume is not None]
     delivered = frozenset(volume.wish for volume in held if delivering.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
-    resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, product)
+    resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 
@@ -252,11 +252,18 @@ class _Pass:
         self.revisions[name] = replace(chosen, promoted_at=when, served_before=served, verdicts=chosen.counted)
 
     def _target(self) -> str | None:
-        """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none."""
+        """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none.
+
+        What was built as it is asked for now goes on, though the chart names another image to build with by now.
+        """
         if isinstance(self.resolved, Problem):
             return None
         name = f"{self.observed.name}-{revision_hash(self.spec, self.resolved)}"
         if name not in self.revisions:
+            asked = asked_hash(self.spec, self.resolved)
+            built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
+            if built:
+                return max(built, key=lambda r: (r.promoted_at or 0.0, r.number)).name
             number = max((r.number for r in self.revisions.values()), default=0) + 1
             self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number)
         return name
@@ -405,9 +412,11 @@ class _Pass:
         served = [r for r in self.revisions.values() if r.promoted_at and r.name != rollout.current]
         needed |= {max(served, key=lambda r: r.promoted_at or 0.0).name} if served else set()
         old = sorted((r for r in self.revisions.values() if r.name not in needed), key=lambda r: r.number)
-        # Nobody waits any more for what is yet to be built: its Job would keep a GPU from what is wanted.
-        unbuilt = {r.name for r in old if not r.promoted_at and self._is_unbuilt(r)}
-        return unbuilt | {r.name for r in old[: max(0, len(self.revisions) - KEPT_REVISIONS)]}
+        # Where it is known what is wanted, nobody waits any more for anything else that is yet to be built: its Job
+        # would keep a GPU from what is wanted.
+        unbuilt = {r.name for r in old if target and not r.promoted_at and self._is_unbuilt(r)}
+        old = [r for r in old if r.name not in unbuilt]
+        return unbuilt | {r.name for r in old[: max(0, len(self.revisions) - len(unbuilt) - KEPT_REVISIONS)]}
 
     def _is_unbuilt(self, revision: Revision) -> bool:
         volume = revision.volume

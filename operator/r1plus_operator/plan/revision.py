@@ -25,6 +25,7 @@ from r1plus_operator.plan.pod import fingerprint, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
 from r1plus_policies.gate import rejudge
+from r1plus_policies.hardware import WHOLE_GPU
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
@@ -76,6 +77,11 @@ class Revision:
         """Where its engine's files lie; None: in its image."""
         kept = self.data.get("volume")
         return from_jsonable(EngineVolume, kept, "data.volume", tolerant=True) if kept else None
+
+    @property
+    def asked(self) -> str:
+        """Where its engine was built: `asked_hash` of what it was built for; else empty."""
+        return str(self.data.get("asked", ""))
 
     @property
     def template(self) -> Json:
@@ -165,6 +171,15 @@ def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
 
 def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas."""
+    return _hash(spec, target, target.volume.name if target.volume else "")
+
+
+def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
+    """Likewise over what was asked for, whatever image builds it."""
+    return _hash(spec, target, target.volume.wish if target.volume else "")
+
+
+def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str) -> str:
     covered = {
         "engine": target.engine.name,
         "digest": target.engine.spec.files.sha256,
@@ -173,10 +188,11 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
         "context": target.fit.context,
         "placement": spec.placement.model_dump(mode="json", by_alias=True),
     }
-    if target.volume:
-        covered["volume"] = target.volume.wish
+    if volume:
+        covered["volume"] = volume
     if target.gpus:
-        covered["gpu"] = f"{target.gpus.resource}/{target.gpus.product}"
+        slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
+        covered["gpu"] = f"{slices}{target.gpus.product}"
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
@@ -207,6 +223,8 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     }
     if volume:
         data["volume"] = to_jsonable(volume)
+    if built:
+        data["asked"] = asked_hash(spec, target)
     return Revision(name, number, data, identity)
 
 

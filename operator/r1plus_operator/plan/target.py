@@ -1,6 +1,6 @@
 """From a valid spec to what shall serve: engine, batch, context, suite; or the first reason why not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from r1plus_contract import names
@@ -11,7 +11,7 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.delivering import EngineVolume, Undeliverable, delivery_of
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
-from r1plus_operator.plan.obstacles import Seat, condition_of, seated
+from r1plus_operator.plan.obstacles import Seat, condition_of, is_away, seated
 from r1plus_policies.choice import Choice, Obstacle, Offer, Score, Standing, Wish, choose
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.reach import shortfall
@@ -52,24 +52,31 @@ def resolve(
     config: OperatorConfig,
     serving: str = "",
     delivered: Collection[str] = (),
-    product: str = "",
+    products: Sequence[str] = (),
 ) -> Target | Problem:
     """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
     `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
-    `delivered` volumes (`EngineVolume.wish`) hold their engine; `product` is the GPU that it runs on.
+    `delivered` volumes (by name, or `EngineVolume.wish`) hold their engine; `products` are the GPUs of what serves and
+    of what is on its way, the first first.
     """
     found: dict[str, Seat] = {}
+    obstacles: dict[str, Obstacle] = {}
     by_name = {engine.name: engine for engine in engines}
 
     def obstacle(offer: Offer) -> Obstacle | None:
-        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, product)
+        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, products)
         if isinstance(seat, Obstacle):
+            obstacles[offer.name] = seat
             return seat
         found[offer.name] = seat
         return None
 
     choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config, by_name.get(serving)), obstacle)
+    waits = obstacles.get(serving)
+    if waits and waits.reason == Reason.GPU_NOT_FOUND and is_away(spec, by_name[serving], nodes or (), products):
+        # Another engine would be a large answer to a device plugin that starts anew.
+        return Problem(ConditionType.CAPACITY_FITS, Reason.GPU_NOT_FOUND, waits.message, choice)
     if choice.engine is None:
         reason = Reason(choice.obstacle.reason) if choice.obstacle else Reason.ENGINE_NOT_FOUND
         return Problem(condition_of(reason), reason, choice.why, choice)

@@ -316,7 +316,11 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
         pod["tolerations"] = list(volume.tolerations)
     # 2 is also what a builder ends with that does not know an argument.
     ends = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if volume.builder else [])]
-    refused = [
+    refused: list[Json] = [
+        # Evictions and nodes that go are no attempts.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    ]
+    refused += [
         {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [FOR_GOOD]}}
         for name in ends
     ]

@@ -88,6 +88,7 @@ def test_weights_get_a_second_name_and_small_files_a_copy(tmp_path: Path, folder
     assert (files / "model.safetensors").samefile(folder / "model.safetensors")
     assert not (files / "config.json").samefile(folder / "config.json")
     assert {stat.S_IMODE(path.stat().st_mode) for path in files.iterdir()} == {0o644}
+    assert stat.S_IMODE(files.stat().st_mode) == 0o755
     assert stat.S_IMODE((folder / "config.json").stat().st_mode) == 0o600
 
 

@@ -97,7 +97,7 @@ PRECISIONS: dict[str, tuple[Change, Claims, tuple[str, int, int], str]] = {
     "FP32": (
         with_tensors("model.safetensors", llama(dtype="F32")),
         Claims(parameters=PLAIN),
-        ("FP16", PLAIN, 2 * PLAIN),
+        ("FP16", PLAIN, 4 * PLAIN),
         "in FP32 and are served in FP16",
     ),
     "tied embeddings, once": (

@@ -103,6 +103,19 @@ WRONG: dict[str, tuple[Change, Claims, str]] = {
         Claims(),
         "tokenizer_config.json: line 1",
     ),
+    "chat templates whose names are none": (
+        both(
+            without("chat_template.jinja"),
+            changed("tokenizer_config.json", chat_template=[{"name": ["default"], "template": "x"}, 3]),
+        ),
+        Claims(),
+        "tokenizer_config.json: no chat template",
+    ),
+    "weights of a name that is none": (
+        moved("model.safetensors", "a\nb.safetensors"),
+        Claims(),
+        "'a\\nb.safetensors': is no name of a .safetensors file",
+    ),
     "no tokenizer": (without("tokenizer.json"), Claims(), "tokenizer.json: missing (tokenizer.json, tokenizer.model,"),
     "no settings of the tokenizer": (without("tokenizer_config.json"), Claims(), "tokenizer_config.json: missing; get"),
     "a tokenizer cut short": (with_file("tokenizer.json", '{"model": '), Claims(), "tokenizer.json: not JSON"),

@@ -109,6 +109,11 @@ WRONG: dict[str, tuple[Change, Claims, str]] = {
         Claims(),
         "checkpoint/config.json: dtype: 'float32' is none of float16, bfloat16; convert it with --dtype float16",
     ),
+    "a list of dtypes": (
+        changed(SETTINGS, dtype=["float16"]),
+        Claims(),
+        "checkpoint/config.json: dtype: ['float16'] is none of float16",
+    ),
     "a cache in FP4": (
         changed(SETTINGS, quantization__kv_cache_quant_algo="NVFP4"),
         Claims(),

@@ -90,6 +90,12 @@ def test_of_one_product_the_least_memory_counts_and_a_label_that_is_late_on_one_
     assert late.capability == (9, 0)
 
 
+def test_a_node_that_has_none_for_now_does_not_count_unless_none_has_any() -> None:
+    less = Gpus("NVIDIA-L40S", 0, 43000, (8, 9))
+    assert kinds([less, L40S]) == kinds([L40S, less]) == [L40S]
+    assert kinds([less]) == [less]
+
+
 def test_slices_that_are_a_resource_of_their_own_are_another_kind() -> None:
     assert len(kinds([SLICE, replace(SLICE, resource="nvidia.com/mig-3g.20gb")])) == 2
 

@@ -138,7 +138,8 @@ def test_the_job_fetches_then_builds_on_the_right_gpu_then_seals() -> None:
     assert all("nvidia.com/gpu" not in c["resources"].get("limits", {}) for c in (fetch, fill))
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
     assert {m["name"] for m in build["volumeMounts"]} == {"volume", "build-tmp"}
-    rules = spec["podFailurePolicy"]["rules"]
+    evicted, *rules = spec["podFailurePolicy"]["rules"]
+    assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
     assert [rule["onExitCodes"]["containerName"] for rule in rules] == ["fill", "fetch", "build"]
     assert all(rule["onExitCodes"]["values"] == [FOR_GOOD] for rule in rules)
 
@@ -234,6 +235,85 @@ def test_another_image_to_build_with_has_nothing_built_anew() -> None:
     other = candidate(fresh).volume
     assert other is not None
     assert other.name != volume.name
+
+
+@pytest.mark.parametrize(
+    "blip",
+    [
+        {"nodes": (machine(replace(L40S, count=0)),)},
+        {"nodes": (machine(replace(L40S, count=0)), machine(A100, name="g2"))},
+        {"suites": {}},
+    ],
+    ids=["the device plugin", "the device plugin, beside another GPU", "the suite"],
+)
+def test_a_build_goes_on_while_something_is_missing_for_a_moment(blip: dict[str, Any]) -> None:
+    world = world_of(LLM)
+    world.settle()
+    first, before = world.candidate(), (world.nodes, world.suites)
+    for name, value in blip.items():
+        setattr(world, name, value)
+    world.settle()
+    assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [first]
+    world.nodes, world.suites = before
+    world.settle()
+    assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [first]
+    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+
+
+def test_an_image_to_build_with_that_is_corrected_is_used() -> None:
+    world = world_of(LLM)
+    world.config = replace(
+        world.config, gpu_runtimes={**SERVED, "tensorrtllm": GpuRuntime("typo.example/x:1", "1.2.1")}
+    )
+    world.settle()
+    wrong = world.candidate()
+    world.config = replace(world.config, gpu_runtimes=SERVED)
+    world.settle()
+    volume = candidate(world).volume
+    assert volume is not None
+    assert volume.builder is not None
+    assert volume.builder.image == SERVED["tensorrtllm"].image
+    assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [world.candidate()] != [wrong]
+
+
+def test_what_is_built_is_there_for_other_deployments_as_well() -> None:
+    world = world_of(LLM)
+    world.settle()
+    volume = candidate(world).volume
+    assert volume is not None
+    other = world_of(LLM)
+    other.config = replace(other.config, volumes=replace(other.config.volumes, require_signature=True))
+    other.settle()
+    assert other.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
+    other.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
+    other.settle()
+    assert len(other.live("Deployment")) == 1
+
+
+def test_another_engine_does_not_take_over_while_a_device_plugin_is_away() -> None:
+    world = world_of(VLLM)
+    world.settle()
+    stable = world.bring_up()
+    spec = SHIPPED["smollm2-full-f16"].spec.model_copy(update={"family": "r1plus"})
+    world.engines = (*world.engines, Engine("on-cpu", spec))
+    world.nodes = (machine(replace(L40S, count=0)),)
+    world.settle()
+    assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [stable]
+    assert world.condition("CapacityFits")[:2] == ("False", "GpuNotFound")
+
+
+def test_what_is_on_its_way_beside_what_serves_stays_on_its_gpu_too() -> None:
+    world = world_of(VLLM)
+    world.settle()
+    world.bring_up()
+    h200 = Gpus("NVIDIA-H200", 8, 143771, (9, 0))
+    world.nodes = (machine(L40S), machine(A100, name="g2"))
+    world.change(batching={"maxBatchSize": 40})
+    world.settle()
+    moving = world.candidate()
+    world.nodes = (*world.nodes, machine(h200, name="g3"))
+    world.settle()
+    assert world.candidate() == moving
 
 
 def test_nobody_builds_what_nobody_waits_for_any_more() -> None:

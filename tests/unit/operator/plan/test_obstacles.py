@@ -102,7 +102,7 @@ A100 = Gpus("NVIDIA-A100-SXM4-80GB", 8, 81920, (8, 0))
     ids=["the largest", "where it is", "where it was is gone", "where it is no longer fits"],
 )
 def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], product: str, taken: str) -> None:
-    found = seated(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, product)
+    found = seated(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
     assert isinstance(found, Seat)
     assert found.gpus is not None
     assert found.gpus.product == taken
@@ -110,7 +110,7 @@ def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], pro
 
 def test_a_wish_that_its_gpu_cannot_fulfil_is_fulfilled_on_another() -> None:
     wish = R1PlusDeploymentSpec.model_validate({"tier": "full", "batching": {"maxBatchSize": 32}})
-    found = seated(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, L40S.product)
+    found = seated(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, [L40S.product])
     assert isinstance(found, Seat)
     assert (found.gpus, found.fit.batch) == (A100, 32)
 
