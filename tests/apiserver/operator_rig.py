@@ -47,7 +47,7 @@ ROLES = {
     )
 }
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 Json = dict[str, Any]
 
 

@@ -283,9 +283,6 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a serving pod with another image": (another_image, PODS),
     "a serving pod taken out of service": (out_of_service, PODS),
     "a pod that mounts an engine's volume": (lambda world: mounting(world, ENGINE_CLAIM, {}, "reads"), VOLUMES),
-    "a pod that mounts an engine's volume as another's": (
-        lambda world: mounting(world, ENGINE_CLAIM, {names.LABEL_VOLUME: ""}, "reads-as-nobody"), VOLUMES,
-    ),
     "a pod that mounts an engine's volume as its own": (
         lambda world: mounting(world, ENGINE_CLAIM, {names.LABEL_VOLUME: ENGINE_CLAIM}, "reads-as-ours"), PODS,
     ),
