@@ -25,9 +25,10 @@ from typing import Final
 
 from r1plus_contract.filling import BUILT_PREFIX, CHECKPOINT_FOLDER, CHECKPOINT_PART, ENGINE_FOLDER, PLAN_PART
 from r1plus_contract.jsonable import dumps
+from r1plus_model_repo.catalog.types import Backend
 
-TENSORRT_LLM, TENSORRT = "tensorrtllm", "tensorrt"
-"""The backends whose engines are built; as `catalog.types.Backend` calls them."""
+TENSORRT_LLM, TENSORRT = Backend.TENSORRT_LLM.value, Backend.TENSORRT.value
+"""The backends whose engines are built."""
 ONNX_FILE: Final = "model.onnx"
 PLAN_FILE: Final = "model.plan"
 """Of TensorRT: what its checkpoint holds, and what Triton looks for."""

@@ -8,7 +8,7 @@ by Triton's rules and golden-tested; what would turn its logits into answers is 
 from typing import Any
 
 from r1plus_contract import inference
-from r1plus_model_repo.catalog.types import EngineSpec, KvPrecision
+from r1plus_model_repo.catalog.types import Backend, EngineSpec, KvPrecision
 from r1plus_policies.accelerators import USABLE_PERCENT
 
 MAX_QUEUE = 1024
@@ -39,10 +39,10 @@ def tensorrt_llm(engine: EngineSpec, batch: int, context: int) -> dict[str, str]
 def unservable(engine: EngineSpec) -> str | None:
     """What the backend has against the engine, as `field: value: why`; None: nothing."""
     kv = engine.kv_precision or KvPrecision.FP16
-    if engine.backend == "vllm" and kv not in _VLLM_KV:
+    if engine.backend is Backend.VLLM and kv not in _VLLM_KV:
         return f"spec.kvPrecision: {kv}: vLLM's KV cache is {' or '.join(_VLLM_KV)}"
     gpu = engine.requirements.gpu
-    if engine.backend == "tensorrtllm" and gpu is not None and gpu.count > 1:
+    if engine.backend is Backend.TENSORRT_LLM and gpu is not None and gpu.count > 1:
         return f"spec.requirements.gpu.count: {gpu.count}: tensorrtllm is served on one GPU; vllm splits over several"
     return None
 

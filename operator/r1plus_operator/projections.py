@@ -28,7 +28,7 @@ from r1plus_operator.plan.revision import instant
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.suite_signature import signer
-from r1plus_policies.hardware import UNKNOWN, Gpus
+from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
@@ -245,7 +245,7 @@ def gpus_of(allocatable: Json, labels: Json) -> tuple[Gpus, ...]:
     """
     found = []
     for resource, count in sorted(allocatable.items()):
-        if not (resource == "nvidia.com/gpu" or resource.startswith("nvidia.com/mig-")) or not str(count).isdigit():
+        if not (resource == WHOLE_GPU or resource.startswith("nvidia.com/mig-")) or not str(count).isdigit():
             continue
         memory, product = labels.get(f"{resource}.memory", ""), labels.get(f"{resource}.product", "")
         major, minor = (labels.get(f"nvidia.com/gpu.compute.{part}", "") for part in ("major", "minor"))

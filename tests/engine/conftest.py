@@ -100,6 +100,16 @@ class Server:
         self.process.wait()
 
 
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """It, once it is ready; it leaves nothing behind."""
+    try:
+        server.until_ready()
+        yield server
+    finally:
+        server.end()
+
+
 def until(holds: Callable[[], object], seconds: float) -> None:
     """Wait for a condition; an assertion error after the deadline."""
     deadline = time.monotonic() + seconds
@@ -136,12 +146,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, engine_folder: Path, engine
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, installed: Path, models: Path) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("server"), installed, models)
-    try:
-        running.until_ready()
+    with serving(Server(tmp_path_factory.mktemp("server"), installed, models)) as running:
         yield running
-    finally:
-        running.end()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 import r1plus_contract
 import r1plus_model_repo
 from engine.asking import Client
-from engine.conftest import Server, until
+from engine.conftest import Server, serving, until
 from r1plus_contract import inference
 
 pytestmark = pytest.mark.triton
@@ -200,12 +200,8 @@ def as_in_the_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def gpu_server(tmp_path_factory: pytest.TempPathFactory, installed: Path, as_in_the_image: None) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("gpu")
-    running = Server(root, installed, lay_out(root, PARAMETERS))
-    try:
-        running.until_ready()
+    with serving(Server(root, installed, lay_out(root, PARAMETERS))) as running:
         yield running
-    finally:
-        running.end()
 
 
 @pytest.fixture
@@ -313,24 +309,16 @@ def test_an_engine_that_cannot_be_opened_ends_the_server_with_the_reason_in_its_
 def test_an_engine_that_is_lost_ends_open_requests_and_the_server(
     tmp_path: Path, installed: Path, as_in_the_image: None
 ) -> None:
-    server = Server(tmp_path, installed, lay_out(tmp_path, PARAMETERS))
-    try:
-        server.until_ready()
+    with serving(Server(tmp_path, installed, lay_out(tmp_path, PARAMETERS))) as server:
         with Client(server.grpc) as ask:
             assert "the engine stopped: out of memory in a kernel" in ask("break", raw_prompt=True).error
         until(lambda: server.process.poll() is not None, 60)
-    finally:
-        server.end()
 
 
 def test_a_server_that_is_told_to_end_shuts_the_engine_down(
     tmp_path: Path, installed: Path, as_in_the_image: None
 ) -> None:
-    server = Server(tmp_path, installed, lay_out(tmp_path, PARAMETERS))
-    try:
-        server.until_ready()
+    with serving(Server(tmp_path, installed, lay_out(tmp_path, PARAMETERS))) as server:
         server.process.terminate()
         until(lambda: server.process.poll() is not None, 60)
         assert server.log.read_text().count("Shut down") == 1
-    finally:
-        server.end()

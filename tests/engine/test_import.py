@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from devcluster.cache import cache_dir
-from engine.conftest import Server
+from engine.conftest import Server, serving
 from r1plus_cli.main import app
 from r1plus_contract import inference
 from r1plus_contract.delivery import digest_of, file_sha256
@@ -146,14 +146,10 @@ async def test_it_is_served_and_scored(imported: Path, installed: Path, tmp_path
     config = render(engine.spec, batch=BATCH, context=CONTEXT, kv_cache_bytes=cache, engine_path=folder)
     assemble(config.encode(), tmp_path)
     suite = load_suite(*((SUITE / name).read_text() for name in ("suite.json", "items.jsonl")))
-    running = Server(tmp_path, installed, tmp_path / "models")
-    try:
-        running.until_ready()
+    with serving(Server(tmp_path, installed, tmp_path / "models")) as running:
         client = TritonEngine(running.http, running.grpc, timeout=120)
         items = suite.items[:SCORED]
         replies = await asyncio.gather(*(client.ask(item.prompt, suite.header.sampling) for item in items))
         await client.close()
-    finally:
-        running.end()
     lost = [item.id for item, reply in zip(items, replies, strict=True) if judged(item, reply) is not Result.CORRECT]
     assert len(lost) <= 1, lost

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from r1plus_model_repo.catalog.types import Backend
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.kv_shape import KvShape
 
-OPENVINO, VLLM, TENSORRT_LLM = "openvino", "vllm", "tensorrtllm"
+OPENVINO, VLLM, TENSORRT_LLM = (b.value for b in (Backend.OPENVINO, Backend.VLLM, Backend.TENSORRT_LLM))
 BACKENDS: Final = (OPENVINO, VLLM, TENSORRT_LLM)
-"""Whose engines are made, as `catalog.types.Backend` calls them."""
+"""Whose engines are made."""
 STEP_TOKENS: Final = 8192
 """Tokens of all requests in one step: trtllm-build's own default, and what activations are estimated for."""
 

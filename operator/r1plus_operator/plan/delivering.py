@@ -23,7 +23,7 @@ from r1plus_operator.plan.inputs import (
     VolumeTerms,
 )
 from r1plus_operator.plan.obstacles import Seat, gpu_need, matching
-from r1plus_operator.plan.pod import HOST_MEMORY, POD_OVERHEAD, placement
+from r1plus_operator.plan.pod import HOST_MEMORY, POD_OVERHEAD, gpu_resource, placement
 from r1plus_policies.hardware import Gpus, place
 
 KEY_DIGITS = 16
@@ -151,9 +151,8 @@ def _recipe(engine: Engine, seat: Seat, config: OperatorConfig) -> Recipe:
 
 
 def _builder(engine: Engine, recipe: Recipe, seat: Seat) -> Builder:
-    resource = seat.gpus.resource if seat.gpus else "nvidia.com/gpu"
     memory = HOST_MEMORY + 2 * bytes_of(engine.spec.requirements.weights_memory)
-    return Builder(recipe.image, script(recipe, names.DIR_VOLUME), resource, memory)
+    return Builder(recipe.image, script(recipe, names.DIR_VOLUME), gpu_resource(seat.gpus), memory)
 
 
 def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:

@@ -91,7 +91,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     engine = serves.engine if serves else ""
     newest = max(revisions.values(), key=lambda r: r.number, default=None)
     products = [r.identity.gpu_product for r in (serves, newest) if r and r.identity.gpu_product]
-    held = [r.volume for r in revisions.values() if r.volume is not None]
+    held = [volume for r in revisions.values() if (volume := r.volume)]
     delivered = frozenset(volume.wish for volume in held if delivering.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)

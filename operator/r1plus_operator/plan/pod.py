@@ -16,7 +16,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
-from r1plus_policies.hardware import UNKNOWN, Gpus
+from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.sizing import Fit
 
 USER = 1000
@@ -214,9 +214,9 @@ def _verify(config: OperatorConfig, volume: str) -> Json:
     }
 
 
-def on_gpus(count: int, gpus: Gpus | None) -> Json:
-    """Of a container's limits, the GPUs."""
-    return {gpus.resource if gpus else "nvidia.com/gpu": str(count)}
+def gpu_resource(gpus: Gpus | None) -> str:
+    """Which resource a container asks for to have them; None: no cluster is at hand."""
+    return gpus.resource if gpus else WHOLE_GPU
 
 
 def _resources(engine: Engine, fit: Fit) -> tuple[Json, Json]:
@@ -235,7 +235,7 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
     requirements = engine.spec.requirements
     requests, limits = _resources(engine, fit)
     if requirements.gpu is not None:
-        limits |= on_gpus(requirements.gpu.count, gpus)
+        limits[gpu_resource(gpus)] = str(requirements.gpu.count)
     env = {names.ENV_IDENTITY: identity, "HOME": "/tmp"} | (OFFLINE if requirements.gpu else {})
     # NVIDIA's images begin with a script that prepares CUDA and then runs what it is given; ours runs Triton.
     program = ["tritonserver"] if requirements.gpu else []

@@ -23,7 +23,7 @@ from bench.reconcile.stage import machine
 from devcluster.cache import cache_dir
 from devcluster.images import triton
 from engine.asking import Answer, Client
-from engine.conftest import Server, until
+from engine.conftest import Server, serving, until
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
@@ -143,12 +143,8 @@ def _server(spec: EngineSpec, folder: Path) -> Iterator[Server]:
         cache = MOST * CONTEXT * spec.shape.kv_bytes_per_token
         config = render(spec, batch=MOST, context=CONTEXT, kv_cache_bytes=cache, engine_path=str(folder))
         assemble(config.encode(), root)
-        server = Server(root, installed, root / "models")
-        try:
-            server.until_ready()
+        with serving(Server(root, installed, root / "models")) as server:
             yield server
-        finally:
-            server.end()
 
 
 def _prompts(count: int) -> list[str]:
