@@ -55,6 +55,9 @@ CANDIDATE_REFUSED: Final = (
 ROLLOUT_OVERDUE: Final = (
     "r1plus_rollout_overdue"  # + namespace, deployment; 1 while what is asked for is past its deadline
 )
+ISOLATION_VERIFIED: Final = "r1plus_isolation_verified"  # + namespace; 1 True, 0 False, -1 Unknown
+ISOLATION_TRIES: Final = "r1plus_isolation_tries"  # + namespace, outcome: held|open|unseen; of the newest run
+ISOLATION_RUN_TIMESTAMP_SECONDS: Final = "r1plus_isolation_run_timestamp_seconds"  # + namespace; when it ended
 FACTS_WAITING: Final = "r1plus_registry_facts_waiting"
 FACTS_DELIVERED_TOTAL: Final = "r1plus_registry_facts_delivered_total"
 FACTS_REFUSED_TOTAL: Final = "r1plus_registry_facts_refused_total"

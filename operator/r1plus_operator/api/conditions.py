@@ -4,12 +4,13 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Every condition an R1PlusDeployment carries, in the order shown."""
+    """Every condition an R1PlusDeployment carries, in the order shown. An R1PlusTenant has two of them."""
 
     READY = "Ready"
     ENGINE_READY = "EngineReady"
     CAPACITY_FITS = "CapacityFits"
     QUALITY_VERIFIED = "QualityVerified"
+    ISOLATION_VERIFIED = "IsolationVerified"
     ALERTS_WIRED = "AlertsWired"
     PROGRESSING = "Progressing"
 
@@ -75,6 +76,22 @@ class Reason(StrEnum):
     THRESHOLD_UNREACHABLE = "ThresholdUnreachable"
     NO_DATA = "NoData"
     NOT_YET_KNOWN = "NotYetKnown"
+    # IsolationVerified
+    WALLS_HELD = "WallsHeld"
+    PROBING = "Probing"
+    PROBING_OFF = "ProbingOff"
+    PROBE_FAILED = "ProbeFailed"
+    PROBE_OVERDUE = "ProbeOverdue"
+    WALL_OPEN = "WallOpen"
+    NETWORK_POLICY_NOT_ENFORCED = "NetworkPolicyNotEnforced"
+    NAMESPACE_NOT_RESTRICTED = "NamespaceNotRestricted"
+    NAMESPACE_NOT_TENANT = "NamespaceNotTenant"
+    NAMESPACE_RESERVED = "NamespaceReserved"
+    CALLER_NOT_ALLOWED = "CallerNotAllowed"
+    # Ready of an R1PlusTenant
+    WALLS_STAND = "WallsStand"
+    EGRESS_NOT_OPENED = "EgressNotOpened"
+    DELETING = "Deleting"
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"

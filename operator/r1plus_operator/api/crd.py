@@ -1,4 +1,4 @@
-"""The two CustomResourceDefinitions, made from the pydantic models: the models are the only source.
+"""The CustomResourceDefinitions, made from the pydantic models: the models are the only source.
 
 `make generate` writes them into the chart (`generate`). The chart's hook runs `python -m r1plus_operator.api.crd
 apply`, since helm installs `crds/` once and never upgrades it.
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from pydantic import BaseModel
 
 from r1plus_contract import names
 from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.api.schema import Json, structural
+from r1plus_operator.api.tenants import R1PlusTenantSpec, R1PlusTenantStatus
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec, R1PlusDeploymentStatus
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
@@ -47,13 +49,24 @@ _ENGINE_COLUMNS = (
 )
 
 
+_TENANT_COLUMNS = (
+    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the walls stand."),
+    ("Isolation", '.status.conditions[?(@.type=="IsolationVerified")].status', "Whether the prober found them shut."),
+    ("Reason", '.status.conditions[?(@.type=="IsolationVerified")].reason', "Why."),
+    ("Tries", ".status.isolation.tries", "What the newest run tried."),
+    ("Held", ".status.isolation.held", "What of it was proven to be shut."),
+)
+_NUMBERS = frozenset({"Batch", "Tries", "Held"})
+"""Columns of integers."""
+
+
 def definitions(versions: Sequence[str] = (names.VERSION,)) -> dict[str, Json]:
     """File name in `crds/` -> CustomResourceDefinition, served in these versions, stored in the first.
 
     All versions have one schema, and no webhook converts: the API server puts the version that was asked for into
     `apiVersion` and changes nothing else. docs/upgrades.md says how a version comes and goes.
     """
-    made = (deployments(), engines())
+    made = (deployments(), engines(), tenants())
     for crd in made:
         (version,) = crd["spec"]["versions"]
         crd["spec"]["versions"] = [version | {"name": name, "storage": name == versions[0]} for name in versions]
@@ -64,7 +77,7 @@ def deployments() -> Json:
     """R1PlusDeployment: namespaced, with a status of its own, its name bounded since children's names start with it."""
     schema = _root(
         "A language model in production: a tenant applies it, the operator keeps it right. Only `spec.tier` is needed.",
-        {"spec": structural(R1PlusDeploymentSpec, path="spec"), "status": _status()},
+        {"spec": structural(R1PlusDeploymentSpec, path="spec"), "status": _status(R1PlusDeploymentStatus)},
         [_name_length(MAX_NAME, "the names of its children start with it"), _name_of_a_service()],
     )
     version = _version(schema, _DEPLOYMENT_COLUMNS) | {"subresources": {"status": {}}}
@@ -79,6 +92,17 @@ def engines() -> Json:
         [_name_length(MAX_ENGINE_NAME, "serving pods bear it as a label")],
     )
     return _definition(kinds.R1PLUS_ENGINE, "r1e", _version(schema, _ENGINE_COLUMNS))
+
+
+def tenants() -> Json:
+    """R1PlusTenant: namespaced, and one in a namespace."""
+    schema = _root(
+        "What the platform team allows a tenant, which is this namespace: callers, egress, quota, who administers.",
+        {"spec": structural(R1PlusTenantSpec, path="spec"), "status": _status(R1PlusTenantStatus)},
+        [_only_name()],
+    )
+    version = _version(schema, _TENANT_COLUMNS) | {"subresources": {"status": {}}}
+    return _definition(kinds.R1PLUS_TENANT, "r1t", version)
 
 
 def _definition(resource: Resource, short_name: str, version: Json) -> Json:
@@ -104,7 +128,7 @@ def _definition(resource: Resource, short_name: str, version: Json) -> Json:
 
 def _version(schema: Json, columns: Sequence[tuple[str, str, str]]) -> Json:
     printed = [
-        {"name": name, "type": "integer" if name == "Batch" else "string", "jsonPath": path, "description": text}
+        {"name": name, "type": "integer" if name in _NUMBERS else "string", "jsonPath": path, "description": text}
         for name, path, text in columns
     ]
     age = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
@@ -145,6 +169,14 @@ def _name_length(most: int, why: str) -> Json:
     }
 
 
+def _only_name() -> Json:
+    return {
+        "rule": f"self.metadata.name == '{names.TENANT}'",
+        "fieldPath": ".metadata.name",
+        "message": f"must be {names.TENANT}: a namespace has one R1PlusTenant, and edits it; rename it",
+    }
+
+
 def _name_of_a_service() -> Json:
     return {
         "rule": f"self.metadata.name.matches('{DNS_1035}')",
@@ -156,8 +188,8 @@ def _name_of_a_service() -> Json:
     }
 
 
-def _status() -> Json:
-    schema = structural(R1PlusDeploymentStatus, path="status", defaults=False)
+def _status(model: type[BaseModel]) -> Json:
+    schema = structural(model, path="status", defaults=False)
     conditions = schema["properties"]["conditions"]
     conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"] = "map", ["type"]
     return schema
@@ -174,7 +206,7 @@ class Api(Protocol):
 
 
 async def apply(api: Api, *, deadline_s: float = ESTABLISHED_SECONDS) -> None:
-    """Apply both definitions and wait until the API server serves them.
+    """Apply all definitions and wait until the API server serves them.
 
     Raises:
         TimeoutError: a definition was accepted but not established in time; names it and what the server said of it.

@@ -5,9 +5,12 @@ from r1plus_operator.runtime.resources import Resource
 
 DEPLOYMENTS_PLURAL = "r1plusdeployments"
 ENGINES_PLURAL = "r1plusengines"
+TENANTS_PLURAL = "r1plustenants"
 
 R1PLUS_DEPLOYMENT = Resource(names.GROUP, names.VERSION, DEPLOYMENTS_PLURAL, names.KIND_DEPLOYMENT)
 R1PLUS_ENGINE = Resource(names.GROUP, names.VERSION, ENGINES_PLURAL, names.KIND_ENGINE, namespaced=False)
+R1PLUS_TENANT = Resource(names.GROUP, names.VERSION, TENANTS_PLURAL, names.KIND_TENANT)
+NAMESPACE = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 POD = Resource("", "v1", "pods", "Pod")
 NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
 EVENT = Resource("", "v1", "events", "Event")
@@ -36,5 +39,14 @@ OPTIONAL_CHILDREN = (
 )
 """Children that exist only where prometheus-operator's CRDs are installed."""
 
-CHILDREN = (*REQUIRED_CHILDREN, *VOLUME_PARTS, *OPTIONAL_CHILDREN)
-BY_KIND = {resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, POD, EVENT)}
+TENANT_PARTS = (
+    Resource("", "v1", "resourcequotas", "ResourceQuota"),
+    Resource("", "v1", "limitranges", "LimitRange"),
+    Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
+)
+"""With NetworkPolicies, Jobs and a ServiceAccount, what a namespace has as a tenant."""
+
+CHILDREN = (*REQUIRED_CHILDREN, *VOLUME_PARTS, *OPTIONAL_CHILDREN, *TENANT_PARTS)
+BY_KIND = {
+    resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, R1PLUS_TENANT, POD, EVENT)
+}

@@ -36,7 +36,7 @@ _APPLIED = ("create", "patch")
 
 def operator() -> tuple[Grant, ...]:
     """What the running operator needs in every namespace."""
-    deployments, engines = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE
+    deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
     return (
         _on("What tenants ask for", deployments, _CACHED),
         Grant("The answer to it", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
@@ -47,9 +47,23 @@ def operator() -> tuple[Grant, ...]:
             ("update",),
         ),
         _on("The shipped catalog is applied, and repaired", engines, (*_CACHED, *_APPLIED)),
+        _on(
+            "What the platform team allows; its finalizer keeps it until what it had made is gone",
+            tenants,
+            (*_CACHED, "patch"),
+        ),
+        Grant("The answer to it", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
+        _on("Which namespaces are tenants, and how they are held to Pod Security", kinds.NAMESPACE, _CACHED),
         *(
-            Grant("Children of a deployment", group, resources, (*_CACHED, *_APPLIED, "delete"))
+            Grant("Children of a deployment, walls of a tenant", group, resources, (*_CACHED, *_APPLIED, "delete"))
             for group, resources in _children()
+        ),
+        Grant(
+            "A RoleBinding to these two, and to no other: neither `escalate` nor a right of theirs is needed",
+            "rbac.authorization.k8s.io",
+            ("clusterroles",),
+            ("bind",),
+            names=(names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER),
         ),
         _on(
             "How serving pods fare; a bad one is labelled out of traffic, and deleted in time",

@@ -1,0 +1,175 @@
+"""R1PlusTenant: what the platform team allows a tenant, the one object `tenant` of its namespace.
+
+Like `types` the single source of the CRD, its defaults and its validation. References have no namespace: a service
+account is of this one.
+"""
+
+import ipaddress
+import re
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from r1plus_model_repo.catalog.types import Quantity
+from r1plus_model_repo.catalog.wire import WHOLE, ApiModel, Rule, ruled
+from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel
+
+CIDR = r"^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:]{2,39})/(0|[1-9][0-9]{0,2})$"
+SUBJECT_NAME = r"^[^\x00-\x20\x7f]+$"
+NEVER_OPENED = ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10", "fd00:ec2::/32")
+"""A node's own addresses, and those at which clouds give out credentials: nobody's egress reaches them."""
+Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
+
+
+class SubjectKind(StrEnum):
+    """As in a RoleBinding."""
+
+    USER = "User"
+    GROUP = "Group"
+    SERVICE_ACCOUNT = "ServiceAccount"
+
+
+_NOT_RESERVED = Rule(
+    "!self.name.startsWith('system:')",
+    "name must not start with system:, which is Kubernetes' own: system:authenticated would be everybody",
+)
+_OF_THIS_NAMESPACE = Rule(
+    "self.kind != 'ServiceAccount' || self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+    "name of a ServiceAccount is that of one in this namespace, without a namespace before it",
+)
+
+
+class Subject(ApiModel):
+    """A person, a group or a service account of this namespace."""
+
+    model_config = ruled(_NOT_RESERVED, _OF_THIS_NAMESPACE)
+
+    kind: SubjectKind = Field(description="User, Group or ServiceAccount.")
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=SUBJECT_NAME)] = Field(
+        description="As the API server's authenticator says it; a ServiceAccount is one of this namespace."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_ours(self) -> "Subject":
+        if self.name.startswith("system:"):
+            raise ValueError(f"{_NOT_RESERVED.message}: {self.name}")
+        if self.kind is SubjectKind.SERVICE_ACCOUNT and not re.match(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z", self.name):
+            raise ValueError(f"{_OF_THIS_NAMESPACE.message}: {self.name}")
+        return self
+
+
+class Callers(ApiModel):
+    """Who may call the models of this tenant, beside its own pods."""
+
+    namespaces: tuple[DnsLabel, ...] = Field(
+        (), max_length=64, description="Namespaces that a deployment of this tenant may name in spec.access.namespaces."
+    )
+
+
+_ONE_WAY = Rule("has(self.cidr) != has(self.namespace)", "exactly one of cidr and namespace is needed")
+_A_NETWORK = Rule("!has(self.cidr) || isCIDR(self.cidr)", "cidr must be a network, e.g. 10.20.0.0/16")
+_NOT_ONES_OWN = Rule(
+    "!has(self.cidr) || !isCIDR(self.cidr) || ["
+    + ", ".join(f"'{net}'" for net in NEVER_OPENED)
+    + "].all(net, !cidr(net).containsCIDR(self.cidr))",
+    "cidr must not lie in a loopback or link-local network: there are the node's own services and the metadata service",
+)
+
+
+class Egress(ApiModel):
+    """One way out for the tenant's own pods. What serves models has none, whatever stands here."""
+
+    model_config = ruled(_ONE_WAY, _A_NETWORK, _NOT_ONES_OWN)
+
+    cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(
+        None,
+        description="A network. Loopback and link-local addresses in it stay shut; so does all of it if a node is.",
+    )
+    namespace: DnsLabel | None = Field(None, description="All pods of another namespace.")
+    ports: tuple[Port, ...] = Field(min_length=1, max_length=16, description="TCP ports.")
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> "Egress":
+        if (self.cidr is None) == (self.namespace is None):
+            raise ValueError(_ONE_WAY.message)
+        if self.cidr is None:
+            return self
+        try:
+            network = ipaddress.ip_network(self.cidr, strict=False)
+        except ValueError as error:
+            raise ValueError(f"{_A_NETWORK.message}: {self.cidr}") from error
+        if any(within(network, ipaddress.ip_network(net)) for net in NEVER_OPENED):
+            raise ValueError(f"{_NOT_ONES_OWN.message}: {self.cidr}")
+        return self
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def within(inner: Network, outer: Network) -> bool:
+    """Whether one network lies in another; of two families none does."""
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
+class Quota(ApiModel):
+    """How much the tenant may have. What is absent is not limited."""
+
+    deployments: Count | None = Field(None, description="R1PlusDeployments.")
+    pods: Count | None = Field(None, description="Pods, of models and of the tenant's own.")
+    cpu: Quantity | None = Field(None, description="CPU that all pods together request, e.g. `16`.")
+    memory: Quantity | None = Field(None, description="Memory that all pods together request, e.g. `64Gi`.")
+    gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
+    storage: Quantity | None = Field(None, description="Storage that all claims together request.")
+
+
+class R1PlusTenantSpec(ApiModel):
+    """Everything is optional: without it nobody from outside calls, nothing goes out, nobody administers."""
+
+    admins: tuple[Subject, ...] = Field(
+        (),
+        max_length=32,
+        description="Who makes, changes and deletes its deployments and suites (ClusterRole r1plus-tenant-admin).",
+    )
+    viewers: tuple[Subject, ...] = Field(
+        (), max_length=32, description="Who reads them (ClusterRole r1plus-tenant-viewer)."
+    )
+    callers: Callers = Field(default_factory=Callers, description="Who may call the models, beside this tenant's pods.")
+    egress: tuple[Egress, ...] = Field(
+        (), max_length=32, description="Where the tenant's own pods may connect to, beside its models and DNS."
+    )
+    quota: Quota = Field(default_factory=Quota, description="How much the tenant may have.")
+
+
+class Isolation(ApiModel):
+    """What the newest run of the prober tried and what held."""
+
+    deployment: Annotated[str, Field(max_length=63)] = Field("", description="Under whose walls it knocked.")
+    finished: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it had ended.")
+    tries: Count = Field(0, description="Doors and questions that were tried.")
+    held: Count = Field(0, description="Shut, and open for the control: proven.")
+    open: tuple[Annotated[str, Field(max_length=128)], ...] = Field((), max_length=64, description="What was not shut.")
+    unseen: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
+        (), max_length=64, description="Shut, but the control saw nothing there either: proves nothing."
+    )
+    late: Count = Field(
+        0, description="Longest time in ms that a door was open after the prober's pod began, before its walls stood."
+    )
+
+
+class R1PlusTenantStatus(ApiModel):
+    """Derived from the cluster in every pass; never read back as truth."""
+
+    observed_generation: Count = Field(0, description="The generation last acted on.")
+    isolation: Isolation | None = Field(None, description="The newest run of the prober.")
+    conditions: tuple[Condition, ...] = Field(
+        (), max_length=16, description="What holds and what does not, with cause and remedy."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_each_type(self) -> "R1PlusTenantStatus":
+        """`x-kubernetes-list-type: map`, keyed by type."""
+        types = [condition.type for condition in self.conditions]
+        if len(types) != len(set(types)):
+            raise ValueError("conditions: one type twice")
+        return self
