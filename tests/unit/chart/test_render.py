@@ -54,6 +54,7 @@ OTHER_VALUES: dict[str, Any] = {
         "database": {"existingSecret": "registry-database", "key": "url", "ports": [6432], "cidrs": ["10.2.0.0/16"]},
         "clientGroups": ["credit-admins"],
     },
+    "isolation": {"decoyNamespace": "walls", "everySeconds": 60},
     "nodeSelector": {"pool": "system"},
     "tolerations": [{"key": "system", "operator": "Exists"}],
     "priorityClassName": "system-cluster-critical",
@@ -149,7 +150,10 @@ def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, gra
     assert rules == [grant.rule() for grant in grants]
     assert not [rule for rule in rules for values in rule.values() if "*" in values]
     assert not [rule for rule in rules if "secrets" in rule["resources"]]
-    assert not [rule for rule in rules if {"escalate", "bind", "impersonate"} & set(rule["verbs"])]
+    assert not [rule for rule in rules if {"escalate", "impersonate"} & set(rule["verbs"])]
+    binds = [rule for rule in rules if "bind" in rule["verbs"]]
+    tenants = [contract.ROLE_TENANT_ADMIN, contract.ROLE_TENANT_VIEWER]
+    assert [rule["resourceNames"] for rule in binds] == ([tenants] if name == "r1plus-operator" else [])
 
 
 def test_the_lease_is_touched_in_the_operators_own_namespace_only_and_by_name(render: Render) -> None:
@@ -191,12 +195,12 @@ def test_every_binding_leads_from_an_account_of_the_chart_to_a_role_of_the_chart
         for kind in ("ClusterRole", "Role", "ServiceAccount")
     }
     bindings = [o for o in objects if o["kind"] in ("ClusterRoleBinding", "RoleBinding")]
-    assert len(bindings) == 5
+    assert len(bindings) == 6
     for binding in bindings:
         assert binding["roleRef"]["kind"] == binding["kind"].removesuffix("Binding")
         assert binding["roleRef"]["name"] in names[binding["roleRef"]["kind"]]
         assert [subject["name"] in names["ServiceAccount"] for subject in binding["subjects"]] == [True]
-        assert binding["subjects"][0]["namespace"] == "r1plus-system"
+        assert binding["subjects"][0]["namespace"] == binding["metadata"].get("namespace", "r1plus-system")
 
 
 @BOTH
@@ -233,6 +237,9 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     assert settings.operator.scrape_interval == monitoring["interval"]
     assert settings.verdict_interval == values.get("verdictIntervalSeconds", 10)
     assert settings.workers == values.get("workers", 16)
+    isolation = {"decoyNamespace": "r1plus-decoy", "everySeconds": 3600} | values.get("isolation", {})
+    assert given["R1PLUS_DECOY_NAMESPACE"] == isolation["decoyNamespace"]
+    assert given["R1PLUS_PROBE_SECONDS"] == str(isolation["everySeconds"])
     assert {given["R1PLUS_POD_NAME"], given["R1PLUS_POD_UID"]} == {"from the pod"}
     assert settings.identity == "from the pod_from the pod"
 

@@ -45,6 +45,14 @@ import pytest
         ({"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}}, ["/networkPolicy/apiServerCIDRs/0"]),
         ({"resources": {"limits": {"memory": "lots"}}}, ["/resources/limits/memory"]),
         ({"admissionPolicy": {"enabled": "yes"}}, ["/admissionPolicy/enabled", "want boolean"]),
+        ({"isolation": {"decoyNamespace": "R1plus"}}, ["/isolation/decoyNamespace"]),
+        ({"isolation": {"everySeconds": 1}}, ["/isolation/everySeconds", "want 10"]),
+        (
+            {"isolation": {"decoyNamespace": "r1plus-system"}},
+            ["isolation.decoyNamespace: r1plus-system is no tenant's"],
+        ),
+        ({"isolation": {"decoyNamespace": "monitoring"}}, ["isolation.decoyNamespace: monitoring is no tenant's"]),
+        ({"isolation": {"decoyNamespace": "kube-system"}}, ["isolation.decoyNamespace: kube-system is no tenant's"]),
     ],
     ids=[
         "a value that is misspelt",
@@ -79,6 +87,11 @@ import pytest
         "an address for a network",
         "a quantity that is none",
         "a word for yes or no",
+        "a decoy in a namespace that is none",
+        "a prober without a pause",
+        "a decoy in the operator's namespace",
+        "a decoy in Prometheus' namespace",
+        "a decoy in Kubernetes' own namespace",
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path(
