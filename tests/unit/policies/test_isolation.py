@@ -1,0 +1,394 @@
+"""The judge of a run of the prober: what is held, what is open, and what nobody can say."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract.isolation import Against, Door, Findings, Outcome, Question, Try
+from r1plus_policies.isolation import Judgement, Verdict, judge
+
+SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
+HTTP = Door("decoy-http", "decoy", 8000, Against.DECOY)
+POD = Door("decoy-pod", "decoy-pods", 8001, Against.DECOY)
+METADATA = Door("metadata", "169.254.169.254", 80, Against.PLATFORM)
+DNS = Door("own-dns", "kube-dns", 53, Against.OWN)
+DOORS = (HTTP, POD, METADATA, DNS)
+SECRET = Question("secrets", "GET", "/api/v1/namespaces/r1plus-decoy/secrets/decoy")
+NOBODY = Question("secrets-anonymous", "GET", SECRET.path, anonymous=True)
+QUESTIONS = (SECRET, NOBODY)
+
+
+def found(**tries: Outcome | None) -> Findings:
+    return Findings(tuple(Try(name.replace("_", "-"), o) for name, o in tries.items() if o is not None))
+
+
+KNOCKED = {"decoy_http": SHUT, "decoy_pod": SHUT, "metadata": SHUT, "own_dns": OPEN}
+ASKED = {"secrets": SHUT, "secrets_anonymous": SHUT}
+SEEN = {"decoy_http": OPEN, "decoy_pod": OPEN, "metadata": OPEN}
+ANSWERED = {"secrets": OPEN, "secrets_anonymous": OPEN}
+GOOD_KNOCKS, GOOD_ANSWERS = found(**KNOCKED), found(**ASKED)
+GOOD_CONTROL_KNOCKS, GOOD_CONTROL_ANSWERS = found(**SEEN), found(**ANSWERED)
+WALLED = ("decoy-http", "decoy-pod", "metadata", "secrets", "secrets-anonymous")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as its four containers tell it; as a good one does, unless said otherwise."""
+
+    doors: tuple[Door, ...] = DOORS
+    questions: tuple[Question, ...] = QUESTIONS
+    knocked: Findings | None = GOOD_KNOCKS
+    asked: Findings | None = GOOD_ANSWERS
+    control_knocked: Findings | None = GOOD_CONTROL_KNOCKS
+    control_asked: Findings | None = GOOD_CONTROL_ANSWERS
+
+    def judged(self) -> Judgement:
+        return judge(self.doors, self.questions, self.knocked, self.asked, self.control_knocked, self.control_asked)
+
+
+def knocked(**tries: Outcome | None) -> Findings:
+    return found(**{**KNOCKED, **tries})
+
+
+def asked(**tries: Outcome | None) -> Findings:
+    return found(**{**ASKED, **tries})
+
+
+def seen(**tries: Outcome | None) -> Findings:
+    return found(**{**SEEN, **tries})
+
+
+def answered(**tries: Outcome | None) -> Findings:
+    return found(**{**ANSWERED, **tries})
+
+
+def besides(*names: str) -> tuple[str, ...]:
+    return tuple(name for name in WALLED if name not in names)
+
+
+HELD, OPENED, NOT_ENFORCED, UNPROVEN = Verdict.HELD, Verdict.OPEN, Verdict.NOT_ENFORCED, Verdict.UNPROVEN
+
+CASES = {
+    "all shut, and all seen open by the control": (Run(), Judgement(HELD, WALLED)),
+    "a platform without that door is none the worse": (
+        Run(control_knocked=seen(metadata=SHUT)),
+        Judgement(HELD, besides("metadata"), unseen=("metadata",)),
+    ),
+    "nor one whose name does not resolve for anybody": (
+        Run(knocked=knocked(metadata=FAILED), control_knocked=seen(metadata=FAILED)),
+        Judgement(HELD, besides("metadata"), unseen=("metadata",)),
+    ),
+    "a platform's door that is open is open, though the control saw nothing": (
+        Run(knocked=knocked(metadata=OPEN), control_knocked=seen(metadata=SHUT)),
+        Judgement(OPENED, besides("metadata"), open=("metadata",)),
+    ),
+    "a platform's door that the control never tried is not excused": (
+        Run(control_knocked=seen(metadata=None)),
+        Judgement(UNPROVEN, besides("metadata"), failed=("metadata",)),
+    ),
+    "a platform's door on which the prober failed and the control did not": (
+        Run(knocked=knocked(metadata=FAILED)),
+        Judgement(UNPROVEN, besides("metadata"), failed=("metadata",)),
+    ),
+    "one of the decoy's doors is open": (
+        Run(knocked=knocked(decoy_pod=OPEN)),
+        Judgement(OPENED, besides("decoy-pod"), open=("decoy-pod",)),
+    ),
+    "all the decoy's doors are open": (
+        Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN)),
+        Judgement(NOT_ENFORCED, besides("decoy-http", "decoy-pod"), open=("decoy-http", "decoy-pod")),
+    ),
+    "all of them that the control saw are open": (
+        Run(knocked=knocked(decoy_pod=OPEN), control_knocked=seen(decoy_http=SHUT)),
+        Judgement(NOT_ENFORCED, besides("decoy-http", "decoy-pod"), open=("decoy-pod",), unseen=("decoy-http",)),
+    ),
+    "all are open, and the control saw none": (
+        Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN), control_knocked=None),
+        Judgement(OPENED, ("secrets", "secrets-anonymous"), open=("decoy-http", "decoy-pod"), failed=("metadata",)),
+    ),
+    "no policy is enforced, whatever else is missing": (
+        Run(knocked=found(decoy_http=OPEN, decoy_pod=OPEN), asked=None),
+        Judgement(
+            NOT_ENFORCED,
+            open=("decoy-http", "decoy-pod"),
+            failed=("metadata", "own-dns", "secrets", "secrets-anonymous"),
+        ),
+    ),
+    "a question is answered": (
+        Run(asked=asked(secrets=OPEN)),
+        Judgement(OPENED, besides("secrets"), open=("secrets",)),
+    ),
+    "a question is answered to nobody in particular": (
+        Run(asked=asked(secrets_anonymous=OPEN), control_asked=None),
+        Judgement(OPENED, besides("secrets", "secrets-anonymous"), open=("secrets-anonymous",), failed=("secrets",)),
+    ),
+    "the control is refused its question": (
+        Run(control_asked=answered(secrets=SHUT)),
+        Judgement(UNPROVEN, besides("secrets"), unseen=("secrets",)),
+    ),
+    "the control of the anonymous question is refused": (
+        Run(control_asked=answered(secrets_anonymous=SHUT)),
+        Judgement(UNPROVEN, besides("secrets-anonymous"), unseen=("secrets-anonymous",)),
+    ),
+    "the API server did not answer the prober": (
+        Run(asked=asked(secrets=FAILED)),
+        Judgement(UNPROVEN, besides("secrets"), failed=("secrets",)),
+    ),
+    "the decoy does not listen": (
+        Run(control_knocked=seen(decoy_http=SHUT)),
+        Judgement(UNPROVEN, besides("decoy-http"), unseen=("decoy-http",)),
+    ),
+    "another than the decoy answers the control": (
+        Run(control_knocked=seen(decoy_http=FAILED)),
+        Judgement(UNPROVEN, besides("decoy-http"), unseen=("decoy-http",)),
+    ),
+    "the decoy's name does not resolve for the prober": (
+        Run(knocked=knocked(decoy_http=FAILED)),
+        Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
+    ),
+    "the pod had no network": (
+        Run(knocked=knocked(own_dns=SHUT)),
+        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
+    ),
+    "the pod could not find its own door": (
+        Run(knocked=knocked(own_dns=FAILED)),
+        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
+    ),
+    "its own door was ordered, and it says nothing of it": (
+        Run(knocked=knocked(own_dns=None)),
+        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
+    ),
+    "that the control has its own door shut says nothing": (
+        Run(control_knocked=seen(own_dns=SHUT)),
+        Judgement(HELD, WALLED),
+    ),
+    "a door was ordered, and nobody says a word on it": (
+        Run(knocked=knocked(decoy_pod=None), control_knocked=seen(decoy_pod=None)),
+        Judgement(UNPROVEN, besides("decoy-pod"), failed=("decoy-pod",)),
+    ),
+    "a door was ordered, and the prober says nothing of it": (
+        Run(knocked=knocked(decoy_pod=None)),
+        Judgement(UNPROVEN, besides("decoy-pod"), failed=("decoy-pod",)),
+    ),
+    "no container says anything": (
+        Run(knocked=None, asked=None, control_knocked=None, control_asked=None),
+        Judgement(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
+    ),
+    "the containers say nothing in many words": (
+        Run(knocked=Findings(()), asked=Findings(()), control_knocked=Findings(()), control_asked=Findings(())),
+        Judgement(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
+    ),
+    "the knocking container says nothing": (
+        Run(knocked=None),
+        Judgement(
+            UNPROVEN, ("secrets", "secrets-anonymous"), failed=("decoy-http", "decoy-pod", "metadata", "own-dns")
+        ),
+    ),
+    "the asking container says nothing": (
+        Run(asked=None),
+        Judgement(UNPROVEN, ("decoy-http", "decoy-pod", "metadata"), failed=("secrets", "secrets-anonymous")),
+    ),
+    "the control that knocks says nothing": (
+        Run(control_knocked=None),
+        Judgement(UNPROVEN, ("secrets", "secrets-anonymous"), failed=("decoy-http", "decoy-pod", "metadata")),
+    ),
+    "the control that asks says nothing": (
+        Run(control_asked=None),
+        Judgement(UNPROVEN, ("decoy-http", "decoy-pod", "metadata"), failed=("secrets", "secrets-anonymous")),
+    ),
+    "nothing was ordered": (
+        Run(doors=(), questions=(), knocked=None, asked=None, control_knocked=None, control_asked=None),
+        Judgement(UNPROVEN),
+    ),
+    "no door of the decoy's was ordered": (
+        Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None),
+        Judgement(UNPROVEN),
+    ),
+    "no door was ordered that is open by right": (
+        Run(doors=(HTTP,), questions=(), knocked=found(decoy_http=SHUT), asked=None),
+        Judgement(UNPROVEN, ("decoy-http",)),
+    ),
+    "no question was ordered, and none answered": (
+        Run(questions=(), asked=None, control_asked=None),
+        Judgement(HELD, ("decoy-http", "decoy-pod", "metadata")),
+    ),
+    "a door was found that nobody ordered": (
+        Run(knocked=knocked(another=SHUT)),
+        Judgement(UNPROVEN, WALLED, failed=("another",)),
+    ),
+    "a question was answered that nobody asked": (
+        Run(asked=asked(another=SHUT)),
+        Judgement(UNPROVEN, WALLED, failed=("another",)),
+    ),
+    "the control may have tried more": (
+        Run(control_knocked=seen(another=OPEN), control_asked=answered(another=OPEN)),
+        Judgement(HELD, WALLED),
+    ),
+    "two doors of one name": (
+        Run(doors=(*DOORS, HTTP)),
+        Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
+    ),
+    "two doors of one name, one of them open": (
+        Run(
+            doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM)),
+        ),
+        Judgement(OPENED, WALLED, open=("own-dns",)),
+    ),
+    "a door and a question of one name": (
+        Run(
+            doors=(*DOORS, Door("secrets", "decoy", 8002, Against.DECOY)),
+            knocked=knocked(secrets=SHUT),
+            control_knocked=seen(secrets=OPEN),
+        ),
+        Judgement(UNPROVEN, besides("secrets"), failed=("secrets",)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("run", "expected"), CASES.values(), ids=CASES.keys())
+def test_a_run_is_judged(run: Run, expected: Judgement) -> None:
+    assert run.judged() == expected
+
+
+def twice(name: str, first: Outcome, second: Outcome) -> Findings:
+    others = [Try(n.replace("_", "-"), o) for n, o in KNOCKED.items() if n != name]
+    return Findings((Try(name.replace("_", "-"), first), *others, Try(name.replace("_", "-"), second)))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "expected"),
+    [
+        pytest.param("metadata", SHUT, SHUT, HELD, id="shut twice is shut"),
+        pytest.param("metadata", SHUT, OPEN, OPENED, id="shut and then open is open"),
+        pytest.param("metadata", OPEN, SHUT, OPENED, id="open and then shut is open"),
+        pytest.param("metadata", SHUT, FAILED, UNPROVEN, id="shut and failed decides nothing"),
+        pytest.param("own_dns", OPEN, OPEN, HELD, id="its own door open twice is open"),
+        pytest.param("own_dns", OPEN, SHUT, UNPROVEN, id="its own door open and shut decides nothing"),
+    ],
+)
+def test_what_is_said_twice_counts_as_the_worse(name: str, first: Outcome, second: Outcome, expected: Verdict) -> None:
+    assert Run(knocked=twice(name, first, second)).judged().verdict is expected
+
+
+def test_a_control_that_says_both_saw_nothing() -> None:
+    both = Findings((*found(**SEEN).tries, Try("decoy-http", SHUT)))
+    assert Run(control_knocked=both).judged().unseen == ("decoy-http",)
+
+
+def late(**by: int) -> Findings:
+    return Findings(
+        tuple(Try(n.replace("_", "-"), o, late=by.get(n, 0)) for n, o in KNOCKED.items()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("findings", "expected"),
+    [
+        pytest.param(None, 0, id="nothing said"),
+        pytest.param(Findings(()), 0, id="nothing found"),
+        pytest.param(late(), 0, id="never open"),
+        pytest.param(late(decoy_http=900, decoy_pod=1700, metadata=200), 1700, id="the longest counts"),
+        pytest.param(late(metadata=200), 200, id="a platform's door counts"),
+        pytest.param(late(own_dns=5000, metadata=200), 200, id="its own door may stay open"),
+        pytest.param(Findings((Try("another", SHUT, late=9),)), 0, id="not a door that was never ordered"),
+    ],
+)
+def test_for_how_long_a_wall_was_late(findings: Findings | None, expected: int) -> None:
+    assert Run(knocked=findings).judged().late == expected
+
+
+# Whatever the four containers say, with words missing, doubled and never asked for.
+NAMES = st.sampled_from([*WALLED, "own-dns", "another"])
+TRIES = st.lists(st.builds(Try, NAMES, st.sampled_from(Outcome), st.integers(0, 9)), max_size=8)
+FINDINGS = st.none() | st.builds(Findings, TRIES.map(tuple))
+CONFUSED = st.builds(
+    Run,
+    st.lists(st.sampled_from(DOORS), max_size=5).map(tuple),
+    st.lists(st.sampled_from(QUESTIONS), max_size=3).map(tuple),
+    FINDINGS,
+    FINDINGS,
+    FINDINGS,
+    FINDINGS,
+)
+
+
+def nearly(tries: dict[str, Outcome]) -> st.SearchStrategy[Findings | None]:
+    """What a good run says, with a few words changed: random ones are hardly ever good."""
+    good = found(**tries).tries
+    changed = st.lists(st.tuples(st.integers(0, len(good) - 1), st.none() | st.sampled_from(Outcome)), max_size=2)
+
+    def edit(changes: list[tuple[int, Outcome | None]]) -> Findings:
+        by = dict(changes)
+        edited = (Try(t.n, o) for k, t in enumerate(good) if (o := by.get(k, t.o)) is not None)
+        return Findings(tuple(edited))
+
+    return changed.map(edit)
+
+
+RUNS = CONFUSED | st.builds(
+    Run, st.just(DOORS), st.just(QUESTIONS), nearly(KNOCKED), nearly(ASKED), nearly(SEEN), nearly(ANSWERED)
+)
+
+
+def outcomes(findings: Findings | None, name: str) -> set[Outcome]:
+    return {t.o for t in (findings.tries if findings else ()) if t.n == name}
+
+
+@given(RUNS)
+def test_everything_ordered_is_told_once(run: Run) -> None:
+    judged = run.judged()
+    told = [*judged.held, *judged.open, *judged.unseen, *judged.failed]
+    assert len(told) == len(set(told))
+    walled = {d.name for d in run.doors if d.against is not Against.OWN} | {q.name for q in run.questions}
+    assert walled <= set(told)
+
+
+@given(RUNS)
+def test_what_is_held_was_found_shut_and_seen_open(run: Run) -> None:
+    names = {d.name: (run.knocked, run.control_knocked) for d in run.doors}
+    names |= {q.name: (run.asked, run.control_asked) for q in run.questions}
+    for name in run.judged().held:
+        tried, control = names[name]
+        assert (outcomes(tried, name), outcomes(control, name)) == ({SHUT}, {OPEN})
+
+
+@given(RUNS)
+def test_what_was_open_is_never_good_news(run: Run) -> None:
+    opened = {d.name for d in run.doors if d.against is not Against.OWN and OPEN in outcomes(run.knocked, d.name)}
+    opened |= {q.name for q in run.questions if OPEN in outcomes(run.asked, q.name)}
+    judged = run.judged()
+    assert set(judged.open) == opened
+    assert (judged.verdict in (OPENED, NOT_ENFORCED)) == bool(opened)
+
+
+@given(RUNS)
+def test_held_means_that_everything_was_shown(run: Run) -> None:
+    judged = run.judged()
+    if judged.verdict is not HELD:
+        return
+    assert not judged.open
+    assert not judged.failed
+    assert set(judged.unseen) <= {d.name for d in run.doors if d.against is Against.PLATFORM}
+    assert {Against.DECOY, Against.OWN} <= {d.against for d in run.doors}
+    assert all(outcomes(run.knocked, d.name) == {OPEN} for d in run.doors if d.against is Against.OWN)
+
+
+def without(findings: Findings | None, name: str) -> Findings | None:
+    return Findings(tuple(t for t in findings.tries if t.n != name)) if findings else None
+
+
+@given(
+    RUNS,
+    st.sampled_from([*WALLED, "own-dns"]),
+    st.sampled_from(["knocked", "asked", "control_knocked", "control_asked"]),
+)
+def test_a_word_that_is_missing_never_makes_good_news(run: Run, name: str, where: str) -> None:
+    """Taking away what was ordered and said: what did not hold does not hold then, either."""
+    words = {w: getattr(run, w) for w in ("knocked", "asked", "control_knocked", "control_asked")}
+    fewer = Run(run.doors, run.questions, **{**words, where: without(words[where], name)})
+    contradicted = len(outcomes(words[where], name)) > 1
+    ordered = name in {d.name for d in run.doors} | {q.name for q in run.questions}
+    if ordered and not contradicted and run.judged().verdict is not HELD:
+        assert fewer.judged().verdict is not HELD
