@@ -210,6 +210,10 @@ CASES = {
         Run(doors=(HTTP,), questions=(), knocked=found(decoy_http=SHUT), asked=None),
         Judgement(UNPROVEN, ("decoy-http",)),
     ),
+    "no platform was ordered to be tried": (
+        Run(doors=(HTTP, DNS), questions=(), knocked=found(decoy_http=SHUT, own_dns=OPEN), asked=None),
+        Judgement(HELD, ("decoy-http",)),
+    ),
     "no question was ordered, and none answered": (
         Run(questions=(), asked=None, control_asked=None),
         Judgement(HELD, ("decoy-http", "decoy-pod", "metadata")),

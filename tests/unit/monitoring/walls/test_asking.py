@@ -1,0 +1,195 @@
+"""Asking something that speaks TLS as the API server does."""
+
+import ssl
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1plus_contract.isolation import Outcome, Question, Try
+from r1plus_monitoring.walls.asking import Api, api_of, ask, put
+from r1plus_monitoring.walls.orders import OrderError
+from r1plus_monitoring.walls.trying import Rounds, Seen
+from r1plus_monitoring.walls.words import last_words
+from unit.monitoring.walls.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
+
+SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
+READ = Question("secrets", "GET", "/api/v1/secrets?limit=1")
+NOBODY = replace(READ, name="secrets-anonymous", anonymous=True)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    return authority_and_server(tmp_path)
+
+
+def api(folder: Path, server: ApiServer) -> Api:
+    return api_of(folder, HOST, server.port)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, OPEN),
+        (201, OPEN),
+        (202, OPEN),
+        (301, OPEN),
+        (400, OPEN),
+        (401, SHUT),
+        (403, SHUT),
+        (404, OPEN),
+        (409, OPEN),
+        (422, OPEN),
+        (429, FAILED),
+        (499, OPEN),
+        (500, FAILED),
+        (503, FAILED),
+        (504, FAILED),
+    ],
+)
+async def test_the_code_of_an_answer_decides(
+    tmp_path: Path, tls: ssl.SSLContext, status: int, outcome: Outcome
+) -> None:
+    async with ApiServer(tls, [answer(status)]) as server:
+        assert await put(READ, api(tmp_path, server)) == Seen(outcome, f"HTTP {status}")
+
+
+async def test_who_asks_is_said_in_the_head(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    async with ApiServer(tls, [answer(403)]) as server:
+        await put(READ, api(tmp_path, server))
+    (request,) = server.requests
+    head = request.decode().split("\r\n")
+    assert head[0] == "GET /api/v1/secrets?limit=1 HTTP/1.1"
+    assert f"Authorization: Bearer {TOKEN}" in head
+    assert f"Host: {HOST}:{server.port}" in head
+    assert not any(line.startswith("Content-") for line in head)
+
+
+async def test_who_asks_as_nobody_shows_no_token(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    async with ApiServer(tls, [answer(401)]) as server:
+        assert (await put(NOBODY, api(tmp_path, server))).outcome is SHUT
+    (request,) = server.requests
+    assert b"Authorization" not in request
+    assert TOKEN.encode() not in request
+
+
+async def test_a_write_carries_its_body(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    question = Question("w", "PATCH", "/a?dryRun=All", '{"a":"ä"}', "application/merge-patch+json")
+    async with ApiServer(tls, [answer(403)]) as server:
+        await put(question, api(tmp_path, server))
+    head, _, body = server.requests[0].decode().partition("\r\n\r\n")
+    assert body == question.body
+    assert {"Content-Type: application/merge-patch+json", "Content-Length: 10"} <= set(head.split("\r\n"))
+
+
+async def test_a_write_without_a_body_says_so(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    async with ApiServer(tls, [answer(403)]) as server:
+        await put(Question("w", "DELETE", "/a?dryRun=All"), api(tmp_path, server))
+    assert b"\r\nContent-Length: 0\r\n" in server.requests[0]
+    assert b"Content-Type" not in server.requests[0]
+
+
+async def test_nothing_of_an_answer_is_kept_but_its_code(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    heard: list[str] = []
+    async with ApiServer(tls, [answer(200)]) as server:
+        rounds = Rounds(0.0, say=heard.append)
+        found = await ask((READ, NOBODY), api(tmp_path, server), SHUT, rounds, rounds.now())
+    assert [one.o for one in found.tries] == [OPEN, OPEN]
+    for said in (last_words(found), *heard):
+        assert SECRET not in said
+        assert TOKEN not in said
+
+
+@pytest.mark.parametrize(
+    ("said", "detail"),
+    [
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", "what answers does not speak HTTP", id="another protocol"),
+        pytest.param(b"HTTP/1.1 200", "timed out", id="half a line"),
+        pytest.param(b"HTTP/1.1 20 OK\r\n", "what answers does not speak HTTP", id="a code of two digits"),
+        pytest.param(b"HTTP/1.1 2000 OK\r\n", "what answers does not speak HTTP", id="a code of four"),
+        pytest.param(b"x" * 2**17, "what answers does not speak HTTP", id="a line without an end"),
+        pytest.param(b"", "what answers does not speak HTTP", id="nothing"),
+        pytest.param(None, "timed out", id="no answer at all"),
+    ],
+)
+async def test_what_is_no_answer(tmp_path: Path, tls: ssl.SSLContext, said: bytes | None, detail: str) -> None:
+    async with ApiServer(tls, [said]) as server:
+        seen = await put(READ, replace(api(tmp_path, server), patience=1.0))
+    assert (seen.outcome, seen.detail.endswith(detail)) == (FAILED, True)
+
+
+async def test_another_authoritys_server_hears_no_token(tmp_path: Path) -> None:
+    """Neither from whoever asks as nobody: TLS is verified then as well."""
+    other = authority_and_server(tmp_path / "other")
+    authority_and_server(tmp_path / "own")
+    async with ApiServer(other, [answer(200)]) as server:
+        for question in (READ, NOBODY):
+            seen = await put(question, api(tmp_path / "own", server))
+            assert (seen.outcome, seen.detail.startswith("TLS: ")) == (FAILED, True)
+    assert not server.requests
+
+
+async def test_another_names_certificate_is_not_the_api_servers(tmp_path: Path) -> None:
+    context = authority_and_server(tmp_path, "another.name")
+    async with ApiServer(context, [answer(200)]) as server:
+        seen = await put(READ, api(tmp_path, server))
+    assert (seen.outcome, seen.detail.startswith("TLS: Hostname mismatch")) == (FAILED, True)
+    assert not server.requests
+
+
+async def test_a_server_without_tls_hears_no_token(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    async with ApiServer(None, [answer(200)]) as server:
+        seen = await put(READ, replace(api(tmp_path, server), patience=1.0))
+    assert seen.outcome is FAILED
+    assert not any(TOKEN.encode() in request for request in server.requests)
+
+
+async def test_nobody_there_says_nothing_of_rights(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    async with ApiServer(tls, [answer(200)]) as server:
+        pass
+    assert await put(READ, api(tmp_path, server)) == Seen(FAILED, f"{HOST}: connection refused")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expect", "found", "asked"),
+    [
+        pytest.param([403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 1, id="a refusal is believed at once"),
+        pytest.param([200], SHUT, Try("secrets", OPEN, 0, "HTTP 200"), 1, id="so is what is no refusal"),
+        pytest.param([503, 429, 403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 3, id="a busy server is asked again"),
+        pytest.param(
+            [403, 403, 200], OPEN, Try("secrets", OPEN, 0, "HTTP 200"), 3, id="the control's right comes late"
+        ),
+        pytest.param(
+            [503, 404], OPEN, Try("secrets", OPEN, 0, "HTTP 404"), 2, id="for the control, no refusal will do"
+        ),
+    ],
+)
+async def test_a_question_is_put_until_it_is_answered(
+    tmp_path: Path, tls: ssl.SSLContext, answers: list[int], expect: Outcome, found: Try, asked: int
+) -> None:
+    rounds = Rounds(say=lambda _: None)
+    async with ApiServer(tls, [answer(status) for status in answers]) as server:
+        findings = await ask((READ,), api(tmp_path, server), expect, rounds, rounds.now())
+    assert findings.tries == (found,)
+    assert server.connections == asked
+
+
+@pytest.mark.parametrize(
+    ("file", "holds", "says"),
+    [
+        pytest.param("token", None, "No such file", id="no token"),
+        pytest.param("token", b"\n", "token: holds no token", id="an empty token"),
+        pytest.param("token", b"a\r\nX: y", "token: holds no token", id="a token that smuggles a header"),
+        pytest.param("token", b"\xff", "can't decode", id="a token of bytes"),
+        pytest.param("ca.crt", None, "No such file", id="no authority"),
+        pytest.param("ca.crt", b"none", "it needs the files token and ca.crt", id="an authority that is none"),
+    ],
+)
+def test_a_folder_that_lets_nobody_ask(tmp_path: Path, file: str, holds: bytes | None, says: str) -> None:
+    authority_and_server(tmp_path)
+    (tmp_path / file).unlink()
+    if holds is not None:
+        (tmp_path / file).write_bytes(holds)
+    with pytest.raises(OrderError, match=str(tmp_path)) as refused:
+        api_of(tmp_path, HOST, 443)
+    assert says in str(refused.value)
