@@ -14,7 +14,15 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.filling.signature import public_key
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import AccessMode, GpuRuntime, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.inputs import (
+    AccessMode,
+    GpuRuntime,
+    IsolationTerms,
+    OperatorConfig,
+    SuiteSource,
+    SuiteTrust,
+    VolumeTerms,
+)
 from r1plus_operator.plan.obstacles import SERVABLE
 from r1plus_operator.projections import suite_source
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
@@ -59,6 +67,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         volumes=_volume_terms(env),
         bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
         cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
+        isolation=_isolation_terms(env),
     )
     return Settings(
         operator=operator,
@@ -120,6 +129,18 @@ def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
     # Anything but the word `false` asks for signatures: a misspelt value must not let everybody in.
     required = env.get("R1PLUS_SUITES_REQUIRE_SIGNATURE", "true") != "false"
     return SuiteTrust(required, keys, frozenset(SHIPPED_SUITES.values()))
+
+
+def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
+    beside = {"prometheus": env.get("R1PLUS_PROMETHEUS_URL", ""), "registry": env.get("R1PLUS_REGISTRY_URL", "")}
+    ports = tuple(int(port) for port in env.get("R1PLUS_API_SERVER_PORTS", "").split(",") if port)
+    return IsolationTerms(
+        decoy_namespace=env.get("R1PLUS_DECOY_NAMESPACE", ""),
+        interval=float(env.get("R1PLUS_PROBE_SECONDS", "3600")),
+        api_ports=ports or IsolationTerms().api_ports,
+        api_cidrs=tuple(cidr for cidr in env.get("R1PLUS_API_SERVER_CIDRS", "").split(",") if cidr),
+        beside={name: url for name, url in beside.items() if url},
+    )
 
 
 def _volume_terms(env: Mapping[str, str]) -> VolumeTerms:

@@ -12,6 +12,7 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.notes import Note
 from r1plus_operator.plan.plan import Plan
 from r1plus_operator.plan.revision import rfc3339
+from r1plus_operator.plan.tenant import TenantPlan
 from r1plus_operator.plan.volumes import VolumesPlan
 from r1plus_operator.runtime.client import JSON_PATCH
 from r1plus_operator.runtime.errors import ApiError, ConflictError, ForbiddenError, InvalidError, NotFoundError
@@ -51,6 +52,9 @@ class Learner(Protocol):
 
     async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
         """Carry out the write of a child and take in the API server's answer."""
+
+    async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
+        """Carry out a write to a namespace's R1PlusTenant, likewise."""
 
     def learn(self, written: Json) -> None:
         """The R1PlusDeployment as the API server has it now."""
@@ -111,6 +115,38 @@ class Executor:
         deletions = [self._delete(namespace, *gone) for gone in plan.delete]
         await _together([*(bring(*of_one) for of_one in plan.apply.items()), *deletions])
         return refused
+
+    async def tenant(self, cr: Json | None, plan: TenantPlan) -> None:
+        """Write what a namespace has as a tenant: walls first, the R1PlusTenant's own word last.
+
+        Nothing is given before the finalizer stands, and it goes when all has been taken.
+        """
+        if cr is not None and plan.finalizer:
+            await self._finalizers(cr, [names.FINALIZER_TENANT])
+        for stage in plan.apply:
+            await _together([self._apply(obj) for obj in stage])
+            log.info("Applied: %s", ", ".join(f"{obj['kind']} {_where(obj)}" for obj in stage))
+        await _together([self._delete(*gone) for gone in plan.delete])
+        if cr is not None and plan.status is not None:
+            await self._of_tenant(cr, {"status": plan.status}, subresource="status")
+        if cr is not None and plan.finalizer is False:
+            await self._finalizers(cr, [])
+
+    async def _finalizers(self, cr: Json, finalizers: list[str]) -> None:
+        await self._of_tenant(cr, {}, finalizers=finalizers)
+
+    async def _of_tenant(
+        self, cr: Json, body: Json, *, subresource: str = "", finalizers: list[str] | None = None
+    ) -> None:
+        meta = {key: cr["metadata"][key] for key in ("name", "namespace", "uid")}
+        if finalizers:
+            meta["finalizers"] = finalizers
+        obj = {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT, "metadata": meta, **body}
+        write = self._client.apply(kinds.R1PLUS_TENANT, obj, field_manager=names.FIELD_MANAGER, subresource=subresource)
+        try:
+            await self._learner.write_tenant(meta["namespace"], write)
+        except NotFoundError:
+            log.info("R1PlusTenant %s is gone", _where(cr))
 
     async def engines(self, objects: tuple[Json, ...]) -> None:
         """Write entries of the shipped catalog."""
@@ -219,6 +255,10 @@ class Executor:
         except ApiError as error:
             # An Event is news, not state: losing one must not repeat the pass.
             log.warning("Event %s was not written: %s", note.reason, error)
+
+
+def _where(obj: Json) -> str:
+    return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
 
 
 async def _together(writes: list[Any]) -> None:

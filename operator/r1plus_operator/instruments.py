@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from r1plus_contract import metrics
 from r1plus_operator.deployment_metrics import DeploymentMetrics
+from r1plus_operator.isolation_metrics import IsolationMetrics
 from r1plus_operator.runtime.lease import Elector
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
@@ -32,6 +33,7 @@ class Instruments:
             metrics.FACTS_REFUSED_TOTAL, "Facts that the registry could not record.", registry=self.registry
         )
         self.deployments = DeploymentMetrics(self.registry)
+        self.isolation = IsolationMetrics(self.registry)
         self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
         self._of_kind: dict[str, Counter] = {}
         """Looked up once: asking a metric for its labels is dearer than counting."""

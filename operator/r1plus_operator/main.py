@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import kopf
 import uvloop
@@ -28,15 +29,17 @@ from r1plus_operator.handlers import registry_for
 from r1plus_operator.handlers import settings as kopf_settings
 from r1plus_operator.history import Historian
 from r1plus_operator.instruments import Instruments
-from r1plus_operator.observe import CATALOG_KEY, Key, Observer
+from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, Key, Observer
 from r1plus_operator.pools import Pools
 from r1plus_operator.prometheus import PrometheusSource
 from r1plus_operator.reconciler import Reconciler
 from r1plus_operator.registry_client import RegistryClient
 from r1plus_operator.runtime.client import ApiClient, Limits
 from r1plus_operator.runtime.connection import FileToken
+from r1plus_operator.runtime.lanes import Lane
 from r1plus_operator.runtime.lease import Elector, LeaseLostError, Terms
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
+from r1plus_operator.tenants import TenantReconciler
 from r1plus_operator.verdicts import VerdictSource
 
 log = logging.getLogger(__name__)
@@ -119,8 +122,14 @@ async def run(chosen: Settings) -> None:
 
 def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
     """Make the parts and tie them to each other."""
-    queue: WorkQueue[Key] = WorkQueue()
-    observer = Observer(client, queue.add, chosen.suites)
+    queue: WorkQueue[Key] = WorkQueue(lane=lane)
+    observer = Observer(
+        client,
+        queue.add,
+        chosen.suites,
+        decoy_namespace=chosen.operator.isolation.decoy_namespace,
+        at_once=partial(queue.add, at_once=True),
+    )
     elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity)
     instruments = Instruments()
     instruments.watch(queue, elector)
@@ -134,13 +143,28 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
     return Parts(
         observer=observer,
         queue=queue,
-        reconciler=Reconciler(observer, executor, queue, chosen.operator, chosen.catalog, pools, told, noticed=noticed),
+        reconciler=Reconciler(
+            observer,
+            executor,
+            queue,
+            chosen.operator,
+            chosen.catalog,
+            pools,
+            told,
+            TenantReconciler(observer, executor, queue, chosen.operator, instruments.isolation),
+            noticed=noticed,
+        ),
         sources=sources_of(chosen, observer, pools),
         elector=elector,
         instruments=instruments,
         workers=chosen.workers,
         history=history,
     )
+
+
+def lane(key: Key) -> Lane:
+    """Walls before what stands within them; and a tenant waits for its own keys only."""
+    return Lane(at_once=key[1] == TENANT_NAME, group=key[0])
 
 
 def history_of(
@@ -271,5 +295,5 @@ async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:
     while True:
         await asyncio.sleep(RESYNC_SECONDS * rand.uniform(0.8, 1.2))
         queue.add(CATALOG_KEY)
-        for key in list(observer.crs):
+        for key in [*observer.tenant_keys(), *observer.crs]:
             queue.add_after(key, rand.uniform(0, 60))

@@ -19,6 +19,7 @@ from r1plus_operator.plan.delivering import EngineVolume, ended, renewed
 from r1plus_operator.plan.inputs import (
     JOB_ENDED,
     Json,
+    NamespaceFacts,
     Observed,
     PoolView,
     PrometheusView,
@@ -27,6 +28,8 @@ from r1plus_operator.plan.inputs import (
     Wiring,
 )
 from r1plus_operator.plan.revision import volume_in
+from r1plus_operator.plan.tenant import PARTS as TENANT_PARTS
+from r1plus_operator.plan.tenant import TenantSeen, digest
 from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
 from r1plus_operator.projections import Child, EngineObject, Kept, ServingPod, controller
 from r1plus_operator.runtime.client import ApiClient
@@ -43,6 +46,8 @@ CATALOG_KEY: Key = ("", "catalog")
 """The queue's key for the shipped engine catalog."""
 VOLUMES_NAME = ""
 """(namespace, this) is the queue's key for the volumes of a namespace; no R1PlusDeployment has such a name."""
+TENANT_NAME = "tenant/"
+"""(namespace, this) is the queue's key for a namespace as a tenant; likewise."""
 _OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
@@ -50,12 +55,21 @@ class Observer:
     """Reflectors of every kind that matters, the CRs that kopf delivers, and the monitors' reports."""
 
     def __init__(
-        self, client: ApiClient, enqueue: Callable[[Key], None], shipped_suites: Mapping[str, SuiteSource]
+        self,
+        client: ApiClient,
+        enqueue: Callable[[Key], None],
+        shipped_suites: Mapping[str, SuiteSource],
+        *,
+        decoy_namespace: str = "",
+        at_once: Callable[[Key], None] | None = None,
     ) -> None:
+        """`at_once`: enqueue before whatever waits; a wall is what somebody changed."""
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup | None = None
         self._enqueue = enqueue
+        self._at_once = at_once or enqueue
+        self._decoy = decoy_namespace
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
         self.reports: dict[str, MonitorReport] = {}
@@ -68,12 +82,21 @@ class Observer:
             client,
             kinds.POD,
             project=projections.pod,
-            on_change=lambda _, pod: enqueue((pod.namespace, pod.deployment)),
+            on_change=self._pod_changed,
             label_selector=_OURS,
-            index=lambda pod: f"{pod.namespace}/{pod.deployment}",
+            index=lambda pod: f"{pod.probed}/{TENANT_NAME}" if pod.probed else f"{pod.namespace}/{pod.deployment}",
+        )
+        self.namespaces: Reflector[Kept] = Reflector(
+            client, kinds.NAMESPACE, project=projections.namespace, on_change=self._namespace_changed
+        )
+        self.tenants: Reflector[Kept] = Reflector(
+            client,
+            kinds.R1PLUS_TENANT,
+            project=projections.tenant,
+            on_change=lambda _, tenant: enqueue((tenant.namespace, TENANT_NAME)),
         )
         self.nodes: Reflector[Kept] = Reflector(
-            client, kinds.NODE, project=projections.node, on_change=self._all_changed
+            client, kinds.NODE, project=projections.node, on_change=self._node_changed
         )
         self.engines: Reflector[Kept] = Reflector(
             client, kinds.R1PLUS_ENGINE, project=projections.engine, on_change=self._engine_changed
@@ -97,9 +120,9 @@ class Observer:
             client,
             resource,
             project=partial(projections.child, resource),
-            on_change=self._child_changed,
+            on_change=partial(self._child_changed, resource),
             label_selector=_OURS,
-            index=lambda child: child.owner or (_volumes_of(child.namespace) if child.volume else None),
+            index=_index,
             optional=resource in kinds.OPTIONAL_CHILDREN,
             on_available=lambda: self._enqueue_all(None),
             page_size=PAGE_SIZE,
@@ -107,7 +130,9 @@ class Observer:
 
     def reflectors(self) -> Iterable[Reflector[Any]]:
         """All of them; main runs each as a task."""
-        return (*self.children.values(), self.pods, self.nodes, self.engines, self.suites)
+        return (
+            *self.children.values(), self.pods, self.nodes, self.engines, self.suites, self.namespaces, self.tenants
+        )  # fmt: skip
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Keep the caches, in tasks of the group."""
@@ -170,6 +195,7 @@ class Observer:
         if event == "DELETED":
             self.forget(key, meta["uid"])
             self._enqueue(key)  # what was kept of it elsewhere goes with it
+            self._enqueue((key[0], TENANT_NAME))  # which may have waited for it
             return
         before = self.crs.get(key)
         if before is not None and event is not None and _version(cr) < _version(before):
@@ -285,6 +311,46 @@ class Observer:
             going=frozenset(key for key, child in parts.items() if child.deleting),
         )
 
+    def tenant(self, namespace: str) -> TenantSeen | None:
+        """A namespace as a tenant; None where there is none of that name."""
+        kept = self.namespaces.store.get(None, namespace)
+        if kept is None:
+            return None
+        facts: NamespaceFacts = kept.value
+        cr = self.tenants.store.get(namespace, names.TENANT)
+        leaving = cr is not None and "deletionTimestamp" in cr.value["metadata"]
+        parts = {
+            (child.namespace, kind, child.name): child
+            for kind in TENANT_PARTS
+            for child in self.children[kind].store.by_index(_tenant_of(namespace))
+        }
+        claims = self.children["PersistentVolumeClaim"].store.by_index(_volumes_of(namespace)) if leaving else ()
+        return TenantSeen(
+            namespace=facts,
+            cr=cr.value if cr else None,
+            live={key: child.live for key, child in parts.items() if not child.deleting},
+            going=frozenset(key for key, child in parts.items() if child.deleting),
+            deployments=tuple(sorted(key[1] for key in self.crs if key[0] == namespace)) if leaving else (),
+            volumes=tuple(sorted(claim.name for claim in claims)),
+            walls=self._walls(namespace) if facts.tenant and self._decoy else {},
+            addresses=self._addresses() if cr and cr.value["spec"].get("egress") else (),
+            pods={pod.job: pod.facts for pod in self.pods.store.by_index(f"{namespace}/{TENANT_NAME}")},
+            decoy_ready=any(pod.facts.ready for pod in self.pods.store.by_index(f"{self._decoy}/{names.DECOY}")),
+        )
+
+    def _walls(self, namespace: str) -> dict[str, str]:
+        """Of each deployment that serves, by its policy and its pods: a CR may not have been delivered yet."""
+        found = {}
+        for wall in self.children["NetworkPolicy"].store.items():
+            if wall.namespace != namespace or not wall.owner or wall.deleting:
+                continue
+            if any(pod.facts.ready for pod in self.pods.store.by_index(f"{namespace}/{wall.name}")):
+                found[wall.name] = digest([wall.live])
+        return found
+
+    def _addresses(self) -> tuple[str, ...]:
+        return tuple(address for node in self.nodes.store.items() for address in node.value.addresses)
+
     def live_engines(self) -> dict[str, Json]:
         """Every R1PlusEngine as it lies in the cluster."""
         return {kept.name: kept.value.live for kept in self.engines.store.items()}
@@ -311,22 +377,57 @@ class Observer:
         reflector = self.pods if kind == kinds.POD.kind else self.children[kind]
         reflector.forget((namespace, name))
 
-    def _child_changed(self, _event: str, child: Child) -> None:
+    async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
+        """Carry out a write to an R1PlusTenant; its answer is what the next pass sees."""
+        await self.tenants.write_through((namespace, names.TENANT), write)
+
+    def _child_changed(self, resource: Resource, _event: str, child: Child) -> None:
+        is_wall = resource.kind == "NetworkPolicy"
+        enqueue = self._at_once if is_wall else self._enqueue
         if child.volume:
             self._enqueue((child.namespace, VOLUMES_NAME))
+        if child.tenant or is_wall:
+            enqueue((child.tenant or child.namespace, TENANT_NAME))
         for name in child.deployments:
-            self._enqueue((child.namespace, name))
+            enqueue((child.namespace, name))
 
-    def _engine_changed(self, event: str, engine: Kept) -> None:
+    def _pod_changed(self, _event: str, pod: ServingPod) -> None:
+        if pod.probed:
+            self._enqueue((pod.probed, TENANT_NAME))
+            return
+        self._enqueue((pod.namespace, pod.deployment))
+        if pod.namespace == self._decoy:
+            self._enqueue_tenants()
+        elif pod.facts.ready:
+            self._enqueue((pod.namespace, TENANT_NAME))  # There is something to knock under the walls of.
+
+    def _namespace_changed(self, _event: str, namespace: Kept) -> None:
+        self._enqueue((namespace.name, TENANT_NAME))
+        self._enqueue_all(namespace.name)
+
+    def look_again(self, namespace: str) -> None:
+        """What a namespace is as a tenant changed for its deployments."""
+        self._enqueue_all(namespace)
+
+    def tenant_keys(self) -> list[Key]:
+        """The keys of all namespaces that are tenants."""
+        return [(kept.name, TENANT_NAME) for kept in self.namespaces.store.items() if kept.value.tenant]
+
+    def _enqueue_tenants(self) -> None:
+        for key in self.tenant_keys():
+            self._enqueue(key)
+
+    def _engine_changed(self, _event: str, _engine: Kept) -> None:
         self._enqueue(CATALOG_KEY)
-        self._all_changed(event, engine)
+        self._enqueue_all(None)
         # Where an engine is fetched from is what its R1PlusEngine says now.
         claims = self.children["PersistentVolumeClaim"].store.items()
         for namespace in {claim.namespace for claim in claims if claim.volume}:
             self._enqueue((namespace, VOLUMES_NAME))
 
-    def _all_changed(self, _event: str, _kept: Kept) -> None:
+    def _node_changed(self, _event: str, _node: Kept) -> None:
         self._enqueue_all(None)
+        self._enqueue_tenants()
 
     def _enqueue_all(self, namespace: str | None) -> None:
         for key in self.crs:
@@ -337,6 +438,18 @@ class Observer:
 def _volumes_of(namespace: str) -> str:
     """Under which the stores index what belongs to a namespace's volumes: no uid looks like it."""
     return f"volumes/{namespace}"
+
+
+def _tenant_of(namespace: str) -> str:
+    """Likewise what it has as a tenant."""
+    return f"tenant/{namespace}"
+
+
+def _index(child: Child) -> str | None:
+    """By its owner; what has none, by whose it is."""
+    if child.tenant:
+        return _tenant_of(child.tenant)
+    return child.owner or (_volumes_of(child.namespace) if child.volume else None)
 
 
 def _version(cr: Json) -> int:

@@ -22,7 +22,16 @@ from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.drift import folded
-from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS, ContainerFacts, Json, NodeFacts, PodFacts, SuiteSource
+from r1plus_operator.plan.inputs import (
+    JOB_ENDED,
+    REFUSED_PODS,
+    ContainerFacts,
+    Json,
+    NamespaceFacts,
+    NodeFacts,
+    PodFacts,
+    SuiteSource,
+)
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import instant
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
@@ -69,6 +78,8 @@ class Child:
     text: bytes
     volume: str = ""
     """The volume for an engine that it is of: a revision that needs it, or what brings the engine there."""
+    tenant: str = ""
+    """The namespace of whose walls it is; empty: of none."""
 
     @property
     def live(self) -> Json:
@@ -99,7 +110,16 @@ def child(resource: Resource, obj: Json) -> Child:
         deleting="deletionTimestamp" in meta,
         text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
         volume=_volume(resource, obj),
+        tenant=_tenant_of(meta) if names.LABEL_WALLS in (meta.get("labels") or {}) else "",
     )
+
+
+def _tenant_of(meta: Json) -> str:
+    """Whose walls it is of: of the prober's, those that it tries; else of its own namespace."""
+    text = (meta.get("annotations") or {}).get(names.ANNOTATION_PROBED, "")
+    with contextlib.suppress(orjson.JSONDecodeError, TypeError, KeyError):
+        return str(orjson.loads(text)["namespace"])
+    return str(meta["namespace"])
 
 
 def _volume(resource: Resource, obj: Json) -> str:
@@ -160,6 +180,10 @@ class ServingPod:
     """Empty: it fills a volume."""
     facts: PodFacts
     volume: str = ""
+    probed: str = ""
+    """The namespace whose walls it tries; empty: it is none of the prober's."""
+    job: str = ""
+    """Its controller, where that is a Job."""
 
 
 def pod(obj: Json) -> ServingPod | None:
@@ -185,13 +209,17 @@ def pod(obj: Json) -> ServingPod | None:
         quarantine=_quarantine(meta),
         turned_away=_turned_away(status),
     )
+    probes = names.LABEL_PROBE in labels
     return ServingPod(
         meta["namespace"],
         meta["name"],
         meta["uid"],
-        labels.get(names.LABEL_DEPLOYMENT, ""),
+        # The prober stands behind a deployment's walls, and is none of its pods.
+        "" if probes else labels.get(names.LABEL_DEPLOYMENT, ""),
         facts,
         labels.get(names.LABEL_VOLUME, ""),
+        _tenant_of(meta) if probes else "",
+        controller(meta, "Job").get("name", ""),
     )
 
 
@@ -233,9 +261,36 @@ def node(obj: Json) -> Kept | None:
             cores=cores_of(allocatable["cpu"]),
             labels=obj["metadata"].get("labels") or {},
             gpus=gpus_of(allocatable, obj["metadata"].get("labels") or {}),
+            addresses=_addresses(obj),
         )
         return _kept(obj, facts)
     return None
+
+
+def _addresses(obj: Json) -> tuple[str, ...]:
+    listed = (obj.get("status") or {}).get("addresses") or ()
+    return tuple(a["address"] for a in listed if a["type"] in ("InternalIP", "ExternalIP"))
+
+
+def namespace(obj: Json) -> Kept:
+    """A namespace as a tenant, or as none."""
+    meta = obj["metadata"]
+    labels = meta.get("labels") or {}
+    facts = NamespaceFacts(
+        name=meta["name"],
+        uid=meta["uid"],
+        tenant=labels.get(names.LABEL_TENANT) == "true",
+        pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
+        terminating="deletionTimestamp" in meta,
+    )
+    return _kept(obj, facts)
+
+
+def tenant(obj: Json) -> Kept:
+    """An R1PlusTenant: what decides a pass, and the status that was last written."""
+    meta = {key: obj["metadata"][key] for key in (*_OF_A_CR, "finalizers") if key in obj["metadata"]}
+    del meta["resourceVersion"]  # Our own status moves it.
+    return _kept(obj, {"metadata": meta, "spec": obj.get("spec") or {}, "status": obj.get("status") or {}})
 
 
 def gpus_of(allocatable: Json, labels: Json) -> tuple[Gpus, ...]:

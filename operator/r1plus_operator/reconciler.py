@@ -9,7 +9,7 @@ from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api import fence
 from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.executor import Executor, OwnerGoneError
-from r1plus_operator.observe import CATALOG_KEY, VOLUMES_NAME, Key, Observer
+from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.plan.catalog import missing
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.plan import plan
@@ -17,6 +17,7 @@ from r1plus_operator.plan.volumes import plan_volumes
 from r1plus_operator.pools import Pools
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
+from r1plus_operator.tenants import TenantReconciler
 
 log = logging.getLogger(__name__)
 LONG_BACKOFF_SECONDS = 60.0
@@ -35,6 +36,7 @@ class Reconciler:
         catalog: tuple[Engine, ...],
         pools: Pools,
         told: DeploymentMetrics,
+        tenants: TenantReconciler,
         clock: Callable[[], float] = time.time,
         noticed: Callable[[Key], None] | None = None,
     ) -> None:
@@ -48,18 +50,23 @@ class Reconciler:
         self._told = told
         self._clock = clock
         self._noticed = noticed or _nobody
+        self._tenants = tenants
         self._refused: dict[Key, str] = {}
         """Whose last pass the API server refused for good, and in which words."""
 
     async def reconcile(self, key: Key) -> None:
-        """Bring one deployment (or the shipped catalog) to what it should be."""
+        """Bring one deployment, a namespace's volumes or walls, or the shipped catalog to what it should be."""
         if key == CATALOG_KEY:
             await self._executor.engines(missing(self._catalog, self._observer.live_engines()))
             self._noticed(key)
-            return
-        if key[1] == VOLUMES_NAME:
+        elif key[1] == VOLUMES_NAME:
             await self._volumes(key)
-            return
+        elif key[1] == TENANT_NAME:
+            await self._tenants.reconcile(key)
+        else:
+            await self._deployment(key)
+
+    async def _deployment(self, key: Key) -> None:
         observed = self._observer.observed(key)
         if observed is None:
             self._refused.pop(key, None)
@@ -67,7 +74,7 @@ class Reconciler:
             self._told.forget(key)
             self._noticed(key)
             return
-        observed = replace(observed, refused=self._refused.get(key, ""))
+        observed = replace(observed, refused=self._refused.get(key, ""), tenant=self._tenants.view(key[0]))
         now = self._clock()
         planned = plan(observed, self._config, now)
         try:
@@ -83,6 +90,8 @@ class Reconciler:
         self._pools.want(key, planned.pool)
         self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
         self._noticed(key)
+        if any(obj["kind"] == "NetworkPolicy" for stage in planned.apply for obj in stage):
+            self._queue.add((key[0], TENANT_NAME))  # Likewise: walls that changed are to be tried.
         if planned.writes and (planned.volumes or observed.volumes):
             # Our own writes cause no pass, and a revision that came or went is the namespace's business, too.
             self._queue.add((key[0], VOLUMES_NAME))

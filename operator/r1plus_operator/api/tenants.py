@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from r1plus_model_repo.catalog.types import Quantity
+from r1plus_model_repo.catalog.types import Cores, Quantity
 from r1plus_model_repo.catalog.wire import WHOLE, ApiModel, Rule, ruled
 from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel
 
@@ -117,7 +117,7 @@ class Quota(ApiModel):
 
     deployments: Count | None = Field(None, description="R1PlusDeployments.")
     pods: Count | None = Field(None, description="Pods, of models and of the tenant's own.")
-    cpu: Quantity | None = Field(None, description="CPU that all pods together request, e.g. `16`.")
+    cpu: Cores | None = Field(None, description="CPU that all pods together request, e.g. `16`.")
     memory: Quantity | None = Field(None, description="Memory that all pods together request, e.g. `64Gi`.")
     gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")

@@ -80,6 +80,22 @@ class VolumeTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class IsolationTerms:
+    """What the chart decides of the prober of walls."""
+
+    decoy_namespace: str = ""
+    """Whom it attacks; empty: there is no prober."""
+    interval: float = 3600.0
+    """Seconds from the end of a run to the next, while no wall changes."""
+    api_ports: tuple[int, ...] = (443, 6443)
+    """Of the API server, before and after the translation of its Service's address."""
+    api_cidrs: tuple[str, ...] = ()
+    """Where the API server is; empty: anywhere, on those ports only."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Name -> address of what else no tenant's model may reach."""
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorConfig:
     """What the chart decides for every deployment."""
 
@@ -96,8 +112,14 @@ class OperatorConfig:
     """Backend -> what serves it; `triton_image` serves the CPU's."""
     suite_trust: SuiteTrust = SuiteTrust()
     volumes: VolumeTerms = VolumeTerms()
+    isolation: IsolationTerms = IsolationTerms()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
+
+    def reserved(self, namespace: str) -> bool:
+        """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
+        own = ("default", self.operator_namespace, self.monitoring_namespace)
+        return namespace.startswith("kube-") or namespace in own
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
@@ -119,6 +141,35 @@ class NodeFacts:
     cores: float
     labels: Mapping[str, str]
     gpus: tuple[Gpus, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """IPs."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceFacts:
+    """A namespace, as far as it is a tenant."""
+
+    name: str
+    uid: str
+    tenant: bool
+    """Whether the platform team has labelled it as one."""
+    pod_security: str
+    """Which Pod Security level is enforced; empty: none."""
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TenantView:
+    """Of a namespace as a tenant, what decides the passes of its deployments."""
+
+    status: str
+    reason: str
+    message: str
+    """What IsolationVerified says of the namespace's walls (`Finding`)."""
+    is_tenant: bool = True
+    """Whether anything new may be rolled out in it."""
+    callers: frozenset[str] = frozenset()
+    """Namespaces that a deployment may let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +342,8 @@ class Observed:
     """The pooled detector of the revision that was watched last; None before there is one."""
     refused: str = ""
     """Which write the API server refused in the pass before, in its words."""
+    tenant: TenantView | None = None
+    """The namespace as a tenant; None: no cluster is at hand."""
     strangers: tuple[PodFacts, ...] = ()
     """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
 

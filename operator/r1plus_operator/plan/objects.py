@@ -1,6 +1,7 @@
 """Builders of a deployment's child objects, one pure function a kind. Each is applied whole, by its owner's name."""
 
 import hashlib
+from collections.abc import Collection
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
@@ -64,6 +65,11 @@ class Owner:
         """Selector of every pod of this deployment, whatever its revision."""
         return {"matchLabels": {names.LABEL_DEPLOYMENT: self.name}}
 
+    @property
+    def serving(self) -> Json:
+        """Of them those that serve or did: the prober's pods stand behind the same walls, and a budget knows none."""
+        return {**self.pods, "matchExpressions": [{"key": names.LABEL_SERVING, "operator": "Exists"}]}
+
 
 def service_account(owner: Owner) -> Json:
     """An identity with no rights and no token."""
@@ -75,31 +81,36 @@ def service_account(owner: Owner) -> Json:
     }
 
 
-def network_policy(owner: Owner, spec: R1PlusDeploymentSpec, config: OperatorConfig) -> Json:
-    """The walls: nothing in or out but what is named here.
-
-    In: callers to Triton; Prometheus to both metrics ports; the operator to the monitor. Out: DNS, and the deployment's
-    own pods at the port that its Service leads to, by which monitors look at the way that users take.
-    """
-    callers = [{"podSelector": {}}, *(namespace_peer(name) for name in sorted(set(spec.access.namespaces)))]
-    prometheus = [namespace_peer(config.monitoring_namespace)]
+def network_policy(owner: Owner, callers: Collection[str], config: OperatorConfig) -> Json:
+    """The walls: nothing in or out but what is named here. `callers`: other namespaces that may call."""
+    spec = {
+        "podSelector": owner.pods,
+        "policyTypes": ["Ingress", "Egress"],
+        **serving_walls(owner.pods, callers, config),
+    }
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": owner.metadata(owner.name),
-        "spec": {
-            "podSelector": owner.pods,
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [
-                {"from": callers, "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)},
-                {"from": prometheus, "ports": tcp(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
-                {"from": [namespace_peer(config.operator_namespace)], "ports": tcp(names.PORT_MONITOR)},
-            ],
-            "egress": [
-                to_dns(),
-                {"to": [{"podSelector": owner.pods}], "ports": tcp(names.PORT_GRPC)},
-            ],
-        },
+        "spec": spec,
+    }
+
+
+def serving_walls(pods: Json, callers: Collection[str], config: OperatorConfig) -> dict[str, list[Json]]:
+    """What is let through to the pods that serve, and from them.
+
+    In: callers to Triton; Prometheus to both metrics ports; the operator to the monitor. Out: DNS, and the deployment's
+    own pods at the port that its Service leads to, by which monitors look at the way that users take.
+    """
+    who = [{"podSelector": {}}, *(namespace_peer(name) for name in sorted(set(callers)))]
+    prometheus = [namespace_peer(config.monitoring_namespace)]
+    return {
+        "ingress": [
+            {"from": who, "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)},
+            {"from": prometheus, "ports": tcp(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
+            {"from": [namespace_peer(config.operator_namespace)], "ports": tcp(names.PORT_MONITOR)},
+        ],
+        "egress": [to_dns(), {"to": [{"podSelector": pods}], "ports": tcp(names.PORT_GRPC)}],
     }
 
 
@@ -243,5 +254,5 @@ def disruption_budget(owner: Owner) -> Json:
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": owner.metadata(owner.name),
-        "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": owner.pods},
+        "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": owner.serving},
     }

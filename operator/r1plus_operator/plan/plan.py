@@ -95,6 +95,10 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     delivered = frozenset(volume.wish for volume in held if delivering.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
+    tenant = observed.tenant
+    if tenant is not None and not tenant.is_tenant:
+        problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
+        return _Pass(observed, config, now, spec, problem, revisions).plan()
     resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
@@ -346,7 +350,7 @@ class _Pass:
         running = [self.revisions[name] for name in rollout.replicas]
         kept = [r for r in self.revisions.values() if r.name not in surplus]
         first = [
-            objects.network_policy(owner, self.spec, self.config),
+            objects.network_policy(owner, self._callers(), self.config),
             objects.service_account(owner),
             *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in kept),
             *(objects.revision_config(owner, r) for r in running),
@@ -378,6 +382,11 @@ class _Pass:
         if selected:
             last.append(objects.service(owner, selected))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
+
+    def _callers(self) -> set[str]:
+        """Other namespaces that are let in: those that the deployment names and the platform team allows."""
+        tenant = self.observed.tenant
+        return set(self.spec.access.namespaces) & tenant.callers if tenant else set()
 
     def _restored(self, current: str | None, judged: Judging) -> str:
         """Identity of what passed and serves where nothing else could: its pods are let in again."""

@@ -4,7 +4,7 @@ Conditions speak of what the *spec asks for* (the target revision); Ready and th
 Figures that drift are rounded, so that the status changes when its meaning changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from r1plus_contract import names
 from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
@@ -98,23 +98,28 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
 
 
 def _conditions(situation: Situation, generation: int) -> list[Json]:
-    before = {c["type"]: c for c in (situation.observed.cr.get("status") or {}).get("conditions") or ()}
-    conditions = []
-    for kind, derive in _DERIVATIONS.items():
-        finding = derive(situation)
+    found = {kind: derive(situation) for kind, derive in _DERIVATIONS.items()}
+    return conditions(found, situation.observed.cr.get("status") or {}, generation, situation.now)
+
+
+def conditions(found: Mapping[ConditionType, Finding], status: Json, generation: int, now: float) -> list[Json]:
+    """As a status lists them; `status` is the one before."""
+    before = {c["type"]: c for c in status.get("conditions") or ()}
+    made = []
+    for kind, finding in found.items():
         old = before.get(kind.value)
         same = old is not None and old.get("status") == finding.status
-        conditions.append(
+        made.append(
             {
                 "type": kind.value,
                 "status": finding.status,
                 "reason": finding.reason.value,
                 "message": finding.message[:MAX_MESSAGE],
                 "observedGeneration": generation,
-                "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(situation.now),
+                "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(now),
             }
         )
-    return conditions
+    return made
 
 
 def _ready(s: Situation) -> Finding:
@@ -293,6 +298,20 @@ def _undecided(report: MonitorReport | None) -> Finding:
     return Finding("Unknown", Reason.NOT_YET_KNOWN, f"{report.phase}: {report.message}")
 
 
+def _isolation_verified(s: Situation) -> Finding:
+    tenant = s.observed.tenant
+    if tenant is None:
+        return Finding("Unknown", Reason.PENDING, "The namespace has not been looked at yet")
+    uninvited = sorted(set(s.spec.access.namespaces) - tenant.callers) if s.spec and tenant.is_tenant else []
+    if uninvited and tenant.status != "False":
+        text = (
+            f"spec.access.namespaces: {', '.join(uninvited)}: not among spec.callers.namespaces of R1PlusTenant"
+            f" {names.TENANT}, so shut; ask the platform team, or take it out"
+        )
+        return Finding("False", Reason.CALLER_NOT_ALLOWED, text)
+    return Finding(tenant.status, Reason(tenant.reason), tenant.message)
+
+
 def _alerts_wired(s: Situation) -> Finding:
     missing = sorted({"PodMonitor", "PrometheusRule"} - s.observed.kinds)
     if missing:
@@ -349,6 +368,7 @@ _DERIVATIONS: dict[ConditionType, Callable[[Situation], Finding]] = {
     ConditionType.ENGINE_READY: _engine_ready,
     ConditionType.CAPACITY_FITS: _capacity_fits,
     ConditionType.QUALITY_VERIFIED: _quality_verified,
+    ConditionType.ISOLATION_VERIFIED: _isolation_verified,
     ConditionType.ALERTS_WIRED: _alerts_wired,
     ConditionType.PROGRESSING: _progressing,
 }

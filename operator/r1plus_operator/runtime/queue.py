@@ -2,7 +2,7 @@
 
 A key is *dirty* from `add` until a worker takes it, and *processing* until `done`. So a key is never in two workers'
 hands, any number of adds while it waits are one pass, and an add while it is processed makes one more pass after
-`done`.
+`done`. In which order keys are taken is the business of `lanes`.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from r1plus_operator.runtime.backoff import Backoff
+from r1plus_operator.runtime.lanes import Lane, Lanes
 
 _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
@@ -48,14 +49,24 @@ class WorkQueue(Generic[K]):
     """One per controller; every method but `get` returns at once. Used from one event loop only."""
 
     def __init__(
-        self, *, clock: Clock | None = None, retries: Backoff = RETRIES, rand: random.Random | None = None
+        self,
+        *,
+        clock: Clock | None = None,
+        retries: Backoff = RETRIES,
+        rand: random.Random | None = None,
+        lane: Callable[[K], Lane] = lambda _: Lane(),
+        most_of_group: int | None = None,
     ) -> None:
-        """`clock` is by default the event loop that runs at the first delayed add."""
+        """`clock` is by default the event loop that runs at the first delayed add.
+
+        `lane` says whose key it is and whether it is urgent; `most_of_group` keys of one group are worked on at once.
+        """
         self._clock = clock
         self._retries = retries
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
-        self._ready: deque[K] = deque()
-        self._dirty: set[K] = set()
+        self._ready: Lanes[K] = Lanes(lane, most_of_group)
+        self._dirty: dict[K, bool] = {}
+        """Key -> whether somebody said that it is urgent."""
         self._processing: set[K] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
@@ -79,11 +90,12 @@ class WorkQueue(Generic[K]):
         """How often in a row `add_rate_limited` was called for the key since `forget`."""
         return self._failures.get(key, 0)
 
-    def add(self, key: K) -> None:
-        """The key needs a pass that starts after now."""
-        if self._closed or key in self._dirty:
+    def add(self, key: K, *, at_once: bool = False) -> None:
+        """The key needs a pass that starts after now; `at_once`: before those that wait already."""
+        known = self._dirty.get(key)
+        if self._closed or known or known is at_once:
             return
-        self._dirty.add(key)
+        self._dirty[key] = at_once
         if key not in self._processing:
             self._make_ready(key)
 
@@ -118,18 +130,19 @@ class WorkQueue(Generic[K]):
         Raises:
             ShutDownError: after `shut_down`.
         """
-        while not self._ready:
+        while (key := self._ready.pop()) is None:
             if self._closed:
                 raise ShutDownError
             await self._wait()
-        key = self._ready.popleft()
-        self._dirty.discard(key)
+        del self._dirty[key]
         self._processing.add(key)
         return key
 
     def done(self, key: K) -> None:
         """The pass for the key has ended, well or not."""
         self._processing.discard(key)
+        if self._ready.put_back(key):
+            self._wake_one()
         if key in self._dirty:
             self._make_ready(key)
 
@@ -147,7 +160,7 @@ class WorkQueue(Generic[K]):
             self._wake_one()
 
     def _make_ready(self, key: K) -> None:
-        self._ready.append(key)
+        self._ready.push(key, at_once=self._dirty[key])
         self._wake_one()
 
     def _wake_one(self) -> None:
@@ -165,7 +178,7 @@ class WorkQueue(Generic[K]):
         except BaseException:
             with suppress(ValueError):
                 self._waiters.remove(waiter)
-            if self._ready and not waiter.cancelled():
+            if len(self._ready) and not waiter.cancelled():
                 self._wake_one()  # it was woken for a key and cannot take it: pass the call on
             raise
 

@@ -158,7 +158,7 @@ def put(seen: Observer, resource: Resource, obj: dict[str, Any]) -> None:
     """What the stream brings."""
     projected = projections.child(resource, obj)
     seen.children[resource.kind].store.put(projected)
-    seen._child_changed("ADDED", projected)
+    seen._child_changed(resource, "ADDED", projected)
 
 
 def test_what_belongs_to_a_volume_asks_for_the_pass_of_its_namespace() -> None:

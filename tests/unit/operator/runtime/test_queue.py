@@ -90,7 +90,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self._added(key)
             # Of keys due in the same instant either may come first.
             fresh = self.ready[len(before) :]
-            actual = list(self.queue._ready)[len(before) :]
+            actual = list(self.queue._ready._waiting)[len(before) :]
             assert sorted(fresh) == sorted(actual)
             self.ready[len(before) :] = actual
 

@@ -1,0 +1,79 @@
+"""The decoy: a tenant of the operator's own, which the prober attacks in every other tenant's place. Pure builders.
+
+The chart makes its namespace, with the service account of the control and the Secret that is asked for; the operator
+makes what only it may: pods under the labels and the walls of what serves.
+"""
+
+from r1plus_contract import names
+from r1plus_contract.isolation import CONTAINER_DECOY, Probe, Walls
+from r1plus_operator.plan import walls
+from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.objects import serving_walls
+from r1plus_operator.plan.pod import restricted
+from r1plus_operator.plan.probing import container
+
+PORTS = (names.PORT_HTTP, names.PORT_GRPC, names.PORT_TRITON_METRICS, names.PORT_MONITOR)
+"""Those of a serving pod."""
+_PODS: Json = {"matchLabels": {names.LABEL_DEPLOYMENT: names.DECOY}}
+
+
+def walls_of(config: OperatorConfig) -> list[Json]:
+    """Its pod's walls, made as those of every serving pod are; and the leave that its control has beside them."""
+    namespace = config.isolation.decoy_namespace
+    control: Json = {"matchLabels": {names.LABEL_PROBE: Probe.CONTROL.value}}
+    name = f"{names.DECOY}-control"
+    return [
+        walls.policy(_meta(namespace, names.DECOY), _PODS, **serving_walls(_PODS, (), config)),
+        walls.policy(_meta(namespace, name), _PODS, [{"from": [{"podSelector": control}]}], []),
+        walls.policy(_meta(namespace, f"{name}-out"), control, [], [{}]),
+    ]
+
+
+def objects(config: OperatorConfig) -> list[Json]:
+    """Its pod, and the two ways to it."""
+    namespace = config.isolation.decoy_namespace
+    listens = ["--ports", ",".join(map(str, PORTS))]
+    pod: Json = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": restricted(),
+        "containers": [container(config, CONTAINER_DECOY, "decoy", listens) | {"readinessProbe": _READY}],
+    }
+    if config.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
+    labels = {
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_NAME: names.DECOY,
+        names.LABEL_DEPLOYMENT: names.DECOY,
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _meta(namespace, names.DECOY),
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 1,
+            "selector": _PODS,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+    return [deployment, _service(namespace, names.DECOY), _service(namespace, f"{names.DECOY}-pods", headless=True)]
+
+
+_READY: Json = {"tcpSocket": {"port": names.PORT_GRPC}, "periodSeconds": 5}
+
+
+def _service(namespace: str, name: str, *, headless: bool = False) -> Json:
+    ports = [{"name": f"p{port}", "port": port, "targetPort": port, "protocol": "TCP"} for port in PORTS]
+    spec: Json = {"type": "ClusterIP", "selector": _PODS["matchLabels"], "ports": ports}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _meta(namespace, name),
+        "spec": spec | ({"clusterIP": "None"} if headless else {}),
+    }
+
+
+def _meta(namespace: str, name: str) -> Json:
+    return walls.metadata(namespace, name, Walls.DECOY)

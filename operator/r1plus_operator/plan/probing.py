@@ -1,0 +1,316 @@
+"""A run of the prober of walls: three Jobs, what they try, and when the next one is due. Pure, like `plan`.
+
+A run knocks under the walls of one of the tenant's deployments, asks the API server beside it, and has a control in the
+decoy's namespace make the same tries with leave to. Nothing remembers runs but their Jobs: each bears which walls it is
+of, and its findings are its pods' last words. The newest run that has ended stays until a newer one has.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from r1plus_contract import names
+from r1plus_contract.isolation import (
+    API_HOST,
+    CONTAINER_ASK,
+    CONTAINER_KNOCK,
+    DIR_TOKEN,
+    Against,
+    Door,
+    Findings,
+    Probe,
+    Question,
+    Walls,
+)
+from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_operator.plan.inputs import JOB_ENDED, Json, OperatorConfig, PodFacts
+from r1plus_operator.plan.objects import tcp, to_dns
+from r1plus_operator.plan.pod import locked, mount, restricted
+from r1plus_operator.plan.walls import metadata, policy
+from r1plus_policies.isolation import Judgement, Verdict, judge
+
+SPACING_SECONDS = 60.0
+"""From one run's beginning to the next, however often walls change: changes in between are one."""
+RETRY_SECONDS = 300.0
+"""After a run that says nothing, until the next."""
+DEADLINE_SECONDS = 240
+"""Of a Job: to be scheduled, to start, to try for half a minute."""
+OVERDUE_RUNS = 2.5
+"""So many intervals after a run its outcome says nothing of now any more."""
+PORT_API, PORT_KUBELET, PORT_SSH, PORT_METADATA = 443, 10250, 22, 80
+METADATA_ADDRESS = "169.254.169.254"
+ASK, CONTROL = f"{names.PROBER}-ask", "control"
+_NODE = "R1PLUS_NODE_IP"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Which walls a run is of; its Jobs bear it as JSON."""
+
+    namespace: str
+    uid: str
+    """Of the namespace: a namesake's runs are not its own."""
+    deployment: str
+    walls: Mapping[str, str]
+    """Deployment -> digest of its walls when the run began; empty name: those of the namespace."""
+    started: int
+    """Seconds since the epoch."""
+
+    @property
+    def id(self) -> str:
+        """Part of its Jobs' names, in which nothing is shortened: two namespaces never share one."""
+        return hashlib.sha256(dumps(self).encode()).hexdigest()[:10]
+
+    @property
+    def jobs(self) -> tuple[tuple[str, str], ...]:
+        """(Probe, Job's name)."""
+        return (
+            (Probe.KNOCK, f"{names.PROBER}-{self.id}"),
+            (Probe.ASK, f"{ASK}-{self.id}"),
+            (Probe.CONTROL, f"{CONTROL}-{self.id}"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run as it lies in the cluster."""
+
+    run: Run
+    jobs: Mapping[str, Json]
+    """Name -> Job."""
+    judgement: Judgement
+    ended_at: float | None
+    """When the last of its Jobs had ended; None while one goes on, or is missing."""
+
+
+def read(job: Json) -> Run | None:
+    """Of which run a Job is; None: of none that this version knows."""
+    text = str((job["metadata"].get("annotations") or {}).get(names.ANNOTATION_PROBED, ""))
+    try:
+        return loads(Run, text) if text else None
+    except ContractError:
+        return None
+
+
+def ran(jobs: Iterable[Json], pods: Mapping[str, PodFacts], config: OperatorConfig) -> tuple[Ran, ...]:
+    """The runs of a namespace, the newest first. `pods`: Job's name -> its newest pod."""
+    found: dict[str, tuple[Run, dict[str, Json]]] = {}
+    for job in jobs:
+        run = read(job)
+        if run is not None and any(name == job["metadata"]["name"] for _, name in run.jobs):
+            found.setdefault(run.id, (run, {}))[1][job["metadata"]["name"]] = job
+    made = [_ran(run, of, pods, config) for run, of in found.values()]
+    return tuple(sorted(made, key=lambda one: (-one.run.started, one.run.id)))
+
+
+def _ran(run: Run, jobs: Mapping[str, Json], pods: Mapping[str, PodFacts], config: OperatorConfig) -> Ran:
+    ends = [(jobs.get(name, {}).get(JOB_ENDED) or {}).get("at") for _, name in run.jobs]
+    over = [float(end) for end in ends if end is not None]
+    said = {
+        (probe, container.name): _findings(container.message)
+        for probe, name in run.jobs
+        if name in pods
+        for container in pods[name].containers
+    }
+    judgement = judge(
+        doors(run, config),
+        questions(config),
+        said.get((Probe.KNOCK, CONTAINER_KNOCK)),
+        said.get((Probe.ASK, CONTAINER_ASK)),
+        said.get((Probe.CONTROL, CONTAINER_KNOCK)),
+        said.get((Probe.CONTROL, CONTAINER_ASK)),
+    )
+    return Ran(run, jobs, judgement, max(over) if len(over) == len(ends) else None)
+
+
+def _findings(message: str) -> Findings | None:
+    try:
+        return loads(Findings, message, tolerant=True) if message else None
+    except ContractError:
+        return None
+
+
+def due(newest: Ran | None, walls: Mapping[str, str], interval: float, now: float) -> float:
+    """Seconds until the next run is due; 0: now. Infinite while one goes on, whose end causes a pass."""
+    if newest is None:
+        return 0.0
+    started = newest.run.started
+    if newest.ended_at is None:
+        return float("inf") if now < started + 2 * DEADLINE_SECONDS else 0.0
+    if dict(newest.run.walls) != dict(walls):
+        return max(0.0, started + SPACING_SECONDS - now)
+    decided = newest.judgement.verdict is not Verdict.UNPROVEN
+    return max(0.0, newest.ended_at + (interval if decided else RETRY_SECONDS) - now)
+
+
+def next_run(namespace: str, uid: str, walls: Mapping[str, str], newest: Ran | None, now: float) -> Run:
+    """The run to begin: under the walls of a deployment whose walls changed, else of the next one in their order."""
+    known = dict(newest.run.walls) if newest else {}
+    those = sorted(name for name in walls if name)
+    changed = [name for name in those if known.get(name) != walls[name]]
+    after = [name for name in those if newest is None or name > newest.run.deployment]
+    return Run(namespace, uid, (changed or after or those)[0], dict(walls), int(now))
+
+
+def doors(run: Run, config: OperatorConfig) -> tuple[Door, ...]:
+    """What is knocked at: every port of a serving pod of another tenant, and what of the platform a pod could reach."""
+    decoy = config.isolation.decoy_namespace
+    ports = (names.PORT_HTTP, names.PORT_GRPC, names.PORT_TRITON_METRICS, names.PORT_MONITOR)
+    found = [Door(f"decoy-pod:{port}", f"{names.DECOY}-pods.{decoy}.svc", port, Against.DECOY) for port in ports]
+    found.append(Door("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
+    found.append(Door("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN))
+    platform = [
+        ("metadata", METADATA_ADDRESS, PORT_METADATA),
+        ("kubelet", f"$({_NODE})", PORT_KUBELET),
+        ("node-ssh", f"$({_NODE})", PORT_SSH),
+        ("apiserver", API_HOST, PORT_API),
+        *((name, *address) for name, url in config.isolation.beside.items() if (address := _address(url))),
+    ]
+    return (*found, *(Door(name, host, port, Against.PLATFORM) for name, host, port in platform))
+
+
+def _address(url: str) -> tuple[str, int] | None:
+    """Host and port of an address in the chart's values."""
+    scheme, _, rest = url.partition("://")
+    host, colon, port = rest.partition("/")[0].rpartition(":")
+    if not rest:
+        return None
+    return (host, int(port)) if colon and port.isdigit() else (f"{host}{colon}{port}", 443 if scheme == "https" else 80)
+
+
+def questions(config: OperatorConfig) -> tuple[Question, ...]:
+    """What is asked of the API server: everything about the decoy, and the chart's Role `control` allows each."""
+    namespace = config.isolation.decoy_namespace
+    core, ours = f"/api/v1/namespaces/{namespace}", f"/apis/{names.API_VERSION}/namespaces/{namespace}"
+    pod: Json = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "intruder"},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": restricted(),
+            "containers": [{"name": "intruder", "image": config.monitor_image, "securityContext": locked()}],
+        },
+    }
+    token = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["nobody"]}}
+    dry = "dryRun=All"
+    return (
+        Question("secret", "GET", f"{core}/secrets/{names.DECOY}"),
+        Question("secret-anonymous", "GET", f"{core}/secrets/{names.DECOY}", anonymous=True),
+        Question("secrets", "GET", f"{core}/secrets"),
+        Question("configmaps", "GET", f"{core}/configmaps"),
+        Question("pods", "GET", f"{core}/pods"),
+        Question("pod-log", "GET", f"{core}/pods/{names.DECOY}/log"),
+        Question("pod-exec", "POST", f"{core}/pods/{names.DECOY}/exec?command=true&stdout=true"),
+        Question("pod-create", "POST", f"{core}/pods?{dry}", dumps(pod)),
+        Question("token", "POST", f"{core}/serviceaccounts/{CONTROL}/token?{dry}", dumps(token)),
+        Question(
+            "wall-delete",
+            "DELETE",
+            f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{names.DECOY}-none?{dry}",
+        ),
+        Question("revisions", "GET", f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"),
+        Question("deployments", "GET", f"{ours}/r1plusdeployments"),
+        Question(
+            "tenant-patch",
+            "PATCH",
+            f"{ours}/r1plustenants/{names.TENANT}?{dry}",
+            dumps({"spec": {"callers": {"namespaces": []}}}),
+            "application/merge-patch+json",
+        ),
+    )
+
+
+def account(namespace: str) -> Json:
+    """Whom the prober asks as: it may do nothing, and only its own Job has its token."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(namespace, names.PROBER, Walls.PROBE),
+        "automountServiceAccountToken": False,
+    }
+
+
+def way_to_ask(namespace: str, config: OperatorConfig) -> Json:
+    """The walls of the pod that asks: out to DNS and to the API server, and nothing in."""
+    selector = {"matchLabels": {names.LABEL_PROBE: Probe.ASK.value}}
+    where = [{"ipBlock": {"cidr": cidr}} for cidr in config.isolation.api_cidrs]
+    out = [to_dns(), {"ports": tcp(*config.isolation.api_ports), **({"to": where} if where else {})}]
+    return policy(metadata(namespace, ASK, Walls.PROBE), selector, [], out)
+
+
+def jobs(run: Run, config: OperatorConfig) -> tuple[Json, ...]:
+    """The three Jobs of a run, under Pod Security `restricted`."""
+    made = []
+    for probe, name in run.jobs:
+        control = probe is Probe.CONTROL
+        namespace = config.isolation.decoy_namespace if control else run.namespace
+        containers = [_knock(run, config, control)] if probe is not Probe.ASK else []
+        containers += [_ask(config, control)] if probe is not Probe.KNOCK else []
+        labels = {
+            names.LABEL_MANAGED_BY: names.MANAGED_BY,
+            names.LABEL_NAME: names.PROBER,
+            names.LABEL_PROBE: str(probe),
+            # Under the very policies of what serves.
+            **({names.LABEL_DEPLOYMENT: run.deployment} if probe is Probe.KNOCK else {}),
+        }
+        told = {names.ANNOTATION_PROBED: dumps(run)}
+        template = {"metadata": {"labels": labels, "annotations": told}, "spec": _pod(containers, probe, config)}
+        made.append(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": metadata(namespace, name, Walls.PROBE, **told),
+                "spec": {"backoffLimit": 0, "activeDeadlineSeconds": DEADLINE_SECONDS, "template": template},
+            }
+        )
+    return tuple(made)
+
+
+def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
+    pod: Json = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": restricted(),
+        "containers": containers,
+    }
+    if probe != Probe.KNOCK:
+        pod["serviceAccountName"] = CONTROL if probe == Probe.CONTROL else names.PROBER
+        sources = [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        ]
+        pod["volumes"] = [{"name": "walls", "projected": {"sources": sources}}]
+    if config.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
+    return pod
+
+
+def _knock(run: Run, config: OperatorConfig, control: bool) -> Json:
+    arguments = ["--doors", dumps(doors(run, config)), *(["--expect", "open"] if control else [])]
+    node = {"name": _NODE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}}
+    return container(config, CONTAINER_KNOCK, "knock", arguments) | {"env": [node]}
+
+
+def _ask(config: OperatorConfig, control: bool) -> Json:
+    asked = questions(config)
+    if control:
+        asked = tuple(replace(question, anonymous=False) for question in asked)
+    arguments = ["--questions", dumps(asked), *(["--expect", "open"] if control else [])]
+    return container(config, CONTAINER_ASK, "ask", arguments) | {
+        "volumeMounts": [mount("walls", DIR_TOKEN, read_only=True)]
+    }
+
+
+def container(config: OperatorConfig, name: str, verb: str, arguments: list[str]) -> Json:
+    """A container of the prober or of the decoy."""
+    return {
+        "name": name,
+        "image": config.monitor_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "r1plus_monitoring.walls", verb],
+        "args": arguments,
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": locked(),
+    }

@@ -1,0 +1,292 @@
+"""A namespace as a tenant: which walls stand around it, and whether the prober found them shut. Pure, like `plan`.
+
+Its pass is the namespace's. Walls come first and hang on the label alone; what an R1PlusTenant gives beyond them
+(access, quota, ways out) goes with it. A pass that writes a wall begins no run of the prober: a run is for walls that
+stand.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from r1plus_contract import names
+from r1plus_contract.jsonable import dumps
+from r1plus_model_repo.catalog.types import spec_problems
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.plan import decoy, probing, walls
+from r1plus_operator.plan.drift import bound, in_sync, stamped
+from r1plus_operator.plan.finding import Finding
+from r1plus_operator.plan.inputs import Json, NamespaceFacts, OperatorConfig, PodFacts, TenantView
+from r1plus_operator.plan.report import conditions
+from r1plus_operator.plan.revision import rfc3339
+from r1plus_operator.plan.verified import verified
+
+GIVEN = ("ResourceQuota", "LimitRange", "RoleBinding")
+"""What an R1PlusTenant gives, and what goes with it."""
+PARTS = ("NetworkPolicy", *GIVEN, "ServiceAccount", "Job", "Deployment", "Service")
+"""Kinds of what belongs to a namespace as a tenant, the decoy's included."""
+Part = tuple[str, str, str]
+"""Namespace, kind and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSeen:
+    """What a pass over a namespace as a tenant plans from."""
+
+    namespace: NamespaceFacts
+    cr: Json | None
+    """Its R1PlusTenant: metadata, spec and the status that was last written."""
+    live: Mapping[Part, Json]
+    """What the operator made for it, in its own namespace and in the decoy's."""
+    going: frozenset[Part] = frozenset()
+    deployments: tuple[str, ...] = ()
+    """Its R1PlusDeployments."""
+    volumes: tuple[str, ...] = ()
+    """Its claims for engines."""
+    walls: Mapping[str, str] = field(default_factory=dict)
+    """Deployment that serves -> digest of its NetworkPolicy as it lies in the cluster."""
+    addresses: tuple[str, ...] = ()
+    """Of the nodes."""
+    pods: Mapping[str, PodFacts] = field(default_factory=dict)
+    """Job -> its newest pod."""
+    decoy_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPlan:
+    """What to write. `apply` is in stages: all of a stage stands before the next begins."""
+
+    view: TenantView
+    apply: tuple[tuple[Json, ...], ...] = ()
+    delete: tuple[tuple[str, str, str, str], ...] = ()
+    """(namespace, kind, name, uid)."""
+    finalizer: bool | None = None
+    """Whether the R1PlusTenant is to bear one from now on; None: as it is."""
+    status: Json | None = None
+    """Of the R1PlusTenant; None: there is none, or it says that already."""
+    newest: probing.Ran | None = None
+    """The newest run that has ended."""
+    requeue_after: float | None = None
+
+    @property
+    def again(self) -> bool:
+        """Whether another pass goes on from what this one writes."""
+        return bool(self.apply or self.delete or self.finalizer is not None)
+
+
+def plan_tenant(seen: TenantSeen, config: OperatorConfig, now: float) -> TenantPlan:
+    """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
+    if refusal := _refusal(seen, config):
+        # What stands stays: a label that is gone opens no door.
+        return TenantPlan(
+            TenantView(refusal.status, refusal.reason, refusal.message, is_tenant=False),
+            status=_status(seen, None, refusal, refusal, now),
+        )
+    return _Pass(seen, config, now).plan()
+
+
+def _refusal(seen: TenantSeen, config: OperatorConfig) -> Finding | None:
+    """Why this namespace is no tenant."""
+    name = seen.namespace.name
+    if config.reserved(name):
+        text = (
+            f"metadata.namespace: {name} is Kubernetes', the operator's or monitoring's own; make another for a tenant"
+        )
+        return Finding("False", Reason.NAMESPACE_RESERVED, text)
+    if not seen.namespace.tenant:
+        text = (
+            f"metadata.namespace: {name} does not bear the label {names.LABEL_TENANT}=true: what serves goes on behind"
+            " its walls, and nothing new is rolled out; the platform team labels it, or moves the deployments"
+        )
+        return Finding("False", Reason.NAMESPACE_NOT_TENANT, text)
+    return None
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One pass over one namespace."""
+
+    seen: TenantSeen
+    config: OperatorConfig
+    now: float
+    problem: str = ""
+
+    def plan(self) -> TenantPlan:
+        seen = self.seen
+        spec = self._spec()
+        runs = probing.ran(self._jobs(), seen.pods, self.config)
+        runs = tuple(one for one in runs if one.run.uid == seen.namespace.uid)
+        newest = next((one for one in runs if one.ended_at is not None), None)
+        waits = self._waits()
+        stages = self._stages(spec, waits)
+        changed = tuple(found for stage in stages if (found := self._changed(stage)))
+        if seen.namespace.terminating:
+            changed = ()  # The API server makes nothing there any more, and takes away all there is.
+        look = None
+        begun: tuple[Json, ...] = ()
+        if not changed and self._probes:
+            begun, look = self._run(runs)
+        kept = (
+            {_key(obj) for stage in stages for obj in stage} | {_key(obj) for obj in begun} | self._kept(runs, newest)
+        )
+        verdict = verified(seen.namespace, self._probes, self._standing(), newest, self.config, self.now)
+        ready = self._ready(spec, waits)
+        return TenantPlan(
+            view=TenantView(
+                verdict.status, verdict.reason, verdict.message, callers=frozenset(spec.callers.namespaces)
+            ),
+            apply=(*changed, *((begun,) if begun else ())),
+            delete=tuple(
+                (*key, live["metadata"]["uid"]) for key, live in seen.live.items() if key not in kept | seen.going
+            ),
+            finalizer=self._finalizer(waits),
+            status=_status(seen, newest, ready, verdict, self.now) if self._bears_on(waits) else None,
+            newest=newest,
+            requeue_after=look,
+        )
+
+    @property
+    def _is_decoy(self) -> bool:
+        return self.seen.namespace.name == self.config.isolation.decoy_namespace
+
+    @property
+    def _probes(self) -> bool:
+        return bool(self.config.isolation.decoy_namespace) and not self._is_decoy
+
+    def _spec(self) -> R1PlusTenantSpec:
+        """Without an R1PlusTenant, or with one that cannot be read, the narrowest there is."""
+        try:
+            return R1PlusTenantSpec.model_validate((self.seen.cr or {}).get("spec") or {})
+        except ValidationError as error:
+            self.problem = "; ".join(spec_problems(error, R1PlusTenantSpec))
+            return R1PlusTenantSpec()
+
+    def _waits(self) -> tuple[str, ...] | None:
+        """What an R1PlusTenant that is being deleted waits for before it takes what it gave. None: it stays."""
+        if self.seen.cr is None or not self.seen.cr["metadata"].get("deletionTimestamp"):
+            return None
+        if self.seen.deployments:
+            return tuple(f"R1PlusDeployment {name}" for name in self.seen.deployments)
+        return tuple(f"PersistentVolumeClaim {name}" for name in self.seen.volumes)
+
+    def _bears_on(self, waits: tuple[str, ...] | None) -> bool:
+        """Whether the R1PlusTenant keeps its finalizer: until all that it gave is gone, too."""
+        return waits != () or any(kind in GIVEN for _, kind, _ in self.seen.live)
+
+    def _finalizer(self, waits: tuple[str, ...] | None) -> bool | None:
+        if self.seen.cr is None:
+            return None
+        bears = names.FINALIZER_TENANT in (self.seen.cr["metadata"].get("finalizers") or ())
+        wanted = self._bears_on(waits)
+        if wanted and not bears and waits is not None:
+            return None  # The API server takes no finalizer on what is being deleted.
+        return wanted if wanted != bears else None
+
+    def _stages(self, spec: R1PlusTenantSpec, waits: tuple[str, ...] | None) -> list[list[Json]]:
+        """Walls first; then what they let through; then who may act."""
+        namespace = self.seen.namespace.name
+        if self._is_decoy:
+            return [[walls.default_deny(namespace), *decoy.walls_of(self.config)], decoy.objects(self.config)]
+        opened = [way for way in spec.egress if not walls.reaches(way, self.seen.addresses)]
+        stages = [[walls.default_deny(namespace)], [walls.callers(namespace, opened)]]
+        if self._probes:
+            stages[1] += [probing.account(namespace), probing.way_to_ask(namespace, self.config)]
+        if self.seen.cr is not None and waits != ():
+            stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
+        return stages
+
+    def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
+        pairs = ((desired, self.seen.live.get(_key(desired))) for desired in map(stamped, stage))
+        return tuple(
+            bound(desired, live)
+            for desired, live in pairs
+            if not in_sync(desired, live) and _key(desired) not in self.seen.going
+        )
+
+    def _jobs(self) -> list[Json]:
+        return [live for (_, kind, _), live in self.seen.live.items() if kind == "Job"]
+
+    def _standing(self) -> Mapping[str, str]:
+        """Digests of the walls as they lie in the cluster."""
+        own = {key: live for key, live in self.seen.live.items() if key[1] == "NetworkPolicy"}
+        return {**self.seen.walls, "": digest(own.values())} if self.seen.walls else {}
+
+    def _run(self, runs: tuple[probing.Ran, ...]) -> tuple[tuple[Json, ...], float | None]:
+        """The Jobs to make now, and when to look again."""
+        standing = self._standing()
+        if not standing or not self.seen.decoy_ready or self.seen.namespace.terminating:
+            return (), None
+        latest = runs[0] if runs else None
+        wait = probing.due(latest, standing, self.config.isolation.interval, self.now)
+        if wait == float("inf"):
+            assert latest is not None
+            # One that a crash left in pieces is made whole: its Jobs follow from what each of them bears.
+            missing = [
+                job for job in probing.jobs(latest.run, self.config) if job["metadata"]["name"] not in latest.jobs
+            ]
+            return tuple(map(stamped, missing)), probing.DEADLINE_SECONDS * 2.0
+        if wait > 0:
+            return (), wait
+        run = probing.next_run(self.seen.namespace.name, self.seen.namespace.uid, standing, latest, self.now)
+        return tuple(map(stamped, probing.jobs(run, self.config))), None
+
+    def _kept(self, runs: tuple[probing.Ran, ...], newest: probing.Ran | None) -> set[Part]:
+        """Jobs of the newest run that has ended, and of one that goes on after it."""
+        kept = [one for one in runs if one is newest or (one is runs[0] and one.ended_at is None)]
+        return {_key(job) for one in kept for job in one.jobs.values()} if self._probes else set()
+
+    def _ready(self, spec: R1PlusTenantSpec, waits: tuple[str, ...] | None) -> Finding:
+        if waits is not None:
+            given = "what it gave: access, quota and limits"
+            text = f"Waits until these are gone: {', '.join(waits[:10]) or given}; walls stay with the namespace"
+            return Finding("False", Reason.DELETING, text)
+        if self.problem:
+            return Finding(
+                "False", Reason.INVALID_SPEC, f"{self.problem}; nothing but the default deny stands until then"
+            )
+        shut = [
+            f"spec.egress[{i}].cidr: {way.cidr} holds the node {node}, whose own ports it would open: it stays shut;"
+            " name a smaller network"
+            for i, way in enumerate(spec.egress)
+            if (node := walls.reaches(way, self.seen.addresses))
+        ]
+        if shut:
+            return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(shut))
+        return Finding("True", Reason.WALLS_STAND, "Default deny both ways; what is allowed is in spec")
+
+
+def digest(policies: Iterable[Json]) -> str:
+    """Of NetworkPolicies as they lie in the cluster: one that was deleted and made anew has another uid."""
+    told = sorted(dumps([p["metadata"]["name"], p["metadata"]["uid"], p.get("spec")]) for p in policies)
+    return hashlib.sha256(dumps(told).encode()).hexdigest()[:8]
+
+
+def _key(obj: Json) -> Part:
+    return obj["metadata"]["namespace"], obj["kind"], obj["metadata"]["name"]
+
+
+def _status(
+    seen: TenantSeen, newest: probing.Ran | None, ready: Finding, isolation: Finding, now: float
+) -> Json | None:
+    """The R1PlusTenant's status; None where there is none to write."""
+    if seen.cr is None:
+        return None
+    before = seen.cr.get("status") or {}
+    generation = int(seen.cr["metadata"].get("generation", 0))
+    found = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
+    status: Json = {"observedGeneration": generation, "conditions": conditions(found, before, generation, now)}
+    if newest is not None and newest.ended_at is not None:
+        told = newest.judgement
+        status["isolation"] = {
+            "deployment": newest.run.deployment,
+            "finished": rfc3339(newest.ended_at),
+            "tries": len(told.held) + len(told.open) + len(told.unseen) + len(told.failed),
+            "held": len(told.held),
+            "open": list(told.open),
+            "unseen": [*told.unseen, *told.failed],
+            "late": told.late,
+        }
+    return status if status != before else None

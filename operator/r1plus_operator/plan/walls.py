@@ -1,0 +1,117 @@
+"""Builders of what a namespace has as a tenant, one pure function a kind. `tenant` says which of them shall be there.
+
+Walls hang on the namespace's label and on nobody's life: no owner reference, so that an R1PlusTenant that goes takes
+nothing down but what it gave. NetworkPolicies add up, so what stands for every pod allows nothing.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+from r1plus_contract import names
+from r1plus_contract.isolation import Walls
+from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
+from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, Subject, SubjectKind, within
+from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
+
+DEFAULT_DENY, CALLERS = "r1plus-default-deny", "r1plus-callers"
+LIMITS = "r1plus-tenant"
+ADMINS, VIEWERS = "r1plus-tenant-admins", "r1plus-tenant-viewers"
+_RBAC = "rbac.authorization.k8s.io"
+_OURS = (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE)
+"""Labels of pods that have walls of their own."""
+
+
+def metadata(namespace: str, name: str, part: Walls = Walls.TENANT, **annotations: str) -> Json:
+    """Of anything that belongs to a namespace as a tenant."""
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_WALLS: part.value}
+    found: Json = {"name": name, "namespace": namespace, "labels": labels}
+    return found | ({"annotations": annotations} if annotations else {})
+
+
+def policy(meta: Json, selector: Json, ingress: list[Json], egress: list[Json]) -> Json:
+    """A NetworkPolicy for both directions."""
+    spec = {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
+
+
+def default_deny(namespace: str) -> Json:
+    """Nothing in, nothing out, for every pod there is and every pod to come."""
+    return policy(metadata(namespace, DEFAULT_DENY), {}, [], [])
+
+
+def callers(namespace: str, opened: Iterable[Egress]) -> Json:
+    """What the tenant's own pods may reach: DNS, its models, and where the platform team lets them out to."""
+    none_of_ours: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
+    models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
+    out = [to_dns(), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
+    out += [{"to": [_peer(way)], "ports": tcp(*sorted(set(way.ports)))} for way in opened]
+    return policy(metadata(namespace, CALLERS), none_of_ours, [], out)
+
+
+def _peer(way: Egress) -> Json:
+    if way.namespace is not None:
+        return namespace_peer(way.namespace)
+    assert way.cidr is not None
+    network = ipaddress.ip_network(way.cidr, strict=False)
+    inside = [net for net in NEVER_OPENED if within(ipaddress.ip_network(net), network)]
+    return {"ipBlock": {"cidr": str(network), **({"except": inside} if inside else {})}}
+
+
+def reaches(way: Egress, addresses: Iterable[str]) -> str:
+    """The first of the nodes' addresses that lies in a way out; empty: none does."""
+    if way.cidr is None:
+        return ""
+    network = ipaddress.ip_network(way.cidr, strict=False)
+    return next((a for a in addresses if within(ipaddress.ip_network(a), network)), "")
+
+
+def limits(namespace: str, quota: Quota) -> list[Json]:
+    """The ResourceQuota; with requests in it a LimitRange too, since pods that request nothing are refused then."""
+    hard = {
+        "count/r1plusdeployments.r1plus.ai": quota.deployments,
+        "pods": quota.pods,
+        "requests.cpu": quota.cpu,
+        "requests.memory": _size(quota.memory),
+        "requests.nvidia.com/gpu": quota.gpus,
+        "requests.storage": _size(quota.storage),
+    }
+    asked = {key: str(value) for key, value in hard.items() if value is not None}
+    found: list[Json] = []
+    if asked:
+        meta = metadata(namespace, LIMITS)
+        found.append({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": asked}})
+    if quota.cpu is not None or quota.memory is not None:
+        least = {"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}
+        meta = metadata(namespace, LIMITS)
+        found.append({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": [least]}})
+    return found
+
+
+def _size(quantity: str | None) -> str | None:
+    """As the API server gives it back, or every pass would see a drift."""
+    if quantity is None:
+        return None
+    return mebibytes(bytes_of(quantity)) if bytes_of(quantity) else "0"
+
+
+def access(namespace: str, spec: R1PlusTenantSpec) -> list[Json]:
+    """Who administers and who reads, as the platform team says."""
+    wanted = ((ADMINS, names.ROLE_TENANT_ADMIN, spec.admins), (VIEWERS, names.ROLE_TENANT_VIEWER, spec.viewers))
+    return [
+        {
+            "apiVersion": f"{_RBAC}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata(namespace, name),
+            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
+            "subjects": [_subject(namespace, subject) for subject in subjects],
+        }
+        for name, role, subjects in wanted
+        if subjects
+    ]
+
+
+def _subject(namespace: str, subject: Subject) -> Json:
+    if subject.kind is SubjectKind.SERVICE_ACCOUNT:
+        return {"kind": subject.kind.value, "name": subject.name, "namespace": namespace}
+    return {"kind": subject.kind.value, "apiGroup": _RBAC, "name": subject.name}

@@ -1,0 +1,94 @@
+"""In which order keys that wait are taken: what is urgent first, then the groups in turn, each in its own order.
+
+One group that adds keys without end delays the others by one key each time, and no more. With one group and nothing
+urgent this is a plain queue. Called by the work queue, from one event loop only.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where a key waits."""
+
+    group: Hashable = ""
+    """Whose turn it is when it is taken."""
+    at_once: bool = False
+    """Before everything that is not."""
+
+
+class Lanes(Generic[K]):
+    """The keys that wait. None of them twice."""
+
+    def __init__(self, lane: Callable[[K], Lane], most_of_group: int | None) -> None:
+        """`most_of_group`: so many keys of one group may be out at once, beside urgent ones; None: any number."""
+        self._lane = lane
+        self._most = most_of_group
+        self._waiting: dict[K, bool] = {}
+        """Key -> whether it is urgent. An entry below that says otherwise is of the past."""
+        self._lanes: dict[bool, dict[Hashable, deque[K]]] = {True: {}, False: {}}
+        self._out: Counter[Hashable] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        self._waiting.clear()
+        for lane in self._lanes.values():
+            lane.clear()
+
+    def push(self, key: K, *, at_once: bool = False) -> None:
+        """The key waits; one that waited already may have become urgent by it."""
+        lane = self._lane(key)
+        urgent = at_once or lane.at_once
+        before = self._waiting.get(key)
+        if before is None or (urgent and not before):
+            self._waiting[key] = urgent
+            self._lanes[urgent].setdefault(lane.group, deque()).append(key)
+
+    def pop(self) -> K | None:
+        """Take the next key; None where none may be taken."""
+        for urgent in (True, False):
+            group = self._next_group(urgent)
+            if group is not None:
+                return self._take(urgent, group)
+        return None
+
+    def put_back(self, key: K) -> bool:
+        """A key that was out has been dealt with; whether it made room for another of its group."""
+        group = self._lane(key).group
+        was_full = self._most is not None and self._out[group] >= self._most
+        self._out[group] -= 1
+        if self._out[group] <= 0:
+            del self._out[group]
+        return was_full and group in self._lanes[False]
+
+    def _next_group(self, urgent: bool) -> Hashable | None:
+        lane, empty, found = self._lanes[urgent], [], None
+        for group, keys in lane.items():
+            while keys and self._waiting.get(keys[0]) is not urgent:
+                keys.popleft()
+            if not keys:
+                empty.append(group)
+            elif urgent or self._most is None or self._out[group] < self._most:
+                found = group
+                break
+        for group in empty:
+            del lane[group]
+        return found
+
+    def _take(self, urgent: bool, group: Hashable) -> K:
+        lane = self._lanes[urgent]
+        keys = lane.pop(group)
+        key = keys.popleft()
+        if keys:
+            lane[group] = keys  # Behind all others: it has had its turn.
+        del self._waiting[key]
+        self._out[group] += 1
+        return key
