@@ -51,7 +51,7 @@ class Run:
     uid: str
     """Of the namespace: a namesake's runs are not its own."""
     deployment: str
-    walls: Mapping[str, str]
+    walls: dict[str, str]
     """Deployment -> digest of its walls when the run began; empty name: those of the namespace."""
     started: int
     """Seconds since the epoch."""
