@@ -1,6 +1,6 @@
-"""Reads R1PlusDeployments and R1PlusEngines from YAML, as `kubectl apply -f` would be given them.
+"""Reads R1PlusDeployments, R1PlusEngines and R1PlusTenants from YAML, as `kubectl apply -f` would be given them.
 
-Called by `plan`, which passes engines over, and by `validate`.
+Called by `plan`, which passes all but deployments over, and by `validate`.
 """
 
 import sys
@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from r1plus_cli.errors import UsageError
-from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, KIND_ENGINE
+from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
 
 Json = dict[str, Any]
 STDIN = "-"
+_OURS = (KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class Document:
     def namespace(self) -> str:
         """`metadata.namespace`; without one kubectl would take its context's."""
         return str(self.metadata.get("namespace") or "default")
+
+    @property
+    def title(self) -> str:
+        """File, namespace and name, for people."""
+        return f"{self.source}: {self.namespace}/{self.name}"
 
     @property
     def metadata(self) -> Json:
@@ -55,15 +61,12 @@ def read_deployments(path: str) -> list[Document]:
     return found
 
 
-def read_all(path: str) -> tuple[list[Document], list[Document]]:
-    """R1PlusDeployments and R1PlusEngines of a file, a folder's `*.yaml`, or standard input (`-`)."""
+def read_all(path: str) -> dict[str, list[Document]]:
+    """Kind -> its objects in a file, a folder's `*.yaml`, or standard input (`-`)."""
     found = list(_documents(path))
     if not found:
-        raise UsageError(
-            f"{path}: holds no {KIND_DEPLOYMENT} or {KIND_ENGINE} of {GROUP}; try examples/credit-full.yaml"
-        )
-    deployments = [document for document in found if document.body["kind"] == KIND_DEPLOYMENT]
-    return deployments, [document for document in found if document.body["kind"] == KIND_ENGINE]
+        raise UsageError(f"{path}: holds no {', '.join(_OURS)} of {GROUP}; try examples/credit-full.yaml")
+    return {kind: [document for document in found if document.body["kind"] == kind] for kind in _OURS}
 
 
 def _documents(path: str) -> Iterator[Document]:
@@ -72,7 +75,7 @@ def _documents(path: str) -> Iterator[Document]:
 
 def _is_ours(body: Json) -> bool:
     ours = str(body.get("apiVersion", "")).split("/")[0] == GROUP
-    return ours and body.get("kind") in (KIND_DEPLOYMENT, KIND_ENGINE)
+    return ours and body.get("kind") in _OURS
 
 
 def _bodies(path: str) -> Iterator[tuple[str, Json]]:

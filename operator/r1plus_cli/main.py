@@ -24,8 +24,9 @@ from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import preview
 from r1plus_cli.steering import checked, steer
 from r1plus_cli.suite import app as suite_app
-from r1plus_cli.validate import engine_of, problems_of
+from r1plus_cli.validate import engine_of, problems_of, tenant_problems
 from r1plus_cli.view import COLUMNS, view_of
+from r1plus_contract.names import KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
 from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine
@@ -105,7 +106,7 @@ def plan_command(
     console, known, failed = _console(), local.suites_in(suites), False
     for document in read_deployments(file):
         if problems := problems_of(document, engines, config):
-            _show_problems(f"{document.source}: {document.namespace}/{document.name}", problems)
+            _show_problems(document.title, problems)
             failed = True
             continue
         made = preview(document, engines, known, config, memory)
@@ -127,16 +128,16 @@ def validate_command(
     that a pipeline can stop before `kubectl apply` does.
     """
     config, engines, failed = local.config_for(family), local.engines_in(catalog), False
-    deployments, given = read_all(file)
+    given = read_all(file)
     judged = []
-    for document in given:
+    for document in given[KIND_ENGINE]:
         found = engine_of(document)
         judged.append((f"{document.source}: {document.name}", [] if isinstance(found, Engine) else found))
         if isinstance(found, Engine):
             engines = (*(engine for engine in engines if engine.name != found.name), found)
-    for document in deployments:
-        title = f"{document.source}: {document.namespace}/{document.name}"
-        judged.append((title, problems_of(document, engines, config)))
+    for document in given[KIND_DEPLOYMENT]:
+        judged.append((document.title, problems_of(document, engines, config)))
+    judged += [(document.title, tenant_problems(document)) for document in given[KIND_TENANT]]
     for title, problems in judged:
         failed = failed or bool(problems)
         if problems:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from r1plus_cli.documents import Document
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, NodeFacts, Observed, OperatorConfig, SuiteSource
+from r1plus_operator.plan.inputs import Json, NodeFacts, Observed, OperatorConfig, SuiteSource, TenantView
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.target import Problem, Target, resolve
 
@@ -61,6 +62,8 @@ def preview(
         nodes=(node,),
         children={},
         kinds=MONITORING_KINDS,
+        # As if the platform team allowed everybody whom the deployment names.
+        tenant=TenantView("Unknown", Reason.PENDING, "No cluster was asked", callers=frozenset(spec.access.namespaces)),
     )
     resolved = resolve(spec, engines, dict(suites), observed.nodes, config)
     return Preview(document, spec, resolved, plan(observed, config, now=0.0))

@@ -1,4 +1,4 @@
-"""`r1plus validate`: every problem of an R1PlusDeployment or R1PlusEngine at once, without a cluster.
+"""`r1plus validate`: every problem of an R1PlusDeployment, R1PlusEngine or R1PlusTenant at once, without a cluster.
 
 The same pydantic models that the CRD is generated from judge here, and the same name rule as the CRD's CEL; then the
 catalog is asked what only it can tell: is there such an engine, does batch and context fit it.
@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from r1plus_cli.documents import Document
+from r1plus_contract.names import TENANT
 from r1plus_model_repo.catalog.loader import read_engine
 from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, Engine, spec_problems
 from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
+from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import OperatorConfig
 from r1plus_operator.plan.target import offer_of, wish_of
@@ -39,6 +41,20 @@ def engine_of(document: Document) -> Engine | list[str]:
     if isinstance(found, Engine):
         return found if _ENGINE_NAME.fullmatch(found.name) else [_engine_name_problem(found.name)]
     return [next((line.removeprefix(p) for p in prefixes if line.startswith(p)), line) for line in found]
+
+
+def tenant_problems(document: Document) -> list[str]:
+    """All that is wrong with an R1PlusTenant."""
+    found = (
+        []
+        if document.name == TENANT
+        else [f"metadata.name: {document.name!r:.80} must be {TENANT}: a namespace has one"]
+    )
+    try:
+        R1PlusTenantSpec.model_validate(document.spec if document.spec is not None else {})
+    except ValidationError as error:
+        return [*found, *spec_problems(error, R1PlusTenantSpec)]
+    return found
 
 
 def _engine_name_problem(name: str) -> str:

@@ -167,6 +167,25 @@ def test_walls(
     assert found == expected
 
 
+@pytest.mark.parametrize("tier", ["full", "edge"])
+def test_the_prober_finds_each_tenants_walls_shut(served: dict[str, Name], kube: Kube, tier: str) -> None:
+    """From a tenant's serving pod's own walls, against the decoy's, each door seen open by the control."""
+    found = story.follow(
+        kube,
+        [served[tier]],
+        lambda one: one.status_of("IsolationVerified") == "True",
+        f"the walls of {served[tier].namespace} held",
+        300,
+        print,
+    )
+    assert found[served[tier]].reason_of("IsolationVerified") == "WallsHeld"
+    tenant = kube.get("r1plustenants", served[tier].namespace, "tenant")
+    assert tenant is not None
+    told = tenant["status"]["isolation"]
+    assert told["held"] >= 20
+    assert told["open"] == []
+
+
 def _unknown_engine(kube: Kube, edge: Name) -> Json:
     return {"engine": {"version": "9.9.8"}}
 

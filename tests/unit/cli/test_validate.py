@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
 from r1plus_cli.main import app
-from r1plus_cli.validate import engine_of, problems_of
+from r1plus_cli.validate import engine_of, problems_of, tenant_problems
 
 Json = dict[str, Any]
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def document(spec: Any, name: str = "credit") -> Document:
@@ -183,3 +184,31 @@ def test_an_engine_of_the_file_counts_for_its_deployments(tmp_path: Path) -> Non
 def test_an_engine_that_is_wrong_ends_with_1(tmp_path: Path) -> None:
     status, told = validated(tmp_path, engine(tier="huge"))
     assert status == 1 and "bank-lite: 1 problem" in told
+
+
+TENANTS: dict[str, tuple[str, Json, list[str]]] = {
+    "of another name": ("tenant2", {}, ["metadata.name: 'tenant2' must be tenant"]),
+    "whose admin would be everybody": (
+        "tenant",
+        {"admins": [{"kind": "Group", "name": "system:authenticated"}]},
+        ["spec.admins.0", "system:authenticated"],
+    ),
+    "whose way out leads to the metadata service": (
+        "tenant",
+        {"egress": [{"cidr": "169.254.169.254/32", "ports": [80]}]},
+        ["spec.egress.0", "169.254.169.254/32"],
+    ),
+    "with two problems": ("Tenant", {"egress": [{"ports": []}]}, ["metadata.name: 'Tenant'", "spec.egress.0.ports"]),
+}
+
+
+@pytest.mark.parametrize(("name", "spec", "words"), TENANTS.values(), ids=TENANTS.keys())
+def test_a_tenant_is_refused(name: str, spec: Json, words: list[str]) -> None:
+    metadata: Json = {"name": name, "namespace": "team-credit"}
+    found = "; ".join(tenant_problems(Document("t.yaml", {"kind": "R1PlusTenant", "metadata": metadata, "spec": spec})))
+    assert [word for word in words if word not in found] == []
+
+
+def test_the_examples_tenants_are_valid() -> None:
+    result = CliRunner().invoke(app, ["validate", "-f", str(EXAMPLES / "tenants.yaml")])
+    assert (result.exit_code, result.output.count("valid")) == (0, 2)

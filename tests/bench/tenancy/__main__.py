@@ -1,0 +1,295 @@
+"""`make bench-tenancy`: what tenants cost each other, on a real API server with its controllers.
+
+Four phases: a tenant's start, walls before pods, as often as asked for; walls that are deleted under traffic; a tenant
+that joins many; a tenant that makes noise beside one that is quiet. Nothing passes or fails here: the last line is JSON.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.reconcile.stage import USER_ACCOUNT, Stage, machine, staged
+from bench.tenancy.sight import Json, Seen, Sight, watching
+from devcluster import binaries
+from devcluster.apiserver_only import ApiServer
+from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
+from devcluster.steps import Steps
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+from r1plus_operator.plan import walls
+from r1plus_operator.runtime.client import ApiClient
+
+POLICY = kinds.BY_KIND["NetworkPolicy"]
+FIRST, IDLE, JOINING = 10, 100, 10
+"""Tenants that are there when the first of these is timed; tenants in the middle; tenants that are timed after them."""
+IN_FLIGHT = 16
+NOISY, QUIET = "noisy", "quiet"
+SPEC: Json = {"tier": "full", "context": {"maxTokens": 1024}}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The JSON line."""
+
+    starts: int
+    walled_before_first_pod: int
+    """Starts of which both the namespace's and the deployment's policy were written before the tenant's first pod."""
+    walls_deleted: int
+    wall_back_median_ms: float
+    wall_back_p99_ms: float
+    first_tenant_ms: float
+    """From the namespace to its default deny, median of the first ten."""
+    tenant_101_ms: float
+    """Likewise after a hundred."""
+    tenant_101_x: float
+    noisy_crs: int
+    noisy_edits_per_second: float
+    quiet_p95_ms: float
+    beside_noise_p95_ms: float
+    noise_x: float
+    apiserver_noise_x: float
+    """What the same noise does to a bare write, with no operator in it: p95 beside it to p95 without."""
+
+
+def p(values: list[float], share: float) -> float:
+    """The quantile of a sample, from above."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+class Bench:
+    """The stage, who watches, and the user."""
+
+    def __init__(self, stage: Stage, user: ApiClient, sight: Sight) -> None:
+        self.stage, self.user, self.sight = stage, user, sight
+
+    async def apply(self, namespace: str, name: str, probes: int = 6) -> None:
+        """`kubectl apply` of a CR."""
+        cr = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND_DEPLOYMENT,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {**SPEC, "accuracy": {"probesPerMinute": probes}},
+        }
+        await self.user.apply(kinds.R1PLUS_DEPLOYMENT, cr, field_manager="kubectl")
+
+    async def start(self, namespace: str) -> None:
+        """A tenant's first moments: its namespace and its deployment, one right after the other."""
+        await self.stage.namespace(namespace)
+        await self.apply(namespace, "d")
+
+    async def walled(self, namespace: str) -> float:
+        """A tenant joins; seconds until its default deny stands."""
+        began = time.perf_counter()
+        await self.stage.namespace(namespace)
+        seen = await self.sight.until_seen((POLICY.kind, namespace, walls.DEFAULT_DENY), lambda _: True)
+        return seen.at - began
+
+    async def joining(self, prefix: str, count: int) -> list[float]:
+        """So many, one after the other."""
+        return [await self.walled(f"{prefix}{number}") for number in range(count)]
+
+    async def starts(self, count: int) -> int:
+        """All at once, in as many tenants; how many had their walls before their first pod."""
+        waiting = iter([f"start{number}" for number in range(count)])
+
+        async def worker() -> None:
+            for namespace in waiting:
+                await self.start(namespace)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(IN_FLIGHT):
+                group.create_task(worker())
+        pods = self.sight.first_pod
+        await self.sight.until(lambda: sum(name.startswith("start") for name in pods) >= count, f"{count} first pods")
+        return sum(self._walled_first(f"start{number}") for number in range(count))
+
+    def _walled_first(self, namespace: str) -> bool:
+        stand = [self.sight.newest.get((POLICY.kind, namespace, name)) for name in (walls.DEFAULT_DENY, "d")]
+        return all(wall is not None and wall.version < self.sight.first_pod[namespace] for wall in stand)
+
+    @contextlib.asynccontextmanager
+    async def traffic(self, namespace: str, crs: int) -> AsyncIterator[list[float]]:
+        """Somebody edits these CRs in a loop; the times of the edits."""
+        edits: list[float] = []
+
+        async def loop() -> None:
+            for probes in itertools.cycle(range(1, 60)):
+                for number in range(crs):
+                    await self.apply(namespace, f"d{number}", probes)
+                    edits.append(time.perf_counter())
+
+        task = asyncio.create_task(loop())
+        try:
+            yield edits
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def fill(self, namespace: str, crs: int) -> None:
+        """A tenant with so many CRs, all of them looked at."""
+        await self.stage.namespace(namespace)
+        waiting = iter(range(crs))
+
+        async def worker() -> None:
+            for number in waiting:
+                await self.apply(namespace, f"d{number}")
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(IN_FLIGHT):
+                group.create_task(worker())
+        keys = [(kinds.R1PLUS_DEPLOYMENT.kind, namespace, f"d{number}") for number in range(crs)]
+        newest = self.sight.newest
+        await self.sight.until(
+            lambda: all(k in newest and newest[k].generation >= 1 for k in keys), "all are looked at"
+        )
+
+    async def raid(self, tenants: list[str], times: int) -> list[float]:
+        """Take down one wall after the other; seconds until each stands again."""
+        found = []
+        for number in range(times):
+            namespace, name = tenants[number % len(tenants)], (walls.DEFAULT_DENY, "d")[number % 2]
+            before = self.sight.newest[POLICY.kind, namespace, name]
+            began = time.perf_counter()
+            await self.user.delete(POLICY, name, namespace)
+            found.append((await self._anew(namespace, name, before)).at - began)
+        return found
+
+    async def _anew(self, namespace: str, name: str, before: Seen) -> Seen:
+        return await self.sight.until_seen((POLICY.kind, namespace, name), lambda seen: seen.uid != before.uid)
+
+    async def reconciled(self, namespace: str, times: int) -> list[float]:
+        """Edit a CR so often; seconds until its status is of the edit."""
+        key, found = (kinds.R1PLUS_DEPLOYMENT.kind, namespace, "d"), []
+        for number in range(times):
+            wanted = self.sight.newest[key].generation + 1
+            began = time.perf_counter()
+            await self.apply(namespace, "d", 100 + number)
+            found.append((await self._observed(key, wanted)).at - began)
+        return found
+
+    async def _observed(self, key: tuple[str, str, str], generation: int) -> Seen:
+        return await self.sight.until_seen(key, lambda seen: seen.generation >= generation)
+
+    async def bare(self, namespace: str, times: int) -> list[float]:
+        """What a write takes by itself: of a ConfigMap that nobody looks at."""
+        found = []
+        for number in range(times):
+            obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bare", "namespace": namespace}, "data": {"n": str(number)}}  # fmt: skip
+            began = time.perf_counter()
+            await self.user.apply(kinds.CONFIG_MAP, obj, field_manager="kubectl")
+            found.append(time.perf_counter() - began)
+        return found
+
+
+async def measure(bench: Bench, starts: int, noisy: int, samples: int) -> Report:
+    """All phases."""
+    first = await bench.joining("first", FIRST)
+    await bench.joining("idle", IDLE - FIRST)
+    later = await bench.joining("later", JOINING)
+    say(
+        f"walls of a new tenant: {statistics.median(first) * 1e3:.1f} ms, after {IDLE}: {statistics.median(later) * 1e3:.1f} ms"
+    )
+    await bench.start(QUIET)
+    await bench.sight.until_seen((kinds.R1PLUS_DEPLOYMENT.kind, QUIET, "d"), lambda seen: seen.generation >= 1)
+    await bench.reconciled(QUIET, 20)
+    quiet, bare = await bench.reconciled(QUIET, samples), await bench.bare(QUIET, samples)
+    say(
+        f"quiet: a pass {p(quiet, 0.95) * 1e3:.1f} ms at the 95th percentile, a bare write {p(bare, 0.95) * 1e3:.1f} ms"
+    )
+    await bench.fill(NOISY, noisy)
+    say(f"{noisy} CRs of another tenant stand, and are edited in a loop")
+    async with bench.traffic(NOISY, noisy) as edits:
+        began = time.perf_counter()
+        beside = await bench.reconciled(QUIET, samples)
+        rate = len(edits) / (time.perf_counter() - began)
+        bare_beside = await bench.bare(QUIET, samples)
+    say(
+        f"beside {rate:.0f} edits/s: a pass {p(beside, 0.95) * 1e3:.1f} ms, a bare write {p(bare_beside, 0.95) * 1e3:.1f} ms"
+    )
+    before = await bench.starts(starts)
+    say(f"{before} of {starts} tenants had their walls before their first pod")
+    async with bench.traffic(NOISY, noisy):
+        back = await bench.raid([f"start{number}" for number in range(min(starts, 50))], samples * 3)
+    say(
+        f"{len(back)} walls taken down under traffic: back in {statistics.median(back) * 1e3:.0f} ms, p99 {p(back, 0.99) * 1e3:.0f} ms"
+    )
+    return Report(
+        starts=starts,
+        walled_before_first_pod=before,
+        walls_deleted=len(back),
+        wall_back_median_ms=round(statistics.median(back) * 1e3, 1),
+        wall_back_p99_ms=round(p(back, 0.99) * 1e3, 1),
+        first_tenant_ms=round(statistics.median(first) * 1e3, 1),
+        tenant_101_ms=round(statistics.median(later) * 1e3, 1),
+        tenant_101_x=round(statistics.median(later) / statistics.median(first), 2),
+        noisy_crs=noisy,
+        noisy_edits_per_second=round(rate, 1),
+        quiet_p95_ms=round(p(quiet, 0.95) * 1e3, 1),
+        beside_noise_p95_ms=round(p(beside, 0.95) * 1e3, 1),
+        noise_x=round(p(beside, 0.95) / p(quiet, 0.95), 2),
+        apiserver_noise_x=round(p(bare_beside, 0.95) / p(bare, 0.95), 2),
+    )
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, flush=True)
+
+
+def observed_generation(cr: Json) -> int:
+    """Of which generation an R1PlusDeployment's status is."""
+    return int((cr.get("status") or {}).get("observedGeneration", 0))
+
+
+def none(_: Any) -> int:
+    """Nobody asks."""
+    return 0
+
+
+async def run(server: ApiServer, log: Path, starts: int, noisy: int, samples: int) -> Report:
+    """Against a server that runs."""
+    config = server.kubeconfig_for(USER_ACCOUNT, ("system:masters",))
+    of = {
+        "walls": (POLICY, none),
+        "pods": (kinds.POD, none),
+        "crs": (kinds.R1PLUS_DEPLOYMENT, observed_generation),
+    }
+    async with (
+        staged(server, log) as stage,
+        ApiClient.from_kubeconfig(config) as user,
+        watching(stage.client, **of) as sight,
+    ):
+        say(f"operator started in {await stage.started():.2f} s")
+        return await measure(Bench(stage, user, sight), starts, noisy, samples)
+
+
+def main() -> None:
+    """Measure, then print the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--starts", type=int, default=1000, help="tenants that start; default 1000")
+    parser.add_argument("--noisy", type=int, default=1000, help="CRs of the noisy tenant; default 1000")
+    parser.add_argument("--samples", type=int, default=100, help="passes that are timed; default 100")
+    parser.add_argument("--keep-log", type=Path, help="where to leave the operator's log")
+    given = parser.parse_args()
+    binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
+    at = machine()
+    say(f"{at['cpus']} CPUs, load {at['load']}, Python {platform.python_version()}, Kubernetes {KUBERNETES}")
+    with ApiServer(controller_manager=True) as server, tempfile.TemporaryDirectory() as folder:
+        log = given.keep_log or Path(folder) / "operator.log"
+        report = asyncio.run(run(server, log, given.starts, given.noisy, given.samples))
+    print(json.dumps({**dataclasses.asdict(report), **at, "kubernetes": KUBERNETES}))
+
+
+if __name__ == "__main__":
+    main()
