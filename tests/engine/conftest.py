@@ -11,8 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -26,6 +27,7 @@ from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render
 from r1plus_model_repo.delivery import assemble
 from r1plus_model_repo.importing.smollm2 import build_engines
+from r1plus_operator.plan.triton import GUARDED, START
 
 BATCH = 32
 CONTEXT = 1024
@@ -33,10 +35,24 @@ ENGINE = "smollm2-edge-q4-1"
 """The smallest: these tests are about serving, not about what it knows."""
 
 
+AS_IN_A_POD: Final = ("/bin/bash", "-ec", START)
+OPEN: Final = ("--disable-auto-complete-config", "--exit-timeout-secs=30")
+"""Options of a server all of whose APIs are open, but for loading models."""
+
+
 class Server:
     """A tritonserver under test."""
 
-    def __init__(self, root: Path, installed: Path, models: Path, *options: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        installed: Path,
+        models: Path,
+        *options: str,
+        guarded: bool = True,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """`guarded`: started as a pod's is, with all that is shut there."""
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{free_port()}" for _ in range(3))
         self.log = root / "triton.log"
         ports = [
@@ -45,19 +61,19 @@ class Server:
             for option in (f"--{kind}-address=127.0.0.1", f"--{kind}-port={getattr(self, kind).rpartition(':')[2]}")
         ]
         command = [
+            *(AS_IN_A_POD if guarded else ()),
             str(installed / "bin" / "tritonserver"),
             f"--model-repository={models}",
             f"--backend-directory={installed / 'backends'}",
-            "--disable-auto-complete-config",
-            "--exit-timeout-secs=30",
+            *(GUARDED if guarded else OPEN),
             *options,
             *ports,
         ]
         # The stub embeds Python and finds its packages through the `python3` on the PATH, as in the image.
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environ = {"PATH": path, "HOME": str(root), "LD_LIBRARY_PATH": str(installed / "lib")}
+        own = {"PATH": path, "HOME": str(root), "LD_LIBRARY_PATH": str(installed / "lib"), **(environ or {})}
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True)
 
     def until_ready(self, seconds: float = 120.0) -> None:
         """Wait for the model."""

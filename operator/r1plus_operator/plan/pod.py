@@ -16,6 +16,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
+from r1plus_operator.plan.triton import EXIT_TIMEOUT_SECONDS, command
 from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.sizing import Fit
 
@@ -24,7 +25,6 @@ HOSTNAME = "kubernetes.io/hostname"
 """The label by which a node is one place."""
 PRESTOP_SECONDS = 5
 """SIGTERM resets new HTTP requests at once (TRITON.md §5): first let the endpoint leave every kube-proxy."""
-EXIT_TIMEOUT_SECONDS = 30
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
 STARTUP_SECONDS, STARTUP_SECONDS_GPU = 600, 1800
 """Until the engine must be loaded: on GPUs tens of GiB, and kernels that are compiled for them."""
@@ -237,25 +237,11 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
     if requirements.gpu is not None:
         limits[gpu_resource(gpus)] = str(requirements.gpu.count)
     env = {names.ENV_IDENTITY: identity, "HOME": "/tmp"} | (OFFLINE if requirements.gpu else {})
-    # NVIDIA's images begin with a script that prepares CUDA and then runs what it is given; ours runs Triton.
-    program = ["tritonserver"] if requirements.gpu else []
     return {
         "name": names.CONTAINER_TRITON,
         "image": config.image_for(engine.spec.backend.value),
         "imagePullPolicy": "IfNotPresent",
-        "args": [
-            *program,
-            f"--model-repository={names.DIR_MODELS}",
-            "--model-control-mode=none",
-            "--disable-auto-complete-config",
-            "--strict-readiness=true",
-            f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
-            f"--http-port={names.PORT_HTTP}",
-            f"--grpc-port={names.PORT_GRPC}",
-            f"--metrics-port={names.PORT_TRITON_METRICS}",
-            "--allow-gpu-metrics=false",
-            "--log-verbose=0",
-        ],
+        **command(through_entry_point=requirements.gpu is not None),
         "env": [{"name": key, "value": value} for key, value in env.items()],
         "ports": [
             {"name": "http", "containerPort": names.PORT_HTTP, "protocol": "TCP"},

@@ -74,9 +74,10 @@ def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
     triton, revision = triton_of(world), candidate(world)
     assert triton["image"] == revision.identity.triton_image == SERVED["vllm"].image
     assert triton["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert ("command" in triton, triton["args"][0]) == (False, "tritonserver"), (
+    assert ("command" in triton, triton["args"][:2]) == (False, ["/bin/bash", "-ec"]), (
         "NVIDIA's entry point runs what it is given"
     )
+    assert triton["args"][3] == "tritonserver"
     assert pod_of(world)["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
     assert (revision.identity.gpu_product, revision.batch) == (L40S.product, 29)
     assert {"name": "HF_HUB_OFFLINE", "value": "1"} in triton["env"]
