@@ -88,5 +88,40 @@ OPERATOR = Board(
                 ),
             ),
         ),
+        (
+            "Walls between tenants",
+            (
+                Panel(
+                    "Walls shown to hold",
+                    "1: the prober's newest run found every door shut, and its control found them open. 0: not so. -1:"
+                    " nobody knows, as before anything serves there.",
+                    (Query(f"min by (namespace) ({metrics.ISOLATION_VERIFIED})", "{{namespace}}"),),
+                    Kind.STATES,
+                    width=WIDTH // 3,
+                ),
+                Panel(
+                    "Tries of each tenant's newest run",
+                    "open: got through. unseen: shut, and that proves nothing, since its control found nothing either.",
+                    (
+                        Query(
+                            f"sum by (outcome) (max by (namespace, outcome) ({metrics.ISOLATION_TRIES}))", "{{outcome}}"
+                        ),
+                    ),
+                    Kind.STACKED,
+                    width=WIDTH // 3,
+                ),
+                Panel(
+                    "Since the newest run",
+                    "One an hour, and one after each change of a wall.",
+                    (
+                        Query(
+                            f"time() - max by (namespace) ({metrics.ISOLATION_RUN_TIMESTAMP_SECONDS})", "{{namespace}}"
+                        ),
+                    ),
+                    unit="s",
+                    width=WIDTH // 3,
+                ),
+            ),
+        ),
     ),
 )

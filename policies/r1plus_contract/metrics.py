@@ -79,6 +79,8 @@ ALERT_HIGH_LATENCY: Final = "R1PlusHighLatency"
 ALERT_QUEUE_GROWING: Final = "R1PlusQueueGrowing"
 ALERT_OPERATOR_STALLED: Final = "R1PlusOperatorStalled"
 ALERT_REGISTRY_BEHIND: Final = "R1PlusRegistryBehind"
+ALERT_ISOLATION_BROKEN: Final = "R1PlusIsolationBroken"
+ALERT_ISOLATION_NOT_VERIFIED: Final = "R1PlusIsolationNotVerified"
 
 
 class Outcome:

@@ -95,6 +95,10 @@ def of_the_operator() -> Scraped:
     yield metrics.CANDIDATE_REFUSED, CR, "0x60"
     yield metrics.ROLLOUT_OVERDUE, CR, "0x60"
     yield metrics.QUARANTINES_TOTAL, CR, "0x60"
+    for name in (metrics.ISOLATION_VERIFIED, metrics.ISOLATION_RUN_TIMESTAMP_SECONDS):
+        yield name, {"pod": "operator-1", "namespace": "team"}, "1x60"
+    for outcome in ("held", "open", "unseen"):
+        yield metrics.ISOLATION_TRIES, {"pod": "operator-1", "namespace": "team", "outcome": outcome}, "1x60"
 
 
 WORLD = [*of_a_pod(), *of_the_operator()]

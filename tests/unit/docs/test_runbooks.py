@@ -1,6 +1,7 @@
 """A runbook is read at night: what it names must be there under that name."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,14 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
+from r1plus_cli.local import DEFAULT_FAMILY, config_for
 from r1plus_cli.main import app
 from r1plus_contract import metrics, names
+from r1plus_contract.isolation import Against
 from r1plus_operator.api import crd
+from r1plus_operator.plan import probing
 from r1plus_operator.plan.alerts import Subject, rules
+from r1plus_operator.plan.inputs import IsolationTerms
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "monitoring" / "runbooks"
@@ -21,6 +26,20 @@ OPERATOR = yaml.safe_load((ROOT / "monitoring" / "rules" / "operator.yaml").read
 SEVERITIES = {r["alert"]: r["labels"]["severity"] for r in (*rules(Subject("n", "d", "r"), 0.98), *OPERATOR)}
 
 METRICS = {value for name, value in vars(metrics).items() if name.isupper() and str(value).startswith("r1plus_")}
+KINDS = {names.KIND_DEPLOYMENT, names.KIND_ENGINE, names.KIND_TENANT}
+CLUSTER_WIDE = (
+    "kubectl cordon NODE",
+    "kubectl get validatingadmissionpolicies",
+    "kubectl get clusterrolebindings -o wide",
+)
+NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
+TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "registry": "http://r:8080"})
+PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
+TRIES = [
+    one.name
+    for one in (*probing.doors(probing.Run("team", "u", "credit", {}, 0), PROBES), *probing.questions(PROBES))
+    if getattr(one, "against", None) is not Against.OWN
+]
 each_page = pytest.mark.parametrize("alert", PAGES)
 
 
@@ -91,11 +110,15 @@ def test_every_label_container_and_other_alert_exists(alert: str) -> None:
     keys = {value for value in vars(names).values() if isinstance(value, str)}
     assert set(re.findall(r"r1plus\.ai/[a-z-]+", page)) <= keys
     assert set(re.findall(r" -c (\w+)", page)) <= {names.CONTAINER_TRITON, names.CONTAINER_MONITOR}
-    assert set(re.findall(r"R1Plus[A-Z]\w+", page)) <= set(SEVERITIES) | {names.KIND_DEPLOYMENT, names.KIND_ENGINE}
+    assert set(re.findall(r"R1Plus[A-Z]\w+", page)) <= set(SEVERITIES) | KINDS
 
 
 @each_page
 def test_every_command_of_kubectl_says_where(alert: str) -> None:
     for command in re.findall(r"`(kubectl [^`]+)`", PAGES[alert]):
-        cluster_wide = ("kubectl cordon NODE", "kubectl get validatingadmissionpolicies")
-        assert command in cluster_wide or re.search(r" -n (NAMESPACE|r1plus-system)\b", command), command
+        assert command in CLUSTER_WIDE or re.search(rf" -n ({NAMESPACES})\b", command), command
+
+
+@pytest.mark.parametrize("name", TRIES)
+def test_what_the_prober_may_find_open_is_explained(name: str) -> None:
+    assert re.search(rf"^\| .*`{name.partition(':')[0]}[`:].* \|", PAGES[metrics.ALERT_ISOLATION_BROKEN], re.MULTILINE)

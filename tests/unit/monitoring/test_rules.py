@@ -48,6 +48,21 @@ WAITING = of(metrics.FACTS_WAITING)
 BLOCKED = about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity")
 ROLLED_BACK = about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold")
 
+
+def tries(outcome: str, namespace: str = "team", **labels: str) -> str:
+    """Of the prober's newest run in a tenant."""
+    return of(metrics.ISOLATION_TRIES, **({"namespace": namespace, "outcome": outcome} | labels))
+
+
+def holds(kind: str, **labels: str) -> str:
+    """A condition of the deployment."""
+    return about(metrics.DEPLOYMENT_CONDITION, **({"type": kind} | labels))
+
+
+VERIFIED = of(metrics.ISOLATION_VERIFIED, namespace="team")
+GOT_THROUGH, HELD = tries("open"), tries("held")
+SHOWN, SERVES = holds("IsolationVerified"), holds("Ready")
+
 CASES = {
     f"{STALLED} absent": [
         Case("a leader and a standby", SOUND, 0),
@@ -116,6 +131,40 @@ CASES = {
         Case("all were delivered in between", {WAITING: "3x20 0 3x39"}, 0, at="45m"),
         Case("the leader's do, and a standby has none", {WAITING: "3x60", of(metrics.FACTS_WAITING, "b"): "0x60"}, 1),
         Case("somebody else's do", {of(metrics.FACTS_WAITING, **ELSE): "3x60"}, 0),
+    ],
+    metrics.ALERT_ISOLATION_BROKEN: [
+        Case("all held", {GOT_THROUGH: "0x60", HELD: "17x60", VERIFIED: "1x60"}, 0),
+        Case("one got through", {GOT_THROUGH: "1x60", HELD: "16x60", VERIFIED: "0x60"}, 1, labels={"namespace": "team", "severity": "critical"}),
+        Case("at once", {GOT_THROUGH: "1x60", VERIFIED: "0x60"}, 1, at="0m"),
+        Case("none got through, and nothing is shown: another alert", {GOT_THROUGH: "0x60", HELD: "0x60", VERIFIED: "-1x60"}, 0),
+        Case("none got through, and the namespace is not restricted: another alert", {GOT_THROUGH: "0x60", HELD: "17x60", VERIFIED: "0x60"}, 0),
+        Case("one got through, and the next run shows nothing", {GOT_THROUGH: "1x20 0x40", VERIFIED: "0x20 -1x40"}, 1),
+        Case("one got through, and the next run held", {GOT_THROUGH: "1x20 0x40", VERIFIED: "0x20 1x40"}, 0),
+        Case("one got through, and another leads", {GOT_THROUGH: "1x20 _x40", VERIFIED: "0x20 _x40", tries("open", pod="b"): "_x22 1x38", of(metrics.ISOLATION_VERIFIED, "b", namespace="team"): "_x22 0x38"}, 1),
+        Case("another tenant's walls hold", {GOT_THROUGH: "1x60", VERIFIED: "0x60", of(metrics.ISOLATION_VERIFIED, namespace="other"): "1x60"}, 1),
+        Case("of two replicas one still says that it holds", {GOT_THROUGH: "1x60", VERIFIED: "1x60", of(metrics.ISOLATION_VERIFIED, "b", namespace="team"): "0x60"}, 1),
+        Case("two tenants", {GOT_THROUGH: "1x60", tries("open", "other"): "2x60"}, 2),
+        Case("told by two replicas", {GOT_THROUGH: "1x60", tries("open", pod="b"): "1x60"}, 1),
+        Case("somebody else's word", {tries("open", **ELSE): "1x60"}, 0),
+        Case("somebody else says that it holds", {GOT_THROUGH: "1x60", of(metrics.ISOLATION_VERIFIED, namespace="team", **ELSE): "1x60"}, 1),
+    ],
+    metrics.ALERT_ISOLATION_NOT_VERIFIED: [
+        Case("shown", {SHOWN: "1x60", SERVES: "1x60"}, 0),
+        Case("a wall is open", {SHOWN: "0x60", SERVES: "1x60"}, 1, labels={"namespace": "team", "severity": "warning"}),
+        Case("nobody knows", {SHOWN: "-1x60", SERVES: "1x60"}, 1),
+        Case("for 29 minutes", {SHOWN: "-1x60", SERVES: "1x60"}, 0, at="29m"),
+        Case("for 31 minutes", {SHOWN: "-1x60", SERVES: "1x60"}, 1, at="31m"),
+        Case("shown in between", {SHOWN: "-1x20 1 -1x39", SERVES: "1x60"}, 0),
+        Case("nothing serves, so nobody can knock", {SHOWN: "-1x60", SERVES: "0x60"}, 0),
+        Case("nobody knows whether it serves", {SHOWN: "-1x60", SERVES: "-1x60"}, 0),
+        Case("another of the tenant's serves", {SHOWN: "-1x60", SERVES: "0x60", holds("Ready", deployment="debit"): "1x60", holds("IsolationVerified", deployment="debit"): "1x60"}, 0),
+        Case("two of a tenant", {SHOWN: "-1x60", SERVES: "1x60", holds("Ready", deployment="debit"): "1x60", holds("IsolationVerified", deployment="debit"): "0x60"}, 1),
+        Case("two tenants", {SHOWN: "-1x60", SERVES: "1x60", holds("Ready", namespace="other"): "1x60", holds("IsolationVerified", namespace="other"): "0x60"}, 2),
+        Case("another condition is not True", {SHOWN: "1x60", SERVES: "1x60", holds("AlertsWired"): "0x60"}, 0),
+        Case("another condition is True", {SHOWN: "0x60", SERVES: "0x60", holds("AlertsWired"): "1x60"}, 0),
+        Case("somebody else's word", {holds("IsolationVerified", **ELSE): "0x60", holds("Ready", **ELSE): "1x60"}, 0),
+        Case("somebody else says that it is not", {holds("IsolationVerified", **ELSE): "0x60", SERVES: "1x60"}, 0),
+        Case("somebody else serves", {SHOWN: "0x60", SERVES: "0x60", holds("Ready", **ELSE): "1x60"}, 0),
     ],
     metrics.ALERT_ROLLED_BACK: [
         Case("rolled back ten minutes ago", {ROLLED_BACK: "0x35 1x10"}, 1, labels={"deployment": "credit", "reason": "BelowThreshold", "severity": "info"}),
