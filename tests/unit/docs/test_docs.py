@@ -9,12 +9,14 @@ import yaml
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
 from r1plus_cli.validate import problems_of
-from r1plus_contract import metrics
+from r1plus_contract import metrics, names
 from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.tenants import R1PlusTenantSpec
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
 CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
+ISOLATION = (ROOT / "docs" / "isolation.md").read_text()
 PAGES = sorted(
     str(page.relative_to(ROOT))
     for pattern in ("*.md", "docs/*.md", "monitoring/runbooks/*.md", "monitoring/suites/*.md")
@@ -35,6 +37,25 @@ def test_the_deployment_in_the_readme_is_valid() -> None:
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_is_explained(reason: Reason) -> None:
     assert f"`{reason}`" in CONDITIONS
+
+
+def test_the_tenant_in_the_documentation_is_valid() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", ISOLATION, re.DOTALL)
+    namespace, tenant = yaml.safe_load_all(text)
+
+    assert namespace["metadata"]["labels"] == {names.LABEL_TENANT: "true", names.LABEL_POD_SECURITY: "restricted"}
+    assert (tenant["kind"], tenant["apiVersion"]) == (names.KIND_TENANT, names.API_VERSION)
+    assert tenant["metadata"] == {"name": names.TENANT, "namespace": namespace["metadata"]["name"]}
+    spec = R1PlusTenantSpec.model_validate(tenant["spec"])
+    assert all(getattr(spec, field) != getattr(R1PlusTenantSpec(), field) for field in R1PlusTenantSpec.model_fields)
+
+
+def test_isolation_is_explained_alike_in_both_places() -> None:
+    section = CONDITIONS.partition("\n## IsolationVerified: ")[2].partition("\n## ")[0]
+    short = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    long = set(re.findall(r"^\| `(?:True|False|Unknown)` `(\w+)` \|", ISOLATION, re.MULTILINE))
+
+    assert short | {Reason.PENDING} == long
 
 
 @pytest.mark.parametrize("kind", list(ConditionType))
