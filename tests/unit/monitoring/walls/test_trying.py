@@ -86,6 +86,11 @@ async def test_time_counts_from_the_processs_beginning() -> None:
     assert (await world.tried(WALL)).d == "attempt 1"
 
 
+async def test_the_time_is_up_at_its_end() -> None:
+    world = World([O])
+    assert await world.tried(WALL, seconds=1.0) == Try("door", O, 1000, "attempt 2")
+
+
 async def test_an_open_wall_is_late_by_something() -> None:
     """0 says that it never was open."""
     world = World([O, S], began=1000.2499)

@@ -58,3 +58,12 @@ def test_thirty_two_doors_with_much_to_say(letter: str) -> None:
     assert kept > 0
     more = Findings(tuple(Try(one.n, one.o, one.late, letter * (kept + 1)) for one in tries))
     assert not fits(more)
+
+
+def test_names_that_leave_no_room_for_a_detail() -> None:
+    """To the byte."""
+    bare = bare_size([""])
+    name = "n" * (MAX_MESSAGE - bare)
+    words = last_words(Findings((Try(name, Outcome.FAILED, 9_999_999, "said"),)))
+    assert len(words) == MAX_MESSAGE
+    assert loads(Findings, words).tries == (Try(name, Outcome.FAILED, 9_999_999),)
