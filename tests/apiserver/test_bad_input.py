@@ -17,12 +17,15 @@ from apiserver.conftest import NAMESPACES, RESTRICTED
 from apiserver.operator_rig import Monitors, OperatorProcess, Tenant, add_node, eventually, grant
 from apiserver.test_operator import healthy, passes
 from devcluster.apiserver_only import ApiServer
-from fuzz.bad_inputs import CLASSES, Case, NoRoom, Refused, Taken, body_of, full, said, taken
+from fuzz import tenant_inputs
+from fuzz.bad_inputs import CLASSES, body_of, full, said, taken
+from fuzz.cases import Case, NoRoom, Refused, Taken
 from fuzz.judges import Server
 from r1plus_contract import names
 from r1plus_operator.api import kinds
+from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.errors import NotFoundError
+from r1plus_operator.runtime.errors import ApiError, ConflictError, NotFoundError
 
 pytestmark = pytest.mark.apiserver
 
@@ -39,6 +42,7 @@ QUIET_SECONDS = 2.0
 def test_there_are_74_classes() -> None:
     assert len(CLASSES) == 74
     assert all(CLASSES.values())
+    assert set(tenant_inputs.REFUSED) <= set(CLASSES)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -54,6 +58,27 @@ async def test_each_is_refused_with_its_field_or_taken(apiserver: ApiServer, nam
         assert isinstance(case, Refused | NoRoom)
         assert not verdict.admitted
         assert [words for words in said(case) if words not in verdict.why] == [], verdict.why
+
+
+@pytest.mark.parametrize("body", tenant_inputs.TAKEN.values(), ids=tenant_inputs.TAKEN)
+async def test_a_tenant_that_asks_for_what_there_is_is_taken_and_read(
+    apiserver: ApiServer, namespace: str, body: Json
+) -> None:
+    async with Server(apiserver.kubeconfig) as server:
+        text = json.dumps(body)
+        verdict = await server.ask("POST", kinds.R1PLUS_TENANT, text, lambda made: made, namespace=namespace)
+    assert verdict.admitted, verdict.why
+    assert R1PlusTenantSpec.model_validate(verdict.read["spec"]) == R1PlusTenantSpec.model_validate(body["spec"])
+    assert "status" not in verdict.read
+
+
+async def test_a_second_tenant_of_a_namespace_is_refused(client: ApiClient, namespace: str) -> None:
+    body = tenant_inputs.tenant(metadata={"namespace": namespace})
+    await client.create(kinds.R1PLUS_TENANT, body)
+    with pytest.raises(ConflictError, match="already exists"):
+        await client.create(kinds.R1PLUS_TENANT, body)
+    with pytest.raises(ApiError, match=r"metadata.name.*tenant"):
+        await client.create(kinds.R1PLUS_TENANT, tenant_inputs.tenant("tenant2", {"namespace": namespace}))
 
 
 @pytest.fixture

@@ -11,28 +11,25 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from apiserver.conftest import NAMESPACES
 from apiserver.crds import install_crd
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES
 from devcluster.steps import Steps
 from fuzz.campaign import Result, problems, run
-from fuzz.judges import NAMESPACE, Server, stored_deployment, subjects
+from fuzz.judges import Server, stored, subjects
 from r1plus_operator.api import crd
 from r1plus_operator.runtime.client import ApiClient
 
 
 async def against(server: ApiServer, count: int, seed: int) -> Result:
-    """Install the CRDs, store the deployment whose status is written, and run."""
+    """Install the CRDs, store what has a status to be written, and run."""
     async with ApiClient.from_kubeconfig(server.kubeconfig) as client:
         for definition in crd.definitions().values():
             await install_crd(client, definition)
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        await client.apply(NAMESPACES, namespace, field_manager="fuzz")
-        stored = await stored_deployment(client)
+        there = await stored(client)
     async with Server(server.kubeconfig) as judge:
-        return await run(judge, subjects(stored), count, seed, _progress)
+        return await run(judge, subjects(*there), count, seed, _progress)
 
 
 def _progress(result: Result) -> None:

@@ -6,49 +6,14 @@ its cases.
 """
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from fuzz import tenant_inputs
+from fuzz.cases import WALLS, Case, NoRoom, Refused, Taken
 from fuzz.judges import ENGINE
 from r1plus_contract import names
 
 Json = dict[str, Any]
-
-WALLS = frozenset({"ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"})
-"""Children of a deployment that has nothing to serve yet."""
-ALL = WALLS | {"ControllerRevision", "ConfigMap", "Deployment", "Service"}
-ROLLING_OUT = ("Progressing", "True", "RollingOut")
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """By the API server, with these words. A text is sent as it is."""
-
-    sent: Json | str
-    said: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """By the API server; the operator then says `condition`, with `says` in its message, and has made `children`."""
-
-    sent: Json
-    condition: tuple[str, str, str] = ROLLING_OUT
-    says: str = ""
-    children: frozenset[str] = ALL
-    then: str = ""
-    """What happens next: "edited", "recreated", "deleted", "collected" (`test_bad_input`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoRoom:
-    """The schema has no field that could hold it, and why; `field` is where it would be, below `spec`."""
-
-    why: str
-    field: str
-
-
-Case = Refused | Taken | NoRoom
 
 
 def cr(spec: Any, name: str = "bad", **metadata: Any) -> Json:
@@ -389,7 +354,8 @@ LIFE: dict[str, tuple[Case, ...]] = {
     ),
 }  # fmt: skip
 
-CLASSES: dict[str, tuple[Case, ...]] = TYPES | NUMBERS | QUANTITIES | STRINGS | ENUMS | REFERENCES | LIFE
+_ALL: dict[str, tuple[Case, ...]] = TYPES | NUMBERS | QUANTITIES | STRINGS | ENUMS | REFERENCES | LIFE
+CLASSES = {name: (*cases, *tenant_inputs.REFUSED.get(name, ())) for name, cases in _ALL.items()}
 
 
 def body_of(case: Case) -> Json | str:

@@ -14,11 +14,14 @@ from fuzz.judges import Server, Subject
 
 IN_FLIGHT = 16
 WEIGHTS = {
-    "R1PlusDeployment.spec": 40,
-    "R1PlusEngine.spec": 35,
-    "R1PlusDeployment.status": 15,
+    "R1PlusDeployment.spec": 30,
+    "R1PlusEngine.spec": 25,
+    "R1PlusTenant.spec": 20,
+    "R1PlusDeployment.status": 10,
+    "R1PlusTenant.status": 5,
     "R1PlusDeployment.metadata.name": 5,
-    "R1PlusEngine.metadata.name": 5,
+    "R1PlusEngine.metadata.name": 3,
+    "R1PlusTenant.metadata.name": 2,
 }
 SHOWN = 20
 """Disagreements that are made small and told; the rest is counted."""

@@ -5,6 +5,7 @@ Called by `campaign`. Everything comes from one `random.Random`, so that a seed 
 
 import copy
 import functools
+import ipaddress
 import random
 import re._parser as parser
 import unicodedata
@@ -12,18 +13,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from r1plus_model_repo.catalog.wire import DNS_LABEL
 from r1plus_operator.api.types import LABEL_KEY
 
 Json = dict[str, Any]
+ONE_OF = (("image", "archive"), ("inheritedFrom", "measured", "claimedBy"), ("cidr", "namespace"))
+"""Fields of one object, of which a CEL rule wants exactly one."""
 SPOILS = (0, 0, 0, 0, 1, 1, 1, 1, 2, 3)
 """How many places of a document are spoilt: in four of ten none."""
+ODD_NETWORKS = (
+    "0.0.0.0/0", "0.0.0.0/00", "00.0.0.0/0", "10.0.0.1/8", "010.0.0.0/8", "127.0.0.1/8", "126.0.0.0/7", "127.0.0.0/7",
+    "127.255.255.255/32", "169.254.169.254/32", "169.254.0.0/15", "256.0.0.0/8", "1.2.3.4/33", "::/0", "::/128", "::1/128",
+    "::1/127", "1::/0", "fe80::1/64", "fe80::/9", "fec0::/10", "fd00:ec2::254/128", "fd00:ec2:0:0:0:0:0:254/128",
+    "fd00:ec2::/31", "::ffff:a9fe:a9fe/128", "::ffff:0:0/96", "::fffe:0:0/96", "1::2::3/64", "1:2:3:4:5:6:7/64", "1:2:3:4:5:6:7:8:9/64",
+    "1:2:3:4:5:6:7::/64", "::2:3:4:5:6:7:8/64", "1:2:3:4::5:6:7:8/64", "12345::/64", "00001::/64", ":::/64", "1:/64", "64:ff9b::a9fe:a9fe/128",
+)  # fmt: skip
 LETTERS = "abcXYZ019-_./ é\u00a0漢🙂"
 
 
-def matching(rng: random.Random, pattern: str, longest: int) -> str:
+def matching(rng: random.Random, pattern: str, longest: int, shortest: int = 0) -> str:
     """A string that the pattern takes; the schema's patterns use no more of the language than is spoken here."""
     parsed = _parsed(pattern)
-    while len(text := "".join(_spelt(rng, parsed))) > longest:
+    while not shortest <= len(text := "".join(_spelt(rng, parsed))) <= longest:
         pass
     return text
 
@@ -38,6 +49,8 @@ def _spelt(rng: random.Random, parts: Any) -> Iterator[str]:
         match str(operation):
             case "LITERAL":
                 yield chr(operand)
+            case "IN" if str(operand[0][0]) == "NEGATE":
+                yield rng.choice([one for one in LETTERS if not any(_in(ord(one), part) for part in operand[1:])])
             case "IN":
                 kind, chosen = rng.choice(operand)
                 yield chr(chosen if str(kind) == "LITERAL" else rng.randint(*chosen))
@@ -55,6 +68,21 @@ def _spelt(rng: random.Random, parts: Any) -> Iterator[str]:
                 continue
             case other:
                 raise ValueError(f"{other}: not spoken here; teach it")
+
+
+def _in(code: int, part: tuple[Any, Any]) -> bool:
+    kind, chosen = part
+    return code == chosen if str(kind) == "LITERAL" else chosen[0] <= code <= chosen[1]
+
+
+def network(rng: random.Random) -> str:
+    """In either family's notation, at times an address of a node or of a metadata service, at times none at all."""
+    if rng.random() < 0.3:
+        return rng.choice(ODD_NETWORKS)
+    if rng.random() < 0.5:
+        return f"{ipaddress.IPv4Address(rng.getrandbits(32))}/{rng.randint(0, 33)}"
+    address = ipaddress.IPv6Address(rng.getrandbits(128) & rng.choice((-1, -1 << 64, -1 << 112, 0xFFFF)))
+    return f"{rng.choice((address.compressed, address.exploded))}/{rng.randint(0, 129)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +118,7 @@ class Documents:
             return self._map(schema) if "additionalProperties" in schema else self._object(schema)
         if schema["type"] == "array":
             most = schema["maxItems"]
-            count = rng.choice((0, 1, 1, 2, 3, most))
+            count = max(rng.choice((0, 1, 1, 2, 3, most)), schema.get("minItems", 0))
             return [self.valid(schema["items"]) for _ in range(min(count, most))]
         if schema["type"] == "string":
             return self._string(schema)
@@ -109,24 +137,38 @@ class Documents:
 
     def _mended(self, fields: Json, properties: Json) -> Json:
         """What the CEL rules ask for, which chance alone would seldom meet."""
-        if "inheritedFrom" in properties and not {"inheritedFrom", "measured"} & fields.keys():
-            fields["inheritedFrom"] = self.valid(properties["inheritedFrom"])
-        if {"best", "max"} <= fields.keys():
-            fields["best"], fields["max"] = sorted((fields["best"], fields["max"]))
-        if "correctAtBatch1" in fields:
-            fields["items"] = max(fields["items"], fields["correctAtBatch1"], fields["correctAtBatch"])
-        if "cpuRequest" in properties:
-            fields["cpuRequest"] = fields["cpu"]
-        if {"inheritedFrom", "measured"} <= fields.keys():
-            del fields[self._rng.choice(("inheritedFrom", "measured"))]
-        if fields.get("backend") == "openvino":
-            for parent, name in (("architecture", "window"), ("architecture", "globalLayers"), ("requirements", "gpu")):
-                fields[parent].pop(name, None)
-            fields.pop("kvPrecision", None)
+        for ways in ONE_OF:
+            if set(ways) <= properties.keys():
+                taken = self._rng.choice(ways)
+                rest = {name: value for name, value in fields.items() if name not in ways}
+                fields = rest | {taken: fields.get(taken, self.valid(properties[taken]))}
+        if "cidr" in fields:
+            fields["cidr"] = network(self._rng)
+        if fields.get("kind") == "ServiceAccount":
+            fields["name"] = matching(self._rng, DNS_LABEL, 253)
         if "tolerationSeconds" in fields:
             fields["effect"] = "NoExecute"
         if fields.get("operator") == "Exists":
             fields.pop("value", None)
+        return self._of_an_engine(fields, properties)
+
+    def _of_an_engine(self, fields: Json, properties: Json) -> Json:
+        """The same for an R1PlusEngine, whose parts must go together."""
+        if {"best", "max"} <= fields.keys():
+            fields["best"], fields["max"] = sorted((int(fields["best"]), int(fields["max"])))
+        if "correctAtBatch1" in fields:
+            counts = {name: int(fields[name]) for name in ("items", "correctAtBatch1", "correctAtBatch")}
+            fields |= counts | {"items": max(counts.values())}
+        if "cpuRequest" in properties:
+            fields["cpuRequest"] = fields["cpu"]
+        if "backend" in fields and "artifact" in properties:
+            fields.setdefault("artifact", self.valid(properties["artifact"]))
+            gpu = self.valid(properties["requirements"]["properties"]["gpu"])
+            fields["requirements"].setdefault("gpu", gpu)
+        if fields.get("backend") == "openvino":
+            for parent, name in (("architecture", "window"), ("architecture", "globalLayers"), ("requirements", "gpu")):
+                fields[parent].pop(name, None)
+            fields.pop("kvPrecision", None)
         return fields
 
     def _map(self, schema: Json) -> Json:
@@ -136,7 +178,7 @@ class Documents:
     def _string(self, schema: Json) -> str:
         least, most = schema.get("minLength", 0), schema["maxLength"]
         if "pattern" in schema:
-            return matching(self._rng, schema["pattern"], most)
+            return matching(self._rng, schema["pattern"], most, least)
         length = self._rng.choice((least, min(8, most), most))
         return "".join(self._rng.choice(LETTERS) for _ in range(length))
 

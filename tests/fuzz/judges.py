@@ -8,13 +8,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
+from r1plus_contract.names import TENANT
 from r1plus_model_repo.catalog.types import EngineName, EngineSpec
 from r1plus_operator.api import crd, kinds
+from r1plus_operator.api.tenants import R1PlusTenantSpec, R1PlusTenantStatus
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, DeploymentName, R1PlusDeploymentSpec, R1PlusDeploymentStatus
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
@@ -22,6 +24,8 @@ from r1plus_operator.runtime.resources import Resource
 
 Json = dict[str, Any]
 NAMESPACE = "fuzz"
+STORED = "fuzz-stored"
+"""Where the tenant is whose status is written: in the other namespace there must be none yet."""
 REFUSALS = (400, 403, 413, 422)
 
 
@@ -47,6 +51,7 @@ class Subject:
     """Where in the server's answer the document is."""
     subresource_of: str = ""
     """Set for a status: the object that has it."""
+    namespace: str = NAMESPACE
 
     def read(self, document: Any) -> Verdict:
         """The model's word. Whatever else it raises is a crash, and the caller's to report."""
@@ -56,26 +61,36 @@ class Subject:
             return Verdict(False, "; ".join(f"{one['loc']}: {one['msg']}" for one in error.errors(include_url=False)))
 
 
-def subjects(status_of: Json) -> tuple[Subject, ...]:
-    """Everything that the CRDs describe. `status_of` is a stored deployment, whose status is written."""
+def subjects(deployed: Json, tenant: Json) -> tuple[Subject, ...]:
+    """Everything that the CRDs describe. A deployment and a tenant that are stored: their status is written."""
     schemas = {d["spec"]["names"]["kind"]: d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] for d in crd.definitions().values()}  # fmt: skip
-    deployments, engines = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE
-    deployment, engine = schemas[deployments.kind], schemas[engines.kind]
+    deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
+    deployment, engine, allowed = schemas[deployments.kind], schemas[engines.kind], schemas[tenants.kind]
     name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": DNS_1035}
-    stored = status_of["metadata"]["name"]
+    only = {"type": "string", "enum": [TENANT]}
     return (
         Subject("R1PlusDeployment.spec", deployment["spec"], TypeAdapter(R1PlusDeploymentSpec), deployments, _specified(deployments), _spec),
         Subject("R1PlusEngine.spec", engine["spec"], TypeAdapter(EngineSpec), engines, _specified(engines), _spec),
-        Subject("R1PlusDeployment.status", deployment["status"], TypeAdapter(R1PlusDeploymentStatus | None), deployments, lambda status: status_of | {"status": status}, lambda made: made.get("status"), stored),
+        Subject("R1PlusTenant.spec", allowed["spec"], TypeAdapter(R1PlusTenantSpec), tenants, _specified(tenants, TENANT), _spec),
+        Subject("R1PlusDeployment.status", deployment["status"], TypeAdapter(R1PlusDeploymentStatus | None), deployments, _with_status(deployed), _status, deployed["metadata"]["name"]),
+        Subject("R1PlusTenant.status", allowed["status"], TypeAdapter(R1PlusTenantStatus | None), tenants, _with_status(tenant), _status, TENANT, STORED),
         Subject("R1PlusDeployment.metadata.name", name, TypeAdapter(DeploymentName), deployments, _named(deployments, {"tier": "full"}), _name),
         Subject("R1PlusEngine.metadata.name", name | {"maxLength": 63}, TypeAdapter(EngineName), engines, _named(engines, ENGINE), _name),
+        Subject("R1PlusTenant.metadata.name", only, TypeAdapter(Literal["tenant"]), tenants, _named(tenants, {}), _name),
     )  # fmt: skip
 
 
-async def stored_deployment(client: ApiClient) -> Json:
-    """A deployment that is there, for its status to be written."""
-    body = _object(kinds.R1PLUS_DEPLOYMENT, "stored", {"tier": "full"})
-    return await client.apply(kinds.R1PLUS_DEPLOYMENT, body, field_manager="fuzz")
+async def stored(client: ApiClient) -> tuple[Json, Json]:
+    """A deployment and a tenant that are there, for their status to be written; and the namespaces."""
+    for name in (NAMESPACE, STORED):
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        await client.apply(kinds.NAMESPACE, namespace, field_manager="fuzz")
+    deployed = _object(kinds.R1PLUS_DEPLOYMENT, "stored", {"tier": "full"})
+    tenant = _object(kinds.R1PLUS_TENANT, TENANT, {}, STORED)
+    return (
+        await client.apply(kinds.R1PLUS_DEPLOYMENT, deployed, field_manager="fuzz"),
+        await client.apply(kinds.R1PLUS_TENANT, tenant, field_manager="fuzz"),
+    )
 
 
 ENGINE: Json = {
@@ -89,8 +104,8 @@ ENGINE: Json = {
 """The least that an engine says."""
 
 
-def _object(resource: Resource, name: Any, spec: Any) -> Json:
-    place = {"namespace": NAMESPACE} if resource.namespaced else {}
+def _object(resource: Resource, name: Any, spec: Any, namespace: str = NAMESPACE) -> Json:
+    place = {"namespace": namespace} if resource.namespaced else {}
     return {
         "apiVersion": resource.api_version,
         "kind": resource.kind,
@@ -99,8 +114,12 @@ def _object(resource: Resource, name: Any, spec: Any) -> Json:
     }
 
 
-def _specified(resource: Resource) -> Callable[[Any], Json]:
-    return lambda spec: _object(resource, "fuzzed", spec)
+def _specified(resource: Resource, name: str = "fuzzed") -> Callable[[Any], Json]:
+    return lambda spec: _object(resource, name, spec)
+
+
+def _with_status(stored: Json) -> Callable[[Any], Json]:
+    return lambda status: stored | {"status": status}
 
 
 def _named(resource: Resource, spec: Json) -> Callable[[Any], Json]:
@@ -109,6 +128,10 @@ def _named(resource: Resource, spec: Json) -> Callable[[Any], Json]:
 
 def _spec(made: Json) -> Any:
     return made["spec"]
+
+
+def _status(made: Json) -> Any:
+    return made.get("status")
 
 
 def _name(made: Json) -> Any:
@@ -137,6 +160,7 @@ class Server:
             subject.resource,
             text,
             subject.part,
+            namespace=subject.namespace,
             name=name,
             subresource="status" if name else "",
         )

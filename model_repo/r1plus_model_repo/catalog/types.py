@@ -165,7 +165,7 @@ class Artifact(ApiModel):
 class GpuNeed(ApiModel):
     """Which GPUs the engine runs on, and how many of them hold it together."""
 
-    count: Annotated[int, Field(ge=1, le=64), WHOLE] = Field(
+    count: Annotated[JsonInteger, Field(ge=1, le=64)] = Field(
         description="GPUs of one pod, over which the model is split: a divisor or a multiple of kvHeads."
     )
     products: tuple[Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_VALUE)], ...] | None = Field(
@@ -306,7 +306,7 @@ _BUILT_BACKEND = Rule(
     "build is for the backends tensorrtllm and tensorrt; the others load a checkpoint as it is",
 )
 _BUILT_ALONE = Rule(
-    "!has(self.build) || !has(self.requirements.gpu) || self.requirements.gpu.count == 1",
+    "has(self.requirements.gpu) && self.requirements.gpu.count != 1 ? !has(self.build) : true",
     "build needs requirements.gpu.count to be 1: an engine is built on one GPU, for one",
 )
 _BUILT_FOR = Rule(

@@ -97,8 +97,11 @@ class Egress(ApiModel):
             return self
         try:
             network = ipaddress.ip_network(self.cidr, strict=False)
+            mapped = getattr(ipaddress.ip_interface(self.cidr).ip, "ipv4_mapped", None)
         except ValueError as error:
             raise ValueError(f"{_A_NETWORK.message}: {self.cidr}") from error
+        if mapped is not None:
+            raise ValueError(f"{_A_NETWORK.message}, and {mapped} is written as such: {self.cidr}")
         if any(within(network, ipaddress.ip_network(net)) for net in NEVER_OPENED):
             raise ValueError(f"{_NOT_ONES_OWN.message}: {self.cidr}")
         return self

@@ -1,0 +1,136 @@
+"""What of the classes of bad input concerns an R1PlusTenant: by class, as in `bad_inputs`, which takes it in.
+
+What is taken here is judged at admission alone: a tenant's walls are not a deployment's children.
+"""
+
+from typing import Any
+
+from fuzz.cases import Case, Refused
+from r1plus_contract import names
+
+Json = dict[str, Any]
+LABEL = "should match"
+OWN = "cidr must not lie in a loopback or link-local network"
+NETWORK = "cidr must be a network, e.g. 10.20.0.0/16"
+
+
+def tenant(name: str = names.TENANT, metadata: Json | None = None, **spec: Any) -> Json:
+    """An R1PlusTenant as a platform team writes it."""
+    meta = {"name": name, **(metadata or {})}
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT, "metadata": meta, "spec": spec}
+
+
+def way(**fields: Any) -> Json:
+    """A tenant with one way out."""
+    return tenant(egress=[{"ports": [443], **fields}])
+
+
+def calls(namespace: Any) -> Json:
+    """A tenant that lets this namespace call."""
+    return tenant(callers={"namespaces": [namespace]})
+
+
+def run_by(kind: str, name: str) -> Json:
+    """A tenant with this one administrator."""
+    return tenant(admins=[{"kind": kind, "name": name}])
+
+
+REFUSED: dict[str, tuple[Case, ...]] = {
+    "missing required": (
+        Refused({**tenant(), "spec": None}, ("spec: Required value",)),
+        Refused(tenant(egress=[{"cidr": "10.0.0.0/8"}]), ("spec.egress[0].ports: Required value",)),
+        Refused(tenant(admins=[{"kind": "User"}]), ("spec.admins[0].name: Required value",)),
+    ),
+    "null": (Refused(calls(None), ("spec.callers.namespaces[0]", "null")),),
+    "wrong type": (
+        Refused(tenant(egress="10.0.0.0/8"), ("spec.egress", "array")),
+        Refused(tenant(callers={"namespaces": "team-b"}), ("spec.callers.namespaces", "array")),
+    ),
+    "int as string": (Refused(way(cidr="10.0.0.0/8", ports=["443"]), ("spec.egress[0].ports[0]", "integer", "string")),),
+    "empty list": (Refused(way(cidr="10.0.0.0/8", ports=[]), ("spec.egress[0].ports", "at least 1 items")),),
+    "empty string": (
+        Refused(calls(""), ("spec.callers.namespaces[0]",)),
+        Refused(run_by("User", ""), ("spec.admins[0].name",)),
+    ),
+    "unknown field": (
+        Refused(tenant(secretRef={"namespace": "team-b", "name": "db"}), ('unknown field "spec.secretRef"',)),
+        Refused(way(cidr="10.0.0.0/8", protocol="UDP"), ('unknown field "spec.egress[0].protocol"',)),
+        Refused(
+            tenant(admins=[{"kind": "ServiceAccount", "name": "ci", "namespace": "team-b"}]),
+            ('unknown field "spec.admins[0].namespace"',),
+        ),
+    ),
+    "0": (Refused(way(cidr="10.0.0.0/8", ports=[0]), ("spec.egress[0].ports[0]", "0", "greater than or equal to 1")),),
+    "-1": (Refused(tenant(quota={"pods": -1}), ("spec.quota.pods", "-1", "greater than or equal to 0")),),
+    "2^31": (Refused(way(cidr="10.0.0.0/8", ports=[65536]), ("spec.egress[0].ports[0]", "less than or equal to 65535")),),
+    "2^63": (Refused(tenant(quota={"deployments": 2**63}), ("spec.quota.deployments", "integer")),),
+    "1x": (Refused(tenant(quota={"cpu": "lots"}), ("spec.quota.cpu", '"lots"', LABEL)),),
+    "-1Gi": (Refused(tenant(quota={"memory": "-1Gi"}), ("spec.quota.memory", '"-1Gi"', LABEL)),),
+    "fractional GPU": (Refused(tenant(quota={"gpus": 0.5}), ("spec.quota.gpus", "integer")),),
+    "64-char name": (Refused(calls("a" * 64), ("spec.callers.namespaces[0]", "63")),),
+    "uppercase": (
+        Refused(tenant("Tenant"), ("metadata.name", '"Tenant"')),
+        Refused(calls("Team-B"), ("spec.callers.namespaces[0]", '"Team-B"', LABEL)),
+    ),
+    "leading dash": (Refused(calls("-team-b"), ("spec.callers.namespaces[0]", LABEL)),),
+    "NUL": (Refused(run_by("User", "alice\0"), ("spec.admins[0].name", LABEL)),),
+    "newline (config/PromQL injection)": (
+        Refused(calls("team-b\n"), ("spec.callers.namespaces[0]", LABEL)),
+        Refused(run_by("Group", "ops\nsystem:masters"), ("spec.admins[0].name", LABEL)),
+    ),
+    "RTL/homoglyph tenant": (
+        Refused(calls("team\u202e-b"), ("spec.callers.namespaces[0]", LABEL)),
+        Refused(calls("tеam-b"), ("spec.callers.namespaces[0]", LABEL)),
+    ),
+    "NFC/NFD pair": (Refused(calls("cafe\u0301"), ("spec.callers.namespaces[0]", LABEL)),),
+    "case-collision": (Refused(tenant("TENANT"), ("metadata.name", '"TENANT"')),),
+    "reserved names (public, pg_x, kube-system)": (
+        Refused(tenant("tenant2"), ("metadata.name", "tenant")),
+        *(
+            Refused(run_by(kind, name), ("spec.admins[0]", "name must not start with system:"))
+            for kind, name in (
+                ("Group", "system:masters"),
+                ("Group", "system:authenticated"),
+                ("Group", "system:serviceaccounts:team-b"),
+                ("User", "system:serviceaccount:team-b:default"),
+                ("User", "system:anonymous"),
+            )
+        ),
+        Refused(tenant(viewers=[{"kind": "Group", "name": "system:masters"}]), ("spec.viewers[0]", "system:")),
+    ),
+    "case variant": (Refused(run_by("user", "alice"), ("spec.admins[0].kind", '"user"', '"User", "Group"')),),
+    "other-namespace Secret": (
+        Refused(run_by("ServiceAccount", "team-b:ci"), ("spec.admins[0]", "without a namespace before it")),
+        Refused(run_by("ServiceAccount", "team-b/ci"), ("spec.admins[0]", "without a namespace before it")),
+    ),
+    "URL to metadata IP/loopback/file:": (
+        *(
+            Refused(way(cidr=network), ("spec.egress[0]", OWN))
+            for network in ("169.254.169.254/32", "127.0.0.1/8", "127.0.0.1/32", "::1/128", "fe80::1/64", "fd00:ec2::254/128")
+        ),
+        # The metadata service in IPv6's clothes, and notations that one reader takes for octal.
+        *(
+            Refused(way(cidr=network), ("spec.egress[0]", NETWORK))
+            for network in ("::ffff:a9fe:a9fe/128", "0251.254.169.254/32", "169.254.43518.1/32", "10.0.0.0/33", "1.2.3/8")
+        ),
+        Refused(way(cidr="10.0.0.1"), ("spec.egress[0].cidr", LABEL)),
+        Refused(way(cidr="metadata.google.internal/32"), ("spec.egress[0].cidr", LABEL)),
+        Refused(way(cidr="10.0.0.0/8", namespace="team-b"), ("spec.egress[0]", "exactly one of cidr and namespace")),
+        Refused(way(), ("spec.egress[0]", "exactly one of cidr and namespace")),
+    ),
+    "generateName": (Refused(tenant("", {"generateName": "tenant"}), ("metadata.name", "tenant")),),
+}  # fmt: skip
+
+TAKEN: dict[str, Json] = {
+    "nothing at all": tenant(),
+    "everywhere": way(cidr="0.0.0.0/0"),
+    "everywhere, in IPv6": way(cidr="::/0"),
+    "a network with an address in it": way(cidr="10.20.30.40/16"),
+    "a namespace": way(namespace="team-data"),
+    "a caller": calls("team-front"),
+    "a person": run_by("User", "alice@example.com"),
+    "a group with letters of its own": run_by("Group", "Kreditabteilung-Zürich"),
+    "a service account of this namespace": run_by("ServiceAccount", "ci.bot"),
+    "a quota": tenant(quota={"deployments": 3, "pods": 20, "cpu": "16", "memory": "64Gi", "gpus": 0, "storage": "1Ti"}),
+    "a status on create, which is dropped": {**tenant(), "status": {"isolation": {"finished": "2030-01-01T00:00:00Z"}}},
+}
