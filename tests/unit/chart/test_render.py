@@ -11,7 +11,7 @@ import pytest
 from r1plus_contract import names as contract
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_operator.api import fence, rbac
+from r1plus_operator.api import fence, rbac, tenant_roles
 from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.pins import SHIPPED_SUITES
@@ -163,7 +163,7 @@ def test_the_lease_is_touched_in_the_operators_own_namespace_only_and_by_name(re
     assert role["rules"] == [grant.rule() for grant in rbac.lease()]
     named = [rule for rule in role["rules"] if rule["verbs"] != ["create"]]
     assert [rule["resourceNames"] for rule in named] == [[contract.LEASE]]
-    everywhere = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o["rules"]]
+    everywhere = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o.get("rules", ())]
     assert not [rule for rule in everywhere if "leases" in rule["resources"]]
 
 
@@ -393,7 +393,9 @@ def test_optional_objects(
 
 def test_without_the_hook_nothing_may_touch_definitions(render: Render) -> None:
     roles = [o for o in render({"crds": {"hook": False}, "registry": {"enabled": False}}) if o["kind"] == "ClusterRole"]
-    assert [role["metadata"]["name"] for role in roles] == ["r1plus-operator"]
+    tenants = {name for name, _ in tenant_roles.AGGREGATED} | {one.name for one in tenant_roles.roles()}
+    assert {role["metadata"]["name"] for role in roles} == {"r1plus-operator"} | tenants
+    assert "customresourcedefinitions" not in str(roles)
 
 
 def test_the_hook_runs_before_install_and_upgrade_after_its_rights(render: Render) -> None:
