@@ -117,10 +117,9 @@ class Team:
                 kind: Any = tuple[Door, ...] if "--doors" in arguments else tuple[Question, ...]
                 text = arguments.get("--doors") or arguments["--questions"]
                 tried = from_jsonable(kind, json.loads(text), "arguments")
-                open_by_right = probe == Probe.CONTROL
 
-                def outcome(one: Door | Question) -> Outcome:
-                    if open_by_right:
+                def outcome(one: Door | Question, by_right: bool = probe == Probe.CONTROL) -> Outcome:
+                    if by_right:
                         return Outcome.SHUT if one.name in blind else Outcome.OPEN
                     own = isinstance(one, Door) and one.against == "own"
                     return Outcome.OPEN if own or one.name in opened else Outcome.SHUT
@@ -379,7 +378,7 @@ async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_
         pytest.param(("decoy-pod:8002",), "WallOpen", id="one door"),
         pytest.param(("secret",), "WallOpen", id="one question"),
         pytest.param(
-            tuple(f"decoy-pod:{port}" for port in (8000, 8001, 8002, 8080)) + ("decoy-service",),
+            (*(f"decoy-pod:{port}" for port in (8000, 8001, 8002, 8080)), "decoy-service"),
             "NetworkPolicyNotEnforced",
             id="every door of the network",
         ),
