@@ -5,7 +5,6 @@ Whom they refuse may do everything in his namespace as far as RBAC goes: it is t
 
 import asyncio
 import json
-import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -13,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from apiserver.conftest import NAMESPACES, RESTRICTED
 from apiserver.operator_rig import ACCOUNT, Monitors, OperatorProcess, Tenant, add_node, eventually, grant
-from devcluster import binaries
+from apiserver.tenancy_rig import KINDS as INSTALLED
+from apiserver.tenancy_rig import lift, policies
 from devcluster.apiserver_only import ApiServer
-from devcluster.cache import binary
-from devcluster.parts import KUBERNETES
-from devcluster.steps import Steps
 from fuzz.judges import Server
 from r1plus_contract import names
 from r1plus_operator.api import kinds
@@ -31,34 +27,12 @@ from r1plus_operator.runtime.resources import Resource
 
 pytestmark = pytest.mark.apiserver
 
-ROOT = Path(__file__).parents[2]
-GROUP = "admissionregistration.k8s.io"
-POLICIES = {
-    kind: Resource(GROUP, "v1", plural, kind, namespaced=False)
-    for kind, plural in (
-        ("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
-        ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
-    )
-}
 ROLE_BINDING = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
 CRON_JOB = Resource("batch", "v1", "cronjobs", "CronJob")
 SERVING = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: "credit-0123456789", names.LABEL_SERVING: "true"}
 ALICE = "alice"
 Json = dict[str, Any]
-
-
-def policies() -> list[Json]:
-    """As helm would install them, for the account that the rig's operator has."""
-    helm = binary("helm")
-    if not helm.exists():
-        binaries.build(Steps(1), ("helm",))
-    command = [str(helm), "template", "r1plus", str(ROOT / "charts" / "r1plus-operator"), "--namespace=r1plus-system"]
-    shown = subprocess.run(
-        [*command, f"--kube-version={KUBERNETES}", "--show-only=templates/admission-policies.yaml"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    return [found for found in yaml.safe_load_all(shown.stdout) if found]
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +46,12 @@ def policed(apiserver_with_controllers: ApiServer) -> Iterator[ApiServer]:
 async def _enforce(server: ApiServer) -> None:
     async with ApiClient.from_kubeconfig(server.kubeconfig) as admin:
         for policy in policies():
-            await admin.apply(POLICIES[policy["kind"]], policy, field_manager="helm")
+            await admin.apply(INSTALLED[policy["kind"]], policy, field_manager="helm")
     await eventually(lambda: _in_force(server), "the policies are in force")
 
 
 async def _lift(server: ApiServer) -> None:
-    async with ApiClient.from_kubeconfig(server.kubeconfig) as admin:
-        for policy in policies():
-            await admin.delete(POLICIES[policy["kind"]], policy["metadata"]["name"])
+    await lift(server)
 
     async def lifted() -> bool:
         return not await _in_force(server)
@@ -362,7 +334,11 @@ async def test_the_operator_takes_over_nothing_that_somebody_else_made(world: Wo
 
 async def test_a_deployment_outside_a_tenants_namespace_is_refused_with_the_remedy(policed: ApiServer) -> None:
     async with ApiClient.from_kubeconfig(policed.kubeconfig) as admin:
-        with pytest.raises(ForbiddenError, match=r"default is no tenant.*r1plus.ai/tenant=true"):
+        name = f"p-{uuid.uuid4().hex[:10]}"
+        await admin.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        with pytest.raises(ForbiddenError, match=rf"{name} is no tenant.*r1plus.ai/tenant=true"):
+            await admin.create(kinds.R1PLUS_DEPLOYMENT, deployment(name, "credit"))
+        with pytest.raises(ForbiddenError, match=r"default is Kubernetes'.*make another namespace"):
             await admin.create(kinds.R1PLUS_DEPLOYMENT, deployment("default", "credit"))
 
 
@@ -372,7 +348,7 @@ async def test_the_api_servers_type_check_finds_nothing_to_warn_of(policed: ApiS
 
         async def checked() -> bool:
             nonlocal found
-            listed, _ = await admin.list(POLICIES["ValidatingAdmissionPolicy"])
+            listed, _ = await admin.list(INSTALLED["ValidatingAdmissionPolicy"])
             found = {one["metadata"]["name"]: (one.get("status") or {}).get("typeChecking") for one in listed}
             return None not in found.values()
 

@@ -6,6 +6,8 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_operator.api import fence, kinds
+from r1plus_operator.plan import walls
+from r1plus_operator.plan.inputs import OperatorConfig
 from unit.chart.conftest import Objects, Render
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
@@ -40,20 +42,53 @@ def test_what_protects_children_looks_at_every_kind_of_child(objects: Objects, n
 
 def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
     found = policies(objects)
-    # Who mounts an engine is asked of everybody: the operator itself makes no pod.
-    del found["r1plus-operator-engine-volumes"]
+    # Who mounts an engine, relabels a tenant or enters a pod is asked of everybody: the operator does none of it.
+    for name in ("engine-volumes", "namespaces", "exec"):
+        del found[f"r1plus-operator-{name}"]
     for name, policy in found.items():
-        assert [c["name"] for c in policy["matchConditions"] if ACCOUNT in c["expression"]], name
+        asked = [*policy.get("matchConditions", ()), *policy["validations"]]
+        assert [one for one in asked if ACCOUNT in one["expression"]], name
 
 
 def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
     found = policies(objects)
-    assert found["r1plus-operator-children"]["matchConstraints"]["objectSelector"] == {
-        "matchLabels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}
-    }
-    for name in ("r1plus-operator-serving-pods", "r1plus-operator-serving-templates"):
-        for label in (names.LABEL_DEPLOYMENT, names.LABEL_REVISION, names.LABEL_SERVING, names.LABEL_VOLUME):
-            assert f"'{label}'" in str(found[name]["matchConditions"])
+    for name in ("children", "kept"):
+        assert found[f"r1plus-operator-{name}"]["matchConstraints"]["objectSelector"] == {
+            "matchLabels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+        }
+    marks = found["r1plus-operator-marks"]["matchConstraints"]["objectSelector"]
+    assert marks == {"matchExpressions": [{"key": names.LABEL_WALLS, "operator": "Exists"}]}
+    of_pods = (names.LABEL_DEPLOYMENT, names.LABEL_REVISION, names.LABEL_SERVING, names.LABEL_VOLUME, names.LABEL_PROBE)
+    for name in ("serving-pods", "serving-templates"):
+        conditions = str(found[f"r1plus-operator-{name}"]["matchConditions"])
+        assert [label for label in of_pods if f"'{label}'" not in conditions] == []
+
+
+def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_ones_own_pods_does(
+    objects: Objects,
+) -> None:
+    left_out = walls.callers("team", ())["spec"]["podSelector"]["matchExpressions"]
+    assert {one["operator"] for one in left_out} == {"DoesNotExist"}
+    told = policies(objects)["r1plus-operator-walls"]["validations"][0]["expression"]
+    assert [one["key"] for one in left_out if f"'{one['key']}'" not in told] == []
+
+
+@pytest.mark.parametrize("name", ["deployments", "operator-reach"])
+def test_the_namespaces_that_are_never_tenants_are_the_operators_own_idea_of_them(objects: Objects, name: str) -> None:
+    expressions = [one["expression"] for one in policies(objects)[f"r1plus-operator-{name}"]["validations"]]
+    (told,) = [one for one in expressions if "startsWith('kube-')" in one]
+    config = OperatorConfig("m", "t", "f", operator_namespace="r1plus-system", monitoring_namespace="monitoring")
+    assert "in ['default', 'r1plus-system', 'monitoring']" in told
+    those = ("default", "r1plus-system", "monitoring", "kube-system", "kube-x")
+    assert [name for name in (*those, "team-a", "r1plus-decoy") if config.reserved(name)] == list(those)
+
+
+def test_the_roles_that_policies_name_are_those_that_the_operator_gives(objects: Objects) -> None:
+    found = policies(objects)
+    given = f"['{names.ROLE_TENANT_ADMIN}', '{names.ROLE_TENANT_VIEWER}']"
+    assert given in str(found["r1plus-operator-access"]["matchConditions"]).replace('"', "'")
+    assert given in str([one["expression"] for one in found["r1plus-operator-operator-reach"]["validations"]])
+    assert f"'{names.PROBER}'" in str(found["r1plus-operator-operator-templates"]["variables"])
 
 
 def test_a_cluster_can_do_without_them(render: Render) -> None:

@@ -1,0 +1,233 @@
+"""What the operator may not do, whatever RBAC gave it: here its account has been made cluster-admin by mistake.
+
+Whoever has taken over its process can do no more than this. What it needs is each refusal's control.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from apiserver.conftest import RESTRICTED
+from apiserver.operator_rig import ACCOUNT
+from apiserver.tenancy_rig import (
+    APPLY,
+    DECOY_NAMESPACE,
+    RBAC,
+    Answer,
+    Person,
+    installed,
+    people,
+    person,
+    role_binding,
+    until,
+    user,
+)
+from apiserver.test_tenant_walls import MARK, STRATEGIC, WALL, deployment, template
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.plan import decoy, probing, walls
+from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
+
+pytestmark = pytest.mark.apiserver
+Json = dict[str, Any]
+TENANT, PLAIN = "{tenant}", "{plain}"
+CONTROL: Json = {"serviceAccountName": "control", "automountServiceAccountToken": False}
+TOKEN: Json = {"volumes": [{"name": "w", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]}
+
+
+@pytest.fixture(scope="module")
+def server(apiserver_with_controllers: ApiServer) -> Iterator[ApiServer]:
+    with installed(apiserver_with_controllers) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def world(server: ApiServer) -> Iterator[tuple[Person, dict[str, str]]]:
+    """The operator with all rights, and what {tenant}, {plain}, {serving} and {own} are: two namespaces and two pods."""
+    words = {
+        "tenant": f"t-{uuid.uuid4().hex[:10]}",
+        "plain": f"p-{uuid.uuid4().hex[:10]}",
+        "serving": "s",
+        "own": "own",
+    }
+    binding = role_binding("", "operator-by-mistake", "cluster-admin", user(ACCOUNT)) | {"kind": "ClusterRoleBinding"}
+    del binding["metadata"]["namespace"]
+    with person(server, "admin", ("system:masters",)) as admin, people(server, ACCOUNT) as who:
+        for name, labels in ((words["tenant"], RESTRICTED), (words["plain"], {})):
+            admin.do(
+                "POST",
+                "/api/v1/namespaces",
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+            )
+        admin.do("POST", f"/apis/{RBAC}/v1/clusterrolebindings", binding)
+        operator = who[ACCOUNT]
+        until(lambda: operator.may("create", "secrets", "kube-system"), "the operator has every right")
+        pods = f"/api/v1/namespaces/{words['tenant']}/pods"
+        until(lambda: admin.ask("POST", pods, pod("own")).status == 201, "the namespace has its service account")
+        admin.do("POST", pods, pod("own"))
+        serving = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
+        operator.do(
+            "POST",
+            f"/apis/apps/v1/namespaces/{words['tenant']}/deployments",
+            deployment("credit-0123456789", serving, MARK),
+        )
+        found: list[str] = []
+
+        def made() -> bool:
+            answer = admin.do("GET", f"{pods}?labelSelector={names.LABEL_SERVING}=true")
+            found[:] = [item["metadata"]["name"] for item in answer["items"]]
+            return bool(found)
+
+        until(made, "the controllers have made a serving pod")
+        yield operator, words | {"serving": found[0]}
+        admin.do("DELETE", f"/apis/{RBAC}/v1/clusterrolebindings/operator-by-mistake")
+        until(lambda: not operator.may("create", "secrets", "kube-system"), "the operator has its own rights again")
+
+
+def pod(name: str) -> Json:
+    """A pod of somebody's own."""
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": template({})["spec"]}
+
+
+def head(kind: str, name: str, version: str = "v1", **rest: Any) -> Json:
+    """An object; `labels` are its labels."""
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": rest.pop("labels", {})}, **rest}
+
+
+def job(container: Json | None = None, **spec: Any) -> Json:
+    """A Job of the operator's, locked down but for this."""
+    made = template({})
+    made["spec"] |= {"restartPolicy": "Never", **spec}
+    made["spec"]["containers"][0] |= container or {}
+    return head("Job", "r1plus-x", "batch/v1", labels=MARK, spec={"template": made})
+
+
+def gives(role: str, *subjects: Json, kind: str = "ClusterRole") -> Json:
+    """A RoleBinding of the operator's."""
+    made = role_binding("", "r1plus-tenant-admins", role, *subjects, kind=kind)
+    made["metadata"] = {"name": "r1plus-tenant-admins", "labels": WALL}
+    return made
+
+
+def to(namespace: str, resource: str, group: str = "") -> str:
+    """Where such objects are made."""
+    return f"/{f'apis/{group}' if group else 'api/v1'}/namespaces/{namespace}/{resource}"
+
+
+Request = tuple[str, str, Json | None]
+SECRET, CONFIG = head("Secret", "x"), head("ConfigMap", "x", labels=MARK)
+RULES: list[Json] = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+JOBS, DECOYS_JOBS = to(TENANT, "jobs", "batch/v1"), to(DECOY_NAMESPACE, "jobs", "batch/v1")
+BINDINGS = to(TENANT, "rolebindings", f"{RBAC}/v1")
+FOREIGN: Json = {"kind": "ServiceAccount", "name": "ci", "namespace": "kube-system"}
+BYPASS: Json = {"apiGroup": RBAC, "kind": "Group", "name": "system:authenticated"}
+REVIEW: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+REACH, PODS, TEMPLATES = "operator-reach", "operator-pods", "operator-templates"
+GOOD: Request = ("POST", JOBS, job())
+RELABEL: Request = (
+    "PATCH",
+    to(TENANT, "pods/{serving}"),
+    {"metadata": {"labels": {names.LABEL_SERVING: "quarantined"}}},
+)
+GIVEN: Request = (
+    "POST",
+    BINDINGS,
+    gives(names.ROLE_TENANT_ADMIN, user("anna"), {"kind": "ServiceAccount", "name": "ci", "namespace": TENANT}),
+)
+HELD: dict[str, tuple[Request, str, str, Request]] = {
+    "a Secret outside tenants": (("POST", to(PLAIN, "secrets"), SECRET), REACH, "is no tenant", ("POST", to(TENANT, "secrets"), SECRET)),
+    "a Secret of Kubernetes' own": (("POST", to("kube-system", "secrets"), SECRET), REACH, "kube-system is Kubernetes'", ("POST", to(TENANT, "secrets"), SECRET)),
+    "a Secret in its own namespace": (("POST", to("r1plus-system", "secrets"), SECRET), REACH, "r1plus-system is", ("POST", to(DECOY_NAMESPACE, "secrets"), SECRET)),
+    "rights outside tenants": (("POST", to(PLAIN, "rolebindings", f"{RBAC}/v1"), gives(names.ROLE_TENANT_ADMIN, user("anna"))), REACH, "writes rolebindings in tenants only", GIVEN),
+    "another role": (("POST", BINDINGS, gives("cluster-admin", user("anna"))), REACH, "roleRef.name", GIVEN),
+    "a Role that bears a tenant's role's name": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user("anna"), kind="Role")), REACH, "roleRef.name", GIVEN),
+    "rights for everybody": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, BYPASS)), REACH, "subjects", GIVEN),
+    "rights for itself": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user(ACCOUNT))), REACH, "Kubernetes' own (system:...)", GIVEN),
+    "rights for another namespace's account": (("POST", BINDINGS, gives(names.ROLE_TENANT_VIEWER, FOREIGN)), REACH, "service accounts of this namespace", GIVEN),
+    "rights in all namespaces": (("POST", f"/apis/{RBAC}/v1/clusterrolebindings", gives("view", user("anna")) | {"kind": "ClusterRoleBinding"}), REACH, "clusterrolebindings: the operator never", GIVEN),
+    "a role": (("POST", to(TENANT, "roles", f"{RBAC}/v1"), head("Role", "x", f"{RBAC}/v1", rules=RULES)), REACH, "roles: the operator never", GIVEN),
+    "a role of the cluster's": (("POST", f"/apis/{RBAC}/v1/clusterroles", head("ClusterRole", "x", f"{RBAC}/v1", rules=RULES)), REACH, "clusterroles: the operator never", GIVEN),
+    "a namespace made a tenant": (("PATCH", "/api/v1/namespaces/{plain}", {"metadata": {"labels": {names.LABEL_TENANT: "true"}}}), REACH, "namespaces: the operator never", ("GET", "/api/v1/namespaces/{plain}", None)),
+    "a namespace relabelled by its status": (("PATCH", "/api/v1/namespaces/{plain}/status", {"metadata": {"labels": {names.LABEL_TENANT: "true"}}}), REACH, "namespaces/status: the operator never", ("GET", "/api/v1/namespaces/{plain}", None)),
+    "a namespace deleted": (("DELETE", "/api/v1/namespaces/{plain}", None), REACH, "namespaces: the operator never", ("GET", "/api/v1/namespaces/{plain}", None)),
+    "another's token": (("POST", to("kube-system", "serviceaccounts/default/token"), REVIEW), REACH, "serviceaccounts/token: the operator never", ("GET", to("kube-system", "serviceaccounts/default"), None)),
+    "a shell": (("POST", to(TENANT, "pods/{serving}/exec?command=sh"), None), REACH, "pods/exec: the operator never", ("GET", to(TENANT, "pods/{serving}"), None)),
+    "a child in a namespace of Kubernetes' own": (("POST", to("kube-system", "configmaps"), CONFIG), REACH, "writes configmaps in tenants only", ("POST", to(TENANT, "configmaps"), CONFIG)),
+    "a Job in a namespace of Kubernetes' own": (("POST", to("kube-system", "jobs", "batch/v1"), job()), REACH, "kube-system is", GOOD),
+    "a wall in Prometheus' namespace": (("POST", to("monitoring", "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}})), REACH, "monitoring is", ("POST", to(PLAIN, "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}}))),
+    "a pod of its own making": (("POST", to(TENANT, "pods"), pod("x")), PODS, "never a pod", GOOD),
+    "another's pod relabelled": (("PATCH", to(TENANT, "pods/own"), {"metadata": {"labels": {"a": "b"}}}), PODS, "own say nothing of r1plus.ai", RELABEL),
+    "another's pod deleted": (("DELETE", to(TENANT, "pods/own"), None), PODS, "is not the operator's pod", ("DELETE", to(TENANT, "pods/{serving}"), None)),
+    "a serving pod with another image": (("PATCH", to(TENANT, "pods/{serving}"), {"spec": {"containers": [{"name": "c", "image": "evil:1"}]}}), PODS, "labels and annotations of its pods", RELABEL),
+    "a Job on the node's network": (("POST", JOBS, job(hostNetwork=True)), TEMPLATES, "hostNetwork", GOOD),
+    "a Job among the node's processes": (("POST", JOBS, job(hostPID=True)), TEMPLATES, "hostPID", GOOD),
+    "a privileged Job": (("POST", JOBS, job({"securityContext": {"privileged": True}})), TEMPLATES, "privileged", GOOD),
+    "a Job with a port of the node": (("POST", JOBS, job({"ports": [{"containerPort": 1, "hostPort": 1}]})), TEMPLATES, "hostPort", GOOD),
+    "a privileged init container": (("POST", JOBS, job(initContainers=[{"name": "i", "image": "x:1", "securityContext": {"privileged": True}}])), TEMPLATES, "privileged", GOOD),
+    "a Job with the node's files": (("POST", JOBS, job(volumes=[{"name": "v", "hostPath": {"path": "/"}}])), TEMPLATES, "no path of a node", ("POST", JOBS, job(volumes=[{"name": "v", "emptyDir": {}}]))),
+    "a Job with a Secret": (("POST", JOBS, job(volumes=[{"name": "v", "secret": {"secretName": "x"}}])), TEMPLATES, "no Secret", ("POST", JOBS, job(volumes=[{"name": "v", "configMap": {"name": "x"}}]))),
+    "a Job with a Secret projected": (("POST", JOBS, job(volumes=[{"name": "v", "projected": {"sources": [{"secret": {"name": "x"}}]}}])), TEMPLATES, "no Secret", ("POST", JOBS, job(volumes=[{"name": "v", "projected": {"sources": [{"configMap": {"name": "x"}}]}}]))),
+    "a Job with a Secret in its environment": (("POST", JOBS, job({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}]})), TEMPLATES, "environment", ("POST", JOBS, job({"env": [{"name": "A", "value": "b"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}))),
+    "a Job with all of a Secret in its environment": (("POST", JOBS, job({"envFrom": [{"secretRef": {"name": "x"}}]})), TEMPLATES, "environment", GOOD),
+    "a Job with a token": (("POST", JOBS, job(automountServiceAccountToken=True)), TEMPLATES, "automountServiceAccountToken", GOOD),
+    "a Job that does not say that it wants no token": (("POST", JOBS, job(automountServiceAccountToken=None)), TEMPLATES, "must be false", GOOD),
+    "a Job with a token of any account's": (("POST", JOBS, job(serviceAccountName="deployer", **TOKEN)), TEMPLATES, "only the prober's Jobs", ("POST", JOBS, job(serviceAccountName="r1plus-prober", **TOKEN))),
+    "a Job with the control's token in a tenant": (("POST", JOBS, job(**CONTROL, **TOKEN)), TEMPLATES, "decoy's namespace", ("POST", DECOYS_JOBS, job(**CONTROL, **TOKEN))),
+    "a Deployment on the node's network": (("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK) | {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": template({})["spec"] | {"hostNetwork": True}}}}), TEMPLATES, "hostNetwork", ("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK))),
+    "a CronJob": (("POST", to(TENANT, "cronjobs", "batch/v1"), head("CronJob", "x", "batch/v1", spec={"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": job()["spec"]["template"]}}})), TEMPLATES, "nothing else that makes pods", GOOD),
+}  # fmt: skip
+
+
+def ask(world: tuple[Person, dict[str, str]], request: Request) -> Answer:
+    """As the operator."""
+    operator, words = world
+    method, path, body = request
+
+    def filled(text: str) -> str:
+        for word, meant in words.items():
+            text = text.replace(f"{{{word}}}", meant)
+        return text
+
+    spec = (body or {}).get("spec", {})
+    kind = STRATEGIC if method == "PATCH" and "containers" in spec else ""
+    return operator.ask(method, filled(path), json.loads(filled(json.dumps(body))), kind=kind)
+
+
+def test_the_operator_is_itself_and_could_do_everything(world: tuple[Person, dict[str, str]]) -> None:
+    operator, _ = world
+    assert operator.who() == ACCOUNT
+    assert operator.may("escalate", "clusterroles", "", RBAC)
+
+
+@pytest.mark.parametrize(("attempt", "policy", "said", "control"), HELD.values(), ids=HELD)
+def test_held(world: tuple[Person, dict[str, str]], attempt: Request, policy: str, said: str, control: Request) -> None:
+    answer = ask(world, attempt)
+    assert answer.status == 403, answer
+    assert f"ValidatingAdmissionPolicy 'r1plus-operator-{policy}'" in answer.text, answer
+    assert said in answer.text, answer
+    allowed = ask(world, control)
+    assert allowed.status in (200, 201), allowed
+
+
+@pytest.mark.parametrize("namespace", ["a tenant", "the decoy"])
+def test_what_the_operator_makes_of_a_tenant_and_of_the_decoy_is_let_through_whole(
+    world: tuple[Person, dict[str, str]], namespace: str
+) -> None:
+    operator, words = world
+    config = OperatorConfig("registry.local/m:1", "registry.local/t:1", "f", "r1plus-system", "monitoring", isolation=IsolationTerms(decoy_namespace=DECOY_NAMESPACE))  # fmt: skip
+    name = words["tenant"] if namespace == "a tenant" else DECOY_NAMESPACE
+    run = probing.Run(words["tenant"], "uid", "credit", {"credit": "1", "": "2"}, 1)
+    spec = R1PlusTenantSpec.model_validate({"admins": [{"kind": "User", "name": "anna"}], "viewers": [{"kind": "ServiceAccount", "name": "ci"}], "quota": {"cpu": "4", "pods": 9}})  # fmt: skip
+    ours = [walls.default_deny(name), walls.callers(name, ()), probing.account(name), probing.way_to_ask(name, config)]
+    ours += [*walls.limits(name, spec.quota), *walls.access(name, spec)]
+    made = ours if namespace == "a tenant" else [*decoy.walls_of(config), *decoy.objects(config)]
+    made += [job for job in probing.jobs(run, config) if job["metadata"]["namespace"] == name]
+    for obj in made:
+        path = kinds.BY_KIND[obj["kind"]].path(name, obj["metadata"]["name"])
+        answer = operator.ask("PATCH", path, obj, kind=APPLY)
+        assert answer.status in (200, 201), f"{obj['kind']} {obj['metadata']['name']}: {answer}"

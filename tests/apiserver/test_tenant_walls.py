@@ -1,0 +1,420 @@
+"""The walls of a tenant against its own people, up to one who may do all there is in his namespace but write R1PlusTenants.
+
+Every refusal stands beside its control: the same request by who is allowed, or one that differs in what matters.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from apiserver.conftest import RESTRICTED
+from apiserver.operator_rig import ACCOUNT
+from apiserver.tenancy_rig import (
+    APPLY,
+    RBAC,
+    STRATEGIC,
+    Answer,
+    Person,
+    installed,
+    people,
+    person,
+    role_binding,
+    until,
+    user,
+)
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
+from r1plus_contract.isolation import Walls
+
+pytestmark = pytest.mark.apiserver
+Json = dict[str, Any]
+NINA, OTTO, ANNA, PAULA, TESS = "nina", "otto", "anna", "paula", "tess"
+"""Namespace admin (Kubernetes' own role); the same with every right but ours; tenant's admin; platform; writer of R1PlusTenants."""
+MARK = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+WALL = {**MARK, names.LABEL_WALLS: Walls.TENANT.value}
+OURS = (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME)
+REVISION = "credit-0123456789"
+
+
+def own(*keys: str) -> Json:
+    """Selects pods that bear none of these labels."""
+    return {"matchExpressions": [{"key": key, "operator": "DoesNotExist"} for key in keys]}
+
+
+def wall(name: str, selector: Json, labels: Json | None = None, **rules: Any) -> Json:
+    """A NetworkPolicy."""
+    meta: Json = {"name": name, "labels": labels or {}}
+    spec = {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], **rules}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
+
+
+def template(labels: Json) -> Json:
+    """A pod template that Pod Security `restricted` takes."""
+    locked = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    container = {"name": "c", "image": "registry.local/c:1", "securityContext": locked}
+    spec = {"containers": [container], "securityContext": security, "automountServiceAccountToken": False}
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def deployment(name: str, labels: Json, meta: Json | None = None) -> Json:
+    """A Deployment of one pod."""
+    spec = {"selector": {"matchLabels": labels}, "template": template(labels)}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": meta or {}},
+        "spec": spec,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A tenant as the operator makes it, with a serving pod, and its people."""
+
+    namespace: str
+    who: dict[str, Person]
+    pod: str
+    """Of the operator's Deployment."""
+    plain: str
+    """Of nina's own."""
+
+    def path(self, resource: str, group: str = "") -> str:
+        """Of a kind in this namespace; `group` with its version."""
+        return f"/{f'apis/{group}' if group else 'api/v1'}/namespaces/{self.namespace}/{resource}"
+
+
+NETWORK, APPS, R1PLUS = "networking.k8s.io/v1", "apps/v1", names.API_VERSION
+GIVEN: tuple[tuple[str, str, Json], ...] = (
+    ("networkpolicies", NETWORK, wall("r1plus-default-deny", {}, WALL)),
+    ("resourcequotas", "", {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "r1plus-tenant", "labels": WALL}, "spec": {"hard": {"pods": "20"}}}),
+    ("limitranges", "", {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r1plus-tenant", "labels": WALL}, "spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "100m"}}]}}),
+    ("deployments", APPS, deployment(REVISION, {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: REVISION, names.LABEL_SERVING: "true"}, MARK)),
+)  # fmt: skip
+"""What the operator has made there, beside who administers."""
+
+
+@pytest.fixture(scope="module")
+def policed(apiserver_with_controllers: ApiServer) -> Iterator[ApiServer]:
+    with installed(apiserver_with_controllers) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def world(policed: ApiServer) -> Iterator[World]:
+    namespace = f"t-{uuid.uuid4().hex[:10]}"
+    with (
+        person(policed, "admin", ("system:masters",)) as admin,
+        people(policed, NINA, OTTO, ANNA, PAULA, TESS, ACCOUNT) as who,
+    ):
+        admin.do(
+            "POST",
+            "/api/v1/namespaces",
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": RESTRICTED}},
+        )
+        bind(admin, who, namespace)
+        made = World(namespace, who, "", "")
+        who[PAULA].do("POST", made.path("r1plustenants", R1PLUS), tenant())
+        for resource, group, body in GIVEN:
+            who[ACCOUNT].do("PATCH", f"{made.path(resource, group)}/{body['metadata']['name']}?fieldManager=r1plus-operator", body, kind=APPLY)  # fmt: skip
+        rights = role_binding(namespace, "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(ANNA)) | {}
+        rights["metadata"]["labels"] = WALL
+        who[ACCOUNT].do("PATCH", f"{made.path('rolebindings', f'{RBAC}/v1')}/r1plus-tenant-admins?fieldManager=r1plus-operator", rights, kind=APPLY)  # fmt: skip
+        until(
+            lambda: who[ANNA].may("create", "r1plusdeployments", namespace, "r1plus.ai"), "anna is the tenant's admin"
+        )
+        who[NINA].do("POST", made.path("deployments", APPS), deployment("own", {"app": "own"}))
+        who[NINA].do("POST", made.path("networkpolicies", NETWORK), wall("own", own(*OURS), ingress=[{}]))
+        pods = {app: pod_of(admin, made, selector) for app, selector in (("own", "app=own"), ("credit", f"{names.LABEL_SERVING}=true"))}  # fmt: skip
+        yield World(namespace, who, pods["credit"], pods["own"])
+
+
+def tenant(**spec: Any) -> Json:
+    """An R1PlusTenant that bears the operator's finalizer."""
+    meta = {"name": names.TENANT, "finalizers": [names.FINALIZER_TENANT]}
+    return {"apiVersion": R1PLUS, "kind": names.KIND_TENANT, "metadata": meta, "spec": spec}
+
+
+def bind(admin: Person, who: dict[str, Person], namespace: str) -> None:
+    """Everybody's rights but anna's, which the operator gives."""
+    everything = ("", "apps", "batch", "networking.k8s.io", "policy", RBAC)
+    rules = {
+        OTTO: [{"apiGroups": list(everything), "resources": ["*"], "verbs": ["*"]}],
+        TESS: [{"apiGroups": ["r1plus.ai"], "resources": ["r1plustenants", "r1plustenants/status"], "verbs": ["*"]}],
+    }
+    bindings = f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings"
+    for name, granted in rules.items():
+        role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": name}, "rules": granted}
+        admin.do("POST", f"/apis/{RBAC}/v1/namespaces/{namespace}/roles", role)
+        admin.do("POST", bindings, role_binding(namespace, name, name, user(name), kind="Role"))
+    admin.do("POST", bindings, role_binding(namespace, NINA, "admin", user(NINA)))
+    admin.do("POST", bindings, role_binding(namespace, PAULA, "cluster-admin", user(PAULA)))
+    until(lambda: who[NINA].may("create", "deployments", namespace, "apps"), "nina has the role admin")
+    until(lambda: who[OTTO].may("delete", "resourcequotas", namespace), "otto has nearly all rights")
+    until(lambda: who[TESS].may("update", "r1plustenants", namespace, "r1plus.ai", "status"), "tess writes a status")
+    until(lambda: who[PAULA].may("delete", "r1plustenants", namespace, "r1plus.ai"), "paula is the platform team")
+
+
+def pod_of(admin: Person, world: World, selector: str) -> str:
+    """Name of the pod that the controllers have made."""
+    found: list[Json] = []
+
+    def there() -> bool:
+        nonlocal found
+        found = json.loads(admin.ask("GET", f"{world.path('pods')}?labelSelector={selector}").text)["items"]
+        return bool(found)
+
+    until(there, f"a pod with {selector} is made")
+    return str(found[0]["metadata"]["name"])
+
+
+def test_everybody_is_who_the_test_says_and_rbac_lets_them(world: World) -> None:
+    assert {name: one.who() for name, one in world.who.items()} == {name: name for name in world.who}
+    ns, who = world.namespace, world.who
+    assert all(
+        who[name].may(verb, "networkpolicies", ns, "networking.k8s.io")
+        for name in (NINA, OTTO)
+        for verb in ("create", "delete")
+    )
+    assert all(who[NINA].may("create", "pods", ns, subresource=sub) for sub in ("exec", "attach"))
+    assert all(who[OTTO].may("update", "pods", ns, subresource=sub) for sub in ("ephemeralcontainers", "resize"))
+    assert all(who[OTTO].may("update", "namespaces", ns, subresource=sub) for sub in ("", "status", "finalize"))
+    assert all(who[OTTO].may("delete", resource, ns) for resource in ("resourcequotas", "limitranges"))
+    assert who[TESS].may("update", "r1plustenants", ns, "r1plus.ai", "status")
+    refused = [one for one in (NINA, OTTO, ANNA) if who[one].may("update", "r1plustenants", ns, "r1plus.ai")]
+    assert refused == [], "nobody but the platform team writes R1PlusTenants, or the policies ask the wrong question"
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One request. In `path` and `body` {ns}, {pod} and {plain} stand for the world's; `group` is of the path's kind."""
+
+    who: str
+    method: str
+    path: str
+    body: Json | None = None
+    group: str = ""
+    kind: str = ""
+
+    def ask(self, world: World) -> Answer:
+        """Ask it."""
+
+        def filled(text: str) -> str:
+            for word, meant in (("{ns}", world.namespace), ("{pod}", world.pod), ("{plain}", world.plain)):
+                text = text.replace(word, meant)
+            return text
+
+        path = filled(self.path)
+        body = json.loads(filled(json.dumps(self.body)))
+        where = path if path.startswith("/") else world.path(path, self.group)
+        return world.who[self.who].ask(self.method, where, body, kind=self.kind)
+
+
+def post(who: str, body: Json) -> Try:
+    """Make a NetworkPolicy."""
+    return Try(who, "POST", "networkpolicies", body, NETWORK)
+
+
+def on_wall(who: str, method: str, body: Json | None = None, name: str = "r1plus-default-deny") -> Try:
+    """To a NetworkPolicy that is there."""
+    return Try(who, method, f"networkpolicies/{name}", body, NETWORK)
+
+
+def on_binding(who: str, method: str, body: Json | None = None) -> Try:
+    """To the RoleBinding that makes anna the tenant's admin."""
+    return Try(who, method, "rolebindings/r1plus-tenant-admins", body, f"{RBAC}/v1")
+
+
+def on_tenant(who: str, body: Json, sub: str = "") -> Try:
+    """To the R1PlusTenant."""
+    return Try(who, "PATCH", f"r1plustenants/tenant{sub}", body, R1PLUS)
+
+
+def on_namespace(who: str, method: str, body: Json, sub: str = "") -> Try:
+    """To the namespace itself."""
+    return Try(who, method, "/api/v1/namespaces/{ns}" + sub, body)
+
+
+def debug(pod: str) -> Try:
+    """`kubectl debug`."""
+    security = template({})["spec"]["containers"][0]["securityContext"] | {"runAsNonRoot": True, "runAsUser": 1000}
+    added = {"name": "debug", "image": "registry.local/c:1", "securityContext": security}
+    return Try(OTTO, "PATCH", f"pods/{pod}/ephemeralcontainers", {"spec": {"ephemeralContainers": [added]}}, kind=STRATEGIC)  # fmt: skip
+
+
+def resize(pod: str) -> Try:
+    """More memory for a pod in place."""
+    body = {"spec": {"containers": [{"name": "c", "resources": {"limits": {"memory": "1Gi"}}}]}}
+    return Try(OTTO, "PATCH", f"pods/{pod}/resize", body, kind=STRATEGIC)
+
+
+def labelled(**labels: Any) -> Json:
+    """A patch of labels."""
+    return {"metadata": {"labels": {key.replace("__", "/").replace("_", "-"): value for key, value in labels.items()}}}
+
+
+OPEN: Json = {"ingress": [{}]}
+OUT: Json = {"egress": [{"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}]}
+TENANT_LABEL, PSA_LABEL = {names.LABEL_TENANT: None}, {names.LABEL_POD_SECURITY: "privileged"}
+FINALIZED: Json = {"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}}
+GIVES = role_binding("", "more", names.ROLE_TENANT_ADMIN, user("mallory"))
+HELD: dict[str, tuple[Try, str, str, Try]] = {
+    "a wall that opens every pod": (
+        post(NINA, wall("more", {}, **OPEN)), "walls", "spec.podSelector: of more",
+        post(NINA, wall("more", own(*OURS), **OPEN)),
+    ),
+    "a wall that opens pods by a label of one's own, which ours might bear as well": (
+        post(NINA, wall("more", {"matchLabels": {"app": "own"}}, **OPEN)), "walls", "DoesNotExist",
+        post(NINA, wall("more", own(*OURS) | {"matchLabels": {"app": "own"}}, **OPEN)),
+    ),
+    "a wall that leaves the prober out of what it leaves out": (
+        post(NINA, wall("more", own(OURS[0], OURS[2]), **OPEN)), "walls", "spec.podSelector",
+        post(NINA, wall("more", {})),
+    ),
+    "a wall that lets the tenant's own pods out": (
+        post(NINA, wall("more", own(*OURS), **OUT)), "walls", "spec.egress of R1PlusTenant",
+        post(PAULA, wall("more", own(*OURS), **OUT)),
+    ),
+    "a wall of the platform team's that opens what serves": (
+        post(PAULA, wall("more", {}, **OPEN)), "walls", "spec.access",
+        post(ACCOUNT, wall("more", {}, WALL, **OPEN)),
+    ),
+    "a wall of one's own that is opened afterwards": (
+        on_wall(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: of own",
+        on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
+    ),
+    "the default deny deleted": (
+        on_wall(NINA, "DELETE"), "kept", "r1plus-default-deny is part of this tenant's walls", on_wall(PAULA, "DELETE"),
+    ),
+    "the default deny deleted by who may do nearly everything": (
+        on_wall(OTTO, "DELETE"), "kept", "who may delete r1plustenants", on_wall(OTTO, "DELETE", name="own"),
+    ),
+    "all walls deleted at once": (
+        Try(NINA, "DELETE", "networkpolicies", None, NETWORK), "kept", "is part of this tenant's walls",
+        Try(PAULA, "DELETE", "networkpolicies", None, NETWORK),
+    ),
+    "the quota deleted": (
+        Try(OTTO, "DELETE", "resourcequotas/r1plus-tenant"), "kept", "R1PlusTenant", Try(PAULA, "DELETE", "resourcequotas/r1plus-tenant"),
+    ),
+    "the limits deleted": (
+        Try(OTTO, "DELETE", "limitranges/r1plus-tenant"), "kept", "R1PlusTenant", Try(PAULA, "DELETE", "limitranges/r1plus-tenant"),
+    ),
+    "who administers deleted": (on_binding(NINA, "DELETE"), "kept", "r1plus-tenant-admins", on_binding(PAULA, "DELETE")),
+    "who administers changed": (
+        on_binding(OTTO, "PATCH", {"subjects": [user(OTTO)]}), "children", "belongs to the operator",
+        on_binding(OTTO, "PATCH", {"metadata": {"labels": {"team": "blue"}}}),
+    ),
+    "a wider quota": (
+        Try(OTTO, "PATCH", "resourcequotas/r1plus-tenant", {"spec": {"hard": {"pods": "9999"}}}), "children", "belongs to the operator",
+        Try(OTTO, "PATCH", "resourcequotas/r1plus-tenant", labelled(team="blue")),
+    ),
+    "other limits": (
+        Try(OTTO, "PATCH", "limitranges/r1plus-tenant", {"spec": {"limits": []}}), "children", "belongs to the operator",
+        Try(OTTO, "PATCH", "limitranges/r1plus-tenant", labelled(team="blue")),
+    ),
+    "a finalizer that would hold a wall": (
+        on_wall(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}), "children", "metadata.finalizers",
+        on_wall(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}, "own"),
+    ),
+    "an owner that would take a wall along": (
+        on_wall(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}), "children", "its owner",
+        on_wall(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}, "own"),
+    ),
+    "the mark of the tenant's walls on one of one's own": (
+        post(NINA, wall("more", {}, {names.LABEL_WALLS: "tenant"})), "marks", "metadata.labels[r1plus.ai/walls]",
+        post(NINA, wall("more", {}, {"team": "blue"})),
+    ),
+    "the mark put on afterwards": (
+        on_wall(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_WALLS: "tenant"}}}, "own"), "marks", "only it sets the mark",
+        on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
+    ),
+    "the tenant's role given by who may bind every role": (
+        Try(OTTO, "POST", "rolebindings", GIVES, f"{RBAC}/v1"), "access", "spec.admins and spec.viewers of R1PlusTenant",
+        Try(PAULA, "POST", "rolebindings", GIVES, f"{RBAC}/v1"),
+    ),
+    "a shell in a serving pod": (
+        Try(NINA, "POST", "pods/{pod}/exec?command=sh&container=triton"), "exec", "is a pod of the operator's by its name",
+        Try(NINA, "POST", "pods/{plain}/exec?command=sh&container=c"),
+    ),
+    "a shell in a serving pod, by a websocket": (
+        Try(NINA, "GET", "pods/{pod}/exec?command=sh"), "exec", "a pod of your own needs another name",
+        Try(NINA, "GET", "pods/{plain}/exec?command=sh"),
+    ),
+    "a hand on a serving pod's first process": (
+        Try(NINA, "POST", "pods/{pod}/attach?container=monitor"), "exec", "in the audit log",
+        Try(PAULA, "POST", "pods/{pod}/attach?container=monitor"),
+    ),
+    "a shell in the prober": (
+        Try(NINA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"), "exec", "nobody enters",
+        Try(PAULA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"),
+    ),
+    "a container added to a serving pod": (debug("{pod}"), "serving-pods", "nobody else adds a container", debug("{plain}")),
+    "more memory for a serving pod": (resize("{pod}"), "serving-pods", "what serves is what was scored", resize("{plain}")),
+    "no replicas": (
+        Try(NINA, "PATCH", f"deployments/{REVISION}/scale", {"spec": {"replicas": 0}}, APPS), "scale", "spec.replicas of its R1PlusDeployment",
+        Try(NINA, "PATCH", "deployments/own/scale", {"spec": {"replicas": 0}}, APPS),
+    ),
+    "a pod that poses as the prober": (
+        Try(NINA, "POST", "pods", {"apiVersion": "v1", "kind": "Pod", **template({names.LABEL_PROBE: "ask"}), "metadata": {"name": "p", "labels": {names.LABEL_PROBE: "ask"}}}), "serving-pods", "r1plus.ai/probe",
+        Try(NINA, "POST", "pods", {"apiVersion": "v1", "kind": "Pod", **template({}), "metadata": {"name": "p"}}),
+    ),
+    "a Deployment whose pods would pose as the prober": (
+        Try(NINA, "POST", "deployments", deployment("p", {names.LABEL_PROBE: "ask"}), APPS), "serving-templates", "r1plus.ai/probe",
+        Try(NINA, "POST", "deployments", deployment("p", {"app": "p"}), APPS),
+    ),
+    "a namespace that is no tenant any more": (
+        on_namespace(OTTO, "PATCH", {"metadata": {"labels": TENANT_LABEL}}), "namespaces", "only the platform team changes them",
+        on_namespace(PAULA, "PATCH", {"metadata": {"labels": TENANT_LABEL}}),
+    ),
+    "a namespace without Pod Security": (
+        on_namespace(OTTO, "PATCH", {"metadata": {"labels": PSA_LABEL}}), "namespaces", "what Pod Security holds it to",
+        on_namespace(OTTO, "PATCH", {"metadata": {"labels": {"team": "blue"}}}),
+    ),
+    "a namespace without Pod Security, by its status": (
+        on_namespace(OTTO, "PATCH", {"metadata": {"labels": PSA_LABEL}}, "/status"), "namespaces", "metadata.labels",
+        on_namespace(PAULA, "PATCH", {"metadata": {"labels": PSA_LABEL}}, "/status"),
+    ),
+    "a namespace without Pod Security, by its finalizers": (
+        on_namespace(OTTO, "PUT", FINALIZED | {"metadata": {"name": "{ns}", "labels": {names.LABEL_TENANT: "true"}}}, "/finalize"), "namespaces", "metadata.labels",
+        on_namespace(OTTO, "PUT", FINALIZED | {"metadata": {"name": "{ns}", "labels": RESTRICTED}}, "/finalize"),
+    ),
+    "a status of the tenant's written by hand": (
+        on_tenant(TESS, {"status": {"observedGeneration": 9}}, "/status"), "deployments", "status: only the operator writes it",
+        on_tenant(ACCOUNT, {"status": {"observedGeneration": 9}}, "/status"),
+    ),
+    "the tenant's finalizer taken off": (
+        on_tenant(TESS, {"metadata": {"finalizers": None}}), "tenants", "who may update r1plustenants/finalizers",
+        on_tenant(PAULA, {"metadata": {"finalizers": None}}),
+    ),
+    "the operator saying what a tenant is allowed": (
+        on_tenant(ACCOUNT, {"spec": {"callers": {"namespaces": ["mallory"]}}}), "tenants", "never the operator's",
+        on_tenant(TESS, {"spec": {"callers": {"namespaces": ["team-front"]}}}),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("attempt", "policy", "said", "control"), HELD.values(), ids=HELD)
+def test_held(world: World, attempt: Try, policy: str, said: str, control: Try) -> None:
+    answer = attempt.ask(world)
+    assert answer.status == 403, answer
+    assert f"ValidatingAdmissionPolicy 'r1plus-operator-{policy}'" in answer.text, answer
+    assert said in answer.text, answer
+    allowed = control.ask(world)
+    assert not allowed.refused, allowed
+
+
+def test_the_namespace_goes_with_all_its_walls(policed: ApiServer) -> None:
+    """Its walls cannot be deleted by its people; Kubernetes' namespace controller can."""
+    namespace = f"t-{uuid.uuid4().hex[:10]}"
+    with person(policed, "admin", ("system:masters",)) as admin, people(policed, ACCOUNT) as who:
+        meta = {"name": namespace, "labels": RESTRICTED}
+        admin.do("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+        there = World(namespace, who, "", "")
+        for resource, group, body in GIVEN:
+            who[ACCOUNT].do("PATCH", f"{there.path(resource, group)}/{body['metadata']['name']}?fieldManager=r1plus-operator", body, kind=APPLY)  # fmt: skip
+        admin.do("DELETE", f"/api/v1/namespaces/{namespace}")
+        until(lambda: admin.ask("GET", f"/api/v1/namespaces/{namespace}").status == 404, "the namespace is gone")
