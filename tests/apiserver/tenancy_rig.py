@@ -126,7 +126,7 @@ class Person:
         where = path + (("&" if "?" in path else "?") + "dryRun=All" if changes else "")
         if kind == APPLY:
             where += "&fieldManager=test&force=true" if "?" in where else "?fieldManager=test&force=true"
-        content = json.dumps(body) if body is not None else None
+        content = json.dumps(body, separators=(",", ":")) if body is not None else None
         headers = {"Content-Type": kind or (MERGE if method == "PATCH" else "application/json")}
         answer = self._http.request(method, where, content=content, headers=headers if content else {})
         return Answer(answer.status_code, _told(answer))
