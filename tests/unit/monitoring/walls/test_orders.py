@@ -6,7 +6,9 @@ import pytest
 
 from r1plus_contract.isolation import Against, Door, Question
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.walls.orders import OrderError, doors_of, ports_of, questions_of, seconds_of
+from r1plus_monitoring.walls.words import bare_size
 
 DOOR = {"name": "decoy", "host": "decoy.r1plus-decoy.svc", "port": 8000, "against": "decoy"}
 QUESTION = {"name": "secrets", "method": "GET", "path": "/api/v1/secrets"}
@@ -111,6 +113,13 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 def test_thirty_two_doors_are_not_too_many() -> None:
     assert len(doors_of(json.dumps([{**DOOR, "name": f"decoy-pod-address-{n:02}:8000"} for n in range(32)]))) == 32
+
+
+def test_names_may_fill_the_last_words_to_the_byte() -> None:
+    name = "n" * (MAX_MESSAGE - bare_size([""]))
+    assert doors_of(json.dumps([{**DOOR, "name": name}]))[0].name == name
+    with pytest.raises(OrderError, match=f"take {MAX_MESSAGE + 1} bytes"):
+        doors_of(json.dumps([{**DOOR, "name": f"{name}n"}]))
 
 
 @pytest.mark.parametrize("text", ["", "0", "65536", "8000,", "8000,8000", "http", "-1", "8000;8001", "²"])
