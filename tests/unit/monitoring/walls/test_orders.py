@@ -1,14 +1,18 @@
 """What a container is told: read whole, or refused with everything that is wrong with it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from r1plus_cli.local import DEFAULT_FAMILY, config_for
 from r1plus_contract.isolation import Against, Door, Question
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.walls.orders import OrderError, doors_of, ports_of, questions_of, seconds_of
 from r1plus_monitoring.walls.words import bare_size
+from r1plus_operator.plan import probing
+from r1plus_operator.plan.inputs import IsolationTerms
 
 DOOR = {"name": "decoy", "host": "decoy.r1plus-decoy.svc", "port": 8000, "against": "decoy"}
 QUESTION = {"name": "secrets", "method": "GET", "path": "/api/v1/secrets"}
@@ -32,6 +36,21 @@ def test_questions_are_read_as_the_contract_writes_them() -> None:
         Question("none", "HEAD", "/"),
     )
     assert questions_of(dumps(questions)) == questions
+
+
+def test_what_the_operator_orders_can_be_tried() -> None:
+    """The two rooms do not import each other: here they meet."""
+    beside = {
+        "prometheus": "http://prometheus.monitoring.svc:9090",
+        "registry": "http://registry.r1plus-system.svc:8080",
+    }
+    config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
+    doors = probing.doors(probing.Run("team", "u", "credit", {}, 0), config)
+    # As the kubelet hands them over.
+    assert len(doors_of(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
+    questions = probing.questions(config)
+    assert questions_of(dumps(questions)) == questions
+    assert {one.against for one in doors} == set(Against)
 
 
 @pytest.mark.parametrize(
