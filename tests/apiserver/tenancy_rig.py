@@ -192,10 +192,11 @@ def nobody(server: ApiServer) -> Iterator[Person]:
 def people(server: ApiServer, *users: str) -> Iterator[dict[str, Person]]:
     """Each of them; a service account (`system:serviceaccount:...`) in the groups that one has."""
     with ExitStack() as stack:
-        yield {user: stack.enter_context(person(server, user, _groups(user))) for user in users}
+        yield {user: stack.enter_context(person(server, user, groups(user))) for user in users}
 
 
-def _groups(user: str) -> tuple[str, ...]:
+def groups(user: str) -> tuple[str, ...]:
+    """Those that the API server puts a service account into; nobody else is in any."""
     words = user.split(":")
     if words[:2] != ["system", "serviceaccount"]:
         return ()
