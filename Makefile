@@ -48,6 +48,10 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 	$(PYTHON) -m r1plus_operator.api.generate --check
 	$(PYTHON) -m r1plus_dashboards.generate --check
 
+.PHONY: scan
+scan: $(SYNCED) ## checkov over the rendered chart and over what the operator makes of the examples; a JSON line last
+	@$(PYTHON) -m scan
+
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
 	$(PYTEST_TWO) --dist worksteal tests/unit

@@ -401,7 +401,7 @@ def test_without_the_hook_nothing_may_touch_definitions(render: Render) -> None:
 def test_the_hook_runs_before_install_and_upgrade_after_its_rights(render: Render) -> None:
     hooks = [o for o in render() if "helm.sh/hook" in o["metadata"].get("annotations", {})]
     notes = {o["kind"]: o["metadata"]["annotations"] for o in hooks}
-    assert set(notes) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    assert set(notes) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "NetworkPolicy", "Job"}
     assert {note["helm.sh/hook"] for note in notes.values()} == {"pre-install,pre-upgrade"}
     weights = {kind: int(note["helm.sh/hook-weight"]) for kind, note in notes.items()}
     assert max(weight for kind, weight in weights.items() if kind != "Job") < weights["Job"]
