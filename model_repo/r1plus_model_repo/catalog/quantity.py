@@ -38,10 +38,23 @@ def canonical_cores(quantity: str) -> str:
     return f"{milli}m" if milli % 1000 else str(milli // 1000)
 
 
+def canonical_count(count: int) -> str:
+    """`1500` -> `1500`, `2000` -> `2k`: likewise, of what is counted in a quota, cores among it."""
+    unit = ""
+    for larger in "kMGTPE":
+        if count == 0 or count % 1000:
+            break
+        count, unit = count // 1000, larger
+    return f"{count}{unit}"
+
+
 def mebibytes(count: int) -> str:
-    """Bytes rounded up to whole MiB, in the largest unit that divides them: the API server returns it unchanged."""
-    size, unit = -(-count // 2**20), "Mi"
-    for larger in ("Gi", "Ti", "Pi"):
+    """Bytes rounded up to whole MiB, in the largest unit that divides them: the API server returns it unchanged.
+
+    More than it can count is as much as it can.
+    """
+    size, unit = min(-(-count // 2**20), 2**43 - 1), "Mi"
+    for larger in ("Gi", "Ti", "Pi", "Ei"):
         if size == 0 or size % 1024:
             break
         size, unit = size // 1024, larger

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from r1plus_contract import names
 from r1plus_contract.isolation import Walls
-from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
+from r1plus_model_repo.catalog.quantity import bytes_of, canonical_count, mebibytes
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, Subject, SubjectKind, within
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
@@ -69,14 +69,14 @@ def reaches(way: Egress, addresses: Iterable[str]) -> str:
 def limits(namespace: str, quota: Quota) -> list[Json]:
     """The ResourceQuota; with requests in it a LimitRange too, since pods that request nothing are refused then."""
     hard = {
-        "count/r1plusdeployments.r1plus.ai": quota.deployments,
-        "pods": quota.pods,
-        "requests.cpu": quota.cpu,
+        "count/r1plusdeployments.r1plus.ai": _count(quota.deployments),
+        "pods": _count(quota.pods),
+        "requests.cpu": _cores(quota.cpu),
         "requests.memory": _size(quota.memory),
-        "requests.nvidia.com/gpu": quota.gpus,
+        "requests.nvidia.com/gpu": _count(quota.gpus),
         "requests.storage": _size(quota.storage),
     }
-    asked = {key: str(value) for key, value in hard.items() if value is not None}
+    asked = {key: value for key, value in hard.items() if value is not None}
     found: list[Json] = []
     if asked:
         meta = metadata(namespace, LIMITS)
@@ -88,8 +88,18 @@ def limits(namespace: str, quota: Quota) -> list[Json]:
     return found
 
 
+# All of these as the API server gives them back, or every pass would see a drift.
+
+
+def _count(count: int | None) -> str | None:
+    return None if count is None else canonical_count(count)
+
+
+def _cores(quantity: str | None) -> str | None:
+    return canonical_count(int(quantity)) if quantity and quantity.isdigit() else quantity
+
+
 def _size(quantity: str | None) -> str | None:
-    """As the API server gives it back, or every pass would see a drift."""
     if quantity is None:
         return None
     return mebibytes(bytes_of(quantity)) if bytes_of(quantity) else "0"

@@ -1,0 +1,121 @@
+"""What a namespace has as a tenant, written to a real API server and read back: no pass must see a drift in it.
+
+The API server normalises what it keeps (quantities, empty lists, defaults). A builder that says the same otherwise
+would be applied again by every pass, and the next pass comes at once.
+"""
+
+from typing import Any
+
+import pytest
+
+from r1plus_contract import names
+from r1plus_operator import projections
+from r1plus_operator.api import kinds
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.plan import decoy, probing, walls
+from r1plus_operator.plan.drift import in_sync, stamped
+from r1plus_operator.plan.inputs import IsolationTerms, Json, OperatorConfig
+from r1plus_operator.runtime.client import ApiClient
+
+pytestmark = pytest.mark.apiserver
+
+
+def config(namespace: str, **terms: Any) -> OperatorConfig:
+    isolation = IsolationTerms(decoy_namespace=namespace, **terms)
+    return OperatorConfig("monitor:1", "triton:1", "smollm2", "r1plus-system", "monitoring", isolation=isolation)
+
+
+async def unlike(client: ApiClient, objects: list[Json]) -> list[str]:
+    """Those that read otherwise once they are written."""
+    found = []
+    for desired in map(stamped, objects):
+        resource = kinds.BY_KIND[desired["kind"]]
+        answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
+        if not in_sync(desired, projections.child(resource, answer).live):
+            found.append(f"{desired['kind']}: {desired.get('spec')} became {answer.get('spec')}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        pytest.param({"pods": 0, "deployments": 0, "gpus": 0}, id="nothing at all"),
+        pytest.param({"pods": 1000, "deployments": 20_000, "gpus": 3_000_000}, id="thousands, which have a unit"),
+        pytest.param({"pods": 1001, "deployments": 2_000_000_000, "gpus": 999}, id="and what has none"),
+        pytest.param({"pods": 2**31 - 1, "gpus": 2**53 - 1}, id="numbers without end"),
+        *(
+            pytest.param({"cpu": cpu}, id=f"{cpu} cores")
+            for cpu in ("0.5", "2000m", "1.5", "1.500", "0.001", "1000", "9000", "1000000m", "1234567m", "9999.999", "1.0")
+        ),
+        *(
+            pytest.param({"memory": size, "storage": size}, id=size)
+            for size in (
+                "0", "0.0", "1", "1k", "100M", "1.5G", "1.5Gi", "1024Mi", "1048576Ki", "1024Ti", "1048576Ti",
+                "2000000Ti", "99999999999999999999Ti", "0.000001Mi", "1500Mi",
+            )
+        ),
+    ],
+)  # fmt: skip
+async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str, quota: Json) -> None:
+    spec = R1PlusTenantSpec.model_validate({"quota": quota})
+    assert await unlike(client, walls.limits(namespace, spec.quota)) == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({}, id="nothing allowed"),
+        pytest.param({"egress": [{"cidr": "0.0.0.0/0", "ports": [443, 80, 443]}]}, id="the whole internet"),
+        pytest.param({"egress": [{"cidr": "::/0", "ports": [443]}]}, id="the whole internet of IPv6"),
+        pytest.param({"egress": [{"cidr": "169.0.0.0/8", "ports": [1]}, {"cidr": "fc00::/7", "ports": [1]}]}, id="around what is never opened"),
+        pytest.param({"egress": [{"cidr": "10.20.30.40/16", "ports": [65535]}]}, id="a network with bits of a host"),
+        pytest.param({"egress": [{"cidr": "2001:0db8:0000::1/64", "ports": [1]}]}, id="an address in long form"),
+        pytest.param({"egress": [{"namespace": "postgres", "ports": [5432]}]}, id="a namespace"),
+        pytest.param(
+            {
+                "admins": [{"kind": "Group", "name": "ml"}, {"kind": "ServiceAccount", "name": "ci"}],
+                "viewers": [{"kind": "User", "name": "a@b.c"}],
+            },
+            id="who administers and who reads",
+        ),
+    ],
+)  # fmt: skip
+async def test_walls_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
+    read = R1PlusTenantSpec.model_validate(spec)
+    made = [walls.default_deny(namespace), walls.callers(namespace, read.egress), *walls.access(namespace, read)]
+    assert await unlike(client, made) == []
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        pytest.param({}, id="an API server anywhere"),
+        pytest.param({"api_cidrs": ("10.0.0.1/32", "fd00::1/128"), "api_ports": (6443,)}, id="an API server at these addresses"),
+    ],
+)  # fmt: skip
+async def test_what_the_prober_stands_on_reads_as_it_was_written(
+    client: ApiClient, namespace: str, terms: Json
+) -> None:
+    chosen = config(namespace, **terms)
+    made = [probing.account(namespace), probing.way_to_ask(namespace, chosen)]
+    assert await unlike(client, [*made, *decoy.walls_of(chosen), *decoy.objects(chosen)]) == []
+
+
+EDITS: list[Any] = [
+    pytest.param({"podSelector": {"matchLabels": {"app": "web"}}}, id="a wall that selects some pods only"),
+    pytest.param({"policyTypes": ["Ingress"]}, id="a wall for one way only"),
+    pytest.param({"ingress": [{}]}, id="a wall that lets all in"),
+    pytest.param({"egress": [{"to": [{"podSelector": {}}]}]}, id="a wall that lets some out"),
+]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+async def test_a_wall_that_somebody_edited_is_put_back_by_one_write(
+    client: ApiClient, namespace: str, edit: Json
+) -> None:
+    deny = stamped(walls.default_deny(namespace))
+    resource = kinds.BY_KIND["NetworkPolicy"]
+    await client.apply(resource, deny, field_manager=names.FIELD_MANAGER)
+    edited = await client.patch(resource, walls.DEFAULT_DENY, namespace, {"spec": edit})
+    assert not in_sync(deny, projections.child(resource, edited).live)
+    assert await unlike(client, [walls.default_deny(namespace)]) == []
