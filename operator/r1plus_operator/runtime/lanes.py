@@ -22,6 +22,14 @@ class Lane:
     """Before everything that is not."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place(Generic[K]):
+    """Told apart by identity: the same key may have waited there before."""
+
+    key: K
+    urgent: bool
+
+
 class Lanes(Generic[K]):
     """The keys that wait. None of them twice."""
 
@@ -29,9 +37,9 @@ class Lanes(Generic[K]):
         """`most_of_group`: so many keys of one group may be out at once, beside urgent ones; None: any number."""
         self._lane = lane
         self._most = most_of_group
-        self._waiting: dict[K, bool] = {}
-        """Key -> whether it is urgent. An entry below that says otherwise is of the past."""
-        self._lanes: dict[bool, dict[Hashable, deque[K]]] = {True: {}, False: {}}
+        self._waiting: dict[K, _Place[K]] = {}
+        """Key -> where it waits. Another place of the same key is of the past: it has become urgent since."""
+        self._lanes: dict[bool, dict[Hashable, deque[_Place[K]]]] = {True: {}, False: {}}
         self._out: Counter[Hashable] = Counter()
 
     def __len__(self) -> int:
@@ -48,9 +56,9 @@ class Lanes(Generic[K]):
         lane = self._lane(key)
         urgent = at_once or lane.at_once
         before = self._waiting.get(key)
-        if before is None or (urgent and not before):
-            self._waiting[key] = urgent
-            self._lanes[urgent].setdefault(lane.group, deque()).append(key)
+        if before is None or (urgent and not before.urgent):
+            place = self._waiting[key] = _Place(key, urgent)
+            self._lanes[urgent].setdefault(lane.group, deque()).append(place)
 
     def pop(self) -> K | None:
         """Take the next key; None where none may be taken."""
@@ -71,10 +79,10 @@ class Lanes(Generic[K]):
 
     def _next_group(self, urgent: bool) -> Hashable | None:
         lane, empty, found = self._lanes[urgent], [], None
-        for group, keys in lane.items():
-            while keys and self._waiting.get(keys[0]) is not urgent:
-                keys.popleft()
-            if not keys:
+        for group, places in lane.items():
+            while places and self._waiting.get(places[0].key) is not places[0]:
+                places.popleft()
+            if not places:
                 empty.append(group)
             elif urgent or self._most is None or self._out[group] < self._most:
                 found = group
@@ -85,10 +93,10 @@ class Lanes(Generic[K]):
 
     def _take(self, urgent: bool, group: Hashable) -> K:
         lane = self._lanes[urgent]
-        keys = lane.pop(group)
-        key = keys.popleft()
-        if keys:
-            lane[group] = keys  # Behind all others: it has had its turn.
+        places = lane.pop(group)
+        key = places.popleft().key
+        if places:
+            lane[group] = places  # Behind all others: it has had its turn.
         del self._waiting[key]
         self._out[group] += 1
         return key

@@ -1,0 +1,192 @@
+"""Which of the waiting keys is next: against a model that says in a few lines what is promised; and who is woken."""
+
+import asyncio
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from r1plus_operator.runtime.lanes import Lane, Lanes
+from r1plus_operator.runtime.queue import WorkQueue
+from unit.operator.runtime.support import eventually
+
+GROUPS, MOST = "abc", 2
+KEYS = st.sampled_from([f"{group}{i}" for group in GROUPS for i in range(4)])
+
+
+def lane(key: str) -> Lane:
+    """`a1` is of group a; one that ends with an exclamation mark is urgent by itself."""
+    return Lane(group=key[0], at_once=key.endswith("!"))
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """Waiting: key -> (urgent, when it came). The rest follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes: Lanes[str] = Lanes(lane, MOST)
+        self.waiting: dict[str, tuple[bool, int]] = {}
+        self.out: list[str] = []
+        self.time = 0
+        self.passed: dict[tuple[bool, str], set[str]] = defaultdict(set)
+        """(urgent, group) that could be taken -> groups that were, meanwhile."""
+
+    def takeable(self, urgent: bool) -> dict[str, list[str]]:
+        """Group -> its waiting keys, the oldest first; without those that have no room."""
+        found = defaultdict(list)
+        for key, (is_urgent, _) in sorted(self.waiting.items(), key=lambda item: item[1][1]):
+            if is_urgent is urgent and (urgent or sum(k[0] == key[0] for k in self.out) < MOST):
+                found[key[0]].append(key)
+        return found
+
+    @precondition(lambda self: len(self.out) < 9)
+    @rule(key=KEYS, at_once=st.booleans())
+    def push(self, key: str, at_once: bool) -> None:
+        self.lanes.push(key, at_once=at_once)
+        self.time += 1
+        if key not in self.waiting or (at_once and not self.waiting[key][0]):
+            self.waiting[key] = at_once, self.time
+
+    @rule()
+    def pop(self) -> None:
+        key = self.lanes.pop()
+        urgent = bool(self.takeable(True))
+        expected = self.takeable(urgent)
+        if not expected:
+            assert key is None, "what has no room is not taken"
+            return
+        assert key is not None, "and what has is"
+        assert key == expected[key[0]][0], "of a group the key that has waited longest"
+        assert key[0] not in set().union(*(self.passed[urgent, group] for group in expected)), "no group twice in turn"
+        del self.waiting[key]
+        self.out.append(key)
+        for group in expected:
+            self.passed[urgent, group].add(key[0])
+        self.passed[urgent, key[0]].clear()
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        key = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
+        before = self.takeable(False)
+        made_room = self.lanes.put_back(key)
+        self.out.append(key)
+        full = key[0] not in self.takeable(False)
+        self.out.remove(key)
+        assert made_room or not (full and key[0] in before), "whoever waits for room is told of it"
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        assert len(self.lanes) == len(self.waiting)
+        for urgent in (True, False):
+            takeable = self.takeable(urgent)
+            for group in GROUPS:
+                if group not in takeable:
+                    self.passed[urgent, group].clear()
+
+
+TestLanesKeepTheirPromises = LanesMachine.TestCase
+TestLanesKeepTheirPromises.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+def popped(lanes: Lanes[str]) -> list[str]:
+    """All that may be taken now."""
+    found = []
+    while (key := lanes.pop()) is not None:
+        found.append(key)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pushed", "taken"),
+    [
+        pytest.param("a1 a2 a3 b1 c1 b2", "a1 b1 c1 a2 b2 a3", id="groups in turn, each in its own order"),
+        pytest.param("a1 b1! a2 c1!", "b1! c1! a1 a2", id="what is urgent before all else"),
+        pytest.param("a1! a2! b1! b2!", "a1! b1! a2! b2!", id="among what is urgent groups in turn, too"),
+        pytest.param("a1 a2 a1", "a1 a2", id="no key twice, and where it waited first"),
+    ],
+)
+def test_the_order(pushed: str, taken: str) -> None:
+    lanes: Lanes[str] = Lanes(lane, None)
+    for key in pushed.split():
+        lanes.push(key)
+    assert popped(lanes) == taken.split()
+
+
+def test_a_key_that_was_urgent_once_waits_behind_its_group_the_next_time() -> None:
+    lanes: Lanes[str] = Lanes(lane, None)
+    lanes.push("a1")
+    lanes.push("a2")
+    lanes.push("a1", at_once=True)
+    assert lanes.pop() == "a1"
+    lanes.push("a1")
+    assert popped(lanes) == ["a2", "a1"]
+
+
+def test_of_a_group_no_more_are_out_than_may_be_and_urgent_ones_all_the_same() -> None:
+    lanes: Lanes[str] = Lanes(lane, 1)
+    for key in ("a1", "a2", "a3!", "b1"):
+        lanes.push(key)
+    assert popped(lanes) == ["a3!", "b1"], "a3! is out, so no other of its group"
+    assert lanes.put_back("a3!")
+    assert popped(lanes) == ["a1"]
+    assert not lanes.put_back("b1"), "nobody of its group waits"
+
+
+async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=1)
+    queue.add("a1")
+    queue.add("a2")
+    assert await queue.get() == "a1"
+    second, third = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    await eventually(lambda: len(queue._waiters) == 2)
+    queue.add("b1")
+    assert await asyncio.wait_for(second, 5) == "b1", "another group's key is taken meanwhile"
+    queue.done("b1")
+    assert not third.done()
+    queue.done("a1")
+    assert await asyncio.wait_for(third, 5) == "a2"
+
+
+async def test_a_key_that_is_added_while_it_is_worked_on_keeps_its_urgency() -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=lane)
+    queue.add("a1")
+    assert await queue.get() == "a1"
+    queue.add("a1")
+    queue.add("a1", at_once=True)
+    queue.add("b1")
+    queue.done("a1")
+    assert [await queue.get(), await queue.get()] == ["a1", "b1"]
+
+
+async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=1)
+    out: Counter[str] = Counter()
+    order: list[str] = []
+
+    async def work() -> None:
+        while len(order) < 60:
+            key = await queue.get()
+            out[key[0]] += 1
+            assert out[key[0]] <= 1, "no more of a group than may be"
+            order.append(key)
+            await asyncio.sleep(0)
+            out[key[0]] -= 1
+            queue.done(key)
+            if key[0] == "a":
+                queue.add(key)
+
+    for i in range(20):
+        queue.add(f"a{i}")
+    workers = [asyncio.create_task(work()) for _ in range(2)]
+    await eventually(lambda: len(order) >= 10)
+    seen = len(order)
+    queue.add("b1")
+    queue.add("b2")
+    await eventually(lambda: "b2" in order)
+    assert [i - seen for i, key in enumerate(order) if key[0] == "b"][-1] <= 4
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
