@@ -104,18 +104,24 @@ def _tuple(kind: Any, data: Any, path: str, tolerant: bool) -> tuple[Any, ...]:
 
 def _dataclass(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
     _expect(isinstance(data, dict), path, "an object", data)
-    hints = get_type_hints(kind)
-    known = {camel(f.name): f for f in dataclasses.fields(kind)}
+    known = _fields(kind)
     for key in () if tolerant else data:
         if key not in known:
             raise ContractError(f"{path}.{key}: unknown field; known: {', '.join(sorted(known))}")
     values = {}
-    for key, f in known.items():
+    for key, (f, hint) in known.items():
         if key in data:
-            values[f.name] = from_jsonable(hints[f.name], data[key], f"{path}.{key}", tolerant=tolerant)
+            values[f.name] = from_jsonable(hint, data[key], f"{path}.{key}", tolerant=tolerant)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise ContractError(f"{path}.{key}: missing")
     return kind(**values)
+
+
+@cache
+def _fields(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Name on the wire -> field and its type: looked up once, since whoever reads a document reads many."""
+    hints = get_type_hints(kind)
+    return {camel(f.name): (f, hints[f.name]) for f in dataclasses.fields(kind)}
 
 
 def _scalar(kind: Any, data: Any, path: str) -> Any:
