@@ -1,6 +1,9 @@
 """The operator's settings, from the environment that the chart writes. Read once, by main."""
 
+import contextlib
+import ipaddress
 import json
+import math
 import os
 import socket
 import uuid
@@ -69,6 +72,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
         isolation=_isolation_terms(env),
     )
+    _check_decoy(operator)
     return Settings(
         operator=operator,
         catalog=load_catalog(Path(_required(env, "R1PLUS_CATALOG_DIR", "catalog"))),
@@ -132,15 +136,57 @@ def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
 
 
 def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
+    """A word in them that means nothing would be refused as a wall of every tenant, in every pass."""
     beside = {"prometheus": env.get("R1PLUS_PROMETHEUS_URL", ""), "registry": env.get("R1PLUS_REGISTRY_URL", "")}
-    ports = tuple(int(port) for port in env.get("R1PLUS_API_SERVER_PORTS", "").split(",") if port)
     return IsolationTerms(
         decoy_namespace=env.get("R1PLUS_DECOY_NAMESPACE", ""),
-        interval=float(env.get("R1PLUS_PROBE_SECONDS", "3600")),
-        api_ports=ports or IsolationTerms().api_ports,
-        api_cidrs=tuple(cidr for cidr in env.get("R1PLUS_API_SERVER_CIDRS", "").split(",") if cidr),
+        interval=_interval(env.get("R1PLUS_PROBE_SECONDS") or "3600"),
+        api_ports=tuple(map(_port, _listed(env, "R1PLUS_API_SERVER_PORTS"))) or IsolationTerms().api_ports,
+        api_cidrs=tuple(map(_network, _listed(env, "R1PLUS_API_SERVER_CIDRS"))),
         beside={name: url for name, url in beside.items() if url},
     )
+
+
+def _check_decoy(operator: OperatorConfig) -> None:
+    decoy = operator.isolation.decoy_namespace
+    if decoy and operator.reserved(decoy):
+        raise ConfigError(
+            f"R1PLUS_DECOY_NAMESPACE: {decoy} is Kubernetes', the operator's or monitoring's own and never a tenant;"
+            " the chart sets it from isolation.decoyNamespace"
+        )
+
+
+def _listed(env: Mapping[str, str], name: str) -> list[str]:
+    return [word.strip() for word in env.get(name, "").split(",") if word.strip()]
+
+
+def _interval(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    raise ConfigError(
+        f"R1PLUS_PROBE_SECONDS: {text!r:.60} is no number of seconds above 0; the chart sets it from"
+        " isolation.everySeconds, e.g. 3600"
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ConfigError(
+            f"R1PLUS_API_SERVER_PORTS: {text!r:.60} is no port; the chart sets it from networkPolicy.apiServerPorts,"
+            " e.g. 443 and 6443"
+        )
+    return int(text)
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as error:
+        raise ConfigError(
+            f"R1PLUS_API_SERVER_CIDRS: {text!r:.60} is no network; the chart sets it from networkPolicy.apiServerCIDRs,"
+            " e.g. 10.0.0.1/32"
+        ) from error
 
 
 def _volume_terms(env: Mapping[str, str]) -> VolumeTerms:
