@@ -122,31 +122,47 @@ class Executor:
         Nothing is given before the finalizer stands, and it goes when all has been taken.
         """
         if cr is not None and plan.finalizer:
-            await self._finalizers(cr, [names.FINALIZER_TENANT])
+            await self._of_tenant(cr, {}, finalizers=[names.FINALIZER_TENANT])
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
             log.info("Applied: %s", ", ".join(f"{obj['kind']} {_where(obj)}" for obj in stage))
         await _together([self._delete(*gone) for gone in plan.delete])
+        await self.tell_tenant(cr, plan)
+        if cr is not None and plan.finalizer is False:
+            await self._let_go(cr)
+
+    async def tell_tenant(self, cr: Json | None, plan: TenantPlan) -> None:
+        """Of `plan` only what it says of the R1PlusTenant."""
         if cr is not None and plan.status is not None:
             await self._of_tenant(cr, {"status": plan.status}, subresource="status")
-        if cr is not None and plan.finalizer is False:
-            await self._finalizers(cr, [])
 
-    async def _finalizers(self, cr: Json, finalizers: list[str]) -> None:
-        await self._of_tenant(cr, {}, finalizers=finalizers)
-
-    async def _of_tenant(
-        self, cr: Json, body: Json, *, subresource: str = "", finalizers: list[str] | None = None
-    ) -> None:
-        meta = {key: cr["metadata"][key] for key in ("name", "namespace", "uid")}
-        if finalizers:
-            meta["finalizers"] = finalizers
+    async def _of_tenant(self, cr: Json, body: Json, *, subresource: str = "", **more: Any) -> None:
+        meta = {key: cr["metadata"][key] for key in ("name", "namespace", "uid")} | more
         obj = {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT, "metadata": meta, **body}
         write = self._client.apply(kinds.R1PLUS_TENANT, obj, field_manager=names.FIELD_MANAGER, subresource=subresource)
+        await self._learned(cr, write)
+
+    async def _let_go(self, cr: Json) -> None:
+        """Take the finalizer off. Not by an apply, which would leave it where somebody else has written it, too."""
+        meta = cr["metadata"]
+        path = f"/metadata/finalizers/{meta['finalizers'].index(names.FINALIZER_TENANT)}"
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
+            {"op": "test", "path": path, "value": names.FINALIZER_TENANT},
+            {"op": "remove", "path": path},
+        ]
+        write = self._client.patch(kinds.R1PLUS_TENANT, meta["name"], meta["namespace"], patch, content_type=JSON_PATCH)
         try:
-            await self._learner.write_tenant(meta["namespace"], write)
-        except NotFoundError:
-            log.info("R1PlusTenant %s is gone", _where(cr))
+            await self._learned(cr, write)
+        except InvalidError as error:
+            log.info("R1PlusTenant %s has other finalizers by now: %s", _where(cr), error)
+
+    async def _learned(self, cr: Json, write: Awaitable[Json]) -> None:
+        """Carry out a write to an R1PlusTenant; where it is gone, or another one, its event brings the next pass."""
+        try:
+            await self._learner.write_tenant(cr["metadata"]["namespace"], write)
+        except (NotFoundError, ConflictError) as error:
+            log.info("R1PlusTenant %s is gone or another one: %s", _where(cr), error)
 
     async def engines(self, objects: tuple[Json, ...]) -> None:
         """Write entries of the shipped catalog."""

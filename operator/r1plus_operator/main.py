@@ -220,7 +220,9 @@ async def lead(parts: Parts) -> None:
         await elector.acquire()
     async with asyncio.TaskGroup() as group:
         holding = group.create_task(hold(elector))
-        await (observer.synced() if fresh else observer.renew())
+        # With the CRs in either case: kopf does not say when it has delivered them all, and an R1PlusTenant that is
+        # being deleted waits for those that there are.
+        await (observer.caught_up() if fresh else observer.renew())
         log.info("Caches are synced: %d engines in the cluster", len(observer.engines.store))
         await work(parts)
         holding.cancel()

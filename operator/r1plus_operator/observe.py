@@ -6,7 +6,7 @@ Built by main; the reconciler calls `observed`, the executor `learn`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from r1plus_contract import names
@@ -28,8 +28,8 @@ from r1plus_operator.plan.inputs import (
     Wiring,
 )
 from r1plus_operator.plan.revision import volume_in
+from r1plus_operator.plan.tenant import GIVEN, Part, TenantSeen, digest
 from r1plus_operator.plan.tenant import PARTS as TENANT_PARTS
-from r1plus_operator.plan.tenant import TenantSeen, digest
 from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
 from r1plus_operator.projections import Child, EngineObject, Kept, ServingPod, controller
 from r1plus_operator.runtime.client import ApiClient
@@ -153,6 +153,10 @@ class Observer:
         for reflector in self.reflectors():
             reflector.expire()
         self.start(self._group)
+        await self.caught_up()
+
+    async def caught_up(self) -> None:
+        """Wait until everything that there was at the call is known, the CRs included."""
         await self._relist_crs()
         await self.synced()
 
@@ -195,7 +199,6 @@ class Observer:
         if event == "DELETED":
             self.forget(key, meta["uid"])
             self._enqueue(key)  # what was kept of it elsewhere goes with it
-            self._enqueue((key[0], TENANT_NAME))  # which may have waited for it
             return
         before = self.crs.get(key)
         if before is not None and event is not None and _version(cr) < _version(before):
@@ -229,6 +232,7 @@ class Observer:
         """This very CR is gone; a namesake that came after it stays."""
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
+            self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
 
     def observed(self, key: Key) -> Observed | None:
         """Everything about one CR, or None where there is none."""
@@ -319,11 +323,7 @@ class Observer:
         facts: NamespaceFacts = kept.value
         cr = self.tenants.store.get(namespace, names.TENANT)
         leaving = cr is not None and "deletionTimestamp" in cr.value["metadata"]
-        parts = {
-            (child.namespace, kind, child.name): child
-            for kind in TENANT_PARTS
-            for child in self.children[kind].store.by_index(_tenant_of(namespace))
-        }
+        parts = self._parts(namespace)
         claims = self.children["PersistentVolumeClaim"].store.by_index(_volumes_of(namespace)) if leaving else ()
         return TenantSeen(
             namespace=facts,
@@ -334,9 +334,24 @@ class Observer:
             volumes=tuple(sorted(claim.name for claim in claims)),
             walls=self._walls(namespace) if facts.tenant and self._decoy else {},
             addresses=self._addresses() if cr and cr.value["spec"].get("egress") else (),
-            pods={pod.job: pod.facts for pod in self.pods.store.by_index(f"{namespace}/{TENANT_NAME}")},
+            pods={
+                (pod.namespace, pod.job): pod.facts
+                for pod in sorted(self.pods.store.by_index(f"{namespace}/{TENANT_NAME}"), key=lambda pod: pod.name)
+            },
             decoy_ready=any(pod.facts.ready for pod in self.pods.store.by_index(f"{self._decoy}/{names.DECOY}")),
         )
+
+    def remains(self, namespace: str) -> tuple[tuple[str, str, str, str], ...]:
+        """What is left of a tenant whose namespace is gone: the prober's controls lie in the decoy's."""
+        found = self._parts(namespace).items()
+        return tuple((*key, child.uid) for key, child in found if not child.deleting)
+
+    def _parts(self, namespace: str) -> dict[Part, Child]:
+        return {
+            (child.namespace, kind, child.name): child
+            for kind in TENANT_PARTS
+            for child in self.children[kind].store.by_index(_tenant_of(namespace))
+        }
 
     def _walls(self, namespace: str) -> dict[str, str]:
         """Of each deployment that serves, by its policy and its pods: a CR may not have been delivered yet."""
@@ -345,7 +360,7 @@ class Observer:
             if wall.namespace != namespace or not wall.owner or wall.deleting:
                 continue
             if any(pod.facts.ready for pod in self.pods.store.by_index(f"{namespace}/{wall.name}")):
-                found[wall.name] = digest([wall.live])
+                found[wall.name] = _digest(wall)
         return found
 
     def _addresses(self) -> tuple[str, ...]:
@@ -381,12 +396,14 @@ class Observer:
         """Carry out a write to an R1PlusTenant; its answer is what the next pass sees."""
         await self.tenants.write_through((namespace, names.TENANT), write)
 
-    def _child_changed(self, resource: Resource, _event: str, child: Child) -> None:
+    def _child_changed(self, resource: Resource, event: str, child: Child) -> None:
         is_wall = resource.kind == "NetworkPolicy"
         enqueue = self._at_once if is_wall else self._enqueue
         if child.volume:
             self._enqueue((child.namespace, VOLUMES_NAME))
-        if child.tenant or is_wall:
+        # Of some kinds whatever the label says: somebody may have taken it off. A claim that is gone was waited for.
+        waited_for = resource.kind == "PersistentVolumeClaim" and event == "DELETED"
+        if child.tenant or is_wall or resource.kind in GIVEN or waited_for:
             enqueue((child.tenant or child.namespace, TENANT_NAME))
         for name in child.deployments:
             enqueue((child.namespace, name))
@@ -396,9 +413,12 @@ class Observer:
             self._enqueue((pod.probed, TENANT_NAME))
             return
         self._enqueue((pod.namespace, pod.deployment))
+        if not pod.facts.ready:
+            return
         if pod.namespace == self._decoy:
-            self._enqueue_tenants()
-        elif pod.facts.ready:
+            for key in self.tenant_keys():
+                self._enqueue(key)
+        else:
             self._enqueue((pod.namespace, TENANT_NAME))  # There is something to knock under the walls of.
 
     def _namespace_changed(self, _event: str, namespace: Kept) -> None:
@@ -413,10 +433,6 @@ class Observer:
         """The keys of all namespaces that are tenants."""
         return [(kept.name, TENANT_NAME) for kept in self.namespaces.store.items() if kept.value.tenant]
 
-    def _enqueue_tenants(self) -> None:
-        for key in self.tenant_keys():
-            self._enqueue(key)
-
     def _engine_changed(self, _event: str, _engine: Kept) -> None:
         self._enqueue(CATALOG_KEY)
         self._enqueue_all(None)
@@ -427,12 +443,20 @@ class Observer:
 
     def _node_changed(self, _event: str, _node: Kept) -> None:
         self._enqueue_all(None)
-        self._enqueue_tenants()
+        for tenant in self.tenants.store.items():
+            if tenant.value["spec"].get("egress"):
+                self._enqueue((tenant.namespace, TENANT_NAME))  # Its address shuts a way out that holds it.
 
     def _enqueue_all(self, namespace: str | None) -> None:
         for key in self.crs:
             if namespace is None or key[0] == namespace:
                 self._enqueue(key)
+
+
+@lru_cache(maxsize=8192)
+def _digest(wall: Child) -> str:
+    """Kept, since a tenant may have a thousand, and they seldom change."""
+    return digest([wall.live])
 
 
 def _volumes_of(namespace: str) -> str:

@@ -5,6 +5,7 @@ that merely counts its pods causes no pass.
 """
 
 import contextlib
+import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,7 +184,7 @@ class ServingPod:
     probed: str = ""
     """The namespace whose walls it tries; empty: it is none of the prober's."""
     job: str = ""
-    """Its controller, where that is a Job."""
+    """uid of its controller, where that is a Job."""
 
 
 def pod(obj: Json) -> ServingPod | None:
@@ -219,7 +220,7 @@ def pod(obj: Json) -> ServingPod | None:
         facts,
         labels.get(names.LABEL_VOLUME, ""),
         _tenant_of(meta) if probes else "",
-        controller(meta, "Job").get("name", ""),
+        controller(meta, "Job").get("uid", ""),
     )
 
 
@@ -268,8 +269,16 @@ def node(obj: Json) -> Kept | None:
 
 
 def _addresses(obj: Json) -> tuple[str, ...]:
+    """In order, since what is told of them must not change with a node's events; a node may say anything here."""
     listed = (obj.get("status") or {}).get("addresses") or ()
-    return tuple(a["address"] for a in listed if a["type"] in ("InternalIP", "ExternalIP"))
+    return tuple(sorted(a["address"] for a in listed if a["type"] in ("InternalIP", "ExternalIP") and _is_ip(a)))
+
+
+def _is_ip(address: Json) -> bool:
+    try:
+        return bool(ipaddress.ip_network(address["address"]))
+    except ValueError:
+        return False
 
 
 def namespace(obj: Json) -> Kept:

@@ -116,6 +116,9 @@ class Reconciler:
                     self._queue.add((namespace, name))
         for error in refused.values():
             raise error
+        if planned.delete:
+            # The claims that are gone by it are not reported, and an R1PlusTenant may wait for them.
+            self._queue.add((namespace, TENANT_NAME))
         if planned.again:
             self._queue.add(key)
         if planned.requeue_after is not None:

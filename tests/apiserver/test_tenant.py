@@ -72,6 +72,12 @@ class Team:
         except NotFoundError:
             return None
 
+    async def gone(self) -> None:
+        async def is_gone() -> bool:
+            return await self.cr() is None
+
+        await eventually(is_gone, "the R1PlusTenant is gone")
+
     async def until(self, kind: str, status: str, reason: str) -> str:
         found: Json = {}
 
@@ -252,11 +258,14 @@ async def test_a_pass_over_a_tenant_that_is_as_it_should_be_writes_nothing(
     await team.give(**GIVES)
     await team.until("Ready", "True", "WallsStand")
     kept = [await tenant.present(kind, name) for kind, name in (("ResourceQuota", walls.LIMITS), ("NetworkPolicy", walls.CALLERS), ("RoleBinding", walls.ADMINS))]  # fmt: skip
+    writes = operator.log.count(f" {tenant.namespace}/r1plus-"), operator.log.count(f" {DECOY}/decoy")
     await team.label({"example.com/note": "asks-for-a-pass"})
     await tenant.deploy("later", **SPEC)  # whose own children show that passes have gone by
     await tenant.candidate("later")
     again = [await tenant.present(one["kind"], one["metadata"]["name"]) for one in kept]
     assert [one["metadata"]["resourceVersion"] for one in again] == [one["metadata"]["resourceVersion"] for one in kept]
+    # A write that changes nothing moves no version.
+    assert (operator.log.count(f" {tenant.namespace}/r1plus-"), operator.log.count(f" {DECOY}/decoy")) == writes
 
 
 async def test_an_r1plustenant_that_is_deleted_waits_for_its_deployments_and_then_takes_access(
@@ -271,17 +280,63 @@ async def test_an_r1plustenant_that_is_deleted_waits_for_its_deployments_and_the
     assert "R1PlusDeployment credit" in await team.until("Ready", "False", "Deleting")
     assert await tenant.child("RoleBinding", walls.ADMINS) is not None
     operator.kill()
-    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace)
+    operator.start()  # and does not take what it has not seen yet for gone
+    await tenant.deploy("later", **SPEC)
+    await tenant.candidate("later")
+    assert await tenant.child("RoleBinding", walls.ADMINS) is not None
+    operator.kill()
+    for name in ("credit", "later"):
+        await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace)
     assert await team.cr() is not None
     operator.start()  # the deletion goes on from where it was
-
-    async def gone() -> bool:
-        return await team.cr() is None
-
-    await eventually(gone, "the R1PlusTenant may go")
+    await team.gone()
     assert await tenant.child("RoleBinding", walls.ADMINS) is None
     assert await tenant.child("ResourceQuota", walls.LIMITS) is None
     assert await tenant.child("NetworkPolicy", walls.DEFAULT_DENY) is not None
+
+
+async def test_a_finalizer_that_somebody_else_applied_as_well_holds_nothing_up(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    """As a backup that is restored does, or `kubectl get -o yaml | kubectl apply -f -`."""
+    team = Team(tenant)
+    await team.give(**GIVES)
+    await tenant.present("RoleBinding", walls.ADMINS)
+    meta = {"name": names.TENANT, "namespace": tenant.namespace, "finalizers": [names.FINALIZER_TENANT]}
+    whole = {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT, "metadata": meta, "spec": GIVES}
+    await tenant.client.apply(kinds.R1PLUS_TENANT, whole, field_manager="backup")
+    await tenant.client.delete(kinds.R1PLUS_TENANT, names.TENANT, tenant.namespace)
+    await team.gone()
+    assert await tenant.child("RoleBinding", walls.ADMINS) is None
+
+
+async def test_an_r1plustenant_of_a_namespace_whose_label_is_gone_can_be_deleted(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    team = Team(tenant)
+    await team.give(**GIVES)
+    await tenant.present("RoleBinding", walls.ADMINS)
+    await team.label({names.LABEL_TENANT: None})
+    await team.until("Ready", "False", "NamespaceNotTenant")
+    assert await tenant.child("RoleBinding", walls.ADMINS) is not None
+    await tenant.client.delete(kinds.R1PLUS_TENANT, names.TENANT, tenant.namespace)
+    await team.gone()
+    assert await tenant.child("RoleBinding", walls.ADMINS) is None
+    assert await tenant.child("NetworkPolicy", walls.DEFAULT_DENY) is not None
+
+
+async def test_what_the_api_server_refuses_is_told_on_the_r1plustenant(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    """A RoleBinding of that name to another role: what it is bound to cannot be changed."""
+    team = Team(tenant)
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    foreign = {"metadata": {"name": walls.ADMINS, "namespace": tenant.namespace}, "roleRef": role}
+    foreign |= {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding"}
+    await tenant.client.apply(BINDING, foreign, field_manager="somebody")
+    await team.give(**GIVES)
+    assert "roleRef" in await team.until("Ready", "False", "WriteRefused")
+    await tenant.present("NetworkPolicy", walls.CALLERS)
 
 
 async def test_only_callers_that_the_platform_team_allows_are_let_in(operator: OperatorProcess, tenant: Tenant) -> None:

@@ -8,6 +8,7 @@ of, and its findings are its pods' last words. The newest run that has ended sta
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from r1plus_contract import names
 from r1plus_contract.isolation import (
@@ -35,6 +36,12 @@ RETRY_SECONDS = 300.0
 """After a run that says nothing, until the next."""
 DEADLINE_SECONDS = 240
 """Of a Job: to be scheduled, to start, to try for half a minute."""
+SETTLE_SECONDS = 10.0
+"""Jobs and pods are watched apart: so long after its Jobs' end the last words of a run may still be on their way."""
+MOST_AT_ONCE = 20
+"""Runs, of all tenants: a change that concerns them all would otherwise start three pods of each in one minute."""
+CROWDED_SECONDS = 30.0
+"""Until one that was not let begin asks again."""
 OVERDUE_RUNS = 2.5
 """So many intervals after a run its outcome says nothing of now any more."""
 PORT_API, PORT_KUBELET, PORT_SSH, PORT_METADATA = 443, 10250, 22, 80
@@ -55,6 +62,10 @@ class Run:
     """Deployment -> digest of its walls when the run began; empty name: those of the namespace."""
     started: int
     """Seconds since the epoch."""
+    turn: str = ""
+    """How far the deployments' turns have come: a change is tried beside them, and takes nobody's turn."""
+    owed: str = ""
+    """The deployment whose walls were open, until a run under them held."""
 
     @property
     def id(self) -> str:
@@ -79,48 +90,76 @@ class Ran:
     jobs: Mapping[str, Json]
     """Name -> Job."""
     judgement: Judgement
-    ended_at: float | None
+    over_at: float | None
     """When the last of its Jobs had ended; None while one goes on, or is missing."""
+    ended_at: float | None
+    """Likewise, once all has been heard that it had to say."""
+
+    @property
+    def quiet_at(self) -> float:
+        """By when it has ended, or is given up."""
+        return self.run.started + 2.0 * DEADLINE_SECONDS if self.over_at is None else self.over_at + SETTLE_SECONDS
 
 
 def read(job: Json) -> Run | None:
     """Of which run a Job is; None: of none that this version knows."""
-    text = str((job["metadata"].get("annotations") or {}).get(names.ANNOTATION_PROBED, ""))
+    text = _told(job)
     try:
         return loads(Run, text) if text else None
     except ContractError:
         return None
 
 
-def ran(jobs: Iterable[Json], pods: Mapping[str, PodFacts], config: OperatorConfig) -> tuple[Ran, ...]:
-    """The runs of a namespace, the newest first. `pods`: Job's name -> its newest pod."""
-    found: dict[str, tuple[Run, dict[str, Json]]] = {}
+def _told(job: Json) -> str:
+    return str((job["metadata"].get("annotations") or {}).get(names.ANNOTATION_PROBED, ""))
+
+
+Pods = Mapping[tuple[str, str], PodFacts]
+"""(namespace, uid of its Job) -> pod."""
+
+
+def ran(jobs: Iterable[Json], pods: Pods, config: OperatorConfig, now: float) -> tuple[Ran, ...]:
+    """The runs of a namespace, the newest first. What bears a run's annotation and is none of its Jobs is not heard."""
+    found: dict[str, list[Json]] = {}
     for job in jobs:
-        run = read(job)
-        if run is not None and any(name == job["metadata"]["name"] for _, name in run.jobs):
-            found.setdefault(run.id, (run, {}))[1][job["metadata"]["name"]] = job
-    made = [_ran(run, of, pods, config) for run, of in found.values()]
-    return tuple(sorted(made, key=lambda one: (-one.run.started, one.run.id)))
+        found.setdefault(_told(job), []).append(job)
+    made = [_ran(run, of, pods, config, now) for of in found.values() if (run := read(of[0]))]
+    return tuple(sorted((one for one in made if one.jobs), key=lambda one: (-one.run.started, one.run.id)))
 
 
-def _ran(run: Run, jobs: Mapping[str, Json], pods: Mapping[str, PodFacts], config: OperatorConfig) -> Ran:
-    ends = [(jobs.get(name, {}).get(JOB_ENDED) or {}).get("at") for _, name in run.jobs]
+def places(run: Run, config: OperatorConfig) -> Mapping[str, tuple[str, str]]:
+    """Probe -> namespace and name of its Job."""
+    decoy = config.isolation.decoy_namespace
+    return {probe: (decoy if probe == Probe.CONTROL else run.namespace, name) for probe, name in run.jobs}
+
+
+def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now: float) -> Ran:
+    where = places(run, config)
+    lying = {(job["metadata"]["namespace"], job["metadata"]["name"]): job for job in told}
+    jobs = {probe: lying[place] for probe, place in where.items() if place in lying}
+    ends = [(job.get(JOB_ENDED) or {}).get("at") for job in jobs.values()]
     over = [float(end) for end in ends if end is not None]
+    over_at = max(over) if len(over) == len(where) else None
     said = {
-        (probe, container.name): _findings(container.message)
-        for probe, name in run.jobs
-        if name in pods
-        for container in pods[name].containers
+        (probe, container.name): found
+        for probe, job in jobs.items()
+        if (pod := pods.get((job["metadata"]["namespace"], job["metadata"]["uid"])))
+        for container in pod.containers
+        if (found := _findings(container.message))
     }
-    judgement = judge(
-        doors(run, config),
-        questions(config),
-        said.get((Probe.KNOCK, CONTAINER_KNOCK)),
-        said.get((Probe.ASK, CONTAINER_ASK)),
-        said.get((Probe.CONTROL, CONTAINER_KNOCK)),
-        said.get((Probe.CONTROL, CONTAINER_ASK)),
-    )
-    return Ran(run, jobs, judgement, max(over) if len(over) == len(ends) else None)
+    words = [
+        said.get(of)
+        for of in (
+            (Probe.KNOCK, CONTAINER_KNOCK),
+            (Probe.ASK, CONTAINER_ASK),
+            (Probe.CONTROL, CONTAINER_KNOCK),
+            (Probe.CONTROL, CONTAINER_ASK),
+        )
+    ]
+    heard = None not in words or (over_at is not None and now >= over_at + SETTLE_SECONDS)
+    judgement = judge(doors(run, config), questions(config), *words)
+    by_name = {job["metadata"]["name"]: job for job in jobs.values()}
+    return Ran(run, by_name, judgement, over_at, over_at if heard else None)
 
 
 def _findings(message: str) -> Findings | None:
@@ -131,25 +170,44 @@ def _findings(message: str) -> Findings | None:
 
 
 def due(newest: Ran | None, walls: Mapping[str, str], interval: float, now: float) -> float:
-    """Seconds until the next run is due; 0: now. Infinite while one goes on, whose end causes a pass."""
+    """Seconds until the next run is due; 0: now. Infinite while one goes on."""
     if newest is None:
         return 0.0
     started = newest.run.started
     if newest.ended_at is None:
-        return float("inf") if now < started + 2 * DEADLINE_SECONDS else 0.0
-    if dict(newest.run.walls) != dict(walls):
+        return float("inf") if now < newest.quiet_at else 0.0
+    if not newest.run.walls.items() >= walls.items():
+        # Walls that were not there, or read otherwise. What serves no more needs no run, and none when it is back.
         return max(0.0, started + SPACING_SECONDS - now)
     decided = newest.judgement.verdict is not Verdict.UNPROVEN
     return max(0.0, newest.ended_at + (interval if decided else RETRY_SECONDS) - now)
 
 
 def next_run(namespace: str, uid: str, walls: Mapping[str, str], newest: Ran | None, now: float) -> Run:
-    """The run to begin: under the walls of a deployment whose walls changed, else of the next one in their order."""
-    known = dict(newest.run.walls) if newest else {}
+    """The run to begin: under walls that were open, else under some that changed, else under those whose turn it is."""
+    known, turn = (newest.run.walls, newest.run.turn) if newest else ({}, "")
+    owed = _owed(newest) if newest else ""
     those = sorted(name for name in walls if name)
-    changed = [name for name in those if known.get(name) != walls[name]]
-    after = [name for name in those if newest is None or name > newest.run.deployment]
-    return Run(namespace, uid, (changed or after or those)[0], dict(walls), int(now))
+    first = next((name for name in those if name > turn), those[0])
+    changed = next((name for name in those if known.get(name) != walls[name]), "")
+    chosen = owed if owed in those else changed or first
+    return Run(
+        namespace,
+        uid,
+        chosen,
+        dict(walls),
+        int(now),
+        turn=chosen if chosen == first else turn,
+        owed=owed if owed in those else "",
+    )
+
+
+def _owed(newest: Ran) -> str:
+    """Else the next run, under other walls, would say that all are shut."""
+    if newest.judgement.verdict in (Verdict.OPEN, Verdict.NOT_ENFORCED):
+        return newest.run.deployment
+    held = newest.judgement.verdict is Verdict.HELD and newest.run.deployment == newest.run.owed
+    return "" if held else newest.run.owed
 
 
 def doors(run: Run, config: OperatorConfig) -> tuple[Door, ...]:
@@ -170,12 +228,13 @@ def doors(run: Run, config: OperatorConfig) -> tuple[Door, ...]:
 
 
 def _address(url: str) -> tuple[str, int] | None:
-    """Host and port of an address in the chart's values."""
-    scheme, _, rest = url.partition("://")
-    host, colon, port = rest.partition("/")[0].rpartition(":")
-    if not rest:
+    """Host and port of an address in the chart's values, and nothing else of it: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
         return None
-    return (host, int(port)) if colon and port.isdigit() else (f"{host}{colon}{port}", 443 if scheme == "https" else 80)
+    return (parts.hostname, port or (443 if parts.scheme == "https" else 80)) if parts.hostname else None
 
 
 def questions(config: OperatorConfig) -> tuple[Question, ...]:
@@ -244,7 +303,7 @@ def jobs(run: Run, config: OperatorConfig) -> tuple[Json, ...]:
     made = []
     for probe, name in run.jobs:
         control = probe is Probe.CONTROL
-        namespace = config.isolation.decoy_namespace if control else run.namespace
+        namespace, _ = places(run, config)[probe]
         containers = [_knock(run, config, control)] if probe is not Probe.ASK else []
         containers += [_ask(config, control)] if probe is not Probe.KNOCK else []
         labels = {

@@ -25,6 +25,7 @@ MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is a little above."""
 WIRING_SECONDS = 180.0
 """After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two."""
+REFUSED_REMEDY = "an admission policy or the operator's role forbids it (docs/admission.md); tried again every minute"
 PROGRESS_STEP = 10
 """Percent: progress of a gate is told in steps of this size."""
 
@@ -328,8 +329,7 @@ def _alerts_wired(s: Situation) -> Finding:
 
 def _progressing(s: Situation) -> Finding:
     if s.observed.refused:
-        remedy = "an admission policy or the operator's role forbids it (docs/admission.md); tried again every minute"
-        return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {remedy}")
+        return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
     if s.problem:
         return Finding("False", Reason.BLOCKED, f"{s.problem.condition} is in the way: {s.problem.reason}")
     assert s.rollout is not None

@@ -7,7 +7,8 @@ stand.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
@@ -19,12 +20,13 @@ from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan import decoy, probing, walls
 from r1plus_operator.plan.drift import bound, in_sync, stamped
 from r1plus_operator.plan.finding import Finding
-from r1plus_operator.plan.inputs import Json, NamespaceFacts, OperatorConfig, PodFacts, TenantView
-from r1plus_operator.plan.report import conditions
+from r1plus_operator.plan.inputs import Json, NamespaceFacts, OperatorConfig, TenantView
+from r1plus_operator.plan.report import REFUSED_REMEDY, conditions
 from r1plus_operator.plan.revision import rfc3339
 from r1plus_operator.plan.verified import verified
 
-GIVEN = ("ResourceQuota", "LimitRange", "RoleBinding")
+BARS = ("ResourceQuota", "LimitRange")
+GIVEN = (*BARS, "RoleBinding")
 """What an R1PlusTenant gives, and what goes with it."""
 PARTS = ("NetworkPolicy", *GIVEN, "ServiceAccount", "Job", "Deployment", "Service")
 """Kinds of what belongs to a namespace as a tenant, the decoy's included."""
@@ -50,9 +52,13 @@ class TenantSeen:
     """Deployment that serves -> digest of its NetworkPolicy as it lies in the cluster."""
     addresses: tuple[str, ...] = ()
     """Of the nodes."""
-    pods: Mapping[str, PodFacts] = field(default_factory=dict)
-    """Job -> its newest pod."""
+    pods: probing.Pods = field(default_factory=dict)
+    """Of the prober's Jobs."""
     decoy_ready: bool = False
+    crowded: bool = False
+    """As many runs of other tenants go on as may at once."""
+    refused: str = ""
+    """Which write the API server refused in the pass before, in its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ class TenantPlan:
     """Of the R1PlusTenant; None: there is none, or it says that already."""
     newest: probing.Ran | None = None
     """The newest run that has ended."""
+    running: bool = False
+    """Whether a run goes on, or begins now."""
     requeue_after: float | None = None
 
     @property
@@ -79,13 +87,9 @@ class TenantPlan:
 
 def plan_tenant(seen: TenantSeen, config: OperatorConfig, now: float) -> TenantPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    if refusal := _refusal(seen, config):
-        # What stands stays: a label that is gone opens no door.
-        return TenantPlan(
-            TenantView(refusal.status, refusal.reason, refusal.message, is_tenant=False),
-            status=_status(seen, None, refusal, refusal, now),
-        )
-    return _Pass(seen, config, now).plan()
+    one = _Pass(seen, config, now)
+    refusal = _refusal(seen, config)
+    return one.hold(refusal) if refusal else one.plan()
 
 
 def _refusal(seen: TenantSeen, config: OperatorConfig) -> Finding | None:
@@ -117,7 +121,7 @@ class _Pass:
     def plan(self) -> TenantPlan:
         seen = self.seen
         spec = self._spec()
-        runs = probing.ran(self._jobs(), seen.pods, self.config)
+        runs = probing.ran(self._jobs(), seen.pods, self.config, self.now)
         runs = tuple(one for one in runs if one.run.uid == seen.namespace.uid)
         newest = next((one for one in runs if one.ended_at is not None), None)
         waits = self._waits()
@@ -125,28 +129,50 @@ class _Pass:
         changed = tuple(found for stage in stages if (found := self._changed(stage)))
         if seen.namespace.terminating:
             changed = ()  # The API server makes nothing there any more, and takes away all there is.
-        look = None
-        begun: tuple[Json, ...] = ()
-        if not changed and self._probes:
-            begun, look = self._run(runs)
-        kept = (
-            {_key(obj) for stage in stages for obj in stage} | {_key(obj) for obj in begun} | self._kept(runs, newest)
-        )
-        verdict = verified(seen.namespace, self._probes, self._standing(), newest, self.config, self.now)
-        ready = self._ready(spec, waits)
+        begun, look = self._run(runs) if self._probes and not changed else ((), None)
+        kept = {_key(obj) for obj in (*(obj for stage in stages for obj in stage), *begun)} | self._kept(runs, newest)
+        verdict = self._verdict(changed, newest)
         return TenantPlan(
-            view=TenantView(
-                verdict.status, verdict.reason, verdict.message, callers=frozenset(spec.callers.namespaces)
-            ),
+            view=_view(verdict, spec),
             apply=(*changed, *((begun,) if begun else ())),
-            delete=tuple(
-                (*key, live["metadata"]["uid"]) for key, live in seen.live.items() if key not in kept | seen.going
-            ),
+            delete=self._deletions(kept),
             finalizer=self._finalizer(waits),
-            status=_status(seen, newest, ready, verdict, self.now) if self._bears_on(waits) else None,
+            status=self._status(newest, self._ready(spec, waits), verdict) if self._bears_on(waits) else None,
             newest=newest,
+            running=bool(begun) or (bool(runs) and runs[0].ended_at is None),
             requeue_after=look,
         )
+
+    def hold(self, refusal: Finding) -> TenantPlan:
+        """Of no tenant: what stands stays, since a label that is gone opens no door, nor shuts one to who calls.
+
+        But an R1PlusTenant that is deleted takes what it gave, or neither it nor its namespace would ever be gone.
+        """
+        waits = self._waits()
+        given = {key for key in self.seen.live if key[1] in GIVEN} if waits == () else set()
+        return TenantPlan(
+            view=replace(_view(refusal, self._spec()), is_tenant=False),
+            delete=self._deletions(self.seen.live.keys() - given),
+            finalizer=None if waits is None else self._finalizer(waits),
+            status=self._status(None, refusal, refusal) if self._bears_on(waits) else None,
+        )
+
+    def _deletions(self, kept: AbstractSet[Part]) -> tuple[tuple[str, str, str, str], ...]:
+        live = self.seen.live
+        return tuple((*key, obj["metadata"]["uid"]) for key, obj in live.items() if key not in kept)
+
+    def _verdict(self, changed: tuple[tuple[Json, ...], ...], newest: probing.Ran | None) -> Finding:
+        """IsolationVerified."""
+        missing = [obj["metadata"]["name"] for stage in changed for obj in stage if obj["kind"] == "NetworkPolicy"]
+        if missing and self.seen.refused:
+            return Finding("False", Reason.WRITE_REFUSED, f"NetworkPolicy {missing[0]} does not stand: {self._refused}")
+        if self._is_decoy:
+            return Finding("Unknown", Reason.PROBING_OFF, "This is what the prober attacks; nobody tries it from here")
+        return verified(self.seen.namespace, self._probes, self._standing(), newest, self.config, self.now)
+
+    @property
+    def _refused(self) -> str:
+        return f"{self.seen.refused}; {REFUSED_REMEDY}"
 
     @property
     def _is_decoy(self) -> bool:
@@ -181,8 +207,8 @@ class _Pass:
             return None
         bears = names.FINALIZER_TENANT in (self.seen.cr["metadata"].get("finalizers") or ())
         wanted = self._bears_on(waits)
-        if wanted and not bears and waits is not None:
-            return None  # The API server takes no finalizer on what is being deleted.
+        if wanted and not bears and (waits is not None or self.seen.namespace.terminating):
+            return None  # The API server takes no finalizer on what is being deleted; and nothing is given any more.
         return wanted if wanted != bears else None
 
     def _stages(self, spec: R1PlusTenantSpec, waits: tuple[str, ...] | None) -> list[list[Json]]:
@@ -227,16 +253,20 @@ class _Pass:
             missing = [
                 job for job in probing.jobs(latest.run, self.config) if job["metadata"]["name"] not in latest.jobs
             ]
-            return tuple(map(stamped, missing)), probing.DEADLINE_SECONDS * 2.0
+            return tuple(map(stamped, missing)), max(1.0, latest.quiet_at - self.now)
         if wait > 0:
             return (), wait
+        if self.seen.crowded:
+            return (), probing.CROWDED_SECONDS
         run = probing.next_run(self.seen.namespace.name, self.seen.namespace.uid, standing, latest, self.now)
         return tuple(map(stamped, probing.jobs(run, self.config))), None
 
     def _kept(self, runs: tuple[probing.Ran, ...], newest: probing.Ran | None) -> set[Part]:
         """Jobs of the newest run that has ended, and of one that goes on after it."""
         kept = [one for one in runs if one is newest or (one is runs[0] and one.ended_at is None)]
-        return {_key(job) for one in kept for job in one.jobs.values()} if self._probes else set()
+        found = {_key(job) for one in kept for job in one.jobs.values()} if self._probes else set()
+        # An R1PlusTenant that cannot be read opens nothing, and its quota is no door.
+        return found | ({key for key in self.seen.live if key[1] in BARS} if self.problem else set())
 
     def _ready(self, spec: R1PlusTenantSpec, waits: tuple[str, ...] | None) -> Finding:
         if waits is not None:
@@ -244,9 +274,10 @@ class _Pass:
             text = f"Waits until these are gone: {', '.join(waits[:10]) or given}; walls stay with the namespace"
             return Finding("False", Reason.DELETING, text)
         if self.problem:
-            return Finding(
-                "False", Reason.INVALID_SPEC, f"{self.problem}; nothing but the default deny stands until then"
-            )
+            text = f"{self.problem}; until then nobody calls, nothing goes out, nobody administers; a quota stays"
+            return Finding("False", Reason.INVALID_SPEC, text)
+        if self.seen.refused:
+            return Finding("False", Reason.WRITE_REFUSED, self._refused)
         shut = [
             f"spec.egress[{i}].cidr: {way.cidr} holds the node {node}, whose own ports it would open: it stays shut;"
             " name a smaller network"
@@ -257,6 +288,39 @@ class _Pass:
             return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(shut))
         return Finding("True", Reason.WALLS_STAND, "Default deny both ways; what is allowed is in spec")
 
+    def _status(self, newest: probing.Ran | None, ready: Finding, isolation: Finding) -> Json | None:
+        """The R1PlusTenant's status; None where there is none to write."""
+        cr = self.seen.cr
+        if cr is None:
+            return None
+        before = cr.get("status") or {}
+        generation = int(cr["metadata"].get("generation", 0))
+        found = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
+        told = conditions(found, before, generation, self.now)
+        status: Json = {"observedGeneration": generation, "conditions": told, **_isolation(newest)}
+        return status if status != before else None
+
+
+def _isolation(newest: probing.Ran | None) -> Json:
+    """What the newest run tried and what held."""
+    if newest is None or newest.ended_at is None:
+        return {}
+    told = newest.judgement
+    found = {
+        "deployment": newest.run.deployment,
+        "finished": rfc3339(newest.ended_at),
+        "tries": len(told.held) + len(told.open) + len(told.unseen) + len(told.failed),
+        "held": len(told.held),
+        "open": list(told.open),
+        "unseen": [*told.unseen, *told.failed],
+        "late": told.late,
+    }
+    return {"isolation": found}
+
+
+def _view(verdict: Finding, spec: R1PlusTenantSpec) -> TenantView:
+    return TenantView(verdict.status, verdict.reason, verdict.message, callers=frozenset(spec.callers.namespaces))
+
 
 def digest(policies: Iterable[Json]) -> str:
     """Of NetworkPolicies as they lie in the cluster: one that was deleted and made anew has another uid."""
@@ -266,27 +330,3 @@ def digest(policies: Iterable[Json]) -> str:
 
 def _key(obj: Json) -> Part:
     return obj["metadata"]["namespace"], obj["kind"], obj["metadata"]["name"]
-
-
-def _status(
-    seen: TenantSeen, newest: probing.Ran | None, ready: Finding, isolation: Finding, now: float
-) -> Json | None:
-    """The R1PlusTenant's status; None where there is none to write."""
-    if seen.cr is None:
-        return None
-    before = seen.cr.get("status") or {}
-    generation = int(seen.cr["metadata"].get("generation", 0))
-    found = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
-    status: Json = {"observedGeneration": generation, "conditions": conditions(found, before, generation, now)}
-    if newest is not None and newest.ended_at is not None:
-        told = newest.judgement
-        status["isolation"] = {
-            "deployment": newest.run.deployment,
-            "finished": rfc3339(newest.ended_at),
-            "tries": len(told.held) + len(told.open) + len(told.unseen) + len(told.failed),
-            "held": len(told.held),
-            "open": list(told.open),
-            "unseen": [*told.unseen, *told.failed],
-            "late": told.late,
-        }
-    return status if status != before else None

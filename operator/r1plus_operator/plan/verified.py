@@ -31,16 +31,16 @@ def verified(
         return Finding("False", Reason.NAMESPACE_NOT_RESTRICTED, text)
     if not probes:
         return Finding("Unknown", Reason.PROBING_OFF, "The chart's isolation.decoyNamespace is empty: nobody tries")
-    if newest is None or newest.ended_at is None:
-        if not standing:
-            return Finding(
-                "Unknown", Reason.PENDING, "The prober knocks under the walls of what serves; nothing does yet"
-            )
+    ended_at = newest.ended_at if newest else None
+    fresh = ended_at is not None and now <= ended_at + OVERDUE_RUNS * config.isolation.interval
+    if newest is not None and fresh:
+        return _of_run(newest.judgement)
+    if not standing:
+        return Finding("Unknown", Reason.PENDING, "The prober knocks under the walls of what serves; nothing does")
+    if ended_at is None:
         return Finding("Unknown", Reason.PROBING, "The first run of the prober is under way, or waits for the decoy")
-    if now > newest.ended_at + OVERDUE_RUNS * config.isolation.interval:
-        text = "The last run of the prober is too long ago to say anything of now; see its Jobs, and the decoy's pod"
-        return Finding("Unknown", Reason.PROBE_OVERDUE, text)
-    return _of_run(newest.judgement)
+    text = "The last run of the prober is too long ago to say anything of now; see its Jobs, and the decoy's pod"
+    return Finding("Unknown", Reason.PROBE_OVERDUE, text)
 
 
 def _of_run(told: Judgement) -> Finding:

@@ -1,0 +1,218 @@
+"""A tiny world for the passes over a namespace as a tenant: it holds what a plan wrote, and the prober says as a test says.
+
+Like `world`, not a fake API server: it merges nothing and defaults nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from r1plus_contract import names
+from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
+from r1plus_contract.jsonable import dumps
+from r1plus_operator.plan import probing
+from r1plus_operator.plan.inputs import (
+    JOB_ENDED,
+    ContainerFacts,
+    IsolationTerms,
+    Json,
+    NamespaceFacts,
+    OperatorConfig,
+    PodFacts,
+)
+from r1plus_operator.plan.tenant import Part, TenantPlan, TenantSeen, plan_tenant
+
+DECOY = "r1plus-decoy"
+CONFIG = OperatorConfig(
+    monitor_image="registry.local/monitor:1",
+    triton_image="registry.local/triton:1",
+    default_family="smollm2",
+    operator_namespace="r1plus-system",
+    monitoring_namespace="monitoring",
+    isolation=IsolationTerms(decoy_namespace=DECOY, beside={"prometheus": "http://prometheus.monitoring.svc:9090"}),
+)
+DECOYS = tuple(
+    door.name for door in probing.doors(probing.Run("t", "u", "d", {}, 0), CONFIG) if door.against == "decoy"
+)
+GIVES: Json = {
+    "admins": [{"kind": "Group", "name": "credit-ml"}],
+    "viewers": [{"kind": "User", "name": "auditor"}],
+    "callers": {"namespaces": ["shop"]},
+    "egress": [{"cidr": "10.20.0.0/16", "ports": [5432]}],
+    "quota": {"pods": 20, "cpu": "8"},
+}
+
+
+def facts(name: str = "team", **changed: Any) -> NamespaceFacts:
+    """A namespace as the platform team makes it."""
+    return replace(NamespaceFacts(name, f"uid-of-{name}", tenant=True, pod_security="restricted"), **changed)
+
+
+@dataclass
+class TenantWorld:
+    """One namespace and what belongs to it."""
+
+    namespace: NamespaceFacts = field(default_factory=facts)
+    spec: Json | None = None
+    """Of its R1PlusTenant; None: there is none."""
+    leaving: bool = False
+    finalizers: list[str] = field(default_factory=list)
+    status: Json = field(default_factory=dict)
+    live: dict[Part, Json] = field(default_factory=dict)
+    going: set[Part] = field(default_factory=set)
+    serving: dict[str, str] = field(default_factory=dict)
+    """Deployment -> digest of its walls."""
+    deployments: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    pods: dict[tuple[str, str], PodFacts] = field(default_factory=dict)
+    decoy_ready: bool = True
+    crowded: bool = False
+    refused: str = ""
+    now: float = 10_000.0
+    config: OperatorConfig = CONFIG
+    writes: int = 0
+    made: list[probing.Run] = field(default_factory=list)
+    """Every run that was begun."""
+
+    @property
+    def name(self) -> str:
+        return self.namespace.name
+
+    def cr(self) -> Json | None:
+        if self.spec is None:
+            return None
+        meta: Json = {"name": "tenant", "namespace": self.name, "uid": "cr", "generation": 1}
+        if self.finalizers:
+            meta["finalizers"] = list(self.finalizers)
+        if self.leaving:
+            meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        return {"metadata": meta, "spec": self.spec, "status": self.status}
+
+    def seen(self) -> TenantSeen:
+        return TenantSeen(
+            self.namespace,
+            self.cr(),
+            dict(self.live),
+            frozenset(self.going),
+            self.deployments if self.leaving else (),
+            self.volumes if self.leaving else (),
+            dict(self.serving),
+            self.addresses,
+            dict(self.pods),
+            self.decoy_ready,
+            self.crowded,
+            self.refused,
+        )
+
+    def plan(self) -> TenantPlan:
+        return plan_tenant(self.seen(), self.config, self.now)
+
+    def pass_once(self) -> TenantPlan:
+        """One pass, carried out; time moves on a tenth of a second."""
+        planned = self.plan()
+        self.carry_out(planned)
+        self.now += 0.1
+        return planned
+
+    def carry_out(self, planned: TenantPlan, writes: int = 10_000, *, backwards: bool = False) -> None:
+        """In the executor's order, and no more than so many writes: after them the operator dies."""
+        for write in [*self._writes(planned, backwards)][:writes]:
+            write()
+
+    def _writes(self, planned: TenantPlan, backwards: bool) -> list[Callable[[], None]]:
+        found: list[Callable[[], None]] = []
+        if planned.finalizer:
+            found.append(lambda: self.finalizers.append(names.FINALIZER_TENANT))
+        for stage in planned.apply:
+            found += [lambda obj=obj: self._apply(obj) for obj in (reversed(stage) if backwards else stage)]
+        for namespace, kind, name, uid in planned.delete:
+            found.append(lambda key=(namespace, kind, name), uid=uid: self._delete(key, uid))
+        if planned.status is not None:
+            found.append(lambda: setattr(self, "status", planned.status))
+        if planned.finalizer is False:
+            found.append(self._let_go)
+        return found
+
+    def _apply(self, obj: Json) -> None:
+        key = obj["metadata"]["namespace"], obj["kind"], obj["metadata"]["name"]
+        self.writes += 1
+        before = self.live.get(key)
+        if before is None and (run := probing.read(obj)) and run not in self.made:
+            self.made.append(run)
+        uid = before["metadata"]["uid"] if before else f"u{self.writes}"
+        assert obj["metadata"].get("uid", uid) == uid, "bound to another object than is there"
+        ended = {JOB_ENDED: before[JOB_ENDED]} if before and JOB_ENDED in before else {}
+        self.live[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}, **ended}
+
+    def _delete(self, key: Part, uid: str) -> None:
+        assert self.live.pop(key)["metadata"]["uid"] == uid
+
+    def _let_go(self) -> None:
+        self.finalizers.remove(names.FINALIZER_TENANT)
+        if self.leaving and not self.finalizers:
+            self.spec, self.status, self.leaving = None, {}, False
+
+    def settle(self, limit: int = 8) -> TenantPlan:
+        """Passes until one writes nothing; fails if that does not come."""
+        for _ in range(limit):
+            planned = self.pass_once()
+            if not planned.again and planned.status is None:
+                return planned
+        raise AssertionError(f"still writing after {limit} passes: {planned}")
+
+    def has(self, kind: str, namespace: str = "") -> list[str]:
+        return sorted(name for where, k, name in self.live if k == kind and where == (namespace or self.name))
+
+    def one(self, kind: str, name: str, namespace: str = "") -> Json:
+        return self.live[namespace or self.name, kind, name]
+
+    def condition(self, kind: str) -> tuple[str, str, str]:
+        found = next(c for c in self.status["conditions"] if c["type"] == kind)
+        return found["status"], found["reason"], found["message"]
+
+    def jobs(self, *, going_on: bool = False) -> list[Json]:
+        return [job for (_, kind, _), job in self.live.items() if kind == "Job" and not (going_on and JOB_ENDED in job)]
+
+    def runs(self) -> tuple[probing.Ran, ...]:
+        return probing.ran(self.jobs(), self.pods, self.config, self.now)
+
+    def end(self, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> None:
+        """The Jobs that go on end; the tries named are open, the control sees the blind ones shut; silent probes say
+        nothing."""
+        for job in self.jobs(going_on=True):
+            job[JOB_ENDED] = {"type": "Complete", "at": self.now, "final": False}
+            self.speak(job, opened=opened, blind=blind, silent=silent)
+
+    def speak(self, job: Json, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> None:  # fmt: skip
+        """Its pod's last words are heard."""
+        run = probing.read(job)
+        assert run is not None
+        probe = job["spec"]["template"]["metadata"]["labels"][names.LABEL_PROBE]
+        doors, questions = probing.doors(run, self.config), probing.questions(self.config)
+        everything = {one.name for one in (*doors, *questions)}
+        own = {door.name for door in doors if door.against is Against.OWN}
+        through = everything - {*blind} if probe == Probe.CONTROL else {*opened} | own
+        of = {CONTAINER_KNOCK: doors, CONTAINER_ASK: questions}
+        said = []
+        for container in job["spec"]["template"]["spec"]["containers"]:
+            tries = tuple(
+                Try(one.name, Outcome.OPEN if one.name in through else Outcome.SHUT) for one in of[container["name"]]
+            )
+            words = "" if probe in silent else dumps(Findings(tries))
+            said.append(ContainerFacts(container["name"], ready=False, message=words, exit_code=0))
+        meta = job["metadata"]
+        self.pods[meta["namespace"], meta["uid"]] = PodFacts(
+            f"{meta['name']}-x", "", "", ready=False, terminating=False, unschedulable="", containers=tuple(said)
+        )
+
+    def serve(self, *deployments: str) -> None:
+        """These have a ready pod."""
+        self.serving = {name: self.serving.get(name, f"walls-of-{name}") for name in deployments}
+
+    def probed(self, **said: Any) -> None:
+        """A run begins now if it is due, and ends a little later."""
+        self.settle()
+        self.now += 30.0
+        self.end(**said)
+        self.settle()

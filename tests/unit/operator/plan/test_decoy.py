@@ -1,0 +1,97 @@
+"""The decoy: walled as every serving pod is, and opened to its control alone."""
+
+from dataclasses import replace
+
+from r1plus_contract import names
+from r1plus_contract.isolation import CONTAINER_DECOY, Probe
+from r1plus_operator.plan import walls
+from r1plus_operator.plan.decoy import PORTS, objects, walls_of
+from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.objects import Owner, network_policy
+from r1plus_operator.plan.probing import Run, doors, jobs
+from unit.operator.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
+from unit.operator.plan.test_walls_of_tenants import selects
+
+
+def by_name() -> dict[str, Json]:
+    return {obj["metadata"]["name"]: obj for obj in walls_of(CONFIG)}
+
+
+def pod() -> Json:
+    deployment = next(obj for obj in objects(CONFIG) if obj["kind"] == "Deployment")
+    template: Json = deployment["spec"]["template"]
+    return template
+
+
+def test_its_walls_are_to_the_letter_those_of_a_deployment_that_lets_nobody_in() -> None:
+    owner = Owner({"metadata": {"name": "decoy", "namespace": DECOY, "uid": "u"}})
+    assert by_name()["decoy"]["spec"] == network_policy(owner, (), CONFIG)["spec"]
+
+
+def test_beside_them_only_its_control_is_let_in_and_out() -> None:
+    made = by_name()
+    assert set(made) == {"decoy", "decoy-control", "decoy-control-out"}
+    labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in zip(Probe, jobs(Run("t", "u", "decoy", {}, 0), CONFIG), strict=True)}  # fmt: skip
+    control_in, control_out = made["decoy-control"]["spec"], made["decoy-control-out"]["spec"]
+    (rule,) = control_in["ingress"]
+    (peer,) = rule["from"]
+    assert set(peer) == {"podSelector"}, "of this namespace only"
+    assert [probe for probe in Probe if selects(peer["podSelector"], labels[probe])] == [Probe.CONTROL]
+    assert control_in["podSelector"] == by_name()["decoy"]["spec"]["podSelector"]
+    assert control_in["egress"] == []
+    assert [probe for probe in Probe if selects(control_out["podSelector"], labels[probe])] == [Probe.CONTROL]
+    assert not selects(control_out["podSelector"], pod()["metadata"]["labels"])
+    assert (control_out["ingress"], control_out["egress"]) == ([], [{}])
+    assert not selects(walls.callers(DECOY, ())["spec"]["podSelector"], pod()["metadata"]["labels"])
+
+
+def test_it_listens_where_a_serving_pod_does_and_the_prober_finds_it_by_name() -> None:
+    template = pod()
+    (container,) = template["spec"]["containers"]
+    assert container["name"] == CONTAINER_DECOY
+    assert container["args"] == ["--ports", "8000,8001,8002,8080"]
+    services = {obj["metadata"]["name"]: obj["spec"] for obj in objects(CONFIG) if obj["kind"] == "Service"}
+    assert {name: spec.get("clusterIP") for name, spec in services.items()} == {"decoy": None, "decoy-pods": "None"}
+    for spec in services.values():
+        assert selects({"matchLabels": spec["selector"]}, template["metadata"]["labels"])
+        assert [port["port"] for port in spec["ports"]] == [port["targetPort"] for port in spec["ports"]] == [*PORTS]
+    tried = {
+        door.host.split(".")[0]: door for door in doors(Run("t", "u", "d", {}, 0), CONFIG) if door.against == "decoy"
+    }
+    assert set(tried) == set(services)
+    assert all(door.host.split(".")[1:] == [DECOY, "svc"] for door in tried.values())
+
+
+def test_it_has_no_rights() -> None:
+    spec = pod()["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "volumes" not in spec
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    pulled = next(obj for obj in objects(replace(CONFIG, image_pull_secrets=("s",))) if obj["kind"] == "Deployment")
+    assert pulled["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "s"}]
+
+
+def test_its_namespace_gets_walls_before_the_pod_and_no_prober_of_its_own() -> None:
+    world = TenantWorld(facts(DECOY))
+    world.serve("decoy")
+    first, second = world.plan().apply
+    assert {obj["metadata"]["name"] for obj in first} == {walls.DEFAULT_DENY, *by_name()}
+    assert {obj["kind"] for obj in second} == {"Deployment", "Service"}
+    planned = world.settle()
+    assert not world.made
+    assert (planned.view.status, planned.view.reason) == ("Unknown", "ProbingOff")
+    assert "decoyNamespace" not in planned.view.message
+
+
+def test_without_its_label_it_is_not_made() -> None:
+    world = TenantWorld(facts(DECOY, tenant=False))
+    world.settle()
+    assert not world.live
+
+
+def test_the_deployment_called_decoy_belongs_to_no_r1plusdeployment() -> None:
+    for obj in (*walls_of(CONFIG), *objects(CONFIG)):
+        assert names.LABEL_DEPLOYMENT not in obj["metadata"]["labels"]
+        assert obj["metadata"]["namespace"] == DECOY
+        assert obj["metadata"]["labels"][names.LABEL_WALLS] == "decoy"

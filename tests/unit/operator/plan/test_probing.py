@@ -1,0 +1,613 @@
+"""Runs of the prober of walls: when, under whose walls, how often; what ends one, what is heard of it, what goes with it."""
+
+import itertools
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1plus_contract import names
+from r1plus_contract.isolation import Against, Findings, Outcome, Probe, Try
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, IsolationTerms, Json, PodFacts
+from r1plus_operator.plan.probing import (
+    CROWDED_SECONDS,
+    DEADLINE_SECONDS,
+    RETRY_SECONDS,
+    SETTLE_SECONDS,
+    SPACING_SECONDS,
+    Run,
+    doors,
+    jobs,
+    places,
+    questions,
+    read,
+)
+from r1plus_policies.isolation import Verdict
+from unit.operator.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts
+
+HOUR = CONFIG.isolation.interval
+
+
+def world(*serving: str) -> TenantWorld:
+    made = TenantWorld(spec={})
+    made.serve(*serving)
+    return made
+
+
+def tried(one: TenantWorld) -> list[str]:
+    """Under whose walls, run by run."""
+    return [run.deployment for run in one.made]
+
+
+def idle(one: TenantWorld, seconds: float, **said: Any) -> None:
+    """Time passes, with a pass whenever one asked for it; a run takes half a minute."""
+    until = one.now + seconds
+    while (left := until - one.now) > 0:
+        planned = one.settle()
+        if one.jobs(going_on=True):
+            one.now += min(30.0, left)
+            if left >= 30.0:
+                one.end(**said)
+        else:
+            one.now += min(left, planned.requeue_after or left)
+
+
+class TestWhen:
+    """At once, then hourly; sooner only for a wall that changed or a run that shows nothing."""
+
+    def test_nothing_is_tried_before_something_serves_and_the_decoy_is_there(self) -> None:
+        one = world()
+        one.settle()
+        assert not one.made
+        one.decoy_ready = False
+        one.serve("credit")
+        one.settle()
+        assert not one.made
+        one.decoy_ready = True
+        one.settle()
+        assert tried(one) == ["credit"]
+
+    @pytest.mark.parametrize(
+        "said", [{}, {"opened": ("secret",)}, {"blind": ("metadata",)}], ids=["held", "open", "unseen"]
+    )
+    def test_a_run_that_showed_something_is_good_for_an_hour(self, said: Any) -> None:
+        one = world("credit")
+        one.probed(**said)
+        ended = one.runs()[0].ended_at
+        assert ended is not None
+        planned = one.plan()
+        assert planned.requeue_after == pytest.approx(ended + HOUR - one.now)
+        one.now = ended + HOUR - 1.0
+        one.settle()
+        assert len(one.made) == 1
+        one.now = ended + HOUR
+        one.settle()
+        assert len(one.made) == 2
+
+    def test_one_that_shows_nothing_is_made_again_after_a_while(self) -> None:
+        one = world("credit")
+        one.probed(blind=DECOYS)
+        ended = one.runs()[0].ended_at
+        assert ended is not None
+        one.now = ended + RETRY_SECONDS - 1.0
+        one.settle()
+        assert len(one.made) == 1
+        one.now = ended + RETRY_SECONDS
+        one.settle()
+        assert len(one.made) == 2
+
+    def test_a_changed_wall_causes_one_run_and_none_sooner_than_may_be(self) -> None:
+        one = world("credit", "fraud")
+        one.probed()
+        began = one.made[0].started
+        one.now = began + 40.0
+        one.serving["fraud"] = "other"
+        planned = one.settle()
+        assert planned.requeue_after == pytest.approx(began + SPACING_SECONDS - one.now, abs=0.2)
+        one.now = began + SPACING_SECONDS - 0.2
+        one.settle()
+        assert len(one.made) == 1
+        one.now = began + SPACING_SECONDS
+        one.settle()
+        assert tried(one) == ["credit", "fraud"]
+        idle(one, HOUR - 120)
+        assert len(one.made) == 2
+
+    def test_changes_in_between_are_one(self) -> None:
+        one = world("credit", "fraud")
+        one.probed()
+        for i in range(5):
+            one.serving = {name: f"{name}-{i}" for name in one.serving}
+            one.settle()
+        idle(one, HOUR - 300)
+        assert len(one.made) == 2
+
+    def test_a_wall_of_the_namespace_that_was_made_anew_is_a_change(self) -> None:
+        one = world("credit")
+        one.probed()
+        idle(one, 600)
+        assert len(one.made) == 1
+        del one.live["team", "NetworkPolicy", "r1plus-default-deny"]
+        one.settle()
+        assert len(one.made) == 2
+
+    def test_a_wall_that_changes_during_a_run_is_tried_after_it(self) -> None:
+        one = world("credit")
+        one.settle()
+        one.serving["credit"] = "other"
+        one.now += 100
+        one.settle()
+        assert len(one.made) == 1
+        one.end()
+        one.settle()
+        assert len(one.made) == 2
+
+    def test_what_is_not_ready_for_a_while_changes_no_wall(self) -> None:
+        one = world("credit", "fraud")
+        one.probed()
+        for _ in range(20):
+            one.serve("credit")
+            idle(one, 60)
+            one.serve("credit", "fraud")
+            idle(one, 60)
+        assert len(one.made) == 1
+
+    def test_while_too_many_others_run_it_waits_and_asks_again(self) -> None:
+        one = world("credit")
+        one.crowded = True
+        planned = one.settle()
+        assert not one.made
+        assert planned.requeue_after == CROWDED_SECONDS
+        assert not planned.running
+        one.crowded = False
+        assert one.pass_once().running
+        one.crowded = True
+        assert one.settle().running
+        assert len(one.made) == 1
+
+    def test_a_clock_that_was_set_back_delays_no_more_than_it_was_set(self) -> None:
+        one = world("credit")
+        one.probed()
+        one.now -= 1000
+        one.serving["credit"] = "other"
+        planned = one.settle()
+        assert planned.requeue_after == pytest.approx(1000 + SPACING_SECONDS - 30, abs=2)
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["wait", "wall", "flap", "quiet", "open"]), st.integers(0, 3), st.integers(1, 1500)),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(CHANGES)
+def test_runs_are_never_closer_than_may_be_and_no_more_than_an_hour_and_the_changes_ask_for(
+    changes: list[tuple[str, int, int]],
+) -> None:
+    one = world("a", "b", "c", "d")
+    began = one.now
+    asked = 1
+    for what, which, seconds in changes:
+        name = "abcd"[which]
+        if what == "wall" and name in one.serving:
+            one.serving[name] = f"{name}{one.now}"
+            asked += 1
+        elif what == "flap":
+            one.serving.pop(name, None)
+            idle(one, 30)
+            one.serve("a", "b", "c", "d")
+            one.serving.setdefault(name, f"walls-of-{name}")
+        idle(one, seconds, opened=("secret",) if what == "open" else ())
+    starts = [run.started for run in one.made]
+    assert all(later - sooner >= SPACING_SECONDS for sooner, later in itertools.pairwise(starts))
+    flaps = sum(what == "flap" for what, _, _ in changes)
+    assert len(starts) <= asked + flaps + (one.now - began) / HOUR
+    assert len([run for run in one.runs() if run.ended_at is None]) <= 1
+    assert len(one.jobs()) <= 6
+
+
+class TestUnderWhoseWalls:
+    """Each in turn; a change beside them; what was open until it holds."""
+
+    def test_each_that_serves_has_its_turn(self) -> None:
+        one = world("credit", "fraud", "mail", "shop")
+        for _ in range(6):
+            one.probed()
+            one.now += HOUR
+        assert tried(one) == ["credit", "fraud", "mail", "shop", "credit", "fraud"]
+
+    def test_who_comes_or_goes_takes_nobodys_turn(self) -> None:
+        one = world("b", "d", "f")
+        one.probed()
+        one.now += HOUR
+        one.serve("a", "d", "f")
+        one.probed()
+        one.now += HOUR
+        one.serve("a", "f")
+        one.probed()
+        one.now += HOUR
+        one.probed()
+        assert tried(one) == ["b", "a", "f", "a"]
+
+    def test_changes_of_one_do_not_keep_the_others_from_their_turn(self) -> None:
+        one = world("a", "b", "c", "d")
+        one.probed()
+        for i in range(4):
+            one.serving["a"] = f"changed {i}"
+            one.now += SPACING_SECONDS
+            one.probed()
+            one.now += HOUR
+            one.probed()
+        assert tried(one) == ["a", "a", "b", "a", "c", "a", "d", "a", "b"]
+
+    def test_what_was_open_is_tried_again_until_it_holds(self) -> None:
+        one = world("a", "b", "c")
+        one.probed()
+        one.now += HOUR
+        one.probed(opened=("decoy-pod:8000",))
+        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        one.now += HOUR
+        one.probed(opened=("decoy-pod:8000",))
+        one.now += HOUR
+        one.probed(blind=DECOYS)  # a run that shows nothing is no proof that it is shut
+        one.now += HOUR
+        one.probed()
+        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.now += HOUR
+        one.probed()
+        assert tried(one) == ["a", "b", "b", "b", "b", "c"]
+
+    def test_what_was_open_and_serves_no_more_holds_nobody_up(self) -> None:
+        one = world("a", "b")
+        one.probed(opened=DECOYS)
+        assert one.condition("IsolationVerified")[1] == "NetworkPolicyNotEnforced"
+        one.now += HOUR
+        one.serve("b")
+        one.probed()
+        one.now += HOUR
+        one.serve("a", "b")
+        one.probed()
+        assert tried(one) == ["a", "b", "a"]
+        assert one.made[1].owed == ""
+
+
+class TestOneRun:
+    """Three Jobs, whatever happens between them."""
+
+    @pytest.mark.parametrize("writes", [0, 1, 2])
+    @pytest.mark.parametrize("backwards", [False, True], ids=["in order", "backwards"])
+    def test_a_crash_between_its_jobs_is_healed(self, writes: int, backwards: bool) -> None:
+        one = world("credit")
+        for _ in range(2):
+            one.pass_once()
+        one.live = {key: obj for key, obj in one.live.items() if key[1] != "Job"}
+        one.made.clear()
+        one.carry_out(one.plan(), writes, backwards=backwards)
+        one.now += 3.0
+        one.settle()
+        assert len(one.jobs()) == 3
+        assert [run.run for run in one.runs()] == one.made
+        assert len(one.made) == 1
+        one.end()
+        one.settle()
+        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+
+    def test_one_that_does_not_end_is_given_up_and_goes(self) -> None:
+        one = world("credit")
+        one.settle()
+        planned = one.settle()
+        assert planned.requeue_after == pytest.approx(2 * DEADLINE_SECONDS, abs=2)
+        one.now += 2 * DEADLINE_SECONDS - 5
+        one.settle()
+        assert len(one.made) == 1
+        one.now += 5
+        one.settle()
+        assert len(one.made) == 2
+        assert {(run := read(job)) and run.started for job in one.jobs()} == {one.made[1].started}
+
+    def test_the_one_before_is_kept_until_a_newer_one_has_ended(self) -> None:
+        one = world("credit")
+        one.probed()
+        first = {job["metadata"]["name"] for job in one.jobs()}
+        one.now += HOUR
+        one.settle()
+        assert len(one.jobs()) == 6
+        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        going_on = one.jobs(going_on=True)
+        for job in going_on[:2]:
+            job[JOB_ENDED] = {"type": "Complete", "at": one.now, "final": False}
+            one.speak(job)
+        one.settle()
+        assert first < {job["metadata"]["name"] for job in one.jobs()}
+        one.end()
+        one.settle()
+        assert len(one.jobs()) == 3
+        assert not first & {job["metadata"]["name"] for job in one.jobs()}
+
+    def test_its_last_words_may_come_after_its_end(self) -> None:
+        one = world("credit")
+        one.probed()
+        one.now += HOUR
+        one.settle()
+        last = one.jobs(going_on=True)
+        one.end(silent=(Probe.KNOCK,))
+        planned = one.settle()
+        assert planned.requeue_after == pytest.approx(SETTLE_SECONDS, abs=0.5)
+        assert planned.running
+        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld"), "of the run before"
+        for job in last:
+            one.speak(job, opened=("secret",))
+        one.settle()
+        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        assert one.status["isolation"]["open"] == ["secret"]
+
+    @pytest.mark.parametrize("silent", [Probe.KNOCK, Probe.ASK, Probe.CONTROL])
+    def test_one_that_stays_silent_shows_nothing(self, silent: Probe) -> None:
+        one = world("credit")
+        one.settle()
+        one.end(silent=(silent,))
+        one.settle()
+        assert one.condition("IsolationVerified")[:2] == ("Unknown", "Probing")
+        one.now += SETTLE_SECONDS
+        one.settle()
+        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+
+    def test_words_that_are_none_are_no_findings(self) -> None:
+        one = world("credit")
+        one.settle()
+        one.end()
+        one.pods = {key: replace(pod, containers=tuple(replace(c, message=c.message[:-3]) for c in pod.containers)) for key, pod in one.pods.items()}  # fmt: skip
+        one.now += SETTLE_SECONDS
+        one.settle()
+        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+
+
+class TestWhoseRun:
+    """Whoever can write a Job or a pod somewhere must not speak for another tenant."""
+
+    def test_a_predecessors_runs_are_not_its_own(self) -> None:
+        one = world("credit")
+        one.probed(opened=("secret",))
+        one.namespace = replace(one.namespace, uid="made-anew")
+        one.status = {}
+        planned = one.pass_once()
+        assert (planned.view.status, planned.view.reason) == ("Unknown", "Probing")
+        assert planned.newest is None
+        assert len(planned.delete) == 3
+        one.settle()
+        assert one.made[-1].uid == "made-anew"
+
+    @pytest.mark.parametrize("where", ["other", DECOY])
+    def test_a_job_of_its_that_lies_elsewhere_is_not_heard(self, where: str) -> None:
+        one = world("credit")
+        one.probed()
+        forged = Run("team", one.namespace.uid, "credit", dict(one.runs()[0].run.walls), int(one.now) + 900)
+        for probe, name in forged.jobs:
+            meta = {"name": name, "namespace": where if probe != Probe.CONTROL else "other", "uid": f"forged-{name}"}
+            meta |= {"annotations": {names.ANNOTATION_PROBED: dumps(forged)}, "labels": {}}
+            of_it: Json = next(job for job in jobs(forged, CONFIG) if job["metadata"]["name"] == name)
+            one.live[meta["namespace"], "Job", name] = {**of_it, "metadata": meta}
+        one.end()
+        assert [run.run for run in one.runs()] == one.made
+
+    def test_a_pod_elsewhere_that_says_it_is_its_jobs_is_not_heard(self) -> None:
+        one = world("credit")
+        one.settle()
+        one.end(opened=("secret",))
+        for job in one.jobs():
+            meta = job["metadata"]
+            said = one.pods[meta["namespace"], meta["uid"]]
+            one.pods["other", meta["uid"]] = replace(said, containers=())
+            one.pods[meta["namespace"], "another"] = replace(said, containers=())
+        one.settle()
+        assert one.condition("IsolationVerified")[1] == "WallOpen"
+
+    @pytest.mark.parametrize(
+        "told",
+        ["", "{", "[]", '{"namespace": "team"}', dumps(Run("team", "u", "credit", {}, 1)).replace("started", "begun")],
+    )
+    def test_a_job_that_says_nothing_readable_is_of_no_run(self, told: str) -> None:
+        job = {"metadata": {"name": "j", "namespace": "team", "annotations": {names.ANNOTATION_PROBED: told}}}
+        assert read(job) is None
+        assert read({"metadata": {"name": "j", "namespace": "team"}}) is None
+
+    def test_a_job_under_a_name_that_is_not_its_runs_is_not_heard(self) -> None:
+        one = world("credit")
+        one.settle()
+        for key in [key for key in one.live if key[1] == "Job"]:
+            job = one.live.pop(key)
+            one.live[key[0], "Job", f"{key[2]}-x"] = {**job, "metadata": {**job["metadata"], "name": f"{key[2]}-x"}}
+        assert one.runs() == ()
+
+
+NAMES = st.from_regex(r"\A[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+RUNS = st.builds(
+    Run,
+    NAMES,
+    st.uuids().map(str),
+    NAMES,
+    st.dictionaries(NAMES, st.just("0123abcd"), max_size=4),
+    st.integers(0, 2**40),
+)
+
+
+@given(RUNS)
+def test_a_run_is_read_as_it_was_written(run: Run) -> None:
+    for job in jobs(run, CONFIG):
+        assert read(job) == run
+        assert (job["metadata"]["namespace"], job["metadata"]["name"]) in places(run, CONFIG).values()
+        assert len(job["metadata"]["name"]) <= 57, "pods add six characters to it"
+
+
+def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
+    long = "t" * 62
+    made = [Run(f"{long}{last}", "u", "credit", {}, 1) for last in "abc"] + [
+        Run("a", "u", "b", {}, 1),
+        Run("b", "u", "a", {}, 1),
+    ]
+    controls = [place for run in made for probe, place in places(run, CONFIG).items() if probe == Probe.CONTROL]
+    assert {namespace for namespace, _ in controls} == {DECOY}
+    assert len({name for _, name in controls}) == len(made)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{}, {"prometheus": "http://prometheus.monitoring.svc:9090", "registry": "https://registry.r1plus-system.svc"}],
+    ids=["nothing beside", "Prometheus and registry beside"],
+)
+def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -> None:
+    config = replace(CONFIG, isolation=replace(CONFIG.isolation, beside=beside))
+    run = Run("team", "u", "credit", {}, 0)
+    named = [one.name for one in (*doors(run, config), *questions(config))]
+    assert len(set(named)) == len(named)
+    assert len(dumps(Findings(tuple(Try(name, Outcome.SHUT, 30_000, "HTTP 403 xxxxxxxxxx") for name in named)))) < 4096
+
+
+def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() -> None:
+    found = {door.name: door for door in doors(Run("team", "u", "credit", {}, 0), CONFIG)}
+    decoys = {(door.host, door.port) for door in found.values() if door.against is Against.DECOY}
+    pod, service = f"decoy-pods.{DECOY}.svc", f"decoy.{DECOY}.svc"
+    assert decoys == {(pod, 8000), (pod, 8001), (pod, 8002), (pod, 8080), (service, 8001)}
+    own = [(door.host, door.port) for door in found.values() if door.against is Against.OWN]
+    assert own == [("credit.team.svc", 8001)]
+    platform = {name: (door.host, door.port) for name, door in found.items() if door.against is Against.PLATFORM}
+    assert platform == {
+        "metadata": ("169.254.169.254", 80),
+        "kubelet": ("$(R1PLUS_NODE_IP)", 10250),
+        "node-ssh": ("$(R1PLUS_NODE_IP)", 22),
+        "apiserver": ("kubernetes.default.svc", 443),
+        "prometheus": ("prometheus.monitoring.svc", 9090),
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://prometheus.monitoring.svc:9090", ("prometheus.monitoring.svc", 9090)),
+        ("http://prometheus.monitoring.svc:9090/prefix?x=y:1", ("prometheus.monitoring.svc", 9090)),
+        ("http://prometheus.monitoring.svc", ("prometheus.monitoring.svc", 80)),
+        ("https://prometheus.monitoring.svc/", ("prometheus.monitoring.svc", 443)),
+        ("http://me:secret@prometheus:9090", ("prometheus", 9090)),
+        ("http://[fd00::1]:9090", ("fd00::1", 9090)),
+        ("http://[fd00::1]", ("fd00::1", 80)),
+        ("prometheus:9090", None),
+        ("http://prometheus:many", None),
+        ("http://prometheus:99999", None),
+        ("http://[fd00::1", None),
+        ("http://", None),
+    ],
+)
+def test_of_an_address_beside_host_and_port_are_taken_and_nothing_else(
+    url: str, address: tuple[str, int] | None
+) -> None:
+    config = replace(CONFIG, isolation=IsolationTerms(DECOY, beside={"beside": url}))
+    found = [(door.host, door.port) for door in doors(Run("t", "u", "d", {}, 0), config) if door.name == "beside"]
+    assert found == ([address] if address else [])
+
+
+@pytest.mark.parametrize("question", questions(CONFIG), ids=lambda question: question.name)
+def test_a_question_is_about_the_decoy_and_writes_nothing(question: Any) -> None:
+    assert f"/namespaces/{DECOY}/" in question.path
+    writes = question.method not in ("GET",) and "/exec?" not in question.path
+    assert writes is ("dryRun=All" in question.path)
+    assert not question.body or json.loads(question.body)
+
+
+class TestJobs:
+    """Pods under Pod Security `restricted`, each with what it needs and no more."""
+
+    def made(self) -> dict[str, Json]:
+        run = Run("team", "u", "credit", {}, 0)
+        return {job["spec"]["template"]["metadata"]["labels"][names.LABEL_PROBE]: job for job in jobs(run, CONFIG)}
+
+    def test_who_knocks_stands_under_a_deployments_walls_and_bears_no_token(self) -> None:
+        template = self.made()[Probe.KNOCK]["spec"]["template"]
+        assert template["metadata"]["labels"][names.LABEL_DEPLOYMENT] == "credit"
+        assert names.LABEL_SERVING not in template["metadata"]["labels"], "no Service leads to it"
+        assert "volumes" not in template["spec"]
+        assert "serviceAccountName" not in template["spec"]
+        assert [container["name"] for container in template["spec"]["containers"]] == ["knock"]
+
+    @pytest.mark.parametrize(
+        ("probe", "account", "namespace", "containers"),
+        [
+            pytest.param(Probe.ASK, names.PROBER, "team", ["ask"], id="who asks may do nothing"),
+            pytest.param(Probe.CONTROL, "control", DECOY, ["knock", "ask"], id="its control is the chart's, beside the decoy"),
+        ],
+    )  # fmt: skip
+    def test_who_asks(self, probe: Probe, account: str, namespace: str, containers: list[str]) -> None:
+        job = self.made()[probe]
+        pod = job["spec"]["template"]["spec"]
+        assert (job["metadata"]["namespace"], pod["serviceAccountName"]) == (namespace, account)
+        assert [container["name"] for container in pod["containers"]] == containers
+        assert names.LABEL_DEPLOYMENT not in job["spec"]["template"]["metadata"]["labels"]
+        mounting = [container["name"] for container in pod["containers"] if "volumeMounts" in container]
+        assert mounting == ["ask"]
+
+    @pytest.mark.parametrize("probe", list(Probe))
+    def test_each_is_held_short(self, probe: Probe) -> None:
+        job = self.made()[probe]
+        pod = job["spec"]["template"]["spec"]
+        assert job["spec"]["backoffLimit"] == 0
+        assert job["spec"]["activeDeadlineSeconds"] == DEADLINE_SECONDS
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["restartPolicy"] == "Never"
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["image"] == CONFIG.monitor_image
+
+    def test_the_control_makes_the_same_tries_and_expects_them_open(self) -> None:
+        made = self.made()
+        arguments = {
+            (probe, container["name"]): container["args"]
+            for probe, job in made.items()
+            for container in job["spec"]["template"]["spec"]["containers"]
+        }
+        assert arguments[Probe.CONTROL, "knock"] == [*arguments[Probe.KNOCK, "knock"], "--expect", "open"]
+        asked = json.loads(arguments[Probe.ASK, "ask"][1])
+        controlled = json.loads(arguments[Probe.CONTROL, "ask"][1])
+        assert arguments[Probe.CONTROL, "ask"][2:] == ["--expect", "open"]
+        assert [one["name"] for one in asked if one["anonymous"]] == ["secret-anonymous"]
+        assert controlled == [{**one, "anonymous": False} for one in asked], "who is nobody is let through nowhere"
+
+    def test_secrets_for_pulling_images_are_named(self) -> None:
+        run, config = Run("team", "u", "credit", {}, 0), replace(CONFIG, image_pull_secrets=("pull",))
+        assert all(
+            job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}] for job in jobs(run, config)
+        )
+        assert all("imagePullSecrets" not in job["spec"]["template"]["spec"] for job in jobs(run, CONFIG))
+
+
+def test_the_annotation_of_a_tenant_with_many_deployments_is_within_what_kubernetes_takes() -> None:
+    run = Run("team", "u", "d" * 63, {f"{i:063}": "0123abcd" for i in range(1000)}, 2**31)
+    assert all(len(dumps(job["metadata"]["annotations"])) < 256 * 1024 for job in jobs(run, CONFIG))
+    assert loads(Run, dumps(run)) == run
+
+
+def test_a_pods_last_words_are_those_of_its_own_container() -> None:
+    one = world("credit")
+    one.settle()
+    one.end()
+    key, pod = next((key, pod) for key, pod in one.pods.items() if key[0] == DECOY)
+    knock, ask = pod.containers
+    swapped = (replace(knock, message=ask.message), replace(ask, message=knock.message))
+    one.pods[key] = replace(pod, containers=swapped)
+    assert one.runs()[0].judgement.verdict is Verdict.UNPROVEN
+    one.pods[key] = PodFacts("x", "", "", ready=False, terminating=False, unschedulable="", containers=(*pod.containers, ContainerFacts("other", ready=False, message="{}")))  # fmt: skip
+    assert one.runs()[0].judgement.verdict is Verdict.HELD
+
+
+def test_namespaces_of_other_tenants_are_named_nowhere() -> None:
+    one = TenantWorld(facts("bank"), spec={})
+    one.serve("credit")
+    one.settle()
+    for job in one.jobs():
+        text = dumps(job["spec"]["template"]["spec"])
+        assert "bank" not in text.replace("credit.bank.svc", "")

@@ -1,0 +1,388 @@
+"""A namespace as a tenant: what stands in it and when, what goes with its R1PlusTenant, and who is no tenant."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1plus_contract import names
+from r1plus_operator.plan import walls
+from r1plus_operator.plan.inputs import IsolationTerms, Json
+from r1plus_operator.plan.probing import ASK
+from r1plus_operator.plan.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant
+from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
+
+BY_LABEL = {
+    ("NetworkPolicy", walls.DEFAULT_DENY),
+    ("NetworkPolicy", walls.CALLERS),
+    ("NetworkPolicy", ASK),
+    ("ServiceAccount", names.PROBER),
+}
+"""What a namespace has by its label alone."""
+BY_CR = {
+    ("ResourceQuota", walls.LIMITS),
+    ("LimitRange", walls.LIMITS),
+    ("RoleBinding", walls.ADMINS),
+    ("RoleBinding", walls.VIEWERS),
+}
+
+
+def what(world: TenantWorld) -> set[tuple[str, str]]:
+    return {(kind, name) for namespace, kind, name in world.live if namespace == world.name}
+
+
+def kinds_of(planned: TenantPlan) -> list[list[str]]:
+    return [sorted({obj["kind"] for obj in stage}) for stage in planned.apply]
+
+
+def test_a_label_alone_walls_a_namespace_and_nothing_is_in_it_before_its_default_deny() -> None:
+    world = TenantWorld()
+    planned = world.pass_once()
+    assert [obj["metadata"]["name"] for obj in planned.apply[0]] == [walls.DEFAULT_DENY]
+    assert what(world) == BY_LABEL
+    assert not world.settle().again
+
+
+def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_before_it_gives() -> None:
+    world = TenantWorld(spec=GIVES)
+    planned = world.plan()
+    assert planned.finalizer is True
+    assert kinds_of(planned)[2] == ["LimitRange", "ResourceQuota", "RoleBinding"]
+    world.settle()
+    assert what(world) == BY_LABEL | BY_CR
+    assert world.finalizers == [names.FINALIZER_TENANT]
+    assert world.condition("Ready")[:2] == ("True", "WallsStand")
+
+
+def test_all_that_it_made_says_whose_it_is() -> None:
+    world = TenantWorld(spec=GIVES)
+    world.serve("credit")
+    world.settle()
+    for (namespace, _, name), obj in world.live.items():
+        labels = obj["metadata"]["labels"]
+        assert labels[names.LABEL_MANAGED_BY] == names.MANAGED_BY, name
+        assert labels[names.LABEL_WALLS] in ("tenant", "probe"), name
+        assert "ownerReferences" not in obj["metadata"], "it hangs on nobody's life"
+        assert namespace in ("team", DECOY)
+
+
+SPECS = st.fixed_dictionaries(
+    {},
+    optional={
+        "admins": st.just(GIVES["admins"]),
+        "viewers": st.just(GIVES["viewers"]),
+        "callers": st.just(GIVES["callers"]),
+        "egress": st.sampled_from([[], GIVES["egress"], [{"namespace": "postgres", "ports": [5432, 80]}]]),
+        "quota": st.sampled_from([{}, {"pods": 20}, {"cpu": "1000", "memory": "1.5Gi"}]),
+        "nonsense": st.just(1),
+    },
+)
+WORLDS = st.builds(
+    TenantWorld,
+    namespace=st.builds(
+        facts,
+        tenant=st.booleans(),
+        pod_security=st.sampled_from(["restricted", "baseline", ""]),
+        terminating=st.booleans(),
+    ),
+    spec=st.none() | SPECS,
+    leaving=st.booleans(),
+    finalizers=st.sampled_from([[], [names.FINALIZER_TENANT], ["else"], ["else", names.FINALIZER_TENANT]]).map(list),
+    deployments=st.sampled_from([(), ("credit",)]),
+    volumes=st.sampled_from([(), ("r1plus-engine-1",)]),
+    addresses=st.sampled_from([(), ("10.20.0.7",)]),
+    decoy_ready=st.booleans(),
+    crowded=st.booleans(),
+    refused=st.sampled_from(["", "403: no"]),
+    serving=st.sampled_from([{}, {"credit": "w"}, {"a": "1", "b": "2"}]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(WORLDS)
+def test_whatever_there_is_a_pass_over_what_passes_wrote_writes_nothing(world: TenantWorld) -> None:
+    world.settle()
+    before = world.writes
+    for _ in range(3):
+        planned = world.pass_once()
+        assert not planned.again
+        assert planned.status is None
+    assert world.writes == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(WORLDS, SPECS, st.integers(0, 12), st.booleans())
+def test_wherever_the_operator_dies_the_next_passes_come_to_the_same(
+    world: TenantWorld, spec: Json, writes: int, backwards: bool
+) -> None:
+    """The spec changes, and of the pass that carries it out only so many writes are made."""
+    world.settle()
+    if world.spec is not None:
+        world.spec = spec
+    other = replace(world, live=dict(world.live), finalizers=list(world.finalizers), status=dict(world.status))
+    other.settle()
+    world.carry_out(world.plan(), writes, backwards=backwards)
+    world.settle()
+    without_runs = [{key for key in one.live if key[1] != "Job"} for one in (world, other)]
+    assert without_runs[0] == without_runs[1]
+    assert world.finalizers == other.finalizers
+    assert len(world.made) == len(other.made)
+
+
+@pytest.mark.parametrize("kind_and_name", sorted(BY_LABEL | BY_CR), ids=" ".join)
+def test_what_is_taken_away_or_altered_is_put_back_alone(kind_and_name: tuple[str, str]) -> None:
+    world = TenantWorld(spec=GIVES)
+    world.settle()
+    key = (world.name, *kind_and_name)
+    gone = world.live.pop(key)
+    planned = world.pass_once()
+    assert [obj["metadata"]["name"] for stage in planned.apply for obj in stage] == [kind_and_name[1]]
+    assert world.live[key]["metadata"]["annotations"] == gone["metadata"]["annotations"]
+    altered = {**world.live[key], "metadata": {**world.live[key]["metadata"], "labels": {}}}
+    world.live[key] = altered
+    world.settle()
+    assert world.live[key]["metadata"]["labels"] == gone["metadata"]["labels"]
+
+
+def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
+    world = TenantWorld(spec=GIVES)
+    world.serve("credit")
+    planned = world.pass_once()
+    assert planned.apply
+    assert "Job" not in {obj["kind"] for stage in planned.apply for obj in stage}
+    assert not world.made
+    world.pass_once()
+    assert len(world.made) == 1
+    world.now += 3601
+    world.end()
+    del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
+    world.now += 7200
+    world.pass_once()
+    assert len(world.made) == 1
+    world.pass_once()
+    assert len(world.made) == 2
+
+
+def test_what_is_being_deleted_is_neither_written_nor_deleted_again() -> None:
+    world = TenantWorld()
+    world.settle()
+    key = (world.name, "NetworkPolicy", walls.DEFAULT_DENY)
+    world.going.add(key)
+    del world.live[key]
+    assert not world.plan().again
+    world.going.clear()
+    assert world.plan().again
+
+
+def test_what_bears_the_label_and_is_none_of_it_is_deleted() -> None:
+    world = TenantWorld()
+    world.settle()
+    meta = {**walls.metadata(world.name, "open-sesame"), "uid": "forged"}
+    world.live[world.name, "NetworkPolicy", "open-sesame"] = walls.policy(meta, {}, [{}], [{}])
+    assert world.plan().delete == ((world.name, "NetworkPolicy", "open-sesame", "forged"),)
+
+
+@pytest.mark.parametrize(
+    ("narrower", "gone"),
+    [
+        pytest.param({"viewers": GIVES["viewers"], "quota": GIVES["quota"]}, {("RoleBinding", walls.ADMINS)}, id="no admins"),
+        pytest.param({**GIVES, "quota": {"pods": 1}}, {("LimitRange", walls.LIMITS)}, id="no requests in its quota"),
+        pytest.param({}, BY_CR, id="nothing"),
+    ],
+)  # fmt: skip
+def test_what_an_r1plustenant_gives_no_more_is_taken(narrower: Json, gone: set[tuple[str, str]]) -> None:
+    world = TenantWorld(spec=GIVES)
+    world.settle()
+    world.spec = narrower
+    world.settle()
+    assert what(world) == (BY_LABEL | BY_CR) - gone
+
+
+class TestDeletion:
+    """Deployments, then volumes, then access; the walls stay."""
+
+    def world(self, **given: Any) -> TenantWorld:
+        world = TenantWorld(spec=GIVES, deployments=("credit", "fraud"), volumes=("r1plus-engine-1",))
+        world.settle()
+        world.leaving = True
+        for name, value in given.items():
+            setattr(world, name, value)
+        return world
+
+    def test_it_waits_for_deployments_and_then_for_volumes_and_says_so(self) -> None:
+        world = self.world()
+        world.settle()
+        assert "R1PlusDeployment credit, R1PlusDeployment fraud;" in world.condition("Ready")[2]
+        assert world.condition("Ready")[:2] == ("False", "Deleting")
+        world.deployments = ()
+        world.settle()
+        assert "PersistentVolumeClaim r1plus-engine-1;" in world.condition("Ready")[2]
+        assert what(world) == BY_LABEL | BY_CR
+        assert world.spec is not None
+
+    def test_then_it_takes_what_it_gave_and_only_then_it_is_let_go(self) -> None:
+        world = self.world(deployments=(), volumes=())
+        first = world.pass_once()
+        assert {kind for _, kind, _, _ in first.delete} == set(GIVEN)
+        assert first.finalizer is None
+        assert world.pass_once().finalizer is False
+        assert world.spec is None
+        world.settle()
+        assert what(world) == BY_LABEL
+
+    def test_what_others_hold_up_holds_it_no_longer_than_they_do(self) -> None:
+        world = self.world(deployments=(), volumes=(), finalizers=[names.FINALIZER_TENANT, "else"])
+        world.settle()
+        assert world.finalizers == ["else"]
+        assert not world.pass_once().again
+
+    def test_one_without_a_finalizer_gets_none_while_it_goes(self) -> None:
+        world = self.world(finalizers=["else"])
+        assert world.plan().finalizer is None
+
+    @pytest.mark.parametrize(
+        "namespace",
+        [
+            pytest.param(facts(tenant=False), id="whose label has been taken off"),
+            pytest.param(facts("kube-public"), id="that is reserved"),
+            pytest.param(facts(terminating=True), id="that is being deleted"),
+            pytest.param(facts(tenant=False, terminating=True), id="that is being deleted without its label"),
+        ],
+    )
+    def test_it_ends_in_a_namespace(self, namespace: Any) -> None:
+        world = self.world()
+        world.live = {(namespace.name, kind, name): obj for (_, kind, name), obj in world.live.items()}
+        world.namespace = namespace
+        world.settle()
+        assert world.spec is not None, "its deployments are still there"
+        world.deployments = world.volumes = ()
+        world.settle()
+        assert world.spec is None
+        assert not [key for key in world.live if key[1] in GIVEN]
+        assert (world.name, "NetworkPolicy", walls.DEFAULT_DENY) in world.live
+
+
+@pytest.mark.parametrize(
+    ("namespace", "reason"),
+    [
+        pytest.param(facts(tenant=False), "NamespaceNotTenant", id="without the label"),
+        *(
+            pytest.param(facts(name), "NamespaceReserved", id=name)
+            for name in ("default", "kube-system", "kube-anything", "r1plus-system", "monitoring")
+        ),
+    ],
+)
+def test_what_is_no_tenant_is_told_and_nothing_is_made_or_taken(namespace: Any, reason: str) -> None:
+    world = TenantWorld(spec=GIVES, finalizers=[names.FINALIZER_TENANT])
+    world.serve("credit")
+    world.probed()
+    world.live = {
+        (namespace.name if where == "team" else where, kind, name): obj
+        for (where, kind, name), obj in world.live.items()
+    }
+    world.namespace = namespace
+    before = dict(world.live)
+    planned = world.settle()
+    assert world.live == before
+    assert (planned.view.is_tenant, planned.view.status, planned.view.reason) == (False, "False", reason)
+    assert planned.view.callers == {"shop"}, "who called may still call"
+    assert world.condition("Ready")[:2] == world.condition("IsolationVerified")[:2] == ("False", reason)
+    assert world.finalizers == [names.FINALIZER_TENANT]
+
+
+def test_a_namespace_that_terminates_gets_nothing() -> None:
+    world = TenantWorld(facts(terminating=True), spec=GIVES)
+    world.serve("credit")
+    planned = world.plan()
+    assert (planned.apply, planned.delete, planned.finalizer) == ((), (), None)
+    world.settle()
+    assert not world.live
+
+
+def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays() -> None:
+    world = TenantWorld(spec=GIVES)
+    world.settle()
+    world.spec = {**GIVES, "callers": {"namespaces": ["Shop"]}}
+    planned = world.settle()
+    assert planned.view.callers == frozenset()
+    assert {kind for kind, _ in what(world) & BY_CR} == set(BARS)
+    assert len(world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"]) == 2
+    status, reason, message = world.condition("Ready")
+    assert (status, reason) == ("False", "InvalidSpec")
+    assert "spec.callers.namespaces" in message
+
+
+def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> None:
+    ways = [{"cidr": "10.0.0.0/8", "ports": [443]}, {"cidr": "192.168.0.0/16", "ports": [5432]}]
+    world = TenantWorld(spec={"egress": ways}, addresses=("10.1.0.4", "10.1.0.5", "fd00::1"))
+    world.settle()
+    opened = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
+    assert [way["to"] for way in opened] == [[{"ipBlock": {"cidr": "192.168.0.0/16"}}]]
+    status, reason, message = world.condition("Ready")
+    assert (status, reason) == ("False", "EgressNotOpened")
+    assert message.startswith("spec.egress[0].cidr: 10.0.0.0/8 holds the node 10.1.0.4,")
+    assert "spec.egress[1]" not in message
+    world.addresses = ("192.168.0.1",)
+    world.settle()
+    opened = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
+    assert [way["to"] for way in opened] == [[{"ipBlock": {"cidr": "10.0.0.0/8"}}]]
+
+
+def test_what_the_api_server_refuses_is_told() -> None:
+    world = TenantWorld(spec=GIVES)
+    world.settle()
+    world.refused = "403 Forbidden: no RoleBinding"
+    world.settle()
+    assert world.condition("Ready")[:2] == ("False", "WriteRefused")
+    assert "no RoleBinding" in world.condition("Ready")[2]
+    assert world.condition("IsolationVerified")[1] == "Pending", "the walls stand"
+    del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
+    assert (world.plan().view.status, world.plan().view.reason) == ("False", "WriteRefused")
+    assert walls.DEFAULT_DENY in world.plan().view.message
+
+
+def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
+    world = TenantWorld(spec={})
+    world.serve("credit")
+    world.probed(opened=("decoy-pod:8001",), blind=("metadata", "kubelet"))
+    told = world.status["isolation"]
+    assert (told["deployment"], told["open"], told["unseen"]) == ("credit", ["decoy-pod:8001"], ["metadata", "kubelet"])
+    assert told["tries"] == told["held"] + 3
+    assert told["finished"] == "1970-01-01T02:47:10Z"
+    assert world.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+
+
+def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:
+    wall = {"metadata": {"name": "w", "uid": "1", "labels": {"a": "b"}}, "spec": {"podSelector": {}}}
+    other = {**wall, "metadata": {**wall["metadata"], "name": "v"}}
+    assert digest([wall, other]) == digest([other, wall])
+    changes = [
+        {**wall, "metadata": {**wall["metadata"], "uid": "2"}},
+        {**wall, "metadata": {**wall["metadata"], "name": "x"}},
+        {**wall, "spec": {"podSelector": {"matchLabels": {"a": "b"}}}},
+    ]
+    assert len({digest([one]) for one in (wall, *changes)}) == 4
+    assert digest([wall]) != digest([wall, other])
+    labelled = {**wall, "metadata": {**wall["metadata"], "labels": {}}}
+    assert digest([labelled]) == digest([wall])
+
+
+def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> None:
+    world = TenantWorld()
+    world.serve("credit")
+    world.probed()
+    assert len(world.jobs()) == 3
+    world.config = replace(CONFIG, isolation=IsolationTerms())
+    planned = world.settle()
+    assert not world.jobs()
+    assert what(world) == {("NetworkPolicy", walls.DEFAULT_DENY), ("NetworkPolicy", walls.CALLERS)}
+    assert (planned.view.status, planned.view.reason) == ("Unknown", "ProbingOff")
+
+
+def test_nothing_is_planned_of_nothing() -> None:
+    seen = TenantSeen(facts(tenant=False), None, {})
+    planned = plan_tenant(seen, CONFIG, 0.0)
+    assert not planned.again
+    assert planned.status is None

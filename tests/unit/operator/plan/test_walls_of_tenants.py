@@ -1,0 +1,281 @@
+"""What the walls of a tenant let through, judged as a network plugin would: by selectors, peers, networks and ports."""
+
+import ipaddress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from r1plus_contract import names
+from r1plus_contract.isolation import Probe
+from r1plus_contract.verdict import Verdict
+from r1plus_operator.api.conditions import Reason
+from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
+from r1plus_operator.plan import walls
+from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
+from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.plan.probing import jobs, next_run, way_to_ask
+from unit.operator.plan.tenant_world import CONFIG, TenantWorld
+from unit.operator.plan.world import World
+
+DEPLOYMENT, VOLUME, PROBE = names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE
+
+
+def selects(selector: Json, labels: dict[str, str]) -> bool:
+    """As Kubernetes selects."""
+    equal = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+    exist = {"Exists": True, "DoesNotExist": False}
+    return equal and all(
+        exist[one["operator"]] is (one["key"] in labels) for one in selector.get("matchExpressions", [])
+    )
+
+
+def reachable(wall: Json, address: str, port: int) -> bool:
+    """Whether a policy lets its pods out to an address of the network."""
+    one = ipaddress.ip_network(address)
+    for rule in wall["spec"]["egress"]:
+        for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer):
+            shut = any(within(one, ipaddress.ip_network(net)) for net in block.get("except", []))
+            if (
+                port in [p["port"] for p in rule["ports"]]
+                and within(one, ipaddress.ip_network(block["cidr"]))
+                and not shut
+            ):
+                return True
+    return False
+
+
+def ways(*egress: Json) -> tuple[Egress, ...]:
+    return R1PlusTenantSpec.model_validate({"egress": list(egress)}).egress
+
+
+ADDRESSES = st.ip_addresses()
+CIDRS = st.one_of(
+    st.builds(lambda a, n: f"{a}/{n}", st.ip_addresses(v=4), st.integers(0, 32)),
+    st.builds(lambda a, n: f"{a}/{n}", st.ip_addresses(v=6), st.integers(0, 128)),
+    st.sampled_from(["0.0.0.0/0", "::/0", "169.0.0.0/8", "128.0.0.0/1", "fc00::/6", "f000::/4", "::/8", "127.0.0.0/7"]),
+)
+
+
+def test_the_default_deny_selects_every_pod_and_allows_nothing_either_way() -> None:
+    spec = walls.default_deny("team")["spec"]
+    assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []}
+
+
+@given(st.dictionaries(st.sampled_from([DEPLOYMENT, VOLUME, PROBE, "app", names.LABEL_SERVING]), st.just("x")))
+def test_the_callers_are_the_pods_that_have_no_walls_of_their_own(labels: dict[str, str]) -> None:
+    selector = walls.callers("team", ())["spec"]["podSelector"]
+    assert selects(selector, labels) is not any(label in labels for label in (DEPLOYMENT, VOLUME, PROBE))
+
+
+def test_callers_reach_names_and_models_and_nobody_reaches_them() -> None:
+    spec = walls.callers("team", ())["spec"]
+    assert spec["ingress"] == []
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    dns, models = spec["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53, 5353}
+    (peer,) = dns["to"]
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    assert peer["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+    (peer,) = models["to"]
+    assert set(peer) == {"podSelector"}, "of this namespace only"
+    assert selects(peer["podSelector"], {DEPLOYMENT: "any"})
+    assert not selects(peer["podSelector"], {})
+    assert [port["port"] for port in models["ports"]] == [8000, 8001]
+
+
+@given(CIDRS, ADDRESSES, st.integers(1, 65535))
+@example("0.0.0.0/0", ipaddress.ip_address("169.254.169.254"), 80)
+@example("::/0", ipaddress.ip_address("fd00:ec2::254"), 80)
+@example("::/0", ipaddress.ip_address("fe80::a9fe:a9fe"), 80)
+@example("126.0.0.0/7", ipaddress.ip_address("127.0.0.1"), 10250)
+def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, address: Any, port: int) -> None:
+    try:
+        opened = ways({"cidr": cidr, "ports": [port]})
+    except ValidationError:
+        return  # It lies in one of them, or is none that the API server takes.
+    wall = walls.callers("team", opened)
+    inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
+    shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
+    assert reachable(wall, str(address), port) is (inside and not shut)
+    assert not any(reachable(wall, net.split("/")[0], port) for net in NEVER_OPENED)
+
+
+@pytest.mark.parametrize(
+    "cidr",
+    [
+        *NEVER_OPENED, "169.254.169.254/32", "127.0.0.1/32", "fd00:ec2::254/128", "fe80::/64",
+        "::ffff:a9fe:a9fe/128", "::ffff:7f00:1/128", "::ffff:0:0/96",
+    ],
+)  # fmt: skip
+def test_a_way_into_them_is_refused_in_whatever_form_it_is_written(cidr: str) -> None:
+    with pytest.raises(ValidationError, match="cidr"):
+        ways({"cidr": cidr, "ports": [80]})
+
+
+@given(CIDRS, st.lists(st.ip_addresses(), max_size=3))
+def test_a_way_out_never_holds_a_node(cidr: str, nodes: list[Any]) -> None:
+    try:
+        (way,) = ways({"cidr": cidr, "ports": [10250]})
+    except ValidationError:
+        return
+    world = TenantWorld(spec={"egress": [{"cidr": cidr, "ports": [10250]}]}, addresses=tuple(map(str, nodes)))
+    world.settle()
+    wall = world.one("NetworkPolicy", walls.CALLERS)
+    assert not any(reachable(wall, str(node), 10250) for node in nodes)
+    held = walls.reaches(way, map(str, nodes))
+    network = ipaddress.ip_network(cidr, strict=False)
+    assert bool(held) is any(within(ipaddress.ip_network(node), network) for node in nodes)
+    assert len(wall["spec"]["egress"]) == (2 if held else 3)
+
+
+def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
+    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}))["spec"]
+    assert spec["egress"][2] == {
+        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}],
+        "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "TCP", "port": 5432}],
+    }
+
+
+@pytest.mark.parametrize("cidrs", [(), ("10.0.0.1/32", "fd00::1/128")], ids=["anywhere", "where it is"])
+def test_who_asks_reaches_names_and_the_api_server_and_nobody_reaches_it(cidrs: tuple[str, ...]) -> None:
+    config = replace(CONFIG, isolation=IsolationTerms("decoy", api_ports=(6443,), api_cidrs=cidrs))
+    spec = way_to_ask("team", config)["spec"]
+    run = next_run("team", "u", {"credit": "w"}, None, 0.0)
+    of = {probe: next(j for j, p in zip(jobs(run, config), Probe, strict=True) if p is probe) for probe in Probe}
+    labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in of.items()}
+    assert [probe for probe in Probe if selects(spec["podSelector"], labels[probe])] == [Probe.ASK]
+    assert spec["ingress"] == []
+    dns, api = spec["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53, 5353}
+    assert api["ports"] == [{"protocol": "TCP", "port": 6443}]
+    assert api.get("to", []) == [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]
+
+
+@pytest.mark.parametrize(
+    ("quota", "hard", "kinds"),
+    [
+        pytest.param({}, None, [], id="nothing is limited"),
+        pytest.param({"pods": 0}, {"pods": "0"}, ["ResourceQuota"], id="none at all is a limit"),
+        pytest.param(
+            {"deployments": 3, "gpus": 2, "storage": "100Gi"},
+            {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
+            ["ResourceQuota"],
+            id="what pods do not request needs no defaults",
+        ),
+        pytest.param({"cpu": "500m"}, {"requests.cpu": "500m"}, ["ResourceQuota", "LimitRange"], id="CPU does"),
+        pytest.param({"memory": "1024Mi"}, {"requests.memory": "1Gi"}, ["ResourceQuota", "LimitRange"], id="so does memory"),
+        pytest.param(
+            {"pods": 2000, "cpu": "3000", "memory": "0", "storage": "99999999999999999999Ti"},
+            {"pods": "2k", "requests.cpu": "3k", "requests.memory": "0", "requests.storage": "8796093022207Mi"},
+            ["ResourceQuota", "LimitRange"],
+            id="as the API server writes it",
+        ),
+    ],
+)  # fmt: skip
+def test_a_quota(quota: Json, hard: Json | None, kinds: list[str]) -> None:
+    made = walls.limits("team", Quota.model_validate(quota))
+    assert [obj["kind"] for obj in made] == kinds
+    assert ({obj["kind"]: obj for obj in made}.get("ResourceQuota") or {"spec": {"hard": None}})["spec"]["hard"] == hard
+    for limits in (obj["spec"]["limits"] for obj in made if obj["kind"] == "LimitRange"):
+        assert limits == [{"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}]
+
+
+def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace() -> None:
+    spec = R1PlusTenantSpec.model_validate(
+        {"admins": [{"kind": "ServiceAccount", "name": "ci"}, {"kind": "User", "name": "a"}], "viewers": [{"kind": "Group", "name": "g"}]}
+    )  # fmt: skip
+    admins, viewers = walls.access("team", spec)
+    rbac = "rbac.authorization.k8s.io"
+    assert admins["roleRef"] == {"apiGroup": rbac, "kind": "ClusterRole", "name": "r1plus-tenant-admin"}
+    assert viewers["roleRef"] == {"apiGroup": rbac, "kind": "ClusterRole", "name": "r1plus-tenant-viewer"}
+    assert admins["subjects"] == [
+        {"kind": "ServiceAccount", "name": "ci", "namespace": "team"},
+        {"kind": "User", "apiGroup": rbac, "name": "a"},
+    ]
+    assert viewers["subjects"] == [{"kind": "Group", "apiGroup": rbac, "name": "g"}]
+    assert walls.access("team", R1PlusTenantSpec()) == []
+
+
+HELD = TenantView("True", Reason.WALLS_HELD, "all of them", callers=frozenset({"shop", "web"}))
+NO_TENANT = TenantView("False", Reason.NAMESPACE_NOT_TENANT, "no label", is_tenant=False, callers=frozenset({"shop"}))
+
+
+def planned(world: World, tenant: TenantView) -> Plan:
+    return plan(replace(world.observed(), tenant=tenant), world.config, world.now)
+
+
+class TestADeploymentOfATenant:
+    """What a deployment's own pass makes of its namespace."""
+
+    @pytest.mark.parametrize(
+        ("asked", "allowed", "let_in", "reason"),
+        [
+            pytest.param(["shop"], {"shop", "web"}, ["shop"], "WallsHeld", id="both agree"),
+            pytest.param(["shop", "mail"], {"shop"}, ["shop"], "CallerNotAllowed", id="one is not allowed"),
+            pytest.param(["mail"], set(), [], "CallerNotAllowed", id="none is"),
+            pytest.param([], {"shop"}, [], "WallsHeld", id="who is allowed and not asked for"),
+        ],
+    )
+    def test_lets_in_whom_both_name(self, asked: list[str], allowed: set[str], let_in: list[str], reason: str) -> None:
+        world = World({"tier": "full", "access": {"namespaces": asked}})
+        made = planned(world, replace(HELD, callers=frozenset(allowed)))
+        wall = next(obj for stage in made.apply for obj in stage if obj["kind"] == "NetworkPolicy")
+        peers = wall["spec"]["ingress"][0]["from"]
+        assert peers[0] == {"podSelector": {}}
+        assert [p["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for p in peers[1:]] == let_in
+        told = next(c for c in made.status["conditions"] if c["type"] == "IsolationVerified")
+        assert told["reason"] == reason
+        assert all(name in told["message"] for name in set(asked) - allowed)
+
+    def test_tells_an_open_wall_before_a_caller_that_is_not_allowed(self) -> None:
+        world = World({"tier": "full", "access": {"namespaces": ["mail"]}})
+        made = planned(world, replace(HELD, status="False", reason=Reason.WALL_OPEN))
+        assert next(c for c in made.status["conditions"] if c["type"] == "IsolationVerified")["reason"] == "WallOpen"
+
+    def test_rolls_nothing_out_where_there_is_no_tenant(self) -> None:
+        made = planned(World({"tier": "full"}), NO_TENANT)
+        assert [obj["kind"] for stage in made.apply for obj in stage if obj["kind"] in ("Deployment", "Service")] == []
+        told = {c["type"]: (c["status"], c["reason"]) for c in made.status["conditions"]}
+        assert told["IsolationVerified"] == told["Ready"] == ("False", "NamespaceNotTenant")
+        assert told["Progressing"] == ("False", "Blocked")
+
+    def test_holds_a_rollout_and_all_that_serves_when_the_label_goes(self) -> None:
+        world = World({"tier": "full", "access": {"namespaces": ["shop"]}})
+        serves = world.bring_up()
+        with_callers = planned(world, HELD)
+        for obj in (obj for stage in with_callers.apply for obj in stage):
+            world.children[obj["kind"], obj["metadata"]["name"]] |= {"spec": obj["spec"], "metadata": obj["metadata"]}
+        world.change(context={"maxTokens": 512})
+        made = planned(world, NO_TENANT)
+        assert [
+            obj["kind"] for stage in made.apply for obj in stage if obj["kind"] in ("Deployment", "NetworkPolicy")
+        ] == []
+        assert made.delete == ()
+        assert world.selected() == serves
+        told = {c["type"]: (c["status"], c["reason"]) for c in made.status["conditions"]}
+        assert told["Ready"] == ("True", "Serving")
+        del world.children["NetworkPolicy", "credit"]
+        again = planned(world, NO_TENANT)
+        (wall,) = (obj for stage in again.apply for obj in stage if obj["kind"] == "NetworkPolicy")
+        assert len(wall["spec"]["ingress"][0]["from"]) == 2, "who called may still call"
+
+    def test_goes_on_when_it_comes_back(self) -> None:
+        world = World({"tier": "full"})
+        serves = world.bring_up()
+        world.change(context={"maxTokens": 512})
+        world.settle()
+        candidate = world.candidate()
+        world.start_pods(candidate)
+        world.gate(candidate, Verdict.PASS)
+        world.set_ready(candidate)
+        held = planned(world, NO_TENANT)
+        assert not [obj for stage in held.apply for obj in stage if obj["kind"] == "Service"]
+        assert world.selected() == serves
+        world.settle()
+        world.set_ready(candidate)
+        world.settle()
+        assert world.selected() == candidate

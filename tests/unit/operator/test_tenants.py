@@ -1,0 +1,368 @@
+"""The pass over a namespace as a tenant with its queue, caches and writes: what wakes it, what it costs, what ends it."""
+
+import time
+from typing import Any
+
+import pytest
+
+from r1plus_contract import names
+from r1plus_contract.jsonable import dumps
+from r1plus_operator.observe import TENANT_NAME, VOLUMES_NAME
+from r1plus_operator.plan import probing, walls
+from r1plus_operator.plan.inputs import Json
+from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
+from r1plus_operator.tenants import WITHOUT_EFFECT_SECONDS
+from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES
+from unit.operator.tenants_rig import Rig
+
+KEY = ("team", TENANT_NAME)
+
+
+def cr(**meta: Any) -> Json:
+    head = {"name": "credit", "namespace": "team", "uid": "d", "generation": 1, "resourceVersion": "5"}
+    return {"metadata": {**head, **meta}, "spec": {"tier": "full"}, "status": {}}
+
+
+async def tenant(spec: Json | None = None, *, serves: bool = False) -> Rig:
+    """A tenant whose passes are done."""
+    rig = Rig()
+    rig.label(DECOY)
+    rig.label("team")
+    if spec is not None:
+        rig.give("team", spec)
+    if serves:
+        rig.decoy_is_up()
+        rig.serve("team", "credit")
+    await rig.work()
+    rig.asked_for()
+    return rig
+
+
+def run_jobs(rig: Rig) -> list[Json]:
+    return [obj for (kind, _, _), obj in rig.cluster.objects.items() if kind == "Job"]
+
+
+def ended(job: Json) -> Json:
+    said = {"type": "Complete", "status": "True", "lastTransitionTime": "2026-01-01T00:00:30Z"}
+    return {**job, "status": {"conditions": [said]}}
+
+
+class TestWakes:
+    """Which events ask for the pass of a namespace as a tenant."""
+
+    async def test_a_namespace_that_is_labelled_or_relabelled_and_its_deployments_with_it(self) -> None:
+        rig = await tenant()
+        rig.observer.ingest("ADDED", cr())
+        rig.asked_for()
+        rig.label("team", "MODIFIED", labels={names.LABEL_TENANT: "true"})
+        assert rig.asked_for() == [KEY, ("team", "credit")]
+        rig.label("team", "MODIFIED", labels={names.LABEL_TENANT: "true"}, annotations={"a": "b"})
+        assert rig.asked_for() == []
+
+    async def test_an_r1plustenant_that_is_edited_deleted_or_gone(self) -> None:
+        rig = await tenant(GIVES)
+        for event, meta in (
+            ("MODIFIED", {"generation": 2}),
+            ("MODIFIED", {"deletionTimestamp": "now"}),
+            ("DELETED", {}),
+        ):
+            rig.give("team", GIVES, event, **meta)
+            assert rig.asked_for() == [KEY]
+
+    async def test_not_the_echo_of_what_the_pass_wrote_itself(self) -> None:
+        rig = await tenant(GIVES, serves=True)
+        for (kind, _, _), obj in list(rig.cluster.objects.items()):
+            if kind in rig.observer.children or kind == names.KIND_TENANT:
+                rig._reflector(kind)._take("MODIFIED", obj)
+        assert rig.asked_for() == []
+
+    @pytest.mark.parametrize("kind", ["NetworkPolicy", "RoleBinding", "ResourceQuota", "LimitRange", "ServiceAccount"])
+    @pytest.mark.parametrize("how", ["deleted", "altered"])
+    async def test_what_it_has_made_is_deleted_or_altered(self, kind: str, how: str) -> None:
+        rig = await tenant(GIVES)
+        name = rig.has(kind, "team")[0]
+        obj = rig.cluster.objects[kind, "team", name]
+        changed = {**obj, "metadata": {**obj["metadata"], "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}}
+        rig.say(*(("DELETED", kind, obj) if how == "deleted" else ("MODIFIED", kind, changed)))
+        expected = KEY in rig.urgent if kind == "NetworkPolicy" else KEY in rig.asked
+        # Of a service account that lost its mark nothing hangs but the next run.
+        assert expected or (kind, how) == ("ServiceAccount", "altered")
+        if expected:
+            await rig.work()
+            assert rig.cluster.objects[kind, "team", name]["metadata"]["labels"][names.LABEL_WALLS]
+
+    async def test_a_deployment_that_is_gone_which_an_r1plustenant_may_have_waited_for(self) -> None:
+        rig = await tenant()
+        rig.observer.ingest("ADDED", cr())
+        rig.asked_for()
+        rig.observer.ingest("DELETED", cr())
+        assert set(rig.asked_for()) == {KEY, ("team", "credit")}
+        rig.observer.ingest("ADDED", cr())
+        rig.asked_for()
+        rig.observer.forget(("team", "credit"), "d")
+        assert rig.asked_for() == [KEY]
+
+    async def test_a_claim_that_is_gone_likewise(self) -> None:
+        rig = await tenant()
+        labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_VOLUME: "v"}
+        claim = rig.say(
+            "ADDED", "PersistentVolumeClaim", {"metadata": {"name": "v", "namespace": "team", "labels": labels}}
+        )
+        assert rig.asked_for() == [("team", VOLUMES_NAME)]
+        rig.say("DELETED", "PersistentVolumeClaim", claim)
+        assert set(rig.asked_for()) == {KEY, ("team", VOLUMES_NAME)}
+
+    async def test_a_pod_that_serves_and_none_that_does_not(self) -> None:
+        rig = await tenant()
+        rig.pod("team", "credit-x", {names.LABEL_DEPLOYMENT: "credit"}, ready=False)
+        assert rig.asked_for() == [("team", "credit")]
+        rig.pod("team", "credit-x", {names.LABEL_DEPLOYMENT: "credit"})
+        assert KEY in rig.asked_for()
+
+    async def test_a_decoy_that_is_there_for_every_tenant_and_none_that_is_not(self) -> None:
+        rig = await tenant()
+        rig.label("other")
+        rig.asked_for()
+        rig.decoy_is_up(ready=False)
+        assert rig.asked_for() == [(DECOY, "decoy")]
+        rig.decoy_is_up()
+        assert set(rig.asked_for()) == {(DECOY, "decoy"), *((name, TENANT_NAME) for name in (DECOY, "team", "other"))}
+
+    async def test_a_node_for_those_who_have_a_way_out_and_nobody_else(self) -> None:
+        rig = await tenant({"egress": [{"cidr": "10.0.0.0/8", "ports": [443]}]})
+        rig.label("other")
+        rig.give("other", {})
+        rig.asked_for()
+        node: Json = {"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}}
+        node["status"]["addresses"] = [{"type": "InternalIP", "address": "10.0.0.7"}]
+        rig.say("ADDED", "Node", node)
+        assert rig.asked_for() == [KEY]
+        await rig.work()
+        assert rig.condition("team", "Ready") == ("False", "EgressNotOpened")
+        assert len(rig.cluster.objects["NetworkPolicy", "team", walls.CALLERS]["spec"]["egress"]) == 2
+
+    async def test_a_job_of_its_prober_that_ends_wherever_it_lies_and_what_its_pod_said(self) -> None:
+        rig = await tenant({}, serves=True)
+        jobs = run_jobs(rig)
+        assert {job["metadata"]["namespace"] for job in jobs} == {"team", DECOY}
+        for job in jobs:
+            rig.say("MODIFIED", "Job", ended(job))
+            assert rig.asked_for() == [KEY]
+            owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
+            template = job["spec"]["template"]["metadata"]
+            rig.pod(job["metadata"]["namespace"], f"{job['metadata']['name']}-x", template["labels"], annotations=template["annotations"], ownerReferences=[owner])  # fmt: skip
+            assert rig.asked_for() == [KEY], "and the decoy's namespace has no pass by it, nor a deployment"
+
+
+class TestEnds:
+    """No pass asks for itself for ever."""
+
+    async def test_a_tenant_settles_in_a_few_passes(self) -> None:
+        rig = Rig()
+        rig.label(DECOY)
+        rig.label("team")
+        rig.give("team", GIVES)
+        rig.decoy_is_up()
+        rig.serve("team", "credit")
+        assert await rig.work() <= 8
+        before = list(rig.cluster.log)
+        for _ in range(3):
+            rig.queue.add(KEY)
+            assert await rig.work() == 1
+        assert rig.cluster.log == before
+
+    async def test_writes_without_effect_are_not_repeated_at_once(self) -> None:
+        """A webhook that alters what is written, say: each pass sees a drift, and each would ask for the next."""
+        rig = await tenant()
+        keep = rig.cluster.keep
+
+        def altered(kind: str, obj: Json) -> Json:
+            spec = {"spec": {**obj["spec"], "policyTypes": ["Ingress"]}} if kind == "NetworkPolicy" else {}
+            return keep(kind, {**obj, **spec})
+
+        rig.cluster.keep = altered  # type: ignore[method-assign]
+        rig.say("DELETED", "NetworkPolicy", rig.cluster.objects["NetworkPolicy", "team", walls.DEFAULT_DENY])
+        await rig.work()
+        written = len(rig.cluster.log)
+        rig.clock.advance(WITHOUT_EFFECT_SECONDS - 1)
+        assert (await rig.work(), len(rig.cluster.log)) == (0, written)
+        rig.clock.advance(1)
+        assert await rig.work() == 1
+        assert len(rig.cluster.log) == written + 1
+        rig.cluster.keep = keep  # type: ignore[method-assign]
+        for passes in (1, 1, 0):  # it is written as it should be, seen to be so, and that is the end of it
+            rig.clock.advance(WITHOUT_EFFECT_SECONDS)
+            assert await rig.work() == passes
+
+    async def test_an_r1plustenant_whose_finalizer_somebody_else_wrote_too_is_let_go(self) -> None:
+        rig = await tenant()
+        rig.give("team", GIVES, finalizers=["else", names.FINALIZER_TENANT])
+        await rig.work()
+        rig.give("team", GIVES, "MODIFIED", finalizers=["else", names.FINALIZER_TENANT], deletionTimestamp="now")
+        await rig.work()
+        kept = rig.cluster.objects[names.KIND_TENANT, "team", names.TENANT]["metadata"]["finalizers"]
+        assert kept == ["else"]
+        assert rig.has("RoleBinding", "team") == []
+
+    async def test_one_that_is_gone_meanwhile_fails_no_pass(self) -> None:
+        rig = await tenant(GIVES)
+        rig.give("team", GIVES, "MODIFIED", generation=2)
+        del rig.cluster.objects[names.KIND_TENANT, "team", names.TENANT]
+        await rig.work()
+        assert rig.has("NetworkPolicy", "team")
+
+    async def test_a_namespace_that_is_gone_leaves_no_job_in_the_decoys_and_no_series(self) -> None:
+        rig = await tenant({}, serves=True)
+        assert [name.split("-")[0] for name in rig.has("Job", DECOY)] == ["control"]
+        assert rig.registry.get_sample_value("r1plus_isolation_verified", {"namespace": "team"}) == -1
+        rig.label("team", "DELETED")
+        await rig.work()
+        assert rig.has("Job", DECOY) == []
+        assert rig.registry.get_sample_value("r1plus_isolation_verified", {"namespace": "team"}) is None
+        assert rig.reconciler.view("team").reason == "Pending"
+
+    async def test_one_that_went_while_nobody_looked_likewise(self) -> None:
+        rig = Rig()
+        rig.label(DECOY)
+        run = probing.Run("bygone", "u", "credit", {}, 1)
+        control = next(job for job in probing.jobs(run, CONFIG) if job["metadata"]["namespace"] == DECOY)
+        rig.say("ADDED", "Job", control)
+        await rig.work()
+        assert rig.has("Job", DECOY) == []
+
+    async def test_the_decoy_has_no_series_since_nobody_tries_it_as_a_tenant(self) -> None:
+        rig = await tenant()
+        assert rig.registry.get_sample_value("r1plus_isolation_verified", {"namespace": DECOY}) is None
+
+
+class TestRefusals:
+    """What the API server refuses for good is told, and told no more once it is written."""
+
+    @pytest.mark.parametrize("kind", ["RoleBinding", "NetworkPolicy", "ResourceQuota"])
+    @pytest.mark.parametrize(
+        "error", [ForbiddenError(403, "Forbidden", "not yours"), InvalidError(422, "Invalid", "not so")]
+    )
+    async def test_a_write_that_is_refused(self, kind: str, error: ApiError) -> None:
+        rig = await tenant()
+        if kind == "NetworkPolicy":
+            rig.say("DELETED", kind, rig.cluster.objects[kind, "team", walls.DEFAULT_DENY])
+        rig.cluster.refusals[kind] = error
+        rig.give("team", GIVES)
+        with pytest.raises(type(error)):
+            await rig.work()
+        assert rig.condition("team", "Ready") == ("False", "WriteRefused")
+        isolation = rig.reconciler.view("team")
+        assert ((isolation.status, isolation.reason) == ("False", "WriteRefused")) is (kind == "NetworkPolicy")
+        del rig.cluster.refusals[kind]
+        rig.queue.add(KEY)
+        await rig.work()
+        assert rig.condition("team", "Ready") == ("True", "WallsStand")
+        assert rig.has(kind, "team")
+
+    async def test_a_neighbour_is_served_all_the_same(self) -> None:
+        rig = await tenant()
+        rig.cluster.refusals["RoleBinding"] = ForbiddenError(403, "Forbidden", "no")
+        rig.give("team", GIVES)
+        with pytest.raises(ForbiddenError):
+            await rig.work()
+        rig.label("other")
+        await rig.work()
+        assert walls.DEFAULT_DENY in rig.has("NetworkPolicy", "other")
+
+
+class TestViews:
+    """What a deployment's pass is told of its namespace."""
+
+    async def test_a_namespace_that_nobody_has_seen_is_no_tenant(self) -> None:
+        assert Rig().reconciler.view("team").is_tenant is False
+
+    async def test_one_without_its_label_is_none_and_one_with_it_is_before_its_first_pass(self) -> None:
+        rig = Rig()
+        rig.label("team", labels={})
+        rig.label("other")
+        assert rig.reconciler.view("team").is_tenant is False
+        assert rig.reconciler.view("other").is_tenant is True
+
+    async def test_where_it_changes_its_deployments_are_looked_at(self) -> None:
+        rig = await tenant()
+        rig.observer.ingest("ADDED", cr())
+        rig.give("team", {"callers": {"namespaces": ["shop"]}})
+        rig.asked_for()
+        await rig.work()
+        assert ("team", "credit") in rig.asked_for()
+        assert rig.reconciler.view("team").callers == {"shop"}
+        rig.queue.add(KEY)
+        await rig.work()
+        assert rig.asked_for() == []
+
+
+async def test_no_more_runs_go_on_at_once_than_may_and_in_the_end_each_has_had_its_own() -> None:
+    rig = Rig()
+    rig.label(DECOY)
+    rig.decoy_is_up()
+    tenants = [f"team-{i}" for i in range(2 * probing.MOST_AT_ONCE + 3)]
+    for name in tenants:
+        rig.label(name)
+        rig.serve(name, "credit")
+    seen: set[str] = set()
+    for _ in range(6):
+        await rig.work(1000)
+        going_on = [job for job in run_jobs(rig) if "status" not in job]
+        of = {run.namespace for job in going_on if (run := probing.read(job))}
+        assert len(of) <= probing.MOST_AT_ONCE
+        seen |= of
+        for job in going_on:
+            rig.say("MODIFIED", "Job", ended(job))
+        rig.clock.advance(60)
+    assert seen == set(tenants)
+
+
+@pytest.mark.parametrize(
+    ("where", "meta"),
+    [
+        pytest.param("other", {}, id="in another namespace"),
+        pytest.param(DECOY, {"labels": {names.LABEL_PROBE: "knock"}}, id="in the decoy's, as what it is not"),
+    ],
+)
+async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
+    """Admission refuses it; this is what comes of it where admission is switched off."""
+    rig = await tenant({}, serves=True)
+    rig.label("other")
+    view = rig.reconciler.view("team")
+    real = probing.read(run_jobs(rig)[0])
+    assert real is not None
+    forged = probing.Run("team", real.uid, "credit", real.walls, real.started + 5)
+    for job in probing.jobs(forged, CONFIG):
+        if job["metadata"]["namespace"] == DECOY:
+            continue
+        rig.say("ADDED", "Job", ended({**job, "metadata": {**job["metadata"], "namespace": where}}))
+    await rig.work()
+    assert rig.reconciler.view("team") == view
+    assert not [name for name in rig.has("Job", where) if forged.id in name], "and it is cleared away"
+
+
+async def test_a_pass_over_one_of_a_thousand_tenants_takes_no_longer_than_over_one_of_a_few() -> None:
+    async def cost(tenants: int) -> float:
+        rig = Rig()
+        rig.label(DECOY)
+        for i in range(tenants):
+            rig.label(f"team-{i}")
+            for name in ("a", "b", "c"):
+                rig.serve(f"team-{i}", name)
+        await rig.work(10 * tenants + 100)
+        spent = []
+        for i in range(40):
+            rig.queue.add((f"team-{i % 10}", TENANT_NAME))
+            began = time.process_time()
+            await rig.work()
+            spent.append(time.process_time() - began)
+        return sorted(spent)[len(spent) // 2]
+
+    few, many = await cost(10), await cost(1000)
+    assert many < 5 * few, f"{1000 * few:.2f} ms among ten, {1000 * many:.2f} ms among a thousand"
+
+
+def test_what_a_run_bears_is_small_for_a_tenant_of_three_hundred_deployments() -> None:
+    run = probing.Run("t" * 63, "u" * 36, "d" * 63, {f"{i:063}": "01234567" for i in range(300)}, 2**31)
+    (knock, *_) = probing.jobs(run, CONFIG)
+    assert len(dumps(knock)) < 100_000
