@@ -14,6 +14,9 @@ from r1plus_cli.view import AT_REST, COLUMNS, PINNED, PROGRESSING, ConditionView
 _FRACTION = re.compile(r"\.\d+(?=Z)")
 HOLDS, WRONG, UNDER_WAY, UNKNOWN = ("✓", "green"), ("✗", "red"), ("…", "yellow"), ("?", "yellow")
 
+TYPE_WIDTH = len("IsolationVerified") + 2
+"""Of a condition's type, the longest that there is."""
+
 NO_OPERATOR = (
     "No pod of the operator is Ready: nothing below has been looked at since, and nothing is repaired or gated."
     " See: kubectl get pods -A -l app.kubernetes.io/name=r1plus-operator"
@@ -40,7 +43,7 @@ def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
         console.print(Text(as_typed(line), style=style))
     for condition in view.conditions:
         mark, colour = mark_of(condition)
-        console.print(Text.assemble((mark, colour), f" {condition.type:<17}", (condition.reason, colour)))
+        console.print(Text.assemble((mark, colour), f" {condition.type:<{TYPE_WIDTH}}", (condition.reason, colour)))
         if condition.message:
             console.print(Text(f"    {as_typed(condition.message)}", style="dim"))
     for line in next_steps(view):

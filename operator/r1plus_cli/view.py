@@ -11,12 +11,13 @@ from typing import Any
 READY = "Ready"
 QUALITY = "QualityVerified"
 PROGRESSING = "Progressing"
+ISOLATED = "IsolationVerified"
 WATCHED = "AlertsWired"
 UNKNOWN = "Unknown"
 
 # The first of these that is not True says it best. All but Ready speak of what the spec asks for, so a candidate that
 # is refused or still gated is told although the revision before it serves.
-TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, "IsolationVerified", READY, WATCHED)
+TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, ISOLATED, READY, WATCHED)
 NOT_SEEN = "the operator has not looked at it yet"
 ROLLED_BACK = "RolledBack"
 AT_REST = "Complete"
@@ -129,12 +130,11 @@ class DeploymentView:
         """The condition that says best where this deployment stands."""
         found = [c for kind in TELLING_ORDER if (c := self.condition(kind)) is not None and not c.holds]
         # What is wrong is told before what is not known yet, which is often unknown because of it; that nobody watches
-        # what does not serve explains nothing.
-        wrong = next(
-            iter(sorted(found, key=lambda c: (c.type == WATCHED, c.status != "False" or c.type == READY))), None
-        )
-        if wrong is not None:
-            return wrong
+        # what does not serve, or has shown its walls, explains nothing.
+        last = (WATCHED,) if self.status_of(READY) == "True" else (WATCHED, ISOLATED)
+        found.sort(key=lambda c: (c.type in last, c.status != "False" or c.type == READY))
+        if found:
+            return found[0]
         moving = self.condition(PROGRESSING)
         return moving if moving is not None and moving.reason != AT_REST else self.condition(READY)
 

@@ -1,13 +1,16 @@
 """A deployment told in one sentence: the sentence names what a person has to know first."""
 
+import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from r1plus_cli.kubernetes_cluster import missing
-from r1plus_cli.status import ChangeTeller, format_cells, mark_of, widths_for
+from r1plus_cli.status import ChangeTeller, format_cells, mark_of, show_one, widths_for
 from r1plus_cli.view import COLUMNS, age, view_of
+from r1plus_operator.api.conditions import ConditionType
 from unit.cli.crs import READY, VERIFIED, Json, condition, cr
 
 SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit-aaaa"}
@@ -62,6 +65,30 @@ HEADLINES = {
             readyReplicas=0,
         ),
         "does not serve, 0 of 1 pod ready; NotAvailable: 0 of 1 pod is Ready: it starts",
+    ),
+    "that nobody has shown the walls of what does not serve explains nothing": (
+        cr(
+            VERIFIED,
+            condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000"),
+            condition("Ready", "False", "NotServing", "0 of 1 pod is Ready: it starts"),
+        ),
+        "does not serve, 0 of 1 pod ready; NotServing: 0 of 1 pod is Ready: it starts",
+    ),
+    "why nothing new is rolled out where there is no tenant is told by Ready as well": (
+        cr(
+            condition("IsolationVerified", "False", "NamespaceNotTenant", "no label"),
+            condition("Ready", "False", "NamespaceNotTenant", "no label"),
+        ),
+        "does not serve, 0 of 1 pod ready; NamespaceNotTenant: no label",
+    ),
+    "a wall that is open is told of what serves, before what is not known yet": (
+        cr(
+            READY,
+            condition("QualityVerified", "Unknown", "SuiteShadowed", "10 %"),
+            condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000"),
+            **SERVING,
+        ),
+        "serves, 1 of 1 pod ready; WallOpen: Not shut: decoy-pod:8000",
     ),
     "that nobody watches what serves is told": (
         cr(READY, VERIFIED, condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it"), **SERVING),
@@ -121,6 +148,15 @@ MARKS = {
     "a rollout under way": (condition("Progressing", "True", "RollingOut"), "…"),
     "a rollout that was refused": (condition("Progressing", "False", "CandidateRefused"), "✗"),
 }
+
+
+@pytest.mark.parametrize("kind", list(ConditionType))
+def test_each_condition_has_a_line_with_its_type_and_its_reason_apart(kind: ConditionType) -> None:
+    out = io.StringIO()
+    show_one(Console(file=out, width=200), view_of(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
+    assert f"✗ {kind} " in out.getvalue()
+    (line,) = (line for line in out.getvalue().splitlines() if f"✗ {kind}" in line)
+    assert line.split() == ["✗", kind, "SomeReason"]
 
 
 @pytest.mark.parametrize(("given", "mark"), MARKS.values(), ids=MARKS.keys())
