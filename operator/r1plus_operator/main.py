@@ -51,6 +51,8 @@ DRAIN_SECONDS = 10.0
 EXIT_SECONDS = 5.0
 """For tasks that are cancelled because the Lease is lost; then the process ends whatever they do."""
 LOST_STATUS = 3
+SHARES = 4
+"""A namespace has this part of the workers at most, so that its thousand changes leave others their turn."""
 COLLECT_AFTER = 20_000
 """New objects until Python looks for cycles: there are few, and a look takes its time from passes."""
 
@@ -122,7 +124,7 @@ async def run(chosen: Settings) -> None:
 
 def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
     """Make the parts and tie them to each other."""
-    queue: WorkQueue[Key] = WorkQueue(lane=lane)
+    queue: WorkQueue[Key] = WorkQueue(lane=lane, most_of_group=max(1, chosen.workers // SHARES))
     observer = Observer(
         client,
         queue.add,
