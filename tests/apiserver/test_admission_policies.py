@@ -308,6 +308,7 @@ async def test_children_go_with_their_deployment(world: World) -> None:
     await world.alice.delete(kinds.R1PLUS_DEPLOYMENT, "credit", world.namespace)
     await world.tenant.absent("Deployment", world.revision)
     await world.tenant.absent("Service", "credit")
+    await world.tenant.absent("NetworkPolicy", "credit")
 
 
 async def test_the_operator_takes_over_nothing_that_somebody_else_made(world: World) -> None:

@@ -4,11 +4,15 @@ Whoever has taken over its process can do no more than this. What it needs is ea
 """
 
 import json
+import subprocess
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from apiserver.conftest import RESTRICTED
 from apiserver.operator_rig import ACCOUNT
@@ -16,6 +20,7 @@ from apiserver.tenancy_rig import (
     APPLY,
     DECOY_NAMESPACE,
     RBAC,
+    ROOT,
     Answer,
     Person,
     installed,
@@ -28,9 +33,11 @@ from apiserver.tenancy_rig import (
 from apiserver.test_tenant_walls import MARK, STRATEGIC, WALL, deployment, template
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
+from r1plus_contract.filling import FillOrder
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import decoy, probing, walls
+from r1plus_operator.plan import decoy, probing, volumes, walls
+from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
 
 pytestmark = pytest.mark.apiserver
@@ -214,20 +221,72 @@ def test_held(world: tuple[Person, dict[str, str]], attempt: Request, policy: st
     assert allowed.status in (200, 201), allowed
 
 
-@pytest.mark.parametrize("namespace", ["a tenant", "the decoy"])
-def test_what_the_operator_makes_of_a_tenant_and_of_the_decoy_is_let_through_whole(
-    world: tuple[Person, dict[str, str]], namespace: str
+DECOYS = IsolationTerms(decoy_namespace=DECOY_NAMESPACE)
+CONFIGURED = OperatorConfig(
+    "registry.local/m:1", "registry.local/t:1", "f", "r1plus-system", "monitoring", isolation=DECOYS
+)
+
+
+def of_a_tenant(namespace: str) -> list[Json]:
+    """All that a namespace has as a tenant."""
+    spec = R1PlusTenantSpec.model_validate(
+        {
+            "admins": [{"kind": "User", "name": "anna"}],
+            "viewers": [{"kind": "ServiceAccount", "name": "ci"}],
+            "quota": {"cpu": "4", "pods": 9},
+        }
+    )
+    made = [walls.default_deny(namespace), walls.callers(namespace, ()), *walls.limits(namespace, spec.quota)]
+    asks = [probing.account(namespace), probing.way_to_ask(namespace, CONFIGURED)]
+    return [*made, *walls.access(namespace, spec), *asks]
+
+
+def of_the_decoy(_: str) -> list[Json]:
+    """What the prober attacks."""
+    return [*decoy.walls_of(CONFIGURED), *decoy.objects(CONFIGURED)]
+
+
+def of_a_run(namespace: str) -> list[Json]:
+    """The prober's Jobs, in the tenant and in the decoy."""
+    return list(probing.jobs(probing.Run(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED))
+
+
+def of_a_volume(namespace: str) -> list[Json]:
+    """What brings an engine to a volume."""
+    engine = EngineVolume("r1plus-engine-0123456789abcdef", FillOrder("full", "a" * 64, 2**30), "registry.local/e:1")
+    need = volumes.Need(engine, (("credit", "1-2-3"),))
+    claim = volumes.claim_of(need, namespace, CONFIGURED, None, False)
+    wall, order = volumes.network_policy_of(need, namespace, CONFIGURED), volumes.order_of(need, namespace, CONFIGURED)
+    return [claim, wall, order, volumes.job_of(need, namespace, CONFIGURED, "uid", "order")]
+
+
+def of_an_example(namespace: str) -> list[Json]:
+    """A deployment's children, as `r1plus plan` shows them."""
+    command = [
+        str(Path(sys.executable).with_name("r1plus")),
+        "plan",
+        "-o",
+        "yaml",
+        "-f",
+        str(ROOT / "examples/credit-full.yaml"),
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    made = [
+        found for found in yaml.safe_load_all(shown) if found and "monitoring.coreos.com" not in found["apiVersion"]
+    ]
+    for found in made:
+        found["metadata"] |= {"namespace": namespace}
+    return made
+
+
+@pytest.mark.parametrize("make", [of_a_tenant, of_the_decoy, of_a_run, of_a_volume, of_an_example])
+def test_what_the_operator_makes_is_let_through_whole(
+    world: tuple[Person, dict[str, str]], make: Callable[[str], list[Json]]
 ) -> None:
     operator, words = world
-    config = OperatorConfig("registry.local/m:1", "registry.local/t:1", "f", "r1plus-system", "monitoring", isolation=IsolationTerms(decoy_namespace=DECOY_NAMESPACE))  # fmt: skip
-    name = words["tenant"] if namespace == "a tenant" else DECOY_NAMESPACE
-    run = probing.Run(words["tenant"], "uid", "credit", {"credit": "1", "": "2"}, 1)
-    spec = R1PlusTenantSpec.model_validate({"admins": [{"kind": "User", "name": "anna"}], "viewers": [{"kind": "ServiceAccount", "name": "ci"}], "quota": {"cpu": "4", "pods": 9}})  # fmt: skip
-    ours = [walls.default_deny(name), walls.callers(name, ()), probing.account(name), probing.way_to_ask(name, config)]
-    ours += [*walls.limits(name, spec.quota), *walls.access(name, spec)]
-    made = ours if namespace == "a tenant" else [*decoy.walls_of(config), *decoy.objects(config)]
-    made += [job for job in probing.jobs(run, config) if job["metadata"]["namespace"] == name]
+    made = make(words["tenant"])
+    assert len(made) >= 3
     for obj in made:
-        path = kinds.BY_KIND[obj["kind"]].path(name, obj["metadata"]["name"])
+        path = kinds.BY_KIND[obj["kind"]].path(obj["metadata"]["namespace"], obj["metadata"]["name"])
         answer = operator.ask("PATCH", path, obj, kind=APPLY)
         assert answer.status in (200, 201), f"{obj['kind']} {obj['metadata']['name']}: {answer}"

@@ -418,3 +418,24 @@ def test_the_namespace_goes_with_all_its_walls(policed: ApiServer) -> None:
             who[ACCOUNT].do("PATCH", f"{there.path(resource, group)}/{body['metadata']['name']}?fieldManager=r1plus-operator", body, kind=APPLY)  # fmt: skip
         admin.do("DELETE", f"/api/v1/namespaces/{namespace}")
         until(lambda: admin.ask("GET", f"/api/v1/namespaces/{namespace}").status == 404, "the namespace is gone")
+
+
+def test_walls_are_kept_where_a_namespace_has_lost_its_label(policed: ApiServer) -> None:
+    """Nobody puts them back there."""
+    namespace = f"p-{uuid.uuid4().hex[:10]}"
+    with person(policed, "admin", ("system:masters",)) as admin, people(policed, NINA, ACCOUNT) as who:
+        admin.do(
+            "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        )
+        bindings = f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings"
+        admin.do("POST", bindings, role_binding(namespace, NINA, "admin", user(NINA)))
+        until(
+            lambda: who[NINA].may("delete", "networkpolicies", namespace, "networking.k8s.io"),
+            "nina has the role admin",
+        )
+        there = f"/apis/{NETWORK}/namespaces/{namespace}/networkpolicies"
+        who[ACCOUNT].do("POST", there, wall("r1plus-default-deny", {}, WALL))
+        who[NINA].do("POST", there, wall("own", {}))
+        kept = who[NINA].ask("DELETE", f"{there}/r1plus-default-deny")
+        assert "ValidatingAdmissionPolicy 'r1plus-operator-kept'" in kept.text, kept
+        assert who[NINA].ask("DELETE", f"{there}/own").status == 200
