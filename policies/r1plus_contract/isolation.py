@@ -85,7 +85,7 @@ class Outcome(StrEnum):
     SHUT = "shut"
     """No connection; the API server refused (401, 403)."""
     OPEN = "open"
-    """Connected; the API server did it, or found it otherwise permissible (any answer below 500 but 401, 403 and 429)."""
+    """Connected; the API server did it, or found it permissible (any answer below 500 but 401, 403, 429)."""
     FAILED = "failed"
     """Neither can be said: the name did not resolve, the API server did not answer."""
 
