@@ -338,8 +338,13 @@ class Observer:
                 (pod.namespace, pod.job): pod.facts
                 for pod in sorted(self.pods.store.by_index(f"{namespace}/{TENANT_NAME}"), key=lambda pod: pod.name)
             },
-            decoy_ready=any(pod.facts.ready for pod in self.pods.store.by_index(f"{self._decoy}/{names.DECOY}")),
+            decoy_ready=self._decoy_ready(),
         )
+
+    def _decoy_ready(self) -> bool:
+        where = self.namespaces.store.get(None, self._decoy)
+        pods = self.pods.store.by_index(f"{self._decoy}/{names.DECOY}")
+        return where is not None and not where.value.terminating and any(pod.facts.ready for pod in pods)
 
     def remains(self, namespace: str) -> tuple[tuple[str, str, str, str], ...]:
         """What is left of a tenant whose namespace is gone: the prober's controls lie in the decoy's."""
@@ -364,7 +369,8 @@ class Observer:
         return found
 
     def _addresses(self) -> tuple[str, ...]:
-        return tuple(address for node in self.nodes.store.items() for address in node.value.addresses)
+        """In order, since what is told of them must not change with a node's events."""
+        return tuple(sorted(address for node in self.nodes.store.items() for address in node.value.addresses))
 
     def live_engines(self) -> dict[str, Json]:
         """Every R1PlusEngine as it lies in the cluster."""

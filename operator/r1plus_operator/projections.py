@@ -22,6 +22,7 @@ from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api import kinds
+from r1plus_operator.api.tenants import Network
 from r1plus_operator.plan.drift import folded
 from r1plus_operator.plan.inputs import (
     JOB_ENDED,
@@ -100,8 +101,10 @@ def child(resource: Resource, obj: Json) -> Child:
         slim[REFUSED_PODS] = refused
     if ended := _job_ended(resource, obj):
         slim[JOB_ENDED] = ended
-    owner = controller(meta)
-    by_label = (meta.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
+    owner, labels = controller(meta), meta.get("labels") or {}
+    by_label = labels.get(names.LABEL_DEPLOYMENT)
+    # What belongs to a deployment or a volume is not its namespace's, whatever somebody has written on it.
+    is_tenants = names.LABEL_WALLS in labels and not owner and names.LABEL_VOLUME not in labels
     return Child(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -111,7 +114,7 @@ def child(resource: Resource, obj: Json) -> Child:
         deleting="deletionTimestamp" in meta,
         text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
         volume=_volume(resource, obj),
-        tenant=_tenant_of(meta) if names.LABEL_WALLS in (meta.get("labels") or {}) else "",
+        tenant=_tenant_of(meta) if is_tenants else "",
     )
 
 
@@ -269,16 +272,18 @@ def node(obj: Json) -> Kept | None:
 
 
 def _addresses(obj: Json) -> tuple[str, ...]:
-    """In order, since what is told of them must not change with a node's events; a node may say anything here."""
+    """Those that can be read: a node may say anything. Bridged pods reach theirs at their network's first as well."""
     listed = (obj.get("status") or {}).get("addresses") or ()
-    return tuple(sorted(a["address"] for a in listed if a["type"] in ("InternalIP", "ExternalIP") and _is_ip(a)))
+    found = [a["address"] for a in listed if a["type"] in ("InternalIP", "ExternalIP") and _network(a["address"])]
+    bridges = map(_network, (obj.get("spec") or {}).get("podCIDRs") or ())
+    return (*found, *(str(next(iter(net.hosts()))) for net in bridges if net))
 
 
-def _is_ip(address: Json) -> bool:
+def _network(text: str) -> Network | None:
     try:
-        return bool(ipaddress.ip_network(address["address"]))
+        return ipaddress.ip_network(text)
     except ValueError:
-        return False
+        return None
 
 
 def namespace(obj: Json) -> Kept:

@@ -237,8 +237,9 @@ class _Pass:
 
     def _standing(self) -> Mapping[str, str]:
         """Digests of the walls as they lie in the cluster."""
-        own = {key: live for key, live in self.seen.live.items() if key[1] == "NetworkPolicy"}
-        return {**self.seen.walls, "": digest(own.values())} if self.seen.walls else {}
+        here = (self.seen.namespace.name, "NetworkPolicy")
+        own = [live for key, live in self.seen.live.items() if key[:2] == here]
+        return {**self.seen.walls, "": digest(own)} if self.seen.walls else {}
 
     def _run(self, runs: tuple[probing.Ran, ...]) -> tuple[tuple[Json, ...], float | None]:
         """The Jobs to make now, and when to look again."""

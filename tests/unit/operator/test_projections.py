@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from r1plus_contract import names
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.inputs import REFUSED_PODS
+from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.runtime.resources import Resource
 from unit.operator.plan.world import World
@@ -208,3 +209,98 @@ def test_a_suite_that_cannot_be_read_says_why() -> None:
     kept = projections.suite({"metadata": {"name": "s", "namespace": "t", "uid": "u"}, "data": {}})
     assert kept.value.suite is None
     assert "s: " in kept.value.problem
+
+
+POLICY, JOB = kinds.BY_KIND["NetworkPolicy"], kinds.BY_KIND["Job"]
+WALLS = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_WALLS: "tenant"}
+OWNED = {"ownerReferences": [{"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}]}
+PROBED = {"annotations": {names.ANNOTATION_PROBED: '{"namespace":"team","uid":"u"}'}}
+
+
+@pytest.mark.parametrize(
+    ("meta", "tenant"),
+    [
+        pytest.param({"labels": WALLS}, "t", id="what is of a namespace's walls is of its own"),
+        pytest.param({"labels": WALLS, **PROBED}, "team", id="a Job of the prober is of whom it tries, wherever it lies"),
+        pytest.param({"labels": WALLS, "annotations": {names.ANNOTATION_PROBED: "nonsense"}}, "t", id="unless that cannot be read"),
+        pytest.param({"labels": WALLS, "annotations": {names.ANNOTATION_PROBED: "[]"}}, "t", id="or says nothing of it"),
+        pytest.param({"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}, "", id="without the label it is of no tenant"),
+        pytest.param(PROBED, "", id="nor with the annotation alone"),
+        pytest.param({"labels": WALLS, **OWNED}, "", id="a deployment's own wall stays its own, whoever labels it"),
+        pytest.param({"labels": {**WALLS, names.LABEL_VOLUME: "v"}}, "", id="so does a volume's"),
+    ],
+)  # fmt: skip
+def test_a_child_is_of_the_tenant(meta: dict[str, Any], tenant: str) -> None:
+    assert child(POLICY, meta=meta).tenant == tenant
+
+
+def test_of_a_job_it_is_kept_how_and_when_it_ended() -> None:
+    said = [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Failed", "status": "True", "lastTransitionTime": "1970-01-01T00:01:40Z"}]  # fmt: skip
+    assert JOB_ENDED not in child(JOB, status={"active": 1, "conditions": said[:1]}).live
+    assert child(JOB, status={"conditions": said}).live[JOB_ENDED] == {"type": "Failed", "at": 100.0, "final": False}
+
+
+@pytest.mark.parametrize(
+    ("meta", "facts"),
+    [
+        ({"labels": {names.LABEL_TENANT: "true", names.LABEL_POD_SECURITY: "restricted"}}, (True, "restricted", False)),
+        ({"labels": {names.LABEL_TENANT: "yes", names.LABEL_POD_SECURITY: "baseline"}}, (False, "baseline", False)),
+        ({"labels": {names.LABEL_TENANT: "True"}, "deletionTimestamp": "now"}, (False, "", True)),
+        ({}, (False, "", False)),
+    ],
+    ids=["as the platform team makes one", "no other word than true", "to the letter; and it goes", "nothing said"],
+)
+def test_a_namespace_is_a_tenant_as_its_labels_say(meta: dict[str, Any], facts: tuple[bool, str, bool]) -> None:
+    kept = projections.namespace({"metadata": {"name": "team", "uid": "u", **meta}})
+    found = kept.value
+    assert (found.tenant, found.pod_security, found.terminating) == facts
+    assert (found.name, found.uid, kept.namespace) == ("team", "u", "")
+
+
+def test_an_r1plustenant_that_only_got_our_answer_has_changed_by_its_status_alone() -> None:
+    meta = {
+        "name": "tenant",
+        "namespace": "team",
+        "uid": "u",
+        "generation": 1,
+        "finalizers": ["f"],
+        "managedFields": [{}],
+    }
+    one = projections.tenant({"metadata": {**meta, "resourceVersion": "5"}, "spec": {"quota": {}}})
+    two = projections.tenant({"metadata": {**meta, "resourceVersion": "6"}, "spec": {"quota": {}}})
+    assert one == two
+    assert one.value["metadata"] == {key: value for key, value in meta.items() if key != "managedFields"}
+    assert projections.tenant({"metadata": {**meta, "resourceVersion": "7"}, "status": {"a": 1}}) != one
+
+
+@pytest.mark.parametrize(
+    ("labels", "deployment", "probed", "job"),
+    [
+        ({names.LABEL_DEPLOYMENT: "credit"}, "credit", "", ""),
+        ({names.LABEL_DEPLOYMENT: "credit", names.LABEL_PROBE: "knock"}, "", "team", "j"),
+    ],
+    ids=["a pod that serves", "the prober's is none of the deployment's under whose walls it stands"],
+)
+def test_whose_a_pod_is(labels: dict[str, str], deployment: str, probed: str, job: str) -> None:
+    owner = {"kind": "Job", "name": "r1plus-prober-1", "uid": "j", "controller": True}
+    meta = {**META, "labels": labels, **PROBED, **({"ownerReferences": [owner]} if job else {})}
+    found = projections.pod({"metadata": meta, "spec": {}})
+    assert found is not None
+    assert (found.deployment, found.probed, found.job) == (deployment, probed, job)
+
+
+def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_none() -> None:
+    listed = [
+        {"type": kind, "address": address}
+        for kind, address in (
+            ("InternalIP", "10.0.0.7"), ("ExternalIP", "fd00::7"), ("Hostname", "n1"), ("InternalIP", "n1.example"), ("InternalIP", ""),
+        )
+    ]  # fmt: skip
+    status = {"allocatable": {"cpu": "4", "memory": "8Gi"}, "addresses": listed}
+    spec = {"podCIDRs": ["10.244.3.0/24", "fd01:0:0:3::/64", "nonsense"]}
+    kept = projections.node({"metadata": {"name": "n1", "uid": "n"}, "spec": spec, "status": status})
+    assert kept is not None
+    assert kept.value.addresses == ("10.0.0.7", "fd00::7", "10.244.3.1", "fd01:0:0:3::1")
+    bare = projections.node({"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": status["allocatable"]}})
+    assert bare is not None
+    assert bare.value.addresses == ()

@@ -235,6 +235,33 @@ class TestEnds:
         assert rig.registry.get_sample_value("r1plus_isolation_verified", {"namespace": DECOY}) is None
 
 
+async def test_a_decoy_whose_namespace_goes_is_tried_no_more() -> None:
+    rig = await tenant({}, serves=True)
+    control = rig.has("Job", DECOY)
+    rig.label(DECOY, "MODIFIED", deletionTimestamp="now")
+    rig.say("DELETED", "Job", rig.cluster.objects["Job", DECOY, control[0]])
+    await rig.work()
+    assert rig.has("Job", DECOY) == [], "the API server would refuse it there"
+    assert rig.condition("team", "Ready") == ("True", "WallsStand")
+
+
+async def test_which_node_is_told_of_a_way_that_stays_shut_changes_with_no_event() -> None:
+    rig = await tenant({"egress": [{"cidr": "10.0.0.0/8", "ports": [443]}]})
+
+    def node(name: str, address: str, event: str = "ADDED", memory: str = "8Gi") -> None:
+        listed = [{"type": "InternalIP", "address": address}]
+        status = {"allocatable": {"cpu": "4", "memory": memory}, "addresses": listed}
+        rig.say(event, "Node", {"metadata": {"name": name, "uid": name}, "status": status})
+
+    node("n1", "10.0.0.1")
+    node("n2", "10.0.0.2")
+    await rig.work()
+    before = list(rig.cluster.log)
+    node("n1", "10.0.0.1", "MODIFIED", "7Gi")
+    assert await rig.work() == 1
+    assert rig.cluster.log == before
+
+
 class TestRefusals:
     """What the API server refuses for good is told, and told no more once it is written."""
 
