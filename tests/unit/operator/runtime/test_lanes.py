@@ -1,6 +1,7 @@
 """Which of the waiting keys is next: against a model that says in a few lines what is promised; and who is woken."""
 
 import asyncio
+import random
 from collections import Counter, defaultdict
 
 import pytest
@@ -148,6 +149,36 @@ async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
     assert not third.done()
     queue.done("a1")
     assert await asyncio.wait_for(third, 5) == "a2"
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> None:
+    rand = random.Random(seed)
+    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=2)
+    hands: list[str] = []
+    waiting: set[asyncio.Task[str]] = set()
+    for _ in range(300):
+        if rand.random() < 0.4:
+            key = f"{rand.choice(GROUPS)}{rand.randrange(9)}{rand.choice(['', '', '!'])}"
+            queue.add(key, at_once=rand.random() < 0.2)
+        elif hands and rand.random() < 0.5:
+            queue.done(hands.pop(rand.randrange(len(hands))))
+        elif waiting and rand.random() < 0.3:
+            waiting.pop().cancel()  # as a worker that is ended
+        elif len(waiting) < 5:
+            waiting.add(asyncio.create_task(queue.get()))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        for task in [task for task in waiting if task.done()]:
+            waiting.discard(task)
+            hands.append(task.result())
+        assert len(set(hands)) == len(hands), "no key is in two hands"
+        if waiting:
+            takeable = [k for k, place in queue._ready._waiting.items() if place.urgent or sum(h[0] == k[0] for h in hands) < 2]  # fmt: skip
+            assert not takeable
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_a_key_that_is_added_while_it_is_worked_on_keeps_its_urgency() -> None:
