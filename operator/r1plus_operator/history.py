@@ -30,7 +30,7 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.observe import CATALOG_KEY, Key
 from r1plus_operator.plan import history as told
-from r1plus_operator.plan.inputs import Json, Observed
+from r1plus_operator.plan.inputs import Json, NamespaceFacts, Observed
 from r1plus_operator.projections import EngineObject
 from r1plus_operator.registry_client import Courier, DeliveryError, RefusedError
 
@@ -70,6 +70,9 @@ class World(Protocol):
 
     def observed(self, key: Key) -> Observed | None:
         """Everything about one CR."""
+
+    def namespace(self, name: str) -> NamespaceFacts | None:
+        """A namespace; None where it is not known."""
 
     def catalog(self) -> Sequence[EngineObject]:
         """Every R1PlusEngine as it lies in the cluster, and read."""
@@ -196,7 +199,7 @@ class Historian:
         observed = self._world.observed(key)
         if observed is None:
             return
-        owner = told.deployment(observed.cr)
+        owner = told.deployment(observed.cr, self._world.namespace(key[0]))
         facts = told.facts(observed)
         recorded = self._recorded.setdefault(owner.uid, set())
         recorded &= {_fingerprint(item) for item in (owner, *facts)}

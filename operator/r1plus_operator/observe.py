@@ -315,12 +315,16 @@ class Observer:
             going=frozenset(key for key, child in parts.items() if child.deleting),
         )
 
+    def namespace(self, name: str) -> NamespaceFacts | None:
+        """A namespace, whatever it is; None where there is none of that name."""
+        kept = self.namespaces.store.get(None, name)
+        return kept.value if kept is not None else None
+
     def tenant(self, namespace: str) -> TenantSeen | None:
         """A namespace as a tenant; None where there is none of that name."""
-        kept = self.namespaces.store.get(None, namespace)
-        if kept is None:
+        facts = self.namespace(namespace)
+        if facts is None:
             return None
-        facts: NamespaceFacts = kept.value
         cr = self.tenants.store.get(namespace, names.TENANT)
         leaving = cr is not None and "deletionTimestamp" in cr.value["metadata"]
         parts = self._parts(namespace)

@@ -296,6 +296,7 @@ def namespace(obj: Json) -> Kept:
         tenant=labels.get(names.LABEL_TENANT) == "true",
         pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
         terminating="deletionTimestamp" in meta,
+        created=meta.get("creationTimestamp") or "",
     )
     return _kept(obj, facts)
 

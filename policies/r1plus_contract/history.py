@@ -41,6 +41,8 @@ class DeploymentFact:
     uid: str
     namespace: str
     name: str
+    namespace_uid: str = ""
+    """A namespace that is made again under the same name is another tenant's. Empty: not known yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,9 @@ async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_
         assert user is not None
         assert user.name == f"system:serviceaccount:{namespace}:admin"
         assert await asking.user("nonsense") is None
+        live = await client.get(NAMESPACES, namespace)
+        assert await asking.namespace_uid(namespace) == live["metadata"]["uid"]
+        assert await asking.namespace_uid("nobodys") == ""
         assert await asking.may(user, access)
         assert not await asking.may(user, replace(access, namespace="kube-system"))
         assert not await asking.may(user, replace(access, namespace="", name=""))

@@ -224,6 +224,14 @@ def test_another_process_finds_what_was_recorded(work: UnitOfWork, reopened: Dat
     assert record(UnitOfWork(reopened), told.FACTS) == {}
 
 
+def test_in_which_namespace_a_deployment_is_is_filled_in_once(work: UnitOfWork) -> None:
+    for uid in ("", "first", "second"):
+        record(work, Facts(deployments=(replace(told.DEPLOYMENT, namespace_uid=uid),)))
+    with work.reading() as reader:
+        (found,) = reader.histories("team-credit", "credit", ended=True)
+    assert found.deployment.namespace_uid == "first"
+
+
 def test_a_deployment_is_known_by_its_uid_alone(work: UnitOfWork) -> None:
     record(work, told.FACTS)
     assert record(work, Facts(deployments=(DeploymentFact(told.UID, "elsewhere", "other"),))) == {}

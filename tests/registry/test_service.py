@@ -43,6 +43,7 @@ class Reviewed:
     """Stands for the API server: tokens are names, a tenant sees one namespace, the platform team everything."""
 
     down: bool = False
+    namespaces: dict[str, str] = field(default_factory=lambda: {"team-credit": told.NAMESPACE_UID})
     asked: list[Access] = field(default_factory=list)
 
     async def user(self, token: str) -> User | None:
@@ -54,6 +55,9 @@ class Reviewed:
         self.asked.append(access)
         own = access.namespace == "team-credit" and access.resource == "r1plusdeployments"
         return user.name == PLATFORM or (user.name == TENANT and own)
+
+    async def namespace_uid(self, name: str) -> str:
+        return self.namespaces.get(name, "")
 
 
 @dataclass
@@ -201,6 +205,33 @@ async def test_a_namesakes_past_is_the_platform_teams(filled: Client) -> None:
     assert await filled.get("/v1/evaluations?namespace=team-credit", TENANT) == (200, {"items": []})
     _, seen = await filled.get(HISTORY, PLATFORM)
     assert [one["ended"] for one in seen["items"]] == [True]
+
+
+@pytest.mark.parametrize("now", ["another-uid", ""], ids=["made again", "gone"])
+async def test_a_namespace_of_the_same_name_is_told_nothing_though_nobody_has_said_that_the_old_one_ended(
+    filled: Client, now: str
+) -> None:
+    """The operator says it, and may be down for as long as it takes to make the name again."""
+    filled.reviewed.namespaces["team-credit"] = now
+    assert await filled.get(HISTORY, TENANT) == (200, {"items": []})
+    assert await filled.get("/v1/evaluations?namespace=team-credit&items=1", TENANT) == (200, {"items": []})
+    _, seen = await filled.get(HISTORY, PLATFORM)
+    assert [one["ended"] for one in seen["items"]] == [False]
+
+
+async def test_a_deployment_of_which_nobody_has_said_in_which_namespace_it_was_is_the_platform_teams(
+    client: Client,
+) -> None:
+    """What an earlier version recorded; the operator says it again at its start."""
+    before = replace(told.FACTS, deployments=(replace(told.DEPLOYMENT, namespace_uid=""),))
+    await client.post(before)
+    assert await client.get(HISTORY, TENANT) == (200, {"items": []})
+    client.reviewed.namespaces["team-credit"] = ""
+    assert await client.get(HISTORY, TENANT) == (200, {"items": []})
+    client.reviewed.namespaces["team-credit"] = told.NAMESPACE_UID
+    await client.post(told.FACTS)
+    _, seen = await client.get(HISTORY, TENANT)
+    assert len(seen["items"]) == 1
 
 
 async def test_the_story_of_the_refused_revision_is_told_with_its_figures(filled: Client) -> None:

@@ -17,7 +17,8 @@ from r1plus_contract.history import (
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 
 UID = "0b5e6a2c-0000-4000-8000-000000000001"
-DEPLOYMENT = DeploymentFact(UID, "team-credit", "credit")
+NAMESPACE_UID = "0b5e6a2c-0000-4000-8000-00000000000a"
+DEPLOYMENT = DeploymentFact(UID, "team-credit", "credit", NAMESPACE_UID)
 ENGINE = EngineFact(
     name="smollm2-full-q4-1",
     spec_digest="e" * 64,

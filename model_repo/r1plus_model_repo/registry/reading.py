@@ -37,17 +37,27 @@ class Reader:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def histories(self, namespace: str, name: str, *, ended: bool) -> tuple[History, ...]:
-        """All deployments of this name, the newest first; with `ended=False` only one that is there."""
+    def histories(self, namespace: str, name: str, *, ended: bool, of: str | None = None) -> tuple[History, ...]:
+        """All deployments of this name, the newest first; with `ended=False` only one that is there.
+
+        `of`: the uid of the namespace whose alone are told; None: of all namespaces of that name.
+        """
         c = t.deployments.c
-        asked = sa.select(t.deployments).where(c.namespace == namespace, c.name == name)
+        asked = sa.select(t.deployments).where(c.namespace == namespace, c.name == name, *_within(of))
         if not ended:
             asked = asked.where(c.ended_at.is_(None))
         rows = self._rows(asked.order_by(c.ended_at.is_not(None), c.recorded_at.desc()).limit(MOST_LISTED))
         return tuple(self._history(row) for row in rows)
 
     def evaluations(
-        self, namespace: str | None, name: str | None, *, ended: bool, items: bool, most: int = MOST_LISTED
+        self,
+        namespace: str | None,
+        name: str | None,
+        *,
+        ended: bool,
+        items: bool,
+        most: int = MOST_LISTED,
+        of: str | None = None,
     ) -> tuple[Evaluation, ...]:
         """The newest first; of every namespace or deployment where None is given.
 
@@ -59,6 +69,7 @@ class Reader:
         )
         names = (d.c.namespace, d.c.name.label("deployment"), r.c.engine)
         asked = sa.select(e, *names).select_from(joined).order_by(e.c.decided_at.desc(), e.c.id.desc()).limit(most)
+        asked = asked.where(*_within(of))
         for wanted, column in ((namespace, d.c.namespace), (name, d.c.name)):
             if wanted is not None:
                 asked = asked.where(column == wanted)
@@ -164,6 +175,12 @@ class Reader:
 
     def _rows(self, statement: sa.Select[Any]) -> Rows:
         return [dict(row) for row in self._connection.execute(statement).mappings()]
+
+
+def _within(namespace_uid: str | None) -> tuple[sa.ColumnElement[bool], ...]:
+    """Of that namespace and of no namesake; one of which that is not known is nobody's."""
+    column = t.deployments.c.namespace_uid
+    return () if namespace_uid is None else (column == namespace_uid, column != "")
 
 
 def _built(kind: Any, row: Mapping[str, Any]) -> Any:

@@ -61,7 +61,15 @@ class FactRepository:
             raise DocumentError(f"facts: deployment {strange[0]!r} is neither known nor among facts.deployments")
 
     def _deployments(self, facts: Iterable[DeploymentFact]) -> int:
-        return self._insert(t.deployments, [{"uid": f.uid, "namespace": f.namespace, "name": f.name} for f in facts])
+        """What was not known of one, of which namespace it is, is filled in once, and never changed."""
+        names, c = ("uid", "namespace", "name", "namespace_uid"), t.deployments.c
+        rows = [{name: getattr(fact, name) for name in names} for fact in facts]
+        new = self._insert(t.deployments, rows)
+        for row in rows:
+            if row["namespace_uid"]:
+                unknown = sa.update(t.deployments).where(c.uid == row["uid"], c.namespace_uid == "")
+                self._connection.execute(unknown.values(namespace_uid=row["namespace_uid"]))
+        return new
 
     def _end_all_but(self, live: Sequence[str]) -> int:
         """Those that are gone have ended now; one that was missed and is there after all has not."""

@@ -1,7 +1,7 @@
-"""Asks the API server who bears a token (TokenReview) and whether that one may read (SubjectAccessReview).
+"""Asks the API server who bears a token (TokenReview), whether that one may read (SubjectAccessReview), and where.
 
-The service account that asks may create these two reviews and nothing else. Answers count for a few seconds, so that a
-page of requests is one review; a right that was taken away ends with them.
+The service account that asks may create these two reviews, get namespaces, and nothing else. Answers of reviews count
+for a few seconds, so that a page of requests is one review; a right that was taken away ends with them.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 
@@ -126,6 +127,14 @@ class Reviews:
         status = await self._create("authorization.k8s.io", "SubjectAccessReview", spec)
         return self._rights.put(key, bool(status.get("allowed")) and not status.get("denied"))
 
+    async def namespace_uid(self, name: str) -> str:
+        """Which namespace of that name there is now; empty: none. Raises UnavailableError.
+
+        Never remembered: one that was made again a moment ago is another tenant's.
+        """
+        found = await self._ask("GET", f"/api/v1/namespaces/{quote(name, safe='')}", "namespace")
+        return str(found.get("metadata", {}).get("uid", ""))
+
     async def _review(self, token: str, audiences: list[str]) -> User | None:
         spec: dict[str, Any] = {"token": token} | ({"audiences": audiences} if audiences else {})
         status = await self._create("authentication.k8s.io", "TokenReview", spec)
@@ -136,20 +145,27 @@ class Reviews:
         return User(user.get("username", ""), user.get("uid", ""), tuple(user.get("groups") or ()), extra)
 
     async def _create(self, group: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+        body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
+        made = await self._ask("POST", f"/apis/{group}/v1/{kind.lower()}s", kind, body)
+        status: dict[str, Any] = made.get("status") or {}
+        return status
+
+    async def _ask(self, method: str, path: str, kind: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The document that is answered; an empty one where what is asked for is not there."""
         if self._session is None:
             raise RuntimeError("Reviews: not entered")
-        path = f"/apis/{group}/v1/{kind.lower()}s"
         try:
             # A file of a kilobyte in memory, which the kubelet replaces about every hour.
             headers = {"Authorization": f"Bearer {self._server.token.read_text().strip()}"}
-            body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
             url = self._server.url + path
-            async with self._session.post(url, json=body, headers=headers, allow_redirects=False) as answer:
+            async with self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as answer:
                 text = await at_most(answer.content.iter_any(), MOST_ANSWER)
+                if method == "GET" and answer.status == 404:
+                    return {}
                 if answer.status not in (200, 201):
                     raise UnavailableError(f"The API server refused a {kind}: {answer.status} {_message(text)}")
-                status: dict[str, Any] = json.loads(text).get("status") or {}
-                return status
+                found: dict[str, Any] = json.loads(text)
+                return found
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             said = str(error) or type(error).__name__
             raise UnavailableError(f"The API server did not answer a {kind}: {said}") from error

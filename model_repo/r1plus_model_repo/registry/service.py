@@ -6,9 +6,9 @@
     GET  /v1/engines                               who may list R1PlusEngines
     GET  /healthz /readyz /metrics                 anybody whom the walls let in
 
-What has ended is shown to those only who may get R1PlusDeployments in every namespace: a namespace of the same name may
-be another tenant's by now. Errors are `{"error": ...}`: 400 what was sent, 401 and 403 who sent it, 503 try again, 507
-the volume is full.
+What has ended, and what was in another namespace of that name, is shown to those only who may get R1PlusDeployments in
+every namespace: a namespace of the same name may be another tenant's by now. Errors are `{"error": ...}`: 400 what was
+sent, 401 and 403 who sent it, 503 try again, 507 the volume is full.
 """
 
 import logging
@@ -60,6 +60,9 @@ class Reviewer(Protocol):
 
     async def may(self, user: User, access: Access) -> bool:
         """Whether they may. Raises UnavailableError."""
+
+    async def namespace_uid(self, name: str) -> str:
+        """Which namespace of that name there is now; empty: none. Raises UnavailableError."""
 
 
 class Instruments:
@@ -131,7 +134,8 @@ class Service:
         user = await self._user(request)
         await self._require(user, Access("get", DEPLOYMENTS, namespace, name))
         ended = await self._sees_what_has_ended(user)
-        return _answer(Histories(await self.storage.read(lambda r: r.histories(namespace, name, ended=ended))))
+        of = None if ended else await self.reviews.namespace_uid(namespace)
+        return _answer(Histories(await self.storage.read(lambda r: r.histories(namespace, name, ended=ended, of=of))))
 
     async def evaluations(self, request: web.Request) -> web.Response:
         """Gates and their figures, the newest first."""
@@ -143,8 +147,11 @@ class Service:
         verb = "get" if name else "list"
         await self._require(user, Access(verb, DEPLOYMENTS, namespace or "", name or ""))
         ended = await self._sees_what_has_ended(user)
+        of = None if ended or namespace is None else await self.reviews.namespace_uid(namespace)
         most = MOST_WITH_ITEMS if items else MOST_LISTED
-        found = await self.storage.read(lambda r: r.evaluations(namespace, name, ended=ended, items=items, most=most))
+        found = await self.storage.read(
+            lambda r: r.evaluations(namespace, name, ended=ended, items=items, most=most, of=of)
+        )
         return _answer(Evaluations(found))
 
     async def engines(self, request: web.Request) -> web.Response:

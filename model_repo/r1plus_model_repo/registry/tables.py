@@ -55,6 +55,7 @@ deployments = Table(
     _text("name"),
     _recorded(),
     Column("ended_at", Double),
+    Column("namespace_uid", Text, nullable=False, server_default=""),
     Index("ix_deployments_namespace_name", "namespace", "name"),
 )
 

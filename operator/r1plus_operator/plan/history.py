@@ -23,7 +23,7 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import ContractError, dumps
 from r1plus_contract.verdict import Standing, Verdict, Watch
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.inputs import Json, Observed, SuiteSource
+from r1plus_operator.plan.inputs import Json, NamespaceFacts, Observed, SuiteSource
 from r1plus_operator.plan.revision import Revision, read
 from r1plus_operator.plan.rollback import Record
 
@@ -33,10 +33,13 @@ MOST_TEXT = 1000
 Fact = RevisionFact | EvaluationFact | RolloutFact | AlarmFact
 
 
-def deployment(cr: Json) -> DeploymentFact:
-    """The CR itself."""
+def deployment(cr: Json, namespace: NamespaceFacts | None) -> DeploymentFact:
+    """The CR itself. One that is older than the namespace as it is known by now was in another one of that name."""
     meta = cr["metadata"]
-    return DeploymentFact(meta["uid"], meta["namespace"], meta["name"])
+    its_own = namespace is not None and namespace.created <= meta.get("creationTimestamp", "")
+    return DeploymentFact(
+        meta["uid"], meta["namespace"], meta["name"], namespace.uid if namespace is not None and its_own else ""
+    )
 
 
 def facts(observed: Observed) -> tuple[Fact, ...]:

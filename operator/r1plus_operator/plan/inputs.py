@@ -156,6 +156,8 @@ class NamespaceFacts:
     pod_security: str
     """Which Pod Security level is enforced; empty: none."""
     terminating: bool = False
+    created: str = ""
+    """RFC 3339, as the API server wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from r1plus_operator import history
 from r1plus_operator.history import Historian
 from r1plus_operator.observe import Key
-from r1plus_operator.plan.inputs import Json, Observed
+from r1plus_operator.plan.history import deployment
+from r1plus_operator.plan.inputs import Json, NamespaceFacts, Observed
 from r1plus_operator.projections import EngineObject
 from r1plus_operator.registry_client import DeliveryError, RefusedError
 from unit.operator.plan.falls import FULL, rolled_back
@@ -36,6 +37,7 @@ class Worlds:
 
     observations: dict[Key, Observed]
     looks: int = 0
+    namespaces: dict[str, NamespaceFacts] = field(default_factory=dict)
 
     @property
     def crs(self) -> dict[Key, Json]:
@@ -44,6 +46,9 @@ class Worlds:
     def observed(self, key: Key) -> Observed | None:
         self.looks += 1
         return self.observations.get(key)
+
+    def namespace(self, name: str) -> NamespaceFacts | None:
+        return self.namespaces.get(name)
 
     def catalog(self) -> tuple[EngineObject, ...]:
         return tuple(EngineObject({"spec": known.spec.model_dump(mode="json")}, known) for known in CATALOG)
@@ -330,3 +335,17 @@ def test_the_same_fact_has_the_same_fingerprint_and_each_kind_its_own() -> None:
     prints = [history._fingerprint(f) for f in facts]
     assert len(set(prints)) * 2 == len(prints)
     assert {type(f) for f in facts} >= {RevisionFact, EvaluationFact}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "uid"),
+    [
+        (NamespaceFacts("team", "n-1", tenant=True, pod_security="", created="2026-01-01T00:00:00Z"), "n-1"),
+        (NamespaceFacts("team", "n-2", tenant=True, pod_security="", created="2026-01-01T00:00:02Z"), ""),
+        (None, ""),
+    ],
+    ids=["made in it", "older than the namespace, so of a former one of that name", "in one that is not known"],
+)
+def test_a_deployment_is_of_the_namespace_that_it_was_made_in(namespace: NamespaceFacts | None, uid: str) -> None:
+    meta = {"uid": "u", "namespace": "team", "name": "credit", "creationTimestamp": "2026-01-01T00:00:01Z"}
+    assert deployment({"metadata": meta}, namespace) == DeploymentFact("u", "team", "credit", uid)
