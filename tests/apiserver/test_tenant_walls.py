@@ -252,6 +252,13 @@ def resize(pod: str) -> Try:
     return Try(OTTO, "PATCH", f"pods/{pod}/resize", body, kind=STRATEGIC)
 
 
+def pushing(priority: str) -> Json:
+    """A pod of that PriorityClass."""
+    made = template({})
+    spec = made["spec"] | ({"priorityClassName": priority} if priority else {})
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pushes"}, "spec": spec}
+
+
 def labelled(**labels: Any) -> Json:
     """A patch of labels."""
     return {"metadata": {"labels": {key.replace("__", "/").replace("_", "-"): value for key, value in labels.items()}}}
@@ -354,6 +361,10 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
     ),
     "a container added to a serving pod": (debug("{pod}"), "serving-pods", "nobody else adds a container", debug("{plain}")),
     "more memory for a serving pod": (resize("{pod}"), "serving-pods", "what serves is what was scored", resize("{plain}")),
+    "a pod that pushes other tenants' off a full node": (
+        Try(NINA, "POST", "pods", pushing("system-cluster-critical")), "priority", "off a full node",
+        Try(NINA, "POST", "pods", pushing("")),
+    ),
     "no replicas": (
         Try(NINA, "PATCH", f"deployments/{REVISION}/scale", {"spec": {"replicas": 0}}, APPS), "scale", "spec.replicas of its R1PlusDeployment",
         Try(NINA, "PATCH", "deployments/own/scale", {"spec": {"replicas": 0}}, APPS),

@@ -14,7 +14,7 @@ came back would compare every writer with the holder of long ago, and refuse the
 """
 
 from r1plus_contract import names
-from r1plus_operator.api.rbac import Grant, operator
+from r1plus_operator.api.rbac import operator
 from r1plus_operator.api.schema import Json
 from r1plus_operator.runtime.lease import LEASE
 
@@ -42,7 +42,7 @@ def policy(namespace: str, account: str) -> Json:
         "spec": {
             "failurePolicy": "Ignore",
             "paramKind": {"apiVersion": LEASE.api_version, "kind": LEASE.kind},
-            "matchConstraints": {"resourceRules": [_rule(grant) for grant in operator() if _WRITES & set(grant.verbs)]},
+            "matchConstraints": {"resourceRules": _rules()},
             "matchConditions": [
                 {"name": "the-operator", "expression": f"request.userInfo.username == '{_user(namespace, account)}'"},
             ],
@@ -75,10 +75,21 @@ def _user(namespace: str, account: str) -> str:
     return f"system:serviceaccount:{namespace}:{account}"
 
 
-def _rule(grant: Grant) -> Json:
+def _rules() -> list[Json]:
+    """Of all kinds that it writes, each once, whichever grants name it."""
+    rules: list[Json] = []
+    known: set[tuple[str, str]] = set()
+    for grant in operator():
+        new = [one for one in grant.resources if (grant.group, one) not in known] if _WRITES & set(grant.verbs) else []
+        known |= {(grant.group, one) for one in new}
+        rules += [_rule(grant.group, new)] if new else []
+    return rules
+
+
+def _rule(group: str, resources: list[str]) -> Json:
     return {
-        "apiGroups": [grant.group],
+        "apiGroups": [group],
         "apiVersions": ["*"],
         "operations": ["CREATE", "UPDATE", "DELETE"],
-        "resources": list(grant.resources),
+        "resources": resources,
     }

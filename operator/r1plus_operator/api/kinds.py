@@ -46,6 +46,14 @@ TENANT_PARTS = (
 )
 """With NetworkPolicies, Jobs and a ServiceAccount, what a namespace has as a tenant."""
 
+DELETED = frozenset(
+    {
+        *("configmaps", "controllerrevisions", "deployments"),  # Of revisions that are over.
+        *("persistentvolumeclaims", "jobs", "networkpolicies"),  # Of volumes, and of runs of the prober.
+        *("resourcequotas", "limitranges", "rolebindings"),  # Of an R1PlusTenant that gives less, or goes.
+    }
+)
+"""Kinds of children (plurals) that the operator itself deletes; the others go with their owner or their namespace."""
 CHILDREN = (*REQUIRED_CHILDREN, *VOLUME_PARTS, *OPTIONAL_CHILDREN, *TENANT_PARTS)
 BY_KIND = {
     resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, R1PLUS_TENANT, POD, EVENT)

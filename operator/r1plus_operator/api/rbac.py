@@ -55,8 +55,13 @@ def operator() -> tuple[Grant, ...]:
         Grant("The answer to it", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
         _on("Which namespaces are tenants, and how they are held to Pod Security", kinds.NAMESPACE, _CACHED),
         *(
-            Grant("Children of a deployment, walls of a tenant", group, resources, (*_CACHED, *_APPLIED, "delete"))
+            Grant("Children of a deployment, walls of a tenant", group, resources, (*_CACHED, *_APPLIED))
             for group, resources in _children()
+        ),
+        *(
+            Grant("What is over of them; all others go with their owner or their namespace", group, over, ("delete",))
+            for group, resources in _children()
+            if (over := tuple(plural for plural in resources if plural in kinds.DELETED))
         ),
         Grant(
             "A RoleBinding to these two, and to no other: neither `escalate` nor a right of theirs is needed",
@@ -86,10 +91,11 @@ def lease() -> tuple[Grant, ...]:
 
 
 def registry() -> tuple[Grant, ...]:
-    """What the registry needs: to ask who bears a token, and what that one may read. It reads and writes no object."""
+    """What the registry needs: to ask who bears a token, what that one may read, and where. It writes no object."""
     return (
         Grant("Who bears a token", "authentication.k8s.io", ("tokenreviews",), ("create",)),
         Grant("What the bearer may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+        Grant("Whether a namespace is still the one that a history is of", "", ("namespaces",), ("get",)),
     )
 
 

@@ -247,8 +247,7 @@ def found(volume: EngineVolume, observed: Observed) -> Finding:
     """What EngineReady says while the engine is not on its volume: of the pod that works, else of those that failed."""
     what, facts = f"{volume.order.engine}: volume {volume.name}", observed.volumes.get(volume.name)
     if words := observed.volumes_refused.get(volume.name):
-        remedy = "ask whoever keeps this namespace's quotas and admission policies"
-        return Finding("False", Reason.DELIVERY_FAILED, f"{what}: {words}; {remedy}")
+        return _refused(what, words)
     if facts is None:
         return Finding("Unknown", Reason.DELIVERING, f"{what} is being made")
     working = [pod for pod in facts.pods if not ended(pod)]
@@ -272,6 +271,20 @@ def found(volume: EngineVolume, observed: Observed) -> Finding:
         text = f"{what}: its Job has no pod yet{away}; if that lasts, {look}"
         return Finding("Unknown", Reason.DELIVERING, text)
     return Finding("Unknown", Reason.DELIVERING, f"{what}: {_told(facts)}")
+
+
+_IMMUTABLE = "spec is immutable after creation"
+"""What the API server says, with half a page around it, of a claim that is there and was asked for otherwise."""
+
+
+def _refused(what: str, words: str) -> Finding:
+    """The API server refused a write for the volume, in these words."""
+    if _IMMUTABLE in words:
+        words = "somebody else made it, and the operator takes over nothing"
+        remedy = "delete it, unless something is on it that is needed elsewhere"
+    else:
+        remedy = "ask whoever keeps this namespace's quotas and admission policies"
+    return Finding("False", Reason.DELIVERY_FAILED, f"{what}: {words}; {remedy}")
 
 
 def _turned_away(facts: VolumeFacts) -> str:

@@ -197,6 +197,16 @@ def test_a_quota_that_forbids_the_volume_is_told() -> None:
     assert "exceeded quota: q" in world.condition("EngineReady")[2]
 
 
+def test_a_claim_that_somebody_else_made_is_told_in_a_line() -> None:
+    world = waiting()
+    said = "PersistentVolumeClaim is invalid: spec: Forbidden: spec is immutable after creation except\n core.Spec{...}"
+    world.volumes_refused = {volume_of(world)[0]: said}
+    world.settle()
+    assert world.condition("EngineReady")[:2] == ("False", "DeliveryFailed")
+    assert "somebody else made it" in world.condition("EngineReady")[2]
+    assert "core.Spec" not in world.condition("EngineReady")[2]
+
+
 def test_progress_is_told_in_steps() -> None:
     world = waiting()
     name, _ = volume_of(world)
