@@ -20,17 +20,22 @@ Json = dict[str, Any]
 
 # Where a kind's objects lie. Only kinds that the story looks at.
 ROOTS: Mapping[str, str] = {
+    "namespaces": "/api/v1",
     "pods": "/api/v1",
     "services": "/api/v1",
     "configmaps": "/api/v1",
     "events": "/api/v1",
     "nodes": "/api/v1",
     "persistentvolumeclaims": "/api/v1",
+    "resourcequotas": "/api/v1",
+    "limitranges": "/api/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
     "jobs": "/apis/batch/v1",
     "deployments": "/apis/apps/v1",
     "controllerrevisions": "/apis/apps/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",
     "r1plusdeployments": f"/apis/{GROUP}/{VERSION}",
+    "r1plustenants": f"/apis/{GROUP}/{VERSION}",
     "r1plusengines": f"/apis/{GROUP}/{VERSION}",
 }
 

@@ -41,6 +41,8 @@ READY_SECONDS = 1500.0
 """Three gates at once on two cores, 850 probes each: five minutes when nothing else runs."""
 REFUSAL_SECONDS = 900.0
 OBSERVE_SECONDS = 300.0
+COUNTED_SECONDS = 400.0
+"""On a cluster of one's own the controller counts a quota of a kind that is new to it after five minutes."""
 RECORDED_SECONDS = 90.0
 """The operator delivers within seconds; a registry that was away is asked again after a minute at most."""
 ALERT_SECONDS = 600.0
@@ -66,8 +68,28 @@ def name_in(example: Path) -> Name:
 
 
 def apply(kube: Kube, *examples: Path) -> None:
-    """`kubectl apply`, as a user would."""
+    """`kubectl apply`, as a user would; after tenants whoever makes deployments waits until their quotas are counted."""
     kube.kubectl("apply", *(f"--filename={example}" for example in examples))
+    if TENANTS in examples:
+        wait_for(lambda: counted(kube), "every tenant's quota is counted", COUNTED_SECONDS, lambda: uncounted(kube))
+
+
+def counted(kube: Kube) -> bool | None:
+    """Whether quotas stand where R1PlusTenants ask for one, and Kubernetes knows what is used of them.
+
+    Until then it refuses what they limit: `status unknown for quota`. Its controller looks for new kinds, such as ours
+    just after the installation, twice a minute.
+    """
+    wanted = {t["metadata"]["namespace"] for t in kube.all("r1plustenants") if t["spec"].get("quota")}
+    quotas = kube.all("resourcequotas", selector="app.kubernetes.io/managed-by=r1plus-operator")
+    stand = {q["metadata"]["namespace"] for q in quotas}
+    known = all(set(q["spec"]["hard"]) <= set(q.get("status", {}).get("used", ())) for q in quotas)
+    return (wanted <= stand and known) or None
+
+
+def uncounted(kube: Kube) -> str:
+    """What is known of them instead."""
+    return kube.kubectl("get", "resourcequotas", "-A", "-o", "wide")
 
 
 def view(kube: Kube, name: Name) -> DeploymentView:

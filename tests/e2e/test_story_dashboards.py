@@ -36,7 +36,8 @@ def shown(target: Target) -> Name:
     """A deployment that serves and is probed."""
     full = name_in(FULL)
     if target.kube.get("r1plusdeployments", full.namespace, full.name) is None:
-        story.apply(target.kube, story.TENANTS, FULL)
+        story.apply(target.kube, story.TENANTS)
+        story.apply(target.kube, FULL)
         story.until_ready(target.kube, [full], print)
     return full
 

@@ -21,7 +21,8 @@ SECONDS = 300.0
 
 def test_five_rollouts_superseded_in_a_row_fail_no_request_and_leave_nothing(target: Target) -> None:
     kube, name = target.kube, name_in(EDGE)
-    story.apply(kube, story.TENANTS, EDGE)
+    story.apply(kube, story.TENANTS)
+    story.apply(kube, EDGE)
     story.until_ready(kube, [name], print)
     stable = story.serving_revision(kube, name)
     seen: set[str] = set()

@@ -22,6 +22,8 @@ class Request:
 
     user: str
     verb: str
+    group: str
+    """Of the API; empty for the core's."""
     resource: str
     """As in `deployments`, `r1plusdeployments/status`."""
     namespace: str
@@ -79,6 +81,7 @@ def parsed(line: bytes) -> Request | None:
     return Request(
         user=entry["user"]["username"],
         verb=entry["verb"],
+        group=about.get("apiGroup", ""),
         resource="/".join(part for part in (about["resource"], about.get("subresource")) if part),
         namespace=about.get("namespace", ""),
         name=about.get("name", ""),

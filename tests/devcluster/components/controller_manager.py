@@ -29,6 +29,8 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
             "--allocate-node-cidrs=true",
             f"--cluster-cidr={CLUSTER_NETWORK}",
             f"--service-cluster-ip-range={SERVICE_NETWORK}",
+            # A quota that is older than the manager's knowledge of a kind is counted at the next of these: five minutes.
+            "--resource-quota-sync-period=5s",
             "--kube-api-qps=100",
             "--kube-api-burst=200",
             f"--cert-dir={layout.state / 'serving'}",

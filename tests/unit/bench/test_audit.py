@@ -28,11 +28,13 @@ def line(
 
 
 def test_a_line_says_who_did_what_to_what_and_when() -> None:
-    found = parsed(line(about={"subresource": "status"}, responseStatus={"code": 409, "message": "no"}))
+    found = parsed(
+        line(about={"apiGroup": "apps", "subresource": "status"}, responseStatus={"code": 409, "message": "no"})
+    )
     assert found is not None
     assert found.said == "no"
-    assert (found.user, found.verb, found.resource, found.namespace, found.name, found.code) == (
-        OPERATOR, "patch", "services/status", "t", "a", 409,
+    assert (found.user, found.verb, found.group, found.resource, found.namespace, found.name, found.code) == (
+        OPERATOR, "patch", "apps", "services/status", "t", "a", 409,
     )  # fmt: skip
     assert found.ended - found.began == pytest.approx(0.25)
 
@@ -68,7 +70,7 @@ def test_reading_goes_on_where_it_stopped_also_in_mid_line_and_after_a_rotation(
 def request(
     verb: str, resource: str = "services", *, code: int = 200, began: float = 0.0, ended: float = 0.0
 ) -> Request:
-    return Request(OPERATOR, verb, resource, "t", "a", code, "", began, ended)
+    return Request(OPERATOR, verb, "", resource, "t", "a", code, "", began, ended)
 
 
 def test_reads_and_writes_are_counted_and_the_lease_is_not() -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from devcluster import addons
-from devcluster.components import containerd, kube_proxy, kubelet
+from devcluster.components import apiserver, containerd, kube_proxy, kubelet, scheduler
 from devcluster.layout import NODE_ADDRESS, Layout, cluster_layout, free_ports, loopback_layout
 from devcluster.pki import Authority, Certificate
 
@@ -72,6 +72,20 @@ def test_prometheus_takes_every_namespaces_monitors_and_rules(layout: Layout) ->
     chosen = [spec[name] for name in spec if name.endswith("Selector")]
     assert len(chosen) == 6
     assert all(selector == {} for selector in chosen)
+
+
+def test_the_clusters_audit_log_tells_of_everybody_but_its_own_parts_and_an_api_servers_alone_of_all(
+    layout: Layout, tmp_path: Path
+) -> None:
+    *quiet, told = apiserver.audit_policy(layout)["rules"]
+    left_out = {name for rule in quiet for kind in ("users", "userGroups") for name in rule.get(kind, ())}
+    assert all(rule["level"] == "None" for rule in quiet)
+    assert scheduler.USER in left_out
+    assert not [
+        name for name in left_out if name.startswith("system:serviceaccounts:r1plus") or name == "system:authenticated"
+    ]
+    assert told == {"level": "Metadata", "omitStages": ["RequestReceived"]}
+    assert apiserver.audit_policy(loopback_layout(tmp_path))["rules"] == [told]
 
 
 def test_an_api_server_alone_listens_on_loopback(tmp_path: Path) -> None:
