@@ -96,6 +96,10 @@ e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, a
 e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with stand-ins for what needs a GPU, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/gpus
 
+.PHONY: e2e-isolation
+e2e-isolation: $(SYNCED) ## Tenant A attacks tenant B in 37 ways, each beside its control, and enforcement off and on again; JSON last
+	$(PYTEST) -m e2e_long tests/e2e/isolation
+
 .PHONY: bench
 bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
 	$(PYTHON) -m bench

@@ -1,0 +1,351 @@
+"""Two tenants side by side: A, whose administrator and whose pods attack, and B, which has what is worth having.
+
+Both serve the demo's smallest engine, each held to a small suite of its own. Beside them a namespace without walls, from
+which the same tries get through: the controls.
+"""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from devcluster import bringup
+from devcluster.pki import Authority
+from devcluster.toolchain import kubectl
+from e2e import story
+from e2e.accuracy.stage import SUITES, OwnSuite, own_suite, sealed
+from e2e.isolation.people import Person
+from e2e.kube import Json, Kube
+from e2e.story import Name
+from e2e.target import EmbeddedTarget
+from e2e.waiting import StoryError, wait_for
+from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT, LABEL_POD_SECURITY, LABEL_TENANT, TENANT
+from r1plus_contract.suite_reference import read_reference
+from r1plus_operator.suite_signature import new_key
+
+A, B, OPEN, MONITORING = "wall-a", "wall-b", "wall-open", "monitoring"
+MODEL, TIER, PER_STRATUM = "triage", "edge", 10
+SECRET, SUITE, CLAIM, KEEPER, INTRUDER = "private", "private", "private", "keeper", "intruder"
+"""What each tenant has under the same name; KEEPER mounts the claim, INTRUDER is an ordinary pod of A's."""
+SECONDS = 180.0
+TRIES = (Path(__file__).parent / "tries.py").read_text()
+LABELS = {LABEL_POD_SECURITY: "restricted", LABEL_TENANT: "true"}
+RBAC = "rbac.authorization.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A container from which tries are made."""
+
+    kube: Kube
+    namespace: str
+    pod: str
+    container: str
+
+    def run(self, *words: str, given: str | None = None) -> str:
+        """`kubectl exec`, as the cluster's administrator: how somebody got in there is not on trial."""
+        command = ["exec", "-i", f"--namespace={self.namespace}", self.pod, f"--container={self.container}", "--"]
+        return self.kube.kubectl(*command, *words, given=given)
+
+    def try_all(self, tries: Sequence[Json]) -> dict[str, str]:
+        """How each ended, by name: `open ...` or `shut ...`."""
+        return dict(json.loads(self.run("python3", "-c", TRIES, given=json.dumps(list(tries)))))
+
+    def one(self, host: str, port: int, **request: Any) -> str:
+        """How a single one ended."""
+        return self.try_all([{"name": "", "host": host, "port": port, **request}])[""]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.pod} ({self.container})"
+
+
+@dataclass(slots=True)
+class Side:
+    """One of the two tenants."""
+
+    kube: Kube
+    namespace: str
+    admin_name: str
+    admin: Person
+    canary: str
+    """A word that stands in its Secret, its suite, its volume, and nowhere else."""
+    suite: OwnSuite
+    token: str = ""
+    """Of its service account INTRUDER, which may do what its administrator may."""
+
+    @property
+    def name(self) -> Name:
+        """Its deployment."""
+        return Name(self.namespace, MODEL)
+
+    @property
+    def pod(self) -> Json:
+        """Its serving pod, now."""
+        found = wait_for(lambda: story.ready_pod(self.kube, self.name), f"{self.name} has a Ready pod", SECONDS)
+        return self.kube.get("pods", self.namespace, found) or {}
+
+    @property
+    def address(self) -> str:
+        """Of that pod."""
+        return str(self.pod["status"]["podIP"])
+
+    @property
+    def service(self) -> str:
+        """Cluster address of its Service."""
+        return str((self.kube.get("services", self.namespace, MODEL) or {})["spec"]["clusterIP"])
+
+    def triton(self) -> Place:
+        """Inside its server."""
+        return Place(self.kube, self.namespace, self.pod["metadata"]["name"], "triton")
+
+    def ordinary(self) -> Place:
+        """Inside its ordinary pod."""
+        return Place(self.kube, self.namespace, INTRUDER, "main")
+
+
+@dataclass(slots=True)
+class World:
+    """Everything."""
+
+    target: EmbeddedTarget
+    kube: Kube
+    image: str
+    a: Side
+    b: Side
+    platform: Person
+    """Who may do everything: only ever the control."""
+
+    @staticmethod
+    def text(body: Json) -> str:
+        """As it is sent."""
+        return json.dumps(body)
+
+    def person(self, name: str) -> Person:
+        """Somebody with a certificate of the cluster's authority."""
+        return person(self.target, name)
+
+    def open_place(self) -> Place:
+        """A pod without walls."""
+        return Place(self.kube, OPEN, "open", "main")
+
+    def watcher(self) -> Place:
+        """A pod in Prometheus' namespace, whom the walls let in to the ports of metrics."""
+        return Place(self.kube, MONITORING, "isolation-control", "main")
+
+
+def person(target: EmbeddedTarget, name: str, groups: tuple[str, ...] = ()) -> Person:
+    """Somebody with a certificate of the cluster's authority."""
+    authority = Authority(target.cluster.layout.pki)
+    issued = authority.issue(f"person-{name}", name, groups)
+    return Person(f"https://127.0.0.1:{target.cluster.ports['api']}", authority, issued)
+
+
+def administrator(target: EmbeddedTarget) -> Person:
+    """The cluster's: for controls."""
+    authority = Authority(target.cluster.layout.pki)
+    url = f"https://127.0.0.1:{target.cluster.ports['api']}"
+    return Person(url, authority, bringup.admin_client(authority))
+
+
+def private_suite(canary: str) -> OwnSuite:
+    """Some items of the shipped one, under a name that only its tenant knows: in its text and in an item's id."""
+    base = own_suite(TIER, new_key(), PER_STRATUM)
+    recorded = read_reference(base.files.reference, base.suite)
+    first, *others = base.suite.items
+    said = [replace(one, item=canary) if one.item == first.id else one for one in recorded]
+    header = replace(base.suite.header, name=SUITE, description=f"Of {canary}")
+    return sealed(header, [replace(first, id=canary), *others], said, base.key)
+
+
+def ordinary_pod(
+    name: str,
+    namespace: str,
+    image: str,
+    *,
+    command: Sequence[str] = ("python3", "-c", "import time; time.sleep(1e6)"),
+    account: str = "default",
+    token: bool = False,
+    claim: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> Json:
+    """A pod that Pod Security `restricted` takes."""
+    locked = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    security = {
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "fsGroup": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(command),
+        "resources": {"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": locked,
+        "volumeMounts": [{"name": "claim", "mountPath": "/claim"}] if claim else [],
+    }
+    volumes = [{"name": "claim", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels or {})},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "serviceAccountName": account,
+            "automountServiceAccountToken": token,
+            "securityContext": security,
+            "containers": [container],
+            "volumes": volumes,
+        },
+    }
+
+
+def running(kube: Kube, namespace: str, name: str) -> bool | None:
+    """For `wait_for`."""
+    pod = kube.get("pods", namespace, name) or {}
+    return pod.get("status", {}).get("phase") == "Running" or None
+
+
+def make_namespace(kube: Kube, name: str, labels: Mapping[str, str]) -> None:
+    """As a platform team does. One of that name that is on its way out is waited for."""
+
+    def free() -> bool | None:
+        found = kube.get("namespaces", None, name)
+        return found is None or "deletionTimestamp" not in found["metadata"] or None
+
+    wait_for(free, f"namespace {name} can be made", SECONDS)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}})
+
+
+def tenant(namespace: str, admins: Sequence[Json], quota: Json) -> Json:
+    """The R1PlusTenant of a namespace."""
+    head = {"apiVersion": API_VERSION, "kind": KIND_TENANT}
+    return {
+        **head,
+        "metadata": {"name": TENANT, "namespace": namespace},
+        "spec": {"admins": list(admins), "quota": quota},
+    }
+
+
+def deployment(side: Side, name: str = MODEL, **spec: Any) -> Json:
+    """An R1PlusDeployment that is held to its tenant's own suite."""
+    held = {"suite": SUITE, "suiteKeys": [side.suite.key.public]}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND_DEPLOYMENT,
+        "metadata": {"name": name, "namespace": side.namespace},
+        "spec": {"tier": TIER, "context": {"maxTokens": 1024}, "accuracy": held, **spec},
+    }
+
+
+def binding(name: str, namespace: str, role: str, subjects: Sequence[Json]) -> Json:
+    """A RoleBinding to a ClusterRole."""
+    ref = {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}
+    meta = {"name": name, "namespace": namespace}
+    head = {"apiVersion": f"{RBAC}/v1", "kind": "RoleBinding"}
+    return {**head, "metadata": meta, "roleRef": ref, "subjects": list(subjects)}
+
+
+def user(name: str) -> Json:
+    """Of a RoleBinding."""
+    return {"apiGroup": RBAC, "kind": "User", "name": name}
+
+
+def account(name: str, namespace: str) -> Json:
+    """Likewise."""
+    return {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+
+
+@dataclass(slots=True)
+class Builder:
+    """Makes the two tenants, as platform team and tenants would, and takes them away."""
+
+    target: EmbeddedTarget
+    image: str
+    made: list[str] = field(default_factory=list)
+
+    @property
+    def kube(self) -> Kube:
+        """The cluster's API, as its administrator."""
+        return self.target.kube
+
+    def build(self) -> World:
+        """Both serve, and each has an ordinary pod."""
+        sides = [self._side(A, "alice"), self._side(B, "bob")]
+        wait_for(lambda: story.counted(self.kube), "both quotas are counted", SECONDS)
+        for side in sides:
+            self.kube.apply(deployment(side))
+        self._open()
+        for side in sides:
+            story.until_ready(self.kube, [side.name], print)
+            for pod in (INTRUDER, KEEPER):
+                what = f"{side.namespace}/{pod} runs"
+                wait_for(lambda p=pod, s=side: running(self.kube, s.namespace, p), what, SECONDS)
+            Place(self.kube, side.namespace, KEEPER, "main").run(
+                "python3", "-c", f"open('/claim/private', 'w').write({side.canary!r})"
+            )
+        return World(self.target, self.kube, self.image, *sides, administrator(self.target))
+
+    def clear(self) -> None:
+        """Everything is gone; what is left would be in the next run's way."""
+        self.kube.kubectl("delete", "pod", "-n", MONITORING, "isolation-control", "--ignore-not-found", "--wait=false")
+        self.kube.kubectl("delete", "namespace", A, B, OPEN, "--ignore-not-found", "--wait=false")
+
+    def _side(self, namespace: str, admin: str) -> Side:
+        kube = self.kube
+        canary = f"canary-{namespace}-{uuid.uuid4().hex[:12]}"
+        side = Side(kube, namespace, admin, person(self.target, admin), canary, private_suite(canary))
+        make_namespace(kube, namespace, LABELS)
+        subjects = [user(admin), account(INTRUDER, namespace)]
+        own = [{"kind": "User", "name": admin}, {"kind": "ServiceAccount", "name": INTRUDER}]
+        kube.apply(tenant(namespace, own, {"pods": 12, "deployments": 300, "memory": "12Gi"}))
+        kube.apply(binding("administers", namespace, "admin", subjects))
+        self._belongings(side)
+        side.token = kube.kubectl("create", "token", INTRUDER, f"--namespace={namespace}", "--duration=2h").strip()
+        return side
+
+    def _belongings(self, side: Side) -> None:
+        """What is worth having, under names that are no secret."""
+        kube, namespace = self.kube, side.namespace
+        kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta(INTRUDER, namespace)})
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": _meta(SECRET, namespace)}
+        kube.apply({**secret, "stringData": {"value": side.canary}})
+        side.suite.put(kube, namespace)
+        request = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}}
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": _meta(CLAIM, namespace)}
+        kube.apply({**claim, "spec": request})
+        kube.apply(ordinary_pod(KEEPER, namespace, self.image, claim=CLAIM))
+        kube.apply(ordinary_pod(INTRUDER, namespace, self.image, account=INTRUDER, token=True))
+
+    def _open(self) -> None:
+        make_namespace(self.kube, OPEN, {})
+        for name, namespace in (("open", OPEN), ("isolation-control", MONITORING)):
+            self.kube.apply(ordinary_pod(name, namespace, self.image))
+            what = f"{namespace}/{name} runs"
+            wait_for(lambda n=name, ns=namespace: running(self.kube, ns, n), what, SECONDS)
+
+
+def _meta(name: str, namespace: str) -> Json:
+    return {"name": name, "namespace": namespace}
+
+
+def exec_as(target: EmbeddedTarget, who: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """kubectl as a person, with the kubeconfig that they would have."""
+    layout = target.cluster.layout
+    path = layout.kubeconfig(f"person-{who}")
+    if not path.exists():
+        raise StoryError(f"there is no kubeconfig of {who}")
+    command = [str(kubectl()), f"--kubeconfig={path}", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+__all__ = ["SUITES"]

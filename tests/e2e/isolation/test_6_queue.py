@@ -1,0 +1,98 @@
+"""One tenant keeps the operator busy; another's wall is back as soon as before. `make bench-tenancy` has the figures of a thousand."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from e2e.isolation.cases import of, ours
+from e2e.isolation.matrix import Trial
+from e2e.isolation.people import MERGE, Ask
+from e2e.isolation.stage import MODEL, World
+from e2e.kube import Json
+from e2e.waiting import wait_for
+from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
+
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(600)]
+
+NOISY = 200
+TIMES = 6
+AT_MOST_SECONDS = 5.0
+"""For a wall of B's to come back, whatever A does: the machine's two cores also serve both models."""
+FACTOR = 2.0
+
+
+def restored(world: World) -> float:
+    """Seconds until a wall of B's that was deleted is there again."""
+    kube, namespace = world.kube, world.b.namespace
+    before = (kube.get("networkpolicies", namespace, MODEL) or {})["metadata"]["uid"]
+    began = time.monotonic()
+    kube.delete("networkpolicies", namespace, MODEL)
+
+    def back() -> bool | None:
+        found = kube.get("networkpolicies", namespace, MODEL)
+        return (found is not None and found["metadata"]["uid"] != before) or None
+
+    wait_for(back, f"the wall of {namespace}/{MODEL} is back", 60.0, period_s=0.02)
+    return time.monotonic() - began
+
+
+class Noise:
+    """A's administrator changes one deployment after the other, as fast as the API server lets them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.changed = 0
+
+    def __enter__(self) -> "Noise":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=60.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            number = self.changed % NOISY
+            path = ours(self._world.a.namespace, f"r1plusdeployments/noisy-{number:03}")
+            body = {"spec": {"context": {"maxTokens": 512 + self.changed % 100}}}
+            assert self._world.a.admin.ask(Ask("PATCH", path, body, MERGE)).done
+            self.changed += 1
+
+
+@pytest.fixture
+def crowd(world: World) -> Iterator[None]:
+    """Many deployments of A's, of an engine that there is not: each change is a pass, and nothing starts."""
+
+    def one(number: int) -> Json:
+        meta = {"name": f"noisy-{number:03}", "namespace": world.a.namespace, "labels": {"noisy": "true"}}
+        spec = {"tier": "edge", "engine": {"version": "9.9.9"}}
+        return {"apiVersion": API_VERSION, "kind": KIND_DEPLOYMENT, "metadata": meta, "spec": spec}
+
+    path = ours(world.a.namespace, "r1plusdeployments")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: world.a.admin.ask(Ask("POST", path, one(number))), range(NOISY)))
+    assert all(answer.done for answer in made), made[-1]
+    yield
+    assert world.a.admin.ask(Ask("DELETE", f"{path}?labelSelector=noisy=true")).done
+
+
+@pytest.mark.vector(12)
+def test_a_tenant_that_changes_two_hundred_deployments_in_a_loop_starves_nobody(
+    world: World, trial: Trial, crowd: None
+) -> None:
+    trial.by(world.a.admin_name, world.a.admin.name())
+    quiet = sorted(restored(world) for _ in range(TIMES))
+    trial.open("the operator restores B's wall", quiet[-1] < AT_MOST_SECONDS, quiet)
+    with Noise(world) as noise:
+        wait_for(lambda: noise.changed >= NOISY or None, "every one of A's was changed", 120.0)
+        loud = sorted(restored(world) for _ in range(TIMES))
+    limit = max(FACTOR * quiet[-1], 1.0)
+    print(f"quiet {quiet}, with {noise.changed} changes beside it {loud}")
+    trial.shut("B waits for A", loud[-1] <= limit, (quiet, loud))
+    assert world.a.admin.ask(Ask("GET", of("apps", world.a.namespace, "deployments"))).done

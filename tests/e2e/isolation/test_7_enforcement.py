@@ -1,0 +1,92 @@
+"""A cluster that ignores NetworkPolicies: the prober finds out, says so everywhere, and takes it back when it is over."""
+
+import time
+
+import pytest
+
+from e2e import evidence
+from e2e.isolation.enforcement import switched_off
+from e2e.isolation.stage import OPEN, Side, World
+from e2e.kube import Json
+from e2e.story import condition
+from e2e.waiting import wait_for
+from r1plus_contract.metrics import ISOLATION_VERIFIED
+from r1plus_contract.names import PORT_GRPC, TENANT
+from r1plus_dashboards.asking import Window, ask
+
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(900)]
+
+VERIFIED = "IsolationVerified"
+RUN_SECONDS = 240.0
+"""A run takes half a minute, and the next one begins a minute after the last one's beginning."""
+SCRAPED_SECONDS = 90.0
+HELD, IGNORED = ("True", "WallsHeld"), ("False", "NetworkPolicyNotEnforced")
+
+
+def says(found: Json) -> tuple[str, str]:
+    """Status and reason of the condition on a CR."""
+    told = condition(found, VERIFIED)
+    return told.get("status", ""), told.get("reason", "")
+
+
+def until(world: World, side: Side, wanted: tuple[str, str]) -> None:
+    """The tenant and its deployment say so."""
+    kube = world.kube
+
+    def told() -> list[tuple[str, str]]:
+        kinds = (("r1plustenants", TENANT), ("r1plusdeployments", side.name.name))
+        return [says(kube.get(plural, side.namespace, name) or {}) for plural, name in kinds]
+
+    def seen_instead() -> str:
+        jobs = kube.kubectl("get", "jobs,pods", "-A", "-l", "r1plus.ai/walls=probe", "-o", "wide")
+        return f"{told()}\n{jobs}\n{evidence.of_deployment(kube, side.namespace, side.name.name)}"
+
+    wait_for(lambda: told() == [wanted, wanted] or None, f"{side.namespace} says {wanted}", RUN_SECONDS, seen_instead)
+
+
+def change_a_wall(world: World, side: Side, port: int) -> None:
+    """What a platform team may do at any time: another way out for the tenant's own pods. A run follows."""
+    way = {"namespace": OPEN, "ports": [port]}
+    world.kube.patch("r1plustenants", side.namespace, TENANT, {"spec": {"egress": [way]}})
+
+
+def figure(world: World, side: Side) -> float | None:
+    """What Prometheus has of it now."""
+    with world.target.prometheus() as url:
+        now = time.time()
+        lines = ask(url, f'{ISOLATION_VERIFIED}{{namespace="{side.namespace}"}}', Window(now - 30.0, now, 15.0))
+    return max((line.values[-1] for line in lines), default=None)
+
+
+def until_figure(world: World, side: Side, wanted: float) -> None:
+    """Prometheus has it."""
+    wait_for(
+        lambda: figure(world, side) == wanted or None,
+        f"{ISOLATION_VERIFIED} of {side.namespace} is {wanted}",
+        SCRAPED_SECONDS,
+        lambda: str(figure(world, side)),
+    )
+
+
+def reaches(world: World) -> bool:
+    """Whether a pod of A's connects to B's model."""
+    return world.a.ordinary().one(world.b.address, PORT_GRPC).startswith("open ")
+
+
+def test_policies_that_are_not_enforced_are_told_and_told_again_when_they_are(world: World) -> None:
+    for side in (world.a, world.b):
+        until(world, side, HELD)
+    until_figure(world, world.a, 1.0)
+    assert not reaches(world)
+
+    with switched_off(world):
+        assert reaches(world), "the walls are gone, by the same look that saw them"
+        change_a_wall(world, world.a, 9)
+        until(world, world.a, IGNORED)
+        until_figure(world, world.a, 0.0)
+        until(world, world.b, HELD)  # Nobody has looked since; its next run is due within the hour.
+
+    wait_for(lambda: not reaches(world) or None, "the walls are there again", RUN_SECONDS)
+    change_a_wall(world, world.a, 7)
+    until(world, world.a, HELD)
+    until_figure(world, world.a, 1.0)

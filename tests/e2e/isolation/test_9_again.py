@@ -1,0 +1,159 @@
+"""A tenant's namespace is deleted, with the operator down, and made again under its name for somebody else.
+
+The last file, since B is gone afterwards.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from e2e import chart, story
+from e2e.isolation.cases import core, of, ours
+from e2e.isolation.matrix import Trial
+from e2e.isolation.people import Answer, Ask, Person
+from e2e.isolation.stage import (
+    INTRUDER,
+    LABELS,
+    Side,
+    World,
+    account,
+    binding,
+    make_namespace,
+    person,
+    tenant,
+    user,
+)
+from e2e.isolation.test_4_observing import Registry, history
+from e2e.kube import Json
+from e2e.waiting import wait_for
+from r1plus_contract.history import AUDIENCE, Histories
+from r1plus_contract.jsonable import loads
+from r1plus_contract.names import FINALIZER_TENANT, TENANT
+
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(900)]
+
+SECONDS = 240.0
+READER = f"{chart.RELEASE}-registry-reader"
+"""Who may read all that the registry has, of what has ended too."""
+KINDS = (
+    *(lambda ns, plural=plural: core(ns, plural) for plural in ("secrets", "configmaps", "persistentvolumeclaims", "pods")),
+    *(lambda ns, plural=plural: of("apps", ns, plural) for plural in ("controllerrevisions", "deployments")),
+    lambda ns: ours(ns, "r1plusdeployments"),
+)  # fmt: skip
+
+
+@contextmanager
+def operator_down(world: World) -> Iterator[None]:
+    """No operator runs; at the end as many as before."""
+    (found,) = world.kube.all("deployments", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
+    name, replicas = found["metadata"]["name"], found["spec"]["replicas"]
+
+    def pods() -> list[Json]:
+        return world.kube.all("pods", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
+
+    world.kube.patch("deployments", chart.NAMESPACE, name, {"spec": {"replicas": 0}})
+    try:
+        wait_for(lambda: not pods() or None, "no operator runs", SECONDS)
+        yield
+    finally:
+        world.kube.patch("deployments", chart.NAMESPACE, name, {"spec": {"replicas": replicas}})
+
+
+def volumes(world: World, namespace: str) -> list[str]:
+    """PersistentVolumes that were a namespace's."""
+    answer = world.platform.ask(Ask("GET", "/api/v1/persistentvolumes"))
+    return [
+        v["metadata"]["name"]
+        for v in answer.json["items"]
+        if v["spec"].get("claimRef", {}).get("namespace") == namespace
+    ]
+
+
+def inventory(who: Person, namespace: str) -> dict[str, str]:
+    """Everything that somebody may read there: uid to text."""
+    found = {}
+    for path in KINDS:
+        answer = who.ask(Ask("GET", path(namespace)))
+        assert answer.done, answer
+        for item in answer.json["items"]:
+            if item["metadata"]["name"] not in ("kube-root-ca.crt", "default"):
+                found[item["metadata"]["uid"]] = str(item)
+    return found
+
+
+@pytest.mark.vector(36)
+def test_a_name_that_is_made_again_inherits_nothing(world: World, trial: Trial) -> None:
+    old, neighbour = world.b, story.serving_revision(world.kube, world.a.name)
+    before = inventory(old.admin, old.namespace)
+    told = Registry.of(world, old).get(gates(old))
+    trial.by("bob", old.admin.name())
+    trial.open("its administrator reads what it has", any(old.canary in text for text in before.values()), list(before))
+    trial.open("and what the registry has kept of it", told.done and old.canary in told.text, told)
+    assert volumes(world, old.namespace)
+
+    with operator_down(world):
+        world.kube.kubectl("delete", "namespace", old.namespace, "--wait=false")
+        wait_for(lambda: held_by_its_tenant(world, old.namespace), "what is left waits for the operator", SECONDS)
+    wait_for(lambda: world.kube.get("namespaces", None, old.namespace) is None or None, "it is gone", SECONDS)
+
+    carol = again(world, old)
+    asked = readings(world, carol)
+    found = inventory(carol.admin, old.namespace)
+    trial.shut("objects of the old one's", not set(found) & set(before), set(found) & set(before))
+    trial.shut("words of the old one's", not any(old.canary in text for text in found.values()), list(found))
+    shown = [answer for answer in asked if old.canary in answer.text or '"verdict"' in answer.text]
+    trial.shut("what the registry has kept of the old one", asked and not shown, shown[:1])
+    wait_for(lambda: not volumes(world, old.namespace) or None, "its volumes are gone", SECONDS)
+    stale = Registry(world, old.token)
+    answer = stale.get(history(old))
+    trial.shut("a token of the old one's account", answer.status == 401, answer)
+    assert story.serving_revision(world.kube, world.a.name) == neighbour
+    assert story.ready_pod(world.kube, world.a.name), "the other tenant serves"
+
+
+def held_by_its_tenant(world: World, namespace: str) -> bool | None:
+    """Whether nothing of the tenant's runs any more, and its R1PlusTenant waits for the operator to take off its finalizer."""
+    found = world.kube.get("r1plustenants", namespace, TENANT)
+    waits = found is not None and found["metadata"].get("deletionTimestamp")
+    held = waits and FINALIZER_TENANT in found["metadata"]["finalizers"] if found is not None else False
+    return (held and not world.kube.all("pods", namespace)) or None
+
+
+def again(world: World, old: Side) -> Side:
+    """The same name, made by the platform team for carol."""
+    kube, namespace = world.kube, old.namespace
+    make_namespace(kube, namespace, LABELS)
+    kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": INTRUDER, "namespace": namespace}})
+    own = [{"kind": "User", "name": "carol"}, {"kind": "ServiceAccount", "name": INTRUDER}]
+    kube.apply(binding("administers", namespace, "admin", [user("carol"), account(INTRUDER, namespace)]))
+    kube.apply(tenant(namespace, own, {"pods": 12}))
+    new = Side(kube, namespace, "carol", person(world.target, "carol"), "canary-of-carol", old.suite)
+    wait_for(
+        lambda: new.admin.ask(Ask("GET", ours(namespace, "r1plusdeployments"))).done or None,
+        "carol administers",
+        SECONDS,
+    )
+    return new
+
+
+def gates(side: Side) -> str:
+    """Where all gates of a namespace are told, item by item."""
+    return f"/v1/evaluations?namespace={side.namespace}&items=1"
+
+
+def readings(world: World, new: Side) -> list[Answer]:
+    """What the registry tells the new tenant, from the first moment until it knows that the old one has ended, and then."""
+    words = ("create", "token", READER, f"--namespace={chart.NAMESPACE}", f"--audience={AUDIENCE}")
+    theirs, all_seeing = Registry.of(world, new), Registry(world, world.kube.kubectl(*words).strip())
+    paths = (history(new), gates(new))
+    told: list[Answer] = []
+
+    def ended() -> bool | None:
+        told.extend(theirs.get(path) for path in paths)
+        known = loads(Histories, all_seeing.get(paths[0]).text).items
+        return (bool(known) and all(one.ended for one in known)) or None
+
+    wait_for(ended, "the registry knows that the old one has ended", SECONDS, period_s=0.2)
+    told.extend(theirs.get(path) for path in paths)
+    return [answer for answer in told if answer.done]
