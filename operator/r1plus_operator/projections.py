@@ -43,7 +43,7 @@ from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
-_OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
+_OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
 """Kinds whose present state is not a consequence of anything else: of these the version is kept, too."""

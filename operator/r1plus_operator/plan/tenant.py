@@ -31,7 +31,7 @@ GIVEN = (*BARS, "RoleBinding")
 PARTS = ("NetworkPolicy", *GIVEN, "ServiceAccount", "Job", "Deployment", "Service")
 """Kinds of what belongs to a namespace as a tenant, the decoy's included."""
 LEFT = ("ServiceAccount", "Service")
-"""Of those, what the operator has no right to delete: an account that may do nothing, Services without pods."""
+"""Of those, what stays until the namespace goes, since it does nothing: an account without rights, empty Services."""
 Part = tuple[str, str, str]
 """Namespace, kind and name."""
 
@@ -160,9 +160,7 @@ class _Pass:
         )
 
     def _deletions(self, kept: AbstractSet[Part]) -> tuple[tuple[str, str, str, str], ...]:
-        """What is not wanted any more. Where the namespace goes all goes, and nobody needs to help."""
-        live = {} if self.seen.namespace.terminating else self.seen.live
-        gone = {key: obj for key, obj in live.items() if key not in kept and key[1] not in LEFT}
+        gone = {key: obj for key, obj in self.seen.live.items() if key not in kept and key[1] not in LEFT}
         return tuple((*key, obj["metadata"]["uid"]) for key, obj in gone.items())
 
     def _verdict(self, changed: tuple[tuple[Json, ...], ...], newest: probing.Ran | None) -> Finding:

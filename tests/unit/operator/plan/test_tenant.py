@@ -377,7 +377,8 @@ def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> N
     world.config = replace(CONFIG, isolation=IsolationTerms())
     planned = world.settle()
     assert not world.jobs()
-    assert what(world) == {("NetworkPolicy", walls.DEFAULT_DENY), ("NetworkPolicy", walls.CALLERS)}
+    stands = {("NetworkPolicy", walls.DEFAULT_DENY), ("NetworkPolicy", walls.CALLERS)}
+    assert what(world) == stands | {("ServiceAccount", names.PROBER)}, "its account stays: it may do nothing"
     assert (planned.view.status, planned.view.reason) == ("Unknown", "ProbingOff")
 
 
