@@ -353,7 +353,7 @@ class Observer:
     def remains(self, namespace: str) -> tuple[tuple[str, str, str, str], ...]:
         """What is left of a tenant whose namespace is gone: the prober's controls lie in the decoy's."""
         found = self._parts(namespace).items()
-        return tuple((*key, child.uid) for key, child in found if not child.deleting)
+        return tuple((*key, child.uid) for key, child in found if key[0] != namespace and not child.deleting)
 
     def _parts(self, namespace: str) -> dict[Part, Child]:
         return {

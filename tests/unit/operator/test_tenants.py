@@ -218,6 +218,8 @@ class TestEnds:
         rig.label("team", "DELETED")
         await rig.work()
         assert rig.has("Job", DECOY) == []
+        deleted = [entry for entry in rig.cluster.log if entry.startswith("delete")]
+        assert all(f" {DECOY}/" in entry for entry in deleted), "what was in it goes with it"
         assert rig.registry.get_sample_value("r1plus_isolation_verified", {"namespace": "team"}) is None
         assert rig.reconciler.view("team").reason == "Pending"
 

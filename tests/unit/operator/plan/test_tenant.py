@@ -257,6 +257,7 @@ class TestDeletion:
         world.namespace = namespace
         world.settle()
         assert world.spec is not None, "its deployments are still there"
+        assert {key[1] for key in world.live if key[1] in GIVEN} == set(GIVEN)
         world.deployments = world.volumes = ()
         world.settle()
         assert world.spec is None
