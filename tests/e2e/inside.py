@@ -39,6 +39,23 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
 """
 
 
+_REMEMBER_A_FALL = """
+import pathlib
+from dataclasses import replace
+from r1plus_contract.names import DIR_ACCURACY, DIR_STATE
+from r1plus_contract.suite import load_suite
+from r1plus_monitoring.state import StateStore
+from r1plus_policies.confirming import Confirmation
+told = pathlib.Path(DIR_ACCURACY)
+suite = load_suite((told / "suite.json").read_text(), (told / "items.jsonl").read_text())
+store = StateStore(pathlib.Path(DIR_STATE))
+counted = Confirmation(seed=0, answers={item.id: "00" for item in suite.items})
+at = "2026-01-01T00:00:00Z"
+store.save(replace(store.state, watch=replace(store.state.watch, alarmed_at=at, confirmed=counted, confirmed_at=at)))
+"""
+"""As if the monitor had counted that every item is lost. Its prober stands still meanwhile, and then begins anew from there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A pod of somebody's, allowed by Pod Security `restricted`, that tries to connect, again and again."""
@@ -100,6 +117,13 @@ class Caller:
 def signal_prober(kube: Kube, namespace: str, pod: str, name: str) -> str:
     """Send SIGKILL or SIGSTOP to the prober of a pod's monitor; returns its pid."""
     return _in_monitor(kube, namespace, pod, _FIND_PROBER, name).strip()
+
+
+def remember_a_fall(kube: Kube, namespace: str, pod: str) -> None:
+    """The pod's monitor finds in its memory that the engine has fallen far below its threshold."""
+    signal_prober(kube, namespace, pod, "SIGSTOP")
+    _in_monitor(kube, namespace, pod, _REMEMBER_A_FALL)
+    signal_prober(kube, namespace, pod, "SIGKILL")
 
 
 def monitor_report(kube: Kube, namespace: str, pod: str) -> Json:
