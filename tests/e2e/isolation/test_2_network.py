@@ -1,13 +1,15 @@
 """From A's pods to B's, and to the node: what connects is open, whatever it then says."""
 
+import json
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from devcluster.layout import NODE_ADDRESS
 from e2e.isolation.matrix import Trial
-from e2e.isolation.stage import Place, Side, World
+from e2e.isolation.stage import OPEN, Place, Side, World, ordinary_pod, running
 from e2e.kube import Json
 from e2e.waiting import wait_for
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP, PORT_MONITOR, PORT_TRITON_METRICS
@@ -59,6 +61,55 @@ def test_no_pod_of_another_tenant_connects_to_the_model(
     ended = place.try_all(doors)
 
     trial.shut(f"from {place}", all(how.startswith("shut ") for how in ended.values()), ended)
+
+
+STORM_SECONDS, STORM_THREADS, STORM_LEAST = 15, 16, 1000
+STORM = """
+import json, socket, sys, threading, time
+hosts, ports, deadline = sys.argv[1].split(","), (8000, 8001, 8002, 8080), time.monotonic() + float(sys.argv[2])
+tried, got = [], []
+def knock():
+    while time.monotonic() < deadline:
+        host, port = hosts[len(tried) % len(hosts)], ports[len(tried) % len(ports)]
+        tried.append(1)
+        try:
+            socket.create_connection((host, port), 0.02).close()
+            got.append(f"{host}:{port}")
+        except OSError:
+            pass
+threads = [threading.Thread(target=knock) for _ in range(int(sys.argv[3]))]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps([len(tried), got]))
+"""
+"""A new connection every moment: kube-router writes all its tables anew whenever a pod or a policy comes or goes."""
+
+
+@pytest.mark.vector(13)
+def test_no_connection_slips_through_while_the_tables_are_written_anew(world: World, trial: Trial) -> None:
+    place = world.a.ordinary()
+    stands_in(trial, world, place)
+    target, own = world.b.address, world.a.address
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            world.kube.apply(ordinary_pod("churn", OPEN, world.image))
+            wait_for(lambda: running(world.kube, OPEN, "churn"), "a pod comes", 60.0, period_s=0.2)
+            world.kube.kubectl("delete", "pod", "-n", OPEN, "churn", "--grace-period=0", "--force")
+
+    churning = threading.Thread(target=churn, daemon=True)
+    churning.start()
+    try:
+        words = ("python3", "-c", STORM)
+        tried, seen = json.loads(place.run(*words, own, str(STORM_SECONDS / 5), str(STORM_THREADS)))
+        trial.open("the same storm gets through to one's own model", f"{own}:{PORT_HTTP}" in seen, (tried, seen[:3]))
+        tried, got = json.loads(place.run(*words, target, str(STORM_SECONDS), str(STORM_THREADS)))
+    finally:
+        stop.set()
+        churning.join(timeout=90.0)
+    print(f"{tried} connections tried, {len(got)} let through")
+    trial.shut("a connection", tried >= STORM_LEAST and not got, (tried, got[:3]))
 
 
 @pytest.fixture(scope="module")
