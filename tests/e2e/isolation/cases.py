@@ -172,7 +172,7 @@ SUBRESOURCES = (
     ),
     anybodys(6, "the status of B's deployment", lambda w: merge(ours(w.b.namespace, f"r1plusdeployments/{MODEL}/status"), {"status": {"verdict": "Pass"}})),
     Case(6, "the scale of what serves", lambda w: merge(of("apps", w.a.namespace, f"deployments/{_revision(w, w.a.namespace)}/scale"), {"spec": {"replicas": 0}}), lambda w: get(of("apps", w.a.namespace, f"deployments/{_revision(w, w.a.namespace)}/scale")), alice, words="-scale"),
-    anybodys(6, "the scale of B's pods", lambda w: merge(of("apps", w.b.namespace, f"deployments/{_revision(w, w.b.namespace)}/scale"), {"spec": {"replicas": 1}})),
+    Case(6, "the scale of B's pods", lambda w: merge(of("apps", w.b.namespace, f"deployments/{_revision(w, w.b.namespace)}/scale"), {"spec": {"replicas": 1}}), lambda w: get(of("apps", w.b.namespace, f"deployments/{_revision(w, w.b.namespace)}/scale")), bob),
 )  # fmt: skip
 
 

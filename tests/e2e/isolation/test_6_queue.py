@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -19,9 +20,10 @@ pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(600)]
 
 NOISY = 200
 TIMES = 6
-AT_MOST_SECONDS = 5.0
-"""For a wall of B's to come back, whatever A does: the machine's two cores also serve both models."""
-FACTOR = 2.0
+AT_MOST_SECONDS = 20.0
+"""For a wall of B's to come back while nobody asks for anything: the machine's two cores also serve both models."""
+FACTOR, LEAST_SECONDS = 2.0, 3.0
+"""How much later it may be back beside A; below that much is chance."""
 
 
 def restored(world: World) -> float:
@@ -65,7 +67,7 @@ class Noise:
             self.changed += 1
 
 
-@pytest.fixture
+@contextmanager
 def crowd(world: World) -> Iterator[None]:
     """Many deployments of A's, of an engine that there is not: each change is a pass, and nothing starts."""
 
@@ -78,21 +80,21 @@ def crowd(world: World) -> Iterator[None]:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda number: world.a.admin.ask(Ask("POST", path, one(number))), range(NOISY)))
     assert all(answer.done for answer in made), made[-1]
-    yield
-    assert world.a.admin.ask(Ask("DELETE", f"{path}?labelSelector=noisy=true")).done
+    try:
+        yield
+    finally:
+        assert world.a.admin.ask(Ask("DELETE", f"{path}?labelSelector=noisy=true")).done
 
 
 @pytest.mark.vector(12)
-def test_a_tenant_that_changes_two_hundred_deployments_in_a_loop_starves_nobody(
-    world: World, trial: Trial, crowd: None
-) -> None:
+def test_a_tenant_that_changes_two_hundred_deployments_in_a_loop_starves_nobody(world: World, trial: Trial) -> None:
     trial.by(world.a.admin_name, world.a.admin.name())
     quiet = sorted(restored(world) for _ in range(TIMES))
     trial.open("the operator restores B's wall", quiet[-1] < AT_MOST_SECONDS, quiet)
-    with Noise(world) as noise:
+    with crowd(world), Noise(world) as noise:
         wait_for(lambda: noise.changed >= NOISY or None, "every one of A's was changed", 120.0)
         loud = sorted(restored(world) for _ in range(TIMES))
-    limit = max(FACTOR * quiet[-1], 1.0)
+    limit = max(FACTOR * quiet[-1], LEAST_SECONDS)
     print(f"quiet {quiet}, with {noise.changed} changes beside it {loud}")
     trial.shut("B waits for A", loud[-1] <= limit, (quiet, loud))
     assert world.a.admin.ask(Ask("GET", of("apps", world.a.namespace, "deployments"))).done
