@@ -89,7 +89,7 @@ def test_the_migrations_can_be_run_by_hand(
     assert main(["migrate", "--to", "0001"]) == 0
     assert main(["migrate"]) == 0
     assert main(["current"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["none -> 0001", "0001 -> 0002", "0002"]
+    assert capsys.readouterr().out.splitlines() == ["none -> 0001", "0001 -> 0003", "0003"]
     assert main(["migrate", "--to", "nonsense"]) == 1
     monkeypatch.setenv(VARIABLE, "nonsense")
     assert main(["migrate"]) == 2

@@ -68,7 +68,7 @@ async def test_facts_are_delivered_with_the_token_that_is_there_now(answers: Ans
         await client.deliver(FACTS)
     assert [bearer for bearer, _ in answers.asked] == ["Bearer first", "Bearer second"]
     document = json.loads(json.dumps(answers.asked[0][1]))
-    assert document["deployments"] == [{"uid": "u", "namespace": "team", "name": "credit"}]
+    assert document["deployments"] == [{"uid": "u", "namespace": "team", "name": "credit", "namespaceUid": ""}]
     assert document["live"] is None
 
 

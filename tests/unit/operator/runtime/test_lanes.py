@@ -198,26 +198,26 @@ async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -
     order: list[str] = []
 
     async def work() -> None:
-        while len(order) < 60:
+        while True:
             key = await queue.get()
             out[key[0]] += 1
             assert out[key[0]] <= 1, "no more of a group than may be"
             order.append(key)
+            if len(order) == 10:
+                queue.add("b1")
+                queue.add("b2")
             await asyncio.sleep(0)
             out[key[0]] -= 1
             queue.done(key)
-            if key[0] == "a":
+            if key[0] == "a" and len(order) < 60:
                 queue.add(key)
 
     for i in range(20):
         queue.add(f"a{i}")
     workers = [asyncio.create_task(work()) for _ in range(2)]
-    await eventually(lambda: len(order) >= 10)
-    seen = len(order)
-    queue.add("b1")
-    queue.add("b2")
-    await eventually(lambda: "b2" in order)
-    assert [i - seen for i, key in enumerate(order) if key[0] == "b"][-1] <= 4
+    await eventually(lambda: len(order) >= 60 or any(worker.done() for worker in workers))
     for worker in workers:
         worker.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)
+    ended = await asyncio.gather(*workers, return_exceptions=True)
+    assert [str(fault) for fault in ended if isinstance(fault, AssertionError)] == []
+    assert [i for i, key in enumerate(order) if key[0] == "b"][-1] <= 10 + 4
