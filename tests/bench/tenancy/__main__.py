@@ -169,12 +169,12 @@ class Bench:
         return await self.sight.until_seen((POLICY.kind, namespace, name), lambda seen: seen.uid != before.uid)
 
     async def reconciled(self, namespace: str, times: int) -> list[float]:
-        """Edit a CR so often; seconds until its status is of the edit."""
+        """Edit a CR so often; seconds from the API server's word that it has the edit until its status is of it."""
         key, found = (kinds.R1PLUS_DEPLOYMENT.kind, namespace, "d"), []
         for number in range(times):
             wanted = self.sight.newest[key].generation + 1
-            began = time.perf_counter()
             await self.apply(namespace, "d", 100 + number)
+            began = time.perf_counter()
             found.append((await self._observed(key, wanted)).at - began)
         return found
 
