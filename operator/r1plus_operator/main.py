@@ -38,6 +38,7 @@ from r1plus_operator.runtime.client import ApiClient, Limits
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lanes import Lane
 from r1plus_operator.runtime.lease import Elector, LeaseLostError, Terms
+from r1plus_operator.runtime.pace import Pace
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 from r1plus_operator.tenants import TenantReconciler
 from r1plus_operator.verdicts import VerdictSource
@@ -53,6 +54,8 @@ EXIT_SECONDS = 5.0
 LOST_STATUS = 3
 SHARES = 4
 """A namespace has this part of the workers at most, so that its thousand changes leave others their turn."""
+EDITS_AT_ONCE, EDITS_PER_SECOND = 100, 5.0
+"""Of a namespace. Whoever edits a thousand CRs in a loop waits for it, and nobody else does."""
 COLLECT_AFTER = 20_000
 """New objects until Python looks for cycles: there are few, and a look takes its time from passes."""
 
@@ -125,12 +128,14 @@ async def run(chosen: Settings) -> None:
 def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
     """Make the parts and tie them to each other."""
     queue: WorkQueue[Key] = WorkQueue(lane=lane, most_of_group=max(1, chosen.workers // SHARES))
+    pace = Pace(queue.add_after, lambda key: key[0], rate=EDITS_PER_SECOND, burst=EDITS_AT_ONCE)
     observer = Observer(
         client,
         queue.add,
         chosen.suites,
         decoy_namespace=chosen.operator.isolation.decoy_namespace,
         at_once=partial(queue.add, at_once=True),
+        edited=pace.add,
     )
     elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity)
     instruments = Instruments()

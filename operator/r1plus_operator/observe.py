@@ -62,13 +62,18 @@ class Observer:
         *,
         decoy_namespace: str = "",
         at_once: Callable[[Key], None] | None = None,
+        edited: Callable[[Key], None] | None = None,
     ) -> None:
-        """`at_once`: enqueue before whatever waits; a wall is what somebody changed."""
+        """`at_once`: enqueue before whatever waits; a wall is what somebody changed.
+
+        `edited`: enqueue what its tenant has changed, and may change without end.
+        """
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup | None = None
         self._enqueue = enqueue
         self._at_once = at_once or enqueue
+        self._edited = edited or enqueue
         self._decoy = decoy_namespace
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
@@ -111,7 +116,7 @@ class Observer:
             client,
             kinds.CONFIG_MAP,
             project=projections.suite,
-            on_change=lambda _, suite: self._enqueue_all(suite.namespace),
+            on_change=self._suite_changed,
             label_selector=names.LABEL_SUITE,
         )
 
@@ -204,8 +209,10 @@ class Observer:
         if before is not None and event is not None and _version(cr) < _version(before):
             return  # From before a status of ours, whose answer has been taken in. (None: from a list, which decides.)
         self.crs[key] = projections.deployment(cr)
-        if before is None or _wish(before) != _wish(self.crs[key]):
+        if before is None:
             self._enqueue(key)
+        elif _wish(before) != _wish(self.crs[key]):
+            self._edited(key)
 
     def news(self, key: Key) -> None:
         """A monitor said something new about this deployment."""
@@ -457,10 +464,13 @@ class Observer:
             if tenant.value["spec"].get("egress"):
                 self._enqueue((tenant.namespace, TENANT_NAME))  # Its address shuts a way out that holds it.
 
-    def _enqueue_all(self, namespace: str | None) -> None:
+    def _suite_changed(self, event: str, suite: Kept) -> None:
+        self._enqueue_all(suite.namespace, self._enqueue if event == "ADDED" else self._edited)
+
+    def _enqueue_all(self, namespace: str | None, enqueue: Callable[[Key], None] | None = None) -> None:
         for key in self.crs:
             if namespace is None or key[0] == namespace:
-                self._enqueue(key)
+                (enqueue or self._enqueue)(key)
 
 
 @lru_cache(maxsize=8192)

@@ -9,7 +9,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
-from r1plus_operator.observe import CATALOG_KEY, VOLUMES_NAME, Key, Observer
+from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
@@ -52,6 +52,25 @@ def test_what_asks_for_a_pass(event: dict[str, Any], passes: int) -> None:
     seen.ingest("ADDED", cr(5))
     seen.ingest("MODIFIED", event)
     assert asked == [KEY] * passes
+
+
+def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -> None:
+    new: list[Key] = []
+    edited: list[Key] = []
+    seen = Observer(ApiClient(Connection("http://127.0.0.1:1")), new.append, {}, edited=edited.append)
+    seen.ingest("ADDED", cr(5))
+    assert (new, edited) == ([KEY], [])
+    seen.ingest("MODIFIED", cr(6, generation=2))
+    assert (new, edited) == ([KEY], [KEY]), "an edit"
+    seen.learn(cr(7, generation=3))
+    assert (new, edited) == ([KEY], [KEY] * 2), "one that an answer shows"
+    suite = projections.suite({"metadata": {"name": "own", "namespace": "t", "uid": "s"}})
+    seen._suite_changed("ADDED", suite)
+    assert (new, edited) == ([KEY] * 2, [KEY] * 2), "a suite that comes"
+    seen._suite_changed("MODIFIED", suite)
+    assert (new, edited) == ([KEY] * 2, [KEY] * 3), "one that is changed"
+    seen.ingest("DELETED", cr(9, generation=3))
+    assert (new[2:], len(edited)) == ([("t", TENANT_NAME), KEY], 3), "the end"
 
 
 def test_an_event_from_before_our_own_status_does_not_undo_what_its_answer_told() -> None:
