@@ -47,7 +47,9 @@ class Pace(Generic[K]):
         """The key needs a pass: now, or as soon as its group has a turn again."""
         now = self._clock()
         group = self._of(self._group(key), now)
-        if group.booked.get(key, now) > now:
+        if (booked := group.booked.get(key, now)) > now:
+            # Said again: of several times the queue keeps the earliest, and where that was another's it has passed.
+            self._add_after(key, booked - now)
             return
         delay = group.bucket.reserve()
         group.booked[key] = group.last = now + delay

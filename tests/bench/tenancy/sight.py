@@ -1,6 +1,7 @@
 """Watches what the phases measure by: when, and in which order, objects came into being in all namespaces."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -70,6 +71,13 @@ class Sight:
         except TimeoutError:
             raise AssertionError(f"after {seconds:.0f} s still not so: {what}") from None
         return time.perf_counter()
+
+    async def until_quiet(self, seconds: float) -> None:
+        """Wait until nothing has happened for so long."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(seconds), self._news:
+                    await self._news.wait()
 
     async def until_seen(self, key: Key, holds: Callable[[Seen], bool], seconds: float = 60.0) -> Seen:
         """The state of one object that first holds something."""
