@@ -119,17 +119,27 @@ class Executor:
     async def tenant(self, cr: Json | None, plan: TenantPlan) -> None:
         """Write what a namespace has as a tenant: walls first, the R1PlusTenant's own word last.
 
-        Nothing is given before the finalizer stands, and it goes when all has been taken.
+        Nothing is given before the finalizer stands, and it goes when all has been taken. What is to be taken is taken
+        whatever the API server refuses beside it: rights that are withdrawn do not outlive another's mistake.
+
+        Raises:
+            ApiError: the first refusal; of what was to be made, nothing after its stage was, and nothing was told.
         """
         if cr is not None and plan.finalizer:
             await self._of_tenant(cr, {}, finalizers=[names.FINALIZER_TENANT])
+        fault = None
+        try:
+            await _together([self._delete(*gone) for gone in plan.delete])
+            if cr is not None and plan.finalizer is False:
+                await self._let_go(cr)
+        except ApiError as error:
+            fault = error
         for stage in plan.apply:
             await _together([self._apply(obj) for obj in stage])
             log.info("Applied: %s", ", ".join(f"{obj['kind']} {_where(obj)}" for obj in stage))
-        await _together([self._delete(*gone) for gone in plan.delete])
+        if fault is not None:
+            raise fault
         await self.tell_tenant(cr, plan)
-        if cr is not None and plan.finalizer is False:
-            await self._let_go(cr)
 
     async def tell_tenant(self, cr: Json | None, plan: TenantPlan) -> None:
         """Of `plan` only what it says of the R1PlusTenant."""

@@ -19,6 +19,8 @@ from r1plus_operator.runtime.queue import WorkQueue
 log = logging.getLogger(__name__)
 WITHOUT_EFFECT_SECONDS = 30.0
 """Until a pass that planned the very writes of the one before is repeated: somebody undoes them, or they do nothing."""
+TOLD_AFTER = 10
+"""Failures in a row, some five seconds of them, until the status tells of one that might have passed."""
 _UNSEEN = TenantView("Unknown", Reason.PENDING, "The namespace has not been looked at yet", is_tenant=False)
 """Whoever makes a namespace and a deployment in it at once must not find it a tenant because nobody has looked."""
 
@@ -48,7 +50,7 @@ class TenantReconciler:
         self._wrote: dict[str, TenantPlan] = {}
         """What the last pass wrote, where it wrote anything."""
         self._refused: dict[str, str] = {}
-        """Which write of the last pass the API server refused for good, in its words."""
+        """Which write of the last pass failed, in the API server's words."""
 
     def view(self, namespace: str) -> TenantView:
         """The namespace as a tenant, as its last pass left it; before the first, as it is now."""
@@ -66,9 +68,11 @@ class TenantReconciler:
         planned = self._plan(seen)
         try:
             await self._executor.tenant(seen.cr, planned)
-        except (InvalidError, ForbiddenError) as error:
-            if fence.SUFFIX not in error.message:
+        except ApiError as error:
+            for_good = isinstance(error, InvalidError | ForbiddenError)
+            if fence.SUFFIX not in error.message and (for_good or self._queue.failures(key) >= TOLD_AFTER):
                 await self._tell_refusal(namespace, str(error))
+            self._running.discard(namespace)  # A run that could not begin is nobody's turn.
             raise
         if self._refused.pop(namespace, None):
             self._queue.add(key)  # What was refused is written now, and the status still speaks of it.
@@ -119,9 +123,7 @@ class TenantReconciler:
             await self._executor.tenant(None, TenantPlan(_UNSEEN, delete=left))
 
     async def _tell_refusal(self, namespace: str, words: str) -> None:
-        """Let the status say at once what the API server refuses; asking again will not change it soon."""
-        if self._refused.get(namespace) == words:
-            return
+        """Let the status say what the API server refuses, and what else has become of the walls meanwhile."""
         self._refused[namespace] = words
         if (seen := self._seen(namespace)) is None:
             return

@@ -65,7 +65,7 @@ class Run:
     turn: str = ""
     """How far the deployments' turns have come: a change is tried beside them, and takes nobody's turn."""
     owed: str = ""
-    """The deployment whose walls were open, until a run under them held."""
+    """The deployment whose walls were not seen to hold, until a run under them has."""
 
     @property
     def id(self) -> str:
@@ -178,7 +178,7 @@ def due(newest: Ran | None, walls: Mapping[str, str], interval: float, now: floa
         return float("inf") if now < newest.quiet_at else 0.0
     if not newest.run.walls.items() >= walls.items():
         # Walls that were not there, or read otherwise. What serves no more needs no run, and none when it is back.
-        return max(0.0, started + SPACING_SECONDS - now)
+        return max(0.0, started + SPACING_SECONDS - now) if started <= now else 0.0  # The clock was ahead.
     decided = newest.judgement.verdict is not Verdict.UNPROVEN
     return max(0.0, newest.ended_at + (interval if decided else RETRY_SECONDS) - now)
 
@@ -196,18 +196,20 @@ def next_run(namespace: str, uid: str, walls: Mapping[str, str], newest: Ran | N
         uid,
         chosen,
         dict(walls),
-        int(now),
+        max(int(now), newest.run.started + 1 if newest else 0),  # The newest also where the clock was ahead.
         turn=chosen if chosen == first else turn,
         owed=owed if owed in those else "",
     )
 
 
 def _owed(newest: Ran) -> str:
-    """Else the next run, under other walls, would say that all are shut."""
-    if newest.judgement.verdict in (Verdict.OPEN, Verdict.NOT_ENFORCED):
+    """Else the next run, under other walls, would say that all are shut.
+
+    What shows nothing is owed as well: it may be a run that found walls open and whose pods are gone.
+    """
+    if newest.judgement.verdict is not Verdict.HELD:
         return newest.run.deployment
-    held = newest.judgement.verdict is Verdict.HELD and newest.run.deployment == newest.run.owed
-    return "" if held else newest.run.owed
+    return "" if newest.run.deployment == newest.run.owed else newest.run.owed
 
 
 def doors(run: Run, config: OperatorConfig) -> tuple[Door, ...]:

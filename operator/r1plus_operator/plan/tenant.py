@@ -214,16 +214,16 @@ class _Pass:
         return wanted if wanted != bears else None
 
     def _stages(self, spec: R1PlusTenantSpec, waits: tuple[str, ...] | None) -> list[list[Json]]:
-        """Walls first; then what they let through; then who may act."""
+        """Walls first; then what they let through; then who may act; last what proves it, and holds up nothing else."""
         namespace = self.seen.namespace.name
         if self._is_decoy:
             return [[walls.default_deny(namespace), *decoy.walls_of(self.config)], decoy.objects(self.config)]
         opened = [way for way in spec.egress if not walls.reaches(way, self.seen.addresses)]
         stages = [[walls.default_deny(namespace)], [walls.callers(namespace, opened)]]
-        if self._probes:
-            stages[1] += [probing.account(namespace), probing.way_to_ask(namespace, self.config)]
         if self.seen.cr is not None and waits != ():
             stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
+        if self._probes:
+            stages.append([probing.account(namespace), probing.way_to_ask(namespace, self.config)])
         return stages
 
     def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
@@ -256,7 +256,9 @@ class _Pass:
             missing = [
                 job for job in probing.jobs(latest.run, self.config) if job["metadata"]["name"] not in latest.jobs
             ]
-            return tuple(map(stamped, missing)), max(1.0, latest.quiet_at - self.now)
+            return tuple(map(stamped, missing)), min(
+                max(1.0, latest.quiet_at - self.now), 2.0 * probing.DEADLINE_SECONDS
+            )
         if wait > 0:
             return (), wait
         if self.seen.crowded:

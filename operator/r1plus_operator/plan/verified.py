@@ -11,6 +11,8 @@ from r1plus_policies.isolation import Judgement, Verdict
 
 RESTRICTED = "restricted"
 MOST_TOLD = 12
+AHEAD = 60.0
+"""Seconds by which the clock that stamps a Job's end may be ahead of ours. A later end is none that was seen."""
 
 
 def verified(
@@ -32,14 +34,14 @@ def verified(
     if not probes:
         return Finding("Unknown", Reason.PROBING_OFF, "The chart's isolation.decoyNamespace is empty: nobody tries")
     ended_at = newest.ended_at if newest else None
-    fresh = ended_at is not None and now <= ended_at + OVERDUE_RUNS * config.isolation.interval
+    fresh = ended_at is not None and ended_at - AHEAD <= now <= ended_at + OVERDUE_RUNS * config.isolation.interval
     if newest is not None and fresh:
         return _of_run(newest.judgement)
     if not standing:
         return Finding("Unknown", Reason.PENDING, "The prober knocks under the walls of what serves; nothing does")
     if ended_at is None:
         return Finding("Unknown", Reason.PROBING, "The first run of the prober is under way, or waits for the decoy")
-    text = "The last run of the prober is too long ago to say anything of now; see its Jobs, and the decoy's pod"
+    text = "The last run of the prober is too long ago, or ahead of this clock: it says nothing of now; see its Jobs"
     return Finding("Unknown", Reason.PROBE_OVERDUE, text)
 
 

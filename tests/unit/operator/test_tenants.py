@@ -1,5 +1,6 @@
 """The pass over a namespace as a tenant with its queue, caches and writes: what wakes it, what it costs, what ends it."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from r1plus_operator.observe import TENANT_NAME, VOLUMES_NAME
 from r1plus_operator.plan import probing, walls
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
-from r1plus_operator.tenants import WITHOUT_EFFECT_SECONDS
+from r1plus_operator.tenants import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
 from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES
 from unit.operator.tenants_rig import Rig
 
@@ -287,6 +288,92 @@ class TestRefusals:
         await rig.work()
         assert rig.condition("team", "Ready") == ("True", "WallsStand")
         assert rig.has(kind, "team")
+
+    async def test_rights_that_are_withdrawn_go_whatever_is_refused_beside_them(self) -> None:
+        """Somebody has made the prober's account before the operator could, say."""
+        rig = await tenant(GIVES, serves=True)
+        assert rig.has("RoleBinding", "team")
+        rig.say("DELETED", "ServiceAccount", rig.cluster.objects["ServiceAccount", "team", names.PROBER])
+        rig.cluster.refusals["ServiceAccount"] = ForbiddenError(403, "Forbidden", "it is another's")
+        bears = {"finalizers": [names.FINALIZER_TENANT]}
+        rig.give("team", {"admins": [], "quota": {"pods": 1}}, "MODIFIED", generation=2, **bears)
+        for _ in range(2):
+            with pytest.raises(ForbiddenError):
+                await rig.work()
+            rig.queue.add(KEY)
+        assert rig.has("RoleBinding", "team") == []
+        assert rig.cluster.objects["ResourceQuota", "team", walls.LIMITS]["spec"]["hard"]["pods"] == "1"
+        rig.give("team", {}, "MODIFIED", generation=3, deletionTimestamp="now", **bears)
+        for _ in range(3):
+            with pytest.raises(ForbiddenError):
+                await rig.work()
+            rig.queue.add(KEY)
+        kept = rig.cluster.objects[names.KIND_TENANT, "team", names.TENANT]["metadata"]["finalizers"]
+        assert kept == [], "nor does its R1PlusTenant stay for it"
+
+    async def test_a_deletion_that_is_refused_holds_up_no_wall(self) -> None:
+        rig = await tenant(GIVES)
+
+        async def refuse(*_: Any, **__: Any) -> Json:
+            raise ForbiddenError(403, "Forbidden", "a webhook")
+
+        rig.cluster.delete = refuse  # type: ignore[method-assign]
+        rig.say("DELETED", "NetworkPolicy", rig.cluster.objects["NetworkPolicy", "team", walls.DEFAULT_DENY])
+        bears = {"finalizers": [names.FINALIZER_TENANT]}
+        rig.give("team", {}, "MODIFIED", generation=2, **bears)
+        with pytest.raises(ForbiddenError):
+            await rig.work()
+        assert walls.DEFAULT_DENY in rig.has("NetworkPolicy", "team")
+        assert rig.condition("team", "Ready") == ("False", "WriteRefused")
+
+    async def test_the_status_goes_on_telling_what_becomes_of_the_walls_while_a_write_is_refused(self) -> None:
+        rig = await tenant(GIVES, serves=True)
+        await rig.probed()
+        assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
+        rig.say("DELETED", "ServiceAccount", rig.cluster.objects["ServiceAccount", "team", names.PROBER])
+        rig.cluster.refusals["ServiceAccount"] = ForbiddenError(403, "Forbidden", "it is another's")
+        for hours, told in ((0, "WallsHeld"), (2, "WallsHeld"), (1, "ProbeOverdue")):
+            rig.clock.advance(3600 * hours)
+            rig.queue.add(KEY)
+            with pytest.raises(ForbiddenError):
+                await rig.work()
+            assert rig.condition("team", "IsolationVerified")[1] == told
+            assert rig.reconciler.view("team").reason == told
+
+    async def test_a_wall_that_cannot_be_written_is_no_wall_that_holds(self) -> None:
+        rig = await tenant(GIVES, serves=True)
+        await rig.probed()
+        rig.say("DELETED", "NetworkPolicy", rig.cluster.objects["NetworkPolicy", "team", walls.DEFAULT_DENY])
+        rig.cluster.refusals["NetworkPolicy"] = ApiError(500, "InternalError", "etcd leader changed")
+        for _ in range(TOLD_AFTER + 1):
+            assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
+            with pytest.raises(ApiError):
+                await rig.work()
+            rig.queue.add_rate_limited(KEY)
+            rig.clock.advance(100)
+        assert rig.condition("team", "IsolationVerified") == ("False", "WriteRefused")
+        assert rig.reconciler.view("team").status == "False"
+        rig.cluster.refusals.clear()
+        await rig.work()
+        assert rig.condition("team", "Ready") == ("True", "WallsStand")
+
+    async def test_runs_that_cannot_begin_take_nobodys_turn(self) -> None:
+        rig = Rig()
+        rig.label(DECOY)
+        rig.decoy_is_up()
+        rig.cluster.refusals["Job"] = ForbiddenError(403, "Forbidden", "exceeded quota: count/jobs.batch")
+        for i in range(probing.MOST_AT_ONCE):
+            rig.label(f"full-{i}")
+            rig.serve(f"full-{i}", "credit")
+        while rig.queue.depth:
+            with contextlib.suppress(ForbiddenError):
+                await rig.work()
+        assert not run_jobs(rig)
+        del rig.cluster.refusals["Job"]
+        rig.label("team")
+        rig.serve("team", "credit")
+        await rig.work()
+        assert len(run_jobs(rig)) == 3
 
     async def test_a_neighbour_is_served_all_the_same(self) -> None:
         rig = await tenant()

@@ -124,14 +124,14 @@ class TenantWorld:
         found: list[Callable[[], None]] = []
         if planned.finalizer:
             found.append(lambda: self.finalizers.append(names.FINALIZER_TENANT))
-        for stage in planned.apply:
-            found += [lambda obj=obj: self._apply(obj) for obj in (reversed(stage) if backwards else stage)]
         for namespace, kind, name, uid in planned.delete:
             found.append(lambda key=(namespace, kind, name), uid=uid: self._delete(key, uid))
-        if planned.status is not None:
-            found.append(lambda: setattr(self, "status", planned.status))
         if planned.finalizer is False:
             found.append(self._let_go)
+        for stage in planned.apply:
+            found += [lambda obj=obj: self._apply(obj) for obj in (reversed(stage) if backwards else stage)]
+        if planned.status is not None:
+            found.append(lambda: setattr(self, "status", planned.status))
         return found
 
     def _apply(self, obj: Json) -> None:

@@ -169,13 +169,29 @@ class TestWhen:
         assert one.settle().running
         assert len(one.made) == 1
 
-    def test_a_clock_that_was_set_back_delays_no_more_than_it_was_set(self) -> None:
+    def test_a_clock_that_was_set_back_delays_no_run_and_makes_none_begin_again_and_again(self) -> None:
         one = world("credit")
         one.probed()
-        one.now -= 1000
+        one.now -= 90_000
         one.serving["credit"] = "other"
+        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
         planned = one.settle()
-        assert planned.requeue_after == pytest.approx(1000 + SPACING_SECONDS - 30, abs=2)
+        assert len(one.made) == 2, "walls that changed are tried"
+        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeOverdue"), "and nothing is known until then"
+        assert planned.requeue_after is not None
+        assert planned.requeue_after <= 2 * DEADLINE_SECONDS
+        for _ in range(5):
+            one.now += 30.0
+            one.end()
+            one.settle()
+        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        assert len(one.made) == 2
+        one.now += HOUR
+        one.probed()
+        for _ in range(5):
+            one.now += SPACING_SECONDS
+            one.probed()
+        assert len(one.made) == 3, "a clock that was ahead makes no run look older than the one before it"
 
 
 CHANGES = st.lists(
@@ -261,6 +277,20 @@ class TestUnderWhoseWalls:
         one.now += HOUR
         one.probed()
         assert tried(one) == ["a", "b", "b", "b", "b", "c"]
+
+    def test_what_was_open_and_whose_words_are_lost_is_tried_again_before_any_others(self) -> None:
+        one = world("a", "b")
+        one.probed(opened=("decoy-pod:8000",))
+        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        one.pods.clear()
+        one.now += SETTLE_SECONDS
+        one.settle()
+        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+        one.now += RETRY_SECONDS
+        one.probed()
+        one.now += HOUR
+        one.probed()
+        assert tried(one) == ["a", "a", "b"]
 
     def test_what_was_open_and_serves_no_more_holds_nobody_up(self) -> None:
         one = world("a", "b")
