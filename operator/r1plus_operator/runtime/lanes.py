@@ -1,7 +1,8 @@
 """In which order keys that wait are taken: what is urgent first, then the groups in turn, each in its own order.
 
-One group that adds keys without end delays the others by one key each time, and no more. With one group and nothing
-urgent this is a plain queue. Called by the work queue, from one event loop only.
+One group that adds keys without end delays the others by one key each time, and no more; and urgent keys without end,
+somebody's who knows how to make some, delay the others by a few. With one group and nothing urgent this is a plain
+queue. Called by the work queue, from one event loop only.
 """
 
 from collections import Counter, deque
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+URGENT_IN_A_ROW = 3
+"""So many urgent keys are taken before one that is not, where such a one waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,17 @@ class Lanes(Generic[K]):
     """The keys that wait. None of them twice."""
 
     def __init__(self, lane: Callable[[K], Lane], most_of_group: int | None) -> None:
-        """`most_of_group`: so many keys of one group may be out at once, beside urgent ones; None: any number."""
+        """`most_of_group`: so many keys of one group may be out at once, and as many urgent ones; None: any number."""
         self._lane = lane
         self._most = most_of_group
         self._waiting: dict[K, _Place[K]] = {}
         """Key -> where it waits. Another place of the same key is of the past: it has become urgent since."""
         self._lanes: dict[bool, dict[Hashable, deque[_Place[K]]]] = {True: {}, False: {}}
-        self._out: Counter[Hashable] = Counter()
+        self._out: dict[bool, Counter[Hashable]] = {True: Counter(), False: Counter()}
+        self._taken: dict[K, bool] = {}
+        """Key that is out -> whether it was urgent."""
+        self._in_a_row = 0
+        """Urgent keys that were taken one after the other."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -62,7 +69,7 @@ class Lanes(Generic[K]):
 
     def pop(self) -> K | None:
         """Take the next key; None where none may be taken."""
-        for urgent in (True, False):
+        for urgent in (True, False) if self._in_a_row < URGENT_IN_A_ROW else (False, True):
             group = self._next_group(urgent)
             if group is not None:
                 return self._take(urgent, group)
@@ -70,12 +77,13 @@ class Lanes(Generic[K]):
 
     def put_back(self, key: K) -> bool:
         """A key that was out has been dealt with; whether it made room for another of its group."""
-        group = self._lane(key).group
-        was_full = self._most is not None and self._out[group] >= self._most
-        self._out[group] -= 1
-        if self._out[group] <= 0:
-            del self._out[group]
-        return was_full and group in self._lanes[False]
+        urgent, group = self._taken.pop(key), self._lane(key).group
+        out = self._out[urgent]
+        was_full = self._most is not None and out[group] >= self._most
+        out[group] -= 1
+        if not out[group]:
+            del out[group]
+        return was_full and group in self._lanes[urgent]
 
     def _next_group(self, urgent: bool) -> Hashable | None:
         lane, empty, found = self._lanes[urgent], [], None
@@ -84,7 +92,7 @@ class Lanes(Generic[K]):
                 places.popleft()
             if not places:
                 empty.append(group)
-            elif urgent or self._most is None or self._out[group] < self._most:
+            elif self._most is None or self._out[urgent][group] < self._most:
                 found = group
                 break
         for group in empty:
@@ -98,5 +106,7 @@ class Lanes(Generic[K]):
         if places:
             lane[group] = places  # Behind all others: it has had its turn.
         del self._waiting[key]
-        self._out[group] += 1
+        self._out[urgent][group] += 1
+        self._taken[key] = urgent
+        self._in_a_row = self._in_a_row + 1 if urgent else 0
         return key

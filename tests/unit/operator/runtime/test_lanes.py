@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from r1plus_operator.runtime.lanes import Lane, Lanes
+from r1plus_operator.runtime.lanes import URGENT_IN_A_ROW, Lane, Lanes
 from r1plus_operator.runtime.queue import WorkQueue
 from unit.operator.runtime.support import eventually
 
@@ -29,7 +29,9 @@ class LanesMachine(RuleBasedStateMachine):
         super().__init__()
         self.lanes: Lanes[str] = Lanes(lane, MOST)
         self.waiting: dict[str, tuple[bool, int]] = {}
-        self.out: list[str] = []
+        self.out: list[tuple[str, bool]] = []
+        """(key, whether it was urgent)."""
+        self.in_a_row = 0
         self.time = 0
         self.passed: dict[tuple[bool, str], set[str]] = defaultdict(set)
         """(urgent, group) that could be taken -> groups that were, meanwhile."""
@@ -38,13 +40,15 @@ class LanesMachine(RuleBasedStateMachine):
         """Group -> its waiting keys, the oldest first; without those that have no room."""
         found = defaultdict(list)
         for key, (is_urgent, _) in sorted(self.waiting.items(), key=lambda item: item[1][1]):
-            if is_urgent is urgent and (urgent or sum(k[0] == key[0] for k in self.out) < MOST):
+            if is_urgent is urgent and sum((k[0], u) == (key[0], urgent) for k, u in self.out) < MOST:
                 found[key[0]].append(key)
         return found
 
     @precondition(lambda self: len(self.out) < 9)
     @rule(key=KEYS, at_once=st.booleans())
     def push(self, key: str, at_once: bool) -> None:
+        if any(key == out for out, _ in self.out):
+            return  # The queue pushes none that is out.
         self.lanes.push(key, at_once=at_once)
         self.time += 1
         if key not in self.waiting or (at_once and not self.waiting[key][0]):
@@ -53,7 +57,8 @@ class LanesMachine(RuleBasedStateMachine):
     @rule()
     def pop(self) -> None:
         key = self.lanes.pop()
-        urgent = bool(self.takeable(True))
+        may_be_urgent, may_not = bool(self.takeable(True)), bool(self.takeable(False))
+        urgent = may_be_urgent and not (self.in_a_row >= URGENT_IN_A_ROW and may_not)
         expected = self.takeable(urgent)
         if not expected:
             assert key is None, "what has no room is not taken"
@@ -62,7 +67,8 @@ class LanesMachine(RuleBasedStateMachine):
         assert key == expected[key[0]][0], "of a group the key that has waited longest"
         assert key[0] not in set().union(*(self.passed[urgent, group] for group in expected)), "no group twice in turn"
         del self.waiting[key]
-        self.out.append(key)
+        self.out.append((key, urgent))
+        self.in_a_row = self.in_a_row + 1 if urgent else 0
         for group in expected:
             self.passed[urgent, group].add(key[0])
         self.passed[urgent, key[0]].clear()
@@ -70,12 +76,12 @@ class LanesMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.out)
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
-        key = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
-        before = self.takeable(False)
+        key, urgent = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
+        before = self.takeable(urgent)
         made_room = self.lanes.put_back(key)
-        self.out.append(key)
-        full = key[0] not in self.takeable(False)
-        self.out.remove(key)
+        self.out.append((key, urgent))
+        full = key[0] not in self.takeable(urgent)
+        self.out.pop()
         assert made_room or not (full and key[0] in before), "whoever waits for room is told of it"
 
     @invariant()
@@ -126,13 +132,29 @@ def test_a_key_that_was_urgent_once_waits_behind_its_group_the_next_time() -> No
     assert popped(lanes) == ["a2", "a1"]
 
 
-def test_of_a_group_no_more_are_out_than_may_be_and_urgent_ones_all_the_same() -> None:
+def test_urgent_keys_without_end_delay_the_others_by_a_few() -> None:
+    lanes: Lanes[str] = Lanes(lane, None)
+    for number in range(9):
+        lanes.push(f"a{number}!")
+    for key in ("b1", "b2", "c1"):
+        lanes.push(key)
+    taken = popped(lanes)
+    assert [key for key in taken if key[0] != "a"] == ["b1", "c1", "b2"]
+    assert [taken.index(key) for key in ("b1", "c1", "b2")] == [3, 7, 11]
+
+
+def test_of_a_group_no_more_are_out_than_may_be_and_as_many_urgent_ones() -> None:
     lanes: Lanes[str] = Lanes(lane, 1)
     for key in ("a1", "a2", "a3!", "b1"):
         lanes.push(key)
-    assert popped(lanes) == ["a3!", "b1"], "a3! is out, so no other of its group"
+    assert popped(lanes) == ["a3!", "a1", "b1"], "a1 is out, so no other of its group but urgent ones"
+    lanes.push("a4!")
+    lanes.push("a5!")
+    assert popped(lanes) == [], "of which no more may be out either"
     assert lanes.put_back("a3!")
-    assert popped(lanes) == ["a1"]
+    assert popped(lanes) == ["a4!"]
+    assert lanes.put_back("a1")
+    assert popped(lanes) == ["a2"]
     assert not lanes.put_back("b1"), "nobody of its group waits"
 
 
@@ -174,8 +196,9 @@ async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> 
             hands.append(task.result())
         assert len(set(hands)) == len(hands), "no key is in two hands"
         if waiting:
-            takeable = [k for k, place in queue._ready._waiting.items() if place.urgent or sum(h[0] == k[0] for h in hands) < 2]  # fmt: skip
-            assert not takeable
+            lanes = queue._ready
+            out = Counter((k[0], urgent) for k, urgent in lanes._taken.items())
+            assert not [k for k, place in lanes._waiting.items() if out[k[0], place.urgent] < 2]
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
