@@ -93,6 +93,7 @@ GIVEN: tuple[tuple[str, str, Json], ...] = (
     ("networkpolicies", NETWORK, wall("r1plus-default-deny", {}, WALL)),
     ("resourcequotas", "", {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "r1plus-tenant", "labels": WALL}, "spec": {"hard": {"pods": "20"}}}),
     ("limitranges", "", {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r1plus-tenant", "labels": WALL}, "spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "100m"}}]}}),
+    ("serviceaccounts", "", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": names.PROBER, "labels": WALL}}),
     ("deployments", APPS, deployment(REVISION, {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: REVISION, names.LABEL_SERVING: "true"}, MARK)),
 )  # fmt: skip
 """What the operator has made there, beside who administers."""
@@ -129,6 +130,7 @@ def world(policed: ApiServer) -> Iterator[World]:
         )
         who[NINA].do("POST", made.path("deployments", APPS), deployment("own", {"app": "own"}))
         who[NINA].do("POST", made.path("networkpolicies", NETWORK), wall("own", own(*OURS), ingress=[{}]))
+        who[PAULA].do("POST", made.path("services"), service("10.20.0.5", name="front"))
         pods = {app: pod_of(admin, made, selector) for app, selector in (("own", "app=own"), ("credit", f"{names.LABEL_SERVING}=true"))}  # fmt: skip
         yield World(namespace, who, pods["credit"], pods["own"])
 
@@ -259,6 +261,12 @@ def pushing(priority: str) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pushes"}, "spec": spec}
 
 
+def service(*addresses: str, name: str = "takes") -> Json:
+    """A Service with external addresses."""
+    spec = {"selector": {"app": "own"}, "ports": [{"port": 443}], "externalIPs": list(addresses)}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
 def labelled(**labels: Any) -> Json:
     """A patch of labels."""
     return {"metadata": {"labels": {key.replace("__", "/").replace("_", "-"): value for key, value in labels.items()}}}
@@ -268,6 +276,7 @@ OPEN: Json = {"ingress": [{}]}
 OUT: Json = {"egress": [{"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}]}
 TENANT_LABEL, PSA_LABEL = {names.LABEL_TENANT: None}, {names.LABEL_POD_SECURITY: "privileged"}
 FINALIZED: Json = {"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}}
+BASE = role_binding("", "more", f"{names.ROLE_TENANT_ADMIN}-base", user("mallory"))
 GIVES = role_binding("", "more", names.ROLE_TENANT_ADMIN, user("mallory"))
 HELD: dict[str, tuple[Try, str, str, Try]] = {
     "a wall that opens every pod": (
@@ -310,6 +319,9 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
     "the limits deleted": (
         Try(OTTO, "DELETE", "limitranges/r1plus-tenant"), "kept", "R1PlusTenant", Try(PAULA, "DELETE", "limitranges/r1plus-tenant"),
     ),
+    "whom the prober asks as deleted, to be made by another": (
+        Try(OTTO, "DELETE", f"serviceaccounts/{names.PROBER}"), "kept", "r1plus-prober", Try(PAULA, "DELETE", f"serviceaccounts/{names.PROBER}"),
+    ),
     "who administers deleted": (on_binding(NINA, "DELETE"), "kept", "r1plus-tenant-admins", on_binding(PAULA, "DELETE")),
     "who administers changed": (
         on_binding(OTTO, "PATCH", {"subjects": [user(OTTO)]}), "children", "belongs to the operator",
@@ -342,6 +354,18 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
     "the tenant's role given by who may bind every role": (
         Try(OTTO, "POST", "rolebindings", GIVES, f"{RBAC}/v1"), "access", "spec.admins and spec.viewers of R1PlusTenant",
         Try(PAULA, "POST", "rolebindings", GIVES, f"{RBAC}/v1"),
+    ),
+    "what the tenant's role is made of, given likewise": (
+        Try(OTTO, "POST", "rolebindings", BASE, f"{RBAC}/v1"), "access", "is given by the platform team",
+        Try(PAULA, "POST", "rolebindings", BASE, f"{RBAC}/v1"),
+    ),
+    "an address that others send to": (
+        Try(NINA, "POST", "services", service("10.20.0.5")), "addresses", "spec.externalIPs: of takes",
+        Try(NINA, "POST", "services", service()),
+    ),
+    "such an address of the platform team's": (
+        Try(NINA, "PATCH", "services/front", {"spec": {"externalIPs": ["10.20.0.5", "10.20.0.6"]}}), "addresses", "only the platform team",
+        Try(NINA, "PATCH", "services/front", {"spec": {"externalIPs": ["10.20.0.5"], "sessionAffinity": "ClientIP"}}),
     ),
     "a shell in a serving pod": (
         Try(NINA, "POST", "pods/{pod}/exec?command=sh&container=triton"), "exec", "is a pod of the operator's by its name",

@@ -17,8 +17,12 @@ from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel
 
 CIDR = r"^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:]{2,39})/(0|[1-9][0-9]{0,2})$"
 SUBJECT_NAME = r"^[^\x00-\x20\x7f]+$"
-NEVER_OPENED = ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10", "fd00:ec2::/32")
-"""A node's own addresses, and those at which clouds give out credentials: nobody's egress reaches them."""
+NEVER_OPENED = (
+    *("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"),
+    *("fd00:ec2::/32", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32"),
+)
+"""A node's own addresses, and those at which clouds (AWS, Google, Alibaba, Azure) give out credentials: nobody's egress
+reaches them."""
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 
 
@@ -73,7 +77,7 @@ _NOT_ONES_OWN = Rule(
     "!has(self.cidr) || !isCIDR(self.cidr) || ["
     + ", ".join(f"'{net}'" for net in NEVER_OPENED)
     + "].all(net, !cidr(net).containsCIDR(self.cidr))",
-    "cidr must not lie in a loopback or link-local network: there are the node's own services and the metadata service",
+    "cidr must not lie in a loopback or link-local network, nor be a metadata address: credentials are given out there",
 )
 
 
