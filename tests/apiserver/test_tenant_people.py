@@ -290,7 +290,7 @@ def test_an_owner_in_another_namespace_is_none_and_costs_only_who_forged_it(worl
     }
     there = f"/api/v1/namespaces/{world.b}/configmaps"
     own = bert.do("POST", there, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own"}})
-    for name, refs in (("forged", [owner | {"controller": True, "blockOwnerDeletion": True}]), ("honest", [{"apiVersion": "v1", "kind": "ConfigMap", "name": "own", "uid": own["metadata"]["uid"]}])):  # fmt: skip
+    for name, refs in (("forged", [owner | {"controller": True}]), ("honest", [{"apiVersion": "v1", "kind": "ConfigMap", "name": "own", "uid": own["metadata"]["uid"]}])):  # fmt: skip
         bert.do(
             "POST",
             there,
@@ -311,7 +311,7 @@ def test_a_deployment_that_says_it_belongs_to_another_tenants_goes_alone(world: 
         "name": "credit",
         "uid": there["metadata"]["uid"],
     }
-    forged = CREDIT | {"metadata": {"name": "forged", "ownerReferences": [owner | {"blockOwnerDeletion": True}]}}
+    forged = CREDIT | {"metadata": {"name": "forged", "ownerReferences": [owner]}}
     bert.do("POST", f"{OURS}/{world.b}/r1plusdeployments", forged)
     until(lambda: bert.ask("GET", f"{OURS}/{world.b}/r1plusdeployments/forged").status == 404, "it is collected")
     assert anna.ask("GET", f"{OURS}/{world.a}/r1plusdeployments/credit").status == 200

@@ -146,11 +146,13 @@ async def test_the_chart_goes_up_and_down_and_away_and_the_definitions_and_their
     """Without a node no Job runs: what the hook's Job would do is done here, by its own command line."""
     before, now = chart_before(tmp_path), ROOT / "charts" / "r1plus-operator"
     release = ("r1plus", "--namespace=r1plus-helm")
+    # Namespaces are the cluster's, and others' tests have a decoy in the same one.
+    alone = "--set=isolation.decoyNamespace="
     await install_crd(client, without_a_column(crd.deployments()))
-    helm("install", *release, str(before), "--create-namespace", "--no-hooks")
+    helm("install", *release, str(before), alone, "--create-namespace", "--no-hooks")
     await tenant.deploy("credit", tier="full", context=CONTEXT)
     uid = (await tenant.cr("credit"))["metadata"]["uid"]
-    helm("upgrade", *release, str(now), "--no-hooks")
+    helm("upgrade", *release, str(now), alone, "--no-hooks")
     assert "Tier" not in await columns(client), "helm alone upgrades no definition"
     job = next(o for o in yaml.safe_load_all(helm("get", "hooks", *release)) if o["kind"] == "Job")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
@@ -162,7 +164,7 @@ async def test_the_chart_goes_up_and_down_and_away_and_the_definitions_and_their
     assert (await tenant.cr("credit"))["metadata"]["uid"] == uid
     fenced = await fences(client, "r1plus-helm")
     assert len(fenced) == 2, "without a binding to a Lease the API server would follow Leases no more"
-    helm("install", *release, str(now), "--no-hooks")
+    helm("install", *release, str(now), alone, "--no-hooks")
     assert await fences(client, "r1plus-helm") == fenced, "the next release takes them over"
     helm("uninstall", *release, "--no-hooks")
 

@@ -164,11 +164,15 @@ class Story:
         await self.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, self.namespace)
         await self.calm()
         await self.rig.collect(self.namespace, cr)
-        empty = lambda: not any(self.rig.all(res.kind, self.namespace) for res in (*kinds.CHILDREN, kinds.POD))  # noqa: E731
-        await self.reached(empty, "nothing is left of it")
+        await self.reached(lambda: not self._left(), "nothing is left of it")
         await self.silent(self.quiet.deleted, "after it was deleted")
-        if not empty():
+        if self._left():
             self.lane.problems.append("children were made for a deleted deployment")
+
+    def _left(self) -> list[Json]:
+        """What the operator and the kubelet have made for the deployment: the namespace's own walls stay."""
+        made = [obj for res in (*kinds.CHILDREN, kinds.POD) for obj in self.rig.all(res.kind, self.namespace)]
+        return [obj for obj in made if names.LABEL_WALLS not in obj["metadata"].get("labels", {})]
 
     async def next(self, phase: str) -> None:
         """Begin a phase once the last one's events have come and its writes are done."""
