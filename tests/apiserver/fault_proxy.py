@@ -21,9 +21,9 @@ class FaultProxy:
         self._target = (target.hostname, target.port)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._refusing = False
+        self._asking, self._answering = asyncio.Event(), asyncio.Event()
+        """Set while what is sent to the server gets there, and while its answers come back."""
+        self.restore()
         self._server: asyncio.Server | None = None
         self.accepted = 0
         self.url = ""
@@ -56,12 +56,18 @@ class FaultProxy:
 
     def freeze(self) -> None:
         """Let no byte through, with every connection open: the half-open connection."""
-        self._flowing.clear()
+        self._asking.clear()
+        self._answering.clear()
+
+    def hold_requests(self) -> None:
+        """Let answers through, and no request: whoever goes on after an answer has sent something that lies here."""
+        self._asking.clear()
 
     def restore(self) -> None:
         """Work again."""
         self._refusing = False
-        self._flowing.set()
+        self._asking.set()
+        self._answering.set()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -77,8 +83,8 @@ class FaultProxy:
         with self._tracked(writer), suppress(OSError):
             up_reader, up_writer = await asyncio.open_connection(*self._target)
             with self._tracked(up_writer):
-                pumps = {asyncio.create_task(self._pump(reader, up_writer))}
-                pumps.add(asyncio.create_task(self._pump(up_reader, writer)))
+                pumps = {asyncio.create_task(self._pump(reader, up_writer, self._asking))}
+                pumps.add(asyncio.create_task(self._pump(up_reader, writer, self._answering)))
                 try:
                     await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -95,10 +101,10 @@ class FaultProxy:
             self._writers.discard(writer)
             writer.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         """Waits until each piece is sent on, so that nothing is left over when the other side ends."""
         sink.transport.set_write_buffer_limits(high=0)
         while data := await source.read(65536):
-            await self._flowing.wait()
+            await flowing.wait()
             sink.write(data)
             await sink.drain()

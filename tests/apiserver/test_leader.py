@@ -154,7 +154,7 @@ async def test_what_a_leader_sent_into_a_dead_network_is_refused_when_it_arrives
             return len(replicas.writes()) > written + 5
 
         await eventually(busy, "the leader is in the midst of its writes")
-        proxy.freeze()
+        proxy.hold_requests()
         assert await status_of(leader) == LOST_STATUS
         await replicas.led_by(standby)
         for number in range(40):
