@@ -69,7 +69,10 @@ class Report:
     noise_at_first_x: float
     """Likewise from the first edit on: what a namespace may do at once is among it."""
     apiserver_noise_x: float
-    """What the same noise does to a bare write, with no operator in it: p95 beside it to p95 without."""
+    """What the same noise does to a bare write that nobody looks at: p95 beside it to p95 without.
+
+    No control for the operator's part: it follows the noise meanwhile, and its writes are among what slows this one.
+    """
 
 
 def p(values: list[float], share: float) -> float:
