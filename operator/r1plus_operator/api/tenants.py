@@ -18,11 +18,16 @@ from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel
 CIDR = r"^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:]{2,39})/(0|[1-9][0-9]{0,2})$"
 SUBJECT_NAME = r"^[^\x00-\x20\x7f]+$"
 NEVER_OPENED = (
-    *("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"),
-    *("fd00:ec2::/32", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32"),
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "::1/128",
+    "fe80::/10",
+    "fd00:ec2::/32",  # AWS
+    "fd20:ce::254/128",  # Google
+    "100.100.100.200/32",  # Alibaba
+    "168.63.129.16/32",  # Azure
 )
-"""A node's own addresses, and those at which clouds (AWS, Google, Alibaba, Azure) give out credentials: nobody's egress
-reaches them."""
+"""A node's own addresses, and those at which clouds give out credentials: nobody's egress reaches them."""
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 
 

@@ -7,33 +7,37 @@ does with it is tested in tests/apiserver.
 import copy
 import itertools
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.api import kinds
 from r1plus_operator.executor import Executor
 from r1plus_operator.isolation_metrics import IsolationMetrics
 from r1plus_operator.main import lane
 from r1plus_operator.observe import TENANT_NAME, Key, Observer
-from r1plus_operator.plan import probing
 from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.revision import rfc3339
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.tenants import TenantReconciler
-from unit.operator.plan.tenant_world import CONFIG, DECOY
+from unit.operator.plan.tenant_world import CONFIG, DECOY, last_words
 from unit.operator.runtime.support import ManualClock
 
 NOW = 1_767_225_600.0
 """2026-01-01T00:00:00Z."""
 Where = tuple[str, str, str]
+
+
+def ended(job: Json, at: float = NOW + 30) -> Json:
+    """A Job that is complete."""
+    said = {"type": "Complete", "status": "True", "lastTransitionTime": rfc3339(at)}
+    return {**job, "status": {"conditions": [said]}}
 
 
 class Cluster:
@@ -191,39 +195,25 @@ class Rig:
 
     async def probed(self) -> None:
         """The run that goes on ends: every door is shut but to the control."""
-        at = datetime.fromtimestamp(NOW + self.clock.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        said = {"type": "Complete", "status": "True", "lastTransitionTime": at}
         for job in [obj for (kind, _, _), obj in self.cluster.objects.items() if kind == "Job" and "status" not in obj]:
             self._speak(job)
-            self.say("MODIFIED", "Job", {**job, "status": {"conditions": [said]}})
+            self.say("MODIFIED", "Job", ended(job, NOW + self.clock.time()))
         await self.work()
 
     def _speak(self, job: Json) -> None:
-        run, template = probing.read(job), job["spec"]["template"]
-        assert run is not None
-        control = template["metadata"]["labels"][names.LABEL_PROBE] == Probe.CONTROL
-        own = {door.name for door in probing.doors(run, CONFIG) if door.against is Against.OWN}
-        of = {CONTAINER_KNOCK: probing.doors(run, CONFIG), CONTAINER_ASK: probing.questions(CONFIG)}
-        told = []
-        for container in template["spec"]["containers"]:
-            tries = tuple(
-                Try(one.name, Outcome.OPEN if control or one.name in own else Outcome.SHUT)
-                for one in of[container["name"]]
-            )
-            told.append({"name": container["name"], "state": {"terminated": {"message": dumps(Findings(tries))}}})
+        told = [
+            {"name": name, "state": {"terminated": {"message": dumps(found)}}}
+            for name, found in last_words(job, CONFIG).items()
+        ]
         name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-        owner = {"kind": "Job", "name": name, "uid": uid, "controller": True}
         meta = {
+            **job["spec"]["template"]["metadata"],
             "name": f"{name}-x",
             "namespace": job["metadata"]["namespace"],
             "uid": f"pod-{uid}",
-            "ownerReferences": [owner],
+            "ownerReferences": [{"kind": "Job", "name": name, "uid": uid, "controller": True}],
         }
-        self.say(
-            "ADDED",
-            "Pod",
-            {"metadata": {**template["metadata"], **meta}, "spec": {}, "status": {"containerStatuses": told}},
-        )
+        self.say("ADDED", "Pod", {"metadata": meta, "spec": {}, "status": {"containerStatuses": told}})
 
     def asked_for(self) -> list[Key]:
         """Which passes were asked for since the last question, each once."""

@@ -14,7 +14,7 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.tenants import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
 from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES
-from unit.operator.tenants_rig import Rig
+from unit.operator.tenants_rig import Rig, ended
 
 KEY = ("team", TENANT_NAME)
 
@@ -41,11 +41,6 @@ async def tenant(spec: Json | None = None, *, serves: bool = False) -> Rig:
 
 def run_jobs(rig: Rig) -> list[Json]:
     return [obj for (kind, _, _), obj in rig.cluster.objects.items() if kind == "Job"]
-
-
-def ended(job: Json) -> Json:
-    said = {"type": "Complete", "status": "True", "lastTransitionTime": "2026-01-01T00:00:30Z"}
-    return {**job, "status": {"conditions": [said]}}
 
 
 class TestWakes:

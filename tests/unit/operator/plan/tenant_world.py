@@ -186,21 +186,11 @@ class TenantWorld:
 
     def speak(self, job: Json, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> None:  # fmt: skip
         """Its pod's last words are heard."""
-        run = probing.read(job)
-        assert run is not None
         probe = job["spec"]["template"]["metadata"]["labels"][names.LABEL_PROBE]
-        doors, questions = probing.doors(run, self.config), probing.questions(self.config)
-        everything = {one.name for one in (*doors, *questions)}
-        own = {door.name for door in doors if door.against is Against.OWN}
-        through = everything - {*blind} if probe == Probe.CONTROL else {*opened} | own
-        of = {CONTAINER_KNOCK: doors, CONTAINER_ASK: questions}
         said = []
-        for container in job["spec"]["template"]["spec"]["containers"]:
-            tries = tuple(
-                Try(one.name, Outcome.OPEN if one.name in through else Outcome.SHUT) for one in of[container["name"]]
-            )
-            words = "" if probe in silent else dumps(Findings(tries))
-            said.append(ContainerFacts(container["name"], ready=False, message=words, exit_code=0))
+        for name, found in last_words(job, self.config, opened=opened, blind=blind).items():
+            words = "" if probe in silent else dumps(found)
+            said.append(ContainerFacts(name, ready=False, message=words, exit_code=0))
         meta = job["metadata"]
         self.pods[meta["namespace"], meta["uid"]] = PodFacts(
             f"{meta['name']}-x", "", "", ready=False, terminating=False, unschedulable="", containers=tuple(said)
@@ -216,3 +206,22 @@ class TenantWorld:
         self.now += 30.0
         self.end(**said)
         self.settle()
+
+
+def last_words(
+    job: Json, config: OperatorConfig, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = ()
+) -> dict[str, Findings]:
+    """What each container of a run's Job finds: the tries named are open, the control sees the blind ones shut."""
+    run, template = probing.read(job), job["spec"]["template"]
+    assert run is not None
+    doors, questions = probing.doors(run, config), probing.questions(config)
+    control = template["metadata"]["labels"][names.LABEL_PROBE] == Probe.CONTROL
+    own = {door.name for door in doors if door.against is Against.OWN}
+    through = {one.name for one in (*doors, *questions)} - {*blind} if control else {*opened} | own
+    of = {CONTAINER_KNOCK: doors, CONTAINER_ASK: questions}
+    return {
+        container["name"]: Findings(
+            tuple(Try(one.name, Outcome.OPEN if one.name in through else Outcome.SHUT) for one in of[container["name"]])
+        )
+        for container in template["spec"]["containers"]
+    }
