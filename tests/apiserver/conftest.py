@@ -18,6 +18,7 @@ from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES
 from devcluster.steps import Steps
+from r1plus_contract import names
 from r1plus_operator.runtime.client import ApiClient
 
 CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
@@ -44,12 +45,17 @@ async def client(apiserver: ApiServer) -> AsyncIterator[ApiClient]:
 
 
 @pytest.fixture
-async def namespace(client: ApiClient) -> str:
-    """A tenant's namespace of its own for each test. It goes with the server: nothing here would finish deleting it."""
+async def namespace(client: ApiClient) -> AsyncIterator[str]:
+    """A tenant's namespace of its own for each test. It goes with the server: nothing here would finish deleting it.
+
+    Once the test is over it is no tenant any more: the runs of the prober that nobody plays to their end would hold the
+    places of a later test's.
+    """
     name = f"t-{uuid.uuid4().hex[:10]}"
     meta = {"name": name, "labels": RESTRICTED}
     await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
-    return name
+    yield name
+    await client.patch(NAMESPACES, name, None, {"metadata": {"labels": {names.LABEL_TENANT: None}}})
 
 
 @pytest.fixture
