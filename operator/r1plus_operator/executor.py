@@ -28,8 +28,8 @@ class OwnerGoneError(Exception):
 class Writer(Protocol):
     """The verbs an executor uses; `runtime.client.ApiClient` has them."""
 
-    async def list(self, res: Resource, namespace: str | None = None) -> tuple[list[Json], str]:
-        """Read all objects of a namespace."""
+    async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
+        """Read the objects of a namespace that bear this name."""
 
     async def apply(
         self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""
@@ -208,7 +208,7 @@ class Executor:
 
     async def _live(self, meta: Json) -> Json | None:
         """This very CR, if it still exists. By a list, which the operator may do anyway; it has no right to `get`."""
-        live, _ = await self._client.list(kinds.R1PLUS_DEPLOYMENT, meta["namespace"])
+        live, _ = await self._client.list(kinds.R1PLUS_DEPLOYMENT, meta["namespace"], name=meta["name"])
         return next((cr for cr in live if cr["metadata"]["uid"] == meta["uid"]), None)
 
     async def _stages(self, namespace: str, stages: tuple[tuple[Json, ...], ...]) -> None:

@@ -106,6 +106,8 @@ async def test_a_list_in_pages_is_complete_and_of_one_moment(client: ApiClient, 
     pages = [page async for page in client.pages(CONFIG_MAPS, namespace, limit=10)]
     assert [len(items) for items, _ in pages] == [10, 10, 5]
     assert len({version for _, version in pages}) == 1
+    one, _ = await client.list(CONFIG_MAPS, namespace, name="c07")
+    assert [item["metadata"]["name"] for item in one] == ["c07"]
     items, version = await client.list(CONFIG_MAPS, namespace, limit=10)
     assert sorted(i["metadata"]["name"] for i in items) == [f"c{i:02}" for i in range(25)]
     assert version.isdigit()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +270,38 @@ async def until_served(client: ApiClient, resource: Resource, name: str, namespa
 
     await eventually(there, f"{resource.api_version} is served")
     return found
+
+
+async def test_a_status_that_was_owned_field_by_field_is_one_value_of_the_operators_once_the_definition_says_so(
+    client: ApiClient, namespace: str
+) -> None:
+    kind = replace(kinds.R1PLUS_DEPLOYMENT, group=f"{namespace}.example.com")
+    definition = crd.deployments()
+    definition["metadata"]["name"], definition["spec"]["group"] = kind.name, kind.group
+    before = copy.deepcopy(definition)
+    (version,) = before["spec"]["versions"]
+    del version["schema"]["openAPIV3Schema"]["properties"]["status"]["x-kubernetes-map-type"]
+    head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "credit", "namespace": namespace}}
+
+    async def status(manager: str, condition: str) -> Json:
+        since = {"status": "True", "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        told = {"observedGeneration": 1, "conditions": [{"type": condition, **since}]}
+        return await client.apply(kind, {**head, "status": told}, field_manager=manager, subresource="status")
+
+    await install_crd(client, before)
+    await client.apply(kind, {**head, "spec": {"tier": "full"}}, field_manager="kubectl")
+    await status(names.FIELD_MANAGER, "Ready")
+    assert len((await status("somebody", "Forged"))["status"]["conditions"]) == 2
+    await install_crd(client, definition)
+
+    async def whole() -> bool:
+        conditions = (await status(names.FIELD_MANAGER, "Ready"))["status"]["conditions"]
+        return [one["type"] for one in conditions] == ["Ready"]
+
+    await eventually(whole, "the operator's status is the status")
+    owned = {
+        entry["manager"]: entry["fieldsV1"]
+        for entry in (await client.get(kind, "credit", namespace))["metadata"]["managedFields"]
+        if entry.get("subresource") == "status"
+    }
+    assert owned == {names.FIELD_MANAGER: {"f:status": {}}}

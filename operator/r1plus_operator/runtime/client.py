@@ -145,20 +145,20 @@ class ApiClient:
         return await self._send(_Call("GET", res.path(namespace, name), repeatable=True))
 
     async def list(
-        self, res: Resource, namespace: str | None = None, *, label_selector: str = "", limit: int = 500
+        self, res: Resource, namespace: str | None = None, *, name: str = "", label_selector: str = "", limit: int = 500
     ) -> Page:
-        """Read all objects, `limit` per request, and the resourceVersion they are from. Reflectors use `pages`."""
+        """Read all objects, or those of one name, and the resourceVersion they are from. Reflectors use `pages`."""
         found: list[Object] = []
         rv = ""
-        async for items, page_rv in self.pages(res, namespace, label_selector=label_selector, limit=limit):
+        async for items, page_rv in self.pages(res, namespace, name=name, label_selector=label_selector, limit=limit):
             found += items
             rv = page_rv
         return found, rv
 
     async def pages(
-        self, res: Resource, namespace: str | None = None, *, label_selector: str = "", limit: int = 500
+        self, res: Resource, namespace: str | None = None, *, name: str = "", label_selector: str = "", limit: int = 500
     ) -> AsyncGenerator[Page, None]:
-        """Read all objects page by page; every page carries the same resourceVersion.
+        """Read all objects, `limit` per request; every page carries the same resourceVersion.
 
         The objects of a list have no `apiVersion` and no `kind`: that is how the API server answers.
 
@@ -168,6 +168,8 @@ class ApiClient:
         query: dict[str, str | int] = {"limit": limit} if limit else {}
         if label_selector:
             query["labelSelector"] = label_selector
+        if name:
+            query["fieldSelector"] = f"metadata.name={name}"
         while True:
             page = await self._send(_Call("GET", res.path(namespace), urlencode(query), repeatable=True))
             meta = page.get("metadata") or {}

@@ -6,30 +6,30 @@ that joins many; a tenant that makes noise beside one that is quiet. Nothing pas
 
 import argparse
 import asyncio
-import contextlib
 import dataclasses
-import itertools
 import json
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apiserver.crds import install_crd
 from bench.reconcile.stage import USER_ACCOUNT, Stage, machine, staged
+from bench.tenancy.noise import Noise, deployment, made
 from bench.tenancy.sight import Json, Seen, Sight, watching
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
 from devcluster.steps import Steps
 from r1plus_contract import names
-from r1plus_operator.api import kinds
+from r1plus_operator.api import crd, kinds
 from r1plus_operator.main import EDITS_AT_ONCE, EDITS_PER_SECOND
 from r1plus_operator.plan import walls
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.resources import Resource
 
 POLICY = kinds.BY_KIND["NetworkPolicy"]
 FIRST, IDLE, JOINING = 10, 100, 10
@@ -41,8 +41,9 @@ SETTLED_SECONDS = 5.0
 """Without a new pod, CR or wall for so long, the controllers have made what they had to."""
 PAST_THE_BURST = 3 * EDITS_AT_ONCE
 """Edits after which a noisy namespace is followed at its pace only."""
-NOISY, QUIET = "noisy", "quiet"
-SPEC: Json = {"tier": "full", "context": {"maxTokens": 1024}}
+NOISY, QUIET, UNFOLLOWED = "noisy", "quiet", "unfollowed"
+TWIN = dataclasses.replace(kinds.R1PLUS_DEPLOYMENT, group="bench.example.com")
+"""The same kind again, in a group that no operator follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,11 @@ class Report:
     """Of a pass, beside edits that go on and on."""
     noise_at_first_x: float
     """Likewise from the first edit on: what a namespace may do at once is among it."""
+    unfollowed_noise_x: float
+    """Likewise beside as many edits per second of objects that no operator follows: what the machine and its API server
+    take by themselves."""
     apiserver_noise_x: float
-    """What the same noise does to a bare write that nobody looks at: p95 beside it to p95 without.
-
-    No control for the operator's part: it follows the noise meanwhile, and its writes are among what slows this one.
-    """
+    """What the noise does to a bare write that nobody looks at: p95 beside it to p95 without."""
 
 
 def p(values: list[float], share: float) -> float:
@@ -83,18 +84,13 @@ def p(values: list[float], share: float) -> float:
 class Bench:
     """The stage, who watches, and the user."""
 
-    def __init__(self, stage: Stage, user: ApiClient, sight: Sight) -> None:
-        self.stage, self.user, self.sight = stage, user, sight
+    def __init__(self, stage: Stage, config: Path, user: ApiClient, sight: Sight) -> None:
+        """`config`: the user's kubeconfig."""
+        self.stage, self.config, self.user, self.sight = stage, config, user, sight
 
-    async def apply(self, namespace: str, name: str, probes: int = 6) -> None:
+    async def apply(self, namespace: str, name: str, probes: int = 6, kind: Resource = kinds.R1PLUS_DEPLOYMENT) -> None:
         """`kubectl apply` of a CR."""
-        cr = {
-            "apiVersion": names.API_VERSION,
-            "kind": names.KIND_DEPLOYMENT,
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {**SPEC, "accuracy": {"probesPerMinute": probes}},
-        }
-        await self.user.apply(kinds.R1PLUS_DEPLOYMENT, cr, field_manager="kubectl")
+        await self.user.apply(kind, deployment(kind, namespace, name, probes), field_manager="kubectl")
 
     async def start(self, namespace: str) -> None:
         """A tenant's first moments: its namespace and its deployment, one right after the other."""
@@ -131,36 +127,28 @@ class Bench:
         stand = [self.sight.newest.get((POLICY.kind, namespace, name)) for name in (walls.DEFAULT_DENY, "d")]
         return all(wall is not None and wall.version < self.sight.first_pod[namespace] for wall in stand)
 
-    @contextlib.asynccontextmanager
-    async def traffic(self, namespace: str, crs: int) -> AsyncIterator[list[float]]:
-        """Somebody edits these CRs in a loop; the times of the edits."""
-        edits: list[float] = []
-
-        async def loop() -> None:
-            for probes in itertools.cycle(range(1, 60)):
-                for number in range(crs):
-                    await self.apply(namespace, f"d{number}", probes)
-                    edits.append(time.perf_counter())
-
-        task = asyncio.create_task(loop())
-        try:
-            yield edits
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def fill(self, namespace: str, crs: int) -> None:
-        """A tenant with so many CRs, all of them looked at."""
+    async def fill(self, namespace: str, crs: int, kind: Resource = kinds.R1PLUS_DEPLOYMENT) -> None:
+        """A namespace with so many CRs."""
         await self.stage.namespace(namespace)
         waiting = iter(range(crs))
 
         async def worker() -> None:
             for number in waiting:
-                await self.apply(namespace, f"d{number}")
+                await self.apply(namespace, f"d{number}", kind=kind)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(IN_FLIGHT):
                 group.create_task(worker())
+
+    async def told(self, namespace: str, crs: int, status: Json) -> None:
+        """The CRs of a namespace that no operator follows get a status as if one did."""
+        for number in range(crs):
+            cr = {**deployment(TWIN, namespace, f"d{number}", 6), "status": status}
+            cr.pop("spec")
+            await self.user.apply(TWIN, cr, field_manager=names.FIELD_MANAGER, subresource="status")
+
+    async def looked_at(self, namespace: str, crs: int) -> None:
+        """Until the operator has looked at all of them."""
         keys = [(kinds.R1PLUS_DEPLOYMENT.kind, namespace, f"d{number}") for number in range(crs)]
         newest = self.sight.newest
         await self.sight.until(
@@ -222,22 +210,30 @@ async def measure(bench: Bench, starts: int, noisy: int, samples: int) -> Report
         f"quiet: a pass {p(quiet, 0.95) * 1e3:.1f} ms at the 95th percentile, a bare write {p(bare, 0.95) * 1e3:.1f} ms"
     )
     await bench.fill(NOISY, noisy)
+    await bench.looked_at(NOISY, noisy)
+    await bench.fill(UNFOLLOWED, noisy, TWIN)
+    await bench.told(UNFOLLOWED, noisy, (await bench.user.get(kinds.R1PLUS_DEPLOYMENT, "d0", NOISY))["status"])
     await bench.sight.until_quiet(SETTLED_SECONDS)
     say(f"{noisy} CRs of another tenant stand, and are edited in a loop")
-    async with bench.traffic(NOISY, noisy) as edits:
-        began = time.perf_counter()
+    noise = Noise(bench.config, kinds.R1PLUS_DEPLOYMENT, NOISY, noisy)
+    async with made(noise) as edits:
         first = await bench.reconciled(QUIET, samples)
-        await bench.sight.until(lambda: len(edits) >= PAST_THE_BURST, "the noise has lost its first force")
+        await edits.until(PAST_THE_BURST)
         beside = await bench.reconciled(QUIET, samples)
-        rate = len(edits) / (time.perf_counter() - began)
+        rate = edits.rate
         bare_beside = await bench.bare(QUIET, samples)
     say(
         f"beside {rate:.0f} edits/s: a pass {p(first, 0.95) * 1e3:.1f} ms at first, then {p(beside, 0.95) * 1e3:.1f} ms, "
         f"a bare write {p(bare_beside, 0.95) * 1e3:.1f} ms"
     )
+    await bench.sight.until_quiet(SETTLED_SECONDS)
+    async with made(dataclasses.replace(noise, kind=TWIN, namespace=UNFOLLOWED, at_most=rate)) as edits:
+        await edits.until(EDITS_AT_ONCE)
+        unfollowed = await bench.reconciled(QUIET, samples)
+    say(f"beside as many edits of what no operator follows: a pass {p(unfollowed, 0.95) * 1e3:.1f} ms")
     before = await bench.starts(starts)
     say(f"{before} of {starts} tenants had their walls before their first pod")
-    async with bench.traffic(NOISY, noisy):
+    async with made(noise):
         back = await bench.raid([f"start{number}" for number in range(min(starts, 50))], samples * 3)
     say(
         f"{len(back)} walls taken down under traffic: back in {statistics.median(back) * 1e3:.0f} ms, p99 {p(back, 0.99) * 1e3:.0f} ms"
@@ -257,6 +253,7 @@ async def measure(bench: Bench, starts: int, noisy: int, samples: int) -> Report
         beside_noise_p95_ms=round(p(beside, 0.95) * 1e3, 1),
         noise_x=round(p(beside, 0.95) / p(quiet, 0.95), 2),
         noise_at_first_x=round(p(first, 0.95) / p(quiet, 0.95), 2),
+        unfollowed_noise_x=round(p(unfollowed, 0.95) / p(quiet, 0.95), 2),
         apiserver_noise_x=round(p(bare_beside, 0.95) / p(bare, 0.95), 2),
     )
 
@@ -271,6 +268,13 @@ def observed_generation(cr: Json) -> int:
     return int((cr.get("status") or {}).get("observedGeneration", 0))
 
 
+def twin() -> Json:
+    """The CRD of `TWIN`."""
+    made = crd.deployments()
+    made["metadata"]["name"], made["spec"]["group"] = TWIN.name, TWIN.group
+    return made
+
+
 def none(_: Any) -> int:
     """Nobody asks."""
     return 0
@@ -283,14 +287,13 @@ async def run(server: ApiServer, log: Path, starts: int, noisy: int, samples: in
         "walls": (POLICY, none),
         "pods": (kinds.POD, none),
         "crs": (kinds.R1PLUS_DEPLOYMENT, observed_generation),
+        "twins": (TWIN, none),
     }
-    async with (
-        staged(server, log) as stage,
-        ApiClient.from_kubeconfig(config) as user,
-        watching(stage.client, **of) as sight,
-    ):
-        say(f"operator started in {await stage.started():.2f} s")
-        return await measure(Bench(stage, user, sight), starts, noisy, samples)
+    async with staged(server, log) as stage, ApiClient.from_kubeconfig(config) as user:
+        await install_crd(stage.client, twin())
+        async with watching(stage.client, **of) as sight:
+            say(f"operator started in {await stage.started():.2f} s")
+            return await measure(Bench(stage, config, user, sight), starts, noisy, samples)
 
 
 def main() -> None:

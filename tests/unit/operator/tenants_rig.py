@@ -50,7 +50,7 @@ class Cluster:
         """Kind -> what is said to whoever applies one."""
         self._versions = itertools.count(100)
 
-    async def list(self, res: Resource, namespace: str | None = None) -> tuple[list[Json], str]:
+    async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
         return [obj for (kind, where, _), obj in self.objects.items() if (kind, where) == (res.kind, namespace)], "1"
 
     async def apply(

@@ -28,7 +28,7 @@ class Server:
         self.learned: list[str] = []
         self._refusals = refusals
 
-    async def list(self, res: Resource, namespace: str | None = None) -> tuple[list[Json], str]:
+    async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
         """Has no R1PlusDeployment."""
         return [], "1"
 

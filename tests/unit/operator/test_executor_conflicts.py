@@ -21,8 +21,11 @@ class Refusing:
         self._refusal = refusal
         self._live = live
 
-    async def list(self, res: Resource, namespace: str | None = None) -> tuple[list[dict[str, Any]], str]:
-        return ([] if self._live is None else [{"metadata": {"name": "credit", "uid": self._live}}]), "9"
+    async def list(
+        self, res: Resource, namespace: str | None = None, *, name: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
+        assert name == "credit", "a namespace may have a thousand"
+        return ([] if self._live is None else [{"metadata": {"name": name, "uid": self._live}}]), "9"
 
     async def apply(self, res: Resource, obj: dict[str, Any], **_: Any) -> dict[str, Any]:
         raise self._refusal

@@ -1,0 +1,90 @@
+"""Somebody who edits CRs in a loop: a process of its own, so that what times the others does not wait for its edits."""
+
+import asyncio
+import contextlib
+import itertools
+import math
+import multiprocessing
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any
+
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.resources import Resource
+
+Json = dict[str, Any]
+SPEC: Json = {"tier": "full", "context": {"maxTokens": 1024}}
+_SPAWN = multiprocessing.get_context("spawn")
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """One edit after the other, over and over."""
+
+    kubeconfig: Path
+    kind: Resource
+    namespace: str
+    crs: int
+    """`d0`, `d1`, ... of the namespace are edited."""
+    at_most: float = math.inf
+    """Edits per second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What has been made of a noise so far."""
+
+    edits: "Synchronized[int]"
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def rate(self) -> float:
+        """Edits per second, up to now."""
+        return self.edits.value / (time.perf_counter() - self.began)
+
+    async def until(self, edits: int, seconds: float = 600.0) -> None:
+        """Wait for so many; TimeoutError after `seconds`."""
+        async with asyncio.timeout(seconds):
+            while self.edits.value < edits:  # noqa: ASYNC110 - counted in another process
+                await asyncio.sleep(_POLL_SECONDS)
+
+
+def deployment(kind: Resource, namespace: str, name: str, probes: int) -> Json:
+    """The CR that everything here is about."""
+    head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name, "namespace": namespace}}
+    return {**head, "spec": {**SPEC, "accuracy": {"probesPerMinute": probes}}}
+
+
+@asynccontextmanager
+async def made(noise: Noise) -> AsyncIterator[Heard]:
+    """The noise, from its first edit to the end of the block."""
+    edits = _SPAWN.Value("L", 0)
+    process = _SPAWN.Process(target=_make, args=(noise, edits), daemon=True)
+    process.start()
+    try:
+        await Heard(edits).until(1)
+        yield Heard(edits)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _make(noise: Noise, edits: "Synchronized[int]") -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_edit(noise, edits))
+
+
+async def _edit(noise: Noise, edits: "Synchronized[int]") -> None:
+    async with ApiClient.from_kubeconfig(noise.kubeconfig) as user:
+        began = time.perf_counter()
+        for probes in itertools.cycle(range(1, 60)):
+            for number in range(noise.crs):
+                await asyncio.sleep(began + edits.value / noise.at_most - time.perf_counter())
+                cr = deployment(noise.kind, noise.namespace, f"d{number}", probes)
+                await user.apply(noise.kind, cr, field_manager="kubectl")
+                edits.value += 1
