@@ -12,6 +12,7 @@ from r1plus_operator.isolation_metrics import IsolationMetrics
 from r1plus_operator.observe import Key, Observer
 from r1plus_operator.plan.inputs import OperatorConfig, TenantView
 from r1plus_operator.plan.probing import MOST_AT_ONCE
+from r1plus_operator.plan.report import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.plan.tenant import TenantPlan, TenantSeen, plan_tenant
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
@@ -50,7 +51,7 @@ class TenantReconciler:
         self._wrote: dict[str, TenantPlan] = {}
         """What the last pass wrote, where it wrote anything."""
         self._refused: dict[str, str] = {}
-        """Which write of the last pass failed, in the API server's words."""
+        """Which write of the last pass failed, in the API server's words, and what is to be done."""
 
     def view(self, namespace: str) -> TenantView:
         """The namespace as a tenant, as its last pass left it; before the first, as it is now."""
@@ -71,7 +72,7 @@ class TenantReconciler:
         except ApiError as error:
             for_good = isinstance(error, InvalidError | ForbiddenError)
             if fence.SUFFIX not in error.message and (for_good or self._queue.failures(key) >= TOLD_AFTER):
-                await self._tell_refusal(namespace, str(error))
+                await self._tell_refusal(namespace, f"{error}; {REFUSED_REMEDY if for_good else FAILED_REMEDY}")
             self._running.discard(namespace)  # A run that could not begin is nobody's turn.
             raise
         if self._refused.pop(namespace, None):
@@ -123,7 +124,7 @@ class TenantReconciler:
             await self._executor.tenant(None, TenantPlan(_UNSEEN, delete=left))
 
     async def _tell_refusal(self, namespace: str, words: str) -> None:
-        """Let the status say what the API server refuses, and what else has become of the walls meanwhile."""
+        """Let the status say which write failed, and what else has become of the walls meanwhile."""
         self._refused[namespace] = words
         if (seen := self._seen(namespace)) is None:
             return

@@ -27,7 +27,7 @@ class Probe(StrEnum):
     KNOCK = "knock"
     """Under a serving deployment's own walls: tries the doors of the network."""
     ASK = "ask"
-    """Tries the API server; its walls let it there, and nowhere else."""
+    """Its walls let it out to the API server, which it asks, and to the decoy, which alone must keep it out."""
     CONTROL = "control"
     """In the decoy's namespace, allowed: makes the same tries."""
 

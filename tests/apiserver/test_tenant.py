@@ -434,7 +434,10 @@ async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_
         pytest.param(("decoy-pod:8002",), "WallOpen", id="one door"),
         pytest.param(("secret",), "WallOpen", id="one question"),
         pytest.param(
-            (*(f"decoy-pod:{port}" for port in (8000, 8001, 8002, 8080)), "decoy-service"),
+            (
+                *(f"decoy-{by}:{port}" for by in ("pod", "ingress") for port in (8000, 8001, 8002, 8080)),
+                "decoy-service",
+            ),
             "NetworkPolicyNotEnforced",
             id="every door of the network",
         ),

@@ -10,11 +10,7 @@ from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import Json, OperatorConfig
 from r1plus_operator.plan.objects import serving_walls
 from r1plus_operator.plan.pod import restricted
-from r1plus_operator.plan.probing import container
-
-PORTS = (names.PORT_HTTP, names.PORT_GRPC, names.PORT_TRITON_METRICS, names.PORT_MONITOR)
-"""Those of a serving pod."""
-_PODS: Json = {"matchLabels": {names.LABEL_DEPLOYMENT: names.DECOY}}
+from r1plus_operator.plan.probing import DECOY_PODS, SERVING_PORTS, container
 
 
 def walls_of(config: OperatorConfig) -> list[Json]:
@@ -23,8 +19,8 @@ def walls_of(config: OperatorConfig) -> list[Json]:
     control: Json = {"matchLabels": {names.LABEL_PROBE: Probe.CONTROL.value}}
     name = f"{names.DECOY}-control"
     return [
-        walls.policy(_meta(namespace, names.DECOY), _PODS, **serving_walls(_PODS, (), config)),
-        walls.policy(_meta(namespace, name), _PODS, [{"from": [{"podSelector": control}]}], []),
+        walls.policy(_meta(namespace, names.DECOY), DECOY_PODS, **serving_walls(DECOY_PODS, (), config)),
+        walls.policy(_meta(namespace, name), DECOY_PODS, [{"from": [{"podSelector": control}]}], []),
         walls.policy(_meta(namespace, f"{name}-out"), control, [], [{}]),
     ]
 
@@ -32,7 +28,7 @@ def walls_of(config: OperatorConfig) -> list[Json]:
 def objects(config: OperatorConfig) -> list[Json]:
     """Its pod, and the two ways to it."""
     namespace = config.isolation.decoy_namespace
-    listens = ["--ports", ",".join(map(str, PORTS))]
+    listens = ["--ports", ",".join(map(str, SERVING_PORTS))]
     pod: Json = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -54,7 +50,7 @@ def objects(config: OperatorConfig) -> list[Json]:
         "spec": {
             "replicas": 1,
             "revisionHistoryLimit": 1,
-            "selector": _PODS,
+            "selector": DECOY_PODS,
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
@@ -65,8 +61,8 @@ _READY: Json = {"tcpSocket": {"port": names.PORT_GRPC}, "periodSeconds": 5}
 
 
 def _service(namespace: str, name: str, *, headless: bool = False) -> Json:
-    ports = [{"name": f"p{port}", "port": port, "targetPort": port, "protocol": "TCP"} for port in PORTS]
-    spec: Json = {"type": "ClusterIP", "selector": _PODS["matchLabels"], "ports": ports}
+    ports = [{"name": f"p{port}", "port": port, "targetPort": port, "protocol": "TCP"} for port in SERVING_PORTS]
+    spec: Json = {"type": "ClusterIP", "selector": DECOY_PODS["matchLabels"], "ports": ports}
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -1,8 +1,9 @@
 """A run of the prober of walls: three Jobs, what they try, and when the next one is due. Pure, like `plan`.
 
-A run knocks under the walls of one of the tenant's deployments, asks the API server beside it, and has a control in the
-decoy's namespace make the same tries with leave to. Nothing remembers runs but their Jobs: each bears which walls it is
-of, and its findings are its pods' last words. The newest run that has ended stays until a newer one has.
+A run knocks under the walls of one of the tenant's deployments; beside it, let out to the API server and to the decoy,
+it asks the one and knocks at the other; and a control in the decoy's namespace makes the same tries with leave to.
+Nothing remembers runs but their Jobs: each bears which walls it is of, and its findings are its pods' last words. The
+newest run that has ended stays until a newer one has.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from r1plus_contract.isolation import (
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.inputs import JOB_ENDED, Json, OperatorConfig, PodFacts
-from r1plus_operator.plan.objects import tcp, to_dns
+from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
 from r1plus_operator.plan.pod import locked, mount, restricted
 from r1plus_operator.plan.walls import metadata, policy
 from r1plus_policies.isolation import Judgement, Verdict, judge
@@ -44,6 +45,11 @@ CROWDED_SECONDS = 30.0
 """Until one that was not let begin asks again."""
 OVERDUE_RUNS = 2.5
 """So many intervals after a run its outcome says nothing of now any more."""
+SERVING_PORTS = (names.PORT_HTTP, names.PORT_GRPC, names.PORT_TRITON_METRICS, names.PORT_MONITOR)
+"""Those of a serving pod, and so of the decoy's."""
+DECOY_PODS: Json = {"matchLabels": {names.LABEL_DEPLOYMENT: names.DECOY}}
+LET_OUT = "decoy-ingress"
+"""Doors that one wall alone shuts."""
 PORT_API, PORT_KUBELET, PORT_SSH, PORT_METADATA = 443, 10250, 22, 80
 METADATA_ADDRESS = "169.254.169.254"
 ASK, CONTROL = f"{names.PROBER}-ask", "control"
@@ -73,7 +79,7 @@ class Run:
         return hashlib.sha256(dumps(self).encode()).hexdigest()[:10]
 
     @property
-    def jobs(self) -> tuple[tuple[str, str], ...]:
+    def jobs(self) -> tuple[tuple[Probe, str], ...]:
         """(Probe, Job's name)."""
         return (
             (Probe.KNOCK, f"{names.PROBER}-{self.id}"),
@@ -147,17 +153,20 @@ def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now
         for container in pod.containers
         if (found := _findings(container.message))
     }
-    words = [
+    knocked, let_out, asked, control_knocked, control_asked = words = [
         said.get(of)
         for of in (
             (Probe.KNOCK, CONTAINER_KNOCK),
+            (Probe.ASK, CONTAINER_KNOCK),
             (Probe.ASK, CONTAINER_ASK),
             (Probe.CONTROL, CONTAINER_KNOCK),
             (Probe.CONTROL, CONTAINER_ASK),
         )
     ]
     heard = None not in words or (over_at is not None and now >= over_at + SETTLE_SECONDS)
-    judgement = judge(doors(run, config), questions(config), *words)
+    tries = Findings(tuple(one for found in (knocked, let_out) if found for one in found.tries))
+    ordered = doors(Probe.CONTROL, run, config)
+    judgement = judge(ordered, questions(config), tries, asked, control_knocked, control_asked)
     by_name = {job["metadata"]["name"]: job for job in jobs.values()}
     return Ran(run, by_name, judgement, over_at, over_at if heard else None)
 
@@ -212,11 +221,20 @@ def _owed(newest: Ran) -> str:
     return "" if newest.run.deployment == newest.run.owed else newest.run.owed
 
 
-def doors(run: Run, config: OperatorConfig) -> tuple[Door, ...]:
-    """What is knocked at: every port of a serving pod of another tenant, and what of the platform a pod could reach."""
+def doors(probe: Probe, run: Run, config: OperatorConfig) -> tuple[Door, ...]:
+    """What a probe knocks at, the control at what both others do.
+
+    Under the walls of what serves: every port of a serving pod of another tenant, which two walls shut, and what of the
+    platform a pod could reach, which one does. From the pod that is let out to the decoy: its ports once more, which
+    the other alone shuts.
+    """
+    if probe is Probe.CONTROL:
+        return (*doors(Probe.KNOCK, run, config), *doors(Probe.ASK, run, config))
     decoy = config.isolation.decoy_namespace
-    ports = (names.PORT_HTTP, names.PORT_GRPC, names.PORT_TRITON_METRICS, names.PORT_MONITOR)
-    found = [Door(f"decoy-pod:{port}", f"{names.DECOY}-pods.{decoy}.svc", port, Against.DECOY) for port in ports]
+    pods = f"{names.DECOY}-pods.{decoy}.svc"
+    if probe is Probe.ASK:
+        return tuple(Door(f"{LET_OUT}:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
+    found = [Door(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
     found.append(Door("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
     found.append(Door("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN))
     platform = [
@@ -293,10 +311,15 @@ def account(namespace: str) -> Json:
 
 
 def way_to_ask(namespace: str, config: OperatorConfig) -> Json:
-    """The walls of the pod that asks: out to DNS and to the API server, and nothing in."""
+    """The walls of the pod that asks: out to DNS, to the API server and to the decoy, and nothing in."""
     selector = {"matchLabels": {names.LABEL_PROBE: Probe.ASK.value}}
     where = [{"ipBlock": {"cidr": cidr}} for cidr in config.isolation.api_cidrs]
-    out = [to_dns(), {"ports": tcp(*config.isolation.api_ports), **({"to": where} if where else {})}]
+    decoy = {**namespace_peer(config.isolation.decoy_namespace), "podSelector": DECOY_PODS}
+    out = [
+        to_dns(),
+        {"ports": tcp(*config.isolation.api_ports), **({"to": where} if where else {})},
+        {"to": [decoy], "ports": tcp(*SERVING_PORTS)},
+    ]
     return policy(metadata(namespace, ASK, Walls.PROBE), selector, [], out)
 
 
@@ -306,7 +329,7 @@ def jobs(run: Run, config: OperatorConfig) -> tuple[Json, ...]:
     for probe, name in run.jobs:
         control = probe is Probe.CONTROL
         namespace, _ = places(run, config)[probe]
-        containers = [_knock(run, config, control)] if probe is not Probe.ASK else []
+        containers = [_knock(probe, run, config)]
         containers += [_ask(config, control)] if probe is not Probe.KNOCK else []
         labels = {
             names.LABEL_MANAGED_BY: names.MANAGED_BY,
@@ -348,8 +371,8 @@ def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
     return pod
 
 
-def _knock(run: Run, config: OperatorConfig, control: bool) -> Json:
-    arguments = ["--doors", dumps(doors(run, config)), *(["--expect", "open"] if control else [])]
+def _knock(probe: Probe, run: Run, config: OperatorConfig) -> Json:
+    arguments = ["--doors", dumps(doors(probe, run, config)), *(["--expect", "open"] if probe is Probe.CONTROL else [])]
     node = {"name": _NODE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}}
     return container(config, CONTAINER_KNOCK, "knock", arguments) | {"env": [node]}
 

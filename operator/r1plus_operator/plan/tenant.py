@@ -21,7 +21,7 @@ from r1plus_operator.plan import decoy, probing, walls
 from r1plus_operator.plan.drift import bound, in_sync, stamped
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import Json, NamespaceFacts, OperatorConfig, TenantView
-from r1plus_operator.plan.report import REFUSED_REMEDY, conditions
+from r1plus_operator.plan.report import conditions
 from r1plus_operator.plan.revision import rfc3339
 from r1plus_operator.plan.verified import verified
 
@@ -60,7 +60,7 @@ class TenantSeen:
     crowded: bool = False
     """As many runs of other tenants go on as may at once."""
     refused: str = ""
-    """Which write the API server refused in the pass before, in its words."""
+    """Which write failed in the pass before, in the API server's words, and what is to be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +167,12 @@ class _Pass:
         """IsolationVerified."""
         missing = [obj["metadata"]["name"] for stage in changed for obj in stage if obj["kind"] == "NetworkPolicy"]
         if missing and self.seen.refused:
-            return Finding("False", Reason.WRITE_REFUSED, f"NetworkPolicy {missing[0]} does not stand: {self._refused}")
+            return Finding(
+                "False", Reason.WRITE_REFUSED, f"NetworkPolicy {missing[0]} does not stand: {self.seen.refused}"
+            )
         if self._is_decoy:
             return Finding("Unknown", Reason.PROBING_OFF, "This is what the prober attacks; nobody tries it from here")
         return verified(self.seen.namespace, self._probes, self._standing(), newest, self.config, self.now)
-
-    @property
-    def _refused(self) -> str:
-        return f"{self.seen.refused}; {REFUSED_REMEDY}"
 
     @property
     def _is_decoy(self) -> bool:
@@ -282,7 +280,7 @@ class _Pass:
             text = f"{self.problem}; until then nobody calls, nothing goes out, nobody administers; a quota stays"
             return Finding("False", Reason.INVALID_SPEC, text)
         if self.seen.refused:
-            return Finding("False", Reason.WRITE_REFUSED, self._refused)
+            return Finding("False", Reason.WRITE_REFUSED, self.seen.refused)
         shut = [
             f"spec.egress[{i}].cidr: {way.cidr} holds the node {node}, whose own ports it would open: it stays shut;"
             " name a smaller network"

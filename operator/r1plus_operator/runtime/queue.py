@@ -87,7 +87,7 @@ class WorkQueue(Generic[K]):
         return len(self._due)
 
     def failures(self, key: K) -> int:
-        """How often in a row `add_rate_limited` was called for the key since `forget`."""
+        """How often in a row `add_failed` was called for the key since `forget`."""
         return self._failures.get(key, 0)
 
     def add(self, key: K, *, at_once: bool = False) -> None:
@@ -114,11 +114,11 @@ class WorkQueue(Generic[K]):
         heapq.heappush(self._heap, (when, next(self._order), key))
         self._set_timer(clock)
 
-    def add_rate_limited(self, key: K) -> None:
-        """The key's pass failed: another after a delay that doubles with each failure in a row."""
+    def add_failed(self, key: K, after: float | None = None) -> None:
+        """The key's pass failed: another after so many seconds; None: that double with each failure in a row."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        self.add_after(key, self._retries.delay(failures, self._rand))
+        self.add_after(key, self._retries.delay(failures, self._rand) if after is None else after)
 
     def forget(self, key: K) -> None:
         """The key's pass went well: its next failure starts from the shortest delay."""
@@ -249,7 +249,4 @@ def _retry(queue: WorkQueue[K], key: K, error: Exception, on_error: Callable[[K,
         delay = on_error(key, error)
     except Exception:  # noqa: BLE001 - logged with its trace; the key is tried again
         _log.exception("The error handler failed for key %s", key)
-    if delay is None:
-        queue.add_rate_limited(key)
-    else:
-        queue.add_after(key, delay)
+    queue.add_failed(key, delay)

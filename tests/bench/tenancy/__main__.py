@@ -226,6 +226,8 @@ async def measure(bench: Bench, starts: int, noisy: int, samples: int) -> Report
         f"beside {rate:.0f} edits/s: a pass {p(first, 0.95) * 1e3:.1f} ms at first, then {p(beside, 0.95) * 1e3:.1f} ms, "
         f"a bare write {p(bare_beside, 0.95) * 1e3:.1f} ms"
     )
+    bench.stage.operator.kill()
+    await bench.stage.started()  # Begins anew, and need not keep the pace of edits of before.
     await bench.sight.until_quiet(SETTLED_SECONDS)
     async with made(dataclasses.replace(noise, kind=TWIN, namespace=UNFOLLOWED, at_most=rate)) as edits:
         await edits.until(EDITS_AT_ONCE)

@@ -72,12 +72,17 @@ class Sight:
             raise AssertionError(f"after {seconds:.0f} s still not so: {what}") from None
         return time.perf_counter()
 
-    async def until_quiet(self, seconds: float) -> None:
-        """Wait until nothing has happened for so long."""
+    async def until_quiet(self, seconds: float, at_most: float = 600.0) -> None:
+        """Wait until nothing has happened for so long; TimeoutError if that is not so after `at_most` seconds."""
+        async with asyncio.timeout(at_most):
+            while await self._news_within(seconds):
+                pass
+
+    async def _news_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(seconds), self._news:
-                    await self._news.wait()
+            async with asyncio.timeout(seconds), self._news:
+                return await self._news.wait()
+        return False
 
     async def until_seen(self, key: Key, holds: Callable[[Seen], bool], seconds: float = 60.0) -> Seen:
         """The state of one object that first holds something."""

@@ -1,5 +1,6 @@
 """A cluster that ignores NetworkPolicies: the prober finds out, says so everywhere, and takes it back when it is over."""
 
+import json
 import time
 
 import pytest
@@ -20,7 +21,8 @@ VERIFIED = "IsolationVerified"
 RUN_SECONDS = 240.0
 """A run takes half a minute, and the next one begins a minute after the last one's beginning."""
 SCRAPED_SECONDS = 90.0
-HELD, IGNORED = ("True", "WallsHeld"), ("False", "NetworkPolicyNotEnforced")
+HELD, IGNORED, GAP = ("True", "WallsHeld"), ("False", "NetworkPolicyNotEnforced"), ("False", "WallOpen")
+DECOY, LET_IN = "r1plus-decoy", "let-everybody-in"
 
 
 def says(found: Json) -> tuple[str, str]:
@@ -90,3 +92,21 @@ def test_policies_that_are_not_enforced_are_told_and_told_again_when_they_are(wo
     change_a_wall(world, world.a, 7)
     until(world, world.a, HELD)
     until_figure(world, world.a, 1.0)
+
+
+def test_a_wall_that_another_one_hides_is_missed(world: World) -> None:
+    """Of egress and ingress only one is gone: no pod under a tenant's walls gets through, and that is not enough."""
+    kube, side = world.kube, world.a
+    until(world, side, HELD)
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": LET_IN, "namespace": DECOY}}  # fmt: skip
+    kube.kubectl("apply", "-f", "-", given=json.dumps({**policy, "spec": spec}))
+    try:
+        change_a_wall(world, side, 9)
+        until(world, side, GAP)
+        told = (kube.get("r1plustenants", side.namespace, TENANT) or {})["status"]["isolation"]
+        assert told["open"] == [f"decoy-ingress:{port}" for port in (8000, 8001, 8002, 8080)]
+    finally:
+        kube.kubectl("delete", "networkpolicy", LET_IN, "-n", DECOY)
+    change_a_wall(world, side, 7)
+    until(world, side, HELD)

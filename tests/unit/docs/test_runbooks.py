@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from r1plus_cli.local import DEFAULT_FAMILY, config_for
 from r1plus_cli.main import app
 from r1plus_contract import metrics, names
-from r1plus_contract.isolation import Against
+from r1plus_contract.isolation import Against, Probe
 from r1plus_operator.api import crd
 from r1plus_operator.plan import probing
 from r1plus_operator.plan.alerts import Subject, rules
@@ -37,7 +37,10 @@ TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "r
 PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
 TRIES = [
     one.name
-    for one in (*probing.doors(probing.Run("team", "u", "credit", {}, 0), PROBES), *probing.questions(PROBES))
+    for one in (
+        *probing.doors(Probe.CONTROL, probing.Run("team", "u", "credit", {}, 0), PROBES),
+        *probing.questions(PROBES),
+    )
     if getattr(one, "against", None) is not Against.OWN
 ]
 each_page = pytest.mark.parametrize("alert", PAGES)

@@ -11,6 +11,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_operator.observe import TENANT_NAME, VOLUMES_NAME
 from r1plus_operator.plan import probing, walls
 from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.report import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.tenants import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
 from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES
@@ -278,6 +279,7 @@ class TestRefusals:
         assert rig.condition("team", "Ready") == ("False", "WriteRefused")
         isolation = rig.reconciler.view("team")
         assert ((isolation.status, isolation.reason) == ("False", "WriteRefused")) is (kind == "NetworkPolicy")
+        assert isolation.message.endswith(f"; {REFUSED_REMEDY}") is (kind == "NetworkPolicy")
         del rig.cluster.refusals[kind]
         rig.queue.add(KEY)
         await rig.work()
@@ -344,10 +346,11 @@ class TestRefusals:
             assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
             with pytest.raises(ApiError):
                 await rig.work()
-            rig.queue.add_rate_limited(KEY)
+            rig.queue.add_failed(KEY)
             rig.clock.advance(100)
         assert rig.condition("team", "IsolationVerified") == ("False", "WriteRefused")
         assert rig.reconciler.view("team").status == "False"
+        assert rig.reconciler.view("team").message.endswith(f"etcd leader changed; {FAILED_REMEDY}")
         rig.cluster.refusals.clear()
         await rig.work()
         assert rig.condition("team", "Ready") == ("True", "WallsStand")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_cli.local import DEFAULT_FAMILY, config_for
-from r1plus_contract.isolation import Against, Door, Question
+from r1plus_contract.isolation import Against, Door, Probe, Question
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.walls.orders import OrderError, doors_of, ports_of, questions_of, seconds_of
@@ -45,7 +45,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         "registry": "http://registry.r1plus-system.svc:8080",
     }
     config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
-    doors = probing.doors(probing.Run("team", "u", "credit", {}, 0), config)
+    doors = probing.doors(Probe.CONTROL, probing.Run("team", "u", "credit", {}, 0), config)
     # As the kubelet hands them over.
     assert len(doors_of(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
     questions = probing.questions(config)

@@ -32,7 +32,9 @@ CONFIG = OperatorConfig(
     isolation=IsolationTerms(decoy_namespace=DECOY, beside={"prometheus": "http://prometheus.monitoring.svc:9090"}),
 )
 DECOYS = tuple(
-    door.name for door in probing.doors(probing.Run("t", "u", "d", {}, 0), CONFIG) if door.against == "decoy"
+    door.name
+    for door in probing.doors(Probe.CONTROL, probing.Run("t", "u", "d", {}, 0), CONFIG)
+    if door.against == "decoy"
 )
 GIVES: Json = {
     "admins": [{"kind": "Group", "name": "credit-ml"}],
@@ -214,8 +216,9 @@ def last_words(
     """What each container of a run's Job finds: the tries named are open, the control sees the blind ones shut."""
     run, template = probing.read(job), job["spec"]["template"]
     assert run is not None
-    doors, questions = probing.doors(run, config), probing.questions(config)
-    control = template["metadata"]["labels"][names.LABEL_PROBE] == Probe.CONTROL
+    probe = Probe(template["metadata"]["labels"][names.LABEL_PROBE])
+    doors, questions = probing.doors(probe, run, config), probing.questions(config)
+    control = probe is Probe.CONTROL
     own = {door.name for door in doors if door.against is Against.OWN}
     through = {one.name for one in (*doors, *questions)} - {*blind} if control else {*opened} | own
     of = {CONTAINER_KNOCK: doors, CONTAINER_ASK: questions}

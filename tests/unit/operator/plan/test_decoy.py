@@ -5,10 +5,10 @@ from dataclasses import replace
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe
 from r1plus_operator.plan import walls
-from r1plus_operator.plan.decoy import PORTS, objects, walls_of
+from r1plus_operator.plan.decoy import objects, walls_of
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.objects import Owner, network_policy
-from r1plus_operator.plan.probing import Run, doors, jobs
+from r1plus_operator.plan.probing import SERVING_PORTS, Run, doors, jobs
 from unit.operator.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
 from unit.operator.plan.test_walls_of_tenants import selects
 
@@ -54,9 +54,15 @@ def test_it_listens_where_a_serving_pod_does_and_the_prober_finds_it_by_name() -
     assert {name: spec.get("clusterIP") for name, spec in services.items()} == {"decoy": None, "decoy-pods": "None"}
     for spec in services.values():
         assert selects({"matchLabels": spec["selector"]}, template["metadata"]["labels"])
-        assert [port["port"] for port in spec["ports"]] == [port["targetPort"] for port in spec["ports"]] == [*PORTS]
+        assert (
+            [port["port"] for port in spec["ports"]]
+            == [port["targetPort"] for port in spec["ports"]]
+            == [*SERVING_PORTS]
+        )
     tried = {
-        door.host.split(".")[0]: door for door in doors(Run("t", "u", "d", {}, 0), CONFIG) if door.against == "decoy"
+        door.host.split(".")[0]: door
+        for door in doors(Probe.CONTROL, Run("t", "u", "d", {}, 0), CONFIG)
+        if door.against == "decoy"
     }
     assert set(tried) == set(services)
     assert all(door.host.split(".")[1:] == [DECOY, "svc"] for door in tried.values())

@@ -493,13 +493,14 @@ def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
 def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -> None:
     config = replace(CONFIG, isolation=replace(CONFIG.isolation, beside=beside))
     run = Run("team", "u", "credit", {}, 0)
-    named = [one.name for one in (*doors(run, config), *questions(config))]
+    named = [one.name for one in (*doors(Probe.CONTROL, run, config), *questions(config))]
     assert len(set(named)) == len(named)
     assert len(dumps(Findings(tuple(Try(name, Outcome.SHUT, 30_000, "HTTP 403 xxxxxxxxxx") for name in named)))) < 4096
 
 
 def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() -> None:
-    found = {door.name: door for door in doors(Run("team", "u", "credit", {}, 0), CONFIG)}
+    run = Run("team", "u", "credit", {}, 0)
+    found = {door.name: door for door in doors(Probe.KNOCK, run, CONFIG)}
     decoys = {(door.host, door.port) for door in found.values() if door.against is Against.DECOY}
     pod, service = f"decoy-pods.{DECOY}.svc", f"decoy.{DECOY}.svc"
     assert decoys == {(pod, 8000), (pod, 8001), (pod, 8002), (pod, 8080), (service, 8001)}
@@ -513,6 +514,32 @@ def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() 
         "apiserver": ("kubernetes.default.svc", 443),
         "prometheus": ("prometheus.monitoring.svc", 9090),
     }
+    let_out = doors(Probe.ASK, run, CONFIG)
+    assert {(door.host, door.port, door.against) for door in let_out} == {
+        (pod, port, Against.DECOY) for port in (8000, 8001, 8002, 8080)
+    }
+    assert doors(Probe.CONTROL, run, CONFIG) == (*doors(Probe.KNOCK, run, CONFIG), *let_out)
+
+
+def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
+    """A plugin that enforces egress and no ingress: of two walls in a row the first hides that the second is missing."""
+    one = world("credit")
+    one.settle()
+    one.end(opened=("decoy-ingress:8000", "decoy-ingress:8001", "decoy-ingress:8002", "decoy-ingress:8080"))
+    judgement = one.runs()[0].judgement
+    assert (judgement.verdict, len(judgement.open)) == (Verdict.OPEN, 4)
+    assert "decoy-pod:8000" in judgement.held
+
+
+def test_without_the_words_of_who_is_let_out_nothing_is_shown() -> None:
+    one = world("credit")
+    one.settle()
+    one.end()
+    key, pod = next((key, pod) for key, pod in one.pods.items() if len(pod.containers) == 2 and key[0] != DECOY)
+    knock, ask = pod.containers
+    one.pods[key] = replace(pod, containers=(replace(knock, message=""), ask))
+    one.now += SETTLE_SECONDS
+    assert one.runs()[0].judgement.verdict is Verdict.UNPROVEN
 
 
 @pytest.mark.parametrize(
@@ -536,7 +563,11 @@ def test_of_an_address_beside_host_and_port_are_taken_and_nothing_else(
     url: str, address: tuple[str, int] | None
 ) -> None:
     config = replace(CONFIG, isolation=IsolationTerms(DECOY, beside={"beside": url}))
-    found = [(door.host, door.port) for door in doors(Run("t", "u", "d", {}, 0), config) if door.name == "beside"]
+    found = [
+        (door.host, door.port)
+        for door in doors(Probe.KNOCK, Run("t", "u", "d", {}, 0), config)
+        if door.name == "beside"
+    ]
     assert found == ([address] if address else [])
 
 
@@ -566,7 +597,7 @@ class TestJobs:
     @pytest.mark.parametrize(
         ("probe", "account", "namespace", "containers"),
         [
-            pytest.param(Probe.ASK, names.PROBER, "team", ["ask"], id="who asks may do nothing"),
+            pytest.param(Probe.ASK, names.PROBER, "team", ["knock", "ask"], id="who asks may do nothing"),
             pytest.param(Probe.CONTROL, "control", DECOY, ["knock", "ask"], id="its control is the chart's, beside the decoy"),
         ],
     )  # fmt: skip
@@ -600,7 +631,10 @@ class TestJobs:
             for probe, job in made.items()
             for container in job["spec"]["template"]["spec"]["containers"]
         }
-        assert arguments[Probe.CONTROL, "knock"] == [*arguments[Probe.KNOCK, "knock"], "--expect", "open"]
+        knocked = [json.loads(arguments[probe, "knock"][1]) for probe in (Probe.KNOCK, Probe.ASK)]
+        assert json.loads(arguments[Probe.CONTROL, "knock"][1]) == [*knocked[0], *knocked[1]]
+        assert arguments[Probe.CONTROL, "knock"][2:] == ["--expect", "open"]
+        assert [arguments[probe, "knock"][2:] for probe in (Probe.KNOCK, Probe.ASK)] == [[], []]
         asked = json.loads(arguments[Probe.ASK, "ask"][1])
         controlled = json.loads(arguments[Probe.CONTROL, "ask"][1])
         assert arguments[Probe.CONTROL, "ask"][2:] == ["--expect", "open"]

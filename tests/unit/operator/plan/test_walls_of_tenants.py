@@ -15,6 +15,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
 from r1plus_operator.plan import walls
+from r1plus_operator.plan.decoy import objects
 from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.probing import jobs, next_run, way_to_ask
@@ -141,7 +142,7 @@ def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
 
 
 @pytest.mark.parametrize("cidrs", [(), ("10.0.0.1/32", "fd00::1/128")], ids=["anywhere", "where it is"])
-def test_who_asks_reaches_names_and_the_api_server_and_nobody_reaches_it(cidrs: tuple[str, ...]) -> None:
+def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_it(cidrs: tuple[str, ...]) -> None:
     config = replace(CONFIG, isolation=IsolationTerms("decoy", api_ports=(6443,), api_cidrs=cidrs))
     spec = way_to_ask("team", config)["spec"]
     run = next_run("team", "u", {"credit": "w"}, None, 0.0)
@@ -149,10 +150,17 @@ def test_who_asks_reaches_names_and_the_api_server_and_nobody_reaches_it(cidrs: 
     labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in of.items()}
     assert [probe for probe in Probe if selects(spec["podSelector"], labels[probe])] == [Probe.ASK]
     assert spec["ingress"] == []
-    dns, api = spec["egress"]
+    dns, api, decoy = spec["egress"]
     assert {port["port"] for port in dns["ports"]} == {53, 5353}
     assert api["ports"] == [{"protocol": "TCP", "port": 6443}]
     assert api.get("to", []) == [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]
+    (peer,) = decoy["to"]
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "decoy"}}
+    bears = next(obj for obj in objects(config) if obj["kind"] == "Deployment")["spec"]["template"]["metadata"][
+        "labels"
+    ]
+    assert selects(peer["podSelector"], bears)
+    assert {port["port"] for port in decoy["ports"]} == {8000, 8001, 8002, 8080}
 
 
 @pytest.mark.parametrize(

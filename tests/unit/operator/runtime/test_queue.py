@@ -68,8 +68,8 @@ class QueueMachine(RuleBasedStateMachine):
             self._delayed(key, seconds)
 
     @rule(key=KEYS)
-    def add_rate_limited(self, key: str) -> None:
-        self.queue.add_rate_limited(key)
+    def add_failed(self, key: str) -> None:
+        self.queue.add_failed(key)
         self._delayed(key, min(8.0, 2.0 ** self.failures[key]))
         self.failures[key] += 1
 
@@ -151,7 +151,7 @@ def test_failures_in_a_row_double_the_delay_up_to_the_cap_and_success_starts_ove
     queue, clock = manual_queue()
     seen = []
     for _ in range(5):
-        queue.add_rate_limited("key")
+        queue.add_failed("key")
         started = clock.time()
         while not queue.depth:
             clock.advance(1)
@@ -159,7 +159,7 @@ def test_failures_in_a_row_double_the_delay_up_to_the_cap_and_success_starts_ove
         queue.done(taken(queue))
     assert seen == [1, 2, 4, 8, 8]
     queue.forget("key")
-    queue.add_rate_limited("key")
+    queue.add_failed("key")
     clock.advance(1)
     assert queue.depth == 1
 
@@ -229,7 +229,7 @@ async def test_workers_never_share_a_key_and_make_a_pass_after_each_last_add() -
     ("verdict", "expected_delay", "expected_failures"),
     [
         pytest.param(lambda: None, 1.0, 1, id="None from the error handler means the queue's own backoff"),
-        pytest.param(lambda: 30.0, 30.0, 0, id="a number from the error handler is the delay"),
+        pytest.param(lambda: 30.0, 30.0, 1, id="a number from the error handler is the delay, of a failure as well"),
         pytest.param(lambda: 1 / 0, 1.0, 1, id="an error handler that fails itself loses no key"),
     ],
 )
