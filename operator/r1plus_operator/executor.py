@@ -29,7 +29,7 @@ class Writer(Protocol):
     """The verbs an executor uses; `runtime.client.ApiClient` has them."""
 
     async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
-        """Read the objects of a namespace that bear this name."""
+        """Read the objects of a namespace, all or those of one name."""
 
     async def apply(
         self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""

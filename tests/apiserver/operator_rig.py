@@ -176,6 +176,11 @@ class OperatorProcess:
         """What it printed so far."""
         return self._log.read_text(errors="replace")
 
+    def forbidden(self, namespace: str) -> list[str]:
+        """What it was refused, in this namespace or in none. In those of other tests it may have been meant to be."""
+        lines = [line for line in self.log.splitlines() if "Forbidden" in line]
+        return [line for line in lines if "/namespaces/t-" not in line or f"/namespaces/{namespace}/" in line]
+
     async def ready(self) -> bool:
         """Whether its caches are synced."""
         return (await self._ask("readyz"))[0] == 200

@@ -214,4 +214,4 @@ async def test_the_operator_ends_at_a_signal_and_met_no_error(operator: Operator
     await serve(tenant)
     assert operator.stop() == 0
     assert "ERROR" not in operator.log
-    assert "Forbidden" not in operator.log
+    assert operator.forbidden(tenant.namespace) == []

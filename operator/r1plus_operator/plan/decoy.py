@@ -8,27 +8,30 @@ from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe, Walls
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import Json, OperatorConfig
-from r1plus_operator.plan.objects import serving_walls
+from r1plus_operator.plan.objects import serving_walls, tcp
 from r1plus_operator.plan.pod import restricted
-from r1plus_operator.plan.probing import DECOY_PODS, SERVING_PORTS, container
+from r1plus_operator.plan.probing import DECOY_PODS, PORT_LET_IN, SERVING_PORTS, WHO_ASKS, container
 
 
 def walls_of(config: OperatorConfig) -> list[Json]:
-    """Its pod's walls, made as those of every serving pod are; and the leave that its control has beside them."""
+    """Its pod's walls, made as those of every serving pod are; beside them the leave of its control, and of who asks to
+    come as far as one port."""
     namespace = config.isolation.decoy_namespace
     control: Json = {"matchLabels": {names.LABEL_PROBE: Probe.CONTROL.value}}
+    who_asks = {"from": [{"namespaceSelector": {}, "podSelector": WHO_ASKS}], "ports": tcp(PORT_LET_IN)}
     name = f"{names.DECOY}-control"
     return [
         walls.policy(_meta(namespace, names.DECOY), DECOY_PODS, **serving_walls(DECOY_PODS, (), config)),
         walls.policy(_meta(namespace, name), DECOY_PODS, [{"from": [{"podSelector": control}]}], []),
         walls.policy(_meta(namespace, f"{name}-out"), control, [], [{}]),
+        walls.policy(_meta(namespace, f"{names.DECOY}-let-in"), DECOY_PODS, [who_asks], []),
     ]
 
 
 def objects(config: OperatorConfig) -> list[Json]:
     """Its pod, and the two ways to it."""
     namespace = config.isolation.decoy_namespace
-    listens = ["--ports", ",".join(map(str, SERVING_PORTS))]
+    listens = ["--ports", ",".join(map(str, (*SERVING_PORTS, PORT_LET_IN)))]
     pod: Json = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

@@ -20,8 +20,10 @@ from r1plus_contract.isolation import (
     Against,
     Door,
     Findings,
+    Outcome,
     Probe,
     Question,
+    Try,
     Walls,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
@@ -48,8 +50,9 @@ OVERDUE_RUNS = 2.5
 SERVING_PORTS = (names.PORT_HTTP, names.PORT_GRPC, names.PORT_TRITON_METRICS, names.PORT_MONITOR)
 """Those of a serving pod, and so of the decoy's."""
 DECOY_PODS: Json = {"matchLabels": {names.LABEL_DEPLOYMENT: names.DECOY}}
-LET_OUT = "decoy-ingress"
-"""Doors that one wall alone shuts."""
+WHO_ASKS: Json = {"matchLabels": {names.LABEL_PROBE: Probe.ASK.value}}
+PORT_LET_IN = 8003
+"""Of the decoy's, open to whoever asks: without it nobody would know that such a pod gets as far as its other ports."""
 PORT_API, PORT_KUBELET, PORT_SSH, PORT_METADATA = 443, 10250, 22, 80
 METADATA_ADDRESS = "169.254.169.254"
 ASK, CONTROL = f"{names.PROBER}-ask", "control"
@@ -164,11 +167,18 @@ def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now
         )
     ]
     heard = None not in words or (over_at is not None and now >= over_at + SETTLE_SECONDS)
-    tries = Findings(tuple(one for found in (knocked, let_out) if found for one in found.tries))
+    tries = Findings((*_own(knocked, doors(Probe.KNOCK, run, config)), *_own(let_out, doors(Probe.ASK, run, config))))
     ordered = doors(Probe.CONTROL, run, config)
     judgement = judge(ordered, questions(config), tries, asked, control_knocked, control_asked)
     by_name = {job["metadata"]["name"]: job for job in jobs.values()}
     return Ran(run, by_name, judgement, over_at, over_at if heard else None)
+
+
+def _own(findings: Findings | None, ordered: tuple[Door, ...]) -> Iterable[Try]:
+    """What one of two that knock has found. That another's door is shut is not its to say."""
+    names = {door.name for door in ordered}
+    for one in findings.tries if findings else ():
+        yield one if one.n in names or one.o is Outcome.OPEN else replace(one, o=Outcome.FAILED)
 
 
 def _findings(message: str) -> Findings | None:
@@ -226,14 +236,15 @@ def doors(probe: Probe, run: Run, config: OperatorConfig) -> tuple[Door, ...]:
 
     Under the walls of what serves: every port of a serving pod of another tenant, which two walls shut, and what of the
     platform a pod could reach, which one does. From the pod that is let out to the decoy: its ports once more, which
-    the other alone shuts.
+    the other alone shuts, and one that is open to this pod, which shows that it is let out.
     """
     if probe is Probe.CONTROL:
         return (*doors(Probe.KNOCK, run, config), *doors(Probe.ASK, run, config))
     decoy = config.isolation.decoy_namespace
     pods = f"{names.DECOY}-pods.{decoy}.svc"
     if probe is Probe.ASK:
-        return tuple(Door(f"{LET_OUT}:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
+        shut = (Door(f"decoy-ingress:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
+        return (*shut, Door("decoy-let-in", pods, PORT_LET_IN, Against.OWN))
     found = [Door(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
     found.append(Door("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
     found.append(Door("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN))
@@ -312,15 +323,14 @@ def account(namespace: str) -> Json:
 
 def way_to_ask(namespace: str, config: OperatorConfig) -> Json:
     """The walls of the pod that asks: out to DNS, to the API server and to the decoy, and nothing in."""
-    selector = {"matchLabels": {names.LABEL_PROBE: Probe.ASK.value}}
     where = [{"ipBlock": {"cidr": cidr}} for cidr in config.isolation.api_cidrs]
     decoy = {**namespace_peer(config.isolation.decoy_namespace), "podSelector": DECOY_PODS}
     out = [
         to_dns(),
         {"ports": tcp(*config.isolation.api_ports), **({"to": where} if where else {})},
-        {"to": [decoy], "ports": tcp(*SERVING_PORTS)},
+        {"to": [decoy], "ports": tcp(*SERVING_PORTS, PORT_LET_IN)},
     ]
-    return policy(metadata(namespace, ASK, Walls.PROBE), selector, [], out)
+    return policy(metadata(namespace, ASK, Walls.PROBE), WHO_ASKS, [], out)
 
 
 def jobs(run: Run, config: OperatorConfig) -> tuple[Json, ...]:
@@ -374,7 +384,8 @@ def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
 def _knock(probe: Probe, run: Run, config: OperatorConfig) -> Json:
     arguments = ["--doors", dumps(doors(probe, run, config)), *(["--expect", "open"] if probe is Probe.CONTROL else [])]
     node = {"name": _NODE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}}
-    return container(config, CONTAINER_KNOCK, "knock", arguments) | {"env": [node]}
+    made = container(config, CONTAINER_KNOCK, "knock", arguments)
+    return made if probe is Probe.ASK else made | {"env": [node]}
 
 
 def _ask(config: OperatorConfig, control: bool) -> Json:

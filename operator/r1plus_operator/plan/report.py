@@ -26,7 +26,7 @@ MAX_MESSAGE = 4000
 WIRING_SECONDS = 180.0
 """After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two."""
 REFUSED_REMEDY = "an admission policy or the operator's role forbids it (docs/admission.md); tried again every minute"
-FAILED_REMEDY = "the API server itself could not, which its log says more of; tried again, ever more seldom"
+FAILED_REMEDY = "not written, and tried again until it is; the API server's log says more"
 PROGRESS_STEP = 10
 """Percent: progress of a gate is told in steps of this size."""
 

@@ -71,6 +71,8 @@ class WorkQueue(Generic[K]):
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._failures: dict[K, int] = {}
+        self._doublings: dict[K, int] = {}
+        """Of them, how many in a row were left to our own delay."""
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
@@ -115,14 +117,20 @@ class WorkQueue(Generic[K]):
         self._set_timer(clock)
 
     def add_failed(self, key: K, after: float | None = None) -> None:
-        """The key's pass failed: another after so many seconds; None: that double with each failure in a row."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        self.add_after(key, self._retries.delay(failures, self._rand) if after is None else after)
+        """The key's pass failed: another after so many seconds; None: that double with each such failure in a row."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+        if after is None:
+            doublings = self._doublings.get(key, 0)
+            self._doublings[key] = doublings + 1
+            after = self._retries.delay(doublings, self._rand)
+        else:
+            self._doublings.pop(key, None)
+        self.add_after(key, after)
 
     def forget(self, key: K) -> None:
         """The key's pass went well: its next failure starts from the shortest delay."""
         self._failures.pop(key, None)
+        self._doublings.pop(key, None)
 
     async def get(self) -> K:
         """Wait for a key. Whoever gets one calls `done` with it.

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Heard:
     """What has been made of a noise so far."""
 
     edits: "Synchronized[int]"
+    process: BaseProcess
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -48,9 +50,9 @@ class Heard:
         return self.edits.value / (time.perf_counter() - self.began)
 
     async def until(self, edits: int, seconds: float = 600.0) -> None:
-        """Wait for so many; TimeoutError after `seconds`."""
+        """Wait for so many, or for its end; TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds):
-            while self.edits.value < edits:  # noqa: ASYNC110 - counted in another process
+            while self.edits.value < edits and self.process.is_alive():  # noqa: ASYNC110 - counted in another process
                 await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -67,8 +69,10 @@ async def made(noise: Noise) -> AsyncIterator[Heard]:
     process = _SPAWN.Process(target=_make, args=(noise, edits), daemon=True)
     process.start()
     try:
-        await Heard(edits).until(1)
-        yield Heard(edits)
+        await Heard(edits, process).until(1)
+        yield Heard(edits, process)
+        if not process.is_alive():
+            raise RuntimeError("the noise ended before its time; above is why")
     finally:
         process.terminate()
         process.join()

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -22,7 +24,7 @@ RUN_SECONDS = 240.0
 """A run takes half a minute, and the next one begins a minute after the last one's beginning."""
 SCRAPED_SECONDS = 90.0
 HELD, IGNORED, GAP = ("True", "WallsHeld"), ("False", "NetworkPolicyNotEnforced"), ("False", "WallOpen")
-DECOY, LET_IN = "r1plus-decoy", "let-everybody-in"
+DECOY = "r1plus-decoy"
 
 
 def says(found: Json) -> tuple[str, str]:
@@ -94,19 +96,52 @@ def test_policies_that_are_not_enforced_are_told_and_told_again_when_they_are(wo
     until_figure(world, world.a, 1.0)
 
 
+@contextmanager
+def not_refused(world: World, policy: str) -> Iterator[None]:
+    """Of the chart's admission policies this one is told of only."""
+    bindings = world.kube.kubectl("get", "validatingadmissionpolicybindings", "-o", "name").split()
+    (binding,) = (name for name in bindings if name.endswith(f"-{policy}"))
+
+    def act(*actions: str) -> None:
+        patch = json.dumps({"spec": {"validationActions": actions}})
+        world.kube.kubectl("patch", binding, "--type=merge", "-p", patch)
+
+    act("Audit")
+    try:
+        yield
+    finally:
+        act("Deny")
+
+
 def test_a_wall_that_another_one_hides_is_missed(world: World) -> None:
     """Of egress and ingress only one is gone: no pod under a tenant's walls gets through, and that is not enough."""
-    kube, side = world.kube, world.a
-    until(world, side, HELD)
+    side = world.a
+    meta = {"name": "let-everybody-in", "namespace": DECOY}
     spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}
-    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": LET_IN, "namespace": DECOY}}  # fmt: skip
-    kube.kubectl("apply", "-f", "-", given=json.dumps({**policy, "spec": spec}))
-    try:
-        change_a_wall(world, side, 9)
-        until(world, side, GAP)
-        told = (kube.get("r1plustenants", side.namespace, TENANT) or {})["status"]["isolation"]
-        assert told["open"] == [f"decoy-ingress:{port}" for port in (8000, 8001, 8002, 8080)]
-    finally:
-        kube.kubectl("delete", "networkpolicy", LET_IN, "-n", DECOY)
+    gap = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
+    target = f"decoy-pods.{DECOY}.svc"
+
+    def is_let_in() -> bool | None:
+        return world.open_place().one(target, PORT_GRPC).startswith("open ") or None
+
+    def is_made() -> bool | None:
+        with suppress(RuntimeError):  # What an admission policy does not refuse any more it refuses for a moment yet.
+            world.kube.kubectl("apply", "-f", "-", given=json.dumps(gap))
+            return True
+        return None
+
+    until(world, side, HELD)
+    assert not is_let_in()
+    with not_refused(world, "walls"):
+        try:
+            wait_for(is_made, "the policy is made", SCRAPED_SECONDS)
+            wait_for(is_let_in, "whoever is let out is let in", SCRAPED_SECONDS)
+            change_a_wall(world, side, 9)
+            until(world, side, GAP)
+            told = (world.kube.get("r1plustenants", side.namespace, TENANT) or {})["status"]["isolation"]
+            assert told["open"] == [f"decoy-ingress:{port}" for port in (8000, 8001, 8002, 8080)]
+        finally:
+            world.kube.kubectl("delete", "networkpolicy", meta["name"], "-n", DECOY, "--ignore-not-found")
+    wait_for(lambda: not is_let_in() or None, "the decoy is walled again", SCRAPED_SECONDS)
     change_a_wall(world, side, 7)
     until(world, side, HELD)

@@ -337,7 +337,8 @@ class TestRefusals:
             assert rig.condition("team", "IsolationVerified")[1] == told
             assert rig.reconciler.view("team").reason == told
 
-    async def test_a_wall_that_cannot_be_written_is_no_wall_that_holds(self) -> None:
+    @pytest.mark.parametrize("after", [None, 30.0], ids=["at growing intervals", "when the API server says"])
+    async def test_a_wall_that_cannot_be_written_is_no_wall_that_holds(self, after: float | None) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
         rig.say("DELETED", "NetworkPolicy", rig.cluster.objects["NetworkPolicy", "team", walls.DEFAULT_DENY])
@@ -346,7 +347,7 @@ class TestRefusals:
             assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
             with pytest.raises(ApiError):
                 await rig.work()
-            rig.queue.add_failed(KEY)
+            rig.queue.add_failed(KEY, after)
             rig.clock.advance(100)
         assert rig.condition("team", "IsolationVerified") == ("False", "WriteRefused")
         assert rig.reconciler.view("team").status == "False"

@@ -28,9 +28,9 @@ def test_its_walls_are_to_the_letter_those_of_a_deployment_that_lets_nobody_in()
     assert by_name()["decoy"]["spec"] == network_policy(owner, (), CONFIG)["spec"]
 
 
-def test_beside_them_only_its_control_is_let_in_and_out() -> None:
+def test_beside_them_only_its_control_is_let_in_and_out_and_who_asks_to_one_port() -> None:
     made = by_name()
-    assert set(made) == {"decoy", "decoy-control", "decoy-control-out"}
+    assert set(made) == {"decoy", "decoy-control", "decoy-control-out", "decoy-let-in"}
     labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in zip(Probe, jobs(Run("t", "u", "decoy", {}, 0), CONFIG), strict=True)}  # fmt: skip
     control_in, control_out = made["decoy-control"]["spec"], made["decoy-control-out"]["spec"]
     (rule,) = control_in["ingress"]
@@ -42,6 +42,13 @@ def test_beside_them_only_its_control_is_let_in_and_out() -> None:
     assert [probe for probe in Probe if selects(control_out["podSelector"], labels[probe])] == [Probe.CONTROL]
     assert not selects(control_out["podSelector"], pod()["metadata"]["labels"])
     assert (control_out["ingress"], control_out["egress"]) == ([], [{}])
+    let_in = made["decoy-let-in"]["spec"]
+    (rule,) = let_in["ingress"]
+    (peer,) = rule["from"]
+    assert [probe for probe in Probe if selects(peer["podSelector"], labels[probe])] == [Probe.ASK]
+    assert peer["namespaceSelector"] == {}
+    assert [port["port"] for port in rule["ports"]] == [8003], "nothing that a serving pod has"
+    assert (let_in["podSelector"], let_in["egress"]) == (control_in["podSelector"], [])
     assert not selects(walls.callers(DECOY, ())["spec"]["podSelector"], pod()["metadata"]["labels"])
 
 
@@ -49,7 +56,7 @@ def test_it_listens_where_a_serving_pod_does_and_the_prober_finds_it_by_name() -
     template = pod()
     (container,) = template["spec"]["containers"]
     assert container["name"] == CONTAINER_DECOY
-    assert container["args"] == ["--ports", "8000,8001,8002,8080"]
+    assert container["args"] == ["--ports", "8000,8001,8002,8080,8003"]
     services = {obj["metadata"]["name"]: obj["spec"] for obj in objects(CONFIG) if obj["kind"] == "Service"}
     assert {name: spec.get("clusterIP") for name, spec in services.items()} == {"decoy": None, "decoy-pods": "None"}
     for spec in services.values():

@@ -515,9 +515,8 @@ def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() 
         "prometheus": ("prometheus.monitoring.svc", 9090),
     }
     let_out = doors(Probe.ASK, run, CONFIG)
-    assert {(door.host, door.port, door.against) for door in let_out} == {
-        (pod, port, Against.DECOY) for port in (8000, 8001, 8002, 8080)
-    }
+    shut = {(pod, port, Against.DECOY) for port in (8000, 8001, 8002, 8080)}
+    assert {(door.host, door.port, door.against) for door in let_out} == {*shut, (pod, 8003, Against.OWN)}
     assert doors(Probe.CONTROL, run, CONFIG) == (*doors(Probe.KNOCK, run, CONFIG), *let_out)
 
 
@@ -531,15 +530,46 @@ def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
     assert "decoy-pod:8000" in judgement.held
 
 
-def test_without_the_words_of_who_is_let_out_nothing_is_shown() -> None:
+LET_OUT = {f"decoy-ingress:{port}": Outcome.SHUT for port in (8000, 8001, 8002, 8080)}
+UNDER_WALLS = {
+    **{f"decoy-pod:{port}": Outcome.SHUT for port in (8000, 8001, 8002, 8080)},
+    **dict.fromkeys(("decoy-service", "metadata", "kubelet", "node-ssh", "apiserver", "prometheus"), Outcome.SHUT),
+    "own-service": Outcome.OPEN,
+}
+REACHED = {**LET_OUT, "decoy-let-in": Outcome.OPEN}
+
+
+@pytest.mark.parametrize(
+    ("under_walls", "let_out", "verdict"),
+    [
+        pytest.param(UNDER_WALLS, REACHED, Verdict.HELD, id="each of its own"),
+        pytest.param(UNDER_WALLS, None, Verdict.UNPROVEN, id="who is let out says nothing"),
+        pytest.param(UNDER_WALLS, LET_OUT, Verdict.UNPROVEN, id="nor whether it is"),
+        pytest.param(UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, Verdict.UNPROVEN, id="it is not let out"),
+        pytest.param(None, {**UNDER_WALLS, **REACHED}, Verdict.UNPROVEN, id="who is let out speaks for both"),
+        pytest.param({**UNDER_WALLS, **REACHED}, None, Verdict.UNPROVEN, id="who is under walls speaks for both"),
+        pytest.param(UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, Verdict.UNPROVEN, id="of another's door"),
+        pytest.param(UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, Verdict.OPEN, id="open is open"),
+        pytest.param(UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, Verdict.OPEN, id="ingress alone is open"),
+    ],
+)  # fmt: skip
+def test_who_knocks_says_what_it_found_itself(
+    under_walls: dict[str, Outcome] | None, let_out: dict[str, Outcome] | None, verdict: Verdict
+) -> None:
     one = world("credit")
     one.settle()
     one.end()
-    key, pod = next((key, pod) for key, pod in one.pods.items() if len(pod.containers) == 2 and key[0] != DECOY)
-    knock, ask = pod.containers
-    one.pods[key] = replace(pod, containers=(replace(knock, message=""), ask))
+    for key, pod in one.pods.items():
+        if key[0] == DECOY:
+            continue
+        knock, *more = pod.containers
+        said = let_out if more else under_walls
+        tries = tuple(Try(name, outcome) for name, outcome in (said or {}).items())
+        one.pods[key] = replace(
+            pod, containers=(replace(knock, message="" if said is None else dumps(Findings(tries))), *more)
+        )
     one.now += SETTLE_SECONDS
-    assert one.runs()[0].judgement.verdict is Verdict.UNPROVEN
+    assert one.runs()[0].judgement.verdict is verdict
 
 
 @pytest.mark.parametrize(

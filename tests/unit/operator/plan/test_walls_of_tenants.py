@@ -160,7 +160,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
         "labels"
     ]
     assert selects(peer["podSelector"], bears)
-    assert {port["port"] for port in decoy["ports"]} == {8000, 8001, 8002, 8080}
+    assert {port["port"] for port in decoy["ports"]} == {8000, 8001, 8002, 8080, 8003}
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.again: set[str] = set()
         self.due: dict[str, float] = {}
         self.failures: Counter[str] = Counter()
+        self.doublings: Counter[str] = Counter()
 
     def _added(self, key: str) -> None:
         if key in self.processing:
@@ -70,13 +71,21 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def add_failed(self, key: str) -> None:
         self.queue.add_failed(key)
-        self._delayed(key, min(8.0, 2.0 ** self.failures[key]))
+        self._delayed(key, min(8.0, 2.0 ** self.doublings[key]))
         self.failures[key] += 1
+        self.doublings[key] += 1
+
+    @rule(key=KEYS, seconds=st.integers(1, 20))
+    def add_failed_that_may_come_back(self, key: str, seconds: int) -> None:
+        self.queue.add_failed(key, float(seconds))
+        self._delayed(key, float(seconds))
+        self.failures[key] += 1
+        del self.doublings[key]
 
     @rule(key=KEYS)
     def forget(self, key: str) -> None:
         self.queue.forget(key)
-        del self.failures[key]
+        del self.failures[key], self.doublings[key]
 
     @rule(seconds=st.integers(1, 5))
     def time_passes(self, seconds: int) -> None:
