@@ -54,8 +54,12 @@ EXIT_SECONDS = 5.0
 LOST_STATUS = 3
 SHARES = 4
 """A namespace has this part of the workers at most, so that its thousand changes leave others their turn."""
-EDITS_AT_ONCE, EDITS_PER_SECOND = 50, 2.0
-"""Of a namespace. Whoever edits a thousand CRs in a loop waits for it, and nobody else does."""
+EDITS_AT_ONCE, EDITS_PER_SECOND = 50, 0.5
+"""Of a namespace. Whoever edits a thousand CRs in a loop waits for it, and nobody else does.
+
+A pass takes another's way for as long as both are under way: at two per second, of every eighth pass of the others, and
+at one every two seconds, of every twentieth.
+"""
 COLLECT_AFTER = 20_000
 """New objects until Python looks for cycles: there are few, and a look takes its time from passes."""
 

@@ -41,7 +41,7 @@ SETTLED_SECONDS = 5.0
 PAST_THE_BURST = 3 * EDITS_AT_ONCE
 """Edits after which a noisy namespace is followed at its pace only."""
 NOISY, UNFOLLOWED = "noisy", "unfollowed"
-QUIET = ("quiet0", "quiet1")
+QUIET = tuple(f"quiet{number}" for number in range(8))
 """They take turns."""
 BETWEEN_EDITS_SECONDS = 1.0 / EDITS_PER_SECOND / len(QUIET)
 """Of the quiet tenants: none is ever held to its pace."""
