@@ -21,7 +21,7 @@ from devcluster.parts import KUBERNETES
 from devcluster.shell import run
 from devcluster.steps import Steps
 from devcluster.toolchain import uv
-from r1plus_operator.plan import decoy, probing, walls
+from r1plus_operator.plan import decoy, prober, probing, walls
 from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
 
 ROOT = Path(__file__).parents[1]
@@ -70,9 +70,9 @@ def tenant() -> str:
     terms = IsolationTerms(decoy_namespace=DECOY)
     config = OperatorConfig("monitor:1", "triton:1", "smollm2", "r1plus-system", "monitoring", isolation=terms)
     run = probing.Run(TEAM, "0", "credit", {"credit": "1", "": "2"}, 1)
-    own = [walls.default_deny(TEAM), walls.callers(TEAM, ()), probing.account(TEAM), probing.way_to_ask(TEAM, config)]
+    own = [walls.default_deny(TEAM), walls.callers(TEAM, ()), prober.account(TEAM), prober.way_to_ask(TEAM, config)]
     theirs = [walls.default_deny(DECOY), *decoy.walls_of(config), *decoy.objects(config)]
-    return str(yaml.safe_dump_all([*own, *theirs, *probing.jobs(run, config)]))
+    return str(yaml.safe_dump_all([*own, *theirs, *prober.jobs(run, config)]))
 
 
 SCANNED = (chart, examples, tenant)

@@ -57,8 +57,8 @@ SHARES = 4
 EDITS_AT_ONCE, EDITS_PER_SECOND = 50, 0.5
 """Of a namespace. Whoever edits a thousand CRs in a loop waits for it, and nobody else does.
 
-A pass takes another's way for as long as both are under way: at two per second, of every eighth pass of the others, and
-at one every two seconds, of every twentieth.
+A pass slows another's down while both are under way: at two per second that would be every eighth pass of the others,
+at one every two seconds it is every twentieth.
 """
 COLLECT_AFTER = 20_000
 """New objects until Python looks for cycles: there are few, and a look takes its time from passes."""

@@ -36,7 +36,7 @@ from r1plus_contract import names
 from r1plus_contract.filling import FillOrder
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import decoy, probing, volumes, walls
+from r1plus_operator.plan import decoy, prober, probing, volumes, walls
 from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
 
@@ -237,7 +237,7 @@ def of_a_tenant(namespace: str) -> list[Json]:
         }
     )
     made = [walls.default_deny(namespace), walls.callers(namespace, ()), *walls.limits(namespace, spec.quota)]
-    asks = [probing.account(namespace), probing.way_to_ask(namespace, CONFIGURED)]
+    asks = [prober.account(namespace), prober.way_to_ask(namespace, CONFIGURED)]
     return [*made, *walls.access(namespace, spec), *asks]
 
 
@@ -248,7 +248,7 @@ def of_the_decoy(_: str) -> list[Json]:
 
 def of_a_run(namespace: str) -> list[Json]:
     """The prober's Jobs, in the tenant and in the decoy."""
-    return list(probing.jobs(probing.Run(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED))
+    return list(prober.jobs(probing.Run(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED))
 
 
 def of_a_volume(namespace: str) -> list[Json]:

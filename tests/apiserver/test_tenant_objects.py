@@ -12,7 +12,7 @@ from r1plus_contract import names
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import decoy, probing, walls
+from r1plus_operator.plan import decoy, prober, walls
 from r1plus_operator.plan.drift import in_sync, stamped
 from r1plus_operator.plan.inputs import IsolationTerms, Json, OperatorConfig
 from r1plus_operator.runtime.client import ApiClient
@@ -97,7 +97,7 @@ async def test_what_the_prober_stands_on_reads_as_it_was_written(
     client: ApiClient, namespace: str, terms: Json
 ) -> None:
     chosen = config(namespace, **terms)
-    made = [probing.account(namespace), probing.way_to_ask(namespace, chosen)]
+    made = [prober.account(namespace), prober.way_to_ask(namespace, chosen)]
     assert await unlike(client, [*made, *decoy.walls_of(chosen), *decoy.objects(chosen)]) == []
 
 

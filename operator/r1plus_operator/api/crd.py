@@ -192,7 +192,7 @@ def _status(model: type[BaseModel]) -> Json:
     """One value, and whoever writes it last has written all of it.
 
     Only the operator does, and whole. Ownership field by field would lie in every object and be merged at every edit of
-    the spec, too: a quarter of what such an edit costs the API server.
+    the spec, too: a fifth of what such an edit costs the API server.
     """
     schema = structural(model, path="status", defaults=False)
     schema["x-kubernetes-map-type"] = "atomic"

@@ -10,7 +10,8 @@ from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import Json, OperatorConfig
 from r1plus_operator.plan.objects import serving_walls, tcp
 from r1plus_operator.plan.pod import restricted
-from r1plus_operator.plan.probing import DECOY_PODS, PORT_LET_IN, SERVING_PORTS, WHO_ASKS, container
+from r1plus_operator.plan.prober import DECOY_PODS, WHO_ASKS, container
+from r1plus_operator.plan.probing import PORT_LET_IN, SERVING_PORTS
 
 
 def walls_of(config: OperatorConfig) -> list[Json]:

@@ -17,7 +17,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import decoy, probing, walls
+from r1plus_operator.plan import decoy, prober, probing, walls
 from r1plus_operator.plan.drift import bound, in_sync, stamped
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import Json, NamespaceFacts, OperatorConfig, TenantView
@@ -221,7 +221,7 @@ class _Pass:
         if self.seen.cr is not None and waits != ():
             stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
         if self._probes:
-            stages.append([probing.account(namespace), probing.way_to_ask(namespace, self.config)])
+            stages.append([prober.account(namespace), prober.way_to_ask(namespace, self.config)])
         return stages
 
     def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
@@ -252,7 +252,7 @@ class _Pass:
             assert latest is not None
             # One that a crash left in pieces is made whole: its Jobs follow from what each of them bears.
             missing = [
-                job for job in probing.jobs(latest.run, self.config) if job["metadata"]["name"] not in latest.jobs
+                job for job in prober.jobs(latest.run, self.config) if job["metadata"]["name"] not in latest.jobs
             ]
             return tuple(map(stamped, missing)), min(
                 max(1.0, latest.quiet_at - self.now), 2.0 * probing.DEADLINE_SECONDS
@@ -262,7 +262,7 @@ class _Pass:
         if self.seen.crowded:
             return (), probing.CROWDED_SECONDS
         run = probing.next_run(self.seen.namespace.name, self.seen.namespace.uid, standing, latest, self.now)
-        return tuple(map(stamped, probing.jobs(run, self.config))), None
+        return tuple(map(stamped, prober.jobs(run, self.config))), None
 
     def _kept(self, runs: tuple[probing.Ran, ...], newest: probing.Ran | None) -> set[Part]:
         """Jobs of the newest run that has ended, and of one that goes on after it."""

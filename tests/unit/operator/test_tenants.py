@@ -9,7 +9,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.observe import TENANT_NAME, VOLUMES_NAME
-from r1plus_operator.plan import probing, walls
+from r1plus_operator.plan import prober, probing, walls
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.report import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
@@ -224,7 +224,7 @@ class TestEnds:
         rig = Rig()
         rig.label(DECOY)
         run = probing.Run("bygone", "u", "credit", {}, 1)
-        control = next(job for job in probing.jobs(run, CONFIG) if job["metadata"]["namespace"] == DECOY)
+        control = next(job for job in prober.jobs(run, CONFIG) if job["metadata"]["namespace"] == DECOY)
         rig.say("ADDED", "Job", control)
         await rig.work()
         assert rig.has("Job", DECOY) == []
@@ -447,7 +447,7 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
     real = probing.read(run_jobs(rig)[0])
     assert real is not None
     forged = probing.Run("team", real.uid, "credit", real.walls, real.started + 5)
-    for job in probing.jobs(forged, CONFIG):
+    for job in prober.jobs(forged, CONFIG):
         if job["metadata"]["namespace"] == DECOY:
             continue
         rig.say("ADDED", "Job", ended({**job, "metadata": {**job["metadata"], "namespace": where}}))
@@ -479,5 +479,5 @@ async def test_a_pass_over_one_of_a_thousand_tenants_takes_no_longer_than_over_o
 
 def test_what_a_run_bears_is_small_for_a_tenant_of_three_hundred_deployments() -> None:
     run = probing.Run("t" * 63, "u" * 36, "d" * 63, {f"{i:063}": "01234567" for i in range(300)}, 2**31)
-    (knock, *_) = probing.jobs(run, CONFIG)
+    (knock, *_) = prober.jobs(run, CONFIG)
     assert len(dumps(knock)) < 100_000

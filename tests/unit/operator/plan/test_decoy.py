@@ -8,7 +8,8 @@ from r1plus_operator.plan import walls
 from r1plus_operator.plan.decoy import objects, walls_of
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.objects import Owner, network_policy
-from r1plus_operator.plan.probing import SERVING_PORTS, Run, doors, jobs
+from r1plus_operator.plan.prober import jobs
+from r1plus_operator.plan.probing import SERVING_PORTS, Run, doors
 from unit.operator.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
 from unit.operator.plan.test_walls_of_tenants import selects
 

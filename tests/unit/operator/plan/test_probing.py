@@ -13,6 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.isolation import Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, IsolationTerms, Json, PodFacts
+from r1plus_operator.plan.prober import jobs
 from r1plus_operator.plan.probing import (
     CROWDED_SECONDS,
     DEADLINE_SECONDS,
@@ -21,7 +22,6 @@ from r1plus_operator.plan.probing import (
     SPACING_SECONDS,
     Run,
     doors,
-    jobs,
     places,
     questions,
     read,

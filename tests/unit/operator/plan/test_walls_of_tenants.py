@@ -18,7 +18,8 @@ from r1plus_operator.plan import walls
 from r1plus_operator.plan.decoy import objects
 from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
 from r1plus_operator.plan.plan import Plan, plan
-from r1plus_operator.plan.probing import jobs, next_run, way_to_ask
+from r1plus_operator.plan.prober import jobs, way_to_ask
+from r1plus_operator.plan.probing import next_run
 from unit.operator.plan.tenant_world import CONFIG, TenantWorld
 from unit.operator.plan.world import World
 
