@@ -36,8 +36,21 @@ down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespac
 	@$(PYTHON) -m devcluster down
 	@$(PYTHON) -m devcluster check-clean
 
+# What CI runs, in this order: what fails fastest comes first.
+PARTS := check unit test-registry test-apiserver test-engine e2e
+RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
+
 .PHONY: test
-test: check unit test-registry test-apiserver test-engine e2e ## All that CI runs
+test: $(SYNCED) ## All that CI runs, a line per part [KEEP_GOING=1, SLOWEST=10, HOGS=1, R1PLUS_KEEP=1]
+	@$(RUNNER) $(PARTS)
+
+.PHONY: test-fast
+test-fast: $(SYNCED) ## check, unit and a sample of the API server's tests: before each commit
+	@$(RUNNER) check unit test-sample
+
+.PHONY: test-flaky
+test-flaky: $(SYNCED) ## One part N times beside a busy process per core; a JSON line last: make test-flaky PART=unit N=10 [HOGS=2]
+	@$(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) $(or $(PART),unit)
 
 .PHONY: check
 check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against a diff

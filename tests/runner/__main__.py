@@ -1,0 +1,101 @@
+"""Run parts of the tests, say where each is, and leave nothing running: `python -m runner [--keep-going] unit e2e`.
+
+A part is a target of the Makefile. `make test`, `make test-fast` and `make test-flaky` call this; `make PART` runs one part without it.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from devcluster.steps import Steps
+from runner import flaky
+from runner.hogs import hogging
+from runner.part import Result, run_part
+from runner.processes import adopt_orphans, end_descendants
+
+LOGS = Path("build/test-logs")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return 0 if every part passed, 1 if one failed, 130 after an interrupt."""
+    options = _parser().parse_args(arguments)
+    adopt_orphans()
+    with _left_clean(), hogging(options.hogs):
+        if options.repeat:
+            return flaky.repeat_part(options.parts[0], options.repeat, options.hogs, LOGS)
+        return _run_parts(options)
+
+
+def _run_parts(options: argparse.Namespace) -> int:
+    steps = Steps(len(options.parts))
+    results: list[Result] = []
+    for name in options.parts:
+        results.append(run_part(name, LOGS, steps))
+        if results[-1].failed and not options.keep_going:
+            break
+    _print_slowest(results, options.slowest)
+    for result in results:
+        _print_failures(result)
+    _print_summary(results, steps.elapsed, options.hogs)
+    return int(any(result.failed for result in results))
+
+
+def _print_failures(result: Result) -> None:
+    """Print what failed and how to run it alone; the log's last lines where no test is to blame."""
+    if not result.failed:
+        return
+    print(f"\nFAILED in {result.part}; the whole output: {result.log}")
+    if result.details:
+        print(result.details)
+    for test in result.failures:
+        print(f"  failed: {test}\n   alone: .venv/bin/pytest '{test}'")
+    print(f"  the part alone: make {result.part}")
+
+
+def _print_slowest(results: Sequence[Result], count: int) -> None:
+    for result in results if count else ():
+        print(f"\n{result.part}: the slowest {count} (a setup is that of its fixtures)")
+        for seconds, when, test in sorted(result.durations, reverse=True)[:count]:
+            print(f"  {seconds:7.1f} s  {when:<8}  {test}")
+
+
+def _print_summary(results: Sequence[Result], seconds: float, hogs: int) -> None:
+    figures = {
+        "seconds": round(seconds),
+        "hogs": hogs,
+        "parts": {result.part: {"seconds": round(result.seconds), "passed": result.passed} for result in results},
+    }
+    print(json.dumps(figures))
+    passed, failed, skipped = (sum(getattr(r, what) for r in results) for what in ("passed", "failed", "skipped"))
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+
+
+@contextlib.contextmanager
+def _left_clean() -> Iterator[None]:
+    """End every process that is left, also after an interrupt; with R1PLUS_KEEP the cluster stays."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nInterrupted: ending what was started", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        if not os.environ.get("R1PLUS_KEEP"):
+            end_descendants()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runner", description=__doc__)
+    parser.add_argument("parts", nargs="+", metavar="PART", help="targets of the Makefile, in this order")
+    parser.add_argument("--keep-going", action="store_true", help="run the other parts after one has failed")
+    parser.add_argument("--slowest", type=int, default=0, metavar="N", help="list the N slowest tests of each part")
+    parser.add_argument("--hogs", type=int, default=0, metavar="N", help="keep N processes busy beside the tests")
+    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="run one part N times; a JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""Run one part again and again beside busy processes, and count what fails."""
+
+import collections
+import json
+from pathlib import Path
+
+from devcluster.steps import Steps
+from runner.part import run_part
+
+
+def repeat_part(name: str, times: int, hogs: int, logs: Path) -> int:
+    """Run `name` `times` times and print a JSON line last; returns 1 if any run failed. Each run keeps its log."""
+    steps = Steps(times)
+    results = [run_part(name, logs / f"flaky-{number}", steps) for number in range(1, times + 1)]
+    failures = collections.Counter(
+        test for result in results for test in result.failures or [result.part] * result.failed
+    )
+    for test, count in failures.most_common():
+        print(f"  failed {count} of {times}: {test}")
+    figures = {
+        "part": name,
+        "runs": times,
+        "failed_runs": sum(bool(result.failed) for result in results),
+        "failures": dict(failures),
+        "hogs": hogs,
+        "seconds": [round(result.seconds) for result in results],
+        "logs": str(logs),
+    }
+    print(json.dumps(figures))
+    return int(bool(failures))

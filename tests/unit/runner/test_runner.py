@@ -1,0 +1,159 @@
+"""The runner of the parts, with a Makefile and tests of a toy project: what it prints, and what it leaves running."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.waiting import wait_until
+
+TESTS = Path(__file__).parents[2]
+MAKEFILE = """
+good: ; @{python} -m pytest -q -p no:cacheprovider test_good.py
+bad: ; @{python} -m pytest -q -p no:cacheprovider test_bad.py
+lint: ; @echo a.py: line too long; exit 1
+slow: ; @{python} -m pytest -q -p no:cacheprovider test_slow.py
+leaky: ; @setsid sleep 1000 & echo $$! > pid
+"""
+GOOD = """
+import pytest
+@pytest.mark.parametrize("n", [1, 2])
+def test_adds(n): assert n + 1 > n
+@pytest.mark.skip
+def test_later(): pass
+"""
+BAD = """
+import pytest
+def test_holds(): pass
+def test_breaks(): assert 1 == 2
+@pytest.fixture
+def server(): raise RuntimeError("no server")
+def test_asks(server): pass
+"""
+SLOW = """
+import pathlib, subprocess, pytest
+@pytest.fixture
+def daemon():
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    yield process
+    pathlib.Path("torn-down").touch()
+    process.kill()
+def test_waits(daemon):
+    # Renamed into place: whoever sees the file sees all of it.
+    pathlib.Path("pid.new").write_text(str(daemon.pid))
+    pathlib.Path("pid.new").rename("pid")
+    daemon.wait()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a Makefile of parts, and their tests."""
+    (tmp_path / "Makefile").write_text(MAKEFILE.format(python=sys.executable))
+    for name, text in (("good", GOOD), ("bad", BAD), ("slow", SLOW)):
+        (tmp_path / f"test_{name}.py").write_text(text)
+    return tmp_path
+
+
+def start_runner(project: Path, *words: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-m", "runner", *words]
+    return subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(project: Path, *words: str) -> tuple[int, str]:
+    process = start_runner(project, *words)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+@pytest.fixture
+def slow(project: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A run whose test waits for ever, and the pid of the process that it waits for."""
+    process = start_runner(project, "slow")
+    yield process, int(wait_until(lambda: read_pid(project), "the slow test runs"))
+    process.kill()
+    process.communicate()
+
+
+def read_pid(project: Path) -> str:
+    return (project / "pid").read_text().strip() if (project / "pid").exists() else ""
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_each_part_has_a_line_and_the_last_line_counts(project: Path) -> None:
+    status, output = run(project, "good")
+    *_, figures, counts = output.splitlines()
+    assert status == 0
+    assert "[1/1] good" in output
+    assert "2 passed, 1 skipped" in output
+    assert counts == "2 passed, 0 failed, 1 skipped"
+    assert json.loads(figures)["parts"]["good"]["passed"] == 2
+
+
+def test_a_failure_names_part_test_and_how_to_run_it_alone(project: Path) -> None:
+    status, output = run(project, "bad", "good")
+    assert status == 1
+    assert "FAILED: 2 of 3 tests" in output
+    for words in ("assert 1 == 2", "no server", "FAILED in bad", "the part alone: make bad"):
+        assert words in output
+    for test in ("test_breaks", "test_asks"):
+        assert f"alone: .venv/bin/pytest 'test_bad.py::{test}'" in output
+    assert "[2/2] good" not in output
+    assert output.splitlines()[-1] == "1 passed, 2 failed, 0 skipped"
+
+
+def test_asked_to_keep_going_it_runs_the_parts_behind_a_failed_one(project: Path) -> None:
+    status, output = run(project, "--keep-going", "bad", "good")
+    assert status == 1
+    assert output.splitlines()[-1] == "3 passed, 2 failed, 1 skipped"
+
+
+def test_a_part_without_pytest_fails_with_its_last_lines(project: Path) -> None:
+    status, output = run(project, "lint")
+    assert status == 1
+    assert "a.py: line too long" in output
+    assert "make lint" in output
+
+
+def test_repeating_counts_what_fails(project: Path) -> None:
+    status, output = run(project, "--repeat", "2", "bad")
+    figures = json.loads(output.splitlines()[-1])
+    assert status == 1
+    assert (figures["runs"], figures["failed_runs"]) == (2, 2)
+    assert figures["failures"] == {"test_bad.py::test_breaks": 2, "test_bad.py::test_asks": 2}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_an_interrupted_run_takes_fixtures_down_and_leaves_nothing_running(
+    project: Path, slow: tuple[subprocess.Popen[str], int], number: signal.Signals
+) -> None:
+    process, daemon = slow
+    process.send_signal(number)
+    assert process.wait(120) == 130
+    assert (project / "torn-down").exists()
+    assert is_gone(daemon)
+
+
+def test_a_killed_runner_leaves_nothing_running(project: Path, slow: tuple[subprocess.Popen[str], int]) -> None:
+    process, daemon = slow
+    process.kill()
+    wait_until(lambda: is_gone(daemon), "the test's daemon has ended")
+    assert (project / "torn-down").exists()
+
+
+def test_what_a_part_leaves_running_is_ended(project: Path) -> None:
+    status, _ = run(project, "leaky")
+    assert status == 0
+    assert is_gone(int(read_pid(project)))
