@@ -12,7 +12,7 @@ from rich.console import Console
 from r1plus_cli import local
 from r1plus_cli.explain import explain
 from r1plus_model_repo.catalog.loader import load_catalog
-from unit.cli.crs import READY, cr
+from support.cli.deployments import READY, cr
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ from r1plus_cli.status import show_one
 from r1plus_cli.steering import steer
 from r1plus_cli.view import view_of
 from r1plus_contract.requests import MOST_WHY, Verb, requests_in
-from unit.cli.crs import READY, Json, condition, cr
+from support.cli.deployments import READY, Json, condition, cr
 
 NOW = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
 SERVING = {"revision": "credit-bbbb", "lastGood": "credit-aaaa", "engine": "q4"}

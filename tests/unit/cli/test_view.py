@@ -11,7 +11,7 @@ from r1plus_cli.kubernetes_cluster import missing
 from r1plus_cli.status import ChangeTeller, format_cells, mark_of, show_one, widths_for
 from r1plus_cli.view import COLUMNS, age, view_of
 from r1plus_operator.api.conditions import ConditionType
-from unit.cli.crs import READY, VERIFIED, Json, condition, cr
+from support.cli.deployments import READY, VERIFIED, Json, condition, cr
 
 SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit-aaaa"}
 

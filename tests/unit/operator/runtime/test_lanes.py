@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from r1plus_operator.runtime.lanes import URGENT_IN_A_ROW, Lane, Lanes
 from r1plus_operator.runtime.queue import WorkQueue
-from unit.operator.runtime.support import eventually
+from support.waiting import DEADLINE_SECONDS, eventually
 
 GROUPS, MOST = "abc", 2
 KEYS = st.sampled_from([f"{group}{i}" for group in GROUPS for i in range(4)])
@@ -164,13 +164,13 @@ async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
     queue.add("a2")
     assert await queue.get() == "a1"
     second, third = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
-    await eventually(lambda: len(queue._waiters) == 2)
+    await eventually(lambda: len(queue._waiters) == 2, "both wait")
     queue.add("b1")
-    assert await asyncio.wait_for(second, 5) == "b1", "another group's key is taken meanwhile"
+    assert await asyncio.wait_for(second, DEADLINE_SECONDS) == "b1", "another group's key is taken meanwhile"
     queue.done("b1")
     assert not third.done()
     queue.done("a1")
-    assert await asyncio.wait_for(third, 5) == "a2"
+    assert await asyncio.wait_for(third, DEADLINE_SECONDS) == "a2"
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -238,7 +238,7 @@ async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -
     for i in range(20):
         queue.add(f"a{i}")
     workers = [asyncio.create_task(work()) for _ in range(2)]
-    await eventually(lambda: len(order) >= 60 or any(worker.done() for worker in workers))
+    await eventually(lambda: len(order) >= 60 or any(worker.done() for worker in workers), "sixty keys are done")
     for worker in workers:
         worker.cancel()
     ended = await asyncio.gather(*workers, return_exceptions=True)

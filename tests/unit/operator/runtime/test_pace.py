@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from r1plus_operator.runtime.pace import Pace
 from r1plus_operator.runtime.queue import WorkQueue
-from unit.operator.runtime.support import ManualClock
+from support.runtime.clock import ManualClock
 
 RATE, BURST = 2.0, 3
 

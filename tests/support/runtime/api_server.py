@@ -1,13 +1,8 @@
-"""Fakes for the runtime's tests: a clock that a test moves, and an API server that follows a script.
+"""An API server that follows a script: it makes the faults that a real one will not make on request.
 
-The scripted server makes the faults that a real one will not make on request. Everything else is tested against the
-real one, in tests/apiserver.
+Everything else is tested against the real one, in tests/apiserver.
 """
 
-import asyncio
-import heapq
-import itertools
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,57 +14,11 @@ from r1plus_operator.runtime.backoff import Backoff
 from r1plus_operator.runtime.client import ApiClient, Limits
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
+from support.waiting import eventually
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
-LIMITS = Limits(request=0.5, connect=0.5, retry=Backoff(first=0.001, cap=0.002), longest_retry_after=2.0)
+LIMITS = Limits(request=60.0, connect=60.0, retry=Backoff(first=0.001, cap=0.002), longest_retry_after=2.0)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class ManualClock:
-    """Time that stands still until `advance`; timers fire in order and see the time they asked for."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        self._order = itertools.count()
-        self._timers: list[tuple[float, int, ManualTimer]] = []
-
-    def time(self) -> float:
-        return self._now
-
-    def call_at(self, when: float, callback: Callable[[], Any], /) -> "ManualTimer":
-        timer = ManualTimer(callback)
-        heapq.heappush(self._timers, (when, next(self._order), timer))
-        return timer
-
-    @property
-    def live_timers(self) -> int:
-        return sum(not timer.cancelled for _, _, timer in self._timers)
-
-    def advance(self, seconds: float) -> None:
-        until = self._now + seconds
-        while self._timers and self._timers[0][0] <= until:
-            when, _, timer = heapq.heappop(self._timers)
-            self._now = max(self._now, when)
-            if not timer.cancelled:
-                timer.callback()
-        self._now = until
-
-
-class ManualTimer:
-    def __init__(self, callback: Callable[[], Any]) -> None:
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-async def eventually(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
-    """Wait until the condition holds; an assertion error when it still does not after the deadline."""
-    until = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < until, f"not so within {deadline_s} s"
-        await asyncio.sleep(0.002)
 
 
 class ScriptedServer:
@@ -205,7 +154,7 @@ def _body(code: int, body: dict[str, Any], headers: dict[str, str] | None = None
 
 async def _until_client_leaves(request: web.Request) -> None:
     """aiohttp's server cancels no handler when the client goes, so its transport is looked at."""
-    await eventually(lambda: request.transport is None or request.transport.is_closing(), deadline_s=60.0)
+    await eventually(lambda: request.transport is None or request.transport.is_closing(), "the client leaves")
 
 
 def _abort(request: web.Request) -> None:
