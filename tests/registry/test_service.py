@@ -395,12 +395,7 @@ CAS = {
 @pytest.mark.postgres
 @pytest.mark.parametrize(("variable", "query"), CAS.values(), ids=CAS)
 async def test_a_server_is_trusted_by_the_ca(
-    serve: Serve,
-    own_postgres: Postgres,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    query: str,
+    serve: Serve, own_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, query: str
 ) -> None:
     authority = Authority(tmp_path / "ca")
     authority.ensure()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from r1plus_contract.history import DeploymentFact, Facts, Receipt
 from r1plus_operator.registry_client import DeliveryError, RefusedError, RegistryClient
 from r1plus_operator.runtime.connection import FileToken
+from support.http_server import serving
 
 FACTS = Facts((DeploymentFact("u", "team", "credit"),))
 
@@ -36,13 +36,8 @@ class Answers:
 @pytest.fixture
 async def answers() -> AsyncIterator[Answers]:
     found = Answers()
-    app = web.Application()
-    app.add_routes([web.post("/v1/facts", found.answer)])
-    server = TestServer(app)
-    await server.start_server()
-    found.url = str(server.make_url("")).rstrip("/")
-    yield found
-    await server.close()
+    async with serving(web.post("/v1/facts", found.answer)) as found.url:
+        yield found
 
 
 @pytest.fixture
