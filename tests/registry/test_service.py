@@ -315,10 +315,10 @@ def own_postgres(cluster: Cluster) -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def scratch(postgres: Postgres) -> Iterator[str]:
-    """A database without a schema."""
-    with postgres.scratch() as name:
-        yield name
+def scratch(postgresql: Postgres) -> Iterator[str]:
+    """A database of that server without a schema."""
+    with postgresql.scratch() as dsn:
+        yield dsn
 
 
 async def says(client: Client, expected: int, *words: str) -> bool:
@@ -381,8 +381,8 @@ async def test_a_server_that_goes_away_in_the_middle_leaves_nothing_half_written
 
 
 @pytest.mark.postgres
-async def test_a_wrong_password_is_named_and_never_shown(serve: Serve, postgres: Postgres) -> None:
-    client = await serve(postgres.dsn(password=PASSWORD + "-wrong"), ready=False)
+async def test_a_wrong_password_is_named_and_never_shown(serve: Serve, postgresql: Postgres) -> None:
+    client = await serve(postgresql.dsn(password=PASSWORD + "-wrong"), ready=False)
     await assert_not_ready(client, "password authentication failed")
 
 
@@ -407,8 +407,8 @@ async def test_a_server_is_trusted_by_the_ca(
 
 
 @pytest.mark.postgres
-async def test_a_database_that_is_not_there_is_named(serve: Serve, postgres: Postgres) -> None:
-    await assert_not_ready(await serve(postgres.dsn("nowhere"), ready=False), '"nowhere" does not exist')
+async def test_a_database_that_is_not_there_is_named(serve: Serve, postgresql: Postgres) -> None:
+    await assert_not_ready(await serve(postgresql.dsn("nowhere"), ready=False), '"nowhere" does not exist')
 
 
 async def test_a_server_that_never_answers_is_given_up(serve: Serve) -> None:
@@ -420,29 +420,29 @@ async def test_a_server_that_never_answers_is_given_up(serve: Serve) -> None:
 
 @pytest.mark.postgres
 async def test_a_slow_statement_is_ended_and_nothing_of_it_recorded(
-    postgres: Postgres, scratch: str, serve: Serve
+    postgresql: Postgres, scratch: str, serve: Serve
 ) -> None:
-    client = await serve(postgres.dsn(scratch), replace(SHORT, statement=1.0))
+    client = await serve(scratch, replace(SHORT, statement=1.0))
     slow = (
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(3600); RETURN NEW; END$$"
     )
-    postgres.execute(slow, scratch)
-    postgres.execute("CREATE TRIGGER slow BEFORE INSERT ON alarms FOR EACH ROW EXECUTE FUNCTION slow()", scratch)
+    postgresql.execute(slow, scratch)
+    postgresql.execute("CREATE TRIGGER slow BEFORE INSERT ON alarms FOR EACH ROW EXECUTE FUNCTION slow()", scratch)
     status, answer = await client.post(story.FACTS)
     assert status == 503
     assert "statement timeout" in answer["error"]
     assert await client.get("/v1/engines") == (200, {"items": []})
-    postgres.execute("DROP TRIGGER slow ON alarms", scratch)
+    postgresql.execute("DROP TRIGGER slow ON alarms", scratch)
     assert (await client.post(story.FACTS))[0] == 200
 
 
 @pytest.mark.postgres
 async def test_a_frozen_server_hangs_nobody_for_long(
-    postgres: Postgres, scratch: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    postgresql: Postgres, scratch: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its kernel still answers, so no time-out of TCP's or its own ever comes: without ours nobody gets an answer."""
-    client = await serve(postgres.dsn(scratch))
-    frozen = postgres.backends(scratch)
+    client = await serve(scratch)
+    frozen = postgresql.backends(scratch)
     assert frozen
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)

@@ -5,7 +5,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from devcluster import packages
 from devcluster.pki import Certificate
 from devcluster.steps import Steps
 from support.ports import free_port
+from support.scratch import make_scratch_folder
 from support.waiting import DEADLINE_SECONDS, wait_until
 
 PASSWORD = "s3cret-of-the-test"
@@ -26,6 +26,8 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "log_min_messages": "warning",
     "max_connections": "60",
+    "max_wal_size": "64MB",
+    "min_wal_size": "32MB",
     "shared_buffers": "16MB",
 }
 
@@ -61,7 +63,7 @@ class Cluster:
 
     def make_folder(self) -> Path:
         """Return a new folder of the server's user."""
-        folder = Path(tempfile.mkdtemp(prefix="r1plus-postgres-"))
+        folder = make_scratch_folder("r1plus-postgres-")
         if self.user:
             os.chown(folder, self.user.pw_uid, self.user.pw_gid)
         return folder
@@ -128,17 +130,17 @@ class Postgres:
 
     @contextmanager
     def scratch(self, template: str = "template1") -> Iterator[str]:
-        """Yield the name of a new database, a copy of `template`, and drop it at the end."""
+        """Yield the DSN of a new database, a copy of the one that `template` names or is the DSN of; drop it at the end."""
         name = f"t_{uuid.uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template.rpartition('/')[2]}")
         try:
-            yield name
+            yield self.dsn(name)
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+    def execute(self, statement: str, dsn: str = "") -> list[tuple[object, ...]]:
         """One statement as the administrator."""
-        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
+        with psycopg.connect(dsn or self.dsn(), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
@@ -154,10 +156,10 @@ class Postgres:
         self.stop()
         self.start()
 
-    def backends(self, database: str) -> list[int]:
+    def backends(self, dsn: str) -> list[int]:
         """Process ids of the sessions on a database."""
-        rows = self.execute(f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}'")
-        return [int(str(row[0])) for row in rows]
+        where = "datname = current_database() AND pid <> pg_backend_pid()"
+        return [int(str(row[0])) for row in self.execute(f"SELECT pid FROM pg_stat_activity WHERE {where}", dsn)]
 
     def _answers(self) -> bool:
         assert self._process is not None and self._process.poll() is None, (self.folder / "log").read_text()

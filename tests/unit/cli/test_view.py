@@ -112,7 +112,6 @@ def test_headline(given: Json, expected: str) -> None:
 
 def test_a_status_with_unknown_fields_and_types_missing_is_still_shown() -> None:
     view = view_of({"metadata": {"name": "x", "namespace": "y"}, "status": {"conditions": None, "later": {"a": 1}}})
-
     assert view.key == "y/x"
     assert not view.ready
     assert view.columns() == ("y", "x", "-", "-", "-", "-", "-", "Unknown")
@@ -135,7 +134,6 @@ AGES = {
 @pytest.mark.parametrize(("old", "expected"), AGES.values(), ids=AGES.keys())
 def test_age(old: timedelta, expected: str) -> None:
     now = datetime(2026, 11, 24, tzinfo=UTC)
-
     assert age(now - old, now) == expected
 
 
@@ -192,28 +190,24 @@ def gating(text: str) -> Json:
 class TestChangeTeller:
     def test_the_same_state_is_told_once(self) -> None:
         teller = ChangeTeller(every_s=20.0)
-
         assert teller.line(view_of(gating("10 %")), now=0.0)
         assert teller.line(view_of(gating("10 %")), now=100.0) is None
 
     def test_progress_within_a_reason_is_told_at_most_every_so_often(self) -> None:
         teller = ChangeTeller(every_s=20.0)
         teller.line(view_of(gating("10 %")), now=0.0)
-
         assert teller.line(view_of(gating("20 %")), now=5.0) is None
         assert "GateRunning: 30 %" in (teller.line(view_of(gating("30 %")), now=21.0) or "")
 
     def test_a_change_of_a_condition_is_told_at_once(self) -> None:
         teller = ChangeTeller(every_s=20.0)
         teller.line(view_of(gating("10 %")), now=0.0)
-
         assert "serves" in (teller.line(view_of(cr(READY, VERIFIED, **SERVING)), now=0.1) or "")
 
     def test_a_change_that_shows_in_no_column_and_no_word_is_not_told_again(self) -> None:
         teller = ChangeTeller(every_s=20.0)
         refused = condition("QualityVerified", "False", "GateFailed", "lost 80")
         teller.line(view_of(cr(READY, refused, **SERVING)), now=0.0)
-
         under_way = condition("Progressing", "True", "RollingOut")
         assert teller.line(view_of(cr(READY, refused, under_way, **SERVING)), now=99.0) is None
 
@@ -231,5 +225,4 @@ class TestChangeTeller:
         other = gating("10 %")
         other["metadata"]["name"] = "other"
         teller.line(view_of(gating("10 %")), now=0.0)
-
         assert teller.line(view_of(other), now=0.0)

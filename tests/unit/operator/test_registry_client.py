@@ -68,12 +68,13 @@ async def test_facts_are_delivered_with_the_token_that_is_there_now(answers: Ans
 
 
 async def test_an_answer_that_comes_in_pieces_is_read_whole_and_one_without_an_end_is_not(token: Path) -> None:
-    more = asyncio.Event()
+    begun, more = asyncio.Event(), asyncio.Event()
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"recorded": ')
         await writer.drain()
+        begun.set()
         await more.wait()
         writer.write(b'{"alarms": 2}}' if not endless else b"{" * 200_000)
         writer.close()
@@ -81,10 +82,12 @@ async def test_an_answer_that_comes_in_pieces_is_read_whole_and_one_without_an_e
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     for endless in (False, True):
+        begun.clear()
         more.clear()
         async with RegistryClient(url, FileToken(token)) as client:
             delivering = asyncio.create_task(client.deliver(FACTS))
-            asyncio.get_running_loop().call_later(0.05, more.set)
+            await begun.wait()
+            more.set()  # Of one event loop: the client has read by then.
             if endless:
                 with pytest.raises(DeliveryError, match="Receipt: not JSON"):
                     await delivering
