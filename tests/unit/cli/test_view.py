@@ -15,6 +15,11 @@ from support.cli.deployments import READY, VERIFIED, Json, condition, cr
 
 SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit-aaaa"}
 
+NO_NODE = "False", "NoNodeFits", "needs 3 GiB"
+NO_TENANT = "False", "NamespaceNotTenant", "no label"
+STARTS = "0 of 1 pod is Ready: it starts"
+OPEN = condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000")
+UNWATCHED = condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it")
 HEADLINES = {
     "an operator that never came is named": (cr(), "has not looked at it yet"),
     "a new spec that nobody has read is named": (cr(READY, generation=2, observed=1), "newest spec"),
@@ -29,9 +34,9 @@ HEADLINES = {
     ),
     "what is wrong comes before what is unknown because of it": (
         cr(
-            condition("Ready", "False", "NoNodeFits", "needs 3 GiB"),
+            condition("Ready", *NO_NODE),
             condition("EngineReady", "Unknown", "Pending", "Decided once the spec can be served"),
-            condition("CapacityFits", "False", "NoNodeFits", "needs 3 GiB"),
+            condition("CapacityFits", *NO_NODE),
         ),
         "0 of 1 pod ready; NoNodeFits: needs 3 GiB",
     ),
@@ -58,40 +63,23 @@ HEADLINES = {
         "RollingOut: Revision credit-bbbb starts",
     ),
     "that nobody watches what does not serve explains nothing": (
-        cr(
-            condition("Ready", "False", "NotAvailable", "0 of 1 pod is Ready: it starts"),
-            condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it"),
-            revision="credit-aaaa",
-            readyReplicas=0,
-        ),
+        cr(condition("Ready", "False", "NotAvailable", STARTS), UNWATCHED, revision="credit-aaaa", readyReplicas=0),
         "does not serve, 0 of 1 pod ready; NotAvailable: 0 of 1 pod is Ready: it starts",
     ),
     "that nobody has shown the walls of what does not serve explains nothing": (
-        cr(
-            VERIFIED,
-            condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000"),
-            condition("Ready", "False", "NotServing", "0 of 1 pod is Ready: it starts"),
-        ),
+        cr(VERIFIED, OPEN, condition("Ready", "False", "NotServing", STARTS)),
         "does not serve, 0 of 1 pod ready; NotServing: 0 of 1 pod is Ready: it starts",
     ),
     "why nothing new is rolled out where there is no tenant is told by Ready as well": (
-        cr(
-            condition("IsolationVerified", "False", "NamespaceNotTenant", "no label"),
-            condition("Ready", "False", "NamespaceNotTenant", "no label"),
-        ),
+        cr(condition("IsolationVerified", *NO_TENANT), condition("Ready", *NO_TENANT)),
         "does not serve, 0 of 1 pod ready; NamespaceNotTenant: no label",
     ),
     "a wall that is open is told of what serves, before what is not known yet": (
-        cr(
-            READY,
-            condition("QualityVerified", "Unknown", "SuiteShadowed", "10 %"),
-            condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000"),
-            **SERVING,
-        ),
+        cr(READY, condition("QualityVerified", "Unknown", "SuiteShadowed", "10 %"), OPEN, **SERVING),
         "serves, 1 of 1 pod ready; WallOpen: Not shut: decoy-pod:8000",
     ),
     "that nobody watches what serves is told": (
-        cr(READY, VERIFIED, condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it"), **SERVING),
+        cr(READY, VERIFIED, UNWATCHED, **SERVING),
         "serves, 1 of 1 pod ready; TargetDown: Prometheus cannot scrape it",
     ),
     "at rest nothing but the pods is told": (

@@ -72,10 +72,8 @@ def test_a_child_belongs_to_the_r1plusdeployment_that_controls_it(reference: dic
 
 def test_a_child_names_whose_it_may_be_also_where_label_or_owner_was_edited() -> None:
     owner = {"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}
-    assert child(meta={"ownerReferences": [owner], "labels": {"r1plus.ai/deployment": "x"}}).deployments == {
-        "credit",
-        "x",
-    }
+    edited = child(meta={"ownerReferences": [owner], "labels": {"r1plus.ai/deployment": "x"}})
+    assert edited.deployments == {"credit", "x"}
     assert child(meta={"ownerReferences": [owner], "labels": {}}).deployments == {"credit"}
     assert child().deployments == frozenset()
 
@@ -118,12 +116,8 @@ POD: dict[str, Any] = {
 def test_a_pod_tells_whose_it_is_and_what_ails_it() -> None:
     pod = projections.pod(POD)
     assert pod is not None
-    assert (pod.deployment, pod.facts.revision, pod.facts.ip, pod.facts.ready) == (
-        "credit",
-        "credit-1",
-        "10.0.0.5",
-        False,
-    )
+    found = pod.deployment, pod.facts.revision, pod.facts.ip, pod.facts.ready
+    assert found == ("credit", "credit-1", "10.0.0.5", False)
     assert pod.facts.unschedulable == "0/1 nodes"
     verify = pod.facts.containers[0]
     assert (verify.waiting_reason, verify.terminated_reason, verify.exit_code) == ("CrashLoopBackOff", "Error", 1)
@@ -190,13 +184,9 @@ def test_a_deployment_that_may_make_no_pods_keeps_the_servers_words_and_nothing_
 
 
 def test_a_node_without_figures_is_not_counted() -> None:
-    assert (
-        projections.node(
-            {"metadata": {"name": "n", "uid": "u"}, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}
-        )
-        is None
-    )
-    assert projections.node({"metadata": {"name": "n", "uid": "u"}}) is None
+    node = {"metadata": {"name": "n", "uid": "u"}}
+    assert projections.node({**node, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}) is None
+    assert projections.node(node) is None
 
 
 def test_an_engine_that_does_not_validate_is_not_on_offer_but_is_known() -> None:
@@ -258,14 +248,8 @@ def test_a_namespace_is_a_tenant_as_its_labels_say(meta: dict[str, Any], facts: 
 
 
 def test_an_r1plustenant_that_only_got_our_answer_has_changed_by_its_status_alone() -> None:
-    meta = {
-        "name": "tenant",
-        "namespace": "team",
-        "uid": "u",
-        "generation": 1,
-        "finalizers": ["f"],
-        "managedFields": [{}],
-    }
+    meta = {"name": "tenant", "namespace": "team", "uid": "u", "generation": 1, "finalizers": ["f"]}
+    meta["managedFields"] = [{}]
     one = projections.tenant({"metadata": {**meta, "resourceVersion": "5"}, "spec": {"quota": {}}})
     two = projections.tenant({"metadata": {**meta, "resourceVersion": "6"}, "spec": {"quota": {}}})
     assert one == two
@@ -290,12 +274,8 @@ def test_whose_a_pod_is(labels: dict[str, str], deployment: str, probed: str, jo
 
 
 def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_none() -> None:
-    listed = [
-        {"type": kind, "address": address}
-        for kind, address in (
-            ("InternalIP", "10.0.0.7"), ("ExternalIP", "fd00::7"), ("Hostname", "n1"), ("InternalIP", "n1.example"), ("InternalIP", ""),
-        )
-    ]  # fmt: skip
+    internal = [{"type": "InternalIP", "address": address} for address in ("10.0.0.7", "n1.example", "")]
+    listed = [*internal, {"type": "ExternalIP", "address": "fd00::7"}, {"type": "Hostname", "address": "n1"}]
     status = {"allocatable": {"cpu": "4", "memory": "8Gi"}, "addresses": listed}
     spec = {"podCIDRs": ["10.244.3.0/24", "fd01:0:0:3::/64", "nonsense"]}
     kept = projections.node({"metadata": {"name": "n1", "uid": "n"}, "spec": spec, "status": status})

@@ -125,110 +125,88 @@ A, B, C = config_map("a", rv=1), config_map("b", rv=2), config_map("c", rv=3)
 A2 = config_map("a", rv=9, data="new")
 B_HIDDEN = config_map("b", rv=6, data="hidden")
 FALLS_SILENT = stream(("MODIFIED", A2), then="hold")
-CASES = [
-    pytest.param(
+CASES: dict[str, tuple[list[Answer], list[Answer], list[str], str]] = {
+    "a list in pages is one list, and the watch starts from its resourceVersion": (
         [page(5, A, more="x"), page(5, B, more="y"), page(5, C)], [HOLD], ["ADDED a", "ADDED b", "ADDED c"], "5",
-        id="a list in pages is one list, and the watch starts from its resourceVersion",
     ),
-    pytest.param(
+    "events are reported in order": (
         [page(5, A)], [stream(("ADDED", B), ("MODIFIED", A2), ("DELETED", B), then="hold")],
         ["ADDED a", "ADDED b", "MODIFIED a=new", "DELETED b"], "5",
-        id="events are reported in order",
     ),
-    pytest.param(
+    "a watch that the server ends goes on from the last event without a list": (
         [page(5, A)], [stream(("MODIFIED", A2)), HOLD], ["ADDED a", "MODIFIED a=new"], "9",
-        id="a watch that the server ends goes on from the last event without a list",
     ),
-    pytest.param(
+    "a bookmark moves the place where the next watch starts": (
         [page(5, A)], [stream(bookmark(77)), HOLD], ["ADDED a"], "77",
-        id="a bookmark moves the place where the next watch starts",
     ),
-    pytest.param(
+    "an event that does not change the projection is not reported": (
         [page(5, A)], [stream(("MODIFIED", config_map("a", rv=6)), then="hold")], ["ADDED a"], "5",
-        id="an event that does not change the projection is not reported",
     ),
-    pytest.param(
+    "410 on the watch: the new list shows what was deleted meanwhile": (
         [page(5, A, B), page(20, B, C)], [refusal(410, "Expired"), HOLD],
         ["ADDED a", "ADDED b", "DELETED a", "ADDED c"], "20",
-        id="410 on the watch: the new list shows what was deleted meanwhile",
     ),
-    pytest.param(
+    "410 inside the stream: a new list": (
         [page(5, A, B), page(20, B)], [stream(error_event(410, "Expired")), HOLD],
         ["ADDED a", "ADDED b", "DELETED a"], "20",
-        id="410 inside the stream: a new list",
     ),
-    pytest.param(
+    "500 inside the stream: a new list": (
         [page(5, A), page(20, A, B)], [stream(error_event(500, "InternalError")), HOLD], ["ADDED a", "ADDED b"], "20",
-        id="500 inside the stream: a new list",
     ),
-    pytest.param(
+    "429 inside the stream: the same place again, later": (
         [page(5, A), page(20, A)], [stream(error_event(429, "TooManyRequests")), HOLD], ["ADDED a"], "5",
-        id="429 inside the stream: the same place again, later",
     ),
-    pytest.param(
+    "a namesake that took an object's place unseen is a deletion and an addition": (
         [page(5, A), page(20, config_map("a", rv=19, uid="other"))], [refusal(410), HOLD],
         ["ADDED a", "DELETED a", "ADDED a"], "20",
-        id="a namesake that took an object's place unseen is a deletion and an addition",
     ),
-    pytest.param(
+    "a stream cut inside a line goes on after the last whole event": (
         [page(5, A)], [stream(("MODIFIED", A2), event_line("ADDED", B)[:-20]), HOLD],
         ["ADDED a", "MODIFIED a=new"], "9",
-        id="a stream cut inside a line goes on after the last whole event",
     ),
-    pytest.param(
+    "a line that is no JSON: the same place again": (
         [page(5, A)], [stream(("MODIFIED", A2), b'{"type": \n'), HOLD], ["ADDED a", "MODIFIED a=new"], "9",
-        id="a line that is no JSON: the same place again",
     ),
-    pytest.param(
+    "an event without an object: the same place again": (
         [page(5, A)], [stream(b'{"type": "ADDED"}\n'), HOLD], ["ADDED a"], "5",
-        id="an event without an object: the same place again",
     ),
-    pytest.param(
+    "a reset connection goes on after the last event": (
         [page(5, A)], [stream(("MODIFIED", A2), then="drop"), HOLD], ["ADDED a", "MODIFIED a=new"], "9",
-        id="a reset connection goes on after the last event",
     ),
-    pytest.param(
+    "a stream that falls silent is given up and goes on after the last event": (
         [page(5, A)], [FALLS_SILENT, stream(("ADDED", B), then="hold")],
         ["ADDED a", "MODIFIED a=new", "ADDED b"], "9",
-        id="a stream that falls silent is given up and goes on after the last event",
     ),
-    pytest.param(
+    "a list that fails in every way is asked for until it succeeds": (
         [refusal(500), refusal(403), dropped(), raw(200, b"<html>"), page(5, A)], [HOLD], ["ADDED a"], "5",
-        id="a list that fails in every way is asked for until it succeeds",
     ),
-    pytest.param(
+    "410 between pages: a new list, and nothing of the half one is reported": (
         [page(5, A, more="x"), refusal(410, "Expired"), page(8, B)], [HOLD], ["ADDED b"], "8",
-        id="410 between pages: a new list, and nothing of the half one is reported",
     ),
-    pytest.param(
+    "a watch that is forbidden is tried again after a list": (
         [page(5, A), page(9, A)], [refusal(403), HOLD], ["ADDED a"], "9",
-        id="a watch that is forbidden is tried again after a list",
     ),
-    pytest.param(
+    "streams that end at once are taken up again": (
         [page(5, A)], [stream(), stream(), stream(), HOLD], ["ADDED a"], "5",
-        id="streams that end at once are taken up again",
     ),
-    pytest.param(
+    "an object that the projection leaves out is as good as deleted": (
         [page(5, config_map("a", data="hidden"), B)],
         [stream(("MODIFIED", B_HIDDEN), ("MODIFIED", config_map("a", rv=7, data="x")), then="hold")],
         ["ADDED b", "DELETED b", "ADDED a=x"], "5",
-        id="an object that the projection leaves out is as good as deleted",
     ),
-    pytest.param(
+    "an object that the projection cannot read stays as it was and stops no other": (
         [page(5, A, config_map("b", data="unreadable"))],
         [stream(("MODIFIED", config_map("a", rv=6, data="unreadable")), ("ADDED", C), then="hold")],
         ["ADDED a", "ADDED c"], "5",
-        id="an object that the projection cannot read stays as it was and stops no other",
     ),
-    pytest.param(
+    "a deletion of what is not there is not reported": (
         [page(5, A)], [stream(("DELETED", B), ("DELETED", A), ("DELETED", A), then="hold")],
         ["ADDED a", "DELETED a"], "5",
-        id="a deletion of what is not there is not reported",
     ),
-]  # fmt: skip
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("lists", "watches", "reported", "resumed_at"), CASES)
+@pytest.mark.parametrize(("lists", "watches", "reported", "resumed_at"), CASES.values(), ids=CASES)
 async def test_what_is_reported(
     lists: list[Answer], watches: list[Answer], reported: list[str], resumed_at: str
 ) -> None:
