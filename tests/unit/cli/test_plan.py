@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from click.testing import Result
 
 from r1plus_cli.local import SHIPPED_CATALOG, engines_in
-from r1plus_cli.main import app
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, suite_hash
+from support.cli import command
 
 CR = """
 apiVersion: r1plus.ai/v1alpha1
@@ -39,7 +39,7 @@ def run(tmp_path: Path, suites: Path, text: str, *options: str) -> Result:
     """The command on `text`."""
     file = tmp_path / "cr.yaml"
     file.write_text(text)
-    return CliRunner().invoke(app, ["plan", "-f", str(file), "--suites", str(suites), *options])
+    return command.run("plan", "-f", file, "--suites", suites, *options)
 
 
 def test_the_engine_is_named_with_the_reason_and_why_each_other_one_is_not_taken(tmp_path: Path, suites: Path) -> None:

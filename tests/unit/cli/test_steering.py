@@ -2,17 +2,16 @@
 
 import json
 from datetime import UTC, datetime
-from io import StringIO
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.status import show_one
 from r1plus_cli.steering import steer
 from r1plus_cli.view import view_of
 from r1plus_contract.requests import MOST_WHY, Verb, requests_in
+from support.cli.command import printed
 from support.cli.deployments import READY, Json, condition, cr
 
 NOW = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
@@ -63,9 +62,7 @@ def asked(body: Json, verb: Verb, reason: str = "a reason") -> tuple[Json, str]:
 
 def shown(body: Json) -> str:
     """The status as it is printed."""
-    out = StringIO()
-    show_one(Console(file=out, width=200), view_of(body), NOW)
-    return out.getvalue()
+    return printed(show_one, view_of(body), NOW)
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,18 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import yaml
-from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from r1plus_cli import suite_diff
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.main import app
 from r1plus_cli.suite_engines import Engines, sources
 from r1plus_cli.suite_store import load, manifest, save
 from r1plus_contract.jsonable import dumps
@@ -31,6 +29,7 @@ from r1plus_monitoring.curate.asking import Condition
 from r1plus_operator import projections
 from r1plus_operator.plan.inputs import SuiteTrust
 from r1plus_operator.suite_signature import KeyPair, new_key, sign, signer
+from support.cli import command
 from support.cli.fake_triton import serving
 from support.waiting import DEADLINE_SECONDS
 from unit.contract.suites import BAD, NAME, baseline_of, files_of, with_item
@@ -39,8 +38,7 @@ from unit.operator.plan.world import CONFIG, ROOT, World
 SMALL = ("--min-items", "8", "--min-per-stratum", "4")
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["suite", *map(str, arguments)])
+run = partial(command.run, "suite")
 
 
 def written(folder: Path, files: SuiteFiles) -> Path:

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
-from r1plus_cli.main import app
 from r1plus_cli.validate import engine_of, problems_of, tenant_problems
+from support.cli.command import run
 
 Json = dict[str, Any]
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -153,7 +152,7 @@ def test_an_engine_is_judged_as_its_crd_judges_it(body: Json, expected: list[str
 
 def validated(tmp_path: Path, *bodies: Json) -> tuple[int, str]:
     (tmp_path / "given.yaml").write_text(yaml.safe_dump_all(bodies))
-    done = CliRunner().invoke(app, ["validate", "-f", str(tmp_path / "given.yaml")])
+    done = run("validate", "-f", tmp_path / "given.yaml")
     return done.exit_code, done.output
 
 
@@ -195,5 +194,5 @@ def test_a_tenant_is_refused(name: str, spec: Json, words: list[str]) -> None:
 
 
 def test_the_examples_tenants_are_valid() -> None:
-    result = CliRunner().invoke(app, ["validate", "-f", str(EXAMPLES / "tenants.yaml")])
+    result = run("validate", "-f", EXAMPLES / "tenants.yaml")
     assert (result.exit_code, result.output.count("valid")) == (0, 2)

@@ -1,16 +1,15 @@
 """A deployment told in one sentence: the sentence names what a person has to know first."""
 
-import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from r1plus_cli.kubernetes_cluster import missing
 from r1plus_cli.status import ChangeTeller, format_cells, mark_of, show_one, widths_for
 from r1plus_cli.view import COLUMNS, age, view_of
 from r1plus_operator.api.conditions import ConditionType
+from support.cli.command import printed
 from support.cli.deployments import READY, VERIFIED, Json, condition, cr
 
 SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit-aaaa"}
@@ -138,10 +137,9 @@ MARKS = {
 
 @pytest.mark.parametrize("kind", list(ConditionType))
 def test_each_condition_has_a_line_with_its_type_and_its_reason_apart(kind: ConditionType) -> None:
-    out = io.StringIO()
-    show_one(Console(file=out, width=200), view_of(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
-    assert f"✗ {kind} " in out.getvalue()
-    (line,) = (line for line in out.getvalue().splitlines() if f"✗ {kind}" in line)
+    text = printed(show_one, view_of(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
+    assert f"✗ {kind} " in text
+    (line,) = (line for line in text.splitlines() if f"✗ {kind}" in line)
     assert line.split() == ["✗", kind, "SomeReason"]
 
 
