@@ -4,9 +4,8 @@ from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
-from click.testing import Result
 from rich.console import Console
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from r1plus_cli.main import app
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import Result
+from typer.testing import Result
 
 from r1plus_cli.local import SHIPPED_CATALOG, engines_in
 from r1plus_contract.jsonable import dumps
