@@ -1,51 +1,80 @@
-"""Each test here runs on SQLite and on a real PostgreSQL, with a database of its own."""
+"""Each test here runs on SQLite and on a real PostgreSQL, with a database of its own.
 
-import uuid
+Most databases are copies of one that was migrated once: to migrate takes longer than what most tests do afterwards.
+"""
+
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 
 from r1plus_model_repo.registry import migrating
 from r1plus_model_repo.registry.database import Database, Limits
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
-from registry.postgres import Postgres
+from support.registry.postgres import Cluster, Postgres
+from support.registry.sqlite import Sqlite
 
 BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 PATIENT = Limits(connect=20.0, lock=5.0, statement=60.0)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def sqlite() -> Iterator[Sqlite]:
+    """A folder for files."""
+    with closing(Sqlite()) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The files of a new server, which each server starts from."""
+    with closing(Cluster()) as files:
+        yield files
+
+
+@pytest.fixture(scope="session")
+def postgresql(cluster: Cluster) -> Iterator[Postgres]:
     """One server for all tests that only use it."""
-    server = Postgres()
-    server.start()
-    yield server
-    server.remove()
+    with closing(Postgres(cluster)) as server:
+        server.start()
+        yield server
 
 
-@pytest.fixture(params=BOTH)
-def dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'registry.db'}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.create(f"t_{uuid.uuid4().hex}")
+@pytest.fixture(scope="session", params=BOTH)
+def server(request: pytest.FixtureRequest) -> Sqlite | Postgres:
+    """Where a test has its database."""
+    found: Sqlite | Postgres = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def template(server: Sqlite | Postgres) -> Iterator[str]:
+    """The DSN of a database with the newest schema, to be copied."""
+    with server.scratch() as dsn:
+        with closing(Database(dsn, PATIENT)) as database:
+            migrating.migrate(database)
+        yield dsn
 
 
 @pytest.fixture
-def empty(dsn: str) -> Iterator[Database]:
+def empty(server: Sqlite | Postgres) -> Iterator[Database]:
     """A database without a schema."""
-    made = Database(dsn, PATIENT)
-    yield made
-    made.close()
+    with server.scratch() as dsn, closing(Database(dsn, PATIENT)) as database:
+        yield database
 
 
 @pytest.fixture
-def database(empty: Database) -> Database:
-    """One with the newest schema."""
-    migrating.migrate(empty)
-    return empty
+def dsn(server: Sqlite | Postgres, template: str) -> Iterator[str]:
+    """A database with the newest schema."""
+    with server.scratch(template) as copy:
+        yield copy
+
+
+@pytest.fixture
+def database(dsn: str) -> Iterator[Database]:
+    """The database with the newest schema."""
+    with closing(Database(dsn, PATIENT)) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,9 @@ from r1plus_model_repo.registry.database import VARIABLE, Database, Limits
 from r1plus_model_repo.registry.errors import SchemaError, UnavailableError
 from r1plus_model_repo.registry.migrating import BASE, HEAD, Patience, migrate
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
-from registry import told
+from support.registry import story
+from support.waiting import DEADLINE_SECONDS, wait_until
 
-DEADLINE_SECONDS = 60.0
 ALL = [script.revision for script in migrating.scripts().walk_revisions()][::-1]
 
 
@@ -47,13 +49,6 @@ def _columns(table: sa.Table) -> list[sa.Column[object]]:
     return [column for column in table.columns if (table.name, column.name) not in newest]
 
 
-def eventually(check: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not check():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
 def test_the_migrations_make_the_tables(database: Database) -> None:
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
@@ -62,8 +57,8 @@ def test_the_migrations_make_the_tables(database: Database) -> None:
 def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: UnitOfWork) -> None:
     database = work.database
     with work.recording() as repository:
-        repository.record(told.FACTS)
-        repository.record(told.of("another"))
+        repository.record(story.FACTS)
+        repository.record(story.of("another"))
     before = contents(database)
     assert sum(len(rows) for rows in before.values()) > 15
     for revision in ALL[-2::-1]:
@@ -72,7 +67,7 @@ def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: Unit
     assert migrate(database, HEAD) == (ALL[0], ALL[-1])
     assert contents(database) == before
     with work.recording() as repository:
-        assert repository.record(told.FACTS) == {}
+        assert repository.record(story.FACTS) == {}
 
 
 def test_the_documented_way_back_runs_the_migration_in_the_place_of_the_service(
@@ -124,18 +119,16 @@ def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> Non
 
 def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
     database = Database(dsn, Limits(connect=10.0, lock=10.0, statement=20.0, connections=6))
-    work = UnitOfWork(database)
-    migrate(database)
-    with work.recording() as repository:
-        repository.record(Facts(deployments=(told.DEPLOYMENT,)))
+    with UnitOfWork(database).recording() as repository:
+        repository.record(Facts(deployments=(story.DEPLOYMENT,)))
     stop, written, longest = threading.Event(), [0, 0, 0], [0.0, 0.0, 0.0]
 
     def load(lane: int) -> None:
         while not stop.is_set():
-            fact = replace(told.ALARM, source=f"pod/{lane}", since=str(written[lane]))
+            fact = replace(story.ALARM, source=f"pod/{lane}", since=str(written[lane]))
             started = time.monotonic()
             try:
-                with work.database.transaction(writes=True) as connection:
+                with database.transaction(writes=True) as connection:
                     # Past the repository, whose table of deployments has a column more than the older schema.
                     values = {"deployment_uid": fact.deployment, "lost": [], "recorded_at": 0.0}
                     values |= {
@@ -147,22 +140,18 @@ def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
                 pass  # Told in time that nothing was written: asked again, as the operator does.
             longest[lane] = max(longest[lane], time.monotonic() - started)
 
-    def moved(to: str) -> bool:
-        """Tried again, as the service does: a database under load may not give the lock in time."""
-        try:
-            migrate(database, to, Patience(lock=10.0))
-        except UnavailableError:
-            return False
-        return True
+    def is_at(revision: str) -> bool:
+        """Migrate; tried again, as the service does: a database under load may not give the lock in time."""
+        return bool(migrate(database, revision, Patience(lock=10.0)))
 
     with ThreadPoolExecutor(3) as threads:
         lanes = [threads.submit(load, lane) for lane in range(3)]
         try:
-            for to in [ALL[0], HEAD] * 4:
+            for revision in [ALL[0], HEAD] * 4:
                 seen = sum(written)
-                migrate(database, to, Patience(lock=10.0))
-                eventually(
-                    lambda seen=seen: sum(written) > seen + 3 or any(f.done() for f in lanes), "the load goes on"
+                wait_until(partial(is_at, revision), f"the schema is at {revision}", retry_on=(UnavailableError,))
+                wait_until(
+                    lambda seen=seen: sum(written) > seen + 3 or any(lane.done() for lane in lanes), "the load goes on"
                 )
         finally:
             stop.set()
@@ -189,52 +178,71 @@ def held(database: Database) -> Iterator[Callable[[], None]]:
 
 
 def test_a_migration_that_cannot_have_its_locks_gives_up_and_leaves_what_was(
-    database: Database, held: Callable[[], None]
+    dsn: str, database: Database, held: Callable[[], None]
 ) -> None:
-    started = time.monotonic()
-    with pytest.raises(UnavailableError, match="lock"):
-        migrate(database, ALL[0], Patience(lock=0.3))
-    assert time.monotonic() - started < 15
-    assert migrating.current(database) == ALL[-1]
+    with closing(Database(dsn, replace(database.limits, lock=0.3))) as impatient:
+        with pytest.raises(UnavailableError, match="lock"):
+            migrate(impatient, ALL[0], Patience(lock=0.3))
+        assert migrating.current(impatient) == ALL[-1]
     held()
     assert migrate(database, ALL[0]) == (ALL[-1], ALL[0])
 
 
 def fill(database: Database, count: int) -> None:
-    """So much that the way forward to 0002, which makes indexes, takes a while."""
+    """Add evaluations, of which the way forward to 0002 makes an index."""
     row = {column.name: "x" * 40 for column in tables.evaluations.columns if isinstance(column.type, sa.Text)}
     row |= {
         column.name: 1 for column in tables.evaluations.columns if isinstance(column.type, sa.BigInteger | sa.Double)
     }
-    row |= {"deployment_uid": told.UID}
+    row |= {"deployment_uid": story.UID}
     row.pop("id")
     with UnitOfWork(database).recording() as repository:
-        repository.record(Facts(deployments=(told.DEPLOYMENT,)))
-    for start in range(0, count, 5000):
-        with database.transaction(writes=True) as connection:
-            many = [row | {"decided_at": f"{n:040}"} for n in range(start, start + 5000)]
-            connection.execute(sa.insert(tables.evaluations), many)
+        repository.record(Facts(deployments=(story.DEPLOYMENT,)))
+    with database.transaction(writes=True) as connection:
+        connection.execute(sa.insert(tables.evaluations), [row | {"decided_at": f"{n:040}"} for n in range(count)])
 
 
-def test_a_migration_that_is_killed_half_way_was_never_there(database: Database, tmp_path: Path) -> None:
-    """Killed by SIGKILL after its first change of the schema and before its last; twice, and a third one ends well."""
-    fill(database, 60_000)
+HALF_WAY = """
+import sys
+import sqlalchemy as sa
+from r1plus_model_repo.registry.__main__ import main
+
+@sa.event.listens_for(sa.Engine, "connect")
+def write_early(connection, _):
+    if "sqlite" in type(connection).__module__:
+        connection.execute("PRAGMA cache_size = 10")
+
+@sa.event.listens_for(sa.Engine, "after_cursor_execute")
+def wait(connection, cursor, statement, *_):
+    if statement.startswith("CREATE INDEX ix_evaluations_decided_at"):
+        print("half way", flush=True)
+        sys.stdin.read()
+
+main(["migrate"])
+"""
+"""The command, which waits for ever after the last change of 0002; SQLite writes to its log what is not committed."""
+
+
+def test_a_migration_that_is_killed_half_way_was_never_there(database: Database) -> None:
+    """Killed by SIGKILL after its changes of the schema and before they are committed; twice, and a third ends well."""
+    fill(database, 3_000)
     migrate(database, ALL[0])
     before = contents(database)
     schema = _schema(database)
-    for attempt in range(2):
+    env = {**os.environ, VARIABLE: database.url.render_as_string(hide_password=False)}
+    for _ in range(2):
         if database.is_sqlite:
             with database.engine.connect() as connection:
                 connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert not _half_way(database)
-        with (tmp_path / f"log-{attempt}").open("wb") as log:
-            env = {**os.environ, VARIABLE: database.url.render_as_string(hide_password=False)}
-            words = [sys.executable, "-m", "r1plus_model_repo.registry", "migrate"]
-            process = subprocess.Popen(words, env=env, stdout=log, stderr=log)
-        eventually(lambda process=process: _half_way(database) or process.poll() is not None, "the migration began")
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(30) == -signal.SIGKILL, (tmp_path / f"log-{attempt}").read_text()
-        eventually(lambda: database.is_sqlite or not _half_way(database), "the server noticed")
+        command, pipe = [sys.executable, "-c", HALF_WAY], subprocess.PIPE
+        with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "half way\n"
+            assert _half_way(database)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+        wait_until(lambda: database.is_sqlite or not _half_way(database), "the server noticed")
         assert migrating.current(database) == ALL[0]
         assert _schema(database) == schema
     assert migrate(database) == (ALL[0], ALL[-1])

@@ -14,7 +14,7 @@ from r1plus_model_repo.registry import checks, migrating
 from r1plus_model_repo.registry.database import Database
 from r1plus_model_repo.registry.errors import DocumentError
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
-from registry import told
+from support.registry import story
 
 EACH_ONCE = dict.fromkeys(("deployments", "engines", "suites", "revisions", "evaluations", "rollouts", "alarms"), 1)
 
@@ -25,40 +25,40 @@ def record(work: UnitOfWork, facts: Facts) -> dict[str, int]:
 
 
 def report(**changes: Any) -> Facts:
-    return Facts(evaluations=(replace(told.EVALUATION, report=replace(told.REPORT, **changes)),))
+    return Facts(evaluations=(replace(story.EVALUATION, report=replace(story.REPORT, **changes)),))
 
 
 def test_what_is_sent_twice_is_recorded_once(work: UnitOfWork) -> None:
-    assert record(work, told.FACTS) == EACH_ONCE
-    assert record(work, told.FACTS) == {}
+    assert record(work, story.FACTS) == EACH_ONCE
+    assert record(work, story.FACTS) == {}
     with work.reading() as reader:
         (history,) = reader.histories("team-credit", "credit", ended=False)
     assert [len(part) for part in (history.revisions, history.evaluations, history.rollouts, history.alarms)] == [1] * 4
 
 
 def test_what_is_read_is_what_was_sent(work: UnitOfWork) -> None:
-    record(work, loads(Facts, dumps(told.FACTS)))
+    record(work, loads(Facts, dumps(story.FACTS)))
     with work.reading() as reader:
         (history,) = reader.histories("team-credit", "credit", ended=False)
         (evaluation,) = reader.evaluations("team-credit", "credit", ended=False, items=True)
         (engine,) = reader.engines()
-    assert history.deployment == told.DEPLOYMENT
+    assert history.deployment == story.DEPLOYMENT
     assert history.ended is False
-    assert history.revisions == told.FACTS.revisions
-    assert history.evaluations == told.FACTS.evaluations
-    assert history.rollouts == told.FACTS.rollouts
-    assert history.alarms == told.FACTS.alarms
-    assert evaluation.report == told.REPORT
-    assert (evaluation.engine, evaluation.deployment) == (told.ENGINE.name, "credit")
-    assert (engine.engine, engine.evaluations, engine.passed) == (told.ENGINE, 1, 0)
+    assert history.revisions == story.FACTS.revisions
+    assert history.evaluations == story.FACTS.evaluations
+    assert history.rollouts == story.FACTS.rollouts
+    assert history.alarms == story.FACTS.alarms
+    assert evaluation.report == story.REPORT
+    assert (evaluation.engine, evaluation.deployment) == (story.ENGINE.name, "credit")
+    assert (engine.engine, engine.evaluations, engine.passed) == (story.ENGINE, 1, 0)
 
 
 KEYS: dict[str, tuple[str, Facts]] = {
-    "an engine of the same name with another spec": ("engines", Facts(engines=(replace(told.ENGINE, spec_digest="f" * 64),))),
-    "a suite of a tenant with the same digest": ("suites", Facts(suites=(replace(told.SUITE, namespace="team-credit"),))),
-    "a suite of the same name with another digest": ("suites", Facts(suites=(replace(told.SUITE, sha256="6" * 64),))),
-    "another revision": ("revisions", Facts(revisions=(replace(told.REVISION, name="credit-b"),))),
-    "another revision's gate": ("evaluations", Facts(evaluations=(replace(told.EVALUATION, revision="credit-b"),))),
+    "an engine of the same name with another spec": ("engines", Facts(engines=(replace(story.ENGINE, spec_digest="f" * 64),))),
+    "a suite of a tenant with the same digest": ("suites", Facts(suites=(replace(story.SUITE, namespace="team-credit"),))),
+    "a suite of the same name with another digest": ("suites", Facts(suites=(replace(story.SUITE, sha256="6" * 64),))),
+    "another revision": ("revisions", Facts(revisions=(replace(story.REVISION, name="credit-b"),))),
+    "another revision's gate": ("evaluations", Facts(evaluations=(replace(story.EVALUATION, revision="credit-b"),))),
     "a gate decided later": ("evaluations", report(decided_at="2026-11-25T12:00:01Z")),
     "a gate on another suite": ("evaluations", report(suite_hash="7" * 64)),
     "a gate by another scorer": ("evaluations", report(scorer_version="2")),
@@ -68,28 +68,28 @@ KEYS: dict[str, tuple[str, Facts]] = {
     "a gate after an ack": ("evaluations", report(acknowledged="2026-11-25T11:00:00Z")),
     "a gate with another verdict": ("evaluations", report(verdict=Verdict.PASS)),
     "a gate with other losses": ("evaluations", report(lost=1)),
-    "another event": ("rollouts", Facts(rollouts=(replace(told.ROLLOUT, event=RolloutEvent.PROMOTED),))),
-    "the same event later": ("rollouts", Facts(rollouts=(replace(told.ROLLOUT, at=told.ROLLOUT.at + 0.001),))),
-    "a later alarm": ("alarms", Facts(alarms=(replace(told.ALARM, since="2026-11-25T12:06:00Z"),))),
-    "another reason": ("alarms", Facts(alarms=(replace(told.ALARM, reason="OneBadPod"),))),
-    "another source": ("alarms", Facts(alarms=(replace(told.ALARM, source="pod/credit-0"),))),
+    "another event": ("rollouts", Facts(rollouts=(replace(story.ROLLOUT, event=RolloutEvent.PROMOTED),))),
+    "the same event later": ("rollouts", Facts(rollouts=(replace(story.ROLLOUT, at=story.ROLLOUT.at + 0.001),))),
+    "a later alarm": ("alarms", Facts(alarms=(replace(story.ALARM, since="2026-11-25T12:06:00Z"),))),
+    "another reason": ("alarms", Facts(alarms=(replace(story.ALARM, reason="OneBadPod"),))),
+    "another source": ("alarms", Facts(alarms=(replace(story.ALARM, source="pod/credit-0"),))),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "facts"), KEYS.values(), ids=KEYS)
 def test_each_part_of_a_natural_key_tells_facts_apart(work: UnitOfWork, kind: str, facts: Facts) -> None:
-    record(work, told.FACTS)
+    record(work, story.FACTS)
     assert record(work, facts) == {kind: 1}
     assert record(work, facts) == {}
 
 
 def test_two_deployments_have_each_their_own(work: UnitOfWork) -> None:
-    record(work, told.FACTS)
-    assert record(work, told.of("another-uid")) == {k: 1 for k in EACH_ONCE if k not in ("engines", "suites")}
+    record(work, story.FACTS)
+    assert record(work, story.of("another-uid")) == {k: 1 for k in EACH_ONCE if k not in ("engines", "suites")}
 
 
 def test_a_delivery_that_cannot_be_recorded_whole_is_not_recorded_at_all(work: UnitOfWork) -> None:
-    stray = replace(told.FACTS, alarms=(replace(told.ALARM, deployment="nobody"),))
+    stray = replace(story.FACTS, alarms=(replace(story.ALARM, deployment="nobody"),))
     with pytest.raises(DocumentError, match="'nobody' is neither known nor among"):
         record(work, stray)
     with work.reading() as reader:
@@ -99,33 +99,33 @@ def test_a_delivery_that_cannot_be_recorded_whole_is_not_recorded_at_all(work: U
 
 def test_at_the_same_time_from_four_sides_each_fact_is_recorded_once(work: UnitOfWork) -> None:
     with ThreadPoolExecutor(4) as threads:
-        receipts = list(threads.map(lambda _: record(work, told.FACTS), range(12)))
+        receipts = list(threads.map(lambda _: record(work, story.FACTS), range(12)))
     assert {kind: sum(one.get(kind, 0) for one in receipts) for kind in EACH_ONCE} == EACH_ONCE
 
 
 def test_what_lives_no_more_has_ended_and_is_not_shown_to_everybody(work: UnitOfWork) -> None:
-    record(work, told.FACTS)
-    record(work, told.of("namesake"))
+    record(work, story.FACTS)
+    record(work, story.of("namesake"))
     assert record(work, Facts(live=("namesake",))) == {"ended": 1}
     assert record(work, Facts(live=("namesake",))) == {}
     with work.reading() as reader:
         assert [one.deployment.uid for one in reader.histories("team-credit", "credit", ended=False)] == ["namesake"]
         both = reader.histories("team-credit", "credit", ended=True)
-        assert [(one.deployment.uid, one.ended) for one in both] == [("namesake", False), (told.UID, True)]
+        assert [(one.deployment.uid, one.ended) for one in both] == [("namesake", False), (story.UID, True)]
         assert len(reader.evaluations("team-credit", None, ended=False, items=False)) == 1
         assert len(reader.evaluations(None, None, ended=True, items=False)) == 2
 
 
 def test_one_that_was_thought_to_have_ended_and_is_there_has_not(work: UnitOfWork) -> None:
-    record(work, told.FACTS)
+    record(work, story.FACTS)
     record(work, Facts(live=()))
-    record(work, Facts(live=(told.UID,)))
+    record(work, Facts(live=(story.UID,)))
     with work.reading() as reader:
         assert [one.ended for one in reader.histories("team-credit", "credit", ended=False)] == [False]
 
 
 def test_every_item_is_told_where_the_report_names_all_that_were_lost(work: UnitOfWork) -> None:
-    record(work, told.FACTS)
+    record(work, story.FACTS)
     assert items(work) == (
         ItemResult("c1", "capitals", True),
         ItemResult("c2", "capitals", False),
@@ -134,19 +134,19 @@ def test_every_item_is_told_where_the_report_names_all_that_were_lost(work: Unit
 
 
 def test_an_item_is_not_called_right_where_the_report_names_but_some_that_were_lost(work: UnitOfWork) -> None:
-    record(work, replace(told.FACTS, evaluations=report(lost=3).evaluations))
+    record(work, replace(story.FACTS, evaluations=report(lost=3).evaluations))
     assert [one.right for one in items(work)] == [None, False, False]
 
 
 def test_of_an_unknown_suite_the_lost_items_are_told(work: UnitOfWork) -> None:
-    record(work, replace(told.FACTS, suites=()))
+    record(work, replace(story.FACTS, suites=()))
     assert items(work) == (ItemResult("c2", "", False), ItemResult("s1", "", False))
 
 
 def test_a_tenants_own_suite_is_taken_before_a_shipped_one_and_nobody_elses(work: UnitOfWork) -> None:
-    own = replace(told.SUITE, namespace="team-credit", items=(SuiteItem("c1", "own"),))
-    strange = replace(told.SUITE, namespace="team-other", items=(SuiteItem("c1", "strange"),))
-    record(work, replace(told.FACTS, suites=(told.SUITE, strange, own)))
+    own = replace(story.SUITE, namespace="team-credit", items=(SuiteItem("c1", "own"),))
+    strange = replace(story.SUITE, namespace="team-other", items=(SuiteItem("c1", "strange"),))
+    record(work, replace(story.FACTS, suites=(story.SUITE, strange, own)))
     assert items(work)[0] == ItemResult("c1", "own", True)
 
 
@@ -157,18 +157,18 @@ def items(work: UnitOfWork) -> tuple[ItemResult, ...]:
 
 
 def bad(**changes: Any) -> Facts:
-    return replace(told.FACTS, **changes)
+    return replace(story.FACTS, **changes)
 
 
 BAD: dict[str, tuple[Facts, str]] = {
-    "a revision's name that no index carries": (bad(revisions=(replace(told.REVISION, name="x" * 254),)), "facts.revisions[0].name: 254 bytes, at most 253"),
+    "a revision's name that no index carries": (bad(revisions=(replace(story.REVISION, name="x" * 254),)), "facts.revisions[0].name: 254 bytes, at most 253"),
     "an item's id that no index carries": (report(lost_items=("c1", "x" * 254)), "facts.evaluations[0].report.lost_items[1]: 254 bytes"),
-    "a text that is a book": (bad(alarms=(replace(told.ALARM, text="x" * 4097),)), "facts.alarms[0].text: 4097 bytes"),
-    "a number beyond 64 bits": (bad(revisions=(replace(told.REVISION, number=2**63),)), "facts.revisions[0].number"),
+    "a text that is a book": (bad(alarms=(replace(story.ALARM, text="x" * 4097),)), "facts.alarms[0].text: 4097 bytes"),
+    "a number beyond 64 bits": (bad(revisions=(replace(story.REVISION, number=2**63),)), "facts.revisions[0].number"),
     "a number below zero": (report(lost=-1), "facts.evaluations[0].report.lost"),
     "an accuracy that is no number": (report(threshold=float("nan")), "facts.evaluations[0].report.threshold"),
-    "half a character": (bad(engines=(replace(told.ENGINE, spec={"a": ["\ud800"]}),)), "facts.engines[0].spec.a[0]: holds half a character"),
-    "more facts than a delivery holds": (Facts(rollouts=(told.ROLLOUT,) * 5001), "5001 facts, at most 5000"),
+    "half a character": (bad(engines=(replace(story.ENGINE, spec={"a": ["\ud800"]}),)), "facts.engines[0].spec.a[0]: holds half a character"),
+    "more facts than a delivery holds": (Facts(rollouts=(story.ROLLOUT,) * 5001), "5001 facts, at most 5000"),
 }  # fmt: skip
 
 
@@ -182,10 +182,10 @@ def test_what_no_database_holds_is_refused_with_its_place(facts: Facts, said: st
 @pytest.mark.parametrize(
     "facts",
     [
-        bad(revisions=(replace(told.REVISION, name="x" * 253, number=2**63 - 1),)),
-        bad(alarms=(replace(told.ALARM, text="x" * 4096),)),
-        bad(engines=(replace(told.ENGINE, image="x" * 512),)),
-        Facts(rollouts=(told.ROLLOUT,) * 5000),
+        bad(revisions=(replace(story.REVISION, name="x" * 253, number=2**63 - 1),)),
+        bad(alarms=(replace(story.ALARM, text="x" * 4096),)),
+        bad(engines=(replace(story.ENGINE, image="x" * 512),)),
+        Facts(rollouts=(story.ROLLOUT,) * 5000),
     ],
     ids=["a name and a number", "a text", "an image", "facts in a delivery"],
 )
@@ -195,14 +195,14 @@ def test_what_is_just_within_its_limit_is_taken_as_it_is(facts: Facts) -> None:
 
 def test_the_largest_that_is_accepted_is_recorded(work: UnitOfWork) -> None:
     widest = "\N{GRINNING FACE}" * 63
-    largest = replace(told.REPORT, control=widest, acknowledged=widest, scorer_version=widest, suite_hash=widest, decided_at=widest, lost=2**63 - 1)  # fmt: skip
-    facts = replace(told.FACTS, revisions=(replace(told.REVISION, name=widest),), evaluations=(replace(told.EVALUATION, revision=widest, report=largest),))  # fmt: skip
+    largest = replace(story.REPORT, control=widest, acknowledged=widest, scorer_version=widest, suite_hash=widest, decided_at=widest, lost=2**63 - 1)  # fmt: skip
+    facts = replace(story.FACTS, revisions=(replace(story.REVISION, name=widest),), evaluations=(replace(story.EVALUATION, revision=widest, report=largest),))  # fmt: skip
     assert record(work, checks.checked(facts)) == EACH_ONCE
 
 
 def test_a_nul_that_a_pod_has_said_spoils_nothing(work: UnitOfWork) -> None:
     facts = checks.checked(report(message="a\0b", lost_items=("c\0",)))
-    record(work, replace(told.FACTS, evaluations=facts.evaluations))
+    record(work, replace(story.FACTS, evaluations=facts.evaluations))
     with work.reading() as reader:
         (found,) = reader.evaluations(None, None, ended=False, items=False)
     assert (found.report.message, found.report.lost_items) == (
@@ -219,21 +219,21 @@ def reopened(database: Database) -> Iterator[Database]:
 
 
 def test_another_process_finds_what_was_recorded(work: UnitOfWork, reopened: Database) -> None:
-    record(work, told.FACTS)
+    record(work, story.FACTS)
     assert migrating.migrate(reopened) == (migrating.head(), migrating.head())
-    assert record(UnitOfWork(reopened), told.FACTS) == {}
+    assert record(UnitOfWork(reopened), story.FACTS) == {}
 
 
 def test_in_which_namespace_a_deployment_is_is_filled_in_once(work: UnitOfWork) -> None:
     for uid in ("", "first", "second"):
-        record(work, Facts(deployments=(replace(told.DEPLOYMENT, namespace_uid=uid),)))
+        record(work, Facts(deployments=(replace(story.DEPLOYMENT, namespace_uid=uid),)))
     with work.reading() as reader:
         (found,) = reader.histories("team-credit", "credit", ended=True)
     assert found.deployment.namespace_uid == "first"
 
 
 def test_a_deployment_is_known_by_its_uid_alone(work: UnitOfWork) -> None:
-    record(work, told.FACTS)
-    assert record(work, Facts(deployments=(DeploymentFact(told.UID, "elsewhere", "other"),))) == {}
+    record(work, story.FACTS)
+    assert record(work, Facts(deployments=(DeploymentFact(story.UID, "elsewhere", "other"),))) == {}
     with work.reading() as reader:
         assert reader.histories("elsewhere", "other", ended=True) == ()

@@ -5,7 +5,7 @@ import pytest
 from r1plus_cli.asking import ask_deployment, paced
 from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question
-from unit.cli.crs import Json, condition, cr
+from support.cli.deployments import Json, condition, cr
 
 
 class Cluster:
@@ -22,7 +22,6 @@ def test_what_no_revision_serves_is_not_asked_and_its_own_words_say_why() -> Non
     body = cr(condition("Ready", "False", "SuiteNotFound", "there is no suite nonesuch"))
     with pytest.raises(CliError) as refusal:
         ask_deployment(Cluster(body), "team-credit", "credit", Question("?"), 1.0, print)  # type: ignore[arg-type]
-
     said = str(refusal.value)
     assert said.startswith("team-credit/credit: no revision takes traffic yet: ")
     assert "SuiteNotFound: there is no suite nonesuch" in said
@@ -35,7 +34,6 @@ def test_an_answer_that_breaks_ends_its_line_and_one_that_never_began_prints_not
         write("Stock")
         raise CliError("gone")
     assert printed == ["Stock", "\n"]
-
     printed.clear()
     with pytest.raises(CliError), paced(printed.append):
         raise CliError("gone")

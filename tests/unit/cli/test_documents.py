@@ -14,16 +14,13 @@ NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team-credit}\n"
 def test_deployments_are_found_among_other_kinds(tmp_path: Path) -> None:
     file = tmp_path / "all.yaml"
     file.write_text(f"{NAMESPACE}---\n---\n{CR}---\n{CR.replace('credit', 'other')}")
-
     found = read_deployments(str(file))
-
     assert [(d.namespace, d.name) for d in found] == [("default", "credit"), ("default", "other")]
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(CR.replace("credit", "second"))
     (tmp_path / "a.yaml").write_text(CR.replace("credit", "first"))
-
     assert [d.name for d in read_deployments(str(tmp_path))] == ["first", "second"]
 
 
@@ -41,6 +38,5 @@ def test_refused(text: str | None, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "cr.yaml"
     if text is not None:
         file.write_text(text)
-
     with pytest.raises(UsageError, match=expected):
         read_deployments(str(file))

@@ -1,19 +1,18 @@
 """`r1plus fit` as a platform engineer runs it: the whole command, without a cluster."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from r1plus_cli.main import app
 from r1plus_policies.accelerators import whole
+from support.cli import command
 
 KEYS = {"engine", "hardware", "devices", "usableGiBPerDevice", "batch", "context", "fits", "maxBatch", "maxContext", "totalGiB", "perDeviceGiB", "terms", "nearest", "reason"}  # fmt: skip
 
 
-def run(*words: str) -> Result:
-    return CliRunner().invoke(app, ["fit", *words])
+run = partial(command.run, "fit")
 
 
 def said(*words: str) -> dict:

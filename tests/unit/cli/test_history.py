@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import StringIO
 from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 from typer.testing import CliRunner
 
 from r1plus_cli import history_text
@@ -37,6 +35,7 @@ from r1plus_contract.history import (
 )
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
+from support.cli.command import printed
 
 GOOD, BAD = "credit-aaaaaaaaaa", "credit-bbbbbbbbbb"
 PASSED = GateReport(Verdict.PASS, "Passed", "3 of 206 lost", "1" * 64, "smollm2-full-v1", "5" * 64, "1", 0.98, 206, 3, 4, decided_at="2026-11-25T12:00:40Z", batch=8)  # fmt: skip
@@ -59,14 +58,8 @@ HISTORY = History(
 )  # fmt: skip
 
 
-def printed(show: Any, *words: Any) -> str:
-    out = StringIO()
-    show(Console(file=out, width=400), *words)
-    return out.getvalue()
-
-
 def test_the_story_of_a_refused_revision_is_told_with_its_figures() -> None:
-    text = printed(history_text.show_histories, [HISTORY])
+    text = printed(history_text.show_histories, [HISTORY], width=400)
     lines = text.splitlines()
     assert lines[0].startswith("team-credit/credit")
     table = [line.split() for line in lines[1:4]]
@@ -127,7 +120,8 @@ def test_every_event_has_words() -> None:
 
 def test_what_a_pod_said_moves_no_terminal() -> None:
     report = replace(FAILED, message="\x1b[2Jgone\r\nnew line")
-    text = printed(history_text.show_histories, [replace(HISTORY, evaluations=(EvaluationFact("u-1", BAD, report),))])
+    one = replace(HISTORY, evaluations=(EvaluationFact("u-1", BAD, report),))
+    text = printed(history_text.show_histories, [one], width=400)
     assert "\x1b" not in text
     assert "gone  new line" in text
 
@@ -135,7 +129,7 @@ def test_what_a_pod_said_moves_no_terminal() -> None:
 def test_evaluations_are_told_in_lines_and_with_what_was_lost_where_that_was_asked_for() -> None:
     items = (ItemResult("c-1", "capitals", False), ItemResult("c-2", "capitals", True), ItemResult("s-1", "sums", None))
     found = Evaluation("team-credit", "credit", BAD, "smollm2-full-q4-1", FAILED, items)
-    lines = printed(history_text.show_evaluations, [found]).splitlines()
+    lines = printed(history_text.show_evaluations, [found], width=400).splitlines()
     assert lines[1].split()[:6] == ["2026-11-25T12:05:00Z", "team-credit/credit", BAD, "smollm2-full-q4-1", "Fail", "183/206"]  # fmt: skip
     assert lines[2:] == ["  capitals: 1 right, 1 lost: c-1", "  sums: 0 right, 1 not told, 0 lost"]
 
@@ -148,7 +142,7 @@ def test_engines_are_told_with_on_whose_word_and_how_they_fared() -> None:
         RecordedEngine(engine, "2026-11-25T12:00:00Z", 3, 1),
         *(RecordedEngine(e, "2026-11-25T12:00:00Z") for e in (own, shape)),
     ]
-    lines = printed(history_text.show_engines, rows).splitlines()
+    lines = printed(history_text.show_engines, rows, width=400).splitlines()
     assert "of f16" in lines[1]
     assert "1 of 3" in lines[1]
     assert "measured" in lines[2]
@@ -199,7 +193,7 @@ def answers() -> Iterator[Answers]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield state
     server.shutdown()

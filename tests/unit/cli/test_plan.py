@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from r1plus_cli.local import SHIPPED_CATALOG, engines_in
-from r1plus_cli.main import app
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, suite_hash
+from support.cli import command
 
 CR = """
 apiVersion: r1plus.ai/v1alpha1
@@ -39,12 +39,11 @@ def run(tmp_path: Path, suites: Path, text: str, *options: str) -> Result:
     """The command on `text`."""
     file = tmp_path / "cr.yaml"
     file.write_text(text)
-    return CliRunner().invoke(app, ["plan", "-f", str(file), "--suites", str(suites), *options])
+    return command.run("plan", "-f", file, "--suites", suites, *options)
 
 
 def test_the_engine_is_named_with_the_reason_and_why_each_other_one_is_not_taken(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR).output
-
     assert "smollm2-full-f16: newest smollm2 engine of tier full" in told
     assert "smollm2-lite-q8-0: tier is lite, not full" in told
     assert (
@@ -55,7 +54,6 @@ def test_the_engine_is_named_with_the_reason_and_why_each_other_one_is_not_taken
 
 def test_memory_is_told_term_by_term(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR.replace("tier: full", "tier: full\n  batching: {maxBatchSize: 4}")).output
-
     assert "batch 4 (as asked)" in told
     assert "GiB = weights" in told
     assert "+ KV cache" in told
@@ -64,7 +62,6 @@ def test_memory_is_told_term_by_term(tmp_path: Path, suites: Path) -> None:
 
 def test_walls_name_who_may_come_in_and_what_may_go_out(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR).output
-
     assert "in:  this namespace, namespace team-front to ports 8000, 8001" in told
     assert "out: to kube-dns in namespace kube-system, ports 53, 5353" in told
     assert "everything else is dropped" in told
@@ -72,13 +69,11 @@ def test_walls_name_who_may_come_in_and_what_may_go_out(tmp_path: Path, suites: 
 
 def test_an_inherited_reference_is_called_one(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR.replace("tier: full", "tier: full\n  engine: {precision: Q4_1}")).output
-
     assert "nobody has measured smollm2-full-q4-1 yet: its reference is inherited from smollm2-full-f16" in told
 
 
 def test_yaml_output_is_the_objects_themselves_walls_first_and_owned(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR, "-o", "yaml")
-
     objects = [item for item in yaml.safe_load_all(result.output) if item]
     kinds = [item["kind"] for item in objects]
     assert kinds[0] == "NetworkPolicy"
@@ -88,14 +83,12 @@ def test_yaml_output_is_the_objects_themselves_walls_first_and_owned(tmp_path: P
 
 def test_a_node_that_is_too_small_is_said_and_no_pod_is_created(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR, "--node-memory", "64Mi")
-
     assert result.exit_code == 1
     assert "No pod would be created: CapacityFits=False" in result.output
 
 
 def test_a_suite_that_is_not_there_is_said_with_those_that_are(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR + "  accuracy: {suite: my-own}\n")
-
     assert result.exit_code == 1
     assert "SuiteNotFound" in result.output
     assert "smollm2-full-v1" in result.output
@@ -103,6 +96,5 @@ def test_a_suite_that_is_not_there_is_said_with_those_that_are(tmp_path: Path, s
 
 def test_an_invalid_deployment_is_not_planned(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR.replace("tier: full", "tier: medium"))
-
     assert result.exit_code == 1
     assert "spec.tier" in result.output

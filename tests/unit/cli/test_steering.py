@@ -2,18 +2,17 @@
 
 import json
 from datetime import UTC, datetime
-from io import StringIO
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.status import show_one
 from r1plus_cli.steering import steer
 from r1plus_cli.view import view_of
 from r1plus_contract.requests import MOST_WHY, Verb, requests_in
-from unit.cli.crs import READY, Json, condition, cr
+from support.cli.command import printed
+from support.cli.deployments import READY, Json, condition, cr
 
 NOW = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
 SERVING = {"revision": "credit-bbbb", "lastGood": "credit-aaaa", "engine": "q4"}
@@ -59,6 +58,11 @@ def asked(body: Json, verb: Verb, reason: str = "a reason") -> tuple[Json, str]:
     said = steer(cluster, "team-credit", "credit", verb, reason, NOW)
     (patch,) = cluster.patches
     return patch, said
+
+
+def shown(body: Json) -> str:
+    """The status as it is printed."""
+    return printed(show_one, view_of(body), NOW)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +132,7 @@ def test_a_reason_of_the_greatest_length_is_taken() -> None:
 
 
 def test_the_status_reads_like_an_incident_report() -> None:
-    out = StringIO()
-    body = serving(incident=INCIDENT, lastRequest="2026-11-24T17:02:00Z ack by alice")
-    show_one(Console(file=out, width=200), view_of(body), NOW)
-    text = out.getvalue()
+    text = shown(serving(incident=INCIDENT, lastRequest="2026-11-24T17:02:00Z ack by alice"))
     told = [
         "Incident since 2026-11-24T17:00:00Z: ControlRunning, revision credit-bbbb",
         "204/206 right at its gate, 157/206 when it was counted",
@@ -149,24 +150,19 @@ def test_the_status_reads_like_an_incident_report() -> None:
 
 @pytest.mark.parametrize("line", ["geography: 31 of 70 (g-01, ...)", "geography: 1 of 70 (g-01)"])
 def test_a_list_that_is_cut_says_so_and_where_the_rest_is(line: str) -> None:
-    out = StringIO()
-    show_one(Console(file=out, width=200), view_of(serving(incident={**INCIDENT, "lost": [line]})), NOW)
-    assert ("Ids are cut" in out.getvalue()) == ("..." in line)
-    assert ("kubectl exec -n team-credit deploy/credit-bbbb -c monitor" in out.getvalue()) == ("..." in line)
+    text = shown(serving(incident={**INCIDENT, "lost": [line]}))
+    assert ("Ids are cut" in text) == ("..." in line)
+    assert ("kubectl exec -n team-credit deploy/credit-bbbb -c monitor" in text) == ("..." in line)
 
 
 def test_nobody_is_sent_to_the_monitor_of_a_revision_that_takes_no_traffic_any_more() -> None:
-    out = StringIO()
-    over = {**INCIDENT, "revision": "credit-gone", "lost": ["geography: 31 of 70 (g-01, ...)"]}
-    show_one(Console(file=out, width=200), view_of(serving(incident=over)), NOW)
-    assert "31 of 70" in out.getvalue()
-    assert "kubectl exec" not in out.getvalue()
+    text = shown(serving(incident={**INCIDENT, "revision": "credit-gone", "lost": ["geography: 31 of 70 (g-01, ...)"]}))
+    assert "31 of 70" in text
+    assert "kubectl exec" not in text
 
 
 def test_a_deployment_without_an_incident_says_nothing_of_one() -> None:
-    out = StringIO()
-    show_one(Console(file=out, width=200), view_of(serving()), NOW)
-    assert "Incident" not in out.getvalue()
+    assert "Incident" not in shown(serving())
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"by":"a"}', json.dumps({"by": 1, "why": "b", "at": "c"})])

@@ -32,9 +32,7 @@ def test_time_to_first_token_ends_with_the_first_text_and_the_rate_covers_the_wh
         (1.0, Piece("", final=True, finish_reason="stop", prompt_tokens=30, completion_tokens=10)),
     )
     heard: list[str] = []
-
     answer = measure(pieces, 100.0, heard.append, clock)
-
     assert answer.text == "Paris"
     assert heard == ["Par", "is"]
     assert answer.first_token_seconds == pytest.approx(0.5)
@@ -49,17 +47,13 @@ def test_counts_survive_the_empty_response_that_closes_a_stream() -> None:
         (0.1, Piece("4", final=False, finish_reason="stop", prompt_tokens=9, completion_tokens=2)),
         (0.1, Piece("", final=True)),
     )
-
     answer = measure(pieces, 100.0, None, clock)
-
     assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 9, 2)
 
 
 def test_an_answer_without_text_has_a_time_to_first_token_all_the_same() -> None:
     clock = Clock()
-
     answer = measure(clock.stream((2.0, Piece("", final=True, finish_reason="stop"))), 100.0, None, clock)
-
     assert answer.first_token_seconds == answer.seconds == 2.0
     assert answer.tokens_per_second == 0.0
 

@@ -2,22 +2,21 @@
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import yaml
-from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from r1plus_cli import suite_diff
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.main import app
 from r1plus_cli.suite_engines import Engines, sources
 from r1plus_cli.suite_store import load, manifest, save
 from r1plus_contract.jsonable import dumps
@@ -30,15 +29,16 @@ from r1plus_monitoring.curate.asking import Condition
 from r1plus_operator import projections
 from r1plus_operator.plan.inputs import SuiteTrust
 from r1plus_operator.suite_signature import KeyPair, new_key, sign, signer
-from unit.cli.fake_triton import serving
+from support.cli import command
+from support.cli.fake_triton import serving
+from support.waiting import DEADLINE_SECONDS
 from unit.contract.suites import BAD, NAME, baseline_of, files_of, with_item
 from unit.operator.plan.world import CONFIG, ROOT, World
 
 SMALL = ("--min-items", "8", "--min-per-stratum", "4")
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["suite", *map(str, arguments)])
+run = partial(command.run, "suite")
 
 
 def written(folder: Path, files: SuiteFiles) -> Path:
@@ -62,14 +62,21 @@ NEVER, ALONE, ONCE = "loans 00?", "loans 01?", "savings 02?"
 
 
 class Forgetful:
-    """An engine that is wrong about one thing always, about one when asked alone, about one when asked again."""
+    """An engine that is wrong about one thing always, about one when asked alone, about one when asked again.
+
+    It gives no answer before two are asked for at once.
+    """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self._two = threading.Event()
 
     def __call__(self, prompt: str, beside: int) -> str:
         again = prompt in self.asked
         self.asked.append(prompt)
+        if beside > 1:
+            self._two.set()
+        assert self._two.wait(DEADLINE_SECONDS)
         wrong = prompt == NEVER or (prompt == ALONE and beside == 1) or (prompt == ONCE and again)
         return "I do not know" if wrong else f"It is answer {prompt.split()[1].rstrip('?')}, of course"
 
@@ -232,6 +239,8 @@ def test_a_bad_suite_is_refused_in_words_of_its_own(
     files, path = make(), tmp_path / "s.yaml"
     if where == "a folder":
         path = written(tmp_path / "s", files)
+    elif len(files.items) > 10_000_000:
+        path.write_text(dumps({"kind": "ConfigMap", "data": files.texts()}))  # YAML, too, and written in no time.
     else:
         path.write_text(manifest(files, None))
     told = run("verify", path, *SMALL)

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
-from r1plus_cli.main import app
 from r1plus_cli.validate import engine_of, problems_of, tenant_problems
+from support.cli.command import run
 
 Json = dict[str, Any]
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -28,8 +27,13 @@ def problems(spec: Any, name: str = "credit") -> list[str]:
     return problems_of(document(spec, name), engines_in(SHIPPED_CATALOG), config_for(DEFAULT_FAMILY))
 
 
+def full(**spec: Any) -> Json:
+    """The spec of a deployment of tier full."""
+    return {"tier": "full", **spec}
+
+
 VALID = {
-    "only the tier": {"tier": "full"},
+    "only the tier": full(),
     "everything that is optional": {
         "tier": "lite",
         "engine": {"family": "smollm2", "precision": "Q8_0"},
@@ -48,41 +52,33 @@ def test_accepted(spec: Json) -> None:
     assert problems(spec) == []
 
 
+BATCH, MISSPELT = "spec.batching.maxBatchSize", full(placement={"tolerations": [{"opperator": "Exists"}]})
 BAD = {
     "a missing tier": ({}, ["spec.tier: missing; it has no default"]),
     "no spec at all": (None, ["spec.tier: missing"]),
     "an unknown tier": ({"tier": "medium"}, ["spec.tier", "'medium'", "full"]),
-    "an unknown field": (
-        {"tier": "full", "colour": "red"},
-        ["spec.colour: no such field; there are access, accuracy,"],
-    ),
-    "a misspelt field": ({"tier": "full", "acuracy": {}}, ["spec.acuracy: no such field; did you mean accuracy?"]),
+    "an unknown field": (full(colour="red"), ["spec.colour: no such field; there are access, accuracy,"]),
+    "a misspelt field": (full(acuracy={}), ["spec.acuracy: no such field; did you mean accuracy?"]),
     "an unknown field of a part": (
-        {"tier": "full", "engine": {"name": "x"}},
+        full(engine={"name": "x"}),
         ["spec.engine.name: no such field; there are family, precision, version (got 'x')"],
     ),
     "an unknown field within a list": (
-        {"tier": "full", "placement": {"tolerations": [{"opperator": "Exists"}]}},
+        MISSPELT,
         ["spec.placement.tolerations.0.opperator: no such field; did you mean operator?"],
     ),
-    "a batch of 0": ({"tier": "full", "batching": {"maxBatchSize": 0}}, ["spec.batching.maxBatchSize", "1", "0"]),
-    "a negative batch": ({"tier": "full", "batching": {"maxBatchSize": -1}}, ["spec.batching.maxBatchSize", "-1"]),
-    "a batch of a million": (
-        {"tier": "full", "batching": {"maxBatchSize": 1_000_000}},
-        ["spec.batching.maxBatchSize", "1024", "1000000"],
-    ),
-    "a threshold of 0": ({"tier": "full", "accuracy": {"threshold": 0}}, ["spec.accuracy.threshold", "0"]),
-    "a threshold of 1.5": ({"tier": "full", "accuracy": {"threshold": 1.5}}, ["spec.accuracy.threshold", "1", "1.5"]),
+    "a batch of 0": (full(batching={"maxBatchSize": 0}), [BATCH, "1", "0"]),
+    "a negative batch": (full(batching={"maxBatchSize": -1}), [BATCH, "-1"]),
+    "a batch of a million": (full(batching={"maxBatchSize": 1_000_000}), [BATCH, "1024", "1000000"]),
+    "a threshold of 0": (full(accuracy={"threshold": 0}), ["spec.accuracy.threshold", "0"]),
+    "a threshold of 1.5": (full(accuracy={"threshold": 1.5}), ["spec.accuracy.threshold", "1", "1.5"]),
     "a context longer than the engine's": (
-        {"tier": "full", "context": {"maxTokens": 1_000_000}},
+        full(context={"maxTokens": 1_000_000}),
         ["spec.context.maxTokens: 1000000 exceeds"],
     ),
-    "a batch larger than the engine's": (
-        {"tier": "full", "batching": {"maxBatchSize": 1000}},
-        ["spec.batching.maxBatchSize: 1000 exceeds"],
-    ),
+    "a batch larger than the engine's": (full(batching={"maxBatchSize": 1000}), [f"{BATCH}: 1000 exceeds"]),
     "an engine that does not exist": (
-        {"tier": "full", "engine": {"version": "9.9.9"}},
+        full(engine={"version": "9.9.9"}),
         ["spec.engine: no engine of tier full", "9.9.9", "the catalog has"],
     ),
 }
@@ -90,10 +86,8 @@ BAD = {
 
 @pytest.mark.parametrize(("spec", "words"), BAD.values(), ids=BAD.keys())
 def test_refused(spec: Any, words: list[str]) -> None:
-    found = problems(spec)
-
-    assert len(found) == 1
-    assert all(word in found[0] for word in words), found
+    (found,) = problems(spec)
+    assert all(word in found for word in words), found
 
 
 NAMES = {
@@ -108,28 +102,22 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "words"), NAMES.values(), ids=NAMES.keys())
 def test_names_refused(name: str, words: str) -> None:
-    found = problems({"tier": "full"}, name)
-
-    assert len(found) == 1
-    assert words in found[0]
+    (found,) = problems(full(), name)
+    assert words in found
 
 
 def test_forty_characters_are_a_name() -> None:
-    assert problems({"tier": "full"}, "a" * 40) == []
+    assert problems(full(), "a" * 40) == []
 
 
 def test_all_problems_are_told_at_once() -> None:
     spec = {"tier": "medium", "batching": {"maxBatchSize": 0}, "accuracy": {"threshold": 2}, "colour": "red"}
-
     found = problems(spec, "A" * 50)
-
     assert len(found) == 6, found
 
 
 def test_a_batch_and_a_context_that_the_engine_has_not_are_both_told() -> None:
-    spec = {"tier": "full", "batching": {"maxBatchSize": 1000}, "context": {"maxTokens": 1_000_000}}
-
-    assert len(problems(spec)) == 2
+    assert len(problems(full(batching={"maxBatchSize": 1000}, context={"maxTokens": 1_000_000}))) == 2
 
 
 def engine(**changes: Any) -> Json:
@@ -164,17 +152,13 @@ def test_an_engine_is_judged_as_its_crd_judges_it(body: Json, expected: list[str
 
 def validated(tmp_path: Path, *bodies: Json) -> tuple[int, str]:
     (tmp_path / "given.yaml").write_text(yaml.safe_dump_all(bodies))
-    done = CliRunner().invoke(app, ["validate", "-f", str(tmp_path / "given.yaml")])
+    done = run("validate", "-f", tmp_path / "given.yaml")
     return done.exit_code, done.output
 
 
 def test_an_engine_of_the_file_counts_for_its_deployments(tmp_path: Path) -> None:
-    deployment = {
-        "apiVersion": "r1plus.ai/v1alpha1",
-        "kind": "R1PlusDeployment",
-        "metadata": {"name": "credit"},
-        "spec": {"tier": "lite", "engine": {"family": "bank"}},
-    }
+    kind = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusDeployment", "metadata": {"name": "credit"}}
+    deployment = {**kind, "spec": {"tier": "lite", "engine": {"family": "bank"}}}
     status, told = validated(tmp_path, deployment, engine(family="bank"))
     assert status == 0 and "bank-lite: valid" in told and "default/credit: valid" in told
     status, told = validated(tmp_path, deployment, engine(family="other"))
@@ -210,5 +194,5 @@ def test_a_tenant_is_refused(name: str, spec: Json, words: list[str]) -> None:
 
 
 def test_the_examples_tenants_are_valid() -> None:
-    result = CliRunner().invoke(app, ["validate", "-f", str(EXAMPLES / "tenants.yaml")])
+    result = run("validate", "-f", EXAMPLES / "tenants.yaml")
     assert (result.exit_code, result.output.count("valid")) == (0, 2)

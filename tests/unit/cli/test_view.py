@@ -1,20 +1,24 @@
 """A deployment told in one sentence: the sentence names what a person has to know first."""
 
-import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from r1plus_cli.kubernetes_cluster import missing
 from r1plus_cli.status import ChangeTeller, format_cells, mark_of, show_one, widths_for
 from r1plus_cli.view import COLUMNS, age, view_of
 from r1plus_operator.api.conditions import ConditionType
-from unit.cli.crs import READY, VERIFIED, Json, condition, cr
+from support.cli.command import printed
+from support.cli.deployments import READY, VERIFIED, Json, condition, cr
 
 SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit-aaaa"}
 
+NO_NODE = "False", "NoNodeFits", "needs 3 GiB"
+NO_TENANT = "False", "NamespaceNotTenant", "no label"
+STARTS = "0 of 1 pod is Ready: it starts"
+OPEN = condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000")
+UNWATCHED = condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it")
 HEADLINES = {
     "an operator that never came is named": (cr(), "has not looked at it yet"),
     "a new spec that nobody has read is named": (cr(READY, generation=2, observed=1), "newest spec"),
@@ -29,9 +33,9 @@ HEADLINES = {
     ),
     "what is wrong comes before what is unknown because of it": (
         cr(
-            condition("Ready", "False", "NoNodeFits", "needs 3 GiB"),
+            condition("Ready", *NO_NODE),
             condition("EngineReady", "Unknown", "Pending", "Decided once the spec can be served"),
-            condition("CapacityFits", "False", "NoNodeFits", "needs 3 GiB"),
+            condition("CapacityFits", *NO_NODE),
         ),
         "0 of 1 pod ready; NoNodeFits: needs 3 GiB",
     ),
@@ -58,40 +62,23 @@ HEADLINES = {
         "RollingOut: Revision credit-bbbb starts",
     ),
     "that nobody watches what does not serve explains nothing": (
-        cr(
-            condition("Ready", "False", "NotAvailable", "0 of 1 pod is Ready: it starts"),
-            condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it"),
-            revision="credit-aaaa",
-            readyReplicas=0,
-        ),
+        cr(condition("Ready", "False", "NotAvailable", STARTS), UNWATCHED, revision="credit-aaaa", readyReplicas=0),
         "does not serve, 0 of 1 pod ready; NotAvailable: 0 of 1 pod is Ready: it starts",
     ),
     "that nobody has shown the walls of what does not serve explains nothing": (
-        cr(
-            VERIFIED,
-            condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000"),
-            condition("Ready", "False", "NotServing", "0 of 1 pod is Ready: it starts"),
-        ),
+        cr(VERIFIED, OPEN, condition("Ready", "False", "NotServing", STARTS)),
         "does not serve, 0 of 1 pod ready; NotServing: 0 of 1 pod is Ready: it starts",
     ),
     "why nothing new is rolled out where there is no tenant is told by Ready as well": (
-        cr(
-            condition("IsolationVerified", "False", "NamespaceNotTenant", "no label"),
-            condition("Ready", "False", "NamespaceNotTenant", "no label"),
-        ),
+        cr(condition("IsolationVerified", *NO_TENANT), condition("Ready", *NO_TENANT)),
         "does not serve, 0 of 1 pod ready; NamespaceNotTenant: no label",
     ),
     "a wall that is open is told of what serves, before what is not known yet": (
-        cr(
-            READY,
-            condition("QualityVerified", "Unknown", "SuiteShadowed", "10 %"),
-            condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000"),
-            **SERVING,
-        ),
+        cr(READY, condition("QualityVerified", "Unknown", "SuiteShadowed", "10 %"), OPEN, **SERVING),
         "serves, 1 of 1 pod ready; WallOpen: Not shut: decoy-pod:8000",
     ),
     "that nobody watches what serves is told": (
-        cr(READY, VERIFIED, condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it"), **SERVING),
+        cr(READY, VERIFIED, UNWATCHED, **SERVING),
         "serves, 1 of 1 pod ready; TargetDown: Prometheus cannot scrape it",
     ),
     "at rest nothing but the pods is told": (
@@ -112,7 +99,6 @@ def test_headline(given: Json, expected: str) -> None:
 
 def test_a_status_with_unknown_fields_and_types_missing_is_still_shown() -> None:
     view = view_of({"metadata": {"name": "x", "namespace": "y"}, "status": {"conditions": None, "later": {"a": 1}}})
-
     assert view.key == "y/x"
     assert not view.ready
     assert view.columns() == ("y", "x", "-", "-", "-", "-", "-", "Unknown")
@@ -135,7 +121,6 @@ AGES = {
 @pytest.mark.parametrize(("old", "expected"), AGES.values(), ids=AGES.keys())
 def test_age(old: timedelta, expected: str) -> None:
     now = datetime(2026, 11, 24, tzinfo=UTC)
-
     assert age(now - old, now) == expected
 
 
@@ -152,10 +137,9 @@ MARKS = {
 
 @pytest.mark.parametrize("kind", list(ConditionType))
 def test_each_condition_has_a_line_with_its_type_and_its_reason_apart(kind: ConditionType) -> None:
-    out = io.StringIO()
-    show_one(Console(file=out, width=200), view_of(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
-    assert f"✗ {kind} " in out.getvalue()
-    (line,) = (line for line in out.getvalue().splitlines() if f"✗ {kind}" in line)
+    text = printed(show_one, view_of(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
+    assert f"✗ {kind} " in text
+    (line,) = (line for line in text.splitlines() if f"✗ {kind}" in line)
     assert line.split() == ["✗", kind, "SomeReason"]
 
 
@@ -192,28 +176,24 @@ def gating(text: str) -> Json:
 class TestChangeTeller:
     def test_the_same_state_is_told_once(self) -> None:
         teller = ChangeTeller(every_s=20.0)
-
         assert teller.line(view_of(gating("10 %")), now=0.0)
         assert teller.line(view_of(gating("10 %")), now=100.0) is None
 
     def test_progress_within_a_reason_is_told_at_most_every_so_often(self) -> None:
         teller = ChangeTeller(every_s=20.0)
         teller.line(view_of(gating("10 %")), now=0.0)
-
         assert teller.line(view_of(gating("20 %")), now=5.0) is None
         assert "GateRunning: 30 %" in (teller.line(view_of(gating("30 %")), now=21.0) or "")
 
     def test_a_change_of_a_condition_is_told_at_once(self) -> None:
         teller = ChangeTeller(every_s=20.0)
         teller.line(view_of(gating("10 %")), now=0.0)
-
         assert "serves" in (teller.line(view_of(cr(READY, VERIFIED, **SERVING)), now=0.1) or "")
 
     def test_a_change_that_shows_in_no_column_and_no_word_is_not_told_again(self) -> None:
         teller = ChangeTeller(every_s=20.0)
         refused = condition("QualityVerified", "False", "GateFailed", "lost 80")
         teller.line(view_of(cr(READY, refused, **SERVING)), now=0.0)
-
         under_way = condition("Progressing", "True", "RollingOut")
         assert teller.line(view_of(cr(READY, refused, under_way, **SERVING)), now=99.0) is None
 
@@ -231,5 +211,4 @@ class TestChangeTeller:
         other = gating("10 %")
         other["metadata"]["name"] = "other"
         teller.line(view_of(gating("10 %")), now=0.0)
-
         assert teller.line(view_of(other), now=0.0)

@@ -19,7 +19,7 @@ from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
 from r1plus_cli.view import view_of
 from r1plus_contract.names import ANNOTATION_VERDICT
-from unit.cli.crs import READY, VERIFIED, condition, cr
+from support.cli.deployments import READY, VERIFIED, condition, cr
 
 REFUSAL = (
     READY,

@@ -1,71 +1,16 @@
 """How a plan is carried out: in which order, with which proof, and what a refusal leads to."""
 
-from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
 
-from r1plus_contract import names
 from r1plus_operator.executor import Executor, OwnerGoneError
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.plan import Note, Plan
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
-from r1plus_operator.runtime.resources import Resource
+from support.operator.writes import Server
 
 STATUS = {"suite": "s"}
-CR: Json = {
-    "metadata": {"name": "credit", "namespace": "t", "uid": "u", "resourceVersion": "7"},
-    "spec": {},
-    "status": {},
-}
-
-
-class Server:
-    """Takes every write, or refuses those that a test names; answers with what was written."""
-
-    def __init__(self, **refusals: ApiError) -> None:
-        self.log: list[str] = []
-        self.learned: list[str] = []
-        self._refusals = refusals
-
-    async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
-        """Has no R1PlusDeployment."""
-        return [], "1"
-
-    async def apply(
-        self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""
-    ) -> Json:
-        assert (field_manager, force) == (names.FIELD_MANAGER, True)
-        name = obj["metadata"]["name"] if res.kind != "Event" else obj["reason"]
-        return self._answer(f"{res.kind}{subresource and '/' + subresource}", name, obj)
-
-    async def patch(
-        self, res: Resource, name: str, namespace: str | None, body: Sequence[Json], *, content_type: str
-    ) -> Json:
-        assert (namespace, content_type) == ("t", "application/json-patch+json")
-        return self._answer("patch " + res.kind, name, {"patched": body})
-
-    async def delete(
-        self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ""
-    ) -> Json:
-        assert namespace == "t"
-        return self._answer("delete " + res.kind, f"{name} {uid}", {})
-
-    async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
-        await write
-        self.learned.append(f"{child['kind']} {child['metadata']['name']}")
-
-    def learn(self, written: Json) -> None:
-        self.learned.append(f"status {written['status']}")
-
-    def unlearn(self, kind: str, namespace: str, name: str) -> None:
-        self.learned.append(f"{kind} {namespace}/{name} is gone")
-
-    def _answer(self, what: str, name: str, answer: Json) -> Json:
-        self.log.append(f"{what} {name}")
-        if (error := self._refusals.get(what.replace(" ", "_").replace("/", "_"))) is not None:
-            raise error
-        return answer
 
 
 def child(kind: str, **meta: str) -> Json:
@@ -103,21 +48,21 @@ STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
 )  # fmt: skip
 async def test_the_order_of_writes(plan: Plan, before: Json, log: list[str]) -> None:
     server = Server()
-    await Executor(server, server).run({**CR, "status": before}, plan, 0.0)
+    await server.run(plan, **before)
     assert server.log == log
 
 
 async def test_what_was_written_is_learned() -> None:
     server = Server()
-    await Executor(server, server).run(CR, Plan(apply=((NEW,),), delete=(GONE,), status=STATUS), 0.0)
-    assert server.learned == [f"status {STATUS}", "Service c", "Deployment t/old is gone"]
+    await server.run(Plan(apply=((NEW,),), delete=(GONE,), status=STATUS))
+    assert server.learned == [f"status of u: {STATUS}", "Service c", "Deployment t/old is gone"]
 
 
 @pytest.mark.parametrize("error", [NotFoundError(404, "NotFound", ""), ConflictError(409, "Conflict", "")])
 async def test_no_child_is_made_for_an_owner_that_is_gone(error: ApiError) -> None:
     server = Server(R1PlusDeployment_status=error)
     with pytest.raises(OwnerGoneError):
-        await Executor(server, server).run(CR, Plan(apply=((NEW,),), status=STATUS), 0.0)
+        await server.run(Plan(apply=((NEW,),), status=STATUS))
     assert server.log == [TOLD]
 
 
@@ -125,20 +70,20 @@ async def test_after_a_refused_stage_no_other_begins() -> None:
     server = Server(ConfigMap=InvalidError(422, "Invalid", "no"))
     plan = Plan(apply=((child("ConfigMap"), NEW), (child("Deployment"),)), status=STATUS)
     with pytest.raises(InvalidError):
-        await Executor(server, server).run(CR, plan, 0.0)
+        await server.run(plan)
     assert server.log == [TOLD, "ConfigMap c", "Service c"]
 
 
 async def test_a_child_that_is_another_by_now_fails_the_pass() -> None:
     server = Server(Service=ConflictError(409, "Conflict", "uid"))
     with pytest.raises(ConflictError):
-        await Executor(server, server).run(CR, Plan(apply=((SEEN,),)), 0.0)
+        await server.run(Plan(apply=((SEEN,),)))
     assert server.learned == []
 
 
 async def test_what_cannot_be_taken_out_does_not_keep_ours_from_being_applied() -> None:
     server = Server(patch_Service=InvalidError(422, "Invalid", "it has changed"))
-    await Executor(server, server).run(CR, Plan(clear=(STRAY,), apply=((SEEN,),)), 0.0)
+    await server.run(Plan(clear=(STRAY,), apply=((SEEN,),)))
     assert server.log == ["patch Service c", "Service c"]
 
 
@@ -148,7 +93,7 @@ OUT = ("bad", ({"op": "test", "path": "/metadata/uid", "value": "u"},))
 async def test_a_bad_pod_is_out_of_traffic_before_anything_else_is_written() -> None:
     server = Server()
     told = (Note("PodQuarantined", "m", "now", pod="bad"),)
-    out = await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((NEW,),), status=STATUS, notes=told), 0.0)
+    out = await server.run(Plan(relabel=(OUT,), apply=((NEW,),), status=STATUS, notes=told))
     assert server.log == [TOLD, "patch Pod bad", "Service c", "Event PodQuarantined"]
     assert out == {"bad"}
 
@@ -157,20 +102,20 @@ async def test_a_bad_pod_is_out_of_traffic_before_anything_else_is_written() -> 
 async def test_a_pod_that_is_another_by_now_is_left_to_the_next_pass(error: ApiError) -> None:
     server = Server(patch_Pod=error)
     told = (Note("PodQuarantined", "m", "now", pod="bad"), Note("Promoted", "m", "now"))
-    out = await Executor(server, server).run(CR, Plan(relabel=(OUT,), apply=((SEEN,),), notes=told), 0.0)
+    out = await server.run(Plan(relabel=(OUT,), apply=((SEEN,),), notes=told))
     assert server.log == ["patch Pod bad", "Service c", "Event Promoted"]
     assert out == frozenset(), "whoever took it out has told it and counted it"
 
 
 async def test_a_deletion_of_what_is_gone_already_is_done() -> None:
     server = Server(delete_Deployment=NotFoundError(404, "NotFound", ""))
-    await Executor(server, server).run(CR, Plan(delete=(GONE,)), 0.0)
+    await server.run(Plan(delete=(GONE,)))
     assert server.learned == ["Deployment t/old is gone"]
 
 
 async def test_news_that_is_lost_fails_nothing() -> None:
     server = Server(Event=ApiError(500, "InternalError", ""))
-    await Executor(server, server).run(CR, Plan(notes=(Note("Promoted", "m", "now"),)), 0.0)
+    await server.run(Plan(notes=(Note("Promoted", "m", "now"),)))
     assert server.log == ["Event Promoted"]
 
 

@@ -1,25 +1,29 @@
 """What the environment says of the prober of walls: read whole, or refused with variable and chart value."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from r1plus_operator.config import ConfigError, from_environment
 from r1plus_operator.plan.inputs import IsolationTerms
-from unit.operator.test_delivery_settings import LEAST
+
+Terms = Callable[..., IsolationTerms]
 
 
-def terms(**env: str) -> IsolationTerms:
-    return from_environment({**LEAST, **env}).operator.isolation
+@pytest.fixture
+def terms(least: dict[str, str]) -> Terms:
+    """What is read of an environment that also says this."""
+    return lambda **env: from_environment({**least, **env}).operator.isolation
 
 
-def test_by_default_there_is_no_prober_and_the_api_server_is_anywhere() -> None:
+def test_by_default_there_is_no_prober_and_the_api_server_is_anywhere(terms: Terms) -> None:
     found = terms()
     assert (found.decoy_namespace, found.interval, found.beside) == ("", 3600.0, {})
     assert (found.api_ports, found.api_cidrs) == ((443, 6443), ())
 
 
-def test_all_of_it_is_read() -> None:
+def test_all_of_it_is_read(terms: Terms) -> None:
     found = terms(
         R1PLUS_DECOY_NAMESPACE="r1plus-decoy",
         R1PLUS_PROBE_SECONDS="90",
@@ -38,7 +42,7 @@ def test_all_of_it_is_read() -> None:
 
 
 @pytest.mark.parametrize("variable", ["R1PLUS_PROBE_SECONDS", "R1PLUS_API_SERVER_PORTS", "R1PLUS_API_SERVER_CIDRS"])
-def test_what_is_empty_is_not_said(variable: str) -> None:
+def test_what_is_empty_is_not_said(terms: Terms, variable: str) -> None:
     assert terms(**{variable: ""}) == terms()
 
 
@@ -51,12 +55,12 @@ def test_what_is_empty_is_not_said(variable: str) -> None:
         *(("R1PLUS_DECOY_NAMESPACE", text, "isolation.decoyNamespace") for text in ("default", "kube-system", "n", "monitoring")),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_named(variable: str, value: Any, names: str) -> None:
+def test_what_cannot_be_used_is_named(terms: Terms, variable: str, value: Any, names: str) -> None:
     with pytest.raises(ConfigError) as raised:
         terms(**{variable: value})
     assert str(raised.value).startswith(variable)
     assert names in str(raised.value)
 
 
-def test_monitoring_in_no_namespace_makes_no_prober_a_mistake() -> None:
+def test_monitoring_in_no_namespace_makes_no_prober_a_mistake(terms: Terms) -> None:
     assert terms(R1PLUS_MONITORING_NAMESPACE="").decoy_namespace == ""

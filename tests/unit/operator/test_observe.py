@@ -10,17 +10,33 @@ from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
+from r1plus_operator.plan.inputs import Observed
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
 from unit.operator.plan.world import World
 
 KEY = ("t", "credit")
+OWNER = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
 
 
 def observer() -> tuple[Observer, list[Key]]:
     asked: list[Key] = []
     return Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}), asked
+
+
+def seen_by(observer: Observer) -> Observed:
+    """The deployment as it is observed."""
+    found = observer.observed(KEY)
+    assert found is not None
+    return found
+
+
+def known() -> Observer:
+    """An observer that knows the deployment in version 5."""
+    seen, _ = observer()
+    seen.ingest("ADDED", cr(5))
+    return seen
 
 
 def cr(version: int, *, uid: str = "u", generation: int = 1, tier: str = "full", **meta: Any) -> dict[str, Any]:
@@ -74,13 +90,10 @@ def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -
 
 
 def test_an_event_from_before_our_own_status_does_not_undo_what_its_answer_told() -> None:
-    seen, _ = observer()
-    seen.ingest("ADDED", cr(5))
+    seen = known()
     seen.learn(cr(7))
     seen.ingest("MODIFIED", cr(6))
-    observed = seen.observed(KEY)
-    assert observed is not None
-    assert observed.cr["status"] == {"suite": "of 7"}
+    assert seen_by(seen).cr["status"] == {"suite": "of 7"}
 
 
 def test_an_answer_that_shows_another_spec_asks_for_a_pass() -> None:
@@ -91,8 +104,7 @@ def test_an_answer_that_shows_another_spec_asks_for_a_pass() -> None:
 
 
 def test_an_answer_brings_no_cr_back_that_is_gone() -> None:
-    seen, _ = observer()
-    seen.ingest("ADDED", cr(5))
+    seen = known()
     seen.ingest("DELETED", cr(6))
     seen.learn(cr(7))
     assert seen.observed(KEY) is None
@@ -108,9 +120,8 @@ def test_a_list_decides_even_where_the_server_has_gone_back_in_time() -> None:
 async def test_a_child_that_we_wrote_is_observed_at_once_and_asks_for_no_pass() -> None:
     seen, asked = observer()
     seen.ingest("ADDED", cr(5))
-    owner = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
     labels = {"r1plus.ai/deployment": "credit"}
-    meta = {"name": "credit", "namespace": "t", "uid": "s", "ownerReferences": [owner], "labels": labels}
+    meta = {"name": "credit", "namespace": "t", "uid": "s", "ownerReferences": [OWNER], "labels": labels}
     child = {"kind": "Service", "apiVersion": "v1", "metadata": meta, "spec": {"type": "ClusterIP"}}
 
     async def write() -> dict[str, Any]:
@@ -118,28 +129,20 @@ async def test_a_child_that_we_wrote_is_observed_at_once_and_asks_for_no_pass() 
 
     answer: Awaitable[dict[str, Any]] = write()
     await seen.write_through(child, answer)
-    observed = seen.observed(KEY)
-    assert observed is not None
-    assert observed.children == {("Service", "credit"): child}
+    assert seen_by(seen).children == {("Service", "credit"): child}
     assert asked == [KEY]
     seen.unlearn("Service", "t", "credit")
-    left = seen.observed(KEY)
-    assert left is not None
-    assert left.children == {}
+    assert seen_by(seen).children == {}
 
 
 def test_a_child_that_is_being_deleted_is_not_there() -> None:
-    seen, _ = observer()
-    seen.ingest("ADDED", cr(5))
-    owner = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
-    meta = {"name": "c", "namespace": "t", "uid": "s", "ownerReferences": [owner], "deletionTimestamp": "now"}
+    seen = known()
+    meta = {"name": "c", "namespace": "t", "uid": "s", "ownerReferences": [OWNER], "deletionTimestamp": "now"}
     reflector = seen.children["Service"]
     projected = reflector._projected({"metadata": meta, "spec": {}})
     assert projected is not None
     reflector.store.put(projected)
-    observed = seen.observed(KEY)
-    assert observed is not None
-    assert observed.children == {}
+    assert seen_by(seen).children == {}
 
 
 def pod(uid: str) -> dict[str, Any]:
@@ -152,15 +155,12 @@ def pod(uid: str) -> dict[str, Any]:
     [pytest.param("p1", True, id="the pod that said it"), pytest.param("p2", False, id="its namesake, made anew")],
 )
 def test_what_a_monitor_said_is_its_own_pods(uid: str, heard: bool) -> None:
-    seen, _ = observer()
-    seen.ingest("ADDED", cr(5))
+    seen = known()
     seen.reports["p1"] = MonitorReport("credit-a", "", Phase.WATCHING, Verdict.PASS, "Passed", "")
     projected = projections.pod(pod(uid))
     assert projected is not None
     seen.pods.store.put(projected)
-    observed = seen.observed(KEY)
-    assert observed is not None
-    assert set(observed.reports) == ({"credit-a-0"} if heard else set())
+    assert set(seen_by(seen).reports) == ({"credit-a-0"} if heard else set())
 
 
 CLAIM, REVISION, JOB = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "ControllerRevision", "Job"))
@@ -190,17 +190,12 @@ def test_what_belongs_to_a_volume_asks_for_the_pass_of_its_namespace() -> None:
 
 
 def test_a_claim_that_goes_is_no_place_for_an_engine() -> None:
-    seen, _ = observer()
-    seen.ingest("ADDED", cr(5))
+    seen = known()
     notes = {names.ANNOTATION_DELIVERED: "a" * 64}
     put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes))
-    found = seen.observed(KEY)
-    assert found is not None
-    assert found.volumes[VOLUME].delivered == "a" * 64
+    assert seen_by(seen).volumes[VOLUME].delivered == "a" * 64
     put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes, deletionTimestamp="now"))
-    found = seen.observed(KEY)
-    assert found is not None
-    assert VOLUME not in found.volumes
+    assert VOLUME not in seen_by(seen).volumes
     assert seen.volumes("t").going == {("PersistentVolumeClaim", VOLUME)}
 
 

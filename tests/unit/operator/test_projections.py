@@ -72,10 +72,8 @@ def test_a_child_belongs_to_the_r1plusdeployment_that_controls_it(reference: dic
 
 def test_a_child_names_whose_it_may_be_also_where_label_or_owner_was_edited() -> None:
     owner = {"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}
-    assert child(meta={"ownerReferences": [owner], "labels": {"r1plus.ai/deployment": "x"}}).deployments == {
-        "credit",
-        "x",
-    }
+    edited = child(meta={"ownerReferences": [owner], "labels": {"r1plus.ai/deployment": "x"}})
+    assert edited.deployments == {"credit", "x"}
     assert child(meta={"ownerReferences": [owner], "labels": {}}).deployments == {"credit"}
     assert child().deployments == frozenset()
 
@@ -117,13 +115,8 @@ POD: dict[str, Any] = {
 
 def test_a_pod_tells_whose_it_is_and_what_ails_it() -> None:
     pod = projections.pod(POD)
-    assert pod is not None
-    assert (pod.deployment, pod.facts.revision, pod.facts.ip, pod.facts.ready) == (
-        "credit",
-        "credit-1",
-        "10.0.0.5",
-        False,
-    )
+    found = pod.deployment, pod.facts.revision, pod.facts.ip, pod.facts.ready
+    assert found == ("credit", "credit-1", "10.0.0.5", False)
     assert pod.facts.unschedulable == "0/1 nodes"
     verify = pod.facts.containers[0]
     assert (verify.waiting_reason, verify.terminated_reason, verify.exit_code) == ("CrashLoopBackOff", "Error", 1)
@@ -168,14 +161,12 @@ TURNED_AWAY = {
 @pytest.mark.parametrize(("status", "said"), TURNED_AWAY.values(), ids=TURNED_AWAY.keys())
 def test_a_pod_that_its_node_turned_away_says_why(status: dict[str, Any], said: str) -> None:
     found = projections.pod({"metadata": META, "spec": {}, "status": status})
-    assert found is not None
     assert found.facts.turned_away == said
 
 
 def test_a_pod_names_the_replicaset_that_controls_it() -> None:
     owners = [{"kind": "ReplicaSet", "name": "a-1"}, {"kind": "ReplicaSet", "name": "credit-1-x", "controller": True}]
     pod = projections.pod({**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}})
-    assert pod is not None
     assert pod.facts.replica_set == "credit-1-x"
 
 
@@ -190,13 +181,9 @@ def test_a_deployment_that_may_make_no_pods_keeps_the_servers_words_and_nothing_
 
 
 def test_a_node_without_figures_is_not_counted() -> None:
-    assert (
-        projections.node(
-            {"metadata": {"name": "n", "uid": "u"}, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}
-        )
-        is None
-    )
-    assert projections.node({"metadata": {"name": "n", "uid": "u"}}) is None
+    node = {"metadata": {"name": "n", "uid": "u"}}
+    assert projections.node({**node, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}) is None
+    assert projections.node(node) is None
 
 
 def test_an_engine_that_does_not_validate_is_not_on_offer_but_is_known() -> None:
@@ -258,14 +245,8 @@ def test_a_namespace_is_a_tenant_as_its_labels_say(meta: dict[str, Any], facts: 
 
 
 def test_an_r1plustenant_that_only_got_our_answer_has_changed_by_its_status_alone() -> None:
-    meta = {
-        "name": "tenant",
-        "namespace": "team",
-        "uid": "u",
-        "generation": 1,
-        "finalizers": ["f"],
-        "managedFields": [{}],
-    }
+    meta = {"name": "tenant", "namespace": "team", "uid": "u", "generation": 1, "finalizers": ["f"]}
+    meta["managedFields"] = [{}]
     one = projections.tenant({"metadata": {**meta, "resourceVersion": "5"}, "spec": {"quota": {}}})
     two = projections.tenant({"metadata": {**meta, "resourceVersion": "6"}, "spec": {"quota": {}}})
     assert one == two
@@ -285,22 +266,15 @@ def test_whose_a_pod_is(labels: dict[str, str], deployment: str, probed: str, jo
     owner = {"kind": "Job", "name": "r1plus-prober-1", "uid": "j", "controller": True}
     meta = {**META, "labels": labels, **PROBED, **({"ownerReferences": [owner]} if job else {})}
     found = projections.pod({"metadata": meta, "spec": {}})
-    assert found is not None
     assert (found.deployment, found.probed, found.job) == (deployment, probed, job)
 
 
 def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_none() -> None:
-    listed = [
-        {"type": kind, "address": address}
-        for kind, address in (
-            ("InternalIP", "10.0.0.7"), ("ExternalIP", "fd00::7"), ("Hostname", "n1"), ("InternalIP", "n1.example"), ("InternalIP", ""),
-        )
-    ]  # fmt: skip
+    internal = [{"type": "InternalIP", "address": address} for address in ("10.0.0.7", "n1.example", "")]
+    listed = [*internal, {"type": "ExternalIP", "address": "fd00::7"}, {"type": "Hostname", "address": "n1"}]
     status = {"allocatable": {"cpu": "4", "memory": "8Gi"}, "addresses": listed}
     spec = {"podCIDRs": ["10.244.3.0/24", "fd01:0:0:3::/64", "nonsense"]}
     kept = projections.node({"metadata": {"name": "n1", "uid": "n"}, "spec": spec, "status": status})
-    assert kept is not None
     assert kept.value.addresses == ("10.0.0.7", "fd00::7", "10.244.3.1", "fd01:0:0:3::1")
     bare = projections.node({"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": status["allocatable"]}})
-    assert bare is not None
     assert bare.value.addresses == ()

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from r1plus_operator.plan.inputs import PrometheusView, RuleFacts, TargetFacts
 from r1plus_operator.prometheus import PATIENCE_SECONDS, PrometheusSource
+from support.http_server import serving
 
 RULE = {"name": "R1PlusAccuracyBelowThreshold", "query": "x < 1", "health": "ok", "type": "alerting"}
 RULES = {"groups": [{"name": "r1plus/team/credit", "file": "f", "rules": [RULE, {**RULE, "lastError": "bad"}]}]}
@@ -47,18 +48,8 @@ class Server:
 
 
 async def look(server: Server) -> PrometheusView:
-    app = web.Application()
-    app.add_routes([web.get("/prefix/api/v1/{what}", server.answer)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0]
-    try:
-        async with aiohttp.ClientSession() as session:
-            source = PrometheusSource(Heard(), f"http://{host}:{port}/prefix/", 1.0, random.Random(1))
-            return await source.ask(session)
-    finally:
-        await runner.cleanup()
+    async with serving(web.get("/prefix/api/v1/{what}", server.answer)) as url, aiohttp.ClientSession() as session:
+        return await PrometheusSource(Heard(), f"{url}/prefix/", 1.0, random.Random(1)).ask(session)
 
 
 async def test_rules_go_by_group_and_targets_by_pod() -> None:

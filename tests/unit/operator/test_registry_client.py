@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from r1plus_contract.history import DeploymentFact, Facts, Receipt
 from r1plus_operator.registry_client import DeliveryError, RefusedError, RegistryClient
 from r1plus_operator.runtime.connection import FileToken
+from support.http_server import serving
 
 FACTS = Facts((DeploymentFact("u", "team", "credit"),))
 
@@ -36,13 +36,8 @@ class Answers:
 @pytest.fixture
 async def answers() -> AsyncIterator[Answers]:
     found = Answers()
-    app = web.Application()
-    app.add_routes([web.post("/v1/facts", found.answer)])
-    server = TestServer(app)
-    await server.start_server()
-    found.url = str(server.make_url("")).rstrip("/")
-    yield found
-    await server.close()
+    async with serving(web.post("/v1/facts", found.answer)) as found.url:
+        yield found
 
 
 @pytest.fixture
@@ -73,12 +68,13 @@ async def test_facts_are_delivered_with_the_token_that_is_there_now(answers: Ans
 
 
 async def test_an_answer_that_comes_in_pieces_is_read_whole_and_one_without_an_end_is_not(token: Path) -> None:
-    more = asyncio.Event()
+    begun, more = asyncio.Event(), asyncio.Event()
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"recorded": ')
         await writer.drain()
+        begun.set()
         await more.wait()
         writer.write(b'{"alarms": 2}}' if not endless else b"{" * 200_000)
         writer.close()
@@ -86,10 +82,12 @@ async def test_an_answer_that_comes_in_pieces_is_read_whole_and_one_without_an_e
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     for endless in (False, True):
+        begun.clear()
         more.clear()
         async with RegistryClient(url, FileToken(token)) as client:
             delivering = asyncio.create_task(client.deliver(FACTS))
-            asyncio.get_running_loop().call_later(0.05, more.set)
+            await begun.wait()
+            more.set()  # Of one event loop: the client has read by then.
             if endless:
                 with pytest.raises(DeliveryError, match="Receipt: not JSON"):
                     await delivering

@@ -200,13 +200,6 @@ def test_of_a_file_that_is_too_large_no_more_is_read_than_shows_it(tmp_path: Pat
 
 # -- Settings ----------------------------------------------------------------------------------------------------------
 
-ENVIRON = {"R1PLUS_MONITOR_IMAGE": "m", "R1PLUS_TRITON_IMAGE": "t", "R1PLUS_OPERATOR_NAMESPACE": "n"}
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    return ENVIRON | {"R1PLUS_CATALOG_DIR": str(tmp_path), "R1PLUS_SUITES_DIR": str(tmp_path)}
-
 
 @pytest.mark.parametrize(
     ("given", "required"),
@@ -218,17 +211,17 @@ def environ(tmp_path: Path) -> dict[str, str]:
     ids=["by default", "a misspelt value", "false"],
 )
 def test_signatures_are_required_unless_they_are_plainly_not(
-    environ: dict[str, str], given: dict[str, str], required: bool
+    least: dict[str, str], given: dict[str, str], required: bool
 ) -> None:
-    trust = from_environment(environ | given).operator.suite_trust
+    trust = from_environment(least | given).operator.suite_trust
     assert (trust.required, trust.shipped) == (required, frozenset(SHIPPED_SUITES.values()))
 
 
-def test_trusted_keys_come_from_the_chart_and_one_that_is_none_is_refused(environ: dict[str, str]) -> None:
+def test_trusted_keys_come_from_the_chart_and_one_that_is_none_is_refused(least: dict[str, str]) -> None:
     keys = f"{OURS.public},{FOREIGN.public}"
-    assert from_environment(environ | {"R1PLUS_SUITE_KEYS": keys}).operator.suite_trust.keys == set(keys.split(","))
+    assert from_environment(least | {"R1PLUS_SUITE_KEYS": keys}).operator.suite_trust.keys == set(keys.split(","))
     with pytest.raises(ConfigError, match="R1PLUS_SUITE_KEYS: 'AAAA' is no Ed25519 public key"):
-        from_environment(environ | {"R1PLUS_SUITE_KEYS": f"{OURS.public},AAAA"})
+        from_environment(least | {"R1PLUS_SUITE_KEYS": f"{OURS.public},AAAA"})
 
 
 # -- Signatures --------------------------------------------------------------------------------------------------------

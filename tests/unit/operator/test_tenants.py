@@ -14,8 +14,8 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.report import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.tenants import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
+from support.operator.tenant_rig import Rig, ended
 from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES
-from unit.operator.tenants_rig import Rig, ended
 
 KEY = ("team", TENANT_NAME)
 
@@ -58,11 +58,8 @@ class TestWakes:
 
     async def test_an_r1plustenant_that_is_edited_deleted_or_gone(self) -> None:
         rig = await tenant(GIVES)
-        for event, meta in (
-            ("MODIFIED", {"generation": 2}),
-            ("MODIFIED", {"deletionTimestamp": "now"}),
-            ("DELETED", {}),
-        ):
+        changes: tuple[Json, ...] = ({"generation": 2}, {"deletionTimestamp": "now"}, {})
+        for event, meta in zip(("MODIFIED", "MODIFIED", "DELETED"), changes, strict=True):
             rig.give("team", GIVES, event, **meta)
             assert rig.asked_for() == [KEY]
 
@@ -102,9 +99,8 @@ class TestWakes:
     async def test_a_claim_that_is_gone_likewise(self) -> None:
         rig = await tenant()
         labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_VOLUME: "v"}
-        claim = rig.say(
-            "ADDED", "PersistentVolumeClaim", {"metadata": {"name": "v", "namespace": "team", "labels": labels}}
-        )
+        meta = {"name": "v", "namespace": "team", "labels": labels}
+        claim = rig.say("ADDED", "PersistentVolumeClaim", {"metadata": meta})
         assert rig.asked_for() == [("team", VOLUMES_NAME)]
         rig.say("DELETED", "PersistentVolumeClaim", claim)
         assert set(rig.asked_for()) == {KEY, ("team", VOLUMES_NAME)}
@@ -178,7 +174,7 @@ class TestEnds:
             return keep(kind, {**obj, **spec})
 
         rig.cluster.keep = altered  # type: ignore[method-assign]
-        rig.say("DELETED", "NetworkPolicy", rig.cluster.objects["NetworkPolicy", "team", walls.DEFAULT_DENY])
+        rig.lose("NetworkPolicy", "team", walls.DEFAULT_DENY)
         await rig.work()
         written = len(rig.cluster.log)
         rig.clock.advance(WITHOUT_EFFECT_SECONDS - 1)
@@ -271,7 +267,7 @@ class TestRefusals:
     async def test_a_write_that_is_refused(self, kind: str, error: ApiError) -> None:
         rig = await tenant()
         if kind == "NetworkPolicy":
-            rig.say("DELETED", kind, rig.cluster.objects[kind, "team", walls.DEFAULT_DENY])
+            rig.lose(kind, "team", walls.DEFAULT_DENY)
         rig.cluster.refusals[kind] = error
         rig.give("team", GIVES)
         with pytest.raises(type(error)):
@@ -290,7 +286,7 @@ class TestRefusals:
         """Somebody has made the prober's account before the operator could, say."""
         rig = await tenant(GIVES, serves=True)
         assert rig.has("RoleBinding", "team")
-        rig.say("DELETED", "ServiceAccount", rig.cluster.objects["ServiceAccount", "team", names.PROBER])
+        rig.lose("ServiceAccount", "team", names.PROBER)
         rig.cluster.refusals["ServiceAccount"] = ForbiddenError(403, "Forbidden", "it is another's")
         bears = {"finalizers": [names.FINALIZER_TENANT]}
         rig.give("team", {"admins": [], "quota": {"pods": 1}}, "MODIFIED", generation=2, **bears)
@@ -315,7 +311,7 @@ class TestRefusals:
             raise ForbiddenError(403, "Forbidden", "a webhook")
 
         rig.cluster.delete = refuse  # type: ignore[method-assign]
-        rig.say("DELETED", "NetworkPolicy", rig.cluster.objects["NetworkPolicy", "team", walls.DEFAULT_DENY])
+        rig.lose("NetworkPolicy", "team", walls.DEFAULT_DENY)
         bears = {"finalizers": [names.FINALIZER_TENANT]}
         rig.give("team", {}, "MODIFIED", generation=2, **bears)
         with pytest.raises(ForbiddenError):
@@ -327,7 +323,7 @@ class TestRefusals:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
         assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
-        rig.say("DELETED", "ServiceAccount", rig.cluster.objects["ServiceAccount", "team", names.PROBER])
+        rig.lose("ServiceAccount", "team", names.PROBER)
         rig.cluster.refusals["ServiceAccount"] = ForbiddenError(403, "Forbidden", "it is another's")
         for hours, told in ((0, "WallsHeld"), (2, "WallsHeld"), (1, "ProbeOverdue")):
             rig.clock.advance(3600 * hours)
@@ -341,7 +337,7 @@ class TestRefusals:
     async def test_a_wall_that_cannot_be_written_is_no_wall_that_holds(self, after: float | None) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
-        rig.say("DELETED", "NetworkPolicy", rig.cluster.objects["NetworkPolicy", "team", walls.DEFAULT_DENY])
+        rig.lose("NetworkPolicy", "team", walls.DEFAULT_DENY)
         rig.cluster.refusals["NetworkPolicy"] = ApiError(500, "InternalError", "etcd leader changed")
         for _ in range(TOLD_AFTER + 1):
             assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
@@ -445,7 +441,6 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
     rig.label("other")
     view = rig.reconciler.view("team")
     real = probing.read(run_jobs(rig)[0])
-    assert real is not None
     forged = probing.Run("team", real.uid, "credit", real.walls, real.started + 5)
     for job in prober.jobs(forged, CONFIG):
         if job["metadata"]["namespace"] == DECOY:

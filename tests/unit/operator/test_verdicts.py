@@ -1,6 +1,7 @@
 """The road of the verdicts: what a monitor that stopped answering counts as, and from when on."""
 
 import random
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from r1plus_operator.pools import Pools
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.verdicts import VerdictSource
+from support.http_server import serving
 
 KEY = ("t", "credit")
 WATCH = Watch(Standing.STEADY, 4)
@@ -34,6 +36,9 @@ def pod(ip: str, *, runs: bool = True, **meta: Any) -> dict[str, Any]:
 class Road:
     """A verdict source, one pod, its monitor on loopback, and a clock."""
 
+    source: VerdictSource
+    session: aiohttp.ClientSession
+
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
         self.rest = 0.0
@@ -45,26 +50,6 @@ class Road:
     def _news(self, key: Key) -> None:
         self.asked.append(key)
         self.now += self.rest
-
-    async def __aenter__(self) -> "Road":
-        async def verdict(_: web.Request) -> web.Response:
-            return web.Response(status=503) if self.says is None else web.json_response(text=dumps(self.says))
-
-        app = web.Application()
-        app.add_routes([web.get("/verdict", verdict)])
-        self._runner = web.AppRunner(app)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        port = self._runner.addresses[0][1]
-        pools = Pools(lambda: self.now, lambda key, pool: None)
-        self.source = VerdictSource(self.observer, pools, 10.0, random.Random(1), port, lambda: self.now)
-        self.session = aiohttp.ClientSession()
-        self.put(pod("127.0.0.1"))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.session.close()
-        await self._runner.cleanup()
 
     def put(self, obj: dict[str, Any]) -> None:
         projected = projections.pod(obj)
@@ -78,53 +63,62 @@ class Road:
         return self.observer.reports.get("p1")
 
 
-async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_minutes_and_then_is_no_data() -> None:
-    async with Road() as road:
-        assert await road.after(0) == PASSES
-        road.says = None
-        assert await road.after(SILENT_SECONDS - 1) == PASSES
-        news = len(road.asked)
-        found = await road.after(1)
-        assert found is not None
-        assert (found.phase, found.verdict, found.reason) == (Phase.BLOCKED, Verdict.NO_DATA, MONITOR_SILENT)
-        assert "credit-a-0" in found.message
-        assert found.watch == WATCH
-        assert len(road.asked) == news + 1
-        assert await road.after(10) == found
-        assert len(road.asked) == news + 1
+@pytest.fixture
+async def road() -> AsyncIterator[Road]:
+    found = Road()
+
+    async def verdict(_: web.Request) -> web.Response:
+        return web.Response(status=503) if found.says is None else web.json_response(text=dumps(found.says))
+
+    async with serving(web.get("/verdict", verdict)) as url, aiohttp.ClientSession() as found.session:
+        pools = Pools(lambda: found.now, lambda key, pool: None)
+        port = int(url.rpartition(":")[2])
+        found.source = VerdictSource(found.observer, pools, 10.0, random.Random(1), port, lambda: found.now)
+        found.put(pod("127.0.0.1"))
+        yield found
 
 
-async def test_a_monitor_that_answered_at_the_beginning_of_a_long_round_is_not_silent_at_its_end() -> None:
-    async with Road() as road:
-        road.rest = SILENT_SECONDS
-        assert await road.after(0) == PASSES
-        assert len(road.asked) == 1
+async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_minutes_and_then_is_no_data(
+    road: Road,
+) -> None:
+    assert await road.after(0) == PASSES
+    road.says = None
+    assert await road.after(SILENT_SECONDS - 1) == PASSES
+    news = len(road.asked)
+    found = await road.after(1)
+    assert (found.phase, found.verdict, found.reason) == (Phase.BLOCKED, Verdict.NO_DATA, MONITOR_SILENT)
+    assert "credit-a-0" in found.message
+    assert found.watch == WATCH
+    assert len(road.asked) == news + 1
+    assert await road.after(10) == found
+    assert len(road.asked) == news + 1
 
 
-async def test_a_monitor_that_answers_again_is_heard_again_at_once() -> None:
-    async with Road() as road:
-        await road.after(0)
-        road.says = None
-        await road.after(SILENT_SECONDS)
-        road.says = PASSES
-        assert await road.after(10) == PASSES
-        road.says = None
-        assert await road.after(SILENT_SECONDS - 1) == PASSES
+async def test_a_monitor_that_answered_at_the_beginning_of_a_long_round_is_not_silent_at_its_end(road: Road) -> None:
+    road.rest = SILENT_SECONDS
+    assert await road.after(0) == PASSES
+    assert len(road.asked) == 1
 
 
-async def test_a_monitor_that_never_answered_a_new_operator_is_no_data_two_minutes_after_it_was_first_asked() -> None:
-    async with Road() as road:
-        road.says = None
-        assert await road.after(0) is None
-        assert await road.after(SILENT_SECONDS - 1) is None
-        found = await road.after(1)
-        assert found is not None
-        assert (found.verdict, found.reason, found.revision, found.suite_hash) == (
-            Verdict.NO_DATA,
-            MONITOR_SILENT,
-            "credit-a",
-            "",
-        )
+async def test_a_monitor_that_answers_again_is_heard_again_at_once(road: Road) -> None:
+    await road.after(0)
+    road.says = None
+    await road.after(SILENT_SECONDS)
+    road.says = PASSES
+    assert await road.after(10) == PASSES
+    road.says = None
+    assert await road.after(SILENT_SECONDS - 1) == PASSES
+
+
+async def test_a_monitor_that_never_answered_a_new_operator_is_no_data_two_minutes_after_it_was_first_asked(
+    road: Road,
+) -> None:
+    road.says = None
+    assert await road.after(0) is None
+    assert await road.after(SILENT_SECONDS - 1) is None
+    found = await road.after(1)
+    assert (found.verdict, found.reason) == (Verdict.NO_DATA, MONITOR_SILENT)
+    assert (found.revision, found.suite_hash) == ("credit-a", "")
 
 
 @pytest.mark.parametrize(
@@ -135,26 +129,23 @@ async def test_a_monitor_that_never_answered_a_new_operator_is_no_data_two_minut
         pytest.param(pod(""), id="it has no address yet"),
     ],
 )
-async def test_a_pod_that_owes_no_answer_is_not_silent(obj: dict[str, Any]) -> None:
-    async with Road() as road:
-        road.says = None
-        road.put(obj)
-        await road.after(0)
-        assert await road.after(10 * SILENT_SECONDS) is None
+async def test_a_pod_that_owes_no_answer_is_not_silent(road: Road, obj: dict[str, Any]) -> None:
+    road.says = None
+    road.put(obj)
+    await road.after(0)
+    assert await road.after(10 * SILENT_SECONDS) is None
 
 
-async def test_of_a_pod_that_is_gone_nothing_is_kept() -> None:
-    async with Road() as road:
-        await road.after(0)
-        road.observer.pods.store.drop(("t", "credit-a-0"))
-        assert await road.after(10) is None
-        road.says = None
-        road.put(pod("127.0.0.1"))
-        assert await road.after(SILENT_SECONDS) is None
+async def test_of_a_pod_that_is_gone_nothing_is_kept(road: Road) -> None:
+    await road.after(0)
+    road.observer.pods.store.drop(("t", "credit-a-0"))
+    assert await road.after(10) is None
+    road.says = None
+    road.put(pod("127.0.0.1"))
+    assert await road.after(SILENT_SECONDS) is None
 
 
 def test_a_monitor_that_could_not_score_keeps_its_reason() -> None:
     blocked = replace(PASSES, phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason="SuiteMismatch")
     facts = projections.pod(pod("127.0.0.1"))
-    assert facts is not None
     assert silent(blocked, facts.facts, "t") == blocked

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from r1plus_operator.runtime.lanes import URGENT_IN_A_ROW, Lane, Lanes
 from r1plus_operator.runtime.queue import WorkQueue
-from unit.operator.runtime.support import eventually
+from support.waiting import DEADLINE_SECONDS, eventually
 
 GROUPS, MOST = "abc", 2
 KEYS = st.sampled_from([f"{group}{i}" for group in GROUPS for i in range(4)])
@@ -98,6 +98,14 @@ TestLanesKeepTheirPromises = LanesMachine.TestCase
 TestLanesKeepTheirPromises.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 
 
+def lanes_with(*keys: str, most: int | None = None) -> Lanes[str]:
+    """Lanes to which these were pushed, one after the other."""
+    lanes: Lanes[str] = Lanes(lane, most)
+    for key in keys:
+        lanes.push(key)
+    return lanes
+
+
 def popped(lanes: Lanes[str]) -> list[str]:
     """All that may be taken now."""
     found = []
@@ -116,16 +124,11 @@ def popped(lanes: Lanes[str]) -> list[str]:
     ],
 )
 def test_the_order(pushed: str, taken: str) -> None:
-    lanes: Lanes[str] = Lanes(lane, None)
-    for key in pushed.split():
-        lanes.push(key)
-    assert popped(lanes) == taken.split()
+    assert popped(lanes_with(*pushed.split())) == taken.split()
 
 
 def test_a_key_that_was_urgent_once_waits_behind_its_group_the_next_time() -> None:
-    lanes: Lanes[str] = Lanes(lane, None)
-    lanes.push("a1")
-    lanes.push("a2")
+    lanes = lanes_with("a1", "a2")
     lanes.push("a1", at_once=True)
     assert lanes.pop() == "a1"
     lanes.push("a1")
@@ -133,20 +136,13 @@ def test_a_key_that_was_urgent_once_waits_behind_its_group_the_next_time() -> No
 
 
 def test_urgent_keys_without_end_delay_the_others_by_a_few() -> None:
-    lanes: Lanes[str] = Lanes(lane, None)
-    for number in range(9):
-        lanes.push(f"a{number}!")
-    for key in ("b1", "b2", "c1"):
-        lanes.push(key)
-    taken = popped(lanes)
+    taken = popped(lanes_with(*(f"a{number}!" for number in range(9)), "b1", "b2", "c1"))
     assert [key for key in taken if key[0] != "a"] == ["b1", "c1", "b2"]
     assert [taken.index(key) for key in ("b1", "c1", "b2")] == [3, 7, 11]
 
 
 def test_of_a_group_no_more_are_out_than_may_be_and_as_many_urgent_ones() -> None:
-    lanes: Lanes[str] = Lanes(lane, 1)
-    for key in ("a1", "a2", "a3!", "b1"):
-        lanes.push(key)
+    lanes = lanes_with("a1", "a2", "a3!", "b1", most=1)
     assert popped(lanes) == ["a3!", "a1", "b1"], "a1 is out, so no other of its group but urgent ones"
     lanes.push("a4!")
     lanes.push("a5!")
@@ -164,13 +160,13 @@ async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
     queue.add("a2")
     assert await queue.get() == "a1"
     second, third = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
-    await eventually(lambda: len(queue._waiters) == 2)
+    await eventually(lambda: len(queue._waiters) == 2, "both wait")
     queue.add("b1")
-    assert await asyncio.wait_for(second, 5) == "b1", "another group's key is taken meanwhile"
+    assert await asyncio.wait_for(second, DEADLINE_SECONDS) == "b1", "another group's key is taken meanwhile"
     queue.done("b1")
     assert not third.done()
     queue.done("a1")
-    assert await asyncio.wait_for(third, 5) == "a2"
+    assert await asyncio.wait_for(third, DEADLINE_SECONDS) == "a2"
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -238,7 +234,7 @@ async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -
     for i in range(20):
         queue.add(f"a{i}")
     workers = [asyncio.create_task(work()) for _ in range(2)]
-    await eventually(lambda: len(order) >= 60 or any(worker.done() for worker in workers))
+    await eventually(lambda: len(order) >= 60 or any(worker.done() for worker in workers), "sixty keys are done")
     for worker in workers:
         worker.cancel()
     ended = await asyncio.gather(*workers, return_exceptions=True)

@@ -130,6 +130,14 @@ class World:
         await asyncio.sleep(0)
 
 
+async def led() -> tuple[World, Elector, Elector]:
+    """A world in which a leads and b is another candidate."""
+    world = World()
+    leader, other = world.candidate("a"), world.candidate("b")
+    await leader.attempt()
+    return world, leader, other
+
+
 class StopError(Exception):
     """Ends a `hold` that would go on for ever."""
 
@@ -148,9 +156,7 @@ async def test_a_free_lease_is_made_and_a_second_candidate_waits() -> None:
 
 
 async def test_a_leader_that_renews_leads_for_ever_and_in_one_term() -> None:
-    world = World()
-    leader, other = world.candidate("a"), world.candidate("b")
-    await leader.attempt()
+    world, leader, other = await led()
     for minute in range(1, 60):
         world.at(minute, lambda: asyncio.ensure_future(other.attempt()))
     world.at(60, stop)
@@ -160,9 +166,7 @@ async def test_a_leader_that_renews_leads_for_ever_and_in_one_term() -> None:
 
 
 async def test_a_released_lease_is_taken_at_the_next_look_within_a_second() -> None:
-    world = World()
-    leader, other = world.candidate("a"), world.candidate("b")
-    await leader.attempt()
+    world, leader, other = await led()
     world.at(5, lambda: asyncio.ensure_future(leader.release()))
     holding = asyncio.ensure_future(other.acquire())
     await holding
@@ -171,9 +175,7 @@ async def test_a_released_lease_is_taken_at_the_next_look_within_a_second() -> N
 
 
 async def test_a_dead_leaders_lease_is_taken_after_its_duration_and_not_before() -> None:
-    world = World()
-    leader, other = world.candidate("a"), world.candidate("b")
-    await leader.attempt()
+    world, leader, other = await led()
     began = world.now
     await other.acquire()
     assert TERMS.duration < world.now - began <= TERMS.duration + TERMS.retry / 2
@@ -243,9 +245,7 @@ MEDDLING: dict[str, tuple[Callable[[LeaseServer], None], bool]] = {
 
 @pytest.mark.parametrize(("meddle", "survives"), MEDDLING.values(), ids=MEDDLING.keys())
 async def test_when_somebody_else_writes_the_lease(meddle: Callable[[LeaseServer], None], survives: bool) -> None:
-    world = World()
-    leader, other = world.candidate("a"), world.candidate("b")
-    await leader.attempt()
+    world, leader, other = await led()
     await other.attempt()
     world.at(3, lambda: meddle(world.server))
     world.at(3.1, lambda: asyncio.ensure_future(other.attempt()))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from r1plus_operator.runtime.pace import Pace
 from r1plus_operator.runtime.queue import WorkQueue
-from unit.operator.runtime.support import ManualClock
+from support.runtime.clock import ManualClock
 
 RATE, BURST = 2.0, 3
 
@@ -18,39 +18,39 @@ class Timeline:
         self.due: list[tuple[float, str]] = []
         self.pace: Pace[str] = Pace(self._add_after, lambda key: key[0], rate=RATE, burst=BURST, clock=lambda: self.now)
 
+    def add(self, *keys: str) -> None:
+        for key in keys:
+            self.pace.add(key)
+
     def _add_after(self, key: str, seconds: float) -> None:
         self.due.append((round(self.now + seconds - 1000.0, 6), key))
 
 
 def test_so_many_come_at_once_and_the_others_one_after_the_other() -> None:
     line = Timeline()
-    for number in range(6):
-        line.pace.add(f"a{number}")
+    line.add(*(f"a{number}" for number in range(6)))
     assert line.due == [(0.0, "a0"), (0.0, "a1"), (0.0, "a2"), (0.5, "a3"), (1.0, "a4"), (1.5, "a5")]
 
 
 def test_another_group_does_not_wait() -> None:
     line = Timeline()
-    for number in range(9):
-        line.pace.add(f"a{number}")
-    line.pace.add("b0")
+    line.add(*(f"a{number}" for number in range(9)))
+    line.add("b0")
     assert line.due[-1] == (0.0, "b0")
 
 
 def test_a_key_that_waits_takes_no_second_place_and_one_that_was_looked_at_does() -> None:
     line = Timeline()
-    for key in ("a0", "a1", "a2", "a3", "a3", "a3", "a4"):
-        line.pace.add(key)
+    line.add("a0", "a1", "a2", "a3", "a3", "a3", "a4")
     assert line.due[3:] == [(0.5, "a3"), (0.5, "a3"), (0.5, "a3"), (1.0, "a4")], "the queue makes one of them"
     line.now += 0.5
-    line.pace.add("a3")
+    line.add("a3")
     assert line.due[-1] == (1.5, "a3"), "its time has come: what changed after that is another pass"
 
 
 def test_who_edits_the_same_key_fast_waits_too() -> None:
     line = Timeline()
-    for _ in range(50):
-        line.pace.add("a0")
+    line.add(*["a0"] * 50)
     assert sorted(at for at, _ in line.due)[:3] == [0.0] * 3
     assert {at for at, _ in line.due[3:]} == {0.5}
 
@@ -74,20 +74,18 @@ def test_an_edit_after_a_pass_that_came_before_its_time_is_seen() -> None:
 
 def test_after_a_rest_as_many_come_at_once_as_ever() -> None:
     line = Timeline()
-    for number in range(6):
-        line.pace.add(f"a{number}")
+    line.add(*(f"a{number}" for number in range(6)))
     line.now += 10.0
-    line.pace.add("b0")
+    line.add("b0")
     assert set(line.pace._groups) == {"b"}, "nothing is kept of who rests"
-    for number in range(4):
-        line.pace.add(f"a{number}")
+    line.add(*(f"a{number}" for number in range(4)))
     assert [at for at, _ in line.due[-4:]] == [10.0, 10.0, 10.0, 10.5]
 
 
 def test_what_is_kept_of_a_group_is_no_more_than_what_waits() -> None:
     line = Timeline()
     for number in range(100):
-        line.pace.add(f"a{number}")
+        line.add(f"a{number}")
         line.now += 5.0
     assert len(line.pace._groups["a"].booked) == 1
 
@@ -97,7 +95,7 @@ def test_every_edit_is_followed_by_a_pass_and_no_group_has_more_than_its_share(e
     line = Timeline()
     for key, later in edits:
         line.now += later
-        line.pace.add(key)
+        line.add(key)
         now = round(line.now - 1000.0, 6)
         assert any(k == key and at >= now for at, k in line.due), "a pass that sees the edit"
     for group in "ab":

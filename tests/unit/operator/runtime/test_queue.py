@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from r1plus_operator.runtime.backoff import Backoff
 from r1plus_operator.runtime.queue import ShutDownError, WorkQueue, run_workers
-from unit.operator.runtime.support import ManualClock, eventually
+from support.runtime.clock import ManualClock
+from support.waiting import DEADLINE_SECONDS, eventually
 
 EXACT = Backoff(first=1.0, cap=8.0, jitter=0.0)
 KEYS = st.sampled_from("abcd")
@@ -183,7 +184,7 @@ async def test_a_cancelled_waiter_passes_its_key_on() -> None:
     await asyncio.sleep(0)
     queue.add("key")
     first.cancel()
-    assert await asyncio.wait_for(second, 5) == "key"
+    assert await asyncio.wait_for(second, DEADLINE_SECONDS) == "key"
     assert first.cancelled()
 
 
@@ -228,10 +229,10 @@ async def test_workers_never_share_a_key_and_make_a_pass_after_each_last_add() -
         queue.add(key)
         if rand.random() < 0.3:
             await asyncio.sleep(0)
-    await eventually(lambda: seen == version)
+    await eventually(lambda: seen == version, "the last version of each key is seen")
     assert most == 4
     queue.shut_down()
-    await asyncio.wait_for(workers, 5)
+    await asyncio.wait_for(workers, DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -254,14 +255,14 @@ async def test_a_failed_pass_comes_again(verdict: Any, expected_delay: float, ex
 
     workers = asyncio.create_task(run_workers(queue, 2, handle, on_error=lambda _key, _error: verdict()))
     queue.add("key")
-    await eventually(lambda: queue.delayed == 1)
+    await eventually(lambda: queue.delayed == 1, "the key waits")
     assert queue.failures("key") == expected_failures
     clock.advance(expected_delay - 0.001)
     assert queue.depth == 0
     clock.advance(0.001)
-    await eventually(lambda: passes == 2 and queue.failures("key") == 0)
+    await eventually(lambda: passes == 2 and queue.failures("key") == 0, "the second pass is over")
     queue.shut_down()
-    await asyncio.wait_for(workers, 5)
+    await asyncio.wait_for(workers, DEADLINE_SECONDS)
 
 
 async def test_cancelling_the_workers_ends_their_handlers() -> None:

@@ -26,8 +26,8 @@ from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.tenants import TenantReconciler
+from support.runtime.clock import ManualClock
 from unit.operator.plan.tenant_world import CONFIG, DECOY, last_words
-from unit.operator.runtime.support import ManualClock
 
 NOW = 1_767_225_600.0
 """2026-01-01T00:00:00Z."""
@@ -149,6 +149,10 @@ class Rig:
         self._reflector(kind)._take(event, obj)
         return obj
 
+    def lose(self, kind: str, namespace: str, name: str) -> None:
+        """Somebody deletes what is there."""
+        self.say("DELETED", kind, self.cluster.objects[kind, namespace, name])
+
     def _reflector(self, kind: str) -> Any:
         beside = {
             "Namespace": self.observer.namespaces,
@@ -172,12 +176,8 @@ class Rig:
 
     def serve(self, namespace: str, deployment: str) -> None:
         """It has its walls and a ready pod."""
-        owner = {
-            "kind": names.KIND_DEPLOYMENT,
-            "name": deployment,
-            "uid": f"d-{namespace}-{deployment}",
-            "controller": True,
-        }
+        uid = f"d-{namespace}-{deployment}"
+        owner = {"kind": names.KIND_DEPLOYMENT, "name": deployment, "uid": uid, "controller": True}
         labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_DEPLOYMENT: deployment}
         meta = {"name": deployment, "namespace": namespace, "labels": labels, "ownerReferences": [owner]}
         self.say("ADDED", "NetworkPolicy", {"metadata": meta, "spec": {"podSelector": {}}})
@@ -186,12 +186,8 @@ class Rig:
     def pod(self, namespace: str, name: str, labels: dict[str, str], *, ready: bool = True, **meta: Any) -> None:
         conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
         head = {"name": name, "namespace": namespace, "labels": labels, "uid": f"pod-{namespace}-{name}", **meta}
-        known = ("Pod", namespace, name) in self.cluster.objects
-        self.say(
-            "MODIFIED" if known else "ADDED",
-            "Pod",
-            {"metadata": head, "spec": {}, "status": {"conditions": conditions}},
-        )
+        event = "MODIFIED" if ("Pod", namespace, name) in self.cluster.objects else "ADDED"
+        self.say(event, "Pod", {"metadata": head, "spec": {}, "status": {"conditions": conditions}})
 
     async def probed(self) -> None:
         """The run that goes on ends: every door is shut but to the control."""

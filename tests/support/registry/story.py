@@ -1,4 +1,4 @@
-"""Facts for the tests: the demo's story, a revision that serves and one that the gate refused."""
+"""Facts for the registry's tests: the demo's story, a revision that serves and one that the gate refused."""
 
 from dataclasses import replace
 
@@ -77,11 +77,6 @@ ALARM = AlarmFact(
     UID, REVISION.name, "deployment", "BelowThreshold", "2026-11-25T12:05:00Z", "3/3", "1/3", ("c2",), "x"
 )
 FACTS = Facts((DEPLOYMENT,), (ENGINE,), (SUITE,), (REVISION,), (EVALUATION,), (ROLLOUT,), (ALARM,))
-
-
-def deployment(number: int) -> DeploymentFact:
-    """One of many."""
-    return DeploymentFact(f"uid-{number}", "team-credit", f"credit-{number}")
 
 
 def of(uid: str, facts: Facts = FACTS) -> Facts:

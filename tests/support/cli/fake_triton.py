@@ -14,7 +14,7 @@ Answers = Callable[[str, int], str]
 """(prompt, requests in flight) -> the answer."""
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Counts what runs at once, and remembers how it was asked."""
 
     def __init__(self, answers: Answers) -> None:

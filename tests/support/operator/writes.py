@@ -1,0 +1,75 @@
+"""An API server for the executor: it takes writes, or refuses them, and the caches that learn of them."""
+
+from collections.abc import Awaitable, Sequence
+
+from r1plus_contract import names
+from r1plus_operator.executor import Executor
+from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.plan import Plan
+from r1plus_operator.runtime.errors import ApiError
+from r1plus_operator.runtime.resources import Resource
+
+CR: Json = {
+    "metadata": {"name": "credit", "namespace": "t", "uid": "u", "resourceVersion": "7"},
+    "spec": {},
+    "status": {},
+}
+
+
+class Server:
+    """Takes every write, or refuses those that a test names; answers with what was written.
+
+    `live` is the uid of the R1PlusDeployment that it has; empty: it has none.
+    """
+
+    def __init__(self, *, live: str = "", **refusals: ApiError) -> None:
+        self.log: list[str] = []
+        self.learned: list[str] = []
+        self._live = live
+        self._refusals = refusals
+
+    async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
+        assert name == "credit", "a namespace may have a thousand"
+        return ([{"metadata": {"name": name, "uid": self._live}, "status": {}}] if self._live else []), "1"
+
+    async def apply(
+        self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""
+    ) -> Json:
+        assert (field_manager, force) == (names.FIELD_MANAGER, True)
+        name = obj["metadata"]["name"] if res.kind != "Event" else obj["reason"]
+        return self._answer(f"{res.kind}{subresource and '/' + subresource}", name, obj)
+
+    async def patch(
+        self, res: Resource, name: str, namespace: str | None, body: Sequence[Json], *, content_type: str
+    ) -> Json:
+        assert (namespace, content_type) == ("t", "application/json-patch+json")
+        return self._answer("patch " + res.kind, name, {"patched": body})
+
+    async def delete(
+        self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ""
+    ) -> Json:
+        assert namespace == "t"
+        return self._answer("delete " + res.kind, f"{name} {uid}", {})
+
+    async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
+        await write
+        self.learned.append(f"{child['kind']} {child['metadata']['name']}")
+
+    async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
+        await write
+
+    def learn(self, written: Json) -> None:
+        self.learned.append(f"status of {written['metadata']['uid']}: {written['status']}")
+
+    def unlearn(self, kind: str, namespace: str, name: str) -> None:
+        self.learned.append(f"{kind} {namespace}/{name} is gone")
+
+    async def run(self, plan: Plan, **status: str) -> frozenset[str]:
+        """Let the executor carry out a plan for the deployment with this status; returns what it returns."""
+        return await Executor(self, self).run({**CR, "status": status}, plan, 0.0)
+
+    def _answer(self, what: str, name: str, answer: Json) -> Json:
+        self.log.append(f"{what} {name}")
+        if (error := self._refusals.get(what.replace(" ", "_").replace("/", "_"))) is not None:
+            raise error
+        return answer
