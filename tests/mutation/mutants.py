@@ -17,7 +17,7 @@ from pathlib import Path
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
-from mutmut.mutation.mutators import mutation_operators
+from mutmut.mutation.mutators import OPERATORS_TYPE, mutation_operators
 
 _DATA_OPERATORS = {"arg_removal", "string", "assignment", "dict_arguments"}
 _NOISE_CALLS = {"cast", "len", "isinstance", "issubclass"}
@@ -114,7 +114,7 @@ def negate_condition(node: cst.If | cst.CompIf) -> Iterator[cst.CSTNode]:
         yield node.with_changes(test=cst.UnaryOperation(operator=cst.Not(), expression=test))
 
 
-_OPERATORS = [*mutation_operators, (cst.If, negate_condition), (cst.CompIf, negate_condition)]
+_OPERATORS: OPERATORS_TYPE = [*mutation_operators, (cst.If, negate_condition), (cst.CompIf, negate_condition)]
 
 
 def _read_package(root: Path, package: str) -> Iterator[_File]:

@@ -65,7 +65,10 @@ def read_mappings(files: Iterable[Path]) -> dict[str, str]:
 def compare_cases(before: Sequence[str], after: Sequence[str], mappings: dict[str, str]) -> Comparison:
     """Follow each id of `before` to `after`: under its own name, by a mapping, or by several in turn."""
     now = set(after)
-    renamed, guarded, lost, wrong = [], [], [], []
+    renamed: list[str] = []
+    guarded: list[str] = []
+    lost: list[str] = []
+    wrong: list[str] = []
     targets: set[str] = set()
     for old in before:
         if old in now:
