@@ -193,7 +193,8 @@ class _Selection:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         # A mutant may rename a case; what is unknown runs as well.
         chosen = [item for item in items if item.nodeid in self._seconds or item.nodeid not in self._known]
-        items[:] = sorted(chosen, key=lambda item: self._seconds.get(item.nodeid, 0.0) >= SLOW_SECONDS)
+        # Quick ones stay with their module and its fixtures; of the slow ones, the slowest is last.
+        items[:] = sorted(chosen, key=lambda item: max(SLOW_SECONDS, self._seconds.get(item.nodeid, 0.0)))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
