@@ -8,10 +8,9 @@ import pytest
 import yaml
 
 from r1plus_contract import metrics
-from unit.chart.conftest import CHART, Objects, Render
-from unit.promtool import Case, failures, promtool
+from support.chart import CHART, PROMETHEUS_OPERATOR, Objects, Render, one
+from support.promtool import Case, failures, promtool
 
-KINDS = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
 BOARDS = sorted(path.stem for path in (CHART / "files" / "dashboards").glob("*.json"))
 
 
@@ -29,11 +28,11 @@ def boards(objects: Objects) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize(
     ("values", "kinds", "there"),
     [
-        ({}, KINDS, True),
+        ({}, PROMETHEUS_OPERATOR, True),
         ({}, (), False),
-        ({"monitoring": {"rules": False}}, KINDS, False),
-        ({"monitoring": {"podMonitor": False}}, KINDS, False),
-        ({"replicas": 0}, KINDS, False),
+        ({"monitoring": {"rules": False}}, PROMETHEUS_OPERATOR, False),
+        ({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, False),
+        ({"replicas": 0}, PROMETHEUS_OPERATOR, False),
     ],
     ids=[
         "where prometheus-operator is",
@@ -50,7 +49,7 @@ def test_the_operators_rules_are_there(
 
 
 def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp_path: Path) -> None:
-    found = rules(render(kinds=KINDS))
+    found = rules(render(kinds=PROMETHEUS_OPERATOR))
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": found}]}))
     assert promtool("check", "rules", "rules.yaml", cwd=tmp_path).returncode == 0
     assert {rule["alert"] for rule in found} >= {metrics.ALERT_OPERATOR_STALLED, metrics.ALERT_ROLLED_BACK}
@@ -61,10 +60,7 @@ def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp
 
 
 def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
-    (monitor,) = [
-        o for o in render(kinds=KINDS) if (o["kind"], o["metadata"]["name"]) == ("PodMonitor", "r1plus-operator")
-    ]
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (endpoint,) = one(render(kinds=PROMETHEUS_OPERATOR), "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
 
 

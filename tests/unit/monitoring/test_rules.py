@@ -8,7 +8,7 @@ import yaml
 
 from r1plus_contract import metrics
 from r1plus_operator.plan.promql import series
-from unit.promtool import Case, Judged, Rule, mutants
+from support.promtool import Case, Judged, Rule, mutants
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "monitoring" / "rules" / "operator.yaml").read_text()
