@@ -17,7 +17,7 @@ from r1plus_contract.suite_baseline import reached
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_files import BASELINE_FILE, MAX_BYTES, SIGNATURE_FILE, SuiteFiles, read_signature
 from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
-from unit.contract.suites import BAD, baseline_of, files_of, with_item
+from support.golden_suites import BAD, baseline_of, files_of, with_item
 
 
 def problems(files: SuiteFiles) -> tuple[str, ...]:

@@ -9,14 +9,9 @@ import pytest
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.verdict import Gate
 from r1plus_monitoring.sources import Problem, check_identity, fingerprint, read_sources
-from unit.monitoring.scripted import IDENTITY, Pod, small_suite
+from support.monitoring.scripted import IDENTITY, Pod, small_suite
 
-
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    pod = Pod.make(tmp_path)
-    pod.mount()
-    return pod
+pytestmark = pytest.mark.usefixtures("mounted")
 
 
 def test_a_whole_mount(pod: Pod) -> None:
@@ -126,8 +121,7 @@ def test_the_identity_that_the_pod_was_made_for(pod: Pod) -> None:
         pytest.param("same", "0" * 64, "IdentityMismatch", id="of another revision"),
     ],
 )
-def test_an_identity_that_is_not_ours(tmp_path: Path, text: str | None, promised: str, reason: str) -> None:
-    pod = Pod.make(tmp_path)
+def test_an_identity_that_is_not_ours(pod: Pod, text: str | None, promised: str, reason: str) -> None:
     path = pod.root / "revision" / "identity.json"
     if text is None:
         path.unlink()

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,35 +11,38 @@ from r1plus_contract import metrics as names
 from r1plus_contract.admission import read_token
 from r1plus_contract.jsonable import loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
-from r1plus_contract.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_monitoring.client import Reply
 from r1plus_monitoring.prober import Prober
-from r1plus_monitoring.state import StateStore
 from r1plus_monitoring.web import serve
 from r1plus_policies.detector import Evidence, hear
 from r1plus_policies.watch import WatchState
-from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, until, watching
+from support.monitoring.scripted import (
+    ADDITIONS,
+    Pod,
+    ScriptedEngine,
+    gate_report,
+    loaded,
+    running,
+    stored_state,
+    until,
+    watching,
+)
 
-ADDITIONS = {f"additions-{n:03}" for n in range(25)}
 SOUND_SWEEP = 50
 ASKED_BY_A_GATE = 4
 """Times that it asks a sound item: three sweeps at the batch, one at batch 1."""
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    found = Pod.make(tmp_path)
-    found.mount()
-    return found
+pytestmark = pytest.mark.usefixtures("mounted")
 
 
 def standing(prober: Prober) -> Standing | None:
     return prober.bulletin.report.watch.standing if prober.bulletin.report.watch else None
 
 
-async def comes_to(prober: Prober, wanted: Standing) -> MonitorReport:
-    await until(lambda: standing(prober) is wanted, wanted.value, 60)
+async def stands_at(prober: Prober, wanted: Standing) -> MonitorReport:
+    await until(lambda: standing(prober) is wanted, wanted.value)
     return prober.bulletin.report
 
 
@@ -52,17 +54,13 @@ async def another_sweep(prober: Prober, correct: int) -> None:
 
 
 def stored(pod: Pod) -> WatchState:
-    found = StateStore(pod.state).state.watch
+    found = stored_state(pod).watch
     assert found is not None
     return found
 
 
 def passed_but_for(pod: Pod, *lost: str, verdict: Verdict = Verdict.PASS) -> GateReport:
-    header = loaded().header
-    return GateReport(
-        verdict, "Passed", "said elsewhere", pod.identity.digest(), header.name, header.sha256, SCORER_VERSION,
-        0.96, 50, len(lost), 2, lost_items=lost, batch=pod.identity.batch,
-    )  # fmt: skip
+    return gate_report(pod, verdict=verdict, lost=len(lost), lost_items=lost)
 
 
 async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_somebody_says_so(pod: Pod) -> None:
@@ -71,7 +69,7 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
         gate = (await watching(prober)).gate
         assert standing(prober) is Standing.STEADY
         engine.wrong = ADDITIONS
-        report = await comes_to(prober, Standing.BELOW_THRESHOLD)
+        report = await stands_at(prober, Standing.BELOW_THRESHOLD)
         assert (report.verdict, report.reason, report.gate) == (Verdict.FAIL, "AccuracyBelowThreshold", gate)
         assert report.message == (
             "since the gate lost 25 items: additions 25; in all 25 of 50, 2 allowed at threshold 0.96; "
@@ -98,11 +96,11 @@ async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counte
     async with running(pod, engine) as prober:
         await watching(prober)
         engine.wrong = {"capitals-003"}
-        report = await comes_to(prober, Standing.CHANGED)
+        report = await stands_at(prober, Standing.CHANGED)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyChanged")
         assert report.message == "since the gate lost 1 items: capitals 1; in all 1 of 50, 2 allowed at threshold 0.96"
         engine.wrong = {"capitals-003", "capitals-004", "capitals-005", "additions-001"}
-        report = await comes_to(prober, Standing.BELOW_THRESHOLD)
+        report = await stands_at(prober, Standing.BELOW_THRESHOLD)
         assert "lost 4 items: capitals 3, additions 1" in report.message
 
 
@@ -120,7 +118,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
     async with running(pod, engine) as prober:
         await watching(prober)
         engine.wrong, engine.behaviour = ADDITIONS, slow
-        report = await comes_to(prober, Standing.CONFIRMING)
+        report = await stands_at(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
         assert "a sweep over all 50 items is counting" in report.message
         await until(lambda: len(counted) > 10, "a count under way")
@@ -128,7 +126,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
     assert counting is not None
     second = ScriptedEngine(wrong=ADDITIONS)
     async with running(pod, second) as prober:
-        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, Standing.BELOW_THRESHOLD)
     assert stored(pod).confirmed is not None
     assert stored(pod).confirmed.seed == counting.seed  # type: ignore[union-attr]
 
@@ -138,7 +136,7 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
     async with running(pod, engine) as prober:
         await watching(prober)
         engine.wrong = ADDITIONS
-        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, Standing.BELOW_THRESHOLD)
         before = prober.bulletin.outcomes(0)
         assert (before.acknowledged, before.acknowledged_after) == ("", 0)
         pod.mount(acknowledged="first")
@@ -148,7 +146,7 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
         assert (report.threshold, report.acknowledged) == (0.96, "first")
         engine.wrong, engine.most_running = set(), 0
         pod.mount(acknowledged="second")
-        report = await comes_to(prober, Standing.STEADY)
+        report = await stands_at(prober, Standing.STEADY)
         assert (report.verdict, report.reason, report.acknowledged) == (Verdict.PASS, "Passed", "second")
         assert report.watch is not None
         assert report.watch.alarmed_at == ""
@@ -179,9 +177,9 @@ async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
     async with running(pod, engine) as prober:
         await watching(prober)
         engine.wrong = {f"additions-{n:03}" for n in range(4)}
-        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, Standing.BELOW_THRESHOLD)
         pod.mount(threshold=0.5)
-        report = await comes_to(prober, Standing.CHANGED)
+        report = await stands_at(prober, Standing.CHANGED)
         assert (report.verdict, report.threshold) == (Verdict.PASS, 0.5)
 
 

@@ -11,9 +11,11 @@ from r1plus_monitoring.walls.asking import Api, api_of, ask, put
 from r1plus_monitoring.walls.orders import OrderError
 from r1plus_monitoring.walls.trying import Rounds, Seen
 from r1plus_monitoring.walls.words import last_words
-from unit.monitoring.walls.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
+from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
+from support.waiting import DEADLINE_SECONDS
 
 SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
+TIMED_OUT, NO_HTTP = "timed out", "what answers does not speak HTTP"
 READ = Question("secrets", "GET", "/api/v1/secrets?limit=1")
 NOBODY = replace(READ, name="secrets-anonymous", anonymous=True)
 
@@ -23,8 +25,12 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
     return authority_and_server(tmp_path)
 
 
-def api(folder: Path, server: ApiServer) -> Api:
-    return api_of(folder, HOST, server.port)
+def api(folder: Path, server: ApiServer, patience: float = DEADLINE_SECONDS) -> Api:
+    return replace(api_of(folder, HOST, server.port), patience=patience)
+
+
+async def no_pause(_seconds: float) -> None:
+    """What is asked again is asked at once."""
 
 
 @pytest.mark.parametrize(
@@ -103,18 +109,18 @@ async def test_nothing_of_an_answer_is_kept_but_its_code(tmp_path: Path, tls: ss
 @pytest.mark.parametrize(
     ("said", "detail"),
     [
-        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", "what answers does not speak HTTP", id="another protocol"),
-        pytest.param(b"HTTP/1.1 200", "timed out", id="half a line"),
-        pytest.param(b"HTTP/1.1 20 OK\r\n", "what answers does not speak HTTP", id="a code of two digits"),
-        pytest.param(b"HTTP/1.1 2000 OK\r\n", "what answers does not speak HTTP", id="a code of four"),
-        pytest.param(b"x" * 2**17, "what answers does not speak HTTP", id="a line without an end"),
-        pytest.param(b"", "what answers does not speak HTTP", id="nothing"),
-        pytest.param(None, "timed out", id="no answer at all"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", NO_HTTP, id="another protocol"),
+        pytest.param(b"HTTP/1.1 200", TIMED_OUT, id="half a line"),
+        pytest.param(b"HTTP/1.1 20 OK\r\n", NO_HTTP, id="a code of two digits"),
+        pytest.param(b"HTTP/1.1 2000 OK\r\n", NO_HTTP, id="a code of four"),
+        pytest.param(b"x" * 2**17, NO_HTTP, id="a line without an end"),
+        pytest.param(b"", NO_HTTP, id="nothing"),
+        pytest.param(None, TIMED_OUT, id="no answer at all"),
     ],
 )
 async def test_what_is_no_answer(tmp_path: Path, tls: ssl.SSLContext, said: bytes | None, detail: str) -> None:
     async with ApiServer(tls, [said]) as server:
-        seen = await put(READ, replace(api(tmp_path, server), patience=1.0))
+        seen = await put(READ, api(tmp_path, server, 0.2 if detail == TIMED_OUT else DEADLINE_SECONDS))
     assert (seen.outcome, seen.detail.endswith(detail)) == (FAILED, True)
 
 
@@ -139,7 +145,7 @@ async def test_another_names_certificate_is_not_the_api_servers(tmp_path: Path) 
 
 async def test_a_server_without_tls_hears_no_token(tmp_path: Path, tls: ssl.SSLContext) -> None:
     async with ApiServer(None, [answer(200)]) as server:
-        seen = await put(READ, replace(api(tmp_path, server), patience=1.0))
+        seen = await put(READ, api(tmp_path, server, 0.2))
     assert seen.outcome is FAILED
     assert not any(TOKEN.encode() in request for request in server.requests)
 
@@ -167,7 +173,7 @@ async def test_nobody_there_says_nothing_of_rights(tmp_path: Path, tls: ssl.SSLC
 async def test_a_question_is_put_until_it_is_answered(
     tmp_path: Path, tls: ssl.SSLContext, answers: list[int], expect: Outcome, found: Try, asked: int
 ) -> None:
-    rounds = Rounds(say=lambda _: None)
+    rounds = Rounds(pause=no_pause, say=lambda _: None)
     async with ApiServer(tls, [answer(status) for status in answers]) as server:
         findings = await ask((READ,), api(tmp_path, server), expect, rounds, rounds.now())
     assert findings.tries == (found,)
