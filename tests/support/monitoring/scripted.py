@@ -6,7 +6,6 @@ the environment variable SCRIPT_WRONG holds ids of items that it answers wrongly
 
 import asyncio
 import contextlib
-import dataclasses
 import math
 import os
 import sys
@@ -225,7 +224,7 @@ def _link(path: Path, to: str) -> None:
     part.replace(path)
 
 
-def gate_report(pod: Pod, suite: Suite | None = None, **changes: object) -> GateReport:
+def gate_report(pod: Pod, suite: Suite | None = None, **changes: Any) -> GateReport:
     """Return a gate's Pass on the small suite, as the operator tells it to the pods of a revision; `changes` apply."""
     header = (suite or loaded()).header
     report = GateReport(
@@ -242,7 +241,7 @@ def gate_report(pod: Pod, suite: Suite | None = None, **changes: object) -> Gate
         allowed=2,
         batch=pod.identity.batch,
     )
-    return dataclasses.replace(report, **changes)  # type: ignore[arg-type]
+    return replace(report, **changes)
 
 
 def stored_state(pod: Pod) -> State:
@@ -282,10 +281,18 @@ async def watching(prober: Prober) -> MonitorReport:
     return await comes_to(prober, Phase.WATCHING)
 
 
+@contextlib.asynccontextmanager
+async def watched(pod: Pod, engine: ScriptedEngine, **options: Any) -> AsyncIterator[Prober]:
+    """Run a prober as `running` does, from the moment that its gate is decided."""
+    async with running(pod, engine, **options) as prober:
+        await watching(prober)
+        yield prober
+
+
 async def decide(pod: Pod, engine: ScriptedEngine) -> MonitorReport:
     """Run a prober until the gate is decided, and return its report."""
-    async with running(pod, engine) as prober:
-        return await watching(prober)
+    async with watched(pod, engine) as prober:
+        return prober.bulletin.report
 
 
 def metric(prober: Prober, name: str, **labels: str) -> float:

@@ -42,13 +42,12 @@ def test_a_line_says_who_did_what_to_what_and_when() -> None:
 @pytest.mark.parametrize(
     ("text", "counts"),
     [
-        (line("watch"), True),
-        (line("watch", stage="ResponseComplete"), False),
-        (line("list"), True),
-        (line("list", stage="ResponseStarted"), False),
-        (line(objectRef=None), False),
+        pytest.param(line("watch"), True, id="a watch that begins"),
+        pytest.param(line("watch", stage="ResponseComplete"), False, id="a watch that ends"),
+        pytest.param(line("list"), True, id="a list"),
+        pytest.param(line("list", stage="ResponseStarted"), False, id="the start of an answer"),
+        pytest.param(line(objectRef=None), False, id="what names no object"),
     ],
-    ids=["a watch that begins", "a watch that ends", "a list", "the start of an answer", "what names no object"],
 )
 def test_each_request_is_counted_once(text: bytes, counts: bool) -> None:
     assert (parsed(text) is not None) is counts

@@ -28,20 +28,14 @@ def boards(objects: Objects) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize(
     ("values", "kinds", "there"),
     [
-        ({}, PROMETHEUS_OPERATOR, True),
-        ({}, (), False),
-        ({"monitoring": {"rules": False}}, PROMETHEUS_OPERATOR, False),
-        ({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, False),
-        ({"replicas": 0}, PROMETHEUS_OPERATOR, False),
+        pytest.param({}, PROMETHEUS_OPERATOR, True, id="where prometheus-operator is"),
+        pytest.param({}, (), False, id="not where no cluster knows them"),
+        pytest.param({"monitoring": {"rules": False}}, PROMETHEUS_OPERATOR, False, id="not where they are not wanted"),
+        pytest.param({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, False,
+                     id="not without the job that they are about"),
+        pytest.param({"replicas": 0}, PROMETHEUS_OPERATOR, False, id="not about an operator that nobody wants to run"),
     ],
-    ids=[
-        "where prometheus-operator is",
-        "not where no cluster knows them",
-        "not where they are not wanted",
-        "not without the job that they are about",
-        "not about an operator that nobody wants to run",
-    ],
-)
+)  # fmt: skip
 def test_the_operators_rules_are_there(
     render: Render, values: dict[str, Any], kinds: tuple[str, ...], there: bool
 ) -> None:

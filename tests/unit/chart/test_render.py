@@ -80,12 +80,11 @@ def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render
 @pytest.mark.parametrize(
     ("name", "grants"),
     [
-        ("r1plus-operator", rbac.operator()),
-        ("r1plus-operator-crds", rbac.crd_hook()),
-        ("r1plus-registry", rbac.registry()),
-        ("r1plus-registry-reader", rbac.registry_reader()),
+        pytest.param("r1plus-operator", rbac.operator(), id="the operator's rights"),
+        pytest.param("r1plus-operator-crds", rbac.crd_hook(), id="the CRD hook's rights"),
+        pytest.param("r1plus-registry", rbac.registry(), id="the registry's rights"),
+        pytest.param("r1plus-registry-reader", rbac.registry_reader(), id="its reader's rights"),
     ],
-    ids=["the operator's rights", "the CRD hook's rights", "the registry's rights", "its reader's rights"],
 )
 def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
     rules = one(render(), "ClusterRole", name)["rules"]
@@ -302,28 +301,20 @@ def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -
 @pytest.mark.parametrize(
     ("values", "kinds", "kind", "present"),
     [
-        ({}, (), "PodMonitor", False),
-        ({}, PROMETHEUS_OPERATOR, "PodMonitor", True),
-        ({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PodMonitor", False),
-        ({"networkPolicy": {"enabled": False}}, (), "NetworkPolicy", False),
-        ({}, (), "StatefulSet", True),
-        ({"registry": {"enabled": False}}, PROMETHEUS_OPERATOR, "StatefulSet", False),
-        ({}, (), "Job", True),
-        ({"crds": {"hook": False}}, (), "Job", False),
-        ({}, (), "CustomResourceDefinition", False),
+        pytest.param({}, (), "PodMonitor", False, id="no PodMonitor where no cluster knows one"),
+        pytest.param({}, PROMETHEUS_OPERATOR, "PodMonitor", True, id="a PodMonitor where prometheus-operator is"),
+        pytest.param({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PodMonitor", False,
+                     id="no PodMonitor where it is not wanted"),
+        pytest.param({"networkPolicy": {"enabled": False}}, (), "NetworkPolicy", False,
+                     id="no NetworkPolicy where it is not wanted"),
+        pytest.param({}, (), "StatefulSet", True, id="the registry is there"),
+        pytest.param({"registry": {"enabled": False}}, PROMETHEUS_OPERATOR, "StatefulSet", False,
+                     id="no registry where it is not wanted"),
+        pytest.param({}, (), "Job", True, id="the CRD hook is there"),
+        pytest.param({"crds": {"hook": False}}, (), "Job", False, id="no CRD hook where it is not wanted"),
+        pytest.param({}, (), "CustomResourceDefinition", False, id="no definition among what an uninstall removes"),
     ],
-    ids=[
-        "no PodMonitor where no cluster knows one",
-        "a PodMonitor where prometheus-operator is",
-        "no PodMonitor where it is not wanted",
-        "no NetworkPolicy where it is not wanted",
-        "the registry is there",
-        "no registry where it is not wanted",
-        "the CRD hook is there",
-        "no CRD hook where it is not wanted",
-        "no definition among what an uninstall removes",
-    ],
-)
+)  # fmt: skip
 def test_optional_objects(
     render: Render, values: dict[str, Any], kinds: tuple[str, ...], kind: str, present: bool
 ) -> None:

@@ -11,7 +11,17 @@ from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Gate, Standing, Verdict
 from r1plus_monitoring.client import Failure, Reply
 from r1plus_monitoring.prober import made
-from support.monitoring.scripted import ADDITIONS, Pod, ScriptedEngine, loaded, metric, running, until, watching
+from support.monitoring.scripted import (
+    ADDITIONS,
+    Pod,
+    ScriptedEngine,
+    loaded,
+    metric,
+    running,
+    until,
+    watched,
+    watching,
+)
 
 SERVICE = "credit.bank.svc:8001"
 PROMPTS = {item.prompt for item in loaded().items}
@@ -44,8 +54,7 @@ class Way:
 async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(pod: Pod) -> None:
     pod.mount(service=SERVICE)
     way = Way(Reply("yes", "stop", 1000, 100))
-    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.01) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.01) as prober:
         await until(lambda: len(way.asked) > 3, "probes through the Service")
         assert {target for target, _ in way.asked} == {SERVICE}
         assert {prompt for _, prompt in way.asked} <= PROMPTS
@@ -66,8 +75,7 @@ async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(p
 async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: Reply, outcome: str) -> None:
     pod.mount(service=SERVICE)
     way = Way(reply)
-    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
         await until(lambda: len(way.asked) > 60, "many of them")
         report = prober.bulletin.report
         assert report.watch is not None
@@ -87,8 +95,7 @@ async def test_an_error_of_our_own_on_that_way_is_counted_and_ends_nothing(
     def connect(target: str) -> ScriptedEngine:
         raise ValueError(quoted)
 
-    async with running(pod, ScriptedEngine(), connect=connect, front_every=0.001) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(), connect=connect, front_every=0.001) as prober:
         await until(lambda: metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 3, "many of them")
         assert metric(prober, metrics.PROBE_RESULTS_TOTAL, outcome="error") == 0
     told = capsys.readouterr().err
@@ -104,8 +111,7 @@ async def test_a_pod_that_may_not_serve_or_is_told_of_no_service_asks_nobody(pod
         assert (await watching(prober)).verdict is Verdict.FAIL
         assert way.opened == 0
     pod.mount(threshold=0.5)
-    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
         await until(lambda: prober.bulletin.report.sweep, "a sweep")
         assert way.opened == 0
 

@@ -16,6 +16,7 @@ from support.monitoring.scripted import (
     running,
     stored_state,
     until,
+    watched,
     watching,
 )
 
@@ -91,8 +92,7 @@ async def test_half_of_another_gate_is_no_part_of_a_controls(pod: Pod) -> None:
 
 async def test_a_gate_that_an_acknowledgement_asked_for_says_which_and_is_nobody_elses_half(pod: Pod) -> None:
     pod.mount()
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         pod.mount(acknowledged="first")
         await until(lambda: (g := prober.bulletin.report.gate) and g.acknowledged == "first", "an answer")
         assert prober.bulletin.report.acknowledged == "first"

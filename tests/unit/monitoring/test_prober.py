@@ -24,12 +24,9 @@ from support.monitoring.scripted import (
     small_suite,
     stored_state,
     until,
+    watched,
     watching,
 )
-
-
-def passed(pod: Pod, **changes: object) -> GateReport:
-    return gate_report(pod, **changes)
 
 
 def failed(pod: Pod) -> GateReport:
@@ -67,8 +64,7 @@ async def test_a_bad_engine_fails_and_is_never_admitted(pod: Pod) -> None:
 async def test_a_refused_engine_is_not_asked_any_more(pod: Pod) -> None:
     pod.mount()
     engine = ScriptedEngine(wrong=ADDITIONS)
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         asked = len(engine.asked)
         for pace in (50_000, 60_000, 70_000):
             await reads_settings(pod, prober, pace)
@@ -107,60 +103,36 @@ def order(pod: Pod, token: str = "credit@1.0") -> ControlOrder:
     return ControlOrder(pod.identity.digest(), token)
 
 
+# The operator tells the newest verdict first. A Pass of batch 1 was won beside traffic, and lets no new pod in.
 @pytest.mark.parametrize(
     ("mounted", "wrong", "expected"),
     [
-        pytest.param(
-            lambda pod: {"known": (passed(pod),)},
-            set(),
-            {"verdict": Verdict.PASS, "message": "said elsewhere", "admitted": True},
-            id="a known Pass needs a short check only",
-        ),
-        pytest.param(
-            lambda pod: {"known": (passed(pod), passed(pod, control="credit@1.0")), "control": order(pod)},
-            set(),
-            {"gate.control": "credit@1.0", "gate.message": "said elsewhere"},
-            id="a further pod of a control that passed needs a short check only",
-        ),
-        pytest.param(
-            lambda pod: {"known": (passed(pod),), "control": ControlOrder("0" * 64, "credit@1.0")},
-            set(),
-            {"gate.control": "", "message": "said elsewhere"},
-            id="an order about another revision is passed over",
-        ),
-        pytest.param(
-            lambda pod: {"known": (passed(pod),)},
-            ADDITIONS,
-            {"verdict": Verdict.FAIL, "reason": "TooManyLost", "admitted": False},
-            id="a pod that answers unlike its revision is gated in full",
-        ),
-        pytest.param(
-            lambda pod: {"known": (passed(pod, batch=1),)},
-            set(),
-            {"gate.batch": 4, "gate.probes": WHOLE_GATE},
-            id="a Pass won beside traffic at batch 1 does not spare the gate",
-        ),
-        pytest.param(
-            # The operator tells the newest first: a Pass of batch 1, which lets no new pod in, and the Fail before it.
-            lambda pod: {"known": (passed(pod, batch=1, acknowledged="a token"), failed(pod))},
-            set(),
-            {"verdict": Verdict.PASS, "admitted": True, "gate.batch": 4},
-            id="a Fail that an acknowledgement replaced is not adopted by a new pod",
-        ),
-        pytest.param(
-            lambda pod: {"known": (failed(pod),), "threshold": 0.5},
-            set(),
-            {"verdict": Verdict.PASS},
-            id="a lower threshold is a new question",
-        ),
-        pytest.param(
-            lambda pod: {"known": (passed(pod, threshold=0.9, lost=1),), "threshold": 0.98},
-            set(),
-            {"message": "said elsewhere"},
-            id="a passed gate under another threshold is read again from its figures",
-        ),
+        pytest.param(lambda pod: {"known": (gate_report(pod),)}, set(),
+                     {"verdict": Verdict.PASS, "message": "said elsewhere", "admitted": True},
+                     id="a known Pass needs a short check only"),
+        pytest.param(lambda pod: {"known": (gate_report(pod), gate_report(pod, control="credit@1.0")),
+                                  "control": order(pod)}, set(),
+                     {"gate.control": "credit@1.0", "gate.message": "said elsewhere"},
+                     id="a further pod of a control that passed needs a short check only"),
+        pytest.param(lambda pod: {"known": (gate_report(pod),), "control": ControlOrder("0" * 64, "credit@1.0")}, set(),
+                     {"gate.control": "", "message": "said elsewhere"},
+                     id="an order about another revision is passed over"),
+        pytest.param(lambda pod: {"known": (gate_report(pod),)}, ADDITIONS,
+                     {"verdict": Verdict.FAIL, "reason": "TooManyLost", "admitted": False},
+                     id="a pod that answers unlike its revision is gated in full"),
+        pytest.param(lambda pod: {"known": (gate_report(pod, batch=1),)}, set(),
+                     {"gate.batch": 4, "gate.probes": WHOLE_GATE},
+                     id="a Pass won beside traffic at batch 1 does not spare the gate"),
+        pytest.param(lambda pod: {"known": (gate_report(pod, batch=1, acknowledged="a token"), failed(pod))}, set(),
+                     {"verdict": Verdict.PASS, "admitted": True, "gate.batch": 4},
+                     id="a Fail that an acknowledgement replaced is not adopted by a new pod"),
+        pytest.param(lambda pod: {"known": (failed(pod),), "threshold": 0.5}, set(), {"verdict": Verdict.PASS},
+                     id="a lower threshold is a new question"),
+        pytest.param(lambda pod: {"known": (gate_report(pod, threshold=0.9, lost=1),), "threshold": 0.98}, set(),
+                     {"message": "said elsewhere"},
+                     id="a passed gate under another threshold is read again from its figures"),
     ],
-)
+)  # fmt: skip
 async def test_what_a_new_pod_takes_over(
     pod: Pod, mounted: Callable[[Pod], dict[str, Any]], wrong: set[str], expected: dict[str, object]
 ) -> None:
@@ -180,7 +152,7 @@ async def test_a_known_fail_is_reported_again_and_not_retried(pod: Pod) -> None:
 
 
 async def test_a_control_is_a_whole_gate_although_a_pass_is_known_and_says_which_order_it_answers(pod: Pod) -> None:
-    pod.mount(known=(passed(pod),), gate=Gate.OBSERVE, control=order(pod))
+    pod.mount(known=(gate_report(pod),), gate=Gate.OBSERVE, control=order(pod))
     engine = ScriptedEngine(delay=0.001)
     async with running(pod, engine) as prober:
         await comes_to(prober, Phase.GATING)
@@ -193,8 +165,7 @@ async def test_a_control_is_a_whole_gate_although_a_pass_is_known_and_says_which
 
 async def test_a_pod_that_serves_already_is_controlled_at_the_full_batch(pod: Pod) -> None:
     pod.mount()
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         pod.mount(control=order(pod), probes_per_minute=1)
         await until(lambda: (gate := prober.bulletin.report.gate) and gate.control, "a control")
         report = prober.bulletin.report
@@ -270,8 +241,7 @@ async def test_observe_admits_without_a_suite_but_not_without_an_identity(pod: P
 async def test_a_new_suite_that_fails_moves_the_verdict_and_leaves_the_token(pod: Pod) -> None:
     pod.mount()
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         first = read_token(pod.admission)
         engine.most_running = 0
         engine.wrong = ADDITIONS

@@ -20,7 +20,7 @@ from r1plus_monitoring.replay import PER_STRATUM, record, replay
 from r1plus_monitoring.scorers import score
 from r1plus_monitoring.sources import read_sources
 from support.monitoring.replaying import CUT, OWN, WRONG, alter_unseen, give
-from support.monitoring.scripted import Pod, ScriptedEngine, loaded, running, stored_state, until, watching
+from support.monitoring.scripted import Pod, ScriptedEngine, loaded, running, stored_state, until, watched, watching
 
 SUITE = loaded()
 SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
@@ -171,8 +171,7 @@ async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_c
 async def test_before_an_alarm_is_counted_the_scorer_is_asked_whether_it_is_what_it_was(pod: Pod) -> None:
     give(pod, OWN, WRONG)
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         alter_unseen(pod)
         engine.wrong = {item.id for item in SUITE.items}
         assert (await mismatch(prober)).phase is Phase.BLOCKED
@@ -196,8 +195,7 @@ async def test_before_a_gate_fails_the_scorer_is_asked_whether_it_is_what_it_was
 
 async def test_a_scorer_found_broken_beside_traffic_takes_the_verdict_and_leaves_the_token(pod: Pod) -> None:
     pod.mount(gate=Gate.OBSERVE)
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         assert replays(prober) == []
         token = read_token(pod.admission)
         give(pod, replace(OWN, score="incorrect"))

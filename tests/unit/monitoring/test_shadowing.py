@@ -29,6 +29,7 @@ from support.monitoring.scripted import (
     small_suite,
     stored_state,
     until,
+    watched,
     watching,
 )
 from support.waiting import eventually
@@ -45,8 +46,7 @@ OLD_HASH = loaded().header.sha256
 async def serving(pod: Pod, engine: ScriptedEngine) -> AsyncIterator[Prober]:
     """Run a prober that watches by the small suite; tests then mount another one."""
     pod.mount()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         yield prober
 
 
@@ -266,8 +266,7 @@ async def test_a_pod_that_may_not_serve_asks_nothing_beside_its_gate(pod: Pod) -
 async def test_the_gate_of_the_one_and_the_watch_of_the_other_are_asked_one_at_a_time_each(pod: Pod) -> None:
     pod.mount(gate=Gate.OBSERVE)
     engine = ScriptedEngine(delay=0.001)
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         pod.mount(suite=NEW, former=small_suite(), gate=Gate.OBSERVE)
         await gate_on_the_new_suite(prober)
         assert engine.most_running == 2

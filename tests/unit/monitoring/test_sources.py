@@ -46,36 +46,22 @@ def delete(name: str) -> Callable[[Pod], None]:
     [
         pytest.param(delete("settings.json"), "SettingsMissing", "settings.json: cannot be read", id="no settings"),
         pytest.param(rewrite("settings.json", "{", "["), "SettingsInvalid", "not JSON", id="settings are not JSON"),
-        pytest.param(
-            rewrite("settings.json", '"threshold":0.96', '"threshold":1.5'),
-            "SettingsInvalid",
-            "threshold: 1.5 must be above 0 and at most 1",
-            id="a threshold above 1",
-        ),
-        pytest.param(
-            rewrite("settings.json", '"probesPerMinute":600000', '"probesPerMinute":0'),
-            "SettingsInvalid",
-            "probesPerMinute: 0 must be 1 or more",
-            id="no probes at all",
-        ),
+        pytest.param(rewrite("settings.json", '"threshold":0.96', '"threshold":1.5'), "SettingsInvalid",
+                     "threshold: 1.5 must be above 0 and at most 1", id="a threshold above 1"),
+        pytest.param(rewrite("settings.json", '"probesPerMinute":600000', '"probesPerMinute":0'), "SettingsInvalid",
+                     "probesPerMinute: 0 must be 1 or more", id="no probes at all"),
         pytest.param(rewrite("settings.json", "Enforce", "Never"), "SettingsInvalid", "gate", id="an unknown gate"),
         pytest.param(delete("suite.json"), "SuiteMissing", "suite.json", id="no suite header"),
         pytest.param(delete("items.jsonl"), "SuiteMissing", "items.jsonl", id="no items"),
-        pytest.param(
-            rewrite("items.jsonl", '"yes"', '"yep"'), "SuiteHashMismatch", "suite.json promises", id="a changed answer"
-        ),
-        pytest.param(
-            rewrite("settings.json", '"suiteHash":"', '"suiteHash":"0'),
-            "SuiteHashMismatch",
-            "the deployment asks for 0",
-            id="another suite than the operator resolved",
-        ),
+        pytest.param(rewrite("items.jsonl", '"yes"', '"yep"'), "SuiteHashMismatch", "suite.json promises",
+                     id="a changed answer"),
+        pytest.param(rewrite("settings.json", '"suiteHash":"', '"suiteHash":"0'), "SuiteHashMismatch",
+                     "the deployment asks for 0", id="another suite than the operator resolved"),
         pytest.param(rewrite("suite.json", '"items":50,', ""), "SuiteInvalid", "items: missing", id="a header field"),
-        pytest.param(
-            rewrite("verdicts.json", "[]", "7"), "VerdictsInvalid", "KnownVerdicts.reports", id="odd verdicts"
-        ),
+        pytest.param(rewrite("verdicts.json", "[]", "7"), "VerdictsInvalid", "KnownVerdicts.reports",
+                     id="odd verdicts"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_used_is_named(pod: Pod, change: Callable[[Pod], None], reason: str, words: str) -> None:
     change(pod)
     found = read_sources(pod.accuracy)

@@ -26,6 +26,7 @@ from support.monitoring.scripted import (
     running,
     stored_state,
     until,
+    watched,
     watching,
 )
 
@@ -93,8 +94,7 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
 
 async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counted_again(pod: Pod) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
         report = await stands_at(prober, Standing.CHANGED)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyChanged")
@@ -115,8 +115,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
                 await hold.wait()
         return None
 
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong, engine.behaviour = ADDITIONS, slow
         report = await stands_at(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
@@ -133,8 +132,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
 
 async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: Pod) -> None:
     engine = ScriptedEngine(wrong=set())
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = ADDITIONS
         await stands_at(prober, Standing.BELOW_THRESHOLD)
         before = prober.bulletin.outcomes(0)
@@ -174,8 +172,7 @@ async def test_a_pod_that_is_born_under_an_acknowledgement_has_nothing_to_acknow
 
 async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {f"additions-{n:03}" for n in range(4)}
         await stands_at(prober, Standing.BELOW_THRESHOLD)
         pod.mount(threshold=0.5)
@@ -205,8 +202,7 @@ async def test_nothing_is_lost_and_no_number_given_twice_when_the_prober_dies(po
 async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> None:
     """The journal is ahead of the state file by up to a second; what it holds is heard again, once."""
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
         await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
     behind, journal = stored(pod), prober.bulletin.outcomes(0)
@@ -225,30 +221,26 @@ async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> 
 
 async def test_a_lost_state_file_is_made_up_from_the_outcomes(pod: Pod) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
         await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
     epoch, newest = prober.bulletin.outcomes(0).epoch, prober.bulletin.outcomes(0).newest
     (pod.state / "state.json").unlink()
     pod.mount(known=(passed_but_for(pod),))
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         assert stored(pod).sequence >= newest
         assert stored(pod).accuracy.failed == ("capitals-003",)
         assert prober.bulletin.outcomes(0).epoch == epoch
 
 
 async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> None:
-    async with running(pod, ScriptedEngine(wrong=set())) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(wrong=set())) as prober:
         await another_sweep(prober, SOUND_SWEEP)
         epoch = prober.bulletin.outcomes(0).epoch
         await until(lambda: bool(stored(pod).accuracy.evidence.logs), "evidence stored")
     evidence = stored(pod).accuracy.evidence
     (pod.state / "outcomes.jsonl").unlink()
-    async with running(pod, ScriptedEngine(delay=5)) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(delay=5)) as prober:
         page = prober.bulletin.outcomes(0)
         assert (page.epoch != epoch, page.oldest, page.newest) == (True, 1, 0)
         assert stored(pod).accuracy.evidence == evidence
@@ -257,12 +249,10 @@ async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> N
 @pytest.mark.parametrize("hours", [pytest.param(1, id="an hour ahead"), pytest.param(-1, id="an hour behind")])
 async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours: int) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         await another_sweep(prober, SOUND_SWEEP)
     newest = prober.bulletin.outcomes(0).newest
-    async with running(pod, engine, lambda: datetime.now(UTC) + timedelta(hours=hours)) as prober:
-        await watching(prober)
+    async with watched(pod, engine, clock=lambda: datetime.now(UTC) + timedelta(hours=hours)) as prober:
         await another_sweep(prober, SOUND_SWEEP)
         assert (standing(prober), prober.bulletin.report.verdict) == (Standing.STEADY, Verdict.PASS)
         page = prober.bulletin.outcomes(0)
@@ -273,8 +263,7 @@ async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours
 
 async def test_what_the_gate_had_lost_is_not_watched(pod: Pod) -> None:
     pod.mount(known=(passed_but_for(pod, "capitals-001", "capitals-002"),))
-    async with running(pod, ScriptedEngine(wrong={"capitals-001", "capitals-002"})) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(wrong={"capitals-001", "capitals-002"})) as prober:
         for _ in range(3):
             await another_sweep(prober, SOUND_SWEEP - 2)
         page = prober.bulletin.outcomes(0)
@@ -306,8 +295,7 @@ async def test_a_refused_pod_is_not_watched(pod: Pod) -> None:
 
 async def test_a_busy_engine_is_asked_less_and_the_skips_are_counted(pod: Pod) -> None:
     engine = ScriptedEngine(queue=7)
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         asked, looks = len(engine.asked), engine.looks
         await until(lambda: len(engine.asked) > asked + 5, "the floor")
         assert engine.looks - looks >= 4 * 5
@@ -324,8 +312,7 @@ async def test_the_steadiness_cannot_be_one(pod: Pod) -> None:
 
 
 async def test_outcomes_over_http(pod: Pod) -> None:
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         await until(lambda: prober.bulletin.outcomes(0).newest > 10, "outcomes")
         runner = await serve(prober.bulletin, prober.exposition, "127.0.0.1", 0)
         try:

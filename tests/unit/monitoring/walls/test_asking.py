@@ -162,14 +162,12 @@ async def test_nobody_there_says_nothing_of_rights(tmp_path: Path, tls: ssl.SSLC
         pytest.param([403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 1, id="a refusal is believed at once"),
         pytest.param([200], SHUT, Try("secrets", OPEN, 0, "HTTP 200"), 1, id="so is what is no refusal"),
         pytest.param([503, 429, 403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 3, id="a busy server is asked again"),
-        pytest.param(
-            [403, 403, 200], OPEN, Try("secrets", OPEN, 0, "HTTP 200"), 3, id="the control's right comes late"
-        ),
-        pytest.param(
-            [503, 404], OPEN, Try("secrets", OPEN, 0, "HTTP 404"), 2, id="for the control, no refusal will do"
-        ),
+        pytest.param([403, 403, 200], OPEN, Try("secrets", OPEN, 0, "HTTP 200"), 3,
+                     id="the control's right comes late"),
+        pytest.param([503, 404], OPEN, Try("secrets", OPEN, 0, "HTTP 404"), 2,
+                     id="for the control, no refusal will do"),
     ],
-)
+)  # fmt: skip
 async def test_a_question_is_put_until_it_is_answered(
     tmp_path: Path, tls: ssl.SSLContext, answers: list[int], expect: Outcome, found: Try, asked: int
 ) -> None:

@@ -106,14 +106,11 @@ async def test_questions_are_put_with_what_the_volume_holds(tmp_path: Path, log:
     [
         pytest.param(["knock", "--doors", "[]"], "--doors: an empty list", id="no doors"),
         pytest.param(["ask", "--questions", "{}"], "--questions: expected a list", id="no questions"),
-        pytest.param(
-            ["ask", "--questions", '[{"name":"a","method":"GET","path":"/"}]', "--token-dir", "/nowhere"],
-            "/nowhere: ",
-            id="no token",
-        ),
+        pytest.param(["ask", "--questions", '[{"name":"a","method":"GET","path":"/"}]', "--token-dir", "/nowhere"],
+                     "/nowhere: ", id="no token"),
         pytest.param(["knock", "--doors", "[]", "--rounds-for", "soon"], "--rounds-for: 'soon'", id="no seconds"),
     ],
-)
+)  # fmt: skip
 def test_an_order_that_cannot_be_tried_is_refused_in_the_last_words(log: Path, arguments: list[str], says: str) -> None:
     ran = run(*arguments, log=log)
     assert ran.returncode == 2
