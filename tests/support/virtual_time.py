@@ -1,4 +1,4 @@
-"""A clock for the running event loop that stands still while there is something to do, and jumps where all wait for it."""
+"""A clock for the running event loop: it stands still while there is something to do, and jumps where all wait for it."""
 
 import asyncio
 from collections.abc import Iterator

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,13 +98,14 @@ class ScriptedEngine:
     """Requests that wait for a slot."""
     looks: int = 0
     ready_looks: int = 0
+    _times: Counter[str] = field(default_factory=Counter)
 
     async def ready(self) -> bool:
         self.ready_looks += 1
         return self.is_ready
 
     async def ask(self, prompt: str, sampling: Sampling) -> Reply:
-        before = self.asked.count(prompt)
+        before, self._times[prompt] = self._times[prompt], self._times[prompt] + 1
         self.asked.append(prompt)
         is_answered = len(self.asked) <= self.answers
         self.running += 1

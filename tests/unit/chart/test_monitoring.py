@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from r1plus_contract import metrics
@@ -23,23 +22,6 @@ def boards(objects: Objects) -> dict[str, dict[str, str]]:
     """The ConfigMaps that Grafana's sidecar takes up: name -> data."""
     labelled = [o for o in objects if o["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
     return {o["metadata"]["name"]: o["data"] for o in labelled}
-
-
-@pytest.mark.parametrize(
-    ("values", "kinds", "there"),
-    [
-        pytest.param({}, PROMETHEUS_OPERATOR, True, id="where prometheus-operator is"),
-        pytest.param({}, (), False, id="not where no cluster knows them"),
-        pytest.param({"monitoring": {"rules": False}}, PROMETHEUS_OPERATOR, False, id="not where they are not wanted"),
-        pytest.param({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, False,
-                     id="not without the job that they are about"),
-        pytest.param({"replicas": 0}, PROMETHEUS_OPERATOR, False, id="not about an operator that nobody wants to run"),
-    ],
-)  # fmt: skip
-def test_the_operators_rules_are_there(
-    render: Render, values: dict[str, Any], kinds: tuple[str, ...], there: bool
-) -> None:
-    assert bool(rules(render(values, kinds=kinds))) is there
 
 
 def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp_path: Path) -> None:

@@ -313,6 +313,14 @@ def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -
         pytest.param({}, (), "Job", True, id="the CRD hook is there"),
         pytest.param({"crds": {"hook": False}}, (), "Job", False, id="no CRD hook where it is not wanted"),
         pytest.param({}, (), "CustomResourceDefinition", False, id="no definition among what an uninstall removes"),
+        pytest.param({}, PROMETHEUS_OPERATOR, "PrometheusRule", True, id="rules where prometheus-operator is"),
+        pytest.param({}, (), "PrometheusRule", False, id="no rules where no cluster knows them"),
+        pytest.param({"monitoring": {"rules": False}}, PROMETHEUS_OPERATOR, "PrometheusRule", False,
+                     id="no rules where they are not wanted"),
+        pytest.param({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PrometheusRule", False,
+                     id="no rules without the job that they are about"),
+        pytest.param({"replicas": 0}, PROMETHEUS_OPERATOR, "PrometheusRule", False,
+                     id="no rules about an operator that nobody wants to run"),
     ],
 )  # fmt: skip
 def test_optional_objects(

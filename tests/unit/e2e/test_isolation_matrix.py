@@ -12,7 +12,7 @@ from e2e.isolation.matrix import NAMES, NOT_APPLICABLE, Matrix, Tally, Trial
 
 @dataclass(frozen=True)
 class Tried:
-    """One trial of alice's: what its control saw, whether the attack was held, and what is said of a trial that is none."""
+    """One trial: what its control saw, whether the attack was held, and why it is refused if it is."""
 
     seen: bool | None = None
     held: bool | None = None

@@ -76,7 +76,7 @@ def report_with(port: int, field: str, value: str) -> dict[str, Any]:
 
 @contextmanager
 def admitted_prober(pod: Pod) -> Iterator[tuple[int, int, Admission, dict[str, Any]]]:
-    """Run a real prober under a supervisor; yield its port and pid, and token and report once it has passed its gate."""
+    """Run a real prober under a supervisor until its gate has passed; yield its port and pid, token and report."""
     pod.mount()
     port = free_port()
     with supervised(pod.state, *prober_process(pod, port)):

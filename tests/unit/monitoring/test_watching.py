@@ -240,7 +240,7 @@ async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> N
         await until(lambda: bool(stored(pod).accuracy.evidence.logs), "evidence stored")
     evidence = stored(pod).accuracy.evidence
     (pod.state / "outcomes.jsonl").unlink()
-    async with watched(pod, ScriptedEngine(delay=5)) as prober:
+    async with watched(pod, ScriptedEngine(answers=0)) as prober:
         page = prober.bulletin.outcomes(0)
         assert (page.epoch != epoch, page.oldest, page.newest) == (True, 1, 0)
         assert stored(pod).accuracy.evidence == evidence

@@ -197,7 +197,7 @@ async def test_every_door_is_found_in_its_order(cleanup: ExitStack) -> None:
         Door("nowhere", NO_NAME, 80, PLATFORM),
         Door("own-shut", HERE, refusing, OWN),
     ]
-    found = await knocked(doors, Rounds(0.0, say=quiet))
+    found = await knocked(doors, Rounds(0.0, pause=no_pause, say=quiet))
     assert [(one.n, one.o) for one in found.tries] == [
         ("own", OPEN),
         ("decoy", OPEN),
@@ -241,7 +241,7 @@ async def test_a_door_that_opens_late_is_found_open(cleanup: ExitStack, against:
 
 
 async def test_findings_are_json_of_the_contract(cleanup: ExitStack) -> None:
-    found = await knocked([Door("d", HERE, port_of(bound(cleanup)), PLATFORM)], Rounds(0.0, say=quiet))
+    found = await knocked([Door("d", HERE, port_of(bound(cleanup)), PLATFORM)], Rounds(0.0, pause=no_pause, say=quiet))
     assert json.loads(last_words(found)) == {
         "tries": [{"n": "d", "o": "shut", "late": 0, "d": f"{HERE} connection refused"}]
     }
