@@ -11,13 +11,13 @@ from e2e.accuracy.stage import own_suite, shipped
 from e2e.accuracy.test_story_6 import agreeing, mistaken
 from e2e.accuracy.witness import Client, Witness
 from e2e.story import Name
+from e2e.waiting import wait_for
 from r1plus_contract.names import LABEL_REVISION
 from r1plus_contract.suite import Sampling
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_reference import read_reference
 from r1plus_monitoring.replay import replay
 from r1plus_operator.suite_signature import new_key, signer
-from support.waiting import wait_until
 
 KEY = new_key()
 
@@ -93,7 +93,7 @@ def test_a_witness_sees_where_traffic_goes_and_every_question_that_fails_and_lea
     target = Target()
     own = own_suite("edge", KEY)
     with Witness(cast(Any, target), Name("t", "credit"), own.suite.items, Sampling(), pause_s=0.01) as seen:
-        wait_until(lambda: seen.client.failures, "a question that fails", period_s=0.01)
+        wait_for(lambda: seen.client.failures or None, "a question that fails", 60.0, period_s=0.01)
         assert seen.revisions == ["credit-a"]
         assert seen.moved_to("credit-a") is not None
         assert seen.moved_to("credit-b") is None
