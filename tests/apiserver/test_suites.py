@@ -16,7 +16,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.suite_signature import new_key, sign
-from unit.contract.suites import BAD, ITEMS, NAME, baseline_of, files_of, with_item
+from support.golden_suites import BAD, ITEMS, NAME, baseline_of, files_of, with_item
 
 pytestmark = pytest.mark.apiserver
 OURS, FOREIGN = new_key(), new_key()

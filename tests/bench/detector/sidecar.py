@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -13,8 +12,7 @@ from pathlib import Path
 from devcluster.layout import free_ports
 from r1plus_contract.jsonable import loads
 from r1plus_contract.verdict import MonitorReport, Phase
-from unit.monitoring import scripted
-from unit.monitoring.scripted import Pod
+from support.monitoring.scripted import Pod, prober_process
 
 DEFAULT_PER_MINUTE = 6
 
@@ -33,8 +31,8 @@ def cost(seconds: float) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         pod, port = Pod.make(Path(folder)), free_ports(1)[0]
         pod.mount(probes_per_minute=DEFAULT_PER_MINUTE)
-        command = [sys.executable, scripted.__file__, *pod.flags(port), "--poll-interval=2"]
-        process = subprocess.Popen(command, env={**os.environ, **pod.environ()}, stderr=subprocess.DEVNULL)
+        command, environment = prober_process(pod, port)
+        process = subprocess.Popen([*command, "--poll-interval=2"], env=environment, stderr=subprocess.DEVNULL)
         try:
             _until_watching(port)
             before, began = _cpu(process.pid), time.monotonic()

@@ -14,7 +14,7 @@ from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_monitoring.client import Failure, TritonEngine
 from r1plus_monitoring.prober import Prober
-from unit.monitoring.scripted import Pod, until
+from support.monitoring.scripted import Pod, until
 
 pytestmark = pytest.mark.triton
 

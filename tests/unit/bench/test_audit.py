@@ -1,35 +1,16 @@
 """The audit log, counted: what is a request, whose it is, and what of it is a write."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.reconcile.audit import AuditLog, Request, parsed, tally
-
-OPERATOR = "system:serviceaccount:r1plus-system:r1plus-operator"
-
-
-def line(
-    verb: str = "patch", resource: str = "services", *, stage: str = "", user: str = OPERATOR, **more: Any
-) -> bytes:
-    entry = {
-        "stage": stage or ("ResponseStarted" if verb == "watch" else "ResponseComplete"),
-        "verb": verb,
-        "user": {"username": user},
-        "objectRef": {"resource": resource, "namespace": "t", "name": "a", **more.pop("about", {})},
-        "responseStatus": {"code": 200},
-        "requestReceivedTimestamp": "2026-01-01T00:00:00.000000Z",
-        "stageTimestamp": "2026-01-01T00:00:00.250000Z",
-        **more,
-    }
-    return json.dumps(entry).encode() + b"\n"
+from support.audit_log import OPERATOR, audit_line
 
 
 def test_a_line_says_who_did_what_to_what_and_when() -> None:
     found = parsed(
-        line(about={"apiGroup": "apps", "subresource": "status"}, responseStatus={"code": 409, "message": "no"})
+        audit_line(about={"apiGroup": "apps", "subresource": "status"}, responseStatus={"code": 409, "message": "no"})
     )
     assert found is not None
     assert found.said == "no"
@@ -42,13 +23,12 @@ def test_a_line_says_who_did_what_to_what_and_when() -> None:
 @pytest.mark.parametrize(
     ("text", "counts"),
     [
-        (line("watch"), True),
-        (line("watch", stage="ResponseComplete"), False),
-        (line("list"), True),
-        (line("list", stage="ResponseStarted"), False),
-        (line(objectRef=None), False),
+        pytest.param(audit_line("watch"), True, id="a watch that begins"),
+        pytest.param(audit_line("watch", stage="ResponseComplete"), False, id="a watch that ends"),
+        pytest.param(audit_line("list"), True, id="a list"),
+        pytest.param(audit_line("list", stage="ResponseStarted"), False, id="the start of an answer"),
+        pytest.param(audit_line(objectRef=None), False, id="what names no object"),
     ],
-    ids=["a watch that begins", "a watch that ends", "a list", "the start of an answer", "what names no object"],
 )
 def test_each_request_is_counted_once(text: bytes, counts: bool) -> None:
     assert (parsed(text) is not None) is counts
@@ -56,13 +36,13 @@ def test_each_request_is_counted_once(text: bytes, counts: bool) -> None:
 
 def test_reading_goes_on_where_it_stopped_also_in_mid_line_and_after_a_rotation(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
-    path.write_bytes(line() + line("list")[:20])
+    path.write_bytes(audit_line() + audit_line("list")[:20])
     with AuditLog(path) as log:
         assert [request.verb for request in log.read()] == ["patch"]
         with path.open("ab") as more:
-            more.write(line("list")[20:] + line("delete"))
+            more.write(audit_line("list")[20:] + audit_line("delete"))
         path.rename(tmp_path / "audit-1.log")
-        path.write_bytes(line("create") + line("get", user="somebody"))
+        path.write_bytes(audit_line("create") + audit_line("get", user="somebody"))
         assert [request.verb for request in log.read(OPERATOR)] == ["list", "delete", "create"]
         assert log.read() == []
 

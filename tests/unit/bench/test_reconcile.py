@@ -42,12 +42,11 @@ A, B = ("f:spec", "f:a"), ("f:spec", "f:b")
 @pytest.mark.parametrize(
     ("now", "before", "undone"),
     [
-        ({A: 1, B: "h"}, {A: 1, B: "h"}, True),
-        ({A: 2, B: "h"}, {A: 1, B: "h"}, False),
-        ({A: 1, B: ABSENT}, {A: 1, B: "h"}, False),
-        ({A: ABSENT, B: "h"}, {A: ABSENT, B: "h"}, True),
+        pytest.param({A: 1, B: "h"}, {A: 1, B: "h"}, True, id="all as before"),
+        pytest.param({A: 2, B: "h"}, {A: 1, B: "h"}, False, id="another value"),
+        pytest.param({A: 1, B: ABSENT}, {A: 1, B: "h"}, False, id="one is gone"),
+        pytest.param({A: ABSENT, B: "h"}, {A: ABSENT, B: "h"}, True, id="what was absent is absent"),
     ],
-    ids=["all as before", "another value", "one is gone", "what was absent is absent"],
 )
 def test_what_counts_as_undone(now: dict[Any, Any], before: dict[Any, Any], undone: bool) -> None:
     assert same(now, before) is undone

@@ -1,4 +1,4 @@
-"""Renders the chart with the real helm. helm comes from the cache, built there if this machine has none yet."""
+"""Renders the chart with the real helm, once for each set of values; helm is built if the cache lacks it."""
 
 import json
 import subprocess
@@ -13,12 +13,11 @@ from devcluster import binaries
 from devcluster.cache import binary
 from devcluster.parts import KUBERNETES
 from devcluster.steps import Steps
+from support.chart import CHART, Objects, Refusal, Render
+from support.waiting import DEADLINE_SECONDS
 
-ROOT = Path(__file__).parents[3]
-CHART = ROOT / "charts" / "r1plus-operator"
-
-Objects = list[dict[str, Any]]
-Render = Callable[..., Objects]
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C loader reads the same ten times as fast."""
 
 
 @pytest.fixture(scope="session")
@@ -39,20 +38,42 @@ def run_helm(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         path.write_text(json.dumps(values))
         target = [str(chart)] if verb == "lint" else ["r1plus", str(chart), "--namespace=r1plus-system"]
         command = [str(helm), verb, *target, f"--values={path}", f"--kube-version={KUBERNETES}", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def render(run_helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
-    """The objects that `helm install` would send, hooks included; `kinds` are API kinds the cluster shall have."""
+    """The objects that `helm install` would send, hooks included; `kinds` are API kinds the cluster shall have.
+
+    Tests share what the shipped chart renders, and must not change it. A `chart` of a test's own is rendered each time.
+    """
+    rendered: dict[str, Objects] = {}
 
     def objects(
         values: Mapping[str, Any] | None = None, *, kinds: tuple[str, ...] = (), chart: Path = CHART
     ) -> Objects:
+        key = json.dumps([values or {}, kinds], sort_keys=True)
+        if chart == CHART and key in rendered:
+            return rendered[key]
         done = run_helm("template", values or {}, *(f"--api-versions={kind}" for kind in kinds), chart=chart)
         assert done.returncode == 0, done.stderr
-        return [found for found in yaml.safe_load_all(done.stdout) if found]
+        found = [one for one in yaml.load_all(done.stdout, Loader=LOADER) if one]
+        if chart == CHART:
+            rendered[key] = found
+        return found
 
     return objects
+
+
+@pytest.fixture(scope="session")
+def refusal(run_helm: Callable[..., subprocess.CompletedProcess[str]]) -> Refusal:
+    """What helm says of values that it refuses."""
+
+    def said(values: Mapping[str, Any]) -> str:
+        done = run_helm("template", values)
+        assert done.returncode != 0
+        return done.stderr
+
+    return said

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from unit.chart.conftest import Objects, Render
-from unit.chart.test_render import environment, one
+from support.chart import Objects, Render, environment, one
 
 LABELS = {
     names.LABEL_TENANT: "true",

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from r1plus_operator.api import generate
-from unit.chart.conftest import CHART, ROOT
+from support.chart import CHART, ROOT
 
 
 def test_nothing_generated_is_stale() -> None:

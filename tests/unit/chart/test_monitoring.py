@@ -4,14 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from r1plus_contract import metrics
-from unit.chart.conftest import CHART, Objects, Render
-from unit.promtool import Case, failures, promtool
+from support.chart import CHART, PROMETHEUS_OPERATOR, Objects, Render, one
+from support.promtool import Case, failures, promtool
 
-KINDS = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
 BOARDS = sorted(path.stem for path in (CHART / "files" / "dashboards").glob("*.json"))
 
 
@@ -26,31 +24,8 @@ def boards(objects: Objects) -> dict[str, dict[str, str]]:
     return {o["metadata"]["name"]: o["data"] for o in labelled}
 
 
-@pytest.mark.parametrize(
-    ("values", "kinds", "there"),
-    [
-        ({}, KINDS, True),
-        ({}, (), False),
-        ({"monitoring": {"rules": False}}, KINDS, False),
-        ({"monitoring": {"podMonitor": False}}, KINDS, False),
-        ({"replicas": 0}, KINDS, False),
-    ],
-    ids=[
-        "where prometheus-operator is",
-        "not where no cluster knows them",
-        "not where they are not wanted",
-        "not without the job that they are about",
-        "not about an operator that nobody wants to run",
-    ],
-)
-def test_the_operators_rules_are_there(
-    render: Render, values: dict[str, Any], kinds: tuple[str, ...], there: bool
-) -> None:
-    assert bool(rules(render(values, kinds=kinds))) is there
-
-
 def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp_path: Path) -> None:
-    found = rules(render(kinds=KINDS))
+    found = rules(render(kinds=PROMETHEUS_OPERATOR))
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": found}]}))
     assert promtool("check", "rules", "rules.yaml", cwd=tmp_path).returncode == 0
     assert {rule["alert"] for rule in found} >= {metrics.ALERT_OPERATOR_STALLED, metrics.ALERT_ROLLED_BACK}
@@ -61,10 +36,7 @@ def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp
 
 
 def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
-    (monitor,) = [
-        o for o in render(kinds=KINDS) if (o["kind"], o["metadata"]["name"]) == ("PodMonitor", "r1plus-operator")
-    ]
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (endpoint,) = one(render(kinds=PROMETHEUS_OPERATOR), "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
 
 

@@ -8,7 +8,7 @@ from r1plus_contract import names
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import OperatorConfig
-from unit.chart.conftest import Objects, Render
+from support.chart import Objects, Render
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
 WRITES_CHILDREN = ("r1plus-operator-children", "r1plus-operator-foreign-objects")

@@ -17,68 +17,10 @@ from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import GpuRuntime
 from r1plus_operator.projections import suite_source
-from unit.chart.conftest import CHART, ROOT, Objects, Render
+from support.chart import CHART, OTHER_VALUES, PROMETHEUS_OPERATOR, ROOT, Objects, Render, environment, one, pods
 
-PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
 FENCE = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-SIGNER = (ROOT / "tests/unit/model_repo/filling/signed/signing.pub").read_text()
-OTHER_VALUES: dict[str, Any] = {
-    "images": {
-        "operator": "registry.example.com/operator@sha256:1",
-        "monitor": "registry.example.com/monitor:2",
-        "registry": "registry.example.com/registry:4",
-        "triton": "registry.example.com/triton:3",
-        "pullPolicy": "Always",
-        "engines": {"smollm2-full-f16": f"registry.example.com/f16@sha256:{'4' * 64}"},
-        "gpu": {"vllm": {"image": "registry.example.com/tritonserver:vllm", "version": "0.11.0"}},
-    },
-    "engineDigests": {"smollm2-full-f16": "12345678" * 8},
-    "imagePullSecrets": ["pull-a", "pull-b"],
-    "defaultFamily": "r1plus",
-    "suites": {"requireSignature": False, "trustedKeys": ["A" * 43 + "=", "B" * 42 + "A="]},
-    "delivery": {
-        "cidrs": ["10.20.0.0/16", "fd00::/8"],
-        "requireSignature": False,
-        "trustedKeys": [SIGNER, SIGNER],
-        "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
-        "volume": {"className": "fast", "accessMode": "ReadWriteMany"},
-    },
-    "verdictIntervalSeconds": 2.5,
-    "replicas": 3,
-    "leaderElection": {"fence": False},
-    "workers": 3,
-    "monitoring": {"namespace": "observability", "interval": "30s", "podMonitor": True},
-    "networkPolicy": {"enabled": True, "apiServerPorts": [8443], "apiServerCIDRs": ["10.1.0.0/16"]},
-    "registry": {
-        "replicas": 2,
-        "database": {"existingSecret": "registry-database", "key": "url", "ports": [6432], "cidrs": ["10.2.0.0/16"]},
-        "clientGroups": ["credit-admins"],
-    },
-    "isolation": {"decoyNamespace": "walls", "everySeconds": 60},
-    "nodeSelector": {"pool": "system"},
-    "tolerations": [{"key": "system", "operator": "Exists"}],
-    "priorityClassName": "system-cluster-critical",
-}
 BOTH = pytest.mark.parametrize("values", [{}, OTHER_VALUES], ids=["default values", "every value another"])
-
-
-def one(objects: Objects, kind: str, name: str = "r1plus-operator") -> dict[str, Any]:
-    """The only object of that kind and name."""
-    (found,) = [o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name)]
-    return found
-
-
-def pods(objects: Objects) -> dict[str, dict[str, Any]]:
-    """Pod specs by the kind of what makes them."""
-    return {
-        o["kind"]: o["spec"]["template"]["spec"] for o in objects if o["kind"] in ("Deployment", "Job", "StatefulSet")
-    }
-
-
-def environment(objects: Objects) -> dict[str, str]:
-    """The operator's environment, but for what the kubelet fills in."""
-    (container,) = pods(objects)["Deployment"]["containers"]
-    return {entry["name"]: entry.get("value", "from the pod") for entry in container["env"]}
 
 
 @BOTH
@@ -138,12 +80,11 @@ def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render
 @pytest.mark.parametrize(
     ("name", "grants"),
     [
-        ("r1plus-operator", rbac.operator()),
-        ("r1plus-operator-crds", rbac.crd_hook()),
-        ("r1plus-registry", rbac.registry()),
-        ("r1plus-registry-reader", rbac.registry_reader()),
+        pytest.param("r1plus-operator", rbac.operator(), id="the operator's rights"),
+        pytest.param("r1plus-operator-crds", rbac.crd_hook(), id="the CRD hook's rights"),
+        pytest.param("r1plus-registry", rbac.registry(), id="the registry's rights"),
+        pytest.param("r1plus-registry-reader", rbac.registry_reader(), id="its reader's rights"),
     ],
-    ids=["the operator's rights", "the CRD hook's rights", "the registry's rights", "its reader's rights"],
 )
 def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
     rules = one(render(), "ClusterRole", name)["rules"]
@@ -350,41 +291,38 @@ def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render
 def test_who_asks_no_prometheus_needs_no_way_to_it(render: Render) -> None:
     objects = render({"monitoring": {"prometheusURL": ""}})
     assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 4
-    (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    assert {"name": "R1PLUS_PROMETHEUS_URL", "value": ""} in container["env"]
+    assert environment(objects)["R1PLUS_PROMETHEUS_URL"] == ""
 
 
 def test_prometheus_is_asked_where_prometheus_operator_puts_it(render: Render) -> None:
-    (container,) = one(render({}), "Deployment")["spec"]["template"]["spec"]["containers"]
-    url = "http://prometheus-operated.monitoring.svc:9090"
-    assert {"name": "R1PLUS_PROMETHEUS_URL", "value": url} in container["env"]
+    assert environment(render())["R1PLUS_PROMETHEUS_URL"] == "http://prometheus-operated.monitoring.svc:9090"
 
 
 @pytest.mark.parametrize(
     ("values", "kinds", "kind", "present"),
     [
-        ({}, (), "PodMonitor", False),
-        ({}, PROMETHEUS_OPERATOR, "PodMonitor", True),
-        ({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PodMonitor", False),
-        ({"networkPolicy": {"enabled": False}}, (), "NetworkPolicy", False),
-        ({}, (), "StatefulSet", True),
-        ({"registry": {"enabled": False}}, PROMETHEUS_OPERATOR, "StatefulSet", False),
-        ({}, (), "Job", True),
-        ({"crds": {"hook": False}}, (), "Job", False),
-        ({}, (), "CustomResourceDefinition", False),
+        pytest.param({}, (), "PodMonitor", False, id="no PodMonitor where no cluster knows one"),
+        pytest.param({}, PROMETHEUS_OPERATOR, "PodMonitor", True, id="a PodMonitor where prometheus-operator is"),
+        pytest.param({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PodMonitor", False,
+                     id="no PodMonitor where it is not wanted"),
+        pytest.param({"networkPolicy": {"enabled": False}}, (), "NetworkPolicy", False,
+                     id="no NetworkPolicy where it is not wanted"),
+        pytest.param({}, (), "StatefulSet", True, id="the registry is there"),
+        pytest.param({"registry": {"enabled": False}}, PROMETHEUS_OPERATOR, "StatefulSet", False,
+                     id="no registry where it is not wanted"),
+        pytest.param({}, (), "Job", True, id="the CRD hook is there"),
+        pytest.param({"crds": {"hook": False}}, (), "Job", False, id="no CRD hook where it is not wanted"),
+        pytest.param({}, (), "CustomResourceDefinition", False, id="no definition among what an uninstall removes"),
+        pytest.param({}, PROMETHEUS_OPERATOR, "PrometheusRule", True, id="rules where prometheus-operator is"),
+        pytest.param({}, (), "PrometheusRule", False, id="no rules where no cluster knows them"),
+        pytest.param({"monitoring": {"rules": False}}, PROMETHEUS_OPERATOR, "PrometheusRule", False,
+                     id="no rules where they are not wanted"),
+        pytest.param({"monitoring": {"podMonitor": False}}, PROMETHEUS_OPERATOR, "PrometheusRule", False,
+                     id="no rules without the job that they are about"),
+        pytest.param({"replicas": 0}, PROMETHEUS_OPERATOR, "PrometheusRule", False,
+                     id="no rules about an operator that nobody wants to run"),
     ],
-    ids=[
-        "no PodMonitor where no cluster knows one",
-        "a PodMonitor where prometheus-operator is",
-        "no PodMonitor where it is not wanted",
-        "no NetworkPolicy where it is not wanted",
-        "the registry is there",
-        "no registry where it is not wanted",
-        "the CRD hook is there",
-        "no CRD hook where it is not wanted",
-        "no definition among what an uninstall removes",
-    ],
-)
+)  # fmt: skip
 def test_optional_objects(
     render: Render, values: dict[str, Any], kinds: tuple[str, ...], kind: str, present: bool
 ) -> None:

@@ -5,7 +5,7 @@ import re
 import yaml
 
 import scan
-from unit.chart.conftest import ROOT
+from support.chart import ROOT
 
 CONFIG = ROOT / ".checkov.yaml"
 

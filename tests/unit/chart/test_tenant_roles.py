@@ -7,7 +7,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenant_roles import AGGREGATED, TO_VIEW
-from unit.chart.conftest import Objects, Render
+from support.chart import Objects, Render
 
 Rights = set[tuple[str, str, str]]
 READS = {"get", "list", "watch"}

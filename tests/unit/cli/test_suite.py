@@ -31,8 +31,8 @@ from r1plus_operator.plan.inputs import SuiteTrust
 from r1plus_operator.suite_signature import KeyPair, new_key, sign, signer
 from support.cli import command
 from support.cli.fake_triton import serving
+from support.golden_suites import BAD, NAME, baseline_of, files_of, with_item
 from support.waiting import DEADLINE_SECONDS
-from unit.contract.suites import BAD, NAME, baseline_of, files_of, with_item
 from unit.operator.plan.world import CONFIG, ROOT, World
 
 SMALL = ("--min-items", "8", "--min-per-stratum", "4")

@@ -74,35 +74,21 @@ def test_an_identity_with_fields_of_another_version_has_the_digest_of_what_is_st
     [
         pytest.param("{", ["not JSON"], id="no JSON"),
         pytest.param("[" * 100_000, ["not JSON"], id="nested without end"),
-        pytest.param(
-            dumps(settings).replace('"s"', '"\\ud800"'), ["MonitorSettings.suite"], id="a character that is none"
-        ),
+        pytest.param(dumps(settings).replace('"s"', '"\\ud800"'), ["MonitorSettings.suite"],
+                     id="a character that is none"),
         pytest.param("[]", ["MonitorSettings", "an object"], id="not an object"),
-        pytest.param(
-            dumps(settings).replace('"gate"', '"gait"'),
-            ["MonitorSettings.gait", "unknown field"],
-            id="an unknown field",
-        ),
-        pytest.param(
-            dumps(settings).replace(',"threshold":0.98', ""),
-            ["MonitorSettings.threshold", "missing"],
-            id="a missing field",
-        ),
-        pytest.param(
-            dumps(settings).replace("Enforce", "enforce"),
-            ["MonitorSettings.gate", "Enforce, Observe"],
-            id="an unknown value",
-        ),
-        pytest.param(
-            dumps(settings).replace("0.98", '"0.98"'),
-            ["MonitorSettings.threshold", "a number"],
-            id="a string for a number",
-        ),
-        pytest.param(
-            dumps(settings).replace(":6", ":true"), ["probesPerMinute", "type int"], id="a boolean for an integer"
-        ),
+        pytest.param(dumps(settings).replace('"gate"', '"gait"'), ["MonitorSettings.gait", "unknown field"],
+                     id="an unknown field"),
+        pytest.param(dumps(settings).replace(',"threshold":0.98', ""), ["MonitorSettings.threshold", "missing"],
+                     id="a missing field"),
+        pytest.param(dumps(settings).replace("Enforce", "enforce"), ["MonitorSettings.gate", "Enforce, Observe"],
+                     id="an unknown value"),
+        pytest.param(dumps(settings).replace("0.98", '"0.98"'), ["MonitorSettings.threshold", "a number"],
+                     id="a string for a number"),
+        pytest.param(dumps(settings).replace(":6", ":true"), ["probesPerMinute", "type int"],
+                     id="a boolean for an integer"),
     ],
-)
+)  # fmt: skip
 def test_anything_else_is_refused_by_name(text: str, words: list[str]) -> None:
     with pytest.raises(ContractError) as refused:
         loads(MonitorSettings, text)

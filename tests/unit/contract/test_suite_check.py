@@ -17,7 +17,9 @@ from r1plus_contract.suite_baseline import reached
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_files import BASELINE_FILE, MAX_BYTES, SIGNATURE_FILE, SuiteFiles, read_signature
 from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
-from unit.contract.suites import BAD, baseline_of, files_of, with_item
+from support.golden_suites import BAD, baseline_of, files_of, with_item
+
+SUITE = load_suite(files_of().header, files_of().items)
 
 
 def problems(files: SuiteFiles) -> tuple[str, ...]:
@@ -27,10 +29,8 @@ def problems(files: SuiteFiles) -> tuple[str, ...]:
 
 
 def test_a_sound_suite_is_read() -> None:
-    found = check(files_of())
-    assert found.suite is not None
-    assert found.suite.strata() == {"loans": 4, "savings": 4}
-    assert found.suite == load_suite(files_of().header, files_of().items)
+    assert check(files_of()).suite == SUITE
+    assert SUITE.strata() == {"loans": 4, "savings": 4}
 
 
 @pytest.mark.parametrize(("make", "words"), BAD.values(), ids=BAD)
@@ -206,23 +206,18 @@ def test_whatever_is_taken_is_a_schema_to_the_library_as_well(schema: dict[str, 
 
 def test_the_baseline_is_the_lowest_condition_of_the_reference_engine() -> None:
     files = baseline_of(files_of(), ("batch 16", "loans", 0, 4), ("batch 16", "savings", 1, 4), ("batch 1", "loans", 2, 4), ("batch 1", "savings", 0, 4))  # fmt: skip
-    suite = check(files).suite
-    assert suite is not None
-    found = reached(files.baseline, suite.header)
+    assert check(files).suite == SUITE
+    found = reached(files.baseline, SUITE.header)
     assert found is not None
-    assert (found.condition, found.correct, found.lost_by_stratum()) == (
-        "batch 1",
-        6,
-        {"loans": (2, 4), "savings": (0, 4)},
-    )
+    lost = {"loans": (2, 4), "savings": (0, 4)}
+    assert (found.condition, found.correct, found.lost_by_stratum()) == ("batch 1", 6, lost)
 
 
 def test_figures_of_another_engine_are_no_baseline() -> None:
-    files = baseline_of(files_of(), ("batch 16", "loans", 0, 4), ("batch 16", "savings", 1, 4))
+    files = baseline_of(files_of(), *FOUR)
     other = replace(files, baseline=files.baseline.replace("bank-f16", "bank-q4"))
-    suite = check(other).suite
-    assert suite is not None
-    assert reached(other.baseline, suite.header) is None
+    assert check(other).suite == SUITE
+    assert reached(other.baseline, SUITE.header) is None
 
 
 FOUR = (("batch 16", "loans", 0, 4), ("batch 16", "savings", 1, 4))
@@ -247,8 +242,7 @@ RECORDED = Recorded("loans-0", "answer 0\u2028", "stop", Outcome.CORRECT)
 
 
 def test_recorded_answers_read_back_whatever_they_hold() -> None:
-    suite = load_suite(files_of().header, files_of().items)
-    assert read_reference(write_reference((RECORDED, RECORDED)), suite) == (RECORDED, RECORDED)
+    assert read_reference(write_reference((RECORDED, RECORDED)), SUITE) == (RECORDED, RECORDED)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +253,8 @@ def test_recorded_answers_read_back_whatever_they_hold() -> None:
     ],
 )
 def test_a_record_that_says_nothing_is_refused(changes: dict[str, str], words: str) -> None:
-    suite = load_suite(files_of().header, files_of().items)
     with pytest.raises(SuiteError, match=words):
-        read_reference(write_reference((RECORDED, replace(RECORDED, **changes))), suite)
+        read_reference(write_reference((RECORDED, replace(RECORDED, **changes))), SUITE)
 
 
 # -- Files and seal ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from r1plus_dashboards.generate import BOARDS
 from r1plus_monitoring.exposition import Exposition
 from r1plus_operator.instruments import Instruments
 from r1plus_operator.plan.promql import series
-from unit.promtool import promtool
+from support.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
 CHOSEN = Chosen("team", "credit", rate_interval="5m")

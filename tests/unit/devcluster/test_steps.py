@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.steps import Step, Steps
-from devcluster.waiting import wait_until
+from support.waiting import wait_until
 
 
 def lines_of(steps_out: io.StringIO) -> list[str]:
@@ -26,7 +26,7 @@ def lines_of(steps_out: io.StringIO) -> list[str]:
 )
 def test_a_finished_step_is_one_line(act: Callable[[Step], None], ending: str) -> None:
     out = io.StringIO()
-    with Steps(12, out=out).step("kube-apiserver v1.34.4") as step:
+    with Steps(12, out=out, clock=lambda: 7.0).step("kube-apiserver v1.34.4") as step:
         act(step)
     (line,) = lines_of(out)
     assert re.fullmatch(rf"\[ 1/12\] kube-apiserver v1\.34\.4 +0\.0 s  {ending}", line)
@@ -67,5 +67,5 @@ def test_a_long_step_says_how_far_it_is(terminal: bool, expected: str) -> None:
     out = io.StringIO()
     with Steps(1, out=out, terminal=terminal, period_s=0.01).step("slow") as step:
         step.progress(0.25, "3 of 12 packages")
-        assert wait_until(lambda: out.getvalue().count("[#####...............]  25% 3 of 12 packages") > 1, 5.0)
+        wait_until(lambda: out.getvalue().count("[#####...............]  25% 3 of 12 packages") > 1, "two lines")
     assert expected in out.getvalue()

@@ -35,14 +35,8 @@ CLUSTER_WIDE = (
 NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
 TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "registry": "http://r:8080"})
 PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
-TRIES = [
-    one.name
-    for one in (
-        *probing.doors(Probe.CONTROL, probing.Run("team", "u", "credit", {}, 0), PROBES),
-        *probing.questions(PROBES),
-    )
-    if getattr(one, "against", None) is not Against.OWN
-]
+DOORS = probing.doors(Probe.CONTROL, probing.Run("team", "u", "credit", {}, 0), PROBES)
+TRIES = [one.name for one in (*DOORS, *probing.questions(PROBES)) if getattr(one, "against", None) is not Against.OWN]
 each_page = pytest.mark.parametrize("alert", PAGES)
 
 
@@ -77,7 +71,9 @@ def test_the_index_names_every_alert_with_its_severity() -> None:
 def test_every_section_says_something(alert: str) -> None:
     sections = re.split(r"^## ", PAGES[alert], flags=re.MULTILINE)
     assert sections[0] == f"# {alert}\n\n"
-    assert [section.split("\n")[0] for section in sections[1:]] == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+    headings = re.findall(r"^#+ (.*)$", PAGES[alert], re.MULTILINE)
+    assert headings == [alert, "Meaning", "Impact", "Diagnosis", "Mitigation"]
+    assert len(sections) == len(headings)
     assert all(len(section) > 50 for section in sections[1:])
     assert "`r1plus " in PAGES[alert] or "`kubectl " in PAGES[alert]
 

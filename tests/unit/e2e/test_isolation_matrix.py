@@ -1,7 +1,8 @@
 """The isolation matrix: what counts as held, and that nothing does without a control that was seen first."""
 
 import json
-from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pytest
 
@@ -9,73 +10,46 @@ from e2e.isolation.cases import CASES
 from e2e.isolation.matrix import NAMES, NOT_APPLICABLE, Matrix, Tally, Trial
 
 
-def held(tally: Tally) -> None:
-    trial = Trial(tally)
-    trial.by("alice", "alice")
-    trial.open("B reads its Secret", seen=True)
-    trial.shut("A reads it", held=True)
-    trial.end(passed=True)
+@dataclass(frozen=True)
+class Tried:
+    """One trial: what its control saw, whether the attack was held, and why it is refused if it is."""
+
+    seen: bool | None = None
+    held: bool | None = None
+    by: str = "alice"
+    refused: str = ""
+
+    def on(self, tally: Tally) -> None:
+        trial = Trial(tally)
+        with pytest.raises(AssertionError, match=self.refused) if self.refused else nullcontext():
+            trial.by("alice", self.by)
+            if self.seen is not None:
+                trial.open("B reads its Secret", seen=self.seen)
+            if self.held is not None:
+                trial.shut("A reads it", held=self.held, said="HTTP 200")
+        trial.end(passed=not self.refused)
 
 
-def let_through(tally: Tally) -> None:
-    trial = Trial(tally)
-    trial.by("alice", "alice")
-    trial.open("B reads its Secret", seen=True)
-    with pytest.raises(AssertionError, match="LET THROUGH: A reads it: HTTP 200"):
-        trial.shut("A reads it", held=False, said="HTTP 200")
-    trial.end(passed=False)
-
-
-def blind(tally: Tally) -> None:
-    trial = Trial(tally)
-    trial.by("alice", "alice")
-    with pytest.raises(AssertionError, match="the control saw nothing"):
-        trial.open("B reads its Secret", seen=False)
-    trial.end(passed=False)
-
-
-def somebody_else(tally: Tally) -> None:
-    trial = Trial(tally)
-    with pytest.raises(AssertionError, match="an attack by admin, not by alice"):
-        trial.by("alice", "admin")
-    trial.end(passed=False)
-
-
-def attack_first(tally: Tally) -> None:
-    trial = Trial(tally)
-    trial.by("alice", "alice")
-    with pytest.raises(AssertionError, match="say first what the control saw"):
-        trial.shut("A reads it", held=True)
-    trial.end(passed=False)
-
-
-def nothing_tried(tally: Tally) -> None:
-    trial = Trial(tally)
-    trial.by("alice", "alice")
-    trial.open("B reads its Secret", seen=True)
-    trial.end(passed=True)
-
-
-ENDS: dict[str, tuple[tuple[Callable[[Tally], None], ...], bool, bool]] = {
-    "shut, and open to the control": ((held,), True, True),
-    "twice so": ((held, held), True, True),
-    "let through": ((let_through,), False, True),
-    "let through once": ((held, let_through, held), False, True),
-    "the control saw nothing": ((blind,), False, False),
-    "by somebody else": ((somebody_else,), False, False),
-    "without a control": ((attack_first,), False, False),
-    "a control and no attack": ((nothing_tried,), False, True),
+HELD = Tried(seen=True, held=True)
+LET_THROUGH = Tried(seen=True, held=False, refused="LET THROUGH: A reads it: HTTP 200")
+ENDS: dict[str, tuple[tuple[Tried, ...], bool, bool]] = {
+    "shut, and open to the control": ((HELD,), True, True),
+    "twice so": ((HELD, HELD), True, True),
+    "let through": ((LET_THROUGH,), False, True),
+    "let through once": ((HELD, LET_THROUGH, HELD), False, True),
+    "the control saw nothing": ((Tried(seen=False, refused="the control saw nothing"),), False, False),
+    "by somebody else": ((Tried(by="admin", refused="an attack by admin, not by alice"),), False, False),
+    "without a control": ((Tried(held=True, refused="say first what the control saw"),), False, False),
+    "a control and no attack": ((Tried(seen=True),), False, True),
     "never tried": ((), False, False),
 }
 
 
 @pytest.mark.parametrize(("trials", "is_held", "seen"), ENDS.values(), ids=ENDS)
-def test_a_vector_is_held_by_trials_that_end_well_alone(
-    trials: tuple[Callable[[Tally], None], ...], is_held: bool, seen: bool
-) -> None:
+def test_a_vector_is_held_by_trials_that_end_well_alone(trials: tuple[Tried, ...], is_held: bool, seen: bool) -> None:
     tally = Tally()
     for trial in trials:
-        trial(tally)
+        trial.on(tally)
     assert (tally.held, tally.seen) == (is_held, seen)
 
 
@@ -83,14 +57,14 @@ def test_the_line_counts_every_vector_and_names_what_does_not_apply_and_what_is_
     matrix = Matrix()
     assert not matrix.complete
     for tally in matrix.tallies.values():
-        held(tally)
+        HELD.on(tally)
     line = json.loads(matrix.line())
     assert matrix.complete
     assert (line["vectors"], line["held"], line["controls_seen"]) == (37, 24, 24)
     assert line["held"] + len(line["not_applicable"]) == 37
     assert all(one["name"] == NAMES[one["n"]] and one["reason"] for one in line["not_applicable"])
     assert "open" not in line
-    let_through(matrix.tallies[13])
+    LET_THROUGH.on(matrix.tallies[13])
     assert not matrix.complete
     assert json.loads(matrix.line())["open"] == [13]
 

@@ -1,6 +1,5 @@
 """Which rights a run has used: what counts as a use, and what is left over."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import pytest
 from bench.reconcile.audit import Request
 from e2e.rbac_surplus import HOLDERS, UNSEEN, Holder, Right, granted, requests_in, surplus, used
 from r1plus_operator.api.rbac import Grant
+from support.audit_log import OPERATOR, audit_line
 
-USER = "system:serviceaccount:r1plus-system:r1plus-operator"
 GRANTS = (
     Grant("what it writes", "apps", ("deployments", "deployments/status"), ("create", "patch")),
     Grant("who leads", "coordination.k8s.io", ("leases",), ("get",), names=("r1plus-operator",)),
@@ -19,7 +18,7 @@ WRITTEN = {Right("apps", "deployments/status", verb) for verb in ("create", "pat
 
 
 def request(verb: str, resource: str = "deployments", **more: Any) -> Request:
-    said = {"group": "apps", "namespace": "t", "name": "a", "code": 200, "user": USER, **more}
+    said = {"group": "apps", "namespace": "t", "name": "a", "code": 200, "user": OPERATOR, **more}
     return Request(verb=verb, resource=resource, said="", began=0.0, ended=0.0, **said)
 
 
@@ -50,7 +49,7 @@ LEASE = request("get", "leases", group="coordination.k8s.io", name="r1plus-opera
 )
 def test_left_over_is_what_was_never_used(requests: tuple[Request, ...], left: list[str]) -> None:
     seen = (request("patch", "deployments/status", code=201), *requests)
-    assert surplus(Holder(USER, GRANTS), seen) == left
+    assert surplus(Holder(OPERATOR, GRANTS), seen) == left
 
 
 def test_what_cannot_be_seen_is_granted_to_somebody_and_has_a_reason() -> None:
@@ -66,14 +65,5 @@ def test_a_subresource_is_a_resource_of_its_own() -> None:
 
 def test_what_was_rotated_away_counts_too(tmp_path: Path) -> None:
     for name, verb in (("audit-2026-01-01T00-00-00.000.log", "list"), ("audit.log", "delete")):
-        entry = {
-            "stage": "ResponseComplete",
-            "verb": verb,
-            "user": {"username": USER},
-            "objectRef": {"resource": "pods", "name": "a"},
-            "responseStatus": {"code": 200},
-            "requestReceivedTimestamp": "2026-01-01T00:00:00.000000Z",
-            "stageTimestamp": "2026-01-01T00:00:00.250000Z",
-        }
-        (tmp_path / name).write_text(json.dumps(entry) + "\n")
+        (tmp_path / name).write_bytes(audit_line(verb, "pods"))
     assert [one.verb for one in requests_in(tmp_path / "audit.log")] == ["list", "delete"]

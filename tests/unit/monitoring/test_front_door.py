@@ -2,18 +2,26 @@
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics
 from r1plus_contract.admission import Admission, write_token
 from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Gate, Standing, Verdict
 from r1plus_monitoring.client import Failure, Reply
-from r1plus_monitoring.prober import Prober, made
-from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, until, watching
+from r1plus_monitoring.prober import made
+from support.monitoring.scripted import (
+    ADDITIONS,
+    Pod,
+    ScriptedEngine,
+    loaded,
+    metric,
+    running,
+    until,
+    watched,
+    watching,
+)
 
 SERVICE = "credit.bank.svc:8001"
 PROMPTS = {item.prompt for item in loaded().items}
@@ -43,29 +51,17 @@ class Way:
         return Connection()
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    return Pod.make(tmp_path)
-
-
-def counted(prober: Prober, name: str, **labels: str) -> float:
-    families = text_string_to_metric_families(prober.exposition.text().decode())
-    samples = [s for family in families for s in family.samples if s.name == name]
-    return sum(s.value for s in samples if labels.items() <= s.labels.items())
-
-
 async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(pod: Pod) -> None:
     pod.mount(service=SERVICE)
     way = Way(Reply("yes", "stop", 1000, 100))
-    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.01) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.01) as prober:
         await until(lambda: len(way.asked) > 3, "probes through the Service")
         assert {target for target, _ in way.asked} == {SERVICE}
         assert {prompt for _, prompt in way.asked} <= PROMPTS
         assert way.opened - way.closed in (0, 1), "a connection each, given back"
-        assert counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="correct") >= 3
-        assert counted(prober, metrics.PROBE_TOKENS_TOTAL, direction="prompt") >= 3000
-        assert counted(prober, f"{metrics.SERVICE_PROBE_DURATION_SECONDS}_count") >= 3
+        assert metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="correct") >= 3
+        assert metric(prober, metrics.PROBE_TOKENS_TOTAL, direction="prompt") >= 3000
+        assert metric(prober, f"{metrics.SERVICE_PROBE_DURATION_SECONDS}_count") >= 3
 
 
 @pytest.mark.parametrize(
@@ -79,14 +75,13 @@ async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(p
 async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: Reply, outcome: str) -> None:
     pod.mount(service=SERVICE)
     way = Way(reply)
-    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
         await until(lambda: len(way.asked) > 60, "many of them")
         report = prober.bulletin.report
         assert report.watch is not None
         assert (report.verdict, report.watch.standing) == (Verdict.PASS, Standing.STEADY)
-        assert counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome=outcome) >= 60
-        assert counted(prober, metrics.PROBE_RESULTS_TOTAL, outcome=outcome) == 0
+        assert metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome=outcome) >= 60
+        assert metric(prober, metrics.PROBE_RESULTS_TOTAL, outcome=outcome) == 0
         assert all(o.result.value == "1" for o in prober.bulletin.outcomes(0).outcomes)
 
 
@@ -100,10 +95,9 @@ async def test_an_error_of_our_own_on_that_way_is_counted_and_ends_nothing(
     def connect(target: str) -> ScriptedEngine:
         raise ValueError(quoted)
 
-    async with running(pod, ScriptedEngine(), connect=connect, front_every=0.001) as prober:
-        await watching(prober)
-        await until(lambda: counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 3, "many of them")
-        assert counted(prober, metrics.PROBE_RESULTS_TOTAL, outcome="error") == 0
+    async with watched(pod, ScriptedEngine(), connect=connect, front_every=0.001) as prober:
+        await until(lambda: metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 3, "many of them")
+        assert metric(prober, metrics.PROBE_RESULTS_TOTAL, outcome="error") == 0
     told = capsys.readouterr().err
     assert '"failure": "ValueError"' in told
     assert quoted not in told
@@ -112,14 +106,13 @@ async def test_an_error_of_our_own_on_that_way_is_counted_and_ends_nothing(
 async def test_a_pod_that_may_not_serve_or_is_told_of_no_service_asks_nobody(pod: Pod) -> None:
     way = Way(Reply("yes", "stop", 5, 1))
     pod.mount(service=SERVICE)
-    refused = ScriptedEngine(wrong={f"additions-{n:03}" for n in range(25)})
+    refused = ScriptedEngine(wrong=ADDITIONS)
     async with running(pod, refused, connect=way.connect, front_every=0.001) as prober:
         assert (await watching(prober)).verdict is Verdict.FAIL
         assert way.opened == 0
     pod.mount(threshold=0.5)
-    async with running(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
-        await watching(prober)
-        await until(lambda: prober.bulletin.report.sweep is not None, "a sweep")
+    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
+        await until(lambda: prober.bulletin.report.sweep, "a sweep")
         assert way.opened == 0
 
 
@@ -131,8 +124,8 @@ async def test_the_prober_of_a_pod_asks_the_service_that_the_settings_name(pod: 
     prober = made(nowhere, front_every=0.01)
     task = asyncio.create_task(prober.run())
     try:
-        await until(lambda: counted(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 0, "nobody there")
-        assert counted(prober, metrics.PROBE_RESULTS_TOTAL) == 0
+        await until(lambda: metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 0, "nobody there")
+        assert metric(prober, metrics.PROBE_RESULTS_TOTAL) == 0
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

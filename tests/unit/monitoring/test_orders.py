@@ -1,56 +1,46 @@
 """What an operator may order of a pod beside its gate: who is let in again, and whose half gate is whose."""
 
-import dataclasses
-from pathlib import Path
-
 import pytest
 
 from r1plus_contract.admission import read_token
 from r1plus_contract.settings import ControlOrder
-from r1plus_contract.suite import SCORER_VERSION
-from r1plus_contract.verdict import GateReport, Phase, Verdict
-from r1plus_monitoring.state import StateStore
-from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, until, watching
-
-ADDITIONS = {f"additions-{n:03}" for n in range(25)}
-WHOLE_GATE = 200
-
-
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    return Pod.make(tmp_path)
-
-
-def passed(pod: Pod, **changes: object) -> GateReport:
-    header = loaded().header
-    report = GateReport(
-        Verdict.PASS, "Passed", "said elsewhere", pod.identity.digest(), header.name, header.sha256, SCORER_VERSION,
-        0.96, 50, 0, 2, batch=pod.identity.batch,
-    )  # fmt: skip
-    return dataclasses.replace(report, **changes)  # type: ignore[arg-type]
+from r1plus_contract.verdict import Phase, Verdict
+from support.monitoring.scripted import (
+    ADDITIONS,
+    WHOLE_GATE,
+    Pod,
+    ScriptedEngine,
+    comes_to,
+    decide,
+    gate_report,
+    running,
+    stored_state,
+    until,
+    watched,
+    watching,
+)
 
 
 async def test_what_is_restored_and_answers_as_it_did_needs_a_short_check_only(pod: Pod) -> None:
-    pod.mount(known=(passed(pod),), restored=pod.identity.digest())
-    async with running(pod, ScriptedEngine()) as prober:
-        report = await watching(prober)
-        assert (report.verdict, report.message, report.admitted) == (Verdict.PASS, "said elsewhere", True)
+    pod.mount(known=(gate_report(pod),), restored=pod.identity.digest())
+    report = await decide(pod, ScriptedEngine())
+    assert (report.verdict, report.message, report.admitted) == (Verdict.PASS, "said elsewhere", True)
 
 
 async def test_what_is_restored_after_its_suite_changed_beside_traffic_needs_a_short_check_only(pod: Pod) -> None:
-    pod.mount(known=(passed(pod, batch=1),), restored=pod.identity.digest())
+    pod.mount(known=(gate_report(pod, batch=1),), restored=pod.identity.digest())
     engine = ScriptedEngine()
     async with running(pod, engine) as prober:
-        await until(lambda: read_token(pod.admission) is not None, "a token")
+        await until(lambda: read_token(pod.admission), "a token")
         assert len(engine.asked) < WHOLE_GATE
         assert (await watching(prober)).message == "said elsewhere"
 
 
 async def test_what_is_restored_and_has_fallen_is_let_in_and_says_so(pod: Pod) -> None:
-    pod.mount(known=(passed(pod),), restored=pod.identity.digest())
+    pod.mount(known=(gate_report(pod),), restored=pod.identity.digest())
     engine = ScriptedEngine(wrong=ADDITIONS, delay=0.005)
     async with running(pod, engine) as prober:
-        await until(lambda: read_token(pod.admission) is not None, "a token")
+        await until(lambda: read_token(pod.admission), "a token")
         assert len(engine.asked) < WHOLE_GATE, "after the short check"
         report = await watching(prober)
         assert (report.verdict, report.reason, report.admitted) == (Verdict.FAIL, "TooManyLost", True)
@@ -69,54 +59,49 @@ async def test_what_is_restored_and_has_fallen_is_let_in_and_says_so(pod: Pod) -
     ],
 )
 async def test_nobody_else_is_let_in(pod: Pod, known: dict[str, object], restored: str) -> None:
-    pod.mount(known=(passed(pod, **known),), restored=pod.identity.digest() if restored == "its own" else restored)
-    async with running(pod, ScriptedEngine(wrong=ADDITIONS)) as prober:
-        report = await watching(prober)
-        assert (report.verdict, report.admitted) == (Verdict.FAIL, False)
-        assert read_token(pod.admission) is None
+    pod.mount(known=(gate_report(pod, **known),), restored=pod.identity.digest() if restored == "its own" else restored)
+    report = await decide(pod, ScriptedEngine(wrong=ADDITIONS))
+    assert (report.verdict, report.admitted) == (Verdict.FAIL, False)
+    assert read_token(pod.admission) is None
+
+
+async def run_half_a_gate(pod: Pod, order: str) -> None:
+    """Run a prober until it has asked more than a quarter of a gate for this order, and stored some of it."""
+    async with running(pod, ScriptedEngine(answers=64)) as prober:
+        await comes_to(prober, Phase.GATING)
+        await until(lambda: (p := prober.bulletin.report.progress) is not None and p.done > 60, "half a gate")
+        await until(lambda: (g := stored_state(pod).gate) is not None and g.order == order, "it is stored")
 
 
 async def test_half_of_another_gate_is_no_part_of_a_controls(pod: Pod) -> None:
     """The sweeps of before say nothing of today's node."""
     pod.mount()
-    engine = ScriptedEngine(delay=0.01)
-    async with running(pod, engine) as prober:
-        await until(lambda: (p := prober.bulletin.report.progress) is not None and p.done > 60, "half a gate")
-        await until(lambda: StateStore(pod.state).state.gate is not None, "it is stored")
+    await run_half_a_gate(pod, "")
     for token in ("one", "another"):
         pod.mount(control=ControlOrder(pod.identity.digest(), token))
-        engine = ScriptedEngine(delay=0.01)
-        async with running(pod, engine) as prober:
-            await until(lambda: prober.bulletin.report.phase is Phase.GATING, "gating")
-            await until(lambda: (p := prober.bulletin.report.progress) is not None and p.done > 60, "half of it")
-            await until(lambda: (g := StateStore(pod.state).state.gate) is not None and g.order == token, "stored")  # noqa: B023
-    engine = ScriptedEngine(delay=0.01)  # The sweeps after the gate are asked, too, until somebody looks.
-    async with running(pod, engine) as prober:
-        report = await watching(prober)
-        assert report.gate is not None
-        assert (report.gate.control, report.gate.probes) == ("another", WHOLE_GATE)
-        assert len(engine.asked) < WHOLE_GATE + 20, "its own half counts"
+        await run_half_a_gate(pod, token)
+    report = await decide(pod, ScriptedEngine(answers=WHOLE_GATE - 1))
+    assert report.gate is not None
+    assert (report.gate.control, report.gate.probes) == ("another", WHOLE_GATE), "its own half counts"
     pod.mount(control=ControlOrder(pod.identity.digest(), "third"))
     engine = ScriptedEngine()
     async with running(pod, engine) as prober:
-        await until(lambda: bool((g := prober.bulletin.report.gate) and g.control == "third"), "a control")
+        await until(lambda: (g := prober.bulletin.report.gate) and g.control == "third", "a control")
         assert len(engine.asked) >= WHOLE_GATE
 
 
 async def test_a_gate_that_an_acknowledgement_asked_for_says_which_and_is_nobody_elses_half(pod: Pod) -> None:
     pod.mount()
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         pod.mount(acknowledged="first")
-        await until(lambda: bool((g := prober.bulletin.report.gate) and g.acknowledged == "first"), "an answer")
+        await until(lambda: (g := prober.bulletin.report.gate) and g.acknowledged == "first", "an answer")
         assert prober.bulletin.report.acknowledged == "first"
     pod.mount(acknowledged="second", probes_per_minute=1)
-    slow = ScriptedEngine(delay=0.2)
-    async with running(pod, slow) as prober:
-        await until(lambda: (g := StateStore(pod.state).state.gate) is not None and g.order == "second", "half of it")
+    async with running(pod, ScriptedEngine(delay=0.2)):
+        await until(lambda: (g := stored_state(pod).gate) is not None and g.order == "second", "half of it")
     pod.mount(acknowledged="third")
     engine = ScriptedEngine()
     async with running(pod, engine) as prober:
-        await until(lambda: bool((g := prober.bulletin.report.gate) and g.acknowledged == "third"), "an answer", 60)
+        await until(lambda: (g := prober.bulletin.report.gate) and g.acknowledged == "third", "an answer")
         assert prober.bulletin.report.gate is not None
         assert len(engine.asked) >= prober.bulletin.report.gate.probes

@@ -1,7 +1,5 @@
 """Recorded answers of the reference through the live scorer: as recorded, or nothing is decided and somebody is paged."""
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,24 +11,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics
 from r1plus_contract.admission import read_token
-from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Item
-from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
-from r1plus_contract.verdict import Gate, Phase, Verdict
+from r1plus_contract.suite_reference import Recorded, read_reference
+from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
 from r1plus_monitoring.curate.record import read_suite
+from r1plus_monitoring.prober import Prober
 from r1plus_monitoring.replay import PER_STRATUM, record, replay
 from r1plus_monitoring.scorers import score
-from r1plus_monitoring.sources import fingerprint, read_sources
-from r1plus_monitoring.state import StateStore
-from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, until
-from unit.monitoring.test_prober import running
+from r1plus_monitoring.sources import read_sources
+from support.monitoring.replaying import CUT, OWN, WRONG, alter_unseen, give
+from support.monitoring.scripted import Pod, ScriptedEngine, loaded, running, stored_state, until, watched, watching
 
 SUITE = loaded()
 SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
-OWN = Recorded("additions-000", "yes", "stop", "correct")
-WRONG = Recorded("additions-000", "no", "stop", "incorrect")
-CUT = Recorded("capitals-001", "yes", "length", "incorrect")
 
 
 @pytest.mark.parametrize(
@@ -96,20 +89,7 @@ def test_the_shipped_suites_hold_answers_of_their_reference_that_replay(name: st
 # -- In the prober -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    pod = Pod.make(tmp_path)
-    pod.mount()
-    return pod
-
-
-def give(pod: Pod, *recorded: Recorded, promised: str | None = None) -> None:
-    """Mount recorded answers, and the hash that the operator promises of them."""
-    text = write_reference(recorded)
-    (pod.accuracy / "reference.jsonl").write_text(text)
-    settings = loads(MonitorSettings, (pod.accuracy / "settings.json").read_text())
-    hash_ = hashlib.sha256(text.encode()).hexdigest() if promised is None else promised
-    (pod.accuracy / "settings.json").write_text(dumps(replace(settings, reference_hash=hash_)))
+pytestmark = pytest.mark.usefixtures("mounted")
 
 
 def remove(pod: Pod) -> None:
@@ -149,85 +129,75 @@ def test_an_older_operator_promises_no_hash(pod: Pod) -> None:
     assert read_sources(pod.accuracy).replayed is True
 
 
-def shown(text: bytes) -> list[float]:
-    families = text_string_to_metric_families(text.decode())
+def replays(prober: Prober) -> list[float]:
+    """Return what the metric of the replay says, if it says anything."""
+    families = text_string_to_metric_families(prober.exposition.text().decode())
     return [sample.value for family in families for sample in family.samples if sample.name == metrics.SCORER_REPLAY]
+
+
+async def mismatch(prober: Prober) -> MonitorReport:
+    """Wait until the prober decides nothing any more since its scorer is not what it was."""
+    await until(lambda: prober.bulletin.report.reason == "SuiteMismatch", "a mismatch")
+    assert prober.bulletin.report.verdict is Verdict.NO_DATA
+    return prober.bulletin.report
 
 
 async def test_a_mismatch_is_no_data_never_pass_and_mended_it_goes_on(pod: Pod) -> None:
     give(pod, replace(OWN, score="incorrect"))
     engine = ScriptedEngine()
     async with running(pod, engine) as prober:
-        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
-        report = prober.bulletin.report
-        assert (report.verdict, report.reason) == (Verdict.NO_DATA, "SuiteMismatch")
-        assert shown(prober.exposition.text()) == [0.0]
+        assert (await mismatch(prober)).phase is Phase.BLOCKED
+        assert replays(prober) == [0.0]
         assert (read_token(pod.admission), engine.asked) == (None, [])
         give(pod, OWN)
-        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
-        assert prober.bulletin.report.verdict is Verdict.PASS
-        assert shown(prober.exposition.text()) == [1.0]
+        assert (await watching(prober)).verdict is Verdict.PASS
+        assert replays(prober) == [1.0]
 
 
 async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_changed(pod: Pod) -> None:
     give(pod, OWN, WRONG)
     async with running(pod, ScriptedEngine(), replay_every=0.2) as prober:
-        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
-        gate = prober.bulletin.report.gate
+        gate = (await watching(prober)).gate
         alter_unseen(pod)
-        await until(lambda: prober.bulletin.report.reason == "SuiteMismatch", "a mismatch")
-        assert shown(prober.exposition.text()) == [0.0]
+        await mismatch(prober)
+        assert replays(prober) == [0.0]
     give(pod, OWN, WRONG)
     async with running(pod, ScriptedEngine(), replay_every=0.02) as prober:
-        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
-        sweep = prober.bulletin.report.sweep
+        sweep = (await watching(prober)).sweep
         await until(lambda: prober.bulletin.report.sweep is not sweep, "a sweep that no replay cuts off")
         assert (prober.bulletin.report.gate, prober.bulletin.report.verdict) == (gate, Verdict.PASS)
-
-
-def alter_unseen(pod: Pod, record: str = "reference.jsonl") -> None:
-    """The record no longer replays, and no file seems to have changed: as when the scorer itself breaks."""
-    file, before = pod.accuracy / record, fingerprint(pod.accuracy)
-    status = file.stat()
-    with file.open("r+b") as text:
-        text.write(file.read_bytes().replace(b'"answer":"yes"', b'"answer":"yeh"'))
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert fingerprint(pod.accuracy) == before
 
 
 async def test_before_an_alarm_is_counted_the_scorer_is_asked_whether_it_is_what_it_was(pod: Pod) -> None:
     give(pod, OWN, WRONG)
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
+    async with watched(pod, engine) as prober:
         alter_unseen(pod)
         engine.wrong = {item.id for item in SUITE.items}
-        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
-        assert (prober.bulletin.report.verdict, prober.bulletin.report.reason) == (Verdict.NO_DATA, "SuiteMismatch")
-        watch = StateStore(pod.state).state.watch
+        assert (await mismatch(prober)).phase is Phase.BLOCKED
+        watch = stored_state(pod).watch
         assert watch is not None
         assert watch.alarmed_at
         assert watch.confirmed is None, "nothing was counted by it"
 
 
 async def test_before_a_gate_fails_the_scorer_is_asked_whether_it_is_what_it_was(pod: Pod) -> None:
+    async def break_scorer(item: str, before: int) -> None:
+        if (item, before) == (engine.asked[0], 0):
+            alter_unseen(pod)
+
     give(pod, OWN, WRONG)
-    engine = ScriptedEngine(wrong={item.id for item in SUITE.items}, delay=0.02)
+    engine = ScriptedEngine(wrong={item.id for item in SUITE.items}, behaviour=break_scorer)
     async with running(pod, engine) as prober:
-        await until(lambda: len(engine.asked) > 0, "the gate runs")
-        alter_unseen(pod)
-        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
-        assert (prober.bulletin.report.verdict, prober.bulletin.report.reason) == (Verdict.NO_DATA, "SuiteMismatch")
-        assert StateStore(pod.state).state.reports == ()
+        assert (await mismatch(prober)).phase is Phase.BLOCKED
+        assert stored_state(pod).reports == ()
 
 
 async def test_a_scorer_found_broken_beside_traffic_takes_the_verdict_and_leaves_the_token(pod: Pod) -> None:
     pod.mount(gate=Gate.OBSERVE)
-    async with running(pod, ScriptedEngine()) as prober:
-        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "watching")
-        assert shown(prober.exposition.text()) == []
+    async with watched(pod, ScriptedEngine()) as prober:
+        assert replays(prober) == []
         token = read_token(pod.admission)
         give(pod, replace(OWN, score="incorrect"))
-        await until(lambda: prober.bulletin.report.reason == "SuiteMismatch", "a mismatch")
-        assert prober.bulletin.report.verdict is Verdict.NO_DATA
+        await mismatch(prober)
         assert read_token(pod.admission) == token

@@ -1,6 +1,8 @@
 """The operator's own alerts, judged by the real promtool: when they fire, when they are silent, and that any change of
 a comparison, a selector or a duration would be found out."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import yaml
 
 from r1plus_contract import metrics
 from r1plus_operator.plan.promql import series
-from unit.promtool import Case, Judged, Rule, mutants
+from support.promtool import Case, Judged, Rule, mutants
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "monitoring" / "rules" / "operator.yaml").read_text()
@@ -193,25 +195,25 @@ def test_every_rule_is_tried() -> None:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
-    """What promtool says of each rule."""
-    return {name: Judged(tmp_path_factory.mktemp("rule"), RULES[name], cases) for name, cases in CASES.items()}
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Judged]:
+    """What promtool says of a rule: asked once, by the first test of that rule."""
+    return cache(lambda name: Judged(tmp_path_factory.mktemp("rule"), RULES[name], CASES[name]))
 
 
 @pytest.mark.parametrize(
     ("name", "said"), [pytest.param(n, c.said, id=f"{n}: {c.said}") for n, cs in CASES.items() for c in cs]
 )
-def test_the_rule_fires_where_it_should_and_nowhere_else(judged: dict[str, Judged], name: str, said: str) -> None:
-    assert said not in judged[name].wrong
+def test_the_rule_fires_where_it_should_and_nowhere_else(judged: Callable[[str], Judged], name: str, said: str) -> None:
+    assert said not in judged(name).wrong
 
 
 MUTANTS = [(name, change) for name in CASES for change, _ in mutants(RULES[name])]
 
 
 @pytest.mark.parametrize(("name", "change"), MUTANTS, ids=[f"{name}: {change}" for name, change in MUTANTS])
-def test_a_changed_rule_is_found_out(judged: dict[str, Judged], name: str, change: str) -> None:
-    assert change in judged[name].mutants
-    assert change not in judged[name].survivors
+def test_a_changed_rule_is_found_out(judged: Callable[[str], Judged], name: str, change: str) -> None:
+    assert change in judged(name).mutants
+    assert change not in judged(name).survivors
 
 
 def test_every_rule_names_its_severity_and_its_page() -> None:

@@ -137,9 +137,9 @@ def test_a_schema_is_judged_in_a_time_that_grows_with_schema_and_answer_only() -
     for _ in range(5):
         schema = {"anyOf": [{"oneOf": [schema, {"type": "null"}]}]}
         schema = {"allOf": [schema, {"not": {"type": "string"}}]}
-    started = time.monotonic()
+    started = time.thread_time()
     assert judged("json", json.dumps(list(range(4000))), json.dumps(schema)) == Outcome.INCORRECT
-    assert time.monotonic() - started < 2.0
+    assert time.thread_time() - started < 2.0, "processor time: how busy the machine is does not matter"
 
 
 @given(st.sampled_from(list(ScorerName)), st.text(max_size=40), st.text(min_size=1, max_size=10))

@@ -9,14 +9,9 @@ import pytest
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.verdict import Gate
 from r1plus_monitoring.sources import Problem, check_identity, fingerprint, read_sources
-from unit.monitoring.scripted import IDENTITY, Pod, small_suite
+from support.monitoring.scripted import IDENTITY, Pod, small_suite
 
-
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    pod = Pod.make(tmp_path)
-    pod.mount()
-    return pod
+pytestmark = pytest.mark.usefixtures("mounted")
 
 
 def test_a_whole_mount(pod: Pod) -> None:
@@ -51,36 +46,22 @@ def delete(name: str) -> Callable[[Pod], None]:
     [
         pytest.param(delete("settings.json"), "SettingsMissing", "settings.json: cannot be read", id="no settings"),
         pytest.param(rewrite("settings.json", "{", "["), "SettingsInvalid", "not JSON", id="settings are not JSON"),
-        pytest.param(
-            rewrite("settings.json", '"threshold":0.96', '"threshold":1.5'),
-            "SettingsInvalid",
-            "threshold: 1.5 must be above 0 and at most 1",
-            id="a threshold above 1",
-        ),
-        pytest.param(
-            rewrite("settings.json", '"probesPerMinute":600000', '"probesPerMinute":0'),
-            "SettingsInvalid",
-            "probesPerMinute: 0 must be 1 or more",
-            id="no probes at all",
-        ),
+        pytest.param(rewrite("settings.json", '"threshold":0.96', '"threshold":1.5'), "SettingsInvalid",
+                     "threshold: 1.5 must be above 0 and at most 1", id="a threshold above 1"),
+        pytest.param(rewrite("settings.json", '"probesPerMinute":600000', '"probesPerMinute":0'), "SettingsInvalid",
+                     "probesPerMinute: 0 must be 1 or more", id="no probes at all"),
         pytest.param(rewrite("settings.json", "Enforce", "Never"), "SettingsInvalid", "gate", id="an unknown gate"),
         pytest.param(delete("suite.json"), "SuiteMissing", "suite.json", id="no suite header"),
         pytest.param(delete("items.jsonl"), "SuiteMissing", "items.jsonl", id="no items"),
-        pytest.param(
-            rewrite("items.jsonl", '"yes"', '"yep"'), "SuiteHashMismatch", "suite.json promises", id="a changed answer"
-        ),
-        pytest.param(
-            rewrite("settings.json", '"suiteHash":"', '"suiteHash":"0'),
-            "SuiteHashMismatch",
-            "the deployment asks for 0",
-            id="another suite than the operator resolved",
-        ),
+        pytest.param(rewrite("items.jsonl", '"yes"', '"yep"'), "SuiteHashMismatch", "suite.json promises",
+                     id="a changed answer"),
+        pytest.param(rewrite("settings.json", '"suiteHash":"', '"suiteHash":"0'), "SuiteHashMismatch",
+                     "the deployment asks for 0", id="another suite than the operator resolved"),
         pytest.param(rewrite("suite.json", '"items":50,', ""), "SuiteInvalid", "items: missing", id="a header field"),
-        pytest.param(
-            rewrite("verdicts.json", "[]", "7"), "VerdictsInvalid", "KnownVerdicts.reports", id="odd verdicts"
-        ),
+        pytest.param(rewrite("verdicts.json", "[]", "7"), "VerdictsInvalid", "KnownVerdicts.reports",
+                     id="odd verdicts"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_used_is_named(pod: Pod, change: Callable[[Pod], None], reason: str, words: str) -> None:
     change(pod)
     found = read_sources(pod.accuracy)
@@ -126,8 +107,7 @@ def test_the_identity_that_the_pod_was_made_for(pod: Pod) -> None:
         pytest.param("same", "0" * 64, "IdentityMismatch", id="of another revision"),
     ],
 )
-def test_an_identity_that_is_not_ours(tmp_path: Path, text: str | None, promised: str, reason: str) -> None:
-    pod = Pod.make(tmp_path)
+def test_an_identity_that_is_not_ours(pod: Pod, text: str | None, promised: str, reason: str) -> None:
     path = pod.root / "revision" / "identity.json"
     if text is None:
         path.unlink()

@@ -3,59 +3,55 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from r1plus_contract.admission import read_token
+from r1plus_contract.admission import Admission, read_token
+from r1plus_monitoring.state import HEARTBEAT_FILE
 from r1plus_monitoring.supervisor import Patience, backoff
-from unit.monitoring import scripted
-from unit.monitoring.scripted import Pod
+from support.monitoring.scripted import Pod, prober_process
+from support.ports import free_port
+from support.waiting import DEADLINE_SECONDS, wait_until
 
-SUPERVISE = """
-import sys
+STALE_SECONDS = 10_000.0
+"""A heartbeat is never as old as that by itself, however slow the machine: tests make it older, and the clock fast."""
+SUPERVISE = f"""
+import sys, time
 from pathlib import Path
 from r1plus_monitoring.supervisor import Patience, Supervisor
-patience = Patience(tick=0.05, stale=float(sys.argv[2]), first_backoff=0.05, longest_backoff=0.2, farewell=2.0)
-sys.exit(Supervisor(sys.argv[3:], Path(sys.argv[1]), patience).run())
+state = Path(sys.argv[1])
+patience = Patience(tick=0.05, stale={STALE_SECONDS}, first_backoff=0.05, longest_backoff=0.2, farewell=0.2)
+clock = lambda: time.monotonic() + {2 * STALE_SECONDS} * (state / "later").exists()
+sys.exit(Supervisor(sys.argv[2:], state, patience, clock=clock).run())
 """
 
 
 @contextmanager
 def supervised(
-    state: Path, command: list[str], environ: dict[str, str] | None = None, stale: float = 30.0
+    state: Path, command: list[str], environ: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A supervisor process over `command`; it and what it started are gone at the end."""
+    """Run a supervisor process over `command`; it and what it started are gone at the end."""
     with (state / "log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", SUPERVISE, str(state), str(stale), *command],
-            env={**os.environ, **(environ or {})},
-            stderr=log,
-            start_new_session=True,
+            [sys.executable, "-c", SUPERVISE, str(state), *command], env=environ, stderr=log, start_new_session=True
         )
     try:
         yield process
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.02)
 
 
 def logged(state: Path, message: str) -> list[dict[str, object]]:
@@ -67,18 +63,26 @@ def started(state: Path) -> list[int]:
     return [int(str(line["pid"])) for line in logged(state, "Prober started")]
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def report_with(port: int, field: str, value: str) -> dict[str, Any]:
+    """Wait until the prober reports this value, and return the report."""
+
+    def look() -> dict[str, Any] | None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/verdict", timeout=10) as response:
+            report = dict(json.load(response))
+        return report if report[field] == value else None
+
+    return wait_until(look, f"a report with {field} {value}", retry_on=(OSError,))
 
 
-def verdict_at(port: int) -> dict[str, object] | None:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/verdict", timeout=2) as response:
-            return dict(json.load(response))
-    except OSError:
-        return None
+@contextmanager
+def admitted_prober(pod: Pod) -> Iterator[tuple[int, int, Admission, dict[str, Any]]]:
+    """Run a real prober under a supervisor until its gate has passed; yield its port and pid, token and report."""
+    pod.mount()
+    port = free_port()
+    with supervised(pod.state, *prober_process(pod, port)):
+        report, token = report_with(port, "verdict", "Pass"), read_token(pod.admission)
+        assert token is not None
+        yield port, started(pod.state)[0], token, report
 
 
 @pytest.mark.parametrize(
@@ -95,46 +99,34 @@ def test_backoff(failures: int, seconds: float) -> None:
     assert backoff(failures, Patience()) == seconds
 
 
-def test_a_killed_prober_comes_back_and_the_token_and_the_verdict_stay(tmp_path: Path) -> None:
-    pod = Pod.make(tmp_path)
-    pod.mount()
-    port = free_port()
-    command = [sys.executable, scripted.__file__, *pod.flags(port)]
-    environ = {**pod.environ(), "PYTHONPATH": str(Path(scripted.__file__).parents[2])}
-    with supervised(pod.state, command, environ):
-        until(lambda: (verdict_at(port) or {}).get("verdict") == "Pass", "a Pass")
-        token, first = read_token(pod.admission), verdict_at(port)
-        assert token is not None
-        assert first is not None
-        os.kill(started(pod.state)[-1], signal.SIGKILL)
-        until(lambda: len(started(pod.state)) == 2, "a second prober")
-        until(lambda: (verdict_at(port) or {}).get("phase") == "Watching", "its report")
-        second = verdict_at(port)
-        assert second is not None
+def test_a_killed_prober_comes_back_and_the_token_and_the_verdict_stay(pod: Pod) -> None:
+    with admitted_prober(pod) as (port, pid, token, first):
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(started(pod.state)) == 2, "a second prober")
+        second = report_with(port, "phase", "Watching")
         assert read_token(pod.admission) == token
         assert (second["verdict"], second["gate"], second["admitted"]) == ("Pass", first["gate"], True)
-        assert int(str(second["sequence"])) > int(str(first["sequence"]))
+        assert second["sequence"] > first["sequence"]
         assert second["proberRestarts"] == 1
 
 
-def test_a_stopped_prober_is_killed_and_started_anew(tmp_path: Path) -> None:
-    pod = Pod.make(tmp_path)
-    pod.mount()
-    port = free_port()
-    command = [sys.executable, scripted.__file__, *pod.flags(port)]
-    environ = {**pod.environ(), "PYTHONPATH": str(Path(scripted.__file__).parents[2])}
-    with supervised(pod.state, command, environ, stale=6.0):
-        until(lambda: (verdict_at(port) or {}).get("verdict") == "Pass", "a Pass")
-        os.kill(started(pod.state)[0], signal.SIGSTOP)
-        until(lambda: len(started(pod.state)) == 2, "a second prober", 30)
-        until(lambda: (verdict_at(port) or {}).get("phase") == "Watching", "its report")
-        assert logged(pod.state, "Prober hung, killed it")
+def test_a_stopped_prober_is_killed_and_started_anew(pod: Pod) -> None:
+    with admitted_prober(pod) as (port, pid, _token, _first):
+        os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "a stopped prober")
+        past = time.time() - 2 * STALE_SECONDS
+        os.utime(pod.state / HEARTBEAT_FILE, (past, past))
+        (pod.state / "later").touch()
+        wait_until(lambda: len(started(pod.state)) == 2, "a second prober")
+        report_with(port, "phase", "Watching")
+        assert {line["pid"] for line in logged(pod.state, "Prober hung, killed it")} == {pid}
         assert read_token(pod.admission) is not None
 
 
 def test_a_prober_that_dies_at_once_is_started_again_and_again(tmp_path: Path) -> None:
     with supervised(tmp_path, [sys.executable, "-c", "raise SystemExit(3)"]) as process:
-        until(lambda: len(started(tmp_path)) >= 4, "four starts")
+        wait_until(lambda: len(started(tmp_path)) >= 4, "four starts")
         assert process.poll() is None
         assert {line["status"] for line in logged(tmp_path, "Prober ended")} == {3}
         assert int((tmp_path / "restarts").read_text()) >= 3
@@ -142,17 +134,22 @@ def test_a_prober_that_dies_at_once_is_started_again_and_again(tmp_path: Path) -
 
 def test_a_prober_that_cannot_start_does_not_end_the_supervisor(tmp_path: Path) -> None:
     with supervised(tmp_path, ["/nowhere/prober"]) as process:
-        until(lambda: len(logged(tmp_path, "Prober could not be started")) >= 3, "three tries")
+        wait_until(lambda: len(logged(tmp_path, "Prober could not be started")) >= 3, "three tries")
         assert process.poll() is None
+
+
+def ends_with_its_supervisor(state: Path, process: subprocess.Popen[bytes]) -> None:
+    """Check that SIGTERM to the supervisor ends both."""
+    process.terminate()
+    assert process.wait(DEADLINE_SECONDS) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(started(state)[0], 0)
 
 
 def test_sigterm_ends_both(tmp_path: Path) -> None:
     with supervised(tmp_path, [sys.executable, "-c", "import time; time.sleep(600)"]) as process:
-        until(lambda: started(tmp_path), "a prober")
-        process.terminate()
-        assert process.wait(10) == 0
-        with pytest.raises(ProcessLookupError):
-            os.kill(started(tmp_path)[0], 0)
+        wait_until(lambda: started(tmp_path), "a prober")
+        ends_with_its_supervisor(tmp_path, process)
 
 
 def test_a_prober_deaf_to_sigterm_is_killed_at_the_end(tmp_path: Path) -> None:
@@ -162,11 +159,8 @@ def test_a_prober_deaf_to_sigterm_is_killed_at_the_end(tmp_path: Path) -> None:
         "pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
     )
     with supervised(tmp_path, [sys.executable, "-c", deaf, str(ready)]) as process:
-        until(ready.exists, "a prober")
-        process.terminate()
-        assert process.wait(10) == 0
-        with pytest.raises(ProcessLookupError):
-            os.kill(started(tmp_path)[0], 0)
+        wait_until(ready.exists, "a prober")
+        ends_with_its_supervisor(tmp_path, process)
 
 
 def test_the_supervisor_imports_nothing_but_the_standard_library_and_its_own() -> None:

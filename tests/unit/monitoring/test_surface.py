@@ -23,7 +23,7 @@ from r1plus_monitoring.probing import LABELS, SCORES, Prompter, Result, judged
 from r1plus_monitoring.state import HalfSweep, State, StateStore, restarts
 from r1plus_monitoring.web import serve
 from r1plus_policies.gate import Subject
-from unit.monitoring.scripted import ScriptedEngine, loaded
+from support.monitoring.scripted import ScriptedEngine, loaded
 
 OWN: Final = {"namespace": "bank", "deployment": "credit", "revision": "credit-1"}
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def exposition() -> Exposition:
-    return Exposition("bank", "credit", "credit-1")
+    return Exposition(**OWN)
 
 
 def samples(exposition: Exposition) -> dict[str, list[tuple[dict[str, str], float]]]:

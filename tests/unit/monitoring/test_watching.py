@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,35 +11,39 @@ from r1plus_contract import metrics as names
 from r1plus_contract.admission import read_token
 from r1plus_contract.jsonable import loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
-from r1plus_contract.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_monitoring.client import Reply
 from r1plus_monitoring.prober import Prober
-from r1plus_monitoring.state import StateStore
 from r1plus_monitoring.web import serve
 from r1plus_policies.detector import Evidence, hear
 from r1plus_policies.watch import WatchState
-from unit.monitoring.scripted import Pod, ScriptedEngine, loaded, running, until, watching
+from support.monitoring.scripted import (
+    ADDITIONS,
+    Pod,
+    ScriptedEngine,
+    gate_report,
+    loaded,
+    running,
+    stored_state,
+    until,
+    watched,
+    watching,
+)
 
-ADDITIONS = {f"additions-{n:03}" for n in range(25)}
 SOUND_SWEEP = 50
 ASKED_BY_A_GATE = 4
 """Times that it asks a sound item: three sweeps at the batch, one at batch 1."""
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    found = Pod.make(tmp_path)
-    found.mount()
-    return found
+pytestmark = pytest.mark.usefixtures("mounted")
 
 
 def standing(prober: Prober) -> Standing | None:
     return prober.bulletin.report.watch.standing if prober.bulletin.report.watch else None
 
 
-async def comes_to(prober: Prober, wanted: Standing) -> MonitorReport:
-    await until(lambda: standing(prober) is wanted, wanted.value, 60)
+async def stands_at(prober: Prober, wanted: Standing) -> MonitorReport:
+    await until(lambda: standing(prober) is wanted, wanted.value)
     return prober.bulletin.report
 
 
@@ -52,17 +55,13 @@ async def another_sweep(prober: Prober, correct: int) -> None:
 
 
 def stored(pod: Pod) -> WatchState:
-    found = StateStore(pod.state).state.watch
+    found = stored_state(pod).watch
     assert found is not None
     return found
 
 
 def passed_but_for(pod: Pod, *lost: str, verdict: Verdict = Verdict.PASS) -> GateReport:
-    header = loaded().header
-    return GateReport(
-        verdict, "Passed", "said elsewhere", pod.identity.digest(), header.name, header.sha256, SCORER_VERSION,
-        0.96, 50, len(lost), 2, lost_items=lost, batch=pod.identity.batch,
-    )  # fmt: skip
+    return gate_report(pod, verdict=verdict, lost=len(lost), lost_items=lost)
 
 
 async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_somebody_says_so(pod: Pod) -> None:
@@ -71,7 +70,7 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
         gate = (await watching(prober)).gate
         assert standing(prober) is Standing.STEADY
         engine.wrong = ADDITIONS
-        report = await comes_to(prober, Standing.BELOW_THRESHOLD)
+        report = await stands_at(prober, Standing.BELOW_THRESHOLD)
         assert (report.verdict, report.reason, report.gate) == (Verdict.FAIL, "AccuracyBelowThreshold", gate)
         assert report.message == (
             "since the gate lost 25 items: additions 25; in all 25 of 50, 2 allowed at threshold 0.96; "
@@ -95,14 +94,13 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
 
 async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counted_again(pod: Pod) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
-        report = await comes_to(prober, Standing.CHANGED)
+        report = await stands_at(prober, Standing.CHANGED)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyChanged")
         assert report.message == "since the gate lost 1 items: capitals 1; in all 1 of 50, 2 allowed at threshold 0.96"
         engine.wrong = {"capitals-003", "capitals-004", "capitals-005", "additions-001"}
-        report = await comes_to(prober, Standing.BELOW_THRESHOLD)
+        report = await stands_at(prober, Standing.BELOW_THRESHOLD)
         assert "lost 4 items: capitals 3, additions 1" in report.message
 
 
@@ -117,10 +115,9 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
                 await hold.wait()
         return None
 
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong, engine.behaviour = ADDITIONS, slow
-        report = await comes_to(prober, Standing.CONFIRMING)
+        report = await stands_at(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
         assert "a sweep over all 50 items is counting" in report.message
         await until(lambda: len(counted) > 10, "a count under way")
@@ -128,17 +125,16 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
     assert counting is not None
     second = ScriptedEngine(wrong=ADDITIONS)
     async with running(pod, second) as prober:
-        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, Standing.BELOW_THRESHOLD)
     assert stored(pod).confirmed is not None
     assert stored(pod).confirmed.seed == counting.seed  # type: ignore[union-attr]
 
 
 async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: Pod) -> None:
     engine = ScriptedEngine(wrong=set())
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = ADDITIONS
-        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, Standing.BELOW_THRESHOLD)
         before = prober.bulletin.outcomes(0)
         assert (before.acknowledged, before.acknowledged_after) == ("", 0)
         pod.mount(acknowledged="first")
@@ -148,7 +144,7 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
         assert (report.threshold, report.acknowledged) == (0.96, "first")
         engine.wrong, engine.most_running = set(), 0
         pod.mount(acknowledged="second")
-        report = await comes_to(prober, Standing.STEADY)
+        report = await stands_at(prober, Standing.STEADY)
         assert (report.verdict, report.reason, report.acknowledged) == (Verdict.PASS, "Passed", "second")
         assert report.watch is not None
         assert report.watch.alarmed_at == ""
@@ -176,12 +172,11 @@ async def test_a_pod_that_is_born_under_an_acknowledgement_has_nothing_to_acknow
 
 async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {f"additions-{n:03}" for n in range(4)}
-        await comes_to(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, Standing.BELOW_THRESHOLD)
         pod.mount(threshold=0.5)
-        report = await comes_to(prober, Standing.CHANGED)
+        report = await stands_at(prober, Standing.CHANGED)
         assert (report.verdict, report.threshold) == (Verdict.PASS, 0.5)
 
 
@@ -207,8 +202,7 @@ async def test_nothing_is_lost_and_no_number_given_twice_when_the_prober_dies(po
 async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> None:
     """The journal is ahead of the state file by up to a second; what it holds is heard again, once."""
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
         await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
     behind, journal = stored(pod), prober.bulletin.outcomes(0)
@@ -227,30 +221,26 @@ async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> 
 
 async def test_a_lost_state_file_is_made_up_from_the_outcomes(pod: Pod) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
         await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
     epoch, newest = prober.bulletin.outcomes(0).epoch, prober.bulletin.outcomes(0).newest
     (pod.state / "state.json").unlink()
     pod.mount(known=(passed_but_for(pod),))
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         assert stored(pod).sequence >= newest
         assert stored(pod).accuracy.failed == ("capitals-003",)
         assert prober.bulletin.outcomes(0).epoch == epoch
 
 
 async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> None:
-    async with running(pod, ScriptedEngine(wrong=set())) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(wrong=set())) as prober:
         await another_sweep(prober, SOUND_SWEEP)
         epoch = prober.bulletin.outcomes(0).epoch
         await until(lambda: bool(stored(pod).accuracy.evidence.logs), "evidence stored")
     evidence = stored(pod).accuracy.evidence
     (pod.state / "outcomes.jsonl").unlink()
-    async with running(pod, ScriptedEngine(delay=5)) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(answers=0)) as prober:
         page = prober.bulletin.outcomes(0)
         assert (page.epoch != epoch, page.oldest, page.newest) == (True, 1, 0)
         assert stored(pod).accuracy.evidence == evidence
@@ -259,12 +249,10 @@ async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> N
 @pytest.mark.parametrize("hours", [pytest.param(1, id="an hour ahead"), pytest.param(-1, id="an hour behind")])
 async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours: int) -> None:
     engine = ScriptedEngine()
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         await another_sweep(prober, SOUND_SWEEP)
     newest = prober.bulletin.outcomes(0).newest
-    async with running(pod, engine, lambda: datetime.now(UTC) + timedelta(hours=hours)) as prober:
-        await watching(prober)
+    async with watched(pod, engine, clock=lambda: datetime.now(UTC) + timedelta(hours=hours)) as prober:
         await another_sweep(prober, SOUND_SWEEP)
         assert (standing(prober), prober.bulletin.report.verdict) == (Standing.STEADY, Verdict.PASS)
         page = prober.bulletin.outcomes(0)
@@ -275,8 +263,7 @@ async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours
 
 async def test_what_the_gate_had_lost_is_not_watched(pod: Pod) -> None:
     pod.mount(known=(passed_but_for(pod, "capitals-001", "capitals-002"),))
-    async with running(pod, ScriptedEngine(wrong={"capitals-001", "capitals-002"})) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine(wrong={"capitals-001", "capitals-002"})) as prober:
         for _ in range(3):
             await another_sweep(prober, SOUND_SWEEP - 2)
         page = prober.bulletin.outcomes(0)
@@ -308,8 +295,7 @@ async def test_a_refused_pod_is_not_watched(pod: Pod) -> None:
 
 async def test_a_busy_engine_is_asked_less_and_the_skips_are_counted(pod: Pod) -> None:
     engine = ScriptedEngine(queue=7)
-    async with running(pod, engine) as prober:
-        await watching(prober)
+    async with watched(pod, engine) as prober:
         asked, looks = len(engine.asked), engine.looks
         await until(lambda: len(engine.asked) > asked + 5, "the floor")
         assert engine.looks - looks >= 4 * 5
@@ -326,8 +312,7 @@ async def test_the_steadiness_cannot_be_one(pod: Pod) -> None:
 
 
 async def test_outcomes_over_http(pod: Pod) -> None:
-    async with running(pod, ScriptedEngine()) as prober:
-        await watching(prober)
+    async with watched(pod, ScriptedEngine()) as prober:
         await until(lambda: prober.bulletin.outcomes(0).newest > 10, "outcomes")
         runner = await serve(prober.bulletin, prober.exposition, "127.0.0.1", 0)
         try:

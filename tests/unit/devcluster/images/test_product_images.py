@@ -1,7 +1,7 @@
 """Each shipped image carries the rooms that its code imports, and the packages of one extra as locked."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,17 @@ ROOMS = ("policies", "model_repo", "monitoring", "operator")
 
 def _sources() -> dict[str, Path]:
     """Every module of the project, by the name that it has in the wheel."""
-    found = {}
-    for room in ROOMS:
-        for path in (ROOT / room).glob("r1plus_*/**/*.py"):
-            found[path.relative_to(ROOT / room).as_posix()] = path
-    return found
+    folders = [ROOT / room for room in ROOMS]
+    return {path.relative_to(f).as_posix(): path for f in folders for path in f.glob("r1plus_*/**/*.py")}
 
 
-def _own_imports(source: str) -> Iterator[str]:
+@cache
+def _own_imports(source: Path) -> set[str]:
     """Modules of the project that a source file names in an import statement."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("r1plus_"))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("r1plus_"):
-            yield node.module or ""
+    nodes = list(ast.walk(ast.parse(source.read_text())))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name for name in found if name.startswith("r1plus_")}
 
 
 def _present(module: str, files: dict[str, Path]) -> bool:
@@ -43,7 +40,7 @@ def test_an_image_has_every_module_of_ours_that_its_code_imports(name: str) -> N
     missing = {
         f"{file} imports {module}"
         for file, path in files.items()
-        for module in _own_imports(path.read_text())
+        for module in _own_imports(path)
         if not _present(module, files)
     }
     assert not missing

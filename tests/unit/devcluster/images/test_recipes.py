@@ -25,13 +25,12 @@ RECIPE = Recipe("operator", "FROM ${BASE}", ("aiohttp==3", "rooms 1"), _nothing,
     [
         pytest.param(replace(RECIPE, containerfile="FROM ${BASE}\nUSER 0"), id="another Containerfile"),
         pytest.param(replace(RECIPE, ingredients=("aiohttp==3", "rooms 2")), id="another ingredient"),
-        pytest.param(
-            replace(RECIPE, ingredients=("aiohttp==3rooms", " 1")), id="a character moved between ingredients"
-        ),
+        pytest.param(replace(RECIPE, ingredients=("aiohttp==3rooms", " 1")),
+                     id="a character moved between ingredients"),
         pytest.param(replace(RECIPE, base=replace(BASE, ingredients=("python3.12",))), id="another base below it"),
         pytest.param(replace(RECIPE, name="monitor"), id="another name"),
     ],
-)
+)  # fmt: skip
 def test_whatever_can_change_the_image_changes_its_key(changed: Recipe) -> None:
     assert changed.key != RECIPE.key
 

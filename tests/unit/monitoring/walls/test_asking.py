@@ -11,9 +11,11 @@ from r1plus_monitoring.walls.asking import Api, api_of, ask, put
 from r1plus_monitoring.walls.orders import OrderError
 from r1plus_monitoring.walls.trying import Rounds, Seen
 from r1plus_monitoring.walls.words import last_words
-from unit.monitoring.walls.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
+from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
+from support.waiting import DEADLINE_SECONDS
 
 SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
+TIMED_OUT, NO_HTTP = "timed out", "what answers does not speak HTTP"
 READ = Question("secrets", "GET", "/api/v1/secrets?limit=1")
 NOBODY = replace(READ, name="secrets-anonymous", anonymous=True)
 
@@ -23,28 +25,20 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
     return authority_and_server(tmp_path)
 
 
-def api(folder: Path, server: ApiServer) -> Api:
-    return api_of(folder, HOST, server.port)
+def api(folder: Path, server: ApiServer, patience: float = DEADLINE_SECONDS) -> Api:
+    return replace(api_of(folder, HOST, server.port), patience=patience)
+
+
+async def no_pause(_seconds: float) -> None:
+    """What is asked again is asked at once."""
 
 
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        (200, OPEN),
-        (201, OPEN),
-        (202, OPEN),
-        (301, OPEN),
-        (400, OPEN),
-        (401, SHUT),
-        (403, SHUT),
-        (404, OPEN),
-        (409, OPEN),
-        (422, OPEN),
-        (429, FAILED),
-        (499, OPEN),
-        (500, FAILED),
-        (503, FAILED),
-        (504, FAILED),
+        *((status, OPEN) for status in (200, 201, 202, 301, 400, 404, 409, 422, 499)),
+        *((status, SHUT) for status in (401, 403)),
+        *((status, FAILED) for status in (429, 500, 503, 504)),
     ],
 )
 async def test_the_code_of_an_answer_decides(
@@ -54,39 +48,39 @@ async def test_the_code_of_an_answer_decides(
         assert await put(READ, api(tmp_path, server)) == Seen(outcome, f"HTTP {status}")
 
 
-async def test_who_asks_is_said_in_the_head(tmp_path: Path, tls: ssl.SSLContext) -> None:
+async def request_of(question: Question, folder: Path, tls: ssl.SSLContext) -> str:
+    """Put the question to a server that refuses it, and return what the server has read."""
     async with ApiServer(tls, [answer(403)]) as server:
-        await put(READ, api(tmp_path, server))
+        assert (await put(question, api(folder, server))).outcome is SHUT
     (request,) = server.requests
-    head = request.decode().split("\r\n")
+    return request.decode().replace(f":{server.port}", ":PORT")
+
+
+async def test_who_asks_is_said_in_the_head(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    head = (await request_of(READ, tmp_path, tls)).split("\r\n")
     assert head[0] == "GET /api/v1/secrets?limit=1 HTTP/1.1"
     assert f"Authorization: Bearer {TOKEN}" in head
-    assert f"Host: {HOST}:{server.port}" in head
+    assert f"Host: {HOST}:PORT" in head
     assert not any(line.startswith("Content-") for line in head)
 
 
 async def test_who_asks_as_nobody_shows_no_token(tmp_path: Path, tls: ssl.SSLContext) -> None:
-    async with ApiServer(tls, [answer(401)]) as server:
-        assert (await put(NOBODY, api(tmp_path, server))).outcome is SHUT
-    (request,) = server.requests
-    assert b"Authorization" not in request
-    assert TOKEN.encode() not in request
+    request = await request_of(NOBODY, tmp_path, tls)
+    assert "Authorization" not in request
+    assert TOKEN not in request
 
 
 async def test_a_write_carries_its_body(tmp_path: Path, tls: ssl.SSLContext) -> None:
     question = Question("w", "PATCH", "/a?dryRun=All", '{"a":"ä"}', "application/merge-patch+json")
-    async with ApiServer(tls, [answer(403)]) as server:
-        await put(question, api(tmp_path, server))
-    head, _, body = server.requests[0].decode().partition("\r\n\r\n")
+    head, _, body = (await request_of(question, tmp_path, tls)).partition("\r\n\r\n")
     assert body == question.body
     assert {"Content-Type: application/merge-patch+json", "Content-Length: 10"} <= set(head.split("\r\n"))
 
 
 async def test_a_write_without_a_body_says_so(tmp_path: Path, tls: ssl.SSLContext) -> None:
-    async with ApiServer(tls, [answer(403)]) as server:
-        await put(Question("w", "DELETE", "/a?dryRun=All"), api(tmp_path, server))
-    assert b"\r\nContent-Length: 0\r\n" in server.requests[0]
-    assert b"Content-Type" not in server.requests[0]
+    request = await request_of(Question("w", "DELETE", "/a?dryRun=All"), tmp_path, tls)
+    assert "\r\nContent-Length: 0\r\n" in request
+    assert "Content-Type" not in request
 
 
 async def test_nothing_of_an_answer_is_kept_but_its_code(tmp_path: Path, tls: ssl.SSLContext) -> None:
@@ -103,18 +97,18 @@ async def test_nothing_of_an_answer_is_kept_but_its_code(tmp_path: Path, tls: ss
 @pytest.mark.parametrize(
     ("said", "detail"),
     [
-        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", "what answers does not speak HTTP", id="another protocol"),
-        pytest.param(b"HTTP/1.1 200", "timed out", id="half a line"),
-        pytest.param(b"HTTP/1.1 20 OK\r\n", "what answers does not speak HTTP", id="a code of two digits"),
-        pytest.param(b"HTTP/1.1 2000 OK\r\n", "what answers does not speak HTTP", id="a code of four"),
-        pytest.param(b"x" * 2**17, "what answers does not speak HTTP", id="a line without an end"),
-        pytest.param(b"", "what answers does not speak HTTP", id="nothing"),
-        pytest.param(None, "timed out", id="no answer at all"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", NO_HTTP, id="another protocol"),
+        pytest.param(b"HTTP/1.1 200", TIMED_OUT, id="half a line"),
+        pytest.param(b"HTTP/1.1 20 OK\r\n", NO_HTTP, id="a code of two digits"),
+        pytest.param(b"HTTP/1.1 2000 OK\r\n", NO_HTTP, id="a code of four"),
+        pytest.param(b"x" * 2**17, NO_HTTP, id="a line without an end"),
+        pytest.param(b"", NO_HTTP, id="nothing"),
+        pytest.param(None, TIMED_OUT, id="no answer at all"),
     ],
 )
 async def test_what_is_no_answer(tmp_path: Path, tls: ssl.SSLContext, said: bytes | None, detail: str) -> None:
     async with ApiServer(tls, [said]) as server:
-        seen = await put(READ, replace(api(tmp_path, server), patience=1.0))
+        seen = await put(READ, api(tmp_path, server, 0.2 if detail == TIMED_OUT else DEADLINE_SECONDS))
     assert (seen.outcome, seen.detail.endswith(detail)) == (FAILED, True)
 
 
@@ -139,7 +133,7 @@ async def test_another_names_certificate_is_not_the_api_servers(tmp_path: Path) 
 
 async def test_a_server_without_tls_hears_no_token(tmp_path: Path, tls: ssl.SSLContext) -> None:
     async with ApiServer(None, [answer(200)]) as server:
-        seen = await put(READ, replace(api(tmp_path, server), patience=1.0))
+        seen = await put(READ, api(tmp_path, server, 0.2))
     assert seen.outcome is FAILED
     assert not any(TOKEN.encode() in request for request in server.requests)
 
@@ -156,18 +150,16 @@ async def test_nobody_there_says_nothing_of_rights(tmp_path: Path, tls: ssl.SSLC
         pytest.param([403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 1, id="a refusal is believed at once"),
         pytest.param([200], SHUT, Try("secrets", OPEN, 0, "HTTP 200"), 1, id="so is what is no refusal"),
         pytest.param([503, 429, 403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 3, id="a busy server is asked again"),
-        pytest.param(
-            [403, 403, 200], OPEN, Try("secrets", OPEN, 0, "HTTP 200"), 3, id="the control's right comes late"
-        ),
-        pytest.param(
-            [503, 404], OPEN, Try("secrets", OPEN, 0, "HTTP 404"), 2, id="for the control, no refusal will do"
-        ),
+        pytest.param([403, 403, 200], OPEN, Try("secrets", OPEN, 0, "HTTP 200"), 3,
+                     id="the control's right comes late"),
+        pytest.param([503, 404], OPEN, Try("secrets", OPEN, 0, "HTTP 404"), 2,
+                     id="for the control, no refusal will do"),
     ],
-)
+)  # fmt: skip
 async def test_a_question_is_put_until_it_is_answered(
     tmp_path: Path, tls: ssl.SSLContext, answers: list[int], expect: Outcome, found: Try, asked: int
 ) -> None:
-    rounds = Rounds(say=lambda _: None)
+    rounds = Rounds(pause=no_pause, say=lambda _: None)
     async with ApiServer(tls, [answer(status) for status in answers]) as server:
         findings = await ask((READ,), api(tmp_path, server), expect, rounds, rounds.now())
     assert findings.tries == (found,)

@@ -14,6 +14,8 @@ from r1plus_monitoring.walls.knocking import knock, look
 from r1plus_monitoring.walls.network import Address, resolve
 from r1plus_monitoring.walls.trying import Rounds, Seen
 from r1plus_monitoring.walls.words import last_words
+from support.virtual_time import virtual_time
+from support.waiting import DEADLINE_SECONDS
 
 HERE = "127.0.0.1"
 DECOY, PLATFORM, OWN = Against.DECOY, Against.PLATFORM, Against.OWN
@@ -28,7 +30,7 @@ async def cleanup() -> AsyncIterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
     if greetings := asyncio.all_tasks() - {asyncio.current_task()}:
-        _, left = await asyncio.wait(greetings, timeout=10)
+        _, left = await asyncio.wait(greetings, timeout=DEADLINE_SECONDS)
         assert not left
 
 
@@ -118,7 +120,8 @@ async def test_packets_that_vanish_are_a_wall(cleanup: ExitStack) -> None:
     for one in waiting:
         one.setblocking(False)
         one.connect_ex((HERE, port_of(full)))
-    assert await look(Door("d", HERE, port_of(full), PLATFORM)) == Seen(SHUT, f"{HERE} timed out")
+    with virtual_time():
+        assert await look(Door("d", HERE, port_of(full), PLATFORM), here) == Seen(SHUT, f"{HERE} timed out")
 
 
 @pytest.mark.parametrize("host", [NO_NAME, "a..b", "x" * 70 + ".svc"])
@@ -135,6 +138,11 @@ async def test_an_address_of_no_network_is_shut() -> None:
 async def resolved(host: str, port: int) -> tuple[Address, ...]:
     """Two addresses of this machine."""
     return tuple(Address(socket.AF_INET, (one, port)) for one in ("127.0.0.2", "127.0.0.3"))
+
+
+async def here(host: str, port: int) -> tuple[Address, ...]:
+    """As the system resolves it, without a thread."""
+    return (Address(socket.AF_INET, (host, port)),)
 
 
 async def nothing(host: str, port: int) -> tuple[Address, ...]:
@@ -189,7 +197,7 @@ async def test_every_door_is_found_in_its_order(cleanup: ExitStack) -> None:
         Door("nowhere", NO_NAME, 80, PLATFORM),
         Door("own-shut", HERE, refusing, OWN),
     ]
-    found = await knocked(doors, Rounds(0.0, say=quiet))
+    found = await knocked(doors, Rounds(0.0, pause=no_pause, say=quiet))
     assert [(one.n, one.o) for one in found.tries] == [
         ("own", OPEN),
         ("decoy", OPEN),
@@ -205,11 +213,15 @@ def quiet(_: str) -> None:
     """Nobody listens."""
 
 
+async def no_pause(_seconds: float) -> None:
+    """What is tried again is tried at once."""
+
+
 async def test_a_wall_that_comes_late_is_found_shut_and_late(cleanup: ExitStack) -> None:
     """It comes after the first knock."""
     (server,) = await decoy.listen((0,), HERE)
     door = Door("d", HERE, port_of(server.sockets[0]), DECOY)
-    (found,) = (await knocked([door], Rounds(say=lambda _: server.close()))).tries
+    (found,) = (await knocked([door], Rounds(pause=no_pause, say=lambda _: server.close()))).tries
     assert (found.o, found.late > 0) == (SHUT, True)
 
 
@@ -223,13 +235,13 @@ async def test_a_wall_that_comes_late_is_found_shut_and_late(cleanup: ExitStack)
 )
 async def test_a_door_that_opens_late_is_found_open(cleanup: ExitStack, against: Against, expect: Outcome) -> None:
     later = bound(cleanup)
-    rounds = Rounds(say=lambda _: later.listen())
+    rounds = Rounds(pause=no_pause, say=lambda _: later.listen())
     (found,) = (await knocked([Door("d", HERE, port_of(later), against)], rounds, expect)).tries
     assert found == Try("d", OPEN, 0, f"{HERE} connected")
 
 
 async def test_findings_are_json_of_the_contract(cleanup: ExitStack) -> None:
-    found = await knocked([Door("d", HERE, port_of(bound(cleanup)), PLATFORM)], Rounds(0.0, say=quiet))
+    found = await knocked([Door("d", HERE, port_of(bound(cleanup)), PLATFORM)], Rounds(0.0, pause=no_pause, say=quiet))
     assert json.loads(last_words(found)) == {
         "tries": [{"n": "d", "o": "shut", "late": 0, "d": f"{HERE} connection refused"}]
     }

@@ -14,16 +14,12 @@ import pytest
 
 from r1plus_contract.isolation import BANNER, Findings, Outcome
 from r1plus_contract.jsonable import loads
-from unit.monitoring.walls.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
+from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
+from support.ports import free_port
+from support.waiting import DEADLINE_SECONDS
 
 WALLS = (sys.executable, "-m", "r1plus_monitoring.walls")
 ROOT = Path(__file__).parents[4]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager
@@ -41,7 +37,7 @@ def decoy(*ports: int) -> Iterator[subprocess.Popen[str]]:
 
 def run(*arguments: str, log: Path | None = None) -> subprocess.CompletedProcess[str]:
     named = ["--termination-log", str(log)] if log else []
-    return subprocess.run([*WALLS, *arguments, *named], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*WALLS, *arguments, *named], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -56,10 +52,10 @@ def test_the_decoy_listens_on_every_port_and_ends_at_once() -> None:
     ports = (free_port(), free_port())
     with decoy(*ports) as process:
         for port in ports:
-            with socket.create_connection(("127.0.0.1", port), 10) as one, one.makefile("rb") as heard:
+            with socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS) as one, one.makefile("rb") as heard:
                 assert heard.read() == BANNER
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_SECONDS) == 0
 
 
 def test_what_was_found_are_the_last_words(log: Path) -> None:
@@ -110,14 +106,11 @@ async def test_questions_are_put_with_what_the_volume_holds(tmp_path: Path, log:
     [
         pytest.param(["knock", "--doors", "[]"], "--doors: an empty list", id="no doors"),
         pytest.param(["ask", "--questions", "{}"], "--questions: expected a list", id="no questions"),
-        pytest.param(
-            ["ask", "--questions", '[{"name":"a","method":"GET","path":"/"}]', "--token-dir", "/nowhere"],
-            "/nowhere: ",
-            id="no token",
-        ),
+        pytest.param(["ask", "--questions", '[{"name":"a","method":"GET","path":"/"}]', "--token-dir", "/nowhere"],
+                     "/nowhere: ", id="no token"),
         pytest.param(["knock", "--doors", "[]", "--rounds-for", "soon"], "--rounds-for: 'soon'", id="no seconds"),
     ],
-)
+)  # fmt: skip
 def test_an_order_that_cannot_be_tried_is_refused_in_the_last_words(log: Path, arguments: list[str], says: str) -> None:
     ran = run(*arguments, log=log)
     assert ran.returncode == 2
@@ -157,7 +150,7 @@ def test_a_knock_that_is_told_to_end_does_so_without_a_word(log: Path) -> None:
             assert process.stdout
             assert "own: shut" in process.stdout.readline()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 128 + signal.SIGTERM
+            assert process.wait(DEADLINE_SECONDS) == 128 + signal.SIGTERM
     assert log.read_text() == ""
 
 
@@ -168,7 +161,9 @@ def test_only_the_contract_and_the_standard_library_are_loaded() -> None:
         "print(*{name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names);"
         "print(*(name for name in sys.modules if name.startswith('r1plus_monitoring.')))"
     )
-    loaded = subprocess.run([sys.executable, "-ISc", script], capture_output=True, text=True, timeout=60, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-ISc", script], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
+    )
     rooms, ours = loaded.stdout.splitlines()
     assert set(rooms.split()) <= {"__main__", "r1plus_contract", "r1plus_monitoring"}
     assert all(name.startswith("r1plus_monitoring.walls") for name in ours.split())

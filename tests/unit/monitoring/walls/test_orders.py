@@ -63,24 +63,19 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         pytest.param([{**DOOR, "port": "8000"}], "--doors[0].port: expected a value of type int", id="a port in words"),
         pytest.param([{**DOOR, "port": 0}], "--doors[0].port: 0 is not from 1 to 65535", id="port 0"),
         pytest.param([{**DOOR, "port": 65536}], "--doors[0].port: 65536 is not", id="a port too high"),
-        pytest.param(
-            [{**DOOR, "against": "world"}], "--doors[0].against: expected one of decoy, platform, own", id="whose"
-        ),
+        pytest.param([{**DOOR, "against": "world"}], "--doors[0].against: expected one of decoy, platform, own",
+                     id="whose"),
         pytest.param([{**DOOR, "hots": "a"}], "--doors[0].hots: unknown field", id="a field misspelt"),
         pytest.param([{**DOOR, "name": ""}], "--doors[0].name: empty", id="no name"),
         pytest.param([{**DOOR, "host": ""}], "--doors[0].host: '' is no name or IP address", id="no host"),
         pytest.param([{**DOOR, "host": "a b"}], "--doors[0].host: 'a b' is no name", id="a host of two words"),
-        pytest.param(
-            [{**DOOR, "host": "$(NODE_IP)"}], "--doors[0].host: '$(NODE_IP)' was not filled in", id="a variable"
-        ),
+        pytest.param([{**DOOR, "host": "$(NODE_IP)"}], "--doors[0].host: '$(NODE_IP)' was not filled in",
+                     id="a variable"),
         pytest.param([DOOR, DOOR], "--doors: 2 of them are named 'decoy'", id="two of one name"),
-        pytest.param(
-            [{**DOOR, "name": f"a-door-with-a-long-name-{n}"} for n in range(80)],
-            "--doors: the findings of 80 with these names take",
-            id="more than there are words for",
-        ),
+        pytest.param([{**DOOR, "name": f"a-door-with-a-long-name-{n}"} for n in range(80)],
+                     "--doors: the findings of 80 with these names take", id="more than there are words for"),
     ],
-)
+)  # fmt: skip
 def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> None:
     with pytest.raises(OrderError) as refused:
         doors_of(doors if isinstance(doors, str) else json.dumps(doors))
@@ -91,9 +86,8 @@ def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> Non
     ("question", "says"),
     [
         pytest.param({**QUESTION, "name": ""}, "--questions[0].name: empty", id="no name"),
-        pytest.param(
-            {**QUESTION, "method": "get"}, "--questions[0].method: 'get' is none of HTTP", id="in small letters"
-        ),
+        pytest.param({**QUESTION, "method": "get"}, "--questions[0].method: 'get' is none of HTTP",
+                     id="in small letters"),
         pytest.param({**QUESTION, "method": "GET\n"}, "--questions[0].method", id="a method that ends the line"),
         pytest.param({**QUESTION, "path": "api"}, "--questions[0].path: 'api' is no path", id="no path"),
         pytest.param({**QUESTION, "path": "/a\r\nX: y"}, "--questions[0].path", id="a path that smuggles a header"),
@@ -105,12 +99,11 @@ def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> Non
         pytest.param({**WRITE, "path": "/api/v1/pods?dryRun=Al"}, "add dryRun=All", id="a dry run misspelt"),
         pytest.param({**WRITE, "path": "/api/v1/dryRun=All"}, "add dryRun=All", id="a dry run in the path"),
         pytest.param({**WRITE, "path": "/api/v1/pods?x=/exec"}, "add dryRun=All", id="a stream in the query"),
-        pytest.param(
-            {**WRITE, "method": "DELETE", "path": "/api/v1/pods"}, "a DELETE that is let through", id="a delete"
-        ),
+        pytest.param({**WRITE, "method": "DELETE", "path": "/api/v1/pods"}, "a DELETE that is let through",
+                     id="a delete"),
         pytest.param({**QUESTION, "anonymous": 1}, "--questions[0].anonymous: expected a value of type bool", id="one"),
     ],
-)
+)  # fmt: skip
 def test_questions_that_cannot_be_put(question: dict[str, object], says: str) -> None:
     with pytest.raises(OrderError) as refused:
         questions_of(json.dumps([question]))

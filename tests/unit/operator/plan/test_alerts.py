@@ -15,7 +15,7 @@ from r1plus_contract import metrics
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.alerts import RUNBOOKS, Subject, rules
 from r1plus_operator.plan.promql import plain, quoted, series
-from unit.promtool import Case, Judged, failures, mutants
+from support.promtool import Case, Judged, failures, mutants
 
 ABOUT = Subject("team", "credit", "credit-1")
 OTHERS = {

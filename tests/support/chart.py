@@ -1,0 +1,72 @@
+"""The operator's chart for tests: where it lies, values that change everything, and how to find what it renders."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "r1plus-operator"
+PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
+SIGNER = (ROOT / "tests/unit/model_repo/filling/signed/signing.pub").read_text()
+
+Objects = list[dict[str, Any]]
+Render = Callable[..., Objects]
+Refusal = Callable[[dict[str, Any]], str]
+"""Values that helm must refuse -> what it says."""
+
+OTHER_VALUES: dict[str, Any] = {
+    "images": {
+        "operator": "registry.example.com/operator@sha256:1",
+        "monitor": "registry.example.com/monitor:2",
+        "registry": "registry.example.com/registry:4",
+        "triton": "registry.example.com/triton:3",
+        "pullPolicy": "Always",
+        "engines": {"smollm2-full-f16": f"registry.example.com/f16@sha256:{'4' * 64}"},
+        "gpu": {"vllm": {"image": "registry.example.com/tritonserver:vllm", "version": "0.11.0"}},
+    },
+    "engineDigests": {"smollm2-full-f16": "12345678" * 8},
+    "imagePullSecrets": ["pull-a", "pull-b"],
+    "defaultFamily": "r1plus",
+    "suites": {"requireSignature": False, "trustedKeys": ["A" * 43 + "=", "B" * 42 + "A="]},
+    "delivery": {
+        "cidrs": ["10.20.0.0/16", "fd00::/8"],
+        "requireSignature": False,
+        "trustedKeys": [SIGNER, SIGNER],
+        "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        "volume": {"className": "fast", "accessMode": "ReadWriteMany"},
+    },
+    "verdictIntervalSeconds": 2.5,
+    "replicas": 3,
+    "leaderElection": {"fence": False},
+    "workers": 3,
+    "monitoring": {"namespace": "observability", "interval": "30s", "podMonitor": True},
+    "networkPolicy": {"enabled": True, "apiServerPorts": [8443], "apiServerCIDRs": ["10.1.0.0/16"]},
+    "registry": {
+        "replicas": 2,
+        "database": {"existingSecret": "registry-database", "key": "url", "ports": [6432], "cidrs": ["10.2.0.0/16"]},
+        "clientGroups": ["credit-admins"],
+    },
+    "isolation": {"decoyNamespace": "walls", "everySeconds": 60},
+    "nodeSelector": {"pool": "system"},
+    "tolerations": [{"key": "system", "operator": "Exists"}],
+    "priorityClassName": "system-cluster-critical",
+}
+
+
+def one(objects: Objects, kind: str, name: str = "r1plus-operator") -> dict[str, Any]:
+    """Return the only object of that kind and name."""
+    (found,) = [o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def pods(objects: Objects) -> dict[str, dict[str, Any]]:
+    """Return pod specs by the kind of what makes them."""
+    return {
+        o["kind"]: o["spec"]["template"]["spec"] for o in objects if o["kind"] in ("Deployment", "Job", "StatefulSet")
+    }
+
+
+def environment(objects: Objects) -> dict[str, str]:
+    """Return the operator's environment, but for what the kubelet fills in."""
+    (container,) = pods(objects)["Deployment"]["containers"]
+    return {entry["name"]: entry.get("value", "from the pod") for entry in container["env"]}

@@ -1,0 +1,34 @@
+"""Recorded answers of the small suite's reference, mounted beside it, and a scorer that seems to break."""
+
+import hashlib
+import os
+from dataclasses import replace
+
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.settings import MonitorSettings
+from r1plus_contract.suite_reference import Recorded, write_reference
+from r1plus_monitoring.sources import fingerprint
+from support.monitoring.scripted import Pod
+
+OWN = Recorded("additions-000", "yes", "stop", "correct")
+WRONG = Recorded("additions-000", "no", "stop", "incorrect")
+CUT = Recorded("capitals-001", "yes", "length", "incorrect")
+
+
+def give(pod: Pod, *recorded: Recorded, promised: str | None = None) -> None:
+    """Mount recorded answers, and the hash that the operator promises of them."""
+    text = write_reference(recorded)
+    (pod.accuracy / "reference.jsonl").write_text(text)
+    settings = loads(MonitorSettings, (pod.accuracy / "settings.json").read_text())
+    hash_ = hashlib.sha256(text.encode()).hexdigest() if promised is None else promised
+    (pod.accuracy / "settings.json").write_text(dumps(replace(settings, reference_hash=hash_)))
+
+
+def alter_unseen(pod: Pod, record: str = "reference.jsonl") -> None:
+    """Make a record that no longer replays, though no file seems to have changed: as when the scorer itself breaks."""
+    file, before = pod.accuracy / record, fingerprint(pod.accuracy)
+    status = file.stat()
+    with file.open("r+b") as text:
+        text.write(file.read_bytes().replace(b'"answer":"yes"', b'"answer":"yeh"'))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprint(pod.accuracy) == before
