@@ -16,16 +16,7 @@ from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.manifest import Wish, spec_of
 from r1plus_model_repo.importing.model import VLLM, Claims, Model, OnGpu
 from r1plus_model_repo.kv_shape import KvShape
-from unit.model_repo.checkpoints import (
-    HIDDEN,
-    INTERMEDIATE,
-    changed,
-    checkpoint,
-    elements,
-    llama,
-    loaded,
-    silent,
-)
+from support.model_repo.checkpoints import HIDDEN, INTERMEDIATE, changed, checkpoint, elements, llama, loaded, silent
 
 WISH = Wish(name="bank-full", tier="full", family="bank", image="registry.example/bank-full:1.0.0", backend=VLLM)
 INDEX = "model.safetensors.index.json"

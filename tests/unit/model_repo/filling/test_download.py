@@ -12,18 +12,18 @@ from r1plus_contract.filling import AGAIN, FOR_GOOD, FillPhase, FillProgress, Fi
 from r1plus_model_repo.filling import addresses
 from r1plus_model_repo.filling.download import STALL_BYTES, STALL_SECONDS, Download, opened, trust
 from r1plus_model_repo.filling.errors import FillError
-from unit.model_repo.filling.server import Server, gives, serving
+from support.model_repo.filling.server import Server, gives, serving
 
 BODY = bytes(range(256)) * 1000
 MOST = len(BODY)
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Loopback is where a test's server is, and nowhere else may it be reached."""
     real = addresses._forbidden
     monkeypatch.setattr(addresses, "_forbidden", lambda address: "" if address == "127.0.0.1" else real(address))
-    with serving(tmp_path) as found:
+    with serving() as found:
         yield found
 
 
@@ -31,13 +31,13 @@ def loopback(_host: str, _port: int) -> list[str]:
     return ["127.0.0.1"]
 
 
-def fetched(server: Server, path: str, timeout: float = 10.0) -> tuple[str, list[FillProgress]]:
+def fetched(server: Server, path: str, timeout: float = 120.0) -> tuple[str, list[FillProgress]]:
     told: list[FillProgress] = []
     with opened(server.url + path, trust(server.ca), told.append, MOST, loopback, timeout) as download:
         return download.rest(), told
 
 
-def refused(server: Server, path: str, timeout: float = 10.0) -> FillError:
+def refused(server: Server, path: str, timeout: float = 120.0) -> FillError:
     with pytest.raises(FillError) as raised:
         fetched(server, path, timeout)
     return raised.value
@@ -113,11 +113,11 @@ def test_a_server_that_falls_silent_is_not_waited_for(server: Server) -> None:
         handler.send_header("Content-Length", str(len(BODY)))
         handler.end_headers()
         handler.wfile.write(BODY[:1000])
-        handler.connection.settimeout(20)
+        handler.connection.settimeout(120)
         handler.connection.recv(1)
 
     server.answers["/engine.tar"] = silent
-    error = refused(server, "/engine.tar", timeout=0.3)
+    error = refused(server, "/engine.tar", timeout=1.0)
     assert (error.reason, error.exit_code) == (FillRefusal.FETCH_STALLED, AGAIN)
 
 

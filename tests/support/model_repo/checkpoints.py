@@ -244,6 +244,12 @@ def both(*changes: Change) -> Change:
     return change
 
 
+def rows(table: Mapping[str, tuple[Any, ...]], default: Any) -> list[Any]:
+    """Return pytest's parameters of a table: its keys are ids, and a row that is one short ends with the default."""
+    width = max(map(len, table.values()))
+    return [pytest.param(*row, *[default] * (width - len(row)), id=name) for name, row in table.items()]
+
+
 def silent(_: str) -> None:
     """Progress that nobody reads."""
 
