@@ -97,7 +97,8 @@ async def test_sixteen_at_once_all_get_their_own_answers(engine: TritonEngine) -
 async def probing(pod: Pod, http: str, grpc: str) -> AsyncIterator[Prober]:
     """A prober at work on the server at these addresses."""
     config = replace(pod.config(), triton_http=http, triton_grpc=grpc)
-    prober = Prober(config, TritonEngine(http, grpc, SECONDS))
+    # Long for an answer, which takes milliseconds, and short for one that is lost with its server.
+    prober = Prober(config, TritonEngine(http, grpc, 10))
     task = asyncio.create_task(prober.run())
     try:
         yield prober
@@ -144,5 +145,5 @@ async def test_a_server_that_dies_while_watched_is_no_verdict(tmp_path: Path, in
         assert prober.bulletin.report.verdict is Verdict.PASS
         sweep = prober.bulletin.report.sweep
         with serving(Server(tmp_path, installed, models, guarded=False, ports=ports)):
-            await eventually(lambda: prober.bulletin.report.sweep not in (None, sweep), "the next sweep")
+            await eventually(lambda: prober.bulletin.report.sweep not in (None, sweep), "the next sweep", 600)
             assert prober.bulletin.report.verdict is Verdict.PASS

@@ -260,6 +260,26 @@ def loaded(made: Path) -> Engine:
     return engine
 
 
+def fill_disk(when: str) -> Callable[[str], None]:
+    """Return a receiver of progress at which the disk is full once a line begins so."""
+
+    def full(line: str) -> None:
+        if line.startswith(when):
+            raise OSError(28, "No space left on device")
+
+    return full
+
+
+def check_same_wherever(source: Path, wish: Wish, claims: Claims) -> None:
+    """Import a model from two places; the engines must be the same."""
+    root = source.parent
+    one = import_engine(source, root / "one", wish, claims, silent)
+    (root / "moved").mkdir()
+    other = import_engine(source.rename(root / "moved" / source.name), root / "two", wish, claims, silent)
+    assert one.sha256 == other.sha256
+    assert (one.folder / "engine.yaml").read_text() == (other.folder / "engine.yaml").read_text()
+
+
 def refused(source: Path, wish: Wish, claims: Claims) -> str:
     """What the import says, which leaves nothing behind."""
     out = source.parent / "engines"
