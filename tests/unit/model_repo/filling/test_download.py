@@ -45,7 +45,7 @@ def refused(server: Server, path: str, timeout: float = 120.0) -> FillError:
     return raised.value
 
 
-def unopened(url: str, match: str, ca: str = "", resolve: Resolve = loopback) -> FillError:
+def check_not_opened(url: str, match: str, ca: str = "", resolve: Resolve = loopback) -> FillError:
     """Return why nothing is read from there."""
     with pytest.raises(FillError, match=match) as raised, opened(url, trust(ca), lambda _: None, MOST, resolve):
         pass
@@ -79,7 +79,7 @@ def test_a_redirect_to_a_metadata_service_is_refused(server: Server) -> None:
     def resolve(host: str, _port: int) -> list[str]:
         return ["169.254.169.254"] if host == "metadata.example" else ["127.0.0.1"]
 
-    assert unopened(server.url + "/moved", "metadata services are", server.ca, resolve).exit_code == FOR_GOOD
+    assert check_not_opened(server.url + "/moved", "metadata services are", server.ca, resolve).exit_code == FOR_GOOD
 
 
 def test_redirects_in_a_circle_end(server: Server) -> None:
@@ -157,7 +157,7 @@ def test_the_last_bytes_may_be_few() -> None:
 
 def test_a_server_that_nobody_vouches_for_is_not_believed(server: Server) -> None:
     server.answers["/engine.tar"] = gives(BODY)
-    unopened(server.url + "/engine.tar", "CERTIFICATE_VERIFY_FAILED")
+    check_not_opened(server.url + "/engine.tar", "CERTIFICATE_VERIFY_FAILED")
     assert server.asked == []
 
 
@@ -165,13 +165,13 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(server: 
     """Another name, resolved by the test alone: were it resolved again there would be no such host."""
     server.answers["/x"] = gives(BODY)
     port = server.url.rpartition(":")[2]
-    unopened(f"https://no-such-host.invalid:{port}/x", "Hostname mismatch", server.ca)
+    check_not_opened(f"https://no-such-host.invalid:{port}/x", "Hostname mismatch", server.ca)
 
 
 def test_where_nobody_listens_the_walls_are_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        error = unopened(f"https://127.0.0.1:{free.getsockname()[1]}/x", r"127\.0\.0\.1")
+        error = check_not_opened(f"https://127.0.0.1:{free.getsockname()[1]}/x", r"127\.0\.0\.1")
     assert error.reason is FillRefusal.FETCH_REFUSED
 
 

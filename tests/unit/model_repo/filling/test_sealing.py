@@ -125,7 +125,7 @@ def other_build(key: str = RECIPE.key, gpu_product: str = "NVIDIA-A10") -> Calla
     return lambda job: setattr(job, "order", replace(job.order, build=Build(key, gpu_product)))
 
 
-def told_of_other_files(job: Job) -> None:
+def describe_other_files(job: Job) -> None:
     built.tell(job.engine, Built(RECIPE.key, "0" * 64, "NVIDIA-A10", built.rest_digest(job.engine)))
 
 
@@ -138,7 +138,7 @@ OTHERS: dict[str, Callable[[Job], object]] = {
     "linked": lambda job: (job.engine / "link").symlink_to("/etc/passwd"),
     "unsealed": lambda job: (job.engine / "built.json").unlink(),
     "garbled": lambda job: (job.engine / "built.json").write_bytes(b"\xff{"),
-    "of_other_files": told_of_other_files,
+    "of_other_files": describe_other_files,
     "without_source": lambda job: (job.volume / ".source").unlink(),
     "with_another_source": lambda job: (job.volume / ".source").write_text(""),
 }
