@@ -105,7 +105,17 @@ class TritonEngine:
             return None
 
     async def ask(self, prompt: str, sampling: Sampling) -> Reply:
-        """Stream one answer to its end."""
+        """Stream one answer to its end. A cancellation always ends it, whatever gRPC says instead."""
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        reply = await self._ask_in_time(prompt, sampling)
+        # grpc.aio swallows a cancellation that comes while a call to a dying server begins, and reports that server.
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
+        return reply
+
+    async def _ask_in_time(self, prompt: str, sampling: Sampling) -> Reply:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._stream(prompt, sampling)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from engine.asking import Answer, Client
-from engine.conftest import CONTEXT, Server
+from support.engine.client import Answer, Client
+from support.engine.server import CONTEXT, Server
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
 REPOSITORY = Path(__file__).parents[2]
 STORY = "Tell me a long story about a lighthouse."

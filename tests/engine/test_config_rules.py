@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.configurations import CASES, RIGHT, WRONG
-from engine.conftest import Server, until
-from r1plus_model_repo import catalog
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Backend, Engine
+from r1plus_model_repo.catalog.types import Backend
 from r1plus_model_repo.config_pbtxt import render
 from r1plus_model_repo.config_rules import problems
+from support.engine.configurations import CASES, RIGHT, WRONG
+from support.engine.server import ENGINES, Server, ending
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
@@ -40,16 +38,12 @@ def states(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterato
         (models / name / "1" / "model.py").write_text(MODEL)
         (models / name / "config.pbtxt").write_text(config)
     options = ("--exit-on-error=false", "--strict-readiness=false")
-    running = Server(tmp_path_factory.mktemp("server"), installed, models, *options, guarded=False)
-    try:
-        until(lambda: running.get("/v2/health/live") is not None or running.process.poll() is not None, 1200.0)
-        assert running.process.poll() is None, running.log.read_text()[-4000:]
+    with ending(Server(tmp_path_factory.mktemp("server"), installed, models, *options, guarded=False)) as running:
+        running.until_answers("/v2/health/live")
         request = urllib.request.Request(f"http://{running.http}/v2/repository/index", method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             index = json.loads(answer.read())
         yield {model["name"]: f"{model.get('state', '')} {model.get('reason', '')}".strip() for model in index}
-    finally:
-        running.end()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -66,14 +60,10 @@ def test_a_problem_names_its_field(name: str) -> None:
         assert ": " in problem
 
 
-GPU_ENGINES = [engine for engine in load_catalog(Path(catalog.__file__).parent) if engine.spec.requirements.gpu]
-
-
-@pytest.mark.parametrize("engine", GPU_ENGINES, ids=lambda engine: engine.name)
-def test_a_gpu_engine_is_refused_for_its_backend_and_its_gpu_alone_where_there_is_none(engine: Engine) -> None:
-    text = render(engine.spec, batch=8, context=4096, kv_cache_bytes=0)
-    said = problems(text, name="r1plus", gpus=False)
-    if engine.spec.backend is Backend.TENSORRT:
+@pytest.mark.parametrize("name", [name for name, spec in ENGINES.items() if spec.requirements.gpu])
+def test_a_gpu_engine_is_refused_for_its_backend_and_its_gpu_alone_where_there_is_none(name: str) -> None:
+    said = problems(render(ENGINES[name], batch=8, context=4096, kv_cache_bytes=0), name="r1plus", gpus=False)
+    if ENGINES[name].backend is Backend.TENSORRT:
         assert said[0].startswith("backend: ")
         assert all(problem.startswith(("backend", "instance_group.kind")) for problem in said)
     else:

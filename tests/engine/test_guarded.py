@@ -18,16 +18,15 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from engine.conftest import Server, serving, until
-from engine.loopback import free_port
-from engine.monitor.triton_server import write_model
 from r1plus_cli import stream
 from r1plus_contract import inference
 from r1plus_contract.suite import Sampling
 from r1plus_monitoring.client import TritonEngine
 from r1plus_operator.plan.triton import KEY, RESTRICTED
+from support.engine.server import Server, serving
+from support.waiting import eventually, wait_until
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
 MODEL = inference.MODEL_NAME
 LOAD, UNLOAD = f"/v2/repository/models/{MODEL}/load", f"/v2/repository/models/{MODEL}/unload"
@@ -39,16 +38,11 @@ Call = tuple[str, str, str]
 
 
 @pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with a model that is loaded in no time."""
-    return write_model(tmp_path_factory.mktemp("scripted"), set())
-
-
-@pytest.fixture(scope="module")
-def open_server(tmp_path_factory: pytest.TempPathFactory, installed: Path, scripted: Path) -> Iterator[Server]:
-    """The control: nothing is shut, and models may be loaded."""
-    options = ("--model-control-mode=explicit", f"--load-model={MODEL}")
-    with serving(Server(tmp_path_factory.mktemp("open"), installed, scripted, *options, guarded=False)) as running:
+def other_server(
+    tmp_path_factory: pytest.TempPathFactory, installed: Path, scripted: Path, for_vertex_ai: dict[str, str]
+) -> Iterator[Server]:
+    """Another that is started as in a pod, in an image that says otherwise."""
+    with serving(Server(tmp_path_factory.mktemp("other"), installed, scripted, environ=for_vertex_ai)) as running:
         yield running
 
 
@@ -66,7 +60,7 @@ def http(server: Server, call: Call, headers: dict[str, str] | None = None) -> t
     method, path, body = call
     request = urllib.request.Request(f"http://{server.http}{path}", body.encode() or None, headers or {}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refusal:
         return refusal.code, refusal.read().decode()
@@ -144,7 +138,7 @@ def test_the_control_does_what_it_is_asked_to(open_server: Server, what: str) ->
 def test_however_it_is_written(server: Server, method: str, written: str) -> None:
     """Sent as it stands: a client library would tidy it up."""
     host, _, port = server.http.rpartition(":")
-    with socket.create_connection((host, int(port)), 10) as one:
+    with socket.create_connection((host, int(port)), 120) as one:
         one.sendall(
             f"{method} {written} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
         )
@@ -185,7 +179,7 @@ def rpc(server: Server, name: str, metadata: tuple[tuple[str, str], ...] = ()) -
         call = getattr(service_pb2_grpc.GRPCInferenceServiceStub(channel), name)
         request = getattr(service_pb2, RPCS[name].input_type.name)()
         try:
-            call(request, timeout=60, metadata=metadata)
+            call(request, timeout=120, metadata=metadata)
         except grpc.RpcError as error:
             return str(error.details())
     return ""
@@ -233,10 +227,14 @@ def test_what_is_left_open(server: Server) -> None:
 
 
 async def test_the_monitor_asks(server: Server) -> None:
-    engine = TritonEngine(server.http, server.grpc, 60.0, server.metrics)
+    engine = TritonEngine(server.http, server.grpc, 600.0, server.metrics)
+
+    async def has_no_queue() -> bool:
+        return await engine.waiting() == 0
+
     try:
         assert await engine.ready()
-        assert await engine.waiting() == 0
+        await eventually(has_no_queue, "the server says within a second that nobody waits")
         reply = await engine.ask("What is the capital of France?", Sampling(max_new_tokens=24))
         assert (reply.failure, "Paris" in reply.text) == (None, True)
     finally:
@@ -259,32 +257,17 @@ def listening(pid: int) -> set[int]:
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held}
 
 
-def for_vertex_ai(port: int) -> dict[str, str]:
-    """The environment of an image that was made for it."""
-    routes = {"AIP_PREDICT_ROUTE": "/predict", "AIP_HEALTH_ROUTE": "/health"}
-    return {"AIP_MODE": "PREDICTION", "AIP_HTTP_PORT": str(port), **routes}
+def test_it_listens_on_three_ports_whatever_the_images_environment_says(other_server: Server) -> None:
+    own = {int(address.rpartition(":")[2]) for address in (other_server.http, other_server.grpc, other_server.metrics)}
+    assert listening(other_server.process.pid) == own
 
 
-def test_it_listens_on_three_ports_whatever_the_images_environment_says(
-    tmp_path: Path, installed: Path, scripted: Path
-) -> None:
-    with serving(Server(tmp_path, installed, scripted, environ=for_vertex_ai(free_port()))) as running:
-        own = {int(address.rpartition(":")[2]) for address in (running.http, running.grpc, running.metrics)}
-        assert listening(running.process.pid) == own
+def test_the_control_listens_where_the_images_environment_says(open_server: Server, vertex_ai_port: int) -> None:
+    wait_until(lambda: vertex_ai_port in listening(open_server.process.pid), "it listens on the port of Vertex AI")
 
 
-def test_the_control_listens_where_the_images_environment_says(tmp_path: Path, installed: Path, scripted: Path) -> None:
-    port = free_port()
-    running = Server(tmp_path, installed, scripted, guarded=False, environ=for_vertex_ai(port))
-    try:
-        until(lambda: port in listening(running.process.pid), 60)
-    finally:
-        running.end()
-
-
-def test_two_servers_have_two_keys(tmp_path: Path, installed: Path, scripted: Path, server: Server) -> None:
-    with serving(Server(tmp_path, installed, scripted)) as other:
-        assert given(other) != given(server)
+def test_two_servers_have_two_keys(other_server: Server, server: Server) -> None:
+    assert given(other_server) != given(server)
 
 
 @pytest.mark.parametrize("protocol", ["APIs", "protocols"])

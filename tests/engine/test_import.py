@@ -1,9 +1,12 @@
 """A model by a stranger's tool, from its file to an answer: imported by the command, loaded as a pod loads it, asked."""
 
 import asyncio
+import hashlib
+import inspect
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import gguf
@@ -11,18 +14,14 @@ import numpy
 import pytest
 from typer.testing import CliRunner
 
-from devcluster.cache import cache_dir
-from engine.conftest import Server, serving
+from devcluster.cache import cache_dir, locked, staged
 from r1plus_cli.main import app
 from r1plus_contract import inference
 from r1plus_contract.delivery import digest_of, file_sha256
 from r1plus_contract.suite import load_suite
-from r1plus_model_repo import catalog
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
 from r1plus_model_repo.backends.requests import parse
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.config_pbtxt import render
-from r1plus_model_repo.delivery import assemble
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino_ir import FILES, try_template
 from r1plus_model_repo.importing.requantise import Precision, requantise
@@ -31,14 +30,14 @@ from r1plus_model_repo.importing.source import fetch
 from r1plus_model_repo.kv_shape import kv_shape
 from r1plus_monitoring.client import TritonEngine
 from r1plus_monitoring.probing import Result, judged
+from support.engine.server import ENGINES, Server, deliver, serving
+from support.model_repo import gguf_files
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
 
-@pytest.fixture(scope="module")
-def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2 as another tool would write it: in Q8_0, keys and tensors in another order, keys nobody knows."""
-    folder = tmp_path_factory.mktemp("strange")
+def write_strange_model(folder: Path) -> None:
+    """Write SmolLM2 as another tool would: in Q8_0, keys and tensors in another order, keys nobody knows."""
     requantise(fetch(WEIGHTS, cache_dir() / "engines" / ".source", print), folder / "plain.gguf", Precision.Q8_0)
     reader = gguf.GGUFReader(folder / "plain.gguf")
     writer = gguf.GGUFWriter(folder / "strange.gguf", "llama")
@@ -51,16 +50,29 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.add_key_value(key, field.contents(), field.types[0], sub_type=inner)
     for tensor in reversed(reader.tensors):
         writer.add_tensor(tensor.name, numpy.array(tensor.data), raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    gguf_files.finish(writer, folder / "strange.gguf")
+    (folder / "plain.gguf").unlink()
+
+
+@pytest.fixture(scope="module")
+def strange() -> Path:
+    """The file, from the cache: it is made again where what makes it has changed."""
+    makers = (write_strange_model, sys.modules[requantise.__module__], gguf_files)
+    key = hashlib.sha256("".join(map(inspect.getsource, makers)).encode()).hexdigest()[:16]
+    folder = cache_dir() / "tests" / f"strange-model-{key}"
+    with locked("strange-model"):
+        if not folder.is_dir():
+            for old in folder.parent.glob("strange-model-*"):
+                shutil.rmtree(old)
+            with staged(folder) as target:
+                target.mkdir()
+                write_strange_model(target)
     return folder / "strange.gguf"
 
 
 @pytest.fixture(scope="module")
-def imported(strange: Path) -> Path:
-    out = strange.parent / "engines"
+def imported(tmp_path_factory: pytest.TempPathFactory, strange: Path) -> Path:
+    out = tmp_path_factory.mktemp("imported")
     words = ["engine", "import", str(strange), "--name", "strange-lite", "--tier", "lite", "--out", str(out)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, (done.output, done.exception)
@@ -69,7 +81,7 @@ def imported(strange: Path) -> Path:
 
 def test_the_manifest_is_what_the_file_holds(imported: Path) -> None:
     (engine,) = load_catalog(imported / "engine.yaml")
-    shipped = {e.name: e.spec for e in load_catalog(Path(catalog.__file__).parent)}["smollm2-lite-q8-0"]
+    shipped = ENGINES["smollm2-lite-q8-0"]
     assert engine.spec.architecture == shipped.architecture
     assert engine.spec.precision == shipped.precision
     assert engine.spec.files.sha256 == digest_of(imported / "engine")
@@ -93,28 +105,30 @@ TEMPLATES = {
     "one that never ends": (
         "{% for i in range(1000000) %}{% for j in range(1000000) %}{% endfor %}{% endfor %}{{ messages[0].content }}",
         "took longer than 5 s",
+        5,
     ),
-    "one that drops the question": ("hello", "leaves the question out"),
+    "one that drops the question": ("hello", "leaves the question out", 600),
     "one that the backend's interpreter does not know": (
         "{{ messages[0].content | nosuchfilter }}",
         "Value is not callable",
+        600,
     ),
 }
 
 
-@pytest.mark.parametrize(("template", "message"), TEMPLATES.values(), ids=TEMPLATES.keys())
+@pytest.mark.parametrize(("template", "message", "seconds"), TEMPLATES.values(), ids=TEMPLATES.keys())
 def test_a_chat_template_that_parses_and_cannot_be_served_is_refused(
-    imported: Path, tmp_path: Path, template: str, message: str
+    imported: Path, tmp_path: Path, template: str, message: str, seconds: int
 ) -> None:
     for path in (imported / "engine").glob("*tokenizer*"):
         shutil.copyfile(path, tmp_path / path.name)
     xml = (tmp_path / "openvino_tokenizer.xml").read_text()
-    try_template(tmp_path, "x.gguf")
+    try_template(tmp_path, "x.gguf", seconds=600)
     (tmp_path / "openvino_tokenizer.xml").write_text(
         re.sub('<chat_template value="[^"]*"', lambda _: f'<chat_template value="{template}"', xml)
     )
     with pytest.raises(ImportingError, match=rf"x\.gguf: tokenizer\.chat_template: .*{message}"):
-        try_template(tmp_path, "x.gguf", seconds=5)
+        try_template(tmp_path, "x.gguf", seconds)
 
 
 def test_it_answers(imported: Path) -> None:
@@ -141,13 +155,10 @@ SCORED, BATCH, CONTEXT = 24, 8, 512
 async def test_it_is_served_and_scored(imported: Path, installed: Path, tmp_path: Path) -> None:
     """As a pod serves it, and as a gate asks it: the beginning of the lite suite, by the monitor's client and scorers."""
     (engine,) = load_catalog(imported / "engine.yaml")
-    cache = BATCH * CONTEXT * engine.spec.shape.kv_bytes_per_token
-    folder = str(imported / "engine")
-    config = render(engine.spec, batch=BATCH, context=CONTEXT, kv_cache_bytes=cache, engine_path=folder)
-    assemble(config.encode(), tmp_path)
+    models = deliver(tmp_path, engine.spec, imported / "engine", BATCH, CONTEXT)
     suite = load_suite(*((SUITE / name).read_text() for name in ("suite.json", "items.jsonl")))
-    with serving(Server(tmp_path, installed, tmp_path / "models")) as running:
-        client = TritonEngine(running.http, running.grpc, timeout=120)
+    with serving(Server(tmp_path, installed, models)) as running:
+        client = TritonEngine(running.http, running.grpc, timeout=600)
         items = suite.items[:SCORED]
         replies = await asyncio.gather(*(client.ask(item.prompt, suite.header.sampling) for item in items))
         await client.close()

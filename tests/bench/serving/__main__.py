@@ -21,15 +21,12 @@ from typing import Any
 
 from bench.reconcile.stage import machine
 from devcluster.cache import cache_dir
-from devcluster.images import triton
-from engine.asking import Answer, Client
-from engine.conftest import Server, serving, until
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
-from r1plus_model_repo.config_pbtxt import render
-from r1plus_model_repo.delivery import assemble
 from r1plus_model_repo.importing.smollm2 import build_engines
+from support.engine.client import Answer, Client
+from support.engine.server import Server, deliver, laid_out, serving
 
 BATCHES = (1, 8, 32)
 MOST = max(BATCHES)
@@ -137,13 +134,8 @@ def _settings(spec: EngineSpec, folder: Path, context: int = CONTEXT) -> Json:
 def _server(spec: EngineSpec, folder: Path) -> Iterator[Server]:
     """A tritonserver with the engine, as a pod has it."""
     with tempfile.TemporaryDirectory(prefix="r1plus-bench-") as name:
-        root = Path(name)
-        installed = root / "tritonserver"
-        triton.lay_out(triton.unpacked(), installed)
-        cache = MOST * CONTEXT * spec.shape.kv_bytes_per_token
-        config = render(spec, batch=MOST, context=CONTEXT, kv_cache_bytes=cache, engine_path=str(folder))
-        assemble(config.encode(), root)
-        with serving(Server(root, installed, root / "models")) as server:
+        models = deliver(Path(name), spec, folder, MOST, CONTEXT)
+        with laid_out() as installed, serving(Server(Path(name), installed, models)) as server:
             yield server
 
 
@@ -231,7 +223,7 @@ def _cancel(server: Server) -> tuple[float, int]:
         step = statistics.median(gaps)
         began = time.monotonic()
         client.hang_up()
-        until(lambda: server.metric(RUNNING) == 0, 30)
+        server.until_metric(RUNNING, 0)
         freed = time.monotonic() - began
         _fill_up(client, server)
         began = time.monotonic()
@@ -239,7 +231,7 @@ def _cancel(server: Server) -> tuple[float, int]:
             client.take()
         left = int(server.metric(RUNNING))
         client.hang_up()
-        until(lambda: server.metric(RUNNING) == 0, 30)
+        server.until_metric(RUNNING, 0)
     print(
         f"a hung-up batch left after {1000 * freed:.0f} ms, {freed / step:.1f} steps of {1000 * step:.0f} ms",
         flush=True,
@@ -250,7 +242,7 @@ def _cancel(server: Server) -> tuple[float, int]:
 def _fill_up(client: Client, server: Server) -> list[float]:
     """A full batch of long answers, running; the gaps between the pieces of one."""
     answers = [client.begin(prompt, max_new_tokens=CANCEL_TOKENS) for prompt in _prompts(MOST)]
-    until(lambda: server.metric(RUNNING) == MOST, 30)
+    server.until_metric(RUNNING, MOST)
     while len(answers[0].came_at) < 12:
         client.take()
     return [after - before for before, after in itertools.pairwise(answers[0].came_at)][4:]

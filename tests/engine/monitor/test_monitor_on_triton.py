@@ -1,121 +1,110 @@
 """The monitor against a real tritonserver: what its client makes of it, and the whole way to a token."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.monitor.triton_server import Server, free_port, serving, write_model
 from r1plus_contract.admission import read_token
 from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_monitoring.client import Failure, TritonEngine
 from r1plus_monitoring.prober import Prober
-from support.monitoring.scripted import Pod, until
+from support.engine.models import WRONG_ADDITIONS, write_scripted_model
+from support.engine.server import Server, serving
+from support.monitoring.scripted import Pod
+from support.ports import free_port
+from support.waiting import eventually
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
-ADDITIONS = {f"additions-{n:03}" for n in range(3, 13)}
-
-
-@dataclass
-class Place:
-    """One server and how to start it again."""
-
-    root: Path
-    http: int
-    grpc: int
-    server: Server
+SECONDS = 120.0
+"""For an answer, on a slow machine."""
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    root = tmp_path_factory.mktemp("triton")
-    http, grpc = free_port(), free_port()
-    with serving(root, write_model(root, ADDITIONS), http, grpc) as server:
-        yield Place(root, http, grpc, server)
-
-
-async def test_an_answer_comes_whole_with_its_counts(place: Place) -> None:
-    engine = TritonEngine(place.server.http, place.server.grpc, timeout=10)
+@contextlib.asynccontextmanager
+async def connected(http: str, grpc: str, seconds: float = SECONDS) -> AsyncIterator[TritonEngine]:
+    engine = TritonEngine(http, grpc, seconds)
     try:
-        assert await engine.ready()
-        reply = await engine.ask("hello", Sampling())
-        assert (reply.text, reply.finish_reason, reply.failure) == ("yes", "stop", None)
-        assert (reply.prompt_tokens, reply.completion_tokens) == (7, 2)
+        yield engine
     finally:
         await engine.close()
 
 
-async def test_sampling_arrives_as_the_suite_says(place: Place) -> None:
-    engine = TritonEngine(place.server.http, place.server.grpc, timeout=10)
+@pytest.fixture
+async def engine(scripted_server: Server) -> AsyncIterator[TritonEngine]:
+    async with connected(scripted_server.http, scripted_server.grpc) as found:
+        yield found
+
+
+async def test_an_answer_comes_whole_with_its_counts(engine: TritonEngine) -> None:
+    assert await engine.ready()
+    reply = await engine.ask("hello", Sampling())
+    assert (reply.text, reply.finish_reason, reply.failure) == ("yes", "stop", None)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (7, 2)
+
+
+async def test_sampling_arrives_as_the_suite_says(engine: TritonEngine) -> None:
     sampling = Sampling(
         max_new_tokens=9, temperature=0.5, top_p=0.25, repetition_penalty=1.5, stop=("\n", "é"), system="be brief"
     )
-    try:
-        plain = json.loads((await engine.ask("what was sent", Sampling())).text)
-        assert plain == {"max_new_tokens": 24, "temperature": 0.0}
-        full = json.loads((await engine.ask("what was sent", sampling)).text)
-        assert full == {
-            "max_new_tokens": 9,
-            "temperature": 0.5,
-            "top_p": 0.25,
-            "repetition_penalty": 1.5,
-            "stop": '["\\n", "é"]',
-            "system": "be brief",
-        }
-    finally:
-        await engine.close()
+    plain = json.loads((await engine.ask("what was sent", Sampling())).text)
+    assert plain == {"max_new_tokens": 24, "temperature": 0.0}
+    full = json.loads((await engine.ask("what was sent", sampling)).text)
+    assert full == {
+        "max_new_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.25,
+        "repetition_penalty": 1.5,
+        "stop": '["\\n", "é"]',
+        "system": "be brief",
+    }
 
 
 @pytest.mark.parametrize(
-    ("prompt", "failure"),
+    ("prompt", "seconds", "failure"),
     [
-        pytest.param("refuse", Failure.SERVER_ERROR, id="an error response is the server's fault"),
-        pytest.param("break off", Failure.SERVER_ERROR, id="a stream without a finish reason is the server's fault"),
-        pytest.param("slow", Failure.TIMEOUT, id="an answer after the deadline is a time-out"),
+        pytest.param("refuse", SECONDS, Failure.SERVER_ERROR, id="an error response is the server's fault"),
+        pytest.param(
+            "break off", SECONDS, Failure.SERVER_ERROR, id="a stream without a finish reason is the server's fault"
+        ),
+        pytest.param("never", 2.0, Failure.TIMEOUT, id="an answer after the deadline is a time-out"),
     ],
 )
-async def test_failures_have_names(place: Place, prompt: str, failure: Failure) -> None:
-    engine = TritonEngine(place.server.http, place.server.grpc, timeout=1)
-    try:
+async def test_failures_have_names(scripted_server: Server, prompt: str, seconds: float, failure: Failure) -> None:
+    async with connected(scripted_server.http, scripted_server.grpc, seconds) as engine:
         assert (await engine.ask(prompt, Sampling())).failure is failure
         assert (await engine.ask("hello", Sampling())).text == "yes", "the next one is not affected"
-    finally:
-        await engine.close()
 
 
 async def test_nobody_there_is_a_transport_failure() -> None:
-    engine = TritonEngine(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", timeout=10)
-    try:
+    async with connected(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") as engine:
         assert not await engine.ready()
         assert (await engine.ask("hello", Sampling())).failure is Failure.TRANSPORT
-    finally:
-        await engine.close()
 
 
-async def test_sixteen_at_once_all_get_their_own_answers(place: Place) -> None:
-    engine = TritonEngine(place.server.http, place.server.grpc, timeout=10)
+async def test_sixteen_at_once_all_get_their_own_answers(engine: TritonEngine) -> None:
     prompts = [f"additions-{n:03}" for n in range(16)]
+    replies = await asyncio.gather(*(engine.ask(prompt, Sampling()) for prompt in prompts))
+    assert [r.text for r in replies] == ["no" if p in WRONG_ADDITIONS else "yes" for p in prompts]
+
+
+@contextlib.asynccontextmanager
+async def probing(pod: Pod, http: str, grpc: str) -> AsyncIterator[Prober]:
+    """A prober at work on the server at these addresses."""
+    config = replace(pod.config(), triton_http=http, triton_grpc=grpc)
+    # Long for an answer, which takes milliseconds, and short for one that is lost with its server.
+    prober = Prober(config, TritonEngine(http, grpc, 10))
+    task = asyncio.create_task(prober.run())
     try:
-        replies = await asyncio.gather(*(engine.ask(prompt, Sampling()) for prompt in prompts))
-        assert [r.text for r in replies] == ["no" if p in ADDITIONS else "yes" for p in prompts]
+        yield prober
     finally:
-        await engine.close()
-
-
-async def decided(prober: Prober, server: Server, seconds: float = 60.0) -> None:
-    """Wait for the verdict; where it does not come, say what the monitor and the server say."""
-    try:
-        await until(lambda: prober.bulletin.report.phase is Phase.WATCHING, "a verdict", seconds)
-    except AssertionError as error:
-        error.add_note(
-            f"{prober.bulletin.report}\nserver ended: {server.process.poll()}\n{server.log.read_text()[-3000:]}"
-        )
-        raise
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
@@ -125,44 +114,36 @@ async def decided(prober: Prober, server: Server, seconds: float = 60.0) -> None
         pytest.param(0.6, Verdict.PASS, id="and let in at 0.6"),
     ],
 )
-async def test_the_gate_on_a_real_server(place: Place, tmp_path: Path, threshold: float, verdict: Verdict) -> None:
+async def test_the_gate_on_a_real_server(
+    scripted_server: Server, tmp_path: Path, threshold: float, verdict: Verdict
+) -> None:
     pod = Pod.make(tmp_path)
     pod.mount(threshold=threshold)
-    config = replace(pod.config(), triton_http=place.server.http, triton_grpc=place.server.grpc)
-    engine = TritonEngine(config.triton_http, config.triton_grpc, 10)
-    prober = Prober(config, engine)
-    task = asyncio.create_task(prober.run())
-    try:
-        await decided(prober, place.server)
+    async with probing(pod, scripted_server.http, scripted_server.grpc) as prober:
+        await eventually(
+            lambda: prober.bulletin.report.phase is Phase.WATCHING,
+            "there is a verdict",
+            evidence=lambda: f"{prober.bulletin.report}\n{scripted_server.last_words()}",
+        )
         report = prober.bulletin.report
         assert report.verdict is verdict
         assert report.gate is not None
         assert report.gate.lost == 10
         assert (read_token(pod.admission) is not None) == (verdict is Verdict.PASS)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_server_that_dies_while_watched_is_no_verdict(tmp_path: Path) -> None:
-    http, grpc = free_port(), free_port()
-    models = write_model(tmp_path, set())
-    folder = tmp_path / "pod"
-    folder.mkdir()
-    pod = Pod.make(folder)
+async def test_a_server_that_dies_while_watched_is_no_verdict(tmp_path: Path, installed: Path) -> None:
+    ports = (free_port(), free_port(), free_port())
+    models = write_scripted_model(tmp_path)
+    (tmp_path / "pod").mkdir()
+    pod = Pod.make(tmp_path / "pod")
     pod.mount()
-    config = replace(pod.config(), triton_http=f"127.0.0.1:{http}", triton_grpc=f"127.0.0.1:{grpc}")
-    prober = Prober(config, TritonEngine(config.triton_http, config.triton_grpc, 10))
-    task = asyncio.create_task(prober.run())
-    try:
-        with serving(tmp_path, models, http, grpc):
-            await until(lambda: prober.bulletin.report.verdict is Verdict.PASS, "a Pass", 60)
-        await until(lambda: b'model_not_ready"} 0.0' not in prober.exposition.text(), "skipped probes")
+    async with probing(pod, f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}") as prober:
+        with serving(Server(tmp_path, installed, models, guarded=False, ports=ports)):
+            await eventually(lambda: prober.bulletin.report.verdict is Verdict.PASS, "a Pass")
+        await eventually(lambda: b'model_not_ready"} 0.0' not in prober.exposition.text(), "skipped probes")
         assert prober.bulletin.report.verdict is Verdict.PASS
         sweep = prober.bulletin.report.sweep
-        with serving(tmp_path, models, http, grpc):
-            await until(lambda: prober.bulletin.report.sweep not in (None, sweep), "the next sweep", 60)
+        with serving(Server(tmp_path, installed, models, guarded=False, ports=ports)):
+            await eventually(lambda: prober.bulletin.report.sweep not in (None, sweep), "the next sweep", 600)
             assert prober.bulletin.report.verdict is Verdict.PASS
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -15,8 +15,8 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.filling.unpack import unpack
 from r1plus_model_repo.filling.volume import fill
-from unit.model_repo import gguf_files
-from unit.model_repo.test_import_engine import folder  # noqa: F401 - a fixture
+from support.model_repo import gguf_files
+from support.model_repo.exports import write_export
 
 
 def run(*words: str | Path) -> tuple[int, str, BaseException | None]:
@@ -25,11 +25,16 @@ def run(*words: str | Path) -> tuple[int, str, BaseException | None]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_export(tmp_path / "export")
+
+
+@pytest.fixture
 def weights(tmp_path: Path) -> Path:
     return gguf_files.write(tmp_path / "tiny.gguf")
 
 
-def test_a_folder_is_imported_and_what_comes_next_is_told(tmp_path: Path, folder: Path) -> None:  # noqa: F811
+def test_a_folder_is_imported_and_what_comes_next_is_told(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "engines"
     words = ("import", folder, "--name", "bank-lite", "--tier", "lite", "--parameters", "1000", "--out", out)
     status, told, _ = run(*words)
@@ -42,7 +47,7 @@ def test_a_folder_is_imported_and_what_comes_next_is_told(tmp_path: Path, folder
     assert again.exit_code == 0 and "bank-lite: valid" in again.output
 
 
-def test_options_that_make_no_engine_are_named_as_they_were_typed(tmp_path: Path, folder: Path) -> None:  # noqa: F811
+def test_options_that_make_no_engine_are_named_as_they_were_typed(tmp_path: Path, folder: Path) -> None:
     words = ("import", folder, "--name", "bank", "--tier", "huge", "--parameters", "1", "--version", "1", "--out")
     _, _, error = run(*words, tmp_path / "engines")
     assert isinstance(error, UsageError)
@@ -88,7 +93,7 @@ URL = "https://artifacts.bank.example/bank-lite.tar"
 
 
 @pytest.fixture
-def imported(tmp_path: Path, folder: Path) -> Path:  # noqa: F811
+def imported(tmp_path: Path, folder: Path) -> Path:
     """What `import` wrote."""
     out = tmp_path / "engines"
     assert run("import", folder, "--name", "bank-lite", "--tier", "lite", "--parameters", "1000", "--out", out)[0] == 0

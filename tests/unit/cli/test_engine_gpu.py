@@ -11,7 +11,7 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
 from r1plus_contract.delivery import digest_of
 from r1plus_model_repo.catalog.loader import load_catalog
-from unit.model_repo.checkpoints import changed, checkpoint, trtllm_checkpoint, trtllm_plan, without
+from support.model_repo.checkpoints import changed, checkpoint, trtllm_checkpoint, trtllm_plan, without
 
 
 def run(*words: str | Path) -> tuple[int, str, BaseException | None]:

@@ -18,7 +18,7 @@ from r1plus_model_repo.building import TENSORRT, TENSORRT_LLM, Recipe, command, 
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Backend
 from r1plus_model_repo.config_pbtxt import parse, render
-from unit.model_repo.filling.builds import RECIPE
+from support.model_repo.filling.builds import RECIPE
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "build"
 ENGINES = {engine.name: engine.spec for engine in load_catalog(Path(catalog.__file__).parent)}

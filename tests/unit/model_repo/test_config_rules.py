@@ -5,8 +5,8 @@ That the real server judges the same is shown by tests/engine/test_config_rules.
 
 import pytest
 
-from engine.configurations import CASES, RIGHT, WRONG
 from r1plus_model_repo.config_rules import problems
+from support.engine.configurations import CASES, RIGHT, WRONG
 
 SAYS = {
     "an-unknown-field": "max_batch_sise",

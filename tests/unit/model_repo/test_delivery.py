@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from r1plus_contract.filling import Built
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo import built
-from unit.model_repo.filling.builds import RECIPE, Job
+from support.model_repo.exports import states
+from support.model_repo.filling.builds import RECIPE, Job, write
 
 CONFIG = 'name: "r1plus"\n'
 PARAMETER = 'parameters {{\n  key: "{name}"\n  value {{\n    string_value: "{value}"\n  }}\n}}\n'
@@ -52,6 +54,14 @@ class Pod:
         done = subprocess.run(command, capture_output=True, text=True)
         return done.returncode, done.stderr
 
+    def refuse(self) -> str:
+        """Run it, which must fail, say the same in both places and lay out nothing; return what it says."""
+        code, stderr = self.run()
+        assert code == 1
+        assert self.log.read_text() == stderr.strip()
+        assert not (self.delivery / "models").exists()
+        return stderr
+
     def configure(self, **parameters: str) -> None:
         """A configuration with these parameters, as the operator renders them."""
         text = CONFIG + "".join(PARAMETER.format(name=name, value=value) for name, value in parameters.items())
@@ -61,6 +71,9 @@ class Pod:
 
     def files(self) -> list[str]:
         return sorted(p.relative_to(self.delivery).as_posix() for p in self.delivery.rglob("*") if p.is_file())
+
+
+Change = Callable[[Pod], object]
 
 
 @pytest.fixture
@@ -96,10 +109,6 @@ def flipped(pod: Pod) -> None:
     (pod.engine / "openvino_model.bin").write_bytes(b"\x01" + b"\x00" * 99)
 
 
-def renamed(pod: Pod) -> None:
-    (pod.engine / "openvino_model.bin").rename(pod.engine / "other.bin")
-
-
 def added(pod: Pod) -> None:
     (pod.engine / "more").write_text("")
 
@@ -108,23 +117,9 @@ def linked(pod: Pod) -> None:
     (pod.engine / "passwd").symlink_to("/etc/passwd")
 
 
-def emptied(pod: Pod) -> None:
-    for path in pod.engine.iterdir():
-        path.unlink()
-
-
-def reconfigured(pod: Pod) -> None:
-    (pod.revision / "config.pbtxt").write_text(CONFIG + "max_batch_size: 3\n")
-
-
-STATE = """<layer id="{n}" name="ReadValue_{n}" type="ReadValue" version="opset6">
-    <data variable_id="past_key_values.{n}.present.{n}.{part}" variable_type="f32" variable_shape="{shape}" /></layer>"""
-
-
 def shaped(pod: Pod, claim: int, *, layers: int = 2, shape: str = "?,3,?,64") -> str:
     """A pod whose engine has that shape, and whose configuration was made for `claim` bytes per token."""
-    states = [STATE.format(n=n, part=part, shape=shape) for n in range(layers) for part in ("key", "value")]
-    (pod.engine / "openvino_model.xml").write_text(f"<net>{''.join(states)}</net>")
+    (pod.engine / "openvino_model.xml").write_text(f"<net>{''.join(states(layers, shape))}</net>")
     pod.configure(kv_bytes_per_token=str(claim))
     pod.write(engine_digest=digest_of(pod.engine))
     return pod.run()[1]
@@ -161,34 +156,31 @@ def test_files_that_tell_no_shape_contradict_nothing(pod: Pod, form: dict[str, A
     assert shaped(pod, 1, **form) == ""
 
 
-def unknown_field(pod: Pod) -> None:
-    (pod.revision / "identity.json").write_text('{"engines": 1}')
-
-
-def without_identity(pod: Pod) -> None:
-    (pod.revision / "identity.json").unlink()
-
-
-FAULTS = {
+FAULTS: dict[str, tuple[Change, str]] = {
     "a flipped bit": (flipped, "EngineDigestMismatch: engine smollm2-full-f16: sha256 is"),
-    "a renamed file": (renamed, "EngineDigestMismatch"),
+    "a renamed file": (
+        lambda pod: (pod.engine / "openvino_model.bin").rename(pod.engine / "other.bin"),
+        "EngineDigestMismatch",
+    ),
     "a file too many": (added, "EngineDigestMismatch"),
     "a link": (linked, "EngineInvalid: engine smollm2-full-f16: passwd: an engine may hold plain files only"),
-    "no files": (emptied, "EngineMissing"),
-    "another configuration": (reconfigured, "ConfigDigestMismatch: config.pbtxt"),
-    "an identity of another version": (unknown_field, "RevisionUnreadable: ServingIdentity.engines: unknown field"),
-    "no identity": (without_identity, "RevisionUnreadable"),
+    "no files": (lambda pod: [path.unlink() for path in pod.engine.iterdir()], "EngineMissing"),
+    "another configuration": (
+        lambda pod: (pod.revision / "config.pbtxt").write_text(CONFIG + "max_batch_size: 3\n"),
+        "ConfigDigestMismatch: config.pbtxt",
+    ),
+    "an identity of another version": (
+        lambda pod: (pod.revision / "identity.json").write_text('{"engines": 1}'),
+        "RevisionUnreadable: ServingIdentity.engines: unknown field",
+    ),
+    "no identity": (lambda pod: (pod.revision / "identity.json").unlink(), "RevisionUnreadable"),
 }
 
 
 @pytest.mark.parametrize("break_it, message", FAULTS.values(), ids=FAULTS.keys())
-def test_what_was_not_promised_is_not_served_and_the_pod_says_why(pod: Pod, break_it: object, message: str) -> None:
-    break_it(pod)  # type: ignore[operator]
-    code, stderr = pod.run()
-    assert code == 1
-    assert message in stderr
-    assert pod.log.read_text() == stderr.strip()
-    assert not (pod.delivery / "models").exists()
+def test_what_was_not_promised_is_not_served_and_the_pod_says_why(pod: Pod, break_it: Change, message: str) -> None:
+    break_it(pod)
+    assert message in pod.refuse()
 
 
 def test_the_message_has_both_digests_and_a_remedy(pod: Pod) -> None:
@@ -213,10 +205,7 @@ KEY, SOURCE = RECIPE.key, "5" * 64
 def built_pod(pod: Pod) -> Pod:
     """One whose engine was built for its GPU."""
     shutil.rmtree(pod.engine)
-    (pod.engine / "plan").mkdir(parents=True)
-    (pod.engine / "plan" / "rank0.engine").write_bytes(b"\1" * 100)
-    (pod.engine / "tokenizer").mkdir()
-    (pod.engine / "tokenizer" / "tokenizer.json").write_text("{}")
+    write(pod.engine, {"plan/rank0.engine": b"\1" * 100, "tokenizer/tokenizer.json": b"{}"})
     sealed(pod)
     pod.identity = replace(pod.identity, engine_digest=SOURCE, gpu_product="NVIDIA-A10")
     pod.configure(backend="tensorrtllm", built=KEY)
@@ -232,95 +221,74 @@ def test_an_engine_that_was_built_for_the_revision_is_served(built_pod: Pod) -> 
     assert (built_pod.delivery / "models/r1plus/1/model.py").is_file()
 
 
-def of_another_gpu(pod: Pod) -> None:
-    sealed(pod, gpu_product="NVIDIA-L4")
-
-
-def of_another_key(pod: Pod) -> None:
-    sealed(pod, key="6" * 64)
-
-
-def of_another_checkpoint(pod: Pod) -> None:
-    sealed(pod, source="7" * 64)
-
-
-def with_another_plan(pod: Pod) -> None:
-    (pod.engine / "plan" / "rank0.engine").write_bytes(b"\2" * 100)
-
-
-def with_another_tokenizer(pod: Pod) -> None:
-    (pod.engine / "tokenizer" / "tokenizer.json").write_text("[]")
-
-
-def with_a_namesake(pod: Pod) -> None:
-    """Only the one beside the plan is left out of the digest."""
-    (pod.engine / "plan" / "built.json").write_text("{}")
-
-
-def unsealed(pod: Pod) -> None:
-    (pod.engine / "built.json").unlink()
-
-
-def half_sealed(pod: Pod) -> None:
-    (pod.engine / "built.json").write_text('{"key":')
-
-
-def gone(pod: Pod) -> None:
-    shutil.rmtree(pod.engine)
-
-
 def never_built(pod: Pod) -> None:
     shutil.rmtree(pod.engine)
     pod.engine.mkdir()
 
 
-def told_another_key(pod: Pod) -> None:
+def with_another_key(pod: Pod) -> None:
     config = pod.revision / "config.pbtxt"
     config.write_text(config.read_text().replace(KEY, "6" * 64))
 
 
-UNBUILT = {
+UNBUILT: dict[str, tuple[Change, str]] = {
     "another GPU": (
-        of_another_gpu,
+        lambda pod: sealed(pod, gpu_product="NVIDIA-L4"),
         (
             "EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-L4, this revision needs NVIDIA-A10: it runs on"
             " no other; its Job builds it again"
         ),
     ),
     "another recipe": (
-        of_another_key,
+        lambda pod: sealed(pod, key="6" * 64),
         (
             f"EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-A10 by recipe {'6' * 64}, this revision needs"
             f" {KEY}: batch, lengths or runtime differ; its Job builds it again"
         ),
     ),
     "another checkpoint": (
-        of_another_checkpoint,
+        lambda pod: sealed(pod, source="7" * 64),
         (
             f"EngineDigestMismatch: engine smollm2-full-f16 was built of files with sha256 {'7' * 64}, the catalog promises"
             f" {SOURCE}; its Job builds it again"
         ),
     ),
-    "another plan": (with_another_plan, "EngineDigestMismatch: engine smollm2-full-f16 has files with sha256 "),
-    "another tokenizer": (with_another_tokenizer, "EngineDigestMismatch"),
+    "another plan": (
+        lambda pod: (pod.engine / "plan" / "rank0.engine").write_bytes(b"\2" * 100),
+        "EngineDigestMismatch: engine smollm2-full-f16 has files with sha256 ",
+    ),
+    "another tokenizer": (
+        lambda pod: (pod.engine / "tokenizer" / "tokenizer.json").write_text("[]"),
+        "EngineDigestMismatch",
+    ),
     "a file too many": (added, "EngineDigestMismatch"),
-    "a namesake of built.json": (with_a_namesake, "EngineDigestMismatch"),
+    # Only the one beside the plan is left out of the digest.
+    "a namesake of built.json": (
+        lambda pod: (pod.engine / "plan" / "built.json").write_text("{}"),
+        "EngineDigestMismatch",
+    ),
     "a link": (linked, "EngineInvalid: engine smollm2-full-f16: passwd: an engine may hold plain files only; its Job"),
-    "no built.json": (unsealed, "EngineMissing: engine smollm2-full-f16: there is no built.json"),
-    "half of it": (half_sealed, "EngineInvalid: engine smollm2-full-f16: Built: not JSON"),
-    "no folder": (gone, "EngineMissing: engine smollm2-full-f16: there are no files; its Job builds it"),
+    "no built.json": (
+        lambda pod: (pod.engine / "built.json").unlink(),
+        "EngineMissing: engine smollm2-full-f16: there is no built.json",
+    ),
+    "half of it": (
+        lambda pod: (pod.engine / "built.json").write_text('{"key":'),
+        "EngineInvalid: engine smollm2-full-f16: Built: not JSON",
+    ),
+    "no folder": (
+        lambda pod: shutil.rmtree(pod.engine),
+        "EngineMissing: engine smollm2-full-f16: there are no files; its Job builds it",
+    ),
     "no files": (never_built, "EngineMissing"),
-    "a configuration that was changed": (told_another_key, "ConfigDigestMismatch"),
+    "a configuration that was changed": (with_another_key, "ConfigDigestMismatch"),
 }
 
 
 @pytest.mark.parametrize("break_it, message", UNBUILT.values(), ids=UNBUILT.keys())
-def test_what_was_not_built_for_the_revision_is_not_served(built_pod: Pod, break_it: object, message: str) -> None:
-    break_it(built_pod)  # type: ignore[operator]
-    code, stderr = built_pod.run()
-    assert (code, stderr.startswith(message)) == (1, True), stderr
-    assert built_pod.log.read_text() == stderr.strip()
-    assert not (built_pod.delivery / "models").exists()
+def test_what_was_not_built_for_the_revision_is_not_served(built_pod: Pod, break_it: Change, message: str) -> None:
+    break_it(built_pod)
+    assert built_pod.refuse().startswith(message)
 
 
 def test_an_engine_that_was_built_is_not_taken_for_one_that_was_promised(built_pod: Pod) -> None:

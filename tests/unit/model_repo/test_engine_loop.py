@@ -1,42 +1,23 @@
 """The engine's loop against fakes: who runs, who waits, who is let go, and what happens when the engine fails."""
 
-import itertools
 import threading
 
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.engine_loop import EngineLoop, Job
-from unit.model_repo.fake_engine import FakeClient, FakeEngine, FakeMeters
-
-SECONDS = 10.0
+from r1plus_model_repo.backends.engine_loop import Job
+from support.model_repo.fake_engine import SECONDS, FakeClient, FakeEngine, LoopStage
 
 
-class Stage:
-    """A loop with its fakes."""
+class Stage(LoopStage):
+    """A loop with a fake engine."""
 
     def __init__(self, engine: FakeEngine, max_batch: int = 2) -> None:
-        self.engine, self.meters = engine, FakeMeters()
-        self.deaths: list[BaseException] = []
-        self.died = threading.Event()
-        ticks = itertools.count()
-        self.loop = EngineLoop(
-            engine, self.meters, max_batch=max_batch, clock=lambda: float(next(ticks)), on_death=self._dies
-        )
-
-    def _dies(self, error: BaseException) -> None:
-        self.deaths.append(error)
-        self.died.set()
+        super().__init__(engine, max_batch)
+        self.engine = engine
 
     def ask(self, text: str, stop: tuple[str, ...] = ()) -> FakeClient:
-        client = FakeClient()
-        self.loop.submit(Job(text, 5, None, stop), client)
-        return client
-
-    def run(self) -> None:
-        """Start, answer all that was asked, end."""
-        self.loop.start()
-        self.loop.close(SECONDS)
+        return self.submit(Job(text, 5, None, stop))
 
 
 def test_all_are_answered_with_reason_and_counts() -> None:
@@ -94,7 +75,7 @@ def test_who_hangs_up_is_let_go_within_a_step_and_the_other_is_not() -> None:
     leaving.hung_up.set()
     waiting_too.hung_up.set()
     gate.release(1000)
-    stage.loop.close(SECONDS)
+    stage.close()
     assert leaving.end is not None
     assert leaving.end[0] is FinishReason.CANCELLED
     assert stage.engine.handles[0].is_cancelled

@@ -24,7 +24,7 @@ from r1plus_model_repo.importing.gguf_header import (
     read_header,
 )
 from r1plus_model_repo.importing.gguf_values import KEPT_ITEMS, MOST_HEADER_BYTES, MOST_STRING_BYTES, Array, Kind
-from unit.model_repo import gguf_files
+from support.model_repo import gguf_files
 
 E, N, T, RAW = gguf_files.entry, gguf_files.number, gguf_files.tensor, gguf_files.raw
 HUGE = 2**63
@@ -58,16 +58,10 @@ REFUSED = {
         RAW([E("a", Kind.STRING, struct.pack("<Q", HUGE))]),
         f"a: a text of {HUGE} bytes, at most {MOST_STRING_BYTES}",
     ),
-    "a text beyond the file's end": (
-        RAW([E("a", Kind.STRING, struct.pack("<Q", 5000))]),
-        "a: the file ends at byte",
-    ),
+    "a text beyond the file's end": (RAW([E("a", Kind.STRING, struct.pack("<Q", 5000))]), "a: the file ends at byte"),
     "a text that is not UTF-8": (RAW([E("a", Kind.STRING, gguf_files.text(b"ab\xff"))]), "a: not UTF-8 at byte"),
     "a name of 2^63 bytes": (RAW([struct.pack("<Q", HUGE)]), "metadata key 1 of 1: a text of"),
-    "an array of 2^63 numbers": (
-        RAW([E("a", Kind.ARRAY, array(Kind.UINT8, HUGE))]),
-        f"a: {HUGE} items, but",
-    ),
+    "an array of 2^63 numbers": (RAW([E("a", Kind.ARRAY, array(Kind.UINT8, HUGE))]), f"a: {HUGE} items, but"),
     "an array of 2^63 texts": (RAW([E("a", Kind.ARRAY, array(Kind.STRING, HUGE))]), f"a: {HUGE} items, but"),
     "an array of arrays": (RAW([E("a", Kind.ARRAY, array(Kind.ARRAY, 1))]), "a: an array of arrays"),
     "a type that is none": (RAW([E("a", 13, b"")]), "a: type 13 is none of GGUF's"),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from r1plus_model_repo.importing import chat_template
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.gguf_model import ARCHITECTURES, MOST_TOLD, ModelFacts, read_model
-from unit.model_repo import gguf_files
-from unit.model_repo.gguf_files import Keys
+from support.model_repo import gguf_files
+from support.model_repo.gguf_files import Keys
 
 KIND = gguf.GGUFValueType
 QUANT = gguf.GGMLQuantizationType
@@ -195,10 +195,7 @@ WRONG: dict[str, tuple[Callable[[Keys], None], str]] = {
     ),
     "no file type": (without("general.file_type"), "general.file_type: missing"),
     "no chat template": (without("tokenizer.chat_template"), "tokenizer.chat_template: missing"),
-    "an empty chat template": (
-        with_("tokenizer.chat_template", " ", KIND.STRING),
-        "tokenizer.chat_template: is empty",
-    ),
+    "an empty chat template": (with_("tokenizer.chat_template", " ", KIND.STRING), "tokenizer.chat_template: is empty"),
     "a chat template that does not parse": (
         with_("tokenizer.chat_template", "a\n{% for m in %}", KIND.STRING),
         "tokenizer.chat_template: line 2: Expected an expression",

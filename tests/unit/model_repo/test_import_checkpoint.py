@@ -16,12 +16,14 @@ from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.manifest import Wish, spec_of
 from r1plus_model_repo.importing.model import VLLM, Claims, Model, OnGpu
 from r1plus_model_repo.kv_shape import KvShape
-from unit.model_repo.checkpoints import (
+from support.model_repo.checkpoints import (
     HIDDEN,
     INTERMEDIATE,
     changed,
+    check_same_wherever,
     checkpoint,
     elements,
+    fill_disk,
     llama,
     loaded,
     silent,
@@ -123,12 +125,8 @@ def test_links_within_the_folder_are_resolved(tmp_path: Path, folder: Path) -> N
     assert (files / "model.safetensors").samefile(folder / "blobs" / "0123")
 
 
-def test_the_same_checkpoint_gives_the_same_engine_wherever_it_lies(tmp_path: Path, folder: Path) -> None:
-    one = import_engine(folder, tmp_path / "one", WISH, Claims(), silent)
-    (tmp_path / "moved").mkdir()
-    other = import_engine(folder.rename(tmp_path / "moved" / folder.name), tmp_path / "two", WISH, Claims(), silent)
-    assert one.sha256 == other.sha256
-    assert (one.folder / "engine.yaml").read_text() == (other.folder / "engine.yaml").read_text()
+def test_the_same_checkpoint_gives_the_same_engine_wherever_it_lies(folder: Path) -> None:
+    check_same_wherever(folder, WISH, Claims())
 
 
 def test_a_checkpoint_that_changes_meanwhile_is_no_engine(tmp_path: Path, folder: Path) -> None:
@@ -143,13 +141,8 @@ def test_a_checkpoint_that_changes_meanwhile_is_no_engine(tmp_path: Path, folder
 
 def test_what_goes_wrong_on_the_way_leaves_nothing_and_the_source_as_it_was(tmp_path: Path, folder: Path) -> None:
     before = digest_of(folder)
-
-    def full(line: str) -> None:
-        if line.startswith("computing the engine's"):
-            raise OSError(28, "No space left on device")
-
     with pytest.raises(OSError, match="No space left"):
-        import_engine(folder, tmp_path / "out", WISH, Claims(), full)
+        import_engine(folder, tmp_path / "out", WISH, Claims(), fill_disk("computing the engine's"))
     assert list((tmp_path / "out").iterdir()) == []
     assert digest_of(folder) == before
     assert (folder / "model.safetensors").stat().st_nlink == 1

@@ -1,6 +1,5 @@
 """What is read of a Hugging Face checkpoint: its window, its precision, its size; whatever config.json says."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.model import VLLM, Claims, Model
 from r1plus_model_repo.importing.reading import read
 from r1plus_model_repo.kv_shape import KvShape
-from unit.model_repo.checkpoints import (
+from support.model_repo.checkpoints import (
+    CONFIG,
     LAYERS,
     Change,
     both,
@@ -44,10 +44,7 @@ WINDOWS: dict[str, tuple[dict[str, Any], tuple[int | None, int | None]]] = {
         {"model_type": "qwen2", "sliding_window": 1024, "use_sliding_window": True, "max_window_layers": 28},
         (None, None),
     ),
-    "as layer_types says": (
-        {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]},
-        (512, 1),
-    ),
+    "as layer_types says": ({"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]}, (512, 1)),
     "layer_types before all else": (
         {"sliding_window": 512, "use_sliding_window": False, "layer_types": ["sliding_attention"] * 2},
         (512, None),
@@ -169,6 +166,12 @@ def test_the_layers_that_predict_ahead_may_follow_the_model(folder: Path) -> Non
     assert read(folder, Claims(), VLLM).shape == KvShape(1, 2, 8)
 
 
+@pytest.fixture(scope="module")
+def whatever(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of which each example changes config.json alone."""
+    return checkpoint(tmp_path_factory.mktemp("whatever") / "Bank-8B")
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(
@@ -201,14 +204,9 @@ def test_the_layers_that_predict_ahead_may_follow_the_model(folder: Path) -> Non
         max_size=4,
     )
 )
-def test_whatever_config_json_says_there_is_a_model_or_one_error(
-    tmp_path_factory: pytest.TempPathFactory, said: dict[str, Any]
-) -> None:
-    folder = tmp_path_factory.getbasetemp() / "whatever"
-    folder.mkdir(exist_ok=True)
-    checkpoint(folder)
-    config = json.loads((folder / "config.json").read_text()) | said
-    write_json(folder / "config.json", config)
+def test_whatever_config_json_says_there_is_a_model_or_one_error(whatever: Path, said: dict[str, Any]) -> None:
+    folder = whatever
+    write_json(folder / "config.json", {**CONFIG, **said})
     try:
         model = read(folder, Claims(), VLLM)
     except WeightsError as error:

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.manifest import Wish
 from r1plus_model_repo.importing.model import VLLM, Claims
 from r1plus_model_repo.importing.reading import read
-from unit.model_repo.checkpoints import (
+from support.model_repo.checkpoints import (
     Change,
     both,
     changed,
@@ -20,6 +21,7 @@ from unit.model_repo.checkpoints import (
     llama,
     moved,
     refused,
+    rows,
     with_file,
     with_tensors,
     without,
@@ -37,62 +39,52 @@ def folder(tmp_path: Path) -> Path:
 
 
 HYBRID = {name: said for name, said in llama().items() if name != K_PROJ}
-WRONG: dict[str, tuple[Change, Claims, str]] = {
+
+
+def config(message: str, **values: Any) -> tuple[Change, str]:
+    """Return a config.json with these values, and what is said of it."""
+    return changed("config.json", **values), f"config.json: {message}"
+
+
+WRONG: dict[str, tuple[Any, ...]] = {
     "nothing but pickles": (
         both(without("model.safetensors"), with_file("pytorch_model.bin")),
-        Claims(),
         "pytorch_model.bin: a pickle, which executes what its author wrote when it is loaded; get the model in",
     ),
-    "a pickle of another kind": (
-        both(without("model.safetensors"), with_file("model.pth")),
-        Claims(),
-        "model.pth: a pickle",
-    ),
-    "no weights": (without("model.safetensors"), Claims(), "*.safetensors: missing, so there are no weights"),
+    "a pickle of another kind": (both(without("model.safetensors"), with_file("model.pth")), "model.pth: a pickle"),
+    "no weights": (without("model.safetensors"), "*.safetensors: missing, so there are no weights"),
     "Mistral's own format": (
         moved("model.safetensors", "consolidated.safetensors"),
-        Claims(),
         "consolidated.safetensors: weights in Mistral's own format; get the model's model*.safetensors",
     ),
-    "no config.json": (without("config.json"), Claims(), "config.json: missing, so this is no Hugging Face checkpoint"),
+    "no config.json": (without("config.json"), "config.json: missing, so this is no Hugging Face checkpoint"),
     "an adapter": (
         both(without("config.json"), with_file("adapter_config.json", "{}")),
-        Claims(),
         "config.json: missing, so this is no Hugging Face checkpoint; this is an adapter: merge it",
     ),
-    "a program": (
-        with_file("modeling_bank.py"),
-        Claims(),
-        "modeling_bank.py: a program in the folder: the model's own",
-    ),
-    "code that config.json asks for": (
-        changed("config.json", auto_map={"AutoModel": "modeling_bank.Bank"}),
-        Claims(),
-        "config.json: auto_map: {'AutoModel': 'modeling_bank.Bank'}: the model's own code is never trusted; take",
+    "a program": (with_file("modeling_bank.py"), "modeling_bank.py: a program in the folder: the model's own"),
+    "code that config.json asks for": config(
+        "auto_map: {'AutoModel': 'modeling_bank.Bank'}: the model's own code is never trusted; take",
+        auto_map={"AutoModel": "modeling_bank.Bank"},
     ),
     "code that the tokenizer asks for": (
         changed("tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]}),
-        Claims(),
         "tokenizer_config.json: auto_map: {'AutoTokenizer': ['t.T', None]}: the model's own code",
     ),
     "a GGUF file": (
         with_file("model-Q8_0.gguf"),
-        Claims(),
         "model-Q8_0.gguf: a GGUF file in the folder: vLLM serves checkpoints; import that file with --backend openvino",
     ),
     "no chat template": (
         without("chat_template.jinja"),
-        Claims(),
         "tokenizer_config.json: no chat template, so no question could be put; add the model's chat_template.jinja",
     ),
     "a chat template that does not parse": (
         with_file("chat_template.jinja", "{% if %}"),
-        Claims(),
         "chat_template.jinja: line 1",
     ),
     "a chat template in tokenizer_config.json that does not parse": (
         both(without("chat_template.jinja"), changed("tokenizer_config.json", chat_template="{{")),
-        Claims(),
         "tokenizer_config.json: line 1",
     ),
     "of several chat templates the default one does not parse": (
@@ -100,7 +92,6 @@ WRONG: dict[str, tuple[Change, Claims, str]] = {
             without("chat_template.jinja"),
             changed("tokenizer_config.json", chat_template=[{"name": "default", "template": "{{"}]),
         ),
-        Claims(),
         "tokenizer_config.json: line 1",
     ),
     "chat templates whose names are none": (
@@ -108,166 +99,109 @@ WRONG: dict[str, tuple[Change, Claims, str]] = {
             without("chat_template.jinja"),
             changed("tokenizer_config.json", chat_template=[{"name": ["default"], "template": "x"}, 3]),
         ),
-        Claims(),
         "tokenizer_config.json: no chat template",
     ),
     "weights of a name that is none": (
         moved("model.safetensors", "a\nb.safetensors"),
-        Claims(),
         "'a\\nb.safetensors': is no name of a .safetensors file",
     ),
-    "no tokenizer": (without("tokenizer.json"), Claims(), "tokenizer.json: missing (tokenizer.json, tokenizer.model,"),
-    "no settings of the tokenizer": (without("tokenizer_config.json"), Claims(), "tokenizer_config.json: missing; get"),
-    "a tokenizer cut short": (with_file("tokenizer.json", '{"model": '), Claims(), "tokenizer.json: not JSON"),
+    "no tokenizer": (without("tokenizer.json"), "tokenizer.json: missing (tokenizer.json, tokenizer.model,"),
+    "no settings of the tokenizer": (without("tokenizer_config.json"), "tokenizer_config.json: missing; get"),
+    "a tokenizer cut short": (with_file("tokenizer.json", '{"model": '), "tokenizer.json: not JSON"),
     "a tokenizer without a vocabulary": (
         with_file("tokenizer.json", "{}"),
-        Claims(),
         "tokenizer.json: model: missing, so there is no vocabulary",
     ),
     "a tokenizer that is a Git LFS pointer": (
         with_file("tokenizer.json", "version https://git-lfs.github.com/spec/v1"),
-        Claims(),
         "tokenizer.json: not JSON",
     ),
-    "a multimodal model": (
-        changed("config.json", text_config={"hidden_size": 1}),
-        Claims(),
-        "config.json: text_config: there, so this is a multimodal model; only text is served; take a text model",
+    "a multimodal model": config(
+        "text_config: there, so this is a multimodal model; only text is served; take a text model",
+        text_config={"hidden_size": 1},
     ),
-    "an encoder": (
-        changed("config.json", architectures=["BertModel"]),
-        Claims(),
-        "config.json: architectures: ['BertModel']: none of them writes text; take",
+    "an encoder": config("architectures: ['BertModel']: none of them writes text; take", architectures=["BertModel"]),
+    "no architecture": config("architectures: None", architectures=None),
+    "a model that float16 is too small for": config(
+        "model_type: 'gemma2': vLLM does not compute it in float16, which is what is served; take another",
+        model_type="gemma2",
     ),
-    "no architecture": (changed("config.json", architectures=None), Claims(), "config.json: architectures: None"),
-    "a model that float16 is too small for": (
-        changed("config.json", model_type="gemma2"),
-        Claims(),
-        "config.json: model_type: 'gemma2': vLLM does not compute it in float16, which is what is served; take another",
+    "an encoder and a decoder": config("is_encoder_decoder: true; only decoders are served", is_encoder_decoder=True),
+    "latent attention": config("kv_lora_rank: 512: keys and", kv_lora_rank=512),
+    "layers with a state": config(
+        "layer_types: 'linear_attention': only full_attention and sliding_attention are sized; take",
+        layer_types=["linear_attention", "full_attention"],
     ),
-    "an encoder and a decoder": (
-        changed("config.json", is_encoder_decoder=True),
-        Claims(),
-        "config.json: is_encoder_decoder: true; only decoders are served",
+    "fewer layer types than layers": config("layer_types: 1 items for 2 layers", layer_types=["full_attention"]),
+    "a window nobody tells": config("sliding_window: missing", layer_types=["sliding_attention"] * 2),
+    "no number of layers": config(
+        "num_hidden_layers: missing, so the model's shape is not known; get the file again", num_hidden_layers=None
     ),
-    "latent attention": (
-        changed("config.json", kv_lora_rank=512),
-        Claims(),
-        "config.json: kv_lora_rank: 512: keys and",
+    "heads in words": config(
+        "num_attention_heads: 'four' is no whole number from 1 to 1024", num_attention_heads="four"
     ),
-    "layers with a state": (
-        changed("config.json", layer_types=["linear_attention", "full_attention"]),
-        Claims(),
-        "config.json: layer_types: 'linear_attention': only full_attention and sliding_attention are sized; take",
+    "2^40 layers": (changed("config.json", num_hidden_layers=2**40), "num_hidden_layers: 1099511627776 is no"),
+    "more layers than the tensors are of": config(
+        "num_hidden_layers: 3, the tensors are of 2; get the file again", num_hidden_layers=3
     ),
-    "fewer layer types than layers": (
-        changed("config.json", layer_types=["full_attention"]),
-        Claims(),
-        "config.json: layer_types: 1 items for 2 layers",
-    ),
-    "a window nobody tells": (
-        changed("config.json", layer_types=["sliding_attention"] * 2),
-        Claims(),
-        "config.json: sliding_window: missing",
-    ),
-    "no number of layers": (
-        changed("config.json", num_hidden_layers=None),
-        Claims(),
-        "config.json: num_hidden_layers: missing, so the model's shape is not known; get the file again",
-    ),
-    "heads in words": (
-        changed("config.json", num_attention_heads="four"),
-        Claims(),
-        "config.json: num_attention_heads: 'four' is no whole number from 1 to 1024",
-    ),
-    "2^40 layers": (
-        changed("config.json", num_hidden_layers=2**40),
-        Claims(),
-        "num_hidden_layers: 1099511627776 is no",
-    ),
-    "more layers than the tensors are of": (
-        changed("config.json", num_hidden_layers=3),
-        Claims(),
-        "config.json: num_hidden_layers: 3, the tensors are of 2; get the file again",
-    ),
-    "other heads than the tensors": (
-        changed("config.json", num_key_value_heads=4),
-        Claims(),
-        (
-            "config.json: num_key_value_heads: 4 of head_dim 8, model.layers.0.self_attn.k_proj.weight has 16 rows instead"
-            " of 32; get the file again"
-        ),
+    "other heads than the tensors": config(
+        "num_key_value_heads: 4 of head_dim 8, model.layers.0.self_attn.k_proj.weight has 16 rows instead of 32; get the"
+        " file again",
+        num_key_value_heads=4,
     ),
     "another head size than the tensors": (
         changed("config.json", head_dim=16),
-        Claims(),
         "num_key_value_heads: 2 of head_dim 16",
     ),
     "layers without attention": (
         with_tensors("model.safetensors", HYBRID),
-        Claims(),
         "config.json: num_hidden_layers: 1 layers have no attention",
     ),
-    "a config.json that is a list": (with_file("config.json", "[]"), Claims(), "config.json: no JSON object"),
-    "a config.json nested without end": (with_file("config.json", "[" * 10**5), Claims(), "config.json: not JSON"),
-    "a context beyond the model's": (lambda _: None, Claims(4097), "--context: 4097 exceeds 4096"),
+    "a config.json that is a list": (with_file("config.json", "[]"), "config.json: no JSON object"),
+    "a config.json nested without end": (with_file("config.json", "[" * 10**5), "config.json: not JSON"),
+    "a context beyond the model's": (lambda _: None, "--context: 4097 exceeds 4096", Claims(4097)),
     "a context nobody tells": (
         changed("config.json", max_position_embeddings=None),
-        Claims(),
         "--context: no config.json says it",
     ),
     "another precision": (
         lambda _: None,
-        Claims(precision="INT8"),
         "--precision: INT8 is not what the file holds, FP16; leave the option out",
+        Claims(precision="INT8"),
     ),
-    "other parameters": (lambda _: None, Claims(parameters=7), "--parameters: 7 is not what the file holds, 19552"),
+    "other parameters": (lambda _: None, "--parameters: 7 is not what the file holds, 19552", Claims(parameters=7)),
     "a precision nobody tells": (
         changed("config.json", quantization_config={"quant_method": "own"}),
-        Claims(),
         "--precision: config.json's quantization_config does not say it plainly; give it, such as INT4",
     ),
     "FP8 that nobody explains": (
         with_tensors("model.safetensors", llama(dtype="F8_E4M3")),
-        Claims(),
         "config.json: quantization_config: missing: most weights are F8_E4M3",
     ),
     "weights that are a link out of the folder": (
         linked("model.safetensors", "/etc/passwd"),
-        Claims(),
         "model.safetensors: is a link to /etc/passwd, out of the folder; put the file there",
     ),
     "a config.json that is a link out of the folder": (
         linked("config.json", "/etc/passwd"),
-        Claims(),
         "config.json: is a link to /etc/passwd, out of the folder",
     ),
     "a tokenizer that is a link out of the folder": (
         linked("tokenizer.json", "../../etc/passwd"),
-        Claims(),
         "tokenizer.json: is a link to ../../etc/passwd, out of the folder",
     ),
-    "a link to nothing": (
-        linked("generation_config.json", "gone"),
-        Claims(),
-        "generation_config.json: is a link to gone",
-    ),
-    "weights cut short": (
-        lambda folder: os.truncate(folder / "model.safetensors", 3000),
-        Claims(),
-        "model.safetensors: tensor ",
-    ),
+    "a link to nothing": (linked("generation_config.json", "gone"), "generation_config.json: is a link to gone"),
+    "weights cut short": (lambda folder: os.truncate(folder / "model.safetensors", 3000), "model.safetensors: tensor "),
     "several files and no index": (
         with_tensors("adapter.safetensors", {"a": ("F16", (2,))}),
-        Claims(),
         "model.safetensors.index.json: missing, and adapter.safetensors, model.safetensors may be the model's or not",
     ),
 }
 
 
-@pytest.mark.parametrize(("change", "claims", "message"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("change", "message", "claims"), rows(WRONG, Claims()))
 def test_a_checkpoint_that_cannot_be_served_is_refused_and_nothing_is_written(
-    folder: Path, change: Change, claims: Claims, message: str
+    folder: Path, change: Change, message: str, claims: Claims
 ) -> None:
     change(folder)
     told = refused(folder, WISH, claims)

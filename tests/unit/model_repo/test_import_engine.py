@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from r1plus_contract.delivery import digest_of, file_sha256
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.folders import alone
@@ -23,41 +21,30 @@ from r1plus_model_repo.importing.model import Claims, Model
 from r1plus_model_repo.importing.openvino_ir import FILES
 from r1plus_model_repo.importing.reading import read
 from r1plus_model_repo.kv_shape import KvShape
-from unit.model_repo import gguf_files
-from unit.model_repo.test_kv_shape import state
+from support.model_repo import gguf_files
+from support.model_repo.checkpoints import (
+    Change,
+    both,
+    changed,
+    check_same_wherever,
+    fill_disk,
+    linked,
+    loaded,
+    rows,
+    silent,
+    with_file,
+    without,
+)
+from support.model_repo.exports import write_export
 
 WISH = Wish(name="bank-lite", tier="lite", family="bank", image="registry.example/bank-lite:1.0.0")
 CLAIMS = Claims(parameters=1000)
-CONFIG = {"max_position_embeddings": 4096, "num_hidden_layers": 2, "num_key_value_heads": 3, "head_dim": 64}
+BESIDE = ("config.json", "openvino_config.json", "chat_template.jinja")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What optimum-intel exports, as far as anything of it is read."""
-    found = tmp_path / "export"
-    found.mkdir()
-    for name in FILES:
-        (found / name).write_bytes(f"{name}\n".encode() * 100)
-    states = [state(f"past.{n}.{part}", "?,3,?,64") for n in range(2) for part in ("key", "value")]
-    (found / "openvino_model.xml").write_text(f"<net><layers>{''.join(states)}</layers></net>")
-    write(found / "config.json", CONFIG)
-    write(found / "openvino_config.json", {"quantization_config": {"bits": 8}})
-    (found / "chat_template.jinja").write_text("{{ messages }}")
-    (found / "README.md").write_text("not for pods")
-    return found
-
-
-def write(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value))
-
-
-def silent(_: str) -> None:
-    """Progress that nobody reads."""
-
-
-def loaded(made: Path) -> Engine:
-    (engine,) = load_catalog(made / "engine.yaml")
-    return engine
+    return write_export(tmp_path / "export")
 
 
 def test_a_folder_becomes_an_engine_with_its_provenance_and_manifest(tmp_path: Path, folder: Path) -> None:
@@ -65,8 +52,7 @@ def test_a_folder_becomes_an_engine_with_its_provenance_and_manifest(tmp_path: P
     made = import_engine(folder, tmp_path / "out", WISH, CLAIMS, lines.append)
     assert made.folder == tmp_path / "out" / "bank-lite"
     assert {path.name for path in made.folder.iterdir()} == {"engine", "engine.yaml", "Containerfile"}
-    beside = {"config.json", "openvino_config.json", "chat_template.jinja", "engine.json"}
-    assert {path.name for path in (made.folder / "engine").iterdir()} == {*FILES, *beside}
+    assert {path.name for path in (made.folder / "engine").iterdir()} == {*FILES, *BESIDE, "engine.json"}
     engine = loaded(made.folder)
     assert engine.name == "bank-lite"
     assert engine.spec.files.sha256 == made.sha256 == digest_of(made.folder / "engine")
@@ -91,12 +77,8 @@ def test_a_folder_becomes_an_engine_with_its_provenance_and_manifest(tmp_path: P
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bank-lite"]
 
 
-def test_the_same_model_gives_the_same_engine_wherever_it_lies(tmp_path: Path, folder: Path) -> None:
-    one = import_engine(folder, tmp_path / "one", WISH, CLAIMS, silent)
-    (tmp_path / "moved").mkdir()
-    other = import_engine(folder.rename(tmp_path / "moved" / "export"), tmp_path / "two", WISH, CLAIMS, silent)
-    assert one.sha256 == other.sha256
-    assert (one.folder / "engine.yaml").read_text() == (other.folder / "engine.yaml").read_text()
+def test_the_same_model_gives_the_same_engine_wherever_it_lies(folder: Path) -> None:
+    check_same_wherever(folder, WISH, CLAIMS)
 
 
 def test_a_name_of_several_lines_is_no_part_of_the_manifest(tmp_path: Path, folder: Path) -> None:
@@ -121,102 +103,59 @@ def untouched(out: Path) -> bool:
     return not out.exists() or list(out.iterdir()) == []
 
 
-def without(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
+EMPTY = without(*FILES, *BESIDE, "README.md")
+NO_TEMPLATE = without("chat_template.jinja")
 
 
-def with_(name: str, value: Any) -> Callable[[Path], None]:
-    return lambda folder: write(folder / name, value)
-
-
-def checkpoint(folder: Path) -> None:
-    for name in FILES:
-        (folder / name).unlink()
-
-
-def emptied(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-def of_gguf(folder: Path) -> None:
-    emptied(folder)
-    (folder / "model-Q8_0.gguf").write_bytes(b"")
-
-
-def linked(folder: Path) -> None:
-    (folder / "config.json").unlink()
-    (folder / "config.json").symlink_to("/etc/passwd")
-
-
-def text(name: str, content: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        (folder / name).write_text(content)
-
-    return change
-
-
-def template_in_config(folder: Path) -> None:
-    (folder / "chat_template.jinja").unlink()
-    write(folder / "tokenizer_config.json", {"chat_template": "{{"})
-
-
-WRONG: dict[str, tuple[Callable[[Path], None], Claims, str]] = {
-    "a file of the model is missing": (without("openvino_tokenizer.bin"), CLAIMS, "missing: openvino_tokenizer.bin"),
-    "a checkpoint": (checkpoint, CLAIMS, "is a Hugging Face checkpoint, and the backend openvino serves OpenVINO IR"),
-    "an empty folder": (emptied, CLAIMS, "is no model that is known"),
-    "a folder of GGUF files": (of_gguf, CLAIMS, "holds GGUF files: import one of them, such as"),
-    "a link out of the folder": (linked, CLAIMS, "config.json: is a link to /etc/passwd, out of the folder"),
+WRONG: dict[str, tuple[Any, ...]] = {
+    "a file of the model is missing": (without("openvino_tokenizer.bin"), "missing: openvino_tokenizer.bin"),
+    "a checkpoint": (without(*FILES), "is a Hugging Face checkpoint, and the backend openvino serves OpenVINO IR"),
+    "an empty folder": (EMPTY, "is no model that is known"),
+    "a folder of GGUF files": (
+        both(EMPTY, with_file("model-Q8_0.gguf")),
+        "holds GGUF files: import one of them, such as",
+    ),
+    "a link out of the folder": (
+        linked("config.json", "/etc/passwd"),
+        "config.json: is a link to /etc/passwd, out of the folder",
+    ),
     "a config.json of another model": (
-        with_("config.json", CONFIG | {"num_hidden_layers": 3}),
-        CLAIMS,
+        changed("config.json", num_hidden_layers=3),
         "config.json: num_hidden_layers: 3, the model has 2",
     ),
     "a config.json with other heads": (
-        with_("config.json", CONFIG | {"num_key_value_heads": 4}),
-        CLAIMS,
+        changed("config.json", num_key_value_heads=4),
         "config.json: num_key_value_heads: 4, the model has 3",
     ),
-    "a config.json that is a list": (with_("config.json", []), CLAIMS, "config.json: no JSON object"),
-    "a config.json nested without end": (
-        text("config.json", "[" * 10**5),
-        CLAIMS,
-        "config.json: not JSON",
-    ),
-    "a context nobody tells": (without("config.json"), CLAIMS, "--context: no config.json says it"),
+    "a config.json that is a list": (with_file("config.json", "[]"), "config.json: no JSON object"),
+    "a config.json nested without end": (with_file("config.json", "[" * 10**5), "config.json: not JSON"),
+    "a context nobody tells": (without("config.json"), "--context: no config.json says it"),
     "a context beyond the model's": (
         lambda folder: None,
-        replace(CLAIMS, context_length=4097),
         "--context: 4097 exceeds 4096",
+        replace(CLAIMS, context_length=4097),
     ),
-    "parameters nobody tells": (lambda folder: None, Claims(), "--parameters: an OpenVINO model does not say it"),
-    "a precision nobody tells": (
-        without("openvino_config.json"),
-        CLAIMS,
-        "--precision: no openvino_config.json says it",
-    ),
-    "no chat template": (without("chat_template.jinja"), CLAIMS, "no chat template, so no question could be put"),
+    "parameters nobody tells": (lambda folder: None, "--parameters: an OpenVINO model does not say it", Claims()),
+    "a precision nobody tells": (without("openvino_config.json"), "--precision: no openvino_config.json says it"),
+    "no chat template": (NO_TEMPLATE, "no chat template, so no question could be put"),
     "a chat template that does not parse": (
-        text("chat_template.jinja", "{% if %}"),
-        CLAIMS,
+        with_file("chat_template.jinja", "{% if %}"),
         "chat_template.jinja: line 1",
     ),
     "a chat template in tokenizer_config.json that does not parse": (
-        template_in_config,
-        CLAIMS,
+        both(NO_TEMPLATE, with_file("tokenizer_config.json", '{"chat_template": "{{"}')),
         "tokenizer_config.json: line 1",
     ),
     "a model without state": (
-        text("openvino_model.xml", "<net/>"),
-        CLAIMS,
+        with_file("openvino_model.xml", "<net/>"),
         "openvino_model.xml: 0 variables of keys and values with shapes none",
     ),
 }
 
 
-@pytest.mark.parametrize(("change", "claims", "message"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("change", "message", "claims"), rows(WRONG, CLAIMS))
 def test_a_folder_that_cannot_be_served_is_refused_and_nothing_is_written(
-    tmp_path: Path, folder: Path, change: Callable[[Path], None], claims: Claims, message: str
+    tmp_path: Path, folder: Path, change: Change, message: str, claims: Claims
 ) -> None:
     change(folder)
     with pytest.raises(ImportingError, match=re.escape(message)):
@@ -237,9 +176,9 @@ def test_all_that_is_missing_is_asked_for_at_once(tmp_path: Path, folder: Path) 
 
 
 def test_a_sliding_window_bounds_the_context_of_a_folder(folder: Path) -> None:
-    write(folder / "config.json", CONFIG | {"sliding_window": 1024})
+    changed("config.json", sliding_window=1024)(folder)
     assert read(folder, CLAIMS).context_length == 1024
-    write(folder / "config.json", CONFIG | {"sliding_window": 1024, "use_sliding_window": False})
+    changed("config.json", use_sliding_window=False)(folder)
     assert read(folder, CLAIMS).context_length == 4096
     assert read(folder, replace(CLAIMS, context_length=4096)).context_length == 4096
 
@@ -285,12 +224,8 @@ def test_two_imports_do_not_work_in_one_folder(tmp_path: Path, folder: Path) -> 
 
 
 def test_what_goes_wrong_on_the_way_leaves_nothing_half_done(tmp_path: Path, folder: Path) -> None:
-    def full(line: str) -> None:
-        if line.startswith("computing"):
-            raise OSError(28, "No space left on device")
-
     with pytest.raises(OSError, match="No space left"):
-        import_engine(folder, tmp_path / "out", WISH, CLAIMS, full)
+        import_engine(folder, tmp_path / "out", WISH, CLAIMS, fill_disk("computing"))
     assert untouched(tmp_path / "out")
 
 

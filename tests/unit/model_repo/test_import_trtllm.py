@@ -13,7 +13,7 @@ from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.manifest import Wish
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
 from r1plus_model_repo.importing.reading import read
-from unit.model_repo.checkpoints import (
+from support.model_repo.checkpoints import (
     CONFIG,
     HIDDEN,
     INTERMEDIATE,
@@ -21,6 +21,7 @@ from unit.model_repo.checkpoints import (
     changed,
     elements,
     loaded,
+    rows,
     silent,
     trtllm_checkpoint,
     trtllm_plan,
@@ -116,52 +117,45 @@ def test_a_plan_becomes_an_engine_for_the_gpu_that_it_was_built_for(tmp_path: Pa
     assert (files / "plan" / "rank0.engine").samefile(plan / "plan" / "rank0.engine")
 
 
-READ: dict[str, tuple[dict[str, Any], Claims, dict[str, Any]]] = {
-    "BF16": ({"dtype": "bfloat16"}, Claims(), {"precision": "BF16"}),
-    "heads as many as queries": (
-        {"num_key_value_heads": None, "num_attention_heads": 2, "head_size": 16},
-        Claims(),
-        {},
-    ),
-    "no head size": ({"head_size": None}, Claims(), {"head_size": 8}),
-    "no intermediate size": ({"intermediate_size": None}, Claims(), {"intermediate": 4 * HIDDEN}),
-    "no mapping": ({"mapping": None}, Claims(), {}),
-    "no quantisation": ({"quantization": None}, Claims(), {"precision": "FP16", "kv_precision": None}),
+READ: dict[str, tuple[Any, ...]] = {
+    "BF16": ({"dtype": "bfloat16"}, {"precision": "BF16"}),
+    "heads as many as queries": ({"num_key_value_heads": None, "num_attention_heads": 2, "head_size": 16}, {}),
+    "no head size": ({"head_size": None}, {"head_size": 8}),
+    "no intermediate size": ({"intermediate_size": None}, {"intermediate": 4 * HIDDEN}),
+    "no mapping": ({"mapping": None}, {}),
+    "no quantisation": ({"quantization": None}, {"precision": "FP16", "kv_precision": None}),
     "FP8 with a cache in FP8": (
         {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}},
-        Claims(),
         {"precision": "FP8", "kv_precision": "FP8"},
     ),
     "INT4 with a cache in INT8": (
         {"quantization": {"quant_algo": "W4A16_AWQ", "kv_cache_quant_algo": "INT8"}},
-        Claims(),
         {"precision": "INT4", "kv_precision": "INT8"},
     ),
-    "INT8": ({"quantization__quant_algo": "W8A16"}, Claims(), {"precision": "INT8"}),
+    "INT8": ({"quantization__quant_algo": "W8A16"}, {"precision": "INT8"}),
     "a mixture, which somebody names": (
         {"quantization__quant_algo": "MIXED_PRECISION"},
-        Claims(precision="INT4"),
         {"precision": "INT4"},
+        Claims(precision="INT4"),
     ),
     "parameters that somebody knows better": (
         {"quantization__quant_algo": "W4A16"},
-        Claims(parameters=10**9),
         {"parameters": 10**9},
+        Claims(parameters=10**9),
     ),
     "a window on every other layer": (
         {"sliding_window": 512, "sliding_window_pattern": 2},
-        Claims(),
         {"window": 512, "global_layers": 1, "context_length": 4096},
     ),
-    "a window that bounds the context": ({"sliding_window": 512}, Claims(), {"window": None, "context_length": 512}),
-    "a window longer than what is asked for": ({"sliding_window": 512}, Claims(256), {"context_length": 256}),
-    "no context, which somebody gives": ({"max_position_embeddings": None}, Claims(1024), {"context_length": 1024}),
+    "a window that bounds the context": ({"sliding_window": 512}, {"window": None, "context_length": 512}),
+    "a window longer than what is asked for": ({"sliding_window": 512}, {"context_length": 256}, Claims(256)),
+    "no context, which somebody gives": ({"max_position_embeddings": None}, {"context_length": 1024}, Claims(1024)),
 }
 
 
-@pytest.mark.parametrize(("config", "claims", "expected"), READ.values(), ids=READ.keys())
+@pytest.mark.parametrize(("config", "expected", "claims"), rows(READ, Claims()))
 def test_the_checkpoint_says_what_it_is(
-    folder: Path, config: dict[str, Any], claims: Claims, expected: dict[str, Any]
+    folder: Path, config: dict[str, Any], expected: dict[str, Any], claims: Claims
 ) -> None:
     changed(SETTINGS, **config)(folder)
     if "num_attention_heads" in config:

@@ -4,12 +4,13 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1plus_model_repo.importing.manifest import Wish
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims
-from unit.model_repo.checkpoints import (
+from support.model_repo.checkpoints import (
     CONFIG,
     Change,
     both,
@@ -17,6 +18,7 @@ from unit.model_repo.checkpoints import (
     linked,
     moved,
     refused,
+    rows,
     trtllm_checkpoint,
     trtllm_plan,
     with_file,
@@ -39,161 +41,127 @@ def plan(tmp_path: Path) -> Path:
     return trtllm_plan(tmp_path / "Bank-12B-L40S")
 
 
-WRONG: dict[str, tuple[Change, Claims, str]] = {
+def settings(message: str, **values: Any) -> tuple[Change, str]:
+    """Return a checkpoint's settings with these values, and what is said of them."""
+    return changed(SETTINGS, **values), f"{SETTINGS}: {message}"
+
+
+WRONG: dict[str, tuple[Any, ...]] = {
     "no checkpoint": (
         moved("checkpoint", "other"),
-        Claims(),
         (
             "checkpoint/: missing, as is plan/; put what convert_checkpoint.py wrote into checkpoint/, or trtllm-build into"
             " plan/, and the tokenizer into tokenizer/"
         ),
     ),
     "a Hugging Face checkpoint": (
-        both(
-            moved("checkpoint", "other"),
-            with_file("config.json", json.dumps(CONFIG)),
-        ),
-        Claims(),
+        both(moved("checkpoint", "other"), with_file("config.json", json.dumps(CONFIG))),
         "; a Hugging Face checkpoint is converted with TensorRT-LLM's convert_checkpoint.py first",
     ),
     "a plan beside it": (
         lambda folder: (folder / "plan").mkdir(),
-        Claims(),
         "plan/: there beside checkpoint/, and either would do; take one away",
     ),
-    "no config.json": (without(SETTINGS), Claims(), "checkpoint/config.json: missing; get the whole folder"),
-    "no weights": (without("checkpoint/rank0.safetensors"), Claims(), "checkpoint/rank0.safetensors: missing; get"),
+    "no config.json": (without(SETTINGS), "checkpoint/config.json: missing; get the whole folder"),
+    "no weights": (without("checkpoint/rank0.safetensors"), "checkpoint/rank0.safetensors: missing; get"),
     "weights cut short": (
         lambda folder: os.truncate(folder / "checkpoint" / "rank0.safetensors", 900),
-        Claims(),
         "checkpoint/rank0.safetensors: tensor ",
     ),
     "weights that are a link out of the folder": (
         linked("checkpoint/rank0.safetensors", "/etc/passwd"),
-        Claims(),
         "checkpoint/rank0.safetensors: is a link to /etc/passwd, out of the folder",
     ),
-    "no tokenizer": (without("tokenizer/tokenizer.json"), Claims(), "tokenizer/tokenizer.json: missing"),
-    "no chat template": (
-        without("tokenizer/chat_template.jinja"),
-        Claims(),
-        "tokenizer/tokenizer_config.json: no chat template",
-    ),
+    "no tokenizer": (without("tokenizer/tokenizer.json"), "tokenizer/tokenizer.json: missing"),
+    "no chat template": (without("tokenizer/chat_template.jinja"), "tokenizer/tokenizer_config.json: no chat template"),
     "a tokenizer of no class": (
         changed("tokenizer/tokenizer_config.json", tokenizer_class=None),
-        Claims(),
         "tokenizer/tokenizer_config.json: tokenizer_class: missing; add the model's config.json beside it",
     ),
     "a tokenizer whose class is a program": (
         with_file("tokenizer/config.json", '{"auto_map": {"AutoTokenizer": "t.T"}}'),
-        Claims(),
         "tokenizer/config.json: auto_map: ",
     ),
     "no token that ends an answer": (
         both(changed("tokenizer/tokenizer_config.json", eos_token=None), without("tokenizer/generation_config.json")),
-        Claims(),
         "tokenizer/tokenizer_config.json: eos_token: missing, so no answer would end; add the model's generation_config",
     ),
-    "no architecture": (
-        changed(SETTINGS, architecture=None),
-        Claims(),
-        "checkpoint/config.json: architecture: missing",
+    "no architecture": settings("architecture: missing", architecture=None),
+    "for two GPUs": settings(
+        "mapping: world_size: 2: tensorrtllm is served on one GPU; convert it with --tp_size 1",
+        mapping__world_size=2,
+        mapping__tp_size=2,
     ),
-    "for two GPUs": (
-        changed(SETTINGS, mapping__world_size=2, mapping__tp_size=2),
-        Claims(),
-        "checkpoint/config.json: mapping: world_size: 2: tensorrtllm is served on one GPU; convert it with --tp_size 1",
+    "computing in FP32": settings(
+        "dtype: 'float32' is none of float16, bfloat16; convert it with --dtype float16", dtype="float32"
     ),
-    "computing in FP32": (
-        changed(SETTINGS, dtype="float32"),
-        Claims(),
-        "checkpoint/config.json: dtype: 'float32' is none of float16, bfloat16; convert it with --dtype float16",
-    ),
-    "a list of dtypes": (
-        changed(SETTINGS, dtype=["float16"]),
-        Claims(),
-        "checkpoint/config.json: dtype: ['float16'] is none of float16",
-    ),
-    "a cache in FP4": (
-        changed(SETTINGS, quantization__kv_cache_quant_algo="NVFP4"),
-        Claims(),
-        "checkpoint/config.json: quantization: kv_cache_quant_algo: 'NVFP4' is none of FP8, INT8; convert it with one",
+    "a list of dtypes": settings("dtype: ['float16'] is none of float16", dtype=["float16"]),
+    "a cache in FP4": settings(
+        "quantization: kv_cache_quant_algo: 'NVFP4' is none of FP8, INT8; convert it with one",
+        quantization__kv_cache_quant_algo="NVFP4",
     ),
     "a mixture nobody names": (
         changed(SETTINGS, quantization__quant_algo="MIXED_PRECISION"),
-        Claims(),
         "--precision: quantization: quant_algo: 'MIXED_PRECISION' is not one precision; give what most weights are in",
     ),
     "another precision": (
         changed(SETTINGS, quantization__quant_algo="FP8"),
-        Claims(precision="INT8"),
         "--precision: INT8 is not what the file holds, FP8",
+        Claims(precision="INT8"),
     ),
-    "a mapping that is a number": (changed(SETTINGS, mapping=1), Claims(), "config.json: mapping: 1 is no object"),
-    "other layers than the tensors": (
-        changed(SETTINGS, num_hidden_layers=3),
-        Claims(),
-        "checkpoint/config.json: num_hidden_layers: 3, the tensors are of 2; get the file again",
+    "a mapping that is a number": (changed(SETTINGS, mapping=1), "config.json: mapping: 1 is no object"),
+    "other layers than the tensors": settings(
+        "num_hidden_layers: 3, the tensors are of 2; get the file again", num_hidden_layers=3
     ),
-    "other heads than the tensors": (
-        changed(SETTINGS, num_key_value_heads=4),
-        Claims(),
-        (
-            "checkpoint/config.json: num_key_value_heads: 4 of head_size 8, transformer.layers.0.attention.qkv.weight has"
-            " shape [64, 32] instead of 96 rows"
-        ),
+    "other heads than the tensors": settings(
+        "num_key_value_heads: 4 of head_size 8, transformer.layers.0.attention.qkv.weight has shape [64, 32] instead of 96 rows",
+        num_key_value_heads=4,
     ),
-    "a context beyond the model's": (lambda _: None, Claims(4097), "--context: 4097 exceeds 4096"),
-    "a context nobody tells": (changed(SETTINGS, max_position_embeddings=None), Claims(), "--context: no config.json"),
+    "a context beyond the model's": (lambda _: None, "--context: 4097 exceeds 4096", Claims(4097)),
+    "a context nobody tells": (changed(SETTINGS, max_position_embeddings=None), "--context: no config.json"),
 }
 
 
-@pytest.mark.parametrize(("change", "claims", "message"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("change", "message", "claims"), rows(WRONG, Claims()))
 def test_a_checkpoint_that_cannot_be_served_is_refused_and_nothing_is_written(
-    folder: Path, change: Change, claims: Claims, message: str
+    folder: Path, change: Change, message: str, claims: Claims
 ) -> None:
     change(folder)
     assert message in refused(folder, WISH, claims)
 
 
-PLANS: dict[str, tuple[Change, Claims, str]] = {
-    "no plan": (without("plan/rank0.engine"), KNOWN, "plan/rank0.engine: missing; get the whole folder"),
-    "another version": (
-        changed("plan/config.json", version="1.0.0"),
-        KNOWN,
-        "plan/config.json: version: '1.0.0': an engine loads in the version that built it, and 1.2.1 is served; build",
+def built(message: str, **values: Any) -> tuple[Change, str]:
+    """Return a plan's settings with these values, and what is said of them."""
+    return changed("plan/config.json", **values), f"plan/config.json: {message}"
+
+
+PLANS: dict[str, tuple[Any, ...]] = {
+    "no plan": (without("plan/rank0.engine"), "plan/rank0.engine: missing; get the whole folder"),
+    "another version": built(
+        "version: '1.0.0': an engine loads in the version that built it, and 1.2.1 is served; build", version="1.0.0"
     ),
-    "for two GPUs": (
-        changed("plan/config.json", pretrained_config__mapping={"world_size": 2}),
-        KNOWN,
-        "plan/config.json: pretrained_config: mapping: world_size: 2",
-    ),
+    "for two GPUs": built("pretrained_config: mapping: world_size: 2", pretrained_config__mapping={"world_size": 2}),
     "prompts in one piece": (
         changed("plan/config.json", build_config__plugin_config={"use_paged_context_fmha": False}),
-        KNOWN,
         "build_config: plugin_config.use_paged_context_fmha: false: prompts are read in pieces, which needs it; build it",
     ),
-    "no settings of the build": (
-        changed("plan/config.json", build_config=None),
-        KNOWN,
-        "plan/config.json: build_config: max_batch_size: missing",
-    ),
+    "no settings of the build": built("build_config: max_batch_size: missing", build_config=None),
     "a context beyond what it was built for": (
         lambda _: None,
-        replace(KNOWN, context_length=2049),
         "--context: 2049 exceeds 2048, what it was built for; give at most that",
+        replace(KNOWN, context_length=2049),
     ),
     "parameters nobody tells": (
         lambda _: None,
-        Claims(),
         "--parameters: an engine that is built does not say it; give",
+        Claims(),
     ),
 }
 
 
-@pytest.mark.parametrize(("change", "claims", "message"), PLANS.values(), ids=PLANS.keys())
+@pytest.mark.parametrize(("change", "message", "claims"), rows(PLANS, KNOWN))
 def test_a_plan_that_cannot_be_served_is_refused_and_nothing_is_written(
-    plan: Path, change: Change, claims: Claims, message: str
+    plan: Path, change: Change, message: str, claims: Claims
 ) -> None:
     change(plan)
     assert message in refused(plan, BUILT, claims)

@@ -12,7 +12,7 @@ from r1plus_model_repo.importing.gguf_values import Kind
 from r1plus_model_repo.importing.openvino_ir import convert, renumbered
 from r1plus_model_repo.importing.requantise import Precision, requantise
 from r1plus_model_repo.importing.tokenizer_limit import UNLIMITED, unlimit
-from unit.model_repo import gguf_files
+from support.model_repo import gguf_files
 
 ONE = '<layer id="0" name="Constant_4700_compressed" type="Const"/><layer id="1" name="Constant_4700" type="Convert"/>'
 TWO = '<layer id="2" name="input_ids" type="Parameter"/><layer id="3" name="Add_17" type="Add"/>'
@@ -82,6 +82,9 @@ def test_a_tokenizer_of_another_form_is_an_error_not_a_guess(tmp_path: Path, lay
         unlimit(tokenizer(tmp_path, layers, edges))
 
 
+KINDS = gguf.GGMLQuantizationType
+
+
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """A tiny Q4_1 model file."""
@@ -91,14 +94,9 @@ def weights(tmp_path: Path) -> Path:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_1)
     writer.add_array("tokenizer.ggml.tokens", ["a", "b", "ü"])
     numbers = numpy.random.default_rng(0).standard_normal((4, 64)).astype(numpy.float32)
-    kind = gguf.GGMLQuantizationType.Q4_1
-    writer.add_tensor("blk.0.ffn_up.weight", gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+    gguf_files.add_matrix(writer, "blk.0.ffn_up.weight", numbers, KINDS.Q4_1)
     writer.add_tensor("blk.0.attn_norm.weight", numbers[0])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return gguf_files.finish(writer, path)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(Precision.F16, 2e-3), (Precision.Q8_0, 2e-2)], ids=str)
@@ -134,16 +132,9 @@ def matrix(path: Path, kind: gguf.GGMLQuantizationType, columns: int = 64) -> Pa
     """A file with one matrix, which does not say what it is, and one vector."""
     writer = gguf.GGUFWriter(path, "llama")
     numbers = numpy.random.default_rng(0).standard_normal((4, columns)).astype(numpy.float32)
-    writer.add_tensor("m", gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+    gguf_files.add_matrix(writer, "m", numbers, kind)
     writer.add_tensor("v", numbers[0].astype(numpy.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-KINDS = gguf.GGMLQuantizationType
+    return gguf_files.finish(writer, path)
 
 
 @pytest.mark.parametrize("kind", [KINDS.F32, KINDS.F16, KINDS.BF16, KINDS.Q5_0, KINDS.Q5_1], ids=str)

@@ -6,11 +6,7 @@ import pytest
 
 from r1plus_model_repo import kv_shape as module
 from r1plus_model_repo.kv_shape import KvShape, kv_shape
-
-
-def state(name: str, shape: str) -> str:
-    data = f'<data variable_id="{name}" variable_type="f32" variable_shape="{shape}" />'
-    return f'<layer id="1" name="ReadValue_1" type="ReadValue" version="opset6">\n\t{data}</layer>'
+from support.model_repo.exports import state, states
 
 
 def model(folder: Path, *states: str) -> Path:
@@ -19,29 +15,25 @@ def model(folder: Path, *states: str) -> Path:
     return folder
 
 
-def layers(count: int, shape: str = "?,8,?,128") -> list[str]:
-    return [state(f"past.{n}.{part}", shape) for n in range(count) for part in ("key", "value")]
-
-
 @pytest.mark.parametrize("shape", ["?,8,?,128", "[?,8,?,128]", "-1,8,-1,128"])
 def test_layers_heads_and_head_size(tmp_path: Path, shape: str) -> None:
-    found = kv_shape(model(tmp_path, *layers(3, shape)))
+    found = kv_shape(model(tmp_path, *states(3, shape)))
     assert found == KvShape(3, 8, 128)
     assert found.bytes_per_token == 2 * 3 * 8 * 128 * 2
 
 
 def test_other_state_is_not_counted(tmp_path: Path) -> None:
-    assert kv_shape(model(tmp_path, *layers(2), state("beam_table", "?,?"))).layers == 2
+    assert kv_shape(model(tmp_path, *states(2), state("beam_table", "?,?"))).layers == 2
 
 
 SURPRISES = {
     "none": [],
-    "a key without its value": layers(2)[:-1],
-    "layers of two shapes": layers(2) + layers(3, "?,4,?,128")[4:],
-    "heads that are not fixed": layers(2, "?,?,?,128"),
-    "a head size that is not fixed": layers(2, "?,8,?,?"),
-    "three dimensions": layers(2, "8,?,128"),
-    "five dimensions": layers(2, "?,8,?,128,2"),
+    "a key without its value": states(2)[:-1],
+    "layers of two shapes": states(2) + states(3, "?,4,?,128")[4:],
+    "heads that are not fixed": states(2, "?,?,?,128"),
+    "a head size that is not fixed": states(2, "?,8,?,?"),
+    "three dimensions": states(2, "8,?,128"),
+    "five dimensions": states(2, "?,8,?,128,2"),
 }
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,20 @@ from r1plus_model_repo.filling.sealing import lay_out, seal
 from r1plus_model_repo.filling.storage import SPARE_BYTES
 from r1plus_model_repo.filling.volume import fill
 from r1plus_model_repo.importing.signing import sign
-from unit.model_repo.filling.builds import DIES, FAILS, FILES, HOST, IDLES, RECIPE, WHOLE, Job, quiet, write
+from support.model_repo.filling.builds import (
+    DIES,
+    FAILS,
+    FILES,
+    HOST,
+    IDLES,
+    RECIPE,
+    SMALL_BYTES,
+    WHOLE,
+    Job,
+    quiet,
+    small_file_system,
+    write,
+)
 
 CHECKPOINT = sorted(f".checkpoint/engine/{name}" for name in FILES)
 
@@ -54,8 +68,7 @@ def test_an_archive_is_laid_out_as_an_image_is(job: Job) -> None:
 
 
 def test_what_was_built_becomes_the_engine_and_nothing_else_stays(job: Job) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     assert job.build().returncode == 0
     told: list[FillProgress] = []
     seal(job.order, job.volume, HOST, told.append)
@@ -69,8 +82,7 @@ def test_what_was_built_becomes_the_engine_and_nothing_else_stays(job: Job) -> N
 
 
 def test_the_builder_is_given_the_checkpoint_and_a_folder_of_its_pod(job: Job) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     write(job.volume / f".built-{HOST}", {"plan/stale": b"x"})
     done = job.build()
     assert (done.returncode, done.stderr) == (0, "")
@@ -108,77 +120,44 @@ def test_what_a_newer_version_says_beside_it_is_passed_over(job: Job) -> None:
     assert not job.fetch()
 
 
-def another_key(job: Job) -> None:
-    job.order = replace(job.order, build=Build("f" * 64, "NVIDIA-A10"))
+def other_build(key: str = RECIPE.key, gpu_product: str = "NVIDIA-A10") -> Callable[[Job], object]:
+    """Order another build."""
+    return lambda job: setattr(job, "order", replace(job.order, build=Build(key, gpu_product)))
 
 
-def another_gpu(job: Job) -> None:
-    job.order = replace(job.order, build=Build(RECIPE.key, "NVIDIA-L4"))
-
-
-def damaged(job: Job) -> None:
-    (job.engine / "plan/rank0.engine").write_bytes(b"other")
-
-
-def added(job: Job) -> None:
-    (job.engine / "stray").touch()
-
-
-def linked(job: Job) -> None:
-    (job.engine / "link").symlink_to("/etc/passwd")
-
-
-def unsealed(job: Job) -> None:
-    (job.engine / "built.json").unlink()
-
-
-def garbled(job: Job) -> None:
-    (job.engine / "built.json").write_bytes(b"\xff{")
-
-
-def of_other_files(job: Job) -> None:
+def describe_other_files(job: Job) -> None:
     built.tell(job.engine, Built(RECIPE.key, "0" * 64, "NVIDIA-A10", built.rest_digest(job.engine)))
 
 
-def without_source(job: Job) -> None:
-    (job.volume / ".source").unlink()
+another_key = other_build("f" * 64)
+OTHERS: dict[str, Callable[[Job], object]] = {
+    "another_key": another_key,
+    "another_gpu": other_build(gpu_product="NVIDIA-L4"),
+    "damaged": lambda job: (job.engine / "plan/rank0.engine").write_bytes(b"other"),
+    "added": lambda job: (job.engine / "stray").touch(),
+    "linked": lambda job: (job.engine / "link").symlink_to("/etc/passwd"),
+    "unsealed": lambda job: (job.engine / "built.json").unlink(),
+    "garbled": lambda job: (job.engine / "built.json").write_bytes(b"\xff{"),
+    "of_other_files": describe_other_files,
+    "without_source": lambda job: (job.volume / ".source").unlink(),
+    "with_another_source": lambda job: (job.volume / ".source").write_text(""),
+}
 
 
-def with_another_source(job: Job) -> None:
-    (job.volume / ".source").write_text("")
-
-
-OTHERS = [
-    another_key,
-    another_gpu,
-    damaged,
-    added,
-    linked,
-    unsealed,
-    garbled,
-    of_other_files,
-    without_source,
-    with_another_source,
-]
-
-
-@pytest.mark.parametrize("change", OTHERS, ids=lambda change: change.__name__)
-def test_any_other_engine_is_built_anew(job: Job, change: Callable[[Job], None]) -> None:
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_any_other_engine_is_built_anew(job: Job, change: Callable[[Job], object]) -> None:
     job.run()
     change(job)
     refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
-    job.copy()
-    assert job.fetch()
+    assert job.fetch_anew()
     assert job.build().returncode == 0
     job.seal()
     assert job.files() == WHOLE
-    job.copy()
-    assert not job.fetch()
+    assert not job.fetch_anew()
 
 
 def test_a_proved_checkpoint_is_not_fetched_again(job: Job) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     inode = (job.checkpoint / "engine").stat().st_ino
     write(job.volume / ".built-dead", {"plan/rank0.engine": b"half"})
     job.copy()
@@ -188,11 +167,9 @@ def test_a_proved_checkpoint_is_not_fetched_again(job: Job) -> None:
 
 @pytest.mark.parametrize("name", ["checkpoint/rank0.safetensors", "tokenizer/tokenizer.json", "stray"])
 def test_a_checkpoint_that_was_changed_is_fetched_again(job: Job, name: str) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     (job.checkpoint / "engine" / name).write_bytes(b"other")
-    job.copy()
-    assert job.fetch()
+    assert job.fetch_anew()
     assert job.files() == CHECKPOINT
     assert digest_of(job.checkpoint / "engine") == job.order.digest
 
@@ -215,62 +192,46 @@ def test_other_files_than_were_promised_are_not_laid_out(job: Job) -> None:
     assert job.files() == []
 
 
-def nothing(_plan: Path) -> None:
-    """The builder has not even begun."""
-
-
-def empty_folder(plan: Path) -> None:
-    plan.mkdir(parents=True)
-
-
-def empty_file(plan: Path) -> None:
-    write(plan, {"rank0.engine": b""})
-
-
-def a_file(plan: Path) -> None:
-    write(plan.parent, {"plan": b"x"})
-
-
-def a_link_to_a_folder(plan: Path) -> None:
+def link_to_a_folder(plan: Path) -> None:
     write(plan.parent, {"elsewhere/rank0.engine": b"x"})
     plan.symlink_to(plan.parent / "elsewhere")
 
 
-def a_link_to_a_file(plan: Path) -> None:
+def link_to_a_file(plan: Path) -> None:
     write(plan.parent, {"rank0.engine": b"x"})
     plan.mkdir()
     (plan / "rank0.engine").symlink_to(plan.parent / "rank0.engine")
 
 
-def a_link_beside(plan: Path) -> None:
-    write(plan, {"rank0.engine": b"x"})
-    (plan / "passwd").symlink_to("/etc/passwd")
+NO_PLANS: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda plan: "the builder has not even begun",
+    "empty_folder": lambda plan: plan.mkdir(parents=True),
+    "empty_file": lambda plan: write(plan, {"rank0.engine": b""}),
+    "a_file": lambda plan: write(plan.parent, {"plan": b"x"}),
+    "a_link_to_a_folder": link_to_a_folder,
+    "a_link_to_a_file": link_to_a_file,
+    "a_link_beside": lambda plan: (write(plan, {"rank0.engine": b"x"}) / "passwd").symlink_to("/etc/passwd"),
+}
 
 
-NO_PLANS = [nothing, empty_folder, empty_file, a_file, a_link_to_a_folder, a_link_to_a_file, a_link_beside]
-
-
-@pytest.mark.parametrize("leave", NO_PLANS, ids=lambda leave: leave.__name__)
-def test_what_is_no_engine_is_not_sealed_and_the_old_one_stays(job: Job, leave: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("leave", NO_PLANS.values(), ids=NO_PLANS)
+def test_what_is_no_engine_is_not_sealed_and_the_old_one_stays(job: Job, leave: Callable[[Path], object]) -> None:
     job.run()
     before = digest_of(job.engine)
     another_key(job)
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     leave(job.volume / f".built-{HOST}" / "plan")
     assert "the builder left" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
     assert digest_of(job.engine) == before
     assert job.checkpoint.is_dir(), "the next attempt need not fetch"
-    job.copy()
-    assert job.fetch()
+    assert job.fetch_anew()
     job.build()
     job.seal()
     assert job.files() == WHOLE
 
 
 def test_of_what_another_pod_builds_nothing_is_sealed(job: Job) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     job.build(host="another")
     told = refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
     assert f".built-{HOST}/plan" in told
@@ -283,13 +244,11 @@ FAILURES = {"fails": (FAILS, 3, "out of memory"), "dies": (DIES, -9, ""), "idles
 
 @pytest.mark.parametrize("does, code, said", FAILURES.values(), ids=FAILURES.keys())
 def test_after_a_builder_that_failed_the_next_pod_builds(job: Job, does: str, code: int, said: str) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     done = job.build(does)
     assert (done.returncode, said in done.stderr) == (code, True)
     assert not job.engine.exists()
-    job.copy()
-    assert job.fetch()
+    assert job.fetch_anew()
     assert job.files() == CHECKPOINT, "of the first pod nothing is left"
     assert job.build(host="next").returncode == 0
     job.seal(host="next")
@@ -297,8 +256,7 @@ def test_after_a_builder_that_failed_the_next_pod_builds(job: Job, does: str, co
 
 
 def test_a_tokenizer_that_the_builder_touched_is_not_served(job: Job) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     job.build()
     (job.checkpoint / "engine/tokenizer/tokenizer.json").write_bytes(b"other")
     assert "the tokenizer is not the one" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
@@ -306,8 +264,7 @@ def test_a_tokenizer_that_the_builder_touched_is_not_served(job: Job) -> None:
 
 
 def test_what_another_job_was_killed_over_is_not_in_the_way(job: Job) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     job.build()
     write(job.volume / ".part", {"engine/half": b"x"})
     job.seal()
@@ -315,8 +272,7 @@ def test_what_another_job_was_killed_over_is_not_in_the_way(job: Job) -> None:
 
 
 def test_a_checkpoint_of_another_order_is_not_sealed(job: Job) -> None:
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     job.build()
     refused(lambda: job.seal(digest="0" * 64), FillRefusal.ENGINE_DIGEST_MISMATCH, FOR_GOOD)
     assert not job.engine.exists()
@@ -339,8 +295,7 @@ def test_who_signed_the_checkpoint_vouches_for_what_is_built_of_it(job: Job) -> 
     assert job.build().returncode == 0
     job.seal()
     assert job.files() == sorted([*WHOLE, "model.sig"])
-    job.copy()
-    assert not job.fetch()
+    assert not job.fetch_anew()
     job.copy()
     told = refused(lambda: job.fetch(keys=()), FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
     assert "there is no model.sig" in told, "and the engine that was there is believed no more"
@@ -351,8 +306,7 @@ def test_a_checkpoint_that_nobody_vouches_for_is_not_built(job: Job) -> None:
     job.copy()
     refused(lambda: job.fetch(keys=(public,)), FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
     assert job.files() == []
-    job.copy()
-    job.fetch()
+    job.fetch_anew()
     job.build()
     refused(lambda: job.seal(keys=(public,)), FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
     assert not job.engine.exists()
@@ -370,16 +324,12 @@ def test_each_order_has_its_stages(job: Job) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Job]:
-    """A real file system of 20 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounts a file system, which needs root")
-    found = Job(tmp_path)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", found.volume], check=True)
-    yield found
-    subprocess.run(["umount", found.volume], check=True)
+    job = Job(tmp_path)
+    with small_file_system(job.volume):
+        yield job
 
 
-FREE = 20 * 2**20 - SPARE_BYTES
+FREE = SMALL_BYTES - SPARE_BYTES
 
 
 @pytest.mark.parametrize("size, fits", [(FREE // 2 - 8192, True), (FREE // 2 + 8192, False)])
@@ -406,8 +356,7 @@ def test_of_files_that_are_there_only_the_plan_needs_room(small: Job, again: boo
 
 
 def test_the_last_byte_will_do_and_what_was_copied_in_vain_is_not_in_the_way(small: Job) -> None:
-    small.copy()
-    small.fetch()
+    small.fetch_anew()
     found = os.statvfs(small.volume)
     free = found.f_bavail * found.f_frsize
     small.copy()
@@ -424,8 +373,11 @@ LEAST = {("fetch", "none"): 15, ("fetch", "old"): 20, ("seal", "none"): 35, ("se
 def test_killed_at_any_step_it_leaves_no_half_engine_and_the_next_pod_goes_on(
     tmp_path: Path, stage: str, start: str
 ) -> None:
-    command = [sys.executable, "-m", "unit.model_repo.filling.killed", stage, start, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    """In memory where there is room: a file system on a disk spends most of the time on writing through."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        command = [sys.executable, "-m", "support.model_repo.filling.killed", stage, start, folder]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= LEAST[stage, start]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from r1plus_contract.filling import FillRefusal
 from r1plus_model_repo.filling.errors import FillError
 from r1plus_model_repo.filling.unpack import unpack
-from unit.model_repo.filling.server import tar_of
+from support.model_repo.filling.server import tar_of
 
 FILES = {"engine/openvino_model.xml": b"<net/>", "engine/sub/weights.bin": random.Random(1).randbytes(3_000_000)}
 SIZE = sum(map(len, FILES.values()))

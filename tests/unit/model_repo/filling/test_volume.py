@@ -1,7 +1,6 @@
 """A volume holds the whole engine or none, whatever happens on the way."""
 
 import errno
-import os
 import shutil
 import subprocess
 import sys
@@ -17,19 +16,14 @@ from r1plus_contract.filling import AGAIN, FOR_GOOD, Archive, FillOrder, FillPha
 from r1plus_model_repo.filling.errors import FillError
 from r1plus_model_repo.filling.storage import SPARE_BYTES
 from r1plus_model_repo.filling.volume import Fetch, fill
+from support.model_repo.filling.builds import SMALL_BYTES, quiet, small_file_system, write
 
 SIGNED = Path(__file__).parent / "signed"
 FILES = {"openvino_model.xml": b"<net/>", "weights.bin": b"\1" * 100_000}
 
 
-def write(folder: Path, files: dict[str, bytes] = FILES) -> None:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-
-
 def brings(files: dict[str, bytes] = FILES) -> Fetch:
-    return lambda part: write(part / "engine", files)
+    return lambda part: write(part / "engine", files) and None
 
 
 @pytest.fixture
@@ -41,13 +35,9 @@ def volume(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def order(tmp_path: Path) -> FillOrder:
-    write(tmp_path / "original")
+    write(tmp_path / "original", FILES)
     digest = digest_of(tmp_path / "original")
     return FillOrder("bank-lite", digest, 200_000, Archive("https://models.example/x.tar", "a" * 64))
-
-
-def quiet(_progress: FillProgress) -> None:
-    """Nobody asks."""
 
 
 def visible(volume: Path) -> list[str]:
@@ -113,7 +103,7 @@ def test_what_a_killed_job_left_is_cleared(volume: Path, order: FillOrder) -> No
 
 def test_the_files_of_an_image_are_looked_at_like_any_others(volume: Path, order: FillOrder) -> None:
     by_image = FillOrder(order.engine, order.digest, order.size)
-    write(volume / ".incoming" / "engine")
+    write(volume / ".incoming" / "engine", FILES)
     fill(by_image, volume, None, quiet)
     assert visible(volume) == WHOLE
     fill(by_image, volume, None, quiet)
@@ -127,29 +117,26 @@ def test_an_image_without_an_engine_is_told(volume: Path, order: FillOrder) -> N
     assert visible(volume) == []
 
 
+def brings_signed(part: Path) -> None:
+    shutil.copytree(SIGNED / "engine", part / "engine")
+    shutil.copy(SIGNED / "model.sig", part)
+
+
 def test_an_engine_that_nobody_vouches_for_is_refused_and_a_signed_one_is_not(volume: Path, order: FillOrder) -> None:
     key = SIGNED / "signing.pub"
     signed = replace(order, digest=digest_of(SIGNED / "engine"), keys=(key.read_text(),))
     with pytest.raises(FillError, match=r"SignatureInvalid: there is no model\.sig") as raised:
-        fill(signed, volume, lambda part: _copied(part, "engine"), quiet)
+        fill(signed, volume, lambda part: shutil.copytree(SIGNED / "engine", part / "engine") and None, quiet)
     assert raised.value.exit_code == FOR_GOOD
     assert visible(volume) == []
-    fill(signed, volume, lambda part: _copied(part, "engine", "model.sig"), quiet)
+    fill(signed, volume, brings_signed, quiet)
     assert digest_of(volume / "engine") == signed.digest
     fill(signed, volume, lambda _: pytest.fail("fetched twice"), quiet)
     with pytest.raises(FillError, match="none of the keys"):
-        fill(replace(signed, keys=()), volume, lambda part: _copied(part, "engine", "model.sig"), quiet)
+        fill(replace(signed, keys=()), volume, brings_signed, quiet)
+    (volume.parent / "other").mkdir()
     with pytest.raises(FillError, match="none of the keys"):
-        (volume.parent / "other").mkdir()
-        fill(
-            replace(signed, keys=()), volume.parent / "other", lambda part: _copied(part, "engine", "model.sig"), quiet
-        )
-
-
-def _copied(part: Path, *names: str) -> None:
-    for name in names:
-        source = SIGNED / name
-        shutil.copytree(source, part / name) if source.is_dir() else shutil.copy(source, part / name)
+        fill(replace(signed, keys=()), volume.parent / "other", brings_signed, quiet)
 
 
 def test_two_at_once_do_the_work_once(volume: Path, order: FillOrder) -> None:
@@ -159,12 +146,12 @@ def test_two_at_once_do_the_work_once(volume: Path, order: FillOrder) -> None:
     def slow(part: Path) -> None:
         fetches.append(part)
         fetching.set()
-        assert go_on.wait(30)
-        write(part / "engine")
+        assert go_on.wait(120)
+        write(part / "engine", FILES)
 
     first = threading.Thread(target=fill, args=(order, volume, slow, quiet))
     first.start()
-    assert fetching.wait(30)
+    assert fetching.wait(120)
 
     def tell(progress: FillProgress) -> None:
         if progress.phase is FillPhase.WAITING:
@@ -172,10 +159,10 @@ def test_two_at_once_do_the_work_once(volume: Path, order: FillOrder) -> None:
 
     second = threading.Thread(target=fill, args=(order, volume, slow, tell))
     second.start()
-    assert waiting.wait(30)
+    assert waiting.wait(120)
     go_on.set()
-    first.join(30)
-    second.join(30)
+    first.join(120)
+    second.join(120)
     assert len(fetches) == 1
     assert visible(volume) == WHOLE
 
@@ -202,25 +189,18 @@ def test_a_killed_job_holds_no_lock_and_nothing_of_it_is_loaded(volume: Path, or
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 20 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounts a file system, which needs root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+def small(volume: Path) -> Iterator[Path]:
+    with small_file_system(volume):
+        yield volume
 
 
 def test_a_volume_that_is_too_small_is_told_before_anything_is_fetched(small: Path, order: FillOrder) -> None:
-    free = 20 * 2**20
-    big = FillOrder(order.engine, order.digest, free - SPARE_BYTES + 4096, order.archive)
+    big = FillOrder(order.engine, order.digest, SMALL_BYTES - SPARE_BYTES + 4096, order.archive)
     with pytest.raises(FillError) as raised:
         fill(big, small, lambda _: pytest.fail("fetched"), quiet)
     assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.STORAGE_FULL, AGAIN)
     assert f"needs {big.size + SPARE_BYTES} bytes" in str(raised.value)
-    assert f"{free} free" in str(raised.value)
+    assert f"{SMALL_BYTES} free" in str(raised.value)
 
 
 def test_a_volume_that_fills_up_on_the_way_is_told_and_emptied(small: Path, order: FillOrder) -> None:

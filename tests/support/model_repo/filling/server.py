@@ -1,10 +1,12 @@
 """An https server on loopback with a CA of its own, whose answers a test decides."""
 
+import functools
 import io
 import ssl
 import tarfile
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,10 +16,11 @@ from devcluster.pki import Authority
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
-def tar_of(files: dict[str, bytes], mode: str = "w:") -> bytes:
-    """A tar of these files."""
+def tar_of(files: Mapping[str, bytes], mode: str = "w:") -> bytes:
+    """Return a tar of these files; its compression is fast, not small."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+    fast = {"w:gz": {"compresslevel": 1}, "w:bz2": {"compresslevel": 1}, "w:xz": {"preset": 0}}.get(mode, {})
+    with tarfile.open(fileobj=buffer, mode=mode, **fast) as tar:  # type: ignore[call-overload]
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -47,14 +50,22 @@ class Server:
         self.asked: list[str] = []
 
 
+@functools.cache
+def _identity() -> tuple[ssl.SSLContext, str]:
+    """Return what the server shows, and the certificate of the CA that vouches for it: made once per process."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        authority.ensure()
+        issued = authority.issue("server", "server", hosts=["localhost", "127.0.0.1"])
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(issued.certificate, issued.key)
+        return context, authority.certificate.read_text()
+
+
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving() -> Iterator[Server]:
     """Serve until the end of the block."""
-    authority = Authority(folder / "pki")
-    authority.ensure()
-    issued = authority.issue("server", "server", hosts=["localhost", "127.0.0.1"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.certificate, issued.key)
+    context, ca = _identity()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -66,8 +77,8 @@ def serving(folder: Path) -> Iterator[Server]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    told = Server(f"https://localhost:{server.server_port}", authority.certificate.read_text())
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    told = Server(f"https://localhost:{server.server_port}", ca)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield told

@@ -244,6 +244,12 @@ def both(*changes: Change) -> Change:
     return change
 
 
+def rows(table: Mapping[str, tuple[Any, ...]], default: Any) -> list[Any]:
+    """Return pytest's parameters of a table: its keys are ids, and a row that is one short ends with the default."""
+    width = max(map(len, table.values()))
+    return [pytest.param(*row, *[default] * (width - len(row)), id=name) for name, row in table.items()]
+
+
 def silent(_: str) -> None:
     """Progress that nobody reads."""
 
@@ -252,6 +258,26 @@ def loaded(made: Path) -> Engine:
     """The one engine of the catalog in the folder that the import made."""
     (engine,) = load_catalog(made)
     return engine
+
+
+def fill_disk(when: str) -> Callable[[str], None]:
+    """Return a receiver of progress at which the disk is full once a line begins so."""
+
+    def full(line: str) -> None:
+        if line.startswith(when):
+            raise OSError(28, "No space left on device")
+
+    return full
+
+
+def check_same_wherever(source: Path, wish: Wish, claims: Claims) -> None:
+    """Import a model from two places; the engines must be the same."""
+    root = source.parent
+    one = import_engine(source, root / "one", wish, claims, silent)
+    (root / "moved").mkdir()
+    other = import_engine(source.rename(root / "moved" / source.name), root / "two", wish, claims, silent)
+    assert one.sha256 == other.sha256
+    assert (one.folder / "engine.yaml").read_text() == (other.folder / "engine.yaml").read_text()
 
 
 def refused(source: Path, wish: Wish, claims: Claims) -> str:

@@ -1,11 +1,15 @@
-"""Fakes of the engine loop's Protocols: an engine whose tokens are characters, a client, meters."""
+"""Fakes of the engine loop's Protocols: an engine whose tokens are characters, a client, meters; and the loop with them."""
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.engine_loop import Job
+from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
+
+SECONDS = 120.0
+"""Longest wait for anything that a loop does."""
 
 
 @dataclass
@@ -109,3 +113,34 @@ class FakeMeters:
     def load(self, running: int, waiting: int) -> None:
         if (running, waiting) not in self.loads[-1:]:
             self.loads.append((running, waiting))
+
+
+class LoopStage:
+    """A loop with an engine and fakes of all else."""
+
+    def __init__(self, pipeline: Pipeline, max_batch: int) -> None:
+        self.meters = FakeMeters()
+        self.deaths: list[BaseException] = []
+        self.died = threading.Event()
+        clock = map(float, itertools.count()).__next__
+        self.loop = EngineLoop(pipeline, self.meters, max_batch=max_batch, clock=clock, on_death=self._die)
+
+    def submit(self, job: Job) -> FakeClient:
+        """Queue a job; return its client."""
+        client = FakeClient()
+        self.loop.submit(job, client)
+        return client
+
+    def run(self) -> None:
+        """Start, answer all that was asked, end."""
+        self.loop.start()
+        self.close()
+
+    def close(self) -> None:
+        """Answer all that was asked, and wait for the thread's end: it counts after the last answer, too."""
+        self.loop.close(SECONDS)
+        self.loop._thread.join(SECONDS)
+
+    def _die(self, error: BaseException) -> None:
+        self.deaths.append(error)
+        self.died.set()

@@ -77,7 +77,17 @@ def write(
         if len(shape) == 1:
             writer.add_tensor(name, numbers)
         else:
-            writer.add_tensor(name, gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+            add_matrix(writer, name, numbers, kind)
+    return finish(writer, path)
+
+
+def add_matrix(writer: gguf.GGUFWriter, name: str, numbers: Any, kind: gguf.GGMLQuantizationType) -> None:
+    """Add a tensor that is stored as `kind`."""
+    writer.add_tensor(name, gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+
+
+def finish(writer: gguf.GGUFWriter, path: Path) -> Path:
+    """Write the file; return its path."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

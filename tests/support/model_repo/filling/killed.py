@@ -1,4 +1,4 @@
-"""Kills a stage at each thing that it does to the volume: `python -m unit.model_repo.filling.killed STAGE START DIR`.
+"""Kills a stage at each thing that it does to the volume: `python -m support.model_repo.filling.killed STAGE START DIR`.
 
 In a process of its own, since it forks: each child does the same work and dies one step later. After each death the
 volume must hold the whole old engine, or while it is sealed none or the whole new one, and a new pod must get it there. Prints the number of
@@ -6,12 +6,13 @@ deaths.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from r1plus_contract.filling import Built
 from r1plus_model_repo import built
-from unit.model_repo.filling.builds import RECIPE, WHOLE, Job, write
+from support.model_repo.filling.builds import RECIPE, WHOLE, Job, write
 
 STEPS = frozenset({"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove"})
 OLD = {"plan/rank0.engine": b"old", "plan/config.json": b"{}", "tokenizer/tokenizer.json": b"old"}
@@ -80,6 +81,7 @@ def main(stage: str, start: str, root: Path) -> None:
             plan(job)
         job.seal("me")
         assert (state(job), job.files()) == ("new", WHOLE), f"{job.files()} after {deaths} steps"
+        shutil.rmtree(job.root)
         deaths += 1
     print(deaths)
 

@@ -3,9 +3,12 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from r1plus_contract.delivery import digest_of
 from r1plus_contract.filling import Build, FillOrder, FillProgress
@@ -31,12 +34,7 @@ RECIPE = Recipe(
     image="tritonserver:26.07-trtllm-python-py3",
 )
 HOST = "r1plus-engine-0123-abcde"
-WHOLE = [
-    "engine/built.json",
-    "engine/plan/config.json",
-    "engine/plan/rank0.engine",
-    "engine/tokenizer/tokenizer.json",
-]
+WHOLE = ["engine/built.json", "engine/plan/config.json", "engine/plan/rank0.engine", "engine/tokenizer/tokenizer.json"]
 BUILDER = """#!/bin/sh
 printf '%s\\n' "$@" > "$RECORD"
 [ "$1" = --checkpoint_dir ] && [ -f "$2/config.json" ] && [ "$3" = --output_dir ]
@@ -53,6 +51,21 @@ def write(folder: Path, files: dict[str, bytes] = FILES) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
+
+
+SMALL_BYTES = 20 * 2**20
+
+
+@contextmanager
+def small_file_system(folder: Path) -> Iterator[None]:
+    """Mount a real file system of SMALL_BYTES there; skip the test where that is not allowed."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts a file system, which needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def quiet(_progress: FillProgress) -> None:
@@ -86,6 +99,11 @@ class Job:
         """The container `fetch`."""
         return lay_out(replace(self.order, **changes), self.volume, None, quiet)  # type: ignore[arg-type]
 
+    def fetch_anew(self) -> bool:
+        """The containers `engine` and `fetch` of a new pod."""
+        self.copy()
+        return self.fetch()
+
     def build(self, does: str = WORKS, host: str = HOST, recipe: Recipe = RECIPE) -> subprocess.CompletedProcess[str]:
         """The container `build`, with a builder that `does` so."""
         tools = self.root / "tools"
@@ -102,8 +120,7 @@ class Job:
 
     def run(self) -> None:
         """A pod that nothing happens to."""
-        self.copy()
-        self.fetch()
+        self.fetch_anew()
         assert self.build().returncode == 0
         self.seal()
 
