@@ -1,6 +1,6 @@
-"""For every test: property tests have no deadline, since an example's time says nothing on a shared machine."""
+"""For every test: a property test fails by what it finds, never by how long an example takes on a shared machine."""
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("r1plus", deadline=None)
+settings.register_profile("r1plus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("r1plus")
