@@ -30,9 +30,9 @@ from r1plus_monitoring.curate.asking import Condition
 from r1plus_operator import projections
 from r1plus_operator.plan.inputs import SuiteTrust
 from r1plus_operator.suite_signature import KeyPair, new_key, sign, signer
+from support.plan.world import CONFIG, ROOT, World
 from unit.cli.fake_triton import serving
 from unit.contract.suites import BAD, NAME, baseline_of, files_of, with_item
-from unit.operator.plan.world import CONFIG, ROOT, World
 
 SMALL = ("--min-items", "8", "--min-per-stratum", "4")
 

@@ -26,7 +26,7 @@ from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.tenants import TenantReconciler
-from unit.operator.plan.tenant_world import CONFIG, DECOY, last_words
+from support.plan.tenant_world import CONFIG, DECOY, last_words
 from unit.operator.runtime.support import ManualClock
 
 NOW = 1_767_225_600.0

@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_operator.config import ConfigError, from_environment
 from r1plus_operator.plan.inputs import AccessMode
-from unit.operator.plan.world import ROOT
+from support.plan.world import ROOT
 
 KEY = (Path(__file__).parents[1] / "model_repo/filling/signed/signing.pub").read_text()
 LEAST = {

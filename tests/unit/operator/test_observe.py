@@ -13,7 +13,7 @@ from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key,
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 KEY = ("t", "credit")
 

@@ -14,7 +14,7 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.report import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.tenants import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
-from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES
+from support.plan.tenant_world import CONFIG, DECOY, GIVES
 from unit.operator.tenants_rig import Rig, ended
 
 KEY = ("team", TENANT_NAME)

@@ -4,7 +4,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.plan import AT_ONCE_SECONDS, Plan
 from r1plus_operator.plan.revision import read
 from r1plus_policies.rollout import DRAIN_SECONDS
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 SPEC = {"tier": "full", "context": {"maxTokens": 2048}}
 

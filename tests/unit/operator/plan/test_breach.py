@@ -13,7 +13,7 @@ from r1plus_contract.verdict import Phase, Standing, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import (
+from support.plan.falls import (
     DAY,
     FULL,
     ask,
@@ -24,7 +24,7 @@ from unit.operator.plan.falls import (
     passes,
     rolled_back,
 )
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 
 def test_a_fall_brings_the_last_good_revision_up_without_traffic_and_asks_for_a_fresh_sweep() -> None:

@@ -7,8 +7,8 @@ import pytest
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import DAY, deployments, fallen, order, passes
-from unit.operator.plan.world import World
+from support.plan.falls import DAY, deployments, fallen, order, passes
+from support.plan.world import World
 
 STORY: list[Callable[[World], None]] = [
     lambda w: w.start_pods(w.status["candidate"]) if _way_back(w) else None,

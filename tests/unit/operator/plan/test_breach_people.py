@@ -11,7 +11,7 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import (
+from support.plan.falls import (
     DAY,
     FULL,
     NEXT,
@@ -23,7 +23,7 @@ from unit.operator.plan.falls import (
     passes,
     rolled_back,
 )
-from unit.operator.plan.world import World, suite
+from support.plan.world import World, suite
 
 RELEASES: dict[str, Callable[[World], None]] = {
     "an ack": lambda w: ask(w, Verb.ACK),

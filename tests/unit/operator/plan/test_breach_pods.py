@@ -10,7 +10,7 @@ from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import (
+from support.plan.falls import (
     ask,
     deployments,
     fallen,

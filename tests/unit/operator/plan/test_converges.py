@@ -20,7 +20,7 @@ from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.plan import AT_ONCE_SECONDS, plan
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, read
-from unit.operator.plan.world import NODE, World
+from support.plan.world import NODE, World
 
 DAY = 86_400.0
 PASSES = 6

@@ -10,8 +10,8 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.objects import Owner, network_policy
 from r1plus_operator.plan.prober import jobs
 from r1plus_operator.plan.probing import SERVING_PORTS, Run, doors
-from unit.operator.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
-from unit.operator.plan.test_walls_of_tenants import selects
+from support.plan.selectors import selects
+from support.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
 
 
 def by_name() -> dict[str, Json]:

@@ -12,7 +12,7 @@ from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.delivering import renewed
 from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, PodFacts, VolumeFacts, VolumeTerms
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.world import CATALOG, CONFIG, NODE, World
+from support.plan.world import CATALOG, CONFIG, NODE, World
 
 VOLUME = {"delivery": {"mode": "Volume"}}
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}

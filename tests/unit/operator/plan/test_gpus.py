@@ -16,7 +16,7 @@ from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, N
 from r1plus_operator.plan.revision import Revision, read
 from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
 from r1plus_policies.hardware import Gpus
-from unit.operator.plan.world import CONFIG, World, suite
+from support.plan.world import CONFIG, World, suite
 
 SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
 L40S = Gpus("NVIDIA-L40S", 1, 46068, (8, 9))

@@ -7,8 +7,8 @@ import pytest
 from r1plus_contract.history import AlarmFact, EvaluationFact, RevisionFact, RolloutEvent, RolloutFact
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan import history
-from unit.operator.plan.falls import FULL, fallen, rolled_back
-from unit.operator.plan.world import CATALOG, World, suite
+from support.plan.falls import FULL, fallen, rolled_back
+from support.plan.world import CATALOG, World, suite
 
 
 def events(world: World) -> list[tuple[str, RolloutEvent, str]]:

@@ -7,8 +7,8 @@ from r1plus_operator.plan import quarantine
 from r1plus_operator.plan.quarantine import REPLACEMENT_SECONDS
 from r1plus_operator.plan.report import WIRING_SECONDS
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import controlled, fallen
-from unit.operator.plan.world import World
+from support.plan.falls import controlled, fallen
+from support.plan.world import World
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
 DEADLINE_SECONDS = 3600.0

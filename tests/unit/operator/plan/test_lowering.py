@@ -5,7 +5,7 @@ import pytest
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.revision import read, serving_revision
-from unit.operator.plan.world import CATALOG, World
+from support.plan.world import CATALOG, World
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
 F16 = next(engine for engine in CATALOG if engine.name == "smollm2-full-f16")

@@ -13,7 +13,7 @@ from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts,
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
-from unit.operator.plan.world import CONFIG, NODE, World, suite
+from support.plan.world import CONFIG, NODE, World, suite
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
 Q4_1 = {"precision": "Q4_1"}

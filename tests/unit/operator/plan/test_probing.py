@@ -27,7 +27,7 @@ from r1plus_operator.plan.probing import (
     read,
 )
 from r1plus_policies.isolation import Verdict
-from unit.operator.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts
+from support.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts
 
 HOUR = CONFIG.isolation.interval
 

@@ -15,8 +15,8 @@ from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.pooling import PoolWanted
 from r1plus_operator.plan.revision import Revision, read
 from r1plus_operator.plan.shadowing import MOST_BYTES
-from unit.operator.plan.falls import FULL, NEXT, controlled, deployments, fallen, passes
-from unit.operator.plan.world import SUITES, World, suite
+from support.plan.falls import FULL, NEXT, controlled, deployments, fallen, passes
+from support.plan.world import SUITES, World, suite
 
 V1, V2 = "smollm2-full-v1", "smollm2-full-v2"
 

@@ -9,7 +9,7 @@ from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.revision import KEPT_VERDICTS, Revision, clipped, read, to_object
 from r1plus_operator.plan.taking import MOST_TOLD_BYTES, taken, told
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 HASH = "h" * 64
 MIB = 1024 * 1024

@@ -12,7 +12,7 @@ from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import IsolationTerms, Json
 from r1plus_operator.plan.probing import ASK
 from r1plus_operator.plan.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant
-from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
+from support.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
 
 BY_LABEL = {
     ("NetworkPolicy", walls.DEFAULT_DENY),

@@ -21,7 +21,7 @@ from r1plus_operator.plan.volumes import (
     delivered_on,
     plan_volumes,
 )
-from unit.operator.plan.world import CONFIG
+from support.plan.world import CONFIG
 
 BY_IMAGE = EngineVolume("r1plus-engine-a", FillOrder("full", "a" * 64, 300 * 2**20), "registry.local/full:1")
 BY_ARCHIVE = EngineVolume(

@@ -3,7 +3,7 @@
 import json
 
 from r1plus_contract import names
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 
 def test_a_pod_reaches_names_and_the_port_of_its_own_deployment_and_nothing_else() -> None:

@@ -20,19 +20,11 @@ from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.prober import jobs, way_to_ask
 from r1plus_operator.plan.probing import next_run
-from unit.operator.plan.tenant_world import CONFIG, TenantWorld
-from unit.operator.plan.world import World
+from support.plan.selectors import selects
+from support.plan.tenant_world import CONFIG, TenantWorld
+from support.plan.world import World
 
 DEPLOYMENT, VOLUME, PROBE = names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE
-
-
-def selects(selector: Json, labels: dict[str, str]) -> bool:
-    """As Kubernetes selects."""
-    equal = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
-    exist = {"Exists": True, "DoesNotExist": False}
-    return equal and all(
-        exist[one["operator"]] is (one["key"] in labels) for one in selector.get("matchExpressions", [])
-    )
 
 
 def reachable(wall: Json, address: str, port: int) -> bool:

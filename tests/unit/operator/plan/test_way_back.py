@@ -9,7 +9,7 @@ from r1plus_operator.plan import way_back
 from r1plus_operator.plan.breach import lost_by_stratum
 from r1plus_policies.gate import MOST_LOST_ITEMS
 from r1plus_policies.response import PastRevision
-from unit.operator.plan.world import World, suite
+from support.plan.world import World, suite
 
 DAY = 86_400.0
 GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, engine_there=True)

@@ -7,7 +7,7 @@ import pytest
 from r1plus_contract import metrics
 from r1plus_operator.plan.inputs import RuleFacts, TargetFacts, Wiring
 from r1plus_operator.plan.report import WIRING_SECONDS
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 URL = "http://prometheus:9090"
 UP = (TargetFacts("monitor", "up", ""), TargetFacts("triton-metrics", "up", ""))

@@ -31,7 +31,7 @@ from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import read
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 CATALOG = load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog" / "smollm2.yaml")
 CONFIG = OperatorConfig(
     monitor_image="registry.local/monitor:1",

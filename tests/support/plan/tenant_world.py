@@ -5,6 +5,7 @@ Like `world`, not a fake API server: it merges nothing and defaults nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from r1plus_contract import names
@@ -127,11 +128,11 @@ class TenantWorld:
         if planned.finalizer:
             found.append(lambda: self.finalizers.append(names.FINALIZER_TENANT))
         for namespace, kind, name, uid in planned.delete:
-            found.append(lambda key=(namespace, kind, name), uid=uid: self._delete(key, uid))
+            found.append(partial(self._delete, (namespace, kind, name), uid))
         if planned.finalizer is False:
             found.append(self._let_go)
         for stage in planned.apply:
-            found += [lambda obj=obj: self._apply(obj) for obj in (reversed(stage) if backwards else stage)]
+            found += [partial(self._apply, obj) for obj in (reversed(stage) if backwards else stage)]
         if planned.status is not None:
             found.append(lambda: setattr(self, "status", planned.status))
         return found
@@ -220,11 +221,13 @@ def last_words(
     doors, questions = probing.doors(probe, run, config), probing.questions(config)
     control = probe is Probe.CONTROL
     own = {door.name for door in doors if door.against is Against.OWN}
-    through = {one.name for one in (*doors, *questions)} - {*blind} if control else {*opened} | own
-    of = {CONTAINER_KNOCK: doors, CONTAINER_ASK: questions}
+    tried = {CONTAINER_KNOCK: [one.name for one in doors], CONTAINER_ASK: [one.name for one in questions]}
+    through = (
+        {name for names_of_one in tried.values() for name in names_of_one} - {*blind} if control else {*opened} | own
+    )
     return {
         container["name"]: Findings(
-            tuple(Try(one.name, Outcome.OPEN if one.name in through else Outcome.SHUT) for one in of[container["name"]])
+            tuple(Try(name, Outcome.OPEN if name in through else Outcome.SHUT) for name in tried[container["name"]])
         )
         for container in template["spec"]["containers"]
     }

@@ -8,7 +8,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
 
