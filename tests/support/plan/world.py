@@ -6,10 +6,12 @@ Not a fake API server: it merges nothing and defaults nothing. What the real one
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from r1plus_contract import names
-from r1plus_contract.jsonable import dumps
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.requests import Request, Verb
+from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
 from r1plus_model_repo.catalog.loader import load_catalog
@@ -29,7 +31,7 @@ from r1plus_operator.plan.inputs import (
 )
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.pod import fingerprint
-from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.revision import Revision, read
 
 ROOT = Path(__file__).parents[3]
 CATALOG = load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog" / "smollm2.yaml")
@@ -53,6 +55,11 @@ def suite(name: str, salt: str = "") -> SuiteSource:
     return SuiteSource(name, dumps(header), text, load_suite(dumps(header), text))
 
 
+FULL: dict[str, Any] = {"tier": "full", "context": {"maxTokens": 2048}}
+NEXT: dict[str, Any] = {"context": {"maxTokens": 1024}}
+"""Asks for another revision of it."""
+Q4_1: dict[str, Any] = {"precision": "Q4_1"}
+DAY = 86_400.0
 SUITES = {name: suite(name) for name in ("smollm2-full-v1", "smollm2-lite-v1", "smollm2-edge-v1")}
 
 
@@ -92,37 +99,30 @@ class World:
         return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused))
 
     def pass_once(self) -> Plan:
-        """One pass, carried out; time moves on a second."""
-        planned = plan(self.observed(), self.config, self.now)
-        for name, patch in planned.relabel:
-            self._quarantine(name, patch)
-        for stage in planned.apply:
-            for obj in stage:
-                key = obj["kind"], obj["metadata"]["name"]
-                uid = self.children.get(key, {"metadata": {"uid": f"u-{len(self.children)}"}})["metadata"]["uid"]
-                self.children[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
-        for kind, name, _ in planned.delete:
-            if kind == "Pod":
-                del self.pods[name]
-            else:
-                del self.children[kind, name]
-        self.status = planned.status
+        """Make a plan and carry it out; time moves on a second."""
+        planned = self.plan()
+        self._carry_out(planned, "u")
         self.notes += [note.reason for note in planned.notes]
-        self._reap()
         self.now += 1.0
         return planned
 
+    def plan(self) -> Plan:
+        return plan(self.observed(), self.config, self.now)
+
     def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:
-        """Only the first so many writes of a plan: the operator dies after them. The status goes first.
+        """Make only the first so many writes of a plan: the operator dies after them. The status goes first.
 
         The writes of a stage are made at once, so any may be the first: `backwards`, what is named last.
         """
+        self._carry_out(planned, "d", writes, backwards=backwards)
+
+    def _carry_out(self, planned: Plan, uids: str, writes: int = 10_000, *, backwards: bool = False) -> None:
         for name, patch in planned.relabel if writes else ():
             self._quarantine(name, patch)
         objects = [obj for stage in planned.apply for obj in (reversed(stage) if backwards else stage)]
         for obj in objects[:writes]:
             key = obj["kind"], obj["metadata"]["name"]
-            uid = self.children.get(key, {"metadata": {"uid": f"d-{len(self.children)}"}})["metadata"]["uid"]
+            uid = self.children.get(key, {"metadata": {"uid": f"{uids}-{len(self.children)}"}})["metadata"]["uid"]
             self.children[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
         for kind, name, _ in planned.delete[: max(0, writes - len(objects))]:
             if kind == "Pod":
@@ -133,17 +133,136 @@ class World:
         self._reap()
 
     def settle(self, limit: int = 6) -> Plan:
-        """Passes until one writes nothing; fails if that does not come."""
+        """Make passes until one writes nothing; fail if that does not come."""
         for _ in range(limit):
             planned = self.pass_once()
             if not planned.writes:
                 return planned
         raise AssertionError(f"still writing after {limit} passes: {planned.apply} {planned.delete}")
 
-    def change(self, **spec: Any) -> None:
-        """`kubectl apply` of another spec."""
+    # What people and the world do. Each returns the world, so that `.settle()` may follow.
+
+    def change(self, **spec: Any) -> Self:
+        """Apply another spec, as `kubectl apply` does."""
         self.spec = {**self.spec, **spec}
         self.generation += 1
+        return self
+
+    def apply(self, **spec: Any) -> str:
+        """Apply another spec and settle; return the revision that it asks for, if there is one."""
+        self.change(**spec).settle()
+        return str(self.status.get("candidate") or self.status.get("revision", ""))
+
+    def wait(self, seconds: float) -> Self:
+        """Let time pass."""
+        self.now += seconds
+        return self
+
+    def ask(self, verb: Verb, **about: str) -> Self:
+        """Write a request as the command line does."""
+        at = f"2026-01-01T00:00:{len(self.annotations):02d}.000000Z"
+        self.annotations[verb.annotation] = dumps(Request("alice", "a reason", at, **about))
+        return self
+
+    def asked_at(self, verb: Verb) -> str:
+        """Return the token of the newest request."""
+        return str(json.loads(self.annotations[verb.annotation])["at"])
+
+    def start_pods(self, revision: str, *, ready: bool = False) -> Self:
+        """Start what the Deployment asks for, as the kubelet does."""
+        deployment = self.one("Deployment", revision)["spec"]
+        template = fingerprint(deployment["template"]["spec"])
+        for i in range(deployment["replicas"]):
+            name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
+            self.pods[name] = PodFacts(
+                name, revision, "10.0.0.1", ready, False, "", (TRITON,), replica_set, template, "u-1", uid=f"uid-{name}"
+            )
+        return self
+
+    def set_ready(self, revision: str) -> Self:
+        return self.set_pods(revision, ready=True)
+
+    def set_pods(self, revision: str = "", **facts: Any) -> Self:
+        """Change the pods of a revision, by default of all."""
+        self.pods = {n: replace(p, **facts) if revision in ("", p.revision) else p for n, p in self.pods.items()}
+        return self
+
+    def report(self, revision: str = "", **fields: Any) -> Self:
+        """Let the monitors of a revision's pods, by default of all, report this, and otherwise what they reported."""
+        self.reports = {
+            name: replace(report, **fields) if revision in ("", self.pods[name].revision) else report
+            for name, report in self.reports.items()
+        }
+        return self
+
+    def report_gate(self, revision: str = "", **fields: Any) -> Self:
+        """Change the gates that the monitors of a revision's pods, by default of all, report."""
+        for name, report in self.reports.items():
+            if revision in ("", self.pods[name].revision) and report.gate:
+                self.reports[name] = replace(report, gate=replace(report.gate, **fields))
+        return self
+
+    def stand(self, pod: str, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
+        """Let the pod's monitor watch, and report this standing; it has counted what was lost."""
+        count = SweepFigures(4 - len(lost), 4, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
+        watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
+        self.reports[pod] = replace(self.reports[pod], watch=watch)
+        return self
+
+    def stand_all(self, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
+        for pod in self.pods:
+            self.stand(pod, standing, lost=lost, evidence=evidence)
+        return self
+
+    def steady(self) -> Self:
+        """Let every pod stand as it did at its gate."""
+        return self.stand_all(Standing.STEADY)
+
+    def drop(self, *lost: str) -> Self:
+        """Let the accuracy of every pod drop below the threshold."""
+        return self.stand_all(Standing.BELOW_THRESHOLD, lost=lost or ("i0",), evidence=2.0)
+
+    def gate(
+        self, revision: str, verdict: Verdict, *, lost: int = 0, batch: int | None = None, suite_name: str = ""
+    ) -> Self:
+        """Let every monitor of the revision report a decided gate, by default one at the serving batch."""
+        stored, accuracy = self.revision(revision), self.spec.get("accuracy", {})
+        suite_name = suite_name or accuracy.get("suite", f"smollm2-{self.spec['tier']}-v1")
+        identity, digest = stored.identity_digest, self.suite_hash(suite_name)
+        reason, message = "TooManyLost" if lost else "Passed", f"lost {lost} of 4 items"
+        threshold, asked = accuracy.get("threshold", 0.98), stored.batch if batch is None else batch
+        gate = GateReport(
+            verdict, reason, message, identity, suite_name, digest, "1", threshold, 4, lost, 0, batch=asked
+        )
+        report = MonitorReport(
+            revision, identity, Phase.WATCHING, verdict, reason, message, suite_name, digest, gate=gate
+        )
+        self.reports |= {pod.name: report for pod in self.pods.values() if pod.revision == revision}
+        return self
+
+    def control(self, verdict: Verdict, *, lost: int = 0, suite_name: str = "") -> Self:
+        """Let the control's monitors answer the order that the operator gave them."""
+        revision = str(self.status["candidate"])
+        token = self.accuracy_settings()["control"]["token"]
+        return self.gate(revision, verdict, lost=lost, suite_name=suite_name).report_gate(revision, control=token)
+
+    def pass_control(self, revision: str) -> Self:
+        """Let a revision that is up pass its control, settle, and let it get Ready."""
+        self.control(Verdict.PASS).settle()
+        self.set_ready(revision).settle()
+        return self
+
+    def bring_up(self) -> str:
+        """Let the present candidate pass and take traffic; return its name."""
+        self.settle()
+        name = self.candidate()
+        self.start_pods(name).settle()
+        self.gate(name, Verdict.PASS).settle()
+        self.set_ready(name).settle()
+        self.start_pods(name, ready=True).settle()
+        return name
+
+    # What can be read.
 
     def live(self, kind: str) -> list[dict[str, Any]]:
         return [obj for (k, _), obj in sorted(self.children.items()) if k == kind]
@@ -161,107 +280,60 @@ class World:
         found = next(c for c in self.status["conditions"] if c["type"] == kind)
         return found["status"], found["reason"], found["message"]
 
-    def start_pods(self, revision: str, *, ready: bool = False) -> None:
-        """The kubelet starts what the Deployment asks for."""
-        count = self.one("Deployment", revision)["spec"]["replicas"]
-        for i in range(count):
-            name = f"{revision}-{i}"
-            self.pods[name] = PodFacts(
-                name,
-                revision,
-                "10.0.0.1",
-                ready,
-                False,
-                "",
-                (TRITON,),
-                f"{revision}-7d9f",
-                fingerprint(self.one("Deployment", revision)["spec"]["template"]["spec"]),
-                "u-1",
-                uid=f"uid-{name}",
-            )
+    def deployments(self) -> dict[str, int]:
+        """Return how many pods each revision with a Deployment asks for."""
+        return {d["metadata"]["name"]: d["spec"]["replicas"] for d in self.live("Deployment")}
+
+    def revision(self, name: str = "") -> Revision:
+        """Return the stored revision, by default the candidate."""
+        return read(self.one("ControllerRevision", name or self.candidate()))
+
+    def revisions(self) -> list[Revision]:
+        return [read(obj) for obj in self.live("ControllerRevision")]
+
+    def suite_hash(self, name: str = "smollm2-full-v1") -> str:
+        loaded = self.suites[name].suite
+        assert loaded is not None
+        return loaded.header.sha256
+
+    def accuracy_settings(self) -> Any:
+        """Return what the monitors are told, as JSON."""
+        return json.loads(self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
+
+    def monitor_settings(self) -> MonitorSettings:
+        return loads(MonitorSettings, self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
 
     def _quarantine(self, name: str, patch: tuple[dict[str, Any], ...]) -> None:
-        """What the API server does with the patch, and then the ReplicaSet, which lets the pod go."""
+        """Do what the API server does with the patch, and then the ReplicaSet, which lets the pod go."""
         note = next(op["value"] for op in patch if op["path"].endswith("quarantine"))
         self.pods[name] = replace(self.pods[name], quarantine=note, replica_set="")
-
-    def stand(self, pod: str, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> None:
-        """The pod's monitor watches, and says this; it has counted what was lost."""
-        before = self.reports[pod]
-        count = SweepFigures(4 - len(lost), 4, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
-        watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
-        self.reports[pod] = replace(before, watch=watch)
-
-    def control(self, verdict: Verdict, *, lost: int = 0, suite_name: str = "") -> str:
-        """The control's monitors answer the order that the operator gave them; the revision that it is about."""
-        settings = json.loads(self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
-        revision = str(self.status["candidate"])
-        self.gate(revision, verdict, lost=lost, suite_name=suite_name)
-        for name, pod in self.pods.items():
-            report = self.reports.get(name)
-            if pod.revision == revision and report and report.gate:
-                gate = replace(report.gate, control=settings["control"]["token"])
-                self.reports[name] = replace(report, gate=gate)
-        return revision
-
-    def set_ready(self, revision: str) -> None:
-        self.pods = {n: replace(p, ready=True) if p.revision == revision else p for n, p in self.pods.items()}
-
-    def gate(
-        self, revision: str, verdict: Verdict, *, lost: int = 0, batch: int | None = None, suite_name: str = ""
-    ) -> None:
-        """Every monitor of the revision reports a decided gate, by default one at the serving batch."""
-        stored = read(self.one("ControllerRevision", revision))
-        suite_name = suite_name or self.spec.get("accuracy", {}).get("suite", f"smollm2-{self.spec['tier']}-v1")
-        loaded = self.suites[suite_name].suite
-        assert loaded is not None
-        identity, digest = stored.identity_digest, loaded.header.sha256
-        report = GateReport(
-            verdict,
-            "TooManyLost" if lost else "Passed",
-            f"lost {lost} of 4 items",
-            identity,
-            suite_name,
-            digest,
-            "1",
-            self.spec.get("accuracy", {}).get("threshold", 0.98),
-            4,
-            lost,
-            0,
-            batch=stored.batch if batch is None else batch,
-        )
-        for pod in self.pods.values():
-            if pod.revision == revision:
-                self.reports[pod.name] = MonitorReport(
-                    revision,
-                    identity,
-                    Phase.WATCHING,
-                    verdict,
-                    report.reason,
-                    report.message,
-                    suite_name,
-                    digest,
-                    gate=report,
-                )
-
-    def bring_up(self) -> str:
-        """The present candidate passes and takes traffic; its name."""
-        self.settle()
-        name = self.candidate()
-        self.start_pods(name)
-        self.settle()
-        self.gate(name, Verdict.PASS)
-        self.settle()
-        self.set_ready(name)
-        self.settle()
-        self.start_pods(name, ready=True)
-        self.settle()
-        return name
 
     def _reap(self) -> None:
         running = {obj["metadata"]["name"] for obj in self.live("Deployment") if obj["spec"]["replicas"]}
         self.pods = {n: p for n, p in self.pods.items() if p.revision in running}
         self.reports = {n: r for n, r in self.reports.items() if n in self.pods}
+
+
+def start_world(**spec: Any) -> World:
+    """Return a world whose first revision waits for its gate."""
+    world = World({**FULL, **spec})
+    world.settle()
+    return world
+
+
+def serve_world(**spec: Any) -> World:
+    """Return a world whose first revision serves."""
+    world = World({**FULL, **spec})
+    world.bring_up()
+    return world
+
+
+def observe_world(**spec: Any) -> tuple[World, str]:
+    """Return a world whose first revision serves because `Observe` let it through ungated, and its name."""
+    world = start_world(accuracy={"gate": "Observe"}, **spec)
+    revision = world.candidate()
+    world.start_pods(revision, ready=True).settle()
+    return world, revision
 
 
 TRITON = ContainerFacts("triton", ready=True)

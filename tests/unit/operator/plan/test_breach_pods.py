@@ -9,10 +9,7 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
-from r1plus_operator.plan.revision import read
 from support.plan.falls import (
-    ask,
-    deployments,
     fallen,
     pooled,
     swept,
@@ -35,17 +32,15 @@ def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
     assert world.condition("QualityVerified")[:2] == ("True", "BadPod")
     assert one in world.status["incident"]["tried"][0]
     assert world.status["replicas"] == 1
-    assert good not in deployments(world)
+    assert good not in world.deployments()
 
 
 def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() -> None:
     world, good, _ = fallen(replicas=2)
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world.stand(other, Standing.STEADY).settle()
     assert world.pods[one].quarantine is not None
-    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
-    world.settle()
+    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0).settle()
     assert world.status["candidate"] == good
 
 
@@ -53,8 +48,7 @@ def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() ->
 def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_traffic(quarantined: bool) -> None:
     world, good, _ = fallen(replicas=2)
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world.stand(other, Standing.STEADY).settle()
     assert world.pods[one].quarantine is not None
     new = f"{other}-new"
     world.pods[new] = replace(world.pods[other], name=new, uid="new")
@@ -80,8 +74,7 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
 def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> None:
     world, _, bad = fallen(replicas=2)
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world.stand(other, Standing.STEADY).settle()
     began = json.loads(world.pods[one].quarantine or "")["since"]
     new = replace(world.pods[other], name=f"{bad}-new", unschedulable=unschedulable, ready=False, uid="new")
     world.pods[new.name] = new
@@ -95,8 +88,7 @@ def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> Non
 def test_a_quarantine_whose_note_was_damaged_is_over() -> None:
     world, _, _ = fallen(replicas=2)
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world.stand(other, Standing.STEADY).settle()
     world.pods[one] = replace(world.pods[one], quarantine="{")
     assert ("Pod", one, f"uid-{one}") in world.pass_once().delete
 
@@ -104,12 +96,9 @@ def test_a_quarantine_whose_note_was_damaged_is_over() -> None:
 def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
     world, good, _ = fallen(replicas=2)
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
-    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=1.0)
-    world.settle()
-    world.start_pods(good)
-    world.control(Verdict.PASS)
+    world.stand(other, Standing.STEADY).settle()
+    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=1.0).settle()
+    world.start_pods(good).control(Verdict.PASS)
     world.settle()
     assert one in world.pods
     world.set_ready(good)
@@ -127,8 +116,7 @@ def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
 )
 def test_the_pool_alone_is_counted_before_anything_moves(correct: int, seen: bool, reason: str) -> None:
     world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
+    world.steady()
     swept(world, correct)
     pooled(world, bad, before_alarm=dict.fromkeys(world.pods, "2026-01-02T00:00:00Z") if seen else {})
     world.settle()
@@ -153,8 +141,7 @@ def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> 
 @pytest.mark.parametrize("other", ["revision", "suite_hash", "acknowledged"])
 def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(other: str) -> None:
     world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
+    world.steady()
     swept(world, 0)
     pooled(world, bad)
     assert world.pool is not None
@@ -165,9 +152,7 @@ def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(ot
 
 def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:
     world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
-    world.settle()
+    world.steady().settle()
     loaded = world.suites["smollm2-full-v1"].suite
     assert loaded is not None
     world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
@@ -175,23 +160,21 @@ def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:
     assert world.pass_once().writes == 0
     world.pool = None
     assert world.settle().writes == 0
-    assert read(world.one("ControllerRevision", bad)).pool == '{"a":1}'
+    assert world.revision(bad).pool == '{"a":1}'
 
 
 def test_the_pool_is_kept_since_the_newest_acknowledgement_and_what_was_heard_before_is_not_written_down() -> None:
     world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
-    world.settle()
+    world.steady().settle()
     loaded = world.suites["smollm2-full-v1"].suite
     assert loaded is not None
-    ask(world, Verb.ACK)
-    token = json.loads(world.annotations[Verb.ACK.annotation])["at"]
+    world.ask(Verb.ACK)
+    token = world.asked_at(Verb.ACK)
     world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
     planned = world.settle()
     assert planned.pool is not None
     assert planned.pool.acknowledged == token
-    assert read(world.one("ControllerRevision", bad)).pool == ""
+    assert world.revision(bad).pool == ""
     world.pool = replace(world.pool, acknowledged=token)
     world.settle()
-    assert read(world.one("ControllerRevision", bad)).pool == '{"a":1}'
+    assert world.revision(bad).pool == '{"a":1}'

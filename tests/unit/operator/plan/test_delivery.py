@@ -11,8 +11,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.delivering import renewed
 from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, PodFacts, VolumeFacts, VolumeTerms
-from r1plus_operator.plan.revision import read
-from support.plan.world import CATALOG, CONFIG, NODE, World
+from support.plan.world import CATALOG, CONFIG, NODE, World, start_world
 
 VOLUME = {"delivery": {"mode": "Volume"}}
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
@@ -32,7 +31,7 @@ def archived(engine: Engine) -> Engine:
 
 def volume_of(world: World) -> tuple[str, str]:
     """Name of the candidate's volume, and the digest that belongs on it."""
-    volume = read(world.one("ControllerRevision", world.candidate())).volume
+    volume = world.revision().volume
     assert volume is not None
     return volume.name, volume.order.digest
 
@@ -45,8 +44,7 @@ def deliver(world: World) -> None:
 
 def waiting(**facts: Any) -> World:
     """A first revision whose engine is on its way."""
-    world = World({**FULL, **VOLUME})
-    world.settle()
+    world = start_world(**VOLUME)
     if facts:
         world.volumes[volume_of(world)[0]] = VolumeFacts(**facts)
         world.settle()
@@ -92,22 +90,18 @@ def test_a_volume_of_many_nodes_ties_nobody_to_one() -> None:
 def test_what_serves_goes_on_while_another_engine_is_on_its_way(strategy: str) -> None:
     world = World({**FULL, "rollout": {"strategy": strategy, "deadline": "1m"}})
     stable = world.bring_up()
-    world.change(engine={"precision": "Q4_1"}, **VOLUME)
-    world.settle()
-    candidate = world.candidate()
+    candidate = world.apply(engine={"precision": "Q4_1"}, **VOLUME)
     assert (candidate != stable, world.selected()) == (True, stable)
     assert ("Deployment", candidate) not in world.children
     assert world.one("Deployment", stable)["spec"]["replicas"] == 1
     assert world.condition("Ready")[:2] == ("True", "Serving")
-    world.now += 3600
-    world.settle()
+    world.wait(3600).settle()
     assert world.condition("Progressing")[:2] == ("True", "Delivering"), (
         "the deadline is the candidate's, not the way's"
     )
     deliver(world)
     assert world.condition("Progressing")[:2] == ("True", "RollingOut")
-    world.now += 30
-    world.settle()
+    world.wait(30).settle()
     assert ("Deployment", candidate) in world.children
 
 
@@ -118,9 +112,7 @@ def test_a_revision_with_pods_keeps_them_though_the_claim_is_lost() -> None:
     world.volumes.clear()
     world.settle()
     assert len(world.live("Deployment")) == 1
-    world.gate(world.candidate(), Verdict.PASS)
-    world.set_ready(world.candidate())
-    world.settle()
+    world.gate(world.candidate(), Verdict.PASS).set_ready(world.candidate()).settle()
     assert world.condition("Ready")[0] == "True"
 
 
@@ -254,7 +246,7 @@ def test_an_archive_needs_a_network_to_come_from() -> None:
     assert "delivery.cidrs" in world.condition("EngineReady")[2]
     world.config = replace(CONFIG, volumes=CIDRS)
     world.settle()
-    volume = read(world.one("ControllerRevision", world.candidate())).volume
+    volume = world.revision().volume
     assert volume is not None
     assert (volume.image, volume.order.size) == ("", 400 * 2**20)
     assert volume.order.archive is not None
@@ -306,7 +298,7 @@ def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
     world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
     world.config = replace(CONFIG, volumes=CIDRS)
     world.settle()
-    volume = read(world.one("ControllerRevision", world.candidate())).volume
+    volume = world.revision().volume
     assert volume is not None
     now = renewed(volume, Engine(engine.name, spec))
     assert now.order.archive == Archive(MOVED.url, MOVED.sha256)

@@ -47,7 +47,7 @@ def world_of(engine: str, *nodes: NodeFacts, **spec: Any) -> World:
 
 
 def candidate(world: World) -> Revision:
-    return read(world.one("ControllerRevision", world.candidate()))
+    return world.revision()
 
 
 def pod_of(world: World) -> dict[str, Any]:
@@ -309,9 +309,7 @@ def test_what_is_on_its_way_beside_what_serves_stays_on_its_gpu_too() -> None:
     world.bring_up()
     h200 = Gpus("NVIDIA-H200", 8, 143771, (9, 0))
     world.nodes = (machine(L40S), machine(A100, name="g2"))
-    world.change(batching={"maxBatchSize": 40})
-    world.settle()
-    moving = world.candidate()
+    moving = world.apply(batching={"maxBatchSize": 40})
     world.nodes = (*world.nodes, machine(h200, name="g3"))
     world.settle()
     assert world.candidate() == moving
@@ -320,8 +318,7 @@ def test_what_is_on_its_way_beside_what_serves_stays_on_its_gpu_too() -> None:
 def test_nobody_builds_what_nobody_waits_for_any_more() -> None:
     world = world_of(LLM)
     for batch in (4, 8, 16):
-        world.change(batching={"maxBatchSize": batch})
-        world.settle()
+        world.apply(batching={"maxBatchSize": batch})
     assert [read(live).batch for live in world.live("ControllerRevision")] == [16]
 
 

@@ -34,13 +34,9 @@ def test_a_revision_that_serves_is_told_with_its_identity_its_gate_and_its_promo
 def test_a_refused_revision_is_told_with_its_figures() -> None:
     world = World(dict(FULL))
     good = world.bring_up()
-    world.change(context={"maxTokens": 1024})
-    world.settle()
-    refused = world.candidate()
-    world.start_pods(refused)
-    world.settle()
-    world.gate(refused, Verdict.FAIL, lost=2)
-    world.settle()
+    refused = world.apply(context={"maxTokens": 1024})
+    world.start_pods(refused).settle()
+    world.gate(refused, Verdict.FAIL, lost=2).settle()
     assert world.selected() == good
     found = {f.revision: f.report for f in history.facts(world.observed()) if isinstance(f, EvaluationFact)}
     assert (found[refused].verdict, found[refused].lost, found[refused].items) == (Verdict.FAIL, 2, 4)
@@ -77,8 +73,7 @@ def test_a_pods_alarm_is_told_once_it_has_one() -> None:
 def test_passes_that_change_nothing_tell_nothing_new() -> None:
     world, _, _ = rolled_back()
     before = history.facts(world.observed())
-    world.now += 3600.0
-    world.settle()
+    world.wait(3600.0).settle()
     assert history.facts(world.observed()) == before
 
 

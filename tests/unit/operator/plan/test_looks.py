@@ -8,15 +8,14 @@ from r1plus_operator.plan.quarantine import REPLACEMENT_SECONDS
 from r1plus_operator.plan.report import WIRING_SECONDS
 from r1plus_operator.plan.revision import read
 from support.plan.falls import controlled, fallen
-from support.plan.world import World
+from support.plan.world import World, serve_world
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
 DEADLINE_SECONDS = 3600.0
 
 
 def test_nothing_is_looked_at_for_time_alone_where_nothing_waits() -> None:
-    world = World(dict(FULL))
-    world.bring_up()
+    world = serve_world()
     world.now += WIRING_SECONDS
     assert world.pass_once().requeue_after is None
 
@@ -33,8 +32,7 @@ def test_of_a_pod_in_quarantine_it_is(waited: float) -> None:
     world, _, _ = fallen(replicas=2)
     world.now += WIRING_SECONDS
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world.stand(other, Standing.STEADY).settle()
     world.now += waited
     held = quarantine.read(world.pods[one])
     assert held is not None
@@ -49,7 +47,7 @@ def test_of_a_way_back_it_is_the_deadline_of_its_control_unless_something_is_due
     assert soon is not None
     assert soon < WIRING_SECONDS
     world.now += WIRING_SECONDS
-    record = read(world.one("ControllerRevision", bad)).rollback
+    record = world.revision(bad).rollback
     assert record is not None
     looked = world.pass_once().requeue_after
     assert looked == pytest.approx(record.started_at + DEADLINE_SECONDS - (world.now - 1.0))

@@ -11,12 +11,11 @@ from r1plus_contract.jsonable import loads
 from r1plus_contract.settings import Former, MonitorSettings
 from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict, Watch
 from r1plus_operator.plan.inputs import SuiteTrust
-from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.pooling import PoolWanted
-from r1plus_operator.plan.revision import Revision, read
+from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.shadowing import MOST_BYTES
-from support.plan.falls import FULL, NEXT, controlled, deployments, fallen, passes
-from support.plan.world import SUITES, World, suite
+from support.plan.falls import FULL, NEXT, controlled, fallen
+from support.plan.world import SUITES, World, start_world, suite
 
 V1, V2 = "smollm2-full-v1", "smollm2-full-v2"
 
@@ -48,7 +47,7 @@ def settings(world: World) -> MonitorSettings:
 
 
 def stored(world: World, revision: str) -> Revision:
-    return read(world.one("ControllerRevision", revision))
+    return world.revision(revision)
 
 
 def to_a_third(world: World) -> str:
@@ -56,8 +55,7 @@ def to_a_third(world: World) -> str:
     third = "smollm2-full-v3"
     world.suites[third] = suite(third, salt="y")
     world.reports = {}
-    world.change(accuracy={"suite": third})
-    world.settle()
+    world.apply(accuracy={"suite": third})
     return third
 
 
@@ -73,7 +71,7 @@ def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 
 
 
 def wanted(world: World) -> PoolWanted:
-    found = plan(world.observed(), world.config, world.now).pool
+    found = world.plan().pool
     assert found is not None
     return found
 
@@ -88,8 +86,11 @@ def test_what_serves_goes_on_being_judged_by_the_former_suite_and_the_status_say
     assert files["items.jsonl"] == world.suites[V2].items_text
     status, reason, message = world.condition("QualityVerified")
     assert (status, reason) == ("Unknown", "SuiteShadowed")
-    for words in (f"by suite {V1}: Pass, lost 0 of 4 items", f"suite {V2} is asked beside it: it has not begun"):
-        assert words in message
+    assert [
+        words
+        for words in (f"by suite {V1}: Pass, lost 0 of 4 items", f"suite {V2} is asked beside it: it has not begun")
+        if words not in message
+    ] == []
     assert (world.status["suite"], world.status["accuracy"], world.status["verdict"]) == (V1, "4/4", "Pass")
     assert (world.selected(), world.condition("Ready")[0]) == (serving, "True")
     assert [v["suiteHash"] for v in json.loads(files["verdicts.json"])["reports"]] == [hash_in(world, V1)]
@@ -123,7 +124,7 @@ def test_it_counts_as_soon_as_its_gate_is_decided_whatever_that_is(said: Verdict
     assert world.condition("QualityVerified")[:2] == condition
     assert (world.status["suite"], world.status["verdict"]) == (V2, said)
     assert wanted(world).key.suite_hash == hash_in(world, V2)
-    assert (world.selected(), deployments(world)) == (serving, {serving: 1})
+    assert (world.selected(), world.deployments()) == (serving, {serving: 1})
     world.reports = {}
     assert world.settle().writes == 0, "verdicts alone hold it"
     assert settings(world).former is None
@@ -147,8 +148,7 @@ def test_back_to_the_former_suite_nothing_is_asked_again(counted: bool) -> None:
         beside(world, serving, Verdict.FAIL)
         world.settle()
         world.reports = {}
-    world.change(accuracy={"suite": V1})
-    world.settle()
+    world.apply(accuracy={"suite": V1})
     assert settings(world).former is None
     assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
 
@@ -190,20 +190,15 @@ def test_in_place_what_passed_the_former_suite_at_its_batch_is_let_in_again_once
 
 def test_what_passed_the_suite_in_force_when_it_served_is_gone_back_to_once_another_one_counts() -> None:
     world, good, bad = fallen()
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
+    world.steady()
     moved(world, onBreach="Rollback")
     world.settle()
     beside(world, bad, Verdict.PASS)
     world.settle()
     assert settings(world).former is None
-    world.gate(bad, Verdict.PASS, batch=1)
-    for pod in world.pods:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0x", "i1x"), evidence=2.0)
-    world.settle()
+    world.gate(bad, Verdict.PASS, batch=1).drop("i0x", "i1x").settle()
     assert (world.status["lastGood"], world.condition("QualityVerified")[1]) == (good, "RollingBack")
-    world.start_pods(good)
-    passes(world, good)
+    world.start_pods(good).pass_control(good)
     assert world.selected() == good
 
 
@@ -211,18 +206,12 @@ def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None
     world = World(dict(FULL))
     serving = world.bring_up()
     moved(world)
-    world.change(**NEXT)
-    world.settle()
-    candidate = world.candidate()
-    world.start_pods(candidate)
-    world.settle()
+    candidate = world.apply(**NEXT)
+    world.start_pods(candidate).settle()
     assert settings(world).former == Former(V1, hash_in(world, V1), (stored(world, serving).identity_digest,))
-    world.gate(candidate, Verdict.PASS, suite_name=V1)
-    world.set_ready(candidate)
-    world.settle()
+    world.gate(candidate, Verdict.PASS, suite_name=V1).set_ready(candidate).settle()
     assert world.selected() == serving, "what it passed before is another suite's"
-    world.gate(candidate, Verdict.PASS)
-    world.settle()
+    world.gate(candidate, Verdict.PASS).settle()
     assert world.selected() == candidate
     assert settings(world).former is None
 
@@ -231,20 +220,15 @@ def test_a_candidate_is_gated_on_the_new_suite_and_takes_traffic_by_it() -> None
 def test_what_differs_in_its_placement_alone_is_judged_as_what_serves_is(counted: bool) -> None:
     """Its pods bear the same identity, so monitors judge them by the former suite and ask the new one beside it."""
     world, serving = shadowed()
-    world.change(placement={"nodeSelector": {"zone": "a"}})
-    world.settle()
-    moved_pods = world.candidate()
-    world.start_pods(moved_pods)
-    world.gate(moved_pods, Verdict.PASS, suite_name=V1)
-    world.settle()
+    moved_pods = world.apply(placement={"nodeSelector": {"zone": "a"}})
+    world.start_pods(moved_pods).gate(moved_pods, Verdict.PASS, suite_name=V1).settle()
     assert stored(world, moved_pods).identity_digest == stored(world, serving).identity_digest
     if counted:
         beside(world, serving, Verdict.PASS)
         beside(world, moved_pods, Verdict.PASS)
         world.settle()
     assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    world.set_ready(moved_pods)
-    world.settle()
+    world.set_ready(moved_pods).settle()
     assert world.selected() == moved_pods
     assert (settings(world).former is None) is counted
 
@@ -257,46 +241,35 @@ def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
     former = settings(world).former
     assert former is not None
     assert set(former.identities) == {stored(world, good).identity_digest, stored(world, bad).identity_digest}
-    world.start_pods(good)
-    world.control(Verdict.PASS, suite_name=V1)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    world.start_pods(good).control(Verdict.PASS, suite_name=V1).settle()
+    world.set_ready(good).settle()
     assert world.selected() == good
     assert (settings(world).former or Former("", "", ())).suite == V1
     assert stored(world, bad).rollback is not None
-    world.now += 60.0
-    world.settle()
-    assert deployments(world) == {good: 1}
+    world.wait(60.0).settle()
+    assert world.deployments() == {good: 1}
 
 
 def test_what_was_rolled_back_from_does_not_return_because_the_suite_asked_for_all_along_counts_now() -> None:
     world, good, bad = fallen()
     moved(world)
     world.settle()
-    world.start_pods(good)
-    world.control(Verdict.PASS, suite_name=V1)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    world.start_pods(good).control(Verdict.PASS, suite_name=V1).settle()
+    world.set_ready(good).settle()
     beside(world, good, Verdict.PASS)
-    world.now += 60.0
-    world.settle()
+    world.wait(60.0).settle()
     assert (settings(world).former, world.selected()) == (None, good)
     record = stored(world, bad).rollback
     assert record is not None
     assert record.refuses
-    assert deployments(world) == {good: 1}
+    assert world.deployments() == {good: 1}
 
 
 def test_a_control_on_a_suite_that_does_not_count_is_none() -> None:
     world, good, bad = fallen()
     moved(world)
     world.settle()
-    world.start_pods(good)
-    world.control(Verdict.PASS)
-    world.set_ready(good)
-    world.settle()
+    world.start_pods(good).control(Verdict.PASS).set_ready(good).settle()
     assert world.selected() == bad
     assert world.condition("Progressing")[:2] == ("True", "RollingBack")
 
@@ -310,7 +283,7 @@ def test_a_way_back_that_was_begun_under_the_former_suite_is_void_once_the_new_o
     beside(world, bad, Verdict.PASS)
     world.settle()
     assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    assert (world.selected(), deployments(world)) == (bad, {bad: 1})
+    assert (world.selected(), world.deployments()) == (bad, {bad: 1})
 
 
 def test_a_monitor_that_cannot_score_the_former_suite_is_told_before_anything_else() -> None:
@@ -374,14 +347,11 @@ def test_two_suites_that_just_fit_are_run_side_by_side() -> None:
 
 @pytest.mark.parametrize("failed", [False, True], ids=["nothing is known of it", "it was let through with a Fail"])
 def test_what_observe_let_through_and_nothing_ever_passed_has_no_former_suite(failed: bool) -> None:
-    world = World({**FULL, "accuracy": {"gate": "Observe"}})
-    world.settle()
+    world = start_world(accuracy={"gate": "Observe"})
     serving = world.candidate()
-    world.start_pods(serving, ready=True)
-    world.settle()
+    world.start_pods(serving, ready=True).settle()
     if failed:
-        world.gate(serving, Verdict.FAIL, lost=3, batch=1)
-        world.settle()
+        world.gate(serving, Verdict.FAIL, lost=3, batch=1).settle()
     moved(world)
     world.settle()
     assert world.condition("Ready")[0] == "True"
@@ -400,15 +370,10 @@ def test_after_a_fail_under_the_second_version_the_third_is_asked_beside_the_fir
 
 
 def test_a_suite_that_is_failed_under_a_higher_threshold_is_no_former_one() -> None:
-    world = World({**FULL, "accuracy": {"threshold": 0.5}})
-    world.settle()
+    world = start_world(accuracy={"threshold": 0.5})
     serving = world.candidate()
-    world.start_pods(serving, ready=True)
-    world.gate(serving, Verdict.PASS, lost=1)
-    world.settle()
-    world.change(accuracy={"threshold": 0.9})
-    world.gate(serving, Verdict.FAIL, lost=1)
-    world.settle()
+    world.start_pods(serving, ready=True).gate(serving, Verdict.PASS, lost=1).settle()
+    world.change(accuracy={"threshold": 0.9}).gate(serving, Verdict.FAIL, lost=1).settle()
     assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
     moved(world)
     world.settle()

@@ -267,16 +267,11 @@ class TestADeploymentOfATenant:
     def test_goes_on_when_it_comes_back(self) -> None:
         world = World({"tier": "full"})
         serves = world.bring_up()
-        world.change(context={"maxTokens": 512})
-        world.settle()
-        candidate = world.candidate()
-        world.start_pods(candidate)
-        world.gate(candidate, Verdict.PASS)
-        world.set_ready(candidate)
+        candidate = world.apply(context={"maxTokens": 512})
+        world.start_pods(candidate).gate(candidate, Verdict.PASS).set_ready(candidate)
         held = planned(world, NO_TENANT)
         assert not [obj for stage in held.apply for obj in stage if obj["kind"] == "Service"]
         assert world.selected() == serves
         world.settle()
-        world.set_ready(candidate)
-        world.settle()
+        world.set_ready(candidate).settle()
         assert world.selected() == candidate

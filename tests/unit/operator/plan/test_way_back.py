@@ -40,15 +40,11 @@ def fallen_after(seconds: float) -> tuple[World, str]:
     world = World({"tier": "full", "context": {"maxTokens": 2048}, "accuracy": {"onBreach": "Alert"}})
     first = world.bring_up()
     world.now += seconds
-    world.change(context={"maxTokens": 1024})
-    world.settle()
+    world.apply(context={"maxTokens": 1024})
     world.start_pods(first, ready=True)
     second = world.bring_up()
     world.settle()
-    world.gate(second, Verdict.PASS)
-    for pod in world.pods:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0)
-    world.settle()
+    world.gate(second, Verdict.PASS).drop("i0", "i1").settle()
     return world, first
 
 
