@@ -6,7 +6,7 @@ Like `world`, not a fake API server: it merges nothing and defaults nothing.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
@@ -22,6 +22,7 @@ from r1plus_operator.plan.inputs import (
     PodFacts,
 )
 from r1plus_operator.plan.tenant import Part, TenantPlan, TenantSeen, plan_tenant
+from support.plan.conditions import assert_conditions
 
 DECOY = "r1plus-decoy"
 CONFIG = OperatorConfig(
@@ -173,6 +174,11 @@ class TenantWorld:
     def condition(self, kind: str) -> tuple[str, str, str]:
         found = next(c for c in self.status["conditions"] if c["type"] == kind)
         return found["status"], found["reason"], found["message"]
+
+    def expect(self, **conditions: str | tuple[str, ...]) -> Self:
+        """Assert status, reason or "status reason" of each condition, and that its message holds the words after it."""
+        assert_conditions(self.condition, conditions)
+        return self
 
     def jobs(self, *, going_on: bool = False) -> list[Json]:
         return [job for (_, kind, _), job in self.live.items() if kind == "Job" and not (going_on and JOB_ENDED in job)]

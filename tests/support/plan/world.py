@@ -32,6 +32,7 @@ from r1plus_operator.plan.inputs import (
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import Revision, read
+from support.plan.conditions import assert_conditions
 
 ROOT = Path(__file__).parents[3]
 CATALOG = load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog" / "smollm2.yaml")
@@ -279,6 +280,11 @@ class World:
     def condition(self, kind: str) -> tuple[str, str, str]:
         found = next(c for c in self.status["conditions"] if c["type"] == kind)
         return found["status"], found["reason"], found["message"]
+
+    def expect(self, **conditions: str | tuple[str, ...]) -> Self:
+        """Assert status, reason or "status reason" of each condition, and that its message holds the words after it."""
+        assert_conditions(self.condition, conditions)
+        return self
 
     def deployments(self) -> dict[str, int]:
         """Return how many pods each revision with a Deployment asks for."""

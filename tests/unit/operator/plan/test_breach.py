@@ -27,8 +27,7 @@ def test_a_fall_brings_the_last_good_revision_up_without_traffic_and_asks_for_a_
     world.settle()
     assert (world.selected(), world.deployments()) == (bad, {good: 1, bad: 1})
     assert world.accuracy_settings()["control"]["identity"] == world.revision(good).identity_digest
-    assert world.condition("QualityVerified")[:2] == ("False", "RollingBack")
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.expect(QualityVerified="False RollingBack", Progressing="True RollingBack")
     assert world.notes.count("RollingBack") == 2
 
 
@@ -41,7 +40,7 @@ def test_a_control_that_passes_moves_traffic_back_and_what_fell_does_not_return(
     status, reason, message = world.condition("QualityVerified")
     assert (status, reason) == ("False", "RolledBack")
     assert [word for word in (bad, good, "2/4 right, 4/4 at its gate", "r1plus ack") if word not in message] == []
-    assert world.condition("Ready")[0] == "True"
+    world.expect(Ready="True")
     assert (world.status["revision"], world.status["candidate"]) == (good, bad)
     for _ in range(3):
         world.now += DAY
@@ -54,7 +53,7 @@ def test_an_old_pass_is_no_control() -> None:
     world.gate(good, Verdict.PASS).settle()
     world.set_ready(good).settle()
     assert world.selected() == bad
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.expect(Progressing="True RollingBack")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_only_a_verdict_on_exactly_what_was_ordered_is_a_control(change: dict[st
     world.settle()
     world.set_ready(good).settle()
     assert world.selected() == bad
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.expect(Progressing="True RollingBack")
 
 
 def test_a_control_that_fails_moves_nothing_and_pages_and_is_not_repeated() -> None:
@@ -85,7 +84,7 @@ def test_a_control_that_fails_moves_nothing_and_pages_and_is_not_repeated() -> N
     world.control(Verdict.FAIL, lost=2).settle()
     for _ in range(2):
         assert (world.selected(), world.deployments()) == (bad, {bad: 1})
-        assert world.condition("QualityVerified")[:2] == ("False", "BothArmsBad")
+        world.expect(QualityVerified="False BothArmsBad")
         assert world.plan().facts.blocked == "BothArmsBad"
         world.wait(DAY).settle()
     world.ask(Verb.ACK).settle()
@@ -106,8 +105,7 @@ def test_in_place_the_control_takes_the_place_of_what_fell() -> None:
     world, good, bad = fallen(rollout={"strategy": "InPlace"})
     world.settle()
     assert world.deployments() == {good: 1, bad: 0}
-    assert world.condition("Ready")[1] == "InPlaceRollout"
-    assert good in world.condition("Ready")[2]
+    world.expect(Ready=("InPlaceRollout", good))
     world.start_pods(good).pass_control(good)
     assert world.selected() == good
 
@@ -117,7 +115,7 @@ def test_in_place_a_control_that_fails_restores_what_served() -> None:
     world.settle()
     world.start_pods(world.status["candidate"]).control(Verdict.FAIL, lost=2).settle()
     assert world.deployments() == {bad: 1}
-    assert world.condition("QualityVerified")[1] == "BothArmsBad"
+    world.expect(QualityVerified="BothArmsBad")
 
 
 def settings(world: World) -> Any:
@@ -139,7 +137,7 @@ def test_in_place_what_serves_is_let_in_again_and_beside_others_it_is_not() -> N
 def test_in_place_what_never_passed_is_not_let_in_again() -> None:
     world = start_world(rollout={"strategy": "InPlace"}, accuracy={"gate": "Observe"})
     world.start_pods(world.candidate(), ready=True).settle()
-    assert world.condition("Ready")[0] == "True"
+    world.expect(Ready="True")
     assert settings(world)["restored"] == ""
 
 
@@ -173,7 +171,7 @@ def test_a_control_is_taken_up_again_where_what_serves_could_not_score_either_an
     world.reports = {p: replace(r, phase=Phase.BLOCKED, reason="SuiteMismatch") for p, r in world.reports.items()}
     world.settle()
     assert (world.selected(), world.deployments()) == (bad, {bad: 1})
-    assert world.condition("QualityVerified")[:2] == ("False", "SuiteMismatch")
+    world.expect(QualityVerified="False SuiteMismatch")
     world.reports = {pod: sound[pod] for pod in world.pods}
     world.settle()
     assert world.status["candidate"] == good
@@ -196,9 +194,7 @@ def test_a_control_without_room_is_told_and_goes_on_when_there_is_some(full: Cal
     world, good, bad = controlled()
     full(world)
     world.wait(60.0).settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "RollbackBlocked")
-    assert "NoCapacity" in world.condition("QualityVerified")[2]
-    assert "Insufficient memory" in world.condition("QualityVerified")[2]
+    world.expect(QualityVerified=("False RollbackBlocked", "NoCapacity", "Insufficient memory"))
     assert world.plan().facts.blocked == "NoCapacity"
     assert (world.selected(), world.deployments()) == (bad, {good: 1, bad: 1})
     world.one("Deployment", good).pop(REFUSED_PODS, None)
@@ -276,7 +272,7 @@ def test_a_scorer_that_judges_otherwise_pages_and_moves_nothing() -> None:
     }
     world.settle()
     assert (world.selected(), world.deployments()) == (bad, {bad: 1})
-    assert world.condition("QualityVerified")[:2] == ("False", "SuiteMismatch")
+    world.expect(QualityVerified="False SuiteMismatch")
 
 
 def test_a_scorer_that_judged_another_suite_otherwise_bars_nothing() -> None:

@@ -55,7 +55,7 @@ def test_an_operator_that_dies_after_any_write_is_followed_to_the_same_end(write
     world.start_pods(good, ready=True).settle()
     assert world.selected() == good
     assert world.deployments() == {good: 1}
-    assert world.condition("QualityVerified")[:2] == ("False", "RolledBack")
+    world.expect(QualityVerified="False RolledBack")
     record = world.revision(bad).rollback
     assert record is not None
     assert (record.to, record.control, record.lifted) == (good, Verdict.PASS, False)
@@ -69,4 +69,4 @@ def test_a_clock_that_was_set_back_does_not_take_a_beginning_for_an_end() -> Non
     assert (world.selected(), world.status["candidate"]) == (bad, good)
     world.start_pods(good).pass_control(good)
     assert world.selected() == good
-    assert world.condition("QualityVerified")[1] == "RolledBack"
+    world.expect(QualityVerified="RolledBack")

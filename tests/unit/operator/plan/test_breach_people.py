@@ -57,12 +57,12 @@ def test_what_was_rolled_back_from_comes_back_by_a_pass_alone_and_every_ack_is_a
     assert known_to_monitors(world, bad) == []
     world.control(Verdict.FAIL, lost=3).settle()
     assert (world.selected(), world.deployments()) == (good, {good: 1})
-    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
+    world.expect(QualityVerified="False GateFailed")
     world.ask(Verb.UNPIN).settle()
     assert world.accuracy_settings()["control"]["token"] != first
     world.start_pods(bad, ready=True).control(Verdict.PASS).settle()
     assert world.selected() == bad
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.expect(QualityVerified="True GatePassed")
 
 
 def test_an_ack_forgives_the_hour_between_two_rollbacks_as_well() -> None:
@@ -109,7 +109,7 @@ def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
     serving = world.candidate()
     world.start_pods(serving, ready=True).settle()
     world.gate(serving, Verdict.FAIL, lost=3, batch=1).settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
+    world.expect(QualityVerified="False GateFailed")
     world.ask(Verb.ACK)
     token = world.asked_at(Verb.ACK)
     world.settle()
@@ -174,7 +174,7 @@ def test_another_suite_lets_it_be_gated_again() -> None:
     world.suites["smollm2-full-v2"] = suite("smollm2-full-v2", salt="x")
     world.apply(accuracy={"onBreach": "Rollback", "suite": "smollm2-full-v2"})
     assert world.deployments()[bad] == 1
-    assert world.condition("QualityVerified")[0] == "Unknown"
+    world.expect(QualityVerified="Unknown")
 
 
 @pytest.mark.parametrize(
@@ -187,21 +187,20 @@ def test_what_says_nothing_of_the_revision_does_not_bring_it_back(change: dict[s
     world.apply(**change)
     world.wait(DAY).settle()
     assert world.selected() == good
-    assert world.condition("QualityVerified")[1] == "RolledBack"
+    world.expect(QualityVerified="RolledBack")
 
 
 def test_a_spec_that_asked_for_something_else_meanwhile_may_ask_again_and_one_rollback_is_enough() -> None:
     world, good, bad = rolled_back()
     world.now += 60.0
     world.apply(context={"maxTokens": 2048})
-    assert world.condition("Progressing")[:2] == ("False", "Complete")
+    world.expect(Progressing="False Complete")
     world.apply(**NEXT)
     comes_back(world, good, bad)
     world.wait(DAY).settle()
     world.gate(bad, Verdict.PASS).drop().settle()
     assert world.selected() == bad
-    assert world.condition("QualityVerified")[1] == "RollbackBlocked"
-    assert "AlreadyRolledBack" in world.condition("QualityVerified")[2]
+    world.expect(QualityVerified=("RollbackBlocked", "AlreadyRolledBack"))
     world.ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 
@@ -212,7 +211,7 @@ def test_a_second_fall_within_the_hour_waits() -> None:
     assert world.selected() == good
     assert world.plan().facts.blocked == "Cooldown"
     assert f"{good} has fallen as well: Cooldown" in world.condition("QualityVerified")[2]
-    assert world.condition("Progressing")[:2] == ("False", "RollbackBlocked")
+    world.expect(Progressing="False RollbackBlocked")
     assert world.status["candidate"] == bad
 
 
@@ -224,8 +223,7 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     world.ask(Verb.ROLLBACK, revision=bad).settle()
     assert world.notes.count("RollbackRequested") == 1
     assert world.status["candidate"] == good
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.expect(QualityVerified="True GatePassed", Progressing="True RollingBack")
     world.start_pods(good).control(Verdict.PASS).settle()
     world.set_ready(good)
     planned = world.pass_once()
@@ -240,7 +238,7 @@ def test_a_rollback_that_nobody_fell_for_and_that_cannot_be_is_no_page() -> None
     world = World({**FULL, **ROLLBACK})
     serving = world.bring_up()
     world.ask(Verb.ROLLBACK, revision=serving).settle()
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.expect(QualityVerified="True GatePassed")
     assert world.plan().facts.blocked == ""
 
 
@@ -268,10 +266,7 @@ def test_a_pin_holds_traffic_against_a_new_spec_and_says_so() -> None:
     first = world.bring_up()
     world.apply(**NEXT)
     assert (world.selected(), world.deployments()) == (first, {first: 1})
-    status, reason, message = world.condition("Progressing")
-    assert (status, reason) == ("False", "Pinned")
-    assert "r1plus unpin" in message
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.expect(Progressing=("False Pinned", "r1plus unpin"), QualityVerified="True GatePassed")
     world.apply(rollout={})
     assert len(world.deployments()) == 2
 

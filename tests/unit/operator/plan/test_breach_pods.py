@@ -29,7 +29,7 @@ def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
     assert "PodQuarantined" in world.notes
     world.settle()
     assert world.selected() == bad
-    assert world.condition("QualityVerified")[:2] == ("True", "BadPod")
+    world.expect(QualityVerified="True BadPod")
     assert one in world.status["incident"]["tried"][0]
     assert world.status["replicas"] == 1
     assert good not in world.deployments()
@@ -135,7 +135,7 @@ def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> 
     assert world.condition("QualityVerified")[1] == "AccuracyChanged", "only the worst pod's sweep is bad"
     pooled(world, bad, worst=one)
     world.settle()
-    assert world.condition("QualityVerified")[1] == "RollingBack"
+    world.expect(QualityVerified="RollingBack")
 
 
 @pytest.mark.parametrize("other", ["revision", "suite_hash", "acknowledged"])
@@ -147,7 +147,7 @@ def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(ot
     assert world.pool is not None
     world.pool = replace(world.pool, **{other: "x"})
     world.settle()
-    assert world.condition("QualityVerified")[1] == "GatePassed"
+    world.expect(QualityVerified="GatePassed")
 
 
 def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:

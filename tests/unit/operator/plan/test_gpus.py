@@ -109,7 +109,7 @@ def test_memory_of_the_node_is_not_that_of_the_gpu() -> None:
 def test_a_checkpoint_is_built_before_any_pod_and_the_pods_say_for_which_key() -> None:
     world = world_of(LLM)
     world.settle()
-    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    world.expect(EngineReady="Unknown Delivering")
     assert world.live("Deployment") == []
     revision, volume = candidate(world), candidate(world).volume
     assert volume is not None
@@ -179,8 +179,7 @@ def test_what_the_build_depends_on_makes_another_volume(other: dict[str, Any]) -
 def test_a_checkpoint_is_nothing_to_be_copied_out_of_an_image() -> None:
     world = world_of(LLM, delivery={"mode": "Image"})
     world.settle()
-    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
-    assert "has to be built" in world.condition("EngineReady")[2]
+    world.expect(EngineReady=("False EngineNotDelivered", "has to be built"))
 
 
 def test_a_larger_gpu_that_joins_moves_nobody() -> None:
@@ -214,7 +213,7 @@ def test_a_device_plugin_that_starts_anew_moves_nobody(strategy: str) -> None:
     assert world.selected() == stable
     assert world.one("Deployment", stable)["spec"]["replicas"] == 1
     assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [stable]
-    assert world.condition("CapacityFits")[:2] == ("False", "GpuNotFound")
+    world.expect(CapacityFits="False GpuNotFound")
 
 
 def test_another_image_to_build_with_has_nothing_built_anew() -> None:
@@ -229,7 +228,7 @@ def test_another_image_to_build_with_has_nothing_built_anew() -> None:
     world.config = replace(world.config, gpu_runtimes={**SERVED, "tensorrtllm": moved}, volumes=terms)
     world.settle()
     assert (world.candidate(), world.selected()) == (stable, stable)
-    assert world.condition("EngineReady")[:2] == ("True", "EngineLoaded")
+    world.expect(EngineReady="True EngineLoaded")
     fresh = world_of(LLM)
     fresh.config = replace(fresh.config, gpu_runtimes=world.config.gpu_runtimes)
     fresh.settle()
@@ -258,7 +257,7 @@ def test_a_build_goes_on_while_something_is_missing_for_a_moment(blip: dict[str,
     world.nodes, world.suites = before
     world.settle()
     assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [first]
-    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    world.expect(EngineReady="Unknown Delivering")
 
 
 def test_an_image_to_build_with_that_is_corrected_is_used() -> None:
@@ -285,7 +284,7 @@ def test_what_is_built_is_there_for_other_deployments_as_well() -> None:
     other = world_of(LLM)
     other.config = replace(other.config, volumes=replace(other.config.volumes, require_signature=True))
     other.settle()
-    assert other.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
+    other.expect(EngineReady="False EngineNotDelivered")
     other.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
     other.settle()
     assert len(other.live("Deployment")) == 1
@@ -300,7 +299,7 @@ def test_another_engine_does_not_take_over_while_a_device_plugin_is_away() -> No
     world.nodes = (machine(replace(L40S, count=0)),)
     world.settle()
     assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [stable]
-    assert world.condition("CapacityFits")[:2] == ("False", "GpuNotFound")
+    world.expect(CapacityFits="False GpuNotFound")
 
 
 def test_what_is_on_its_way_beside_what_serves_stays_on_its_gpu_too() -> None:
@@ -340,7 +339,7 @@ def test_replicas_on_one_nodes_volume_are_refused_whatever_else_is_delivered() -
     world = world_of(LLM, machine(L40S), machine(L40S, name="g2"), replicas=2, batching={"maxBatchSize": 4})
     world.volumes["r1plus-engine-of-another-batch"] = VolumeFacts(delivered="a" * 64)
     world.settle()
-    assert world.condition("CapacityFits")[:2] == ("False", "StorageNotShared")
+    world.expect(CapacityFits="False StorageNotShared")
     assert "mode to Image" not in world.condition("CapacityFits")[2]
 
 
@@ -381,6 +380,4 @@ def test_who_waits_reads_that_it_is_being_built_and_why_a_build_failed() -> None
     before = building(ContainerFacts("build", ready=False, waiting_reason="PodInitializing"))
     assert "its Job starts" in before.condition("EngineReady")[2]
     failed = building(FETCHED, ContainerFacts("build", ready=False, exit_code=1, message="[E] out of memory"))
-    status, reason, message = failed.condition("EngineReady")
-    assert (status, reason) == ("False", "DeliveryFailed")
-    assert "its builder ended with 1: [E] out of memory" in message
+    failed.expect(EngineReady=("False DeliveryFailed", "its builder ended with 1: [E] out of memory"))

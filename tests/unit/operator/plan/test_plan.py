@@ -11,15 +11,7 @@ from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
-from support.plan.world import CONFIG, NODE, World, serve_world, start_world, suite
-
-FULL = {"tier": "full", "context": {"maxTokens": 2048}}
-Q4_1 = {"precision": "Q4_1"}
-
-
-def served() -> World:
-    world = serve_world()
-    return world
+from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, serve_world, start_world, suite
 
 
 def test_walls_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> None:
@@ -33,23 +25,21 @@ def test_walls_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> N
 def test_a_first_revision_is_gated_by_one_pod_and_serves_nobody() -> None:
     world = start_world(replicas=3)
     assert world.one("Deployment", world.candidate())["spec"]["replicas"] == 1
-    assert world.condition("Ready")[:2] == ("False", "NotServing")
+    world.expect(Ready="False NotServing")
     assert "revision" not in world.status
 
 
 def test_a_pass_promotes_and_status_says_so() -> None:
-    world = served()
+    world = serve_world()
     assert world.selected() == world.status["revision"]
-    assert world.condition("Ready")[:2] == ("True", "Serving")
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    assert world.condition("Progressing")[:2] == ("False", "Complete")
+    world.expect(Ready="True Serving", QualityVerified="True GatePassed", Progressing="False Complete")
     assert world.status["accuracy"] == "4/4"
     assert world.status["endpoint"] == "credit.team.svc:8001"
     assert [world.notes.count(reason) for reason in ("GatePassed", "Serving", "Complete")] == [1, 1, 1]
 
 
 def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:
-    world = served()
+    world = serve_world()
     stable = world.selected()
     candidate = world.apply(engine=Q4_1)
     assert (candidate != stable, world.selected()) == (True, stable)
@@ -57,50 +47,44 @@ def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() ->
     assert world.selected() == stable
     assert ("Deployment", candidate) not in world.children
     assert world.one("Deployment", stable)["spec"]["replicas"] == 1
-    status, reason, message = world.condition("QualityVerified")
-    assert (status, reason) == ("False", "GateFailed")
-    assert "lost 3 of 4 items" in message
-    assert f"revision {stable} goes on serving" in message
-    assert world.condition("Ready")[0] == "True"
-    assert world.condition("Progressing")[:2] == ("False", "CandidateRefused")
+    world.expect(QualityVerified=("False GateFailed", "lost 3 of 4 items", f"revision {stable} goes on serving"))
+    world.expect(Ready="True", Progressing="False CandidateRefused")
     assert world.notes.count("GateFailed") == 1
     assert world.notes.count("CandidateRefused") == 1
 
 
 def test_a_refusal_outlives_its_pods_and_the_operator() -> None:
-    world = served()
+    world = serve_world()
     world.apply(engine=Q4_1)
     world.start_pods(world.candidate()).gate(world.candidate(), Verdict.FAIL, lost=3).settle()
     assert not world.pods or all(p.revision != world.candidate() for p in world.pods.values())
     assert world.settle().writes == 0
-    assert world.condition("QualityVerified")[1] == "GateFailed"
+    world.expect(QualityVerified="GateFailed")
 
 
 def test_a_lower_threshold_after_a_refusal_asks_for_another_gate_and_a_higher_one_does_not_forget() -> None:
-    world = served()
+    world = serve_world()
     candidate = world.apply(engine=Q4_1)
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     world.apply(accuracy={"threshold": 0.5})
     assert world.one("Deployment", candidate)["spec"]["replicas"] == 1
-    assert world.condition("QualityVerified")[0] == "Unknown"
+    world.expect(QualityVerified="Unknown")
     world.apply(accuracy={"threshold": 0.98})
     assert ("Deployment", candidate) not in world.children
-    assert world.condition("QualityVerified")[1] == "GateFailed"
+    world.expect(QualityVerified="GateFailed")
 
 
 def test_observe_lets_a_failed_revision_serve_and_says_that_it_failed() -> None:
-    world = served()
+    world = serve_world()
     candidate = world.apply(engine=Q4_1, accuracy={"gate": "Observe"})
     world.start_pods(candidate, ready=True).settle()
     assert world.selected() == candidate
     world.gate(candidate, Verdict.FAIL, lost=3).settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
-    assert "spec.accuracy.gate is Observe" in world.condition("QualityVerified")[2]
-    assert world.condition("Ready")[0] == "True"
+    world.expect(QualityVerified=("False GateFailed", "spec.accuracy.gate is Observe"), Ready="True")
 
 
 def test_going_back_to_a_passed_revision_renders_nothing_new() -> None:
-    world = served()
+    world = serve_world()
     first = world.selected()
     template = world.one("ControllerRevision", first)["data"]
     world.change(engine=Q4_1)
@@ -113,7 +97,7 @@ def test_going_back_to_a_passed_revision_renders_nothing_new() -> None:
 
 
 def test_what_does_not_change_answers_makes_no_revision() -> None:
-    world = served()
+    world = serve_world()
     world.apply(replicas=2, access={"namespaces": ["apps"]}, accuracy={"threshold": 0.9, "probesPerMinute": 60})
     assert len(world.live("ControllerRevision")) == 1
     assert world.one("Deployment", world.selected())["spec"]["replicas"] == 2
@@ -123,13 +107,13 @@ def test_what_does_not_change_answers_makes_no_revision() -> None:
     "change", [{"batching": {"maxBatchSize": 8}}, {"context": {"maxTokens": 1024}}, {"placement": {"nodeSelector": {"zone": "a"}}}, {"engine": Q4_1}]
 )  # fmt: skip
 def test_what_changes_the_pod_or_its_answers_makes_a_revision(change: dict[str, object]) -> None:
-    world = served()
+    world = serve_world()
     world.apply(**change)
     assert len(world.live("ControllerRevision")) == 2
 
 
 def test_an_upgraded_operator_leaves_running_revisions_as_they_are() -> None:
-    world = served()
+    world = serve_world()
     world.config = replace(CONFIG, monitor_image="registry.local/monitor:2", triton_image="registry.local/triton:2")
     assert world.settle().writes == 0
 
@@ -139,7 +123,7 @@ def test_an_upgraded_operator_leaves_running_revisions_as_they_are() -> None:
     ["Deployment", "Service", "NetworkPolicy", "ConfigMap", "PodDisruptionBudget", "ServiceAccount", "PrometheusRule"],
 )
 def test_a_deleted_child_comes_back_as_it_was(kind: str) -> None:
-    world = served()
+    world = serve_world()
     for key in [key for key in world.children if key[0] == kind]:
         before = world.children.pop(key)
         world.settle()
@@ -150,7 +134,7 @@ def test_a_deleted_child_comes_back_as_it_was(kind: str) -> None:
 
 
 def test_an_edited_field_is_reverted_and_a_foreign_one_stays() -> None:
-    world = served()
+    world = serve_world()
     policy = world.one("NetworkPolicy", "credit")
     policy["spec"]["ingress"].append({})
     policy["metadata"]["labels"]["team"] = "blue"
@@ -186,7 +170,7 @@ def test_a_revision_is_changed_only_from_the_version_that_was_seen() -> None:
 
 
 def test_what_others_put_into_our_lists_is_taken_out_before_the_apply() -> None:
-    world = served()
+    world = serve_world()
     service = world.one("Service", "credit")
     other = {**service["spec"]["ports"][0], "port": 9999}
     world.children["Service", "credit"] = {**service, "spec": {**service["spec"], "ports": [other, *service["spec"]["ports"][1:]]}}  # fmt: skip
@@ -216,12 +200,12 @@ def test_a_verdict_counts_only_for_exactly_what_was_scored() -> None:
 
 
 def test_a_new_suite_makes_quality_unknown_and_moves_no_traffic() -> None:
-    world = served()
+    world = serve_world()
     stable = world.selected()
     world.suites["smollm2-full-v2"] = suite("smollm2-full-v2", salt="x")
     world.apply(accuracy={"suite": "smollm2-full-v2"})
     assert world.selected() == stable
-    assert world.condition("QualityVerified")[0] == "Unknown"
+    world.expect(QualityVerified="Unknown")
     assert world.accuracy_settings()["suite"] == "smollm2-full-v2"
 
 
@@ -242,7 +226,7 @@ BROKEN = SuiteSource("own", "{}", "", None, "own: suite own: sha256 is aa, suite
 def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
     change: dict[str, object], condition: str, reason: str, words: list[str]
 ) -> None:
-    world = served()
+    world = serve_world()
     world.suites["own"] = BROKEN
     stable, children = world.selected(), dict(world.children)
     world.apply(**change)
@@ -251,8 +235,7 @@ def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
     assert [word for word in words if word not in message] == []
     assert world.children == children
     assert world.selected() == stable
-    assert world.condition("Ready")[0] == "True"
-    assert world.condition("Progressing")[:2] == ("False", "Blocked")
+    world.expect(Ready="True", Progressing="False Blocked")
     world.children.pop(("Service", "credit"))
     world.settle()
     assert world.selected() == stable
@@ -261,9 +244,7 @@ def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
 def test_a_spec_older_than_its_schema_is_a_condition_that_names_every_field() -> None:
     world = World({"tier": "huge", "replicas": -1, "colour": "red"})
     world.settle()
-    status, reason, message = world.condition("Ready")
-    assert (status, reason) == ("False", "InvalidSpec")
-    assert [word for word in ("spec.tier", "spec.replicas", "spec.colour", "huge", "-1") if word not in message] == []
+    world.expect(Ready=("False InvalidSpec", "spec.tier", "spec.replicas", "spec.colour", "huge", "-1"))
     assert not world.children
 
 
@@ -272,7 +253,7 @@ def test_a_pass_won_beside_traffic_at_batch_1_does_not_admit_under_enforce() -> 
     first = world.candidate()
     world.start_pods(first, ready=True).settle()
     world.gate(first, Verdict.PASS, batch=1).settle()
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.expect(QualityVerified="True GatePassed")
     world.apply(engine={"precision": "Q4_1"})
     world.start_pods(world.candidate(), ready=True).settle()
     world.wait(60).settle()
@@ -300,8 +281,7 @@ def test_a_pod_that_only_bears_a_revisions_labels_is_not_believed(forged: dict[s
     world.start_pods(name, ready=True)
     changes: Any = {key: value.replace("{revision}", name) for key, value in forged.items()}
     world.set_pods(**changes).gate(name, Verdict.PASS).settle()
-    assert world.condition("Ready")[0] == "False"
-    assert world.condition("EngineReady")[:2] == ("False", "ForeignPod")
+    world.expect(Ready="False", EngineReady="False ForeignPod")
     assert world.revision(name).verdicts == ()
 
 
@@ -335,9 +315,7 @@ def test_trouble_of_a_candidates_pod_names_cause_and_remedy(
 ) -> None:
     world = start_world()
     world.start_pods(world.candidate()).set_pods(containers=(facts,)).settle()
-    status, found, message = world.condition("EngineReady")
-    assert (status, found) == ("False", reason)
-    assert [word for word in words if word not in message] == []
+    world.expect(EngineReady=(f"False {reason}", *words))
 
 
 def test_a_pod_that_finds_no_node_tells_the_schedulers_words() -> None:
@@ -349,7 +327,7 @@ def test_a_pod_that_finds_no_node_tells_the_schedulers_words() -> None:
 def test_without_prometheus_operator_there_are_no_alerts_and_the_status_says_so() -> None:
     world = World(dict(FULL), kinds=frozenset())
     world.bring_up()
-    assert world.condition("AlertsWired")[:2] == ("False", "NoPrometheusOperator")
+    world.expect(AlertsWired="False NoPrometheusOperator")
     assert not world.live("PodMonitor")
 
 
@@ -372,7 +350,7 @@ def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() 
 
 
 def test_history_is_bounded_and_keeps_what_serves() -> None:
-    world = served()
+    world = serve_world()
     stable = world.selected()
     for tokens in range(100, 120):
         world.apply(context={"maxTokens": tokens})
@@ -382,7 +360,7 @@ def test_history_is_bounded_and_keeps_what_serves() -> None:
 
 
 def test_the_last_revision_that_served_before_outlives_any_number_of_candidates() -> None:
-    world = served()
+    world = serve_world()
     first = world.selected()
     world.change(engine=Q4_1)
     world.bring_up()
@@ -408,35 +386,34 @@ def test_a_candidate_that_takes_too_long_is_withdrawn_and_asked_for_again_gets_i
     stable = world.bring_up()
     candidate = world.apply(engine=Q4_1)
     world.wait(600).settle()
-    assert world.condition("Progressing")[:2] == ("False", "DeadlineExceeded")
-    assert "spec.rollout.deadline (10m)" in world.condition("Progressing")[2]
+    world.expect(Progressing=("False DeadlineExceeded", "spec.rollout.deadline (10m)"))
     assert [d["metadata"]["name"] for d in world.live("Deployment")] == [stable]
     world.apply(engine={})
-    assert world.condition("Progressing")[:2] == ("False", "Complete")
+    world.expect(Progressing="False Complete")
     world.apply(engine=Q4_1)
-    assert world.condition("Progressing")[:2] == ("True", "RollingOut")
+    world.expect(Progressing="True RollingOut")
     assert ("Deployment", candidate) in world.children
 
 
 def test_a_first_revision_that_takes_too_long_is_told_and_goes_on() -> None:
     world = start_world(rollout={"deadline": "90s"})
     world.wait(90).settle()
-    assert world.condition("Progressing")[:2] == ("False", "DeadlineExceeded")
+    world.expect(Progressing="False DeadlineExceeded")
     assert ("Deployment", world.candidate()) in world.children
 
 
-def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_served() -> None:
+def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_serve_world() -> None:
     world = World({**FULL, "rollout": {"strategy": "InPlace"}})
     stable = world.bring_up()
     candidate = world.apply(engine=Q4_1)
     counts = {d["metadata"]["name"]: d["spec"]["replicas"] for d in world.live("Deployment")}
     assert counts == {stable: 0, candidate: 1}
-    assert world.condition("Ready")[:2] == ("False", "InPlaceRollout")
+    world.expect(Ready="False InPlaceRollout")
     assert world.selected() == stable
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     assert [(d["metadata"]["name"], d["spec"]["replicas"]) for d in world.live("Deployment")] == [(stable, 1)]
     world.start_pods(stable, ready=True).settle()
-    assert world.condition("Ready")[:2] == ("True", "Serving")
+    world.expect(Ready="True Serving")
 
 
 @pytest.mark.parametrize(
@@ -450,9 +427,7 @@ def test_pods_that_the_api_server_refuses_are_told_in_its_words(said: str, reaso
     world = start_world()
     world.one("Deployment", world.candidate())[REFUSED_PODS] = said
     world.settle()
-    status, found, message = world.condition("CapacityFits")
-    assert (status, found) == ("False", reason)
-    assert [word for word in words if word not in message] == []
+    world.expect(CapacityFits=(f"False {reason}", *words))
 
 
 def test_the_pod_is_restricted_and_has_no_token() -> None:
@@ -473,11 +448,11 @@ def test_the_pod_is_restricted_and_has_no_token() -> None:
 def test_a_node_without_enough_cores_does_not_count() -> None:
     world = World(dict(FULL), nodes=(NodeFacts("small", 64 * 2**30, 1.0, {}),))
     world.settle()
-    assert world.condition("CapacityFits")[1] == "NoNodeFits"
+    world.expect(CapacityFits="NoNodeFits")
 
 
 def test_a_clock_that_was_set_back_does_not_undo_a_promotion() -> None:
-    world = served()
+    world = serve_world()
     world.now = 10.0
     world.change(context={"maxTokens": 1024})
     second = world.bring_up()
@@ -500,7 +475,7 @@ def test_a_monitors_report_without_end_is_clipped() -> None:
 
 
 def test_a_plan_is_a_function_of_its_input() -> None:
-    world = served()
+    world = serve_world()
     assert world.plan() == world.plan()
     assert NODE.cores == 2.0
 
@@ -519,7 +494,7 @@ def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool)
     assert (status, reason) == ("False", "NoData")
     assert MONITOR_SILENT in message
     assert world.status["verdict"] == "NoData"
-    assert world.condition("Ready")[0] == "True"
+    world.expect(Ready="True")
     assert (world.selected(), set(world.children)) == before
     assert "incident" not in world.status
     assert world.status["revision"] == serving
@@ -533,7 +508,7 @@ def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool)
     ],
 )
 def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> None:
-    world = served()
+    world = serve_world()
     (pod,) = world.pods
     world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1", "i2"))
     watch = world.reports[pod].watch
@@ -561,7 +536,7 @@ def test_a_monitor_that_cannot_score_is_told_though_nothing_alarmed(why: str, re
     blocked = replace(world.reports[pod], phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=why, gate=None)
     world.reports[pod] = blocked
     world.settle()
-    assert world.condition("QualityVerified")[:2] == ("False", reason)
+    world.expect(QualityVerified=f"False {reason}")
     assert world.condition("QualityVerified")[2].startswith(f"{why}: ")
     assert world.status["verdict"] == "NoData"
     assert (world.selected(), set(world.children)) == before

@@ -174,7 +174,7 @@ class TestWhen:
         one.probed()
         one.now -= 90_000
         one.serving["credit"] = "other"
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.expect(IsolationVerified="True WallsHeld")
         planned = one.settle()
         assert len(one.made) == 2, "walls that changed are tried"
         assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeOverdue"), "and nothing is known until then"
@@ -184,7 +184,7 @@ class TestWhen:
             one.now += 30.0
             one.end()
             one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.expect(IsolationVerified="True WallsHeld")
         assert len(one.made) == 2
         one.now += HOUR
         one.probed()
@@ -266,14 +266,14 @@ class TestUnderWhoseWalls:
         one.probed()
         one.now += HOUR
         one.probed(opened=("decoy-pod:8000",))
-        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        one.expect(IsolationVerified="False WallOpen")
         one.now += HOUR
         one.probed(opened=("decoy-pod:8000",))
         one.now += HOUR
         one.probed(blind=DECOYS)  # a run that shows nothing is no proof that it is shut
         one.now += HOUR
         one.probed()
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.expect(IsolationVerified="True WallsHeld")
         one.now += HOUR
         one.probed()
         assert tried(one) == ["a", "b", "b", "b", "b", "c"]
@@ -281,11 +281,11 @@ class TestUnderWhoseWalls:
     def test_what_was_open_and_whose_words_are_lost_is_tried_again_before_any_others(self) -> None:
         one = world("a", "b")
         one.probed(opened=("decoy-pod:8000",))
-        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        one.expect(IsolationVerified="False WallOpen")
         one.pods.clear()
         one.now += SETTLE_SECONDS
         one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+        one.expect(IsolationVerified="Unknown ProbeFailed")
         one.now += RETRY_SECONDS
         one.probed()
         one.now += HOUR
@@ -295,7 +295,7 @@ class TestUnderWhoseWalls:
     def test_what_was_open_and_serves_no_more_holds_nobody_up(self) -> None:
         one = world("a", "b")
         one.probed(opened=DECOYS)
-        assert one.condition("IsolationVerified")[1] == "NetworkPolicyNotEnforced"
+        one.expect(IsolationVerified="NetworkPolicyNotEnforced")
         one.now += HOUR
         one.serve("b")
         one.probed()
@@ -325,7 +325,7 @@ class TestOneRun:
         assert len(one.made) == 1
         one.end()
         one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.expect(IsolationVerified="True WallsHeld")
 
     def test_one_that_does_not_end_is_given_up_and_goes(self) -> None:
         one = world("credit")
@@ -347,7 +347,7 @@ class TestOneRun:
         one.now += HOUR
         one.settle()
         assert len(one.jobs()) == 6
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.expect(IsolationVerified="True WallsHeld")
         going_on = one.jobs(going_on=True)
         for job in going_on[:2]:
             job[JOB_ENDED] = {"type": "Complete", "at": one.now, "final": False}
@@ -373,7 +373,7 @@ class TestOneRun:
         for job in last:
             one.speak(job, opened=("secret",))
         one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        one.expect(IsolationVerified="False WallOpen")
         assert one.status["isolation"]["open"] == ["secret"]
 
     @pytest.mark.parametrize("silent", [Probe.KNOCK, Probe.ASK, Probe.CONTROL])
@@ -382,10 +382,10 @@ class TestOneRun:
         one.settle()
         one.end(silent=(silent,))
         one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "Probing")
+        one.expect(IsolationVerified="Unknown Probing")
         one.now += SETTLE_SECONDS
         one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+        one.expect(IsolationVerified="Unknown ProbeFailed")
 
     def test_words_that_are_none_are_no_findings(self) -> None:
         one = world("credit")
@@ -394,7 +394,7 @@ class TestOneRun:
         one.pods = {key: replace(pod, containers=tuple(replace(c, message=c.message[:-3]) for c in pod.containers)) for key, pod in one.pods.items()}  # fmt: skip
         one.now += SETTLE_SECONDS
         one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+        one.expect(IsolationVerified="Unknown ProbeFailed")
 
 
 class TestWhoseRun:
@@ -435,7 +435,7 @@ class TestWhoseRun:
             one.pods["other", meta["uid"]] = replace(said, containers=())
             one.pods[meta["namespace"], "another"] = replace(said, containers=())
         one.settle()
-        assert one.condition("IsolationVerified")[1] == "WallOpen"
+        one.expect(IsolationVerified="WallOpen")
 
     @pytest.mark.parametrize(
         "told",

@@ -150,7 +150,7 @@ def test_back_to_the_former_suite_nothing_is_asked_again(counted: bool) -> None:
         world.reports = {}
     world.apply(accuracy={"suite": V1})
     assert settings(world).former is None
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.expect(QualityVerified="True GatePassed")
 
 
 @pytest.mark.parametrize("counted", [False, True], ids=["the second never counted", "the second counted"])
@@ -227,7 +227,7 @@ def test_what_differs_in_its_placement_alone_is_judged_as_what_serves_is(counted
         beside(world, serving, Verdict.PASS)
         beside(world, moved_pods, Verdict.PASS)
         world.settle()
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.expect(QualityVerified="True GatePassed")
     world.set_ready(moved_pods).settle()
     assert world.selected() == moved_pods
     assert (settings(world).former is None) is counted
@@ -237,7 +237,7 @@ def test_a_fall_under_the_former_suite_is_answered_by_it_meanwhile() -> None:
     world, good, bad = fallen()
     moved(world)
     world.settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "RollingBack")
+    world.expect(QualityVerified="False RollingBack")
     former = settings(world).former
     assert former is not None
     assert set(former.identities) == {stored(world, good).identity_digest, stored(world, bad).identity_digest}
@@ -271,7 +271,7 @@ def test_a_control_on_a_suite_that_does_not_count_is_none() -> None:
     world.settle()
     world.start_pods(good).control(Verdict.PASS).set_ready(good).settle()
     assert world.selected() == bad
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.expect(Progressing="True RollingBack")
 
 
 def test_a_way_back_that_was_begun_under_the_former_suite_is_void_once_the_new_one_counts() -> None:
@@ -282,7 +282,7 @@ def test_a_way_back_that_was_begun_under_the_former_suite_is_void_once_the_new_o
         world.stand(pod, Standing.STEADY)
     beside(world, bad, Verdict.PASS)
     world.settle()
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.expect(QualityVerified="True GatePassed")
     assert (world.selected(), world.deployments()) == (bad, {bad: 1})
 
 
@@ -293,7 +293,7 @@ def test_a_monitor_that_cannot_score_the_former_suite_is_told_before_anything_el
         for n, r in world.reports.items()
     }
     world.settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "NoData")
+    world.expect(QualityVerified="False NoData")
 
 
 def _older(world: World) -> None:
@@ -334,7 +334,7 @@ def test_the_new_suite_counts_at_once_where(case: str) -> None:
     world.settle()
     assert settings(world).former is None
     assert (settings(world).suite, world.status["suite"]) == (V2, V2)
-    assert world.condition("QualityVerified")[1] == "NotYetKnown"
+    world.expect(QualityVerified="NotYetKnown")
     assert wanted(world).key.suite_hash == hash_in(world, V2)
 
 
@@ -354,7 +354,7 @@ def test_what_observe_let_through_and_nothing_ever_passed_has_no_former_suite(fa
         world.gate(serving, Verdict.FAIL, lost=3, batch=1).settle()
     moved(world)
     world.settle()
-    assert world.condition("Ready")[0] == "True"
+    world.expect(Ready="True")
     assert settings(world).former is None
 
 
@@ -374,7 +374,7 @@ def test_a_suite_that_is_failed_under_a_higher_threshold_is_no_former_one() -> N
     serving = world.candidate()
     world.start_pods(serving, ready=True).gate(serving, Verdict.PASS, lost=1).settle()
     world.change(accuracy={"threshold": 0.9}).gate(serving, Verdict.FAIL, lost=1).settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
+    world.expect(QualityVerified="False GateFailed")
     moved(world)
     world.settle()
     assert settings(world).former is None

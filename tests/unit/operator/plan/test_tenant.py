@@ -53,7 +53,7 @@ def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_be
     world.settle()
     assert what(world) == BY_LABEL | BY_CR
     assert world.finalizers == [names.FINALIZER_TENANT]
-    assert world.condition("Ready")[:2] == ("True", "WallsStand")
+    world.expect(Ready="True WallsStand")
 
 
 def test_all_that_it_made_says_whose_it_is() -> None:
@@ -215,7 +215,7 @@ class TestDeletion:
         world = self.world()
         world.settle()
         assert "R1PlusDeployment credit, R1PlusDeployment fraud;" in world.condition("Ready")[2]
-        assert world.condition("Ready")[:2] == ("False", "Deleting")
+        world.expect(Ready="False Deleting")
         world.deployments = ()
         world.settle()
         assert "PersistentVolumeClaim r1plus-engine-1;" in world.condition("Ready")[2]
@@ -310,9 +310,7 @@ def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays()
     assert planned.view.callers == frozenset()
     assert {kind for kind, _ in what(world) & BY_CR} == set(BARS)
     assert len(world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"]) == 2
-    status, reason, message = world.condition("Ready")
-    assert (status, reason) == ("False", "InvalidSpec")
-    assert "spec.callers.namespaces" in message
+    world.expect(Ready=("False InvalidSpec", "spec.callers.namespaces"))
 
 
 def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> None:
@@ -336,8 +334,7 @@ def test_what_the_api_server_refuses_is_told() -> None:
     world.settle()
     world.refused = "403 Forbidden: no RoleBinding"
     world.settle()
-    assert world.condition("Ready")[:2] == ("False", "WriteRefused")
-    assert "no RoleBinding" in world.condition("Ready")[2]
+    world.expect(Ready=("False WriteRefused", "no RoleBinding"))
     assert world.condition("IsolationVerified")[1] == "Pending", "the walls stand"
     del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
     assert (world.plan().view.status, world.plan().view.reason) == ("False", "WriteRefused")
@@ -352,7 +349,7 @@ def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
     assert (told["deployment"], told["open"], told["unseen"]) == ("credit", ["decoy-pod:8001"], ["metadata", "kubelet"])
     assert told["tries"] == told["held"] + 3
     assert told["finished"] == "1970-01-01T02:47:10Z"
-    assert world.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+    world.expect(IsolationVerified="False WallOpen")
 
 
 def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:

@@ -64,7 +64,7 @@ def test_just_after_a_switch_it_is_no_trouble_that_prometheus_has_not_read_the_r
     world.wiring = replace(wiring, rules=(), targets=())
     world.now = 1000.0
     planned = world.pass_once()
-    assert world.condition("AlertsWired")[:2] == ("Unknown", "Pending")
+    world.expect(AlertsWired="Unknown Pending")
     assert planned.requeue_after is not None
     assert world.now + planned.requeue_after <= 1000.0 + 2 * WIRING_SECONDS
 
