@@ -186,12 +186,13 @@ class TenantWorld:
     def runs(self) -> tuple[probing.Ran, ...]:
         return probing.ran(self.jobs(), self.pods, self.config, self.now)
 
-    def end(self, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> None:
+    def end(self, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> Self:
         """The Jobs that go on end; the tries named are open, the control sees the blind ones shut; silent probes say
         nothing."""
         for job in self.jobs(going_on=True):
             job[JOB_ENDED] = {"type": "Complete", "at": self.now, "final": False}
             self.speak(job, opened=opened, blind=blind, silent=silent)
+        return self
 
     def speak(self, job: Json, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> None:  # fmt: skip
         """Its pod's last words are heard."""
@@ -205,16 +206,55 @@ class TenantWorld:
             f"{meta['name']}-x", "", "", ready=False, terminating=False, unschedulable="", containers=tuple(said)
         )
 
-    def serve(self, *deployments: str) -> None:
-        """These have a ready pod."""
+    def serve(self, *deployments: str) -> Self:
+        """Let these have a ready pod, and no others."""
         self.serving = {name: self.serving.get(name, f"walls-of-{name}") for name in deployments}
+        return self
 
-    def probed(self, **said: Any) -> None:
-        """A run begins now if it is due, and ends a little later."""
+    def wait(self, seconds: float) -> Self:
+        """Let time pass."""
+        self.now += seconds
+        return self
+
+    def probed(self, **said: Any) -> Self:
+        """Begin a run if it is due, and end it a little later."""
         self.settle()
-        self.now += 30.0
-        self.end(**said)
+        self.wait(30.0).end(**said).settle()
+        return self
+
+    def idle(self, seconds: float, **said: Any) -> Self:
+        """Let time pass, with a pass whenever one asked for it; a run takes half a minute."""
+        until = self.now + seconds
+        while (left := until - self.now) > 0:
+            planned = self.settle()
+            if self.jobs(going_on=True):
+                self.wait(min(30.0, left))
+                if left >= 30.0:
+                    self.end(**said)
+            else:
+                self.wait(min(left, planned.requeue_after or left))
+        return self
+
+    def begin_due_runs(self, at: float | None = None) -> int:
+        """Begin the runs that are due at a moment, by default now; return how many have been begun in all."""
+        self.now = self.now if at is None else at
         self.settle()
+        return len(self.made)
+
+    def probed_deployments(self) -> list[str]:
+        """Return under whose walls the prober tried, run by run."""
+        return [run.deployment for run in self.made]
+
+    def ended_at(self) -> float:
+        """Return when the first run that is known ended."""
+        ended = self.runs()[0].ended_at
+        assert ended is not None
+        return ended
+
+
+def probe_world(*serving: str) -> TenantWorld:
+    """Return a tenant with these deployments, which serve."""
+    return TenantWorld(spec={}).serve(*serving)
 
 
 def last_words(

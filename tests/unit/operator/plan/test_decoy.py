@@ -87,8 +87,7 @@ def test_it_has_no_rights() -> None:
 
 
 def test_its_namespace_gets_walls_before_the_pod_and_no_prober_of_its_own() -> None:
-    world = TenantWorld(facts(DECOY))
-    world.serve("decoy")
+    world = TenantWorld(facts(DECOY)).serve("decoy")
     first, second = world.plan().apply
     assert {obj["metadata"]["name"] for obj in first} == {walls.DEFAULT_DENY, *by_name()}
     assert {obj["kind"] for obj in second} == {"Deployment", "Service"}

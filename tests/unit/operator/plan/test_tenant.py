@@ -57,9 +57,7 @@ def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_be
 
 
 def test_all_that_it_made_says_whose_it_is() -> None:
-    world = TenantWorld(spec=GIVES)
-    world.serve("credit")
-    world.settle()
+    world = TenantWorld(spec=GIVES).serve("credit").settle()
     for (namespace, _, name), obj in world.live.items():
         labels = obj["metadata"]["labels"]
         assert labels[names.LABEL_MANAGED_BY] == names.MANAGED_BY, name
@@ -147,8 +145,7 @@ def test_what_is_taken_away_or_altered_is_put_back_alone(kind_and_name: tuple[st
 
 
 def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
-    world = TenantWorld(spec=GIVES)
-    world.serve("credit")
+    world = TenantWorld(spec=GIVES).serve("credit")
     planned = world.pass_once()
     assert planned.apply
     assert "Job" not in {obj["kind"] for stage in planned.apply for obj in stage}
@@ -158,8 +155,7 @@ def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
     world.now += 3601
     world.end()
     del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
-    world.now += 7200
-    world.pass_once()
+    world.wait(7200).pass_once()
     assert len(world.made) == 1
     world.pass_once()
     assert len(world.made) == 2
@@ -276,9 +272,7 @@ class TestDeletion:
     ],
 )
 def test_what_is_no_tenant_is_told_and_nothing_is_made_or_taken(namespace: Any, reason: str) -> None:
-    world = TenantWorld(spec=GIVES, finalizers=[names.FINALIZER_TENANT])
-    world.serve("credit")
-    world.probed()
+    world = TenantWorld(spec=GIVES, finalizers=[names.FINALIZER_TENANT]).serve("credit").probed()
     world.live = {
         (namespace.name if where == "team" else where, kind, name): obj
         for (where, kind, name), obj in world.live.items()
@@ -294,8 +288,7 @@ def test_what_is_no_tenant_is_told_and_nothing_is_made_or_taken(namespace: Any, 
 
 
 def test_a_namespace_that_terminates_gets_nothing() -> None:
-    world = TenantWorld(facts(terminating=True), spec=GIVES)
-    world.serve("credit")
+    world = TenantWorld(facts(terminating=True), spec=GIVES).serve("credit")
     planned = world.plan()
     assert (planned.apply, planned.delete, planned.finalizer) == ((), (), None)
     world.settle()
@@ -342,9 +335,7 @@ def test_what_the_api_server_refuses_is_told() -> None:
 
 
 def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
-    world = TenantWorld(spec={})
-    world.serve("credit")
-    world.probed(opened=("decoy-pod:8001",), blind=("metadata", "kubelet"))
+    world = TenantWorld(spec={}).serve("credit").probed(opened=("decoy-pod:8001",), blind=("metadata", "kubelet"))
     told = world.status["isolation"]
     assert (told["deployment"], told["open"], told["unseen"]) == ("credit", ["decoy-pod:8001"], ["metadata", "kubelet"])
     assert told["tries"] == told["held"] + 3
@@ -368,9 +359,7 @@ def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:
 
 
 def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> None:
-    world = TenantWorld()
-    world.serve("credit")
-    world.probed()
+    world = TenantWorld().serve("credit").probed()
     assert len(world.jobs()) == 3
     world.config = replace(CONFIG, isolation=IsolationTerms())
     planned = world.settle()
