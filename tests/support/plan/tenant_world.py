@@ -211,6 +211,12 @@ class TenantWorld:
         self.serving = {name: self.serving.get(name, f"walls-of-{name}") for name in deployments}
         return self
 
+    def alter(self, **fields: Any) -> Self:
+        """Set fields of the world."""
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return self
+
     def wait(self, seconds: float) -> Self:
         """Let time pass."""
         self.now += seconds

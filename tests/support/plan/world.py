@@ -16,6 +16,7 @@ from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, loa
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.inputs import (
     ContainerFacts,
     NodeFacts,
@@ -154,6 +155,12 @@ class World:
         self.change(**spec).settle()
         return str(self.status.get("candidate") or self.status.get("revision", ""))
 
+    def alter(self, **fields: Any) -> Self:
+        """Set fields of the world."""
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return self
+
     def wait(self, seconds: float) -> Self:
         """Let time pass."""
         self.now += seconds
@@ -168,6 +175,12 @@ class World:
     def asked_at(self, verb: Verb) -> str:
         """Return the token of the newest request."""
         return str(json.loads(self.annotations[verb.annotation])["at"])
+
+    def deliver(self, facts: VolumeFacts | None = None) -> Self:
+        """Let this be found on the candidate's volume, by default its engine."""
+        volume = self.volume()
+        self.volumes[volume.name] = facts or VolumeFacts(delivered=volume.order.digest)
+        return self
 
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
         """Start what the Deployment asks for, as the kubelet does."""
@@ -296,6 +309,12 @@ class World:
 
     def revisions(self) -> list[Revision]:
         return [read(obj) for obj in self.live("ControllerRevision")]
+
+    def volume(self) -> EngineVolume:
+        """Return the volume that the candidate's engine is delivered to."""
+        volume = self.revision().volume
+        assert volume is not None
+        return volume
 
     def suite_hash(self, name: str = "smollm2-full-v1") -> str:
         loaded = self.suites[name].suite

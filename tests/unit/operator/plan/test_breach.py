@@ -172,8 +172,7 @@ def test_a_control_is_taken_up_again_where_what_serves_could_not_score_either_an
     world.settle()
     assert (world.selected(), world.deployments()) == (bad, {bad: 1})
     world.expect(QualityVerified="False SuiteMismatch")
-    world.reports = {pod: sound[pod] for pod in world.pods}
-    world.settle()
+    world.alter(reports={pod: sound[pod] for pod in world.pods}).settle()
     assert world.status["candidate"] == good
 
 
@@ -257,8 +256,7 @@ def test_leave_that_is_taken_back_ends_a_control(change: dict[str, Any]) -> None
 def test_reports_of_another_identity_or_suite_and_silence_move_nothing() -> None:
     for change in ({"identity": "x"}, {"suite_hash": "x"}, None):
         world, _, bad = fallen()
-        world.reports = {p: replace(r, **change) for p, r in world.reports.items()} if change else {}
-        world.settle()
+        world.alter(reports={p: replace(r, **change) for p, r in world.reports.items()} if change else {}).settle()
         assert (world.selected(), world.deployments()) == (bad, {bad: 1})
         assert "incident" not in world.status
 

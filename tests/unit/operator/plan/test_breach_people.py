@@ -117,8 +117,7 @@ def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
     fields = {k: token if v == "now" else v for k, v in fields.items()}
     world.reports = {p: replace(r, gate=replace(r.gate, **fields)) for p, r in world.reports.items() if r.gate}
     world.settle()
-    world.reports = {}
-    world.settle()
+    world.alter(reports={}).settle()
     assert world.condition("QualityVerified")[:2] == condition
     newest = known_to_monitors(world, serving)[0]["verdict"]
     assert newest == ("Pass" if condition[0] == "True" else "Fail")

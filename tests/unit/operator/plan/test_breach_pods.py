@@ -145,8 +145,7 @@ def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(ot
     swept(world, 0)
     pooled(world, bad)
     assert world.pool is not None
-    world.pool = replace(world.pool, **{other: "x"})
-    world.settle()
+    world.alter(pool=replace(world.pool, **{other: "x"})).settle()
     world.expect(QualityVerified="GatePassed")
 
 
@@ -175,6 +174,5 @@ def test_the_pool_is_kept_since_the_newest_acknowledgement_and_what_was_heard_be
     assert planned.pool is not None
     assert planned.pool.acknowledged == token
     assert world.revision(bad).pool == ""
-    world.pool = replace(world.pool, acknowledged=token)
-    world.settle()
+    world.alter(pool=replace(world.pool, acknowledged=token)).settle()
     assert world.revision(bad).pool == '{"a":1}'

@@ -29,26 +29,9 @@ def archived(engine: Engine) -> Engine:
     return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact}))
 
 
-def volume_of(world: World) -> tuple[str, str]:
-    """Name of the candidate's volume, and the digest that belongs on it."""
-    volume = world.revision().volume
-    assert volume is not None
-    return volume.name, volume.order.digest
-
-
-def deliver(world: World) -> None:
-    name, digest = volume_of(world)
-    world.volumes[name] = VolumeFacts(delivered=digest)
-    world.settle()
-
-
-def waiting(**facts: Any) -> World:
+def waiting() -> World:
     """A first revision whose engine is on its way."""
-    world = start_world(**VOLUME)
-    if facts:
-        world.volumes[volume_of(world)[0]] = VolumeFacts(**facts)
-        world.settle()
-    return world
+    return start_world(**VOLUME)
 
 
 def test_no_pod_is_made_before_the_engine_is_there() -> None:
@@ -57,15 +40,15 @@ def test_no_pod_is_made_before_the_engine_is_there() -> None:
     assert world.live("Service") == []
     world.expect(EngineReady="Unknown Delivering", Progressing="True Delivering")
     assert world.condition("Ready")[2] == f"revision {world.candidate()} waits for its engine; see EngineReady"
-    deliver(world)
+    world.deliver().settle()
     assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [world.candidate()]
     world.expect(EngineReady="Unknown EngineLoading")
 
 
 def test_the_pods_mount_the_engine_read_only_and_copy_nothing() -> None:
     world = waiting()
-    deliver(world)
-    name, _ = volume_of(world)
+    world.deliver().settle()
+    name = world.volume().name
     template = world.live("Deployment")[0]["spec"]["template"]
     pod = template["spec"]
     assert [c["name"] for c in pod["initContainers"]] == ["verify"]
@@ -78,10 +61,9 @@ def test_the_pods_mount_the_engine_read_only_and_copy_nothing() -> None:
 
 
 def test_a_volume_of_many_nodes_ties_nobody_to_one() -> None:
-    world = World({**FULL, **VOLUME})
-    world.config = replace(CONFIG, volumes=SHARED)
+    world = World({**FULL, **VOLUME}, config=replace(CONFIG, volumes=SHARED))
     world.settle()
-    deliver(world)
+    world.deliver().settle()
     assert "affinity" not in world.live("Deployment")[0]["spec"]["template"]["spec"]
 
 
@@ -98,7 +80,7 @@ def test_what_serves_goes_on_while_another_engine_is_on_its_way(strategy: str) -
     assert world.condition("Progressing")[:2] == ("True", "Delivering"), (
         "the deadline is the candidate's, not the way's"
     )
-    deliver(world)
+    world.deliver().settle()
     world.expect(Progressing="True RollingOut")
     world.wait(30).settle()
     assert ("Deployment", candidate) in world.children
@@ -106,7 +88,7 @@ def test_what_serves_goes_on_while_another_engine_is_on_its_way(strategy: str) -
 
 def test_a_revision_with_pods_keeps_them_though_the_claim_is_lost() -> None:
     world = waiting()
-    deliver(world)
+    world.deliver().settle()
     world.start_pods(world.candidate())
     world.volumes.clear()
     world.settle()
@@ -116,7 +98,8 @@ def test_a_revision_with_pods_keeps_them_though_the_claim_is_lost() -> None:
 
 
 def test_another_engine_on_the_volume_is_not_this_one() -> None:
-    world = waiting(delivered="c" * 64)
+    world = waiting()
+    world.deliver(VolumeFacts(delivered="c" * 64)).settle()
     assert world.live("Deployment") == []
 
 
@@ -173,8 +156,7 @@ TOLD = {
 @pytest.mark.parametrize(("facts", "condition", "text"), TOLD.values(), ids=TOLD.keys())
 def test_what_is_in_the_way_is_told(facts: VolumeFacts, condition: tuple[str, str], text: str) -> None:
     world = waiting()
-    world.volumes[volume_of(world)[0]] = facts
-    world.settle()
+    world.deliver(facts).settle()
     assert world.condition("EngineReady")[:2] == condition
     assert text in world.condition("EngineReady")[2]
     assert world.condition("Progressing")[0] == ("True" if condition[0] == "Unknown" else "False")
@@ -182,23 +164,21 @@ def test_what_is_in_the_way_is_told(facts: VolumeFacts, condition: tuple[str, st
 
 def test_a_quota_that_forbids_the_volume_is_told() -> None:
     world = waiting()
-    world.volumes_refused = {volume_of(world)[0]: "exceeded quota: q"}
-    world.settle()
+    world.alter(volumes_refused={world.volume().name: "exceeded quota: q"}).settle()
     world.expect(EngineReady=("False DeliveryFailed", "exceeded quota: q"))
 
 
 def test_a_claim_that_somebody_else_made_is_told_in_a_line() -> None:
     world = waiting()
     said = "PersistentVolumeClaim is invalid: spec: Forbidden: spec is immutable after creation except\n core.Spec{...}"
-    world.volumes_refused = {volume_of(world)[0]: said}
-    world.settle()
+    world.alter(volumes_refused={world.volume().name: said}).settle()
     world.expect(EngineReady=("False DeliveryFailed", "somebody else made it"))
     assert "core.Spec" not in world.condition("EngineReady")[2]
 
 
 def test_progress_is_told_in_steps() -> None:
     world = waiting()
-    name, _ = volume_of(world)
+    name = world.volume().name
     told = []
     for done in (0, 4, 9, 10, 19, 99, 100):
         pod = job_pod().pods
@@ -240,37 +220,29 @@ def test_an_archive_needs_a_network_to_come_from() -> None:
     world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
     world.settle()
     world.expect(EngineReady=("False EngineNotDelivered", "delivery.cidrs"))
-    world.config = replace(CONFIG, volumes=CIDRS)
-    world.settle()
-    volume = world.revision().volume
-    assert volume is not None
+    world.alter(config=replace(CONFIG, volumes=CIDRS)).settle()
+    volume = world.volume()
     assert (volume.image, volume.order.size) == ("", 400 * 2**20)
     assert volume.order.archive is not None
     assert (volume.order.archive.url, volume.order.archive.sha256) == (ARCHIVE.url, ARCHIVE.sha256)
 
 
 def test_an_engine_on_a_volume_is_signed_by_somebody_unless_the_chart_says_otherwise() -> None:
-    world = World({**FULL, **VOLUME})
-    world.config = replace(CONFIG, volumes=VolumeTerms())
+    world = World({**FULL, **VOLUME}, config=replace(CONFIG, volumes=VolumeTerms()))
     world.settle()
     world.expect(EngineReady=("False EngineNotDelivered", "delivery.trustedKeys"))
-    world.config = replace(CONFIG, volumes=VolumeTerms(trusted_keys=("PEM",)))
-    world.settle()
+    world.alter(config=replace(CONFIG, volumes=VolumeTerms(trusted_keys=("PEM",)))).settle()
     world.expect(EngineReady="Unknown Delivering")
     world.change(delivery={"mode": "Image"})
-    world.config = replace(CONFIG, volumes=VolumeTerms())
-    world.settle()
+    world.alter(config=replace(CONFIG, volumes=VolumeTerms())).settle()
     world.expect(EngineReady="Unknown EngineLoading")
 
 
 @pytest.mark.parametrize("terms", [VolumeTerms(), UNSIGNED], ids=["no keys", "no networks"])
 def test_what_serves_is_watched_though_it_could_not_be_delivered_any_more(terms: VolumeTerms) -> None:
-    world = World({**FULL, "replicas": 2}, engines=tuple(map(archived, CATALOG)))
-    world.config = replace(CONFIG, volumes=CIDRS)
+    world = World({**FULL, "replicas": 2}, engines=tuple(map(archived, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
     world.settle()
-    name, digest = volume_of(world)
-    world.volumes[name] = VolumeFacts(delivered=digest)
-    stable = world.bring_up()
+    stable = world.deliver().bring_up()
     world.config, world.nodes = replace(CONFIG, volumes=terms), (NODE, OTHER)
     world.settle()
     world.expect(EngineReady="True EngineLoaded", CapacityFits="True")
@@ -281,7 +253,7 @@ def test_another_access_mode_is_another_volume() -> None:
     worlds = [World({**FULL, **VOLUME}), World({**FULL, **VOLUME}, config=replace(CONFIG, volumes=SHARED))]
     for world in worlds:
         world.settle()
-    one, many = (volume_of(world)[0] for world in worlds)
+    one, many = (world.volume().name for world in worlds)
     assert many == f"{one}-shared"
     assert worlds[0].candidate() != worlds[1].candidate()
 
@@ -289,11 +261,9 @@ def test_another_access_mode_is_another_volume() -> None:
 def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
     engine = archived(next(engine for engine in CATALOG if engine.name == "smollm2-full-f16"))
     spec = engine.spec.model_copy(update={"artifact": engine.spec.files.model_copy(update={"archive": MOVED})})
-    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
-    world.config = replace(CONFIG, volumes=CIDRS)
+    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
     world.settle()
-    volume = world.revision().volume
-    assert volume is not None
+    volume = world.volume()
     now = renewed(volume, Engine(engine.name, spec))
     assert now.order.archive == Archive(MOVED.url, MOVED.sha256)
     assert (now.name, now.order.size) == (volume.name, 2**30)
@@ -303,8 +273,11 @@ def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
 
 
 def test_an_archive_cannot_be_copied_out_of_an_image() -> None:
-    world = World({**FULL, "delivery": {"mode": "Image"}}, engines=tuple(map(archived, CATALOG)))
-    world.config = replace(CONFIG, volumes=CIDRS)
+    world = World(
+        {**FULL, "delivery": {"mode": "Image"}},
+        engines=tuple(map(archived, CATALOG)),
+        config=replace(CONFIG, volumes=CIDRS),
+    )
     world.settle()
     world.expect(EngineReady=("False EngineNotDelivered", "spec.delivery.mode: Image"))
 
@@ -327,10 +300,10 @@ def test_a_damaged_volume_in_a_revision_is_rendered_again() -> None:
         "data": {**revision["data"], "volume": {"name": 1}},
     }
     world.settle()
-    assert volume_of(world)[0].startswith("r1plus-engine-")
+    assert world.volume().name.startswith("r1plus-engine-")
 
 
 def test_a_plan_says_which_volumes_its_history_needs() -> None:
     world = waiting()
-    assert world.settle().volumes == {volume_of(world)[0]}
+    assert world.settle().volumes == {world.volume().name}
     assert World(dict(FULL)).settle().volumes == frozenset()

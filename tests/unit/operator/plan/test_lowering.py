@@ -28,8 +28,7 @@ def served() -> World:
 
 def test_a_newer_engine_that_reaches_as_much_is_rolled_out() -> None:
     world = served()
-    world.engines = (*CATALOG, newer("1.1.0", 211))
-    world.settle()
+    world.alter(engines=(*CATALOG, newer("1.1.0", 211))).settle()
     assert world.revision().engine == "full-1.1.0"
 
 

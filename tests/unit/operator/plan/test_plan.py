@@ -343,8 +343,7 @@ def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() 
         report = MonitorReport(
             name, "x", Phase.GATING, Verdict.NO_DATA, "Gating", "", "smollm2-full-v1", progress=progress
         )
-        world.reports = dict.fromkeys(world.pods, report)
-        world.settle()
+        world.alter(reports=dict.fromkeys(world.pods, report)).settle()
         messages.add(world.condition("QualityVerified")[2])
     assert len(messages) == 10
 

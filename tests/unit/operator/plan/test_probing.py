@@ -40,8 +40,7 @@ class TestWhen:
         assert one.begin_due_runs() == 0
         one.decoy_ready = False
         assert one.serve("credit").begin_due_runs() == 0
-        one.decoy_ready = True
-        one.settle()
+        one.alter(decoy_ready=True).settle()
         assert one.probed_deployments() == ["credit"]
 
     @pytest.mark.parametrize(
@@ -69,8 +68,7 @@ class TestWhen:
         planned = one.settle()
         assert planned.requeue_after == pytest.approx(began + SPACING_SECONDS - one.now, abs=0.2)
         assert one.begin_due_runs(at=began + SPACING_SECONDS - 0.2) == 1
-        one.now = began + SPACING_SECONDS
-        one.settle()
+        one.alter(now=began + SPACING_SECONDS).settle()
         assert one.probed_deployments() == ["credit", "fraud"]
         one.idle(HOUR - 120)
         assert len(one.made) == 2
@@ -78,8 +76,7 @@ class TestWhen:
     def test_changes_in_between_are_one(self) -> None:
         one = probe_world("credit", "fraud").probed()
         for i in range(5):
-            one.serving = {name: f"{name}-{i}" for name in one.serving}
-            one.settle()
+            one.alter(serving={name: f"{name}-{i}" for name in one.serving}).settle()
         one.idle(HOUR - 300)
         assert len(one.made) == 2
 

@@ -57,7 +57,8 @@ def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_be
 
 
 def test_all_that_it_made_says_whose_it_is() -> None:
-    world = TenantWorld(spec=GIVES).serve("credit").settle()
+    world = TenantWorld(spec=GIVES).serve("credit")
+    world.settle()
     for (namespace, _, name), obj in world.live.items():
         labels = obj["metadata"]["labels"]
         assert labels[names.LABEL_MANAGED_BY] == names.MANAGED_BY, name
@@ -191,8 +192,7 @@ def test_what_bears_the_label_and_is_none_of_it_is_deleted() -> None:
 def test_what_an_r1plustenant_gives_no_more_is_taken(narrower: Json, gone: set[tuple[str, str]]) -> None:
     world = TenantWorld(spec=GIVES)
     world.settle()
-    world.spec = narrower
-    world.settle()
+    world.alter(spec=narrower).settle()
     assert what(world) == (BY_LABEL | BY_CR) - gone
 
 
@@ -212,8 +212,7 @@ class TestDeletion:
         world.settle()
         assert "R1PlusDeployment credit, R1PlusDeployment fraud;" in world.condition("Ready")[2]
         world.expect(Ready="False Deleting")
-        world.deployments = ()
-        world.settle()
+        world.alter(deployments=()).settle()
         assert "PersistentVolumeClaim r1plus-engine-1;" in world.condition("Ready")[2]
         assert what(world) == BY_LABEL | BY_CR
         assert world.spec is not None
@@ -250,12 +249,10 @@ class TestDeletion:
     def test_it_ends_in_a_namespace(self, namespace: Any) -> None:
         world = self.world()
         world.live = {(namespace.name, kind, name): obj for (_, kind, name), obj in world.live.items()}
-        world.namespace = namespace
-        world.settle()
+        world.alter(namespace=namespace).settle()
         assert world.spec is not None, "its deployments are still there"
         assert {key[1] for key in world.live if key[1] in GIVEN} == set(GIVEN)
-        world.deployments = world.volumes = ()
-        world.settle()
+        world.alter(deployments=(), volumes=()).settle()
         assert world.spec is None
         assert not [key for key in world.live if key[1] in GIVEN]
         assert (world.name, "NetworkPolicy", walls.DEFAULT_DENY) in world.live
@@ -316,8 +313,7 @@ def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> N
     assert (status, reason) == ("False", "EgressNotOpened")
     assert message.startswith("spec.egress[0].cidr: 10.0.0.0/8 holds the node 10.1.0.4,")
     assert "spec.egress[1]" not in message
-    world.addresses = ("192.168.0.1",)
-    world.settle()
+    world.alter(addresses=("192.168.0.1",)).settle()
     opened = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
     assert [way["to"] for way in opened] == [[{"ipBlock": {"cidr": "10.0.0.0/8"}}]]
 
@@ -325,8 +321,7 @@ def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> N
 def test_what_the_api_server_refuses_is_told() -> None:
     world = TenantWorld(spec=GIVES)
     world.settle()
-    world.refused = "403 Forbidden: no RoleBinding"
-    world.settle()
+    world.alter(refused="403 Forbidden: no RoleBinding").settle()
     world.expect(Ready=("False WriteRefused", "no RoleBinding"))
     assert world.condition("IsolationVerified")[1] == "Pending", "the walls stand"
     del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]

@@ -81,6 +81,12 @@ class Namespace:
         self.live["Job", name] = {**self.live["Job", name], JOB_ENDED: ended}
         return self
 
+    def alter(self, **fields: Any) -> Self:
+        """Set fields of the world."""
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return self
+
     def wait(self, seconds: float) -> Self:
         self.now += seconds
         return self
@@ -149,8 +155,7 @@ def test_a_job_that_gave_up_is_followed_by_another_after_a_while() -> None:
     team.now = ended + RETRY_SECONDS - 0.001
     assert team.pass_once().requeue_after is not None
     assert team.uid("Job") == first
-    team.now = ended + RETRY_SECONDS
-    team.settle()
+    team.alter(now=ended + RETRY_SECONDS).settle()
     assert team.uid("Job") != first
 
 
@@ -181,11 +186,9 @@ def test_an_empty_claim_that_is_too_small_makes_room_for_a_larger_one() -> None:
 def test_without_networks_nothing_is_fetched_and_no_wall_is_open() -> None:
     team = begun(BY_ARCHIVE, config=replace(TERMS, volumes=replace(TERMS.volumes, cidrs=())))
     assert team.kinds(BY_ARCHIVE.name) == {"PersistentVolumeClaim"}
-    team.config = TERMS
-    team.settle()
+    team.alter(config=TERMS).settle()
     assert team.kinds(BY_ARCHIVE.name) == ALL
-    team.config = replace(TERMS, volumes=replace(TERMS.volumes, cidrs=()))
-    team.settle()
+    team.alter(config=replace(TERMS, volumes=replace(TERMS.volumes, cidrs=()))).settle()
     assert team.kinds(BY_ARCHIVE.name) == {"PersistentVolumeClaim"}, "a wall without networks would be open to all"
 
 
@@ -200,8 +203,7 @@ def test_the_job_prefers_where_the_pods_have_room() -> None:
 def test_a_job_that_runs_is_not_stopped_by_an_upgrade() -> None:
     team = begun()
     volumes = replace(TERMS.volumes, storage_class="x")
-    team.config = replace(team.config, monitor_image="registry.local/monitor:2", volumes=volumes)
-    team.settle()
+    team.alter(config=replace(team.config, monitor_image="registry.local/monitor:2", volumes=volumes)).settle()
     assert team.made == 4
 
 
@@ -231,11 +233,9 @@ def test_a_place_that_is_taken_by_something_that_goes_is_waited_for() -> None:
     team = Namespace().need(BY_IMAGE)
     team.going = {("PersistentVolumeClaim", BY_IMAGE.name)}
     assert not team.pass_once().again
-    team.going = {("Job", BY_IMAGE.name)}
-    team.settle()
+    team.alter(going={("Job", BY_IMAGE.name)}).settle()
     assert team.kinds() == ALL - {"Job"}
-    team.going = set()
-    team.settle()
+    team.alter(going=set()).settle()
     assert team.kinds() == ALL
 
 
