@@ -24,6 +24,7 @@ from r1plus_policies.response import (
     PoolHealth,
     Why,
 )
+from support.tables import for_each
 
 NOW = 100_000.0
 FELL, CHANGED, COUNTING, ERRORS, FINE = (
@@ -248,15 +249,12 @@ def test_a_control_that_waits_for_room_is_kept_and_one_that_is_given_up_is_not()
     assert respond(given(control=control(Verdict.FAIL))).revision == ""
 
 
-@pytest.mark.parametrize(
-    ("observed", "seconds"),
-    [
-        pytest.param(given(last_rollback=NOW - 100), COOLDOWN_SECONDS - 100, id="the end of the cooldown"),
-        pytest.param(given(control=control(age=5)), 3595.0, id="the end of the deadline"),
-        pytest.param(given(control=control(age=5, no_room="x")), NO_ROOM_SECONDS - 5, id="when want of room is told"),
-        pytest.param(given(control=control(age=60, no_room="x")), 3540.0, id="the end of waiting for room"),
-    ],
-)
+@for_each("observed, seconds", {
+    "the end of the cooldown": (given(last_rollback=NOW - 100), COOLDOWN_SECONDS - 100),
+    "the end of the deadline": (given(control=control(age=5)), 3595.0),
+    "when want of room is told": (given(control=control(age=5, no_room="x")), NO_ROOM_SECONDS - 5),
+    "the end of waiting for room": (given(control=control(age=60, no_room="x")), 3540.0),
+})  # fmt: skip
 def test_it_says_when_time_alone_may_change_the_answer(observed: Given, seconds: float) -> None:
     assert respond(observed).look_again == seconds
     later = respond(replace(observed, now=NOW + seconds))

@@ -12,6 +12,7 @@ from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
 from r1plus_policies.gate import GateItem, Reason, Rules, Score
 from r1plus_policies.gate_run import SINGLE, GateRecord, GateRun, Probe
+from support.tables import for_each
 
 C, F, X = Score.CORRECT, Score.FAILED, Score.UNSCORED
 Answer = Callable[[Probe], Score]
@@ -75,13 +76,10 @@ def test_a_failure_at_batch_1_is_asked_twice_more() -> None:
     assert run.decision.figures.lost == ()
 
 
-@pytest.mark.parametrize(
-    ("unscored", "verdict"),
-    [
-        pytest.param(2, Verdict.PASS, id="twice without a score and then right is a Pass"),
-        pytest.param(3, Verdict.INCONCLUSIVE, id="three times without a score is not"),
-    ],
-)
+@for_each("unscored, verdict", {
+    "twice without a score and then right is a Pass": (2, Verdict.PASS),
+    "three times without a score is not": (3, Verdict.INCONCLUSIVE),
+})  # fmt: skip
 @pytest.mark.parametrize("sweep", [0, 1, 2, SINGLE])
 def test_retries_without_a_score(unscored: int, verdict: Verdict, sweep: int) -> None:
     def answer(probe: Probe) -> Score:
@@ -170,22 +168,13 @@ def test_whatever_the_order_of_answers_the_run_ends_and_a_pass_has_every_score(d
         assert all(None not in s.full and s.single and not s.unscored for s in run.scores)
 
 
-@pytest.mark.parametrize(
-    ("misuse", "words"),
-    [
-        pytest.param(lambda: GateRun([], Rules(0.9, 1), GateRecord(1)), "at least one", id="no items"),
-        pytest.param(
-            lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1, {"other": "1.."})),
-            "item other is not in the suite",
-            id="a record of another suite",
-        ),
-        pytest.param(
-            lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1)).record(Probe("i000", 0), C),
-            "not in flight",
-            id="a score that nobody asked for",
-        ),
-    ],
-)
+@for_each("misuse, words", {
+    "no items": (lambda: GateRun([], Rules(0.9, 1), GateRecord(1)), "at least one"),
+    "a record of another suite":
+        (lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1, {"other": "1.."})), "item other is not in the suite"),
+    "a score that nobody asked for":
+        (lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1)).record(Probe("i000", 0), C), "not in flight"),
+})  # fmt: skip
 def test_misuse_is_refused(misuse: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         misuse()

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.isolation import Against, Door, Findings, Outcome, Question, Try
 from r1plus_policies.isolation import Judgement, Verdict, judge
+from support.tables import for_each
 
 SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
 HTTP = Door("decoy-http", "decoy", 8000, Against.DECOY)
@@ -148,10 +148,7 @@ CASES = {
         Run(knocked=knocked(decoy_http=FAILED)),
         Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
     ),
-    "the pod had no network": (
-        Run(knocked=knocked(own_dns=SHUT)),
-        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
-    ),
+    "the pod had no network": (Run(knocked=knocked(own_dns=SHUT)), Judgement(UNPROVEN, WALLED, failed=("own-dns",))),
     "the pod could not find its own door": (
         Run(knocked=knocked(own_dns=FAILED)),
         Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
@@ -235,9 +232,7 @@ CASES = {
         Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
     ),
     "two doors of one name, one of them open": (
-        Run(
-            doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM)),
-        ),
+        Run(doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM))),
         Judgement(OPENED, WALLED, open=("own-dns",)),
     ),
     "a door and a question of one name": (
@@ -251,7 +246,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("run", "expected"), CASES.values(), ids=CASES.keys())
+@for_each("run, expected", CASES)
 def test_a_run_is_judged(run: Run, expected: Judgement) -> None:
     assert run.judged() == expected
 
@@ -261,17 +256,14 @@ def twice(name: str, first: Outcome, second: Outcome) -> Findings:
     return Findings((Try(name.replace("_", "-"), first), *others, Try(name.replace("_", "-"), second)))
 
 
-@pytest.mark.parametrize(
-    ("name", "first", "second", "expected"),
-    [
-        pytest.param("metadata", SHUT, SHUT, HELD, id="shut twice is shut"),
-        pytest.param("metadata", SHUT, OPEN, OPENED, id="shut and then open is open"),
-        pytest.param("metadata", OPEN, SHUT, OPENED, id="open and then shut is open"),
-        pytest.param("metadata", SHUT, FAILED, UNPROVEN, id="shut and failed decides nothing"),
-        pytest.param("own_dns", OPEN, OPEN, HELD, id="its own door open twice is open"),
-        pytest.param("own_dns", OPEN, SHUT, UNPROVEN, id="its own door open and shut decides nothing"),
-    ],
-)
+@for_each("name, first, second, expected", {
+    "shut twice is shut": ("metadata", SHUT, SHUT, HELD),
+    "shut and then open is open": ("metadata", SHUT, OPEN, OPENED),
+    "open and then shut is open": ("metadata", OPEN, SHUT, OPENED),
+    "shut and failed decides nothing": ("metadata", SHUT, FAILED, UNPROVEN),
+    "its own door open twice is open": ("own_dns", OPEN, OPEN, HELD),
+    "its own door open and shut decides nothing": ("own_dns", OPEN, SHUT, UNPROVEN),
+})  # fmt: skip
 def test_what_is_said_twice_counts_as_the_worse(name: str, first: Outcome, second: Outcome, expected: Verdict) -> None:
     assert Run(knocked=twice(name, first, second)).judged().verdict is expected
 
@@ -282,23 +274,18 @@ def test_a_control_that_says_both_saw_nothing() -> None:
 
 
 def late(**by: int) -> Findings:
-    return Findings(
-        tuple(Try(n.replace("_", "-"), o, late=by.get(n, 0)) for n, o in KNOCKED.items()),
-    )
+    return Findings(tuple(Try(n.replace("_", "-"), o, late=by.get(n, 0)) for n, o in KNOCKED.items()))
 
 
-@pytest.mark.parametrize(
-    ("findings", "expected"),
-    [
-        pytest.param(None, 0, id="nothing said"),
-        pytest.param(Findings(()), 0, id="nothing found"),
-        pytest.param(late(), 0, id="never open"),
-        pytest.param(late(decoy_http=900, decoy_pod=1700, metadata=200), 1700, id="the longest counts"),
-        pytest.param(late(metadata=200), 200, id="a platform's door counts"),
-        pytest.param(late(own_dns=5000, metadata=200), 200, id="its own door may stay open"),
-        pytest.param(Findings((Try("another", SHUT, late=9),)), 0, id="not a door that was never ordered"),
-    ],
-)
+@for_each("findings, expected", {
+    "nothing said": (None, 0),
+    "nothing found": (Findings(()), 0),
+    "never open": (late(), 0),
+    "the longest counts": (late(decoy_http=900, decoy_pod=1700, metadata=200), 1700),
+    "a platform's door counts": (late(metadata=200), 200),
+    "its own door may stay open": (late(own_dns=5000, metadata=200), 200),
+    "not a door that was never ordered": (Findings((Try("another", SHUT, late=9),)), 0),
+})  # fmt: skip
 def test_for_how_long_a_wall_was_late(findings: Findings | None, expected: int) -> None:
     assert Run(knocked=findings).judged().late == expected
 

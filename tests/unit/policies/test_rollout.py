@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from r1plus_contract.verdict import Gate, Verdict
 from r1plus_policies.rollout import DRAIN_SECONDS, RevisionState, Rollout, Stage, Strategy, Terms, decide
+from support.tables import for_each
 
 NOW = 1_000.0
 
@@ -160,13 +161,10 @@ def test_in_place_serves_after_the_gate_with_the_first_ready_pod() -> None:
     assert (done.promote, done.replicas) == ("b", {"a": 0, "b": 2})
 
 
-@pytest.mark.parametrize(
-    "candidate",
-    [
-        pytest.param(RevisionState("b", pods=1, replicas=1, verdict=Verdict.FAIL), id="refused"),
-        pytest.param(waiting(DEADLINE), id="expired"),
-    ],
-)
+@for_each("candidate", {
+    "refused": RevisionState("b", pods=1, replicas=1, verdict=Verdict.FAIL),
+    "expired": waiting(DEADLINE),
+})  # fmt: skip
 def test_in_place_restores_what_served_when_the_candidate_is(candidate: RevisionState) -> None:
     gone = RevisionState("a", replicas=0, verdict=Verdict.PASS, promoted_at=10.0)
     assert in_place("b", gone, candidate).replicas == {"a": 2}

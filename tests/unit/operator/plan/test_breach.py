@@ -12,14 +12,9 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS
 from r1plus_operator.plan.revision import read
-from support.plan.falls import (
-    DAY,
-    FULL,
-    controlled,
-    fallen,
-    rolled_back,
-)
+from support.plan.falls import DAY, FULL, controlled, fallen, rolled_back
 from support.plan.world import World, start_world
+from support.tables import for_each
 
 
 def test_a_fall_brings_the_last_good_revision_up_without_traffic_and_asks_for_a_fresh_sweep() -> None:
@@ -56,17 +51,14 @@ def test_an_old_pass_is_no_control() -> None:
     world.expect(Progressing="True RollingBack")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"control": "another"}, id="an answer to another order"),
-        pytest.param({"batch": 1}, id="one that was made at batch 1"),
-        pytest.param({"threshold": 0.5}, id="one under another threshold"),
-        pytest.param({"suite_hash": "0" * 64}, id="one on another suite"),
-        pytest.param({"identity": "0" * 64}, id="one of another identity"),
-        pytest.param({"verdict": Verdict.INCONCLUSIVE}, id="one that is no verdict"),
-    ],
-)
+@for_each("change", {
+    "an answer to another order": {"control": "another"},
+    "one that was made at batch 1": {"batch": 1},
+    "one under another threshold": {"threshold": 0.5},
+    "one on another suite": {"suite_hash": "0" * 64},
+    "one of another identity": {"identity": "0" * 64},
+    "one that is no verdict": {"verdict": Verdict.INCONCLUSIVE},
+})  # fmt: skip
 def test_only_a_verdict_on_exactly_what_was_ordered_is_a_control(change: dict[str, Any]) -> None:
     world, good, bad = controlled()
     world.control(Verdict.PASS)

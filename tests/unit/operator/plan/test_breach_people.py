@@ -9,15 +9,9 @@ import pytest
 
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Standing, Verdict
-from support.plan.falls import (
-    DAY,
-    FULL,
-    NEXT,
-    ROLLBACK,
-    fallen,
-    rolled_back,
-)
+from support.plan.falls import DAY, FULL, NEXT, ROLLBACK, fallen, rolled_back
 from support.plan.world import World, start_world, suite
+from support.tables import for_each
 
 RELEASES: dict[str, Callable[[World], None]] = {
     "an ack": lambda w: w.ask(Verb.ACK),
@@ -91,17 +85,12 @@ def test_who_goes_back_from_what_has_not_fallen_overrules_no_verdict() -> None:
     assert world.selected() == bad
 
 
-@pytest.mark.parametrize(
-    ("said", "fields", "condition"),
-    [
-        pytest.param(
-            Verdict.PASS, {"acknowledged": "now"}, ("True", "GatePassed"), id="a Pass that was asked for then"
-        ),
-        pytest.param(Verdict.PASS, {}, ("False", "GateFailed"), id="not one that nobody asked for"),
-        pytest.param(Verdict.PASS, {"acknowledged": "another"}, ("False", "GateFailed"), id="nor one of before"),
-        pytest.param(Verdict.FAIL, {"acknowledged": "now"}, ("False", "GateFailed"), id="nor another Fail"),
-    ],
-)
+@for_each("said, fields, condition", {
+    "a Pass that was asked for then": (Verdict.PASS, {"acknowledged": "now"}, ("True", "GatePassed")),
+    "not one that nobody asked for": (Verdict.PASS, {}, ("False", "GateFailed")),
+    "nor one of before": (Verdict.PASS, {"acknowledged": "another"}, ("False", "GateFailed")),
+    "nor another Fail": (Verdict.FAIL, {"acknowledged": "now"}, ("False", "GateFailed")),
+})  # fmt: skip
 def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
     said: Verdict, fields: dict[str, str], condition: tuple[str, str]
 ) -> None:
@@ -128,23 +117,20 @@ def says(world: World, **fields: Any) -> None:
     world.reports = {pod: replace(report, **fields) for pod, report in world.reports.items()}
 
 
-@pytest.mark.parametrize(
-    ("standing", "fields", "status"),
-    [
-        pytest.param(Standing.BELOW_THRESHOLD, {}, ("False", "RollingBack"), id="an older monitor is taken at its word"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, ("False", "RollingBack"),
-                     id="a fall under what holds now is a fall"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, ("True", "GatePassed"),
-                     id="one under another threshold is not known yet"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, ("True", "GatePassed"),
-                     id="one from before the acknowledgement is not known yet"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.98}, ("False", "RollingBack"),
-                     id="of a pod that is not watched there is nothing to acknowledge"),
-        pytest.param(Standing.ERRORS, {"acknowledged": ""}, ("True", "GatePassed"), id="nor are errors"),
-        pytest.param(Standing.CHANGED, {"acknowledged": ""}, ("True", "GatePassed"), id="nor is a change"),
-        pytest.param(Standing.STEADY, {"acknowledged": ""}, ("True", "GatePassed"), id="steadiness stays"),
-    ],
-)  # fmt: skip
+@for_each("standing, fields, status", {
+    "an older monitor is taken at its word": (Standing.BELOW_THRESHOLD, {}, ("False", "RollingBack")),
+    "a fall under what holds now is a fall":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, ("False", "RollingBack")),
+    "one under another threshold is not known yet":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, ("True", "GatePassed")),
+    "one from before the acknowledgement is not known yet":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, ("True", "GatePassed")),
+    "of a pod that is not watched there is nothing to acknowledge":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98}, ("False", "RollingBack")),
+    "nor are errors": (Standing.ERRORS, {"acknowledged": ""}, ("True", "GatePassed")),
+    "nor is a change": (Standing.CHANGED, {"acknowledged": ""}, ("True", "GatePassed")),
+    "steadiness stays": (Standing.STEADY, {"acknowledged": ""}, ("True", "GatePassed")),
+})  # fmt: skip
 def test_only_what_was_found_under_what_holds_now_moves_anything(
     standing: Standing, fields: dict[str, Any], status: tuple[str, str]
 ) -> None:
@@ -176,11 +162,11 @@ def test_another_suite_lets_it_be_gated_again() -> None:
     world.expect(QualityVerified="Unknown")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"replicas": 2}, {"accuracy": {"onBreach": "Rollback", "threshold": 0.99}}, {"access": {"namespaces": ["apps"]}}],
-    ids=["more replicas", "a higher threshold", "other callers"],
-)
+@for_each("change", {
+    "more replicas": {"replicas": 2},
+    "a higher threshold": {"accuracy": {"onBreach": "Rollback", "threshold": 0.99}},
+    "other callers": {"access": {"namespaces": ["apps"]}},
+})  # fmt: skip
 def test_what_says_nothing_of_the_revision_does_not_bring_it_back(change: dict[str, Any]) -> None:
     world, good, _ = rolled_back()
     world.apply(**change)

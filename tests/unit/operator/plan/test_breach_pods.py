@@ -9,11 +9,8 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
-from support.plan.falls import (
-    fallen,
-    pooled,
-    swept,
-)
+from support.plan.falls import fallen, pooled, swept
+from support.tables import for_each
 
 
 def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
@@ -62,15 +59,12 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
     assert world.status.get("candidate") == (good if quarantined else None)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "unschedulable", "goes"),
-    [
-        pytest.param(REPLACEMENT_SECONDS - 5, "0/1 nodes", "", id="its replacement has a minute"),
-        pytest.param(REPLACEMENT_SECONDS, "0/1 nodes", "finds no node", id="then it makes room"),
-        pytest.param(REPLACEMENT_SECONDS, "", "", id="where the replacement found room it stays"),
-        pytest.param(KEPT_SECONDS, "", "its time is over", id="for an hour"),
-    ],
-)
+@for_each("seconds, unschedulable, goes", {
+    "its replacement has a minute": (REPLACEMENT_SECONDS - 5, "0/1 nodes", ""),
+    "then it makes room": (REPLACEMENT_SECONDS, "0/1 nodes", "finds no node"),
+    "where the replacement found room it stays": (REPLACEMENT_SECONDS, "", ""),
+    "for an hour": (KEPT_SECONDS, "", "its time is over"),
+})  # fmt: skip
 def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> None:
     world, _, bad = fallen(replicas=2)
     one, other = sorted(world.pods)
@@ -106,14 +100,11 @@ def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
     assert world.selected() == good
 
 
-@pytest.mark.parametrize(
-    ("correct", "seen", "reason"),
-    [
-        pytest.param(2, False, "RollingBack", id="the sweeps since then are below the threshold"),
-        pytest.param(4, False, "AccuracyChanged", id="the sweeps since then are not"),
-        pytest.param(2, True, "GatePassed", id="no sweep has ended since then"),
-    ],
-)
+@for_each("correct, seen, reason", {
+    "the sweeps since then are below the threshold": (2, False, "RollingBack"),
+    "the sweeps since then are not": (4, False, "AccuracyChanged"),
+    "no sweep has ended since then": (2, True, "GatePassed"),
+})  # fmt: skip
 def test_the_pool_alone_is_counted_before_anything_moves(correct: int, seen: bool, reason: str) -> None:
     world, _, bad = fallen(replicas=2)
     world.steady()

@@ -12,6 +12,7 @@ from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.delivering import renewed
 from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, PodFacts, VolumeFacts, VolumeTerms
 from support.plan.world import CATALOG, CONFIG, NODE, World, start_world
+from support.tables import for_each
 
 VOLUME = {"delivery": {"mode": "Volume"}}
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
@@ -153,7 +154,7 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize(("facts", "condition", "text"), TOLD.values(), ids=TOLD.keys())
+@for_each("facts, condition, text", TOLD)
 def test_what_is_in_the_way_is_told(facts: VolumeFacts, condition: tuple[str, str], text: str) -> None:
     world = waiting()
     world.deliver(facts).settle()
@@ -191,17 +192,13 @@ def test_progress_is_told_in_steps() -> None:
     assert world.condition("EngineReady")[2].endswith(": verifying")
 
 
-@pytest.mark.parametrize(
-    ("spec", "terms", "refused"),
-    [
-        ({"replicas": 2}, UNSIGNED, True),
-        ({"replicas": 1}, UNSIGNED, False),
-        ({"replicas": 2}, SHARED, False),
-        ({"replicas": 2, "placement": {"nodeSelector": {"zone": "b"}}}, UNSIGNED, False),
-        ({"replicas": 2, "delivery": {"mode": "Image"}}, UNSIGNED, False),
-    ],
-    ids=["two nodes", "one replica", "a shared volume", "one node is admitted", "by image"],
-)
+@for_each("spec, terms, refused", {
+    "two nodes": ({"replicas": 2}, UNSIGNED, True),
+    "one replica": ({"replicas": 1}, UNSIGNED, False),
+    "a shared volume": ({"replicas": 2}, SHARED, False),
+    "one node is admitted": ({"replicas": 2, "placement": {"nodeSelector": {"zone": "b"}}}, UNSIGNED, False),
+    "by image": ({"replicas": 2, "delivery": {"mode": "Image"}}, UNSIGNED, False),
+})  # fmt: skip
 def test_replicas_that_could_land_on_two_nodes_are_refused_one_nodes_volume(
     spec: dict[str, Any], terms: VolumeTerms, refused: bool
 ) -> None:

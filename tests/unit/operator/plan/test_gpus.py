@@ -17,6 +17,7 @@ from r1plus_operator.plan.revision import read
 from r1plus_operator.plan.volumes import Need, Seen, VolumesPlan, plan_volumes
 from r1plus_policies.hardware import Gpus
 from support.plan.world import CONFIG, World, suite
+from support.tables import for_each
 
 SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
 L40S = Gpus("NVIDIA-L40S", 1, 46068, (8, 9))
@@ -150,15 +151,11 @@ def test_the_volume_holds_the_checkpoint_beside_what_is_built_of_it() -> None:
     assert asked > 2 * 23270
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"nodes": (machine(A100),)},
-        {"spec": {"batching": {"maxBatchSize": 8}}},
-        {"spec": {"context": {"maxTokens": 4096}}},
-    ],
-    ids=["another GPU", "another batch", "another context"],
-)
+@for_each("other", {
+    "another GPU": {"nodes": (machine(A100),)},
+    "another batch": {"spec": {"batching": {"maxBatchSize": 8}}},
+    "another context": {"spec": {"context": {"maxTokens": 4096}}},
+})  # fmt: skip
 def test_what_the_build_depends_on_makes_another_volume(other: dict[str, Any]) -> None:
     changed = started(LLM, *other.get("nodes", ()), **other.get("spec", {}))
     assert changed.volume().name != started(LLM).volume().name
@@ -210,15 +207,11 @@ def test_another_image_to_build_with_has_nothing_built_anew() -> None:
     assert fresh.volume().name != volume.name
 
 
-@pytest.mark.parametrize(
-    "blip",
-    [
-        {"nodes": (machine(replace(L40S, count=0)),)},
-        {"nodes": (machine(replace(L40S, count=0)), machine(A100, name="g2"))},
-        {"suites": {}},
-    ],
-    ids=["the device plugin", "the device plugin, beside another GPU", "the suite"],
-)
+@for_each("blip", {
+    "the device plugin": {"nodes": (machine(replace(L40S, count=0)),)},
+    "the device plugin, beside another GPU": {"nodes": (machine(replace(L40S, count=0)), machine(A100, name="g2"))},
+    "the suite": {"suites": {}},
+})  # fmt: skip
 def test_a_build_goes_on_while_something_is_missing_for_a_moment(blip: dict[str, Any]) -> None:
     world = started(LLM)
     first, before = world.candidate(), (world.nodes, world.suites)

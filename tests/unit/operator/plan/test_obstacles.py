@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Artifact, Engine, KvPrecision
@@ -18,6 +16,7 @@ from r1plus_operator.projections import gpus_of, node
 from r1plus_policies.choice import Obstacle
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.sizing import GIB, MIB, Fit, sized
+from support.tables import for_each
 
 SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
 CPU = SHIPPED["smollm2-edge-q4-1"]
@@ -71,7 +70,7 @@ OBSTACLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("engine, nodes, runtimes, reason, says", OBSTACLES.values(), ids=OBSTACLES.keys())
+@for_each("engine, nodes, runtimes, reason, says", OBSTACLES)
 def test_the_first_obstacle_is_named(
     engine: Engine, nodes: tuple[NodeFacts, ...], runtimes: dict[str, str], reason: str, says: str
 ) -> None:
@@ -91,16 +90,12 @@ def test_what_can_be_served_at_all_is_said_with_how() -> None:
 A100 = Gpus("NVIDIA-A100-SXM4-80GB", 8, 81920, (8, 0))
 
 
-@pytest.mark.parametrize(
-    ("nodes", "product", "taken"),
-    [
-        ((L40S, A100), "", A100.product),
-        ((L40S, A100), L40S.product, L40S.product),
-        ((A100,), L40S.product, A100.product),
-        ((T4, A100), T4.product, A100.product),
-    ],
-    ids=["the largest", "where it is", "where it was is gone", "where it is no longer fits"],
-)
+@for_each("nodes, product, taken", {
+    "the largest": ((L40S, A100), "", A100.product),
+    "where it is": ((L40S, A100), L40S.product, L40S.product),
+    "where it was is gone": ((A100,), L40S.product, A100.product),
+    "where it is no longer fits": ((T4, A100), T4.product, A100.product),
+})  # fmt: skip
 def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], product: str, taken: str) -> None:
     found = seated(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
     assert isinstance(found, Seat)
@@ -162,22 +157,19 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("allocatable", "labels", "gpus"),
-    [
-        pytest.param({"cpu": "8"}, LABELS, (), id="none"),
-        pytest.param({"nvidia.com/gpu": "0"}, {}, (), id="none left"),
-        pytest.param(
-            {"nvidia.com/gpu": "0"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 0, 40960, (8, 0)),), id="none for now"
-        ),
-        pytest.param({"nvidia.com/gpu": "2"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 2, 40960, (8, 0)),), id="whole GPUs"),
-        pytest.param(
-            {"nvidia.com/mig-1g.5gb": "7"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0), "nvidia.com/mig-1g.5gb"),), id="slices, mixed"
-        ),
-        pytest.param({"nvidia.com/gpu": "1"}, {}, (Gpus("unknown", 1),), id="without gpu-feature-discovery"),
-        pytest.param({"nvidia.com/gpu": "lots"}, LABELS, (), id="a count that is none"),
-    ],
-)  # fmt: skip
+@for_each("allocatable, labels, gpus", {
+    "none": ({"cpu": "8"}, LABELS, ()),
+    "none left": ({"nvidia.com/gpu": "0"}, {}, ()),
+    "none for now": ({"nvidia.com/gpu": "0"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 0, 40960, (8, 0)),)),
+    "whole GPUs": ({"nvidia.com/gpu": "2"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 2, 40960, (8, 0)),)),
+    "slices, mixed": (
+        {"nvidia.com/mig-1g.5gb": "7"},
+        LABELS,
+        (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0), "nvidia.com/mig-1g.5gb"),),
+    ),
+    "without gpu-feature-discovery": ({"nvidia.com/gpu": "1"}, {}, (Gpus("unknown", 1),)),
+    "a count that is none": ({"nvidia.com/gpu": "lots"}, LABELS, ()),
+})  # fmt: skip
 def test_gpus_of_a_node(allocatable: dict[str, str], labels: dict[str, str], gpus: tuple[Gpus, ...]) -> None:
     assert gpus_of(allocatable, labels) == gpus
     body = {

@@ -12,6 +12,7 @@ from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts,
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
 from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, serve_world, start_world, suite
+from support.tables import for_each
 
 
 def test_walls_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> None:
@@ -265,16 +266,13 @@ def test_a_pass_won_beside_traffic_at_batch_1_does_not_admit_under_enforce() -> 
     assert world.selected() == first
 
 
-@pytest.mark.parametrize(
-    "forged",
-    [
-        pytest.param({"replica_set": ""}, id="no controller"),
-        pytest.param({"replica_set": "other-7d9f"}, id="another Deployment's ReplicaSet"),
-        pytest.param({"replica_set": "{revision}-x-7d9f"}, id="a ReplicaSet whose name only begins alike"),
-        pytest.param({"fingerprint": "0" * 16}, id="other containers"),
-        pytest.param({"owner_uid": "u-0"}, id="made for a namesake that was deleted"),
-    ],
-)
+@for_each("forged", {
+    "no controller": {"replica_set": ""},
+    "another Deployment's ReplicaSet": {"replica_set": "other-7d9f"},
+    "a ReplicaSet whose name only begins alike": {"replica_set": "{revision}-x-7d9f"},
+    "other containers": {"fingerprint": "0" * 16},
+    "made for a namesake that was deleted": {"owner_uid": "u-0"},
+})  # fmt: skip
 def test_a_pod_that_only_bears_a_revisions_labels_is_not_believed(forged: dict[str, str]) -> None:
     world = start_world()
     name = world.candidate()
@@ -401,7 +399,7 @@ def test_a_first_revision_that_takes_too_long_is_told_and_goes_on() -> None:
     assert ("Deployment", world.candidate()) in world.children
 
 
-def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_serve_world() -> None:
+def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_served() -> None:
     world = World({**FULL, "rollout": {"strategy": "InPlace"}})
     stable = world.bring_up()
     candidate = world.apply(engine=Q4_1)
@@ -499,13 +497,10 @@ def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool)
     assert world.status["revision"] == serving
 
 
-@pytest.mark.parametrize(
-    ("swept", "shown"),
-    [
-        pytest.param("2026-01-01T00:00:00Z", "1/4", id="the count that followed the alarm"),
-        pytest.param("2026-01-01T00:00:02Z", "3/4", id="a sweep that ended since"),
-    ],
-)
+@for_each("swept, shown", {
+    "the count that followed the alarm": ("2026-01-01T00:00:00Z", "1/4"),
+    "a sweep that ended since": ("2026-01-01T00:00:02Z", "3/4"),
+})  # fmt: skip
 def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> None:
     world = serve_world()
     (pod,) = world.pods
@@ -520,13 +515,10 @@ def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> 
     assert world.status["accuracy"] == shown
 
 
-@pytest.mark.parametrize(
-    ("why", "reason"),
-    [
-        pytest.param("SuiteMismatch", "SuiteMismatch", id="a scorer that is not what it was has its own reason"),
-        pytest.param("SuiteInvalid", "NoData", id="whatever else blocks is no data"),
-    ],
-)
+@for_each("why, reason", {
+    "a scorer that is not what it was has its own reason": ("SuiteMismatch", "SuiteMismatch"),
+    "whatever else blocks is no data": ("SuiteInvalid", "NoData"),
+})  # fmt: skip
 def test_a_monitor_that_cannot_score_is_told_though_nothing_alarmed(why: str, reason: str) -> None:
     world = World({"tier": "full", "accuracy": {"onBreach": "Rollback"}})
     world.bring_up()

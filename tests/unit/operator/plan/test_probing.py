@@ -28,6 +28,7 @@ from r1plus_operator.plan.probing import (
 )
 from r1plus_policies.isolation import Verdict
 from support.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts, probe_world
+from support.tables import for_each
 
 HOUR = CONFIG.isolation.interval
 
@@ -384,11 +385,11 @@ def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
     assert len({name for _, name in controls}) == len(made)
 
 
-@pytest.mark.parametrize(
-    "beside",
-    [{}, {"prometheus": "http://prometheus.monitoring.svc:9090", "registry": "https://registry.r1plus-system.svc"}],
-    ids=["nothing beside", "Prometheus and registry beside"],
-)
+@for_each("beside", {
+    "nothing beside": {},
+    "Prometheus and registry beside":
+        {"prometheus": "http://prometheus.monitoring.svc:9090", "registry": "https://registry.r1plus-system.svc"},
+})  # fmt: skip
 def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -> None:
     config = replace(CONFIG, isolation=replace(CONFIG.isolation, beside=beside))
     run = Run("team", "u", "credit", {}, 0)
@@ -438,20 +439,17 @@ UNDER_WALLS = {
 REACHED = {**LET_OUT, "decoy-let-in": Outcome.OPEN}
 
 
-@pytest.mark.parametrize(
-    ("under_walls", "let_out", "verdict"),
-    [
-        pytest.param(UNDER_WALLS, REACHED, Verdict.HELD, id="each of its own"),
-        pytest.param(UNDER_WALLS, None, Verdict.UNPROVEN, id="who is let out says nothing"),
-        pytest.param(UNDER_WALLS, LET_OUT, Verdict.UNPROVEN, id="nor whether it is"),
-        pytest.param(UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, Verdict.UNPROVEN, id="it is not let out"),
-        pytest.param(None, {**UNDER_WALLS, **REACHED}, Verdict.UNPROVEN, id="who is let out speaks for both"),
-        pytest.param({**UNDER_WALLS, **REACHED}, None, Verdict.UNPROVEN, id="who is under walls speaks for both"),
-        pytest.param(UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, Verdict.UNPROVEN, id="of another's door"),
-        pytest.param(UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, Verdict.OPEN, id="open is open"),
-        pytest.param(UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, Verdict.OPEN, id="ingress alone is open"),
-    ],
-)  # fmt: skip
+@for_each("under_walls, let_out, verdict", {
+    "each of its own": (UNDER_WALLS, REACHED, Verdict.HELD),
+    "who is let out says nothing": (UNDER_WALLS, None, Verdict.UNPROVEN),
+    "nor whether it is": (UNDER_WALLS, LET_OUT, Verdict.UNPROVEN),
+    "it is not let out": (UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, Verdict.UNPROVEN),
+    "who is let out speaks for both": (None, {**UNDER_WALLS, **REACHED}, Verdict.UNPROVEN),
+    "who is under walls speaks for both": ({**UNDER_WALLS, **REACHED}, None, Verdict.UNPROVEN),
+    "of another's door": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, Verdict.UNPROVEN),
+    "open is open": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, Verdict.OPEN),
+    "ingress alone is open": (UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, Verdict.OPEN),
+})  # fmt: skip
 def test_who_knocks_says_what_it_found_itself(
     under_walls: dict[str, Outcome] | None, let_out: dict[str, Outcome] | None, verdict: Verdict
 ) -> None:
@@ -523,13 +521,10 @@ class TestJobs:
         assert "serviceAccountName" not in template["spec"]
         assert [container["name"] for container in template["spec"]["containers"]] == ["knock"]
 
-    @pytest.mark.parametrize(
-        ("probe", "account", "namespace", "containers"),
-        [
-            pytest.param(Probe.ASK, names.PROBER, "team", ["knock", "ask"], id="who asks may do nothing"),
-            pytest.param(Probe.CONTROL, "control", DECOY, ["knock", "ask"], id="its control is the chart's, beside the decoy"),
-        ],
-    )  # fmt: skip
+    @for_each("probe, account, namespace, containers", {
+        "who asks may do nothing": (Probe.ASK, names.PROBER, "team", ["knock", "ask"]),
+        "its control is the chart's, beside the decoy": (Probe.CONTROL, "control", DECOY, ["knock", "ask"]),
+    })  # fmt: skip
     def test_who_asks(self, probe: Probe, account: str, namespace: str, containers: list[str]) -> None:
         job = self.made()[probe]
         pod = job["spec"]["template"]["spec"]

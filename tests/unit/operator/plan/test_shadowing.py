@@ -16,6 +16,7 @@ from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.shadowing import MOST_BYTES
 from support.plan.falls import FULL, NEXT, controlled, fallen
 from support.plan.world import SUITES, World, start_world, suite
+from support.tables import for_each
 
 V1, V2 = "smollm2-full-v1", "smollm2-full-v2"
 
@@ -109,11 +110,10 @@ def test_how_far_it_is_and_why_it_cannot_be_asked_are_told() -> None:
     assert settings(world).former is not None
 
 
-@pytest.mark.parametrize(
-    ("said", "condition"),
-    [(Verdict.PASS, ("True", "GatePassed")), (Verdict.FAIL, ("False", "GateFailed"))],
-    ids=["a Pass", "a Fail"],
-)
+@for_each("said, condition", {
+    "a Pass": (Verdict.PASS, ("True", "GatePassed")),
+    "a Fail": (Verdict.FAIL, ("False", "GateFailed")),
+})  # fmt: skip
 def test_it_counts_as_soon_as_its_gate_is_decided_whatever_that_is(said: Verdict, condition: tuple[str, str]) -> None:
     world, serving = shadowed()
     beside(world, serving, said)

@@ -13,6 +13,7 @@ from r1plus_operator.plan.inputs import IsolationTerms, Json
 from r1plus_operator.plan.probing import ASK
 from r1plus_operator.plan.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant
 from support.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
+from support.tables import for_each
 
 BY_LABEL = {
     ("NetworkPolicy", walls.DEFAULT_DENY),
@@ -181,14 +182,11 @@ def test_what_bears_the_label_and_is_none_of_it_is_deleted() -> None:
     assert world.plan().delete == ((world.name, "NetworkPolicy", "open-sesame", "forged"),)
 
 
-@pytest.mark.parametrize(
-    ("narrower", "gone"),
-    [
-        pytest.param({"viewers": GIVES["viewers"], "quota": GIVES["quota"]}, {("RoleBinding", walls.ADMINS)}, id="no admins"),
-        pytest.param({**GIVES, "quota": {"pods": 1}}, {("LimitRange", walls.LIMITS)}, id="no requests in its quota"),
-        pytest.param({}, BY_CR, id="nothing"),
-    ],
-)  # fmt: skip
+@for_each("narrower, gone", {
+    "no admins": ({"viewers": GIVES["viewers"], "quota": GIVES["quota"]}, {("RoleBinding", walls.ADMINS)}),
+    "no requests in its quota": ({**GIVES, "quota": {"pods": 1}}, {("LimitRange", walls.LIMITS)}),
+    "nothing": ({}, BY_CR),
+})  # fmt: skip
 def test_what_an_r1plustenant_gives_no_more_is_taken(narrower: Json, gone: set[tuple[str, str]]) -> None:
     world = TenantWorld(spec=GIVES)
     world.settle()
@@ -237,15 +235,12 @@ class TestDeletion:
         world = self.world(finalizers=["else"])
         assert world.plan().finalizer is None
 
-    @pytest.mark.parametrize(
-        "namespace",
-        [
-            pytest.param(facts(tenant=False), id="whose label has been taken off"),
-            pytest.param(facts("kube-public"), id="that is reserved"),
-            pytest.param(facts(terminating=True), id="that is being deleted"),
-            pytest.param(facts(tenant=False, terminating=True), id="that is being deleted without its label"),
-        ],
-    )
+    @for_each("namespace", {
+        "whose label has been taken off": facts(tenant=False),
+        "that is reserved": facts("kube-public"),
+        "that is being deleted": facts(terminating=True),
+        "that is being deleted without its label": facts(tenant=False, terminating=True),
+    })  # fmt: skip
     def test_it_ends_in_a_namespace(self, namespace: Any) -> None:
         world = self.world()
         world.live = {(namespace.name, kind, name): obj for (_, kind, name), obj in world.live.items()}
