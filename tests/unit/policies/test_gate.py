@@ -95,52 +95,25 @@ def lost(*numbers: int) -> list[tuple[int, str, str]]:
     return [(n, "000", "1") for n in numbers]
 
 
-VERDICTS = [
-    pytest.param(suite(), DONE, Verdict.PASS, Reason.PASSED, id="all right passes"),
-    pytest.param(suite(*lost(0, 1, 2, 3)), DONE, Verdict.PASS, Reason.PASSED, id="four lost are allowed at 0.98"),
-    pytest.param(suite(*lost(0, 1, 2, 3, 4)), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST, id="a fifth is not"),
-    pytest.param(
-        suite(*lost(0, 1, 2), (3, "111", "00"), (5, "111", "010")),
-        DONE,
-        Verdict.FAIL,
-        Reason.TOO_MANY_LOST,
-        id="items lost at batch 1 alone count",
-    ),
-    pytest.param(
-        suite(*[(n, "000", "00") for n in (0, 1, 2, 3)]), DONE, Verdict.PASS, Reason.PASSED, id="but not twice"
-    ),
-    pytest.param(suite(*lost(0, 4)), DONE, Verdict.PASS, Reason.PASSED, id="two lost of a stratum of 50 are allowed"),
-    pytest.param(suite(*lost(0, 4, 8)), DONE, Verdict.FAIL, Reason.STRATUM_LOST, id="a third is not"),
-    pytest.param(
-        suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, Reason.PASSED, id="15 flips of 600 are normal"
-    ),
-    pytest.param(suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, Reason.UNSTABLE, id="16 are not"),
-    pytest.param(
-        suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]),
-        DONE,
-        Verdict.PASS,
-        Reason.PASSED,
-        id="the failures of lost items are not flips",
-    ),
-    pytest.param(suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED, id="one item unscored"),
-    pytest.param(
-        suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")),
-        DONE,
-        Verdict.FAIL,
-        Reason.TOO_MANY_LOST,
-        id="a Fail outranks a missing score",
-    ),
-    pytest.param(
-        suite(*[(n, "00.", "") for n in range(5)]),
-        Stage(2, False),
-        Verdict.FAIL,
-        Reason.TOO_MANY_LOST,
-        id="a Fail may come after two sweeps",
-    ),
-]
-
-
-@pytest.mark.parametrize(("scores", "stage", "verdict", "reason"), VERDICTS)
+@for_each("scores, stage, verdict, reason", {
+    "all right passes": (suite(), DONE, Verdict.PASS, Reason.PASSED),
+    "four lost are allowed at 0.98": (suite(*lost(0, 1, 2, 3)), DONE, Verdict.PASS, Reason.PASSED),
+    "a fifth is not": (suite(*lost(0, 1, 2, 3, 4)), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+    "items lost at batch 1 alone count":
+        (suite(*lost(0, 1, 2), (3, "111", "00"), (5, "111", "010")), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+    "but not twice": (suite(*[(n, "000", "00") for n in (0, 1, 2, 3)]), DONE, Verdict.PASS, Reason.PASSED),
+    "two lost of a stratum of 50 are allowed": (suite(*lost(0, 4)), DONE, Verdict.PASS, Reason.PASSED),
+    "a third is not": (suite(*lost(0, 4, 8)), DONE, Verdict.FAIL, Reason.STRATUM_LOST),
+    "15 flips of 600 are normal": (suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, Reason.PASSED),
+    "16 are not": (suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, Reason.UNSTABLE),
+    "the failures of lost items are not flips":
+        (suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]), DONE, Verdict.PASS, Reason.PASSED),
+    "one item unscored": (suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED),
+    "a Fail outranks a missing score":
+        (suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+    "a Fail may come after two sweeps":
+        (suite(*[(n, "00.", "") for n in range(5)]), Stage(2, False), Verdict.FAIL, Reason.TOO_MANY_LOST),
+})  # fmt: skip
 def test_verdicts(scores: list[ItemScores], stage: Stage, verdict: Verdict, reason: Reason) -> None:
     found = judge(scores, RULES, stage)
     assert found is not None

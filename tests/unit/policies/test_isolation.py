@@ -68,141 +68,95 @@ def besides(*names: str) -> tuple[str, ...]:
     return tuple(name for name in WALLED if name not in names)
 
 
+def expect(verdict: Verdict, **others: tuple[str, ...]) -> Judgement:
+    """Return the judgement in which everything behind a wall is held, except these."""
+    return Judgement(verdict, besides(*(name for names in others.values() for name in names)), **others)
+
+
 HELD, OPENED, NOT_ENFORCED, UNPROVEN = Verdict.HELD, Verdict.OPEN, Verdict.NOT_ENFORCED, Verdict.UNPROVEN
 
 CASES = {
-    "all shut, and all seen open by the control": (Run(), Judgement(HELD, WALLED)),
-    "a platform without that door is none the worse": (
-        Run(control_knocked=seen(metadata=SHUT)),
-        Judgement(HELD, besides("metadata"), unseen=("metadata",)),
-    ),
+    "all shut, and all seen open by the control": (Run(), expect(HELD)),
+    "a platform without that door is none the worse":
+        (Run(control_knocked=seen(metadata=SHUT)), expect(HELD, unseen=("metadata",))),
     "nor one whose name does not resolve for anybody": (
         Run(knocked=knocked(metadata=FAILED), control_knocked=seen(metadata=FAILED)),
-        Judgement(HELD, besides("metadata"), unseen=("metadata",)),
+        expect(HELD, unseen=("metadata",)),
     ),
-    "a platform's door that is open is open, though the control saw nothing": (
-        Run(knocked=knocked(metadata=OPEN), control_knocked=seen(metadata=SHUT)),
-        Judgement(OPENED, besides("metadata"), open=("metadata",)),
-    ),
-    "a platform's door that the control never tried is not excused": (
-        Run(control_knocked=seen(metadata=None)),
-        Judgement(UNPROVEN, besides("metadata"), failed=("metadata",)),
-    ),
-    "a platform's door on which the prober failed and the control did not": (
-        Run(knocked=knocked(metadata=FAILED)),
-        Judgement(UNPROVEN, besides("metadata"), failed=("metadata",)),
-    ),
-    "one of the decoy's doors is open": (
-        Run(knocked=knocked(decoy_pod=OPEN)),
-        Judgement(OPENED, besides("decoy-pod"), open=("decoy-pod",)),
-    ),
-    "all the decoy's doors are open": (
-        Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN)),
-        Judgement(NOT_ENFORCED, besides("decoy-http", "decoy-pod"), open=("decoy-http", "decoy-pod")),
-    ),
+    "a platform's door that is open is open, though the control saw nothing":
+        (Run(knocked=knocked(metadata=OPEN), control_knocked=seen(metadata=SHUT)), expect(OPENED, open=("metadata",))),
+    "a platform's door that the control never tried is not excused":
+        (Run(control_knocked=seen(metadata=None)), expect(UNPROVEN, failed=("metadata",))),
+    "a platform's door on which the prober failed and the control did not":
+        (Run(knocked=knocked(metadata=FAILED)), expect(UNPROVEN, failed=("metadata",))),
+    "one of the decoy's doors is open": (Run(knocked=knocked(decoy_pod=OPEN)), expect(OPENED, open=("decoy-pod",))),
+    "all the decoy's doors are open":
+        (Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN)), expect(NOT_ENFORCED, open=("decoy-http", "decoy-pod"))),
     "all of them that the control saw are open": (
         Run(knocked=knocked(decoy_pod=OPEN), control_knocked=seen(decoy_http=SHUT)),
-        Judgement(NOT_ENFORCED, besides("decoy-http", "decoy-pod"), open=("decoy-pod",), unseen=("decoy-http",)),
+        expect(NOT_ENFORCED, open=("decoy-pod",), unseen=("decoy-http",)),
     ),
     "all are open, and the control saw none": (
         Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN), control_knocked=None),
-        Judgement(OPENED, ("secrets", "secrets-anonymous"), open=("decoy-http", "decoy-pod"), failed=("metadata",)),
+        expect(OPENED, open=("decoy-http", "decoy-pod"), failed=("metadata",)),
     ),
     "no policy is enforced, whatever else is missing": (
         Run(knocked=found(decoy_http=OPEN, decoy_pod=OPEN), asked=None),
-        Judgement(
+        expect(
             NOT_ENFORCED,
             open=("decoy-http", "decoy-pod"),
             failed=("metadata", "own-dns", "secrets", "secrets-anonymous"),
         ),
     ),
-    "a question is answered": (
-        Run(asked=asked(secrets=OPEN)),
-        Judgement(OPENED, besides("secrets"), open=("secrets",)),
-    ),
+    "a question is answered": (Run(asked=asked(secrets=OPEN)), expect(OPENED, open=("secrets",))),
     "a question is answered to nobody in particular": (
         Run(asked=asked(secrets_anonymous=OPEN), control_asked=None),
-        Judgement(OPENED, besides("secrets", "secrets-anonymous"), open=("secrets-anonymous",), failed=("secrets",)),
+        expect(OPENED, open=("secrets-anonymous",), failed=("secrets",)),
     ),
-    "the control is refused its question": (
-        Run(control_asked=answered(secrets=SHUT)),
-        Judgement(UNPROVEN, besides("secrets"), unseen=("secrets",)),
-    ),
-    "the control of the anonymous question is refused": (
-        Run(control_asked=answered(secrets_anonymous=SHUT)),
-        Judgement(UNPROVEN, besides("secrets-anonymous"), unseen=("secrets-anonymous",)),
-    ),
-    "the API server did not answer the prober": (
-        Run(asked=asked(secrets=FAILED)),
-        Judgement(UNPROVEN, besides("secrets"), failed=("secrets",)),
-    ),
-    "the decoy does not listen": (
-        Run(control_knocked=seen(decoy_http=SHUT)),
-        Judgement(UNPROVEN, besides("decoy-http"), unseen=("decoy-http",)),
-    ),
-    "another than the decoy answers the control": (
-        Run(control_knocked=seen(decoy_http=FAILED)),
-        Judgement(UNPROVEN, besides("decoy-http"), unseen=("decoy-http",)),
-    ),
-    "the decoy's name does not resolve for the prober": (
-        Run(knocked=knocked(decoy_http=FAILED)),
-        Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
-    ),
-    "the pod had no network": (Run(knocked=knocked(own_dns=SHUT)), Judgement(UNPROVEN, WALLED, failed=("own-dns",))),
-    "the pod could not find its own door": (
-        Run(knocked=knocked(own_dns=FAILED)),
-        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
-    ),
-    "its own door was ordered, and it says nothing of it": (
-        Run(knocked=knocked(own_dns=None)),
-        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
-    ),
-    "that the control has its own door shut says nothing": (
-        Run(control_knocked=seen(own_dns=SHUT)),
-        Judgement(HELD, WALLED),
-    ),
+    "the control is refused its question":
+        (Run(control_asked=answered(secrets=SHUT)), expect(UNPROVEN, unseen=("secrets",))),
+    "the control of the anonymous question is refused":
+        (Run(control_asked=answered(secrets_anonymous=SHUT)), expect(UNPROVEN, unseen=("secrets-anonymous",))),
+    "the API server did not answer the prober":
+        (Run(asked=asked(secrets=FAILED)), expect(UNPROVEN, failed=("secrets",))),
+    "the decoy does not listen": (Run(control_knocked=seen(decoy_http=SHUT)), expect(UNPROVEN, unseen=("decoy-http",))),
+    "another than the decoy answers the control":
+        (Run(control_knocked=seen(decoy_http=FAILED)), expect(UNPROVEN, unseen=("decoy-http",))),
+    "the decoy's name does not resolve for the prober":
+        (Run(knocked=knocked(decoy_http=FAILED)), expect(UNPROVEN, failed=("decoy-http",))),
+    "the pod had no network": (Run(knocked=knocked(own_dns=SHUT)), expect(UNPROVEN, failed=("own-dns",))),
+    "the pod could not find its own door":
+        (Run(knocked=knocked(own_dns=FAILED)), expect(UNPROVEN, failed=("own-dns",))),
+    "its own door was ordered, and it says nothing of it":
+        (Run(knocked=knocked(own_dns=None)), expect(UNPROVEN, failed=("own-dns",))),
+    "that the control has its own door shut says nothing": (Run(control_knocked=seen(own_dns=SHUT)), expect(HELD)),
     "a door was ordered, and nobody says a word on it": (
         Run(knocked=knocked(decoy_pod=None), control_knocked=seen(decoy_pod=None)),
-        Judgement(UNPROVEN, besides("decoy-pod"), failed=("decoy-pod",)),
+        expect(UNPROVEN, failed=("decoy-pod",)),
     ),
-    "a door was ordered, and the prober says nothing of it": (
-        Run(knocked=knocked(decoy_pod=None)),
-        Judgement(UNPROVEN, besides("decoy-pod"), failed=("decoy-pod",)),
-    ),
+    "a door was ordered, and the prober says nothing of it":
+        (Run(knocked=knocked(decoy_pod=None)), expect(UNPROVEN, failed=("decoy-pod",))),
     "no container says anything": (
         Run(knocked=None, asked=None, control_knocked=None, control_asked=None),
-        Judgement(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
+        expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
     ),
     "the containers say nothing in many words": (
         Run(knocked=Findings(()), asked=Findings(()), control_knocked=Findings(()), control_asked=Findings(())),
-        Judgement(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
+        expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
     ),
-    "the knocking container says nothing": (
-        Run(knocked=None),
-        Judgement(
-            UNPROVEN, ("secrets", "secrets-anonymous"), failed=("decoy-http", "decoy-pod", "metadata", "own-dns")
-        ),
-    ),
-    "the asking container says nothing": (
-        Run(asked=None),
-        Judgement(UNPROVEN, ("decoy-http", "decoy-pod", "metadata"), failed=("secrets", "secrets-anonymous")),
-    ),
-    "the control that knocks says nothing": (
-        Run(control_knocked=None),
-        Judgement(UNPROVEN, ("secrets", "secrets-anonymous"), failed=("decoy-http", "decoy-pod", "metadata")),
-    ),
-    "the control that asks says nothing": (
-        Run(control_asked=None),
-        Judgement(UNPROVEN, ("decoy-http", "decoy-pod", "metadata"), failed=("secrets", "secrets-anonymous")),
-    ),
+    "the knocking container says nothing":
+        (Run(knocked=None), expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns"))),
+    "the asking container says nothing": (Run(asked=None), expect(UNPROVEN, failed=("secrets", "secrets-anonymous"))),
+    "the control that knocks says nothing":
+        (Run(control_knocked=None), expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata"))),
+    "the control that asks says nothing":
+        (Run(control_asked=None), expect(UNPROVEN, failed=("secrets", "secrets-anonymous"))),
     "nothing was ordered": (
         Run(doors=(), questions=(), knocked=None, asked=None, control_knocked=None, control_asked=None),
         Judgement(UNPROVEN),
     ),
-    "no door of the decoy's was ordered": (
-        Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None),
-        Judgement(UNPROVEN),
-    ),
+    "no door of the decoy's was ordered":
+        (Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None), Judgement(UNPROVEN)),
     "no door was ordered that is open by right": (
         Run(doors=(HTTP,), questions=(), knocked=found(decoy_http=SHUT), asked=None),
         Judgement(UNPROVEN, ("decoy-http",)),
@@ -211,39 +165,25 @@ CASES = {
         Run(doors=(HTTP, DNS), questions=(), knocked=found(decoy_http=SHUT, own_dns=OPEN), asked=None),
         Judgement(HELD, ("decoy-http",)),
     ),
-    "no question was ordered, and none answered": (
-        Run(questions=(), asked=None, control_asked=None),
-        Judgement(HELD, ("decoy-http", "decoy-pod", "metadata")),
-    ),
-    "a door was found that nobody ordered": (
-        Run(knocked=knocked(another=SHUT)),
-        Judgement(UNPROVEN, WALLED, failed=("another",)),
-    ),
-    "a question was answered that nobody asked": (
-        Run(asked=asked(another=SHUT)),
-        Judgement(UNPROVEN, WALLED, failed=("another",)),
-    ),
-    "the control may have tried more": (
-        Run(control_knocked=seen(another=OPEN), control_asked=answered(another=OPEN)),
-        Judgement(HELD, WALLED),
-    ),
-    "two doors of one name": (
-        Run(doors=(*DOORS, HTTP)),
-        Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
-    ),
-    "two doors of one name, one of them open": (
-        Run(doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM))),
-        Judgement(OPENED, WALLED, open=("own-dns",)),
-    ),
+    "no question was ordered, and none answered":
+        (Run(questions=(), asked=None, control_asked=None), Judgement(HELD, ("decoy-http", "decoy-pod", "metadata"))),
+    "a door was found that nobody ordered": (Run(knocked=knocked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
+    "a question was answered that nobody asked":
+        (Run(asked=asked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
+    "the control may have tried more":
+        (Run(control_knocked=seen(another=OPEN), control_asked=answered(another=OPEN)), expect(HELD)),
+    "two doors of one name": (Run(doors=(*DOORS, HTTP)), expect(UNPROVEN, failed=("decoy-http",))),
+    "two doors of one name, one of them open":
+        (Run(doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM))), expect(OPENED, open=("own-dns",))),
     "a door and a question of one name": (
         Run(
             doors=(*DOORS, Door("secrets", "decoy", 8002, Against.DECOY)),
             knocked=knocked(secrets=SHUT),
             control_knocked=seen(secrets=OPEN),
         ),
-        Judgement(UNPROVEN, besides("secrets"), failed=("secrets",)),
+        expect(UNPROVEN, failed=("secrets",)),
     ),
-}
+}  # fmt: skip
 
 
 @for_each("run, expected", CASES)

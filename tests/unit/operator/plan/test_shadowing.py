@@ -386,10 +386,9 @@ IN_DOUBT = {
     ),
     "one in quarantine": lambda w, pod: w.pods.update({pod: replace(w.pods[pod], quarantine="{}")}),
     "one that has alarmed": lambda w, pod: w.stand(pod, Standing.CONFIRMING, evidence=2.0),
-    "one whose scorer is not what it was": lambda w, pod: w.reports.update(
-        {pod: replace(w.reports[pod], phase=Phase.BLOCKED, reason="SuiteMismatch")}
-    ),
-}
+    "one whose scorer is not what it was":
+        lambda w, pod: w.reports.update({pod: replace(w.reports[pod], phase=Phase.BLOCKED, reason="SuiteMismatch")}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("pod", IN_DOUBT)
