@@ -27,7 +27,6 @@ def test_no_two_rows_are_found_by_one_word() -> None:
 })  # fmt: skip
 def test_a_word_finds_its_row(word: str, name: str) -> None:
     found = find(word)
-    assert found is not None
     assert found.name == name
     assert found.is_slice == ("MIG" in name) == is_slice(word)
 
@@ -41,7 +40,6 @@ def test_slices_of_one_gpu_never_hold_more_than_it() -> None:
     for row in TABLE:
         if row.is_slice:
             parent = find(row.name.split("-MIG-")[0])
-            assert parent is not None
             assert row.reported_mib < parent.reported_mib
             assert row.capability == parent.capability
 

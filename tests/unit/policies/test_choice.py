@@ -101,7 +101,6 @@ def test_a_measured_reference_is_not_lowered(offers: list[Offer], wish: dict[str
 
 def test_a_refused_lowering_names_both_figures_the_difference_and_the_way_round() -> None:
     choice = choose([WORSE], Wish("full", "smollm2", serving=SERVING))
-    assert choice.obstacle is not None
     assert choice.obstacle.reason == LOWER
     for word in ("spec.accuracy.allowLower", "197 of 200", "198 of 200", "0.50 points below", "full-v1"):
         assert word in choice.why

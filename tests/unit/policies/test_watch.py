@@ -90,7 +90,6 @@ def test_what_a_count_says(wrong: set[str], found: Standing, words: str) -> None
     assert state.counting is None
     report = watch(state, ITEMS, 0.95)
     assert (report.standing, report.watched, report.evidence) == (found, 99, 1.0)
-    assert report.confirmation is not None
     assert (report.confirmation.correct, report.confirmation.total) == (100 - len(wrong), 100)
     assert report.confirmation.finished_at == "later"
     assert report.lost_since_gate == tuple(sorted(wrong - {"i00"}))

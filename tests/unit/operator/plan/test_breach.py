@@ -12,8 +12,8 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS
 from r1plus_operator.plan.revision import read
-from support.plan.falls import DAY, FULL, controlled, fallen, rolled_back
-from support.plan.world import World, start_world
+from support.plan.falls import DAY, FULL, ROLLBACK, controlled, fallen, rolled_back
+from support.plan.world import World, observe_world
 from support.tables import for_each
 
 
@@ -61,11 +61,7 @@ def test_an_old_pass_is_no_control() -> None:
 })  # fmt: skip
 def test_only_a_verdict_on_exactly_what_was_ordered_is_a_control(change: dict[str, Any]) -> None:
     world, good, bad = controlled()
-    world.control(Verdict.PASS)
-    for name, report in world.reports.items():
-        if world.pods[name].revision == good and report.gate:
-            world.reports[name] = replace(report, gate=replace(report.gate, **change))
-    world.settle()
+    world.control(Verdict.PASS).report_gate(good, **change).settle()
     world.set_ready(good).settle()
     assert world.selected() == bad
     world.expect(Progressing="True RollingBack")
@@ -110,38 +106,30 @@ def test_in_place_a_control_that_fails_restores_what_served() -> None:
     world.expect(QualityVerified="BothArmsBad")
 
 
-def settings(world: World) -> Any:
-    return world.accuracy_settings()
-
-
 def test_in_place_what_serves_is_let_in_again_and_beside_others_it_is_not() -> None:
     world, _, bad = fallen(rollout={"strategy": "InPlace"})
     serving = world.revision(bad).identity_digest
     world.settle()
-    assert settings(world)["restored"] == serving
+    assert world.accuracy_settings()["restored"] == serving
     world.start_pods(world.status["candidate"]).control(Verdict.FAIL, lost=2).settle()
-    assert (world.deployments(), settings(world)["restored"]) == ({bad: 1}, serving)
+    assert (world.deployments(), world.accuracy_settings()["restored"]) == ({bad: 1}, serving)
     world, _, bad = fallen()
     world.settle()
-    assert settings(world)["restored"] == ""
+    assert world.accuracy_settings()["restored"] == ""
 
 
 def test_in_place_what_never_passed_is_not_let_in_again() -> None:
-    world = start_world(rollout={"strategy": "InPlace"}, accuracy={"gate": "Observe"})
-    world.start_pods(world.candidate(), ready=True).settle()
+    world, _ = observe_world(rollout={"strategy": "InPlace"})
     world.expect(Ready="True")
-    assert settings(world)["restored"] == ""
+    assert world.accuracy_settings()["restored"] == ""
 
 
 @pytest.mark.parametrize("strategy", ["BlueGreen", "InPlace"])
 def test_a_control_whose_monitor_cannot_score_ends_at_once_and_stays_ended(strategy: str) -> None:
     world, good, bad = controlled(rollout={"strategy": strategy})
     world.gate(good, Verdict.PASS)
-    world.reports = {
-        p: replace(r, phase=Phase.BLOCKED, reason="SuiteMismatch", message="item i0: correct as recorded", gate=None)
-        if world.pods[p].revision == good else r for p, r in world.reports.items()
-    }  # fmt: skip
-    world.settle()
+    blocked = {"phase": Phase.BLOCKED, "reason": "SuiteMismatch", "message": "item i0: correct as recorded"}
+    world.report(good, **blocked, gate=None).settle()
     world.start_pods(bad, ready=True).gate(bad, Verdict.PASS)
     for _ in range(2):
         world.settle()
@@ -160,8 +148,7 @@ def test_a_control_is_taken_up_again_where_what_serves_could_not_score_either_an
     world, good, bad = controlled()
     world.gate(good, Verdict.PASS)
     sound = dict(world.reports)
-    world.reports = {p: replace(r, phase=Phase.BLOCKED, reason="SuiteMismatch") for p, r in world.reports.items()}
-    world.settle()
+    world.report(phase=Phase.BLOCKED, reason="SuiteMismatch").settle()
     assert (world.selected(), world.deployments()) == (bad, {bad: 1})
     world.expect(QualityVerified="False SuiteMismatch")
     world.alter(reports={pod: sound[pod] for pod in world.pods}).settle()
@@ -169,11 +156,7 @@ def test_a_control_is_taken_up_again_where_what_serves_could_not_score_either_an
 
 
 def unscheduled(world: World) -> None:
-    good = world.status["candidate"]
-    world.pods = {
-        n: replace(p, unschedulable="0/1 nodes: Insufficient memory") if p.revision == good else p
-        for n, p in world.pods.items()
-    }
+    world.set_pods(world.status["candidate"], unschedulable="0/1 nodes: Insufficient memory")
 
 
 def refused(world: World) -> None:
@@ -256,11 +239,7 @@ def test_reports_of_another_identity_or_suite_and_silence_move_nothing() -> None
 def test_a_scorer_that_judges_otherwise_pages_and_moves_nothing() -> None:
     world, _, bad = controlled()
     world.control(Verdict.PASS)
-    world.reports = {
-        p: replace(r, phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None) if world.pods[p].revision == bad else r
-        for p, r in world.reports.items()
-    }
-    world.settle()
+    world.report(bad, phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None).settle()
     assert (world.selected(), world.deployments()) == (bad, {bad: 1})
     world.expect(QualityVerified="False SuiteMismatch")
 
@@ -276,10 +255,9 @@ def test_a_scorer_that_judged_another_suite_otherwise_bars_nothing() -> None:
 
 
 def test_a_revision_that_observe_let_through_is_gone_back_from_by_its_gates_fail() -> None:
-    world = World({**FULL, "accuracy": {"onBreach": "Rollback"}})
+    world = World({**FULL, **ROLLBACK})
     good = world.bring_up()
-    world.now += DAY
-    bad = world.apply(engine={"precision": "Q4_1"}, accuracy={"onBreach": "Rollback", "gate": "Observe"})
+    bad = world.wait(DAY).apply(engine={"precision": "Q4_1"}, accuracy={"onBreach": "Rollback", "gate": "Observe"})
     world.start_pods(bad, ready=True).settle()
     world.wait(60.0).settle()
     assert world.selected() == bad

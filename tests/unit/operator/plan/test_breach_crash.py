@@ -57,7 +57,6 @@ def test_an_operator_that_dies_after_any_write_is_followed_to_the_same_end(write
     assert world.deployments() == {good: 1}
     world.expect(QualityVerified="False RolledBack")
     record = world.revision(bad).rollback
-    assert record is not None
     assert (record.to, record.control, record.lifted) == (good, Verdict.PASS, False)
     assert record.switched_at == pytest.approx(world.revision(good).promoted_at)
 

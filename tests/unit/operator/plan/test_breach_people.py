@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Standing, Verdict
 from support.plan.falls import DAY, FULL, NEXT, ROLLBACK, fallen, rolled_back
-from support.plan.world import World, start_world, suite
+from support.plan.world import World, observe_world, suite
 from support.tables import for_each
 
 RELEASES: dict[str, Callable[[World], None]] = {
@@ -94,9 +93,7 @@ def test_who_goes_back_from_what_has_not_fallen_overrules_no_verdict() -> None:
 def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
     said: Verdict, fields: dict[str, str], condition: tuple[str, str]
 ) -> None:
-    world = start_world(accuracy={"gate": "Observe"})
-    serving = world.candidate()
-    world.start_pods(serving, ready=True).settle()
+    world, serving = observe_world()
     world.gate(serving, Verdict.FAIL, lost=3, batch=1).settle()
     world.expect(QualityVerified="False GateFailed")
     world.ask(Verb.ACK)
@@ -104,17 +101,11 @@ def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
     world.settle()
     world.gate(serving, said, lost=0 if said is Verdict.PASS else 3, batch=1)
     fields = {k: token if v == "now" else v for k, v in fields.items()}
-    world.reports = {p: replace(r, gate=replace(r.gate, **fields)) for p, r in world.reports.items() if r.gate}
-    world.settle()
+    world.report_gate(**fields).settle()
     world.alter(reports={}).settle()
     assert world.condition("QualityVerified")[:2] == condition
     newest = known_to_monitors(world, serving)[0]["verdict"]
     assert newest == ("Pass" if condition[0] == "True" else "Fail")
-
-
-def says(world: World, **fields: Any) -> None:
-    """The monitors' reports say so, and are the same otherwise."""
-    world.reports = {pod: replace(report, **fields) for pod, report in world.reports.items()}
 
 
 @for_each("standing, fields, status", {
@@ -139,7 +130,7 @@ def test_only_what_was_found_under_what_holds_now_moves_anything(
     token = world.asked_at(Verb.ACK)
     for pod in world.pods:
         world.stand(pod, standing, lost=("i0", "i1"), evidence=2.0)
-    says(world, **{k: token if v == "now" else v for k, v in fields.items()})
+    world.report(**{k: token if v == "now" else v for k, v in fields.items()})
     world.settle()
     assert world.condition("QualityVerified")[:2] == status
     assert (len(world.deployments()) == 1) is (status[1] != "RollingBack")
@@ -149,7 +140,7 @@ def test_only_what_was_found_under_what_holds_now_moves_anything(
 def test_a_steady_pod_that_has_not_heard_of_an_acknowledgement_is_no_alarm() -> None:
     world, _, _ = fallen()
     world.steady()
-    says(world, threshold=0.98, acknowledged="")
+    world.report(threshold=0.98, acknowledged="")
     world.ask(Verb.ACK).settle()
     assert "incident" not in world.status
 

@@ -10,7 +10,22 @@ from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from support.plan.falls import fallen, pooled, swept
+from support.plan.world import World
 from support.tables import for_each
+
+
+def quarantine_one() -> tuple[World, str, str, str, str]:
+    """One of two pods of the bad revision fell and is in quarantine; world, good, bad, that pod and the other one."""
+    world, good, bad = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY).settle()
+    return world, good, bad, one, other
+
+
+def serve_two() -> tuple[World, str]:
+    """Two pods serve and neither fell; the world and their revision."""
+    world, _, bad = fallen(replicas=2)
+    return world.steady(), bad
 
 
 def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
@@ -33,9 +48,7 @@ def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
 
 
 def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() -> None:
-    world, good, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY).settle()
+    world, good, _, one, other = quarantine_one()
     assert world.pods[one].quarantine is not None
     world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0).settle()
     assert world.status["candidate"] == good
@@ -43,9 +56,7 @@ def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() ->
 
 @pytest.mark.parametrize("quarantined", [True, False], ids=["in quarantine", "in traffic"])
 def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_traffic(quarantined: bool) -> None:
-    world, good, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY).settle()
+    world, good, _, one, other = quarantine_one()
     assert world.pods[one].quarantine is not None
     new = f"{other}-new"
     world.pods[new] = replace(world.pods[other], name=new, uid="new")
@@ -66,9 +77,7 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
     "for an hour": (KEPT_SECONDS, "", "its time is over"),
 })  # fmt: skip
 def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> None:
-    world, _, bad = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY).settle()
+    world, _, bad, one, other = quarantine_one()
     began = json.loads(world.pods[one].quarantine or "")["since"]
     new = replace(world.pods[other], name=f"{bad}-new", unschedulable=unschedulable, ready=False, uid="new")
     world.pods[new.name] = new
@@ -80,17 +89,13 @@ def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> Non
 
 
 def test_a_quarantine_whose_note_was_damaged_is_over() -> None:
-    world, _, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY).settle()
+    world, _, _, one, _ = quarantine_one()
     world.pods[one] = replace(world.pods[one], quarantine="{")
     assert ("Pod", one, f"uid-{one}") in world.pass_once().delete
 
 
 def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
-    world, good, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY).settle()
+    world, good, _, one, other = quarantine_one()
     world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=1.0).settle()
     world.start_pods(good).control(Verdict.PASS)
     world.settle()
@@ -106,8 +111,7 @@ def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
     "no sweep has ended since then": (2, True, "GatePassed"),
 })  # fmt: skip
 def test_the_pool_alone_is_counted_before_anything_moves(correct: int, seen: bool, reason: str) -> None:
-    world, _, bad = fallen(replicas=2)
-    world.steady()
+    world, bad = serve_two()
     swept(world, correct)
     pooled(world, bad, before_alarm=dict.fromkeys(world.pods, "2026-01-02T00:00:00Z") if seen else {})
     world.settle()
@@ -131,8 +135,7 @@ def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> 
 
 @pytest.mark.parametrize("other", ["revision", "suite_hash", "acknowledged"])
 def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(other: str) -> None:
-    world, _, bad = fallen(replicas=2)
-    world.steady()
+    world, bad = serve_two()
     swept(world, 0)
     pooled(world, bad)
     assert world.pool is not None
@@ -141,11 +144,9 @@ def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(ot
 
 
 def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:
-    world, _, bad = fallen(replicas=2)
-    world.steady().settle()
-    loaded = world.suites["smollm2-full-v1"].suite
-    assert loaded is not None
-    world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
+    world, bad = serve_two()
+    world.settle()
+    world.pool = PoolView(bad, world.suite_hash(), checkpoint='{"a":1}')
     assert world.pass_once().writes == 1
     assert world.pass_once().writes == 0
     world.pool = None
@@ -154,15 +155,12 @@ def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:
 
 
 def test_the_pool_is_kept_since_the_newest_acknowledgement_and_what_was_heard_before_is_not_written_down() -> None:
-    world, _, bad = fallen(replicas=2)
-    world.steady().settle()
-    loaded = world.suites["smollm2-full-v1"].suite
-    assert loaded is not None
+    world, bad = serve_two()
+    world.settle()
     world.ask(Verb.ACK)
     token = world.asked_at(Verb.ACK)
-    world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
+    world.pool = PoolView(bad, world.suite_hash(), checkpoint='{"a":1}')
     planned = world.settle()
-    assert planned.pool is not None
     assert planned.pool.acknowledged == token
     assert world.revision(bad).pool == ""
     world.alter(pool=replace(world.pool, acknowledged=token)).settle()

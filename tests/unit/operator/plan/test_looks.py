@@ -6,7 +6,6 @@ from r1plus_contract.verdict import Standing
 from r1plus_operator.plan import quarantine
 from r1plus_operator.plan.quarantine import REPLACEMENT_SECONDS
 from r1plus_operator.plan.report import WIRING_SECONDS
-from r1plus_operator.plan.revision import read
 from support.plan.falls import controlled, fallen
 from support.plan.world import World, serve_world
 
@@ -22,7 +21,7 @@ def test_nothing_is_looked_at_for_time_alone_where_nothing_waits() -> None:
 
 def test_after_a_switch_it_is_when_prometheus_should_have_read_the_rules() -> None:
     world = World(dict(FULL))
-    promoted_at = read(world.one("ControllerRevision", world.bring_up())).promoted_at
+    promoted_at = world.revision(world.bring_up()).promoted_at
     assert promoted_at is not None
     assert world.pass_once().requeue_after == pytest.approx(promoted_at + WIRING_SECONDS - (world.now - 1.0))
 

@@ -14,7 +14,6 @@ F16 = next(engine for engine in CATALOG if engine.name == "smollm2-full-f16")
 def newer(version: str, correct: int) -> Engine:
     """Another build of the full engine, measured on the same suite of 211 items."""
     measured = F16.spec.reference.measured
-    assert measured is not None
     reached = measured.model_copy(update={"correct_at_batch": correct, "correct_at_batch_1": 211})
     reference = F16.spec.reference.model_copy(update={"measured": reached})
     return Engine(f"full-{version}", F16.spec.model_copy(update={"version": version, "reference": reference}))
@@ -81,6 +80,5 @@ def test_what_serves_is_what_was_promoted_last_and_not_what_was_tried_last() -> 
     candidate = world.apply(engine={"precision": "Q4_1"})
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     serves = serving_revision(read(live) for live in world.live("ControllerRevision"))
-    assert serves is not None
     assert serves.engine == "smollm2-full-f16"
     assert serving_revision([]) is None

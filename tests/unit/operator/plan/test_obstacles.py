@@ -99,7 +99,6 @@ A100 = Gpus("NVIDIA-A100-SXM4-80GB", 8, 81920, (8, 0))
 def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], product: str, taken: str) -> None:
     found = seated(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
     assert isinstance(found, Seat)
-    assert found.gpus is not None
     assert found.gpus.product == taken
 
 
@@ -177,6 +176,5 @@ def test_gpus_of_a_node(allocatable: dict[str, str], labels: dict[str, str], gpu
         "status": {"allocatable": {"memory": "8Gi", "cpu": "4", **allocatable}},
     }
     kept = node(body)
-    assert kept is not None
     assert kept.value.gpus == gpus
     assert kept.value.memory_bytes == 8192 * MIB

@@ -11,7 +11,7 @@ from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
-from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, serve_world, start_world, suite
+from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 
 
@@ -190,10 +190,8 @@ def test_a_verdict_counts_only_for_exactly_what_was_scored() -> None:
     name = world.candidate()
     world.start_pods(name, ready=True).gate(name, Verdict.PASS)
     pod, report = next(iter(world.reports.items()))
-    assert report.gate is not None
-    for foreign in (replace(report.gate, identity="other"), replace(report.gate, suite_hash="other")):
-        world.reports[pod] = replace(report, gate=foreign)
-        world.settle()
+    for foreign in ("identity", "suite_hash"):
+        world.alter(reports={pod: report}).report_gate(**{foreign: "other"}).settle()
         assert "revision" not in world.status
     world.reports[pod] = report
     world.settle()
@@ -250,9 +248,7 @@ def test_a_spec_older_than_its_schema_is_a_condition_that_names_every_field() ->
 
 
 def test_a_pass_won_beside_traffic_at_batch_1_does_not_admit_under_enforce() -> None:
-    world = start_world(accuracy={"gate": "Observe"})
-    first = world.candidate()
-    world.start_pods(first, ready=True).settle()
+    world, first = observe_world()
     world.gate(first, Verdict.PASS, batch=1).settle()
     world.expect(QualityVerified="True GatePassed")
     world.apply(engine={"precision": "Q4_1"})
@@ -506,7 +502,6 @@ def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> 
     (pod,) = world.pods
     world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1", "i2"))
     watch = world.reports[pod].watch
-    assert watch is not None
     assert watch.confirmation is not None
     counted = replace(watch, confirmation=replace(watch.confirmation, finished_at="2026-01-01T00:00:01Z"))
     sweep = SweepFigures(3, 4, 0.0, 1.0, swept)
@@ -520,13 +515,9 @@ def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> 
     "whatever else blocks is no data": ("SuiteInvalid", "NoData"),
 })  # fmt: skip
 def test_a_monitor_that_cannot_score_is_told_though_nothing_alarmed(why: str, reason: str) -> None:
-    world = World({"tier": "full", "accuracy": {"onBreach": "Rollback"}})
-    world.bring_up()
+    world = serve_world(accuracy={"onBreach": "Rollback"})
     before = world.selected(), set(world.children)
-    (pod,) = world.pods
-    blocked = replace(world.reports[pod], phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=why, gate=None)
-    world.reports[pod] = blocked
-    world.settle()
+    world.report(phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=why, gate=None).settle()
     world.expect(QualityVerified=f"False {reason}")
     assert world.condition("QualityVerified")[2].startswith(f"{why}: ")
     assert world.status["verdict"] == "NoData"
