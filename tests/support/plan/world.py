@@ -294,8 +294,22 @@ class World:
         found = next(c for c in self.status["conditions"] if c["type"] == kind)
         return found["status"], found["reason"], found["message"]
 
-    def expect(self, **conditions: str | tuple[str, ...]) -> Self:
-        """Assert status, reason or "status reason" of each condition, and that its message holds the words after it."""
+    def expect(
+        self,
+        *,
+        serves: str | None = None,
+        runs: dict[str, int] | None = None,
+        candidate: str | None = None,
+        **conditions: str | tuple[str, ...],
+    ) -> Self:
+        """Assert what serves, how many pods of which revisions run, what the candidate is, and conditions.
+
+        Of a condition: its status, its reason or "status reason", and words of its message after it.
+        """
+        assert serves is None or serves == self.selected(), f"{self.selected()} serves, not {serves}"
+        assert runs in (None, self.deployments()), f"{self.deployments()} run, not {runs}"
+        found = self.status.get("candidate")
+        assert candidate in (None, found), f"{found} is the candidate, not {candidate}"
         assert_conditions(self.condition, conditions)
         return self
 

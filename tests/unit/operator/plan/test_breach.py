@@ -20,7 +20,7 @@ from support.tables import for_each
 def test_a_fall_brings_the_last_good_revision_up_without_traffic_and_asks_for_a_fresh_sweep() -> None:
     world, good, bad = fallen()
     world.settle()
-    assert (world.selected(), world.deployments()) == (bad, {good: 1, bad: 1})
+    world.expect(serves=bad, runs={good: 1, bad: 1})
     assert world.accuracy_settings()["control"]["identity"] == world.revision(good).identity_digest
     world.expect(QualityVerified="False RollingBack", Progressing="True RollingBack")
     assert world.notes.count("RollingBack") == 2
@@ -47,8 +47,7 @@ def test_an_old_pass_is_no_control() -> None:
     world, good, bad = controlled()
     world.gate(good, Verdict.PASS).settle()
     world.set_ready(good).settle()
-    assert world.selected() == bad
-    world.expect(Progressing="True RollingBack")
+    world.expect(serves=bad, Progressing="True RollingBack")
 
 
 @for_each("change", {
@@ -63,16 +62,14 @@ def test_only_a_verdict_on_exactly_what_was_ordered_is_a_control(change: dict[st
     world, good, bad = controlled()
     world.control(Verdict.PASS).report_gate(good, **change).settle()
     world.set_ready(good).settle()
-    assert world.selected() == bad
-    world.expect(Progressing="True RollingBack")
+    world.expect(serves=bad, Progressing="True RollingBack")
 
 
 def test_a_control_that_fails_moves_nothing_and_pages_and_is_not_repeated() -> None:
     world, good, bad = controlled()
     world.control(Verdict.FAIL, lost=2).settle()
     for _ in range(2):
-        assert (world.selected(), world.deployments()) == (bad, {bad: 1})
-        world.expect(QualityVerified="False BothArmsBad")
+        world.expect(serves=bad, runs={bad: 1}, QualityVerified="False BothArmsBad")
         assert world.plan().facts.blocked == "BothArmsBad"
         world.wait(DAY).settle()
     world.ask(Verb.ACK).settle()
@@ -92,8 +89,7 @@ def test_rollback_of_several_pods_waits_for_as_many_as_serve() -> None:
 def test_in_place_the_control_takes_the_place_of_what_fell() -> None:
     world, good, bad = fallen(rollout={"strategy": "InPlace"})
     world.settle()
-    assert world.deployments() == {good: 1, bad: 0}
-    world.expect(Ready=("InPlaceRollout", good))
+    world.expect(runs={good: 1, bad: 0}, Ready=("InPlaceRollout", good))
     world.start_pods(good).pass_control(good)
     assert world.selected() == good
 
@@ -102,8 +98,7 @@ def test_in_place_a_control_that_fails_restores_what_served() -> None:
     world, _, bad = fallen(rollout={"strategy": "InPlace"})
     world.settle()
     world.start_pods(world.status["candidate"]).control(Verdict.FAIL, lost=2).settle()
-    assert world.deployments() == {bad: 1}
-    world.expect(QualityVerified="BothArmsBad")
+    world.expect(runs={bad: 1}, QualityVerified="BothArmsBad")
 
 
 def test_in_place_what_serves_is_let_in_again_and_beside_others_it_is_not() -> None:
@@ -133,7 +128,7 @@ def test_a_control_whose_monitor_cannot_score_ends_at_once_and_stays_ended(strat
     world.start_pods(bad, ready=True).gate(bad, Verdict.PASS)
     for _ in range(2):
         world.settle()
-        assert (world.selected(), world.deployments()) == (bad, {bad: 1})
+        world.expect(serves=bad, runs={bad: 1})
         status, reason, message = world.condition("QualityVerified")
         assert (status, reason) == ("False", "SuiteMismatch")
         assert f"control of revision {good}" in message
@@ -149,8 +144,7 @@ def test_a_control_is_taken_up_again_where_what_serves_could_not_score_either_an
     world.gate(good, Verdict.PASS)
     sound = dict(world.reports)
     world.report(phase=Phase.BLOCKED, reason="SuiteMismatch").settle()
-    assert (world.selected(), world.deployments()) == (bad, {bad: 1})
-    world.expect(QualityVerified="False SuiteMismatch")
+    world.expect(serves=bad, runs={bad: 1}, QualityVerified="False SuiteMismatch")
     world.alter(reports={pod: sound[pod] for pod in world.pods}).settle()
     assert world.status["candidate"] == good
 
@@ -170,7 +164,7 @@ def test_a_control_without_room_is_told_and_goes_on_when_there_is_some(full: Cal
     world.wait(60.0).settle()
     world.expect(QualityVerified=("False RollbackBlocked", "NoCapacity", "Insufficient memory"))
     assert world.plan().facts.blocked == "NoCapacity"
-    assert (world.selected(), world.deployments()) == (bad, {good: 1, bad: 1})
+    world.expect(serves=bad, runs={good: 1, bad: 1})
     world.one("Deployment", good).pop(REFUSED_PODS, None)
     world.set_pods(unschedulable="").pass_control(good)
     assert world.selected() == good
@@ -213,7 +207,7 @@ def test_what_bars_a_rollback_is_a_reason_and_moves_nothing(case: str) -> None:
     status, reason, message = world.condition("QualityVerified")
     assert status == "False"
     assert words in f"{reason}: {message}"
-    assert (world.selected(), world.deployments()) == (bad, {bad: 1})
+    world.expect(serves=bad, runs={bad: 1})
     assert world.plan().facts.blocked
     assert world.status["incident"]["next"]
 
@@ -224,7 +218,7 @@ def test_what_bars_a_rollback_is_a_reason_and_moves_nothing(case: str) -> None:
 def test_leave_that_is_taken_back_ends_a_control(change: dict[str, Any]) -> None:
     world, _, bad = controlled()
     world.apply(**change)
-    assert (world.selected(), world.deployments()) == (bad, {bad: 1})
+    world.expect(serves=bad, runs={bad: 1})
     assert world.revision(bad).rollback is None
 
 
@@ -232,7 +226,7 @@ def test_reports_of_another_identity_or_suite_and_silence_move_nothing() -> None
     for change in ({"identity": "x"}, {"suite_hash": "x"}, None):
         world, _, bad = fallen()
         world.alter(reports={p: replace(r, **change) for p, r in world.reports.items()} if change else {}).settle()
-        assert (world.selected(), world.deployments()) == (bad, {bad: 1})
+        world.expect(serves=bad, runs={bad: 1})
         assert "incident" not in world.status
 
 
@@ -240,8 +234,7 @@ def test_a_scorer_that_judges_otherwise_pages_and_moves_nothing() -> None:
     world, _, bad = controlled()
     world.control(Verdict.PASS)
     world.report(bad, phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None).settle()
-    assert (world.selected(), world.deployments()) == (bad, {bad: 1})
-    world.expect(QualityVerified="False SuiteMismatch")
+    world.expect(serves=bad, runs={bad: 1}, QualityVerified="False SuiteMismatch")
 
 
 def test_a_scorer_that_judged_another_suite_otherwise_bars_nothing() -> None:

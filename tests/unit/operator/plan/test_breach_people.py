@@ -49,13 +49,11 @@ def test_what_was_rolled_back_from_comes_back_by_a_pass_alone_and_every_ack_is_a
     first = world.accuracy_settings()["control"]["token"]
     assert known_to_monitors(world, bad) == []
     world.control(Verdict.FAIL, lost=3).settle()
-    assert (world.selected(), world.deployments()) == (good, {good: 1})
-    world.expect(QualityVerified="False GateFailed")
+    world.expect(serves=good, runs={good: 1}, QualityVerified="False GateFailed")
     world.ask(Verb.UNPIN).settle()
     assert world.accuracy_settings()["control"]["token"] != first
     world.start_pods(bad, ready=True).control(Verdict.PASS).settle()
-    assert world.selected() == bad
-    world.expect(QualityVerified="True GatePassed")
+    world.expect(serves=bad, QualityVerified="True GatePassed")
 
 
 def test_an_ack_forgives_the_hour_between_two_rollbacks_as_well() -> None:
@@ -162,8 +160,7 @@ def test_what_says_nothing_of_the_revision_does_not_bring_it_back(change: dict[s
     world, good, _ = rolled_back()
     world.apply(**change)
     world.wait(DAY).settle()
-    assert world.selected() == good
-    world.expect(QualityVerified="RolledBack")
+    world.expect(serves=good, QualityVerified="RolledBack")
 
 
 def test_a_spec_that_asked_for_something_else_meanwhile_may_ask_again_and_one_rollback_is_enough() -> None:
@@ -175,8 +172,7 @@ def test_a_spec_that_asked_for_something_else_meanwhile_may_ask_again_and_one_ro
     comes_back(world, good, bad)
     world.wait(DAY).settle()
     world.gate(bad, Verdict.PASS).drop().settle()
-    assert world.selected() == bad
-    world.expect(QualityVerified=("RollbackBlocked", "AlreadyRolledBack"))
+    world.expect(serves=bad, QualityVerified=("RollbackBlocked", "AlreadyRolledBack"))
     world.ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 
@@ -187,8 +183,7 @@ def test_a_second_fall_within_the_hour_waits() -> None:
     assert world.selected() == good
     assert world.plan().facts.blocked == "Cooldown"
     assert f"{good} has fallen as well: Cooldown" in world.condition("QualityVerified")[2]
-    world.expect(Progressing="False RollbackBlocked")
-    assert world.status["candidate"] == bad
+    world.expect(candidate=bad, Progressing="False RollbackBlocked")
 
 
 def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
@@ -198,8 +193,7 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     assert world.status["lastGood"] == good
     world.ask(Verb.ROLLBACK, revision=bad).settle()
     assert world.notes.count("RollbackRequested") == 1
-    assert world.status["candidate"] == good
-    world.expect(QualityVerified="True GatePassed", Progressing="True RollingBack")
+    world.expect(candidate=good, QualityVerified="True GatePassed", Progressing="True RollingBack")
     world.start_pods(good).control(Verdict.PASS).settle()
     world.set_ready(good)
     planned = world.pass_once()
@@ -241,7 +235,7 @@ def test_a_pin_holds_traffic_against_a_new_spec_and_says_so() -> None:
     world = World({**FULL, "rollout": {"pinned": True}})
     first = world.bring_up()
     world.apply(**NEXT)
-    assert (world.selected(), world.deployments()) == (first, {first: 1})
+    world.expect(serves=first, runs={first: 1})
     world.expect(Progressing=("False Pinned", "r1plus unpin"), QualityVerified="True GatePassed")
     world.apply(rollout={})
     assert len(world.deployments()) == 2

@@ -40,8 +40,7 @@ def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
     assert paths["/metadata/ownerReferences/-"]["kind"] == "R1PlusDeployment"
     assert "PodQuarantined" in world.notes
     world.settle()
-    assert world.selected() == bad
-    world.expect(QualityVerified="True BadPod")
+    world.expect(serves=bad, QualityVerified="True BadPod")
     assert one in world.status["incident"]["tried"][0]
     assert world.status["replicas"] == 1
     assert good not in world.deployments()

@@ -42,7 +42,7 @@ def test_no_pod_is_made_before_the_engine_is_there() -> None:
     world.expect(EngineReady="Unknown Delivering", Progressing="True Delivering")
     assert world.condition("Ready")[2] == f"revision {world.candidate()} waits for its engine; see EngineReady"
     world.deliver().settle()
-    assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [world.candidate()]
+    assert [*world.deployments()] == [world.candidate()]
     world.expect(EngineReady="Unknown EngineLoading")
 
 

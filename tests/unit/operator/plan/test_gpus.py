@@ -188,7 +188,7 @@ def test_a_device_plugin_that_starts_anew_moves_nobody(strategy: str) -> None:
     world.alter(nodes=(machine(replace(L40S, count=0)), machine(A100, name="g2"))).settle()
     assert world.selected() == stable
     assert world.one("Deployment", stable)["spec"]["replicas"] == 1
-    assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [stable]
+    assert [*world.deployments()] == [stable]
     world.expect(CapacityFits="False GpuNotFound")
 
 

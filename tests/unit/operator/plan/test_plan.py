@@ -203,8 +203,7 @@ def test_a_new_suite_makes_quality_unknown_and_moves_no_traffic() -> None:
     stable = world.selected()
     world.suites["smollm2-full-v2"] = suite("smollm2-full-v2", salt="x")
     world.apply(accuracy={"suite": "smollm2-full-v2"})
-    assert world.selected() == stable
-    world.expect(QualityVerified="Unknown")
+    world.expect(serves=stable, QualityVerified="Unknown")
     assert world.accuracy_settings()["suite"] == "smollm2-full-v2"
 
 
@@ -233,8 +232,7 @@ def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
     assert (status, found) == ("False", reason)
     assert [word for word in words if word not in message] == []
     assert world.children == children
-    assert world.selected() == stable
-    world.expect(Ready="True", Progressing="False Blocked")
+    world.expect(serves=stable, Ready="True", Progressing="False Blocked")
     world.children.pop(("Service", "credit"))
     world.settle()
     assert world.selected() == stable
@@ -380,7 +378,7 @@ def test_a_candidate_that_takes_too_long_is_withdrawn_and_asked_for_again_gets_i
     candidate = world.apply(engine=Q4_1)
     world.wait(600).settle()
     world.expect(Progressing=("False DeadlineExceeded", "spec.rollout.deadline (10m)"))
-    assert [d["metadata"]["name"] for d in world.live("Deployment")] == [stable]
+    assert [*world.deployments()] == [stable]
     world.apply(engine={})
     world.expect(Progressing="False Complete")
     world.apply(engine=Q4_1)
@@ -401,8 +399,7 @@ def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_served() -> N
     candidate = world.apply(engine=Q4_1)
     counts = {d["metadata"]["name"]: d["spec"]["replicas"] for d in world.live("Deployment")}
     assert counts == {stable: 0, candidate: 1}
-    world.expect(Ready="False InPlaceRollout")
-    assert world.selected() == stable
+    world.expect(serves=stable, Ready="False InPlaceRollout")
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     assert [(d["metadata"]["name"], d["spec"]["replicas"]) for d in world.live("Deployment")] == [(stable, 1)]
     world.start_pods(stable, ready=True).settle()

@@ -103,7 +103,7 @@ def test_it_counts_as_soon_as_its_gate_is_decided_whatever_that_is(said: Verdict
     assert world.condition("QualityVerified")[:2] == condition
     assert (world.status["suite"], world.status["verdict"]) == (V2, said)
     assert wanted(world).key.suite_hash == world.suite_hash(V2)
-    assert (world.selected(), world.deployments()) == (serving, {serving: 1})
+    world.expect(serves=serving, runs={serving: 1})
     world.reports = {}
     assert world.settle().writes == 0, "verdicts alone hold it"
     assert world.monitor_settings().former is None
@@ -239,8 +239,7 @@ def test_a_control_on_a_suite_that_does_not_count_is_none() -> None:
     world, good, bad = fallen()
     moved(world).settle()
     world.start_pods(good).control(Verdict.PASS).set_ready(good).settle()
-    assert world.selected() == bad
-    world.expect(Progressing="True RollingBack")
+    world.expect(serves=bad, Progressing="True RollingBack")
 
 
 def test_a_way_back_that_was_begun_under_the_former_suite_is_void_once_the_new_one_counts() -> None:
@@ -249,8 +248,7 @@ def test_a_way_back_that_was_begun_under_the_former_suite_is_void_once_the_new_o
     for pod in (n for n, p in world.pods.items() if p.revision == bad):
         world.stand(pod, Standing.STEADY)
     beside(world, bad, Verdict.PASS).settle()
-    world.expect(QualityVerified="True GatePassed")
-    assert (world.selected(), world.deployments()) == (bad, {bad: 1})
+    world.expect(serves=bad, runs={bad: 1}, QualityVerified="True GatePassed")
 
 
 def test_a_monitor_that_cannot_score_the_former_suite_is_told_before_anything_else() -> None:
