@@ -22,6 +22,7 @@ from r1plus_operator.plan.inputs import (
     PodFacts,
 )
 from r1plus_operator.plan.tenant import Part, TenantPlan, TenantSeen, plan_tenant
+from support.plan.builders import job_pod
 from support.plan.conditions import assert_conditions
 
 DECOY = "r1plus-decoy"
@@ -202,9 +203,7 @@ class TenantWorld:
             words = "" if probe in silent else dumps(found)
             said.append(ContainerFacts(name, ready=False, message=words, exit_code=0))
         meta = job["metadata"]
-        self.pods[meta["namespace"], meta["uid"]] = PodFacts(
-            f"{meta['name']}-x", "", "", ready=False, terminating=False, unschedulable="", containers=tuple(said)
-        )
+        self.pods[meta["namespace"], meta["uid"]] = job_pod(*said, name=f"{meta['name']}-x")
 
     def serve(self, *deployments: str) -> Self:
         """Let these have a ready pod, and no others."""

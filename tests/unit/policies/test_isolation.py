@@ -1,6 +1,7 @@
 """The judge of a run of the prober: what is held, what is open, and what nobody can say."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,20 +49,12 @@ class Run:
         return judge(self.doors, self.questions, self.knocked, self.asked, self.control_knocked, self.control_asked)
 
 
-def knocked(**tries: Outcome | None) -> Findings:
-    return found(**{**KNOCKED, **tries})
+def said(usual: dict[str, Outcome], **tries: Outcome | None) -> Findings:
+    """What a container of a good run finds, but for these."""
+    return found(**{**usual, **tries})
 
 
-def asked(**tries: Outcome | None) -> Findings:
-    return found(**{**ASKED, **tries})
-
-
-def seen(**tries: Outcome | None) -> Findings:
-    return found(**{**SEEN, **tries})
-
-
-def answered(**tries: Outcome | None) -> Findings:
-    return found(**{**ANSWERED, **tries})
+knocked, asked, seen, answered = (partial(said, usual) for usual in (KNOCKED, ASKED, SEEN, ANSWERED))
 
 
 def besides(*names: str) -> tuple[str, ...]:

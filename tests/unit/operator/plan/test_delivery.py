@@ -10,7 +10,8 @@ from r1plus_contract.filling import Archive, FillPhase, FillProgress
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.delivering import renewed
-from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, PodFacts, VolumeFacts, VolumeTerms
+from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, VolumeFacts, VolumeTerms
+from support.plan.builders import job_pod
 from support.plan.world import CATALOG, CONFIG, NODE, World, start_world
 from support.tables import for_each
 
@@ -107,47 +108,47 @@ def test_another_engine_on_the_volume_is_not_this_one() -> None:
 FILL = "fill"
 
 
-def job_pod(
-    message: str = "", code: int | None = None, *, name: str = FILL, reason: str = "", **pod: Any
-) -> VolumeFacts:
+def filling(
+    message: str = "", code: int | None = None, *, name: str = FILL, reason: str = "", unschedulable: str = "", failed: bool = False
+) -> VolumeFacts:  # fmt: skip
+    """A volume whose Job has a pod with this container."""
     container = ContainerFacts(name, ready=False, message=message, exit_code=code, waiting_reason=reason)
-    facts = PodFacts("job-x", "", "", False, False, pod.get("unschedulable", ""), (container,))
-    return VolumeFacts(pods=(facts,), failed=pod.get("failed", False))
+    return VolumeFacts(pods=(job_pod(container, unschedulable=unschedulable),), failed=failed)
 
 
-TURNED_AWAY = PodFacts("job-a", "", "", False, False, "", turned_away="OutOfnvidia.com/gpu: Pod was rejected")
+TURNED_AWAY = job_pod(name="job-a", turned_away="OutOfnvidia.com/gpu: Pod was rejected")
 TOLD = {
-    "a full volume": (job_pod("StorageFull: engine x needs 5 bytes", 1), ("False", "StorageFull"), "needs 5 bytes"),
+    "a full volume": (filling("StorageFull: engine x needs 5 bytes", 1), ("False", "StorageFull"), "needs 5 bytes"),
     "a full volume, of an image": (
-        job_pod("cp: error writing '/volume/.incoming/w.bin': No space left on device", 1, name="engine"),
+        filling("cp: error writing '/volume/.incoming/w.bin': No space left on device", 1, name="engine"),
         ("False", "StorageFull"),
         "give it more storage",
     ),
-    "another file": (job_pod("EngineDigestMismatch: sha256 is", 2), ("False", "EngineDigestMismatch"), "sha256 is"),
-    "an address": (job_pod("FetchRefused: http 404", 2), ("False", "DeliveryFailed"), "FetchRefused: http 404"),
-    "a pod that was killed": (job_pod("", 137), ("Unknown", "Delivering"), "its Job has no pod yet"),
-    "a Job whose pods were all killed": (job_pod("", 137, failed=True), ("False", "DeliveryFailed"), "tried again"),
+    "another file": (filling("EngineDigestMismatch: sha256 is", 2), ("False", "EngineDigestMismatch"), "sha256 is"),
+    "an address": (filling("FetchRefused: http 404", 2), ("False", "DeliveryFailed"), "FetchRefused: http 404"),
+    "a pod that was killed": (filling("", 137), ("Unknown", "Delivering"), "its Job has no pod yet"),
+    "a Job whose pods were all killed": (filling("", 137, failed=True), ("False", "DeliveryFailed"), "tried again"),
     "no image": (
-        job_pod("not found", reason="ImagePullBackOff"),
+        filling("not found", reason="ImagePullBackOff"),
         ("False", "ImagePullFailed"),
         "check the image's name and the pull secrets",
     ),
-    "no node": (job_pod(unschedulable="0/1 nodes"), ("Unknown", "Delivering"), "waits for a node: 0/1 nodes"),
+    "no node": (filling(unschedulable="0/1 nodes"), ("Unknown", "Delivering"), "waits for a node: 0/1 nodes"),
     "a Job without pods": (VolumeFacts(failed=True), ("False", "DeliveryFailed"), "it is tried again"),
     "nothing yet": (VolumeFacts(), ("Unknown", "Delivering"), "its Job has no pod yet"),
-    "a pod that starts": (job_pod(), ("Unknown", "Delivering"), "its Job starts"),
+    "a pod that starts": (filling(), ("Unknown", "Delivering"), "its Job starts"),
     "a pod that its node turned away": (
         VolumeFacts(pods=(TURNED_AWAY,)),
         ("Unknown", "Delivering"),
         "its Job has no pod yet (OutOfnvidia.com/gpu: Pod was rejected)",
     ),
     "a builder that failed beside one that its node turned away": (
-        VolumeFacts(pods=(TURNED_AWAY, *job_pod("[TRT] out of memory", 1, name="build").pods)),
+        VolumeFacts(pods=(TURNED_AWAY, *filling("[TRT] out of memory", 1, name="build").pods)),
         ("False", "DeliveryFailed"),
         "its builder ended with 1: [TRT] out of memory",
     ),
     "a pod that works after one that failed": (
-        VolumeFacts(pods=(*job_pod("FetchFailed: broke off", 1).pods, *job_pod().pods)),
+        VolumeFacts(pods=(*filling("FetchFailed: broke off", 1).pods, *filling().pods)),
         ("Unknown", "Delivering"),
         "its Job starts",
     ),
@@ -182,7 +183,7 @@ def test_progress_is_told_in_steps() -> None:
     name = world.volume().name
     told = []
     for done in (0, 4, 9, 10, 19, 99, 100):
-        pod = job_pod().pods
+        pod = filling().pods
         world.volumes[name] = VolumeFacts(pods=pod, progress=FillProgress(FillPhase.FETCHING, done, 100))
         world.settle()
         told.append(world.condition("EngineReady")[2].rpartition(": ")[2])

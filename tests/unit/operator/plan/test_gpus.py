@@ -1,26 +1,22 @@
 """Engines on GPUs, as a deployment sees them: bound to what they were fitted to, and built there where they must be."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1plus_contract import names
 from r1plus_contract.filling import FOR_GOOD
-from r1plus_model_repo import catalog
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Artifact, Engine
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.config_pbtxt import parse
-from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, PodFacts, VolumeFacts
+from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, VolumeFacts
 from r1plus_operator.plan.revision import read
 from r1plus_operator.plan.volumes import Need, Seen, VolumesPlan, plan_volumes
 from r1plus_policies.hardware import Gpus
+from support.plan.builders import L40S, SHIPPED, delivered, job_pod, machine
 from support.plan.world import CONFIG, World, suite
 from support.tables import for_each
 
-SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
-L40S = Gpus("NVIDIA-L40S", 1, 46068, (8, 9))
 A100 = Gpus("NVIDIA-A100-SXM4-80GB", 2, 81920, (8, 0))
 SLICE = Gpus("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 2, 40192, (8, 0), "nvidia.com/mig-3g.40gb")
 SERVED = {
@@ -31,17 +27,11 @@ CLAIM = {"metadata": {"uid": "c-1"}, "spec": {"resources": {"requests": {}}}}
 LLM, VLLM = "r1plus-full-fp16-tensorrtllm", "r1plus-full-fp16-vllm"
 
 
-def machine(*gpus: Gpus, name: str = "g1") -> NodeFacts:
-    return NodeFacts(name, 256 * 2**30, 32.0, {}, gpus)
-
-
 def world_of(engine: str, *nodes: NodeFacts, **spec: Any) -> World:
     """One CR that gets this engine, whose files are there."""
-    shape = SHIPPED[engine]
-    artifact = Artifact(image="registry.example.com/r1plus-full:1", sha256="a" * 64)
     return World(
         {"tier": "full", "engine": {"family": "r1plus"}, "accuracy": {"suite": "r1plus-full-v1"}, **spec},
-        engines=(Engine(engine, shape.spec.model_copy(update={"artifact": artifact})),),
+        engines=(delivered(SHIPPED[engine]),),
         suites={"r1plus-full-v1": suite("r1plus-full-v1")},
         nodes=nodes or (machine(L40S),),
         config=replace(CONFIG, gpu_runtimes=SERVED),
@@ -91,8 +81,7 @@ def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
 
 
 def test_a_slice_is_a_resource_of_its_own() -> None:
-    world = world_of("r1plus-full-fp16-vllm", machine(SLICE), placement={"nodeSelector": {"zone": "a"}})
-    world.alter(nodes=(replace(machine(SLICE), labels={"zone": "a"}),)).settle()
+    world = started(VLLM, machine(SLICE, labels={"zone": "a"}), placement={"nodeSelector": {"zone": "a"}})
     limits = triton_of(world)["resources"]["limits"]
     assert (limits["nvidia.com/mig-3g.40gb"], limits.get("nvidia.com/gpu")) == ("1", None)
     assert pod_of(world)["nodeSelector"] == {"zone": "a", "nvidia.com/mig-3g.40gb.product": SLICE.product}
@@ -293,7 +282,7 @@ def test_replicas_on_one_nodes_volume_are_refused_whatever_else_is_delivered() -
 
 def test_whoever_waits_for_a_gpu_reads_how_to_come_by_one() -> None:
     world = started(LLM)
-    pod = PodFacts("p", "", "", False, False, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    pod = job_pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     world.deliver(VolumeFacts(pods=(pod,))).settle()
     assert "a build needs a GPU for itself" in world.condition("EngineReady")[2]
 
@@ -305,7 +294,7 @@ def test_the_status_says_on_which_gpu() -> None:
 
 def building(*containers: ContainerFacts) -> World:
     world = started(LLM)
-    pod = PodFacts("p", "", "", False, False, "", containers)
+    pod = job_pod(*containers)
     world.deliver(VolumeFacts(pods=(pod,))).settle()
     return world
 

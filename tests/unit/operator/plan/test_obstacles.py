@@ -1,12 +1,9 @@
 """What cluster and hardware have against an engine, in the order in which it is said, and what follows for a deployment."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from r1plus_model_repo import catalog
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Artifact, Engine, KvPrecision
+from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import NodeFacts
@@ -16,28 +13,18 @@ from r1plus_operator.projections import gpus_of, node
 from r1plus_policies.choice import Obstacle
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.sizing import GIB, MIB, Fit, sized
+from support.plan.builders import L40S, SHIPPED, delivered, machine
 from support.tables import for_each
 
-SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
 CPU = SHIPPED["smollm2-edge-q4-1"]
 GPU, VLLM = SHIPPED["r1plus-full-fp16-tensorrtllm"], SHIPPED["r1plus-full-fp16-vllm"]
 SPEC = R1PlusDeploymentSpec.model_validate({"tier": "full"})
 SERVED = {"openvino": "2026.4", "tensorrtllm": "1.2.1", "vllm": "0.11", "tensorrt": "10.14.2"}
-L40S, T4 = Gpus("NVIDIA-L40S", 1, 46068, (8, 9)), Gpus("Tesla-T4", 4, 15360, (7, 5))
-
-
-def delivered(engine: Engine, **spec: Any) -> Engine:
-    """The same engine, with files."""
-    artifact = Artifact(image="registry.example.com/engine:1", sha256="a" * 64)
-    return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact, **spec}))
+T4 = Gpus("Tesla-T4", 4, 15360, (7, 5))
 
 
 def needing(engine: Engine, **requirements: Any) -> Engine:
     return delivered(engine, requirements=engine.spec.requirements.model_copy(update=requirements))
-
-
-def machine(*gpus: Gpus, memory: int = 64 * GIB, cores: float = 16.0, **labels: str) -> NodeFacts:
-    return NodeFacts("n", memory, cores, labels, gpus)
 
 
 def fitted(*asked: Any) -> Fit | Obstacle:
@@ -125,7 +112,7 @@ def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:
 
 def test_the_largest_matching_node_decides_and_labels_must_match() -> None:
     wish = R1PlusDeploymentSpec.model_validate({"tier": "edge", "placement": {"nodeSelector": {"disk": "fast"}}})
-    small, large = machine(memory=2 * GIB, disk="fast"), machine(memory=64 * GIB, disk="slow")
+    small, large = machine(memory=2 * GIB, labels={"disk": "fast"}), machine(memory=64 * GIB, labels={"disk": "slow"})
     found = fitted(wish, CPU, (small, large), SERVED)
     assert isinstance(found, Fit)
     assert found.total_bytes + POD_OVERHEAD <= 2 * GIB

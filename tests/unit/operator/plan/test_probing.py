@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from r1plus_contract import names
 from r1plus_contract.isolation import Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, IsolationTerms, Json, PodFacts
+from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, IsolationTerms, Json
 from r1plus_operator.plan.prober import jobs
 from r1plus_operator.plan.probing import (
     CROWDED_SECONDS,
@@ -27,6 +27,7 @@ from r1plus_operator.plan.probing import (
     read,
 )
 from r1plus_policies.isolation import Verdict
+from support.plan.builders import job_pod
 from support.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts, probe_world
 from support.tables import for_each
 
@@ -588,7 +589,7 @@ def test_a_pods_last_words_are_those_of_its_own_container() -> None:
     swapped = (replace(knock, message=ask.message), replace(ask, message=knock.message))
     one.pods[key] = replace(pod, containers=swapped)
     assert one.runs()[0].judgement.verdict is Verdict.UNPROVEN
-    one.pods[key] = PodFacts("x", "", "", ready=False, terminating=False, unschedulable="", containers=(*pod.containers, ContainerFacts("other", ready=False, message="{}")))  # fmt: skip
+    one.pods[key] = job_pod(*pod.containers, ContainerFacts("other", ready=False, message="{}"))
     assert one.runs()[0].judgement.verdict is Verdict.HELD
 
 
