@@ -43,8 +43,7 @@ def comes_back(world: World, good: str, bad: str) -> None:
 
 def test_what_was_rolled_back_from_comes_back_by_a_pass_alone_and_every_ack_is_another_try() -> None:
     world, good, bad = rolled_back(accuracy={"onBreach": "Rollback", "gate": "Observe"})
-    world.now += 60.0
-    world.ask(Verb.ACK).settle()
+    world.wait(60.0).ask(Verb.ACK).settle()
     world.start_pods(bad, ready=True)
     first = world.accuracy_settings()["control"]["token"]
     assert known_to_monitors(world, bad) == []
@@ -58,8 +57,7 @@ def test_what_was_rolled_back_from_comes_back_by_a_pass_alone_and_every_ack_is_a
 
 def test_an_ack_forgives_the_hour_between_two_rollbacks_as_well() -> None:
     world, good, bad = rolled_back()
-    world.now += 60.0
-    world.ask(Verb.ACK).settle()
+    world.wait(60.0).ask(Verb.ACK).settle()
     comes_back(world, good, bad)
     world.gate(bad, Verdict.PASS).drop().wait(60.0).settle()
     assert (world.condition("QualityVerified")[1], world.status["candidate"]) == ("RollingBack", good)
@@ -75,21 +73,20 @@ def test_who_goes_back_from_what_has_not_fallen_overrules_no_verdict() -> None:
     world, good, bad = fallen()
     world.steady().ask(Verb.ROLLBACK, revision=bad).settle()
     world.start_pods(good).pass_control(good)
-    world.now += 60.0
-    world.ask(Verb.UNPIN).settle()
+    world.wait(60.0).ask(Verb.UNPIN).settle()
     assert world.accuracy_settings()["control"] is None
     world.start_pods(bad, ready=True).settle()
     assert world.selected() == bad
 
 
 @for_each("said, fields, condition", {
-    "a Pass that was asked for then": (Verdict.PASS, {"acknowledged": "now"}, ("True", "GatePassed")),
-    "not one that nobody asked for": (Verdict.PASS, {}, ("False", "GateFailed")),
-    "nor one of before": (Verdict.PASS, {"acknowledged": "another"}, ("False", "GateFailed")),
-    "nor another Fail": (Verdict.FAIL, {"acknowledged": "now"}, ("False", "GateFailed")),
+    "a Pass that was asked for then": (Verdict.PASS, {"acknowledged": "now"}, "True GatePassed"),
+    "not one that nobody asked for": (Verdict.PASS, {}, "False GateFailed"),
+    "nor one of before": (Verdict.PASS, {"acknowledged": "another"}, "False GateFailed"),
+    "nor another Fail": (Verdict.FAIL, {"acknowledged": "now"}, "False GateFailed"),
 })  # fmt: skip
 def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
-    said: Verdict, fields: dict[str, str], condition: tuple[str, str]
+    said: Verdict, fields: dict[str, str], condition: str
 ) -> None:
     world, serving = observe_world()
     world.gate(serving, Verdict.FAIL, lost=3, batch=1).settle()
@@ -101,37 +98,35 @@ def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
     fields = {k: token if v == "now" else v for k, v in fields.items()}
     world.report_gate(**fields).settle()
     world.alter(reports={}).settle()
-    assert world.condition("QualityVerified")[:2] == condition
+    world.expect(QualityVerified=condition)
     newest = known_to_monitors(world, serving)[0]["verdict"]
-    assert newest == ("Pass" if condition[0] == "True" else "Fail")
+    assert newest == ("Pass" if condition == "True GatePassed" else "Fail")
 
 
 @for_each("standing, fields, status", {
-    "an older monitor is taken at its word": (Standing.BELOW_THRESHOLD, {}, ("False", "RollingBack")),
+    "an older monitor is taken at its word": (Standing.BELOW_THRESHOLD, {}, "False RollingBack"),
     "a fall under what holds now is a fall":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, ("False", "RollingBack")),
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, "False RollingBack"),
     "one under another threshold is not known yet":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, ("True", "GatePassed")),
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, "True GatePassed"),
     "one from before the acknowledgement is not known yet":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, ("True", "GatePassed")),
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, "True GatePassed"),
     "of a pod that is not watched there is nothing to acknowledge":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.98}, ("False", "RollingBack")),
-    "nor are errors": (Standing.ERRORS, {"acknowledged": ""}, ("True", "GatePassed")),
-    "nor is a change": (Standing.CHANGED, {"acknowledged": ""}, ("True", "GatePassed")),
-    "steadiness stays": (Standing.STEADY, {"acknowledged": ""}, ("True", "GatePassed")),
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98}, "False RollingBack"),
+    "nor are errors": (Standing.ERRORS, {"acknowledged": ""}, "True GatePassed"),
+    "nor is a change": (Standing.CHANGED, {"acknowledged": ""}, "True GatePassed"),
+    "steadiness stays": (Standing.STEADY, {"acknowledged": ""}, "True GatePassed"),
 })  # fmt: skip
 def test_only_what_was_found_under_what_holds_now_moves_anything(
-    standing: Standing, fields: dict[str, Any], status: tuple[str, str]
+    standing: Standing, fields: dict[str, Any], status: str
 ) -> None:
     world, _, bad = fallen()
     world.ask(Verb.ACK)
     token = world.asked_at(Verb.ACK)
-    for pod in world.pods:
-        world.stand(pod, standing, lost=("i0", "i1"), evidence=2.0)
-    world.report(**{k: token if v == "now" else v for k, v in fields.items()})
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == status
-    assert (len(world.deployments()) == 1) is (status[1] != "RollingBack")
+    world.stand_all(standing, lost=("i0", "i1"), evidence=2.0)
+    world.report(**{k: token if v == "now" else v for k, v in fields.items()}).settle()
+    world.expect(QualityVerified=status)
+    assert (len(world.deployments()) == 1) is (status != "False RollingBack")
     assert world.selected() == bad
 
 
@@ -165,8 +160,7 @@ def test_what_says_nothing_of_the_revision_does_not_bring_it_back(change: dict[s
 
 def test_a_spec_that_asked_for_something_else_meanwhile_may_ask_again_and_one_rollback_is_enough() -> None:
     world, good, bad = rolled_back()
-    world.now += 60.0
-    world.apply(context={"maxTokens": 2048})
+    world.wait(60.0).apply(context={"maxTokens": 2048})
     world.expect(Progressing="False Complete")
     world.apply(**NEXT)
     comes_back(world, good, bad)

@@ -91,16 +91,16 @@ def test_how_far_it_is_and_why_it_cannot_be_asked_are_told() -> None:
 
 
 @for_each("said, condition", {
-    "a Pass": (Verdict.PASS, ("True", "GatePassed")),
-    "a Fail": (Verdict.FAIL, ("False", "GateFailed")),
+    "a Pass": (Verdict.PASS, "True GatePassed"),
+    "a Fail": (Verdict.FAIL, "False GateFailed"),
 })  # fmt: skip
-def test_it_counts_as_soon_as_its_gate_is_decided_whatever_that_is(said: Verdict, condition: tuple[str, str]) -> None:
+def test_it_counts_as_soon_as_its_gate_is_decided_whatever_that_is(said: Verdict, condition: str) -> None:
     world, serving = shadowed()
     beside(world, serving, said).settle()
     assert [v.suite_hash for v in world.revision(serving).verdicts] == [world.suite_hash(V1), world.suite_hash(V2)]
     assert world.monitor_settings().former is None
     assert "former-items.jsonl" not in world.one("ConfigMap", "credit-accuracy")["data"]
-    assert world.condition("QualityVerified")[:2] == condition
+    world.expect(QualityVerified=condition)
     assert (world.status["suite"], world.status["verdict"]) == (V2, said)
     assert wanted(world).key.suite_hash == world.suite_hash(V2)
     world.expect(serves=serving, runs={serving: 1})
