@@ -22,7 +22,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.runtime.client import ApiClient
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 PASSES = 300
 OBJECTS = 300

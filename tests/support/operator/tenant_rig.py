@@ -26,8 +26,8 @@ from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.tenants import TenantReconciler
+from support.plan.tenant_world import CONFIG, DECOY, last_words
 from support.runtime.clock import ManualClock
-from unit.operator.plan.tenant_world import CONFIG, DECOY, last_words
 
 NOW = 1_767_225_600.0
 """2026-01-01T00:00:00Z."""

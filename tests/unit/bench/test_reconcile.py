@@ -13,7 +13,7 @@ from bench.reconcile.floor import answer_to, created
 from bench.reconcile.procfs import usage
 from bench.reconcile.stage import deployment, exposed
 from r1plus_contract import names
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 
 def test_cpu_and_memory_are_read_whatever_the_command_is_called(tmp_path: Path) -> None:

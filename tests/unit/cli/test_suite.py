@@ -32,8 +32,8 @@ from r1plus_operator.suite_signature import KeyPair, new_key, sign, signer
 from support.cli import command
 from support.cli.fake_triton import serving
 from support.golden_suites import BAD, NAME, baseline_of, files_of, with_item
+from support.plan.world import CONFIG, ROOT, World
 from support.waiting import DEADLINE_SECONDS
-from unit.operator.plan.world import CONFIG, ROOT, World
 
 SMALL = ("--min-items", "8", "--min-per-stratum", "4")
 

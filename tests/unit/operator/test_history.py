@@ -24,11 +24,11 @@ from r1plus_operator.plan.history import deployment
 from r1plus_operator.plan.inputs import Json, NamespaceFacts, Observed
 from r1plus_operator.projections import EngineObject
 from r1plus_operator.registry_client import DeliveryError, RefusedError
+from support.plan.falls import FULL, rolled_back
+from support.plan.world import CATALOG
+from support.plan.world import World as PlanWorld
 from support.registry.sqlite import Sqlite
 from support.waiting import eventually
-from unit.operator.plan.falls import FULL, rolled_back
-from unit.operator.plan.world import CATALOG
-from unit.operator.plan.world import World as PlanWorld
 
 KEY = ("team", "credit")
 

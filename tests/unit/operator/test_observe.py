@@ -14,7 +14,7 @@ from r1plus_operator.plan.inputs import Observed
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 KEY = ("t", "credit")
 OWNER = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}

@@ -11,7 +11,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.runtime.resources import Resource
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 DEPLOYMENT = kinds.BY_KIND["Deployment"]
 META = {"name": "a", "namespace": "t", "uid": "u", "resourceVersion": "7", "managedFields": [{}], "generation": 3}

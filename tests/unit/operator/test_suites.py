@@ -19,7 +19,7 @@ from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import SuiteTrust
 from r1plus_operator.suite_signature import KeyPair, new_key, read_key, sign, signer
 from support.golden_suites import BAD, NAME, baseline_of, files_of, with_item
-from unit.operator.plan.world import CONFIG, ROOT, World
+from support.plan.world import CONFIG, ROOT, World
 
 OURS, FOREIGN = new_key(), new_key()
 STRICT = replace(CONFIG, suite_trust=SuiteTrust(keys=frozenset({OURS.public})))

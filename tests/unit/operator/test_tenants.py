@@ -15,7 +15,7 @@ from r1plus_operator.plan.report import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.tenants import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
 from support.operator.tenant_rig import Rig, ended
-from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES
+from support.plan.tenant_world import CONFIG, DECOY, GIVES
 
 KEY = ("team", TENANT_NAME)
 

@@ -4,6 +4,7 @@ import pytest
 
 from r1plus_policies.accelerators import TABLE, Accelerator, find, is_slice, usable_bytes, whole
 from r1plus_policies.sizing import MIB
+from support.tables import for_each
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -19,17 +20,13 @@ def test_no_two_rows_are_found_by_one_word() -> None:
     assert len(words) == len(set(words))
 
 
-@pytest.mark.parametrize(
-    ("word", "name"),
-    [
-        pytest.param("l40s", "L40S", id="a name in any case"),
-        pytest.param("NVIDIA-H100-80GB-HBM3", "H100", id="a whole GPU's label"),
-        pytest.param("NVIDIA-A100-SXM4-40GB-MIG-3g.20gb", "A100-40-MIG-3g.20gb", id="a slice's label"),
-    ],
-)
+@for_each("word, name", {
+    "a name in any case": ("l40s", "L40S"),
+    "a whole GPU's label": ("NVIDIA-H100-80GB-HBM3", "H100"),
+    "a slice's label": ("NVIDIA-A100-SXM4-40GB-MIG-3g.20gb", "A100-40-MIG-3g.20gb"),
+})  # fmt: skip
 def test_a_word_finds_its_row(word: str, name: str) -> None:
     found = find(word)
-    assert found is not None
     assert found.name == name
     assert found.is_slice == ("MIG" in name) == is_slice(word)
 
@@ -43,7 +40,6 @@ def test_slices_of_one_gpu_never_hold_more_than_it() -> None:
     for row in TABLE:
         if row.is_slice:
             parent = find(row.name.split("-MIG-")[0])
-            assert parent is not None
             assert row.reported_mib < parent.reported_mib
             assert row.capability == parent.capability
 

@@ -24,6 +24,7 @@ from r1plus_policies.response import (
     PoolHealth,
     Why,
 )
+from support.tables import for_each
 
 NOW = 100_000.0
 FELL, CHANGED, COUNTING, ERRORS, FINE = (
@@ -53,125 +54,113 @@ CASES: dict[str, tuple[Given, Action, Why]] = {
     "nothing alarms": (given(WELL), Action.NOTHING, Why.STEADY),
     "a monitor that says nothing is evidence of nothing": (given(PodHealth("a")), Action.NOTHING, Why.STEADY),
     "an alarm is counted first": (given(replace(BAD, standing=COUNTING)), Action.NOTHING, Why.CONFIRMING),
-    "changed and above the threshold moves nothing": (given(replace(BAD, standing=CHANGED)), Action.NOTHING, Why.CHANGED),
-    "several that changed move nothing": (
-        given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED)), Action.NOTHING, Why.CHANGED,
-    ),
+    "changed and above the threshold moves nothing":
+        (given(replace(BAD, standing=CHANGED)), Action.NOTHING, Why.CHANGED),
+    "several that changed move nothing":
+        (given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED)), Action.NOTHING, Why.CHANGED),
     "the only pod there is, is the pool": (given(), Action.CONTROL, Why.CONTROL_RUNNING),
     "one of two pods is quarantined": (given(BAD, WELL), Action.QUARANTINE, Why.ONE_BAD_POD),
-    "while another still counts, the bad one is quarantined": (
-        given(BAD, replace(WELL, standing=COUNTING)), Action.QUARANTINE, Why.ONE_BAD_POD,
-    ),
-    "one pod that errs beside one that does not is quarantined": (
-        given(replace(BAD, standing=ERRORS), WELL), Action.QUARANTINE, Why.ONE_BAD_POD,
-    ),
-    "errors everywhere are load, and move nothing": (
-        given(replace(BAD, standing=ERRORS), replace(WELL, standing=ERRORS)), Action.NOTHING, Why.SERVER_ERRORS,
-    ),
+    "while another still counts, the bad one is quarantined":
+        (given(BAD, replace(WELL, standing=COUNTING)), Action.QUARANTINE, Why.ONE_BAD_POD),
+    "one pod that errs beside one that does not is quarantined":
+        (given(replace(BAD, standing=ERRORS), WELL), Action.QUARANTINE, Why.ONE_BAD_POD),
+    "errors everywhere are load, and move nothing":
+        (given(replace(BAD, standing=ERRORS), replace(WELL, standing=ERRORS)), Action.NOTHING, Why.SERVER_ERRORS),
     "errors of the only pod move nothing": (given(replace(BAD, standing=ERRORS)), Action.NOTHING, Why.SERVER_ERRORS),
-    "one in quarantine and the others well: that was it": (
-        given(replace(BAD, quarantined=True, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD,
-    ),
+    "one in quarantine and the others well: that was it":
+        (given(replace(BAD, quarantined=True, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD),
     "a second pod that falls beside the quarantined one is the revision": (
         given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=FELL), PodHealth("c", FINE)),
-        Action.CONTROL, Why.CONTROL_RUNNING,
+        Action.CONTROL,
+        Why.CONTROL_RUNNING,
     ),
     "a pod that errs beside one in quarantine waits": (
         given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=ERRORS), PodHealth("c", FINE)),
-        Action.BLOCKED, Why.ALREADY_QUARANTINED,
+        Action.BLOCKED,
+        Why.ALREADY_QUARANTINED,
     ),
     "the last that serves stays": (given(BAD, replace(WELL, serves=False)), Action.BLOCKED, Why.LAST_THAT_SERVES),
-    "of two wanted one is missing: pod and revision cannot be told apart": (
-        given(BAD, replicas=2), Action.BLOCKED, Why.LAST_THAT_SERVES,
-    ),
-    "a bad pod that is not in traffic is nobody's trouble": (
-        given(replace(BAD, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD,
-    ),
-    "two pods that fell are the revision": (given(BAD, replace(WELL, standing=FELL)), Action.CONTROL, Why.CONTROL_RUNNING),
-    "two that fell on one node of two are that node": (
-        given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), Action.BLOCKED, Why.ONE_NODE,
-    ),
-    "two that fell where there is one node are the revision": (
-        given(BAD, PodHealth("c", FELL, 2.0, "n1")), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
-    "the pool without its worst pod alarms and the count says so": (
-        given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
-    "the pool alarms and nobody has counted yet": (
-        given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=None)), Action.NOTHING, Why.CONFIRMING,
-    ),
-    "the pool alarms and the count is above the threshold": (
-        given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=False)), Action.NOTHING, Why.CHANGED,
-    ),
+    "of two wanted one is missing: pod and revision cannot be told apart":
+        (given(BAD, replicas=2), Action.BLOCKED, Why.LAST_THAT_SERVES),
+    "a bad pod that is not in traffic is nobody's trouble":
+        (given(replace(BAD, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD),
+    "two pods that fell are the revision":
+        (given(BAD, replace(WELL, standing=FELL)), Action.CONTROL, Why.CONTROL_RUNNING),
+    "two that fell on one node of two are that node":
+        (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), Action.BLOCKED, Why.ONE_NODE),
+    "two that fell where there is one node are the revision":
+        (given(BAD, PodHealth("c", FELL, 2.0, "n1")), Action.CONTROL, Why.CONTROL_RUNNING),
+    "the pool without its worst pod alarms and the count says so":
+        (given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING),
+    "the pool alarms and nobody has counted yet":
+        (given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=None)), Action.NOTHING, Why.CONFIRMING),
+    "the pool alarms and the count is above the threshold":
+        (given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=False)), Action.NOTHING, Why.CHANGED),
     "a pod's own exact count outweighs the pool's sweeps, which ask once": (
-        given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED), pool=POOL), Action.NOTHING, Why.CHANGED,
+        given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED), pool=POOL),
+        Action.NOTHING,
+        Why.CHANGED,
     ),
-    "a pool that rings beside a pod whose count is still above is the worst pod's matter": (
-        given(BAD, replace(WELL, standing=CHANGED), pool=POOL), Action.QUARANTINE, Why.ONE_BAD_POD,
-    ),
-    "the worst pod's own count above the threshold does not speak for the others": (
-        given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
-    "a pod that fell and a pool that rings without it are the revision, on whatever node": (
-        given(BAD, WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
-    "a pool that rings only by its worst pod is that pod": (
-        given(BAD, WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.QUARANTINE, Why.ONE_BAD_POD,
-    ),
-    "a pool that rings only by a pod that is steady moves nothing": (
-        given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, Why.STEADY,
-    ),
+    "a pool that rings beside a pod whose count is still above is the worst pod's matter":
+        (given(BAD, replace(WELL, standing=CHANGED), pool=POOL), Action.QUARANTINE, Why.ONE_BAD_POD),
+    "the worst pod's own count above the threshold does not speak for the others":
+        (given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING),
+    "a pod that fell and a pool that rings without it are the revision, on whatever node":
+        (given(BAD, WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING),
+    "a pool that rings only by its worst pod is that pod":
+        (given(BAD, WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.QUARANTINE, Why.ONE_BAD_POD),
+    "a pool that rings only by a pod that is steady moves nothing":
+        (given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, Why.STEADY),
     "the user wants to be told only": (given(on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
     "told only, of one bad pod as well": (given(BAD, WELL, on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
     "a pin holds": (given(pinned=True), Action.BLOCKED, Why.PINNED),
     "a pin holds the revision, not a bad pod": (given(BAD, WELL, pinned=True), Action.QUARANTINE, Why.ONE_BAD_POD),
     "a pin holds although somebody asks": (given(WELL, requested="alice", pinned=True), Action.BLOCKED, Why.PINNED),
     "a pin ends a control": (given(control=control(Verdict.PASS), pinned=True), Action.BLOCKED, Why.PINNED),
-    "leave that is taken back ends a control": (
-        given(control=control(Verdict.PASS), on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY,
-    ),
+    "leave that is taken back ends a control":
+        (given(control=control(Verdict.PASS), on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
     "a candidate is waited for": (given(rollout_under_way=True), Action.BLOCKED, Why.ROLLOUT_UNDER_WAY),
     "the scorer has changed": (given(replayed=False), Action.PAGE, Why.SUITE_MISMATCH),
-    "the scorer has changed before the switch": (
-        given(control=control(Verdict.PASS), replayed=False), Action.PAGE, Why.SUITE_MISMATCH,
-    ),
-    "a scorer that changed while all is steady moves nothing": (given(WELL, replayed=False), Action.NOTHING, Why.STEADY),
+    "the scorer has changed before the switch":
+        (given(control=control(Verdict.PASS), replayed=False), Action.PAGE, Why.SUITE_MISMATCH),
+    "a scorer that changed while all is steady moves nothing":
+        (given(WELL, replayed=False), Action.NOTHING, Why.STEADY),
     "a rollback within the hour": (given(last_rollback=NOW - COOLDOWN_SECONDS + 1), Action.BLOCKED, Why.COOLDOWN),
     "a rollback an hour ago": (given(last_rollback=NOW - COOLDOWN_SECONDS), Action.CONTROL, Why.CONTROL_RUNNING),
-    "who asks by hand need not wait": (given(last_rollback=NOW - 1, requested="alice"), Action.CONTROL, Why.CONTROL_RUNNING),
+    "who asks by hand need not wait":
+        (given(last_rollback=NOW - 1, requested="alice"), Action.CONTROL, Why.CONTROL_RUNNING),
     "who asks by hand needs no breach": (given(WELL, requested="alice"), Action.CONTROL, Why.CONTROL_RUNNING),
-    "who asks by hand needs no leave": (
-        given(WELL, requested="alice", on_breach=OnBreach.ALERT), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
-    "who asks by hand may repeat": (
-        given(requested="alice", gone_back_to=frozenset({"good"})), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
+    "who asks by hand needs no leave":
+        (given(WELL, requested="alice", on_breach=OnBreach.ALERT), Action.CONTROL, Why.CONTROL_RUNNING),
+    "who asks by hand may repeat":
+        (given(requested="alice", gone_back_to=frozenset({"good"})), Action.CONTROL, Why.CONTROL_RUNNING),
     "nothing served before": (given(past=()), Action.BLOCKED, Why.NO_LAST_GOOD),
-    "what served before passed another suite": (given(past=(replace(GOOD, passed=False),)), Action.BLOCKED, Why.NO_LAST_GOOD),
-    "what served before did so for a moment": (
-        given(past=(replace(GOOD, served_seconds=BAKE_SECONDS - 1),)), Action.BLOCKED, Why.NO_LAST_GOOD,
-    ),
+    "what served before passed another suite":
+        (given(past=(replace(GOOD, passed=False),)), Action.BLOCKED, Why.NO_LAST_GOOD),
+    "what served before did so for a moment":
+        (given(past=(replace(GOOD, served_seconds=BAKE_SECONDS - 1),)), Action.BLOCKED, Why.NO_LAST_GOOD),
     "what served before was given up": (given(past=(replace(GOOD, given_up=True),)), Action.BLOCKED, Why.NO_LAST_GOOD),
     "its engine is gone": (given(past=(replace(GOOD, engine_there=False),)), Action.BLOCKED, Why.ARTIFACT_GONE),
-    "its monitor is too old to be told": (given(past=(replace(GOOD, takes_orders=False),)), Action.BLOCKED, Why.MONITOR_TOO_OLD),
+    "its monitor is too old to be told":
+        (given(past=(replace(GOOD, takes_orders=False),)), Action.BLOCKED, Why.MONITOR_TOO_OLD),
     "an older one whose monitor can be told is gone back to": (
-        given(past=(replace(GOOD, name="new", promoted_at=2000.0, takes_orders=False), GOOD)), Action.CONTROL, Why.CONTROL_RUNNING,
+        given(past=(replace(GOOD, name="new", promoted_at=2000.0, takes_orders=False), GOOD)),
+        Action.CONTROL,
+        Why.CONTROL_RUNNING,
     ),
-    "a control whose monitor cannot score": (
-        given(control=replace(control(), blocked="item i0: correct as recorded")), Action.PAGE, Why.SUITE_MISMATCH,
-    ),
+    "a control whose monitor cannot score":
+        (given(control=replace(control(), blocked="item i0: correct as recorded")), Action.PAGE, Why.SUITE_MISMATCH),
     "the pair was tried before": (given(gone_back_to=frozenset({"good"})), Action.BLOCKED, Why.ALREADY_ROLLED_BACK),
     "another pair was tried before": (given(gone_back_to=frozenset({"older"})), Action.CONTROL, Why.CONTROL_RUNNING),
     "a control is waited for": (given(control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
-    "a control goes on although its pods hid the breach": (given(WELL, control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
-    "a control goes on though the hour is not over": (
-        given(control=control(), last_rollback=NOW - 1), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
+    "a control goes on although its pods hid the breach":
+        (given(WELL, control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
+    "a control goes on though the hour is not over":
+        (given(control=control(), last_rollback=NOW - 1), Action.CONTROL, Why.CONTROL_RUNNING),
     "a control that passed": (given(control=control(Verdict.PASS)), Action.SWITCH, Why.CONTROL_PASSED),
     "a control that failed": (given(control=control(Verdict.FAIL)), Action.PAGE, Why.BOTH_ARMS_BAD),
-    "no room, for a moment": (
-        given(control=control(age=NO_ROOM_SECONDS - 1, no_room="0/1 nodes")), Action.CONTROL, Why.CONTROL_RUNNING,
-    ),
+    "no room, for a moment":
+        (given(control=control(age=NO_ROOM_SECONDS - 1, no_room="0/1 nodes")), Action.CONTROL, Why.CONTROL_RUNNING),
     "no room": (given(control=control(age=NO_ROOM_SECONDS, no_room="0/1 nodes")), Action.BLOCKED, Why.NO_CAPACITY),
     "a control that never ends": (given(control=control(age=3600.0)), Action.BLOCKED, Why.CONTROL_OVERDUE),
 }  # fmt: skip
@@ -248,15 +237,12 @@ def test_a_control_that_waits_for_room_is_kept_and_one_that_is_given_up_is_not()
     assert respond(given(control=control(Verdict.FAIL))).revision == ""
 
 
-@pytest.mark.parametrize(
-    ("observed", "seconds"),
-    [
-        pytest.param(given(last_rollback=NOW - 100), COOLDOWN_SECONDS - 100, id="the end of the cooldown"),
-        pytest.param(given(control=control(age=5)), 3595.0, id="the end of the deadline"),
-        pytest.param(given(control=control(age=5, no_room="x")), NO_ROOM_SECONDS - 5, id="when want of room is told"),
-        pytest.param(given(control=control(age=60, no_room="x")), 3540.0, id="the end of waiting for room"),
-    ],
-)
+@for_each("observed, seconds", {
+    "the end of the cooldown": (given(last_rollback=NOW - 100), COOLDOWN_SECONDS - 100),
+    "the end of the deadline": (given(control=control(age=5)), 3595.0),
+    "when want of room is told": (given(control=control(age=5, no_room="x")), NO_ROOM_SECONDS - 5),
+    "the end of waiting for room": (given(control=control(age=60, no_room="x")), 3540.0),
+})  # fmt: skip
 def test_it_says_when_time_alone_may_change_the_answer(observed: Given, seconds: float) -> None:
     assert respond(observed).look_again == seconds
     later = respond(replace(observed, now=NOW + seconds))
@@ -314,7 +300,6 @@ def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Given) -
     found = respond(observed)
     assert found.message
     if found.action is Action.SWITCH:
-        assert observed.control is not None
         assert observed.control.verdict is Verdict.PASS
         assert not observed.control.blocked
         assert found.revision == observed.control.revision

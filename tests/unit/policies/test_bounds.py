@@ -15,6 +15,7 @@ from r1plus_policies.bounds import (
     hypergeometric_at_least,
     mcnemar_exact,
 )
+from support.tables import for_each
 
 COUNTS = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 CHANCES = st.floats(0.001, 0.999)
@@ -25,16 +26,13 @@ def exactly(k: int, n: int, p: Fraction) -> Fraction:
     return sum((math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1)), Fraction(0))
 
 
-@pytest.mark.parametrize(
-    ("n", "p", "q", "expected"),
-    [
-        pytest.param(600, 0.01, 0.999, 15, id="15 of 600 at 1 %, the limit that ACCURACY.md quotes"),
-        pytest.param(10, 0.5, 0.5, 5, id="the median of ten coins"),
-        pytest.param(10, 0.0, 0.999, 0, id="what never happens"),
-        pytest.param(10, 1.0, 0.001, 10, id="what always happens"),
-        pytest.param(0, 0.5, 0.9, 0, id="no trial"),
-    ],
-)
+@for_each("n, p, q, expected", {
+    "15 of 600 at 1 %, the limit that ACCURACY.md quotes": (600, 0.01, 0.999, 15),
+    "the median of ten coins": (10, 0.5, 0.5, 5),
+    "what never happens": (10, 0.0, 0.999, 0),
+    "what always happens": (10, 1.0, 0.001, 10),
+    "no trial": (0, 0.5, 0.9, 0),
+})  # fmt: skip
 def test_quantiles(n: int, p: float, q: float, expected: int) -> None:
     assert binomial_quantile(n, p, q) == expected
 
@@ -54,16 +52,13 @@ def test_a_quantile_is_the_least_that_reaches_q(n: int, p: float, q: float) -> N
     assert k == 0 or binomial_at_most(k - 1, n, p) < q + 1e-9
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "alpha", "lower", "upper"),
-    [
-        pytest.param(0, 10, 0.05, 0.0, 1 - 0.05**0.1, id="no success: the upper bound has a closed form"),
-        pytest.param(10, 10, 0.05, 0.05**0.1, 1.0, id="no failure: so has the lower"),
-        pytest.param(0, 0, 0.001, 0.0, 1.0, id="no data: nothing is known"),
-        pytest.param(8, 10, 0.025, 0.4439045, 0.9747893, id="8 of 10 at 95 %, as in the printed tables"),
-        pytest.param(50, 100, 0.025, 0.3983211, 0.6016789, id="50 of 100 at 95 %, as in the printed tables"),
-    ],
-)
+@for_each("successes, n, alpha, lower, upper", {
+    "no success: the upper bound has a closed form": (0, 10, 0.05, 0.0, 1 - 0.05**0.1),
+    "no failure: so has the lower": (10, 10, 0.05, 0.05**0.1, 1.0),
+    "no data: nothing is known": (0, 0, 0.001, 0.0, 1.0),
+    "8 of 10 at 95 %, as in the printed tables": (8, 10, 0.025, 0.4439045, 0.9747893),
+    "50 of 100 at 95 %, as in the printed tables": (50, 100, 0.025, 0.3983211, 0.6016789),
+})  # fmt: skip
 def test_clopper_pearson(successes: int, n: int, alpha: float, lower: float, upper: float) -> None:
     found = clopper_pearson(successes, n, alpha)
     assert (found.lower, found.upper) == (pytest.approx(lower, abs=1e-6), pytest.approx(upper, abs=1e-6))
@@ -96,32 +91,26 @@ def test_120_of_200_without_a_failure_exclude_5_bad_items() -> None:
     assert 1 - hypergeometric_at_least(1, 200, 5, 120) < Fraction(1, 90)
 
 
-@pytest.mark.parametrize(
-    ("lost", "gained", "p"),
-    [
-        pytest.param(0, 0, 1.0, id="no change says nothing"),
-        pytest.param(6, 0, 2 * 0.5**6, id="six lost are not yet below 1 %"),
-        pytest.param(7, 0, 2 * 0.5**7, id="a seventh is not either, two-sided"),
-        pytest.param(8, 0, 2 * 0.5**8, id="eight are"),
-        pytest.param(3, 3, 1.0, id="as many lost as gained"),
-    ],
-)
+@for_each("lost, gained, p", {
+    "no change says nothing": (0, 0, 1.0),
+    "six lost are not yet below 1 %": (6, 0, 2 * 0.5**6),
+    "a seventh is not either, two-sided": (7, 0, 2 * 0.5**7),
+    "eight are": (8, 0, 2 * 0.5**8),
+    "as many lost as gained": (3, 3, 1.0),
+})  # fmt: skip
 def test_mcnemar(lost: int, gained: int, p: float) -> None:
     assert mcnemar_exact(lost, gained) == pytest.approx(p)
 
 
-@pytest.mark.parametrize(
-    ("call", "field"),
-    [
-        pytest.param(lambda: binomial_at_most(1, 2, 1.5), "p: 1.5", id="a chance above 1"),
-        pytest.param(lambda: binomial_at_least(1, -1, 0.5), "n: -1", id="fewer than no trials"),
-        pytest.param(lambda: binomial_quantile(1, 0.5, 1.0), "q: 1.0", id="a quantile of 1"),
-        pytest.param(lambda: clopper_pearson(3, 2, 0.1), "successes: 3", id="more successes than trials"),
-        pytest.param(lambda: clopper_pearson(1, 2, 0.0), "alpha: 0.0", id="an alpha of 0"),
-        pytest.param(lambda: hypergeometric_at_least(0, 5, 6, 1), "marked: 6", id="more marked than there are"),
-        pytest.param(lambda: mcnemar_exact(-1, 0), "lost, gained", id="fewer than none lost"),
-    ],
-)
+@for_each("call, field", {
+    "a chance above 1": (lambda: binomial_at_most(1, 2, 1.5), "p: 1.5"),
+    "fewer than no trials": (lambda: binomial_at_least(1, -1, 0.5), "n: -1"),
+    "a quantile of 1": (lambda: binomial_quantile(1, 0.5, 1.0), "q: 1.0"),
+    "more successes than trials": (lambda: clopper_pearson(3, 2, 0.1), "successes: 3"),
+    "an alpha of 0": (lambda: clopper_pearson(1, 2, 0.0), "alpha: 0.0"),
+    "more marked than there are": (lambda: hypergeometric_at_least(0, 5, 6, 1), "marked: 6"),
+    "fewer than none lost": (lambda: mcnemar_exact(-1, 0), "lost, gained"),
+})  # fmt: skip
 def test_nonsense_is_refused_by_name(call: object, field: str) -> None:
     with pytest.raises(ValueError, match=field):
         call()  # type: ignore[operator]

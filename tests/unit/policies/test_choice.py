@@ -1,10 +1,10 @@
 """Choosing an engine: what is taken, and what is said of the others."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_policies.choice import LOWER, Obstacle, Offer, Score, Standing, Wish, choose, version_key
+from support.tables import for_each
 
 F16 = Offer("full-f16", "smollm2", "full", "1.0.0", "FP16", Standing.MEASURED)
 Q41 = Offer("full-q4-1", "smollm2", "full", "1.0.0", "Q4_1", Standing.INHERITED)
@@ -14,31 +14,21 @@ LITE = Offer("lite-q8", "smollm2", "lite", "1.0.0", "Q8_0", Standing.MEASURED)
 OTHER = Offer("r1-full", "r1plus", "full", "9.0.0", "FP16", Standing.MEASURED)
 
 
-@pytest.mark.parametrize(
-    ("offers", "wish", "taken"),
-    [
-        pytest.param([F16, LITE], Wish("full", "smollm2"), "full-f16", id="the tier decides"),
-        pytest.param([F16, OTHER], Wish("full", "smollm2"), "full-f16", id="another family is not taken, however new"),
-        pytest.param(
-            [Q41, F16], Wish("full", "smollm2"), "full-f16", id="a measured reference comes before an inherited one"
-        ),
-        pytest.param(
-            [Offer("z", "smollm2", "full", "2.0.0", "Q4_1", Standing.INHERITED), F16],
-            Wish("full", "smollm2"),
-            "full-f16",
-            id="measured comes first even if older",
-        ),
-        pytest.param([OLDER, NEWER], Wish("full", "smollm2"), "full-f16-b", id="1.10.0 is newer than 1.9.0"),
-        pytest.param(
-            [OLDER, NEWER], Wish("full", "smollm2", version="1.9.0"), "full-f16-a", id="a version asked for is taken"
-        ),
-        pytest.param(
-            [F16, Q41], Wish("full", "smollm2", precision="Q4_1"), "full-q4-1", id="a precision asked for is taken"
-        ),
-        pytest.param([F16, Q41], Wish("edge", "smollm2"), None, id="no engine of the tier: none is taken"),
-        pytest.param([], Wish("full", "smollm2"), None, id="an empty catalog offers none"),
-    ],
-)
+@for_each("offers, wish, taken", {
+    "the tier decides": ([F16, LITE], Wish("full", "smollm2"), "full-f16"),
+    "another family is not taken, however new": ([F16, OTHER], Wish("full", "smollm2"), "full-f16"),
+    "a measured reference comes before an inherited one": ([Q41, F16], Wish("full", "smollm2"), "full-f16"),
+    "measured comes first even if older": (
+        [Offer("z", "smollm2", "full", "2.0.0", "Q4_1", Standing.INHERITED), F16],
+        Wish("full", "smollm2"),
+        "full-f16",
+    ),
+    "1.10.0 is newer than 1.9.0": ([OLDER, NEWER], Wish("full", "smollm2"), "full-f16-b"),
+    "a version asked for is taken": ([OLDER, NEWER], Wish("full", "smollm2", version="1.9.0"), "full-f16-a"),
+    "a precision asked for is taken": ([F16, Q41], Wish("full", "smollm2", precision="Q4_1"), "full-q4-1"),
+    "no engine of the tier: none is taken": ([F16, Q41], Wish("edge", "smollm2"), None),
+    "an empty catalog offers none": ([], Wish("full", "smollm2"), None),
+})  # fmt: skip
 def test_choice(offers: list[Offer], wish: Wish, taken: str | None) -> None:
     choice = choose(offers, wish)
     assert choice.engine == taken
@@ -89,22 +79,19 @@ ELSEWHERE = scored("d-elsewhere", "1.3.0", 100, "lite-v1")
 CLAIMED = Offer("e-claimed", "smollm2", "full", "9.0.0", "FP16", Standing.CLAIMED)
 
 
-@pytest.mark.parametrize(
-    ("offers", "wish", "taken"),
-    [
-        pytest.param([GOOD, WORSE], {}, "a-good", id="a newer engine that was measured lower is passed over"),
-        pytest.param([GOOD, EQUAL], {}, "b-equal", id="one that reaches as much is taken"),
-        pytest.param([GOOD, WORSE], {"allow_lower": True}, "c-worse", id="lower is taken where that is allowed"),
-        pytest.param([GOOD, ELSEWHERE], {}, "d-elsewhere", id="what another suite measured cannot be compared"),
-        pytest.param([GOOD, WORSE], {"serving": None}, "c-worse", id="where nothing serves there is nothing to lower"),
-        pytest.param([WORSE], {}, None, id="alone it is refused"),
-        pytest.param([GOOD, WORSE], {"version": "1.2.0"}, None, id="asked for by its version it is refused"),
-        pytest.param([WORSE, CLAIMED], {}, None, id="nothing unmeasured takes the place of a refused one"),
-        pytest.param([CLAIMED, GOOD], {}, "a-good", id="measured comes before claimed, however new"),
-        pytest.param([CLAIMED, Q41], {}, "full-q4-1", id="inherited comes before claimed"),
-        pytest.param([CLAIMED], {}, "e-claimed", id="a claim is taken where there is nothing else"),
-    ],
-)
+@for_each("offers, wish, taken", {
+    "a newer engine that was measured lower is passed over": ([GOOD, WORSE], {}, "a-good"),
+    "one that reaches as much is taken": ([GOOD, EQUAL], {}, "b-equal"),
+    "lower is taken where that is allowed": ([GOOD, WORSE], {"allow_lower": True}, "c-worse"),
+    "what another suite measured cannot be compared": ([GOOD, ELSEWHERE], {}, "d-elsewhere"),
+    "where nothing serves there is nothing to lower": ([GOOD, WORSE], {"serving": None}, "c-worse"),
+    "alone it is refused": ([WORSE], {}, None),
+    "asked for by its version it is refused": ([GOOD, WORSE], {"version": "1.2.0"}, None),
+    "nothing unmeasured takes the place of a refused one": ([WORSE, CLAIMED], {}, None),
+    "measured comes before claimed, however new": ([CLAIMED, GOOD], {}, "a-good"),
+    "inherited comes before claimed": ([CLAIMED, Q41], {}, "full-q4-1"),
+    "a claim is taken where there is nothing else": ([CLAIMED], {}, "e-claimed"),
+})  # fmt: skip
 def test_a_measured_reference_is_not_lowered(offers: list[Offer], wish: dict[str, object], taken: str | None) -> None:
     asked = Wish("full", "smollm2", **{"serving": SERVING, **wish})  # type: ignore[arg-type]
     choice = choose(offers, asked)
@@ -114,7 +101,6 @@ def test_a_measured_reference_is_not_lowered(offers: list[Offer], wish: dict[str
 
 def test_a_refused_lowering_names_both_figures_the_difference_and_the_way_round() -> None:
     choice = choose([WORSE], Wish("full", "smollm2", serving=SERVING))
-    assert choice.obstacle is not None
     assert choice.obstacle.reason == LOWER
     for word in ("spec.accuracy.allowLower", "197 of 200", "198 of 200", "0.50 points below", "full-v1"):
         assert word in choice.why
@@ -125,17 +111,12 @@ def barring(*names: str):
     return lambda offer: Obstacle("NoNodeFits", f"no room for {offer.name}") if offer.name in names else None
 
 
-@pytest.mark.parametrize(
-    ("offers", "barred", "taken"),
-    [
-        pytest.param(
-            [OLDER, NEWER], ["full-f16-b"], "full-f16-a", id="the newest that fits, where the newest does not"
-        ),
-        pytest.param([OLDER, NEWER], ["full-f16-b", "full-f16-a"], None, id="none fits"),
-        pytest.param([F16, Q41], ["full-f16"], None, id="an inherited one does not take the place of a measured one"),
-        pytest.param([Q41, CLAIMED], ["full-q4-1"], "e-claimed", id="among unmeasured ones the next is taken"),
-    ],
-)
+@for_each("offers, barred, taken", {
+    "the newest that fits, where the newest does not": ([OLDER, NEWER], ["full-f16-b"], "full-f16-a"),
+    "none fits": ([OLDER, NEWER], ["full-f16-b", "full-f16-a"], None),
+    "an inherited one does not take the place of a measured one": ([F16, Q41], ["full-f16"], None),
+    "among unmeasured ones the next is taken": ([Q41, CLAIMED], ["full-q4-1"], "e-claimed"),
+})  # fmt: skip
 def test_what_has_no_place_is_passed_over(offers: list[Offer], barred: list[str], taken: str | None) -> None:
     choice = choose(offers, Wish("full", "smollm2"), barring(*barred))
     assert choice.engine == taken

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_policies.confidence import confidence_sequence
+from support.tables import for_each
 
 COUNTS = st.integers(0, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 ALPHAS = st.sampled_from([0.001, 0.01, 0.05, 0.3])
@@ -41,14 +42,11 @@ def test_the_ratio_lies_within_and_both_sides_mirror(count: tuple[int, int], alp
     assert found.lower == pytest.approx(1 - mirrored.upper, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "lower", "upper"),
-    [
-        pytest.param(0, 0, 0.0, 1.0, id="nothing is known without data"),
-        pytest.param(200, 200, None, 1.0, id="never wrong: open above"),
-        pytest.param(0, 200, 0.0, None, id="never right: open below"),
-    ],
-)
+@for_each("successes, n, lower, upper", {
+    "nothing is known without data": (0, 0, 0.0, 1.0),
+    "never wrong: open above": (200, 200, None, 1.0),
+    "never right: open below": (0, 200, 0.0, None),
+})  # fmt: skip
 def test_edges(successes: int, n: int, lower: float | None, upper: float | None) -> None:
     found = confidence_sequence(successes, n, 0.05)
     assert lower is None or found.lower == lower
@@ -77,14 +75,11 @@ def test_the_truth_is_left_out_at_any_time_in_few_runs() -> None:
     assert missed <= 30
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "alpha", "said"),
-    [
-        pytest.param(3, 2, 0.05, "successes: 3 must be between 0 and n = 2", id="more right than asked"),
-        pytest.param(1, 2, 0.0, "alpha: 0.0", id="alpha 0"),
-        pytest.param(1, 2, 1.0, "alpha: 1.0", id="alpha 1"),
-    ],
-)
+@for_each("successes, n, alpha, said", {
+    "more right than asked": (3, 2, 0.05, "successes: 3 must be between 0 and n = 2"),
+    "alpha 0": (1, 2, 0.0, "alpha: 0.0"),
+    "alpha 1": (1, 2, 1.0, "alpha: 1.0"),
+})  # fmt: skip
 def test_refused(successes: int, n: int, alpha: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         confidence_sequence(successes, n, alpha)

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from r1plus_policies.confirming import (
     too_many_errors,
 )
 from r1plus_policies.gate import GateItem
+from support.tables import for_each
 
 RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR
 ITEMS = [GateItem(f"{stratum}-{n:02}", stratum) for stratum in ("additions", "capitals") for n in range(100)]
@@ -50,23 +50,20 @@ def sometimes(every: int) -> Behaviour:
 TERMS = Terms(0.98, 0.98)
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "terms", "standing"),
-    [
-        pytest.param(failing(0, "additions"), TERMS, Standing.CHANGED, id="nothing lost: something has changed all the same"),
-        pytest.param(failing(2, "additions"), TERMS, Standing.CHANGED, id="two of 200, four allowed"),
-        pytest.param(failing(3, "additions"), TERMS, Standing.CHANGED, id="three of a stratum of 100, three allowed"),
-        pytest.param(failing(4, "additions"), TERMS, Standing.BELOW_THRESHOLD, id="four of one stratum are too many"),
-        pytest.param(failing(4, "additions"), Terms(0.97, 0.98), Standing.CHANGED, id="unless the threshold is lower"),
-        pytest.param(failing(9, "additions", times=1), TERMS, Standing.CHANGED, id="nine flips lose no item"),
-        pytest.param(sometimes(10), TERMS, Standing.BELOW_THRESHOLD, id="one first answer in ten wrong is no flip any more"),
-        pytest.param(failing(2, "additions", ERROR), TERMS, Standing.CHANGED, id="two items without an answer"),
-        pytest.param(failing(5, "additions", ERROR), Terms(0.98, 0.9), Standing.ERRORS, id="five items without an answer"),
-        pytest.param(failing(100, "additions", ERROR), TERMS, Standing.ERRORS, id="half of it errors"),
-        pytest.param(failing(0, "additions"), Terms(0.98, 0.98, True), Standing.ERRORS, id="errors rang and are over"),
-        pytest.param(failing(9, "capitals"), Terms(0.98, 0.98, True), Standing.BELOW_THRESHOLD, id="errors rang and answers are wrong"),
-    ],
-)  # fmt: skip
+@for_each("behaviour, terms, standing", {
+    "nothing lost: something has changed all the same": (failing(0, "additions"), TERMS, Standing.CHANGED),
+    "two of 200, four allowed": (failing(2, "additions"), TERMS, Standing.CHANGED),
+    "three of a stratum of 100, three allowed": (failing(3, "additions"), TERMS, Standing.CHANGED),
+    "four of one stratum are too many": (failing(4, "additions"), TERMS, Standing.BELOW_THRESHOLD),
+    "unless the threshold is lower": (failing(4, "additions"), Terms(0.97, 0.98), Standing.CHANGED),
+    "nine flips lose no item": (failing(9, "additions", times=1), TERMS, Standing.CHANGED),
+    "one first answer in ten wrong is no flip any more": (sometimes(10), TERMS, Standing.BELOW_THRESHOLD),
+    "two items without an answer": (failing(2, "additions", ERROR), TERMS, Standing.CHANGED),
+    "five items without an answer": (failing(5, "additions", ERROR), Terms(0.98, 0.9), Standing.ERRORS),
+    "half of it errors": (failing(100, "additions", ERROR), TERMS, Standing.ERRORS),
+    "errors rang and are over": (failing(0, "additions"), Terms(0.98, 0.98, True), Standing.ERRORS),
+    "errors rang and answers are wrong": (failing(9, "capitals"), Terms(0.98, 0.98, True), Standing.BELOW_THRESHOLD),
+})  # fmt: skip
 def test_standings(behaviour: Behaviour, terms: Terms, standing: Standing) -> None:
     found, _ = run(behaviour)
     assert judge(ITEMS, count(ITEMS, found, 0.98), terms) is standing

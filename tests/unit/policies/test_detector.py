@@ -22,6 +22,7 @@ from r1plus_policies.detector import (
     log_mean,
     ratio,
 )
+from support.tables import for_each
 
 KEY = DetectorKey("credit-1-abcde", "credit-1", "a" * 64, 0.98)
 P0S = st.floats(0.5, 0.9999)
@@ -68,30 +69,24 @@ def test_no_bet_gains_while_the_hypothesis_holds(p0: float, better: float) -> No
             assert p0 * math.exp(a) + (1 - p0) * math.exp(b) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("p0", "rates"),
-    [
-        pytest.param(0.98, (0.03, 0.04, 0.06, 0.1, 0.2), id="a deterministic engine: far alternatives"),
-        pytest.param(0.97, (0.045, 0.06, 0.09, 0.15, 0.3), id="0.97 is still steady"),
-        pytest.param(0.969, (0.03875, 0.0465, 0.062, 0.093, 0.155), id="just below it is not"),
-        pytest.param(0.95, (0.0625, 0.075, 0.1, 0.15, 0.25), id="a noisy one: near alternatives"),
-        pytest.param(0.7, (0.375, 0.45, 0.6, 0.9, 0.98), id="no bet beyond 0.98"),
-    ],
-)
+@for_each("p0, rates", {
+    "a deterministic engine: far alternatives": (0.98, (0.03, 0.04, 0.06, 0.1, 0.2)),
+    "0.97 is still steady": (0.97, (0.045, 0.06, 0.09, 0.15, 0.3)),
+    "just below it is not": (0.969, (0.03875, 0.0465, 0.062, 0.093, 0.155)),
+    "a noisy one: near alternatives": (0.95, (0.0625, 0.075, 0.1, 0.15, 0.25)),
+    "no bet beyond 0.98": (0.7, (0.375, 0.45, 0.6, 0.9, 0.98)),
+})  # fmt: skip
 def test_alternatives(p0: float, rates: tuple[float, ...]) -> None:
     assert tuple(math.exp(x) * (1 - p0) for x in bets(p0).wrong) == pytest.approx(rates)
     assert tuple(math.exp(x) * (1 - p0) for x in bets(p0).wrong_again) == pytest.approx([0.7] * 5)
 
 
-@pytest.mark.parametrize(
-    ("p0", "said"),
-    [
-        pytest.param(1.0, "p0: 1.0 must be at least 0.5 and below 1", id="an engine that may never err"),
-        pytest.param(0.49, "p0: 0.49 must be at least 0.5", id="bets would be on fewer failures than p0 allows"),
-        pytest.param(-1.0, "p0: -1.0", id="no probability"),
-        pytest.param(math.nan, "p0: nan", id="no number"),
-    ],
-)
+@for_each("p0, said", {
+    "an engine that may never err": (1.0, "p0: 1.0 must be at least 0.5 and below 1"),
+    "bets would be on fewer failures than p0 allows": (0.49, "p0: 0.49 must be at least 0.5"),
+    "no probability": (-1.0, "p0: -1.0"),
+    "no number": (math.nan, "p0: nan"),
+})  # fmt: skip
 def test_what_p0_cannot_be(p0: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Detector(DetectorKey("p", "r", "h", p0), 1e5)
@@ -118,15 +113,12 @@ def test_a_state_that_was_stored_goes_on_with_equal_bits(
     assert after(second, again) == after(second, detector)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param(DetectorKey("other", "credit-1", "a" * 64, 0.98), id="another pod"),
-        pytest.param(DetectorKey(KEY.pod, "credit-2", "a" * 64, 0.98), id="another revision"),
-        pytest.param(DetectorKey(KEY.pod, "credit-1", "b" * 64, 0.98), id="another suite"),
-        pytest.param(DetectorKey(KEY.pod, "credit-1", "a" * 64, 0.99), id="another p0"),
-    ],
-)
+@for_each("other", {
+    "another pod": DetectorKey("other", "credit-1", "a" * 64, 0.98),
+    "another revision": DetectorKey(KEY.pod, "credit-2", "a" * 64, 0.98),
+    "another suite": DetectorKey(KEY.pod, "credit-1", "b" * 64, 0.98),
+    "another p0": DetectorKey(KEY.pod, "credit-1", "a" * 64, 0.99),
+})  # fmt: skip
 def test_evidence_of_another_key_is_no_evidence(other: DetectorKey) -> None:
     stored = after([("a", False)] * 9, Detector(KEY, 1e5))
     assert kept(stored, other, 1e6) == Detector(other, 1e6)
@@ -223,14 +215,11 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     assert 100 < alarms < 300
 
 
-@pytest.mark.parametrize(
-    ("budget", "pod", "pool"),
-    [
-        pytest.param(Budget(6, 8, 30), 2_332_800, 18_662_400, id="the default: 2.33e6 and 1.87e7"),
-        pytest.param(Budget(6, 1, 30), 518_400, 518_400, id="with one replica the pod is the pool"),
-        pytest.param(Budget(60, 8, 30), 23_328_000, 186_624_000, id="ten times the probes, ten times the evidence"),
-    ],
-)
+@for_each("budget, pod, pool", {
+    "the default: 2.33e6 and 1.87e7": (Budget(6, 8, 30), 2_332_800, 18_662_400),
+    "with one replica the pod is the pool": (Budget(6, 1, 30), 518_400, 518_400),
+    "ten times the probes, ten times the evidence": (Budget(60, 8, 30), 23_328_000, 186_624_000),
+})  # fmt: skip
 def test_thresholds_of_a_budget(budget: Budget, pod: float, pool: float) -> None:
     assert (budget.pod, budget.pool) == (pod, pool)
 
@@ -244,14 +233,11 @@ def test_the_alarms_of_all_detectors_stay_within_the_budget(
     assert per_minute * days * 24 * 60 <= 1 + 1e-9
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        pytest.param((0, 8, 30), "probes_per_minute: 0 must be 1 or more", id="nobody asks"),
-        pytest.param((6, 0, 30), "most_pods: 0", id="no pods"),
-        pytest.param((6, 8, 0), "days: 0", id="no days"),
-    ],
-)
+@for_each("values, said", {
+    "nobody asks": ((0, 8, 30), "probes_per_minute: 0 must be 1 or more"),
+    "no pods": ((6, 0, 30), "most_pods: 0"),
+    "no days": ((6, 8, 0), "days: 0"),
+})  # fmt: skip
 def test_what_a_budget_cannot_be(values: tuple[int, int, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Budget(*values)

@@ -31,6 +31,7 @@ from r1plus_policies.gate import (
     too_many_lost,
     unstable,
 )
+from support.tables import for_each
 
 RULES = Rules(threshold=0.98, batch=16)
 DONE = Stage(full_sweeps=3, single=True)
@@ -50,19 +51,16 @@ def suite(*special: tuple[int, str, str], n: int = 200, strata: int = 4) -> list
     return list(rows.values())
 
 
-@pytest.mark.parametrize(
-    ("items", "threshold", "allowed"),
-    [
-        pytest.param(200, 0.98, 4, id="0.02 x 200 is 4, though the float beside it is less"),
-        pytest.param(210, 0.98, 4, id="4.2 is 4"),
-        pytest.param(249, 0.98, 4, id="4.98 is 4"),
-        pytest.param(250, 0.98, 5, id="5 is 5"),
-        pytest.param(100, 0.9, 10, id="0.1 x 100 is 10"),
-        pytest.param(1000, 0.999, 1, id="0.001 x 1000 is 1"),
-        pytest.param(200, 1.0, 0, id="all must be right"),
-        pytest.param(10, 0.29, 7, id="7.1 is 7"),
-    ],
-)
+@for_each("items, threshold, allowed", {
+    "0.02 x 200 is 4, though the float beside it is less": (200, 0.98, 4),
+    "4.2 is 4": (210, 0.98, 4),
+    "4.98 is 4": (249, 0.98, 4),
+    "5 is 5": (250, 0.98, 5),
+    "0.1 x 100 is 10": (100, 0.9, 10),
+    "0.001 x 1000 is 1": (1000, 0.999, 1),
+    "all must be right": (200, 1.0, 0),
+    "7.1 is 7": (10, 0.29, 7),
+})  # fmt: skip
 def test_allowed_is_exact(items: int, threshold: float, allowed: int) -> None:
     assert allowed_lost(items, threshold) == allowed
     assert allowed_in_stratum(items, threshold) == allowed + 1
@@ -73,23 +71,20 @@ def test_allowed_is_the_floor_for_every_threshold_of_three_digits(items: int, mi
     assert allowed_lost(items, mille / 1000) == items * (1000 - mille) // 1000
 
 
-@pytest.mark.parametrize(
-    ("full", "single", "at_batch", "at_batch_1", "unscored"),
-    [
-        pytest.param("111", "1", False, False, False, id="right everywhere"),
-        pytest.param("101", "1", False, False, False, id="one flip at the batch"),
-        pytest.param("100", "1", True, False, False, id="two of three at the batch"),
-        pytest.param("000", "1", True, False, False, id="three of three at the batch"),
-        pytest.param("111", "01", False, False, False, id="one failure at batch 1, then right, is not decided"),
-        pytest.param("111", "011", False, False, False, id="one of three at batch 1"),
-        pytest.param("111", "010", False, True, False, id="two of three at batch 1"),
-        pytest.param("111", "00", False, True, False, id="twice in a row at batch 1"),
-        pytest.param("110", "01", False, False, False, id="one in each condition is not two in one"),
-        pytest.param("1x1", "1", False, False, True, id="no score at the batch"),
-        pytest.param("111", "x", False, False, True, id="no score at batch 1"),
-        pytest.param("1..", "", False, False, False, id="not asked yet is not unscored"),
-    ],
-)
+@for_each("full, single, at_batch, at_batch_1, unscored", {
+    "right everywhere": ("111", "1", False, False, False),
+    "one flip at the batch": ("101", "1", False, False, False),
+    "two of three at the batch": ("100", "1", True, False, False),
+    "three of three at the batch": ("000", "1", True, False, False),
+    "one failure at batch 1, then right, is not decided": ("111", "01", False, False, False),
+    "one of three at batch 1": ("111", "011", False, False, False),
+    "two of three at batch 1": ("111", "010", False, True, False),
+    "twice in a row at batch 1": ("111", "00", False, True, False),
+    "one in each condition is not two in one": ("110", "01", False, False, False),
+    "no score at the batch": ("1x1", "1", False, False, True),
+    "no score at batch 1": ("111", "x", False, False, True),
+    "not asked yet is not unscored": ("1..", "", False, False, False),
+})  # fmt: skip
 def test_when_an_item_is_lost(full: str, single: str, at_batch: bool, at_batch_1: bool, unscored: bool) -> None:
     found = item(0, full, single)
     assert (found.lost_at_batch, found.lost_at_batch_1, found.unscored) == (at_batch, at_batch_1, unscored)
@@ -100,70 +95,37 @@ def lost(*numbers: int) -> list[tuple[int, str, str]]:
     return [(n, "000", "1") for n in numbers]
 
 
-VERDICTS = [
-    pytest.param(suite(), DONE, Verdict.PASS, Reason.PASSED, id="all right passes"),
-    pytest.param(suite(*lost(0, 1, 2, 3)), DONE, Verdict.PASS, Reason.PASSED, id="four lost are allowed at 0.98"),
-    pytest.param(suite(*lost(0, 1, 2, 3, 4)), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST, id="a fifth is not"),
-    pytest.param(
-        suite(*lost(0, 1, 2), (3, "111", "00"), (5, "111", "010")),
-        DONE,
-        Verdict.FAIL,
-        Reason.TOO_MANY_LOST,
-        id="items lost at batch 1 alone count",
-    ),
-    pytest.param(
-        suite(*[(n, "000", "00") for n in (0, 1, 2, 3)]), DONE, Verdict.PASS, Reason.PASSED, id="but not twice"
-    ),
-    pytest.param(suite(*lost(0, 4)), DONE, Verdict.PASS, Reason.PASSED, id="two lost of a stratum of 50 are allowed"),
-    pytest.param(suite(*lost(0, 4, 8)), DONE, Verdict.FAIL, Reason.STRATUM_LOST, id="a third is not"),
-    pytest.param(
-        suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, Reason.PASSED, id="15 flips of 600 are normal"
-    ),
-    pytest.param(suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, Reason.UNSTABLE, id="16 are not"),
-    pytest.param(
-        suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]),
-        DONE,
-        Verdict.PASS,
-        Reason.PASSED,
-        id="the failures of lost items are not flips",
-    ),
-    pytest.param(suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED, id="one item unscored"),
-    pytest.param(
-        suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")),
-        DONE,
-        Verdict.FAIL,
-        Reason.TOO_MANY_LOST,
-        id="a Fail outranks a missing score",
-    ),
-    pytest.param(
-        suite(*[(n, "00.", "") for n in range(5)]),
-        Stage(2, False),
-        Verdict.FAIL,
-        Reason.TOO_MANY_LOST,
-        id="a Fail may come after two sweeps",
-    ),
-]
-
-
-@pytest.mark.parametrize(("scores", "stage", "verdict", "reason"), VERDICTS)
+@for_each("scores, stage, verdict, reason", {
+    "all right passes": (suite(), DONE, Verdict.PASS, Reason.PASSED),
+    "four lost are allowed at 0.98": (suite(*lost(0, 1, 2, 3)), DONE, Verdict.PASS, Reason.PASSED),
+    "a fifth is not": (suite(*lost(0, 1, 2, 3, 4)), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+    "items lost at batch 1 alone count":
+        (suite(*lost(0, 1, 2), (3, "111", "00"), (5, "111", "010")), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+    "but not twice": (suite(*[(n, "000", "00") for n in (0, 1, 2, 3)]), DONE, Verdict.PASS, Reason.PASSED),
+    "two lost of a stratum of 50 are allowed": (suite(*lost(0, 4)), DONE, Verdict.PASS, Reason.PASSED),
+    "a third is not": (suite(*lost(0, 4, 8)), DONE, Verdict.FAIL, Reason.STRATUM_LOST),
+    "15 flips of 600 are normal": (suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, Reason.PASSED),
+    "16 are not": (suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, Reason.UNSTABLE),
+    "the failures of lost items are not flips":
+        (suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]), DONE, Verdict.PASS, Reason.PASSED),
+    "one item unscored": (suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED),
+    "a Fail outranks a missing score":
+        (suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+    "a Fail may come after two sweeps":
+        (suite(*[(n, "00.", "") for n in range(5)]), Stage(2, False), Verdict.FAIL, Reason.TOO_MANY_LOST),
+})  # fmt: skip
 def test_verdicts(scores: list[ItemScores], stage: Stage, verdict: Verdict, reason: Reason) -> None:
     found = judge(scores, RULES, stage)
-    assert found is not None
     assert (found.verdict, found.reason) == (verdict, reason)
 
 
-@pytest.mark.parametrize(
-    ("scores", "stage"),
-    [
-        pytest.param(suite(), Stage(2, False), id="after two sweeps"),
-        pytest.param(suite(), Stage(3, False), id="before the sweep at batch 1"),
-        pytest.param(suite(), Stage(2, True), id="after batch 1, but not the third sweep"),
-        pytest.param([], DONE, id="of nothing"),
-        pytest.param(
-            suite(*[(n, "01.", "") for n in range(20)]), Stage(2, False), id="flips are judged over all sweeps only"
-        ),
-    ],
-)
+@for_each("scores, stage", {
+    "after two sweeps": (suite(), Stage(2, False)),
+    "before the sweep at batch 1": (suite(), Stage(3, False)),
+    "after batch 1, but not the third sweep": (suite(), Stage(2, True)),
+    "of nothing": ([], DONE),
+    "flips are judged over all sweeps only": (suite(*[(n, "01.", "") for n in range(20)]), Stage(2, False)),
+})  # fmt: skip
 def test_there_is_no_pass_yet(scores: list[ItemScores], stage: Stage) -> None:
     assert judge(scores, RULES, stage) is None
 
@@ -193,7 +155,6 @@ def test_the_limit_of_flips_counts_the_probes_of_kept_items_only() -> None:
     for flips, verdict in ((11, Verdict.PASS), (12, Verdict.FAIL)):
         scores = suite(*broken, *[(n, "011", "1") for n in range(100, 100 + flips)])
         found = judge(scores, Rules(threshold=0.5, batch=16), DONE)
-        assert found is not None
         assert found.verdict is verdict
 
 
@@ -201,54 +162,44 @@ def test_the_order_of_checks_is_pinned() -> None:
     assert (too_many_lost, stratum_lost, unstable, items_unscored) == CHECKS
 
 
-@pytest.mark.parametrize(
-    ("scores", "stage", "message"),
-    [
-        pytest.param(
-            suite(*lost(0, 4, 8, 1, 2)),
-            DONE,
-            "lost 5 of 200 items, 4 allowed at threshold 0.98; s0 3 of 50, s1 1 of 50, s2 1 of 50; McNemar p = 0.06",
-            id="the whole suite and its strata, worst first",
-        ),
-        pytest.param(
-            suite(*[(n, "00.", "") for n in (0, 1, 2, 3, 4)]),
-            Stage(2, False),
-            "lost 5 of 200 items, 4 allowed at threshold 0.98; s0 2 of 50, s1 1 of 50, s2 1 of 50, s3 1 of 50 "
-            "(stopped after sweep 2 of 3); McNemar p = 0.06",
-            id="and where it stopped",
-        ),
-        pytest.param(
-            suite(*lost(0, 4, 8)),
-            DONE,
-            "lost 3 of 50 items of stratum s0, 2 allowed at threshold 0.98; over all 3 of 200, 4 allowed",
-            id="a stratum",
-        ),
-        pytest.param(
-            suite(*[(n, "011", "1") for n in range(16)]),
-            DONE,
-            "16 failures that did not repeat in 3 sweeps at batch 16, at most 15 expected at a flip rate of 0.01 "
-            "(quantile 0.999); lost 0 of 200 items, 4 allowed",
-            id="instability",
-        ),
-        pytest.param(
-            suite((7, "1x1", "1")),
-            DONE,
-            "1 of 200 items have no score after 2 retries; lost 0 of the others, 4 allowed; the gate starts anew once "
-            "the engine answers",
-            id="missing scores",
-        ),
-        pytest.param(
-            suite((0, "011", "00")),
-            DONE,
-            "lost 1 of 200 items, 4 allowed at threshold 0.98; 1 failures in 600 probes at batch 16, 1 items lost at "
-            "batch 1",
-            id="a Pass",
-        ),
-    ],
-)
+@for_each("scores, stage, message", {
+    "the whole suite and its strata, worst first": (
+        suite(*lost(0, 4, 8, 1, 2)),
+        DONE,
+        "lost 5 of 200 items, 4 allowed at threshold 0.98; s0 3 of 50, s1 1 of 50, s2 1 of 50; McNemar p = 0.06",
+    ),
+    "and where it stopped": (
+        suite(*[(n, "00.", "") for n in (0, 1, 2, 3, 4)]),
+        Stage(2, False),
+        ("lost 5 of 200 items, 4 allowed at threshold 0.98; s0 2 of 50, s1 1 of 50, s2 1 of 50, s3 1 of 50 "
+        "(stopped after sweep 2 of 3); McNemar p = 0.06"),
+    ),
+    "a stratum": (
+        suite(*lost(0, 4, 8)),
+        DONE,
+        "lost 3 of 50 items of stratum s0, 2 allowed at threshold 0.98; over all 3 of 200, 4 allowed",
+    ),
+    "instability": (
+        suite(*[(n, "011", "1") for n in range(16)]),
+        DONE,
+        ("16 failures that did not repeat in 3 sweeps at batch 16, at most 15 expected at a flip rate of 0.01 "
+        "(quantile 0.999); lost 0 of 200 items, 4 allowed"),
+    ),
+    "missing scores": (
+        suite((7, "1x1", "1")),
+        DONE,
+        ("1 of 200 items have no score after 2 retries; lost 0 of the others, 4 allowed; the gate starts anew once "
+        "the engine answers"),
+    ),
+    "a Pass": (
+        suite((0, "011", "00")),
+        DONE,
+        ("lost 1 of 200 items, 4 allowed at threshold 0.98; 1 failures in 600 probes at batch 16, 1 items lost at "
+        "batch 1"),
+    ),
+})  # fmt: skip
 def test_messages_carry_the_figures(scores: list[ItemScores], stage: Stage, message: str) -> None:
     found = judge(scores, RULES, stage)
-    assert found is not None
     assert found.message == message
 
 
@@ -280,20 +231,15 @@ PASSED = report(decided(suite(*lost(0, 1))), RULES, Subject("", "", "", ""), sec
 FAILED = report(decided(suite(*lost(*range(9)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
 
 
-@pytest.mark.parametrize(
-    ("known", "threshold", "verdict"),
-    [
-        pytest.param(PASSED, 0.98, Verdict.PASS, id="the same threshold, the same verdict"),
-        pytest.param(FAILED, 0.98, Verdict.FAIL, id="a Fail, too"),
-        pytest.param(PASSED, 0.9, Verdict.PASS, id="a Pass holds under a lower threshold"),
-        pytest.param(PASSED, 0.99, Verdict.PASS, id="and under a higher one that allows two lost"),
-        pytest.param(PASSED, 0.995, None, id="not where two lost are one too many"),
-        pytest.param(FAILED, 0.9, None, id="a Fail under a lower threshold must be gated"),
-        pytest.param(
-            dataclasses.replace(PASSED, strata=(StratumFigures("s0", 50, 2, 2),)), 0.99, None, id="strata count, too"
-        ),
-    ],
-)
+@for_each("known, threshold, verdict", {
+    "the same threshold, the same verdict": (PASSED, 0.98, Verdict.PASS),
+    "a Fail, too": (FAILED, 0.98, Verdict.FAIL),
+    "a Pass holds under a lower threshold": (PASSED, 0.9, Verdict.PASS),
+    "and under a higher one that allows two lost": (PASSED, 0.99, Verdict.PASS),
+    "not where two lost are one too many": (PASSED, 0.995, None),
+    "a Fail under a lower threshold must be gated": (FAILED, 0.9, None),
+    "strata count, too": (dataclasses.replace(PASSED, strata=(StratumFigures("s0", 50, 2, 2),)), 0.99, None),
+})  # fmt: skip
 def test_a_verdict_under_another_threshold(known: GateReport, threshold: float, verdict: Verdict | None) -> None:
     assert rejudge(known, threshold) is verdict
 
@@ -308,15 +254,12 @@ def test_a_short_check_turns_a_sound_pod_away_once_in_twenty_at_most(items: int,
         assert hypergeometric_at_least(limit, items, population_lost, drawn) > Fraction(1, 20)
 
 
-@pytest.mark.parametrize(
-    ("rules", "field"),
-    [
-        pytest.param({"threshold": 0.0, "batch": 1}, "threshold: 0.0", id="threshold 0"),
-        pytest.param({"threshold": 1.5, "batch": 1}, "threshold: 1.5", id="threshold 1.5"),
-        pytest.param({"threshold": 0.9, "batch": 0}, "batch: 0", id="batch 0"),
-        pytest.param({"threshold": 0.9, "batch": 1, "full_sweeps": 1}, "full_sweeps: 1", id="a single sweep"),
-    ],
-)
+@for_each("rules, field", {
+    "threshold 0": ({"threshold": 0.0, "batch": 1}, "threshold: 0.0"),
+    "threshold 1.5": ({"threshold": 1.5, "batch": 1}, "threshold: 1.5"),
+    "batch 0": ({"threshold": 0.9, "batch": 0}, "batch: 0"),
+    "a single sweep": ({"threshold": 0.9, "batch": 1, "full_sweeps": 1}, "full_sweeps: 1"),
+})  # fmt: skip
 def test_rules_that_make_no_gate_are_refused(rules: dict[str, float], field: str) -> None:
     with pytest.raises(ValueError, match=field):
         Rules(**rules)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
 from r1plus_policies.gate import GateItem, Reason, Rules, Score
 from r1plus_policies.gate_run import SINGLE, GateRecord, GateRun, Probe
+from support.tables import for_each
 
 C, F, X = Score.CORRECT, Score.FAILED, Score.UNSCORED
 Answer = Callable[[Probe], Score]
@@ -40,7 +41,6 @@ def test_a_sound_engine_is_asked_everything_once_per_sweep() -> None:
     asked = run_to_end(run, lambda _: C)
     assert Counter(p.sweep for p in asked) == {0: 12, 1: 12, 2: 12, SINGLE: 12}
     assert all(Counter(p.item for p in asked if p.sweep == s) == {i.id: 1 for i in items()} for s in (0, 1, 2, SINGLE))
-    assert run.decision is not None
     assert run.decision.verdict is Verdict.PASS
     assert (run.done, run.total) == (48, 48)
 
@@ -71,17 +71,13 @@ def test_a_failure_at_batch_1_is_asked_twice_more() -> None:
     asked = run_to_end(run, answer)
     assert [p.item for p in asked if p.sweep == SINGLE].count("i003") == 3
     assert (run.done, run.total) == (50, 50)
-    assert run.decision is not None
     assert run.decision.figures.lost == ()
 
 
-@pytest.mark.parametrize(
-    ("unscored", "verdict"),
-    [
-        pytest.param(2, Verdict.PASS, id="twice without a score and then right is a Pass"),
-        pytest.param(3, Verdict.INCONCLUSIVE, id="three times without a score is not"),
-    ],
-)
+@for_each("unscored, verdict", {
+    "twice without a score and then right is a Pass": (2, Verdict.PASS),
+    "three times without a score is not": (3, Verdict.INCONCLUSIVE),
+})  # fmt: skip
 @pytest.mark.parametrize("sweep", [0, 1, 2, SINGLE])
 def test_retries_without_a_score(unscored: int, verdict: Verdict, sweep: int) -> None:
     def answer(probe: Probe) -> Score:
@@ -89,7 +85,6 @@ def test_retries_without_a_score(unscored: int, verdict: Verdict, sweep: int) ->
 
     run = GateRun(items(), Rules(0.9, 4), GateRecord(1))
     run_to_end(run, answer)
-    assert run.decision is not None
     assert run.decision.verdict is verdict
 
 
@@ -102,7 +97,6 @@ def test_only_missing_scores_are_retried_never_failures() -> None:
 def test_a_bad_engine_fails_after_two_sweeps() -> None:
     run = GateRun(items(), Rules(0.9, 4), GateRecord(1))
     asked = run_to_end(run, lambda _: F)
-    assert run.decision is not None
     assert (run.decision.reason, len(run.decision.figures.lost)) == (Reason.TOO_MANY_LOST, 12)
     assert len(asked) <= 24 + 3
     assert run.next_probes(10) == ()
@@ -116,7 +110,6 @@ def test_a_slow_answer_of_a_sweep_does_not_let_half_of_the_next_one_decide() -> 
         run.record(probe, F)
     assert run.decision is None, "one whole sweep loses nothing, though five items have failed twice"
     run_to_end(run, lambda _: F)
-    assert run.decision is not None
     assert len(run.decision.figures.lost) == 12
 
 
@@ -149,8 +142,6 @@ def test_a_restart_at_any_point_asks_only_what_is_missing(seed: int, cut: int, b
     if second.decision is None:
         asked = run_to_end(second, answer, batch)
         assert not [p for p in asked if p.sweep != SINGLE and stored.full.get(p.item, "...")[p.sweep] != "."]
-    assert whole.decision is not None
-    assert second.decision is not None
     assert second.decision.verdict is whole.decision.verdict
 
 
@@ -170,22 +161,13 @@ def test_whatever_the_order_of_answers_the_run_ends_and_a_pass_has_every_score(d
         assert all(None not in s.full and s.single and not s.unscored for s in run.scores)
 
 
-@pytest.mark.parametrize(
-    ("misuse", "words"),
-    [
-        pytest.param(lambda: GateRun([], Rules(0.9, 1), GateRecord(1)), "at least one", id="no items"),
-        pytest.param(
-            lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1, {"other": "1.."})),
-            "item other is not in the suite",
-            id="a record of another suite",
-        ),
-        pytest.param(
-            lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1)).record(Probe("i000", 0), C),
-            "not in flight",
-            id="a score that nobody asked for",
-        ),
-    ],
-)
+@for_each("misuse, words", {
+    "no items": (lambda: GateRun([], Rules(0.9, 1), GateRecord(1)), "at least one"),
+    "a record of another suite":
+        (lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1, {"other": "1.."})), "item other is not in the suite"),
+    "a score that nobody asked for":
+        (lambda: GateRun(items(), Rules(0.9, 1), GateRecord(1)).record(Probe("i000", 0), C), "not in flight"),
+})  # fmt: skip
 def test_misuse_is_refused(misuse: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         misuse()
@@ -193,18 +175,15 @@ def test_misuse_is_refused(misuse: Callable[[], object], words: str) -> None:
 
 # ACCURACY.md's table at N = 200: three sweeps pass a healthy engine .9993 of the time, fail 3 % broken always and +4 %
 # per request .996 of the time. Runs here are fewer and seeded, so that each expectation is a range.
-ENGINES = [
-    pytest.param(0, 0.01, (0.95, 1.0), id="a healthy engine passes"),
-    pytest.param(2, 0.01, (0.9, 1.0), id="two items lost for good pass"),
-    pytest.param(6, 0.01, (0.0, 0.0), id="3 % of items lost for good fail"),
-    pytest.param(20, 0.01, (0.0, 0.0), id="10 % fail"),
-    pytest.param(80, 0.01, (0.0, 0.0), id="40 % fail"),
-    pytest.param(0, 0.0496, (0.0, 0.05), id="four more percent at random fail as unstable"),
-    pytest.param(0, 0.0991, (0.0, 0.0), id="nine more percent at random fail"),
-]
-
-
-@pytest.mark.parametrize(("broken", "flip", "passes"), ENGINES)
+@for_each("broken, flip, passes", {
+    "a healthy engine passes": (0, 0.01, (0.95, 1.0)),
+    "two items lost for good pass": (2, 0.01, (0.9, 1.0)),
+    "3 % of items lost for good fail": (6, 0.01, (0.0, 0.0)),
+    "10 % fail": (20, 0.01, (0.0, 0.0)),
+    "40 % fail": (80, 0.01, (0.0, 0.0)),
+    "four more percent at random fail as unstable": (0, 0.0496, (0.0, 0.05)),
+    "nine more percent at random fail": (0, 0.0991, (0.0, 0.0)),
+})  # fmt: skip
 def test_the_power_of_the_gate(broken: int, flip: float, passes: tuple[float, float]) -> None:
     population, runs, passed = items(200, 4), 60, 0
     for seed in range(runs):
@@ -212,6 +191,5 @@ def test_the_power_of_the_gate(broken: int, flip: float, passes: tuple[float, fl
         bad = {population[i].id for i in range(broken)}
         run = GateRun(population, Rules(0.98, 16), GateRecord(seed))
         run_to_end(run, lambda p, bad=bad, chance=chance: F if p.item in bad or chance.random() < flip else C, 16)  # type: ignore[misc]
-        assert run.decision is not None
         passed += run.decision.verdict is Verdict.PASS
     assert passes[0] <= passed / runs <= passes[1]

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from random import Random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_policies.hardware import GpuNeed, Gpus, kinds, place, version_refusal
 from r1plus_policies.sizing import MIB
+from support.tables import for_each
 
 L40S = Gpus("NVIDIA-L40S", 2, 46068, (8, 9))
 H100 = Gpus("NVIDIA-H100-80GB-HBM3", 1, 81559, (9, 0))
@@ -18,33 +18,27 @@ UNLABELLED = Gpus("NVIDIA-L4", 1)
 STRANGE = Gpus("NVIDIA-B999", 1)
 
 
-@pytest.mark.parametrize(
-    ("need", "offered", "taken"),
-    [
-        pytest.param(GpuNeed(1), [L40S, H100, T4], H100, id="the most memory"),
-        pytest.param(GpuNeed(2), [L40S, H100], L40S, id="two in one node"),
-        pytest.param(GpuNeed(1, ("NVIDIA-L40S",)), [L40S, H100], L40S, id="what it was built for"),
-        pytest.param(GpuNeed(1, (), (7, 5)), [T4], T4, id="exactly the capability"),
-        pytest.param(GpuNeed(1), [SLICE], SLICE, id="a MIG slice"),
-        pytest.param(GpuNeed(1, (), (8, 9)), [UNLABELLED], UNLABELLED, id="a known product without further labels"),
-    ],
-)
+@for_each("need, offered, taken", {
+    "the most memory": (GpuNeed(1), [L40S, H100, T4], H100),
+    "two in one node": (GpuNeed(2), [L40S, H100], L40S),
+    "what it was built for": (GpuNeed(1, ("NVIDIA-L40S",)), [L40S, H100], L40S),
+    "exactly the capability": (GpuNeed(1, (), (7, 5)), [T4], T4),
+    "a MIG slice": (GpuNeed(1), [SLICE], SLICE),
+    "a known product without further labels": (GpuNeed(1, (), (8, 9)), [UNLABELLED], UNLABELLED),
+})  # fmt: skip
 def test_gpus_taken(need: GpuNeed, offered: list[Gpus], taken: Gpus) -> None:
     assert place(need, offered) == taken
 
 
-@pytest.mark.parametrize(
-    ("need", "offered", "said"),
-    [
-        pytest.param(GpuNeed(1), [], "no matching node offers a GPU", id="no GPU at all"),
-        pytest.param(GpuNeed(1, ("NVIDIA-H100-PCIe",)), [L40S], "NVIDIA-L40S: it was built for NVIDIA-H100-PCIe", id="another product"),
-        pytest.param(GpuNeed(1, (), (8, 0)), [T4], "compute capability 7.5 is below 8.0", id="too old"),
-        pytest.param(GpuNeed(1, (), (8, 0)), [STRANGE], "nobody says what this one has", id="unknown capability"),
-        pytest.param(GpuNeed(3), [L40S], "it needs 3 in one node, which has 2", id="too few"),
-        pytest.param(GpuNeed(2), [SLICE], "which MIG slices cannot be", id="split over slices"),
-        pytest.param(GpuNeed(1), [STRANGE], "how much memory it has is said neither", id="unknown memory"),
-    ],
-)  # fmt: skip
+@for_each("need, offered, said", {
+    "no GPU at all": (GpuNeed(1), [], "no matching node offers a GPU"),
+    "another product": (GpuNeed(1, ("NVIDIA-H100-PCIe",)), [L40S], "NVIDIA-L40S: it was built for NVIDIA-H100-PCIe"),
+    "too old": (GpuNeed(1, (), (8, 0)), [T4], "compute capability 7.5 is below 8.0"),
+    "unknown capability": (GpuNeed(1, (), (8, 0)), [STRANGE], "nobody says what this one has"),
+    "too few": (GpuNeed(3), [L40S], "it needs 3 in one node, which has 2"),
+    "split over slices": (GpuNeed(2), [SLICE], "which MIG slices cannot be"),
+    "unknown memory": (GpuNeed(1), [STRANGE], "how much memory it has is said neither"),
+})  # fmt: skip
 def test_gpus_refused(need: GpuNeed, offered: list[Gpus], said: str) -> None:
     answer = place(need, offered)
     assert isinstance(answer, str)
@@ -63,18 +57,15 @@ def test_the_order_of_the_nodes_does_not_matter(offered: list[Gpus], count: int)
     assert place(need, offered) == place(need, sorted(offered, key=lambda g: g.product))
 
 
-@pytest.mark.parametrize(
-    ("version", "least", "most", "loads"),
-    [
-        pytest.param("1.2.1", "1.2.1", "1.2.1", True, id="the very version"),
-        pytest.param("1.2.2", "1.2.1", "1.2.1", False, id="one newer"),
-        pytest.param("1.2.0", "1.2.1", None, False, id="one older"),
-        pytest.param("1.10", "1.9", None, True, id="numbers, not letters"),
-        pytest.param("10.14.1", "10.14", "10.14", True, id="a patch of it"),
-        pytest.param("", None, None, True, id="any version will do, so an unknown one does"),
-        pytest.param("", "1.0", None, False, id="an unknown version will not do where one is asked for"),
-    ],
-)
+@for_each("version, least, most, loads", {
+    "the very version": ("1.2.1", "1.2.1", "1.2.1", True),
+    "one newer": ("1.2.2", "1.2.1", "1.2.1", False),
+    "one older": ("1.2.0", "1.2.1", None, False),
+    "numbers, not letters": ("1.10", "1.9", None, True),
+    "a patch of it": ("10.14.1", "10.14", "10.14", True),
+    "any version will do, so an unknown one does": ("", None, None, True),
+    "an unknown version will not do where one is asked for": ("", "1.0", None, False),
+})  # fmt: skip
 def test_runtime_versions(version: str, least: str | None, most: str | None, loads: bool) -> None:
     assert (version_refusal(version, least, most) is None) == loads
 

@@ -1,13 +1,14 @@
 """The judge of a run of the prober: what is held, what is open, and what nobody can say."""
 
 from dataclasses import dataclass
+from functools import partial
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.isolation import Against, Door, Findings, Outcome, Question, Try
 from r1plus_policies.isolation import Judgement, Verdict, judge
+from support.tables import for_each
 
 SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
 HTTP = Door("decoy-http", "decoy", 8000, Against.DECOY)
@@ -48,164 +49,107 @@ class Run:
         return judge(self.doors, self.questions, self.knocked, self.asked, self.control_knocked, self.control_asked)
 
 
-def knocked(**tries: Outcome | None) -> Findings:
-    return found(**{**KNOCKED, **tries})
+def said(usual: dict[str, Outcome], **tries: Outcome | None) -> Findings:
+    """What a container of a good run finds, but for these."""
+    return found(**{**usual, **tries})
 
 
-def asked(**tries: Outcome | None) -> Findings:
-    return found(**{**ASKED, **tries})
-
-
-def seen(**tries: Outcome | None) -> Findings:
-    return found(**{**SEEN, **tries})
-
-
-def answered(**tries: Outcome | None) -> Findings:
-    return found(**{**ANSWERED, **tries})
+knocked, asked, seen, answered = (partial(said, usual) for usual in (KNOCKED, ASKED, SEEN, ANSWERED))
 
 
 def besides(*names: str) -> tuple[str, ...]:
     return tuple(name for name in WALLED if name not in names)
 
 
+def expect(verdict: Verdict, **others: tuple[str, ...]) -> Judgement:
+    """Return the judgement in which everything behind a wall is held, except these."""
+    return Judgement(verdict, besides(*(name for names in others.values() for name in names)), **others)
+
+
 HELD, OPENED, NOT_ENFORCED, UNPROVEN = Verdict.HELD, Verdict.OPEN, Verdict.NOT_ENFORCED, Verdict.UNPROVEN
 
 CASES = {
-    "all shut, and all seen open by the control": (Run(), Judgement(HELD, WALLED)),
-    "a platform without that door is none the worse": (
-        Run(control_knocked=seen(metadata=SHUT)),
-        Judgement(HELD, besides("metadata"), unseen=("metadata",)),
-    ),
+    "all shut, and all seen open by the control": (Run(), expect(HELD)),
+    "a platform without that door is none the worse":
+        (Run(control_knocked=seen(metadata=SHUT)), expect(HELD, unseen=("metadata",))),
     "nor one whose name does not resolve for anybody": (
         Run(knocked=knocked(metadata=FAILED), control_knocked=seen(metadata=FAILED)),
-        Judgement(HELD, besides("metadata"), unseen=("metadata",)),
+        expect(HELD, unseen=("metadata",)),
     ),
-    "a platform's door that is open is open, though the control saw nothing": (
-        Run(knocked=knocked(metadata=OPEN), control_knocked=seen(metadata=SHUT)),
-        Judgement(OPENED, besides("metadata"), open=("metadata",)),
-    ),
-    "a platform's door that the control never tried is not excused": (
-        Run(control_knocked=seen(metadata=None)),
-        Judgement(UNPROVEN, besides("metadata"), failed=("metadata",)),
-    ),
-    "a platform's door on which the prober failed and the control did not": (
-        Run(knocked=knocked(metadata=FAILED)),
-        Judgement(UNPROVEN, besides("metadata"), failed=("metadata",)),
-    ),
-    "one of the decoy's doors is open": (
-        Run(knocked=knocked(decoy_pod=OPEN)),
-        Judgement(OPENED, besides("decoy-pod"), open=("decoy-pod",)),
-    ),
-    "all the decoy's doors are open": (
-        Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN)),
-        Judgement(NOT_ENFORCED, besides("decoy-http", "decoy-pod"), open=("decoy-http", "decoy-pod")),
-    ),
+    "a platform's door that is open is open, though the control saw nothing":
+        (Run(knocked=knocked(metadata=OPEN), control_knocked=seen(metadata=SHUT)), expect(OPENED, open=("metadata",))),
+    "a platform's door that the control never tried is not excused":
+        (Run(control_knocked=seen(metadata=None)), expect(UNPROVEN, failed=("metadata",))),
+    "a platform's door on which the prober failed and the control did not":
+        (Run(knocked=knocked(metadata=FAILED)), expect(UNPROVEN, failed=("metadata",))),
+    "one of the decoy's doors is open": (Run(knocked=knocked(decoy_pod=OPEN)), expect(OPENED, open=("decoy-pod",))),
+    "all the decoy's doors are open":
+        (Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN)), expect(NOT_ENFORCED, open=("decoy-http", "decoy-pod"))),
     "all of them that the control saw are open": (
         Run(knocked=knocked(decoy_pod=OPEN), control_knocked=seen(decoy_http=SHUT)),
-        Judgement(NOT_ENFORCED, besides("decoy-http", "decoy-pod"), open=("decoy-pod",), unseen=("decoy-http",)),
+        expect(NOT_ENFORCED, open=("decoy-pod",), unseen=("decoy-http",)),
     ),
     "all are open, and the control saw none": (
         Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN), control_knocked=None),
-        Judgement(OPENED, ("secrets", "secrets-anonymous"), open=("decoy-http", "decoy-pod"), failed=("metadata",)),
+        expect(OPENED, open=("decoy-http", "decoy-pod"), failed=("metadata",)),
     ),
     "no policy is enforced, whatever else is missing": (
         Run(knocked=found(decoy_http=OPEN, decoy_pod=OPEN), asked=None),
-        Judgement(
+        expect(
             NOT_ENFORCED,
             open=("decoy-http", "decoy-pod"),
             failed=("metadata", "own-dns", "secrets", "secrets-anonymous"),
         ),
     ),
-    "a question is answered": (
-        Run(asked=asked(secrets=OPEN)),
-        Judgement(OPENED, besides("secrets"), open=("secrets",)),
-    ),
+    "a question is answered": (Run(asked=asked(secrets=OPEN)), expect(OPENED, open=("secrets",))),
     "a question is answered to nobody in particular": (
         Run(asked=asked(secrets_anonymous=OPEN), control_asked=None),
-        Judgement(OPENED, besides("secrets", "secrets-anonymous"), open=("secrets-anonymous",), failed=("secrets",)),
+        expect(OPENED, open=("secrets-anonymous",), failed=("secrets",)),
     ),
-    "the control is refused its question": (
-        Run(control_asked=answered(secrets=SHUT)),
-        Judgement(UNPROVEN, besides("secrets"), unseen=("secrets",)),
-    ),
-    "the control of the anonymous question is refused": (
-        Run(control_asked=answered(secrets_anonymous=SHUT)),
-        Judgement(UNPROVEN, besides("secrets-anonymous"), unseen=("secrets-anonymous",)),
-    ),
-    "the API server did not answer the prober": (
-        Run(asked=asked(secrets=FAILED)),
-        Judgement(UNPROVEN, besides("secrets"), failed=("secrets",)),
-    ),
-    "the decoy does not listen": (
-        Run(control_knocked=seen(decoy_http=SHUT)),
-        Judgement(UNPROVEN, besides("decoy-http"), unseen=("decoy-http",)),
-    ),
-    "another than the decoy answers the control": (
-        Run(control_knocked=seen(decoy_http=FAILED)),
-        Judgement(UNPROVEN, besides("decoy-http"), unseen=("decoy-http",)),
-    ),
-    "the decoy's name does not resolve for the prober": (
-        Run(knocked=knocked(decoy_http=FAILED)),
-        Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
-    ),
-    "the pod had no network": (
-        Run(knocked=knocked(own_dns=SHUT)),
-        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
-    ),
-    "the pod could not find its own door": (
-        Run(knocked=knocked(own_dns=FAILED)),
-        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
-    ),
-    "its own door was ordered, and it says nothing of it": (
-        Run(knocked=knocked(own_dns=None)),
-        Judgement(UNPROVEN, WALLED, failed=("own-dns",)),
-    ),
-    "that the control has its own door shut says nothing": (
-        Run(control_knocked=seen(own_dns=SHUT)),
-        Judgement(HELD, WALLED),
-    ),
+    "the control is refused its question":
+        (Run(control_asked=answered(secrets=SHUT)), expect(UNPROVEN, unseen=("secrets",))),
+    "the control of the anonymous question is refused":
+        (Run(control_asked=answered(secrets_anonymous=SHUT)), expect(UNPROVEN, unseen=("secrets-anonymous",))),
+    "the API server did not answer the prober":
+        (Run(asked=asked(secrets=FAILED)), expect(UNPROVEN, failed=("secrets",))),
+    "the decoy does not listen": (Run(control_knocked=seen(decoy_http=SHUT)), expect(UNPROVEN, unseen=("decoy-http",))),
+    "another than the decoy answers the control":
+        (Run(control_knocked=seen(decoy_http=FAILED)), expect(UNPROVEN, unseen=("decoy-http",))),
+    "the decoy's name does not resolve for the prober":
+        (Run(knocked=knocked(decoy_http=FAILED)), expect(UNPROVEN, failed=("decoy-http",))),
+    "the pod had no network": (Run(knocked=knocked(own_dns=SHUT)), expect(UNPROVEN, failed=("own-dns",))),
+    "the pod could not find its own door":
+        (Run(knocked=knocked(own_dns=FAILED)), expect(UNPROVEN, failed=("own-dns",))),
+    "its own door was ordered, and it says nothing of it":
+        (Run(knocked=knocked(own_dns=None)), expect(UNPROVEN, failed=("own-dns",))),
+    "that the control has its own door shut says nothing": (Run(control_knocked=seen(own_dns=SHUT)), expect(HELD)),
     "a door was ordered, and nobody says a word on it": (
         Run(knocked=knocked(decoy_pod=None), control_knocked=seen(decoy_pod=None)),
-        Judgement(UNPROVEN, besides("decoy-pod"), failed=("decoy-pod",)),
+        expect(UNPROVEN, failed=("decoy-pod",)),
     ),
-    "a door was ordered, and the prober says nothing of it": (
-        Run(knocked=knocked(decoy_pod=None)),
-        Judgement(UNPROVEN, besides("decoy-pod"), failed=("decoy-pod",)),
-    ),
+    "a door was ordered, and the prober says nothing of it":
+        (Run(knocked=knocked(decoy_pod=None)), expect(UNPROVEN, failed=("decoy-pod",))),
     "no container says anything": (
         Run(knocked=None, asked=None, control_knocked=None, control_asked=None),
-        Judgement(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
+        expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
     ),
     "the containers say nothing in many words": (
         Run(knocked=Findings(()), asked=Findings(()), control_knocked=Findings(()), control_asked=Findings(())),
-        Judgement(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
+        expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns", "secrets", "secrets-anonymous")),
     ),
-    "the knocking container says nothing": (
-        Run(knocked=None),
-        Judgement(
-            UNPROVEN, ("secrets", "secrets-anonymous"), failed=("decoy-http", "decoy-pod", "metadata", "own-dns")
-        ),
-    ),
-    "the asking container says nothing": (
-        Run(asked=None),
-        Judgement(UNPROVEN, ("decoy-http", "decoy-pod", "metadata"), failed=("secrets", "secrets-anonymous")),
-    ),
-    "the control that knocks says nothing": (
-        Run(control_knocked=None),
-        Judgement(UNPROVEN, ("secrets", "secrets-anonymous"), failed=("decoy-http", "decoy-pod", "metadata")),
-    ),
-    "the control that asks says nothing": (
-        Run(control_asked=None),
-        Judgement(UNPROVEN, ("decoy-http", "decoy-pod", "metadata"), failed=("secrets", "secrets-anonymous")),
-    ),
+    "the knocking container says nothing":
+        (Run(knocked=None), expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata", "own-dns"))),
+    "the asking container says nothing": (Run(asked=None), expect(UNPROVEN, failed=("secrets", "secrets-anonymous"))),
+    "the control that knocks says nothing":
+        (Run(control_knocked=None), expect(UNPROVEN, failed=("decoy-http", "decoy-pod", "metadata"))),
+    "the control that asks says nothing":
+        (Run(control_asked=None), expect(UNPROVEN, failed=("secrets", "secrets-anonymous"))),
     "nothing was ordered": (
         Run(doors=(), questions=(), knocked=None, asked=None, control_knocked=None, control_asked=None),
         Judgement(UNPROVEN),
     ),
-    "no door of the decoy's was ordered": (
-        Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None),
-        Judgement(UNPROVEN),
-    ),
+    "no door of the decoy's was ordered":
+        (Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None), Judgement(UNPROVEN)),
     "no door was ordered that is open by right": (
         Run(doors=(HTTP,), questions=(), knocked=found(decoy_http=SHUT), asked=None),
         Judgement(UNPROVEN, ("decoy-http",)),
@@ -214,44 +158,28 @@ CASES = {
         Run(doors=(HTTP, DNS), questions=(), knocked=found(decoy_http=SHUT, own_dns=OPEN), asked=None),
         Judgement(HELD, ("decoy-http",)),
     ),
-    "no question was ordered, and none answered": (
-        Run(questions=(), asked=None, control_asked=None),
-        Judgement(HELD, ("decoy-http", "decoy-pod", "metadata")),
-    ),
-    "a door was found that nobody ordered": (
-        Run(knocked=knocked(another=SHUT)),
-        Judgement(UNPROVEN, WALLED, failed=("another",)),
-    ),
-    "a question was answered that nobody asked": (
-        Run(asked=asked(another=SHUT)),
-        Judgement(UNPROVEN, WALLED, failed=("another",)),
-    ),
-    "the control may have tried more": (
-        Run(control_knocked=seen(another=OPEN), control_asked=answered(another=OPEN)),
-        Judgement(HELD, WALLED),
-    ),
-    "two doors of one name": (
-        Run(doors=(*DOORS, HTTP)),
-        Judgement(UNPROVEN, besides("decoy-http"), failed=("decoy-http",)),
-    ),
-    "two doors of one name, one of them open": (
-        Run(
-            doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM)),
-        ),
-        Judgement(OPENED, WALLED, open=("own-dns",)),
-    ),
+    "no question was ordered, and none answered":
+        (Run(questions=(), asked=None, control_asked=None), Judgement(HELD, ("decoy-http", "decoy-pod", "metadata"))),
+    "a door was found that nobody ordered": (Run(knocked=knocked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
+    "a question was answered that nobody asked":
+        (Run(asked=asked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
+    "the control may have tried more":
+        (Run(control_knocked=seen(another=OPEN), control_asked=answered(another=OPEN)), expect(HELD)),
+    "two doors of one name": (Run(doors=(*DOORS, HTTP)), expect(UNPROVEN, failed=("decoy-http",))),
+    "two doors of one name, one of them open":
+        (Run(doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM))), expect(OPENED, open=("own-dns",))),
     "a door and a question of one name": (
         Run(
             doors=(*DOORS, Door("secrets", "decoy", 8002, Against.DECOY)),
             knocked=knocked(secrets=SHUT),
             control_knocked=seen(secrets=OPEN),
         ),
-        Judgement(UNPROVEN, besides("secrets"), failed=("secrets",)),
+        expect(UNPROVEN, failed=("secrets",)),
     ),
-}
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("run", "expected"), CASES.values(), ids=CASES.keys())
+@for_each("run, expected", CASES)
 def test_a_run_is_judged(run: Run, expected: Judgement) -> None:
     assert run.judged() == expected
 
@@ -261,17 +189,14 @@ def twice(name: str, first: Outcome, second: Outcome) -> Findings:
     return Findings((Try(name.replace("_", "-"), first), *others, Try(name.replace("_", "-"), second)))
 
 
-@pytest.mark.parametrize(
-    ("name", "first", "second", "expected"),
-    [
-        pytest.param("metadata", SHUT, SHUT, HELD, id="shut twice is shut"),
-        pytest.param("metadata", SHUT, OPEN, OPENED, id="shut and then open is open"),
-        pytest.param("metadata", OPEN, SHUT, OPENED, id="open and then shut is open"),
-        pytest.param("metadata", SHUT, FAILED, UNPROVEN, id="shut and failed decides nothing"),
-        pytest.param("own_dns", OPEN, OPEN, HELD, id="its own door open twice is open"),
-        pytest.param("own_dns", OPEN, SHUT, UNPROVEN, id="its own door open and shut decides nothing"),
-    ],
-)
+@for_each("name, first, second, expected", {
+    "shut twice is shut": ("metadata", SHUT, SHUT, HELD),
+    "shut and then open is open": ("metadata", SHUT, OPEN, OPENED),
+    "open and then shut is open": ("metadata", OPEN, SHUT, OPENED),
+    "shut and failed decides nothing": ("metadata", SHUT, FAILED, UNPROVEN),
+    "its own door open twice is open": ("own_dns", OPEN, OPEN, HELD),
+    "its own door open and shut decides nothing": ("own_dns", OPEN, SHUT, UNPROVEN),
+})  # fmt: skip
 def test_what_is_said_twice_counts_as_the_worse(name: str, first: Outcome, second: Outcome, expected: Verdict) -> None:
     assert Run(knocked=twice(name, first, second)).judged().verdict is expected
 
@@ -282,23 +207,18 @@ def test_a_control_that_says_both_saw_nothing() -> None:
 
 
 def late(**by: int) -> Findings:
-    return Findings(
-        tuple(Try(n.replace("_", "-"), o, late=by.get(n, 0)) for n, o in KNOCKED.items()),
-    )
+    return Findings(tuple(Try(n.replace("_", "-"), o, late=by.get(n, 0)) for n, o in KNOCKED.items()))
 
 
-@pytest.mark.parametrize(
-    ("findings", "expected"),
-    [
-        pytest.param(None, 0, id="nothing said"),
-        pytest.param(Findings(()), 0, id="nothing found"),
-        pytest.param(late(), 0, id="never open"),
-        pytest.param(late(decoy_http=900, decoy_pod=1700, metadata=200), 1700, id="the longest counts"),
-        pytest.param(late(metadata=200), 200, id="a platform's door counts"),
-        pytest.param(late(own_dns=5000, metadata=200), 200, id="its own door may stay open"),
-        pytest.param(Findings((Try("another", SHUT, late=9),)), 0, id="not a door that was never ordered"),
-    ],
-)
+@for_each("findings, expected", {
+    "nothing said": (None, 0),
+    "nothing found": (Findings(()), 0),
+    "never open": (late(), 0),
+    "the longest counts": (late(decoy_http=900, decoy_pod=1700, metadata=200), 1700),
+    "a platform's door counts": (late(metadata=200), 200),
+    "its own door may stay open": (late(own_dns=5000, metadata=200), 200),
+    "not a door that was never ordered": (Findings((Try("another", SHUT, late=9),)), 0),
+})  # fmt: skip
 def test_for_how_long_a_wall_was_late(findings: Findings | None, expected: int) -> None:
     assert Run(knocked=findings).judged().late == expected
 

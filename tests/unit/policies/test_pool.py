@@ -4,7 +4,6 @@ import itertools
 import random
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_policies.confidence import confidence_sequence
 from r1plus_policies.detector import Detector, DetectorKey, hear
 from r1plus_policies.pool import ALPHA, MOST_RETIRED, Pool, exclude, fold, forget, kept_pool
+from support.tables import for_each
 
 KEY = DetectorKey("", "credit-1", "h" * 64, 0.98)
 NEW = Pool(KEY, 1e5)
@@ -84,15 +84,12 @@ def test_errors_are_evidence_of_errors_alone() -> None:
     assert wrong.errors < 1e-3
 
 
-@pytest.mark.parametrize(
-    ("said", "after", "heard", "evidence"),
-    [
-        pytest.param("second", 40, 45, False, id="what came before the acknowledgement is passed over"),
-        pytest.param("second", 0, 45, True, id="what came after it counts"),
-        pytest.param("first", 0, 3, False, id="a monitor that has not acted on it yet is waited for"),
-        pytest.param(None, 0, 45, True, id="a monitor that does not say is taken at its word"),
-    ],
-)
+@for_each("said, after, heard, evidence", {
+    "what came before the acknowledgement is passed over": ("second", 40, 45, False),
+    "what came after it counts": ("second", 0, 45, True),
+    "a monitor that has not acted on it yet is waited for": ("first", 0, 3, False),
+    "a monitor that does not say is taken at its word": (None, 0, 45, True),
+})  # fmt: skip
 def test_an_acknowledgement_begins_a_new_pool(said: str | None, after: int, heard: int, evidence: bool) -> None:
     old = fold(page([WRONG] * 3), replace(NEW, acknowledged="first"), "a")
     fresh = kept_pool(old, KEY, 2e5, "second")
@@ -157,13 +154,10 @@ def test_only_so_many_epochs_are_remembered() -> None:
     assert pool.readings["a"].retired[-1] == f"e{MOST_RETIRED + 3}"
 
 
-@pytest.mark.parametrize(
-    "strange",
-    [
-        pytest.param(replace(page([WRONG]), revision="credit-2"), id="another revision"),
-        pytest.param(replace(page([WRONG]), suite_hash="x"), id="another suite"),
-    ],
-)
+@for_each("strange", {
+    "another revision": replace(page([WRONG]), revision="credit-2"),
+    "another suite": replace(page([WRONG]), suite_hash="x"),
+})  # fmt: skip
 def test_a_page_of_something_else_changes_nothing(strange: OutcomePage) -> None:
     assert fold(strange, NEW, "a") is NEW
 

@@ -1,25 +1,22 @@
 """A threshold that the reference itself misses is told of with both figures; one that it meets is not."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_policies.gate import allowed_in_stratum, allowed_lost
 from r1plus_policies.reach import Shortfall, reachable, shortfall
+from support.tables import for_each
 
 
-@pytest.mark.parametrize(
-    ("strata", "threshold", "expected"),
-    [
-        pytest.param({"a": (0, 100), "b": (0, 100)}, 1.0, None, id="who loses nothing meets any threshold"),
-        pytest.param({"a": (2, 100), "b": (2, 100)}, 0.98, None, id="as many lost as are allowed"),
-        pytest.param({"a": (2, 100), "b": (3, 100)}, 0.98, Shortfall("", 200, 5, 4, 0.975), id="one more, over all"),
-        pytest.param({"a": (2, 50), "b": (0, 150)}, 0.98, None, id="a stratum may lose one more than its share"),
-        pytest.param({"a": (3, 50), "b": (0, 150)}, 0.98, Shortfall("a", 50, 3, 2, 0.96), id="and no more"),
-        pytest.param({"a": (1, 3), "b": (0, 3)}, 0.9, Shortfall("", 6, 1, 0, 0.8333), id="what can be reached is rounded down"),
-        pytest.param({"a": (4, 4), "b": (4, 4)}, 0.5, Shortfall("", 8, 8, 4, 0.0), id="nothing is right, nothing can be reached"),
-    ],
-)  # fmt: skip
+@for_each("strata, threshold, expected", {
+    "who loses nothing meets any threshold": ({"a": (0, 100), "b": (0, 100)}, 1.0, None),
+    "as many lost as are allowed": ({"a": (2, 100), "b": (2, 100)}, 0.98, None),
+    "one more, over all": ({"a": (2, 100), "b": (3, 100)}, 0.98, Shortfall("", 200, 5, 4, 0.975)),
+    "a stratum may lose one more than its share": ({"a": (2, 50), "b": (0, 150)}, 0.98, None),
+    "and no more": ({"a": (3, 50), "b": (0, 150)}, 0.98, Shortfall("a", 50, 3, 2, 0.96)),
+    "what can be reached is rounded down": ({"a": (1, 3), "b": (0, 3)}, 0.9, Shortfall("", 6, 1, 0, 0.8333)),
+    "nothing is right, nothing can be reached": ({"a": (4, 4), "b": (4, 4)}, 0.5, Shortfall("", 8, 8, 4, 0.0)),
+})  # fmt: skip
 def test_shortfall(strata: dict[str, tuple[int, int]], threshold: float, expected: Shortfall | None) -> None:
     assert shortfall(strata, threshold) == expected
 

@@ -20,6 +20,7 @@ from r1plus_policies.sizing import (
     nearest,
     sized,
 )
+from support.tables import for_each
 
 SMALL = Shape(30, 3, 64, 8192, 300 * MIB, 500 * MIB, 32, 64)
 # The published figures of R1+ at FP16 with the shapes assumed for them, activations of 8192 tokens in a step.
@@ -59,7 +60,6 @@ SLOTS = {"L40S": 29, "A100-40": 21, "A100-80": 32, "H100": 32, "L4": 0, "T4": 0}
 @pytest.mark.parametrize("gpu, slots", SLOTS.items(), ids=SLOTS.keys())
 def test_slots_of_64k_tokens_with_a_window_of_4096_on_real_gpus(gpu: str, slots: int) -> None:
     found = accelerators.find(gpu)
-    assert found is not None
     assert min(32, largest_batch(windowed(FULL, 4096), 65536, found.usable_bytes)) == slots
 
 
@@ -67,14 +67,11 @@ def test_with_full_attention_64k_times_32_fits_no_single_gpu() -> None:
     assert all(largest_batch(FULL, 65536, gpu.usable_bytes) < 8 for gpu in accelerators.TABLE)
 
 
-@pytest.mark.parametrize(
-    ("devices", "heads"),
-    [
-        pytest.param(2, 4, id="two GPUs hold half of the heads each"),
-        pytest.param(8, 1, id="eight hold one each"),
-        pytest.param(16, 1, id="of sixteen two hold the same head"),
-    ],
-)
+@for_each("devices, heads", {
+    "two GPUs hold half of the heads each": (2, 4),
+    "eight hold one each": (8, 1),
+    "of sixteen two hold the same head": (16, 1),
+})  # fmt: skip
 def test_heads_are_split_over_gpus_and_then_held_more_than_once(devices: int, heads: int) -> None:
     split = dataclasses.replace(FULL, devices=devices)
     assert split.slot_bytes(1000) == kv_bytes_per_token(40, heads, 128) * 1000
@@ -108,36 +105,26 @@ def test_an_open_batch_shrinks_to_what_fits() -> None:
     assert fit(SMALL, batch=None, context=None, memory_bytes=room - 1) == sized(SMALL, 19, 8192)
 
 
-@pytest.mark.parametrize(
-    ("wish", "reason", "words"),
-    [
-        pytest.param(
-            {"context": 8193},
-            "ContextTooLong",
-            ["spec.context.maxTokens", "8193", "8192"],
-            id="longer than the engine's context",
-        ),
-        pytest.param(
-            {"batch": 65},
-            "BatchTooLarge",
-            ["spec.batching.maxBatchSize", "65", "64"],
-            id="larger than the engine's batch",
-        ),
-        pytest.param(
-            {"batch": 33, "memory_bytes": sized(SMALL, 32, 8192).total_bytes},
-            "BatchTooLarge",
-            ["33 exceeds 32, the largest batch whose KV cache fits", "GiB", "or lower spec.context.maxTokens to 7943"],
-            id="a batch whose cache does not fit",
-        ),
-        pytest.param(
-            {"memory_bytes": 900 * MIB},
-            "NoNodeFits",
-            ["batch 1", "lower spec.context.maxTokens to 4551", "the largest matching node offers 0.88 GiB"],
-            id="not even one slot at full context",
-        ),
-        pytest.param({"memory_bytes": 0}, "NoNodeFits", ["add a larger node"], id="no node at all"),
-    ],
-)
+@for_each("wish, reason, words", {
+    "longer than the engine's context":
+        ({"context": 8193}, "ContextTooLong", ["spec.context.maxTokens", "8193", "8192"]),
+    "larger than the engine's batch": ({"batch": 65}, "BatchTooLarge", ["spec.batching.maxBatchSize", "65", "64"]),
+    "a batch whose cache does not fit": (
+        {"batch": 33, "memory_bytes": sized(SMALL, 32, 8192).total_bytes},
+        "BatchTooLarge",
+        [
+            "33 exceeds 32, the largest batch whose KV cache fits",
+            "GiB",
+            "or lower spec.context.maxTokens to 7943",
+        ],
+    ),
+    "not even one slot at full context": (
+        {"memory_bytes": 900 * MIB},
+        "NoNodeFits",
+        ["batch 1", "lower spec.context.maxTokens to 4551", "the largest matching node offers 0.88 GiB"],
+    ),
+    "no node at all": ({"memory_bytes": 0}, "NoNodeFits", ["add a larger node"]),
+})  # fmt: skip
 def test_refusals(wish: dict[str, int], reason: str, words: list[str]) -> None:
     asked = {"batch": None, "context": None, "memory_bytes": None} | wish
     refused = fit(SMALL, **asked)  # type: ignore[arg-type]

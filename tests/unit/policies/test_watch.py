@@ -13,6 +13,7 @@ from r1plus_policies.confirming import answered, next_item
 from r1plus_policies.detector import Detector, DetectorKey
 from r1plus_policies.gate import GateItem, Subject
 from r1plus_policies.watch import WatchState, born, confirmed, heard, message, recount, standing, told, watch
+from support.tables import for_each
 
 RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR
 SUBJECT = Subject("id", "suite", "hash", "1")
@@ -89,7 +90,6 @@ def test_what_a_count_says(wrong: set[str], found: Standing, words: str) -> None
     assert state.counting is None
     report = watch(state, ITEMS, 0.95)
     assert (report.standing, report.watched, report.evidence) == (found, 99, 1.0)
-    assert report.confirmation is not None
     assert (report.confirmation.correct, report.confirmation.total) == (100 - len(wrong), 100)
     assert report.confirmation.finished_at == "later"
     assert report.lost_since_gate == tuple(sorted(wrong - {"i00"}))
@@ -118,31 +118,25 @@ def test_a_count_under_way_is_not_begun_anew() -> None:
     assert confirmed(NEW, ITEMS, 0.95, "now") == NEW
 
 
-@pytest.mark.parametrize(
-    ("report", "unwatched", "watched"),
-    [
-        pytest.param(gate("i00", "i01"), ("i00", "i01"), 98, id="what the gate lost is not watched"),
-        pytest.param(gate(), (), 100, id="all of it"),
-        pytest.param(gate("i00", more=60), None, 0, id="a list that was cut short"),
-        pytest.param(gate("i00", verdict=Verdict.FAIL), None, 0, id="a gate that may have stopped early"),
-    ],
-)
+@for_each("report, unwatched, watched", {
+    "what the gate lost is not watched": (gate("i00", "i01"), ("i00", "i01"), 98),
+    "all of it": (gate(), (), 100),
+    "a list that was cut short": (gate("i00", more=60), None, 0),
+    "a gate that may have stopped early": (gate("i00", verdict=Verdict.FAIL), None, 0),
+})  # fmt: skip
 def test_what_is_watched(report: GateReport, unwatched: tuple[str, ...] | None, watched: int) -> None:
     state = born(SUBJECT, DETECTOR, DETECTOR, report)
     assert (state.unwatched, watch(state, ITEMS, 0.95).watched) == (unwatched, watched)
 
 
-@pytest.mark.parametrize(
-    ("evidence", "said"),
-    [
-        pytest.param(0.0, 0.0, id="none"),
-        pytest.param(9.9e-5, 0.0, id="next to none"),
-        pytest.param(1e-4, 1e-4, id="the least that is told"),
-        pytest.param(0.00999, 1e-3, id="rounded down"),
-        pytest.param(0.9999, 0.1, id="never 1 before the alarm"),
-        pytest.param(1.0, 1.0, id="the alarm"),
-        pytest.param(1e300, 1.0, id="and no more than that"),
-    ],
-)
+@for_each("evidence, said", {
+    "none": (0.0, 0.0),
+    "next to none": (9.9e-5, 0.0),
+    "the least that is told": (1e-4, 1e-4),
+    "rounded down": (0.00999, 1e-3),
+    "never 1 before the alarm": (0.9999, 0.1),
+    "the alarm": (1.0, 1.0),
+    "and no more than that": (1e300, 1.0),
+})  # fmt: skip
 def test_evidence_is_told_in_powers_of_ten(evidence: float, said: float) -> None:
     assert told(evidence) == said

@@ -2,9 +2,8 @@
 
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.plan import AT_ONCE_SECONDS, Plan
-from r1plus_operator.plan.revision import read
 from r1plus_policies.rollout import DRAIN_SECONDS
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 SPEC = {"tier": "full", "context": {"maxTokens": 2048}}
 
@@ -14,7 +13,7 @@ def promoted(world: World, revision: str) -> Plan:
     for _ in range(6):
         world.start_pods(revision, ready=True)
         planned = world.pass_once()
-        if read(world.one("ControllerRevision", revision)).promoted_at:
+        if world.revision(revision).promoted_at:
             return planned
     raise AssertionError(f"{revision} was not promoted")
 
@@ -23,8 +22,7 @@ def test_what_fell_before_it_took_traffic_is_told_at_once() -> None:
     world = World({**SPEC, "accuracy": {"gate": "Observe"}})
     world.settle()
     revision = world.candidate()
-    world.start_pods(revision)
-    world.gate(revision, Verdict.FAIL, lost=4)
+    world.start_pods(revision).gate(revision, Verdict.FAIL, lost=4)
     assert promoted(world, revision).requeue_after == AT_ONCE_SECONDS
     world.pass_once()
     assert world.status["incident"]["revision"] == revision
@@ -34,11 +32,8 @@ def test_where_one_could_go_back_to_is_told_at_once_and_the_drain_ends_in_time()
     world = World(dict(SPEC))
     first = world.bring_up()
     assert "noLastGood" not in world.status
-    world.change(context={"maxTokens": 1024})
-    world.settle()
-    second = world.candidate()
-    world.start_pods(second)
-    world.gate(second, Verdict.PASS)
+    second = world.apply(context={"maxTokens": 1024})
+    world.start_pods(second).gate(second, Verdict.PASS)
     assert promoted(world, second).requeue_after == AT_ONCE_SECONDS
     again = world.pass_once()
     assert (again.writes, again.requeue_after) == (0, DRAIN_SECONDS - 1.0)

@@ -9,46 +9,33 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
-from r1plus_contract.verdict import Phase, Standing, Verdict
+from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS
-from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import (
-    DAY,
-    FULL,
-    ask,
-    controlled,
-    deployments,
-    fallen,
-    order,
-    passes,
-    rolled_back,
-)
-from unit.operator.plan.world import World
+from support.plan.falls import DAY, FULL, ROLLBACK, controlled, fallen, rolled_back
+from support.plan.world import World, observe_world
+from support.tables import for_each
 
 
 def test_a_fall_brings_the_last_good_revision_up_without_traffic_and_asks_for_a_fresh_sweep() -> None:
     world, good, bad = fallen()
     world.settle()
-    assert (world.selected(), deployments(world)) == (bad, {good: 1, bad: 1})
-    assert order(world)["identity"] == read(world.one("ControllerRevision", good)).identity_digest
-    assert world.condition("QualityVerified")[:2] == ("False", "RollingBack")
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.expect(serves=bad, runs={good: 1, bad: 1})
+    assert world.accuracy_settings()["control"]["identity"] == world.revision(good).identity_digest
+    world.expect(QualityVerified="False RollingBack", Progressing="True RollingBack")
     assert world.notes.count("RollingBack") == 2
 
 
 def test_a_control_that_passes_moves_traffic_back_and_what_fell_does_not_return() -> None:
     world, good, bad = rolled_back()
     assert world.selected() == good
-    world.now += 60.0
-    world.settle()
-    assert deployments(world) == {good: 1}
-    assert order(world) is None
+    world.wait(60.0).settle()
+    assert world.deployments() == {good: 1}
+    assert world.accuracy_settings()["control"] is None
     status, reason, message = world.condition("QualityVerified")
     assert (status, reason) == ("False", "RolledBack")
-    for word in (bad, good, "2/4 right, 4/4 at its gate", "r1plus ack"):
-        assert word in message
-    assert world.condition("Ready")[0] == "True"
+    assert [word for word in (bad, good, "2/4 right, 4/4 at its gate", "r1plus ack") if word not in message] == []
+    world.expect(Ready="True")
     assert (world.status["revision"], world.status["candidate"]) == (good, bad)
     for _ in range(3):
         world.now += DAY
@@ -58,137 +45,97 @@ def test_a_control_that_passes_moves_traffic_back_and_what_fell_does_not_return(
 
 def test_an_old_pass_is_no_control() -> None:
     world, good, bad = controlled()
-    world.gate(good, Verdict.PASS)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
-    assert world.selected() == bad
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.gate(good, Verdict.PASS).settle()
+    world.set_ready(good).settle()
+    world.expect(serves=bad, Progressing="True RollingBack")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"control": "another"}, id="an answer to another order"),
-        pytest.param({"batch": 1}, id="one that was made at batch 1"),
-        pytest.param({"threshold": 0.5}, id="one under another threshold"),
-        pytest.param({"suite_hash": "0" * 64}, id="one on another suite"),
-        pytest.param({"identity": "0" * 64}, id="one of another identity"),
-        pytest.param({"verdict": Verdict.INCONCLUSIVE}, id="one that is no verdict"),
-    ],
-)
+@for_each("change", {
+    "an answer to another order": {"control": "another"},
+    "one that was made at batch 1": {"batch": 1},
+    "one under another threshold": {"threshold": 0.5},
+    "one on another suite": {"suite_hash": "0" * 64},
+    "one of another identity": {"identity": "0" * 64},
+    "one that is no verdict": {"verdict": Verdict.INCONCLUSIVE},
+})  # fmt: skip
 def test_only_a_verdict_on_exactly_what_was_ordered_is_a_control(change: dict[str, Any]) -> None:
     world, good, bad = controlled()
-    world.control(Verdict.PASS)
-    for name, report in world.reports.items():
-        if world.pods[name].revision == good and report.gate:
-            world.reports[name] = replace(report, gate=replace(report.gate, **change))
-    world.settle()
-    world.set_ready(good)
-    world.settle()
-    assert world.selected() == bad
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
+    world.control(Verdict.PASS).report_gate(good, **change).settle()
+    world.set_ready(good).settle()
+    world.expect(serves=bad, Progressing="True RollingBack")
 
 
 def test_a_control_that_fails_moves_nothing_and_pages_and_is_not_repeated() -> None:
     world, good, bad = controlled()
-    world.control(Verdict.FAIL, lost=2)
-    world.settle()
+    world.control(Verdict.FAIL, lost=2).settle()
     for _ in range(2):
-        assert (world.selected(), deployments(world)) == (bad, {bad: 1})
-        assert world.condition("QualityVerified")[:2] == ("False", "BothArmsBad")
-        assert plan(world.observed(), world.config, world.now).facts.blocked == "BothArmsBad"
-        world.now += DAY
-        world.settle()
-    ask(world, Verb.ACK)
-    world.settle()
+        world.expect(serves=bad, runs={bad: 1}, QualityVerified="False BothArmsBad")
+        assert world.plan().facts.blocked == "BothArmsBad"
+        world.wait(DAY).settle()
+    world.ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 
 
 def test_rollback_of_several_pods_waits_for_as_many_as_serve() -> None:
     world, good, bad = fallen(replicas=2)
     world.settle()
-    world.start_pods(good)
-    passes(world, good)
+    world.start_pods(good).pass_control(good)
     assert world.selected() == bad
-    assert deployments(world)[good] == 2
-    world.start_pods(good, ready=True)
-    world.settle()
+    assert world.deployments()[good] == 2
+    world.start_pods(good, ready=True).settle()
     assert world.selected() == good
 
 
 def test_in_place_the_control_takes_the_place_of_what_fell() -> None:
     world, good, bad = fallen(rollout={"strategy": "InPlace"})
     world.settle()
-    assert deployments(world) == {good: 1, bad: 0}
-    assert world.condition("Ready")[1] == "InPlaceRollout"
-    assert good in world.condition("Ready")[2]
-    world.start_pods(good)
-    passes(world, good)
+    world.expect(runs={good: 1, bad: 0}, Ready=("InPlaceRollout", good))
+    world.start_pods(good).pass_control(good)
     assert world.selected() == good
 
 
 def test_in_place_a_control_that_fails_restores_what_served() -> None:
     world, _, bad = fallen(rollout={"strategy": "InPlace"})
     world.settle()
-    world.start_pods(world.status["candidate"])
-    world.control(Verdict.FAIL, lost=2)
-    world.settle()
-    assert deployments(world) == {bad: 1}
-    assert world.condition("QualityVerified")[1] == "BothArmsBad"
-
-
-def settings(world: World) -> Any:
-    return json.loads(world.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
+    world.start_pods(world.status["candidate"]).control(Verdict.FAIL, lost=2).settle()
+    world.expect(runs={bad: 1}, QualityVerified="BothArmsBad")
 
 
 def test_in_place_what_serves_is_let_in_again_and_beside_others_it_is_not() -> None:
     world, _, bad = fallen(rollout={"strategy": "InPlace"})
-    serving = read(world.one("ControllerRevision", bad)).identity_digest
+    serving = world.revision(bad).identity_digest
     world.settle()
-    assert settings(world)["restored"] == serving
-    world.start_pods(world.status["candidate"])
-    world.control(Verdict.FAIL, lost=2)
-    world.settle()
-    assert (deployments(world), settings(world)["restored"]) == ({bad: 1}, serving)
+    assert world.accuracy_settings()["restored"] == serving
+    world.start_pods(world.status["candidate"]).control(Verdict.FAIL, lost=2).settle()
+    assert (world.deployments(), world.accuracy_settings()["restored"]) == ({bad: 1}, serving)
     world, _, bad = fallen()
     world.settle()
-    assert settings(world)["restored"] == ""
+    assert world.accuracy_settings()["restored"] == ""
 
 
 def test_in_place_what_never_passed_is_not_let_in_again() -> None:
-    world = World({**FULL, "rollout": {"strategy": "InPlace"}, "accuracy": {"gate": "Observe"}})
-    world.settle()
-    world.start_pods(world.candidate(), ready=True)
-    world.settle()
-    assert world.condition("Ready")[0] == "True"
-    assert settings(world)["restored"] == ""
+    world, _ = observe_world(rollout={"strategy": "InPlace"})
+    world.expect(Ready="True")
+    assert world.accuracy_settings()["restored"] == ""
 
 
 @pytest.mark.parametrize("strategy", ["BlueGreen", "InPlace"])
 def test_a_control_whose_monitor_cannot_score_ends_at_once_and_stays_ended(strategy: str) -> None:
     world, good, bad = controlled(rollout={"strategy": strategy})
     world.gate(good, Verdict.PASS)
-    world.reports = {
-        p: replace(r, phase=Phase.BLOCKED, reason="SuiteMismatch", message="item i0: correct as recorded", gate=None)
-        if world.pods[p].revision == good else r for p, r in world.reports.items()
-    }  # fmt: skip
-    world.settle()
-    world.start_pods(bad, ready=True)
-    world.gate(bad, Verdict.PASS)
+    blocked = {"phase": Phase.BLOCKED, "reason": "SuiteMismatch", "message": "item i0: correct as recorded"}
+    world.report(good, **blocked, gate=None).settle()
+    world.start_pods(bad, ready=True).gate(bad, Verdict.PASS)
     for _ in range(2):
         world.settle()
-        assert (world.selected(), deployments(world)) == (bad, {bad: 1})
+        world.expect(serves=bad, runs={bad: 1})
         status, reason, message = world.condition("QualityVerified")
         assert (status, reason) == ("False", "SuiteMismatch")
         assert f"control of revision {good}" in message
         assert "item i0" in message
         world.now += DAY
     assert "could decide nothing" in world.status["incident"]["tried"][1]
-    for pod in world.pods:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=2.0)
-    ask(world, Verb.ACK)
-    world.settle()
+    world.drop().ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 
 
@@ -196,21 +143,14 @@ def test_a_control_is_taken_up_again_where_what_serves_could_not_score_either_an
     world, good, bad = controlled()
     world.gate(good, Verdict.PASS)
     sound = dict(world.reports)
-    world.reports = {p: replace(r, phase=Phase.BLOCKED, reason="SuiteMismatch") for p, r in world.reports.items()}
-    world.settle()
-    assert (world.selected(), deployments(world)) == (bad, {bad: 1})
-    assert world.condition("QualityVerified")[:2] == ("False", "SuiteMismatch")
-    world.reports = {pod: sound[pod] for pod in world.pods}
-    world.settle()
+    world.report(phase=Phase.BLOCKED, reason="SuiteMismatch").settle()
+    world.expect(serves=bad, runs={bad: 1}, QualityVerified="False SuiteMismatch")
+    world.alter(reports={pod: sound[pod] for pod in world.pods}).settle()
     assert world.status["candidate"] == good
 
 
 def unscheduled(world: World) -> None:
-    good = world.status["candidate"]
-    world.pods = {
-        n: replace(p, unschedulable="0/1 nodes: Insufficient memory") if p.revision == good else p
-        for n, p in world.pods.items()
-    }
+    world.set_pods(world.status["candidate"], unschedulable="0/1 nodes: Insufficient memory")
 
 
 def refused(world: World) -> None:
@@ -221,16 +161,12 @@ def refused(world: World) -> None:
 def test_a_control_without_room_is_told_and_goes_on_when_there_is_some(full: Callable[[World], None]) -> None:
     world, good, bad = controlled()
     full(world)
-    world.now += 60.0
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "RollbackBlocked")
-    assert "NoCapacity" in world.condition("QualityVerified")[2]
-    assert "Insufficient memory" in world.condition("QualityVerified")[2]
-    assert plan(world.observed(), world.config, world.now).facts.blocked == "NoCapacity"
-    assert (world.selected(), deployments(world)) == (bad, {good: 1, bad: 1})
+    world.wait(60.0).settle()
+    world.expect(QualityVerified=("False RollbackBlocked", "NoCapacity", "Insufficient memory"))
+    assert world.plan().facts.blocked == "NoCapacity"
+    world.expect(serves=bad, runs={good: 1, bad: 1})
     world.one("Deployment", good).pop(REFUSED_PODS, None)
-    world.pods = {n: replace(p, unschedulable="") for n, p in world.pods.items()}
-    passes(world, good)
+    world.set_pods(unschedulable="").pass_control(good)
     assert world.selected() == good
 
 
@@ -271,8 +207,8 @@ def test_what_bars_a_rollback_is_a_reason_and_moves_nothing(case: str) -> None:
     status, reason, message = world.condition("QualityVerified")
     assert status == "False"
     assert words in f"{reason}: {message}"
-    assert (world.selected(), deployments(world)) == (bad, {bad: 1})
-    assert plan(world.observed(), world.config, world.now).facts.blocked
+    world.expect(serves=bad, runs={bad: 1})
+    assert world.plan().facts.blocked
     assert world.status["incident"]["next"]
 
 
@@ -281,31 +217,24 @@ def test_what_bars_a_rollback_is_a_reason_and_moves_nothing(case: str) -> None:
 )  # fmt: skip
 def test_leave_that_is_taken_back_ends_a_control(change: dict[str, Any]) -> None:
     world, _, bad = controlled()
-    world.change(**change)
-    world.settle()
-    assert (world.selected(), deployments(world)) == (bad, {bad: 1})
-    assert read(world.one("ControllerRevision", bad)).rollback is None
+    world.apply(**change)
+    world.expect(serves=bad, runs={bad: 1})
+    assert world.revision(bad).rollback is None
 
 
 def test_reports_of_another_identity_or_suite_and_silence_move_nothing() -> None:
     for change in ({"identity": "x"}, {"suite_hash": "x"}, None):
         world, _, bad = fallen()
-        world.reports = {p: replace(r, **change) for p, r in world.reports.items()} if change else {}
-        world.settle()
-        assert (world.selected(), deployments(world)) == (bad, {bad: 1})
+        world.alter(reports={p: replace(r, **change) for p, r in world.reports.items()} if change else {}).settle()
+        world.expect(serves=bad, runs={bad: 1})
         assert "incident" not in world.status
 
 
 def test_a_scorer_that_judges_otherwise_pages_and_moves_nothing() -> None:
     world, _, bad = controlled()
     world.control(Verdict.PASS)
-    world.reports = {
-        p: replace(r, phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None) if world.pods[p].revision == bad else r
-        for p, r in world.reports.items()
-    }
-    world.settle()
-    assert (world.selected(), deployments(world)) == (bad, {bad: 1})
-    assert world.condition("QualityVerified")[:2] == ("False", "SuiteMismatch")
+    world.report(bad, phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None).settle()
+    world.expect(serves=bad, runs={bad: 1}, QualityVerified="False SuiteMismatch")
 
 
 def test_a_scorer_that_judged_another_suite_otherwise_bars_nothing() -> None:
@@ -319,32 +248,24 @@ def test_a_scorer_that_judged_another_suite_otherwise_bars_nothing() -> None:
 
 
 def test_a_revision_that_observe_let_through_is_gone_back_from_by_its_gates_fail() -> None:
-    world = World({**FULL, "accuracy": {"onBreach": "Rollback"}})
+    world = World({**FULL, **ROLLBACK})
     good = world.bring_up()
-    world.now += DAY
-    world.change(engine={"precision": "Q4_1"}, accuracy={"onBreach": "Rollback", "gate": "Observe"})
-    world.settle()
-    bad = world.candidate()
-    world.start_pods(bad, ready=True)
-    world.settle()
-    world.now += 60.0
-    world.settle()
+    bad = world.wait(DAY).apply(engine={"precision": "Q4_1"}, accuracy={"onBreach": "Rollback", "gate": "Observe"})
+    world.start_pods(bad, ready=True).settle()
+    world.wait(60.0).settle()
     assert world.selected() == bad
-    world.gate(bad, Verdict.FAIL, lost=3)
-    world.settle()
+    world.gate(bad, Verdict.FAIL, lost=3).settle()
     assert world.status["candidate"] == good
-    world.start_pods(good)
-    world.settle()
-    world.set_ready(good)
-    world.settle()
+    world.start_pods(good).settle()
+    world.set_ready(good).settle()
     assert world.selected() == bad
-    passes(world, good)
+    world.pass_control(good)
     assert world.selected() == good
 
 
 def test_the_pods_template_is_the_same_before_and_after() -> None:
     world, good, bad = rolled_back()
     for name in (good, bad):
-        stored = read(world.one("ControllerRevision", name))
+        stored = world.revision(name)
         if ("Deployment", name) in world.children:
             assert world.one("Deployment", name)["spec"]["template"] == stored.template

@@ -5,14 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from r1plus_contract.verdict import Verdict
-from r1plus_operator.plan.plan import plan
-from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import DAY, deployments, fallen, order, passes
-from unit.operator.plan.world import World
+from support.plan.falls import DAY, fallen
+from support.plan.world import World
 
 STORY: list[Callable[[World], None]] = [
     lambda w: w.start_pods(w.status["candidate"]) if _way_back(w) else None,
-    lambda w: w.control(Verdict.PASS) and None if _way_back(w) and order(w) else None,
+    lambda w: w.control(Verdict.PASS) and None if _way_back(w) and w.accuracy_settings()["control"] else None,
     lambda w: w.set_ready(w.status["candidate"]) if _way_back(w) and _passed(w) else None,
 ]
 """What the world does, again and again, whenever the operator has got that far."""
@@ -36,7 +34,7 @@ def _die_at(world: World, write: int, *, backwards: bool) -> None:
     for _ in range(12):
         for act in STORY:
             act(world)
-        planned = plan(world.observed(), world.config, world.now)
+        planned = world.plan()
         writes = [obj for stage in planned.apply for obj in stage]
         if len(writes) + len(planned.delete) >= left:
             world.carry_out(planned, left, backwards=backwards)
@@ -51,19 +49,14 @@ def test_an_operator_that_dies_after_any_write_is_followed_to_the_same_end(write
     world, good, bad = fallen()
     _die_at(world, write, backwards=backwards)
     for _ in range(12):
-        world.now += 30.0
-        world.settle()
+        world.wait(30.0).settle()
         for act in STORY:
             act(world)
-    world.start_pods(good, ready=True)
-    world.settle()
-    assert world.selected() == good
-    assert deployments(world) == {good: 1}
-    assert world.condition("QualityVerified")[:2] == ("False", "RolledBack")
-    record = read(world.one("ControllerRevision", bad)).rollback
-    assert record is not None
+    world.start_pods(good, ready=True).settle()
+    world.expect(serves=good, runs={good: 1}, QualityVerified="False RolledBack")
+    record = world.revision(bad).rollback
     assert (record.to, record.control, record.lifted) == (good, Verdict.PASS, False)
-    assert record.switched_at == pytest.approx(read(world.one("ControllerRevision", good)).promoted_at)
+    assert record.switched_at == pytest.approx(world.revision(good).promoted_at)
 
 
 def test_a_clock_that_was_set_back_does_not_take_a_beginning_for_an_end() -> None:
@@ -71,7 +64,5 @@ def test_a_clock_that_was_set_back_does_not_take_a_beginning_for_an_end() -> Non
     world.now -= 2 * DAY
     world.settle()
     assert (world.selected(), world.status["candidate"]) == (bad, good)
-    world.start_pods(good)
-    passes(world, good)
-    assert world.selected() == good
-    assert world.condition("QualityVerified")[1] == "RolledBack"
+    world.start_pods(good).pass_control(good)
+    world.expect(serves=good, QualityVerified="RolledBack")

@@ -2,32 +2,19 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan.plan import plan
-from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import (
-    DAY,
-    FULL,
-    NEXT,
-    ROLLBACK,
-    ask,
-    deployments,
-    fallen,
-    order,
-    passes,
-    rolled_back,
-)
-from unit.operator.plan.world import World, suite
+from support.plan.falls import DAY, FULL, NEXT, ROLLBACK, fallen, rolled_back
+from support.plan.world import World, observe_world, suite
+from support.tables import for_each
 
 RELEASES: dict[str, Callable[[World], None]] = {
-    "an ack": lambda w: ask(w, Verb.ACK),
-    "an unpin": lambda w: ask(w, Verb.UNPIN),
+    "an ack": lambda w: w.ask(Verb.ACK),
+    "an unpin": lambda w: w.ask(Verb.UNPIN),
     "a lower threshold": lambda w: w.change(accuracy={"onBreach": "Rollback", "threshold": 0.5}),
 }
 
@@ -35,246 +22,173 @@ RELEASES: dict[str, Callable[[World], None]] = {
 @pytest.mark.parametrize("case", RELEASES)
 def test_what_was_rolled_back_from_returns_after(case: str) -> None:
     world, good, bad = rolled_back()
-    world.now += 60.0
-    world.settle()
+    world.wait(60.0).settle()
     RELEASES[case](world)
     world.settle()
-    assert deployments(world)[bad] == 1
+    assert world.deployments()[bad] == 1
     comes_back(world, good, bad)
 
 
 def comes_back(world: World, good: str, bad: str) -> None:
     """By a gate of its own since then, and by nothing that it passed before."""
     world.start_pods(bad, ready=True)
-    assert order(world)["identity"] == read(world.one("ControllerRevision", bad)).identity_digest
-    world.gate(bad, Verdict.PASS)
-    world.settle()
+    assert world.accuracy_settings()["control"]["identity"] == world.revision(bad).identity_digest
+    world.gate(bad, Verdict.PASS).settle()
     assert world.selected() == good
-    world.control(Verdict.PASS)
-    world.settle()
+    world.control(Verdict.PASS).settle()
     assert world.selected() == bad
-    assert order(world) is None
-    assert {v.control for v in read(world.one("ControllerRevision", bad)).verdicts} != {""}
+    assert world.accuracy_settings()["control"] is None
+    assert {v.control for v in world.revision(bad).verdicts} != {""}
 
 
 def test_what_was_rolled_back_from_comes_back_by_a_pass_alone_and_every_ack_is_another_try() -> None:
     world, good, bad = rolled_back(accuracy={"onBreach": "Rollback", "gate": "Observe"})
-    world.now += 60.0
-    ask(world, Verb.ACK)
-    world.settle()
+    world.wait(60.0).ask(Verb.ACK).settle()
     world.start_pods(bad, ready=True)
-    first = order(world)["token"]
+    first = world.accuracy_settings()["control"]["token"]
     assert known_to_monitors(world, bad) == []
-    world.control(Verdict.FAIL, lost=3)
-    world.settle()
-    assert (world.selected(), deployments(world)) == (good, {good: 1})
-    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
-    ask(world, Verb.UNPIN)
-    world.settle()
-    assert order(world)["token"] != first
-    world.start_pods(bad, ready=True)
-    world.control(Verdict.PASS)
-    world.settle()
-    assert world.selected() == bad
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
+    world.control(Verdict.FAIL, lost=3).settle()
+    world.expect(serves=good, runs={good: 1}, QualityVerified="False GateFailed")
+    world.ask(Verb.UNPIN).settle()
+    assert world.accuracy_settings()["control"]["token"] != first
+    world.start_pods(bad, ready=True).control(Verdict.PASS).settle()
+    world.expect(serves=bad, QualityVerified="True GatePassed")
 
 
 def test_an_ack_forgives_the_hour_between_two_rollbacks_as_well() -> None:
     world, good, bad = rolled_back()
-    world.now += 60.0
-    ask(world, Verb.ACK)
-    world.settle()
+    world.wait(60.0).ask(Verb.ACK).settle()
     comes_back(world, good, bad)
-    world.gate(bad, Verdict.PASS)
-    for pod in world.pods:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=2.0)
-    world.now += 60.0
-    world.settle()
+    world.gate(bad, Verdict.PASS).drop().wait(60.0).settle()
     assert (world.condition("QualityVerified")[1], world.status["candidate"]) == ("RollingBack", good)
 
 
 def known_to_monitors(world: World, revision: str) -> list[Any]:
-    identity = read(world.one("ControllerRevision", revision)).identity_digest
+    identity = world.revision(revision).identity_digest
     known = json.loads(world.one("ConfigMap", "credit-accuracy")["data"]["verdicts.json"])["reports"]
     return [report for report in known if report["identity"] == identity]
 
 
 def test_who_goes_back_from_what_has_not_fallen_overrules_no_verdict() -> None:
     world, good, bad = fallen()
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
-    ask(world, Verb.ROLLBACK, revision=bad)
-    world.settle()
-    world.start_pods(good)
-    passes(world, good)
-    world.now += 60.0
-    ask(world, Verb.UNPIN)
-    world.settle()
-    assert order(world) is None
-    world.start_pods(bad, ready=True)
-    world.settle()
+    world.steady().ask(Verb.ROLLBACK, revision=bad).settle()
+    world.start_pods(good).pass_control(good)
+    world.wait(60.0).ask(Verb.UNPIN).settle()
+    assert world.accuracy_settings()["control"] is None
+    world.start_pods(bad, ready=True).settle()
     assert world.selected() == bad
 
 
-@pytest.mark.parametrize(
-    ("said", "fields", "condition"),
-    [
-        pytest.param(
-            Verdict.PASS, {"acknowledged": "now"}, ("True", "GatePassed"), id="a Pass that was asked for then"
-        ),
-        pytest.param(Verdict.PASS, {}, ("False", "GateFailed"), id="not one that nobody asked for"),
-        pytest.param(Verdict.PASS, {"acknowledged": "another"}, ("False", "GateFailed"), id="nor one of before"),
-        pytest.param(Verdict.FAIL, {"acknowledged": "now"}, ("False", "GateFailed"), id="nor another Fail"),
-    ],
-)
+@for_each("said, fields, condition", {
+    "a Pass that was asked for then": (Verdict.PASS, {"acknowledged": "now"}, "True GatePassed"),
+    "not one that nobody asked for": (Verdict.PASS, {}, "False GateFailed"),
+    "nor one of before": (Verdict.PASS, {"acknowledged": "another"}, "False GateFailed"),
+    "nor another Fail": (Verdict.FAIL, {"acknowledged": "now"}, "False GateFailed"),
+})  # fmt: skip
 def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
-    said: Verdict, fields: dict[str, str], condition: tuple[str, str]
+    said: Verdict, fields: dict[str, str], condition: str
 ) -> None:
-    world = World({**FULL, "accuracy": {"gate": "Observe"}})
-    world.settle()
-    serving = world.candidate()
-    world.start_pods(serving, ready=True)
-    world.settle()
-    world.gate(serving, Verdict.FAIL, lost=3, batch=1)
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
-    ask(world, Verb.ACK)
-    token = json.loads(world.annotations[Verb.ACK.annotation])["at"]
+    world, serving = observe_world()
+    world.gate(serving, Verdict.FAIL, lost=3, batch=1).settle()
+    world.expect(QualityVerified="False GateFailed")
+    world.ask(Verb.ACK)
+    token = world.asked_at(Verb.ACK)
     world.settle()
     world.gate(serving, said, lost=0 if said is Verdict.PASS else 3, batch=1)
     fields = {k: token if v == "now" else v for k, v in fields.items()}
-    world.reports = {p: replace(r, gate=replace(r.gate, **fields)) for p, r in world.reports.items() if r.gate}
-    world.settle()
-    world.reports = {}
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == condition
+    world.report_gate(**fields).settle()
+    world.alter(reports={}).settle()
+    world.expect(QualityVerified=condition)
     newest = known_to_monitors(world, serving)[0]["verdict"]
-    assert newest == ("Pass" if condition[0] == "True" else "Fail")
+    assert newest == ("Pass" if condition == "True GatePassed" else "Fail")
 
 
-def says(world: World, **fields: Any) -> None:
-    """The monitors' reports say so, and are the same otherwise."""
-    world.reports = {pod: replace(report, **fields) for pod, report in world.reports.items()}
-
-
-@pytest.mark.parametrize(
-    ("standing", "fields", "status"),
-    [
-        pytest.param(Standing.BELOW_THRESHOLD, {}, ("False", "RollingBack"), id="an older monitor is taken at its word"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, ("False", "RollingBack"),
-                     id="a fall under what holds now is a fall"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, ("True", "GatePassed"),
-                     id="one under another threshold is not known yet"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, ("True", "GatePassed"),
-                     id="one from before the acknowledgement is not known yet"),
-        pytest.param(Standing.BELOW_THRESHOLD, {"threshold": 0.98}, ("False", "RollingBack"),
-                     id="of a pod that is not watched there is nothing to acknowledge"),
-        pytest.param(Standing.ERRORS, {"acknowledged": ""}, ("True", "GatePassed"), id="nor are errors"),
-        pytest.param(Standing.CHANGED, {"acknowledged": ""}, ("True", "GatePassed"), id="nor is a change"),
-        pytest.param(Standing.STEADY, {"acknowledged": ""}, ("True", "GatePassed"), id="steadiness stays"),
-    ],
-)  # fmt: skip
+@for_each("standing, fields, status", {
+    "an older monitor is taken at its word": (Standing.BELOW_THRESHOLD, {}, "False RollingBack"),
+    "a fall under what holds now is a fall":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, "False RollingBack"),
+    "one under another threshold is not known yet":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, "True GatePassed"),
+    "one from before the acknowledgement is not known yet":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, "True GatePassed"),
+    "of a pod that is not watched there is nothing to acknowledge":
+        (Standing.BELOW_THRESHOLD, {"threshold": 0.98}, "False RollingBack"),
+    "nor are errors": (Standing.ERRORS, {"acknowledged": ""}, "True GatePassed"),
+    "nor is a change": (Standing.CHANGED, {"acknowledged": ""}, "True GatePassed"),
+    "steadiness stays": (Standing.STEADY, {"acknowledged": ""}, "True GatePassed"),
+})  # fmt: skip
 def test_only_what_was_found_under_what_holds_now_moves_anything(
-    standing: Standing, fields: dict[str, Any], status: tuple[str, str]
+    standing: Standing, fields: dict[str, Any], status: str
 ) -> None:
     world, _, bad = fallen()
-    ask(world, Verb.ACK)
-    token = json.loads(world.annotations[Verb.ACK.annotation])["at"]
-    for pod in world.pods:
-        world.stand(pod, standing, lost=("i0", "i1"), evidence=2.0)
-    says(world, **{k: token if v == "now" else v for k, v in fields.items()})
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == status
-    assert (len(deployments(world)) == 1) is (status[1] != "RollingBack")
+    world.ask(Verb.ACK)
+    token = world.asked_at(Verb.ACK)
+    world.stand_all(standing, lost=("i0", "i1"), evidence=2.0)
+    world.report(**{k: token if v == "now" else v for k, v in fields.items()}).settle()
+    world.expect(QualityVerified=status)
+    assert (len(world.deployments()) == 1) is (status != "False RollingBack")
     assert world.selected() == bad
 
 
 def test_a_steady_pod_that_has_not_heard_of_an_acknowledgement_is_no_alarm() -> None:
     world, _, _ = fallen()
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
-    says(world, threshold=0.98, acknowledged="")
-    ask(world, Verb.ACK)
-    world.settle()
+    world.steady()
+    world.report(threshold=0.98, acknowledged="")
+    world.ask(Verb.ACK).settle()
     assert "incident" not in world.status
 
 
 def test_another_suite_lets_it_be_gated_again() -> None:
     world, _, bad = rolled_back()
     world.suites["smollm2-full-v2"] = suite("smollm2-full-v2", salt="x")
-    world.change(accuracy={"onBreach": "Rollback", "suite": "smollm2-full-v2"})
-    world.settle()
-    assert deployments(world)[bad] == 1
-    assert world.condition("QualityVerified")[0] == "Unknown"
+    world.apply(accuracy={"onBreach": "Rollback", "suite": "smollm2-full-v2"})
+    assert world.deployments()[bad] == 1
+    world.expect(QualityVerified="Unknown")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"replicas": 2}, {"accuracy": {"onBreach": "Rollback", "threshold": 0.99}}, {"access": {"namespaces": ["apps"]}}],
-    ids=["more replicas", "a higher threshold", "other callers"],
-)
+@for_each("change", {
+    "more replicas": {"replicas": 2},
+    "a higher threshold": {"accuracy": {"onBreach": "Rollback", "threshold": 0.99}},
+    "other callers": {"access": {"namespaces": ["apps"]}},
+})  # fmt: skip
 def test_what_says_nothing_of_the_revision_does_not_bring_it_back(change: dict[str, Any]) -> None:
     world, good, _ = rolled_back()
-    world.change(**change)
-    world.settle()
-    world.now += DAY
-    world.settle()
-    assert world.selected() == good
-    assert world.condition("QualityVerified")[1] == "RolledBack"
+    world.apply(**change)
+    world.wait(DAY).settle()
+    world.expect(serves=good, QualityVerified="RolledBack")
 
 
 def test_a_spec_that_asked_for_something_else_meanwhile_may_ask_again_and_one_rollback_is_enough() -> None:
     world, good, bad = rolled_back()
-    world.now += 60.0
-    world.change(context={"maxTokens": 2048})
-    world.settle()
-    assert world.condition("Progressing")[:2] == ("False", "Complete")
-    world.change(**NEXT)
-    world.settle()
+    world.wait(60.0).apply(context={"maxTokens": 2048})
+    world.expect(Progressing="False Complete")
+    world.apply(**NEXT)
     comes_back(world, good, bad)
-    world.now += DAY
-    world.settle()
-    world.gate(bad, Verdict.PASS)
-    for pod in world.pods:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=2.0)
-    world.settle()
-    assert world.selected() == bad
-    assert world.condition("QualityVerified")[1] == "RollbackBlocked"
-    assert "AlreadyRolledBack" in world.condition("QualityVerified")[2]
-    ask(world, Verb.ACK)
-    world.settle()
+    world.wait(DAY).settle()
+    world.gate(bad, Verdict.PASS).drop().settle()
+    world.expect(serves=bad, QualityVerified=("RollbackBlocked", "AlreadyRolledBack"))
+    world.ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 
 
 def test_a_second_fall_within_the_hour_waits() -> None:
     world, good, bad = rolled_back()
-    world.gate(good, Verdict.PASS)
-    for pod in world.pods:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=2.0)
-    world.settle()
+    world.gate(good, Verdict.PASS).drop().settle()
     assert world.selected() == good
-    assert plan(world.observed(), world.config, world.now).facts.blocked == "Cooldown"
+    assert world.plan().facts.blocked == "Cooldown"
     assert f"{good} has fallen as well: Cooldown" in world.condition("QualityVerified")[2]
-    assert world.condition("Progressing")[:2] == ("False", "RollbackBlocked")
-    assert world.status["candidate"] == bad
+    world.expect(candidate=bad, Progressing="False RollbackBlocked")
 
 
 def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     world, good, bad = fallen()
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
-    world.change(accuracy={"onBreach": "Alert"})
-    world.settle()
+    world.steady()
+    world.apply(accuracy={"onBreach": "Alert"})
     assert world.status["lastGood"] == good
-    ask(world, Verb.ROLLBACK, revision=bad)
-    world.settle()
+    world.ask(Verb.ROLLBACK, revision=bad).settle()
     assert world.notes.count("RollbackRequested") == 1
-    assert world.status["candidate"] == good
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    assert world.condition("Progressing")[:2] == ("True", "RollingBack")
-    world.start_pods(good)
-    world.control(Verdict.PASS)
-    world.settle()
+    world.expect(candidate=good, QualityVerified="True GatePassed", Progressing="True RollingBack")
+    world.start_pods(good).control(Verdict.PASS).settle()
     world.set_ready(good)
     planned = world.pass_once()
     assert planned.facts.rolled_back == "Requested"
@@ -287,33 +201,25 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
 def test_a_rollback_that_nobody_fell_for_and_that_cannot_be_is_no_page() -> None:
     world = World({**FULL, **ROLLBACK})
     serving = world.bring_up()
-    ask(world, Verb.ROLLBACK, revision=serving)
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    assert plan(world.observed(), world.config, world.now).facts.blocked == ""
+    world.ask(Verb.ROLLBACK, revision=serving).settle()
+    world.expect(QualityVerified="True GatePassed")
+    assert world.plan().facts.blocked == ""
 
 
 def test_a_rollback_is_asked_from_what_served_at_that_moment_and_once() -> None:
     world, _, bad = fallen()
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
-    ask(world, Verb.ROLLBACK, revision="credit-another")
-    world.settle()
-    assert deployments(world) == {bad: 1}
-    ask(world, Verb.ROLLBACK, revision=bad)
-    ask(world, Verb.ACK)
-    world.settle()
-    assert deployments(world) == {bad: 1}
+    world.steady().ask(Verb.ROLLBACK, revision="credit-another").settle()
+    assert world.deployments() == {bad: 1}
+    world.ask(Verb.ROLLBACK, revision=bad).ask(Verb.ACK).settle()
+    assert world.deployments() == {bad: 1}
 
 
 def test_requests_are_told_once_each_and_an_ack_reaches_the_monitors() -> None:
     world, _, _ = fallen()
-    ask(world, Verb.PIN)
-    ask(world, Verb.ACK)
-    world.settle()
+    world.ask(Verb.PIN).ask(Verb.ACK).settle()
     assert (world.notes.count("Pinned"), world.notes.count("Acknowledged")) == (1, 1)
-    token = json.loads(world.annotations[Verb.ACK.annotation])["at"]
-    assert json.loads(world.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])["acknowledged"] == token
+    token = world.asked_at(Verb.ACK)
+    assert world.accuracy_settings()["acknowledged"] == token
     assert world.status["lastRequest"] == f"{token} ack by alice: a reason"
     world.settle()
     assert world.notes.count("Acknowledged") == 1
@@ -322,16 +228,11 @@ def test_requests_are_told_once_each_and_an_ack_reaches_the_monitors() -> None:
 def test_a_pin_holds_traffic_against_a_new_spec_and_says_so() -> None:
     world = World({**FULL, "rollout": {"pinned": True}})
     first = world.bring_up()
-    world.change(**NEXT)
-    world.settle()
-    assert (world.selected(), deployments(world)) == (first, {first: 1})
-    status, reason, message = world.condition("Progressing")
-    assert (status, reason) == ("False", "Pinned")
-    assert "r1plus unpin" in message
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    world.change(rollout={})
-    world.settle()
-    assert len(deployments(world)) == 2
+    world.apply(**NEXT)
+    world.expect(serves=first, runs={first: 1})
+    world.expect(Progressing=("False Pinned", "r1plus unpin"), QualityVerified="True GatePassed")
+    world.apply(rollout={})
+    assert len(world.deployments()) == 2
 
 
 def test_the_incident_reads_from_what_to_what_by_stratum() -> None:
@@ -343,8 +244,7 @@ def test_the_incident_reads_from_what_to_what_by_stratum() -> None:
     assert good in incident["tried"][0]
     assert incident["runbook"].endswith("R1PlusAccuracyBelowThreshold.md")
     since = incident["since"]
-    world.now += 30.0
-    world.settle()
+    world.wait(30.0).settle()
     assert world.status["incident"]["since"] == since
 
 

@@ -9,14 +9,23 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import PoolView
 from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
-from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import (
-    ask,
-    deployments,
-    fallen,
-    pooled,
-    swept,
-)
+from support.plan.falls import fallen, pooled, swept
+from support.plan.world import World
+from support.tables import for_each
+
+
+def quarantine_one() -> tuple[World, str, str, str, str]:
+    """One of two pods of the bad revision fell and is in quarantine; world, good, bad, that pod and the other one."""
+    world, good, bad = fallen(replicas=2)
+    one, other = sorted(world.pods)
+    world.stand(other, Standing.STEADY).settle()
+    return world, good, bad, one, other
+
+
+def serve_two() -> tuple[World, str]:
+    """Two pods serve and neither fell; the world and their revision."""
+    world, _, bad = fallen(replicas=2)
+    return world.steady(), bad
 
 
 def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
@@ -31,30 +40,22 @@ def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
     assert paths["/metadata/ownerReferences/-"]["kind"] == "R1PlusDeployment"
     assert "PodQuarantined" in world.notes
     world.settle()
-    assert world.selected() == bad
-    assert world.condition("QualityVerified")[:2] == ("True", "BadPod")
+    world.expect(serves=bad, QualityVerified="True BadPod")
     assert one in world.status["incident"]["tried"][0]
     assert world.status["replicas"] == 1
-    assert good not in deployments(world)
+    assert good not in world.deployments()
 
 
 def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() -> None:
-    world, good, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world, good, _, one, other = quarantine_one()
     assert world.pods[one].quarantine is not None
-    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
-    world.settle()
+    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0).settle()
     assert world.status["candidate"] == good
 
 
 @pytest.mark.parametrize("quarantined", [True, False], ids=["in quarantine", "in traffic"])
 def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_traffic(quarantined: bool) -> None:
-    world, good, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world, good, _, one, other = quarantine_one()
     assert world.pods[one].quarantine is not None
     new = f"{other}-new"
     world.pods[new] = replace(world.pods[other], name=new, uid="new")
@@ -68,20 +69,14 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
     assert world.status.get("candidate") == (good if quarantined else None)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "unschedulable", "goes"),
-    [
-        pytest.param(REPLACEMENT_SECONDS - 5, "0/1 nodes", "", id="its replacement has a minute"),
-        pytest.param(REPLACEMENT_SECONDS, "0/1 nodes", "finds no node", id="then it makes room"),
-        pytest.param(REPLACEMENT_SECONDS, "", "", id="where the replacement found room it stays"),
-        pytest.param(KEPT_SECONDS, "", "its time is over", id="for an hour"),
-    ],
-)
+@for_each("seconds, unschedulable, goes", {
+    "its replacement has a minute": (REPLACEMENT_SECONDS - 5, "0/1 nodes", ""),
+    "then it makes room": (REPLACEMENT_SECONDS, "0/1 nodes", "finds no node"),
+    "where the replacement found room it stays": (REPLACEMENT_SECONDS, "", ""),
+    "for an hour": (KEPT_SECONDS, "", "its time is over"),
+})  # fmt: skip
 def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> None:
-    world, _, bad = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world, _, bad, one, other = quarantine_one()
     began = json.loads(world.pods[one].quarantine or "")["since"]
     new = replace(world.pods[other], name=f"{bad}-new", unschedulable=unschedulable, ready=False, uid="new")
     world.pods[new.name] = new
@@ -93,23 +88,15 @@ def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> Non
 
 
 def test_a_quarantine_whose_note_was_damaged_is_over() -> None:
-    world, _, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world, _, _, one, _ = quarantine_one()
     world.pods[one] = replace(world.pods[one], quarantine="{")
     assert ("Pod", one, f"uid-{one}") in world.pass_once().delete
 
 
 def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
-    world, good, _ = fallen(replicas=2)
-    one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
-    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=1.0)
-    world.settle()
-    world.start_pods(good)
-    world.control(Verdict.PASS)
+    world, good, _, one, other = quarantine_one()
+    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=1.0).settle()
+    world.start_pods(good).control(Verdict.PASS)
     world.settle()
     assert one in world.pods
     world.set_ready(good)
@@ -117,18 +104,13 @@ def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
     assert world.selected() == good
 
 
-@pytest.mark.parametrize(
-    ("correct", "seen", "reason"),
-    [
-        pytest.param(2, False, "RollingBack", id="the sweeps since then are below the threshold"),
-        pytest.param(4, False, "AccuracyChanged", id="the sweeps since then are not"),
-        pytest.param(2, True, "GatePassed", id="no sweep has ended since then"),
-    ],
-)
+@for_each("correct, seen, reason", {
+    "the sweeps since then are below the threshold": (2, False, "RollingBack"),
+    "the sweeps since then are not": (4, False, "AccuracyChanged"),
+    "no sweep has ended since then": (2, True, "GatePassed"),
+})  # fmt: skip
 def test_the_pool_alone_is_counted_before_anything_moves(correct: int, seen: bool, reason: str) -> None:
-    world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
+    world, bad = serve_two()
     swept(world, correct)
     pooled(world, bad, before_alarm=dict.fromkeys(world.pods, "2026-01-02T00:00:00Z") if seen else {})
     world.settle()
@@ -147,51 +129,38 @@ def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> 
     assert world.condition("QualityVerified")[1] == "AccuracyChanged", "only the worst pod's sweep is bad"
     pooled(world, bad, worst=one)
     world.settle()
-    assert world.condition("QualityVerified")[1] == "RollingBack"
+    world.expect(QualityVerified="RollingBack")
 
 
 @pytest.mark.parametrize("other", ["revision", "suite_hash", "acknowledged"])
 def test_the_pool_of_another_revision_suite_or_acknowledgement_is_no_evidence(other: str) -> None:
-    world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
+    world, bad = serve_two()
     swept(world, 0)
     pooled(world, bad)
     assert world.pool is not None
-    world.pool = replace(world.pool, **{other: "x"})
-    world.settle()
-    assert world.condition("QualityVerified")[1] == "GatePassed"
+    world.alter(pool=replace(world.pool, **{other: "x"})).settle()
+    world.expect(QualityVerified="GatePassed")
 
 
 def test_a_checkpoint_of_the_pool_is_written_once_and_stays() -> None:
-    world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
+    world, bad = serve_two()
     world.settle()
-    loaded = world.suites["smollm2-full-v1"].suite
-    assert loaded is not None
-    world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
+    world.pool = PoolView(bad, world.suite_hash(), checkpoint='{"a":1}')
     assert world.pass_once().writes == 1
     assert world.pass_once().writes == 0
     world.pool = None
     assert world.settle().writes == 0
-    assert read(world.one("ControllerRevision", bad)).pool == '{"a":1}'
+    assert world.revision(bad).pool == '{"a":1}'
 
 
 def test_the_pool_is_kept_since_the_newest_acknowledgement_and_what_was_heard_before_is_not_written_down() -> None:
-    world, _, bad = fallen(replicas=2)
-    for pod in world.pods:
-        world.stand(pod, Standing.STEADY)
+    world, bad = serve_two()
     world.settle()
-    loaded = world.suites["smollm2-full-v1"].suite
-    assert loaded is not None
-    ask(world, Verb.ACK)
-    token = json.loads(world.annotations[Verb.ACK.annotation])["at"]
-    world.pool = PoolView(bad, loaded.header.sha256, checkpoint='{"a":1}')
+    world.ask(Verb.ACK)
+    token = world.asked_at(Verb.ACK)
+    world.pool = PoolView(bad, world.suite_hash(), checkpoint='{"a":1}')
     planned = world.settle()
-    assert planned.pool is not None
     assert planned.pool.acknowledged == token
-    assert read(world.one("ControllerRevision", bad)).pool == ""
-    world.pool = replace(world.pool, acknowledged=token)
-    world.settle()
-    assert read(world.one("ControllerRevision", bad)).pool == '{"a":1}'
+    assert world.revision(bad).pool == ""
+    world.alter(pool=replace(world.pool, acknowledged=token)).settle()
+    assert world.revision(bad).pool == '{"a":1}'

@@ -5,7 +5,6 @@ nothing, sets the clock, and lets the operator die after any of a plan's writes.
 three rollouts is told: each must go as it goes in a world to which nothing has happened, and end in the same state.
 """
 
-import json
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -20,9 +19,8 @@ from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.plan import AT_ONCE_SECONDS, plan
 from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, read
-from unit.operator.plan.world import NODE, World
+from support.plan.world import DAY, NODE, World
 
-DAY = 86_400.0
 PASSES = 6
 """More than any chain of consequences needs that no pod and no monitor takes part in."""
 FIRST, SECOND, THIRD = 1536, 1792, 1280
@@ -72,6 +70,8 @@ class Operated(RuleBasedStateMachine):
         self.switched_to_unproven = ""
         self.forgotten: set[str] = set()
         """Revisions that were removed while there was room for them."""
+        self.known: dict[int, tuple[dict[str, Any], Revision]] = {}
+        """What is stored and what was read of it; the object is kept, so that no other one gets its id."""
 
     @initialize(replicas=st.integers(1, 3), serving=st.booleans())
     def begin(self, replicas: int, serving: bool) -> None:
@@ -105,8 +105,8 @@ class Operated(RuleBasedStateMachine):
 
     @rule(ready=st.booleans())
     def pods_start(self, ready: bool) -> None:
-        for obj in self.world.live("Deployment"):
-            self.world.start_pods(obj["metadata"]["name"], ready=ready)
+        for revision in self.world.deployments():
+            self.world.start_pods(revision, ready=ready)
 
     @rule(data=st.data(), what=st.sampled_from(("gone", "ready", "not ready", "terminating", "unschedulable")))
     @precondition(lambda self: self.world.pods)
@@ -205,7 +205,7 @@ class Operated(RuleBasedStateMachine):
         """The revision that a sound spec with this context asks for, once nothing more is written."""
         self.world.spec = {"tier": "full", "context": {"maxTokens": context}, "replicas": 2, **more}
         self.world.generation += 1
-        self.world.now += 60.0
+        self.world.wait(60.0)
         self.it_comes_to_rest()
         return self.world.candidate()
 
@@ -275,7 +275,7 @@ class Operated(RuleBasedStateMachine):
 
     def _running(self) -> dict[str, int]:
         """Revisions with a Deployment, each with its configuration, and how many pods they ask for."""
-        found = {d["metadata"]["name"]: d["spec"]["replicas"] for d in self.world.live("Deployment")}
+        found = self.world.deployments()
         configs = {c["metadata"]["name"] for c in self.world.live("ConfigMap")} - {"credit-accuracy"}
         assert configs == found.keys()
         return found
@@ -311,11 +311,12 @@ class Operated(RuleBasedStateMachine):
         observe = (self.world.spec.get("accuracy") or {}).get("gate") == "Observe"
         written = act()
         after = self._selected()
-        left = {revision.name for revision in self._revisions()}
+        revisions = self._revisions()
+        left = {revision.name for revision in revisions}
         if len(known | left) <= KEPT_REVISIONS:
             self.forgotten |= known - left
-        served_before = any(read(obj).promoted_at for obj in self.world.live("ControllerRevision"))
-        passed = {r.name for r in self._revisions() if any(v.verdict is Verdict.PASS for v in r.counted)}
+        served_before = any(revision.promoted_at for revision in revisions)
+        passed = {r.name for r in revisions if any(v.verdict is Verdict.PASS for v in r.counted)}
         if after != before and before and served_before and not observe and after not in proven | passed:
             self.switched_to_unproven = after
         return written.writes if hasattr(written, "writes") else int(written)
@@ -342,10 +343,9 @@ class Operated(RuleBasedStateMachine):
 
     def _interrupted(self, done: int) -> int:
         """A pass of which only the first `done` writes are made. The status is written first, deletions last."""
-        world = self.world
-        planned = plan(world.observed(), world.config, world.now)
+        planned = self.world.plan()
         if done:
-            world.carry_out(planned, done)
+            self.world.carry_out(planned, done)
         return min(done, sum(map(len, planned.apply)))
 
     def _tamperable(self) -> list[tuple[str, str]]:
@@ -371,7 +371,10 @@ class Operated(RuleBasedStateMachine):
         }
 
     def _revisions(self) -> list[Revision]:
-        return [read(obj) for obj in self.world.live("ControllerRevision")]
+        """Read each stored revision once: nothing changes one in place, and a walk asks for them after every step."""
+        live = self.world.live("ControllerRevision")
+        self.known = {id(obj): self.known.get(id(obj)) or (obj, read(obj)) for obj in live}
+        return [self.known[id(obj)][1] for obj in live]
 
 
 @cache
@@ -419,22 +422,20 @@ class Answered(Operated):
         if self.world.condition("QualityVerified")[1] in ("GateFailed", "RolledBack"):
             return
         assert (self.world.selected(), self.world.condition("Ready")[0]) == (target, "True")
-        assert [d["metadata"]["name"] for d in self.world.live("Deployment")] == [target]
+        assert [*self.world.deployments()] == [target]
 
     def _ordered(self) -> str:
         """The revision that is to be swept anew, if there is one."""
         accuracy = self.world.children.get(("ConfigMap", "credit-accuracy"))
-        settings = json.loads(accuracy["data"]["settings.json"]) if accuracy and "data" in accuracy else {}
+        settings = self.world.accuracy_settings() if accuracy and "data" in accuracy else {}
         return str(self.world.status.get("candidate", "")) if settings.get("control") else ""
 
     def _everything_works(self) -> None:
         """Pods start and stop as asked, those that passed are Ready, and every gate is passed."""
         world = self.world
         world.pods = {n: replace(p, unschedulable="") for n, p in world.pods.items() if not p.terminating}
-        for obj in world.live("Deployment"):
-            name = obj["metadata"]["name"]
-            world.start_pods(name, ready=name in self._proven())
-            world.gate(name, Verdict.PASS)
+        for name in world.deployments():
+            world.start_pods(name, ready=name in self._proven()).gate(name, Verdict.PASS)
         if self._ordered() in self._gated():
             world.control(Verdict.PASS)
 

@@ -10,8 +10,8 @@ from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.objects import Owner, network_policy
 from r1plus_operator.plan.prober import jobs
 from r1plus_operator.plan.probing import SERVING_PORTS, Run, doors
-from unit.operator.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
-from unit.operator.plan.test_walls_of_tenants import selects
+from support.plan.selectors import selects
+from support.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
 
 
 def by_name() -> dict[str, Json]:
@@ -87,8 +87,7 @@ def test_it_has_no_rights() -> None:
 
 
 def test_its_namespace_gets_walls_before_the_pod_and_no_prober_of_its_own() -> None:
-    world = TenantWorld(facts(DECOY))
-    world.serve("decoy")
+    world = TenantWorld(facts(DECOY)).serve("decoy")
     first, second = world.plan().apply
     assert {obj["metadata"]["name"] for obj in first} == {walls.DEFAULT_DENY, *by_name()}
     assert {obj["kind"] for obj in second} == {"Deployment", "Service"}

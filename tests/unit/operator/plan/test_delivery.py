@@ -10,9 +10,10 @@ from r1plus_contract.filling import Archive, FillPhase, FillProgress
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.delivering import renewed
-from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, PodFacts, VolumeFacts, VolumeTerms
-from r1plus_operator.plan.revision import read
-from unit.operator.plan.world import CATALOG, CONFIG, NODE, World
+from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, VolumeFacts, VolumeTerms
+from support.plan.builders import job_pod
+from support.plan.world import CATALOG, CONFIG, NODE, World, start_world
+from support.tables import for_each
 
 VOLUME = {"delivery": {"mode": "Volume"}}
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
@@ -30,45 +31,26 @@ def archived(engine: Engine) -> Engine:
     return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact}))
 
 
-def volume_of(world: World) -> tuple[str, str]:
-    """Name of the candidate's volume, and the digest that belongs on it."""
-    volume = read(world.one("ControllerRevision", world.candidate())).volume
-    assert volume is not None
-    return volume.name, volume.order.digest
-
-
-def deliver(world: World) -> None:
-    name, digest = volume_of(world)
-    world.volumes[name] = VolumeFacts(delivered=digest)
-    world.settle()
-
-
-def waiting(**facts: Any) -> World:
+def waiting() -> World:
     """A first revision whose engine is on its way."""
-    world = World({**FULL, **VOLUME})
-    world.settle()
-    if facts:
-        world.volumes[volume_of(world)[0]] = VolumeFacts(**facts)
-        world.settle()
-    return world
+    return start_world(**VOLUME)
 
 
 def test_no_pod_is_made_before_the_engine_is_there() -> None:
     world = waiting()
     assert world.live("Deployment") == []
     assert world.live("Service") == []
-    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
-    assert world.condition("Progressing")[:2] == ("True", "Delivering")
+    world.expect(EngineReady="Unknown Delivering", Progressing="True Delivering")
     assert world.condition("Ready")[2] == f"revision {world.candidate()} waits for its engine; see EngineReady"
-    deliver(world)
-    assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [world.candidate()]
-    assert world.condition("EngineReady")[:2] == ("Unknown", "EngineLoading")
+    world.deliver().settle()
+    assert [*world.deployments()] == [world.candidate()]
+    world.expect(EngineReady="Unknown EngineLoading")
 
 
 def test_the_pods_mount_the_engine_read_only_and_copy_nothing() -> None:
     world = waiting()
-    deliver(world)
-    name, _ = volume_of(world)
+    world.deliver().settle()
+    name = world.volume().name
     template = world.live("Deployment")[0]["spec"]["template"]
     pod = template["spec"]
     assert [c["name"] for c in pod["initContainers"]] == ["verify"]
@@ -81,10 +63,9 @@ def test_the_pods_mount_the_engine_read_only_and_copy_nothing() -> None:
 
 
 def test_a_volume_of_many_nodes_ties_nobody_to_one() -> None:
-    world = World({**FULL, **VOLUME})
-    world.config = replace(CONFIG, volumes=SHARED)
+    world = World({**FULL, **VOLUME}, config=replace(CONFIG, volumes=SHARED))
     world.settle()
-    deliver(world)
+    world.deliver().settle()
     assert "affinity" not in world.live("Deployment")[0]["spec"]["template"]["spec"]
 
 
@@ -92,127 +73,119 @@ def test_a_volume_of_many_nodes_ties_nobody_to_one() -> None:
 def test_what_serves_goes_on_while_another_engine_is_on_its_way(strategy: str) -> None:
     world = World({**FULL, "rollout": {"strategy": strategy, "deadline": "1m"}})
     stable = world.bring_up()
-    world.change(engine={"precision": "Q4_1"}, **VOLUME)
-    world.settle()
-    candidate = world.candidate()
+    candidate = world.apply(engine={"precision": "Q4_1"}, **VOLUME)
     assert (candidate != stable, world.selected()) == (True, stable)
     assert ("Deployment", candidate) not in world.children
     assert world.one("Deployment", stable)["spec"]["replicas"] == 1
-    assert world.condition("Ready")[:2] == ("True", "Serving")
-    world.now += 3600
-    world.settle()
+    world.expect(Ready="True Serving")
+    world.wait(3600).settle()
     assert world.condition("Progressing")[:2] == ("True", "Delivering"), (
         "the deadline is the candidate's, not the way's"
     )
-    deliver(world)
-    assert world.condition("Progressing")[:2] == ("True", "RollingOut")
-    world.now += 30
-    world.settle()
+    world.deliver().settle()
+    world.expect(Progressing="True RollingOut")
+    world.wait(30).settle()
     assert ("Deployment", candidate) in world.children
 
 
 def test_a_revision_with_pods_keeps_them_though_the_claim_is_lost() -> None:
     world = waiting()
-    deliver(world)
+    world.deliver().settle()
     world.start_pods(world.candidate())
     world.volumes.clear()
     world.settle()
     assert len(world.live("Deployment")) == 1
-    world.gate(world.candidate(), Verdict.PASS)
-    world.set_ready(world.candidate())
-    world.settle()
-    assert world.condition("Ready")[0] == "True"
+    world.gate(world.candidate(), Verdict.PASS).set_ready(world.candidate()).settle()
+    world.expect(Ready="True")
 
 
 def test_another_engine_on_the_volume_is_not_this_one() -> None:
-    world = waiting(delivered="c" * 64)
+    world = waiting()
+    world.deliver(VolumeFacts(delivered="c" * 64)).settle()
     assert world.live("Deployment") == []
 
 
-FILL = "fill"
-
-
-def job_pod(
-    message: str = "", code: int | None = None, *, name: str = FILL, reason: str = "", **pod: Any
+def filling(
+    message: str = "",
+    code: int | None = None,
+    *,
+    name: str = "fill",
+    reason: str = "",
+    unschedulable: str = "",
+    failed: bool = False,
 ) -> VolumeFacts:
+    """A volume whose Job has a pod with this container."""
     container = ContainerFacts(name, ready=False, message=message, exit_code=code, waiting_reason=reason)
-    facts = PodFacts("job-x", "", "", False, False, pod.get("unschedulable", ""), (container,))
-    return VolumeFacts(pods=(facts,), failed=pod.get("failed", False))
+    return VolumeFacts(pods=(job_pod(container, unschedulable=unschedulable),), failed=failed)
 
 
-TURNED_AWAY = PodFacts("job-a", "", "", False, False, "", turned_away="OutOfnvidia.com/gpu: Pod was rejected")
+TURNED_AWAY = job_pod(name="job-a", turned_away="OutOfnvidia.com/gpu: Pod was rejected")
 TOLD = {
-    "a full volume": (job_pod("StorageFull: engine x needs 5 bytes", 1), ("False", "StorageFull"), "needs 5 bytes"),
+    "a full volume": (filling("StorageFull: engine x needs 5 bytes", 1), "False StorageFull", "needs 5 bytes"),
     "a full volume, of an image": (
-        job_pod("cp: error writing '/volume/.incoming/w.bin': No space left on device", 1, name="engine"),
-        ("False", "StorageFull"),
+        filling("cp: error writing '/volume/.incoming/w.bin': No space left on device", 1, name="engine"),
+        "False StorageFull",
         "give it more storage",
     ),
-    "another file": (job_pod("EngineDigestMismatch: sha256 is", 2), ("False", "EngineDigestMismatch"), "sha256 is"),
-    "an address": (job_pod("FetchRefused: http 404", 2), ("False", "DeliveryFailed"), "FetchRefused: http 404"),
-    "a pod that was killed": (job_pod("", 137), ("Unknown", "Delivering"), "its Job has no pod yet"),
-    "a Job whose pods were all killed": (job_pod("", 137, failed=True), ("False", "DeliveryFailed"), "tried again"),
+    "another file": (filling("EngineDigestMismatch: sha256 is", 2), "False EngineDigestMismatch", "sha256 is"),
+    "an address": (filling("FetchRefused: http 404", 2), "False DeliveryFailed", "FetchRefused: http 404"),
+    "a pod that was killed": (filling("", 137), "Unknown Delivering", "its Job has no pod yet"),
+    "a Job whose pods were all killed": (filling("", 137, failed=True), "False DeliveryFailed", "tried again"),
     "no image": (
-        job_pod("not found", reason="ImagePullBackOff"),
-        ("False", "ImagePullFailed"),
+        filling("not found", reason="ImagePullBackOff"),
+        "False ImagePullFailed",
         "check the image's name and the pull secrets",
     ),
-    "no node": (job_pod(unschedulable="0/1 nodes"), ("Unknown", "Delivering"), "waits for a node: 0/1 nodes"),
-    "a Job without pods": (VolumeFacts(failed=True), ("False", "DeliveryFailed"), "it is tried again"),
-    "nothing yet": (VolumeFacts(), ("Unknown", "Delivering"), "its Job has no pod yet"),
-    "a pod that starts": (job_pod(), ("Unknown", "Delivering"), "its Job starts"),
+    "no node": (filling(unschedulable="0/1 nodes"), "Unknown Delivering", "waits for a node: 0/1 nodes"),
+    "a Job without pods": (VolumeFacts(failed=True), "False DeliveryFailed", "it is tried again"),
+    "nothing yet": (VolumeFacts(), "Unknown Delivering", "its Job has no pod yet"),
+    "a pod that starts": (filling(), "Unknown Delivering", "its Job starts"),
     "a pod that its node turned away": (
         VolumeFacts(pods=(TURNED_AWAY,)),
-        ("Unknown", "Delivering"),
+        "Unknown Delivering",
         "its Job has no pod yet (OutOfnvidia.com/gpu: Pod was rejected)",
     ),
     "a builder that failed beside one that its node turned away": (
-        VolumeFacts(pods=(TURNED_AWAY, *job_pod("[TRT] out of memory", 1, name="build").pods)),
-        ("False", "DeliveryFailed"),
+        VolumeFacts(pods=(TURNED_AWAY, *filling("[TRT] out of memory", 1, name="build").pods)),
+        "False DeliveryFailed",
         "its builder ended with 1: [TRT] out of memory",
     ),
     "a pod that works after one that failed": (
-        VolumeFacts(pods=(*job_pod("FetchFailed: broke off", 1).pods, *job_pod().pods)),
-        ("Unknown", "Delivering"),
+        VolumeFacts(pods=(*filling("FetchFailed: broke off", 1).pods, *filling().pods)),
+        "Unknown Delivering",
         "its Job starts",
     ),
 }
 
 
-@pytest.mark.parametrize(("facts", "condition", "text"), TOLD.values(), ids=TOLD.keys())
-def test_what_is_in_the_way_is_told(facts: VolumeFacts, condition: tuple[str, str], text: str) -> None:
+@for_each("facts, condition, text", TOLD)
+def test_what_is_in_the_way_is_told(facts: VolumeFacts, condition: str, text: str) -> None:
     world = waiting()
-    world.volumes[volume_of(world)[0]] = facts
-    world.settle()
-    assert world.condition("EngineReady")[:2] == condition
-    assert text in world.condition("EngineReady")[2]
-    assert world.condition("Progressing")[0] == ("True" if condition[0] == "Unknown" else "False")
+    world.deliver(facts).settle()
+    goes_on = condition.startswith("Unknown ")
+    world.expect(EngineReady=(condition, text), Progressing="True" if goes_on else "False")
 
 
 def test_a_quota_that_forbids_the_volume_is_told() -> None:
     world = waiting()
-    world.volumes_refused = {volume_of(world)[0]: "exceeded quota: q"}
-    world.settle()
-    assert world.condition("EngineReady")[:2] == ("False", "DeliveryFailed")
-    assert "exceeded quota: q" in world.condition("EngineReady")[2]
+    world.alter(volumes_refused={world.volume().name: "exceeded quota: q"}).settle()
+    world.expect(EngineReady=("False DeliveryFailed", "exceeded quota: q"))
 
 
 def test_a_claim_that_somebody_else_made_is_told_in_a_line() -> None:
     world = waiting()
     said = "PersistentVolumeClaim is invalid: spec: Forbidden: spec is immutable after creation except\n core.Spec{...}"
-    world.volumes_refused = {volume_of(world)[0]: said}
-    world.settle()
-    assert world.condition("EngineReady")[:2] == ("False", "DeliveryFailed")
-    assert "somebody else made it" in world.condition("EngineReady")[2]
+    world.alter(volumes_refused={world.volume().name: said}).settle()
+    world.expect(EngineReady=("False DeliveryFailed", "somebody else made it"))
     assert "core.Spec" not in world.condition("EngineReady")[2]
 
 
 def test_progress_is_told_in_steps() -> None:
     world = waiting()
-    name, _ = volume_of(world)
+    name = world.volume().name
     told = []
     for done in (0, 4, 9, 10, 19, 99, 100):
-        pod = job_pod().pods
+        pod = filling().pods
         world.volumes[name] = VolumeFacts(pods=pod, progress=FillProgress(FillPhase.FETCHING, done, 100))
         world.settle()
         told.append(world.condition("EngineReady")[2].rpartition(": ")[2])
@@ -222,17 +195,13 @@ def test_progress_is_told_in_steps() -> None:
     assert world.condition("EngineReady")[2].endswith(": verifying")
 
 
-@pytest.mark.parametrize(
-    ("spec", "terms", "refused"),
-    [
-        ({"replicas": 2}, UNSIGNED, True),
-        ({"replicas": 1}, UNSIGNED, False),
-        ({"replicas": 2}, SHARED, False),
-        ({"replicas": 2, "placement": {"nodeSelector": {"zone": "b"}}}, UNSIGNED, False),
-        ({"replicas": 2, "delivery": {"mode": "Image"}}, UNSIGNED, False),
-    ],
-    ids=["two nodes", "one replica", "a shared volume", "one node is admitted", "by image"],
-)
+@for_each("spec, terms, refused", {
+    "two nodes": ({"replicas": 2}, UNSIGNED, True),
+    "one replica": ({"replicas": 1}, UNSIGNED, False),
+    "a shared volume": ({"replicas": 2}, SHARED, False),
+    "one node is admitted": ({"replicas": 2, "placement": {"nodeSelector": {"zone": "b"}}}, UNSIGNED, False),
+    "by image": ({"replicas": 2, "delivery": {"mode": "Image"}}, UNSIGNED, False),
+})  # fmt: skip
 def test_replicas_that_could_land_on_two_nodes_are_refused_one_nodes_volume(
     spec: dict[str, Any], terms: VolumeTerms, refused: bool
 ) -> None:
@@ -250,44 +219,32 @@ def test_replicas_that_could_land_on_two_nodes_are_refused_one_nodes_volume(
 def test_an_archive_needs_a_network_to_come_from() -> None:
     world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
     world.settle()
-    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
-    assert "delivery.cidrs" in world.condition("EngineReady")[2]
-    world.config = replace(CONFIG, volumes=CIDRS)
-    world.settle()
-    volume = read(world.one("ControllerRevision", world.candidate())).volume
-    assert volume is not None
+    world.expect(EngineReady=("False EngineNotDelivered", "delivery.cidrs"))
+    world.alter(config=replace(CONFIG, volumes=CIDRS)).settle()
+    volume = world.volume()
     assert (volume.image, volume.order.size) == ("", 400 * 2**20)
-    assert volume.order.archive is not None
     assert (volume.order.archive.url, volume.order.archive.sha256) == (ARCHIVE.url, ARCHIVE.sha256)
 
 
 def test_an_engine_on_a_volume_is_signed_by_somebody_unless_the_chart_says_otherwise() -> None:
-    world = World({**FULL, **VOLUME})
-    world.config = replace(CONFIG, volumes=VolumeTerms())
+    world = World({**FULL, **VOLUME}, config=replace(CONFIG, volumes=VolumeTerms()))
     world.settle()
-    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
-    assert "delivery.trustedKeys" in world.condition("EngineReady")[2]
-    world.config = replace(CONFIG, volumes=VolumeTerms(trusted_keys=("PEM",)))
-    world.settle()
-    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    world.expect(EngineReady=("False EngineNotDelivered", "delivery.trustedKeys"))
+    world.alter(config=replace(CONFIG, volumes=VolumeTerms(trusted_keys=("PEM",)))).settle()
+    world.expect(EngineReady="Unknown Delivering")
     world.change(delivery={"mode": "Image"})
-    world.config = replace(CONFIG, volumes=VolumeTerms())
-    world.settle()
-    assert world.condition("EngineReady")[:2] == ("Unknown", "EngineLoading")
+    world.alter(config=replace(CONFIG, volumes=VolumeTerms())).settle()
+    world.expect(EngineReady="Unknown EngineLoading")
 
 
 @pytest.mark.parametrize("terms", [VolumeTerms(), UNSIGNED], ids=["no keys", "no networks"])
 def test_what_serves_is_watched_though_it_could_not_be_delivered_any_more(terms: VolumeTerms) -> None:
-    world = World({**FULL, "replicas": 2}, engines=tuple(map(archived, CATALOG)))
-    world.config = replace(CONFIG, volumes=CIDRS)
+    world = World({**FULL, "replicas": 2}, engines=tuple(map(archived, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
     world.settle()
-    name, digest = volume_of(world)
-    world.volumes[name] = VolumeFacts(delivered=digest)
-    stable = world.bring_up()
+    stable = world.deliver().bring_up()
     world.config, world.nodes = replace(CONFIG, volumes=terms), (NODE, OTHER)
     world.settle()
-    assert world.condition("EngineReady")[:2] == ("True", "EngineLoaded")
-    assert world.condition("CapacityFits")[0] == "True"
+    world.expect(EngineReady="True EngineLoaded", CapacityFits="True")
     assert (world.candidate(), world.selected()) == (stable, stable)
 
 
@@ -295,7 +252,7 @@ def test_another_access_mode_is_another_volume() -> None:
     worlds = [World({**FULL, **VOLUME}), World({**FULL, **VOLUME}, config=replace(CONFIG, volumes=SHARED))]
     for world in worlds:
         world.settle()
-    one, many = (volume_of(world)[0] for world in worlds)
+    one, many = (world.volume().name for world in worlds)
     assert many == f"{one}-shared"
     assert worlds[0].candidate() != worlds[1].candidate()
 
@@ -303,11 +260,9 @@ def test_another_access_mode_is_another_volume() -> None:
 def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
     engine = archived(next(engine for engine in CATALOG if engine.name == "smollm2-full-f16"))
     spec = engine.spec.model_copy(update={"artifact": engine.spec.files.model_copy(update={"archive": MOVED})})
-    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
-    world.config = replace(CONFIG, volumes=CIDRS)
+    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
     world.settle()
-    volume = read(world.one("ControllerRevision", world.candidate())).volume
-    assert volume is not None
+    volume = world.volume()
     now = renewed(volume, Engine(engine.name, spec))
     assert now.order.archive == Archive(MOVED.url, MOVED.sha256)
     assert (now.name, now.order.size) == (volume.name, 2**30)
@@ -317,11 +272,13 @@ def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
 
 
 def test_an_archive_cannot_be_copied_out_of_an_image() -> None:
-    world = World({**FULL, "delivery": {"mode": "Image"}}, engines=tuple(map(archived, CATALOG)))
-    world.config = replace(CONFIG, volumes=CIDRS)
+    world = World(
+        {**FULL, "delivery": {"mode": "Image"}},
+        engines=tuple(map(archived, CATALOG)),
+        config=replace(CONFIG, volumes=CIDRS),
+    )
     world.settle()
-    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
-    assert "spec.delivery.mode: Image" in world.condition("EngineReady")[2]
+    world.expect(EngineReady=("False EngineNotDelivered", "spec.delivery.mode: Image"))
 
 
 def test_the_way_is_part_of_what_a_revision_is_and_the_default_way_changes_none() -> None:
@@ -342,10 +299,10 @@ def test_a_damaged_volume_in_a_revision_is_rendered_again() -> None:
         "data": {**revision["data"], "volume": {"name": 1}},
     }
     world.settle()
-    assert volume_of(world)[0].startswith("r1plus-engine-")
+    assert world.volume().name.startswith("r1plus-engine-")
 
 
 def test_a_plan_says_which_volumes_its_history_needs() -> None:
     world = waiting()
-    assert world.settle().volumes == {volume_of(world)[0]}
+    assert world.settle().volumes == {world.volume().name}
     assert World(dict(FULL)).settle().volumes == frozenset()

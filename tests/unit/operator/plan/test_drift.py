@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from r1plus_operator.plan.drift import bound, covers, folded, in_sync, stamped, strays
+from support.tables import for_each
 
 PORT, OTHER_PORT = {"name": "grpc", "port": 1, "protocol": "TCP"}, {"name": "grpc", "port": 2, "protocol": "TCP"}
 LONG = "x" * 257
@@ -114,14 +115,14 @@ def test_the_stamp_covers_a_long_text() -> None:
     assert stamped(config_map(t=LONG))["metadata"] != stamped(config_map(t=LONG + "x"))["metadata"]
 
 
-@pytest.mark.parametrize(
-    ("live", "meta"),
-    [
-        pytest.param(None, {"name": "a"}, id="a new object to nothing"),
-        pytest.param({"metadata": {"uid": "u"}}, {"name": "a", "uid": "u"}, id="one that was seen to its uid"),
-        pytest.param({"metadata": {"uid": "u", "resourceVersion": "7", "name": "b"}}, {"name": "a", "uid": "u", "resourceVersion": "7"}, id="and to its version where that is kept"),
-    ],
-)  # fmt: skip
+@for_each("live, meta", {
+    "a new object to nothing": (None, {"name": "a"}),
+    "one that was seen to its uid": ({"metadata": {"uid": "u"}}, {"name": "a", "uid": "u"}),
+    "and to its version where that is kept": (
+        {"metadata": {"uid": "u", "resourceVersion": "7", "name": "b"}},
+        {"name": "a", "uid": "u", "resourceVersion": "7"},
+    ),
+})  # fmt: skip
 def test_what_is_applied_is_bound(live: Any, meta: Any) -> None:
     assert bound({"metadata": {"name": "a"}, "spec": 1}, live) == {"metadata": meta, "spec": 1}
 
@@ -152,19 +153,13 @@ def test_strays(live: Any, desired: Any, paths: list[str]) -> None:
     assert taken_out(desired, live) == paths
 
 
-@pytest.mark.parametrize(
-    ("wanted", "stray", "tests"),
-    [
+@for_each("wanted, stray, tests", {
+    "by every part of its identity":
         ({"ports": [PORT]}, {"ports": [OTHER_PORT]}, [("/ports/0/port", 2), ("/ports/0/protocol", "TCP")]),
+    "and by no other text, which the server may write otherwise":
         ({"containers": []}, {"containers": [{"name": "x", "args": ["a && b > c"]}]}, [("/containers/0/name", "x")]),
-        ({"env": []}, {"env": [{"value": "1"}]}, []),
-    ],
-    ids=[
-        "by every part of its identity",
-        "and by no other text, which the server may write otherwise",
-        "if it has one",
-    ],
-)
+    "if it has one": ({"env": []}, {"env": [{"value": "1"}]}, []),
+})  # fmt: skip
 def test_a_stray_is_named_so_that_no_other_is_taken_out(wanted: Any, stray: Any, tests: list[tuple[str, Any]]) -> None:
     *before, last = strays(wanted, stray)
     assert [(op["op"], op["path"], op["value"]) for op in before] == [("test", *test) for test in tests]

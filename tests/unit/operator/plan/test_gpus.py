@@ -1,57 +1,51 @@
 """Engines on GPUs, as a deployment sees them: bound to what they were fitted to, and built there where they must be."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1plus_contract import names
 from r1plus_contract.filling import FOR_GOOD
-from r1plus_model_repo import catalog
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Artifact, Engine
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.config_pbtxt import parse
-from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, PodFacts, VolumeFacts
-from r1plus_operator.plan.revision import Revision, read
-from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
+from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, VolumeFacts
+from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.volumes import Need, Seen, VolumesPlan, plan_volumes
 from r1plus_policies.hardware import Gpus
-from unit.operator.plan.world import CONFIG, World, suite
+from support.plan.builders import L40S, SHIPPED, delivered, job_pod, machine
+from support.plan.world import CONFIG, World, suite
+from support.tables import for_each
 
-SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
-L40S = Gpus("NVIDIA-L40S", 1, 46068, (8, 9))
 A100 = Gpus("NVIDIA-A100-SXM4-80GB", 2, 81920, (8, 0))
 SLICE = Gpus("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 2, 40192, (8, 0), "nvidia.com/mig-3g.40gb")
 SERVED = {
     "tensorrtllm": GpuRuntime("nvcr.example/tritonserver:trtllm", "1.2.1"),
     "vllm": GpuRuntime("nvcr.example/tritonserver:vllm", "0.11"),
 }
+CLAIM = {"metadata": {"uid": "c-1"}, "spec": {"resources": {"requests": {}}}}
 LLM, VLLM = "r1plus-full-fp16-tensorrtllm", "r1plus-full-fp16-vllm"
-
-
-def machine(*gpus: Gpus, name: str = "g1") -> NodeFacts:
-    return NodeFacts(name, 256 * 2**30, 32.0, {}, gpus)
 
 
 def world_of(engine: str, *nodes: NodeFacts, **spec: Any) -> World:
     """One CR that gets this engine, whose files are there."""
-    shape = SHIPPED[engine]
-    artifact = Artifact(image="registry.example.com/r1plus-full:1", sha256="a" * 64)
     return World(
         {"tier": "full", "engine": {"family": "r1plus"}, "accuracy": {"suite": "r1plus-full-v1"}, **spec},
-        engines=(Engine(engine, shape.spec.model_copy(update={"artifact": artifact})),),
+        engines=(delivered(SHIPPED[engine]),),
         suites={"r1plus-full-v1": suite("r1plus-full-v1")},
         nodes=nodes or (machine(L40S),),
         config=replace(CONFIG, gpu_runtimes=SERVED),
     )
 
 
-def candidate(world: World) -> Revision:
-    return read(world.one("ControllerRevision", world.candidate()))
+def started(engine: str, *nodes: NodeFacts, **spec: Any) -> World:
+    world = world_of(engine, *nodes, **spec)
+    world.settle()
+    return world
 
 
 def pod_of(world: World) -> dict[str, Any]:
-    return dict(candidate(world).template["spec"])
+    return dict(world.revision().template["spec"])
 
 
 def triton_of(world: World) -> dict[str, Any]:
@@ -60,18 +54,20 @@ def triton_of(world: World) -> dict[str, Any]:
 
 def job_of(world: World) -> dict[str, Any]:
     """The Job that brings the candidate's engine to its volume."""
-    volume = candidate(world).volume
-    assert volume is not None
-    claim = {"PersistentVolumeClaim": {"metadata": {"uid": "c-1"}, "spec": {"resources": {"requests": {}}}}}
-    live = {(kind, volume.name): obj for kind, obj in claim.items()}
-    planned = plan_volumes(Seen("team", (Need(volume, (("credit", "u-1"),)),), live), world.config, 0.0)
-    return next(obj for stage in planned.apply[volume.name] for obj in stage if obj["kind"] == "Job")
+    planned = planned_volumes(world, PersistentVolumeClaim=CLAIM)
+    return next(obj for stage in planned.apply[world.volume().name] for obj in stage if obj["kind"] == "Job")
+
+
+def planned_volumes(world: World, now: float = 0.0, **live: Any) -> VolumesPlan:
+    """What is done about the candidate's volume, of which there is this; kind -> object."""
+    volume = world.volume()
+    there = {(kind, volume.name): obj for kind, obj in live.items()}
+    return plan_volumes(Seen("team", (Need(volume, (("credit", "u-1"),)),), there), world.config, now)
 
 
 def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
-    world = world_of(VLLM)
-    world.settle()
-    triton, revision = triton_of(world), candidate(world)
+    world = started(VLLM)
+    triton, revision = triton_of(world), world.revision()
     assert triton["image"] == revision.identity.triton_image == SERVED["vllm"].image
     assert triton["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert ("command" in triton, triton["args"][:2]) == (False, ["/bin/bash", "-ec"]), (
@@ -85,46 +81,37 @@ def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
 
 
 def test_a_slice_is_a_resource_of_its_own() -> None:
-    world = world_of("r1plus-full-fp16-vllm", machine(SLICE), placement={"nodeSelector": {"zone": "a"}})
-    world.nodes = (replace(machine(SLICE), labels={"zone": "a"}),)
-    world.settle()
+    world = started(VLLM, machine(SLICE, labels={"zone": "a"}), placement={"nodeSelector": {"zone": "a"}})
     limits = triton_of(world)["resources"]["limits"]
     assert (limits["nvidia.com/mig-3g.40gb"], limits.get("nvidia.com/gpu")) == ("1", None)
     assert pod_of(world)["nodeSelector"] == {"zone": "a", "nvidia.com/mig-3g.40gb.product": SLICE.product}
 
 
 def test_a_gpu_without_a_name_binds_to_nothing() -> None:
-    world = world_of(VLLM, machine(Gpus("unknown", 1, 46068, (8, 9))))
-    world.settle()
+    world = started(VLLM, machine(Gpus("unknown", 1, 46068, (8, 9))))
     assert "nodeSelector" not in pod_of(world)
 
 
 def test_memory_of_the_node_is_not_that_of_the_gpu() -> None:
-    world = world_of(VLLM)
-    world.settle()
+    world = started(VLLM)
     resources = triton_of(world)["resources"]
     assert (resources["requests"]["memory"], resources["limits"]["memory"]) == ("5Gi", "28390Mi")
 
 
 def test_a_checkpoint_is_built_before_any_pod_and_the_pods_say_for_which_key() -> None:
-    world = world_of(LLM)
-    world.settle()
-    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    world = started(LLM)
+    world.expect(EngineReady="Unknown Delivering")
     assert world.live("Deployment") == []
-    revision, volume = candidate(world), candidate(world).volume
-    assert volume is not None
-    assert volume.order.build is not None
+    revision, volume = world.revision(), world.volume()
     assert volume.name == f"r1plus-engine-{volume.order.build.key[:16]}"
     assert volume.order.build.gpu_product == L40S.product
     assert parse(revision.config_pbtxt).parameters["built"].string_value == volume.order.build.key
-    world.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
-    world.settle()
+    world.deliver().settle()
     assert len(world.live("Deployment")) == 1
 
 
 def test_the_job_fetches_then_builds_on_the_right_gpu_then_seals() -> None:
-    world = world_of(LLM)
-    world.settle()
+    world = started(LLM)
     spec = job_of(world)["spec"]
     pod = spec["template"]["spec"]
     assert [c["name"] for c in pod["initContainers"]] == ["engine", "fetch", "build"]
@@ -146,110 +133,75 @@ def test_the_job_fetches_then_builds_on_the_right_gpu_then_seals() -> None:
 
 
 def test_the_volume_holds_the_checkpoint_beside_what_is_built_of_it() -> None:
-    world = world_of(LLM)
-    world.settle()
-    volume = candidate(world).volume
-    assert volume is not None
-    planned = plan_volumes(Seen("team", (Need(volume, (("credit", "u-1"),)),), {}), world.config, 0.0)
-    (claim,) = planned.apply[volume.name][0]
+    world = started(LLM)
+    (claim,) = planned_volumes(world).apply[world.volume().name][0]
     asked = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Mi"))
     assert asked > 2 * 23270
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"nodes": (machine(A100),)},
-        {"spec": {"batching": {"maxBatchSize": 8}}},
-        {"spec": {"context": {"maxTokens": 4096}}},
-    ],
-    ids=["another GPU", "another batch", "another context"],
-)
+@for_each("other", {
+    "another GPU": {"nodes": (machine(A100),)},
+    "another batch": {"spec": {"batching": {"maxBatchSize": 8}}},
+    "another context": {"spec": {"context": {"maxTokens": 4096}}},
+})  # fmt: skip
 def test_what_the_build_depends_on_makes_another_volume(other: dict[str, Any]) -> None:
-    worlds = [world_of(LLM), world_of(LLM, *other.get("nodes", ()), **other.get("spec", {}))]
-    found = []
-    for world in worlds:
-        world.settle()
-        volume = candidate(world).volume
-        assert volume is not None
-        found.append(volume.name)
-    assert found[0] != found[1]
+    changed = started(LLM, *other.get("nodes", ()), **other.get("spec", {}))
+    assert changed.volume().name != started(LLM).volume().name
 
 
 def test_a_checkpoint_is_nothing_to_be_copied_out_of_an_image() -> None:
-    world = world_of(LLM, delivery={"mode": "Image"})
-    world.settle()
-    assert world.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
-    assert "has to be built" in world.condition("EngineReady")[2]
+    world = started(LLM, delivery={"mode": "Image"})
+    world.expect(EngineReady=("False EngineNotDelivered", "has to be built"))
 
 
 def test_a_larger_gpu_that_joins_moves_nobody() -> None:
-    world = world_of(VLLM)
-    world.settle()
+    world = started(VLLM)
     stable = world.bring_up()
-    world.nodes = (machine(L40S), machine(A100, name="g2"))
-    world.settle()
+    world.alter(nodes=(machine(L40S), machine(A100, name="g2"))).settle()
     assert (world.candidate(), world.selected()) == (stable, stable)
-    world.nodes = (machine(A100, name="g2"),)
-    world.settle()
+    world.alter(nodes=(machine(A100, name="g2"),)).settle()
     assert world.candidate() != stable
 
 
 def test_before_anything_serves_what_is_on_its_way_stays_where_it_is() -> None:
-    world = world_of(LLM)
-    world.settle()
+    world = started(LLM)
     first = world.candidate()
-    world.nodes = (machine(L40S), machine(A100, name="g2"))
-    world.settle()
+    world.alter(nodes=(machine(L40S), machine(A100, name="g2"))).settle()
     assert world.candidate() == first
 
 
 @pytest.mark.parametrize("strategy", ["BlueGreen", "InPlace"])
 def test_a_device_plugin_that_starts_anew_moves_nobody(strategy: str) -> None:
-    world = world_of(VLLM, rollout={"strategy": strategy})
-    world.settle()
+    world = started(VLLM, rollout={"strategy": strategy})
     stable = world.bring_up()
-    world.nodes = (machine(replace(L40S, count=0)), machine(A100, name="g2"))
-    world.settle()
+    world.alter(nodes=(machine(replace(L40S, count=0)), machine(A100, name="g2"))).settle()
     assert world.selected() == stable
     assert world.one("Deployment", stable)["spec"]["replicas"] == 1
-    assert [obj["metadata"]["name"] for obj in world.live("Deployment")] == [stable]
-    assert world.condition("CapacityFits")[:2] == ("False", "GpuNotFound")
+    assert [*world.deployments()] == [stable]
+    world.expect(CapacityFits="False GpuNotFound")
 
 
 def test_another_image_to_build_with_has_nothing_built_anew() -> None:
-    world = world_of(LLM)
-    world.settle()
-    volume = candidate(world).volume
-    assert volume is not None
-    world.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
-    stable = world.bring_up()
+    world = started(LLM)
+    volume = world.volume()
+    stable = world.deliver().bring_up()
     moved = GpuRuntime("mirror.example/tritonserver:trtllm", "1.2.1")
     terms = replace(world.config.volumes, require_signature=True)
-    world.config = replace(world.config, gpu_runtimes={**SERVED, "tensorrtllm": moved}, volumes=terms)
-    world.settle()
+    world.alter(config=replace(world.config, gpu_runtimes={**SERVED, "tensorrtllm": moved}, volumes=terms)).settle()
     assert (world.candidate(), world.selected()) == (stable, stable)
-    assert world.condition("EngineReady")[:2] == ("True", "EngineLoaded")
+    world.expect(EngineReady="True EngineLoaded")
     fresh = world_of(LLM)
-    fresh.config = replace(fresh.config, gpu_runtimes=world.config.gpu_runtimes)
-    fresh.settle()
-    other = candidate(fresh).volume
-    assert other is not None
-    assert other.name != volume.name
+    fresh.alter(config=replace(fresh.config, gpu_runtimes=world.config.gpu_runtimes)).settle()
+    assert fresh.volume().name != volume.name
 
 
-@pytest.mark.parametrize(
-    "blip",
-    [
-        {"nodes": (machine(replace(L40S, count=0)),)},
-        {"nodes": (machine(replace(L40S, count=0)), machine(A100, name="g2"))},
-        {"suites": {}},
-    ],
-    ids=["the device plugin", "the device plugin, beside another GPU", "the suite"],
-)
+@for_each("blip", {
+    "the device plugin": {"nodes": (machine(replace(L40S, count=0)),)},
+    "the device plugin, beside another GPU": {"nodes": (machine(replace(L40S, count=0)), machine(A100, name="g2"))},
+    "the suite": {"suites": {}},
+})  # fmt: skip
 def test_a_build_goes_on_while_something_is_missing_for_a_moment(blip: dict[str, Any]) -> None:
-    world = world_of(LLM)
-    world.settle()
+    world = started(LLM)
     first, before = world.candidate(), (world.nodes, world.suites)
     for name, value in blip.items():
         setattr(world, name, value)
@@ -258,7 +210,7 @@ def test_a_build_goes_on_while_something_is_missing_for_a_moment(blip: dict[str,
     world.nodes, world.suites = before
     world.settle()
     assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [first]
-    assert world.condition("EngineReady")[:2] == ("Unknown", "Delivering")
+    world.expect(EngineReady="Unknown Delivering")
 
 
 def test_an_image_to_build_with_that_is_corrected_is_used() -> None:
@@ -268,110 +220,82 @@ def test_an_image_to_build_with_that_is_corrected_is_used() -> None:
     )
     world.settle()
     wrong = world.candidate()
-    world.config = replace(world.config, gpu_runtimes=SERVED)
-    world.settle()
-    volume = candidate(world).volume
-    assert volume is not None
-    assert volume.builder is not None
+    world.alter(config=replace(world.config, gpu_runtimes=SERVED)).settle()
+    volume = world.volume()
     assert volume.builder.image == SERVED["tensorrtllm"].image
     assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [world.candidate()] != [wrong]
 
 
 def test_what_is_built_is_there_for_other_deployments_as_well() -> None:
-    world = world_of(LLM)
-    world.settle()
-    volume = candidate(world).volume
-    assert volume is not None
+    world = started(LLM)
+    volume = world.volume()
     other = world_of(LLM)
-    other.config = replace(other.config, volumes=replace(other.config.volumes, require_signature=True))
-    other.settle()
-    assert other.condition("EngineReady")[:2] == ("False", "EngineNotDelivered")
+    other.alter(config=replace(other.config, volumes=replace(other.config.volumes, require_signature=True))).settle()
+    other.expect(EngineReady="False EngineNotDelivered")
     other.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
     other.settle()
     assert len(other.live("Deployment")) == 1
 
 
 def test_another_engine_does_not_take_over_while_a_device_plugin_is_away() -> None:
-    world = world_of(VLLM)
-    world.settle()
+    world = started(VLLM)
     stable = world.bring_up()
     spec = SHIPPED["smollm2-full-f16"].spec.model_copy(update={"family": "r1plus"})
-    world.engines = (*world.engines, Engine("on-cpu", spec))
-    world.nodes = (machine(replace(L40S, count=0)),)
-    world.settle()
+    world.alter(engines=(*world.engines, Engine("on-cpu", spec)), nodes=(machine(replace(L40S, count=0)),)).settle()
     assert [obj["metadata"]["name"] for obj in world.live("ControllerRevision")] == [stable]
-    assert world.condition("CapacityFits")[:2] == ("False", "GpuNotFound")
+    world.expect(CapacityFits="False GpuNotFound")
 
 
 def test_what_is_on_its_way_beside_what_serves_stays_on_its_gpu_too() -> None:
-    world = world_of(VLLM)
-    world.settle()
+    world = started(VLLM)
     world.bring_up()
     h200 = Gpus("NVIDIA-H200", 8, 143771, (9, 0))
     world.nodes = (machine(L40S), machine(A100, name="g2"))
-    world.change(batching={"maxBatchSize": 40})
-    world.settle()
-    moving = world.candidate()
-    world.nodes = (*world.nodes, machine(h200, name="g3"))
-    world.settle()
+    moving = world.apply(batching={"maxBatchSize": 40})
+    world.alter(nodes=(*world.nodes, machine(h200, name="g3"))).settle()
     assert world.candidate() == moving
 
 
 def test_nobody_builds_what_nobody_waits_for_any_more() -> None:
     world = world_of(LLM)
     for batch in (4, 8, 16):
-        world.change(batching={"maxBatchSize": batch})
-        world.settle()
+        world.apply(batching={"maxBatchSize": batch})
     assert [read(live).batch for live in world.live("ControllerRevision")] == [16]
 
 
 def test_a_build_is_tried_again_seldom() -> None:
-    world = world_of(LLM)
-    world.settle()
-    volume = candidate(world).volume
-    assert volume is not None
-    job = job_of(world)
-    claim = {"metadata": {"uid": "c-1"}, "spec": {"resources": {"requests": {}}}}
+    world = started(LLM)
+    job, name = job_of(world), world.volume().name
     failed = {**job, "metadata": {**job["metadata"], "uid": "j-1"}, JOB_ENDED: {"type": "Failed", "at": 0.0}}
-    live = {("PersistentVolumeClaim", volume.name): claim, ("Job", volume.name): failed}
-    seen = Seen("team", (Need(volume, (("credit", "u-1"),)),), live)
-    assert ("Job", volume.name, "j-1") not in plan_volumes(seen, world.config, 3599.0).delete
-    assert ("Job", volume.name, "j-1") in plan_volumes(seen, world.config, 3601.0).delete
+    for now, goes in ((3599.0, False), (3601.0, True)):
+        planned = planned_volumes(world, now, PersistentVolumeClaim=CLAIM, Job=failed)
+        assert (("Job", name, "j-1") in planned.delete) is goes
 
 
 def test_replicas_on_one_nodes_volume_are_refused_whatever_else_is_delivered() -> None:
     world = world_of(LLM, machine(L40S), machine(L40S, name="g2"), replicas=2, batching={"maxBatchSize": 4})
     world.volumes["r1plus-engine-of-another-batch"] = VolumeFacts(delivered="a" * 64)
     world.settle()
-    assert world.condition("CapacityFits")[:2] == ("False", "StorageNotShared")
+    world.expect(CapacityFits="False StorageNotShared")
     assert "mode to Image" not in world.condition("CapacityFits")[2]
 
 
 def test_whoever_waits_for_a_gpu_reads_how_to_come_by_one() -> None:
-    world = world_of(LLM)
-    world.settle()
-    volume = candidate(world).volume
-    assert volume is not None
-    pod = PodFacts("p", "", "", False, False, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
-    world.volumes[volume.name] = VolumeFacts(pods=(pod,))
-    world.settle()
+    world = started(LLM)
+    pod = job_pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    world.deliver(VolumeFacts(pods=(pod,))).settle()
     assert "a build needs a GPU for itself" in world.condition("EngineReady")[2]
 
 
 def test_the_status_says_on_which_gpu() -> None:
-    world = world_of(VLLM)
-    world.settle()
+    world = started(VLLM)
     assert world.status["gpu"] == L40S.product
 
 
 def building(*containers: ContainerFacts) -> World:
-    world = world_of(LLM)
-    world.settle()
-    volume = candidate(world).volume
-    assert volume is not None
-    pod = PodFacts("p", "", "", False, False, "", containers)
-    world.volumes[volume.name] = VolumeFacts(pods=(pod,))
-    world.settle()
+    world = started(LLM)
+    pod = job_pod(*containers)
+    world.deliver(VolumeFacts(pods=(pod,))).settle()
     return world
 
 
@@ -384,6 +308,4 @@ def test_who_waits_reads_that_it_is_being_built_and_why_a_build_failed() -> None
     before = building(ContainerFacts("build", ready=False, waiting_reason="PodInitializing"))
     assert "its Job starts" in before.condition("EngineReady")[2]
     failed = building(FETCHED, ContainerFacts("build", ready=False, exit_code=1, message="[E] out of memory"))
-    status, reason, message = failed.condition("EngineReady")
-    assert (status, reason) == ("False", "DeliveryFailed")
-    assert "its builder ended with 1: [E] out of memory" in message
+    failed.expect(EngineReady=("False DeliveryFailed", "its builder ended with 1: [E] out of memory"))

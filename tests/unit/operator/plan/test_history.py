@@ -7,8 +7,8 @@ import pytest
 from r1plus_contract.history import AlarmFact, EvaluationFact, RevisionFact, RolloutEvent, RolloutFact
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan import history
-from unit.operator.plan.falls import FULL, fallen, rolled_back
-from unit.operator.plan.world import CATALOG, World, suite
+from support.plan.falls import FULL, fallen, rolled_back
+from support.plan.world import CATALOG, World, suite
 
 
 def events(world: World) -> list[tuple[str, RolloutEvent, str]]:
@@ -34,13 +34,9 @@ def test_a_revision_that_serves_is_told_with_its_identity_its_gate_and_its_promo
 def test_a_refused_revision_is_told_with_its_figures() -> None:
     world = World(dict(FULL))
     good = world.bring_up()
-    world.change(context={"maxTokens": 1024})
-    world.settle()
-    refused = world.candidate()
-    world.start_pods(refused)
-    world.settle()
-    world.gate(refused, Verdict.FAIL, lost=2)
-    world.settle()
+    refused = world.apply(context={"maxTokens": 1024})
+    world.start_pods(refused).settle()
+    world.gate(refused, Verdict.FAIL, lost=2).settle()
     assert world.selected() == good
     found = {f.revision: f.report for f in history.facts(world.observed()) if isinstance(f, EvaluationFact)}
     assert (found[refused].verdict, found[refused].lost, found[refused].items) == (Verdict.FAIL, 2, 4)
@@ -77,8 +73,7 @@ def test_a_pods_alarm_is_told_once_it_has_one() -> None:
 def test_passes_that_change_nothing_tell_nothing_new() -> None:
     world, _, _ = rolled_back()
     before = history.facts(world.observed())
-    world.now += 3600.0
-    world.settle()
+    world.wait(3600.0).settle()
     assert history.facts(world.observed()) == before
 
 
@@ -86,8 +81,6 @@ def test_only_a_suite_that_was_judged_by_is_told_and_whose_it_is() -> None:
     shipped = replace(suite("smollm2-full-v1"), digest="shipped")
     own = replace(suite("own", "x"), digest="own")
     world = World(dict(FULL), suites={"smollm2-full-v1": shipped, "own": own})
-    assert shipped.suite is not None
-    assert own.suite is not None
     hashes = (shipped.suite.header.sha256, own.suite.header.sha256)
     found = history.suites(world.observed(), frozenset({"shipped"}), hashes)
     assert [(f.namespace, f.name, len(f.items)) for f in found] == [("", "smollm2-full-v1", 4), ("team", "own", 4)]

@@ -6,24 +6,22 @@ from r1plus_contract.verdict import Standing
 from r1plus_operator.plan import quarantine
 from r1plus_operator.plan.quarantine import REPLACEMENT_SECONDS
 from r1plus_operator.plan.report import WIRING_SECONDS
-from r1plus_operator.plan.revision import read
-from unit.operator.plan.falls import controlled, fallen
-from unit.operator.plan.world import World
+from support.plan.falls import controlled, fallen
+from support.plan.world import World, serve_world
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
 DEADLINE_SECONDS = 3600.0
 
 
 def test_nothing_is_looked_at_for_time_alone_where_nothing_waits() -> None:
-    world = World(dict(FULL))
-    world.bring_up()
+    world = serve_world()
     world.now += WIRING_SECONDS
     assert world.pass_once().requeue_after is None
 
 
 def test_after_a_switch_it_is_when_prometheus_should_have_read_the_rules() -> None:
     world = World(dict(FULL))
-    promoted_at = read(world.one("ControllerRevision", world.bring_up())).promoted_at
+    promoted_at = world.revision(world.bring_up()).promoted_at
     assert promoted_at is not None
     assert world.pass_once().requeue_after == pytest.approx(promoted_at + WIRING_SECONDS - (world.now - 1.0))
 
@@ -33,8 +31,7 @@ def test_of_a_pod_in_quarantine_it_is(waited: float) -> None:
     world, _, _ = fallen(replicas=2)
     world.now += WIRING_SECONDS
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
-    world.settle()
+    world.stand(other, Standing.STEADY).settle()
     world.now += waited
     held = quarantine.read(world.pods[one])
     assert held is not None
@@ -49,7 +46,7 @@ def test_of_a_way_back_it_is_the_deadline_of_its_control_unless_something_is_due
     assert soon is not None
     assert soon < WIRING_SECONDS
     world.now += WIRING_SECONDS
-    record = read(world.one("ControllerRevision", bad)).rollback
+    record = world.revision(bad).rollback
     assert record is not None
     looked = world.pass_once().requeue_after
     assert looked == pytest.approx(record.started_at + DEADLINE_SECONDS - (world.now - 1.0))

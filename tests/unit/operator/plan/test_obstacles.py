@@ -1,14 +1,9 @@
 """What cluster and hardware have against an engine, in the order in which it is said, and what follows for a deployment."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from r1plus_model_repo import catalog
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Artifact, Engine, KvPrecision
+from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import NodeFacts
@@ -18,27 +13,18 @@ from r1plus_operator.projections import gpus_of, node
 from r1plus_policies.choice import Obstacle
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.sizing import GIB, MIB, Fit, sized
+from support.plan.builders import L40S, SHIPPED, delivered, machine
+from support.tables import for_each
 
-SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
 CPU = SHIPPED["smollm2-edge-q4-1"]
 GPU, VLLM = SHIPPED["r1plus-full-fp16-tensorrtllm"], SHIPPED["r1plus-full-fp16-vllm"]
 SPEC = R1PlusDeploymentSpec.model_validate({"tier": "full"})
 SERVED = {"openvino": "2026.4", "tensorrtllm": "1.2.1", "vllm": "0.11", "tensorrt": "10.14.2"}
-L40S, T4 = Gpus("NVIDIA-L40S", 1, 46068, (8, 9)), Gpus("Tesla-T4", 4, 15360, (7, 5))
-
-
-def delivered(engine: Engine, **spec: Any) -> Engine:
-    """The same engine, with files."""
-    artifact = Artifact(image="registry.example.com/engine:1", sha256="a" * 64)
-    return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact, **spec}))
+T4 = Gpus("Tesla-T4", 4, 15360, (7, 5))
 
 
 def needing(engine: Engine, **requirements: Any) -> Engine:
     return delivered(engine, requirements=engine.spec.requirements.model_copy(update=requirements))
-
-
-def machine(*gpus: Gpus, memory: int = 64 * GIB, cores: float = 16.0, **labels: str) -> NodeFacts:
-    return NodeFacts("n", memory, cores, labels, gpus)
 
 
 def fitted(*asked: Any) -> Fit | Obstacle:
@@ -71,7 +57,7 @@ OBSTACLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("engine, nodes, runtimes, reason, says", OBSTACLES.values(), ids=OBSTACLES.keys())
+@for_each("engine, nodes, runtimes, reason, says", OBSTACLES)
 def test_the_first_obstacle_is_named(
     engine: Engine, nodes: tuple[NodeFacts, ...], runtimes: dict[str, str], reason: str, says: str
 ) -> None:
@@ -91,20 +77,15 @@ def test_what_can_be_served_at_all_is_said_with_how() -> None:
 A100 = Gpus("NVIDIA-A100-SXM4-80GB", 8, 81920, (8, 0))
 
 
-@pytest.mark.parametrize(
-    ("nodes", "product", "taken"),
-    [
-        ((L40S, A100), "", A100.product),
-        ((L40S, A100), L40S.product, L40S.product),
-        ((A100,), L40S.product, A100.product),
-        ((T4, A100), T4.product, A100.product),
-    ],
-    ids=["the largest", "where it is", "where it was is gone", "where it is no longer fits"],
-)
+@for_each("nodes, product, taken", {
+    "the largest": ((L40S, A100), "", A100.product),
+    "where it is": ((L40S, A100), L40S.product, L40S.product),
+    "where it was is gone": ((A100,), L40S.product, A100.product),
+    "where it is no longer fits": ((T4, A100), T4.product, A100.product),
+})  # fmt: skip
 def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], product: str, taken: str) -> None:
     found = seated(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
     assert isinstance(found, Seat)
-    assert found.gpus is not None
     assert found.gpus.product == taken
 
 
@@ -131,7 +112,7 @@ def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:
 
 def test_the_largest_matching_node_decides_and_labels_must_match() -> None:
     wish = R1PlusDeploymentSpec.model_validate({"tier": "edge", "placement": {"nodeSelector": {"disk": "fast"}}})
-    small, large = machine(memory=2 * GIB, disk="fast"), machine(memory=64 * GIB, disk="slow")
+    small, large = machine(memory=2 * GIB, labels={"disk": "fast"}), machine(memory=64 * GIB, labels={"disk": "slow"})
     found = fitted(wish, CPU, (small, large), SERVED)
     assert isinstance(found, Fit)
     assert found.total_bytes + POD_OVERHEAD <= 2 * GIB
@@ -162,22 +143,19 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("allocatable", "labels", "gpus"),
-    [
-        pytest.param({"cpu": "8"}, LABELS, (), id="none"),
-        pytest.param({"nvidia.com/gpu": "0"}, {}, (), id="none left"),
-        pytest.param(
-            {"nvidia.com/gpu": "0"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 0, 40960, (8, 0)),), id="none for now"
-        ),
-        pytest.param({"nvidia.com/gpu": "2"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 2, 40960, (8, 0)),), id="whole GPUs"),
-        pytest.param(
-            {"nvidia.com/mig-1g.5gb": "7"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0), "nvidia.com/mig-1g.5gb"),), id="slices, mixed"
-        ),
-        pytest.param({"nvidia.com/gpu": "1"}, {}, (Gpus("unknown", 1),), id="without gpu-feature-discovery"),
-        pytest.param({"nvidia.com/gpu": "lots"}, LABELS, (), id="a count that is none"),
-    ],
-)  # fmt: skip
+@for_each("allocatable, labels, gpus", {
+    "none": ({"cpu": "8"}, LABELS, ()),
+    "none left": ({"nvidia.com/gpu": "0"}, {}, ()),
+    "none for now": ({"nvidia.com/gpu": "0"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 0, 40960, (8, 0)),)),
+    "whole GPUs": ({"nvidia.com/gpu": "2"}, LABELS, (Gpus("NVIDIA-A100-SXM4-40GB", 2, 40960, (8, 0)),)),
+    "slices, mixed": (
+        {"nvidia.com/mig-1g.5gb": "7"},
+        LABELS,
+        (Gpus("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 7, 4864, (8, 0), "nvidia.com/mig-1g.5gb"),),
+    ),
+    "without gpu-feature-discovery": ({"nvidia.com/gpu": "1"}, {}, (Gpus("unknown", 1),)),
+    "a count that is none": ({"nvidia.com/gpu": "lots"}, LABELS, ()),
+})  # fmt: skip
 def test_gpus_of_a_node(allocatable: dict[str, str], labels: dict[str, str], gpus: tuple[Gpus, ...]) -> None:
     assert gpus_of(allocatable, labels) == gpus
     body = {
@@ -185,6 +163,5 @@ def test_gpus_of_a_node(allocatable: dict[str, str], labels: dict[str, str], gpu
         "status": {"allocatable": {"memory": "8Gi", "cpu": "4", **allocatable}},
     }
     kept = node(body)
-    assert kept is not None
     assert kept.value.gpus == gpus
     assert kept.value.memory_bytes == 8192 * MIB

@@ -1,6 +1,5 @@
 """The plan over a life: first revision, refusal, switch, repair, history. A pass over a settled world writes nothing."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,19 +9,10 @@ from r1plus_contract import names
 from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
-from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
-from unit.operator.plan.world import CONFIG, NODE, World, suite
-
-FULL = {"tier": "full", "context": {"maxTokens": 2048}}
-Q4_1 = {"precision": "Q4_1"}
-
-
-def served() -> World:
-    world = World(dict(FULL))
-    world.bring_up()
-    return world
+from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
+from support.tables import for_each
 
 
 def test_walls_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> None:
@@ -34,94 +24,68 @@ def test_walls_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> N
 
 
 def test_a_first_revision_is_gated_by_one_pod_and_serves_nobody() -> None:
-    world = World({**FULL, "replicas": 3})
-    world.settle()
+    world = start_world(replicas=3)
     assert world.one("Deployment", world.candidate())["spec"]["replicas"] == 1
-    assert world.condition("Ready")[:2] == ("False", "NotServing")
+    world.expect(Ready="False NotServing")
     assert "revision" not in world.status
 
 
 def test_a_pass_promotes_and_status_says_so() -> None:
-    world = served()
+    world = serve_world()
     assert world.selected() == world.status["revision"]
-    assert world.condition("Ready")[:2] == ("True", "Serving")
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    assert world.condition("Progressing")[:2] == ("False", "Complete")
+    world.expect(Ready="True Serving", QualityVerified="True GatePassed", Progressing="False Complete")
     assert world.status["accuracy"] == "4/4"
     assert world.status["endpoint"] == "credit.team.svc:8001"
     assert [world.notes.count(reason) for reason in ("GatePassed", "Serving", "Complete")] == [1, 1, 1]
 
 
 def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:
-    world = served()
+    world = serve_world()
     stable = world.selected()
-    world.change(engine=Q4_1)
-    world.settle()
-    candidate = world.candidate()
+    candidate = world.apply(engine=Q4_1)
     assert (candidate != stable, world.selected()) == (True, stable)
-    world.start_pods(candidate)
-    world.gate(candidate, Verdict.FAIL, lost=3)
-    world.settle()
+    world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     assert world.selected() == stable
     assert ("Deployment", candidate) not in world.children
     assert world.one("Deployment", stable)["spec"]["replicas"] == 1
-    status, reason, message = world.condition("QualityVerified")
-    assert (status, reason) == ("False", "GateFailed")
-    assert "lost 3 of 4 items" in message
-    assert f"revision {stable} goes on serving" in message
-    assert world.condition("Ready")[0] == "True"
-    assert world.condition("Progressing")[:2] == ("False", "CandidateRefused")
+    world.expect(QualityVerified=("False GateFailed", "lost 3 of 4 items", f"revision {stable} goes on serving"))
+    world.expect(Ready="True", Progressing="False CandidateRefused")
     assert world.notes.count("GateFailed") == 1
     assert world.notes.count("CandidateRefused") == 1
 
 
 def test_a_refusal_outlives_its_pods_and_the_operator() -> None:
-    world = served()
-    world.change(engine=Q4_1)
-    world.settle()
-    world.start_pods(world.candidate())
-    world.gate(world.candidate(), Verdict.FAIL, lost=3)
-    world.settle()
+    world = serve_world()
+    world.apply(engine=Q4_1)
+    world.start_pods(world.candidate()).gate(world.candidate(), Verdict.FAIL, lost=3).settle()
     assert not world.pods or all(p.revision != world.candidate() for p in world.pods.values())
     assert world.settle().writes == 0
-    assert world.condition("QualityVerified")[1] == "GateFailed"
+    world.expect(QualityVerified="GateFailed")
 
 
 def test_a_lower_threshold_after_a_refusal_asks_for_another_gate_and_a_higher_one_does_not_forget() -> None:
-    world = served()
-    world.change(engine=Q4_1)
-    world.settle()
-    candidate = world.candidate()
-    world.start_pods(candidate)
-    world.gate(candidate, Verdict.FAIL, lost=3)
-    world.settle()
-    world.change(accuracy={"threshold": 0.5})
-    world.settle()
+    world = serve_world()
+    candidate = world.apply(engine=Q4_1)
+    world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
+    world.apply(accuracy={"threshold": 0.5})
     assert world.one("Deployment", candidate)["spec"]["replicas"] == 1
-    assert world.condition("QualityVerified")[0] == "Unknown"
-    world.change(accuracy={"threshold": 0.98})
-    world.settle()
+    world.expect(QualityVerified="Unknown")
+    world.apply(accuracy={"threshold": 0.98})
     assert ("Deployment", candidate) not in world.children
-    assert world.condition("QualityVerified")[1] == "GateFailed"
+    world.expect(QualityVerified="GateFailed")
 
 
 def test_observe_lets_a_failed_revision_serve_and_says_that_it_failed() -> None:
-    world = served()
-    world.change(engine=Q4_1, accuracy={"gate": "Observe"})
-    world.settle()
-    candidate = world.candidate()
-    world.start_pods(candidate, ready=True)
-    world.settle()
+    world = serve_world()
+    candidate = world.apply(engine=Q4_1, accuracy={"gate": "Observe"})
+    world.start_pods(candidate, ready=True).settle()
     assert world.selected() == candidate
-    world.gate(candidate, Verdict.FAIL, lost=3)
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == ("False", "GateFailed")
-    assert "spec.accuracy.gate is Observe" in world.condition("QualityVerified")[2]
-    assert world.condition("Ready")[0] == "True"
+    world.gate(candidate, Verdict.FAIL, lost=3).settle()
+    world.expect(QualityVerified=("False GateFailed", "spec.accuracy.gate is Observe"), Ready="True")
 
 
 def test_going_back_to_a_passed_revision_renders_nothing_new() -> None:
-    world = served()
+    world = serve_world()
     first = world.selected()
     template = world.one("ControllerRevision", first)["data"]
     world.change(engine=Q4_1)
@@ -134,9 +98,8 @@ def test_going_back_to_a_passed_revision_renders_nothing_new() -> None:
 
 
 def test_what_does_not_change_answers_makes_no_revision() -> None:
-    world = served()
-    world.change(replicas=2, access={"namespaces": ["apps"]}, accuracy={"threshold": 0.9, "probesPerMinute": 60})
-    world.settle()
+    world = serve_world()
+    world.apply(replicas=2, access={"namespaces": ["apps"]}, accuracy={"threshold": 0.9, "probesPerMinute": 60})
     assert len(world.live("ControllerRevision")) == 1
     assert world.one("Deployment", world.selected())["spec"]["replicas"] == 2
 
@@ -145,14 +108,13 @@ def test_what_does_not_change_answers_makes_no_revision() -> None:
     "change", [{"batching": {"maxBatchSize": 8}}, {"context": {"maxTokens": 1024}}, {"placement": {"nodeSelector": {"zone": "a"}}}, {"engine": Q4_1}]
 )  # fmt: skip
 def test_what_changes_the_pod_or_its_answers_makes_a_revision(change: dict[str, object]) -> None:
-    world = served()
-    world.change(**change)
-    world.settle()
+    world = serve_world()
+    world.apply(**change)
     assert len(world.live("ControllerRevision")) == 2
 
 
 def test_an_upgraded_operator_leaves_running_revisions_as_they_are() -> None:
-    world = served()
+    world = serve_world()
     world.config = replace(CONFIG, monitor_image="registry.local/monitor:2", triton_image="registry.local/triton:2")
     assert world.settle().writes == 0
 
@@ -162,7 +124,7 @@ def test_an_upgraded_operator_leaves_running_revisions_as_they_are() -> None:
     ["Deployment", "Service", "NetworkPolicy", "ConfigMap", "PodDisruptionBudget", "ServiceAccount", "PrometheusRule"],
 )
 def test_a_deleted_child_comes_back_as_it_was(kind: str) -> None:
-    world = served()
+    world = serve_world()
     for key in [key for key in world.children if key[0] == kind]:
         before = world.children.pop(key)
         world.settle()
@@ -173,7 +135,7 @@ def test_a_deleted_child_comes_back_as_it_was(kind: str) -> None:
 
 
 def test_an_edited_field_is_reverted_and_a_foreign_one_stays() -> None:
-    world = served()
+    world = serve_world()
     policy = world.one("NetworkPolicy", "credit")
     policy["spec"]["ingress"].append({})
     policy["metadata"]["labels"]["team"] = "blue"
@@ -202,19 +164,18 @@ def test_a_revision_is_changed_only_from_the_version_that_was_seen() -> None:
     (stored,) = world.live("ControllerRevision")
     seen = {**stored, "metadata": {**stored["metadata"], "resourceVersion": "41"}}
     world.children["ControllerRevision", stored["metadata"]["name"]] = seen
-    world.start_pods(stored["metadata"]["name"])
-    world.gate(stored["metadata"]["name"], Verdict.PASS)
-    planned = plan(world.observed(), world.config, world.now)
+    world.start_pods(stored["metadata"]["name"]).gate(stored["metadata"]["name"], Verdict.PASS)
+    planned = world.plan()
     versions = {obj["kind"]: obj["metadata"].get("resourceVersion") for stage in planned.apply for obj in stage}
     assert versions == {"ControllerRevision": "41", "ConfigMap": None}
 
 
 def test_what_others_put_into_our_lists_is_taken_out_before_the_apply() -> None:
-    world = served()
+    world = serve_world()
     service = world.one("Service", "credit")
     other = {**service["spec"]["ports"][0], "port": 9999}
     world.children["Service", "credit"] = {**service, "spec": {**service["spec"], "ports": [other, *service["spec"]["ports"][1:]]}}  # fmt: skip
-    repair = plan(world.observed(), CONFIG, world.now)
+    repair = world.plan()
     place, tcp = "/spec/ports/0", other["protocol"]
     tests = (
         {"op": "test", "path": f"{place}/{key}", "value": value} for key, value in (("port", 9999), ("protocol", tcp))
@@ -225,16 +186,12 @@ def test_what_others_put_into_our_lists_is_taken_out_before_the_apply() -> None:
 
 
 def test_a_verdict_counts_only_for_exactly_what_was_scored() -> None:
-    world = World(dict(FULL))
-    world.settle()
+    world = start_world()
     name = world.candidate()
-    world.start_pods(name, ready=True)
-    world.gate(name, Verdict.PASS)
+    world.start_pods(name, ready=True).gate(name, Verdict.PASS)
     pod, report = next(iter(world.reports.items()))
-    assert report.gate is not None
-    for foreign in (replace(report.gate, identity="other"), replace(report.gate, suite_hash="other")):
-        world.reports[pod] = replace(report, gate=foreign)
-        world.settle()
+    for foreign in ("identity", "suite_hash"):
+        world.alter(reports={pod: report}).report_gate(**{foreign: "other"}).settle()
         assert "revision" not in world.status
     world.reports[pod] = report
     world.settle()
@@ -242,14 +199,12 @@ def test_a_verdict_counts_only_for_exactly_what_was_scored() -> None:
 
 
 def test_a_new_suite_makes_quality_unknown_and_moves_no_traffic() -> None:
-    world = served()
+    world = serve_world()
     stable = world.selected()
     world.suites["smollm2-full-v2"] = suite("smollm2-full-v2", salt="x")
-    world.change(accuracy={"suite": "smollm2-full-v2"})
-    world.settle()
-    assert world.selected() == stable
-    assert world.condition("QualityVerified")[0] == "Unknown"
-    assert json.loads(world.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])["suite"] == "smollm2-full-v2"
+    world.apply(accuracy={"suite": "smollm2-full-v2"})
+    world.expect(serves=stable, QualityVerified="Unknown")
+    assert world.accuracy_settings()["suite"] == "smollm2-full-v2"
 
 
 BROKEN = SuiteSource("own", "{}", "", None, "own: suite own: sha256 is aa, suite.json promises bb")
@@ -269,19 +224,15 @@ BROKEN = SuiteSource("own", "{}", "", None, "own: suite own: sha256 is aa, suite
 def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
     change: dict[str, object], condition: str, reason: str, words: list[str]
 ) -> None:
-    world = served()
+    world = serve_world()
     world.suites["own"] = BROKEN
     stable, children = world.selected(), dict(world.children)
-    world.change(**change)
-    world.settle()
+    world.apply(**change)
     status, found, message = world.condition(condition)
     assert (status, found) == ("False", reason)
-    for word in words:
-        assert word in message
+    assert [word for word in words if word not in message] == []
     assert world.children == children
-    assert world.selected() == stable
-    assert world.condition("Ready")[0] == "True"
-    assert world.condition("Progressing")[:2] == ("False", "Blocked")
+    world.expect(serves=stable, Ready="True", Progressing="False Blocked")
     world.children.pop(("Service", "credit"))
     world.settle()
     assert world.selected() == stable
@@ -290,61 +241,40 @@ def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
 def test_a_spec_older_than_its_schema_is_a_condition_that_names_every_field() -> None:
     world = World({"tier": "huge", "replicas": -1, "colour": "red"})
     world.settle()
-    status, reason, message = world.condition("Ready")
-    assert (status, reason) == ("False", "InvalidSpec")
-    for word in ("spec.tier", "spec.replicas", "spec.colour", "huge", "-1"):
-        assert word in message
+    world.expect(Ready=("False InvalidSpec", "spec.tier", "spec.replicas", "spec.colour", "huge", "-1"))
     assert not world.children
 
 
 def test_a_pass_won_beside_traffic_at_batch_1_does_not_admit_under_enforce() -> None:
-    world = World({**FULL, "accuracy": {"gate": "Observe"}})
-    world.settle()
-    first = world.candidate()
-    world.start_pods(first, ready=True)
-    world.settle()
-    world.gate(first, Verdict.PASS, batch=1)
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == ("True", "GatePassed")
-    world.change(engine={"precision": "Q4_1"})
-    world.settle()
-    world.start_pods(world.candidate(), ready=True)
-    world.settle()
-    world.now += 60
-    world.settle()
-    world.change(**FULL, engine={}, accuracy={"gate": "Enforce"})
-    world.settle()
+    world, first = observe_world()
+    world.gate(first, Verdict.PASS, batch=1).settle()
+    world.expect(QualityVerified="True GatePassed")
+    world.apply(engine={"precision": "Q4_1"})
+    world.start_pods(world.candidate(), ready=True).settle()
+    world.wait(60).settle()
+    world.apply(**FULL, engine={}, accuracy={"gate": "Enforce"})
     assert world.candidate() == first
-    world.start_pods(first, ready=True)
-    world.settle()
+    world.start_pods(first, ready=True).settle()
     assert world.selected() != first
-    world.gate(first, Verdict.PASS)
-    world.settle()
+    world.gate(first, Verdict.PASS).settle()
     assert world.selected() == first
 
 
-@pytest.mark.parametrize(
-    "forged",
-    [
-        pytest.param({"replica_set": ""}, id="no controller"),
-        pytest.param({"replica_set": "other-7d9f"}, id="another Deployment's ReplicaSet"),
-        pytest.param({"replica_set": "{revision}-x-7d9f"}, id="a ReplicaSet whose name only begins alike"),
-        pytest.param({"fingerprint": "0" * 16}, id="other containers"),
-        pytest.param({"owner_uid": "u-0"}, id="made for a namesake that was deleted"),
-    ],
-)
+@for_each("forged", {
+    "no controller": {"replica_set": ""},
+    "another Deployment's ReplicaSet": {"replica_set": "other-7d9f"},
+    "a ReplicaSet whose name only begins alike": {"replica_set": "{revision}-x-7d9f"},
+    "other containers": {"fingerprint": "0" * 16},
+    "made for a namesake that was deleted": {"owner_uid": "u-0"},
+})  # fmt: skip
 def test_a_pod_that_only_bears_a_revisions_labels_is_not_believed(forged: dict[str, str]) -> None:
-    world = World(dict(FULL))
-    world.settle()
+    world = start_world()
     name = world.candidate()
     world.start_pods(name, ready=True)
     changes: Any = {key: value.replace("{revision}", name) for key, value in forged.items()}
-    world.pods = {n: replace(p, **changes) for n, p in world.pods.items()}
-    world.gate(name, Verdict.PASS)
-    world.settle()
-    assert world.condition("Ready")[0] == "False"
-    assert world.condition("EngineReady")[:2] == ("False", "ForeignPod")
-    assert read(world.one("ControllerRevision", name)).verdicts == ()
+    world.set_pods(**changes).gate(name, Verdict.PASS).settle()
+    world.expect(Ready="False", EngineReady="False ForeignPod")
+    assert world.revision(name).verdicts == ()
 
 
 def test_what_another_version_put_into_a_revision_stays_and_makes_no_write() -> None:
@@ -375,38 +305,28 @@ def container(**facts: object) -> ContainerFacts:
 def test_trouble_of_a_candidates_pod_names_cause_and_remedy(
     facts: ContainerFacts, reason: str, words: list[str]
 ) -> None:
-    world = World(dict(FULL))
-    world.settle()
-    world.start_pods(world.candidate())
-    world.pods = {n: replace(p, containers=(facts,)) for n, p in world.pods.items()}
-    world.settle()
-    status, found, message = world.condition("EngineReady")
-    assert (status, found) == ("False", reason)
-    for word in words:
-        assert word in message
+    world = start_world()
+    world.start_pods(world.candidate()).set_pods(containers=(facts,)).settle()
+    world.expect(EngineReady=(f"False {reason}", *words))
 
 
 def test_a_pod_that_finds_no_node_tells_the_schedulers_words() -> None:
-    world = World(dict(FULL))
-    world.settle()
-    world.start_pods(world.candidate())
-    world.pods = {n: replace(p, unschedulable="0/1 nodes: Insufficient memory") for n, p in world.pods.items()}
-    world.settle()
+    world = start_world()
+    world.start_pods(world.candidate()).set_pods(unschedulable="0/1 nodes: Insufficient memory").settle()
     assert "Insufficient memory" in world.condition("CapacityFits")[2]
 
 
 def test_without_prometheus_operator_there_are_no_alerts_and_the_status_says_so() -> None:
     world = World(dict(FULL), kinds=frozenset())
     world.bring_up()
-    assert world.condition("AlertsWired")[:2] == ("False", "NoPrometheusOperator")
+    world.expect(AlertsWired="False NoPrometheusOperator")
     assert not world.live("PodMonitor")
 
 
 def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() -> None:
     from r1plus_contract.verdict import MonitorReport, Progress
 
-    world = World(dict(FULL))
-    world.settle()
+    world = start_world()
     name = world.candidate()
     world.start_pods(name)
     messages = set()
@@ -415,37 +335,33 @@ def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() 
         report = MonitorReport(
             name, "x", Phase.GATING, Verdict.NO_DATA, "Gating", "", "smollm2-full-v1", progress=progress
         )
-        world.reports = dict.fromkeys(world.pods, report)
-        world.settle()
+        world.alter(reports=dict.fromkeys(world.pods, report)).settle()
         messages.add(world.condition("QualityVerified")[2])
     assert len(messages) == 10
 
 
 def test_history_is_bounded_and_keeps_what_serves() -> None:
-    world = served()
+    world = serve_world()
     stable = world.selected()
     for tokens in range(100, 120):
-        world.change(context={"maxTokens": tokens})
-        world.settle()
+        world.apply(context={"maxTokens": tokens})
     assert len(world.live("ControllerRevision")) <= 11
     assert ("ControllerRevision", stable) in world.children
     assert [d["metadata"]["name"] for d in world.live("Deployment")] == sorted([stable, world.candidate()])
 
 
 def test_the_last_revision_that_served_before_outlives_any_number_of_candidates() -> None:
-    world = served()
+    world = serve_world()
     first = world.selected()
     world.change(engine=Q4_1)
     world.bring_up()
     for tokens in range(100, 120):
-        world.change(context={"maxTokens": tokens})
-        world.settle()
+        world.apply(context={"maxTokens": tokens})
     assert ("ControllerRevision", first) in world.children
 
 
 def test_a_transition_is_told_once_and_a_new_deployment_only_tells_what_is_in_its_way() -> None:
-    world = World(dict(FULL))
-    world.settle()
+    world = start_world()
     assert world.notes == []
     world.bring_up()
     told = list(world.notes)
@@ -459,49 +375,35 @@ def test_a_transition_is_told_once_and_a_new_deployment_only_tells_what_is_in_it
 def test_a_candidate_that_takes_too_long_is_withdrawn_and_asked_for_again_gets_its_time_anew() -> None:
     world = World({**FULL, "rollout": {"deadline": "10m"}})
     stable = world.bring_up()
-    world.change(engine=Q4_1)
-    world.settle()
-    candidate = world.candidate()
-    world.now += 600
-    world.settle()
-    assert world.condition("Progressing")[:2] == ("False", "DeadlineExceeded")
-    assert "spec.rollout.deadline (10m)" in world.condition("Progressing")[2]
-    assert [d["metadata"]["name"] for d in world.live("Deployment")] == [stable]
-    world.change(engine={})
-    world.settle()
-    assert world.condition("Progressing")[:2] == ("False", "Complete")
-    world.change(engine=Q4_1)
-    world.settle()
-    assert world.condition("Progressing")[:2] == ("True", "RollingOut")
+    candidate = world.apply(engine=Q4_1)
+    world.wait(600).settle()
+    world.expect(Progressing=("False DeadlineExceeded", "spec.rollout.deadline (10m)"))
+    assert [*world.deployments()] == [stable]
+    world.apply(engine={})
+    world.expect(Progressing="False Complete")
+    world.apply(engine=Q4_1)
+    world.expect(Progressing="True RollingOut")
     assert ("Deployment", candidate) in world.children
 
 
 def test_a_first_revision_that_takes_too_long_is_told_and_goes_on() -> None:
-    world = World({**FULL, "rollout": {"deadline": "90s"}})
-    world.settle()
-    world.now += 90
-    world.settle()
-    assert world.condition("Progressing")[:2] == ("False", "DeadlineExceeded")
+    world = start_world(rollout={"deadline": "90s"})
+    world.wait(90).settle()
+    world.expect(Progressing="False DeadlineExceeded")
     assert ("Deployment", world.candidate()) in world.children
 
 
 def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_served() -> None:
     world = World({**FULL, "rollout": {"strategy": "InPlace"}})
     stable = world.bring_up()
-    world.change(engine=Q4_1)
-    world.settle()
-    candidate = world.candidate()
+    candidate = world.apply(engine=Q4_1)
     counts = {d["metadata"]["name"]: d["spec"]["replicas"] for d in world.live("Deployment")}
     assert counts == {stable: 0, candidate: 1}
-    assert world.condition("Ready")[:2] == ("False", "InPlaceRollout")
-    assert world.selected() == stable
-    world.start_pods(candidate)
-    world.gate(candidate, Verdict.FAIL, lost=3)
-    world.settle()
+    world.expect(serves=stable, Ready="False InPlaceRollout")
+    world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     assert [(d["metadata"]["name"], d["spec"]["replicas"]) for d in world.live("Deployment")] == [(stable, 1)]
-    world.start_pods(stable, ready=True)
-    world.settle()
-    assert world.condition("Ready")[:2] == ("True", "Serving")
+    world.start_pods(stable, ready=True).settle()
+    world.expect(Ready="True Serving")
 
 
 @pytest.mark.parametrize(
@@ -512,19 +414,14 @@ def test_in_place_is_a_declared_outage_and_a_refusal_restores_what_served() -> N
     ],
 )  # fmt: skip
 def test_pods_that_the_api_server_refuses_are_told_in_its_words(said: str, reason: str, words: list[str]) -> None:
-    world = World(dict(FULL))
-    world.settle()
+    world = start_world()
     world.one("Deployment", world.candidate())[REFUSED_PODS] = said
     world.settle()
-    status, found, message = world.condition("CapacityFits")
-    assert (status, found) == ("False", reason)
-    for word in words:
-        assert word in message
+    world.expect(CapacityFits=(f"False {reason}", *words))
 
 
 def test_the_pod_is_restricted_and_has_no_token() -> None:
-    world = World(dict(FULL))
-    world.settle()
+    world = start_world()
     pod = world.live("Deployment")[0]["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -541,11 +438,11 @@ def test_the_pod_is_restricted_and_has_no_token() -> None:
 def test_a_node_without_enough_cores_does_not_count() -> None:
     world = World(dict(FULL), nodes=(NodeFacts("small", 64 * 2**30, 1.0, {}),))
     world.settle()
-    assert world.condition("CapacityFits")[1] == "NoNodeFits"
+    world.expect(CapacityFits="NoNodeFits")
 
 
 def test_a_clock_that_was_set_back_does_not_undo_a_promotion() -> None:
-    world = served()
+    world = serve_world()
     world.now = 10.0
     world.change(context={"maxTokens": 1024})
     second = world.bring_up()
@@ -554,11 +451,9 @@ def test_a_clock_that_was_set_back_does_not_undo_a_promotion() -> None:
 
 
 def test_a_monitors_report_without_end_is_clipped() -> None:
-    world = World(dict(FULL))
-    world.settle()
+    world = start_world()
     name = world.candidate()
-    world.start_pods(name)
-    world.gate(name, Verdict.FAIL, lost=3)
+    world.start_pods(name).gate(name, Verdict.FAIL, lost=3)
     pod, report = next(iter(world.reports.items()))
     assert report.gate is not None
     free = ("reason", "message", "suite", "scorer_version", "decided_at", "acknowledged", "control")
@@ -570,8 +465,8 @@ def test_a_monitors_report_without_end_is_clipped() -> None:
 
 
 def test_a_plan_is_a_function_of_its_input() -> None:
-    world = served()
-    assert plan(world.observed(), CONFIG, world.now) == plan(world.observed(), CONFIG, world.now)
+    world = serve_world()
+    assert world.plan() == world.plan()
     assert NODE.cores == 2.0
 
 
@@ -589,25 +484,21 @@ def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool)
     assert (status, reason) == ("False", "NoData")
     assert MONITOR_SILENT in message
     assert world.status["verdict"] == "NoData"
-    assert world.condition("Ready")[0] == "True"
+    world.expect(Ready="True")
     assert (world.selected(), set(world.children)) == before
     assert "incident" not in world.status
     assert world.status["revision"] == serving
 
 
-@pytest.mark.parametrize(
-    ("swept", "shown"),
-    [
-        pytest.param("2026-01-01T00:00:00Z", "1/4", id="the count that followed the alarm"),
-        pytest.param("2026-01-01T00:00:02Z", "3/4", id="a sweep that ended since"),
-    ],
-)
+@for_each("swept, shown", {
+    "the count that followed the alarm": ("2026-01-01T00:00:00Z", "1/4"),
+    "a sweep that ended since": ("2026-01-01T00:00:02Z", "3/4"),
+})  # fmt: skip
 def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> None:
-    world = served()
+    world = serve_world()
     (pod,) = world.pods
     world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1", "i2"))
     watch = world.reports[pod].watch
-    assert watch is not None
     assert watch.confirmation is not None
     counted = replace(watch, confirmation=replace(watch.confirmation, finished_at="2026-01-01T00:00:01Z"))
     sweep = SweepFigures(3, 4, 0.0, 1.0, swept)
@@ -616,22 +507,15 @@ def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> 
     assert world.status["accuracy"] == shown
 
 
-@pytest.mark.parametrize(
-    ("why", "reason"),
-    [
-        pytest.param("SuiteMismatch", "SuiteMismatch", id="a scorer that is not what it was has its own reason"),
-        pytest.param("SuiteInvalid", "NoData", id="whatever else blocks is no data"),
-    ],
-)
+@for_each("why, reason", {
+    "a scorer that is not what it was has its own reason": ("SuiteMismatch", "SuiteMismatch"),
+    "whatever else blocks is no data": ("SuiteInvalid", "NoData"),
+})  # fmt: skip
 def test_a_monitor_that_cannot_score_is_told_though_nothing_alarmed(why: str, reason: str) -> None:
-    world = World({"tier": "full", "accuracy": {"onBreach": "Rollback"}})
-    world.bring_up()
+    world = serve_world(accuracy={"onBreach": "Rollback"})
     before = world.selected(), set(world.children)
-    (pod,) = world.pods
-    blocked = replace(world.reports[pod], phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=why, gate=None)
-    world.reports[pod] = blocked
-    world.settle()
-    assert world.condition("QualityVerified")[:2] == ("False", reason)
+    world.report(phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=why, gate=None).settle()
+    world.expect(QualityVerified=f"False {reason}")
     assert world.condition("QualityVerified")[2].startswith(f"{why}: ")
     assert world.status["verdict"] == "NoData"
     assert (world.selected(), set(world.children)) == before

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from r1plus_contract import names
 from r1plus_contract.isolation import Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, IsolationTerms, Json, PodFacts
+from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, IsolationTerms, Json
 from r1plus_operator.plan.prober import jobs
 from r1plus_operator.plan.probing import (
     CROWDED_SECONDS,
@@ -27,137 +27,86 @@ from r1plus_operator.plan.probing import (
     read,
 )
 from r1plus_policies.isolation import Verdict
-from unit.operator.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts
+from support.plan.builders import job_pod
+from support.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts, probe_world
+from support.tables import for_each
 
 HOUR = CONFIG.isolation.interval
-
-
-def world(*serving: str) -> TenantWorld:
-    made = TenantWorld(spec={})
-    made.serve(*serving)
-    return made
-
-
-def tried(one: TenantWorld) -> list[str]:
-    """Under whose walls, run by run."""
-    return [run.deployment for run in one.made]
-
-
-def idle(one: TenantWorld, seconds: float, **said: Any) -> None:
-    """Time passes, with a pass whenever one asked for it; a run takes half a minute."""
-    until = one.now + seconds
-    while (left := until - one.now) > 0:
-        planned = one.settle()
-        if one.jobs(going_on=True):
-            one.now += min(30.0, left)
-            if left >= 30.0:
-                one.end(**said)
-        else:
-            one.now += min(left, planned.requeue_after or left)
 
 
 class TestWhen:
     """At once, then hourly; sooner only for a wall that changed or a run that shows nothing."""
 
     def test_nothing_is_tried_before_something_serves_and_the_decoy_is_there(self) -> None:
-        one = world()
-        one.settle()
-        assert not one.made
+        one = probe_world()
+        assert one.begin_due_runs() == 0
         one.decoy_ready = False
-        one.serve("credit")
-        one.settle()
-        assert not one.made
-        one.decoy_ready = True
-        one.settle()
-        assert tried(one) == ["credit"]
+        assert one.serve("credit").begin_due_runs() == 0
+        one.alter(decoy_ready=True).settle()
+        assert one.probed_deployments() == ["credit"]
 
     @pytest.mark.parametrize(
         "said", [{}, {"opened": ("secret",)}, {"blind": ("metadata",)}], ids=["held", "open", "unseen"]
     )
     def test_a_run_that_showed_something_is_good_for_an_hour(self, said: Any) -> None:
-        one = world("credit")
-        one.probed(**said)
-        ended = one.runs()[0].ended_at
-        assert ended is not None
+        one = probe_world("credit").probed(**said)
+        ended = one.ended_at()
         planned = one.plan()
         assert planned.requeue_after == pytest.approx(ended + HOUR - one.now)
-        one.now = ended + HOUR - 1.0
-        one.settle()
-        assert len(one.made) == 1
-        one.now = ended + HOUR
-        one.settle()
-        assert len(one.made) == 2
+        assert one.begin_due_runs(at=ended + HOUR - 1.0) == 1
+        assert one.begin_due_runs(at=ended + HOUR) == 2
 
     def test_one_that_shows_nothing_is_made_again_after_a_while(self) -> None:
-        one = world("credit")
-        one.probed(blind=DECOYS)
-        ended = one.runs()[0].ended_at
-        assert ended is not None
-        one.now = ended + RETRY_SECONDS - 1.0
-        one.settle()
-        assert len(one.made) == 1
-        one.now = ended + RETRY_SECONDS
-        one.settle()
-        assert len(one.made) == 2
+        one = probe_world("credit").probed(blind=DECOYS)
+        ended = one.ended_at()
+        assert one.begin_due_runs(at=ended + RETRY_SECONDS - 1.0) == 1
+        assert one.begin_due_runs(at=ended + RETRY_SECONDS) == 2
 
     def test_a_changed_wall_causes_one_run_and_none_sooner_than_may_be(self) -> None:
-        one = world("credit", "fraud")
-        one.probed()
+        one = probe_world("credit", "fraud").probed()
         began = one.made[0].started
         one.now = began + 40.0
         one.serving["fraud"] = "other"
         planned = one.settle()
         assert planned.requeue_after == pytest.approx(began + SPACING_SECONDS - one.now, abs=0.2)
-        one.now = began + SPACING_SECONDS - 0.2
-        one.settle()
-        assert len(one.made) == 1
-        one.now = began + SPACING_SECONDS
-        one.settle()
-        assert tried(one) == ["credit", "fraud"]
-        idle(one, HOUR - 120)
+        assert one.begin_due_runs(at=began + SPACING_SECONDS - 0.2) == 1
+        one.alter(now=began + SPACING_SECONDS).settle()
+        assert one.probed_deployments() == ["credit", "fraud"]
+        one.idle(HOUR - 120)
         assert len(one.made) == 2
 
     def test_changes_in_between_are_one(self) -> None:
-        one = world("credit", "fraud")
-        one.probed()
+        one = probe_world("credit", "fraud").probed()
         for i in range(5):
-            one.serving = {name: f"{name}-{i}" for name in one.serving}
-            one.settle()
-        idle(one, HOUR - 300)
+            one.alter(serving={name: f"{name}-{i}" for name in one.serving}).settle()
+        one.idle(HOUR - 300)
         assert len(one.made) == 2
 
     def test_a_wall_of_the_namespace_that_was_made_anew_is_a_change(self) -> None:
-        one = world("credit")
-        one.probed()
-        idle(one, 600)
+        one = probe_world("credit").probed()
+        one.idle(600)
         assert len(one.made) == 1
         del one.live["team", "NetworkPolicy", "r1plus-default-deny"]
-        one.settle()
-        assert len(one.made) == 2
+        assert one.begin_due_runs() == 2
 
     def test_a_wall_that_changes_during_a_run_is_tried_after_it(self) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         one.settle()
         one.serving["credit"] = "other"
-        one.now += 100
-        one.settle()
-        assert len(one.made) == 1
-        one.end()
-        one.settle()
-        assert len(one.made) == 2
+        assert one.wait(100).begin_due_runs() == 1
+        assert one.end().begin_due_runs() == 2
 
     def test_what_is_not_ready_for_a_while_changes_no_wall(self) -> None:
-        one = world("credit", "fraud")
-        one.probed()
+        one = probe_world("credit", "fraud").probed()
         for _ in range(20):
             one.serve("credit")
-            idle(one, 60)
+            one.idle(60)
             one.serve("credit", "fraud")
-            idle(one, 60)
+            one.idle(60)
         assert len(one.made) == 1
 
     def test_while_too_many_others_run_it_waits_and_asks_again(self) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         one.crowded = True
         planned = one.settle()
         assert not one.made
@@ -170,11 +119,10 @@ class TestWhen:
         assert len(one.made) == 1
 
     def test_a_clock_that_was_set_back_delays_no_run_and_makes_none_begin_again_and_again(self) -> None:
-        one = world("credit")
-        one.probed()
+        one = probe_world("credit").probed()
         one.now -= 90_000
         one.serving["credit"] = "other"
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.expect(IsolationVerified="True WallsHeld")
         planned = one.settle()
         assert len(one.made) == 2, "walls that changed are tried"
         assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeOverdue"), "and nothing is known until then"
@@ -182,15 +130,12 @@ class TestWhen:
         assert planned.requeue_after <= 2 * DEADLINE_SECONDS
         for _ in range(5):
             one.now += 30.0
-            one.end()
-            one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+            one.end().settle()
+        one.expect(IsolationVerified="True WallsHeld")
         assert len(one.made) == 2
-        one.now += HOUR
-        one.probed()
+        one.wait(HOUR).probed()
         for _ in range(5):
-            one.now += SPACING_SECONDS
-            one.probed()
+            one.wait(SPACING_SECONDS).probed()
         assert len(one.made) == 3, "a clock that was ahead makes no run look older than the one before it"
 
 
@@ -205,7 +150,7 @@ CHANGES = st.lists(
 def test_runs_are_never_closer_than_may_be_and_no_more_than_an_hour_and_the_changes_ask_for(
     changes: list[tuple[str, int, int]],
 ) -> None:
-    one = world("a", "b", "c", "d")
+    one = probe_world("a", "b", "c", "d")
     began = one.now
     asked = 1
     for what, which, seconds in changes:
@@ -215,10 +160,10 @@ def test_runs_are_never_closer_than_may_be_and_no_more_than_an_hour_and_the_chan
             asked += 1
         elif what == "flap":
             one.serving.pop(name, None)
-            idle(one, 30)
+            one.idle(30)
             one.serve("a", "b", "c", "d")
             one.serving.setdefault(name, f"walls-of-{name}")
-        idle(one, seconds, opened=("secret",) if what == "open" else ())
+        one.idle(seconds, opened=("secret",) if what == "open" else ())
     starts = [run.started for run in one.made]
     assert all(later - sooner >= SPACING_SECONDS for sooner, later in itertools.pairwise(starts))
     flaps = sum(what == "flap" for what, _, _ in changes)
@@ -231,78 +176,50 @@ class TestUnderWhoseWalls:
     """Each in turn; a change beside them; what was open until it holds."""
 
     def test_each_that_serves_has_its_turn(self) -> None:
-        one = world("credit", "fraud", "mail", "shop")
+        one = probe_world("credit", "fraud", "mail", "shop")
         for _ in range(6):
             one.probed()
             one.now += HOUR
-        assert tried(one) == ["credit", "fraud", "mail", "shop", "credit", "fraud"]
+        assert one.probed_deployments() == ["credit", "fraud", "mail", "shop", "credit", "fraud"]
 
     def test_who_comes_or_goes_takes_nobodys_turn(self) -> None:
-        one = world("b", "d", "f")
-        one.probed()
-        one.now += HOUR
-        one.serve("a", "d", "f")
-        one.probed()
-        one.now += HOUR
-        one.serve("a", "f")
-        one.probed()
-        one.now += HOUR
-        one.probed()
-        assert tried(one) == ["b", "a", "f", "a"]
+        one = probe_world("b", "d", "f").probed()
+        one.wait(HOUR).serve("a", "d", "f").probed()
+        one.wait(HOUR).serve("a", "f").probed().wait(HOUR).probed()
+        assert one.probed_deployments() == ["b", "a", "f", "a"]
 
     def test_changes_of_one_do_not_keep_the_others_from_their_turn(self) -> None:
-        one = world("a", "b", "c", "d")
-        one.probed()
+        one = probe_world("a", "b", "c", "d").probed()
         for i in range(4):
             one.serving["a"] = f"changed {i}"
-            one.now += SPACING_SECONDS
-            one.probed()
-            one.now += HOUR
-            one.probed()
-        assert tried(one) == ["a", "a", "b", "a", "c", "a", "d", "a", "b"]
+            one.wait(SPACING_SECONDS).probed().wait(HOUR).probed()
+        assert one.probed_deployments() == ["a", "a", "b", "a", "c", "a", "d", "a", "b"]
 
     def test_what_was_open_is_tried_again_until_it_holds(self) -> None:
-        one = world("a", "b", "c")
-        one.probed()
-        one.now += HOUR
-        one.probed(opened=("decoy-pod:8000",))
-        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
-        one.now += HOUR
-        one.probed(opened=("decoy-pod:8000",))
-        one.now += HOUR
-        one.probed(blind=DECOYS)  # a run that shows nothing is no proof that it is shut
-        one.now += HOUR
-        one.probed()
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
-        one.now += HOUR
-        one.probed()
-        assert tried(one) == ["a", "b", "b", "b", "b", "c"]
+        one = probe_world("a", "b", "c").probed().wait(HOUR).probed(opened=("decoy-pod:8000",))
+        one.expect(IsolationVerified="False WallOpen")
+        one.wait(HOUR).probed(opened=("decoy-pod:8000",))
+        one.wait(HOUR).probed(blind=DECOYS)  # a run that shows nothing is no proof that it is shut
+        one.wait(HOUR).probed()
+        one.expect(IsolationVerified="True WallsHeld")
+        one.wait(HOUR).probed()
+        assert one.probed_deployments() == ["a", "b", "b", "b", "b", "c"]
 
     def test_what_was_open_and_whose_words_are_lost_is_tried_again_before_any_others(self) -> None:
-        one = world("a", "b")
-        one.probed(opened=("decoy-pod:8000",))
-        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        one = probe_world("a", "b").probed(opened=("decoy-pod:8000",))
+        one.expect(IsolationVerified="False WallOpen")
         one.pods.clear()
-        one.now += SETTLE_SECONDS
-        one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
-        one.now += RETRY_SECONDS
-        one.probed()
-        one.now += HOUR
-        one.probed()
-        assert tried(one) == ["a", "a", "b"]
+        one.wait(SETTLE_SECONDS).settle()
+        one.expect(IsolationVerified="Unknown ProbeFailed")
+        one.wait(RETRY_SECONDS).probed().wait(HOUR).probed()
+        assert one.probed_deployments() == ["a", "a", "b"]
 
     def test_what_was_open_and_serves_no_more_holds_nobody_up(self) -> None:
-        one = world("a", "b")
-        one.probed(opened=DECOYS)
-        assert one.condition("IsolationVerified")[1] == "NetworkPolicyNotEnforced"
-        one.now += HOUR
-        one.serve("b")
-        one.probed()
-        one.now += HOUR
-        one.serve("a", "b")
-        one.probed()
-        assert tried(one) == ["a", "b", "a"]
+        one = probe_world("a", "b").probed(opened=DECOYS)
+        one.expect(IsolationVerified="NetworkPolicyNotEnforced")
+        one.wait(HOUR).serve("b").probed()
+        one.wait(HOUR).serve("a", "b").probed()
+        assert one.probed_deployments() == ["a", "b", "a"]
         assert one.made[1].owed == ""
 
 
@@ -312,58 +229,47 @@ class TestOneRun:
     @pytest.mark.parametrize("writes", [0, 1, 2])
     @pytest.mark.parametrize("backwards", [False, True], ids=["in order", "backwards"])
     def test_a_crash_between_its_jobs_is_healed(self, writes: int, backwards: bool) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         for _ in range(2):
             one.pass_once()
         one.live = {key: obj for key, obj in one.live.items() if key[1] != "Job"}
         one.made.clear()
         one.carry_out(one.plan(), writes, backwards=backwards)
-        one.now += 3.0
-        one.settle()
+        one.wait(3.0).settle()
         assert len(one.jobs()) == 3
         assert [run.run for run in one.runs()] == one.made
         assert len(one.made) == 1
-        one.end()
-        one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.end().settle()
+        one.expect(IsolationVerified="True WallsHeld")
 
     def test_one_that_does_not_end_is_given_up_and_goes(self) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         one.settle()
         planned = one.settle()
         assert planned.requeue_after == pytest.approx(2 * DEADLINE_SECONDS, abs=2)
-        one.now += 2 * DEADLINE_SECONDS - 5
-        one.settle()
-        assert len(one.made) == 1
-        one.now += 5
-        one.settle()
-        assert len(one.made) == 2
+        assert one.wait(2 * DEADLINE_SECONDS - 5).begin_due_runs() == 1
+        assert one.wait(5).begin_due_runs() == 2
         assert {(run := read(job)) and run.started for job in one.jobs()} == {one.made[1].started}
 
     def test_the_one_before_is_kept_until_a_newer_one_has_ended(self) -> None:
-        one = world("credit")
-        one.probed()
+        one = probe_world("credit").probed()
         first = {job["metadata"]["name"] for job in one.jobs()}
-        one.now += HOUR
-        one.settle()
+        one.wait(HOUR).settle()
         assert len(one.jobs()) == 6
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld")
+        one.expect(IsolationVerified="True WallsHeld")
         going_on = one.jobs(going_on=True)
         for job in going_on[:2]:
             job[JOB_ENDED] = {"type": "Complete", "at": one.now, "final": False}
             one.speak(job)
         one.settle()
         assert first < {job["metadata"]["name"] for job in one.jobs()}
-        one.end()
-        one.settle()
+        one.end().settle()
         assert len(one.jobs()) == 3
         assert not first & {job["metadata"]["name"] for job in one.jobs()}
 
     def test_its_last_words_may_come_after_its_end(self) -> None:
-        one = world("credit")
-        one.probed()
-        one.now += HOUR
-        one.settle()
+        one = probe_world("credit")
+        one.probed().wait(HOUR).settle()
         last = one.jobs(going_on=True)
         one.end(silent=(Probe.KNOCK,))
         planned = one.settle()
@@ -373,36 +279,32 @@ class TestOneRun:
         for job in last:
             one.speak(job, opened=("secret",))
         one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+        one.expect(IsolationVerified="False WallOpen")
         assert one.status["isolation"]["open"] == ["secret"]
 
     @pytest.mark.parametrize("silent", [Probe.KNOCK, Probe.ASK, Probe.CONTROL])
     def test_one_that_stays_silent_shows_nothing(self, silent: Probe) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         one.settle()
-        one.end(silent=(silent,))
-        one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "Probing")
-        one.now += SETTLE_SECONDS
-        one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+        one.end(silent=(silent,)).settle()
+        one.expect(IsolationVerified="Unknown Probing")
+        one.wait(SETTLE_SECONDS).settle()
+        one.expect(IsolationVerified="Unknown ProbeFailed")
 
     def test_words_that_are_none_are_no_findings(self) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         one.settle()
         one.end()
         one.pods = {key: replace(pod, containers=tuple(replace(c, message=c.message[:-3]) for c in pod.containers)) for key, pod in one.pods.items()}  # fmt: skip
-        one.now += SETTLE_SECONDS
-        one.settle()
-        assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeFailed")
+        one.wait(SETTLE_SECONDS).settle()
+        one.expect(IsolationVerified="Unknown ProbeFailed")
 
 
 class TestWhoseRun:
     """Whoever can write a Job or a pod somewhere must not speak for another tenant."""
 
     def test_a_predecessors_runs_are_not_its_own(self) -> None:
-        one = world("credit")
-        one.probed(opened=("secret",))
+        one = probe_world("credit").probed(opened=("secret",))
         one.namespace = replace(one.namespace, uid="made-anew")
         one.status = {}
         planned = one.pass_once()
@@ -414,8 +316,7 @@ class TestWhoseRun:
 
     @pytest.mark.parametrize("where", ["other", DECOY])
     def test_a_job_of_its_that_lies_elsewhere_is_not_heard(self, where: str) -> None:
-        one = world("credit")
-        one.probed()
+        one = probe_world("credit").probed()
         forged = Run("team", one.namespace.uid, "credit", dict(one.runs()[0].run.walls), int(one.now) + 900)
         for probe, name in forged.jobs:
             meta = {"name": name, "namespace": where if probe != Probe.CONTROL else "other", "uid": f"forged-{name}"}
@@ -426,7 +327,7 @@ class TestWhoseRun:
         assert [run.run for run in one.runs()] == one.made
 
     def test_a_pod_elsewhere_that_says_it_is_its_jobs_is_not_heard(self) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         one.settle()
         one.end(opened=("secret",))
         for job in one.jobs():
@@ -435,7 +336,7 @@ class TestWhoseRun:
             one.pods["other", meta["uid"]] = replace(said, containers=())
             one.pods[meta["namespace"], "another"] = replace(said, containers=())
         one.settle()
-        assert one.condition("IsolationVerified")[1] == "WallOpen"
+        one.expect(IsolationVerified="WallOpen")
 
     @pytest.mark.parametrize(
         "told",
@@ -447,7 +348,7 @@ class TestWhoseRun:
         assert read({"metadata": {"name": "j", "namespace": "team"}}) is None
 
     def test_a_job_under_a_name_that_is_not_its_runs_is_not_heard(self) -> None:
-        one = world("credit")
+        one = probe_world("credit")
         one.settle()
         for key in [key for key in one.live if key[1] == "Job"]:
             job = one.live.pop(key)
@@ -485,11 +386,11 @@ def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
     assert len({name for _, name in controls}) == len(made)
 
 
-@pytest.mark.parametrize(
-    "beside",
-    [{}, {"prometheus": "http://prometheus.monitoring.svc:9090", "registry": "https://registry.r1plus-system.svc"}],
-    ids=["nothing beside", "Prometheus and registry beside"],
-)
+@for_each("beside", {
+    "nothing beside": {},
+    "Prometheus and registry beside":
+        {"prometheus": "http://prometheus.monitoring.svc:9090", "registry": "https://registry.r1plus-system.svc"},
+})  # fmt: skip
 def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -> None:
     config = replace(CONFIG, isolation=replace(CONFIG.isolation, beside=beside))
     run = Run("team", "u", "credit", {}, 0)
@@ -522,7 +423,7 @@ def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() 
 
 def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
     """A plugin that enforces egress and no ingress: of two walls in a row the first hides that the second is missing."""
-    one = world("credit")
+    one = probe_world("credit")
     one.settle()
     one.end(opened=("decoy-ingress:8000", "decoy-ingress:8001", "decoy-ingress:8002", "decoy-ingress:8080"))
     judgement = one.runs()[0].judgement
@@ -539,24 +440,21 @@ UNDER_WALLS = {
 REACHED = {**LET_OUT, "decoy-let-in": Outcome.OPEN}
 
 
-@pytest.mark.parametrize(
-    ("under_walls", "let_out", "verdict"),
-    [
-        pytest.param(UNDER_WALLS, REACHED, Verdict.HELD, id="each of its own"),
-        pytest.param(UNDER_WALLS, None, Verdict.UNPROVEN, id="who is let out says nothing"),
-        pytest.param(UNDER_WALLS, LET_OUT, Verdict.UNPROVEN, id="nor whether it is"),
-        pytest.param(UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, Verdict.UNPROVEN, id="it is not let out"),
-        pytest.param(None, {**UNDER_WALLS, **REACHED}, Verdict.UNPROVEN, id="who is let out speaks for both"),
-        pytest.param({**UNDER_WALLS, **REACHED}, None, Verdict.UNPROVEN, id="who is under walls speaks for both"),
-        pytest.param(UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, Verdict.UNPROVEN, id="of another's door"),
-        pytest.param(UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, Verdict.OPEN, id="open is open"),
-        pytest.param(UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, Verdict.OPEN, id="ingress alone is open"),
-    ],
-)  # fmt: skip
+@for_each("under_walls, let_out, verdict", {
+    "each of its own": (UNDER_WALLS, REACHED, Verdict.HELD),
+    "who is let out says nothing": (UNDER_WALLS, None, Verdict.UNPROVEN),
+    "nor whether it is": (UNDER_WALLS, LET_OUT, Verdict.UNPROVEN),
+    "it is not let out": (UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, Verdict.UNPROVEN),
+    "who is let out speaks for both": (None, {**UNDER_WALLS, **REACHED}, Verdict.UNPROVEN),
+    "who is under walls speaks for both": ({**UNDER_WALLS, **REACHED}, None, Verdict.UNPROVEN),
+    "of another's door": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, Verdict.UNPROVEN),
+    "open is open": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, Verdict.OPEN),
+    "ingress alone is open": (UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, Verdict.OPEN),
+})  # fmt: skip
 def test_who_knocks_says_what_it_found_itself(
     under_walls: dict[str, Outcome] | None, let_out: dict[str, Outcome] | None, verdict: Verdict
 ) -> None:
-    one = world("credit")
+    one = probe_world("credit")
     one.settle()
     one.end()
     for key, pod in one.pods.items():
@@ -624,13 +522,10 @@ class TestJobs:
         assert "serviceAccountName" not in template["spec"]
         assert [container["name"] for container in template["spec"]["containers"]] == ["knock"]
 
-    @pytest.mark.parametrize(
-        ("probe", "account", "namespace", "containers"),
-        [
-            pytest.param(Probe.ASK, names.PROBER, "team", ["knock", "ask"], id="who asks may do nothing"),
-            pytest.param(Probe.CONTROL, "control", DECOY, ["knock", "ask"], id="its control is the chart's, beside the decoy"),
-        ],
-    )  # fmt: skip
+    @for_each("probe, account, namespace, containers", {
+        "who asks may do nothing": (Probe.ASK, names.PROBER, "team", ["knock", "ask"]),
+        "its control is the chart's, beside the decoy": (Probe.CONTROL, "control", DECOY, ["knock", "ask"]),
+    })  # fmt: skip
     def test_who_asks(self, probe: Probe, account: str, namespace: str, containers: list[str]) -> None:
         job = self.made()[probe]
         pod = job["spec"]["template"]["spec"]
@@ -686,7 +581,7 @@ def test_the_annotation_of_a_tenant_with_many_deployments_is_within_what_kuberne
 
 
 def test_a_pods_last_words_are_those_of_its_own_container() -> None:
-    one = world("credit")
+    one = probe_world("credit")
     one.settle()
     one.end()
     key, pod = next((key, pod) for key, pod in one.pods.items() if key[0] == DECOY)
@@ -694,14 +589,13 @@ def test_a_pods_last_words_are_those_of_its_own_container() -> None:
     swapped = (replace(knock, message=ask.message), replace(ask, message=knock.message))
     one.pods[key] = replace(pod, containers=swapped)
     assert one.runs()[0].judgement.verdict is Verdict.UNPROVEN
-    one.pods[key] = PodFacts("x", "", "", ready=False, terminating=False, unschedulable="", containers=(*pod.containers, ContainerFacts("other", ready=False, message="{}")))  # fmt: skip
+    one.pods[key] = job_pod(*pod.containers, ContainerFacts("other", ready=False, message="{}"))
     assert one.runs()[0].judgement.verdict is Verdict.HELD
 
 
 def test_namespaces_of_other_tenants_are_named_nowhere() -> None:
     one = TenantWorld(facts("bank"), spec={})
-    one.serve("credit")
-    one.settle()
+    one.serve("credit").settle()
     for job in one.jobs():
         text = dumps(job["spec"]["template"]["spec"])
         assert "bank" not in text.replace("credit.bank.svc", "")

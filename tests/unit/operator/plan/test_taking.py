@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import pytest
-
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.revision import KEPT_VERDICTS, Revision, clipped, read, to_object
 from r1plus_operator.plan.taking import MOST_TOLD_BYTES, taken, told
-from unit.operator.plan.world import World
+from support.plan.world import World
+from support.tables import for_each
 
 HASH = "h" * 64
 MIB = 1024 * 1024
@@ -17,7 +16,7 @@ MIB = 1024 * 1024
 
 def revision(name: str, *verdicts: GateReport) -> Revision:
     world = World({"tier": "full"})
-    stored = read(world.one("ControllerRevision", world.bring_up()))
+    stored = world.revision(world.bring_up())
     return replace(stored, name=name, verdicts=verdicts)
 
 
@@ -54,13 +53,10 @@ OF_ONE_POD = GateReport(Verdict.FAIL, "TooManyLost", "", "", "s", HASH, "1", 0.9
 PASS_AT_1 = replace(OF_ONE_POD, verdict=Verdict.PASS, lost=0, batch=1, acknowledged="a token", decided_at="3")
 
 
-@pytest.mark.parametrize(
-    ("decided_at", "counts"),
-    [
-        pytest.param("1", Verdict.PASS, id="one fell before the acknowledgement"),
-        pytest.param("4", Verdict.FAIL, id="one fell after it"),
-    ],
-)
+@for_each("decided_at, counts", {
+    "one fell before the acknowledgement": ("1", Verdict.PASS),
+    "one fell after it": ("4", Verdict.FAIL),
+})  # fmt: skip
 def test_two_pods_of_which_one_passes_and_one_fails_come_to_an_end(decided_at: str, counts: Verdict) -> None:
     stored = revision("a")
     scored = {"identity": stored.identity_digest}
@@ -74,14 +70,13 @@ def test_two_pods_of_which_one_passes_and_one_fails_come_to_an_end(decided_at: s
         seen.append(known.verdicts)
     assert seen[0] == seen[-1]
     standing = known.verdict_for(HASH, 0.98)
-    assert standing is not None
     assert standing.verdict is counts
 
 
-@pytest.mark.parametrize(
-    ("lost", "is_taken"),
-    [pytest.param(4, True, id="that its figures meet"), pytest.param(5, False, id="that its figures miss")],
-)
+@for_each("lost, is_taken", {
+    "that its figures meet": (4, True),
+    "that its figures miss": (5, False),
+})  # fmt: skip
 def test_a_pass_under_another_threshold_is_taken_under_one(lost: int, is_taken: bool) -> None:
     """A monitor goes by such a Pass and asks nothing more: passed over, it would be waited for in vain."""
     stored = revision("a")

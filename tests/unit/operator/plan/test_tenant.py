@@ -12,7 +12,8 @@ from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import IsolationTerms, Json
 from r1plus_operator.plan.probing import ASK
 from r1plus_operator.plan.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant
-from unit.operator.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
+from support.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
+from support.tables import for_each
 
 BY_LABEL = {
     ("NetworkPolicy", walls.DEFAULT_DENY),
@@ -53,12 +54,11 @@ def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_be
     world.settle()
     assert what(world) == BY_LABEL | BY_CR
     assert world.finalizers == [names.FINALIZER_TENANT]
-    assert world.condition("Ready")[:2] == ("True", "WallsStand")
+    world.expect(Ready="True WallsStand")
 
 
 def test_all_that_it_made_says_whose_it_is() -> None:
-    world = TenantWorld(spec=GIVES)
-    world.serve("credit")
+    world = TenantWorld(spec=GIVES).serve("credit")
     world.settle()
     for (namespace, _, name), obj in world.live.items():
         labels = obj["metadata"]["labels"]
@@ -147,8 +147,7 @@ def test_what_is_taken_away_or_altered_is_put_back_alone(kind_and_name: tuple[st
 
 
 def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
-    world = TenantWorld(spec=GIVES)
-    world.serve("credit")
+    world = TenantWorld(spec=GIVES).serve("credit")
     planned = world.pass_once()
     assert planned.apply
     assert "Job" not in {obj["kind"] for stage in planned.apply for obj in stage}
@@ -158,8 +157,7 @@ def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
     world.now += 3601
     world.end()
     del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
-    world.now += 7200
-    world.pass_once()
+    world.wait(7200).pass_once()
     assert len(world.made) == 1
     world.pass_once()
     assert len(world.made) == 2
@@ -184,19 +182,15 @@ def test_what_bears_the_label_and_is_none_of_it_is_deleted() -> None:
     assert world.plan().delete == ((world.name, "NetworkPolicy", "open-sesame", "forged"),)
 
 
-@pytest.mark.parametrize(
-    ("narrower", "gone"),
-    [
-        pytest.param({"viewers": GIVES["viewers"], "quota": GIVES["quota"]}, {("RoleBinding", walls.ADMINS)}, id="no admins"),
-        pytest.param({**GIVES, "quota": {"pods": 1}}, {("LimitRange", walls.LIMITS)}, id="no requests in its quota"),
-        pytest.param({}, BY_CR, id="nothing"),
-    ],
-)  # fmt: skip
+@for_each("narrower, gone", {
+    "no admins": ({"viewers": GIVES["viewers"], "quota": GIVES["quota"]}, {("RoleBinding", walls.ADMINS)}),
+    "no requests in its quota": ({**GIVES, "quota": {"pods": 1}}, {("LimitRange", walls.LIMITS)}),
+    "nothing": ({}, BY_CR),
+})  # fmt: skip
 def test_what_an_r1plustenant_gives_no_more_is_taken(narrower: Json, gone: set[tuple[str, str]]) -> None:
     world = TenantWorld(spec=GIVES)
     world.settle()
-    world.spec = narrower
-    world.settle()
+    world.alter(spec=narrower).settle()
     assert what(world) == (BY_LABEL | BY_CR) - gone
 
 
@@ -215,9 +209,8 @@ class TestDeletion:
         world = self.world()
         world.settle()
         assert "R1PlusDeployment credit, R1PlusDeployment fraud;" in world.condition("Ready")[2]
-        assert world.condition("Ready")[:2] == ("False", "Deleting")
-        world.deployments = ()
-        world.settle()
+        world.expect(Ready="False Deleting")
+        world.alter(deployments=()).settle()
         assert "PersistentVolumeClaim r1plus-engine-1;" in world.condition("Ready")[2]
         assert what(world) == BY_LABEL | BY_CR
         assert world.spec is not None
@@ -242,24 +235,19 @@ class TestDeletion:
         world = self.world(finalizers=["else"])
         assert world.plan().finalizer is None
 
-    @pytest.mark.parametrize(
-        "namespace",
-        [
-            pytest.param(facts(tenant=False), id="whose label has been taken off"),
-            pytest.param(facts("kube-public"), id="that is reserved"),
-            pytest.param(facts(terminating=True), id="that is being deleted"),
-            pytest.param(facts(tenant=False, terminating=True), id="that is being deleted without its label"),
-        ],
-    )
+    @for_each("namespace", {
+        "whose label has been taken off": facts(tenant=False),
+        "that is reserved": facts("kube-public"),
+        "that is being deleted": facts(terminating=True),
+        "that is being deleted without its label": facts(tenant=False, terminating=True),
+    })  # fmt: skip
     def test_it_ends_in_a_namespace(self, namespace: Any) -> None:
         world = self.world()
         world.live = {(namespace.name, kind, name): obj for (_, kind, name), obj in world.live.items()}
-        world.namespace = namespace
-        world.settle()
+        world.alter(namespace=namespace).settle()
         assert world.spec is not None, "its deployments are still there"
         assert {key[1] for key in world.live if key[1] in GIVEN} == set(GIVEN)
-        world.deployments = world.volumes = ()
-        world.settle()
+        world.alter(deployments=(), volumes=()).settle()
         assert world.spec is None
         assert not [key for key in world.live if key[1] in GIVEN]
         assert (world.name, "NetworkPolicy", walls.DEFAULT_DENY) in world.live
@@ -276,9 +264,7 @@ class TestDeletion:
     ],
 )
 def test_what_is_no_tenant_is_told_and_nothing_is_made_or_taken(namespace: Any, reason: str) -> None:
-    world = TenantWorld(spec=GIVES, finalizers=[names.FINALIZER_TENANT])
-    world.serve("credit")
-    world.probed()
+    world = TenantWorld(spec=GIVES, finalizers=[names.FINALIZER_TENANT]).serve("credit").probed()
     world.live = {
         (namespace.name if where == "team" else where, kind, name): obj
         for (where, kind, name), obj in world.live.items()
@@ -294,8 +280,7 @@ def test_what_is_no_tenant_is_told_and_nothing_is_made_or_taken(namespace: Any, 
 
 
 def test_a_namespace_that_terminates_gets_nothing() -> None:
-    world = TenantWorld(facts(terminating=True), spec=GIVES)
-    world.serve("credit")
+    world = TenantWorld(facts(terminating=True), spec=GIVES).serve("credit")
     planned = world.plan()
     assert (planned.apply, planned.delete, planned.finalizer) == ((), (), None)
     world.settle()
@@ -310,9 +295,7 @@ def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays()
     assert planned.view.callers == frozenset()
     assert {kind for kind, _ in what(world) & BY_CR} == set(BARS)
     assert len(world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"]) == 2
-    status, reason, message = world.condition("Ready")
-    assert (status, reason) == ("False", "InvalidSpec")
-    assert "spec.callers.namespaces" in message
+    world.expect(Ready=("False InvalidSpec", "spec.callers.namespaces"))
 
 
 def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> None:
@@ -325,8 +308,7 @@ def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> N
     assert (status, reason) == ("False", "EgressNotOpened")
     assert message.startswith("spec.egress[0].cidr: 10.0.0.0/8 holds the node 10.1.0.4,")
     assert "spec.egress[1]" not in message
-    world.addresses = ("192.168.0.1",)
-    world.settle()
+    world.alter(addresses=("192.168.0.1",)).settle()
     opened = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
     assert [way["to"] for way in opened] == [[{"ipBlock": {"cidr": "10.0.0.0/8"}}]]
 
@@ -334,10 +316,8 @@ def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> N
 def test_what_the_api_server_refuses_is_told() -> None:
     world = TenantWorld(spec=GIVES)
     world.settle()
-    world.refused = "403 Forbidden: no RoleBinding"
-    world.settle()
-    assert world.condition("Ready")[:2] == ("False", "WriteRefused")
-    assert "no RoleBinding" in world.condition("Ready")[2]
+    world.alter(refused="403 Forbidden: no RoleBinding").settle()
+    world.expect(Ready=("False WriteRefused", "no RoleBinding"))
     assert world.condition("IsolationVerified")[1] == "Pending", "the walls stand"
     del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
     assert (world.plan().view.status, world.plan().view.reason) == ("False", "WriteRefused")
@@ -345,14 +325,12 @@ def test_what_the_api_server_refuses_is_told() -> None:
 
 
 def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
-    world = TenantWorld(spec={})
-    world.serve("credit")
-    world.probed(opened=("decoy-pod:8001",), blind=("metadata", "kubelet"))
+    world = TenantWorld(spec={}).serve("credit").probed(opened=("decoy-pod:8001",), blind=("metadata", "kubelet"))
     told = world.status["isolation"]
     assert (told["deployment"], told["open"], told["unseen"]) == ("credit", ["decoy-pod:8001"], ["metadata", "kubelet"])
     assert told["tries"] == told["held"] + 3
     assert told["finished"] == "1970-01-01T02:47:10Z"
-    assert world.condition("IsolationVerified")[:2] == ("False", "WallOpen")
+    world.expect(IsolationVerified="False WallOpen")
 
 
 def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:
@@ -371,9 +349,7 @@ def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:
 
 
 def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> None:
-    world = TenantWorld()
-    world.serve("credit")
-    world.probed()
+    world = TenantWorld().serve("credit").probed()
     assert len(world.jobs()) == 3
     world.config = replace(CONFIG, isolation=IsolationTerms())
     planned = world.settle()

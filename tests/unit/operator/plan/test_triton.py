@@ -58,10 +58,7 @@ def test_without_randomness_nothing_starts(program: Path, tmp_path: Path) -> Non
     (few / "head").symlink_to("/usr/bin/head")
     (few / "tr").symlink_to("/usr/bin/tr")
     ran = started(str(program), PATH=str(few))
-    assert (ran.returncode, ran.stdout) == (
-        1,
-        "there is no randomness for the key of Triton's restricted APIs\n",
-    )
+    assert (ran.returncode, ran.stdout) == (1, "there is no randomness for the key of Triton's restricted APIs\n")
 
 
 def test_the_template_holds_no_key() -> None:

@@ -11,7 +11,7 @@ from r1plus_operator.plan.inputs import IsolationTerms, NamespaceFacts, Operator
 from r1plus_operator.plan.probing import OVERDUE_RUNS, Ran, Run
 from r1plus_operator.plan.verified import MOST_TOLD, verified
 from r1plus_policies.isolation import Judgement, Verdict
-from unit.operator.plan.tenant_world import CONFIG, facts
+from support.plan.tenant_world import CONFIG, facts
 
 NOW = 100_000.0
 HOUR = CONFIG.isolation.interval

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ from r1plus_operator.plan.volumes import (
     delivered_on,
     plan_volumes,
 )
-from unit.operator.plan.world import CONFIG
+from support.plan.world import CONFIG
 
 BY_IMAGE = EngineVolume("r1plus-engine-a", FillOrder("full", "a" * 64, 300 * 2**20), "registry.local/full:1")
 BY_ARCHIVE = EngineVolume(
@@ -46,8 +46,9 @@ class Namespace:
     made: int = 0
     config: OperatorConfig = TERMS
 
-    def need(self, volume: EngineVolume, *owners: tuple[str, str]) -> None:
-        self.needs[volume.name] = (volume, set(owners))
+    def need(self, volume: EngineVolume, *owners: tuple[str, str]) -> Self:
+        self.needs[volume.name] = (volume, set(owners or (CREDIT,)))
+        return self
 
     def seen(self) -> Seen:
         needs = tuple(Need(volume, tuple(sorted(owners))) for _, (volume, owners) in sorted(self.needs.items()))
@@ -74,125 +75,125 @@ class Namespace:
                 return planned
         raise AssertionError(f"still writing after {limit} passes")
 
-    def end(self, name: str, how: str, *, final: bool = False) -> None:
+    def end(self, how: str, name: str = BY_IMAGE.name, *, final: bool = False) -> Self:
+        """End the Job of a volume."""
         ended = {"type": how, "at": self.now, "final": final}
         self.live["Job", name] = {**self.live["Job", name], JOB_ENDED: ended}
+        return self
 
-    def kinds(self, name: str) -> set[str]:
+    def alter(self, **fields: Any) -> Self:
+        """Set fields of the world."""
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return self
+
+    def wait(self, seconds: float) -> Self:
+        self.now += seconds
+        return self
+
+    def kinds(self, name: str = BY_IMAGE.name) -> set[str]:
         return {kind for kind, of in self.live if of == name}
 
-    def delivered(self, name: str) -> str:
-        return delivered_on(self.live["PersistentVolumeClaim", name])
+    def uid(self, kind: str, name: str = BY_IMAGE.name) -> str:
+        return str(self.live[kind, name]["metadata"]["uid"])
+
+    def delivered(self) -> str:
+        return delivered_on(self.live["PersistentVolumeClaim", BY_IMAGE.name])
 
 
 ALL = {"PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job"}
 
 
-def filled(volume: EngineVolume = BY_IMAGE) -> Namespace:
-    team = Namespace()
-    team.need(volume, CREDIT)
-    team.settle()
-    team.end(volume.name, "Complete")
+def begun(*volumes: EngineVolume, config: OperatorConfig = TERMS) -> Namespace:
+    """Return a namespace in which the Jobs of volumes run, by default of the one that is copied out of an image."""
+    team = Namespace(config=config)
+    for volume in volumes or (BY_IMAGE,):
+        team.need(volume)
     team.settle()
     return team
 
 
+def filled() -> Namespace:
+    team = begun()
+    team.end("Complete").settle()
+    return team
+
+
 def test_a_claim_then_its_walls_then_the_job_and_in_the_end_the_claim_alone() -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
+    team = Namespace().need(BY_IMAGE)
     passes = [team.pass_once().apply[BY_IMAGE.name] for _ in range(2)]
     kinds = [[[obj["kind"] for obj in stage] for stage in stages] for stages in passes]
     assert kinds == [[["PersistentVolumeClaim"]], [["NetworkPolicy", "ConfigMap"], ["Job"]]]
     team.settle()
-    assert team.delivered(BY_IMAGE.name) == ""
-    team.end(BY_IMAGE.name, "Complete")
-    team.settle()
-    assert team.kinds(BY_IMAGE.name) == {"PersistentVolumeClaim"}
-    assert team.delivered(BY_IMAGE.name) == "a" * 64
+    assert team.delivered() == ""
+    team.end("Complete").settle()
+    assert team.kinds() == {"PersistentVolumeClaim"}
+    assert team.delivered() == "a" * 64
 
 
 def test_a_claim_that_was_lost_is_filled_again_and_no_old_job_speaks_for_it() -> None:
     team = filled()
     del team.live["PersistentVolumeClaim", BY_IMAGE.name]
     team.settle()
-    assert team.kinds(BY_IMAGE.name) == ALL
-    old = team.live["Job", BY_IMAGE.name]["metadata"]["uid"]
-    team.end(BY_IMAGE.name, "Complete")
+    assert team.kinds() == ALL
+    old = team.uid("Job")
+    team.end("Complete")
     del team.live["PersistentVolumeClaim", BY_IMAGE.name]
     team.settle()
-    assert team.delivered(BY_IMAGE.name) == ""
-    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] != old
+    assert team.delivered() == ""
+    assert team.uid("Job") != old
 
 
 def test_a_job_that_gave_up_is_followed_by_another_after_a_while() -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
-    team.settle()
-    first = team.live["Job", BY_IMAGE.name]["metadata"]["uid"]
-    team.end(BY_IMAGE.name, "Failed")
+    team = begun()
+    first = team.uid("Job")
+    team.end("Failed")
     ended = team.now
     planned = team.settle()
     assert planned.requeue_after is not None
-    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] == first
+    assert team.uid("Job") == first
     team.now = ended + RETRY_SECONDS - 0.001
     assert team.pass_once().requeue_after is not None
-    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] == first
-    team.now = ended + RETRY_SECONDS
-    team.settle()
-    assert team.live["Job", BY_IMAGE.name]["metadata"]["uid"] != first
+    assert team.uid("Job") == first
+    team.alter(now=ended + RETRY_SECONDS).settle()
+    assert team.uid("Job") != first
 
 
 def test_what_would_fail_again_is_tried_seldom_and_at_once_when_the_order_is_another() -> None:
-    team = Namespace()
-    team.need(BY_ARCHIVE, CREDIT)
-    team.settle()
-    first = team.live["Job", BY_ARCHIVE.name]["metadata"]["uid"]
-    team.end(BY_ARCHIVE.name, "Failed", final=True)
-    team.now += RETRY_FINAL_SECONDS - 10
-    team.settle()
-    assert team.live["Job", BY_ARCHIVE.name]["metadata"]["uid"] == first
+    team = begun(BY_ARCHIVE)
+    first = team.uid("Job", BY_ARCHIVE.name)
+    team.end("Failed", BY_ARCHIVE.name, final=True).wait(RETRY_FINAL_SECONDS - 10).settle()
+    assert team.uid("Job", BY_ARCHIVE.name) == first
     order = replace(BY_ARCHIVE.order, archive=Archive("https://elsewhere.example/lite.tar", "d" * 64))
-    team.need(replace(BY_ARCHIVE, order=order), CREDIT)
-    team.settle()
-    assert team.live["Job", BY_ARCHIVE.name]["metadata"]["uid"] != first
+    team.need(replace(BY_ARCHIVE, order=order)).settle()
+    assert team.uid("Job", BY_ARCHIVE.name) != first
     assert "elsewhere" in team.live["ConfigMap", BY_ARCHIVE.name]["data"]["order.json"]
 
 
 def test_an_empty_claim_that_is_too_small_makes_room_for_a_larger_one() -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
-    team.settle()
-    before = team.live["PersistentVolumeClaim", BY_IMAGE.name]["metadata"]["uid"]
+    team = begun()
+    before = team.uid("PersistentVolumeClaim")
     larger = replace(BY_IMAGE, order=replace(BY_IMAGE.order, size=2**31))
-    team.need(larger, CREDIT)
-    team.settle()
+    team.need(larger).settle()
     claim = team.live["PersistentVolumeClaim", BY_IMAGE.name]
     assert claim["metadata"]["uid"] != before
     assert bytes_of(claim["spec"]["resources"]["requests"]["storage"]) >= 1.1 * 2**31
-    team.end(BY_IMAGE.name, "Complete")
-    team.settle()
-    team.need(replace(larger, order=replace(larger.order, size=2**32)), CREDIT)
-    team.settle()
-    assert team.delivered(BY_IMAGE.name) == "a" * 64, "what is there fits"
+    team.end("Complete").settle()
+    team.need(replace(larger, order=replace(larger.order, size=2**32))).settle()
+    assert team.delivered() == "a" * 64, "what is there fits"
 
 
 def test_without_networks_nothing_is_fetched_and_no_wall_is_open() -> None:
-    team = Namespace(config=replace(TERMS, volumes=replace(TERMS.volumes, cidrs=())))
-    team.need(BY_ARCHIVE, CREDIT)
-    team.settle()
+    team = begun(BY_ARCHIVE, config=replace(TERMS, volumes=replace(TERMS.volumes, cidrs=())))
     assert team.kinds(BY_ARCHIVE.name) == {"PersistentVolumeClaim"}
-    team.config = TERMS
-    team.settle()
+    team.alter(config=TERMS).settle()
     assert team.kinds(BY_ARCHIVE.name) == ALL
-    team.config = replace(TERMS, volumes=replace(TERMS.volumes, cidrs=()))
-    team.settle()
+    team.alter(config=replace(TERMS, volumes=replace(TERMS.volumes, cidrs=()))).settle()
     assert team.kinds(BY_ARCHIVE.name) == {"PersistentVolumeClaim"}, "a wall without networks would be open to all"
 
 
 def test_the_job_prefers_where_the_pods_have_room() -> None:
-    team = Namespace()
-    team.need(replace(BY_IMAGE, nodes=("n1", "n2")), CREDIT)
-    team.settle()
+    team = begun(replace(BY_IMAGE, nodes=("n1", "n2")))
     affinity = team.live["Job", BY_IMAGE.name]["spec"]["template"]["spec"]["affinity"]
     (preferred,) = affinity["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert preferred["preference"]["matchExpressions"][0]["values"] == ["n1", "n2"]
@@ -200,70 +201,53 @@ def test_the_job_prefers_where_the_pods_have_room() -> None:
 
 
 def test_a_job_that_runs_is_not_stopped_by_an_upgrade() -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
-    team.settle()
+    team = begun()
     volumes = replace(TERMS.volumes, storage_class="x")
-    team.config = replace(team.config, monitor_image="registry.local/monitor:2", volumes=volumes)
-    team.settle()
+    team.alter(config=replace(team.config, monitor_image="registry.local/monitor:2", volumes=volumes)).settle()
     assert team.made == 4
 
 
 def test_a_volume_stays_while_any_history_needs_it() -> None:
     team = filled()
-    team.need(BY_IMAGE, CREDIT, TRIAGE)
-    team.settle()
+    team.need(BY_IMAGE, CREDIT, TRIAGE).settle()
     claim = team.live["PersistentVolumeClaim", BY_IMAGE.name]
     assert [owner["uid"] for owner in claim["metadata"]["ownerReferences"]] == ["u-1", "u-2"]
     assert all("controller" not in owner for owner in claim["metadata"]["ownerReferences"])
-    team.need(BY_IMAGE, TRIAGE)
-    team.settle()
+    team.need(BY_IMAGE, TRIAGE).settle()
     owners = team.live["PersistentVolumeClaim", BY_IMAGE.name]["metadata"]["ownerReferences"]
     assert [owner["uid"] for owner in owners] == ["u-2"]
-    assert team.delivered(BY_IMAGE.name) == "a" * 64
+    assert team.delivered() == "a" * 64
     team.needs.clear()
     team.settle()
     assert team.live == {}
 
 
 def test_what_is_no_longer_needed_goes_in_the_middle_too() -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
-    team.settle()
+    team = begun()
     team.needs.clear()
     team.settle()
     assert team.live == {}
 
 
 def test_a_place_that_is_taken_by_something_that_goes_is_waited_for() -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
+    team = Namespace().need(BY_IMAGE)
     team.going = {("PersistentVolumeClaim", BY_IMAGE.name)}
     assert not team.pass_once().again
-    team.going = {("Job", BY_IMAGE.name)}
-    team.settle()
-    assert team.kinds(BY_IMAGE.name) == ALL - {"Job"}
-    team.going = set()
-    team.settle()
-    assert team.kinds(BY_IMAGE.name) == ALL
+    team.alter(going={("Job", BY_IMAGE.name)}).settle()
+    assert team.kinds() == ALL - {"Job"}
+    team.alter(going=set()).settle()
+    assert team.kinds() == ALL
 
 
 def test_two_volumes_are_two_volumes() -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
-    team.need(BY_ARCHIVE, CREDIT)
-    team.settle()
-    assert team.kinds(BY_IMAGE.name) == team.kinds(BY_ARCHIVE.name) == ALL
-    team.end(BY_ARCHIVE.name, "Complete")
-    team.settle()
-    assert (team.kinds(BY_IMAGE.name), team.kinds(BY_ARCHIVE.name)) == (ALL, {"PersistentVolumeClaim"})
+    team = begun(BY_IMAGE, BY_ARCHIVE)
+    assert team.kinds() == team.kinds(BY_ARCHIVE.name) == ALL
+    team.end("Complete", BY_ARCHIVE.name).settle()
+    assert (team.kinds(), team.kinds(BY_ARCHIVE.name)) == (ALL, {"PersistentVolumeClaim"})
 
 
 def test_the_walls_open_the_archives_port_to_the_listed_networks_and_nothing_more() -> None:
-    team = Namespace()
-    team.need(BY_ARCHIVE, CREDIT)
-    team.need(BY_IMAGE, CREDIT)
-    team.settle()
+    team = begun(BY_ARCHIVE, BY_IMAGE)
     walls = team.live["NetworkPolicy", BY_ARCHIVE.name]["spec"]
     dns, out = walls["egress"]
     assert [port["port"] for port in dns["ports"]] == [53, 5353, 53, 5353]
@@ -277,17 +261,12 @@ def test_the_walls_open_the_archives_port_to_the_listed_networks_and_nothing_mor
 
 
 def test_where_no_signature_is_needed_no_key_is_named() -> None:
-    team = Namespace(config=replace(TERMS, volumes=VolumeTerms(require_signature=False, trusted_keys=("KEY",))))
-    team.need(BY_IMAGE, CREDIT)
-    team.settle()
+    team = begun(BY_IMAGE, config=replace(TERMS, volumes=VolumeTerms(require_signature=False, trusted_keys=("KEY",))))
     assert json.loads(team.live["ConfigMap", BY_IMAGE.name]["data"]["order.json"])["keys"] is None
 
 
 def test_the_job_runs_where_the_pods_may_and_with_nothing_but_the_volume() -> None:
-    team = Namespace()
-    team.need(BY_ARCHIVE, CREDIT)
-    team.need(BY_IMAGE, CREDIT)
-    team.settle()
+    team = begun(BY_ARCHIVE, BY_IMAGE)
     pod = team.live["Job", BY_ARCHIVE.name]["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {"gpu": "l40s"}
     assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
@@ -311,18 +290,15 @@ EVENTS = st.lists(
 
 @given(events=EVENTS)
 def test_from_wherever_it_is_it_comes_to_rest_and_to_the_engine(events: list[str]) -> None:
-    team = Namespace()
-    team.need(BY_IMAGE, CREDIT)
+    team = Namespace().need(BY_IMAGE)
     for event in events:
         _happen(team, event)
-    team.need(BY_IMAGE, CREDIT)
-    team.now += RETRY_SECONDS
-    team.settle()
+    team.need(BY_IMAGE).wait(RETRY_SECONDS).settle()
     if ("Job", BY_IMAGE.name) in team.live:
-        team.end(BY_IMAGE.name, "Complete")
+        team.end("Complete")
     team.settle()
-    assert team.kinds(BY_IMAGE.name) == {"PersistentVolumeClaim"}
-    assert team.delivered(BY_IMAGE.name) == "a" * 64
+    assert team.kinds() == {"PersistentVolumeClaim"}
+    assert team.delivered() == "a" * 64
 
 
 def _happen(team: Namespace, event: str) -> None:
@@ -330,7 +306,7 @@ def _happen(team: Namespace, event: str) -> None:
     lost = {"lose claim": "PersistentVolumeClaim", "lose job": "Job", "lose walls": "NetworkPolicy"}
     if event in ("complete", "fail"):
         if ("Job", name) in team.live:
-            team.end(name, "Complete" if event == "complete" else "Failed")
+            team.end("Complete" if event == "complete" else "Failed")
     elif event in lost:
         team.live.pop((lost[event], name), None)
     elif event == "later":

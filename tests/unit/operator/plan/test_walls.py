@@ -1,9 +1,7 @@
 """What a serving pod may reach: names, and its own deployment's pods at the port that the Service leads to."""
 
-import json
-
 from r1plus_contract import names
-from unit.operator.plan.world import World
+from support.plan.world import World
 
 
 def test_a_pod_reaches_names_and_the_port_of_its_own_deployment_and_nothing_else() -> None:
@@ -15,6 +13,6 @@ def test_a_pod_reaches_names_and_the_port_of_its_own_deployment_and_nothing_else
         "to": [{"podSelector": {"matchLabels": {names.LABEL_DEPLOYMENT: "credit"}}}],
         "ports": [{"protocol": "TCP", "port": names.PORT_GRPC}],
     }
-    settings = json.loads(world.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
+    settings = world.accuracy_settings()
     assert settings["service"] == "credit.team.svc:8001"
     assert world.status["endpoint"] == settings["service"]

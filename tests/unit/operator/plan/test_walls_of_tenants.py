@@ -20,19 +20,12 @@ from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.prober import jobs, way_to_ask
 from r1plus_operator.plan.probing import next_run
-from unit.operator.plan.tenant_world import CONFIG, TenantWorld
-from unit.operator.plan.world import World
+from support.plan.selectors import selects
+from support.plan.tenant_world import CONFIG, TenantWorld
+from support.plan.world import World
+from support.tables import for_each
 
 DEPLOYMENT, VOLUME, PROBE = names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE
-
-
-def selects(selector: Json, labels: dict[str, str]) -> bool:
-    """As Kubernetes selects."""
-    equal = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
-    exist = {"Exists": True, "DoesNotExist": False}
-    return equal and all(
-        exist[one["operator"]] is (one["key"] in labels) for one in selector.get("matchExpressions", [])
-    )
 
 
 def reachable(wall: Json, address: str, port: int) -> bool:
@@ -164,27 +157,22 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
     assert {port["port"] for port in decoy["ports"]} == {8000, 8001, 8002, 8080, 8003}
 
 
-@pytest.mark.parametrize(
-    ("quota", "hard", "kinds"),
-    [
-        pytest.param({}, None, [], id="nothing is limited"),
-        pytest.param({"pods": 0}, {"pods": "0"}, ["ResourceQuota"], id="none at all is a limit"),
-        pytest.param(
-            {"deployments": 3, "gpus": 2, "storage": "100Gi"},
-            {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
-            ["ResourceQuota"],
-            id="what pods do not request needs no defaults",
-        ),
-        pytest.param({"cpu": "500m"}, {"requests.cpu": "500m"}, ["ResourceQuota", "LimitRange"], id="CPU does"),
-        pytest.param({"memory": "1024Mi"}, {"requests.memory": "1Gi"}, ["ResourceQuota", "LimitRange"], id="so does memory"),
-        pytest.param(
-            {"pods": 2000, "cpu": "3000", "memory": "0", "storage": "99999999999999999999Ti"},
-            {"pods": "2k", "requests.cpu": "3k", "requests.memory": "0", "requests.storage": "8796093022207Mi"},
-            ["ResourceQuota", "LimitRange"],
-            id="as the API server writes it",
-        ),
-    ],
-)  # fmt: skip
+@for_each("quota, hard, kinds", {
+    "nothing is limited": ({}, None, []),
+    "none at all is a limit": ({"pods": 0}, {"pods": "0"}, ["ResourceQuota"]),
+    "what pods do not request needs no defaults": (
+        {"deployments": 3, "gpus": 2, "storage": "100Gi"},
+        {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
+        ["ResourceQuota"],
+    ),
+    "CPU does": ({"cpu": "500m"}, {"requests.cpu": "500m"}, ["ResourceQuota", "LimitRange"]),
+    "so does memory": ({"memory": "1024Mi"}, {"requests.memory": "1Gi"}, ["ResourceQuota", "LimitRange"]),
+    "as the API server writes it": (
+        {"pods": 2000, "cpu": "3000", "memory": "0", "storage": "99999999999999999999Ti"},
+        {"pods": "2k", "requests.cpu": "3k", "requests.memory": "0", "requests.storage": "8796093022207Mi"},
+        ["ResourceQuota", "LimitRange"],
+    ),
+})  # fmt: skip
 def test_a_quota(quota: Json, hard: Json | None, kinds: list[str]) -> None:
     made = walls.limits("team", Quota.model_validate(quota))
     assert [obj["kind"] for obj in made] == kinds
@@ -220,15 +208,12 @@ def planned(world: World, tenant: TenantView) -> Plan:
 class TestADeploymentOfATenant:
     """What a deployment's own pass makes of its namespace."""
 
-    @pytest.mark.parametrize(
-        ("asked", "allowed", "let_in", "reason"),
-        [
-            pytest.param(["shop"], {"shop", "web"}, ["shop"], "WallsHeld", id="both agree"),
-            pytest.param(["shop", "mail"], {"shop"}, ["shop"], "CallerNotAllowed", id="one is not allowed"),
-            pytest.param(["mail"], set(), [], "CallerNotAllowed", id="none is"),
-            pytest.param([], {"shop"}, [], "WallsHeld", id="who is allowed and not asked for"),
-        ],
-    )
+    @for_each("asked, allowed, let_in, reason", {
+        "both agree": (["shop"], {"shop", "web"}, ["shop"], "WallsHeld"),
+        "one is not allowed": (["shop", "mail"], {"shop"}, ["shop"], "CallerNotAllowed"),
+        "none is": (["mail"], set(), [], "CallerNotAllowed"),
+        "who is allowed and not asked for": ([], {"shop"}, [], "WallsHeld"),
+    })  # fmt: skip
     def test_lets_in_whom_both_name(self, asked: list[str], allowed: set[str], let_in: list[str], reason: str) -> None:
         world = World({"tier": "full", "access": {"namespaces": asked}})
         made = planned(world, replace(HELD, callers=frozenset(allowed)))
@@ -275,16 +260,11 @@ class TestADeploymentOfATenant:
     def test_goes_on_when_it_comes_back(self) -> None:
         world = World({"tier": "full"})
         serves = world.bring_up()
-        world.change(context={"maxTokens": 512})
-        world.settle()
-        candidate = world.candidate()
-        world.start_pods(candidate)
-        world.gate(candidate, Verdict.PASS)
-        world.set_ready(candidate)
+        candidate = world.apply(context={"maxTokens": 512})
+        world.start_pods(candidate).gate(candidate, Verdict.PASS).set_ready(candidate)
         held = planned(world, NO_TENANT)
         assert not [obj for stage in held.apply for obj in stage if obj["kind"] == "Service"]
         assert world.selected() == serves
         world.settle()
-        world.set_ready(candidate)
-        world.settle()
+        world.set_ready(candidate).settle()
         assert world.selected() == candidate

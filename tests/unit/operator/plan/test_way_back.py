@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import pytest
-
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, StratumFigures, Verdict, Watch
 from r1plus_operator.plan import way_back
 from r1plus_operator.plan.breach import lost_by_stratum
 from r1plus_policies.gate import MOST_LOST_ITEMS
 from r1plus_policies.response import PastRevision
-from unit.operator.plan.world import World, suite
+from support.plan.world import World, suite
+from support.tables import for_each
 
 DAY = 86_400.0
 GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, engine_there=True)
@@ -23,7 +22,7 @@ LACKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "expected"), LACKS.values(), ids=LACKS.keys())
+@for_each("changes, expected", LACKS)
 def test_what_a_revision_lacks_is_named(changes: dict[str, float], expected: str) -> None:
     found = way_back.lacking([replace(GOOD, **changes)], {"credit-a": "f16"}, 600.0)
     assert (found == ()) if not expected else (found[0].startswith("credit-a (f16) ") and expected in found[0])
@@ -40,15 +39,11 @@ def fallen_after(seconds: float) -> tuple[World, str]:
     world = World({"tier": "full", "context": {"maxTokens": 2048}, "accuracy": {"onBreach": "Alert"}})
     first = world.bring_up()
     world.now += seconds
-    world.change(context={"maxTokens": 1024})
-    world.settle()
+    world.apply(context={"maxTokens": 1024})
     world.start_pods(first, ready=True)
     second = world.bring_up()
     world.settle()
-    world.gate(second, Verdict.PASS)
-    for pod in world.pods:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0)
-    world.settle()
+    world.gate(second, Verdict.PASS).drop("i0", "i1").settle()
     return world, first
 
 

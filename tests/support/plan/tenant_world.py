@@ -5,7 +5,8 @@ Like `world`, not a fake API server: it merges nothing and defaults nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
@@ -21,6 +22,8 @@ from r1plus_operator.plan.inputs import (
     PodFacts,
 )
 from r1plus_operator.plan.tenant import Part, TenantPlan, TenantSeen, plan_tenant
+from support.plan.builders import job_pod
+from support.plan.conditions import assert_conditions
 
 DECOY = "r1plus-decoy"
 CONFIG = OperatorConfig(
@@ -127,11 +130,11 @@ class TenantWorld:
         if planned.finalizer:
             found.append(lambda: self.finalizers.append(names.FINALIZER_TENANT))
         for namespace, kind, name, uid in planned.delete:
-            found.append(lambda key=(namespace, kind, name), uid=uid: self._delete(key, uid))
+            found.append(partial(self._delete, (namespace, kind, name), uid))
         if planned.finalizer is False:
             found.append(self._let_go)
         for stage in planned.apply:
-            found += [lambda obj=obj: self._apply(obj) for obj in (reversed(stage) if backwards else stage)]
+            found += [partial(self._apply, obj) for obj in (reversed(stage) if backwards else stage)]
         if planned.status is not None:
             found.append(lambda: setattr(self, "status", planned.status))
         return found
@@ -173,18 +176,24 @@ class TenantWorld:
         found = next(c for c in self.status["conditions"] if c["type"] == kind)
         return found["status"], found["reason"], found["message"]
 
+    def expect(self, **conditions: str | tuple[str, ...]) -> Self:
+        """Assert status, reason or "status reason" of each condition, and that its message holds the words after it."""
+        assert_conditions(self.condition, conditions)
+        return self
+
     def jobs(self, *, going_on: bool = False) -> list[Json]:
         return [job for (_, kind, _), job in self.live.items() if kind == "Job" and not (going_on and JOB_ENDED in job)]
 
     def runs(self) -> tuple[probing.Ran, ...]:
         return probing.ran(self.jobs(), self.pods, self.config, self.now)
 
-    def end(self, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> None:
+    def end(self, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> Self:
         """The Jobs that go on end; the tries named are open, the control sees the blind ones shut; silent probes say
         nothing."""
         for job in self.jobs(going_on=True):
             job[JOB_ENDED] = {"type": "Complete", "at": self.now, "final": False}
             self.speak(job, opened=opened, blind=blind, silent=silent)
+        return self
 
     def speak(self, job: Json, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> None:  # fmt: skip
         """Its pod's last words are heard."""
@@ -194,20 +203,63 @@ class TenantWorld:
             words = "" if probe in silent else dumps(found)
             said.append(ContainerFacts(name, ready=False, message=words, exit_code=0))
         meta = job["metadata"]
-        self.pods[meta["namespace"], meta["uid"]] = PodFacts(
-            f"{meta['name']}-x", "", "", ready=False, terminating=False, unschedulable="", containers=tuple(said)
-        )
+        self.pods[meta["namespace"], meta["uid"]] = job_pod(*said, name=f"{meta['name']}-x")
 
-    def serve(self, *deployments: str) -> None:
-        """These have a ready pod."""
+    def serve(self, *deployments: str) -> Self:
+        """Let these have a ready pod, and no others."""
         self.serving = {name: self.serving.get(name, f"walls-of-{name}") for name in deployments}
+        return self
 
-    def probed(self, **said: Any) -> None:
-        """A run begins now if it is due, and ends a little later."""
+    def alter(self, **fields: Any) -> Self:
+        """Set fields of the world."""
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return self
+
+    def wait(self, seconds: float) -> Self:
+        """Let time pass."""
+        self.now += seconds
+        return self
+
+    def probed(self, **said: Any) -> Self:
+        """Begin a run if it is due, and end it a little later."""
         self.settle()
-        self.now += 30.0
-        self.end(**said)
+        self.wait(30.0).end(**said).settle()
+        return self
+
+    def idle(self, seconds: float, **said: Any) -> Self:
+        """Let time pass, with a pass whenever one asked for it; a run takes half a minute."""
+        until = self.now + seconds
+        while (left := until - self.now) > 0:
+            planned = self.settle()
+            if self.jobs(going_on=True):
+                self.wait(min(30.0, left))
+                if left >= 30.0:
+                    self.end(**said)
+            else:
+                self.wait(min(left, planned.requeue_after or left))
+        return self
+
+    def begin_due_runs(self, at: float | None = None) -> int:
+        """Begin the runs that are due at a moment, by default now; return how many have been begun in all."""
+        self.now = self.now if at is None else at
         self.settle()
+        return len(self.made)
+
+    def probed_deployments(self) -> list[str]:
+        """Return under whose walls the prober tried, run by run."""
+        return [run.deployment for run in self.made]
+
+    def ended_at(self) -> float:
+        """Return when the first run that is known ended."""
+        ended = self.runs()[0].ended_at
+        assert ended is not None
+        return ended
+
+
+def probe_world(*serving: str) -> TenantWorld:
+    """Return a tenant with these deployments, which serve."""
+    return TenantWorld(spec={}).serve(*serving)
 
 
 def last_words(
@@ -220,11 +272,13 @@ def last_words(
     doors, questions = probing.doors(probe, run, config), probing.questions(config)
     control = probe is Probe.CONTROL
     own = {door.name for door in doors if door.against is Against.OWN}
-    through = {one.name for one in (*doors, *questions)} - {*blind} if control else {*opened} | own
-    of = {CONTAINER_KNOCK: doors, CONTAINER_ASK: questions}
+    tried = {CONTAINER_KNOCK: [one.name for one in doors], CONTAINER_ASK: [one.name for one in questions]}
+    through = (
+        {name for names_of_one in tried.values() for name in names_of_one} - {*blind} if control else {*opened} | own
+    )
     return {
         container["name"]: Findings(
-            tuple(Try(one.name, Outcome.OPEN if one.name in through else Outcome.SHUT) for one in of[container["name"]])
+            tuple(Try(name, Outcome.OPEN if name in through else Outcome.SHUT) for name in tried[container["name"]])
         )
         for container in template["spec"]["containers"]
     }

@@ -1,0 +1,33 @@
+"""Engines, nodes and pods of Jobs as the plan's tests need them."""
+
+from pathlib import Path
+from typing import Any
+
+from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import Artifact, Engine
+from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, PodFacts
+from r1plus_policies.hardware import Gpus
+from r1plus_policies.sizing import GIB
+
+SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
+L40S = Gpus("NVIDIA-L40S", 1, 46068, (8, 9))
+
+
+def delivered(engine: Engine, **spec: Any) -> Engine:
+    """Return the same engine, with files."""
+    artifact = Artifact(image="registry.example.com/engine:1", sha256="a" * 64)
+    return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact, **spec}))
+
+
+def machine(
+    *gpus: Gpus, name: str = "n", memory: int = 64 * GIB, cores: float = 16.0, labels: dict[str, str] | None = None
+) -> NodeFacts:
+    return NodeFacts(name, memory, cores, labels or {}, gpus)
+
+
+def job_pod(
+    *containers: ContainerFacts, unschedulable: str = "", turned_away: str = "", name: str = "job-x"
+) -> PodFacts:
+    """Return a pod of a Job, which is not Ready."""
+    return PodFacts(name, "", "", False, False, unschedulable, containers, turned_away=turned_away)

@@ -1,0 +1,378 @@
+"""A tiny world for plan tests: it holds what a plan applied, and pods and reports as a test says.
+
+Not a fake API server: it merges nothing and defaults nothing. What the real one does is tested in tests/apiserver.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from r1plus_contract import names
+from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.requests import Request, Verb
+from r1plus_contract.settings import MonitorSettings
+from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.inputs import (
+    ContainerFacts,
+    NodeFacts,
+    Observed,
+    OperatorConfig,
+    PodFacts,
+    PoolView,
+    SuiteSource,
+    SuiteTrust,
+    VolumeFacts,
+    VolumeTerms,
+    Wiring,
+)
+from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.revision import Revision, read
+from support.plan.conditions import assert_conditions
+
+ROOT = Path(__file__).parents[3]
+CATALOG = load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog" / "smollm2.yaml")
+CONFIG = OperatorConfig(
+    monitor_image="registry.local/monitor:1",
+    triton_image="registry.local/triton:1",
+    default_family="smollm2",
+    operator_namespace="r1plus-system",
+    monitoring_namespace="monitoring",
+    suite_trust=SuiteTrust(required=False),
+    volumes=VolumeTerms(require_signature=False),
+)
+NODE = NodeFacts("n1", 20 * 2**30, 2.0, {"zone": "a"})
+
+
+def suite(name: str, salt: str = "") -> SuiteSource:
+    """A sound suite of four items."""
+    items = [Item(f"i{i}{salt}", "s", f"Question {i}?", "contains", (f"answer {i}",)) for i in range(4)]
+    text = encode_items(items)
+    header = SuiteHeader(name, "1.0.0", "smollm2", "full", "", "e", suite_hash(text, Sampling(), "1"), 4, Sampling())
+    return SuiteSource(name, dumps(header), text, load_suite(dumps(header), text))
+
+
+FULL: dict[str, Any] = {"tier": "full", "context": {"maxTokens": 2048}}
+NEXT: dict[str, Any] = {"context": {"maxTokens": 1024}}
+"""Asks for another revision of it."""
+Q4_1: dict[str, Any] = {"precision": "Q4_1"}
+DAY = 86_400.0
+SUITES = {name: suite(name) for name in ("smollm2-full-v1", "smollm2-lite-v1", "smollm2-edge-v1")}
+
+
+@dataclass
+class World:
+    """One CR and what belongs to it."""
+
+    spec: dict[str, Any]
+    generation: int = 1
+    now: float = 1000.0
+    suites: dict[str, SuiteSource] = field(default_factory=lambda: dict(SUITES))
+    nodes: tuple[NodeFacts, ...] = (NODE,)
+    kinds: frozenset[str] = frozenset({"PodMonitor", "PrometheusRule"})
+    status: dict[str, Any] = field(default_factory=dict)
+    children: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    pods: dict[str, PodFacts] = field(default_factory=dict)
+    reports: dict[str, MonitorReport] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    config: OperatorConfig = CONFIG
+    annotations: dict[str, str] = field(default_factory=dict)
+    pool: PoolView | None = None
+    wiring: Wiring | None = None
+    engines: tuple[Engine, ...] = CATALOG
+    volumes: dict[str, VolumeFacts] = field(default_factory=dict)
+    volumes_refused: dict[str, str] = field(default_factory=dict)
+
+    def observed(self) -> Observed:
+        meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
+        if self.annotations:
+            meta["annotations"] = dict(self.annotations)
+        cr = {"metadata": meta, "spec": self.spec, "status": self.status}
+        pods = tuple(self.pods.values())
+        reports, children = dict(self.reports), dict(self.children)
+        seen = Observed(
+            cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
+        )
+        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused))
+
+    def pass_once(self) -> Plan:
+        """Make a plan and carry it out; time moves on a second."""
+        planned = self.plan()
+        self._carry_out(planned, "u")
+        self.notes += [note.reason for note in planned.notes]
+        self.now += 1.0
+        return planned
+
+    def plan(self) -> Plan:
+        return plan(self.observed(), self.config, self.now)
+
+    def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:
+        """Make only the first so many writes of a plan: the operator dies after them. The status goes first.
+
+        The writes of a stage are made at once, so any may be the first: `backwards`, what is named last.
+        """
+        self._carry_out(planned, "d", writes, backwards=backwards)
+
+    def _carry_out(self, planned: Plan, uids: str, writes: int = 10_000, *, backwards: bool = False) -> None:
+        for name, patch in planned.relabel if writes else ():
+            self._quarantine(name, patch)
+        objects = [obj for stage in planned.apply for obj in (reversed(stage) if backwards else stage)]
+        for obj in objects[:writes]:
+            key = obj["kind"], obj["metadata"]["name"]
+            uid = self.children.get(key, {"metadata": {"uid": f"{uids}-{len(self.children)}"}})["metadata"]["uid"]
+            self.children[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
+        for kind, name, _ in planned.delete[: max(0, writes - len(objects))]:
+            if kind == "Pod":
+                del self.pods[name]
+            else:
+                del self.children[kind, name]
+        self.status = planned.status
+        self._reap()
+
+    def settle(self, limit: int = 6) -> Plan:
+        """Make passes until one writes nothing; fail if that does not come."""
+        for _ in range(limit):
+            planned = self.pass_once()
+            if not planned.writes:
+                return planned
+        raise AssertionError(f"still writing after {limit} passes: {planned.apply} {planned.delete}")
+
+    # What people and the world do. Each returns the world, so that `.settle()` may follow.
+
+    def change(self, **spec: Any) -> Self:
+        """Apply another spec, as `kubectl apply` does."""
+        self.spec = {**self.spec, **spec}
+        self.generation += 1
+        return self
+
+    def apply(self, **spec: Any) -> str:
+        """Apply another spec and settle; return the revision that it asks for, if there is one."""
+        self.change(**spec).settle()
+        return str(self.status.get("candidate") or self.status.get("revision", ""))
+
+    def alter(self, **fields: Any) -> Self:
+        """Set fields of the world."""
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return self
+
+    def wait(self, seconds: float) -> Self:
+        """Let time pass."""
+        self.now += seconds
+        return self
+
+    def ask(self, verb: Verb, **about: str) -> Self:
+        """Write a request as the command line does."""
+        at = f"2026-01-01T00:00:{len(self.annotations):02d}.000000Z"
+        self.annotations[verb.annotation] = dumps(Request("alice", "a reason", at, **about))
+        return self
+
+    def asked_at(self, verb: Verb) -> str:
+        """Return the token of the newest request."""
+        return str(json.loads(self.annotations[verb.annotation])["at"])
+
+    def deliver(self, facts: VolumeFacts | None = None) -> Self:
+        """Let this be found on the candidate's volume, by default its engine."""
+        volume = self.volume()
+        self.volumes[volume.name] = facts or VolumeFacts(delivered=volume.order.digest)
+        return self
+
+    def start_pods(self, revision: str, *, ready: bool = False) -> Self:
+        """Start what the Deployment asks for, as the kubelet does."""
+        deployment = self.one("Deployment", revision)["spec"]
+        template = fingerprint(deployment["template"]["spec"])
+        for i in range(deployment["replicas"]):
+            name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
+            self.pods[name] = PodFacts(
+                name, revision, "10.0.0.1", ready, False, "", (TRITON,), replica_set, template, "u-1", uid=f"uid-{name}"
+            )
+        return self
+
+    def set_ready(self, revision: str) -> Self:
+        return self.set_pods(revision, ready=True)
+
+    def set_pods(self, revision: str = "", **facts: Any) -> Self:
+        """Change the pods of a revision, by default of all."""
+        self.pods = {n: replace(p, **facts) if revision in ("", p.revision) else p for n, p in self.pods.items()}
+        return self
+
+    def report(self, revision: str = "", **fields: Any) -> Self:
+        """Let the monitors of a revision's pods, by default of all, report this, and otherwise what they reported."""
+        self.reports = {
+            name: replace(report, **fields) if revision in ("", self.pods[name].revision) else report
+            for name, report in self.reports.items()
+        }
+        return self
+
+    def report_gate(self, revision: str = "", **fields: Any) -> Self:
+        """Change the gates that the monitors of a revision's pods, by default of all, report."""
+        for name, report in self.reports.items():
+            if revision in ("", self.pods[name].revision) and report.gate:
+                self.reports[name] = replace(report, gate=replace(report.gate, **fields))
+        return self
+
+    def stand(self, pod: str, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
+        """Let the pod's monitor watch, and report this standing; it has counted what was lost."""
+        count = SweepFigures(4 - len(lost), 4, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
+        watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
+        self.reports[pod] = replace(self.reports[pod], watch=watch)
+        return self
+
+    def stand_all(self, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
+        for pod in self.pods:
+            self.stand(pod, standing, lost=lost, evidence=evidence)
+        return self
+
+    def steady(self) -> Self:
+        """Let every pod stand as it did at its gate."""
+        return self.stand_all(Standing.STEADY)
+
+    def drop(self, *lost: str) -> Self:
+        """Let the accuracy of every pod drop below the threshold."""
+        return self.stand_all(Standing.BELOW_THRESHOLD, lost=lost or ("i0",), evidence=2.0)
+
+    def gate(
+        self, revision: str, verdict: Verdict, *, lost: int = 0, batch: int | None = None, suite_name: str = ""
+    ) -> Self:
+        """Let every monitor of the revision report a decided gate, by default one at the serving batch."""
+        stored, accuracy = self.revision(revision), self.spec.get("accuracy", {})
+        suite_name = suite_name or accuracy.get("suite", f"smollm2-{self.spec['tier']}-v1")
+        identity, digest = stored.identity_digest, self.suite_hash(suite_name)
+        reason, message = "TooManyLost" if lost else "Passed", f"lost {lost} of 4 items"
+        threshold, asked = accuracy.get("threshold", 0.98), stored.batch if batch is None else batch
+        gate = GateReport(
+            verdict, reason, message, identity, suite_name, digest, "1", threshold, 4, lost, 0, batch=asked
+        )
+        report = MonitorReport(
+            revision, identity, Phase.WATCHING, verdict, reason, message, suite_name, digest, gate=gate
+        )
+        self.reports |= {pod.name: report for pod in self.pods.values() if pod.revision == revision}
+        return self
+
+    def control(self, verdict: Verdict, *, lost: int = 0, suite_name: str = "") -> Self:
+        """Let the control's monitors answer the order that the operator gave them."""
+        revision = str(self.status["candidate"])
+        token = self.accuracy_settings()["control"]["token"]
+        return self.gate(revision, verdict, lost=lost, suite_name=suite_name).report_gate(revision, control=token)
+
+    def pass_control(self, revision: str) -> Self:
+        """Let a revision that is up pass its control, settle, and let it get Ready."""
+        self.control(Verdict.PASS).settle()
+        self.set_ready(revision).settle()
+        return self
+
+    def bring_up(self) -> str:
+        """Let the present candidate pass and take traffic; return its name."""
+        self.settle()
+        name = self.candidate()
+        self.start_pods(name).settle()
+        self.gate(name, Verdict.PASS).settle()
+        self.set_ready(name).settle()
+        self.start_pods(name, ready=True).settle()
+        return name
+
+    # What can be read.
+
+    def live(self, kind: str) -> list[dict[str, Any]]:
+        return [obj for (k, _), obj in sorted(self.children.items()) if k == kind]
+
+    def one(self, kind: str, name: str) -> dict[str, Any]:
+        return self.children[kind, name]
+
+    def selected(self) -> str:
+        return str(self.one("Service", "credit")["spec"]["selector"][names.LABEL_REVISION])
+
+    def candidate(self) -> str:
+        return str(self.status.get("candidate") or self.status["revision"])
+
+    def condition(self, kind: str) -> tuple[str, str, str]:
+        found = next(c for c in self.status["conditions"] if c["type"] == kind)
+        return found["status"], found["reason"], found["message"]
+
+    def expect(
+        self,
+        *,
+        serves: str | None = None,
+        runs: dict[str, int] | None = None,
+        candidate: str | None = None,
+        **conditions: str | tuple[str, ...],
+    ) -> Self:
+        """Assert what serves, how many pods of which revisions run, what the candidate is, and conditions.
+
+        Of a condition: its status, its reason or "status reason", and words of its message after it.
+        """
+        assert serves is None or serves == self.selected(), f"{self.selected()} serves, not {serves}"
+        assert runs in (None, self.deployments()), f"{self.deployments()} run, not {runs}"
+        found = self.status.get("candidate")
+        assert candidate in (None, found), f"{found} is the candidate, not {candidate}"
+        assert_conditions(self.condition, conditions)
+        return self
+
+    def deployments(self) -> dict[str, int]:
+        """Return how many pods each revision with a Deployment asks for."""
+        return {d["metadata"]["name"]: d["spec"]["replicas"] for d in self.live("Deployment")}
+
+    def revision(self, name: str = "") -> Revision:
+        """Return the stored revision, by default the candidate."""
+        return read(self.one("ControllerRevision", name or self.candidate()))
+
+    def revisions(self) -> list[Revision]:
+        return [read(obj) for obj in self.live("ControllerRevision")]
+
+    def volume(self) -> EngineVolume:
+        """Return the volume that the candidate's engine is delivered to."""
+        volume = self.revision().volume
+        assert volume is not None
+        return volume
+
+    def suite_hash(self, name: str = "smollm2-full-v1") -> str:
+        loaded = self.suites[name].suite
+        assert loaded is not None
+        return loaded.header.sha256
+
+    def accuracy_settings(self) -> Any:
+        """Return what the monitors are told, as JSON."""
+        return json.loads(self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
+
+    def monitor_settings(self) -> MonitorSettings:
+        return loads(MonitorSettings, self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
+
+    def _quarantine(self, name: str, patch: tuple[dict[str, Any], ...]) -> None:
+        """Do what the API server does with the patch, and then the ReplicaSet, which lets the pod go."""
+        note = next(op["value"] for op in patch if op["path"].endswith("quarantine"))
+        self.pods[name] = replace(self.pods[name], quarantine=note, replica_set="")
+
+    def _reap(self) -> None:
+        running = {obj["metadata"]["name"] for obj in self.live("Deployment") if obj["spec"]["replicas"]}
+        self.pods = {n: p for n, p in self.pods.items() if p.revision in running}
+        self.reports = {n: r for n, r in self.reports.items() if n in self.pods}
+
+
+def start_world(**spec: Any) -> World:
+    """Return a world whose first revision waits for its gate."""
+    world = World({**FULL, **spec})
+    world.settle()
+    return world
+
+
+def serve_world(**spec: Any) -> World:
+    """Return a world whose first revision serves."""
+    world = World({**FULL, **spec})
+    world.bring_up()
+    return world
+
+
+def observe_world(**spec: Any) -> tuple[World, str]:
+    """Return a world whose first revision serves because `Observe` let it through ungated, and its name."""
+    world = start_world(accuracy={"gate": "Observe"}, **spec)
+    revision = world.candidate()
+    world.start_pods(revision, ready=True).settle()
+    return world, revision
+
+
+TRITON = ContainerFacts("triton", ready=True)
