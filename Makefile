@@ -68,12 +68,13 @@ scan: $(SYNCED) ## checkov over the rendered chart and over what the operator ma
 	@$(PYTHON) -m scan
 
 .PHONY: unit
-unit: $(SYNCED) ## Tests that need nothing but Python, and helm for the chart
+unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart and promtool for the rules
+	@$(PYTHON) -m devcluster build helm promtool
 	$(PYTEST_TWO) --dist worksteal tests/unit
 
 .PHONY: test-registry
 test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real PostgreSQL, installed if it is missing
-	$(PYTEST) tests/registry
+	$(PYTEST_TWO) --dist loadgroup tests/registry
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback

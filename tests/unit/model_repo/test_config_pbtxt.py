@@ -13,8 +13,9 @@ from r1plus_model_repo.catalog.types import EngineSpec, GpuNeed, KvPrecision
 from r1plus_model_repo.config_gpu import unservable
 from r1plus_model_repo.config_pbtxt import parse, render, threads
 from r1plus_model_repo.config_rules import GPU_BACKENDS, problems
+from support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "config"
+CONFIGS = GOLDEN / "config"
 SHIPPED = load_catalog(Path(catalog.__file__).parent)
 ENGINES = {engine.name: engine.spec for engine in SHIPPED}
 WISHES = {"smollm2": ((16, 2048), (1, 8192)), "r1plus": ((32, 65536),)}
@@ -28,7 +29,7 @@ def rendered(name: str, batch: int, context: int) -> str:
 
 @pytest.mark.parametrize("name, batch, context", CASES, ids=str)
 def test_the_text_is_the_golden_one(name: str, batch: int, context: int) -> None:
-    path = GOLDEN / f"{name}-batch{batch}-context{context}.pbtxt"
+    path = CONFIGS / f"{name}-batch{batch}-context{context}.pbtxt"
     text = rendered(name, batch, context)
     if os.environ.get("R1PLUS_GOLDEN") == "write":
         path.write_text(text)
@@ -36,7 +37,7 @@ def test_the_text_is_the_golden_one(name: str, batch: int, context: int) -> None
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {f"{n}-batch{b}-context{c}.pbtxt" for n, b, c in CASES}
+    assert {path.name for path in CONFIGS.iterdir()} == {f"{n}-batch{b}-context{c}.pbtxt" for n, b, c in CASES}
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))

@@ -9,16 +9,18 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, scheduler
-from unit.model_repo.test_config_pbtxt import GOLDEN
+from support.paths import GOLDEN
 
 SETTINGS: dict[str, Any] = {
     "path": Path("engine"), "max_batch": 4, "context": 128, "kv_cache_bytes": 2**20, "kv_bytes_per_token": 64, "threads": 1
 }  # fmt: skip
 
+CONFIGS = GOLDEN / "config"
 
-@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.iterdir()))
 def test_triton_keeps_no_answer(name: str) -> None:
-    config = text_format.Parse((GOLDEN / name).read_text(), ModelConfig())
+    config = text_format.Parse((CONFIGS / name).read_text(), ModelConfig())
     assert not config.response_cache.enable
 
 

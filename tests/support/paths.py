@@ -1,0 +1,6 @@
+"""Folders that several test modules read."""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+GOLDEN = TESTS / "golden"
