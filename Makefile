@@ -144,6 +144,10 @@ bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, wal
 faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE]
 	@$(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE))
 
+.PHONY: mutation
+mutation: $(SYNCED) ## 300 mutants of policies and plan against their unit tests; survivors, and a JSON line last [COUNT SEED COMPARE]
+	@$(PYTHON) -m mutation $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(COMPARE),--compare $(COMPARE))
+
 .PHONY: generate
 generate: $(SYNCED) ## Write the CRDs, the RBAC, the dashboards and the chart's copies of catalog, suites and rules
 	$(PYTHON) -m r1plus_operator.api.generate
