@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 
-from apiserver.fault_proxy import FaultProxy
-from apiserver.operator_rig import Tenant, add_node, eventually
-from apiserver.replicas import Replica, Replicas, Write
-from apiserver.test_operator import CONTEXT
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.lease import LEASE
+from support.apiserver.audit import Write
+from support.apiserver.broken_network import FaultProxy
+from support.apiserver.manifests import CONTEXT
+from support.apiserver.replicas import Replica, Replicas
+from support.apiserver.server import add_node
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 HAND_OVER_SECONDS = 2.0
@@ -59,22 +62,13 @@ async def repaired(tenant: Tenant, spoil: Callable[[], Awaitable[Any]] | None = 
     await tenant.client.delete(kinds.BY_KIND["Service"], "credit", tenant.namespace)
     if spoil is not None:
         await spoil()
-
-    async def back() -> bool:
-        found = await tenant.child("Service", "credit")
-        return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
-
-    await eventually(back, "the Service is back")
+    await tenant.present("Service", "credit", other_than=before)
     return time.monotonic() - began
 
 
 async def status_of(replica: Replica) -> int | None:
     """Its exit status, once it has ended by itself."""
-
-    async def exited() -> bool:
-        return replica.returncode is not None
-
-    await eventually(exited, f"{replica.name} has exited")
+    await eventually(lambda: replica.returncode is not None, f"{replica.name} has exited")
     return replica.returncode
 
 
@@ -149,11 +143,7 @@ async def test_what_a_leader_sent_into_a_dead_network_is_refused_when_it_arrives
         for number in range(40):
             await tenant.deploy(f"d{number}", tier="full", context=CONTEXT)
         written = len(replicas.writes())
-
-        async def busy() -> bool:
-            return len(replicas.writes()) > written + 5
-
-        await eventually(busy, "the leader is in the midst of its writes")
+        await eventually(lambda: len(replicas.writes()) > written + 5, "the leader is in the midst of its writes")
         proxy.hold_requests()
         assert await status_of(leader) == LOST_STATUS
         await replicas.led_by(standby)
@@ -161,11 +151,10 @@ async def test_what_a_leader_sent_into_a_dead_network_is_refused_when_it_arrives
             await tenant.present("Service", f"d{number}")
         before = replicas.writes()
         proxy.restore()
-
-        async def arrived() -> bool:
-            return any(write.pod == leader.name for write in replicas.writes()[len(before) :])
-
-        await eventually(arrived, "what lay in the network reaches the API server")
+        await eventually(
+            lambda: any(write.pod == leader.name for write in replicas.writes()[len(before) :]),
+            "what lay in the network reaches the API server",
+        )
     writes = replicas.writes()
     late = [write for write in writes[len(before) :] if write.pod == leader.name]
     assert [write for write in late if write.done] == []

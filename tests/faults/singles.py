@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from apiserver.operator_rig import Monitors, Tenant, eventually
 from faults import oracle
 from faults.calls import Call, Fault, Json, Point
 from faults.campaign import Reference, Result, tell, unexpected_errors
@@ -19,6 +18,9 @@ from faults.oracle import CONVERGE_SECONDS
 from faults.rig import Rig, write_token
 from faults.scenario import BRIEF, NAME, Quiet, Story
 from r1plus_operator.api import kinds
+from support.apiserver.monitors import Monitors
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 SILENT_STREAM_SECONDS = 160.0
 """A stream without a sign of life is dead after 150 s; TCP's own keepalive finds a dead peer within a minute."""
