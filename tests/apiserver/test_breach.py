@@ -3,7 +3,7 @@
 The tests play what makes pods and what answers in them; every decision and every write is the operator's own.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from r1plus_contract.requests import Request, Verb, written
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.rollback import Record
 from support.apiserver.manifests import CONTEXT, Json
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
@@ -22,6 +23,7 @@ from support.apiserver.tenant import Tenant
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
+ROLLBACK = {"accuracy": {"onBreach": "Rollback"}}
 LOST = tuple(f"addition-{n}" for n in ("17-9", "2-4", "4-8", "4-9", "6-2", "7-5"))
 
 
@@ -31,13 +33,58 @@ def operator_settings() -> dict[str, str]:
     return {"R1PLUS_BAKE_SECONDS": "0"}
 
 
-def falls(monitors: Monitors) -> None:
-    """The continuous check of this monitor's pod counts six items that its gate had."""
-    monitors.stand(Standing.BELOW_THRESHOLD, lost=LOST, correct=204)
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A deployment whose first revision has served; the second took over from it, and its monitor is `second`."""
+
+    tenant: Tenant
+    second: Monitors
+    good: str
+    bad: str
+
+    async def until(self, kind: str, status: str, reason: str) -> str:
+        """Wait for a condition; its message."""
+        return await self.tenant.until("credit", kind, status, reason)
+
+    async def settings(self) -> Json:
+        """What the monitors are told."""
+        return await self.tenant.settings("credit")
+
+    async def ask(self, verb: Verb, why: str, revision: str = "") -> None:
+        """What the command line writes."""
+        request = Request("alice", why, "2026-11-24T17:30:00.000000Z", revision)
+        patch = {"metadata": {"annotations": written(verb, request)}}
+        await self.tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "credit", self.tenant.namespace, patch)
+
+    async def going_back(self) -> None:
+        """Wait for a control: the good revision's Deployment may still be there from before, since it drains."""
+        await self.until("Progressing", "True", "RollingBack")
+
+    async def control(self, verdict: Verdict, *, lost: int = 0) -> None:
+        """The control's pod comes up, is swept as it was ordered, and says so."""
+        await self.tenant.run_pod(self.good, ready=False)
+
+        async def order() -> Json | None:
+            return (await self.settings()).get("control")
+
+        token = (await eventually(order, "the monitors have an order"))["token"]
+        await self.tenant.decide(self.good, verdict, lost=lost, control=token)
+
+    async def switch_back(self) -> None:
+        """The control's pod is Ready, and traffic goes back."""
+        await self.tenant.set_ready(f"{self.good}-pod", ready=True)
+        await self.tenant.switched(self.good)
+
+    async def record(self) -> Record:
+        """What is written down of going back, once something is."""
+
+        async def find() -> Record | None:
+            return read(await self.tenant.present("ControllerRevision", self.bad)).rollback
+
+        return await eventually(find, "the attempt is written down")
 
 
-async def two_revisions(tenant: Tenant, second: Monitors, **spec: Any) -> tuple[str, str]:
-    """One has served and the next took over from it, whose monitor is `second`."""
+async def two_revisions(tenant: Tenant, second: Monitors, **spec: Any) -> Pair:
     good = await tenant.serve("credit", **spec)
     await tenant.deploy("credit", tier="full", context={"maxTokens": 2048}, **spec)
     bad = await tenant.candidate("credit")
@@ -46,154 +93,128 @@ async def two_revisions(tenant: Tenant, second: Monitors, **spec: Any) -> tuple[
     await tenant.switched(bad)
     await tenant.client.delete(kinds.POD, f"{good}-pod", tenant.namespace)
     tenant.monitors.report = None
-    return good, bad
+    return Pair(tenant, second, good, bad)
 
 
-async def going_back(tenant: Tenant) -> None:
-    """Wait for a control: the good revision's Deployment may still be there from before, since it drains."""
-    await tenant.until("credit", "Progressing", "True", "RollingBack")
+def fall(monitors: Monitors) -> None:
+    """The continuous check of this monitor's pod counts six items that its gate had."""
+    monitors.stand(Standing.BELOW_THRESHOLD, lost=LOST, correct=204)
 
 
-async def order(tenant: Tenant) -> Json:
-    """The control that the monitors are ordered, once there is one."""
-
-    async def find() -> Json | None:
-        return (await tenant.settings("credit")).get("control")
-
-    return await eventually(find, "the monitors have an order")
+@pytest.fixture
+async def pair(operator: OperatorProcess, tenant: Tenant, second: Monitors) -> Pair:
+    """A pair that answers a fall."""
+    return await two_revisions(tenant, second, **ROLLBACK)
 
 
-async def control(tenant: Tenant, good: str, verdict: Verdict, *, lost: int = 0) -> None:
-    """The control's pod comes up, is swept as it was ordered, and says so."""
-    await tenant.run_pod(good, ready=False)
-    await tenant.decide(good, verdict, lost=lost, control=(await order(tenant))["token"])
-
-
-async def went_back(tenant: Tenant, good: str) -> None:
-    """The control passes, its pod is Ready, and traffic goes back."""
-    await control(tenant, good, Verdict.PASS)
-    await tenant.set_ready(f"{good}-pod", ready=True)
-    await tenant.switched(good)
+@pytest.fixture
+async def falling(pair: Pair) -> Pair:
+    """A pair whose second revision has fallen: a control is under way."""
+    fall(pair.second)
+    await pair.going_back()
+    return pair
 
 
 async def test_a_fall_is_told_only_where_that_is_asked_for(
     operator: OperatorProcess, tenant: Tenant, second: Monitors
 ) -> None:
-    good, bad = await two_revisions(tenant, second)
-    falls(second)
-    message = await tenant.until("credit", "QualityVerified", "False", "BelowThreshold")
+    pair = await two_revisions(tenant, second)
+    fall(second)
+    message = await pair.until("QualityVerified", "False", "BelowThreshold")
     for words in ("204/210 right, 210/210 at its gate", "arithmetic: 6 of", "spec.accuracy.onBreach"):
         assert words in message
     incident = (await tenant.cr("credit"))["status"]["incident"]
-    assert (incident["reason"], incident["revision"]) == ("AlertOnly", bad)
-    assert await tenant.selected() == bad
-    assert (await tenant.settings("credit"))["control"] is None
-    assert (await tenant.cr("credit"))["status"]["lastGood"] == good
+    assert (incident["reason"], incident["revision"]) == ("AlertOnly", pair.bad)
+    assert await tenant.selected() == pair.bad
+    assert (await pair.settings())["control"] is None
+    assert (await tenant.cr("credit"))["status"]["lastGood"] == pair.good
     await operator.shows("r1plus_rollback_blocked", namespace=tenant.namespace, reason="AlertOnly")
 
 
 async def test_a_fall_is_answered_by_a_control_and_a_switch_and_does_not_return(
-    operator: OperatorProcess, tenant: Tenant, second: Monitors
+    operator: OperatorProcess, tenant: Tenant, pair: Pair
 ) -> None:
-    good, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
-    before = read(await tenant.present("ControllerRevision", good)).template
-    falls(second)
-    await going_back(tenant)
-    deployment = await tenant.present("Deployment", good)
+    before = read(await tenant.present("ControllerRevision", pair.good)).template
+    fall(pair.second)
+    await pair.going_back()
+    deployment = await tenant.present("Deployment", pair.good)
     assert deployment["spec"]["replicas"] == 1
-    assert await tenant.selected() == bad
-    await went_back(tenant, good)
-    await tenant.until("credit", "QualityVerified", "False", "RolledBack")
-    await tenant.until("credit", "Ready", "True", "Serving")
-    record = read(await tenant.present("ControllerRevision", bad)).rollback
-    assert record is not None
-    assert (record.to, record.control, record.cause) == (good, Verdict.PASS, "BelowThreshold")
+    assert await tenant.selected() == pair.bad
+    await pair.control(Verdict.PASS)
+    await pair.switch_back()
+    await pair.until("QualityVerified", "False", "RolledBack")
+    await pair.until("Ready", "True", "Serving")
+    record = await pair.record()
+    assert (record.to, record.control, record.cause) == (pair.good, Verdict.PASS, "BelowThreshold")
     assert record.switched_at is not None
-    assert read(await tenant.present("ControllerRevision", good)).template == before
+    assert read(await tenant.present("ControllerRevision", pair.good)).template == before
     for reason in ("RollingBack", "RolledBack"):
         await tenant.events(reason)
     await operator.shows("r1plus_rollbacks_total", namespace=tenant.namespace, reason="BelowThreshold")
-    assert (await tenant.settings("credit"))["control"] is None
-    incident = (await tenant.cr("credit"))["status"]["incident"]
-    assert len(incident["tried"]) == 3
+    assert (await pair.settings())["control"] is None
+    assert len((await tenant.cr("credit"))["status"]["incident"]["tried"]) == 3
     assert "ERROR" not in operator.log
     assert operator.forbidden(tenant.namespace) == []
 
 
 async def test_what_fell_comes_back_by_a_gate_of_its_own_since_somebody_let_it(
-    operator: OperatorProcess, tenant: Tenant, second: Monitors
+    operator: OperatorProcess, tenant: Tenant, falling: Pair
 ) -> None:
-    good, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
-    falls(second)
-    await going_back(tenant)
-    await went_back(tenant, good)
-    await ask(tenant, Verb.ACK, "another driver")
-    identity = read(await tenant.present("ControllerRevision", bad)).identity_digest
+    await falling.control(Verdict.PASS)
+    await falling.switch_back()
+    await falling.ask(Verb.ACK, "another driver")
+    identity = read(await tenant.present("ControllerRevision", falling.bad)).identity_digest
 
     async def ordered() -> bool:
-        return bool(((await tenant.settings("credit"))["control"] or {}).get("identity") == identity)
+        return bool(((await falling.settings())["control"] or {}).get("identity") == identity)
 
     await eventually(ordered, "its monitors have an order")
-    await tenant.decide(bad, Verdict.PASS, monitors=second)
-    await tenant.until("credit", "Progressing", "True", "RollingOut")
-    assert await tenant.selected() == good
-    token = (await tenant.settings("credit"))["control"]["token"]
-    await tenant.decide(bad, Verdict.PASS, monitors=second, control=token)
-    await tenant.switched(bad)
-    await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+    await tenant.decide(falling.bad, Verdict.PASS, monitors=falling.second)
+    await falling.until("Progressing", "True", "RollingOut")
+    assert await tenant.selected() == falling.good
+    token = (await falling.settings())["control"]["token"]
+    await tenant.decide(falling.bad, Verdict.PASS, monitors=falling.second, control=token)
+    await tenant.switched(falling.bad)
+    await falling.until("QualityVerified", "True", "GatePassed")
 
 
 async def test_an_acknowledgement_is_waited_for_before_a_fall_is_answered_again(
-    operator: OperatorProcess, tenant: Tenant, second: Monitors
+    operator: OperatorProcess, tenant: Tenant, pair: Pair
 ) -> None:
-    _, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
-    second.stand(Standing.STEADY)
-    await ask(tenant, Verb.ACK, "the node is mended")
+    pair.second.stand(Standing.STEADY)
+    await pair.ask(Verb.ACK, "the node is mended")
     await tenant.events("Acknowledged")
-    token = (await tenant.settings("credit"))["acknowledged"]
-    assert second.report is not None
-    second.report = replace(second.report, threshold=0.98, acknowledged="")
-    falls(second)
-    message = await tenant.until("credit", "QualityVerified", "True", "GatePassed")
-    assert message
-    assert (await tenant.settings("credit"))["control"] is None
-    second.report = replace(second.report, acknowledged=token)
-    await going_back(tenant)
-    assert await tenant.selected() == bad
+    token = (await pair.settings())["acknowledged"]
+    assert pair.second.report is not None
+    pair.second.report = replace(pair.second.report, threshold=0.98, acknowledged="")
+    fall(pair.second)
+    await pair.second.is_asked_again()
+    assert await pair.until("QualityVerified", "True", "GatePassed")
+    assert (await pair.settings())["control"] is None
+    pair.second.report = replace(pair.second.report, acknowledged=token)
+    await pair.going_back()
+    assert await tenant.selected() == pair.bad
 
 
 async def test_where_the_last_good_fails_as_well_nothing_moves_until_somebody_has_looked(
-    operator: OperatorProcess, tenant: Tenant, second: Monitors
+    operator: OperatorProcess, tenant: Tenant, falling: Pair
 ) -> None:
-    good, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
-    falls(second)
-    await going_back(tenant)
-    await control(tenant, good, Verdict.FAIL, lost=9)
-    await tenant.until("credit", "QualityVerified", "False", "BothArmsBad")
-    await tenant.absent("Deployment", good)
-    assert await tenant.selected() == bad
+    await falling.control(Verdict.FAIL, lost=9)
+    await falling.until("QualityVerified", "False", "BothArmsBad")
+    await tenant.absent("Deployment", falling.good)
+    assert await tenant.selected() == falling.bad
     await tenant.events("BothArmsBad")
-    await tenant.client.delete(kinds.POD, f"{good}-pod", tenant.namespace)
+    await tenant.client.delete(kinds.POD, f"{falling.good}-pod", tenant.namespace)
     tenant.monitors.report = None
-    await ask(tenant, Verb.ACK, "both nodes have the old driver again")
-    await going_back(tenant)
+    await falling.ask(Verb.ACK, "both nodes have the old driver again")
+    await falling.going_back()
     (told,) = await tenant.events("Acknowledged")
     assert told["message"] == "alice: both nodes have the old driver again (r1plus ack)"
 
 
-async def ask(tenant: Tenant, verb: Verb, why: str, revision: str = "") -> None:
-    """What the command line writes."""
-    request = Request("alice", why, "2026-11-24T17:30:00.000000Z", revision)
-    patch = {"metadata": {"annotations": written(verb, request)}}
-    await tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace, patch)
-
-
 async def test_a_control_that_finds_no_room_is_told_and_goes_on_when_there_is(
-    operator: OperatorProcess, tenant: Tenant, second: Monitors
+    operator: OperatorProcess, tenant: Tenant, falling: Pair
 ) -> None:
-    good, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
-    falls(second)
-    await going_back(tenant)
     condition = {
         "type": "ReplicaFailure",
         "status": "True",
@@ -202,18 +223,16 @@ async def test_a_control_that_finds_no_room_is_told_and_goes_on_when_there_is(
         "lastTransitionTime": "2026-01-01T00:00:00Z",
         "lastUpdateTime": "2026-01-01T00:00:00Z",
     }
-    await _fail_replicas(tenant, good, [condition])
-    # The minute that want of room has is the operator's own: one whose clock is set forward has had it.
-    operator.kill()
-    await _age_attempt(tenant, bad, 120.0)
-    operator.start()
-    message = await tenant.until("credit", "QualityVerified", "False", "RollbackBlocked")
+    await _fail_replicas(tenant, falling.good, [condition])
+    await _age_attempt(operator, falling, 120.0)
+    message = await falling.until("QualityVerified", "False", "RollbackBlocked")
     for words in ("NoCapacity", "exceeded quota: team", "free capacity"):
         assert words in message
-    assert await tenant.selected() == bad
+    assert await tenant.selected() == falling.bad
     await operator.shows("r1plus_rollback_blocked", namespace=tenant.namespace, reason="NoCapacity")
-    await _fail_replicas(tenant, good, [])
-    await went_back(tenant, good)
+    await _fail_replicas(tenant, falling.good, [])
+    await falling.control(Verdict.PASS)
+    await falling.switch_back()
 
 
 async def _fail_replicas(tenant: Tenant, name: str, conditions: list[Json]) -> None:
@@ -221,33 +240,37 @@ async def _fail_replicas(tenant: Tenant, name: str, conditions: list[Json]) -> N
     await tenant.client.patch(deployment, name, tenant.namespace, {"status": {"conditions": conditions}}, subresource="status")  # fmt: skip
 
 
-async def _age_attempt(tenant: Tenant, bad: str, seconds: float) -> None:
-    """The attempt began so much earlier."""
-    record = read(await tenant.present("ControllerRevision", bad)).rollback
-    assert record is not None
+async def _age_attempt(operator: OperatorProcess, falling: Pair, seconds: float) -> None:
+    """The attempt began so much earlier.
+
+    The minute that want of room has is the operator's own: one whose clock is set forward has had it.
+    """
+    record = await falling.record()
+    operator.kill()
     older = dumps(replace(record, started_at=record.started_at - seconds))
     patch = {"metadata": {"annotations": {names.ANNOTATION_ROLLBACK: older}}}
-    await tenant.client.patch(kinds.BY_KIND["ControllerRevision"], bad, tenant.namespace, patch)
+    tenant = falling.tenant
+    await tenant.client.patch(kinds.BY_KIND["ControllerRevision"], falling.bad, tenant.namespace, patch)
+    operator.start()
 
 
 async def test_a_pin_holds_traffic_against_a_fall_and_a_person(
-    operator: OperatorProcess, tenant: Tenant, second: Monitors
+    operator: OperatorProcess, tenant: Tenant, pair: Pair
 ) -> None:
-    _, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
     pin = {"spec": {"rollout": {"pinned": True}}}
     await tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace, pin)
-    falls(second)
-    assert "Pinned" in await tenant.until("credit", "QualityVerified", "False", "RollbackBlocked")
-    await ask(tenant, Verb.ROLLBACK, "a wish", bad)
+    fall(pair.second)
+    assert "Pinned" in await pair.until("QualityVerified", "False", "RollbackBlocked")
+    await pair.ask(Verb.ROLLBACK, "a wish", pair.bad)
     await tenant.events("RollbackRequested")
-    assert (await tenant.settings("credit"))["control"] is None
-    assert await tenant.selected() == bad
+    assert (await pair.settings())["control"] is None
+    assert await tenant.selected() == pair.bad
 
 
 async def test_one_bad_pod_of_two_is_quarantined_and_its_revision_stays(
     operator: OperatorProcess, tenant: Tenant, second: Monitors
 ) -> None:
-    await tenant.deploy("credit", tier="full", context=CONTEXT, replicas=2, accuracy={"onBreach": "Rollback"})  # fmt: skip
+    await tenant.deploy("credit", tier="full", context=CONTEXT, replicas=2, **ROLLBACK)
     revision = await tenant.candidate("credit")
     one = await tenant.run_pod(revision, ready=False)
     await tenant.decide(revision, Verdict.PASS)
@@ -257,7 +280,7 @@ async def test_one_bad_pod_of_two_is_quarantined_and_its_revision_stays(
         await tenant.set_ready(pod, ready=True)
     await tenant.switched(revision)
     second.stand(Standing.STEADY)
-    falls(tenant.monitors)
+    fall(tenant.monitors)
 
     async def out() -> bool:
         pod = await tenant.client.get(kinds.POD, one, tenant.namespace)
@@ -278,37 +301,28 @@ async def test_one_bad_pod_of_two_is_quarantined_and_its_revision_stays(
 
 @pytest.mark.parametrize("step", ["the control begins", "the control has passed", "traffic has gone back"])
 async def test_an_operator_that_is_killed_on_the_way_back_is_followed_to_the_same_end(
-    step: str, operator: OperatorProcess, tenant: Tenant, second: Monitors
+    step: str, operator: OperatorProcess, tenant: Tenant, falling: Pair
 ) -> None:
-    good, bad = await two_revisions(tenant, second, accuracy={"onBreach": "Rollback"})
-    falls(second)
-    await going_back(tenant)
     if step == "the control begins":
         operator.restart()
-    await control(tenant, good, Verdict.PASS)
-    await eventually(lambda: _swept_and_passed(tenant, good, bad), "the control's verdict is written down")
+    await falling.control(Verdict.PASS)
+
+    async def is_swept_and_passed() -> bool:
+        """A monitor follows its newest order: a killed operator may have written one, and not that it was given."""
+        if order := (await falling.settings()).get("control"):
+            await tenant.decide(falling.good, Verdict.PASS, control=order["token"])
+        return (await falling.record()).control is Verdict.PASS
+
+    await eventually(is_swept_and_passed, "the control's verdict is written down")
     if step == "the control has passed":
         operator.restart()
-    await tenant.set_ready(f"{good}-pod", ready=True)
-    await tenant.switched(good)
+    await falling.switch_back()
     if step == "traffic has gone back":
         operator.restart()
-    await tenant.until("credit", "QualityVerified", "False", "RolledBack")
-    await tenant.until("credit", "Ready", "True", "Serving")
-    assert await tenant.selected() == good
-    assert read(await tenant.present("ControllerRevision", bad)).rollback is not None
-
-
-async def _swept_and_passed(tenant: Tenant, good: str, bad: str) -> bool:
-    """A monitor follows its newest order: a killed operator may have written one, and not that it was given."""
-    if order := (await tenant.settings("credit")).get("control"):
-        await tenant.decide(good, Verdict.PASS, control=order["token"])
-    return await _passed(tenant, bad)
-
-
-async def _passed(tenant: Tenant, bad: str) -> bool:
-    record = read(await tenant.present("ControllerRevision", bad)).rollback
-    return record is not None and record.control is Verdict.PASS
+    await falling.until("QualityVerified", "False", "RolledBack")
+    await falling.until("Ready", "True", "Serving")
+    assert await tenant.selected() == falling.good
+    assert await falling.record()
 
 
 async def test_outcomes_are_pooled_written_down_and_not_heard_twice_by_the_next_leader(

@@ -4,7 +4,7 @@ The list is `e2e.rbac_surplus.UNSEEN`; of all other rights the end-to-end run sh
 """
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -97,23 +97,28 @@ async def answer(act: Act, scene: Scene, right: Right) -> str:
     return "done"
 
 
-async def tenant_roles(admin: ApiClient) -> None:
-    """As in the chart: with a right that is not the operator's."""
+@pytest.fixture
+async def tenant_roles(client: ApiClient) -> AsyncIterator[None]:
+    """As in the chart: with a right that is not the operator's. They go again: a test installs the chart beside them."""
     rule = {"apiGroups": [names.GROUP], "resources": [kinds.DEPLOYMENTS_PLURAL], "verbs": ["create"]}
-    for name in (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER):
-        await admin.apply(CLUSTER_ROLE, manifest(CLUSTER_ROLE, name, rules=[rule]), field_manager="test")
+    roles = [manifest(CLUSTER_ROLE, name, rules=[rule]) for name in (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER)]
+    for role in roles:
+        await client.apply(CLUSTER_ROLE, role, field_manager="test")
+    yield
+    for role in roles:
+        await client.delete(CLUSTER_ROLE, role["metadata"]["name"])
 
 
 def test_every_right_that_leaves_no_line_has_a_test_that_needs_it() -> None:
     assert [str(right) for right in UNSEEN if right not in (*RIGHTS, *DEFINITIONS)] == []
 
 
+@pytest.mark.usefixtures("tenant_roles")
 @pytest.mark.parametrize("right", RIGHTS, ids=str)
 async def test_without_it_the_api_server_refuses(
     apiserver: ApiServer, client: ApiClient, namespace: str, right: Right
 ) -> None:
     act, grants, words = SHOWN[right.verb]
-    await tenant_roles(client)
     owner = await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace=namespace))
     name = f"operator-{uuid.uuid4().hex[:8]}"
     async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(name)) as account:

@@ -1,6 +1,7 @@
 """The operator and the registry, both real, beside a real API server: what is recorded, and who is told."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,23 +60,38 @@ class Rig:
         await eventually(there, f"the registry knows {verdict} of {revision}")
 
 
-@pytest.fixture
-async def rig(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[Rig]:
-    await grant_operator(client)
-    await add_node(client)
-    registry = RegistryProcess(apiserver, tmp_path)
-    await registry.prepare(client)
-    registry.start()
-    (tmp_path / "operator-token").write_text(await token(client, WRITER, OPERATOR_NAMESPACE, AUDIENCE))
-    env = {"R1PLUS_REGISTRY_URL": registry.url, "R1PLUS_REGISTRY_TOKEN_FILE": str(tmp_path / "operator-token")}
-    operator = OperatorProcess(apiserver, tmp_path / "operator.log", **env)
-    operator.start()
-    platform = await token(client, READER, OPERATOR_NAMESPACE, AUDIENCE)
-    await grant(client, f"test-{READER}", rbac.registry_reader(), service_account(READER, OPERATOR_NAMESPACE))
-    await eventually(registry.ready, "the registry is ready")
-    yield Rig(client, registry, operator, platform)
+@pytest.fixture(scope="module")
+def processes(
+    apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RegistryProcess, OperatorProcess, str]]:
+    """One registry and one operator for all tests here, with the platform team's token."""
+    folder = tmp_path_factory.mktemp("registry")
+    registry = RegistryProcess(apiserver, folder)
+    env = {"R1PLUS_REGISTRY_URL": registry.url, "R1PLUS_REGISTRY_TOKEN_FILE": str(folder / "operator-token")}
+    operator = OperatorProcess(apiserver, folder / "operator.log", **env)
+
+    async def prepare() -> str:
+        async with ApiClient.from_kubeconfig(apiserver.kubeconfig) as client:
+            await grant_operator(client)
+            await add_node(client)
+            await registry.prepare(client)
+            (folder / "operator-token").write_text(await token(client, WRITER, OPERATOR_NAMESPACE, AUDIENCE))
+            reader = service_account(READER, OPERATOR_NAMESPACE)
+            await grant(client, f"test-{READER}", rbac.registry_reader(), reader)
+            return await token(client, READER, OPERATOR_NAMESPACE, AUDIENCE)
+
+    yield registry, operator, asyncio.run(prepare())
     operator.kill()
     registry.kill()
+
+
+@pytest.fixture
+async def rig(processes: tuple[RegistryProcess, OperatorProcess, str], client: ApiClient) -> Rig:
+    registry, operator, platform = processes
+    registry.begin_test()
+    operator.begin_test()
+    await eventually(registry.ready, "the registry is ready")
+    return Rig(client, registry, operator, platform)
 
 
 async def refused(tenant: Tenant) -> tuple[str, str]:
@@ -105,23 +121,6 @@ async def test_the_story_of_a_refused_revision_is_recorded_with_its_figures(rig:
     assert tried["evaluations"] > tried["passed"]
 
 
-async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(rig: Rig, tenant: Tenant) -> None:
-    """And nobody waits for it: the rollout goes on, and is refused, with the registry dead."""
-    rig.registry.kill()
-    _, bad = await refused(tenant)
-    rig.registry.start()
-    await eventually(rig.registry.ready, "the registry is ready again")
-    await rig.recorded(tenant, bad, "Fail")
-    before = await rig.history(tenant)
-    assert rig.operator.stop() == 0
-    rig.operator.start()
-    await tenant.deploy("other", tier="full", context=CONTEXT)
-    await tenant.candidate("other")
-    await eventually(lambda: rig.history(tenant, "other"), "the next operator tells, too")
-    assert await rig.history(tenant) == before
-    assert rig.registry.stop() == 0
-
-
 async def test_a_tenant_is_told_of_its_own_and_of_nobody_elses(rig: Rig, tenant: Tenant) -> None:
     revision = await tenant.serve()
     await rig.recorded(tenant, revision, "Pass")
@@ -137,20 +136,6 @@ async def test_a_tenant_is_told_of_its_own_and_of_nobody_elses(rig: Rig, tenant:
     assert (await rig.registry.get(path, own + "x"))[0] == 401
     _, told = await rig.registry.get(path, own)
     assert [r["name"] for h in told["items"] for r in h["revisions"]] == [revision]
-
-
-async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, tenant: Tenant) -> None:
-    revision = await tenant.serve()
-    await rig.recorded(tenant, revision, "Pass")
-    own = await admin_of(rig.client, tenant.namespace)
-    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace)
-    path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
-
-    async def ended() -> bool:
-        return [one["ended"] for one in await rig.history(tenant)] == [True]
-
-    await eventually(ended, "the registry knows that it has ended")
-    assert (await rig.registry.get(path, own)) == (200, {"items": []})
 
 
 async def test_only_the_operators_own_account_records(rig: Rig, tenant: Tenant) -> None:
@@ -205,3 +190,35 @@ async def test_an_account_that_may_not_ask_and_an_api_server_that_is_not_there_l
         async with reviews.Reviews(reviews.ApiServer(url, apiserver.ca, tmp_path / "token")) as asking:
             with pytest.raises(UnavailableError, match=said):
                 await asking.user("whoever")
+
+
+async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, tenant: Tenant) -> None:
+    """One of the last tests: the operator says what has ended once it has run for half a minute."""
+    revision = await tenant.serve()
+    await rig.recorded(tenant, revision, "Pass")
+    own = await admin_of(rig.client, tenant.namespace)
+    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace)
+    path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
+
+    async def ended() -> bool:
+        return [one["ended"] for one in await rig.history(tenant)] == [True]
+
+    await eventually(ended, "the registry knows that it has ended")
+    assert (await rig.registry.get(path, own)) == (200, {"items": []})
+
+
+async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(rig: Rig, tenant: Tenant) -> None:
+    """And nobody waits for it: the rollout goes on, and is refused, with the registry dead."""
+    rig.registry.kill()
+    _, bad = await refused(tenant)
+    rig.registry.start()
+    await eventually(rig.registry.ready, "the registry is ready again")
+    await rig.recorded(tenant, bad, "Fail")
+    before = await rig.history(tenant)
+    assert rig.operator.stop() == 0
+    rig.operator.start()
+    await tenant.deploy("other", tier="full", context=CONTEXT)
+    await tenant.candidate("other")
+    await eventually(lambda: rig.history(tenant, "other"), "the next operator tells, too")
+    assert await rig.history(tenant) == before
+    assert rig.registry.stop() == 0

@@ -117,7 +117,16 @@ async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
     await eventually(lambda: poor.listed("Pod", selector), "with quota again the pod is made")
 
 
-async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(governed: tuple[Tenant, Tenant]) -> None:
+@pytest.mark.parametrize(
+    "is_asked_for_again",
+    [
+        pytest.param(True, id="when another deployment asks for it"),
+        pytest.param(False, id="by itself within a minute", marks=pytest.mark.apiserver_long),
+    ],
+)
+async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(
+    governed: tuple[Tenant, Tenant], is_asked_for_again: bool
+) -> None:
     """Whoever knows an engine knows its volume's name, and could lay another engine there before the operator comes."""
     first, second = governed
     spec: Json = {"tier": "full", "context": CONTEXT, "delivery": {"mode": "Volume"}}
@@ -136,6 +145,8 @@ async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(governed:
     assert await second.child("Job", volume.name) is None
     await first.present("Job", volume.name)
     await second.client.delete(CLAIM, volume.name, second.namespace)
+    if is_asked_for_again:
+        await second.deploy("triage", **spec)
     await second.present("Job", volume.name)
 
 

@@ -35,7 +35,7 @@ from support.waiting import eventually
 RESTART_SECONDS = 1.0
 AT_WORK = 12
 """Stories that keep two cores busy; any number more may wait for a drain or through a silence."""
-VERDICT_SECONDS = "2"
+VERDICT_SECONDS = 2.0
 PATIENCE = 60
 """Attempts, up to two seconds apart: who plays the rest of the cluster outlasts a restart of the API server."""
 
@@ -178,8 +178,10 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK) -> AsyncIterator[Rig]:
-    """A rig on a running API server; `folder` is its own."""
+async def rig(
+    server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK, verdict_seconds: float = VERDICT_SECONDS
+) -> AsyncIterator[Rig]:
+    """A rig on a running API server; `folder` is its own. The operator asks monitors every `verdict_seconds`."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     traffic = Traffic(seed)
     admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=Limits(retries=PATIENCE))
@@ -190,7 +192,8 @@ async def rig(server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK
         kubeconfig = write_kubeconfig(
             folder / "operator.kubeconfig", proxy.url, server.ca, tokenFile=str(folder / "token")
         )
-        operator = Operator(operator_process(server, kubeconfig, folder / "operator.log"))
+        log = folder / "operator.log"
+        operator = Operator(operator_process(server, kubeconfig, log, verdict_seconds=verdict_seconds))
         made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
@@ -207,9 +210,15 @@ async def rig(server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK
             operator.process.kill()
 
 
-def operator_process(server: ApiServer, kubeconfig: Path, log: Path, pod: str = "r1plus-operator-0") -> OperatorProcess:
+def operator_process(
+    server: ApiServer,
+    kubeconfig: Path,
+    log: Path,
+    pod: str = "r1plus-operator-0",
+    verdict_seconds: float = VERDICT_SECONDS,
+) -> OperatorProcess:
     """An operator behind the proxy, not started."""
-    env = {"R1PLUS_VERDICT_INTERVAL_SECONDS": VERDICT_SECONDS, "R1PLUS_POD_NAME": pod, "R1PLUS_POD_UID": pod}
+    env = {"R1PLUS_VERDICT_INTERVAL_SECONDS": f"{verdict_seconds:g}", "R1PLUS_POD_NAME": pod, "R1PLUS_POD_UID": pod}
     return OperatorProcess(server, log, kubeconfig=kubeconfig, **env)
 
 

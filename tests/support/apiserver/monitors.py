@@ -13,6 +13,7 @@ from r1plus_contract.filling import PROGRESS_PATH, FillProgress
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome
 from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Watch
+from support.waiting import eventually
 
 _addresses: Iterator[str] = (f"127.{100 + os.getpid() % 100}.{i // 250}.{i % 250 + 2}" for i in itertools.count())
 """Of this process: others, as workers of pytest-xdist, have their monitors on the same loopback at the same port."""
@@ -29,6 +30,7 @@ class Monitors:
         self.progress: FillProgress | None = None
         """Of a Job that fills a volume."""
         self.asked_since: list[int] = []
+        self._verdicts = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -56,7 +58,13 @@ class Monitors:
         watch = Watch(standing, 210, 2.0, confirmation=count, lost_since_gate=lost)
         self.report = replace(self.report, watch=watch, sequence=self.report.sequence + 1)
 
+    async def is_asked_again(self) -> None:
+        """Wait until what it says now was told, and the next question was asked."""
+        before = self._verdicts
+        await eventually(lambda: self._verdicts >= before + 2, f"the monitor at {self.address} is asked again")
+
     async def _verdict(self, _: web.Request) -> web.Response:
+        self._verdicts += 1
         return _answer(self.report)
 
     async def _progress(self, _: web.Request) -> web.Response:

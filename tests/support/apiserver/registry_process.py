@@ -39,6 +39,11 @@ class RegistryProcess:
         # Under a name that no chart uses: the server is shared with tests that install the chart.
         await grant(client, f"test-{SERVICE}", rbac.registry(), service_account(SERVICE, OPERATOR_NAMESPACE))
 
+    def begin_test(self) -> None:
+        """Start it if it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+
     def start(self) -> None:
         """Start it; the same file again after a stop."""
         env = {

@@ -1,5 +1,6 @@
 """A tenant's namespace: its objects as they lie in the cluster, and the pods and monitors that a test plays."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -203,10 +204,12 @@ class Tenant:
         Runs of the prober that nobody plays to their end would hold the places of a later test's.
         """
         for kind in (names.KIND_DEPLOYMENT, "Pod"):
-            for item in await self.listed(kind):
-                with suppress(NotFoundError):
-                    await self.client.delete(kinds.BY_KIND[kind], item["metadata"]["name"], self.namespace)
+            await asyncio.gather(*(self._delete(kind, item["metadata"]["name"]) for item in await self.listed(kind)))
         await self.label(names.LABEL_TENANT, None)
+
+    async def _delete(self, kind: str, name: str) -> None:
+        with suppress(NotFoundError):
+            await self.client.delete(kinds.BY_KIND[kind], name, self.namespace)
 
 
 @asynccontextmanager
