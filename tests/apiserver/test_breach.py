@@ -281,13 +281,12 @@ async def test_one_bad_pod_of_two_is_quarantined_and_its_revision_stays(
     await tenant.switched(revision)
     second.stand(Standing.STEADY)
     fall(tenant.monitors)
-
-    async def out() -> bool:
-        pod = await tenant.client.get(kinds.POD, one, tenant.namespace)
-        return bool(pod["metadata"]["labels"][names.LABEL_SERVING] == names.QUARANTINED)
-
-    await eventually(out, "the bad pod is out of traffic")
-    pod = await tenant.client.get(kinds.POD, one, tenant.namespace)
+    pod = await tenant.child_that(
+        "Pod",
+        one,
+        lambda it: it["metadata"]["labels"][names.LABEL_SERVING] == names.QUARANTINED,
+        "the bad pod is out of traffic",
+    )
     assert "R1PlusDeployment" in {owner["kind"] for owner in pod["metadata"]["ownerReferences"]}
     assert names.ANNOTATION_QUARANTINE in pod["metadata"]["annotations"]
     await tenant.until("credit", "QualityVerified", "True", "BadPod")

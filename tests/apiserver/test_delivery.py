@@ -10,14 +10,14 @@ from r1plus_contract import names
 from r1plus_contract.filling import FillPhase, FillProgress
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
-from support.apiserver.manifests import CONTEXT, manifest
+from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant, apply_pod_as_default, end_job
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 CLAIM, QUOTA = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "ResourceQuota"))
-SPEC: dict[str, Any] = {"tier": "full", "context": CONTEXT, "delivery": {"mode": "Volume"}}
+SPEC: Json = {"tier": "full", "context": CONTEXT, "delivery": {"mode": "Volume"}}
 UNSIGNED = {"R1PLUS_DELIVERY_REQUIRE_SIGNATURE": "false"}
 LONG_AGO = "2026-01-01T00:00:00Z"
 
@@ -94,14 +94,12 @@ async def test_two_deployments_share_a_volume_and_the_last_one_takes_it_with_it(
     await tenant.absent("Job", volume)
     await tenant.deploy("triage", **SPEC)
     await tenant.present("Deployment", await tenant.candidate("triage"))
-    assert await owners(tenant, volume) == ["credit", "triage"]
+    assert owners(await tenant.present("PersistentVolumeClaim", volume)) == ["credit", "triage"]
     assert await tenant.child("Job", volume) is None
     await part(tenant, "credit")
-
-    async def left() -> bool:
-        return await owners(tenant, volume) == ["triage"]
-
-    await eventually(left, "triage alone owns the volume")
+    await tenant.child_that(
+        "PersistentVolumeClaim", volume, lambda it: owners(it) == ["triage"], "triage alone owns the volume"
+    )
     await part(tenant, "triage")
 
     async def going() -> bool:
@@ -118,8 +116,7 @@ async def part(tenant: Tenant, name: str) -> None:
     await tenant.client.delete(kinds.BY_KIND["ControllerRevision"], revision, tenant.namespace)
 
 
-async def owners(tenant: Tenant, volume: str) -> list[str]:
-    claim = await tenant.present("PersistentVolumeClaim", volume)
+def owners(claim: Json) -> list[str]:
     return sorted(owner["name"] for owner in claim["metadata"]["ownerReferences"])
 
 

@@ -75,12 +75,12 @@ async def test_an_edited_wall_is_repaired_and_a_foreign_label_stays(operator: Op
     policy = kinds.BY_KIND["NetworkPolicy"]
     edit = {"metadata": {"labels": {"team": "blue"}}, "spec": {"ingress": [{}]}}
     await tenant.client.patch(policy, "credit", tenant.namespace, edit)
-
-    async def repaired() -> bool:
-        found = await tenant.client.get(policy, "credit", tenant.namespace)
-        return {} not in found["spec"]["ingress"] and found["metadata"]["labels"].get("team") == "blue"
-
-    await eventually(repaired, "the open wall is closed, the foreign label stays")
+    await tenant.child_that(
+        "NetworkPolicy",
+        "credit",
+        lambda it: {} not in it["spec"]["ingress"] and it["metadata"]["labels"].get("team") == "blue",
+        "the open wall is closed, the foreign label stays",
+    )
 
 
 async def test_a_container_that_somebody_added_is_taken_out_whatever_it_says(
@@ -92,12 +92,12 @@ async def test_a_container_that_somebody_added_is_taken_out_whatever_it_says(
     alien = {"name": "alien", "image": "alien:1", "command": ["/bin/sh", "-c", "true && true > /dev/null"]}
     edit = [{"op": "add", "path": "/spec/template/spec/containers/-", "value": alien}]
     await tenant.client.patch(DEPLOYMENT, revision, tenant.namespace, edit, content_type=JSON_PATCH)
-
-    async def gone() -> bool:
-        found = await tenant.client.get(DEPLOYMENT, revision, tenant.namespace)
-        return "alien" not in {c["name"] for c in found["spec"]["template"]["spec"]["containers"]}
-
-    await eventually(gone, "the container is gone")
+    await tenant.child_that(
+        "Deployment",
+        revision,
+        lambda it: "alien" not in {one["name"] for one in it["spec"]["template"]["spec"]["containers"]},
+        "the container is gone",
+    )
 
 
 async def test_a_killed_operator_starts_again_and_writes_nothing(

@@ -18,7 +18,6 @@ from support.apiserver.isolation_runs import Team, start_decoy
 from support.apiserver.manifests import CONTEXT, ROLE_BINDING, Json, r1plus_tenant, role_binding, tenant_namespace
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant
-from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 DECOY = "r1plus-decoy"
@@ -62,12 +61,9 @@ async def test_a_labelled_namespace_is_walled_before_anything_is_in_it(tenant: T
 async def test_a_wall_that_is_taken_down_or_widened_is_put_back(operator: OperatorProcess, tenant: Tenant) -> None:
     await tenant.delete_and_see_it_back("NetworkPolicy", walls.DEFAULT_DENY)
     await tenant.client.patch(POLICY, walls.DEFAULT_DENY, tenant.namespace, {"spec": {"ingress": [{}]}})
-
-    async def narrow() -> bool:
-        wall = await tenant.child("NetworkPolicy", walls.DEFAULT_DENY)
-        return wall is not None and not wall["spec"].get("ingress")
-
-    await eventually(narrow, "nothing comes in again")
+    await tenant.child_that(
+        "NetworkPolicy", walls.DEFAULT_DENY, lambda it: not it["spec"].get("ingress"), "nothing comes in again"
+    )
 
 
 async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_with_it(
@@ -185,20 +181,17 @@ async def test_what_the_api_server_refuses_is_told_on_the_r1plustenant(tenant: T
 async def test_only_callers_that_the_platform_team_allows_are_let_in(operator: OperatorProcess, tenant: Tenant) -> None:
     await tenant.deploy("credit", **SPEC, access={"namespaces": ["shop", "mail"]})
 
-    async def let_in() -> list[str]:
-        wall = await tenant.present("NetworkPolicy", "credit")
+    def let_in(wall: Json) -> list[str]:
         peers = wall["spec"]["ingress"][0]["from"][1:]
         return [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers]
 
     said = await tenant.until("credit", "IsolationVerified", "False", "CallerNotAllowed")
     assert "mail, shop" in said
-    assert await let_in() == []
+    assert let_in(await tenant.present("NetworkPolicy", "credit")) == []
     await tenant.allow(callers={"namespaces": ["shop"]})
-
-    async def shop() -> bool:
-        return await let_in() == ["shop"]
-
-    await eventually(shop, "shop is let in, and nobody else")
+    await tenant.child_that(
+        "NetworkPolicy", "credit", lambda it: let_in(it) == ["shop"], "shop is let in, and nobody else"
+    )
     assert "mail" in (await tenant.condition("credit", "IsolationVerified"))[2]
 
 

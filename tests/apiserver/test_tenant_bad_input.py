@@ -82,12 +82,14 @@ async def governed(installed_server: ApiServer, tmp_path: Path) -> AsyncIterator
 async def allow(tenant: Tenant, **quota: object) -> None:
     """What the platform team lets a tenant have, in force."""
     await tenant.allow(quota=quota)
+    await tenant.child_that(
+        "ResourceQuota", "r1plus-tenant", lambda it: it.get("status", {}).get("hard"), "the quota is counted"
+    )
 
-    async def is_counted() -> bool:
-        found = await tenant.child("ResourceQuota", "r1plus-tenant")
-        return found is not None and bool(found.get("status", {}).get("hard"))
 
-    await eventually(is_counted, "the quota is counted")
+def is_over_quota(cr: Json) -> bool:
+    told = [(one["reason"], one["message"]) for one in cr.get("status", {}).get("conditions", ())]
+    return any(reason == "QuotaExceeded" and "exceeded quota: r1plus-tenant" in message for reason, message in told)
 
 
 async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
@@ -97,14 +99,7 @@ async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
     await allow(poor, deployments=1, pods=0)
     await poor.deploy("credit", tier="full", context=CONTEXT)
     revision = await poor.candidate("credit")
-
-    async def is_refused() -> bool:
-        conditions = (await poor.cr("credit")).get("status", {}).get("conditions", [])
-        return any(
-            c["reason"] == "QuotaExceeded" and "exceeded quota: r1plus-tenant" in c["message"] for c in conditions
-        )
-
-    await eventually(is_refused, "a condition says that the quota is used up")
+    await poor.child_that(names.KIND_DEPLOYMENT, "credit", is_over_quota, "a condition says that the quota is used up")
     with pytest.raises(ForbiddenError, match="exceeded quota: r1plus-tenant"):
         await poor.deploy("second", tier="full", context=CONTEXT)
     assert await poor.listed("Pod") == []

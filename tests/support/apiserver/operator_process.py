@@ -19,6 +19,9 @@ from support.apiserver.server import ROOT
 from support.ports import free_port
 from support.waiting import DEADLINE_SECONDS, eventually
 
+DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Words before a command: the kernel kills it when the test's process ends, however that ends."""
+
 
 class OperatorProcess:
     """`python -m r1plus_operator`, started and stopped.
@@ -63,7 +66,7 @@ class OperatorProcess:
 
     def start(self) -> None:
         """Start it."""
-        command = [sys.executable, "-m", "r1plus_operator"]
+        command = [*DIES_WITH_PARENT, sys.executable, "-m", "r1plus_operator"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 

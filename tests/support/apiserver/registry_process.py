@@ -12,6 +12,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_operator.api import rbac
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.manifests import service_account
+from support.apiserver.operator_process import DIES_WITH_PARENT
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant, token
 from support.ports import free_port
 from support.waiting import DEADLINE_SECONDS
@@ -56,7 +57,7 @@ class RegistryProcess:
             "R1PLUS_REGISTRY_PORT": str(self.port),
         }
         with (self._folder / "registry.log").open("ab") as log:
-            words = [sys.executable, "-m", "r1plus_model_repo.registry", "serve"]
+            words = [*DIES_WITH_PARENT, sys.executable, "-m", "r1plus_model_repo.registry", "serve"]
             self._process = subprocess.Popen(words, env=env, stdout=log, stderr=log)
 
     def stop(self) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +86,15 @@ class Tenant:
             return found if found is not None and found["metadata"]["uid"] != former else None
 
         return await eventually(find, f"{'another ' if former else ''}{kind} {name} exists")
+
+    async def child_that(self, kind: str, name: str, holds: Callable[[Json], object], what: str) -> Json:
+        """Wait for a child of which something holds; return it. `what` names the condition."""
+
+        async def find() -> Json | None:
+            found = await self.child(kind, name)
+            return found if found is not None and holds(found) else None
+
+        return await eventually(find, what)
 
     async def absent(self, kind: str, name: str) -> None:
         """Wait until a child is gone."""

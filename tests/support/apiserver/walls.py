@@ -1,6 +1,8 @@
 """What the tests of a tenant's isolation share: the marks of its walls, and the operator's settings for them."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from r1plus_contract import names
 from r1plus_contract.isolation import Walls
@@ -8,7 +10,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import MARK
-from support.apiserver.people import Person
+from support.apiserver.people import Answer, Person
 from support.apiserver.rights import OPERATOR_NAMESPACE
 from support.waiting import wait_until
 
@@ -23,6 +25,21 @@ CONFIGURED = OperatorConfig(
     "monitoring",
     isolation=IsolationTerms(decoy_namespace=DECOY_NAMESPACE),
 )
+
+
+def filled(value: Any, words: Mapping[str, str]) -> Any:
+    """Return a path or a body with each `{word}` in it replaced by what it stands for."""
+    text = json.dumps(value)
+    for word, meant in words.items():
+        text = text.replace(f"{{{word}}}", meant)
+    return json.loads(text)
+
+
+def assert_held(answer: Answer, policy: str, said: str) -> None:
+    """Assert that this policy of the chart refused it, and said this."""
+    assert answer.status == 403, answer
+    assert f"ValidatingAdmissionPolicy 'r1plus-operator-{policy}'" in answer.text, answer
+    assert said in answer.text, answer
 
 
 def pod_of(admin: Person, namespace: str, selector: str) -> str:
