@@ -3,27 +3,18 @@
 There is no kubelet here: a test makes the pods a Deployment would get, and answers for their monitors over HTTP.
 """
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
-
-import aiohttp
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import metrics
+from support.apiserver.process import PythonProcess
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.server import ROOT
-from support.ports import free_port
-from support.waiting import DEADLINE_SECONDS, eventually
-
-DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
-"""Words before a command: the kernel kills it when the test's process ends, however that ends."""
+from support.waiting import eventually
 
 
-class OperatorProcess:
+class OperatorProcess(PythonProcess):
     """`python -m r1plus_operator`, started and stopped.
 
     All are one pod whose container starts again, so that none waits for the Lease of one that was killed: a test with
@@ -31,19 +22,16 @@ class OperatorProcess:
     """
 
     def __init__(self, server: ApiServer, log: Path, *, kubeconfig: Path | None = None, **env: str) -> None:
+        super().__init__(log, "r1plus_operator")
         groups = ("system:serviceaccounts", "system:authenticated")
         self._kubeconfig = kubeconfig or server.kubeconfig_for(OPERATOR, groups)
-        self._log = log
-        self._log_begins = 0
         self._env = env
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """As the chart would set it."""
         return {
-            **os.environ,
+            **super().environment,
             "KUBECONFIG": str(self._kubeconfig),
             "R1PLUS_MONITOR_IMAGE": "registry.local/monitor:1",
             "R1PLUS_TRITON_IMAGE": "registry.local/triton:1",
@@ -58,66 +46,10 @@ class OperatorProcess:
             **self._env,
         }
 
-    def begin_test(self) -> None:
-        """Start it if it does not run, and let its log begin here."""
-        self._log_begins = self._log.stat().st_size if self._log.exists() else 0
-        if self._process is None or self._process.poll() is not None:
-            self.start()
-
-    def start(self) -> None:
-        """Start it."""
-        command = [*DIES_WITH_PARENT, sys.executable, "-m", "r1plus_operator"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-
-    def signal(self, number: int) -> None:
-        """Send a signal and go on."""
-        self._running.send_signal(number)
-
-    @property
-    def _running(self) -> "subprocess.Popen[bytes]":
-        assert self._process is not None, "the operator was not started"
-        return self._process
-
-    @property
-    def pid(self) -> int:
-        """Of the process that runs."""
-        return self._running.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit status; None while it runs."""
-        return self._running.poll()
-
-    def stop(self) -> int:
-        """Send SIGTERM and return its exit status."""
-        self._running.send_signal(signal.SIGTERM)
-        return self._running.wait(DEADLINE_SECONDS)
-
-    def kill(self) -> None:
-        """Send SIGKILL, if it was started."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(DEADLINE_SECONDS)
-
-    def restart(self) -> None:
-        """Kill it and start it again."""
-        self.kill()
-        self.start()
-
-    @property
-    def log(self) -> str:
-        """What it printed since the test began."""
-        return self._log.read_bytes()[self._log_begins :].decode(errors="replace")
-
     def forbidden(self, namespace: str) -> list[str]:
         """Return what it was refused, in this namespace or in none. In those of other tests it may have been meant to be."""
         lines = [line for line in self.log.splitlines() if "Forbidden" in line]
         return [line for line in lines if "/namespaces/t-" not in line or f"/namespaces/{namespace}/" in line]
-
-    async def ready(self) -> bool:
-        """Return whether its caches are synced."""
-        return (await self._ask("readyz"))[0] == 200
 
     async def leads(self) -> bool:
         """Return whether it says that it holds the Lease."""
@@ -150,11 +82,3 @@ class OperatorProcess:
             return await self.ready() and await self.passes() >= 2
 
         await eventually(has_looked, "the operator has made passes", retry_on=(AssertionError,))
-
-    async def _ask(self, path: str) -> tuple[int, str]:
-        limit = aiohttp.ClientTimeout(total=DEADLINE_SECONDS / 10)
-        try:
-            async with aiohttp.request("GET", f"http://127.0.0.1:{self.port}/{path}", timeout=limit) as answer:
-                return answer.status, await answer.text()
-        except (aiohttp.ClientError, TimeoutError):
-            return 0, ""
