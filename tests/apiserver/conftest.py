@@ -7,6 +7,7 @@ which watches all namespaces: two of them on one server would lead both.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,13 @@ from support.apiserver.people import Person, administrator
 from support.apiserver.rights import grant_operator
 from support.apiserver.server import add_node, started_with_crds
 from support.apiserver.tenant import Tenant, new_tenant
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test here time on a machine that is ten times slower."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ def test_there_are_74_classes() -> None:
     assert set(tenant_inputs.REFUSED) <= set(CLASSES)
 
 
+@pytest.mark.apiserver_sample
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_each_is_refused_with_its_field_or_taken(apiserver: ApiServer, namespace: str, case: Case) -> None:
     body = body_of(case)

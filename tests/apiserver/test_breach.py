@@ -131,6 +131,7 @@ async def test_a_fall_is_told_only_where_that_is_asked_for(
     await operator.shows("r1plus_rollback_blocked", namespace=tenant.namespace, reason="AlertOnly")
 
 
+@pytest.mark.apiserver_sample
 async def test_a_fall_is_answered_by_a_control_and_a_switch_and_does_not_return(
     operator: OperatorProcess, tenant: Tenant, pair: Pair
 ) -> None:

@@ -64,6 +64,7 @@ async def told(tenant: Tenant, name: str, words: str) -> None:
     await eventually(is_told, f"EngineReady of {name} says: {words}")
 
 
+@pytest.mark.apiserver_sample
 async def test_an_engine_is_brought_to_a_volume_and_then_served_from_it(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:

@@ -52,7 +52,7 @@ async def test_a_stuck_watch_fails_the_probe_until_it_moves(
             return answer.status_code == status
 
         await watcher.synced.wait()
-        assert await probe(200), said
+        await eventually(lambda: probe(200), "the probe succeeds")
         proxy.freeze()
         await eventually(lambda: probe(503), "the probe fails")
         assert said[1].startswith("no sign of life from the watches of configmaps")

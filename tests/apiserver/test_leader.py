@@ -1,7 +1,7 @@
 """Two replicas of the operator: one writes at any time, and the other goes on when it is stopped, killed or cut off.
 
-Seconds in here are the Lease's own terms, not this machine's speed. What was written, when and by which pod, is read
-from the API server's audit log.
+Seconds in here are the Lease's own terms; only a machine that does nothing else keeps to them. What was written, when
+and by which pod, is read from the API server's audit log.
 """
 
 import signal
@@ -31,6 +31,13 @@ HAND_OVER_SECONDS = 2.0
 FAIL_OVER_SECONDS = 20.0
 LOST_STATUS = 3
 Record = Callable[[str, object], None]
+TIMED = pytest.mark.parametrize(
+    "is_timed",
+    [
+        pytest.param(False, id="in order"),
+        pytest.param(True, id="in time on a machine that does nothing else", marks=pytest.mark.apiserver_long),
+    ],
+)
 
 
 @pytest.fixture
@@ -82,8 +89,9 @@ def one_after_the_other(writes: list[Write], first: Replica, second: Replica) ->
     assert done_by(writes, first)[-1].at < done_by(writes, second)[0].at
 
 
+@TIMED
 async def test_at_a_signal_the_lease_is_handed_over(
-    replicas: Replicas, tenant: Tenant, record_property: Record
+    replicas: Replicas, tenant: Tenant, record_property: Record, is_timed: bool
 ) -> None:
     leader, standby = await pair(replicas, tenant)
     began = time.monotonic()
@@ -100,18 +108,23 @@ async def test_at_a_signal_the_lease_is_handed_over(
     record_property("released_to_claimed_seconds", handed_over)
     record_property("signal_to_repaired_seconds", seconds)
     print(f"hand-over: {handed_over:.2f} s, from the signal to the standby's repair {seconds:.2f} s")
-    assert handed_over <= HAND_OVER_SECONDS
-    assert time.monotonic() - began < FAIL_OVER_SECONDS
+    if is_timed:
+        assert handed_over <= HAND_OVER_SECONDS
+        assert time.monotonic() - began < FAIL_OVER_SECONDS
     assert "ERROR" not in leader.log + standby.log
 
 
-async def test_a_killed_leader_is_replaced(replicas: Replicas, tenant: Tenant, record_property: Record) -> None:
+@TIMED
+async def test_a_killed_leader_is_replaced(
+    replicas: Replicas, tenant: Tenant, record_property: Record, is_timed: bool
+) -> None:
     leader, standby = await pair(replicas, tenant)
     leader.kill()
     seconds = await repaired(tenant)
     record_property("kill_to_repaired_seconds", seconds)
     print(f"fail-over: from the kill to the standby's repair {seconds:.2f} s")
-    assert seconds <= FAIL_OVER_SECONDS
+    if is_timed:
+        assert seconds <= FAIL_OVER_SECONDS
     assert await replicas.holder() == standby.name
     one_after_the_other(replicas.writes(), leader, standby)
 

@@ -15,7 +15,7 @@ from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant_operato
 from support.apiserver.tenant import Tenant
 from support.waiting import eventually
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.apiserver_sample]
 DEPLOYMENT = kinds.BY_KIND["Deployment"]
 Q4_1 = {"precision": "Q4_1"}
 

@@ -66,6 +66,7 @@ async def test_a_wall_that_is_taken_down_or_widened_is_put_back(operator: Operat
     )
 
 
+@pytest.mark.apiserver_sample
 async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_with_it(
     tenant: Tenant, team: Team
 ) -> None:
@@ -222,6 +223,7 @@ async def test_a_label_that_goes_in_mid_rollout_holds_the_rollout_and_nothing_th
     await tenant.switched(candidate)
 
 
+@pytest.mark.apiserver_sample
 async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_the_condition(
     tenant: Tenant, team: Team, decoy: Tenant
 ) -> None:
