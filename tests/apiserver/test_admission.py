@@ -63,66 +63,54 @@ def takes(kubectl: Kubectl, *words: str, obj: Json | None = None) -> str:
     return done.stdout
 
 
-SPECS: dict[str, tuple[Any, list[str]]] = {
+def tolerating(**fields: Any) -> Json:
+    """A spec with one toleration."""
+    return {"placement": {"tolerations": [fields]}}
+
+
+SPECS: dict[str, tuple[Json | None, list[str]]] = {
     "no spec": (None, ["spec: Required value"]),
-    "an unknown field below": (
-        {"tier": "full", "batching": {"maxBatchsize": 4}},
-        ['unknown field "spec.batching.maxBatchsize"'],
-    ),
+    "an unknown field below": ({"batching": {"maxBatchsize": 4}}, ['unknown field "spec.batching.maxBatchsize"']),
     "batch a million": (
-        {"tier": "full", "batching": {"maxBatchSize": 10**6}},
-        ["spec.batching.maxBatchSize", "1000000", "less than or equal to 1024"],
+        {"batching": {"maxBatchSize": 10**6}}, ["spec.batching.maxBatchSize", "1000000", "less than or equal to 1024"],
     ),
-    "no probes": (
-        {"tier": "full", "accuracy": {"probesPerMinute": 0}},
-        ["spec.accuracy.probesPerMinute", "0", "equal to 1"],
-    ),
+    "no probes": ({"accuracy": {"probesPerMinute": 0}}, ["spec.accuracy.probesPerMinute", "0", "equal to 1"]),
     "a context beyond any engine": (
-        {"tier": "full", "context": {"maxTokens": 2_000_000}},
-        ["spec.context.maxTokens", "2000000", "less than or equal to 1048576"],
+        {"context": {"maxTokens": 2_000_000}}, ["spec.context.maxTokens", "2000000", "less than or equal to 1048576"],
     ),
     "a context of a word or two": (
-        {"tier": "full", "context": {"maxTokens": 2}},
-        ["spec.context.maxTokens", "2", "greater than or equal to 16"],
+        {"context": {"maxTokens": 2}}, ["spec.context.maxTokens", "2", "greater than or equal to 16"],
     ),
-    "a version that is none": ({"tier": "full", "engine": {"version": "newest"}}, ["spec.engine.version", "newest"]),
+    "a version that is none": ({"engine": {"version": "newest"}}, ["spec.engine.version", "newest"]),
     "a breach that is neither told nor answered": (
-        {"tier": "full", "accuracy": {"onBreach": "Ignore"}},
-        ["spec.accuracy.onBreach", "Ignore", '"Alert", "Rollback"'],
+        {"accuracy": {"onBreach": "Ignore"}}, ["spec.accuracy.onBreach", "Ignore", '"Alert", "Rollback"'],
     ),
-    "a pin that is no flag": (
-        {"tier": "full", "rollout": {"pinned": "credit-0123456789"}},
-        ["spec.rollout.pinned", "boolean"],
-    ),
-    "65 namespaces": (
-        {"tier": "full", "access": {"namespaces": [f"n{i}" for i in range(65)]}},
-        ["spec.access.namespaces", "65", "64"],
-    ),
+    "a pin that is no flag": ({"rollout": {"pinned": "credit-0123456789"}}, ["spec.rollout.pinned", "boolean"]),
+    "65 namespaces": ({"access": {"namespaces": [f"n{i}" for i in range(65)]}}, ["spec.access.namespaces", "65", "64"]),
     "a toleration without a key": (
-        {"tier": "full", "placement": {"tolerations": [{"effect": "NoExecute"}]}},
-        ["spec.placement.tolerations[0]", "key is needed unless operator is Exists"],
+        tolerating(effect="NoExecute"), ["spec.placement.tolerations[0]", "key is needed unless operator is Exists"],
     ),
     "a value where any will do": (
-        {"tier": "full", "placement": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}},
+        tolerating(key="a", operator="Exists", value="b"),
         ["spec.placement.tolerations[0]", "value must be empty where operator is Exists"],
     ),
     "seconds of toleration without NoExecute": (
-        {"tier": "full", "placement": {"tolerations": [{"key": "a", "tolerationSeconds": 5}]}},
+        tolerating(key="a", tolerationSeconds=5),
         ["spec.placement.tolerations[0]", "tolerationSeconds needs effect NoExecute"],
     ),
     "a node label that is none": (
-        {"tier": "full", "placement": {"nodeSelector": {"a/b/c": "d"}}},
+        {"placement": {"nodeSelector": {"a/b/c": "d"}}},
         ["spec.placement.nodeSelector", "keys must have at most 253 characters and match"],
     ),
-}
+}  # fmt: skip
 """What kubectl says of the limits of each field. The classes of bad input are in `fuzz.bad_inputs`."""
 
 
 @pytest.mark.parametrize(("spec", "said"), SPECS.values(), ids=SPECS)
 def test_a_bad_spec_is_refused_with_field_value_and_limit(
-    kubectl: Kubectl, namespace: str, spec: Any, said: list[str]
+    kubectl: Kubectl, namespace: str, spec: Json | None, said: list[str]
 ) -> None:
-    body = r1plus_deployment(namespace=namespace) | {"spec": spec}
+    body = r1plus_deployment(namespace=namespace, **(spec or {}))
     if spec is None:
         del body["spec"]
     refuses(kubectl, body, said)
@@ -144,32 +132,23 @@ def test_a_bad_name_is_refused_with_the_name_and_the_limit(
     refuses(kubectl, r1plus_deployment(name, namespace), said)
 
 
-@pytest.mark.parametrize(
-    ("name", "spec"),
-    [
-        ("credit", {"tier": "full"}),
-        (FORTY, {"tier": "lite"}),
-        ("a", {"tier": "edge", "engine": {"family": None}}),
-        ("credit", {"tier": "full", "batching": {"maxBatchSize": 1024}, "context": {"maxTokens": 1_048_576}}),
-        ("credit", {"tier": "full", "accuracy": {"threshold": 1, "gate": "Observe", "suite": "own.suite-1"}}),
-        ("credit", {"tier": "full", "accuracy": {"onBreach": "Rollback"}, "rollout": {"pinned": True}}),
-        ("credit", {"tier": "full", "replicas": 0, "placement": {"nodeSelector": {"a/b": "c"}}}),
-        ("credit", {"tier": "full", "placement": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}),
-    ],
-    ids=[
-        "a tier alone",
-        "a name of exactly 40 characters",
-        "null where a field may be absent",
-        "every bound reached",
-        "accuracy in full",
-        "a rollback, and a pin",
-        "scaled to zero on chosen nodes",
-        "a toleration",
-    ],
-)
+GOOD: dict[str, tuple[str, Json]] = {
+    "a tier alone": ("credit", {"tier": "full"}),
+    "a name of exactly 40 characters": (FORTY, {"tier": "lite"}),
+    "null where a field may be absent": ("a", {"tier": "edge", "engine": {"family": None}}),
+    "every bound reached": ("credit", {"batching": {"maxBatchSize": 1024}, "context": {"maxTokens": 1_048_576}}),
+    "accuracy in full": ("credit", {"accuracy": {"threshold": 1, "gate": "Observe", "suite": "own.suite-1"}}),
+    "a rollback, and a pin": ("credit", {"accuracy": {"onBreach": "Rollback"}, "rollout": {"pinned": True}}),
+    "scaled to zero on chosen nodes": ("credit", {"replicas": 0, "placement": {"nodeSelector": {"a/b": "c"}}}),
+    "a toleration": ("credit", tolerating(key="gpu", operator="Exists")),
+}
+
+
+@pytest.mark.parametrize(("name", "spec"), GOOD.values(), ids=GOOD)
 def test_a_good_spec_is_taken_and_the_models_read_what_the_server_made_of_it(
     kubectl: Kubectl, namespace: str, name: str, spec: Json
 ) -> None:
+    spec = {"tier": "full", **spec}
     stored = json.loads(takes(kubectl, "-o", "json", "-f", "-", obj=r1plus_deployment(name, namespace, **spec)))["spec"]
     assert R1PlusDeploymentSpec.model_validate(stored) == R1PlusDeploymentSpec.model_validate(spec | _none(spec))
     assert stored["replicas"] == spec.get("replicas", 1)
@@ -204,40 +183,22 @@ async def test_conditions_are_a_map_by_type(client: ApiClient, namespace: str) -
     assert '.status.conditions: duplicate entries for key [type="Ready"]' in str(caught.value)
 
 
+ONE_REFERENCE = ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"]
+GPU = ["requirements.gpu is needed by every backend but openvino"]
+WINDOW = ["architecture.window and globalLayers must be absent with backend openvino"]
 ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
-    "measured and inherited at once": (
-        lambda spec: spec["reference"].update(inheritedFrom="another"),
-        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
-    ),
-    "neither measured nor inherited": (
-        lambda spec: spec["reference"].pop("measured"),
-        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
-    ),
-    "a claim beside a measurement": (
-        lambda spec: spec["reference"].update(claimedBy="us"),
-        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
-    ),
+    "measured and inherited at once": (lambda spec: spec["reference"].update(inheritedFrom="another"), ONE_REFERENCE),
+    "neither measured nor inherited": (lambda spec: spec["reference"].pop("measured"), ONE_REFERENCE),
+    "a claim beside a measurement": (lambda spec: spec["reference"].update(claimedBy="us"), ONE_REFERENCE),
     "measured files that are not there": (
         lambda spec: spec.pop("artifact"),
         ["spec: Invalid value", "artifact may be absent only where reference.claimedBy stands"],
     ),
     "half an artifact": (lambda spec: spec["artifact"].pop("sha256"), ["spec.artifact.sha256: Required value"]),
-    "a GPU backend without a GPU": (
-        lambda spec: spec.update(backend="vllm"),
-        ["requirements.gpu is needed by every backend but openvino"],
-    ),
-    "a GPU beside a CPU backend": (
-        lambda spec: spec["requirements"].update(gpu={"count": 1}),
-        ["requirements.gpu is needed by every backend but openvino"],
-    ),
-    "a window that OpenVINO would not keep": (
-        lambda spec: spec["architecture"].update(window=512),
-        ["architecture.window and globalLayers must be absent with backend openvino"],
-    ),
-    "global layers where all are": (
-        lambda spec: spec["architecture"].update(globalLayers=0),
-        ["architecture.window and globalLayers must be absent with backend openvino"],
-    ),
+    "a GPU backend without a GPU": (lambda spec: spec.update(backend="vllm"), GPU),
+    "a GPU beside a CPU backend": (lambda spec: spec["requirements"].update(gpu={"count": 1}), GPU),
+    "a window that OpenVINO would not keep": (lambda spec: spec["architecture"].update(window=512), WINDOW),
+    "global layers where all are": (lambda spec: spec["architecture"].update(globalLayers=0), WINDOW),
     "a KV cache that OpenVINO would not keep": (
         lambda spec: spec.update(kvPrecision="FP8"),
         ["kvPrecision must be FP16 with backend openvino"],

@@ -20,6 +20,7 @@ from r1plus_operator.api import crd, fence, kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, InvalidError
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.audit import writes_of
 from support.apiserver.chart import helm as run_helm
 from support.apiserver.manifests import CONTEXT, POLICY, POLICY_BINDING, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
@@ -50,34 +51,29 @@ async def test_another_version_of_the_operator_writes_no_deployment_that_is_ther
 ) -> None:
     await grant_operator(client)
     await add_node(client)
-    old, new = (
-        OperatorProcess(
-            apiserver, tmp_path / f"{n}.log", R1PLUS_MONITOR_IMAGE=f"registry.local/monitor:{n}",
-            R1PLUS_TRITON_IMAGE=f"registry.local/triton:{n}",
-        )
-        for n in (1, 2)
-    )  # fmt: skip
+    monitors = [f"registry.local/monitor:{n}" for n in (1, 2)]
+    images = [
+        {"R1PLUS_MONITOR_IMAGE": one, "R1PLUS_TRITON_IMAGE": one.replace("monitor", "triton")} for one in monitors
+    ]
+    old, new = (OperatorProcess(apiserver, tmp_path / f"{n}.log", **images[n]) for n in range(2))
     old.start()
     revision = await tenant.serve()
     assert old.stop() == 0
     deployment = await tenant.present("Deployment", revision)
 
-    async def writes_of(operator: OperatorProcess) -> list[str]:
+    async def rewritten_by(operator: OperatorProcess) -> list[str]:
         before = len(writes_of(apiserver, OPERATOR, tenant.namespace))
         await run_and_stop(operator)
         written = writes_of(apiserver, OPERATOR, tenant.namespace)[before:]
         return [one.path for one in written if "/deployments/" in one.path or "/controllerrevisions/" in one.path]
 
-    assert await writes_of(new) == []
+    assert await rewritten_by(new) == []
     new.start()
     await tenant.deploy("second", tier="edge", context=CONTEXT)
     second = await tenant.present("Deployment", await tenant.candidate("second"))
     assert new.stop() == 0
-    assert (monitor_image(deployment), monitor_image(second)) == (
-        "registry.local/monitor:1",
-        "registry.local/monitor:2",
-    )
-    assert await writes_of(old) == []
+    assert [monitor_image(one) for one in (deployment, second)] == monitors
+    assert await rewritten_by(old) == []
     for before in (deployment, second):
         after = await tenant.present("Deployment", before["metadata"]["name"])
         assert (after["metadata"]["uid"], after["spec"]["template"]) == (before["metadata"]["uid"], before["spec"]["template"])  # fmt: skip
