@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.isolation import Probe
 from r1plus_contract.verdict import Verdict
@@ -17,6 +18,7 @@ from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.isolation_runs import Team, start_decoy
 from support.apiserver.manifests import CONTEXT, ROLE_BINDING, Json, r1plus_tenant, role_binding, tenant_namespace
 from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import administrator
 from support.apiserver.tenant import Tenant
 
 pytestmark = pytest.mark.apiserver
@@ -33,7 +35,10 @@ GIVES: Json = {
 
 
 @pytest.fixture(scope="module")
-def operator_settings() -> dict[str, str]:
+def operator_settings(server: ApiServer) -> dict[str, str]:
+    """With a decoy, whose namespace is there before the operator starts."""
+    with administrator(server) as admin:
+        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(DECOY))
     return {"R1PLUS_DECOY_NAMESPACE": DECOY}
 
 
@@ -44,9 +49,8 @@ def team(operator: OperatorProcess, tenant: Tenant) -> Team:
 
 
 @pytest.fixture
-async def decoy(client: ApiClient, operator: OperatorProcess, tenant: Tenant) -> Tenant:
+async def decoy(operator: OperatorProcess, tenant: Tenant) -> Tenant:
     """The decoy's namespace, where the decoy is up."""
-    await client.apply(kinds.NAMESPACE, tenant_namespace(DECOY), field_manager="test")
     made = replace(tenant, namespace=DECOY)
     await start_decoy(made)
     return made
@@ -274,7 +278,8 @@ async def test_an_open_wall_is_told_and_a_wall_made_anew_is_tried_again(
     await team.play(jobs, opened=opened)
     assert opened[0] in await team.until("IsolationVerified", "False", reason)
     await tenant.until("credit", "IsolationVerified", "False", reason)
-    operator.restart()  # what was found is read from the cluster again
+    operator.restart()
+    await operator.has_made_passes()  # what was found is read from the cluster again
     assert opened[0] in await team.until("IsolationVerified", "False", reason)
 
 

@@ -277,19 +277,16 @@ async def run(
     """One after the other, since each concerns everybody; `say` gets a line for each."""
     result = Result()
     for single in chosen:
-        problems = await _one(made, single, reference, quiet)
-        if problems:
-            result.failed.append((single.name, problems))
-        else:
-            result.survived += 1
-        say(f"{'NOT survived' if problems else 'survived'}: {single.name}")
+        found = await run_together(made, reference, (single,), quiet)
+        result.add(found)
+        say(f"{'NOT survived' if found.failed else 'survived'}: {single.name}")
     return result
 
 
 async def run_together(
     made: Rig, reference: Reference, chosen: tuple[Single, ...] = QUICK, quiet: Quiet = BRIEF
 ) -> Result:
-    """A sample of `run` in less time: one after the other as well, but in stories that wait for each other and then go on.
+    """One after the other as well, but in stories that wait for each other before they go on: in less time.
 
     Each story is a neighbour of the other faults, and one has none of its own.
     """
@@ -319,31 +316,14 @@ async def run_together(
         return _judged(lane, end, reference, reference.created + Counter(single.remade), exact=exact)
 
     (neighbour, other), *found = await asyncio.gather(tell(made, quiet=quiet), *(story(single) for single in chosen))
-    expected = [text for single in chosen for text in single.expected]
-    problems = unexpected_errors(made.operator.process.log[began:], expected)[:10]
-    if not any(single.ends for single in chosen):
-        problems += [f"the operator ended by itself with {code}" for code in made.operator.ended[ended:]]
-    named = [(single.name, one) for single, one in zip(chosen, found, strict=True)]
-    named.append(("neighbour", _judged(neighbour, other, reference, reference.created, exact=True)))
-    result = Result(failed=[(name, one) for name, one in (*named, ("operator", problems)) if one])
-    result.survived = len([one for one in found if not one])
-    return result
-
-
-async def _one(made: Rig, single: Single, reference: Reference, quiet: Quiet) -> list[str]:
-    began, ended = len(made.operator.process.log), len(made.operator.ended)
-    made.outage = single.lasts
-    (lane, end), (neighbour, other) = await asyncio.gather(
-        tell(made, interlude=single.happens, quiet=quiet), tell(made, quiet=quiet)
-    )
     made.traffic.rule = lambda _: None
-    created = reference.created + Counter(single.remade)
-    problems = _judged(lane, end, reference, created, exact="*" not in single.remade)
-    problems += [f"neighbour: {p}" for p in _judged(neighbour, other, reference, reference.created, exact=True)]
-    problems += unexpected_errors(made.operator.process.log[began:], single.expected)[:10]
-    if len(made.operator.ended) > ended and not single.ends:
-        problems.append(f"the operator ended by itself with {made.operator.ended[ended:]}")
-    return problems
+    expected = [text for single in chosen for text in single.expected]
+    shared = [f"neighbour: {p}" for p in _judged(neighbour, other, reference, reference.created, exact=True)]
+    shared += unexpected_errors(made.operator.process.log[began:], expected)[:10]
+    if len(made.operator.ended) > ended and not any(single.ends for single in chosen):
+        shared.append(f"the operator ended by itself with {made.operator.ended[ended:]}")
+    problems = [(single.name, own + shared) for single, own in zip(chosen, found, strict=True) if own + shared]
+    return Result(survived=len(chosen) - len(problems), failed=problems)
 
 
 def _judged(lane: Lane, end: Json | None, reference: Reference, created: Counter[str], *, exact: bool) -> list[str]:
