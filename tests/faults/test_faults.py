@@ -20,7 +20,7 @@ from faults.lane import Lane
 from faults.rig import Rig, rig
 from faults.scenario import CALM_SECONDS, Story
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
 SEED = 7
 PER_FAULT = 3
 VERDICT_SECONDS = 0.5
