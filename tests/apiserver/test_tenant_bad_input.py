@@ -113,7 +113,8 @@ async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
     await eventually(lambda: rich.listed("Pod", names.LABEL_REVISION), "the other tenant's pod is made")
     await allow(poor, deployments=1, pods=4)
     selector = f"{names.LABEL_REVISION}={revision}"
-    await eventually(lambda: poor.listed("Pod", selector), "with quota again the pod is made")
+    # The ReplicaSet controller waits twice as long after each refusal.
+    await eventually(lambda: poor.listed("Pod", selector), "with quota again the pod is made", seconds=600)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,12 @@ async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(
     await first.present("Job", volume.name)
     await second.client.delete(CLAIM, volume.name, second.namespace)
     if is_asked_for_again:
+
+        async def is_gone() -> bool:
+            found = await second.child("PersistentVolumeClaim", volume.name)
+            return found is None or found["metadata"]["uid"] != before["metadata"]["uid"]
+
+        await eventually(is_gone, "the claim is gone: it is protected until a controller has looked at it")
         await second.deploy("triage", **spec)
     await second.present("Job", volume.name)
 
