@@ -1,81 +1,122 @@
 """A real kube-apiserver with etcd for every test here: one per worker, a namespace and a client per test.
 
-No scheduler, no controllers, no node: what the tests see is what they and the operator wrote. A test that needs owner
-references to be collected takes `apiserver_with_controllers`.
+No scheduler, no controllers, no node: what the tests see is what they and the operator wrote. Tests of the chart's
+policies, and of what controllers do, have a second server: `installed_server`. A module's tests share one operator,
+which watches all namespaces: two of them on one server would lead both.
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from apiserver.crds import install_crd
-from apiserver.operator_rig import NAMESPACES, Monitors, Tenant
-from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
-from devcluster.parts import API_SERVER_BINARIES
-from devcluster.steps import Steps
-from r1plus_contract import names
 from r1plus_operator.runtime.client import ApiClient
+from support.apiserver.chart import started_with_chart
+from support.apiserver.monitors import Monitors
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import Person, administrator
+from support.apiserver.rights import grant_operator
+from support.apiserver.server import add_node, started_with_crds
+from support.apiserver.tenant import Tenant, new_tenant
 
-CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test here time on a machine that is ten times slower."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
 def apiserver() -> Iterator[ApiServer]:
     """Started once, with the chart's CRDs; builds first what the cache lacks."""
-    yield from _started(controller_manager=False)
+    with started_with_crds() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def apiserver_with_controllers() -> Iterator[ApiServer]:
-    """One more, with the controller manager: it collects orphans and makes ReplicaSets of Deployments."""
-    yield from _started(controller_manager=True)
+def installed_server() -> Iterator[ApiServer]:
+    """One more, with the controller manager, and with the chart's rights and policies in force."""
+    with started_with_chart() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def admin(installed_server: ApiServer) -> Iterator[Person]:
+    """A cluster administrator of that server."""
+    with administrator(installed_server) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(apiserver: ApiServer) -> ApiServer:
+    """The server of `client`, `tenant` and `operator`; a module that needs the other one overrides this."""
+    return apiserver
 
 
 @pytest.fixture
-async def client(apiserver: ApiServer) -> AsyncIterator[ApiClient]:
+async def client(server: ApiServer) -> AsyncIterator[ApiClient]:
     """A cluster administrator's client."""
-    async with ApiClient.from_kubeconfig(apiserver.kubeconfig) as made:
+    async with ApiClient.from_kubeconfig(server.kubeconfig) as made:
         yield made
 
 
 @pytest.fixture
-async def namespace(client: ApiClient) -> AsyncIterator[str]:
-    """A tenant's namespace of its own for each test. It goes with the server: nothing here would finish deleting it.
-
-    Once the test is over it is no tenant any more: the runs of the prober that nobody plays to their end would hold the
-    places of a later test's.
-    """
-    name = f"t-{uuid.uuid4().hex[:10]}"
-    meta = {"name": name, "labels": RESTRICTED}
-    await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
-    yield name
-    await client.patch(NAMESPACES, name, None, {"metadata": {"labels": {names.LABEL_TENANT: None}}})
+async def tenant(client: ApiClient) -> AsyncIterator[Tenant]:
+    """A tenant's namespace of its own for each test, with monitors at an address of its own."""
+    async with new_tenant(client) as made:
+        yield made
 
 
 @pytest.fixture
-async def tenant(client: ApiClient, namespace: str) -> AsyncIterator[Tenant]:
-    """That namespace with monitors at an address of its own."""
+def namespace(tenant: Tenant) -> str:
+    """The name of that namespace."""
+    return tenant.namespace
+
+
+@pytest.fixture
+async def neighbour(client: ApiClient) -> AsyncIterator[Tenant]:
+    """Another tenant."""
+    async with new_tenant(client) as made:
+        yield made
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[Monitors]:
+    """Another monitor than the tenant's, for another pod."""
     monitors = Monitors()
     await monitors.start()
-    yield Tenant(client, namespace, monitors)
+    yield monitors
     await monitors.stop()
 
 
-def _started(*, controller_manager: bool) -> Iterator[ApiServer]:
-    binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
-    with ApiServer(controller_manager=controller_manager) as server:
-        asyncio.run(_install_crds(server))
-        yield server
+@pytest.fixture(scope="module")
+def operator_settings() -> dict[str, str]:
+    """Environment of the module's operator; a module that needs a certain one overrides this."""
+    return {}
 
 
-async def _install_crds(server: ApiServer) -> None:
+@pytest.fixture(scope="module")
+def operator_of_module(
+    server: ApiServer, operator_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    """One operator for all tests of a module."""
+    asyncio.run(_prepare(server))
+    made = OperatorProcess(server, tmp_path_factory.mktemp("operator") / "operator.log", **operator_settings)
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def operator(operator_of_module: OperatorProcess) -> OperatorProcess:
+    """The module's operator. It runs, whatever the last test did to it, and its log begins with this test."""
+    operator_of_module.begin_test()
+    return operator_of_module
+
+
+async def _prepare(server: ApiServer) -> None:
     async with ApiClient.from_kubeconfig(server.kubeconfig) as client:
-        for path in sorted(CHART_CRDS.glob("*.yaml")):
-            for crd in yaml.safe_load_all(path.read_text()):
-                await install_crd(client, crd)
+        await grant_operator(client)
+        await add_node(client)

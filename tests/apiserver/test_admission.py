@@ -4,7 +4,6 @@ Structural schemas drop unknown fields in silence. It is kubectl that asks the s
 (`fieldValidation=Strict`, its default); the last tests show both, since a client that does not ask gets the silence.
 """
 
-import asyncio
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,10 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from apiserver.operator_rig import BINDING, CLUSTER_ROLE
 from devcluster.apiserver_only import ApiServer
 from devcluster.toolchain import kubectl as kubectl_program
-from r1plus_contract import names
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.manifest import Wish, manifest, spec_of
 from r1plus_model_repo.importing.model import Model
@@ -27,99 +24,96 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.catalog import engine_object
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
+from support.apiserver.manifests import Json, r1plus_deployment, user
+from support.apiserver.rights import OPERATOR_NAMESPACE, account, grant
+from support.apiserver.server import ROOT
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
-Json = dict[str, Any]
 FORTY = "a" * 40
 
 
-@pytest.fixture
-def kubectl(apiserver: ApiServer, tmp_path: Path) -> Kubectl:
+@pytest.fixture(scope="module")
+def kubectl(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
     """Runs kubectl as a cluster administrator, with an object on its standard input."""
+    words = [str(kubectl_program()), f"--kubeconfig={apiserver.kubeconfig}"]
+    words.append(f"--cache-dir={tmp_path_factory.mktemp('kubectl')}")
 
-    def run(*words: str, obj: Json | None = None) -> subprocess.CompletedProcess[str]:
-        command = [str(kubectl_program()), f"--kubeconfig={apiserver.kubeconfig}", f"--cache-dir={tmp_path}", *words]
+    def run(*more: str, obj: Json | None = None) -> subprocess.CompletedProcess[str]:
         text = json.dumps(obj) if obj is not None else None
-        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run([*words, *more], input=text, capture_output=True, text=True, check=False, timeout=250)
 
     return run
 
 
-def deployment(namespace: str, spec: Any, name: str = "credit") -> Json:
-    """An R1PlusDeployment as a user writes it."""
-    meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "metadata": meta, "spec": spec}
+def refuses(kubectl: Kubectl, body: Json, said: list[str]) -> None:
+    """kubectl does not apply it, and says why."""
+    done = kubectl("apply", "-f", "-", obj=body)
+    assert done.returncode != 0
+    assert [words for words in said if words not in done.stderr] == [], done.stderr
 
 
-SPECS: dict[str, tuple[Any, list[str]]] = {
+def takes(kubectl: Kubectl, *words: str, obj: Json | None = None) -> str:
+    """kubectl applies it in a dry run; what it prints."""
+    done = kubectl("apply", "--dry-run=server", *words, obj=obj)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def tolerating(**fields: Any) -> Json:
+    """A spec with one toleration."""
+    return {"placement": {"tolerations": [fields]}}
+
+
+SPECS: dict[str, tuple[Json | None, list[str]]] = {
     "no spec": (None, ["spec: Required value"]),
-    "an unknown field below": (
-        {"tier": "full", "batching": {"maxBatchsize": 4}},
-        ['unknown field "spec.batching.maxBatchsize"'],
-    ),
+    "an unknown field below": ({"batching": {"maxBatchsize": 4}}, ['unknown field "spec.batching.maxBatchsize"']),
     "batch a million": (
-        {"tier": "full", "batching": {"maxBatchSize": 10**6}},
-        ["spec.batching.maxBatchSize", "1000000", "less than or equal to 1024"],
+        {"batching": {"maxBatchSize": 10**6}}, ["spec.batching.maxBatchSize", "1000000", "less than or equal to 1024"],
     ),
-    "no probes": (
-        {"tier": "full", "accuracy": {"probesPerMinute": 0}},
-        ["spec.accuracy.probesPerMinute", "0", "equal to 1"],
-    ),
+    "no probes": ({"accuracy": {"probesPerMinute": 0}}, ["spec.accuracy.probesPerMinute", "0", "equal to 1"]),
     "a context beyond any engine": (
-        {"tier": "full", "context": {"maxTokens": 2_000_000}},
-        ["spec.context.maxTokens", "2000000", "less than or equal to 1048576"],
+        {"context": {"maxTokens": 2_000_000}}, ["spec.context.maxTokens", "2000000", "less than or equal to 1048576"],
     ),
     "a context of a word or two": (
-        {"tier": "full", "context": {"maxTokens": 2}},
-        ["spec.context.maxTokens", "2", "greater than or equal to 16"],
+        {"context": {"maxTokens": 2}}, ["spec.context.maxTokens", "2", "greater than or equal to 16"],
     ),
-    "a version that is none": ({"tier": "full", "engine": {"version": "newest"}}, ["spec.engine.version", "newest"]),
+    "a version that is none": ({"engine": {"version": "newest"}}, ["spec.engine.version", "newest"]),
     "a breach that is neither told nor answered": (
-        {"tier": "full", "accuracy": {"onBreach": "Ignore"}},
-        ["spec.accuracy.onBreach", "Ignore", '"Alert", "Rollback"'],
+        {"accuracy": {"onBreach": "Ignore"}}, ["spec.accuracy.onBreach", "Ignore", '"Alert", "Rollback"'],
     ),
-    "a pin that is no flag": (
-        {"tier": "full", "rollout": {"pinned": "credit-0123456789"}},
-        ["spec.rollout.pinned", "boolean"],
-    ),
-    "65 namespaces": (
-        {"tier": "full", "access": {"namespaces": [f"n{i}" for i in range(65)]}},
-        ["spec.access.namespaces", "65", "64"],
-    ),
+    "a pin that is no flag": ({"rollout": {"pinned": "credit-0123456789"}}, ["spec.rollout.pinned", "boolean"]),
+    "65 namespaces": ({"access": {"namespaces": [f"n{i}" for i in range(65)]}}, ["spec.access.namespaces", "65", "64"]),
     "a toleration without a key": (
-        {"tier": "full", "placement": {"tolerations": [{"effect": "NoExecute"}]}},
-        ["spec.placement.tolerations[0]", "key is needed unless operator is Exists"],
+        tolerating(effect="NoExecute"), ["spec.placement.tolerations[0]", "key is needed unless operator is Exists"],
     ),
     "a value where any will do": (
-        {"tier": "full", "placement": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}},
+        tolerating(key="a", operator="Exists", value="b"),
         ["spec.placement.tolerations[0]", "value must be empty where operator is Exists"],
     ),
     "seconds of toleration without NoExecute": (
-        {"tier": "full", "placement": {"tolerations": [{"key": "a", "tolerationSeconds": 5}]}},
+        tolerating(key="a", tolerationSeconds=5),
         ["spec.placement.tolerations[0]", "tolerationSeconds needs effect NoExecute"],
     ),
     "a node label that is none": (
-        {"tier": "full", "placement": {"nodeSelector": {"a/b/c": "d"}}},
+        {"placement": {"nodeSelector": {"a/b/c": "d"}}},
         ["spec.placement.nodeSelector", "keys must have at most 253 characters and match"],
     ),
-}
+}  # fmt: skip
 """What kubectl says of the limits of each field. The classes of bad input are in `fuzz.bad_inputs`."""
 
 
 @pytest.mark.parametrize(("spec", "said"), SPECS.values(), ids=SPECS)
 def test_a_bad_spec_is_refused_with_field_value_and_limit(
-    kubectl: Kubectl, namespace: str, spec: Any, said: list[str]
+    kubectl: Kubectl, namespace: str, spec: Json | None, said: list[str]
 ) -> None:
-    body = deployment(namespace, spec)
+    body = r1plus_deployment(namespace=namespace, **(spec or {}))
     if spec is None:
         del body["spec"]
-    done = kubectl("apply", "-f", "-", obj=body)
-    assert done.returncode != 0
-    assert [words for words in said if words not in done.stderr] == [], done.stderr
+    refuses(kubectl, body, said)
     assert kubectl("-n", namespace, "get", "r1p", "-o", "name").stdout == ""
 
 
@@ -135,40 +129,27 @@ def test_a_bad_spec_is_refused_with_field_value_and_limit(
 def test_a_bad_name_is_refused_with_the_name_and_the_limit(
     kubectl: Kubectl, namespace: str, name: str, said: list[str]
 ) -> None:
-    done = kubectl("apply", "-f", "-", obj=deployment(namespace, {"tier": "full"}, name))
-    assert done.returncode != 0
-    assert [words for words in said if words not in done.stderr] == [], done.stderr
+    refuses(kubectl, r1plus_deployment(name, namespace), said)
 
 
-@pytest.mark.parametrize(
-    ("name", "spec"),
-    [
-        ("credit", {"tier": "full"}),
-        (FORTY, {"tier": "lite"}),
-        ("a", {"tier": "edge", "engine": {"family": None}}),
-        ("credit", {"tier": "full", "batching": {"maxBatchSize": 1024}, "context": {"maxTokens": 1_048_576}}),
-        ("credit", {"tier": "full", "accuracy": {"threshold": 1, "gate": "Observe", "suite": "own.suite-1"}}),
-        ("credit", {"tier": "full", "accuracy": {"onBreach": "Rollback"}, "rollout": {"pinned": True}}),
-        ("credit", {"tier": "full", "replicas": 0, "placement": {"nodeSelector": {"a/b": "c"}}}),
-        ("credit", {"tier": "full", "placement": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}),
-    ],
-    ids=[
-        "a tier alone",
-        "a name of exactly 40 characters",
-        "null where a field may be absent",
-        "every bound reached",
-        "accuracy in full",
-        "a rollback, and a pin",
-        "scaled to zero on chosen nodes",
-        "a toleration",
-    ],
-)
+GOOD: dict[str, tuple[str, Json]] = {
+    "a tier alone": ("credit", {"tier": "full"}),
+    "a name of exactly 40 characters": (FORTY, {"tier": "lite"}),
+    "null where a field may be absent": ("a", {"tier": "edge", "engine": {"family": None}}),
+    "every bound reached": ("credit", {"batching": {"maxBatchSize": 1024}, "context": {"maxTokens": 1_048_576}}),
+    "accuracy in full": ("credit", {"accuracy": {"threshold": 1, "gate": "Observe", "suite": "own.suite-1"}}),
+    "a rollback, and a pin": ("credit", {"accuracy": {"onBreach": "Rollback"}, "rollout": {"pinned": True}}),
+    "scaled to zero on chosen nodes": ("credit", {"replicas": 0, "placement": {"nodeSelector": {"a/b": "c"}}}),
+    "a toleration": ("credit", tolerating(key="gpu", operator="Exists")),
+}
+
+
+@pytest.mark.parametrize(("name", "spec"), GOOD.values(), ids=GOOD)
 def test_a_good_spec_is_taken_and_the_models_read_what_the_server_made_of_it(
     kubectl: Kubectl, namespace: str, name: str, spec: Json
 ) -> None:
-    done = kubectl("apply", "--dry-run=server", "-o", "json", "-f", "-", obj=deployment(namespace, spec, name))
-    assert done.returncode == 0, done.stderr
-    stored = json.loads(done.stdout)["spec"]
+    spec = {"tier": "full", **spec}
+    stored = json.loads(takes(kubectl, "-o", "json", "-f", "-", obj=r1plus_deployment(name, namespace, **spec)))["spec"]
     assert R1PlusDeploymentSpec.model_validate(stored) == R1PlusDeploymentSpec.model_validate(spec | _none(spec))
     assert stored["replicas"] == spec.get("replicas", 1)
     assert {"gate", "threshold", "probesPerMinute", "onBreach"} <= set(stored["accuracy"])
@@ -182,65 +163,42 @@ def _none(spec: Json) -> Json:
 async def test_a_client_that_does_not_ask_for_strictness_loses_unknown_fields_in_silence(
     client: ApiClient, namespace: str
 ) -> None:
-    body = deployment(namespace, {"tier": "full", "colour": "red"})
-    made = await client.create(kinds.R1PLUS_DEPLOYMENT, body)
+    made = await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace=namespace, colour="red"))
     assert "colour" not in made["spec"]
-    await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", namespace)
 
 
 async def test_a_user_cannot_write_a_status_along_with_a_spec(client: ApiClient, namespace: str) -> None:
-    body = deployment(namespace, {"tier": "full"}) | {"status": {"verdict": "Pass"}}
-    made = await client.create(kinds.R1PLUS_DEPLOYMENT, body)
-    assert "status" not in made
-    await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", namespace)
+    body = r1plus_deployment(namespace=namespace) | {"status": {"verdict": "Pass"}}
+    assert "status" not in await client.create(kinds.R1PLUS_DEPLOYMENT, body)
 
 
 async def test_conditions_are_a_map_by_type(client: ApiClient, namespace: str) -> None:
-    await client.create(kinds.R1PLUS_DEPLOYMENT, deployment(namespace, {"tier": "full"}))
+    body = r1plus_deployment(namespace=namespace)
+    await client.create(kinds.R1PLUS_DEPLOYMENT, body)
     condition = {"type": "Ready", "status": "True", "reason": "Serving", "lastTransitionTime": "2030-01-01T00:00:00Z"}
-    body = deployment(namespace, {"tier": "full"})
     del body["spec"]
     body["status"] = {"conditions": [condition, condition]}
     with pytest.raises(ApiError) as caught:
         await client.apply(kinds.R1PLUS_DEPLOYMENT, body, field_manager="test", subresource="status")
     assert '.status.conditions: duplicate entries for key [type="Ready"]' in str(caught.value)
-    await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", namespace)
 
 
+ONE_REFERENCE = ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"]
+GPU = ["requirements.gpu is needed by every backend but openvino"]
+WINDOW = ["architecture.window and globalLayers must be absent with backend openvino"]
 ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
-    "measured and inherited at once": (
-        lambda spec: spec["reference"].update(inheritedFrom="another"),
-        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
-    ),
-    "neither measured nor inherited": (
-        lambda spec: spec["reference"].pop("measured"),
-        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
-    ),
-    "a claim beside a measurement": (
-        lambda spec: spec["reference"].update(claimedBy="us"),
-        ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"],
-    ),
+    "measured and inherited at once": (lambda spec: spec["reference"].update(inheritedFrom="another"), ONE_REFERENCE),
+    "neither measured nor inherited": (lambda spec: spec["reference"].pop("measured"), ONE_REFERENCE),
+    "a claim beside a measurement": (lambda spec: spec["reference"].update(claimedBy="us"), ONE_REFERENCE),
     "measured files that are not there": (
         lambda spec: spec.pop("artifact"),
         ["spec: Invalid value", "artifact may be absent only where reference.claimedBy stands"],
     ),
     "half an artifact": (lambda spec: spec["artifact"].pop("sha256"), ["spec.artifact.sha256: Required value"]),
-    "a GPU backend without a GPU": (
-        lambda spec: spec.update(backend="vllm"),
-        ["requirements.gpu is needed by every backend but openvino"],
-    ),
-    "a GPU beside a CPU backend": (
-        lambda spec: spec["requirements"].update(gpu={"count": 1}),
-        ["requirements.gpu is needed by every backend but openvino"],
-    ),
-    "a window that OpenVINO would not keep": (
-        lambda spec: spec["architecture"].update(window=512),
-        ["architecture.window and globalLayers must be absent with backend openvino"],
-    ),
-    "global layers where all are": (
-        lambda spec: spec["architecture"].update(globalLayers=0),
-        ["architecture.window and globalLayers must be absent with backend openvino"],
-    ),
+    "a GPU backend without a GPU": (lambda spec: spec.update(backend="vllm"), GPU),
+    "a GPU beside a CPU backend": (lambda spec: spec["requirements"].update(gpu={"count": 1}), GPU),
+    "a window that OpenVINO would not keep": (lambda spec: spec["architecture"].update(window=512), WINDOW),
+    "global layers where all are": (lambda spec: spec["architecture"].update(globalLayers=0), WINDOW),
     "a KV cache that OpenVINO would not keep": (
         lambda spec: spec.update(kvPrecision="FP8"),
         ["kvPrecision must be FP16 with backend openvino"],
@@ -255,9 +213,7 @@ def test_a_bad_engine_is_refused(kubectl: Kubectl, spoil: Callable[[Json], Any],
     body = engine_object(next(engine for engine in _shipped() if engine.name == "smollm2-full-f16"))
     spoil(body["spec"])
     body["metadata"]["name"] = "spoilt"
-    done = kubectl("apply", "-f", "-", obj=body)
-    assert done.returncode != 0
-    assert [words for words in said if words not in done.stderr] == [], done.stderr
+    refuses(kubectl, body, said)
 
 
 @pytest.fixture
@@ -271,9 +227,8 @@ def tenants(kubectl: Kubectl) -> Iterator[None]:
 
 
 def test_the_shipped_engines_are_taken(kubectl: Kubectl) -> None:
-    for engine in _shipped():
-        done = kubectl("apply", "--dry-run=server", "-f", "-", obj=engine_object(engine))
-        assert done.returncode == 0, done.stderr
+    engines = [engine_object(engine) for engine in _shipped()]
+    takes(kubectl, "-f", "-", obj={"apiVersion": "v1", "kind": "List", "items": engines})
 
 
 @pytest.mark.parametrize("wish", [{}, {"inherited_from": "smollm2-full-f16"}], ids=["unmeasured", "inherited"])
@@ -281,8 +236,7 @@ def test_the_manifest_of_an_imported_engine_is_taken(kubectl: Kubectl, tmp_path:
     model = Model(tmp_path, (), KvShape(30, 3, 64), 8192, 134515008, "Q4_K_M", 10**8)
     spec = spec_of(Wish("bank-lite", "lite", "bank", **wish), model, "0" * 64, f"{'long' * 100}.gguf, sha256 1")
     (tmp_path / "engine.yaml").write_text(manifest("bank-lite", spec, {"file": "x: y #.gguf", "sha256": "0" * 64}))
-    done = kubectl("apply", "--dry-run=server", "-f", str(tmp_path / "engine.yaml"))
-    assert done.returncode == 0, done.stderr
+    takes(kubectl, "-f", str(tmp_path / "engine.yaml"))
 
 
 @pytest.mark.usefixtures("tenants")
@@ -304,33 +258,17 @@ def _shipped() -> tuple[Any, ...]:
     return load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog")
 
 
-async def test_the_crd_hook_can_do_its_work_with_the_rights_of_the_table_and_no_more(apiserver: ApiServer) -> None:
-    account = "system:serviceaccount:r1plus-system:r1plus-operator-crds"
-    group = CLUSTER_ROLE.group
-    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": "crd-hook"}}
-    role |= {"rules": [grant.rule() for grant in rbac.crd_hook()]}
-    binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "crd-hook"}}
-    binding |= {"roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "crd-hook"}}
-    binding |= {"subjects": [{"apiGroup": group, "kind": "User", "name": account}]}
-    async with ApiClient.from_kubeconfig(apiserver.kubeconfig) as admin:
-        await admin.apply(CLUSTER_ROLE, role, field_manager="test")
-        await admin.apply(BINDING, binding, field_manager="test")
-    async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(account)) as hook:
-        await _authorised(hook)
+async def test_the_crd_hook_can_do_its_work_with_the_rights_of_the_table_and_no_more(
+    apiserver: ApiServer, client: ApiClient
+) -> None:
+    hook_account = account(OPERATOR_NAMESPACE, "r1plus-operator-crds")
+    await grant(client, "crd-hook", rbac.crd_hook(), user(hook_account))
+    async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(hook_account)) as hook:
+        name = next(iter(crd.definitions().values()))["metadata"]["name"]
+        await eventually(
+            lambda: hook.get(crd.CRD, name), "the authoriser sees the new binding", retry_on=(ForbiddenError,)
+        )
         await crd.apply(hook)
         foreign = yaml.safe_load(crd.to_yaml(crd.engines()).replace("r1plusengine", "r1plusfake"))
         with pytest.raises(ForbiddenError):
             await hook.apply(crd.CRD, foreign, field_manager="test")
-
-
-async def _authorised(client: ApiClient) -> None:
-    """The authoriser's cache sees a new binding a moment later."""
-    name = next(iter(crd.definitions().values()))["metadata"]["name"]
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                await client.get(crd.CRD, name)
-            except ForbiddenError:
-                await asyncio.sleep(0.05)
-            else:
-                return

@@ -3,68 +3,49 @@
 Whom they refuse may do everything in his namespace as far as RBAC goes: it is the policy that says no.
 """
 
-import asyncio
-import json
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from apiserver.conftest import NAMESPACES, RESTRICTED
-from apiserver.operator_rig import ACCOUNT, Monitors, OperatorProcess, Tenant, add_node, eventually, grant
-from apiserver.tenancy_rig import KINDS as INSTALLED
-from apiserver.tenancy_rig import lift, policies
 from devcluster.apiserver_only import ApiServer
-from fuzz.judges import Server
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.chart import INSTALLED, policies
+from support.apiserver.manifests import (
+    CONTEXT,
+    POLICY,
+    ROLE_BINDING,
+    Json,
+    deployment,
+    manifest,
+    pod,
+    pod_template,
+    r1plus_deployment,
+    role_binding,
+    user,
+)
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import groups_of
+from support.apiserver.rights import OPERATOR
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 
-ROLE_BINDING = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
 CRON_JOB = Resource("batch", "v1", "cronjobs", "CronJob")
 SERVING = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: "credit-0123456789", names.LABEL_SERVING: "true"}
 ALICE = "alice"
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def policed(apiserver_with_controllers: ApiServer) -> Iterator[ApiServer]:
-    """The server with the policies in force, and without them afterwards, for the other tests."""
-    asyncio.run(_enforce(apiserver_with_controllers))
-    yield apiserver_with_controllers
-    asyncio.run(_lift(apiserver_with_controllers))
-
-
-async def _enforce(server: ApiServer) -> None:
-    async with ApiClient.from_kubeconfig(server.kubeconfig) as admin:
-        for policy in policies():
-            await admin.apply(INSTALLED[policy["kind"]], policy, field_manager="helm")
-    await eventually(lambda: _in_force(server), "the policies are in force")
-
-
-async def _lift(server: ApiServer) -> None:
-    await lift(server)
-
-    async def lifted() -> bool:
-        return not await _in_force(server)
-
-    await eventually(lifted, "the policies are lifted")
-
-
-async def _in_force(server: ApiServer) -> bool:
-    """Each takes hold a moment after it was written: one refusal of the last one written tells."""
-    text = json.dumps(deployment("default", "probe"))
-    async with Server(server.kubeconfig) as asked:
-        verdict = await asked.ask("POST", kinds.R1PLUS_DEPLOYMENT, text, lambda made: made, namespace="default")
-    return not verdict.admitted
+def server(installed_server: ApiServer) -> ApiServer:
+    """With the policies in force."""
+    return installed_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,99 +61,55 @@ class World:
     def namespace(self) -> str:
         return self.tenant.namespace
 
+    async def create(self, resource: Resource, body: Json) -> None:
+        """As alice, in her namespace."""
+        body["metadata"]["namespace"] = self.namespace
+        await self.alice.create(resource, body)
+
 
 @pytest.fixture
-async def world(policed: ApiServer, tmp_path: Path) -> AsyncIterator[World]:
-    name = f"t-{uuid.uuid4().hex[:10]}"
-    async with ApiClient.from_kubeconfig(policed.kubeconfig) as admin:
-        meta: Json = {"name": name, "labels": RESTRICTED}
-        await admin.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
-        await _make_admin(admin, name)
-        await grant(admin)
-        await add_node(admin)
-        process = OperatorProcess(policed, tmp_path / "operator.log")
-        process.start()
-        try:
-            tenant = Tenant(admin, name, Monitors())
-            account = policed.kubeconfig_for(ACCOUNT, ("system:serviceaccounts", "system:authenticated"))
-            async with (
-                ApiClient.from_kubeconfig(policed.kubeconfig_for(ALICE)) as alice,
-                ApiClient.from_kubeconfig(account) as operator,
-            ):
-                await eventually(lambda: _may(alice, name), "alice's rights are known")
-                await tenant.deploy("credit", tier="full", context={"maxTokens": 1024})
-                revision = await tenant.candidate("credit")
-                await tenant.present("Service", "credit")
-                yield World(tenant, alice, operator, revision)
-        finally:
-            process.kill()
+async def world(server: ApiServer, operator: OperatorProcess, tenant: Tenant) -> AsyncIterator[World]:
+    await tenant.client.create(ROLE_BINDING, role_binding(tenant.namespace, ALICE, "cluster-admin", user(ALICE)))
+    async with (
+        ApiClient.from_kubeconfig(server.kubeconfig_for(ALICE)) as alice,
+        ApiClient.from_kubeconfig(server.kubeconfig_for(OPERATOR, groups_of(OPERATOR))) as as_operator,
+    ):
+
+        async def alice_may() -> bool:
+            await alice.list(kinds.CONFIG_MAP, tenant.namespace)
+            return True
+
+        await eventually(alice_may, "alice's rights are known", retry_on=(ForbiddenError,))
+        await tenant.deploy("credit", tier="full", context=CONTEXT)
+        revision = await tenant.candidate("credit")
+        await tenant.present("Service", "credit")
+        yield World(tenant, alice, as_operator, revision)
 
 
-async def _make_admin(admin: ApiClient, namespace: str) -> None:
-    group = ROLE_BINDING.group
-    binding = {
-        "apiVersion": f"{group}/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": ALICE, "namespace": namespace},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": ALICE}],
-    }
-    await admin.create(ROLE_BINDING, binding)
-
-
-async def _may(alice: ApiClient, namespace: str) -> bool:
-    try:
-        await alice.list(kinds.CONFIG_MAP, namespace)
-    except ForbiddenError:
-        return False
-    return True
-
-
-def deployment(namespace: str, name: str) -> Json:
-    """An R1PlusDeployment."""
-    head = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT}
-    return {**head, "metadata": {"name": name, "namespace": namespace}, "spec": {"tier": "full"}}
-
-
-def template(labels: Json) -> Json:
-    """A pod template that Pod Security `restricted` takes."""
-    locked = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    container = {"name": "c", "image": "registry.local/c:1", "securityContext": locked}
-    security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-    return {"metadata": {"labels": labels}, "spec": {"containers": [container], "securityContext": security}}
-
-
-async def pod(world: World, labels: Json, name: str = "own") -> None:
+async def own_pod(world: World, labels: Json, name: str = "own") -> None:
     """A pod that alice makes herself."""
-    made = template(labels)
-    meta = made["metadata"] | {"name": name, "namespace": world.namespace}
-    await world.alice.create(kinds.POD, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": made["spec"]})
+    await world.create(kinds.POD, pod(name, labels=labels))
 
 
 async def mounting(world: World, claim: str, labels: Json, name: str) -> None:
     """A pod of alice's that mounts a claim."""
-    made = template({"app": "own", **labels})
-    made["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]
-    meta = made["metadata"] | {"name": name, "namespace": world.namespace}
-    await world.alice.create(kinds.POD, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": made["spec"]})
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]
+    await world.create(kinds.POD, pod(name, labels={"app": "own", **labels}, volumes=volumes))
 
 
 async def own_deployment(world: World, labels: Json) -> None:
     """A Deployment that alice makes herself."""
-    spec = {"selector": {"matchLabels": {"app": "own"}}, "template": template({"app": "own", **labels})}
-    head: Json = {"apiVersion": "apps/v1", "kind": "Deployment"}
-    await world.alice.create(
-        kinds.BY_KIND["Deployment"], {**head, "metadata": {"name": "own", "namespace": world.namespace}, "spec": spec}
-    )
+    body = deployment("own", {"app": "own", **labels})
+    body["spec"]["selector"] = {"matchLabels": {"app": "own"}}
+    await world.create(kinds.BY_KIND["Deployment"], body)
 
 
 async def cron_job(world: World, labels: Json) -> None:
     """A CronJob that alice makes herself."""
-    made = template(labels)
-    made["spec"]["restartPolicy"] = "Never"
-    spec = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": made}}}
-    meta = {"name": "own", "namespace": world.namespace}
-    await world.alice.create(CRON_JOB, {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": meta, "spec": spec})
+    template = pod_template(labels)
+    template["spec"]["restartPolicy"] = "Never"
+    spec = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template}}}
+    await world.create(CRON_JOB, manifest(CRON_JOB, "own", spec=spec))
 
 
 def edit(kind: str, body: Json, *, of_revision: bool = False, suffix: str = "") -> Callable[[World], Awaitable[object]]:
@@ -188,15 +125,10 @@ def edit(kind: str, body: Json, *, of_revision: bool = False, suffix: str = "") 
 
 async def serving_pod(world: World) -> str:
     """Name of the pod that the controllers have made of the revision: theirs is the way that stays open."""
-    found: list[Json] = []
-
-    async def there() -> bool:
-        nonlocal found
-        selector = f"{names.LABEL_REVISION}={world.revision}"
-        found = (await world.tenant.client.list(kinds.POD, world.namespace, label_selector=selector))[0]
-        return bool(found)
-
-    await eventually(there, "the ReplicaSet controller has made the revision's pod")
+    selector = f"{names.LABEL_REVISION}={world.revision}"
+    found = await eventually(
+        lambda: world.tenant.listed("Pod", selector), "the ReplicaSet controller has made the revision's pod"
+    )
     return str(found[0]["metadata"]["name"])
 
 
@@ -213,7 +145,7 @@ async def out_of_service(world: World) -> None:
 
 async def relabelled(world: World, subresource: str = "") -> None:
     name = f"own{subresource}"
-    await pod(world, {"app": "own"}, name)
+    await own_pod(world, {"app": "own"}, name)
     body = {"metadata": {"labels": SERVING}}
     await world.alice.patch(kinds.POD, name, world.namespace, body, subresource=subresource)
 
@@ -249,7 +181,7 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a token for the serving pods": (edit("ServiceAccount", {"automountServiceAccountToken": True}), CHILDREN),
     "a child that loses its mark": (edit("Service", {"metadata": {"labels": {names.LABEL_MANAGED_BY: None}}}), CHILDREN),
     "a child that loses its owner": (edit("Service", {"metadata": {"ownerReferences": None}}), CHILDREN),
-    "a pod that poses as serving": (lambda world: pod(world, SERVING), PODS),
+    "a pod that poses as serving": (lambda world: own_pod(world, SERVING), PODS),
     "a pod made serving afterwards": (relabelled, PODS),
     "a pod made serving by its status": (lambda world: relabelled(world, "status"), PODS),
     "a serving pod with another image": (another_image, PODS),
@@ -265,11 +197,11 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
 ALLOWED: dict[str, Callable[[World], Awaitable[object]]] = {
     "a label of one's own on a child": edit("Service", {"metadata": {"labels": {"team": "blue"}}}),
     "an annotation of one's own on a child": edit("Deployment", {"metadata": {"annotations": {"a/b": "c"}}}, of_revision=True),
-    "a plain pod": lambda world: pod(world, {"app": "own"}, "plain"),
+    "a plain pod": lambda world: own_pod(world, {"app": "own"}, "plain"),
     "a pod with a claim of one's own": lambda world: mounting(world, "my-own-data", {}, "mine"),
     "a plain Deployment": lambda world: own_deployment(world, {}),
     "a plain CronJob": lambda world: cron_job(world, {"app": "own"}),
-    "another R1PlusDeployment": lambda world: world.alice.create(kinds.R1PLUS_DEPLOYMENT, deployment(world.namespace, "other")),
+    "another R1PlusDeployment": lambda world: world.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment("other")),
 }  # fmt: skip
 
 
@@ -296,12 +228,7 @@ async def test_what_a_tenant_may_not_do_is_refused_by_name_and_the_operator_and_
 async def test_a_child_deleted_by_a_tenant_comes_back_under_the_policies(world: World) -> None:
     before = await world.tenant.present("NetworkPolicy", "credit")
     await world.alice.delete(kinds.BY_KIND["NetworkPolicy"], "credit", world.namespace)
-
-    async def back() -> bool:
-        found = await world.tenant.child("NetworkPolicy", "credit")
-        return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
-
-    await eventually(back, "the wall is back")
+    await world.tenant.present("NetworkPolicy", "credit", other_than=before)
 
 
 async def test_children_go_with_their_deployment(world: World) -> None:
@@ -314,44 +241,35 @@ async def test_children_go_with_their_deployment(world: World) -> None:
 async def test_the_operator_takes_over_nothing_that_somebody_else_made(world: World) -> None:
     """A deployment named like the namespace's own wall must not have the operator tear it down."""
     wall = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    meta = {"name": "default-deny", "namespace": world.namespace}
     policy = kinds.BY_KIND["NetworkPolicy"]
-    await world.tenant.client.create(
-        policy, {"apiVersion": policy.api_version, "kind": policy.kind, "metadata": meta, "spec": wall}
-    )
+    body = manifest(policy, "default-deny", world.namespace, spec=wall)
+    await world.tenant.client.create(policy, body)
     await world.tenant.deploy("default-deny", tier="full")
     await world.tenant.present("ServiceAccount", "default-deny")
     stands = await world.tenant.present("NetworkPolicy", "default-deny")
     assert (stands["spec"], "ownerReferences" in stands["metadata"]) == (wall, False)
     with pytest.raises(ForbiddenError, match="takes over nothing"):
-        await world.operator.apply(
-            policy,
-            {"apiVersion": policy.api_version, "kind": policy.kind, "metadata": meta, "spec": {"podSelector": {}}},
-            field_manager=names.FIELD_MANAGER,
-        )
+        await world.operator.apply(policy, body | {"spec": {"podSelector": {}}}, field_manager=names.FIELD_MANAGER)
     with pytest.raises(ForbiddenError, match="takes over nothing"):
         await world.operator.delete(policy, "default-deny", world.namespace)
 
 
-async def test_a_deployment_outside_a_tenants_namespace_is_refused_with_the_remedy(policed: ApiServer) -> None:
-    async with ApiClient.from_kubeconfig(policed.kubeconfig) as admin:
-        name = f"p-{uuid.uuid4().hex[:10]}"
-        await admin.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        with pytest.raises(ForbiddenError, match=rf"{name} is no tenant.*r1plus.ai/tenant=true"):
-            await admin.create(kinds.R1PLUS_DEPLOYMENT, deployment(name, "credit"))
-        with pytest.raises(ForbiddenError, match=r"default is Kubernetes'.*make another namespace"):
-            await admin.create(kinds.R1PLUS_DEPLOYMENT, deployment("default", "credit"))
+async def test_a_deployment_outside_a_tenants_namespace_is_refused_with_the_remedy(
+    client: ApiClient, tenant: Tenant
+) -> None:
+    name = f"p-{tenant.namespace}"
+    await client.create(kinds.NAMESPACE, manifest(kinds.NAMESPACE, name))
+    with pytest.raises(ForbiddenError, match=rf"{name} is no tenant.*r1plus.ai/tenant=true"):
+        await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace=name))
+    with pytest.raises(ForbiddenError, match=r"default is Kubernetes'.*make another namespace"):
+        await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace="default"))
 
 
-async def test_the_api_servers_type_check_finds_nothing_to_warn_of(policed: ApiServer) -> None:
-    async with ApiClient.from_kubeconfig(policed.kubeconfig) as admin:
-        found: dict[str, Json] = {}
+async def test_the_api_servers_type_check_finds_nothing_to_warn_of(client: ApiClient) -> None:
+    async def checked() -> dict[str, Json] | None:
+        listed, _ = await client.list(INSTALLED[POLICY.kind])
+        found = {one["metadata"]["name"]: (one.get("status") or {}).get("typeChecking") for one in listed}
+        return None if None in found.values() else found
 
-        async def checked() -> bool:
-            nonlocal found
-            listed, _ = await admin.list(INSTALLED["ValidatingAdmissionPolicy"])
-            found = {one["metadata"]["name"]: (one.get("status") or {}).get("typeChecking") for one in listed}
-            return None not in found.values()
-
-        await eventually(checked, "every policy's expressions are checked")
-    assert found == {one["metadata"]["name"]: {} for one in policies() if one["kind"] == "ValidatingAdmissionPolicy"}
+    found = await eventually(checked, "every policy's expressions are checked")
+    assert found == {one["metadata"]["name"]: {} for one in policies() if one["kind"] == POLICY.kind}

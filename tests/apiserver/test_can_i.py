@@ -7,38 +7,27 @@ R1PLUS_GOLDEN=write pytest -m apiserver tests/apiserver/test_can_i.py
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from apiserver.conftest import RESTRICTED
-from apiserver.operator_rig import ACCOUNT
-from apiserver.tenancy_rig import (
-    DECOY_NAMESPACE,
-    RBAC,
-    RELEASE_NAMESPACE,
-    account,
-    groups,
-    installed,
-    people,
-    person,
-    role_binding,
-    until,
-    user,
-)
 from devcluster.apiserver_only import ApiServer
 from devcluster.toolchain import kubectl
 from r1plus_contract import names
+from r1plus_operator.api import kinds
+from support.apiserver.chart import DECOY_NAMESPACE
+from support.apiserver.manifests import ROLE_BINDING, role_binding, tenant_namespace, user
+from support.apiserver.people import Person, groups_of, people, person
+from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
 
 pytestmark = pytest.mark.apiserver
 GOLDEN = Path(__file__).parents[1] / "golden" / "can-i"
 TENANT = "{tenant}"
 WHO: dict[str, tuple[str, str]] = {
-    "operator-in-a-tenant": (ACCOUNT, TENANT),
-    "operator-in-its-own-namespace": (ACCOUNT, RELEASE_NAMESPACE),
-    "operator-in-kube-system": (ACCOUNT, "kube-system"),
+    "operator-in-a-tenant": (OPERATOR, TENANT),
+    "operator-in-its-own-namespace": (OPERATOR, OPERATOR_NAMESPACE),
+    "operator-in-kube-system": (OPERATOR, "kube-system"),
     "tenant-admin": ("anna", TENANT),
     "tenant-admin-in-another-tenant": ("anna", "default"),
     "tenant-viewer": ("vera", TENANT),
@@ -47,9 +36,9 @@ WHO: dict[str, tuple[str, str]] = {
     "prober-in-the-decoy": (account(TENANT, names.PROBER), DECOY_NAMESPACE),
     "control-in-the-decoy": (account(DECOY_NAMESPACE, "control"), DECOY_NAMESPACE),
     "control-elsewhere": (account(DECOY_NAMESPACE, "control"), TENANT),
-    "registry": (account(RELEASE_NAMESPACE, "r1plus-registry"), RELEASE_NAMESPACE),
-    "registry-reader": (account(RELEASE_NAMESPACE, "r1plus-registry-reader"), RELEASE_NAMESPACE),
-    "crd-hook": (account(RELEASE_NAMESPACE, "r1plus-operator-crds"), RELEASE_NAMESPACE),
+    "registry": (account(OPERATOR_NAMESPACE, "r1plus-registry"), OPERATOR_NAMESPACE),
+    "registry-reader": (account(OPERATOR_NAMESPACE, "r1plus-registry-reader"), OPERATOR_NAMESPACE),
+    "crd-hook": (account(OPERATOR_NAMESPACE, "r1plus-operator-crds"), OPERATOR_NAMESPACE),
 }
 
 
@@ -64,35 +53,28 @@ class Asked:
     def list(self, who: str, namespace: str) -> str:
         """Sorted, since kubectl's order is of no meaning."""
         name, place = (text.replace(TENANT, self.tenant) for text in (who, namespace))
-        kubeconfig = self.server.kubeconfig_for(name, groups(name))
-        command = [str(kubectl()), f"--kubeconfig={kubeconfig}", f"--cache-dir={self.cache}", "auth"]
-        as_whom = subprocess.run([*command, "whoami", "-o=jsonpath={.status.userInfo.username}"], capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
-        assert as_whom.stdout == name
-        told = subprocess.run([*command, "can-i", "--list", f"--namespace={place}"], capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
+        with person(self.server, name, groups_of(name)) as asking:
+            assert asking.who() == name
+        kubeconfig = self.server.kubeconfig_for(name, groups_of(name))
+        command = [str(kubectl()), f"--kubeconfig={kubeconfig}", f"--cache-dir={self.cache}", "auth", "can-i", "--list"]
+        told = subprocess.run([*command, f"--namespace={place}"], capture_output=True, text=True, check=True, timeout=250)  # fmt: skip
         head, *rows = (line.rstrip() for line in told.stdout.replace(self.tenant, TENANT).splitlines())
         return "\n".join([head, *sorted(rows)]) + "\n"
 
 
 @pytest.fixture(scope="module")
-def asked(apiserver_with_controllers: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+def asked(installed_server: ApiServer, admin: Person, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     tenant = f"t-{uuid.uuid4().hex[:10]}"
-    with installed(apiserver_with_controllers) as server, person(server, "admin", ("system:masters",)) as admin:
-        meta = {"name": tenant, "labels": RESTRICTED}
-        admin.do("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
-        for role, name in ((names.ROLE_TENANT_ADMIN, "anna"), (names.ROLE_TENANT_VIEWER, "vera")):
-            binding = role_binding(tenant, name, role, user(name))
-            admin.do("POST", f"/apis/{RBAC}/v1/namespaces/{tenant}/rolebindings", binding)
-        with people(server, "anna", "vera") as known:
-            until(
-                lambda: known["anna"].may("create", "pods", tenant, subresource="portforward"), "anna's role is whole"
-            )
-            until(
-                lambda: known["anna"].may("list", "r1plustenants", tenant, "r1plus.ai"), "and the part that all share"
-            )
-            until(lambda: known["anna"].may("list", "pods", tenant), "and the viewer's part")
-            until(lambda: known["vera"].may("list", "r1plustenants", tenant, "r1plus.ai"), "vera's role is whole")
-            until(lambda: known["vera"].may("list", "pods", tenant), "and the rest of it")
-        yield Asked(server, tenant, tmp_path_factory.mktemp("kubectl"))
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(tenant))
+    for role, name in ((names.ROLE_TENANT_ADMIN, "anna"), (names.ROLE_TENANT_VIEWER, "vera")):
+        admin.do("POST", ROLE_BINDING.path(tenant), role_binding(tenant, name, role, user(name)))
+    with people(installed_server, "anna", "vera") as known:
+        known["anna"].gets("create", "pods", tenant, subresource="portforward")
+        # The part that all share, and the viewer's part.
+        for who in known.values():
+            who.gets("list", "r1plustenants", tenant, "r1plus.ai")
+            who.gets("list", "pods", tenant)
+    return Asked(installed_server, tenant, tmp_path_factory.mktemp("kubectl"))
 
 
 @pytest.mark.parametrize("name", WHO)

@@ -1,34 +1,31 @@
 """Engines on volumes, on a real API server: claim, walls, Job, and what is left of it. The test plays Job and kubelet."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from apiserver.operator_rig import OperatorProcess, Tenant, add_node, eventually, grant
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.filling import FillPhase, FillProgress
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
-from r1plus_operator.runtime.client import ApiClient
+from support.apiserver.manifests import CONTEXT, Json, manifest
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.tenant import Tenant, apply_pod_as_default, end_job
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
-CLAIM, JOB = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "Job"))
-SPEC: dict[str, Any] = {"tier": "full", "context": {"maxTokens": 1024}, "delivery": {"mode": "Volume"}}
+CLAIM, QUOTA = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "ResourceQuota"))
+SPEC: Json = {"tier": "full", "context": CONTEXT, "delivery": {"mode": "Volume"}}
 UNSIGNED = {"R1PLUS_DELIVERY_REQUIRE_SIGNATURE": "false"}
-NOW = "2026-01-01T00:00:00Z"
+LONG_AGO = "2026-01-01T00:00:00Z"
 
 
-@pytest.fixture
-async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
-    await grant(client)
-    await add_node(client)
-    process = OperatorProcess(apiserver, tmp_path / "operator.log", **UNSIGNED)
-    process.start()
-    yield process
-    process.kill()
+@pytest.fixture(scope="module")
+def operator_settings() -> dict[str, str]:
+    """Engines need no signature."""
+    return UNSIGNED
 
 
 async def volume_of(tenant: Tenant, name: str) -> str:
@@ -40,44 +37,34 @@ async def volume_of(tenant: Tenant, name: str) -> str:
     return volume.name
 
 
-async def end(tenant: Tenant, volume: str, *conditions: str, **more: Any) -> None:
-    """What the Job controller writes at a Job's end."""
-    said = [
-        {"type": kind, "status": "True", "reason": "Test", "lastTransitionTime": NOW, "lastProbeTime": NOW}
-        for kind in conditions
-    ]
-    status = {"startTime": NOW, "conditions": said, "uncountedTerminatedPods": {}, **more}
-    await tenant.client.patch(JOB, volume, tenant.namespace, {"status": status}, subresource="status")
+async def deliver(tenant: Tenant) -> str:
+    """Deploy `credit`, and bring its engine to the volume; the volume."""
+    await tenant.deploy("credit", **SPEC)
+    volume = await volume_of(tenant, "credit")
+    await succeed(tenant, volume)
+    return volume
 
 
 async def succeed(tenant: Tenant, volume: str) -> None:
-    await end(tenant, volume, "SuccessCriteriaMet", "Complete", completionTime=NOW, succeeded=1)
+    """What the Job controller writes at a Job's good end."""
+    await end_job(tenant.client, await tenant.present("Job", volume))
 
 
 async def job_pod(tenant: Tenant, volume: str, **status: Any) -> None:
     """What the Job controller and a kubelet make of the Job's template."""
-    account = {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": "default", "namespace": tenant.namespace},
-    }
-    await tenant.client.apply(kinds.BY_KIND["ServiceAccount"], account, field_manager="kubelet")
     template = (await tenant.present("Job", volume))["spec"]["template"]
-    meta = {**template["metadata"], "name": f"{volume}-x", "namespace": tenant.namespace}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
-    await tenant.client.apply(kinds.POD, pod, field_manager="kubelet")
-    address = tenant.monitors.address
-    said = {"podIP": address, "podIPs": [{"ip": address}], "phase": "Running", **status}
-    await tenant.client.patch(kinds.POD, f"{volume}-x", tenant.namespace, {"status": said}, subresource="status")
+    await apply_pod_as_default(tenant.client, f"{volume}-x", tenant.namespace, template)
+    await tenant.set_status(f"{volume}-x", **{"phase": "Running", **status})
 
 
 async def told(tenant: Tenant, name: str, words: str) -> None:
-    async def so() -> bool:
+    async def is_told() -> bool:
         return words in (await tenant.condition(name, "EngineReady"))[2]
 
-    await eventually(so, f"EngineReady of {name} says: {words}")
+    await eventually(is_told, f"EngineReady of {name} says: {words}")
 
 
+@pytest.mark.apiserver_sample
 async def test_an_engine_is_brought_to_a_volume_and_then_served_from_it(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
@@ -104,20 +91,16 @@ async def test_an_engine_is_brought_to_a_volume_and_then_served_from_it(
 async def test_two_deployments_share_a_volume_and_the_last_one_takes_it_with_it(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
-    await tenant.deploy("credit", **SPEC)
-    volume = await volume_of(tenant, "credit")
-    await succeed(tenant, volume)
+    volume = await deliver(tenant)
     await tenant.absent("Job", volume)
     await tenant.deploy("triage", **SPEC)
     await tenant.present("Deployment", await tenant.candidate("triage"))
-    assert await owners(tenant, volume) == ["credit", "triage"]
+    assert owners(await tenant.present("PersistentVolumeClaim", volume)) == ["credit", "triage"]
     assert await tenant.child("Job", volume) is None
     await part(tenant, "credit")
-
-    async def left() -> bool:
-        return await owners(tenant, volume) == ["triage"]
-
-    await eventually(left, "triage alone owns the volume")
+    await tenant.child_that(
+        "PersistentVolumeClaim", volume, lambda it: owners(it) == ["triage"], "triage alone owns the volume"
+    )
     await part(tenant, "triage")
 
     async def going() -> bool:
@@ -134,8 +117,7 @@ async def part(tenant: Tenant, name: str) -> None:
     await tenant.client.delete(kinds.BY_KIND["ControllerRevision"], revision, tenant.namespace)
 
 
-async def owners(tenant: Tenant, volume: str) -> list[str]:
-    claim = await tenant.present("PersistentVolumeClaim", volume)
+def owners(claim: Json) -> list[str]:
     return sorted(owner["name"] for owner in claim["metadata"]["ownerReferences"])
 
 
@@ -149,14 +131,9 @@ async def test_what_the_job_says_at_its_end_is_what_the_condition_says(
     await job_pod(tenant, volume, phase="Failed", containerStatuses=[status])
     message = await tenant.until("credit", "EngineReady", "False", "StorageFull")
     assert "needs 7 bytes" in message
-    before = (await tenant.present("Job", volume))["metadata"]["uid"]
-    await end(tenant, volume, "FailureTarget", "Failed", failed=1)
-
-    async def another() -> bool:
-        found = await tenant.child("Job", volume)
-        return found is not None and found["metadata"]["uid"] != before
-
-    await eventually(another, "a Job that ended long ago is followed by another")
+    job = await tenant.present("Job", volume)
+    await end_job(tenant.client, job, "FailureTarget", "Failed", at=LONG_AGO, failed=1)
+    await tenant.present("Job", volume, other_than=job)
 
 
 async def test_a_deleted_wall_comes_back_and_a_deleted_claim_is_filled_anew(
@@ -164,9 +141,7 @@ async def test_a_deleted_wall_comes_back_and_a_deleted_claim_is_filled_anew(
 ) -> None:
     await tenant.deploy("credit", **SPEC)
     volume = await volume_of(tenant, "credit")
-    wall = kinds.BY_KIND["NetworkPolicy"]
-    await tenant.client.delete(wall, volume, tenant.namespace)
-    await tenant.present("NetworkPolicy", volume)
+    await tenant.delete_and_see_it_back("NetworkPolicy", volume)
     await succeed(tenant, volume)
     await tenant.absent("Job", volume)
     # Nobody uses it, and here nobody looks after that: the finalizer goes by hand.
@@ -179,20 +154,10 @@ async def test_a_deleted_wall_comes_back_and_a_deleted_claim_is_filled_anew(
 
 
 async def test_a_quota_that_forbids_the_volume_is_told(operator: OperatorProcess, tenant: Tenant) -> None:
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "no-volumes", "namespace": tenant.namespace},
-        "spec": {"hard": {"persistentvolumeclaims": "0"}},
-    }
-    made = await tenant.client.create(QUOTA, quota)
-    await tenant.client.patch(
-        QUOTA,
-        "no-volumes",
-        tenant.namespace,
-        {"status": {"hard": made["spec"]["hard"], "used": {"persistentvolumeclaims": "0"}}},
-        subresource="status",
-    )
+    none = {"persistentvolumeclaims": "0"}
+    await tenant.client.create(QUOTA, manifest(QUOTA, "no-volumes", tenant.namespace, spec={"hard": none}))
+    counted = {"status": {"hard": none, "used": none}}
+    await tenant.client.patch(QUOTA, "no-volumes", tenant.namespace, counted, subresource="status")
     await tenant.deploy("credit", **SPEC)
     assert "exceeded quota" in await tenant.until("credit", "EngineReady", "False", "DeliveryFailed")
     assert (await tenant.condition("credit", "Progressing"))[0] == "False"
@@ -201,9 +166,7 @@ async def test_a_quota_that_forbids_the_volume_is_told(operator: OperatorProcess
 async def test_the_operator_starts_anew_without_a_write(
     operator: OperatorProcess, apiserver: ApiServer, tenant: Tenant, tmp_path: Path
 ) -> None:
-    await tenant.deploy("credit", **SPEC)
-    volume = await volume_of(tenant, "credit")
-    await succeed(tenant, volume)
+    volume = await deliver(tenant)
     revision = await tenant.candidate("credit")
     await tenant.present("Deployment", revision)
     operator.stop()
@@ -219,6 +182,3 @@ async def test_the_operator_starts_anew_without_a_write(
         assert [(await tenant.present(*part))["metadata"]["resourceVersion"] for part in parts] == before
     finally:
         again.kill()
-
-
-QUOTA = kinds.Resource("", "v1", "resourcequotas", "ResourceQuota")

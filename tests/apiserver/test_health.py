@@ -1,21 +1,20 @@
 """The liveness probe through a half-open connection to the real API server: it fails, names the watch, and recovers."""
 
 import asyncio
-import dataclasses
 import itertools
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from apiserver.fault_proxy import FaultProxy
-from apiserver.operator_rig import eventually
-from apiserver.test_runtime_reflector import CONFIG_MAPS, PATIENT, project, put
 from devcluster.apiserver_only import ApiServer
+from r1plus_operator.api.kinds import CONFIG_MAP
 from r1plus_operator.health import problem, serve
-from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
+from support.apiserver.broken_network import broken_network
+from support.apiserver.reflected import PATIENT, project, put
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 STUCK_SECONDS = 2.0
@@ -31,10 +30,9 @@ async def busy(client: ApiClient, namespace: str) -> None:
 async def test_a_stuck_watch_fails_the_probe_until_it_moves(
     apiserver: ApiServer, client: ApiClient, namespace: str
 ) -> None:
-    direct = connection.from_kubeconfig(apiserver.kubeconfig)
-    async with FaultProxy(direct.server) as proxy, ApiClient(dataclasses.replace(direct, server=proxy.url)) as far:
+    async with broken_network(apiserver) as (proxy, far):
         watcher = Reflector(
-            far, CONFIG_MAPS, project=project, on_change=lambda *_: None, namespace=namespace, timing=PATIENT
+            far, CONFIG_MAP, project=project, on_change=lambda *_: None, namespace=namespace, timing=PATIENT
         )
         tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(busy(client, namespace))]
         runner = await serve(
@@ -54,7 +52,7 @@ async def test_a_stuck_watch_fails_the_probe_until_it_moves(
             return answer.status_code == status
 
         await watcher.synced.wait()
-        assert await probe(200), said
+        await eventually(lambda: probe(200), "the probe succeeds")
         proxy.freeze()
         await eventually(lambda: probe(503), "the probe fails")
         assert said[1].startswith("no sign of life from the watches of configmaps")

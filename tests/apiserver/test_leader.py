@@ -1,7 +1,7 @@
 """Two replicas of the operator: one writes at any time, and the other goes on when it is stopped, killed or cut off.
 
-Seconds in here are the Lease's own terms, not this machine's speed. What was written, when and by which pod, is read
-from the API server's audit log.
+Seconds in here are the Lease's own terms; only a machine that does nothing else keeps to them. What was written, when
+and by which pod, is read from the API server's audit log.
 """
 
 import signal
@@ -13,21 +13,31 @@ from typing import Any
 
 import pytest
 
-from apiserver.fault_proxy import FaultProxy
-from apiserver.operator_rig import Tenant, add_node, eventually
-from apiserver.replicas import Replica, Replicas, Write
-from apiserver.test_operator import CONTEXT
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.lease import LEASE
+from support.apiserver.audit import Write
+from support.apiserver.broken_network import FaultProxy
+from support.apiserver.manifests import CONTEXT
+from support.apiserver.replicas import Replica, Replicas
+from support.apiserver.server import add_node
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 HAND_OVER_SECONDS = 2.0
 FAIL_OVER_SECONDS = 20.0
 LOST_STATUS = 3
 Record = Callable[[str, object], None]
+TIMED = pytest.mark.parametrize(
+    "is_timed",
+    [
+        pytest.param(False, id="in order"),
+        pytest.param(True, id="in time on a machine that does nothing else", marks=pytest.mark.apiserver_long),
+    ],
+)
 
 
 @pytest.fixture
@@ -59,22 +69,13 @@ async def repaired(tenant: Tenant, spoil: Callable[[], Awaitable[Any]] | None = 
     await tenant.client.delete(kinds.BY_KIND["Service"], "credit", tenant.namespace)
     if spoil is not None:
         await spoil()
-
-    async def back() -> bool:
-        found = await tenant.child("Service", "credit")
-        return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
-
-    await eventually(back, "the Service is back")
+    await tenant.present("Service", "credit", other_than=before)
     return time.monotonic() - began
 
 
 async def status_of(replica: Replica) -> int | None:
     """Its exit status, once it has ended by itself."""
-
-    async def exited() -> bool:
-        return replica.returncode is not None
-
-    await eventually(exited, f"{replica.name} has exited")
+    await eventually(lambda: replica.returncode is not None, f"{replica.name} has exited")
     return replica.returncode
 
 
@@ -88,8 +89,9 @@ def one_after_the_other(writes: list[Write], first: Replica, second: Replica) ->
     assert done_by(writes, first)[-1].at < done_by(writes, second)[0].at
 
 
+@TIMED
 async def test_at_a_signal_the_lease_is_handed_over(
-    replicas: Replicas, tenant: Tenant, record_property: Record
+    replicas: Replicas, tenant: Tenant, record_property: Record, is_timed: bool
 ) -> None:
     leader, standby = await pair(replicas, tenant)
     began = time.monotonic()
@@ -106,18 +108,23 @@ async def test_at_a_signal_the_lease_is_handed_over(
     record_property("released_to_claimed_seconds", handed_over)
     record_property("signal_to_repaired_seconds", seconds)
     print(f"hand-over: {handed_over:.2f} s, from the signal to the standby's repair {seconds:.2f} s")
-    assert handed_over <= HAND_OVER_SECONDS
-    assert time.monotonic() - began < FAIL_OVER_SECONDS
+    if is_timed:
+        assert handed_over <= HAND_OVER_SECONDS
+        assert time.monotonic() - began < FAIL_OVER_SECONDS
     assert "ERROR" not in leader.log + standby.log
 
 
-async def test_a_killed_leader_is_replaced(replicas: Replicas, tenant: Tenant, record_property: Record) -> None:
+@TIMED
+async def test_a_killed_leader_is_replaced(
+    replicas: Replicas, tenant: Tenant, record_property: Record, is_timed: bool
+) -> None:
     leader, standby = await pair(replicas, tenant)
     leader.kill()
     seconds = await repaired(tenant)
     record_property("kill_to_repaired_seconds", seconds)
     print(f"fail-over: from the kill to the standby's repair {seconds:.2f} s")
-    assert seconds <= FAIL_OVER_SECONDS
+    if is_timed:
+        assert seconds <= FAIL_OVER_SECONDS
     assert await replicas.holder() == standby.name
     one_after_the_other(replicas.writes(), leader, standby)
 
@@ -149,11 +156,7 @@ async def test_what_a_leader_sent_into_a_dead_network_is_refused_when_it_arrives
         for number in range(40):
             await tenant.deploy(f"d{number}", tier="full", context=CONTEXT)
         written = len(replicas.writes())
-
-        async def busy() -> bool:
-            return len(replicas.writes()) > written + 5
-
-        await eventually(busy, "the leader is in the midst of its writes")
+        await eventually(lambda: len(replicas.writes()) > written + 5, "the leader is in the midst of its writes")
         proxy.hold_requests()
         assert await status_of(leader) == LOST_STATUS
         await replicas.led_by(standby)
@@ -161,11 +164,10 @@ async def test_what_a_leader_sent_into_a_dead_network_is_refused_when_it_arrives
             await tenant.present("Service", f"d{number}")
         before = replicas.writes()
         proxy.restore()
-
-        async def arrived() -> bool:
-            return any(write.pod == leader.name for write in replicas.writes()[len(before) :])
-
-        await eventually(arrived, "what lay in the network reaches the API server")
+        await eventually(
+            lambda: any(write.pod == leader.name for write in replicas.writes()[len(before) :]),
+            "what lay in the network reaches the API server",
+        )
     writes = replicas.writes()
     late = [write for write in writes[len(before) :] if write.pod == leader.name]
     assert [write for write in late if write.done] == []

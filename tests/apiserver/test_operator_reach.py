@@ -3,7 +3,6 @@
 Whoever has taken over its process can do no more than this. What it needs is each refusal's control.
 """
 
-import json
 import subprocess
 import sys
 import uuid
@@ -14,23 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from apiserver.conftest import RESTRICTED
-from apiserver.operator_rig import ACCOUNT
-from apiserver.tenancy_rig import (
-    APPLY,
-    DECOY_NAMESPACE,
-    RBAC,
-    ROOT,
-    Answer,
-    Person,
-    installed,
-    people,
-    person,
-    role_binding,
-    until,
-    user,
-)
-from apiserver.test_tenant_walls import MARK, STRATEGIC, WALL, deployment, template
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.filling import FillOrder
@@ -38,67 +20,56 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan import decoy, prober, probing, volumes, walls
 from r1plus_operator.plan.delivering import EngineVolume
-from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
+from support.apiserver.chart import DECOY_NAMESPACE
+from support.apiserver.manifests import (
+    CLUSTER_ROLE_BINDING,
+    MARK,
+    RBAC,
+    Json,
+    cluster_role_binding,
+    deployment,
+    manifest,
+    pod,
+    pod_template,
+    role_binding,
+    tenant_namespace,
+    user,
+)
+from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people
+from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
+from support.apiserver.server import ROOT
+from support.apiserver.walls import CONFIGURED, WALL, assert_held, filled, pod_of
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
-Json = dict[str, Any]
 TENANT, PLAIN = "{tenant}", "{plain}"
 CONTROL: Json = {"serviceAccountName": "control", "automountServiceAccountToken": False}
 TOKEN: Json = {"volumes": [{"name": "w", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]}
 
 
 @pytest.fixture(scope="module")
-def server(apiserver_with_controllers: ApiServer) -> Iterator[ApiServer]:
-    with installed(apiserver_with_controllers) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def world(server: ApiServer) -> Iterator[tuple[Person, dict[str, str]]]:
+def world(installed_server: ApiServer, admin: Person) -> Iterator[tuple[Person, dict[str, str]]]:
     """The operator with all rights, and what {tenant}, {plain}, {serving} and {own} are: two namespaces and two pods."""
-    words = {
-        "tenant": f"t-{uuid.uuid4().hex[:10]}",
-        "plain": f"p-{uuid.uuid4().hex[:10]}",
-        "serving": "s",
-        "own": "own",
-    }
-    binding = role_binding("", "operator-by-mistake", "cluster-admin", user(ACCOUNT)) | {"kind": "ClusterRoleBinding"}
-    del binding["metadata"]["namespace"]
-    with person(server, "admin", ("system:masters",)) as admin, people(server, ACCOUNT) as who:
-        for name, labels in ((words["tenant"], RESTRICTED), (words["plain"], {})):
-            admin.do(
-                "POST",
-                "/api/v1/namespaces",
-                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
-            )
-        admin.do("POST", f"/apis/{RBAC}/v1/clusterrolebindings", binding)
-        operator = who[ACCOUNT]
-        until(lambda: operator.may("create", "secrets", "kube-system"), "the operator has every right")
-        pods = f"/api/v1/namespaces/{words['tenant']}/pods"
-        until(lambda: admin.ask("POST", pods, pod("own")).status == 201, "the namespace has its service account")
+    tenant, plain = (f"{letter}-{uuid.uuid4().hex[:10]}" for letter in "tp")
+    mistake = cluster_role_binding("operator-by-mistake", "cluster-admin", user(OPERATOR))
+    with people(installed_server, OPERATOR) as who:
+        operator = who[OPERATOR]
+        for body in (tenant_namespace(tenant), manifest(kinds.NAMESPACE, plain)):
+            admin.do("POST", kinds.NAMESPACE.path(), body)
+        admin.do("POST", CLUSTER_ROLE_BINDING.path(), mistake)
+        operator.gets("create", "secrets", "kube-system")
+        pods = kinds.POD.path(tenant)
+        wait_until(lambda: admin.ask("POST", pods, pod("own")).status == 201, "the namespace has its service account")
         admin.do("POST", pods, pod("own"))
         serving = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
-        operator.do(
-            "POST",
-            f"/apis/apps/v1/namespaces/{words['tenant']}/deployments",
-            deployment("credit-0123456789", serving, MARK),
+        there = kinds.BY_KIND["Deployment"].path(tenant)
+        operator.do("POST", there, deployment("credit-0123456789", serving, MARK))
+        made = pod_of(admin, tenant, f"{names.LABEL_SERVING}=true")
+        yield operator, {"tenant": tenant, "plain": plain, "serving": made, "own": "own"}
+        admin.do("DELETE", CLUSTER_ROLE_BINDING.path(name="operator-by-mistake"))
+        wait_until(
+            lambda: not operator.may("create", "secrets", "kube-system"), "the operator has its own rights again"
         )
-        found: list[str] = []
-
-        def made() -> bool:
-            answer = admin.do("GET", f"{pods}?labelSelector={names.LABEL_SERVING}=true")
-            found[:] = [item["metadata"]["name"] for item in answer["items"]]
-            return bool(found)
-
-        until(made, "the controllers have made a serving pod")
-        yield operator, words | {"serving": found[0]}
-        admin.do("DELETE", f"/apis/{RBAC}/v1/clusterrolebindings/operator-by-mistake")
-        until(lambda: not operator.may("create", "secrets", "kube-system"), "the operator has its own rights again")
-
-
-def pod(name: str) -> Json:
-    """A pod of somebody's own."""
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": template({})["spec"]}
 
 
 def head(kind: str, name: str, version: str = "v1", **rest: Any) -> Json:
@@ -108,7 +79,7 @@ def head(kind: str, name: str, version: str = "v1", **rest: Any) -> Json:
 
 def job(container: Json | None = None, **spec: Any) -> Json:
     """A Job of the operator's, locked down but for this."""
-    made = template({})
+    made = pod_template({})
     made["spec"] |= {"restartPolicy": "Never", **spec}
     made["spec"]["containers"][0] |= container or {}
     return head("Job", "r1plus-x", "batch/v1", labels=MARK, spec={"template": made})
@@ -149,12 +120,12 @@ GIVEN: Request = (
 HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a Secret outside tenants": (("POST", to(PLAIN, "secrets"), SECRET), REACH, "is no tenant", ("POST", to(TENANT, "secrets"), SECRET)),
     "a Secret of Kubernetes' own": (("POST", to("kube-system", "secrets"), SECRET), REACH, "kube-system is Kubernetes'", ("POST", to(TENANT, "secrets"), SECRET)),
-    "a Secret in its own namespace": (("POST", to("r1plus-system", "secrets"), SECRET), REACH, "r1plus-system is", ("POST", to(DECOY_NAMESPACE, "secrets"), SECRET)),
+    "a Secret in its own namespace": (("POST", to(OPERATOR_NAMESPACE, "secrets"), SECRET), REACH, "r1plus-system is", ("POST", to(DECOY_NAMESPACE, "secrets"), SECRET)),
     "rights outside tenants": (("POST", to(PLAIN, "rolebindings", f"{RBAC}/v1"), gives(names.ROLE_TENANT_ADMIN, user("anna"))), REACH, "writes rolebindings in tenants only", GIVEN),
     "another role": (("POST", BINDINGS, gives("cluster-admin", user("anna"))), REACH, "roleRef.name", GIVEN),
     "a Role that bears a tenant's role's name": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user("anna"), kind="Role")), REACH, "roleRef.name", GIVEN),
     "rights for everybody": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, BYPASS)), REACH, "subjects", GIVEN),
-    "rights for itself": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user(ACCOUNT))), REACH, "Kubernetes' own (system:...)", GIVEN),
+    "rights for itself": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user(OPERATOR))), REACH, "Kubernetes' own (system:...)", GIVEN),
     "rights for another namespace's account": (("POST", BINDINGS, gives(names.ROLE_TENANT_VIEWER, FOREIGN)), REACH, "service accounts of this namespace", GIVEN),
     "rights in all namespaces": (("POST", f"/apis/{RBAC}/v1/clusterrolebindings", gives("view", user("anna")) | {"kind": "ClusterRoleBinding"}), REACH, "clusterrolebindings: the operator never", GIVEN),
     "a role": (("POST", to(TENANT, "roles", f"{RBAC}/v1"), head("Role", "x", f"{RBAC}/v1", rules=RULES)), REACH, "roles: the operator never", GIVEN),
@@ -185,7 +156,7 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a Job that does not say that it wants no token": (("POST", JOBS, job(automountServiceAccountToken=None)), TEMPLATES, "must be false", GOOD),
     "a Job with a token of any account's": (("POST", JOBS, job(serviceAccountName="deployer", **TOKEN)), TEMPLATES, "only the prober's Jobs", ("POST", JOBS, job(serviceAccountName="r1plus-prober", **TOKEN))),
     "a Job with the control's token in a tenant": (("POST", JOBS, job(**CONTROL, **TOKEN)), TEMPLATES, "decoy's namespace", ("POST", DECOYS_JOBS, job(**CONTROL, **TOKEN))),
-    "a Deployment on the node's network": (("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK) | {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": template({})["spec"] | {"hostNetwork": True}}}}), TEMPLATES, "hostNetwork", ("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK))),
+    "a Deployment on the node's network": (("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK) | {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod_template({})["spec"] | {"hostNetwork": True}}}}), TEMPLATES, "hostNetwork", ("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK))),
     "a CronJob": (("POST", to(TENANT, "cronjobs", "batch/v1"), head("CronJob", "x", "batch/v1", spec={"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": job()["spec"]["template"]}}})), TEMPLATES, "nothing else that makes pods", GOOD),
 }  # fmt: skip
 
@@ -194,37 +165,22 @@ def ask(world: tuple[Person, dict[str, str]], request: Request) -> Answer:
     """As the operator."""
     operator, words = world
     method, path, body = request
-
-    def filled(text: str) -> str:
-        for word, meant in words.items():
-            text = text.replace(f"{{{word}}}", meant)
-        return text
-
     spec = (body or {}).get("spec", {})
     kind = STRATEGIC if method == "PATCH" and "containers" in spec else ""
-    return operator.ask(method, filled(path), json.loads(filled(json.dumps(body))), kind=kind)
+    return operator.ask(method, filled(path, words), filled(body, words), kind=kind)
 
 
 def test_the_operator_is_itself_and_could_do_everything(world: tuple[Person, dict[str, str]]) -> None:
     operator, _ = world
-    assert operator.who() == ACCOUNT
+    assert operator.who() == OPERATOR
     assert operator.may("escalate", "clusterroles", "", RBAC)
 
 
 @pytest.mark.parametrize(("attempt", "policy", "said", "control"), HELD.values(), ids=HELD)
 def test_held(world: tuple[Person, dict[str, str]], attempt: Request, policy: str, said: str, control: Request) -> None:
-    answer = ask(world, attempt)
-    assert answer.status == 403, answer
-    assert f"ValidatingAdmissionPolicy 'r1plus-operator-{policy}'" in answer.text, answer
-    assert said in answer.text, answer
+    assert_held(ask(world, attempt), policy, said)
     allowed = ask(world, control)
     assert allowed.status in (200, 201), allowed
-
-
-DECOYS = IsolationTerms(decoy_namespace=DECOY_NAMESPACE)
-CONFIGURED = OperatorConfig(
-    "registry.local/m:1", "registry.local/t:1", "f", "r1plus-system", "monitoring", isolation=DECOYS
-)
 
 
 def of_a_tenant(namespace: str) -> list[Json]:
@@ -262,18 +218,11 @@ def of_a_volume(namespace: str) -> list[Json]:
 
 def of_an_example(namespace: str) -> list[Json]:
     """A deployment's children, as `r1plus plan` shows them."""
-    command = [
-        str(Path(sys.executable).with_name("r1plus")),
-        "plan",
-        "-o",
-        "yaml",
-        "-f",
-        str(ROOT / "examples/credit-full.yaml"),
-    ]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    made = [
-        found for found in yaml.safe_load_all(shown) if found and "monitoring.coreos.com" not in found["apiVersion"]
-    ]
+    program, example = Path(sys.executable).with_name("r1plus"), ROOT / "examples/credit-full.yaml"
+    command = [str(program), "plan", "-o", "yaml", "-f", str(example)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250).stdout
+    shown_objects = (found for found in yaml.safe_load_all(shown) if found)
+    made = [found for found in shown_objects if "monitoring.coreos.com" not in found["apiVersion"]]
     for found in made:
         found["metadata"] |= {"namespace": namespace}
     return made

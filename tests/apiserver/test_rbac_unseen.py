@@ -4,13 +4,11 @@ The list is `e2e.rbac_surplus.UNSEEN`; of all other rights the end-to-end run sh
 """
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 
-from apiserver.operator_rig import CLUSTER_ROLE, ROLES, eventually
 from devcluster.apiserver_only import ApiServer
 from e2e.rbac_surplus import UNSEEN, Right
 from r1plus_contract import names
@@ -18,11 +16,20 @@ from r1plus_operator.api import crd, kinds, rbac
 from r1plus_operator.api.rbac import Grant
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ForbiddenError
+from support.apiserver.manifests import (
+    CLUSTER_ROLE,
+    ROLE_BINDING,
+    Json,
+    config_map,
+    manifest,
+    r1plus_deployment,
+    role_binding,
+    user,
+)
+from support.apiserver.rights import grant
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
-
-GROUP = "rbac.authorization.k8s.io"
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +51,15 @@ async def owned(scene: Scene, _: Right) -> None:
         "uid": scene.owner_uid,
         "blockOwnerDeletion": True,
     }
-    meta = {"name": f"c-{uuid.uuid4().hex[:8]}", "namespace": scene.namespace, "ownerReferences": [owner]}
-    child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta}
+    child = config_map(f"c-{uuid.uuid4().hex[:8]}", scene.namespace)
+    child["metadata"]["ownerReferences"] = [owner]
     await scene.account.apply(kinds.CONFIG_MAP, child, field_manager=names.FIELD_MANAGER)
 
 
 async def bound(scene: Scene, right: Right) -> None:
     """A RoleBinding to a role with rights that the operator has not got."""
-    binding = {
-        "apiVersion": f"{GROUP}/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": f"b-{uuid.uuid4().hex[:8]}", "namespace": scene.namespace},
-        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": right.name},
-        "subjects": [{"apiGroup": GROUP, "kind": "User", "name": "somebody"}],
-    }
-    await scene.account.apply(kinds.BY_KIND["RoleBinding"], binding, field_manager=names.FIELD_MANAGER)
+    binding = role_binding(scene.namespace, f"b-{uuid.uuid4().hex[:8]}", right.name, user("somebody"))
+    await scene.account.apply(ROLE_BINDING, binding, field_manager=names.FIELD_MANAGER)
 
 
 Act = Callable[[Scene, Right], Awaitable[None]]
@@ -74,28 +75,17 @@ DEFINITIONS = [right for right in UNSEEN if right.resource == crd.CRD.plural]
 def without(grants: tuple[Grant, ...], right: Right) -> tuple[Grant, ...]:
     """The same grants, less one right."""
     kept = []
-    for grant in grants:
-        if grant.group != right.group or right.resource not in grant.resources or right.verb not in grant.verbs:
-            kept.append(grant)
+    for row in grants:
+        if row.group != right.group or right.resource not in row.resources or right.verb not in row.verbs:
+            kept.append(row)
             continue
-        others = tuple(resource for resource in grant.resources if resource != right.resource)
-        verbs = tuple(verb for verb in grant.verbs if verb != right.verb)
-        named = tuple(name for name in grant.names if name != right.name)
-        kept += [replace(grant, resources=others)] if others else []
-        kept += [replace(grant, resources=(right.resource,), verbs=verbs)] if verbs else []
-        kept += [replace(grant, resources=(right.resource,), verbs=(right.verb,), names=named)] if named else []
+        others = tuple(resource for resource in row.resources if resource != right.resource)
+        verbs = tuple(verb for verb in row.verbs if verb != right.verb)
+        named = tuple(name for name in row.names if name != right.name)
+        kept += [replace(row, resources=others)] if others else []
+        kept += [replace(row, resources=(right.resource,), verbs=verbs)] if verbs else []
+        kept += [replace(row, resources=(right.resource,), verbs=(right.verb,), names=named)] if named else []
     return tuple(kept)
-
-
-async def give(admin: ApiClient, user: str, grants: tuple[Grant, ...]) -> None:
-    """These rights, everywhere, and no others."""
-    head = {"apiVersion": f"{GROUP}/v1", "metadata": {"name": user}}
-    role = {**head, "kind": "ClusterRole", "rules": [grant.rule() for grant in grants]}
-    await admin.apply(CLUSTER_ROLE, role, field_manager="test")
-    ref = {"apiGroup": GROUP, "kind": "ClusterRole", "name": user}
-    subject = {"apiGroup": GROUP, "kind": "User", "name": user}
-    binding = {**head, "kind": "ClusterRoleBinding", "roleRef": ref, "subjects": [subject]}
-    await admin.apply(ROLES["ClusterRoleBinding"], binding, field_manager="test")
 
 
 async def answer(act: Act, scene: Scene, right: Right) -> str:
@@ -107,37 +97,39 @@ async def answer(act: Act, scene: Scene, right: Right) -> str:
     return "done"
 
 
-async def tenant_roles(admin: ApiClient) -> None:
-    """As in the chart: with a right that is not the operator's."""
+@pytest.fixture
+async def tenant_roles(client: ApiClient) -> AsyncIterator[None]:
+    """As in the chart: with a right that is not the operator's. They go again: a test installs the chart beside them."""
     rule = {"apiGroups": [names.GROUP], "resources": [kinds.DEPLOYMENTS_PLURAL], "verbs": ["create"]}
-    for name in (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER):
-        role = {"apiVersion": f"{GROUP}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": [rule]}
-        await admin.apply(CLUSTER_ROLE, role, field_manager="test")
+    roles = [manifest(CLUSTER_ROLE, name, rules=[rule]) for name in (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER)]
+    for role in roles:
+        await client.apply(CLUSTER_ROLE, role, field_manager="test")
+    yield
+    for role in roles:
+        await client.delete(CLUSTER_ROLE, role["metadata"]["name"])
 
 
 def test_every_right_that_leaves_no_line_has_a_test_that_needs_it() -> None:
     assert [str(right) for right in UNSEEN if right not in (*RIGHTS, *DEFINITIONS)] == []
 
 
+@pytest.mark.usefixtures("tenant_roles")
 @pytest.mark.parametrize("right", RIGHTS, ids=str)
 async def test_without_it_the_api_server_refuses(
     apiserver: ApiServer, client: ApiClient, namespace: str, right: Right
 ) -> None:
     act, grants, words = SHOWN[right.verb]
-    await tenant_roles(client)
-    head = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT}
-    body = {**head, "metadata": {"name": "credit", "namespace": namespace}, "spec": {"tier": "full"}}
-    owner = await client.create(kinds.R1PLUS_DEPLOYMENT, body)
-    user = f"operator-{uuid.uuid4().hex[:8]}"
-    async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(user)) as account:
+    owner = await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace=namespace))
+    name = f"operator-{uuid.uuid4().hex[:8]}"
+    async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(name)) as account:
         scene = Scene(client, account, namespace, owner["metadata"]["uid"])
 
         async def ends(how: str) -> bool:
             return how in await answer(act, scene, right)
 
-        await give(client, user, grants)
+        await grant(client, name, grants, user(name))
         await eventually(lambda: ends("done"), f"with all rights {right} is used")
-        await give(client, user, without(grants, right))
+        await grant(client, name, without(grants, right), user(name))
         await eventually(lambda: ends(words), f"without {right} it is refused: {words}")
 
 
@@ -153,8 +145,8 @@ async def test_without_it_an_upgrade_that_brings_a_kind_fails(
     made: Json = {**body, "metadata": {"name": f"{plural}.{new}"}, "spec": spec}
     hook = tuple(replace(grant, names=(f"{plural}.{new}",)) for grant in rbac.crd_hook())
     theirs = replace(right, name=f"{plural}.{new}")
-    user = f"hook-{uuid.uuid4().hex[:8]}"
-    async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(user)) as account:
+    name = f"hook-{uuid.uuid4().hex[:8]}"
+    async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(name)) as account:
 
         async def ends(how: str) -> bool:
             try:
@@ -163,8 +155,8 @@ async def test_without_it_an_upgrade_that_brings_a_kind_fails(
                 return how in str(error)
             return how == "done"
 
-        await give(client, user, without(hook, theirs))
+        await grant(client, name, without(hook, theirs), user(name))
         await eventually(lambda: ends("cannot create resource"), f"without {right} it is refused")
-        await give(client, user, hook)
+        await grant(client, name, hook, user(name))
         await eventually(lambda: ends("done"), f"with {right} it is made")
     await client.delete(crd.CRD, f"{plural}.{new}")

@@ -1,6 +1,7 @@
 """The operator and the registry, both real, beside a real API server: what is recorded, and who is told."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from apiserver.operator_rig import NAMESPACE, NAMESPACES, ROLES, OperatorProcess, Tenant, add_node, eventually, grant
-from apiserver.registry_rig import READER, WRITER, RegistryProcess, allow, token
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
@@ -18,13 +17,25 @@ from r1plus_model_repo.registry.errors import UnavailableError
 from r1plus_model_repo.registry.reviews import Access
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.runtime.client import ApiClient
+from support.apiserver.manifests import CONTEXT, ROLE_BINDING, manifest, service_account
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.registry_process import READER, WRITER, RegistryProcess
+from support.apiserver.rights import OPERATOR_NAMESPACE, grant, grant_operator, token
+from support.apiserver.server import add_node
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
-CONTEXT = {"maxTokens": 1024}
 Q4_1 = {"precision": "Q4_1"}
 READS = (
     rbac.Grant("Its own", kinds.R1PLUS_DEPLOYMENT.group, (kinds.R1PLUS_DEPLOYMENT.plural,), ("get", "list", "watch")),
 )
+
+
+async def admin_of(client: ApiClient, namespace: str) -> str:
+    """A token of an account that reads the deployments of its namespace."""
+    await grant(client, "admin", READS, service_account("admin", namespace), namespace=namespace)
+    return await token(client, "admin", namespace)
 
 
 @dataclass
@@ -49,29 +60,43 @@ class Rig:
         await eventually(there, f"the registry knows {verdict} of {revision}")
 
 
-@pytest.fixture
-async def rig(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[Rig]:
-    await grant(client)
-    await add_node(client)
-    registry = RegistryProcess(apiserver, tmp_path)
-    await registry.prepare(client)
-    registry.start()
-    (tmp_path / "operator-token").write_text(await token(client, WRITER, NAMESPACE, AUDIENCE))
-    env = {"R1PLUS_REGISTRY_URL": registry.url, "R1PLUS_REGISTRY_TOKEN_FILE": str(tmp_path / "operator-token")}
-    operator = OperatorProcess(apiserver, tmp_path / "operator.log", **env)
-    operator.start()
-    platform = await token(client, READER, NAMESPACE, AUDIENCE)
-    await allow(client, READER, rbac.registry_reader(), READER, NAMESPACE)
-    await eventually(registry.ready, "the registry is ready")
-    yield Rig(client, registry, operator, platform)
+@pytest.fixture(scope="module")
+def processes(
+    apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RegistryProcess, OperatorProcess, str]]:
+    """One registry and one operator for all tests here, with the platform team's token."""
+    folder = tmp_path_factory.mktemp("registry")
+    registry = RegistryProcess(apiserver, folder)
+    env = {"R1PLUS_REGISTRY_URL": registry.url, "R1PLUS_REGISTRY_TOKEN_FILE": str(folder / "operator-token")}
+    operator = OperatorProcess(apiserver, folder / "operator.log", **env)
+
+    async def prepare() -> str:
+        async with ApiClient.from_kubeconfig(apiserver.kubeconfig) as client:
+            await grant_operator(client)
+            await add_node(client)
+            await registry.prepare(client)
+            (folder / "operator-token").write_text(await token(client, WRITER, OPERATOR_NAMESPACE, AUDIENCE))
+            reader = service_account(READER, OPERATOR_NAMESPACE)
+            await grant(client, f"test-{READER}", rbac.registry_reader(), reader)
+            return await token(client, READER, OPERATOR_NAMESPACE, AUDIENCE)
+
+    yield registry, operator, asyncio.run(prepare())
     operator.kill()
     registry.kill()
 
 
+@pytest.fixture
+async def rig(processes: tuple[RegistryProcess, OperatorProcess, str], client: ApiClient) -> Rig:
+    registry, operator, platform = processes
+    registry.begin_test()
+    operator.begin_test()
+    await eventually(registry.ready, "the registry is ready")
+    return Rig(client, registry, operator, platform)
+
+
 async def refused(tenant: Tenant) -> tuple[str, str]:
     """One revision serves, the next was refused by its gate; both names."""
-    await tenant.deploy("credit", tier="full", context=CONTEXT)
-    good = await tenant.bring_up("credit")
+    good = await tenant.serve()
     await tenant.deploy("credit", tier="full", context=CONTEXT, engine=Q4_1)
     bad = await tenant.candidate("credit")
     await tenant.run_pod(bad, ready=False)
@@ -96,71 +121,26 @@ async def test_the_story_of_a_refused_revision_is_recorded_with_its_figures(rig:
     assert tried["evaluations"] > tried["passed"]
 
 
-async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(rig: Rig, tenant: Tenant) -> None:
-    """And nobody waits for it: the rollout goes on, and is refused, with the registry dead."""
-    rig.registry.kill()
-    _, bad = await refused(tenant)
-    rig.registry.start()
-    await eventually(rig.registry.ready, "the registry is ready again")
-    await rig.recorded(tenant, bad, "Fail")
-    before = await rig.history(tenant)
-    assert rig.operator.stop() == 0
-    rig.operator.start()
-    await tenant.deploy("other", tier="full", context=CONTEXT)
-    await tenant.candidate("other")
-
-    async def told() -> bool:
-        return bool(await rig.history(tenant, "other"))
-
-    await eventually(told, "the next operator tells, too")
-    assert await rig.history(tenant) == before
-    assert rig.registry.stop() == 0
-
-
 async def test_a_tenant_is_told_of_its_own_and_of_nobody_elses(rig: Rig, tenant: Tenant) -> None:
-    await tenant.deploy("credit", tier="full", context=CONTEXT)
-    revision = await tenant.bring_up("credit")
+    revision = await tenant.serve()
     await rig.recorded(tenant, revision, "Pass")
     other = f"{tenant.namespace}-other"
-    await rig.client.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}}, field_manager="test")  # fmt: skip
-    own = await token(rig.client, "admin", tenant.namespace)
-    strange = await token(rig.client, "admin", other)
-    await allow(rig.client, "admin", READS, "admin", tenant.namespace, tenant.namespace)
-    await allow(rig.client, "admin", READS, "admin", other, other)
+    await rig.client.apply(kinds.NAMESPACE, manifest(kinds.NAMESPACE, other), field_manager="test")
+    own, strange = [await admin_of(rig.client, namespace) for namespace in (tenant.namespace, other)]
     path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
     everywhere, engines = "/v1/evaluations", "/v1/engines"
     within = f"/v1/evaluations?namespace={tenant.namespace}&items=1"
-    assert [(await rig.registry.get(one, own))[0] for one in (path, within, everywhere, engines)] == [
-        200,
-        200,
-        403,
-        403,
-    ]
+    mine = [(await rig.registry.get(one, own))[0] for one in (path, within, everywhere, engines)]
+    assert mine == [200, 200, 403, 403]
     assert [(await rig.registry.get(one, strange))[0] for one in (path, within)] == [403, 403]
     assert (await rig.registry.get(path, own + "x"))[0] == 401
-    _, mine = await rig.registry.get(path, own)
-    assert [r["name"] for h in mine["items"] for r in h["revisions"]] == [revision]
-
-
-async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, tenant: Tenant) -> None:
-    await tenant.deploy("credit", tier="full", context=CONTEXT)
-    revision = await tenant.bring_up("credit")
-    await rig.recorded(tenant, revision, "Pass")
-    own = await token(rig.client, "admin", tenant.namespace)
-    await allow(rig.client, "admin", READS, "admin", tenant.namespace, tenant.namespace)
-    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace)
-    path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
-
-    async def ended() -> bool:
-        return [one["ended"] for one in await rig.history(tenant)] == [True]
-
-    await eventually(ended, "the registry knows that it has ended")
-    assert (await rig.registry.get(path, own)) == (200, {"items": []})
+    _, told = await rig.registry.get(path, own)
+    assert [r["name"] for h in told["items"] for r in h["revisions"]] == [revision]
 
 
 async def test_only_the_operators_own_account_records(rig: Rig, tenant: Tenant) -> None:
     for account, audiences in ((READER, (AUDIENCE,)), ("stranger", ()), (WRITER, ("another-service",))):
-        bearer = await token(rig.client, account, NAMESPACE, *audiences)
+        bearer = await token(rig.client, account, OPERATOR_NAMESPACE, *audiences)
         async with httpx.AsyncClient() as http:
             headers = {"Authorization": f"Bearer {bearer}"}
             answer = await http.post(f"{rig.registry.url}/v1/facts", json={}, headers=headers)
@@ -172,21 +152,21 @@ async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_
 ) -> None:
     registry = RegistryProcess(apiserver, tmp_path)
     await registry.prepare(client)
-    await allow(client, "admin", READS, "admin", namespace, namespace)
+    own = await admin_of(client, namespace)
     now, access = 0.0, Access("get", "r1plusdeployments", namespace, "credit")
     server = reviews.ApiServer(apiserver.url, apiserver.ca, tmp_path / "token")
     async with reviews.Reviews(server, lambda: now) as asking:
-        user = await asking.user(await token(client, "admin", namespace))
+        user = await asking.user(own)
         assert user is not None
         assert user.name == f"system:serviceaccount:{namespace}:admin"
         assert await asking.user("nonsense") is None
-        live = await client.get(NAMESPACES, namespace)
+        live = await client.get(kinds.NAMESPACE, namespace)
         assert await asking.namespace_uid(namespace) == live["metadata"]["uid"]
         assert await asking.namespace_uid("nobodys") == ""
         assert await asking.may(user, access)
         assert not await asking.may(user, replace(access, namespace="kube-system"))
         assert not await asking.may(user, replace(access, namespace="", name=""))
-        await client.delete(ROLES["RoleBinding"], "admin", namespace)
+        await client.delete(ROLE_BINDING, "admin", namespace)
 
         async def taken() -> bool:
             async with reviews.Reviews(server) as anew:
@@ -210,3 +190,35 @@ async def test_an_account_that_may_not_ask_and_an_api_server_that_is_not_there_l
         async with reviews.Reviews(reviews.ApiServer(url, apiserver.ca, tmp_path / "token")) as asking:
             with pytest.raises(UnavailableError, match=said):
                 await asking.user("whoever")
+
+
+async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, tenant: Tenant) -> None:
+    """One of the last tests: the operator says what has ended once it has run for half a minute."""
+    revision = await tenant.serve()
+    await rig.recorded(tenant, revision, "Pass")
+    own = await admin_of(rig.client, tenant.namespace)
+    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace)
+    path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
+
+    async def ended() -> bool:
+        return [one["ended"] for one in await rig.history(tenant)] == [True]
+
+    await eventually(ended, "the registry knows that it has ended")
+    assert (await rig.registry.get(path, own)) == (200, {"items": []})
+
+
+async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(rig: Rig, tenant: Tenant) -> None:
+    """And nobody waits for it: the rollout goes on, and is refused, with the registry dead."""
+    rig.registry.kill()
+    _, bad = await refused(tenant)
+    rig.registry.start()
+    await eventually(rig.registry.ready, "the registry is ready again")
+    await rig.recorded(tenant, bad, "Fail")
+    before = await rig.history(tenant)
+    assert rig.operator.stop() == 0
+    rig.operator.start()
+    await tenant.deploy("other", tier="full", context=CONTEXT)
+    await tenant.candidate("other")
+    await eventually(lambda: rig.history(tenant, "other"), "the next operator tells, too")
+    assert await rig.history(tenant) == before
+    assert rig.registry.stop() == 0

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import ssl
-import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import pytest
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_operator.api import kinds
+from r1plus_operator.api.rbac import Grant
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import FileToken
@@ -24,30 +25,26 @@ from r1plus_operator.runtime.errors import (
     UnauthorizedError,
 )
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver import manifests
+from support.apiserver.rights import grant, token
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
-CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
-DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
-PODS = Resource("", "v1", "pods", "Pod")
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
-ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
-ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+CONFIG_MAPS = kinds.CONFIG_MAP
+DEPLOYMENTS = kinds.BY_KIND["Deployment"]
+PODS = kinds.POD
 ABSENT_KIND = Resource("nobody.example", "v1", "things", "Thing")
 
 
 def config_map(namespace: str, name: str = "a", **data: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data}
+    return manifests.config_map(name, namespace, **data)
 
 
 def deployment(namespace: str, replicas: int = 1) -> dict[str, Any]:
     labels = {"app": "x"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "d", "namespace": namespace},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
-    }
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return manifests.manifest(DEPLOYMENTS, "d", namespace, spec=spec)
 
 
 async def test_an_apply_creates_changes_and_then_changes_nothing(client: ApiClient, namespace: str) -> None:
@@ -166,8 +163,6 @@ async def test_an_existing_object_is_not_created_again(client: ApiClient, namesp
 async def test_a_service_account_may_what_its_binding_says_and_its_token_may_rotate(
     apiserver: ApiServer, client: ApiClient, namespace: str, tmp_path: Path
 ) -> None:
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sa", "namespace": namespace}}
-    await client.create(SERVICE_ACCOUNTS, account)
     file = tmp_path / "token"
     file.write_text("expired or made up")
     admin = connection.from_kubeconfig(apiserver.kubeconfig)
@@ -175,43 +170,16 @@ async def test_a_service_account_may_what_its_binding_says_and_its_token_may_rot
     async with ApiClient(dataclasses.replace(admin, tls=tls, token=FileToken(file))) as pod:
         with pytest.raises(UnauthorizedError):
             await pod.list(CONFIG_MAPS, namespace)
-        file.write_text(await token_of(client, namespace, "sa"))
+        file.write_text(await token(client, "sa", namespace))
         with pytest.raises(ForbiddenError, match=rf"system:serviceaccount:{namespace}:sa.*cannot list.*configmaps"):
             await pod.list(CONFIG_MAPS, namespace)
-        await grant(client, namespace, "sa", {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]})
-        async with asyncio.timeout(10):
-            assert await first_list_that_is_allowed(pod, namespace) == []
+        may_list = Grant("Test", "", ("configmaps",), ("list",))
+        await grant(client, "sa", (may_list,), manifests.service_account("sa", namespace), namespace=namespace)
+
+        async def listed() -> tuple[list[dict[str, Any]]]:
+            return ((await pod.list(CONFIG_MAPS, namespace))[0],)
+
+        what = "the authoriser sees the new binding"
+        assert await eventually(listed, what, retry_on=(ForbiddenError,)) == ([],)
         with pytest.raises(ForbiddenError, match="cannot create"):
             await pod.create(CONFIG_MAPS, config_map(namespace))
-
-
-async def token_of(client: ApiClient, namespace: str, name: str) -> str:
-    """A bound token, as the kubelet asks for one."""
-    request = {
-        "apiVersion": "authentication.k8s.io/v1",
-        "kind": "TokenRequest",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"expirationSeconds": 600},
-    }
-    answer = await client.create(SERVICE_ACCOUNTS, request, subresource="token")
-    return str(answer["status"]["token"])
-
-
-async def first_list_that_is_allowed(client: ApiClient, namespace: str) -> list[dict[str, Any]]:
-    """The authorizer sees a new binding a moment after it is written."""
-    while True:
-        try:
-            return (await client.list(CONFIG_MAPS, namespace))[0]
-        except ForbiddenError:
-            await asyncio.sleep(0.02)
-
-
-async def grant(client: ApiClient, namespace: str, account: str, rule: dict[str, Any]) -> None:
-    """A role with this one rule, bound to the account."""
-    group = "rbac.authorization.k8s.io"
-    meta = {"name": f"{account}-{uuid.uuid4().hex[:6]}", "namespace": namespace}
-    common = {"apiVersion": f"{group}/v1", "metadata": meta}
-    await client.create(ROLES, {**common, "kind": "Role", "rules": [rule]})
-    reference = {"apiGroup": group, "kind": "Role", "name": meta["name"]}
-    subjects = [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
-    await client.create(ROLE_BINDINGS, {**common, "kind": "RoleBinding", "roleRef": reference, "subjects": subjects})

@@ -1,45 +1,27 @@
 """The reflector against the real API server, through a network that breaks."""
 
 import asyncio
-import dataclasses
 import random
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from apiserver.crds import CRDS, install_crd
-from apiserver.fault_proxy import FaultProxy
 from devcluster.apiserver_only import ApiServer
-from r1plus_operator.runtime import connection
-from r1plus_operator.runtime.backoff import Backoff
+from r1plus_operator.api.crd import CRD
+from r1plus_operator.api.kinds import CONFIG_MAP
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 from r1plus_operator.runtime.reflector import Reflector, Timing
 from r1plus_operator.runtime.resources import Resource
-from unit.operator.runtime.support import eventually
+from support.apiserver.broken_network import broken_network
+from support.apiserver.manifests import Json, manifest
+from support.apiserver.reflected import FAST, MANAGED, PATIENT, Item, project, put
+from support.apiserver.server import install_crd
+from support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.apiserver
-CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
-FAST = Timing(retry=Backoff(first=0.005, cap=0.1), inactivity=0.5, absent_recheck=0.1)
-PATIENT = dataclasses.replace(FAST, inactivity=60.0)
-MANAGED = {"app.kubernetes.io/managed-by": "op"}
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    namespace: str
-    name: str
-    uid: str
-    data: str
-
-
-def project(obj: dict[str, Any]) -> Item:
-    meta = obj["metadata"]
-    return Item(meta["namespace"], meta["name"], meta["uid"], (obj.get("data") or obj.get("spec") or {}).get("x", ""))
 
 
 class Seen:
@@ -63,33 +45,19 @@ async def reflecting(
     client: ApiClient,
     namespace: str,
     timing: Timing = PATIENT,
-    resource: Resource = CONFIG_MAPS,
+    resource: Resource = CONFIG_MAP,
     optional: bool = False,
 ) -> AsyncIterator[Seen]:
     seen = Seen(client, namespace, timing, resource, optional)
     task = asyncio.create_task(seen.reflector.run())
     try:
-        await asyncio.wait_for(seen.reflector.synced.wait(), 20)
+        await asyncio.wait_for(seen.reflector.synced.wait(), DEADLINE_SECONDS)
         yield seen
         assert not task.done(), "the reflector ended, which only cancelling may do"
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-@asynccontextmanager
-async def broken_network(apiserver: ApiServer) -> AsyncIterator[tuple[FaultProxy, ApiClient]]:
-    """A proxy, and a client that reaches the server only through it."""
-    direct = connection.from_kubeconfig(apiserver.kubeconfig)
-    async with FaultProxy(direct.server) as proxy, ApiClient(dataclasses.replace(direct, server=proxy.url)) as client:
-        yield proxy, client
-
-
-async def put(client: ApiClient, namespace: str, name: str, x: str = "", labels: dict[str, str] | None = None) -> None:
-    meta = {"name": name, "namespace": namespace, "labels": MANAGED if labels is None else labels}
-    obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"x": x}}
-    await client.apply(CONFIG_MAPS, obj, field_manager="test")
 
 
 async def test_what_was_there_and_what_comes_is_reported_once(client: ApiClient, namespace: str) -> None:
@@ -101,8 +69,8 @@ async def test_what_was_there_and_what_comes_is_reported_once(client: ApiClient,
         await put(client, namespace, "new")
         await put(client, namespace, "new", "2")
         await put(client, namespace, "new", "2")
-        await client.delete(CONFIG_MAPS, "new", namespace)
-        await eventually(lambda: len(seen.log) == 3)
+        await client.delete(CONFIG_MAP, "new", namespace)
+        await eventually(lambda: len(seen.log) == 3, "three events are reported")
         assert seen.log == [("ADDED", "new"), ("MODIFIED", "new"), ("DELETED", "new")]
 
 
@@ -110,9 +78,10 @@ async def test_an_object_that_loses_our_label_is_as_good_as_deleted(client: ApiC
     await put(client, namespace, "a")
     async with reflecting(client, namespace) as seen:
         await put(client, namespace, "a", labels={})
-        await eventually(lambda: seen.contents == {})
+        await eventually(lambda: seen.contents == {}, "it is gone from the store")
         await put(client, namespace, "a")
-        await eventually(lambda: seen.log == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")])
+        await eventually(lambda: len(seen.log) == 3, "it is in the store again")
+        assert seen.log == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")]
 
 
 @pytest.mark.parametrize("fault", ["cut", "refuse", "freeze"])
@@ -125,14 +94,16 @@ async def test_nothing_is_missed_while_the_network_is_down(
         getattr(proxy, fault)()
         await put(client, namespace, "kept", "2")
         await put(client, namespace, "made", "1")
-        await client.delete(CONFIG_MAPS, "deleted", namespace)
-        await client.delete(CONFIG_MAPS, "replaced", namespace)
+        await client.delete(CONFIG_MAP, "deleted", namespace)
+        await client.delete(CONFIG_MAP, "replaced", namespace)
         await put(client, namespace, "replaced", "2")
         accepted = proxy.accepted
         if fault != "cut":
-            await eventually(lambda: proxy.accepted > accepted)
+            await eventually(lambda: proxy.accepted > accepted, "the client has tried again")
         proxy.restore()
-        await eventually(lambda: seen.contents == {"kept": "2", "made": "1", "replaced": "2"})
+        await eventually(
+            lambda: seen.contents == {"kept": "2", "made": "1", "replaced": "2"}, "the store is what the server has"
+        )
         assert ("DELETED", "deleted") in seen.log
         assert ("DELETED", "replaced") in seen.log
 
@@ -153,46 +124,38 @@ async def test_after_any_changes_and_any_breaks_the_store_is_what_the_server_has
             elif rand.random() < 0.2:
                 proxy.restore()
         proxy.restore()
-        items, _ = await client.list(CONFIG_MAPS, namespace, label_selector="app.kubernetes.io/managed-by=op")
+        items, _ = await client.list(CONFIG_MAP, namespace, label_selector="app.kubernetes.io/managed-by=op")
         truth = {item["metadata"]["name"]: item["data"]["x"] for item in items}
-        await eventually(lambda: seen.contents == truth)
+        await eventually(lambda: seen.contents == truth, "the store is what the server has")
 
 
 async def remove_if_there(client: ApiClient, namespace: str, name: str) -> None:
-    items, _ = await client.list(CONFIG_MAPS, namespace)
+    items, _ = await client.list(CONFIG_MAP, namespace)
     if any(item["metadata"]["name"] == name for item in items):
-        await client.delete(CONFIG_MAPS, name, namespace)
+        await client.delete(CONFIG_MAP, name, namespace)
 
 
 async def test_a_kind_may_come_and_go(client: ApiClient, namespace: str) -> None:
     group = f"g{uuid.uuid4().hex[:8]}.example"
     widgets = Resource(group, "v1", "widgets", "Widget")
-    meta = {"name": "w", "namespace": namespace, "labels": MANAGED}
-    widget = {"apiVersion": widgets.api_version, "kind": "Widget", "metadata": meta, "spec": {"x": "1"}}
+    widget = manifest(widgets, "w", namespace, labels=MANAGED, spec={"x": "1"})
     async with reflecting(client, namespace, FAST, widgets, optional=True) as seen:
         assert seen.reflector.available is False
         await install_crd(client, widget_crd(group))
-        await eventually(lambda: seen.reflector.available)
+        await eventually(lambda: seen.reflector.available, "the kind is seen")
         await client.apply(widgets, widget, field_manager="test")
-        await eventually(lambda: seen.contents == {"w": "1"})
-        await client.delete(CRDS, f"widgets.{group}")
-        await eventually(lambda: seen.contents == {} and not seen.reflector.available, deadline_s=30)
+        await eventually(lambda: seen.contents == {"w": "1"}, "its object is seen")
+        await client.delete(CRD, f"widgets.{group}")
+        await eventually(lambda: seen.contents == {} and not seen.reflector.available, "the kind is gone")
         assert seen.log == [("ADDED", "w"), ("DELETED", "w")]
 
 
-def widget_crd(group: str) -> dict[str, object]:
+def widget_crd(group: str) -> Json:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"widgets.{group}"},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"plural": "widgets", "kind": "Widget"},
-            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
-        },
-    }
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    known = {"plural": "widgets", "kind": "Widget"}
+    spec = {"group": group, "scope": "Namespaced", "names": known, "versions": [version]}
+    return manifest(CRD, f"widgets.{group}", spec=spec)
 
 
 async def test_queue_reflector_and_client_repair_what_is_deleted(client: ApiClient, namespace: str) -> None:
@@ -203,25 +166,25 @@ async def test_queue_reflector_and_client_repair_what_is_deleted(client: ApiClie
     def enqueue(_: str, item: Item) -> None:
         queue.add(item.name.split("-")[1])
 
-    reflector = Reflector(client, CONFIG_MAPS, project=project, on_change=enqueue, namespace=namespace, timing=PATIENT)
+    reflector = Reflector(client, CONFIG_MAP, project=project, on_change=enqueue, namespace=namespace, timing=PATIENT)
 
     async def reconcile(number: str) -> None:
         wanted, there = (reflector.store.get(namespace, f"{word}-{number}") for word in ("want", "have"))
         if wanted and not there:
             await put(client, namespace, f"have-{number}")
         elif there and not wanted:
-            await client.delete(CONFIG_MAPS, there.name, namespace, uid=there.uid)
+            await client.delete(CONFIG_MAP, there.name, namespace, uid=there.uid)
 
     watching = asyncio.create_task(reflector.run())
     working = asyncio.create_task(run_workers(queue, 4, reconcile, on_error=lambda _, error: failures.append(error)))
     await asyncio.gather(*(put(client, namespace, f"want-{i}") for i in range(10)))
-    await eventually(lambda: len(reflector.store) == 20)
-    await asyncio.gather(*(client.delete(CONFIG_MAPS, f"have-{i}", namespace) for i in range(10)))
-    await eventually(lambda: len(reflector.store) == 20)
-    await asyncio.gather(*(client.delete(CONFIG_MAPS, f"want-{i}", namespace) for i in range(10)))
-    await eventually(lambda: len(reflector.store) == 0)
+    await eventually(lambda: len(reflector.store) == 20, "every want has its have")
+    await asyncio.gather(*(client.delete(CONFIG_MAP, f"have-{i}", namespace) for i in range(10)))
+    await eventually(lambda: len(reflector.store) == 20, "every want has its have")
+    await asyncio.gather(*(client.delete(CONFIG_MAP, f"want-{i}", namespace) for i in range(10)))
+    await eventually(lambda: len(reflector.store) == 0, "all are gone")
     queue.shut_down()
-    await asyncio.wait_for(working, 5)
+    await asyncio.wait_for(working, DEADLINE_SECONDS)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     assert not failures

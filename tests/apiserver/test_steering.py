@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from apiserver.operator_rig import Tenant
 from devcluster.apiserver_only import ApiServer
 from r1plus_cli.errors import CliError
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
 from r1plus_cli.steering import steer
-from r1plus_contract import names
 from r1plus_contract.requests import Verb, requests_in
 from r1plus_operator.api import kinds
+from support.apiserver.manifests import manifest
+from support.apiserver.tenant import Tenant
 
 pytestmark = pytest.mark.apiserver
 NOW = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
@@ -19,10 +19,9 @@ NOW = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
 
 async def test_a_pin_is_a_change_of_the_spec_with_a_name_and_a_reason(apiserver: ApiServer, tenant: Tenant) -> None:
     await tenant.deploy("credit", tier="full", accuracy={"threshold": 0.9})
-    head = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT}
-    meta = {"name": "credit", "namespace": tenant.namespace}
     status = {"revision": "credit-0123456789", "observedGeneration": 1}
-    await tenant.client.apply(kinds.R1PLUS_DEPLOYMENT, {**head, "metadata": meta, "status": status}, field_manager="test", subresource="status")  # fmt: skip
+    body = manifest(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace, status=status)
+    await tenant.client.apply(kinds.R1PLUS_DEPLOYMENT, body, field_manager="test", subresource="status")
     cluster = KubernetesCluster(str(apiserver.kubeconfig))
     steer(cluster, tenant.namespace, "credit", Verb.PIN, "quarter-end", NOW)
     cr = await tenant.cr("credit")

@@ -1,21 +1,19 @@
 """A tenant's own golden suite through the real API server: refused in words, taken once it is signed, and followed."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
 
-from apiserver.operator_rig import OperatorProcess, Tenant, add_node, grant
-from devcluster.apiserver_only import ApiServer
 from r1plus_cli.suite_store import manifest
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
-from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.suite_signature import new_key, sign
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.tenant import Tenant
 from support.golden_suites import BAD, ITEMS, NAME, baseline_of, files_of, with_item
 
 pytestmark = pytest.mark.apiserver
@@ -44,16 +42,6 @@ REFUSED: dict[str, tuple[Callable[[], SuiteFiles], str, str]] = {
         "reached 6 of 8 = 0.7500",
     ),
 }
-
-
-@pytest.fixture
-async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
-    await grant(client)
-    await add_node(client)
-    process = OperatorProcess(apiserver, tmp_path / "operator.log")
-    process.start()
-    yield process
-    process.kill()
 
 
 async def put(tenant: Tenant, files: SuiteFiles) -> None:

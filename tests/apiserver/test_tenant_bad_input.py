@@ -2,14 +2,11 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from apiserver.conftest import RESTRICTED
-from apiserver.operator_rig import NAMESPACES, Monitors, OperatorProcess, Tenant, add_node, eventually, grant
-from apiserver.test_admission_policies import policed
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
@@ -19,120 +16,84 @@ from r1plus_operator.plan.revision import read
 from r1plus_operator.plan.walls import CALLERS, DEFAULT_DENY
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ForbiddenError
+from support.apiserver.isolation_runs import start_decoy
+from support.apiserver.manifests import CONTEXT, Json, manifest, tenant_namespace
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import administrator
+from support.apiserver.rights import grant_operator
+from support.apiserver.server import add_node
+from support.apiserver.tenant import Tenant, new_tenant
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 
-__all__ = ["policed"]
-Json = dict[str, Any]
-CONTEXT: Json = {"maxTokens": 1024}
-JOB, CLAIM, DEPLOYMENT = (kinds.BY_KIND[kind] for kind in ("Job", "PersistentVolumeClaim", "Deployment"))
+JOB, CLAIM = (kinds.BY_KIND[kind] for kind in ("Job", "PersistentVolumeClaim"))
 UNSIGNED = {"R1PLUS_DELIVERY_REQUIRE_SIGNATURE": "false"}
+DECOY = "decoy-of-bad-input"
 
 
-async def make_tenant(client: ApiClient, name: str) -> Tenant:
-    """Another namespace that the platform team has made a tenant."""
-    meta = {"name": name, "labels": RESTRICTED}
-    await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
-    monitors = Monitors()
-    await monitors.start()
-    return Tenant(client, name, monitors)
-
-
-@pytest.fixture
-async def neighbour(client: ApiClient) -> AsyncIterator[Tenant]:
-    """Who must not notice anything."""
-    made = await make_tenant(client, f"n-{uuid.uuid4().hex[:10]}")
-    yield made
-    await made.monitors.stop()
-
-
-@pytest.fixture
-async def operator(apiserver: ApiServer, client: ApiClient, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
-    await grant(client)
-    await add_node(client)
-    process = OperatorProcess(apiserver, tmp_path / "operator.log", **UNSIGNED)
-    process.start()
-    yield process
-    process.kill()
-
-
-async def label(client: ApiClient, namespace: str, value: str | None) -> None:
-    """As the platform team does."""
-    await client.patch(NAMESPACES, namespace, None, {"metadata": {"labels": {names.LABEL_TENANT: value}}})
-
-
-async def serves(tenant: Tenant, name: str = "credit") -> str:
-    """The revision that traffic goes to."""
-    service = await tenant.present("Service", name)
-    return str(service["spec"]["selector"][names.LABEL_REVISION])
+@pytest.fixture(scope="module")
+def operator_settings(server: ApiServer) -> dict[str, str]:
+    """With a decoy, whose namespace is there before the operator starts; engines need no signature."""
+    with administrator(server) as admin:
+        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(DECOY))
+    return {**UNSIGNED, "R1PLUS_DECOY_NAMESPACE": DECOY}
 
 
 async def test_a_label_removed_in_mid_rollout_stops_the_rollout_and_nothing_else(
-    operator: OperatorProcess, tenant: Tenant, neighbour: Tenant, client: ApiClient
+    operator: OperatorProcess, tenant: Tenant, neighbour: Tenant
 ) -> None:
-    await tenant.deploy("credit", tier="full", context=CONTEXT)
-    stable = await tenant.bring_up("credit")
+    stable = await tenant.serve()
     await tenant.deploy("credit", tier="full", context={"maxTokens": 2048})
     candidate = await tenant.candidate("credit")
     await tenant.run_pod(candidate, ready=False)
     walls = {name: await tenant.present("NetworkPolicy", name) for name in ("credit", DEFAULT_DENY, CALLERS)}
 
-    await label(client, tenant.namespace, None)
+    await tenant.label(names.LABEL_TENANT, None)
     said = await tenant.until("credit", "IsolationVerified", "False", "NamespaceNotTenant")
     assert f"{names.LABEL_TENANT}=true" in said
     await tenant.decide(candidate, Verdict.PASS)
-    await neighbour.deploy("credit", tier="full", context=CONTEXT)
-    await neighbour.bring_up("credit")
+    await neighbour.serve()
 
-    assert await serves(tenant) == stable, "a candidate that has passed meanwhile takes no traffic"
+    assert await tenant.selected() == stable, "a candidate that has passed meanwhile takes no traffic"
     assert (await tenant.condition("credit", "Ready"))[:2] == ("True", "Serving")
     for name, before in walls.items():
         now = await tenant.present("NetworkPolicy", name)
         assert (now["metadata"]["uid"], now["spec"]) == (before["metadata"]["uid"], before["spec"])
 
-    await label(client, tenant.namespace, "true")
+    await tenant.label(names.LABEL_TENANT, "true")
     again = await tenant.candidate("credit")
     assert again == candidate
     pod = await tenant.run_pod(candidate, ready=False)
     await tenant.decide(candidate, Verdict.PASS)
     await tenant.set_ready(pod, ready=True)
-
-    async def moved() -> bool:
-        return await serves(tenant) == candidate
-
-    await eventually(moved, "the rollout goes on where it stopped")
+    await tenant.switched(candidate)
 
 
 @pytest.fixture
-async def governed(apiserver_with_controllers: ApiServer, tmp_path: Path) -> AsyncIterator[tuple[Tenant, Tenant]]:
-    """Two tenants on a server whose quotas are counted, with an operator."""
-    async with ApiClient.from_kubeconfig(apiserver_with_controllers.kubeconfig) as admin:
-        await grant(admin)
+async def governed(installed_server: ApiServer, tmp_path: Path) -> AsyncIterator[tuple[Tenant, Tenant]]:
+    """Two tenants on a server whose quotas are counted and whose policies are in force, with an operator."""
+    process = OperatorProcess(installed_server, tmp_path / "operator.log", **UNSIGNED)
+    async with ApiClient.from_kubeconfig(installed_server.kubeconfig) as admin, AsyncExitStack() as stack:
+        await grant_operator(admin)
         await add_node(admin)
-        process = OperatorProcess(apiserver_with_controllers, tmp_path / "operator.log", **UNSIGNED)
+        stack.callback(process.kill)
         process.start()
-        both = [await make_tenant(admin, f"q-{uuid.uuid4().hex[:10]}") for _ in range(2)]
-        yield both[0], both[1]
-        process.kill()
-        for one in both:
-            await one.monitors.stop()
+        first, second = [await stack.enter_async_context(new_tenant(admin)) for _ in range(2)]
+        yield first, second
 
 
 async def allow(tenant: Tenant, **quota: object) -> None:
     """What the platform team lets a tenant have, in force."""
-    cr = {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND_TENANT,
-        "metadata": {"name": names.TENANT, "namespace": tenant.namespace},
-        "spec": {"quota": quota},
-    }
-    await tenant.client.apply(kinds.R1PLUS_TENANT, cr, field_manager="platform")
+    await tenant.allow(quota=quota)
+    await tenant.child_that(
+        "ResourceQuota", "r1plus-tenant", lambda it: it.get("status", {}).get("hard"), "the quota is counted"
+    )
 
-    async def counted() -> bool:
-        found = await tenant.child("ResourceQuota", "r1plus-tenant")
-        return found is not None and bool(found.get("status", {}).get("hard"))
 
-    await eventually(counted, "the quota is counted")
+def is_over_quota(cr: Json) -> bool:
+    told = [(one["reason"], one["message"]) for one in cr.get("status", {}).get("conditions", ())]
+    return any(reason == "QuotaExceeded" and "exceeded quota: r1plus-tenant" in message for reason, message in told)
 
 
 async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
@@ -142,146 +103,88 @@ async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
     await allow(poor, deployments=1, pods=0)
     await poor.deploy("credit", tier="full", context=CONTEXT)
     revision = await poor.candidate("credit")
-
-    async def refused() -> bool:
-        conditions = (await poor.cr("credit")).get("status", {}).get("conditions", [])
-        return any(
-            c["reason"] == "QuotaExceeded" and "exceeded quota: r1plus-tenant" in c["message"] for c in conditions
-        )
-
-    await eventually(refused, "a condition says that the quota is used up")
+    await poor.child_that(names.KIND_DEPLOYMENT, "credit", is_over_quota, "a condition says that the quota is used up")
     with pytest.raises(ForbiddenError, match="exceeded quota: r1plus-tenant"):
         await poor.deploy("second", tier="full", context=CONTEXT)
-    pods, _ = await poor.client.list(kinds.POD, poor.namespace)
-    assert pods == []
+    assert await poor.listed("Pod") == []
 
     await rich.deploy("credit", tier="full", context=CONTEXT)
     await rich.present("Deployment", await rich.candidate("credit"))
-
-    async def started() -> bool:
-        found, _ = await rich.client.list(kinds.POD, rich.namespace, label_selector=names.LABEL_REVISION)
-        return bool(found)
-
-    await eventually(started, "the other tenant's pod is made")
+    await eventually(lambda: rich.listed("Pod", names.LABEL_REVISION), "the other tenant's pod is made")
     await allow(poor, deployments=1, pods=4)
-
-    async def made() -> bool:
-        found, _ = await poor.client.list(
-            kinds.POD, poor.namespace, label_selector=f"{names.LABEL_REVISION}={revision}"
-        )
-        return bool(found)
-
-    await eventually(made, "with quota again the pod is made")
+    selector = f"{names.LABEL_REVISION}={revision}"
+    # The ReplicaSet controller waits twice as long after each refusal.
+    await eventually(lambda: poor.listed("Pod", selector), "with quota again the pod is made", seconds=600)
 
 
-async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(policed: ApiServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "is_asked_for_again",
+    [
+        pytest.param(True, id="when another deployment asks for it"),
+        pytest.param(False, id="by itself within a minute", marks=pytest.mark.apiserver_long),
+    ],
+)
+async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(
+    governed: tuple[Tenant, Tenant], is_asked_for_again: bool
+) -> None:
     """Whoever knows an engine knows its volume's name, and could lay another engine there before the operator comes."""
+    first, second = governed
     spec: Json = {"tier": "full", "context": CONTEXT, "delivery": {"mode": "Volume"}}
-    async with ApiClient.from_kubeconfig(policed.kubeconfig) as admin:
-        await grant(admin)
-        await add_node(admin)
-        first, second = [await make_tenant(admin, f"c-{uuid.uuid4().hex[:10]}") for _ in range(2)]
-        process = OperatorProcess(policed, tmp_path / "operator.log", **UNSIGNED)
-        process.start()
-        try:
-            await first.deploy("credit", **spec)
-            volume = read(await first.present("ControllerRevision", await first.candidate("credit"))).volume
-            assert volume is not None
-            foreign = {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": volume.name, "namespace": second.namespace},
-                "spec": {
-                    "accessModes": ["ReadWriteOnce"],
-                    "volumeName": "bound-elsewhere",
-                    "resources": {"requests": {"storage": "1Gi"}},
-                },
-            }
-            before = await admin.create(CLAIM, foreign)
-            await second.deploy("credit", **spec)
-            said = await second.until("credit", "EngineReady", "False", "DeliveryFailed")
-            assert "somebody else made it" in said
-            now = await second.present("PersistentVolumeClaim", volume.name)
-            assert (now["metadata"]["uid"], now["spec"]["volumeName"]) == (before["metadata"]["uid"], "bound-elsewhere")
-            assert "ownerReferences" not in now["metadata"]
-            assert await second.child("Job", volume.name) is None
-            await first.present("Job", volume.name)
-            await admin.delete(CLAIM, volume.name, second.namespace)
-            await second.present("Job", volume.name)
-        finally:
-            process.kill()
-            for one in (first, second):
-                await one.monitors.stop()
+    await first.deploy("credit", **spec)
+    volume = read(await first.present("ControllerRevision", await first.candidate("credit"))).volume
+    assert volume is not None
+    size = {"requests": {"storage": "1Gi"}}
+    claimed = {"accessModes": ["ReadWriteOnce"], "volumeName": "bound-elsewhere", "resources": size}
+    before = await second.client.create(CLAIM, manifest(CLAIM, volume.name, second.namespace, spec=claimed))
+    await second.deploy("credit", **spec)
+    said = await second.until("credit", "EngineReady", "False", "DeliveryFailed")
+    assert "somebody else made it" in said
+    now = await second.present("PersistentVolumeClaim", volume.name)
+    assert (now["metadata"]["uid"], now["spec"]["volumeName"]) == (before["metadata"]["uid"], "bound-elsewhere")
+    assert "ownerReferences" not in now["metadata"]
+    assert await second.child("Job", volume.name) is None
+    await first.present("Job", volume.name)
+    await second.client.delete(CLAIM, volume.name, second.namespace)
+    if is_asked_for_again:
+
+        async def is_gone() -> bool:
+            found = await second.child("PersistentVolumeClaim", volume.name)
+            return found is None or found["metadata"]["uid"] != before["metadata"]["uid"]
+
+        await eventually(is_gone, "the claim is gone: it is protected until a controller has looked at it")
+        await second.deploy("triage", **spec)
+    await second.present("Job", volume.name)
 
 
 async def test_two_namespaces_of_63_characters_that_differ_in_the_last_are_two_tenants(
-    apiserver: ApiServer, client: ApiClient, tmp_path: Path
+    client: ApiClient, operator: OperatorProcess
 ) -> None:
     """Nothing of either is named after a shortened name: not the walls, not the prober's Jobs in the decoy's namespace."""
-    stem = f"long-{uuid.uuid4().hex}"
-    both = [await make_tenant(client, f"{stem:x<62}{last}") for last in "ab"]
-    assert [len(one.namespace) for one in both] == [63, 63]
-    decoy = f"decoy-{uuid.uuid4().hex[:8]}"
-    await client.create(
-        NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": decoy, "labels": RESTRICTED}}
-    )
-    await grant(client)
-    await add_node(client)
-    process = OperatorProcess(apiserver, tmp_path / "operator.log", R1PLUS_DECOY_NAMESPACE=decoy)
-    process.start()
-    try:
-        for one in both:
-            await one.deploy("credit", tier="full", context=CONTEXT)
-            await one.bring_up("credit")
-        await stand(Tenant(client, decoy, both[0].monitors))
-        runs = await controls(client, decoy, [one.namespace for one in both])
+    stem = f"t-long-{uuid.uuid4().hex}"
+    async with new_tenant(client, f"{stem:x<62}a") as first, new_tenant(client, f"{stem:x<62}b") as other:
+        assert [len(one.namespace) for one in (first, other)] == [63, 63]
+        for one in (first, other):
+            await one.serve()
+        await start_decoy(Tenant(client, DECOY, first.monitors))
+        runs = await controls(client, {first.namespace, other.namespace})
         assert len({name for of in runs.values() for name in of}) == sum(len(of) for of in runs.values())
-        await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", both[0].namespace)
-        await label(client, both[0].namespace, None)
+        await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", first.namespace)
+        await first.label(names.LABEL_TENANT, None)
         for name in (DEFAULT_DENY, CALLERS, "credit"):
-            await both[1].present("NetworkPolicy", name)
-        assert await serves(both[1])
-    finally:
-        process.kill()
-        for one in both:
-            await one.monitors.stop()
+            await other.present("NetworkPolicy", name)
+        assert await other.selected()
 
 
-async def stand(decoy: Tenant) -> None:
-    """What controllers and a kubelet would write: the decoy's pod is Ready."""
-    made = await decoy.present("Deployment", names.DECOY)
-    status = {
-        "observedGeneration": made["metadata"]["generation"],
-        "replicas": 1,
-        "updatedReplicas": 1,
-        "readyReplicas": 1,
-        "availableReplicas": 1,
-    }
-    await decoy.client.patch(DEPLOYMENT, names.DECOY, decoy.namespace, {"status": status}, subresource="status")
-    account = {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": "default", "namespace": decoy.namespace},
-    }
-    await decoy.client.apply(kinds.BY_KIND["ServiceAccount"], account, field_manager="kubelet")
-    template = made["spec"]["template"]
-    meta = {**template["metadata"], "name": f"{names.DECOY}-x", "namespace": decoy.namespace}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
-    await decoy.client.apply(kinds.POD, pod, field_manager="kubelet")
-    await decoy.set_ready(f"{names.DECOY}-x", ready=True)
-
-
-async def controls(client: ApiClient, decoy: str, tenants: list[str]) -> dict[str, set[str]]:
+async def controls(client: ApiClient, tenants: set[str]) -> dict[str, set[str]]:
     """Tenant -> names of the Jobs in the decoy's namespace that are of it, once each of these has some."""
     found: dict[str, set[str]] = {}
 
-    async def there() -> bool:
-        jobs, _ = await client.list(JOB, decoy)
-        for job in jobs:
+    async def are_there() -> bool:
+        for job in (await client.list(JOB, DECOY))[0]:
             run = run_of(job)
             if run is not None and run.namespace in tenants:
                 found.setdefault(run.namespace, set()).add(job["metadata"]["name"])
         return len(found) == len(tenants)
 
-    await eventually(there, f"{' and '.join(tenants)} are probed")
+    await eventually(are_there, f"{' and '.join(sorted(tenants))} are probed")
     return found

@@ -11,47 +11,40 @@ from typing import Any
 
 import pytest
 
-from apiserver.conftest import RESTRICTED
-from apiserver.operator_rig import ACCOUNT
-from apiserver.tenancy_rig import (
-    APPLY,
-    DECOY_NAMESPACE,
-    RBAC,
-    Answer,
-    Person,
-    account,
-    installed,
-    nobody,
-    people,
-    person,
-    role_binding,
-    until,
-    user,
-)
-from apiserver.test_tenant_walls import MARK, REVISION, WALL, deployment, template
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
+from r1plus_operator.api import kinds
 from r1plus_operator.plan import probing
-from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
+from support.apiserver.chart import DECOY_NAMESPACE
+from support.apiserver.manifests import (
+    CLUSTER_ROLE_BINDING,
+    MARK,
+    RBAC,
+    ROLE_BINDING,
+    Json,
+    cluster_role_binding,
+    config_map,
+    deployment,
+    manifest,
+    pod,
+    r1plus_deployment,
+    r1plus_tenant,
+    role_binding,
+    tenant_namespace,
+    user,
+)
+from support.apiserver.people import APPLY, Answer, Person, nobody, people
+from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
+from support.apiserver.walls import CONFIGURED, REVISION, WALL, assert_held
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
-Json = dict[str, Any]
 ANNA, VERA, PAULA, BERT, ANONYMOUS = "anna", "vera", "paula", "bert", "system:anonymous"
 """A's admin and viewer, the platform team, B's admin, and who shows nothing."""
 OURS = f"/apis/{names.API_VERSION}/namespaces"
-CREDIT = {
-    "apiVersion": names.API_VERSION,
-    "kind": names.KIND_DEPLOYMENT,
-    "metadata": {"name": "credit"},
-    "spec": {"tier": "full"},
-}
-TENANT = {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT, "metadata": {"name": "tenant"}, "spec": {}}
-SUITE = {
-    "apiVersion": "v1",
-    "kind": "ConfigMap",
-    "metadata": {"name": "own-suite", "labels": {names.LABEL_SUITE: "own"}},
-    "data": {"a": "b"},
-}
+CREDIT, MORE = r1plus_deployment("credit"), r1plus_deployment("more")
+TENANT = r1plus_tenant()
+SUITE = config_map("own-suite", labels={names.LABEL_SUITE: "own"}, a="b")
 CONTROL = account(DECOY_NAMESPACE, "control")
 
 
@@ -71,39 +64,28 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def server(apiserver_with_controllers: ApiServer) -> Iterator[ApiServer]:
-    with installed(apiserver_with_controllers) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def world(server: ApiServer) -> Iterator[World]:
+def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
     a, b, plain = (f"{letter}-{uuid.uuid4().hex[:10]}" for letter in "abp")
-    known = (ANNA, VERA, PAULA, BERT, ACCOUNT, CONTROL, account(a, names.PROBER), account(a, "credit"))
-    with (
-        person(server, "admin", ("system:masters",)) as admin,
-        people(server, *known) as who,
-        nobody(server) as anonymous,
-    ):
-        for name, labels in ((a, RESTRICTED), (b, RESTRICTED), (plain, {})):
-            meta = {"name": name, "labels": labels}
-            admin.do("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
-        everywhere = role_binding("", "platform", "cluster-admin", user(PAULA)) | {"kind": "ClusterRoleBinding"}
-        del everywhere["metadata"]["namespace"]
-        admin.do("PATCH", f"/apis/{RBAC}/v1/clusterrolebindings/platform?fieldManager=test", everywhere, kind=APPLY)
-        until(lambda: who[PAULA].may("create", "r1plustenants", a, "r1plus.ai"), "paula is the platform team")
-        for namespace, role, name in ((a, names.ROLE_TENANT_ADMIN, ANNA), (a, names.ROLE_TENANT_VIEWER, VERA), (b, names.ROLE_TENANT_ADMIN, BERT)):  # fmt: skip
+    known = (ANNA, VERA, PAULA, BERT, OPERATOR, CONTROL, account(a, names.PROBER), account(a, "credit"))
+    with people(installed_server, *known) as who, nobody(installed_server) as anonymous:
+        for body in (tenant_namespace(a), tenant_namespace(b), manifest(kinds.NAMESPACE, plain)):
+            admin.do("POST", kinds.NAMESPACE.path(), body)
+        platform = f"{CLUSTER_ROLE_BINDING.path(name='platform')}?fieldManager=test"
+        admin.do("PATCH", platform, cluster_role_binding("platform", "cluster-admin", user(PAULA)), kind=APPLY)
+        who[PAULA].gets("create", "r1plustenants", a, "r1plus.ai")
+        for namespace, role, name in (
+            (a, names.ROLE_TENANT_ADMIN, ANNA),
+            (a, names.ROLE_TENANT_VIEWER, VERA),
+            (b, names.ROLE_TENANT_ADMIN, BERT),
+        ):
             given = role_binding(namespace, role, role, user(name))
             given["metadata"]["labels"] = WALL
-            who[ACCOUNT].do("POST", f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings", given)
-            verb = "create" if "admin" in role else "list"
-            until(
-                lambda n=name, v=verb, ns=namespace: who[n].may(v, "r1plusdeployments", ns, "r1plus.ai"),
-                f"{name} has a role",
-            )  # type: ignore[misc]
-        until(lambda: who[VERA].may("list", "pods", a), "the viewer's role is whole")
-        until(lambda: who[ANNA].may("create", "pods", a, subresource="portforward"), "the admin's role is whole")
-        until(lambda: who[BERT].may("create", "configmaps", b), "the other admin's role is whole")
+            who[OPERATOR].do("POST", ROLE_BINDING.path(namespace), given)
+            who[name].gets("create" if "admin" in role else "list", "r1plusdeployments", namespace, "r1plus.ai")
+        # Until each role is whole.
+        who[VERA].gets("list", "pods", a)
+        who[ANNA].gets("create", "pods", a, subresource="portforward")
+        who[BERT].gets("create", "configmaps", b)
         made = World(a, b, plain, {**who, ANONYMOUS: anonymous}, admin)
         theirs_made(made)
         yield made
@@ -111,21 +93,16 @@ def world(server: ApiServer) -> Iterator[World]:
 
 def theirs_made(world: World) -> None:
     """What there is in A: a deployment and a suite of anna's, and children of the operator's."""
-    anna, operator = world.who[ANNA], world.who[ACCOUNT]
+    anna, operator = world.who[ANNA], world.who[OPERATOR]
     anna.do("POST", f"{OURS}/{world.a}/r1plusdeployments", CREDIT)
-    anna.do("POST", f"/api/v1/namespaces/{world.a}/configmaps", SUITE)
-    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "credit-accuracy", "labels": MARK}}
-    operator.do("POST", f"/api/v1/namespaces/{world.a}/configmaps", config)
-    revision = {
-        "apiVersion": "apps/v1",
-        "kind": "ControllerRevision",
-        "metadata": {"name": REVISION, "labels": MARK},
-        "revision": 1,
-        "data": {"a": "b"},
-    }
-    operator.do("POST", f"/apis/apps/v1/namespaces/{world.a}/controllerrevisions", revision)
+    anna.do("POST", kinds.CONFIG_MAP.path(world.a), SUITE)
+    operator.do("POST", kinds.CONFIG_MAP.path(world.a), config_map("credit-accuracy", labels=MARK))
+    revisions, deployments = kinds.BY_KIND["ControllerRevision"], kinds.BY_KIND["Deployment"]
+    operator.do(
+        "POST", revisions.path(world.a), manifest(revisions, REVISION, labels=MARK, revision=1, data={"a": "b"})
+    )
     serving = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
-    operator.do("POST", f"/apis/apps/v1/namespaces/{world.a}/deployments", deployment(REVISION, serving, MARK))
+    operator.do("POST", deployments.path(world.a), deployment(REVISION, serving, MARK))
 
 
 def test_everybody_is_who_the_test_says(world: World) -> None:
@@ -133,7 +110,7 @@ def test_everybody_is_who_the_test_says(world: World) -> None:
 
 
 DONE: dict[str, tuple[str, str, str, Json | None]] = {
-    "makes a deployment": (ANNA, "POST", OURS + "/{a}/r1plusdeployments", CREDIT | {"metadata": {"name": "more"}}),
+    "makes a deployment": (ANNA, "POST", OURS + "/{a}/r1plusdeployments", MORE),
     "changes it": (ANNA, "PATCH", OURS + "/{a}/r1plusdeployments/credit", {"spec": {"replicas": 2}}),
     "asks for a rollback": (ANNA, "PATCH", OURS + "/{a}/r1plusdeployments/credit", {"metadata": {"annotations": {"r1plus.ai/requested-rollback": "{}"}}}),
     "deletes it": (ANNA, "DELETE", OURS + "/{a}/r1plusdeployments/credit", None),
@@ -168,13 +145,8 @@ def test_a_port_is_forwarded_for_an_admin_and_not_for_a_viewer(world: World) -> 
 
 
 BINDING = role_binding("", "more", names.ROLE_TENANT_ADMIN, user("mallory"))
-OPEN = {
-    "apiVersion": "networking.k8s.io/v1",
-    "kind": "NetworkPolicy",
-    "metadata": {"name": "open"},
-    "spec": {"podSelector": {}},
-}
-POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": template({})["spec"]}
+OPEN = manifest(kinds.BY_KIND["NetworkPolicy"], "open", spec={"podSelector": {}})
+POD = pod("p")
 TOKEN = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
 VERDICT = {"metadata": {"annotations": {names.ANNOTATION_VERDICT: "{}"}}}
 REFUSED: dict[str, tuple[str, str, Json | None]] = {
@@ -226,12 +198,12 @@ def test_the_operators_config_is_not_for_the_admin_to_change(world: World) -> No
 
 PLACES: dict[str, tuple[str, Json, str]] = {
     f"{body['kind']} in {what}": (namespace, body, said)
-    for body in (TENANT, CREDIT | {"metadata": {"name": "more"}})
+    for body in (TENANT, MORE)
     for what, namespace, said in (
         ("a namespace that is no tenant", "{plain}", "is no tenant; who makes the namespaces labels it"),
         ("the default namespace", "default", "default is Kubernetes'"),
         ("kube-system", "kube-system", "make another namespace"),
-        ("the operator's namespace", "r1plus-system", "r1plus-system is Kubernetes'"),
+        ("the operator's namespace", OPERATOR_NAMESPACE, "r1plus-system is Kubernetes'"),
         ("Prometheus' namespace", "monitoring", "monitoring is Kubernetes'"),
         ("the decoy", DECOY_NAMESPACE, "is what the prober of walls attacks"),
     )
@@ -241,10 +213,7 @@ PLACES: dict[str, tuple[str, Json, str]] = {
 @pytest.mark.parametrize(("namespace", "body", "said"), PLACES.values(), ids=PLACES)
 def test_held_even_against_the_platform_team(world: World, namespace: str, body: Json, said: str) -> None:
     kind = "r1plustenants" if body["kind"] == names.KIND_TENANT else "r1plusdeployments"
-    answer = world.ask(PAULA, "POST", f"{OURS}/{namespace}/{kind}", body)
-    assert answer.status == 403
-    assert "ValidatingAdmissionPolicy 'r1plus-operator-deployments'" in answer.text
-    assert said in answer.text, answer
+    assert_held(world.ask(PAULA, "POST", f"{OURS}/{namespace}/{kind}", body), "deployments", said)
     assert world.ask(PAULA, "POST", f"{OURS}/{{b}}/{kind}", body).status == 201
 
 
@@ -255,17 +224,13 @@ def test_a_label_makes_no_tenant_of_a_reserved_namespace(world: World) -> None:
     world.admin.do("PATCH", "/api/v1/namespaces/monitoring", {"metadata": {"labels": {names.LABEL_TENANT: None}}})
 
 
-QUESTIONS = probing.questions(
-    OperatorConfig(
-        "m:1", "t:1", "f", "r1plus-system", "monitoring", isolation=IsolationTerms(decoy_namespace=DECOY_NAMESPACE)
-    )
-)
+QUESTIONS = probing.questions(CONFIGURED)
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
 def test_what_the_prober_asks_is_let_through_for_its_control_and_for_nobody_else(world: World, question: Any) -> None:
     prober, serving = account(world.a, names.PROBER), account(world.a, "credit")
-    until(lambda: world.who[CONTROL].may("list", "secrets", DECOY_NAMESPACE), "the control's role is known")
+    world.who[CONTROL].gets("list", "secrets", DECOY_NAMESPACE)
 
     def ask(who: str) -> int:
         body = None if not question.body else json.loads(question.body)
@@ -277,26 +242,23 @@ def test_what_the_prober_asks_is_let_through_for_its_control_and_for_nobody_else
     assert {who: ask(who) for who in (asking, serving, ANNA, BERT)} == dict.fromkeys((asking, serving, ANNA, BERT), 403)
 
 
+def owner_of(obj: Json) -> Json:
+    """The reference to an owner."""
+    meta = obj["metadata"]
+    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "name": meta["name"], "uid": meta["uid"]}
+
+
 def test_an_owner_in_another_namespace_is_none_and_costs_only_who_forged_it(world: World) -> None:
     """B's objects that say they belong to A's: Kubernetes finds no such owner in B, and collects them."""
     anna, bert = world.who[ANNA], world.who[BERT]
-    path = f"{OURS}/{world.a}/r1plusdeployments/credit"
+    path, there = f"{OURS}/{world.a}/r1plusdeployments/credit", kinds.CONFIG_MAP.path(world.b)
     before = anna.do("GET", path)
-    owner = {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND_DEPLOYMENT,
-        "name": "credit",
-        "uid": before["metadata"]["uid"],
-    }
-    there = f"/api/v1/namespaces/{world.b}/configmaps"
-    own = bert.do("POST", there, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own"}})
-    for name, refs in (("forged", [owner | {"controller": True}]), ("honest", [{"apiVersion": "v1", "kind": "ConfigMap", "name": "own", "uid": own["metadata"]["uid"]}])):  # fmt: skip
-        bert.do(
-            "POST",
-            there,
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "ownerReferences": refs}},
-        )
-    until(lambda: bert.ask("GET", f"{there}/forged").status == 404, "what was forged is collected")
+    own = bert.do("POST", there, config_map("own"))
+    for name, owner in (("forged", owner_of(before) | {"controller": True}), ("honest", owner_of(own))):
+        child = config_map(name)
+        child["metadata"]["ownerReferences"] = [owner]
+        bert.do("POST", there, child)
+    wait_until(lambda: bert.ask("GET", f"{there}/forged").status == 404, "what was forged is collected")
     assert bert.ask("GET", f"{there}/honest").status == 200
     after = anna.do("GET", path)
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
@@ -304,14 +266,8 @@ def test_an_owner_in_another_namespace_is_none_and_costs_only_who_forged_it(worl
 
 def test_a_deployment_that_says_it_belongs_to_another_tenants_goes_alone(world: World) -> None:
     anna, bert = world.who[ANNA], world.who[BERT]
-    there = anna.do("GET", f"{OURS}/{world.a}/r1plusdeployments/credit")
-    owner = {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND_DEPLOYMENT,
-        "name": "credit",
-        "uid": there["metadata"]["uid"],
-    }
+    owner = owner_of(anna.do("GET", f"{OURS}/{world.a}/r1plusdeployments/credit"))
     forged = CREDIT | {"metadata": {"name": "forged", "ownerReferences": [owner]}}
     bert.do("POST", f"{OURS}/{world.b}/r1plusdeployments", forged)
-    until(lambda: bert.ask("GET", f"{OURS}/{world.b}/r1plusdeployments/forged").status == 404, "it is collected")
+    wait_until(lambda: bert.ask("GET", f"{OURS}/{world.b}/r1plusdeployments/forged").status == 404, "it is collected")
     assert anna.ask("GET", f"{OURS}/{world.a}/r1plusdeployments/credit").status == 200

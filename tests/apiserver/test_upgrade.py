@@ -9,43 +9,29 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from apiserver.crds import CRDS, install_crd
-from apiserver.operator_rig import ROOT, OperatorProcess, Tenant, add_node, eventually, grant
-from apiserver.replicas import BINDING, POLICY
-from apiserver.test_operator import CONTEXT, healthy, passes, serve
-from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
-from devcluster.cache import binary
-from devcluster.steps import Steps
 from devcluster.toolchain import kubectl
 from r1plus_contract import names
 from r1plus_operator.api import crd, fence, kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, InvalidError
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.audit import writes_of
+from support.apiserver.chart import helm as run_helm
+from support.apiserver.manifests import CONTEXT, POLICY, POLICY_BINDING, Json, manifest
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.rights import OPERATOR, grant_operator
+from support.apiserver.server import CHART, add_node, install_crd
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
-Json = dict[str, Any]
 Helm = Callable[..., str]
 BETA = "v1beta1"
-
-
-def audited(server: ApiServer, namespace: str) -> list[str]:
-    """Verb and path of every write of the operator in a namespace."""
-    entries = [json.loads(line) for line in server.audit_log.read_text().splitlines()]
-    return [
-        f"{entry['verb']} {entry['requestURI'].split('?')[0]}"
-        for entry in entries
-        if entry["stage"] == "ResponseComplete"
-        and entry["user"]["username"].endswith(":r1plus-operator")
-        and entry["verb"] not in ("get", "list", "watch")
-        and f"/namespaces/{namespace}/" in entry["requestURI"]
-    ]
 
 
 def monitor_image(deployment: Json) -> str:
@@ -56,47 +42,38 @@ def monitor_image(deployment: Json) -> str:
 async def run_and_stop(operator: OperatorProcess) -> None:
     """A start, a pass over everything, an end."""
     operator.start()
-
-    async def looked() -> bool:
-        return await healthy(operator) and await passes(operator) >= 2
-
-    await eventually(looked, "the operator has made passes")
+    await operator.has_made_passes()
     assert operator.stop() == 0
 
 
 async def test_another_version_of_the_operator_writes_no_deployment_that_is_there_and_makes_new_ones_its_own_way(
     apiserver: ApiServer, client: ApiClient, tenant: Tenant, tmp_path: Path
 ) -> None:
-    await grant(client)
+    await grant_operator(client)
     await add_node(client)
-    old, new = (
-        OperatorProcess(
-            apiserver, tmp_path / f"{n}.log", R1PLUS_MONITOR_IMAGE=f"registry.local/monitor:{n}",
-            R1PLUS_TRITON_IMAGE=f"registry.local/triton:{n}",
-        )
-        for n in (1, 2)
-    )  # fmt: skip
+    monitors = [f"registry.local/monitor:{n}" for n in (1, 2)]
+    images = [
+        {"R1PLUS_MONITOR_IMAGE": one, "R1PLUS_TRITON_IMAGE": one.replace("monitor", "triton")} for one in monitors
+    ]
+    old, new = (OperatorProcess(apiserver, tmp_path / f"{n}.log", **images[n]) for n in range(2))
     old.start()
-    revision = await serve(tenant)
+    revision = await tenant.serve()
     assert old.stop() == 0
     deployment = await tenant.present("Deployment", revision)
 
-    async def writes_of(operator: OperatorProcess) -> list[str]:
-        before = len(audited(apiserver, tenant.namespace))
+    async def rewritten_by(operator: OperatorProcess) -> list[str]:
+        before = len(writes_of(apiserver, OPERATOR, tenant.namespace))
         await run_and_stop(operator)
-        written = audited(apiserver, tenant.namespace)[before:]
-        return [write for write in written if "/deployments/" in write or "/controllerrevisions/" in write]
+        written = writes_of(apiserver, OPERATOR, tenant.namespace)[before:]
+        return [one.path for one in written if "/deployments/" in one.path or "/controllerrevisions/" in one.path]
 
-    assert await writes_of(new) == []
+    assert await rewritten_by(new) == []
     new.start()
     await tenant.deploy("second", tier="edge", context=CONTEXT)
     second = await tenant.present("Deployment", await tenant.candidate("second"))
     assert new.stop() == 0
-    assert (monitor_image(deployment), monitor_image(second)) == (
-        "registry.local/monitor:1",
-        "registry.local/monitor:2",
-    )
-    assert await writes_of(old) == []
+    assert [monitor_image(one) for one in (deployment, second)] == monitors
+    assert await rewritten_by(old) == []
     for before in (deployment, second):
         after = await tenant.present("Deployment", before["metadata"]["name"])
         assert (after["metadata"]["uid"], after["spec"]["template"]) == (before["metadata"]["uid"], before["spec"]["template"])  # fmt: skip
@@ -106,23 +83,13 @@ async def test_another_version_of_the_operator_writes_no_deployment_that_is_ther
 @pytest.fixture
 def helm(apiserver: ApiServer, tmp_path: Path) -> Helm:
     """The real helm, as a cluster administrator."""
-    if not binary("helm").exists():
-        binaries.build(Steps(1), ("helm",))
-
-    def run(*words: str) -> str:
-        command = [str(binary("helm")), f"--kubeconfig={apiserver.kubeconfig}", *words]
-        env = os.environ | {"HELM_CACHE_HOME": str(tmp_path), "HELM_CONFIG_HOME": str(tmp_path)}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    return lambda *words: run_helm(*words, kubeconfig=apiserver.kubeconfig, home=tmp_path)
 
 
 def chart_before(folder: Path) -> Path:
     """The chart one version ago: its definitions lack a column."""
     chart = folder / "r1plus-operator"
-    subprocess.run(["cp", "-r", str(ROOT / "charts" / "r1plus-operator"), str(chart)], check=True)
+    subprocess.run(["cp", "-r", str(CHART), str(chart)], check=True)
     about = yaml.safe_load((chart / "Chart.yaml").read_text())
     (chart / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": "0.0.9", "appVersion": "0.0.9"}))
     for path in (chart / "crds").glob("*.yaml"):
@@ -137,7 +104,7 @@ def without_a_column(definition: Json) -> Json:
 
 
 async def columns(client: ApiClient) -> list[str]:
-    found = await client.get(CRDS, kinds.R1PLUS_DEPLOYMENT.name)
+    found = await client.get(crd.CRD, kinds.R1PLUS_DEPLOYMENT.name)
     return [column["name"] for column in found["spec"]["versions"][0]["additionalPrinterColumns"]]
 
 
@@ -145,7 +112,7 @@ async def test_the_chart_goes_up_and_down_and_away_and_the_definitions_and_their
     apiserver: ApiServer, client: ApiClient, tenant: Tenant, helm: Helm, tmp_path: Path
 ) -> None:
     """Without a node no Job runs: what the hook's Job would do is done here, by its own command line."""
-    before, now = chart_before(tmp_path), ROOT / "charts" / "r1plus-operator"
+    before, now = chart_before(tmp_path), CHART
     release = ("r1plus", "--namespace=r1plus-helm")
     # Namespaces are the cluster's, and others' tests have a decoy in the same one.
     alone = "--set=isolation.decoyNamespace="
@@ -174,7 +141,7 @@ async def fences(client: ApiClient, namespace: str) -> list[str]:
     """uids of the fence's policy and binding for the operator of a namespace."""
     return [
         obj["metadata"]["uid"]
-        for resource in (POLICY, BINDING)
+        for resource in (POLICY, POLICY_BINDING)
         for obj in (await client.list(resource))[0]
         if obj["metadata"]["name"].startswith(f"{namespace}.") and obj["metadata"]["name"].endswith(fence.SUFFIX)
     ]
@@ -184,7 +151,7 @@ def run_as_job(job: Json, server: ApiServer) -> None:
     """What the kubelet would make of it."""
     (container,) = job["spec"]["template"]["spec"]["containers"]
     env = os.environ | {"KUBECONFIG": str(server.kubeconfig)}
-    subprocess.run([sys.executable, *container["command"][1:]], env=env, check=True, timeout=60)
+    subprocess.run([sys.executable, *container["command"][1:]], env=env, check=True, timeout=250)
 
 
 def renamed(definition: Json, group: str) -> Json:
@@ -206,7 +173,7 @@ async def test_v1beta1_comes_beside_v1alpha1_and_takes_its_place_and_no_object_i
     async def served(*versions: str) -> Json:
         definition = crd.definitions(versions)[f"{names.GROUP}_{kinds.DEPLOYMENTS_PLURAL}.yaml"]
         await install_crd(client, renamed(definition, group))
-        return await client.get(CRDS, alpha.name)
+        return await client.get(crd.CRD, alpha.name)
 
     async def same(name: str) -> Json:
         """The object as both versions show it."""
@@ -219,9 +186,7 @@ async def test_v1beta1_comes_beside_v1alpha1_and_takes_its_place_and_no_object_i
         return shown[0]
 
     def made(resource: Resource, name: str) -> Json:
-        spec = {"tier": "full", "context": {"maxTokens": 1024}}
-        meta = {"name": name, "namespace": namespace}
-        return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta, "spec": spec}
+        return manifest(resource, name, namespace, spec={"tier": "full", "context": CONTEXT})
 
     await served(names.VERSION)
     await client.apply(alpha, made(alpha, "old"), field_manager="kubectl")
@@ -231,11 +196,7 @@ async def test_v1beta1_comes_beside_v1alpha1_and_takes_its_place_and_no_object_i
     assert (await same("new"))["spec"] == old["spec"]
     stored = storage_version(apiserver, beta)
     definition = await served(BETA, names.VERSION)
-
-    async def stored_anew() -> bool:
-        return storage_version(apiserver, beta) != stored
-
-    await eventually(stored_anew, f"the API server stores {BETA}")
+    await eventually(lambda: storage_version(apiserver, beta) != stored, f"the API server stores {BETA}")
     assert set(definition["status"]["storedVersions"]) == {names.VERSION, BETA}
     for name in ("old", "new"):
         # A write in any version stores the object anew.
@@ -244,7 +205,7 @@ async def test_v1beta1_comes_beside_v1alpha1_and_takes_its_place_and_no_object_i
         assert (await same(name))["metadata"]["labels"] == {"stored": BETA}
     with pytest.raises(InvalidError, match="storedVersions"):
         await served(BETA)
-    await client.patch(CRDS, alpha.name, None, {"status": {"storedVersions": [BETA]}}, subresource="status")
+    await client.patch(crd.CRD, alpha.name, None, {"status": {"storedVersions": [BETA]}}, subresource="status")
     await served(BETA)
     assert {one["metadata"]["name"] for one in (await client.list(beta, namespace))[0]} == {"old", "new"}
 
@@ -252,24 +213,14 @@ async def test_v1beta1_comes_beside_v1alpha1_and_takes_its_place_and_no_object_i
 def storage_version(server: ApiServer, resource: Resource) -> str:
     """What the API server stores the kind as, a hash: a write before it has changed is stored the old way."""
     command = [str(kubectl()), f"--kubeconfig={server.kubeconfig}", "get", "--raw", f"/apis/{resource.api_version}"]
-    found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=250).stdout)
     return str(next(one["storageVersionHash"] for one in found["resources"] if one["name"] == resource.plural))
 
 
 async def until_served(client: ApiClient, resource: Resource, name: str, namespace: str) -> Json:
     """A version that has just come is served a moment later."""
-    found: Json = {}
-
-    async def there() -> bool:
-        nonlocal found
-        try:
-            found = await client.get(resource, name, namespace)
-        except ApiError:
-            return False
-        return True
-
-    await eventually(there, f"{resource.api_version} is served")
-    return found
+    what = f"{resource.api_version} is served"
+    return await eventually(lambda: client.get(resource, name, namespace), what, retry_on=(ApiError,))
 
 
 async def test_a_status_that_was_owned_field_by_field_is_one_value_of_the_operators_once_the_definition_says_so(

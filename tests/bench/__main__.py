@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from apiserver.crds import install_crd
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
@@ -22,6 +21,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.runtime.client import ApiClient
+from support.apiserver.server import install_crd
 from support.plan.world import World
 
 PASSES = 300

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from faults.rig import started
+from support.apiserver.server import started
 
 
 @pytest.fixture(scope="session")

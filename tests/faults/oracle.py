@@ -10,6 +10,7 @@ from faults.lane import Lane
 from faults.rig import Rig
 from r1plus_contract import names
 from r1plus_operator.api import kinds
+from support.apiserver.manifests import condition_of
 
 CONVERGE_SECONDS = 60.0
 """From the heal on."""
@@ -85,8 +86,7 @@ def judge(lane: Lane, end: Json, reference: Json, created: Counter[str], deleted
 
 def condition(cr: Json, kind: str) -> tuple[str, str]:
     """(status, reason) of a condition; empty while it is not there."""
-    conditions = (cr.get("status") or {}).get("conditions") or ()
-    return next(((c["status"], c["reason"]) for c in conditions if c["type"] == kind), ("", ""))
+    return condition_of(cr, kind)[:2]
 
 
 def is_true(cr: Json, revision: str) -> bool:

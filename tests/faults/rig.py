@@ -5,46 +5,37 @@ the truth that the operator may not see yet.
 """
 
 import asyncio
-import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import aiohttp
-import yaml
-
-from apiserver.crds import install_crd
-from apiserver.operator_rig import OperatorProcess, add_node, grant
-from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
-from devcluster.parts import API_SERVER_BINARIES
-from devcluster.steps import Steps
 from faults.calls import Json
 from faults.lane import Traffic
 from faults.proxy import Proxy
 from r1plus_contract import names
 from r1plus_operator.api import kinds
+from r1plus_operator.api.crd import CRD
 from r1plus_operator.projections import Kept
 from r1plus_operator.runtime.client import ApiClient, Limits
 from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import NotFoundError
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.manifests import manifest, tenant_namespace
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.replicas import write_kubeconfig
+from support.apiserver.rights import grant_operator, token
+from support.apiserver.server import add_node, install_chart_crds, install_crd
+from support.waiting import eventually
 
-CHART_CRDS = Path(__file__).parents[2] / "charts" / "r1plus-operator" / "crds"
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
-SERVICE_ACCOUNT = Resource("", "v1", "serviceaccounts", "ServiceAccount")
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
-SYSTEM = "r1plus-system"
 RESTART_SECONDS = 1.0
-START_SECONDS = 60.0
 AT_WORK = 12
 """Stories that keep two cores busy; any number more may wait for a drain or through a silence."""
-VERDICT_SECONDS = "2"
+VERDICT_SECONDS = 2.0
 PATIENCE = 60
 """Attempts, up to two seconds apart: who plays the rest of the cluster outlasts a restart of the API server."""
 
@@ -83,14 +74,6 @@ class Operator:
                 if (code := self.process.returncode) is not None:
                     self.ended.append(code)
                     self.process.start()
-
-    async def answers(self) -> bool:
-        """Whether its caches are synced. Who waits for it knows that its loop has turned since."""
-        try:
-            async with aiohttp.request("GET", f"http://127.0.0.1:{self.process.port}/readyz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
 
     async def restart(self) -> None:
         """SIGKILL, and a new process."""
@@ -152,7 +135,7 @@ class Rig:
     async def namespace(self, name: str) -> None:
         """A tenant's namespace."""
         self.changed[name] = asyncio.Event()
-        await self.client.create(NAMESPACES, _named("v1", "Namespace", name, labels=RESTRICTED))
+        await self.client.create(kinds.NAMESPACE, tenant_namespace(name))
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """An object as the API server has it."""
@@ -195,15 +178,22 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK) -> AsyncIterator[Rig]:
-    """A rig on a running API server; `folder` is its own."""
+async def rig(
+    server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK, verdict_seconds: float = VERDICT_SECONDS
+) -> AsyncIterator[Rig]:
+    """A rig on a running API server; `folder` is its own. The operator asks monitors every `verdict_seconds`."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     traffic = Traffic(seed)
     admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=Limits(retries=PATIENCE))
     async with admin as client, Proxy(server, traffic) as proxy:
         await prepare(client)
-        kubeconfig = await write_kubeconfig(client, server, proxy.url, folder)
-        operator = Operator(operator_process(server, kubeconfig, folder / "operator.log"))
+        await write_token(client, folder / "token")
+        # With the token in a file, as a pod has it.
+        kubeconfig = write_kubeconfig(
+            folder / "operator.kubeconfig", proxy.url, server.ca, tokenFile=str(folder / "token")
+        )
+        log = folder / "operator.log"
+        operator = Operator(operator_process(server, kubeconfig, log, verdict_seconds=verdict_seconds))
         made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
@@ -220,70 +210,41 @@ async def rig(server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK
             operator.process.kill()
 
 
-def operator_process(server: ApiServer, kubeconfig: Path, log: Path, pod: str = "r1plus-operator-0") -> OperatorProcess:
+def operator_process(
+    server: ApiServer,
+    kubeconfig: Path,
+    log: Path,
+    pod: str = "r1plus-operator-0",
+    verdict_seconds: float = VERDICT_SECONDS,
+) -> OperatorProcess:
     """An operator behind the proxy, not started."""
-    env = {"R1PLUS_VERDICT_INTERVAL_SECONDS": VERDICT_SECONDS, "R1PLUS_POD_NAME": pod, "R1PLUS_POD_UID": pod}
+    env = {"R1PLUS_VERDICT_INTERVAL_SECONDS": f"{verdict_seconds:g}", "R1PLUS_POD_NAME": pod, "R1PLUS_POD_UID": pod}
     return OperatorProcess(server, log, kubeconfig=kubeconfig, **env)
 
 
 async def prepare(client: ApiClient) -> None:
     """CRDs, a node, the operator's account and rights."""
-    for path in sorted(CHART_CRDS.glob("*.yaml")):
-        for crd in yaml.safe_load_all(path.read_text()):
-            await install_crd(client, crd)
+    await install_chart_crds(client)
     for res in kinds.OPTIONAL_CHILDREN:
         await install_crd(client, _open_crd(res))
-    await grant(client)
+    await grant_operator(client)
     await add_node(client)
-    await client.apply(NAMESPACES, _named("v1", "Namespace", SYSTEM), field_manager="test")
-    account = _named("v1", "ServiceAccount", "r1plus-operator")
-    account["metadata"]["namespace"] = SYSTEM
-    await client.apply(SERVICE_ACCOUNT, account, field_manager="test")
 
 
 async def catalog(client: ApiClient) -> None:
     """Wait until the operator has applied its engines: what comes before is another story."""
-    async with asyncio.timeout(START_SECONDS):
-        while not (await client.list(kinds.R1PLUS_ENGINE))[0]:  # noqa: ASYNC110 - another process applies them
-            await asyncio.sleep(0.2)
+
+    async def engines() -> list[Json]:
+        return (await client.list(kinds.R1PLUS_ENGINE))[0]
+
+    await eventually(engines, "the operator has applied its engines", period_s=0.2)
 
 
-async def write_token(client: ApiClient, path: Path) -> str:
-    """A fresh token of the operator's account, put where the operator reads it; what it was."""
-    request = _named("authentication.k8s.io/v1", "TokenRequest", "r1plus-operator") | {
-        "spec": {"expirationSeconds": 7200}
-    }
-    request["metadata"]["namespace"] = SYSTEM
-    answer = await client.create(SERVICE_ACCOUNT, request, subresource="token")
-    token = str(answer["status"]["token"])
+async def write_token(client: ApiClient, path: Path) -> None:
+    """Put a fresh token of the operator's account where the operator reads it."""
     fresh = path.with_suffix(".new")
-    fresh.write_text(token)
+    fresh.write_text(await token(client, "r1plus-operator"))
     fresh.replace(path)
-    return token
-
-
-async def write_kubeconfig(client: ApiClient, server: ApiServer, url: str, folder: Path) -> Path:
-    """A kubeconfig that reaches the proxy, with the token in a file as a pod has it."""
-    await write_token(client, folder / "token")
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "proxy", "cluster": {"server": url, "certificate-authority": str(server.ca)}}],
-        "users": [{"name": "operator", "user": {"tokenFile": str(folder / "token")}}],
-        "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "operator"}}],
-        "current-context": "proxy",
-    }
-    path = folder / "operator.kubeconfig"
-    path.write_text(json.dumps(config))
-    return path
-
-
-@contextmanager
-def started() -> Iterator[ApiServer]:
-    """An API server for one campaign, built first if the cache lacks it."""
-    binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
-    with ApiServer() as server:
-        yield server
 
 
 def scratch() -> Path:
@@ -298,22 +259,10 @@ def _whole(obj: Json) -> Kept:
     return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
 
 
-def _named(api_version: str, kind: str, name: str, **meta: Any) -> Json:
-    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, **meta}}
-
-
 def _open_crd(res: Resource) -> Json:
     """A kind of prometheus-operator's with no schema: here it only has to be there."""
-    version = {
-        "name": res.version,
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-    }
-    spec = {
-        "group": res.group,
-        "scope": "Namespaced",
-        "names": {"plural": res.plural, "singular": res.kind.lower(), "kind": res.kind},
-        "versions": [version],
-    }
-    return _named("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"{res.plural}.{res.group}") | {"spec": spec}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": res.version, "served": True, "storage": True, "schema": schema}
+    known = {"plural": res.plural, "singular": res.kind.lower(), "kind": res.kind}
+    spec = {"group": res.group, "scope": "Namespaced", "names": known, "versions": [version]}
+    return manifest(CRD, f"{res.plural}.{res.group}", spec=spec)

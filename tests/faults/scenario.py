@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from apiserver.operator_rig import Monitors, Tenant
 from faults import oracle
 from faults.calls import LASTS, Json
 from faults.lane import Lane
@@ -20,6 +19,8 @@ from r1plus_contract import names
 from r1plus_contract.verdict import MonitorReport, Phase, Progress, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ApiError, NotFoundError
+from support.apiserver.monitors import Monitors
+from support.apiserver.tenant import Tenant
 
 NAME = "credit"
 LONGEST_FAULT_SECONDS = max(LASTS.values())
@@ -100,7 +101,8 @@ class Story:
         revision = self.candidate(before)
         await self.next(mark + "starts")
         if revision not in self.monitors:
-            self.monitors[revision] = await _listening()
+            self.monitors[revision] = Monitors()
+            await self.monitors[revision].start()
         tenant = Tenant(self.rig.client, self.namespace, self.monitors[revision])
         tenant.monitors.report = self._gating(revision)
         self.wake()
@@ -201,7 +203,7 @@ class Story:
             await self.calm()
             sign = self.lane.last_sign
             left = self.rig.shown_by(self.namespace) + CALM_SECONDS - clock()
-            if left <= 0 and not self.lane.under_way and await self.rig.operator.answers():
+            if left <= 0 and not self.lane.under_way and await self.rig.operator.process.ready():
                 if self.lane.last_sign == sign:
                     return
             else:
@@ -309,12 +311,3 @@ class Story:
                 with suppress(NotFoundError):
                     await self.rig.client.delete(kinds.POD, f"{revision}-pod", self.namespace)
                 del told[revision]
-
-
-async def _listening() -> Monitors:
-    """A monitor on a free loopback address."""
-    while True:
-        monitors = Monitors()
-        with suppress(OSError):
-            await monitors.start()
-            return monitors

@@ -16,9 +16,10 @@ from devcluster.apiserver_only import ApiServer
 from faults import campaign, singles
 from faults.calls import OF_EVENTS, OF_WRITES, Fault, Point
 from faults.campaign import Reference, Result
-from faults.rig import AT_WORK, Rig, rig, started
+from faults.rig import AT_WORK, Rig, rig
 from faults.scenario import Quiet
 from r1plus_operator.health import Pulse
+from support.apiserver.server import started
 
 AT_ONCE = 8
 """Stories that are under way, for each that acts: the others wait for a drain or through the silence."""

@@ -1,53 +1,93 @@
-"""A sample of what `make faults` does in full: points of every kind, each of which must end as if nothing had happened."""
+"""A sample of what `make faults` does in full: points of every kind, each of which must end as if nothing had happened.
+
+One rig tells all stories, and as many at a time as do not disturb each other: most of a story is waiting for a drain.
+"""
 
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
+import pytest_asyncio
 
 from devcluster.apiserver_only import ApiServer
-from faults import campaign, oracle
-from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json
+from faults import campaign, oracle, singles
+from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json, Point
+from faults.campaign import Reference, Result
 from faults.lane import Lane
-from faults.rig import rig
+from faults.rig import Rig, rig
 from faults.scenario import CALM_SECONDS, Story
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
+SEED = 7
 PER_FAULT = 3
+VERDICT_SECONDS = 0.5
+"""Few stories, so that monitors may be asked more often than in the full campaign."""
 
 
-async def test_every_kind_of_fault_at_some_of_its_points_ends_as_without_it(
-    apiserver: ApiServer, tmp_path: Path
-) -> None:
-    seed = 7
-    async with rig(apiserver, seed, tmp_path) as made:
-        reference = await campaign.learn(made)
-        assert reference.writes.total() > 25
-        rand = random.Random(seed)
-        points = [
-            point
-            for fault in (*OF_WRITES, *OF_EVENTS)
-            if fault is not Fault.KILL
-            for point in rand.sample([p for p in reference.points([fault]) if " events " not in p.what], PER_FAULT)
-        ]
-        result = await campaign.run(made, points, reference, len(points), print, tries=1)
-        assert result.failed == []
-        assert result.survived >= 0.9 * len(points)
-        assert campaign.unexpected_errors(made.operator.process.log) == []
-        assert made.operator.ended == []
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def made(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with rig(apiserver, SEED, tmp_path_factory.mktemp("faults"), verdict_seconds=VERDICT_SECONDS) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def reference(made: Rig) -> Reference:
+    """What stories without a fault do and end in."""
+    return await campaign.learn(made)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How the stories with a fault at a point ended."""
+
+    sample: Result
+    points: int
+    late_verdict: tuple[Lane, Json | None]
+    ended: tuple[int, ...]
+    """With which codes the operator ended by itself."""
+    errors: tuple[str, ...]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def told(made: Rig, reference: Reference) -> Told:
+    """Some points of every kind of fault, and beside them a verdict that is held up for long."""
+    points = sampled(reference)
+    found = [p for p in reference.points([Fault.OVERTAKEN]) if p.phase == "first passes"]
+    verdict = next(p for p in found if "controllerrevisions" in p.what)
+    sample, late_verdict = await asyncio.gather(
+        campaign.run(made, points, reference, len(points), print, tries=1),
+        campaign.tell(made, verdict, lands_in="second starts"),
+    )
+    errors = campaign.unexpected_errors(made.operator.process.log)
+    return Told(sample, len(points), late_verdict, tuple(made.operator.ended), tuple(errors))
+
+
+def sampled(reference: Reference) -> list[Point]:
+    """Points of every kind of fault but the kill, the same in every run."""
+    rand = random.Random(SEED)
+    return [
+        point
+        for fault in (*OF_WRITES, *OF_EVENTS)
+        if fault is not Fault.KILL
+        for point in rand.sample([p for p in reference.points([fault]) if " events " not in p.what], PER_FAULT)
+    ]
+
+
+async def test_every_kind_of_fault_at_some_of_its_points_ends_as_without_it(reference: Reference, told: Told) -> None:
+    assert reference.writes.total() > 25
+    assert told.sample.failed == []
+    assert told.sample.survived >= 0.9 * told.points
+    assert told.errors == ()
+    assert told.ended == ()
 
 
 async def test_a_verdict_that_lands_after_the_promotion_and_a_new_candidate_undoes_neither(
-    apiserver: ApiServer, tmp_path: Path
+    reference: Reference, told: Told
 ) -> None:
-    async with rig(apiserver, 0, tmp_path) as made:
-        reference = await campaign.learn(made)
-        found = [p for p in reference.points([Fault.OVERTAKEN]) if p.phase == "first passes"]
-        point = next(p for p in found if "controllerrevisions" in p.what)
-        lane, end = await campaign.tell(made, point, lands_in="second starts")
+    lane, end = told.late_verdict
     assert end is not None, lane.problems
     assert lane.landed.is_set()
     assert oracle.judge(lane, end, reference.end, reference.created, reference.deleted) == []
@@ -66,12 +106,15 @@ class Held(Story):
         return {}
 
 
-async def test_what_a_slow_operator_does_about_a_deletion_is_no_write_in_the_silence_after(
-    apiserver: ApiServer, tmp_path: Path
-) -> None:
-    async with rig(apiserver, 0, tmp_path) as made:
-        lane = made.traffic.lanes["tenant-of-slow"] = Lane("tenant-of-slow")
-        await Held(made, lane).tell()
+async def test_what_a_slow_operator_does_about_a_deletion_is_no_write_in_the_silence_after(made: Rig) -> None:
+    lane = made.traffic.lanes["tenant-of-slow"] = Lane("tenant-of-slow")
+    await Held(made, lane).tell()
     proofs = [what for phase, what in lane.writes if phase == "deleted"]
     assert proofs == ["apply r1plusdeployments/status credit"]  # refused: so a pass learns that the owner is gone
     assert lane.problems == []
+
+
+async def test_single_faults_that_concern_everybody_end_as_without_them(made: Rig, reference: Reference) -> None:
+    result = await singles.run_together(made, reference)
+    assert result.failed == []
+    assert result.survived == len(singles.QUICK)

@@ -11,7 +11,6 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from apiserver.crds import install_crd
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES
@@ -20,6 +19,7 @@ from fuzz.campaign import Result, problems, run
 from fuzz.judges import Server, stored, subjects
 from r1plus_operator.api import crd
 from r1plus_operator.runtime.client import ApiClient
+from support.apiserver.server import install_crd
 
 
 async def against(server: ApiServer, count: int, seed: int) -> Result:

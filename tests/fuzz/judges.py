@@ -21,6 +21,7 @@ from r1plus_operator.api.types import DNS_1035, MAX_NAME, DeploymentName, R1Plus
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.manifests import manifest
 
 Json = dict[str, Any]
 NAMESPACE = "fuzz"
@@ -83,8 +84,7 @@ def subjects(deployed: Json, tenant: Json) -> tuple[Subject, ...]:
 async def stored(client: ApiClient) -> tuple[Json, Json]:
     """A deployment and a tenant that are there, for their status to be written; and the namespaces."""
     for name in (NAMESPACE, STORED):
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        await client.apply(kinds.NAMESPACE, namespace, field_manager="fuzz")
+        await client.apply(kinds.NAMESPACE, manifest(kinds.NAMESPACE, name), field_manager="fuzz")
     deployed = _object(kinds.R1PLUS_DEPLOYMENT, "stored", {"tier": "full"})
     tenant = _object(kinds.R1PLUS_TENANT, TENANT, {}, STORED)
     return (
@@ -105,13 +105,7 @@ ENGINE: Json = {
 
 
 def _object(resource: Resource, name: Any, spec: Any, namespace: str = NAMESPACE) -> Json:
-    place = {"namespace": namespace} if resource.namespaced else {}
-    return {
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": {"name": name, **place},
-        "spec": spec,
-    }
+    return manifest(resource, name, namespace if resource.namespaced else "", spec=spec)
 
 
 def _specified(resource: Resource, name: str = "fuzzed") -> Callable[[Any], Json]:

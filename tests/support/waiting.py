@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -45,6 +45,30 @@ def wait_until(
         if time.monotonic() > deadline:
             raise WaitError(_describe(what, seconds, trouble, evidence))
         time.sleep(period_s)
+
+
+@overload
+async def eventually(
+    look: Callable[[], Awaitable[T | None]],
+    what: str,
+    seconds: float = ...,
+    *,
+    period_s: float = ...,
+    evidence: Callable[[], str] | None = ...,
+    retry_on: tuple[type[BaseException], ...] = ...,
+) -> T: ...
+
+
+@overload
+async def eventually(
+    look: Callable[[], T | None],
+    what: str,
+    seconds: float = ...,
+    *,
+    period_s: float = ...,
+    evidence: Callable[[], str] | None = ...,
+    retry_on: tuple[type[BaseException], ...] = ...,
+) -> T: ...
 
 
 async def eventually(

@@ -14,8 +14,6 @@ from typing import Any
 import httpx
 import yaml
 
-from apiserver.crds import install_crd
-from apiserver.operator_rig import ACCOUNT, NODE, Monitors, OperatorProcess, Tenant, add_node, grant
 from bench.reconcile.audit import AuditLog, Request
 from bench.reconcile.floor import BareClient, Write, answer_to, created
 from devcluster.addons import crd_files
@@ -28,6 +26,12 @@ from r1plus_operator.plan.inputs import Observed
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.monitors import Monitors
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.rights import OPERATOR as ACCOUNT
+from support.apiserver.rights import grant_operator as grant
+from support.apiserver.server import NODE, add_node, install_crd
+from support.apiserver.tenant import Tenant
 
 Json = dict[str, Any]
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)

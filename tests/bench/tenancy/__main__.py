@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apiserver.crds import install_crd
 from bench.reconcile.stage import USER_ACCOUNT, Stage, machine, staged
 from bench.tenancy.noise import Noise, deployment, made
 from bench.tenancy.sight import Json, Seen, Sight, watching
@@ -31,6 +30,7 @@ from r1plus_operator.main import EDITS_AT_ONCE, EDITS_PER_SECOND
 from r1plus_operator.plan import walls
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.server import install_crd
 
 POLICY = kinds.BY_KIND["NetworkPolicy"]
 FIRST, IDLE, JOINING = 10, 100, 10

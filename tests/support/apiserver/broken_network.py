@@ -1,14 +1,19 @@
-"""A TCP proxy in front of the API server that breaks connections in the ways that networks do.
+"""A network that breaks: a TCP proxy in front of the API server, and a client that reaches it only through there.
 
 TLS goes through it untouched, so the client under test and the server are both the real ones.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import dataclasses
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+
+from devcluster.apiserver_only import ApiServer
+from r1plus_operator.runtime import connection
+from r1plus_operator.runtime.client import ApiClient
 
 
 class FaultProxy:
@@ -108,3 +113,11 @@ class FaultProxy:
             await flowing.wait()
             sink.write(data)
             await sink.drain()
+
+
+@asynccontextmanager
+async def broken_network(server: ApiServer) -> AsyncIterator[tuple[FaultProxy, ApiClient]]:
+    """A proxy, and a client that reaches the server only through it."""
+    direct = connection.from_kubeconfig(server.kubeconfig)
+    async with FaultProxy(direct.server) as proxy, ApiClient(dataclasses.replace(direct, server=proxy.url)) as client:
+        yield proxy, client

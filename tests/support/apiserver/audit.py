@@ -1,0 +1,45 @@
+"""What the API server's audit log says of the writes of an account."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from devcluster.apiserver_only import ApiServer
+
+POD_OF = "authentication.kubernetes.io/pod-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A line of the audit log; `code` 0 where the server had nobody to answer."""
+
+    at: datetime
+    pod: str
+    verb: str
+    path: str
+    code: int
+
+    @property
+    def done(self) -> bool:
+        """Whether the API server carried it out."""
+        return 200 <= self.code < 300
+
+    @property
+    def of_lease(self) -> bool:
+        """Whether it only concerns the Lease."""
+        return "/leases" in self.path
+
+
+def writes_of(server: ApiServer, account: str, namespace: str = "") -> list[Write]:
+    """Return what an account asked the API server to write, in the order of asking; in this namespace if it is given."""
+    found = []
+    for line in server.audit_log.read_text().splitlines():
+        entry = json.loads(line)
+        user, path = entry["user"], entry["requestURI"]
+        if entry["stage"] not in ("ResponseComplete", "Panic") or user["username"] != account:
+            continue
+        if entry["verb"] not in ("get", "list", "watch") and (not namespace or f"/namespaces/{namespace}/" in path):
+            at = datetime.fromisoformat(entry["requestReceivedTimestamp"])
+            pod = user.get("extra", {}).get(POD_OF, [""])[0]
+            found.append(Write(at, pod, entry["verb"], path, entry.get("responseStatus", {}).get("code", 0)))
+    return sorted(found, key=lambda write: write.at)
