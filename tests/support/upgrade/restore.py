@@ -68,6 +68,13 @@ class OperatorOfToday(OperatorProcess):
         with self._log.open("ab") as log:
             self._process = Popen(command, env=self.environment, stdout=log, stderr=log)
 
+    async def leads(self) -> bool:
+        """Return whether it says that it holds the Lease."""
+        try:
+            return await self.count(metrics.LEADER) == 1
+        except httpx.TransportError:
+            return False
+
     async def count(self, metric: str) -> float:
         """Return the sum of a metric over its labels."""
         text = (await self._http.get("/metrics")).text
