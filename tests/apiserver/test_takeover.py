@@ -5,7 +5,7 @@ images than the stored one had. Pods, their reports and the moment are those tha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,30 +68,17 @@ def assert_is_restored(stored: list[Json], found: Objects) -> None:
 
 def assert_is_taken_over(before: Objects, after: Objects) -> None:
     """All that serves, and all that is remembered, is as it was."""
-    assert set(before) <= set(after), "nothing is deleted"
-    assert {key: after[key]["metadata"]["uid"] for key in before} == {key: uid_of(obj) for key, obj in before.items()}
-    kept = {
-        "ControllerRevision": lambda obj: (obj["data"], obj["revision"], annotations_of(obj)),
-        "Pod": lambda obj: obj["metadata"]["resourceVersion"],
-        "Deployment": lambda obj: (obj["metadata"]["generation"], obj["spec"]["template"], obj["spec"]["replicas"]),
-        "Service": lambda obj: (obj["spec"]["selector"], obj["spec"]["clusterIP"]),
-        "PersistentVolumeClaim": lambda obj: (obj["spec"], annotations_of(obj)),
-        "Job": lambda obj: (obj["spec"], annotations_of(obj)),
-        "R1PlusDeployment": lambda obj: (obj["spec"], annotations_of(obj), obj["metadata"]["generation"]),
-        "R1PlusTenant": lambda obj: (obj["spec"], annotations_of(obj), obj["metadata"]["finalizers"]),
-    }
-    for kind, look in kept.items():
-        # The decoy serves nobody: it is what the isolation test of the new version attacks, so it has its image.
-        of_kind = [key for key in before if key[0] == kind and key[:2] != ("Deployment", DECOY_NAMESPACE)]
-        assert of_kind
-        assert {key: look(after[key]) for key in of_kind} == {key: look(before[key]) for key in of_kind}
-    revisions = {key for key in after if key[0] == "ControllerRevision"}
-    assert revisions == {key for key in before if key[0] == "ControllerRevision"}, "nothing is rolled out"
+    assert sorted(set(before) - set(after)) == [], "nothing is deleted"
+    # The decoy serves nobody: it is what the isolation test of the new version attacks, so it has its image.
+    kept = {key: obj for key, obj in before.items() if key[:2] != ("Deployment", DECOY_NAMESPACE)}
+    assert differences(KEPT, kept, after) == []
+    assert [key for key in after if key[0] == "ControllerRevision" and key not in before] == [], "nothing is rolled out"
+    assert differences({"ConfigMap": files_of}, before, after) == [], "monitors of the old version read these files"
     for kind in ("R1PlusDeployment", "R1PlusTenant"):
-        assert conditions_of(kind, after) == conditions_of(kind, before, RENAMED_REASONS)
+        assert lost_values(conditions_of(kind, before, RENAMED_REASONS), conditions_of(kind, after)) == []
     today = {field: RENAMED_FIELDS.get(field, field) for field in KEPT_STATUS}
-    assert statuses_of(after, dict(zip(today.values(), today.values(), strict=True))) == statuses_of(before, today)
-    assert lost_files(before, after) == [], "monitors of the old version read the ConfigMaps"
+    same = dict(zip(today.values(), today.values(), strict=True))
+    assert lost_values(statuses_of(before, today), statuses_of(after, same)) == []
 
 
 async def assert_another_pass_writes_nothing(cluster: RestoredCluster) -> None:
@@ -156,14 +143,47 @@ def key_of(obj: Json) -> Key:
     return obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
-def uid_of(obj: Json) -> str:
-    return str(obj["metadata"]["uid"])
-
-
 def annotations_of(obj: Json) -> Json:
-    """All but the one that says what this version's own rendering of the object is."""
+    """Key -> value, read where it is JSON; all but the one that says what this version's own rendering is."""
     found = obj["metadata"].get("annotations") or {}
-    return {key: value for key, value in found.items() if key != names.ANNOTATION_DESIRED_HASH}
+    return {key: _parsed(value) for key, value in found.items() if key != names.ANNOTATION_DESIRED_HASH}
+
+
+def files_of(obj: Json) -> Json:
+    """Files of a ConfigMap; a later version may add fields to those that are JSON, and takes none away."""
+    return {name: _parsed(text) for name, text in obj["data"].items()}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+KEPT: Mapping[str, Callable[[Json], Any]] = MappingProxyType(
+    {
+        "ControllerRevision": lambda obj: [obj["data"], obj["revision"], annotations_of(obj)],
+        "Pod": lambda obj: obj["metadata"]["resourceVersion"],
+        "Deployment": lambda obj: [obj["metadata"]["generation"], obj["spec"]],
+        "Service": lambda obj: [obj["spec"]["selector"], obj["spec"]["clusterIP"]],
+        "PersistentVolumeClaim": lambda obj: [obj["spec"], annotations_of(obj)],
+        "Job": lambda obj: [obj["spec"], annotations_of(obj)],
+        "R1PlusDeployment": lambda obj: [obj["spec"], annotations_of(obj), obj["metadata"]["generation"]],
+        "R1PlusTenant": lambda obj: [obj["spec"], annotations_of(obj), obj["metadata"]["finalizers"]],
+    }
+)
+"""What of each kind is as it was. A generation counts every change of a spec."""
+
+
+def differences(look: Mapping[str, Callable[[Json], Any]], before: Objects, after: Objects) -> list[str]:
+    """What of these kinds is not as it was, and every object that is another one now."""
+    return [
+        f"{'/'.join(key)}: {line}"
+        for key, obj in before.items()
+        for one in (look.get(key[0], lambda _: None),)
+        for line in lost_values([obj["metadata"]["uid"], one(obj)], [after[key]["metadata"]["uid"], one(after[key])])
+    ]
 
 
 def versions_of(objects: Objects) -> dict[Key, str]:
@@ -175,7 +195,7 @@ def conditions_of(kind: str, objects: Objects, renamed: Mapping[str, str] = Mapp
     """Object -> type of condition -> status and reason."""
     return {
         key[2]: {
-            one["type"]: (one["status"], renamed.get(one["reason"], one["reason"]))
+            one["type"]: f"{one['status']} {renamed.get(one['reason'], one['reason'])}"
             for one in obj["status"]["conditions"]
         }
         for key, obj in objects.items()
@@ -191,18 +211,3 @@ def statuses_of(objects: Objects, fields: Mapping[str, str]) -> Json:
         | {"incident": (status.get("incident") or {}).get("since")}
         for name, status in found.items()
     }
-
-
-def lost_files(before: Objects, after: Objects) -> list[str]:
-    """Values in the ConfigMaps that a monitor reads, and that it would find no more."""
-    maps = {key: obj["data"] for key, obj in before.items() if key[0] == "ConfigMap" and key[1] == TENANT_NAMESPACE}
-    return [
-        f"{key[2]}/{name}: {line}"
-        for key, files in maps.items()
-        for name, text in files.items()
-        for line in lost_values(*(_parsed(name, found) for found in (text, after[key]["data"].get(name, ""))))
-    ]
-
-
-def _parsed(name: str, text: str) -> Any:
-    return json.loads(text) if name.endswith(".json") and text else text
