@@ -41,6 +41,7 @@ Key = tuple[str, str, str]
 """Kind, namespace, name."""
 CRDS = Path(__file__).parents[3] / "charts" / "r1plus-operator" / "crds"
 NEW_IMAGES = {"R1PLUS_MONITOR_IMAGE": "registry.local/monitor:2", "R1PLUS_TRITON_IMAGE": "registry.local/triton:2"}
+DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 MARK = "upgrade-test.r1plus.ai/look"
 """Annotation and label whose change makes the operator look at everything that the object concerns."""
 TOUCHED = frozenset({kinds.NODE.kind, kinds.R1PLUS_ENGINE.kind, LEASE.kind})
@@ -57,6 +58,8 @@ class OperatorOfToday(OperatorProcess):
             "R1PLUS_CATALOG_DIR": str(catalog),
             "R1PLUS_POD_NAME": "r1plus-operator-new",
             "R1PLUS_POD_UID": str(uuid.uuid4()),
+            # With bytecode kept: else each start compiles all that it imports.
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         super().__init__(server, log, kubeconfig=None, **env)
         self._behind = behind
@@ -64,7 +67,7 @@ class OperatorOfToday(OperatorProcess):
 
     def start(self) -> None:
         """Start it, its clock set back."""
-        command = [sys.executable, str(operator_at.__file__), str(self._behind)]
+        command = [*DIES_WITH_PARENT, sys.executable, str(operator_at.__file__), str(self._behind)]
         with self._log.open("ab") as log:
             self._process = Popen(command, env=self.environment, stdout=log, stderr=log)
 
