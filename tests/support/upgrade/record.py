@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,7 +140,7 @@ class Recording:
         good, bad = await self.two_revisions("dropping", **ROLLBACK)
         page = (await self.monitored("dropping", bad)).outcomes([ProbeResult.INCORRECT] * 60)
         self.answer(bad, {OUTCOMES: page})
-        await self.eventually(lambda: self.has_pool(bad), "an alarm of the pooled detector is stored")
+        await eventually(lambda: self.has_pool(bad), "an alarm of the pooled detector is stored")
         await self.fall("dropping", good, bad)
         token = await self.order("dropping")
         about = await self.monitored("dropping", good)
@@ -152,12 +152,12 @@ class Recording:
     async def quarantined(self) -> None:
         """One pod of two fell alone: it is in quarantine, and another one serves in its place."""
         _, serving = await self.two_revisions("quarantined", replicas=2, **ROLLBACK)
-        await self.eventually(lambda: self.has_ready("quarantined", 2), "two pods serve")
+        await eventually(lambda: self.has_ready("quarantined", 2), "two pods serve")
         about = await self.monitored("quarantined", serving)
         bad = self.pods(serving)[0]
         self._kubelet.monitors[bad].answers[VERDICT] = about.fallen(about.gate(), LOST)
         await self.tenant.until("quarantined", "QualityVerified", "True", "BadPod")
-        await self.eventually(lambda: self.has_ready("quarantined", 2), "a new pod serves in its place")
+        await eventually(lambda: self.has_ready("quarantined", 2), "a new pod serves in its place")
 
     async def in_place(self) -> None:
         """For want of room the second revision was stopped so that the third can be gated."""
@@ -184,7 +184,7 @@ class Recording:
         self.say(bad, about.fallen(about.gate(), LOST))
         await self.tenant.until("acknowledged", "QualityVerified", "False", "BelowThreshold")
         await self.ask("acknowledged", Verb.ACK, "the node has its old driver again")
-        await self.eventually(lambda: self.has_token("acknowledged"), "monitors are told of the acknowledgement")
+        await eventually(lambda: self.has_token("acknowledged"), "monitors are told of the acknowledgement")
         about = await self.monitored("acknowledged", bad)
         token = about.settings["acknowledged"]
         self.say(bad, about.watching(about.gate(batch=1, acknowledged=token)))
@@ -202,12 +202,12 @@ class Recording:
         await self.bring_up("filling", 1024, tier="lite")
         await self.tenant.deploy("filling", tier="lite", context={"maxTokens": 1024}, delivery={"mode": "Volume"})
         volume = await self.volume("filling")
-        await self.eventually(lambda: bool(self.pods(volume)), "the Job's pod runs")
+        await eventually(lambda: bool(self.pods(volume)), "the Job's pod runs")
         (pod,) = self.pods(volume)
         said = FillProgress(FillPhase.FETCHING, 45, 100)
         self._kubelet.monitors[pod].answers[PROGRESS] = to_jsonable(said)
         await self.tenant.until("filling", "EngineReady", "Unknown", "Delivering")
-        await self.eventually(lambda: self.tells("filling", "EngineReady", "40 %"), "its progress shows")
+        await eventually(lambda: self.tells("filling", "EngineReady", "40 %"), "its progress shows")
 
     async def own_suite(self) -> None:
         """Judged by the tenant's own signed suite, whose next version is asked beside it."""
@@ -217,7 +217,7 @@ class Recording:
         about = await self.monitored("own-suite", serving)
         shadow = Shadow("bank-v2", about.settings["suiteHash"], 40)
         self.say(serving, about.watching(about.gate(), shadow=shadow))
-        await self.eventually(lambda: self.tells("own-suite", "QualityVerified", "40 %"), "its progress shows")
+        await eventually(lambda: self.tells("own-suite", "QualityVerified", "40 %"), "its progress shows")
 
     # -- What they are made of ---------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Recording:
             selected = service["spec"]["selector"][names.LABEL_REVISION]
             return bool(selected == revision == status.get("revision") and status.get("readyReplicas"))
 
-        await self.eventually(is_there, f"{revision} serves")
+        await eventually(is_there, f"{revision} serves")
 
     async def fall(self, name: str, good: str, bad: str) -> None:
         """The serving revision counts below its threshold; a control of the good one begins."""
@@ -268,7 +268,7 @@ class Recording:
     async def let_go(self, name: str, revision: str) -> None:
         """Wait until no pod of a revision is left, and let those to come say nothing yet."""
         await self.tenant.absent("Deployment", revision)
-        await self.eventually(lambda: not self.pods(revision), f"{name}: pods of {revision} are gone")
+        await eventually(lambda: not self.pods(revision), f"{name}: pods of {revision} are gone")
         self._answers.pop(revision, None)
 
     async def order(self, name: str) -> str:
@@ -347,10 +347,6 @@ class Recording:
     async def tells(self, name: str, condition: str, words: str) -> bool:
         """Whether a condition's message has these words."""
         return words in (await self.tenant.condition(name, condition))[2]
-
-    async def eventually(self, look: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str) -> None:
-        """Wait for something that no condition tells."""
-        await eventually(look, what)
 
     @property
     def states(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:

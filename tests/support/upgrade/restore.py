@@ -34,7 +34,7 @@ from support.upgrade.fixture import (
 )
 from support.upgrade.monitors import VERDICT, StoredMonitor
 from support.upgrade.rig import OperatorProcess, Tenant, grant, install_crd
-from support.waiting import eventually
+from support.waiting import DEADLINE_SECONDS, eventually
 
 Json = dict[str, Any]
 Key = tuple[str, str, str]
@@ -63,7 +63,7 @@ class OperatorOfToday(OperatorProcess):
         }
         super().__init__(server, log, kubeconfig=None, **env)
         self._behind = behind
-        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", verify=False)
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", verify=False, timeout=DEADLINE_SECONDS)
 
     def start(self) -> None:
         """Start it, its clock set back."""

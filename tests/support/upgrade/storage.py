@@ -17,7 +17,7 @@ from devcluster.pki import Authority
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.lease import LEASE
 from r1plus_operator.runtime.resources import Resource
-from support.waiting import wait_until
+from support.waiting import DEADLINE_SECONDS, wait_until
 
 Json = dict[str, Any]
 CRD = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
@@ -61,7 +61,7 @@ def fill(objects: Iterable[Json], layout: Layout, authority: Authority) -> None:
     client = authority.issue("apiserver-etcd", "apiserver")
     tls = ssl.create_default_context(cafile=str(authority.certificate))
     tls.load_cert_chain(client.certificate, client.key)
-    with httpx.Client(base_url=layout.etcd_url, verify=tls, timeout=30) as etcd:
+    with httpx.Client(base_url=layout.etcd_url, verify=tls, timeout=DEADLINE_SECONDS) as etcd:
         wait_until(lambda: etcd.get("/health").is_success, "etcd answers", retry_on=(httpx.TransportError,))
         for obj in objects:
             etcd.post("/v3/kv/put", json={"key": _base64(key_of(obj)), "value": _base64(_text(obj))}).raise_for_status()
