@@ -101,7 +101,7 @@ async def assert_another_start_writes_nothing(cluster: RestoredCluster) -> None:
             assert versions_of(await cluster.read()) == versions
             return
         versions = versions_of(await cluster.read())
-    raise AssertionError(f"each of {STARTS} starts wrote: {cluster.operator.log[-2000:]}")
+    raise AssertionError(f"each of {STARTS} starts wrote. {cluster.describe_writes()}")
 
 
 async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:

@@ -5,6 +5,7 @@ Nothing makes pods here: whoever tests is the kubelet of those that are stored.
 
 import contextlib
 import copy
+import json
 import sys
 import time
 import uuid
@@ -161,7 +162,19 @@ class RestoredCluster:
             await self.look_at_everything()
             return await self.operator.writes() == before
 
-        await eventually(is_settled, "the operator has nothing more to write")
+        await eventually(is_settled, "the operator has nothing more to write", evidence=self.describe_writes)
+
+    def describe_writes(self) -> str:
+        """Return what the operator wrote last, as the API server's audit log has it."""
+        entries = map(json.loads, self.server.audit_log.read_text().splitlines())
+        writes = [
+            f"{entry['verb']} {entry['requestURI'].split('?')[0]}"
+            for entry in entries
+            if entry["verb"] not in ("get", "list", "watch")
+            and entry["user"]["username"].endswith(":r1plus-operator")
+            and "/leases/" not in entry["requestURI"]
+        ]
+        return "Its last writes: " + ", ".join(writes[-20:])
 
     async def go_on(self, pods: list[str]) -> None:
         """Let these pods' monitors say what they said next, and the pods be as Ready as that admits them."""
