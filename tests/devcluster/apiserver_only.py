@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,9 +31,20 @@ _RECORD = "layout.json"
 class ApiServer:
     """A running API server; also the context manager that starts and stops it."""
 
-    def __init__(self, *, controller_manager: bool = False, folder: Path | None = None, outlive: bool = False) -> None:
-        """`folder` keeps the state where the caller wants it; `outlive` leaves the processes when this one ends."""
+    def __init__(
+        self,
+        *,
+        controller_manager: bool = False,
+        folder: Path | None = None,
+        outlive: bool = False,
+        fill_etcd: Callable[[Layout, Authority], None] | None = None,
+    ) -> None:
+        """`folder` keeps the state where the caller wants it; `outlive` leaves the processes when this one ends.
+
+        `fill_etcd` is called once etcd runs and before kube-apiserver does: what it writes there, the API server finds.
+        """
         self._wants_manager = controller_manager
+        self._fill_etcd = fill_etcd
         self._owns_folder = folder is None
         self._folder = folder
         self._outlive = outlive
@@ -122,6 +134,8 @@ class ApiServer:
         authority.ensure()
         (layout.state / _RECORD).write_text(json.dumps({"run": str(layout.run)}))
         self._start(etcd.daemon(layout, authority))
+        if self._fill_etcd is not None:
+            self._fill_etcd(layout, authority)
         self._start_apiserver()
         apiserver.write_kubeconfig("admin", "admin", (apiserver.ADMIN_GROUP,), layout, authority)
         if self._wants_manager:

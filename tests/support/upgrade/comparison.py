@@ -1,0 +1,16 @@
+"""Compare what a version stored with what another one makes of it."""
+
+from typing import Any
+
+
+def lost_values(stored: Any, today: Any, path: str = "") -> list[str]:
+    """Return each value of `stored` that `today` lacks or holds otherwise, as `path: stored, not today's`.
+
+    `today` may have more fields. Lists are compared item by item. A stored null is the same as nothing.
+    """
+    if isinstance(stored, dict) and isinstance(today, dict):
+        return [line for key, value in stored.items() for line in lost_values(value, today.get(key), f"{path}.{key}")]
+    if isinstance(stored, list) and isinstance(today, list) and len(stored) == len(today):
+        pairs = enumerate(zip(stored, today, strict=True))
+        return [line for place, pair in pairs for line in lost_values(*pair, f"{path}[{place}]")]
+    return [] if stored == today else [f"{path.lstrip('.')}: {stored!r:.200}, not {today!r:.200}"]
