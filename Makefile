@@ -13,7 +13,7 @@ CACHE := $(or $(R1PLUS_CACHE),/var/cache/r1plus)
 UV_VERSION := 0.13.9
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
-# Two workers: what waits for a process or a deadline leaves the cores to the other. The longest files go first.
+# Two workers, three where tests wait for other processes most of the time. The longest files go first.
 PYTEST_TWO := $(PYTEST) --numprocesses 2
 SYNCED := .venv/.synced
 
@@ -78,7 +78,15 @@ test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real Postgr
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
-	$(PYTEST_TWO) --dist loadfile --no-loadscope-reorder -m apiserver tests/faults tests/apiserver
+	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "apiserver and not apiserver_long" tests/faults tests/apiserver
+
+.PHONY: test-sample
+test-sample: $(SYNCED) ## Of the tests against the API server, those that best guard the main job
+	$(PYTEST_TWO) --dist loadfile -m apiserver_sample tests/apiserver
+
+.PHONY: test-apiserver-long
+test-apiserver-long: $(SYNCED) ## Beyond make test: the leader's hand-over and fail-over in time, waits of a minute
+	$(PYTEST) -m apiserver_long tests/apiserver
 
 .PHONY: test-engine
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines

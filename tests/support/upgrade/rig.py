@@ -1,7 +1,9 @@
 """What this package takes from the rigs of other tests: the one place that names where they lie."""
 
-from apiserver.crds import install_crd
-from apiserver.operator_rig import OperatorProcess, Tenant, grant
-from unit.contract.suites import ITEMS, NAME, files_of
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.rights import grant_operator as grant
+from support.apiserver.server import install_crd
+from support.apiserver.tenant import Tenant
+from support.golden_suites import ITEMS, NAME, files_of
 
 __all__ = ["ITEMS", "NAME", "OperatorProcess", "Tenant", "files_of", "grant", "install_crd"]
