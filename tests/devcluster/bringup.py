@@ -17,13 +17,14 @@ from devcluster.layout import NODE_NAME, Layout
 from devcluster.pki import Authority, Certificate
 from devcluster.shell import CommandError, output, succeeds
 from devcluster.steps import Step, Steps
-from devcluster.waiting import require
+from support.waiting import WaitError, wait_until
 
 STEP_COUNT = 5
-API_SECONDS = 90.0
+# Each at least ten times what a quiet machine needs.
+API_SECONDS = 120.0
 CONTAINERD_SECONDS = 60.0
 NODE_SECONDS = 120.0
-ADDON_SECONDS = 180.0
+ADDON_SECONDS = 400.0
 API_HOST_PORT = 16443
 PROMETHEUS_HOST_PORT = 19090
 ALERTMANAGER_HOST_PORT = 19093
@@ -115,8 +116,10 @@ def apply_addons(layout: Layout, images: list[Image], steps: Steps) -> None:
     with steps.step("cluster: DNS, policies, volumes, monitoring applied"):
         addons.apply_crds(admin)
         addons.apply(addons.BASE, refs, layout, admin)
-        require(
-            lambda: _applied(lambda: addons.apply(addons.NEEDS_CRDS, refs, layout, admin)), 60.0, "CRDs are served", 1.0
+        wait_until(
+            lambda: _applied(lambda: addons.apply(addons.NEEDS_CRDS, refs, layout, admin)),
+            "CRDs are served",
+            period_s=0.2,
         )
 
 
@@ -124,7 +127,7 @@ def wait_for_addons(layout: Layout, ports: Mapping[str, int], steps: Steps) -> N
     """Wait until every pod of the system's namespaces is Ready: only then do Service addresses and DNS work."""
     api = api_of(layout, ports["api"])
     with steps.step("cluster: system pods ready", log=daemons.log_path(kubelet.NAME, layout)) as step:
-        require(lambda: _report_pods(layout, api, step), ADDON_SECONDS, "all system pods are Ready", 0.5)
+        wait_until(lambda: _report_pods(layout, api, step), "all system pods are Ready", ADDON_SECONDS, period_s=0.2)
 
 
 def node_ready(api: Api) -> bool:
@@ -178,7 +181,7 @@ def _sweep_containers(layout: Layout) -> None:
     try:
         daemons.wait_ready(sweeper.name, layout, lambda: containerd.answers(layout), CONTAINERD_SECONDS)
         containerd.remove_containers(layout)
-    except (RuntimeError, TimeoutError):
+    except (RuntimeError, WaitError):
         succeeds(["rm", "-rf", str(containerd.root(layout))])
     finally:
         daemons.stop(sweeper.name, layout)

@@ -8,7 +8,6 @@ from typing import Any
 from e2e.kube import Json, Kube
 from e2e.waiting import wait_for
 
-PROBE_SECONDS = 120.0
 TRY_SECONDS = 20
 """A new pod is let through a wall only once the node has learned its address, some seconds after it started."""
 ATTEMPT_SECONDS = 3
@@ -73,7 +72,7 @@ class Caller:
 
     def outcome(self, name: str) -> str:
         """`connected` or `shut out`, once it is known; the pod is then removed."""
-        code = wait_for(lambda: self._exit_code(name), f"pod {self.namespace}/{name} ends", PROBE_SECONDS)
+        code = wait_for(lambda: self._exit_code(name), f"pod {self.namespace}/{name} ends")
         self.kube.delete("pods", self.namespace, name)
         return {"0": "connected", "3": "shut out"}.get(code, f"exit status {code}")
 

@@ -68,7 +68,10 @@ def test_the_panel_is_not_empty(shown: Name, prometheus: str, deadline: float, p
     seconds = max(deadline - time.monotonic(), AT_LEAST_SECONDS)
     what = f"something to show under {panel.title!r}"
     wait_for(
-        lambda: not empty(prometheus, panel, shown), what, seconds, lambda: "\n".join(empty(prometheus, panel, shown))
+        lambda: not empty(prometheus, panel, shown),
+        what,
+        lambda: "\n".join(empty(prometheus, panel, shown)),
+        seconds=seconds,
     )
 
 
@@ -77,7 +80,7 @@ def test_every_rule_is_loaded_and_can_be_evaluated(shown: Name, prometheus: str)
         found = [rule for rule in rules(prometheus) if rule["name"] in ALERTS and rule["health"] != "unknown"]
         return found if {rule["name"] for rule in found} == ALERTS else None
 
-    found = wait_for(ours, "all rules loaded and evaluated", SEEN_SECONDS)
+    found = wait_for(ours, "all rules loaded and evaluated")
     assert {rule["name"]: rule.get("lastError", "") for rule in found if rule["health"] != "ok"} == {}
 
 
@@ -89,7 +92,7 @@ def test_the_operators_rules_are_about_the_job_that_prometheus_has(shown: Name, 
     window = Window(now - 60.0, now, STEP_SECONDS)
     (job,) = jobs
     assert job.startswith(f"{chart.NAMESPACE}/")
-    up = wait_for(lambda: ask(prometheus, f'up{{job="{job}"}} == 1', window) or None, f"{job} is scraped", SEEN_SECONDS)
+    up = wait_for(lambda: ask(prometheus, f'up{{job="{job}"}} == 1', window), f"{job} is scraped")
     assert all(line.labels["namespace"] == chart.NAMESPACE for line in up)
 
 
@@ -99,4 +102,4 @@ def test_a_tenants_namespace_is_its_own_in_what_the_operator_says(shown: Name, p
         about = f'{{namespace="{shown.namespace}",deployment="{shown.name}",type="Ready"}}'
         return bool(ask(prometheus, metrics.DEPLOYMENT_CONDITION + about, Window(now - 60.0, now, STEP_SECONDS)))
 
-    wait_for(told, f"the operator speaks of {shown}", SEEN_SECONDS)
+    wait_for(told, f"the operator speaks of {shown}")

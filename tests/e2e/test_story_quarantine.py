@@ -14,11 +14,10 @@ from e2e.kube import Json, Kube
 from e2e.story import EDGE, Name, name_in
 from e2e.target import Target
 from e2e.waiting import wait_for
-from r1plus_contract.names import ANNOTATION_QUARANTINE, LABEL_SERVING, QUARANTINED, SERVING
+from r1plus_contract.names import ANNOTATION_QUARANTINE, LABEL_SERVING, QUARANTINED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-SECONDS = 300.0
 AS_BEFORE: Json = {"spec": {"replicas": None, "accuracy": None}}
 
 
@@ -33,35 +32,25 @@ def twice(target: Target) -> Iterator[Name]:
     kube.patch(
         "r1plusdeployments", name.namespace, name.name, {"spec": {"replicas": 2, "accuracy": {"onBreach": "Rollback"}}}
     )
-    wait_for(lambda: len(in_traffic(kube, name)) == 2 or None, f"two pods of {name} are Ready", SECONDS)
+    wait_for(lambda: len(story.pods_in_traffic(kube, name)) == 2, f"two pods of {name} are Ready")
     yield name
     kube.patch("r1plusdeployments", name.namespace, name.name, AS_BEFORE)
-    story.until_ready(kube, [name], print, SECONDS)
-
-
-def in_traffic(kube: Kube, name: Name) -> list[str]:
-    """Ready pods that the Service selects."""
-    return sorted(
-        pod["metadata"]["name"]
-        for pod in kube.pods_of(name.namespace, name.name)
-        if pod["metadata"]["labels"].get(LABEL_SERVING) == SERVING
-        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
-    )
+    story.until_ready(kube, [name], print)
 
 
 def test_a_pod_that_is_bad_alone_leaves_traffic_and_is_deleted_when_its_time_is_over(twice: Name, kube: Kube) -> None:
-    bad, good = in_traffic(kube, twice)
+    bad, good = story.pods_in_traffic(kube, twice)
     remember_a_fall(kube, twice.namespace, bad)
 
     def pod() -> Json | None:
         return kube.get("pods", twice.namespace, bad)
 
-    def out() -> bool | None:
-        return ((pod() or {})["metadata"]["labels"][LABEL_SERVING] == QUARANTINED) or None
+    def out() -> bool:
+        return (pod() or {})["metadata"]["labels"][LABEL_SERVING] == QUARANTINED
 
-    wait_for(out, f"{bad} is in quarantine", SECONDS, lambda: str((pod() or {}).get("metadata")))
-    assert good in in_traffic(kube, twice)
+    wait_for(out, f"{bad} is in quarantine", lambda: str((pod() or {}).get("metadata")))
+    assert good in story.pods_in_traffic(kube, twice)
     # An hour of looking at it is over as soon as nobody can tell any more when it began.
     kube.kubectl("annotate", "pod", "-n", twice.namespace, bad, f"{ANNOTATION_QUARANTINE}=damaged", "--overwrite")
-    wait_for(lambda: pod() is None or None, f"{bad} is deleted", SECONDS)
-    wait_for(lambda: len(in_traffic(kube, twice)) == 2 or None, "its replacement is Ready", SECONDS)
+    wait_for(lambda: pod() is None, f"{bad} is deleted")
+    wait_for(lambda: len(story.pods_in_traffic(kube, twice)) == 2, "its replacement is Ready")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from devcluster.toolchain import kubectl
-from e2e.accuracy.stage import in_container
 from e2e.inside import monitor_report
 from e2e.kube import Json, Kube
 from e2e.story import Name
+from e2e.tenants import in_container
 from e2e.waiting import wait_for
 
 DEGRADED = ("triton", "/tmp/degraded")
@@ -52,7 +52,7 @@ def probes_heard(kube: Kube, name: Name, pod: str) -> int:
     return int(in_container(kube, name, pod, "monitor", "python3", "-c", _NEWEST))
 
 
-def until_alarmed(kube: Kube, name: Name, pod: str, seconds: float = 180.0) -> Json:
+def until_alarmed(kube: Kube, name: Name, pod: str) -> Json:
     """The pod's detector has alarmed; what its monitor says. While it counts, no further probe is heard."""
 
     def look() -> Json | None:
@@ -62,7 +62,7 @@ def until_alarmed(kube: Kube, name: Name, pod: str, seconds: float = 180.0) -> J
             return None
         return said if (said.get("watch") or {}).get("alarmedAt") else None
 
-    return wait_for(look, f"the detector of {pod} alarms", seconds, period_s=0.2)
+    return wait_for(look, f"the detector of {pod} alarms")
 
 
 @contextmanager

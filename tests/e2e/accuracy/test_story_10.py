@@ -5,15 +5,14 @@ import time
 import pytest
 
 from e2e import story
-from e2e.accuracy import fall
-from e2e.accuracy.conftest import Story
-from e2e.accuracy.stage import OwnSuite, Tenant, gates_of
-from e2e.accuracy.test_story_3 import accuracy
-from e2e.accuracy.test_story_4b import RAISED
-from e2e.accuracy.test_story_6 import mistaken
+from e2e.accuracy.altered_suites import mistaken
+from e2e.accuracy.fall import RAISED, accuracy
+from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.story import Name
+from e2e.suites import OwnSuite
 from e2e.target import Target
+from e2e.tenants import Tenant, gates_of
 from e2e.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
@@ -56,4 +55,4 @@ def _said(tenant: Tenant, name: Name, reason: str) -> str:
         one = story.view(tenant.kube, name)
         return one.condition_message("QualityVerified") if one.reason_of("QualityVerified") == reason else None
 
-    return wait_for(message, reason, fall.BACK_SECONDS, tenant.evidence(name))
+    return wait_for(message, reason, tenant.evidence(name))

@@ -3,10 +3,11 @@
 import pytest
 
 from e2e import story
-from e2e.accuracy.conftest import Story
-from e2e.accuracy.stage import Tenant, gates_of, shipped
+from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
+from e2e.suites import shipped
 from e2e.target import Target
+from e2e.tenants import Tenant, gates_of
 from r1plus_contract.verdict import Verdict
 
 pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(1800)]

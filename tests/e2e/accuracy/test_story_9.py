@@ -4,15 +4,14 @@ import pytest
 
 from e2e import chart
 from e2e.accuracy import fall
-from e2e.accuracy.conftest import Story
-from e2e.accuracy.stage import OwnSuite, Tenant
-from e2e.accuracy.test_story_3 import FORCED, accuracy
-from e2e.accuracy.witness import Witness, operator_pods
+from e2e.accuracy.fall import FORCED, accuracy
+from e2e.accuracy.narration import Story
+from e2e.accuracy.witness import Witness
+from e2e.suites import OwnSuite
 from e2e.target import Target
+from e2e.tenants import Tenant
 
 pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
-
-OPERATOR = "app.kubernetes.io/name=r1plus-operator"
 
 
 def test_an_operator_that_dies_at_every_step_comes_to_the_same_end(
@@ -28,11 +27,11 @@ def test_an_operator_that_dies_at_every_step_comes_to_the_same_end(
         fall.bake(seen, told)
 
         def kill(step: str) -> None:
-            pods = operator_pods(kube)
+            pods = chart.operator_pods(kube)
             killed.append(step)
             told.tell(f"- {step}: kills {len(pods)} pods of the operator")
             now = ("--grace-period=0", "--force", "--wait=false")
-            kube.kubectl("delete", "pods", f"--namespace={chart.NAMESPACE}", f"--selector={OPERATOR}", *now)
+            kube.kubectl("delete", "pods", f"--namespace={chart.NAMESPACE}", f"--selector={chart.OPERATOR}", *now)
 
         fallen = fall.play(tenant, name, seen, told, good, FORCED, kill)
         fall.assert_rolled_back(tenant, name, seen, fallen)

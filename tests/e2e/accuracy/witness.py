@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from e2e import story
-from e2e.kube import UNREACHABLE, Kube
+from e2e.kube import UNREACHABLE
 from e2e.story import Alert, Name
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
@@ -127,22 +127,22 @@ class Witness:
         """When traffic went there last (monotonic)."""
         return next((at for at, to in reversed(self.moves) if to == revision), None)
 
-    def alert(self, alert: str, seconds: float, evidence: Callable[[], str] | None = None) -> tuple[float, Alert]:
+    def alert(self, alert: str, evidence: Callable[[], str] | None = None) -> tuple[float, Alert]:
         """Wait for that alert about the deployment at Alertmanager; when it was first seen, and the alert."""
 
         def look() -> tuple[float, Alert] | None:
             return next((found for (name, _), found in self.alerts.items() if name == alert), None)
 
-        return wait_for(look, f"{alert} about {self.name} at Alertmanager", seconds, evidence)
+        return wait_for(look, f"{alert} about {self.name} at Alertmanager", evidence)
 
     def names(self) -> set[str]:
         """Of all alerts about the deployment that were seen."""
         return {name for name, _ in self.alerts}
 
-    def more_answers(self, count: int = 3, seconds: float = 60.0) -> None:
+    def more_answers(self, count: int = 3) -> None:
         """Wait until so many more questions were answered."""
         asked = self.client.answered
-        wait_for(lambda: self.client.answered >= asked + count or None, f"{count} more answers", seconds)
+        wait_for(lambda: self.client.answered >= asked + count, f"{count} more answers")
 
     def _every(self, seconds: float, look: Callable[[], None]) -> None:
         while not self._stop.is_set():
@@ -168,8 +168,3 @@ class Witness:
                 key = alert.name, alert.labels.get("pod", "")
                 since = self.alerts[key][0] if key in self.alerts else time.monotonic()
                 self.alerts[key] = since, alert
-
-
-def operator_pods(kube: Kube) -> list[str]:
-    """Names of the operator's pods."""
-    return [pod["metadata"]["name"] for pod in kube.all("pods", None, "app.kubernetes.io/name=r1plus-operator")]

@@ -72,7 +72,9 @@ def refuse(target: Target, full: Name, teller: Teller) -> None:
         seen = story.follow(
             target.kube, [full], story.refused, f"the gate refuses {full}", story.REFUSAL_SECONDS, teller.change
         )
-        wait_for(lambda: asker.asked >= LEAST_ASKED, f"{LEAST_ASKED} questions are asked", story.REFUSAL_SECONDS)
+        wait_for(
+            lambda: asker.asked >= LEAST_ASKED, f"{LEAST_ASKED} questions are asked", seconds=story.REFUSAL_SECONDS
+        )
     after = story.serving_revision(target.kube, full)
     told = seen[full].condition(QUALITY)
     decided = story.decided_at(target.kube, full, seen[full].candidate)
@@ -94,7 +96,7 @@ def observe(target: Target, full: Name, teller: Teller) -> None:
             [full],
             lambda one: one.status_of(READY) == "True" and one.up_to_date and one.revision not in ("", before),
             f"{full} serves the other engine",
-            story.OBSERVE_SECONDS,
+            story.REFUSAL_SECONDS,
             teller.change,
         )
         alert = story.until_alert(target, full, since, teller.change)

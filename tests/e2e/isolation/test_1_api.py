@@ -94,7 +94,7 @@ def test_the_server_has_no_token_and_an_ordinary_pod_has_one(world: World) -> No
     def has(place: Place) -> bool:
         return place.run(*look).strip() == "True"
 
-    assert wait_for(lambda: has(world.a.ordinary()) or None, "an ordinary pod has its token", 30.0)
+    assert wait_for(lambda: has(world.a.ordinary()), "an ordinary pod has its token")
     assert not has(world.a.triton())
 
 

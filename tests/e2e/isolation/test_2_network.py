@@ -9,7 +9,7 @@ import pytest
 
 from devcluster.layout import NODE_ADDRESS
 from e2e.isolation.matrix import Trial
-from e2e.isolation.stage import OPEN, Place, Side, World, ordinary_pod, running
+from e2e.isolation.stage import OPEN, PLACES, Side, World, ordinary_pod, running, stands_in
 from e2e.kube import Json
 from e2e.waiting import wait_for
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP, PORT_MONITOR, PORT_TRITON_METRICS
@@ -19,8 +19,6 @@ pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(300)]
 METADATA = "169.254.169.254"
 KUBELET, API_SERVER, KUBE_ROUTER = 10250, 6443, 20244
 FOR_CALLERS, FOR_WATCHERS = (PORT_HTTP, PORT_GRPC), (PORT_TRITON_METRICS, PORT_MONITOR)
-WHERE = "import socket; print(socket.gethostbyname(socket.gethostname()))"
-PLACES = {"its server": lambda world: world.a.triton(), "an ordinary pod": lambda world: world.a.ordinary()}
 NODES_DOORS = [
     {"name": name, "host": host, "port": port}
     for name, host, port in (
@@ -30,12 +28,6 @@ NODES_DOORS = [
         ("another port of the node", NODE_ADDRESS, KUBE_ROUTER),
     )
 ]
-
-
-def stands_in(trial: Trial, world: World, place: Place) -> None:
-    """By its address, which is what walls go by."""
-    pod = world.kube.get("pods", place.namespace, place.pod) or {}
-    trial.by(pod["status"]["podIP"], place.run("python3", "-c", WHERE).strip())
 
 
 def doors_of(side: Side, ports: tuple[int, ...]) -> list[Json]:
@@ -95,7 +87,7 @@ def test_no_connection_slips_through_while_the_tables_are_written_anew(world: Wo
     def churn() -> None:
         while not stop.is_set():
             world.kube.apply(ordinary_pod("churn", OPEN, world.image))
-            wait_for(lambda: running(world.kube, OPEN, "churn"), "a pod comes", 60.0, period_s=0.2)
+            wait_for(lambda: running(world.kube, OPEN, "churn"), "a pod comes", period_s=0.2)
             world.kube.kubectl("delete", "pod", "-n", OPEN, "churn", "--grace-period=0", "--force")
 
     churning = threading.Thread(target=churn, daemon=True)
@@ -122,7 +114,7 @@ def metadata_service(world: World, tmp_path_factory: pytest.TempPathFactory) -> 
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=empty)
     try:
         place = world.open_place()
-        wait_for(lambda: place.one(METADATA, 80).startswith("open ") or None, "the metadata service answers", 60.0)
+        wait_for(lambda: place.one(METADATA, 80).startswith("open "), "the metadata service answers")
         yield
     finally:
         server.terminate()

@@ -8,7 +8,7 @@ import pytest
 from devcluster import daemons
 from devcluster.daemons import Daemon
 from devcluster.layout import Layout, loopback_layout
-from devcluster.waiting import wait_until
+from support.waiting import wait_until
 
 SLEEPER = Daemon("sleeper", ("sleep", "60"))
 STUBBORN = Daemon("stubborn", ("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"))
@@ -46,9 +46,9 @@ def test_a_pid_that_now_belongs_to_somebody_else_is_not_signalled(layout: Layout
 
 def test_a_daemon_that_ends_while_starting_is_an_error_with_its_last_words(layout: Layout) -> None:
     daemons.start(Daemon("broken", ("sh", "-c", "echo no such flag; exit 2")), layout)
-    assert wait_until(lambda: not daemons.alive("broken", layout), 5.0)
+    wait_until(lambda: not daemons.alive("broken", layout), "it has ended")
     with pytest.raises(RuntimeError, match="no such flag"):
-        daemons.wait_ready("broken", layout, lambda: False, 5.0)
+        daemons.wait_ready("broken", layout, lambda: False, 120.0)
 
 
 def test_stopping_what_never_ran_is_fine(layout: Layout) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.steps import Step, Steps
-from devcluster.waiting import wait_until
+from support.waiting import wait_until
 
 
 def lines_of(steps_out: io.StringIO) -> list[str]:
@@ -67,5 +67,5 @@ def test_a_long_step_says_how_far_it_is(terminal: bool, expected: str) -> None:
     out = io.StringIO()
     with Steps(1, out=out, terminal=terminal, period_s=0.01).step("slow") as step:
         step.progress(0.25, "3 of 12 packages")
-        assert wait_until(lambda: out.getvalue().count("[#####...............]  25% 3 of 12 packages") > 1, 5.0)
+        wait_until(lambda: out.getvalue().count("[#####...............]  25% 3 of 12 packages") > 1, "two lines")
     assert expected in out.getvalue()
