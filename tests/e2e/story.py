@@ -38,9 +38,8 @@ EDGE = EXAMPLES / "support-edge.yaml"
 FULL_Q4 = EXAMPLES / "credit-full-q4-1.yaml"
 FULL_Q4_OBSERVE = EXAMPLES / "credit-full-q4-1-observe.yaml"
 
-READY_SECONDS = 1500.0
-"""Three gates at once on two cores, 850 probes each: five minutes when nothing else runs."""
-REFUSAL_SECONDS = 900.0
+GATE_SECONDS = 3000.0
+"""Ten times what three gates at once need on two cores, 850 probes each, and what the refusal of one needs."""
 
 Tell = Callable[[str], None]
 
@@ -100,7 +99,6 @@ def follow(
     names: Sequence[Name],
     done: Callable[[DeploymentView], bool],
     what: str,
-    seconds: float,
     tell: Tell,
     hopeless: Callable[[DeploymentView], bool] = lambda one: False,
 ) -> dict[Name, DeploymentView]:
@@ -120,12 +118,12 @@ def follow(
         stuck = [name for name in names if not done(view(kube, name))]
         return "\n".join(evidence.of_deployment(kube, name.namespace, name.name) for name in stuck)
 
-    return wait_for(look, what, seen_instead, seconds=seconds)
+    return wait_for(look, what, seen_instead, seconds=GATE_SECONDS)
 
 
-def until_ready(kube: Kube, names: Sequence[Name], tell: Tell, seconds: float = READY_SECONDS) -> None:
+def until_ready(kube: Kube, names: Sequence[Name], tell: Tell) -> None:
     """Every deployment serves a revision that has passed its suite, and nothing is under way."""
-    follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", seconds, tell, refused_for_good)
+    follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", tell, refused_for_good)
 
 
 def settled(one: DeploymentView) -> bool:
@@ -221,7 +219,7 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell) -> Alert:
         return evidence.of_deployment(kube, name.namespace, name.name)
 
     what = f"the monitor of {name} has swept the suite once on the running engine"
-    sweep = wait_for(lambda: _swept_after(kube, name, since), what, evidence_of, seconds=REFUSAL_SECONDS, period_s=2.0)
+    sweep = wait_for(lambda: _swept_after(kube, name, since), what, evidence_of, seconds=GATE_SECONDS, period_s=2.0)
     tell(f"The monitor counted on the running engine: {sweep['correct']}/{sweep['total']} right")
     counted = epoch(sweep["finishedAt"])
     with target.alertmanager() as base_url:
@@ -230,9 +228,7 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell) -> Alert:
             found = (a for a in alerts_at(base_url) if is_about(a, name) and a.updated_at >= counted)
             return next(found, None)
 
-        return wait_for(
-            look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", evidence_of, seconds=REFUSAL_SECONDS
-        )
+        return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", evidence_of, seconds=GATE_SECONDS)
 
 
 def _swept_after(kube: Kube, name: Name, since: float) -> Json | None:

@@ -39,9 +39,9 @@ class Tenant:
         """`kubectl patch --type=merge`."""
         self.kube.patch("r1plusdeployments", name.namespace, name.name, {"spec": spec})
 
-    def until_ready(self, name: Name, seconds: float = story.READY_SECONDS) -> str:
+    def until_ready(self, name: Name) -> str:
         """The deployment serves what it asks for; the revision."""
-        story.until_ready(self.kube, [name], self.tell, seconds)
+        story.until_ready(self.kube, [name], self.tell)
         return story.serving_revision(self.kube, name)
 
     def evidence(self, name: Name) -> Callable[[], str]:

@@ -19,7 +19,7 @@ from r1plus_dashboards.build import Panel
 from r1plus_dashboards.deployment import CONFIRMED
 from r1plus_dashboards.generate import BOARDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 SEEN_SECONDS = 300.0
 """The operator's and the pods' first scrapes, and two more for a rate."""

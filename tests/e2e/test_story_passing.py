@@ -19,7 +19,7 @@ from e2e.waiting import wait_for
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.names import TENANT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 NAMESPACE, MODEL, READER = "team-passing", "credit", "reader"
 FAMILY, FORMER = "passing", "passing-former"
@@ -95,7 +95,7 @@ def test_a_tenants_own_account_reads_its_history(passing: Kube) -> None:
         said = f"exit status {done.returncode}: {done.stdout[:500]} {done.stderr[:500]}"
         return done.returncode == 0 and f"{MODEL}-" in done.stdout
 
-    wait_for(told, f"{READER} reads the history of {NAMESPACE}/{MODEL}", lambda: said)
+    wait_for(told, f"{READER} reads the history of {NAMESPACE}/{MODEL}", lambda: said, period_s=1.0)
 
 
 def test_what_a_tenant_was_given_is_taken_back_when_it_is_given_less(passing: Kube) -> None:

@@ -16,7 +16,7 @@ from e2e.target import Target
 from e2e.waiting import wait_for
 from r1plus_contract.names import ANNOTATION_QUARANTINE, LABEL_SERVING, QUARANTINED
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 AS_BEFORE: Json = {"spec": {"replicas": None, "accuracy": None}}
 

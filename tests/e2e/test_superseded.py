@@ -13,7 +13,7 @@ from e2e.target import Target
 from e2e.waiting import wait_for
 from r1plus_contract.names import LABEL_REVISION, PORT_GRPC
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 TIMES = 5
 

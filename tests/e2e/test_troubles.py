@@ -14,7 +14,7 @@ from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 TENANT, POOR_TENANT = "team-trouble", "team-poor"
 
@@ -89,6 +89,7 @@ def test_describe_names_the_cause_and_the_remedy(troubled: Kube, name: str) -> N
         told,
         f"{name}: condition and Event {trouble.reason}",
         lambda: troubled.kubectl("describe", "r1plusdeployment", "-n", trouble.namespace, name),
+        period_s=1.0,
     )
     for word in trouble.words:
         assert word in text

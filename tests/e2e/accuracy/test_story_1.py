@@ -18,7 +18,7 @@ from r1plus_monitoring.curate.asking import F32, Condition, ProcessAsker
 from r1plus_monitoring.scorers import score
 from r1plus_policies.gate import allowed_in_stratum, allowed_lost
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 SAME, AS = "smollm2-lite-q8-0", "smollm2-full-q8-0"
 """The very files of the lite engine, claimed to be as good as the reference of full."""
@@ -71,7 +71,7 @@ def test_the_verdict_is_the_exact_count(tenant: Tenant, told: Story) -> None:
             gates = gates_of(kube, name, one.candidate or one.revision) if one.candidate or one.revision else []
             return gates[-1] if gates else None
 
-        gate = wait_for(decided, "the gate decides", tenant.evidence(name), seconds=story.READY_SECONDS)
+        gate = wait_for(decided, "the gate decides", tenant.evidence(name), seconds=story.GATE_SECONDS)
         assert story.view(kube, name).engine in (AS, "")
         kube.delete("r1plusdeployments", name.namespace, name.name)
     finally:

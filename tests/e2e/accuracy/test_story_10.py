@@ -15,7 +15,7 @@ from e2e.target import Target
 from e2e.tenants import Tenant, gates_of
 from e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_a_new_suite_is_asked_beside_the_former_one_before_it_counts(

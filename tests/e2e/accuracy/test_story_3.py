@@ -12,7 +12,7 @@ from e2e.tenants import Tenant, gates_of, r1plus_status
 from e2e.waiting import wait_for
 from r1plus_contract.verdict import Verdict
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_forced_through_it_falls_and_the_operator_goes_back(

@@ -11,7 +11,7 @@ from e2e.target import Target
 from e2e.tenants import Tenant, in_container, pods_of
 from e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 PROMISED, DELIVERED, FAMILY = "smollm2-edge-q4-1", "smollm2-full-q4-1", "swapped"
 

@@ -15,7 +15,7 @@ from e2e.tenants import Tenant, r1plus_status, record_of, revisions_of
 from e2e.waiting import wait_for
 from r1plus_contract.names import LABEL_SERVING, QUARANTINED
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_with_one_replica_it_rolls_back(

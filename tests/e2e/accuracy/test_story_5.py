@@ -15,7 +15,7 @@ from e2e.tenants import Tenant, r1plus_status, record_of, revisions_of
 from e2e.waiting import wait_for
 from r1plus_contract.metrics import ALERT_NO_DATA
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_a_prober_that_is_killed_or_hangs_is_no_data_and_moves_nothing(

@@ -18,7 +18,7 @@ from e2e.tenants import Tenant, gates_of, incident_of, r1plus_status, record_of
 from e2e.waiting import wait_for
 from r1plus_contract.metrics import ALERT_ROLLBACK_BLOCKED, ALERT_SUITE_MISMATCH
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(

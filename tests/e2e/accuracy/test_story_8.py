@@ -17,7 +17,7 @@ from e2e.tenants import Tenant, incident_of, r1plus_status
 from e2e.waiting import wait_for
 from r1plus_contract.metrics import ALERT_ROLLBACK_BLOCKED
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 @contextmanager

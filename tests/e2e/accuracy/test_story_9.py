@@ -11,7 +11,7 @@ from e2e.suites import OwnSuite
 from e2e.target import Target
 from e2e.tenants import Tenant
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_an_operator_that_dies_at_every_step_comes_to_the_same_end(

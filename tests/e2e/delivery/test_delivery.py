@@ -8,18 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e import objects
+from e2e import objects, story
 from e2e.delivery.artifacts import Artifacts
 from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import wait_for
 from r1plus_contract.names import ANNOTATION_DELIVERED, LABEL_VOLUME
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 TENANT = "team-volumes"
 SIZE = "400Mi"
-GATE_SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_an_archive_is_fetched_within_walls_survives_a_kill_and_is_served_and_sc
     def ready() -> bool:
         return condition(tenant, "credit", "Ready")[:2] == ("True", "Serving")
 
-    wait_for(ready, "credit serves", lambda: describe(tenant, "credit"), seconds=GATE_SECONDS)
+    wait_for(ready, "credit serves", lambda: describe(tenant, "credit"), seconds=story.GATE_SECONDS)
     assert condition(tenant, "credit", "QualityVerified")[:2] == ("True", "GatePassed")
     (claim,) = tenant.all("persistentvolumeclaims", TENANT)
     cr = tenant.get("r1plusengines", None, "bank-slow")

@@ -40,7 +40,7 @@ from r1plus_contract.names import (
 from r1plus_model_repo.building import Recipe, command
 from r1plus_operator.plan.delivering import KEY_DIGITS
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 FAMILY, REFUSED_FAMILY, OTHER_FAMILY = "bank-gpu", "bank-gpu-refused", "bank-gpu-vllm"
 BATCH, CONTEXT, SHORTER, STEP = 4, 512, 256, 1024

@@ -12,7 +12,7 @@ from e2e.isolation.stage import Place, World
 from e2e.kube import Json
 from e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 ADDRESSES = ((API_SERVICE_ADDRESS, 443), (NODE_ADDRESS, 6443))
 VECTORS = sorted({case.vector for case in CASES})

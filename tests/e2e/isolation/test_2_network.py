@@ -14,7 +14,7 @@ from e2e.kube import Json
 from e2e.waiting import wait_for
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP, PORT_MONITOR, PORT_TRITON_METRICS
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 METADATA = "169.254.169.254"
 KUBELET, API_SERVER, KUBE_ROUTER = 10250, 6443, 20244
@@ -114,7 +114,7 @@ def metadata_service(world: World, tmp_path_factory: pytest.TempPathFactory) -> 
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=empty)
     try:
         place = world.open_place()
-        wait_for(lambda: place.one(METADATA, 80).startswith("open "), "the metadata service answers")
+        wait_for(lambda: place.one(METADATA, 80).startswith("open "), "the metadata service answers", period_s=1.0)
         yield
     finally:
         server.terminate()

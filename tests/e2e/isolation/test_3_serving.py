@@ -10,7 +10,7 @@ from e2e.isolation.stage import PLACES, Place, Side, World, stands_in
 from e2e.waiting import wait_for
 from r1plus_contract.names import DIR_MODELS, PORT_HTTP, PORT_TRITON_METRICS
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 READY = {"method": "GET", "path": "/v2/health/ready"}
 REGION = json.dumps({"key": "/dev/shm/b", "offset": 0, "byte_size": 64})
@@ -101,6 +101,7 @@ def test_an_answer_is_never_taken_from_a_cache_of_answers(world: World, trial: T
     wait_for(
         lambda: counted(world, world.a).get("nv_inference_request_success", 0.0) > before,
         "the server counts what its monitor asks it",
+        period_s=1.0,
     )
     found = counted(world, world.a)
     trial.open("the server's counters", "--model-repository" in command and found, (command, sorted(found)))

@@ -15,7 +15,7 @@ from e2e.waiting import wait_for
 from r1plus_contract.names import PORT_MONITOR
 from r1plus_dashboards.asking import Window, ask
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 LISTS = (
     *(

@@ -14,7 +14,7 @@ from e2e.kube import Json
 from e2e.waiting import wait_for
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 TOKEN = "kubernetes.io/service-account-token"
 

@@ -25,7 +25,7 @@ from r1plus_contract.history import AUDIENCE, Histories
 from r1plus_contract.jsonable import loads
 from r1plus_contract.names import FINALIZER_TENANT, TENANT
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 READER = f"{chart.RELEASE}-registry-reader"
 """Who may read all that the registry has, of what has ended too."""
