@@ -44,6 +44,15 @@ def accuracy(own: OwnSuite, **more: object) -> Json:
     return {**own.held, "threshold": 0.95, "onBreach": "Rollback", **more}
 
 
+def serve(
+    tenant: Tenant, own: OwnSuite, name: str, tier: str, *, held: Json | None = None, **spec: object
+) -> tuple[Name, str]:
+    """Bring up a deployment that is held to this suite; its name, and the revision that serves."""
+    own.put(tenant.kube, tenant.namespace)
+    made = tenant.apply(name, tier, accuracy=accuracy(own, **(held or {})), **spec)
+    return made, tenant.until_ready(made)
+
+
 def bake(seen: Witness, told: Story) -> None:
     """The revision carries traffic for long enough to be one to go back to."""
     began = told.step(f"carries traffic for {BAKE_SECONDS} s")

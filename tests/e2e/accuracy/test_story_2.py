@@ -24,7 +24,7 @@ def test_the_other_engine_is_refused_and_traffic_never_moves(tenant: Tenant, tar
     stable = tenant.until_ready(name)
     told.figure(f"F16 Ready after {told.seconds:.0f} s")
 
-    with Witness(target, name, items, suite.header.sampling) as seen:
+    with Witness(target, name, suite, items) as seen:
         told.step("asks for spec.engine.precision: Q4_1")
         tenant.change(name, engine={"precision": "Q4_1"})
         one = story.follow(tenant.kube, [name], story.refused, "the gate refuses", told.tell, lambda _: False)[name]
@@ -43,7 +43,5 @@ def test_the_other_engine_is_refused_and_traffic_never_moves(tenant: Tenant, tar
     quality = one.condition("QualityVerified")
     assert quality is not None
     assert f"lost {gate['lost']} of {gate['items']}" in quality.message
-    assert seen.revisions == [stable]
-    assert seen.client.failures == []
-    assert seen.client.wrong == []
+    seen.assert_right_all_the_time([stable])
     assert story.serving_revision(tenant.kube, name) == stable

@@ -3,7 +3,7 @@
 import pytest
 
 from e2e.accuracy import fall
-from e2e.accuracy.fall import FORCED, accuracy
+from e2e.accuracy.fall import FORCED
 from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.suites import OwnSuite
@@ -19,12 +19,10 @@ def test_forced_through_it_falls_and_the_operator_goes_back(
     tenant: Tenant, target: Target, own_full: OwnSuite, told: Story
 ) -> None:
     """3. gate: Observe, onBreach: Rollback: counted, last good swept anew, switched back, alert with its runbook."""
-    own_full.put(tenant.kube, tenant.namespace)
-    name = tenant.apply("credit", "full", accuracy=accuracy(own_full))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_full, "credit", "full")
     told.figure(f"F16 Ready after {told.seconds:.0f} s")
 
-    with Witness(target, name, own_full.suite.items, own_full.suite.header.sampling) as seen:
+    with Witness(target, name, own_full.suite) as seen:
         fall.bake(seen, told)
         told.step(f"forces {FORCED} through")
 

@@ -6,7 +6,7 @@ import pytest
 
 from e2e import story
 from e2e.accuracy import fall
-from e2e.accuracy.fall import FIRST, RAISED, Fallen, accuracy, struck, two_good_revisions
+from e2e.accuracy.fall import FIRST, RAISED, Fallen, struck, two_good_revisions
 from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.suites import OwnSuite
@@ -22,11 +22,9 @@ def test_with_one_replica_it_rolls_back(
     tenant: Tenant, target: Target, own_edge: OwnSuite, faulty: None, told: Story
 ) -> None:
     """4b, one replica: the engine degrades after its Pass; the revision is rolled back."""
-    own_edge.put(tenant.kube, tenant.namespace)
-    name = tenant.apply("triage", "edge", context=FIRST, accuracy=accuracy(own_edge, **RAISED))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_edge, "triage", "edge", context=FIRST, held=RAISED)
 
-    with Witness(target, name, own_edge.suite.items, own_edge.suite.header.sampling) as seen:
+    with Witness(target, name, own_edge.suite) as seen:
         bad = two_good_revisions(tenant, seen, name, told, good)
         pod = wait_for(lambda: story.ready_pod(tenant.kube, name), "its pod")
         at = struck(tenant, name, told, pod)
@@ -48,13 +46,11 @@ def test_with_two_replicas_the_pod_is_quarantined_and_nothing_rolls_back(
 ) -> None:
     """4b, two replicas: that pod is quarantined and replaced, nothing rolls back."""
     kube = tenant.kube
-    own_edge.put(kube, tenant.namespace)
-    name = tenant.apply("triage", "edge", replicas=2, accuracy=accuracy(own_edge, **RAISED))
-    revision = tenant.until_ready(name)
+    name, revision = fall.serve(tenant, own_edge, "triage", "edge", replicas=2, held=RAISED)
     wait_for(lambda: len(story.pods_in_traffic(kube, name)) == 2, "two pods are Ready")
     before = set(story.pods_in_traffic(kube, name))
 
-    with Witness(target, name, own_edge.suite.items, own_edge.suite.header.sampling) as seen:
+    with Witness(target, name, own_edge.suite) as seen:
         seen.more_answers()
         bad = min(before)
         at = struck(tenant, name, told, bad)

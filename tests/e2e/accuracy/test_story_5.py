@@ -5,8 +5,7 @@ import time
 import pytest
 
 from e2e import story
-from e2e.accuracy import faults
-from e2e.accuracy.fall import accuracy
+from e2e.accuracy import fall, faults
 from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.suites import OwnSuite
@@ -23,13 +22,11 @@ def test_a_prober_that_is_killed_or_hangs_is_no_data_and_moves_nothing(
 ) -> None:
     """5. Prober killed, hung, without its suite: NoData alert, never OK, no rollback, no traffic lost."""
     kube = tenant.kube
-    own_edge.put(kube, tenant.namespace)
-    name = tenant.apply("triage", "edge", replicas=2, accuracy=accuracy(own_edge, probesPerMinute=60))
-    revision = tenant.until_ready(name)
+    name, revision = fall.serve(tenant, own_edge, "triage", "edge", replicas=2, held={"probesPerMinute": 60})
     wait_for(lambda: len(story.pods_in_traffic(kube, name)) == 2, "two pods are Ready")
     killed, hung = sorted(story.pods_in_traffic(kube, name))
 
-    with Witness(target, name, own_edge.suite.items, own_edge.suite.header.sampling) as seen:
+    with Witness(target, name, own_edge.suite) as seen:
         began = told.step(f"the prober of {killed} is killed, that of {hung} stopped, whenever they are started anew")
         with faults.tormented(kube, name, killed, "SIGKILL"), faults.tormented(kube, name, hung, "SIGSTOP"):
 
@@ -70,10 +67,8 @@ def test_a_prober_that_is_killed_or_hangs_is_no_data_and_moves_nothing(
         tenant.until_ready(name)
 
     told.figure(seen.client.told)
-    assert seen.revisions == [revision]
     assert revisions_of(kube, name) == [revision]
     assert record_of(kube, name, revision) == {}
     assert sorted(story.pods_in_traffic(kube, name)) == [killed, hung], "the same pods serve"
-    assert seen.client.failures == []
-    assert seen.client.wrong == []
+    seen.assert_right_all_the_time([revision])
     assert seen.names() <= {ALERT_NO_DATA}

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from e2e import story
-from e2e.accuracy import faults
+from e2e.accuracy import fall, faults
 from e2e.accuracy.altered_suites import agreeing, mistaken
-from e2e.accuracy.fall import FIRST, RAISED, accuracy, two_good_revisions
+from e2e.accuracy.fall import FIRST, RAISED, two_good_revisions
 from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.kube import Json
@@ -26,11 +26,9 @@ def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
 ) -> None:
     """6. Scorer broken: SuiteMismatch; reference altered and re-signed, then items as well: BothArmsBad; no action."""
     kube = tenant.kube
-    own_edge.put(kube, tenant.namespace)
-    name = tenant.apply("triage", "edge", context=FIRST, accuracy=accuracy(own_edge, **RAISED))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_edge, "triage", "edge", context=FIRST, held=RAISED)
 
-    with Witness(target, name, own_edge.suite.items, own_edge.suite.header.sampling) as seen:
+    with Witness(target, name, own_edge.suite) as seen:
         serving = two_good_revisions(tenant, seen, name, told, good)
         pod = wait_for(lambda: story.ready_pod(kube, name), "its pod")
 
@@ -88,6 +86,4 @@ def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
 
     told.figure(seen.client.told)
     assert not record_of(kube, name, serving).get("switchedAt")
-    assert seen.revisions == [good, serving]
-    assert seen.client.failures == []
-    assert seen.client.wrong == [], "the engine was right all the time"
+    seen.assert_right_all_the_time([good, serving])

@@ -52,7 +52,7 @@ def test_an_hours_worth_of_probes_idle_and_under_full_load_raises_no_alarm(
         assert watch["standing"] == "Steady"
         assert not watch.get("alarmedAt")
 
-    with Witness(target, name, suite.items, suite.header.sampling, pause_s=1.0) as seen:
+    with Witness(target, name, suite, pause_s=1.0) as seen:
         probed("idle")
         stop = threading.Event()
         with target.reach(name.namespace, name.name, PORT_GRPC) as address:

@@ -7,7 +7,7 @@ import pytest
 
 from e2e import story
 from e2e.accuracy import fall
-from e2e.accuracy.fall import FIRST, RAISED, Fallen, accuracy, struck, two_good_revisions
+from e2e.accuracy.fall import FIRST, RAISED, Fallen, struck, two_good_revisions
 from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.kube import Json, Kube
@@ -36,11 +36,9 @@ def test_where_the_last_good_finds_no_room_it_is_said_and_waited_for(
 ) -> None:
     """8. Last good no longer fits: RollbackBlocked/NoCapacity, paged; with room it goes back."""
     kube = tenant.kube
-    own_edge.put(kube, tenant.namespace)
-    name = tenant.apply("triage", "edge", context=FIRST, accuracy=accuracy(own_edge, **RAISED))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_edge, "triage", "edge", context=FIRST, held=RAISED)
 
-    with Witness(target, name, own_edge.suite.items, own_edge.suite.header.sampling) as seen:
+    with Witness(target, name, own_edge.suite) as seen:
         bad = two_good_revisions(tenant, seen, name, told, good)
         pod = wait_for(lambda: story.ready_pod(kube, name), "its pod")
         with cordoned(kube):

@@ -4,7 +4,7 @@ import pytest
 
 from e2e import chart
 from e2e.accuracy import fall
-from e2e.accuracy.fall import FORCED, accuracy
+from e2e.accuracy.fall import FORCED
 from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.suites import OwnSuite
@@ -19,11 +19,9 @@ def test_an_operator_that_dies_at_every_step_comes_to_the_same_end(
 ) -> None:
     """9. Every replica of the operator killed at every step of story 3: the same end."""
     kube, killed = tenant.kube, []
-    own_full.put(kube, tenant.namespace)
-    name = tenant.apply("credit", "full", accuracy=accuracy(own_full))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_full, "credit", "full")
 
-    with Witness(target, name, own_full.suite.items, own_full.suite.header.sampling) as seen:
+    with Witness(target, name, own_full.suite) as seen:
         fall.bake(seen, told)
 
         def kill(step: str) -> None:

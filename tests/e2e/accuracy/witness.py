@@ -20,7 +20,7 @@ from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question, ask
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC
-from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite import Item, Sampling, Suite
 from r1plus_monitoring.scorers import score
 
 LOOK_EVERY_S = 0.5
@@ -83,8 +83,9 @@ class Witness:
 
     target: Target
     name: Name
-    items: Sequence[Item]
-    sampling: Sampling
+    suite: Suite
+    items: Sequence[Item] = ()
+    """What the client asks; empty for all of the suite."""
     pause_s: float = 0.4
     moves: list[tuple[float, str]] = field(default_factory=list)
     """Whenever the Service selects another revision: when (monotonic), which. The first is what it selected at once."""
@@ -100,7 +101,7 @@ class Witness:
     def __enter__(self) -> "Witness":
         address = self._open.enter_context(self.target.reach(self.name.namespace, self.name.name, PORT_GRPC))
         url = self._open.enter_context(self.target.alertmanager())
-        self.client = Client(address, self.items, self.sampling, self.pause_s)
+        self.client = Client(address, self.items or self.suite.items, self.suite.header.sampling, self.pause_s)
         looks: list[Callable[[], None]] = [
             lambda: self.client.run(self._stop),
             lambda: self._every(LOOK_EVERY_S, self._look),
@@ -134,6 +135,12 @@ class Witness:
             return next((found for (name, _), found in self.alerts.items() if name == alert), None)
 
         return wait_for(look, f"{alert} about {self.name} at Alertmanager", evidence)
+
+    def assert_right_all_the_time(self, revisions: Sequence[str]) -> None:
+        """Traffic went to these in turn, every question was answered, and rightly."""
+        assert self.revisions == list(revisions)
+        assert self.client.failures == []
+        assert self.client.wrong == []
 
     def names(self) -> set[str]:
         """Of all alerts about the deployment that were seen."""

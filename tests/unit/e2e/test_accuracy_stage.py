@@ -92,7 +92,7 @@ class Target:
 def test_a_witness_sees_where_traffic_goes_and_every_question_that_fails_and_leaves_nothing_open() -> None:
     target = Target()
     own = own_suite("edge", KEY)
-    with Witness(cast(Any, target), Name("t", "credit"), own.suite.items, Sampling(), pause_s=0.01) as seen:
+    with Witness(cast(Any, target), Name("t", "credit"), own.suite, pause_s=0.01) as seen:
         wait_for(lambda: seen.client.failures or None, "a question that fails", period_s=0.01)
         assert seen.revisions == ["credit-a"]
         assert seen.moved_to("credit-a") is not None
