@@ -57,8 +57,14 @@ class Name:
 
 def name_in(example: Path) -> Name:
     """The R1PlusDeployment that an example file holds."""
+    metadata = deployment_in(example)["metadata"]
+    return Name(metadata["namespace"], metadata["name"])
+
+
+def deployment_in(example: Path, **spec: object) -> dict[str, Any]:
+    """Return the R1PlusDeployment that an example file holds, with these fields of its spec besides."""
     body = next(d for d in yaml.safe_load_all(example.read_text()) if d and d["kind"] == "R1PlusDeployment")
-    return Name(body["metadata"]["namespace"], body["metadata"]["name"])
+    return {**body, "spec": {**body["spec"], **spec}}
 
 
 def apply(kube: Kube, *examples: Path) -> None:
@@ -121,9 +127,9 @@ def follow(
     return wait_for(look, what, seen_instead, seconds=GATE_SECONDS)
 
 
-def until_ready(kube: Kube, names: Sequence[Name], tell: Tell) -> None:
-    """Every deployment serves a revision that has passed its suite, and nothing is under way."""
-    follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", tell, refused_for_good)
+def until_ready(kube: Kube, names: Sequence[Name], tell: Tell) -> dict[Name, DeploymentView]:
+    """Wait until every deployment serves a revision that has passed its suite, and nothing is under way."""
+    return follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", tell, refused_for_good)
 
 
 def settled(one: DeploymentView) -> bool:

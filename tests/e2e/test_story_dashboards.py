@@ -21,7 +21,7 @@ from r1plus_dashboards.generate import BOARDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
-SEEN_SECONDS = 300.0
+SEEN_SECONDS = 600.0
 """The operator's and the pods' first scrapes, and two more for a rate."""
 AT_LEAST_SECONDS = 3.0
 WINDOW_SECONDS, STEP_SECONDS = 1800.0, 15.0

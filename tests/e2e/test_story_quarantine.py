@@ -18,7 +18,7 @@ from r1plus_contract.names import ANNOTATION_QUARANTINE, LABEL_SERVING, QUARANTI
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
-AS_BEFORE: Json = {"spec": {"replicas": None, "accuracy": None}}
+AS_BEFORE: Json = {"spec": {"replicas": None, "accuracy": {"onBreach": None}}}
 
 
 @pytest.fixture

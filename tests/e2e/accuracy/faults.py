@@ -30,7 +30,7 @@ while not pathlib.Path(sys.argv[2]).exists():
 
 _NEWEST = """
 import json, urllib.request as u
-print(json.load(u.urlopen("http://127.0.0.1:8080/outcomes?since=999999999", timeout=5))["newest"])
+print(json.load(u.urlopen("http://127.0.0.1:8080/outcomes?since=999999999", timeout=60))["newest"])
 """
 
 

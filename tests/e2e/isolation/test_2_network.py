@@ -55,13 +55,17 @@ def test_no_pod_of_another_tenant_connects_to_the_model(
     trial.shut(f"from {place}", all(how.startswith("shut ") for how in ended.values()), ended)
 
 
-STORM_SECONDS, STORM_THREADS, STORM_LEAST = 15, 16, 1000
+STORM_SECONDS, STORM_THREADS, STORM_LEAST, STORM_AT_MOST_SECONDS = 15, 16, 1000, 240
 STORM = """
 import json, socket, sys, threading, time
-hosts, ports, deadline = sys.argv[1].split(","), (8000, 8001, 8002, 8080), time.monotonic() + float(sys.argv[2])
+hosts, ports, began = sys.argv[1].split(","), (8000, 8001, 8002, 8080), time.monotonic()
+seconds, at_most, least, wanted = float(sys.argv[2]), float(sys.argv[4]), int(sys.argv[5]), sys.argv[6]
 tried, got = [], []
+def is_over():
+    passed = time.monotonic() - began
+    return passed > at_most or passed > seconds and len(tried) >= least and (not wanted or wanted in got)
 def knock():
-    while time.monotonic() < deadline:
+    while not is_over():
         host, port = hosts[len(tried) % len(hosts)], ports[len(tried) % len(ports)]
         tried.append(1)
         try:
@@ -93,10 +97,14 @@ def test_no_connection_slips_through_while_the_tables_are_written_anew(world: Wo
     churning = threading.Thread(target=churn, daemon=True)
     churning.start()
     try:
-        words = ("python3", "-c", STORM)
-        tried, seen = json.loads(place.run(*words, own, str(STORM_SECONDS / 5), str(STORM_THREADS)))
+
+        def storm(host: str, seconds: float, least: int, wanted: str) -> tuple[int, list[str]]:
+            numbers = (seconds, STORM_THREADS, STORM_AT_MOST_SECONDS, least)
+            return tuple(json.loads(place.run("python3", "-c", STORM, host, *map(str, numbers), wanted)))
+
+        tried, seen = storm(own, STORM_SECONDS / 5, 1, f"{own}:{PORT_HTTP}")
         trial.open("the same storm gets through to one's own model", f"{own}:{PORT_HTTP}" in seen, (tried, seen[:3]))
-        tried, got = json.loads(place.run(*words, target, str(STORM_SECONDS), str(STORM_THREADS)))
+        tried, got = storm(target, STORM_SECONDS, STORM_LEAST, "")
     finally:
         stop.set()
         churning.join(timeout=90.0)
