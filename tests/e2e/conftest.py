@@ -5,6 +5,8 @@ With the KUBECONFIG of a cluster of your own that one is used, as by the demo. S
 
 import os
 from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,10 +15,15 @@ from devcluster import kubeconfig
 from devcluster.cluster import Cluster
 from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
-from e2e import chart, parts
+from e2e import chart, parts, passing_tenant, tiers
+from e2e.background import run_in_background
 from e2e.kube import Kube
 from e2e.parts import Parts
+from e2e.prober_outage import prober_outage
+from e2e.quarantine import quarantine_one_of_two
+from e2e.regression import Regression
 from e2e.target import EmbeddedTarget, GivenTarget, Target
+from e2e.tiers import Served
 
 KEEP = "R1PLUS_KEEP"
 _TARGET = pytest.StashKey[Target]()
@@ -57,6 +64,41 @@ def target(built: Parts, chart_values: dict[str, Any], pytestconfig: pytest.Conf
 def kube(target: Target) -> Kube:
     """The cluster's API."""
     return target.kube
+
+
+@pytest.fixture(scope="session")
+def served(target: Target) -> Served:
+    """The three tiers, Ready."""
+    return tiers.serve(target.kube)
+
+
+@pytest.fixture(scope="session")
+def regression(served: Served, target: Target) -> Regression:
+    """From here on `full` is moved to another engine: refused, then forced through."""
+    return Regression(served.names["full"], target)
+
+
+@pytest.fixture(scope="session")
+def on_lite(served: Served, target: Target) -> list[Future[Any]]:
+    """From here on the prober of `lite` hangs, and then one of two pods of it goes bad; a future for each."""
+    lite = served.names["lite"]
+    return run_in_background(
+        lambda: prober_outage(target, lite, "SIGSTOP"), lambda: quarantine_one_of_two(target.kube, lite)
+    )
+
+
+@pytest.fixture(scope="session")
+def passing(kube: Kube) -> Iterator[list[Future[None]]]:
+    """From here on a tenant comes and goes; a future for each stage."""
+    passing_tenant.create_tenant(kube)
+    stages = (
+        passing_tenant.replace_revisions,
+        passing_tenant.read_history,
+        passing_tenant.take_back_grants,
+        passing_tenant.delete_tenant,
+    )
+    yield run_in_background(*(partial(stage, kube) for stage in stages))
+    passing_tenant.clear(kube)
 
 
 def _installed(target: Target, built: Parts, values: Mapping[str, Any], config: pytest.Config) -> Target:

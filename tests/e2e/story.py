@@ -204,6 +204,11 @@ def ready_pod(kube: Kube, name: Name, than: str = "") -> str | None:
     return next((pod for pod in ours if pod != than), None)
 
 
+def until_pod(kube: Kube, name: Name) -> str:
+    """Wait for a Ready pod of the revision that takes traffic; return its name."""
+    return wait_for(lambda: ready_pod(kube, name), f"a Ready pod of {name}")
+
+
 def pods_in_traffic(kube: Kube, name: Name) -> list[str]:
     """Return the names of the Ready pods that the Service may select, of any revision."""
     pods = (pod["metadata"] for pod in kube.pods_of(name.namespace, name.name) if _is_up(pod))

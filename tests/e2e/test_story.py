@@ -1,86 +1,43 @@
 """The story, step by step on a real cluster: serve, answer, survive, refuse, observe, alert.
 
-Three deployments serve, and three things go on at the same time: `full` is moved to another engine, the prober of `lite`
-hangs, and whatever else can break is broken on `edge`. A test waits for what it is about and says what came of it.
+Three deployments serve, and then several things go on at the same time: `full` is moved to another engine, the prober of
+`lite` hangs, and whatever else can break is broken on `edge`. A test waits for what it is about and says what came of it.
 """
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from e2e import chart, objects, story
-from e2e.asking import Asker
-from e2e.background import run_in_background
-from e2e.inside import Caller, monitor_report, signal_prober
+from e2e.inside import Caller
 from e2e.kube import Json, Kube
 from e2e.parts import Parts
-from e2e.story import EDGE, FULL, FULL_Q4, FULL_Q4_OBSERVE, LITE, Alert, Name, name_in
-from e2e.suites import own_suite
+from e2e.prober_outage import prober_outage
+from e2e.regression import Regression
+from e2e.story import Name
 from e2e.target import Target
+from e2e.tiers import SMALL, SMALL_SUITES, THRESHOLDS, Served
 from e2e.waiting import wait_for
 from r1plus_cli.stream import Question, ask
-from r1plus_cli.view import DeploymentView
 from r1plus_contract.history import RolloutEvent
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC, PORT_MONITOR, PORT_TRITON_METRICS
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Verdict
 from r1plus_monitoring.scorers import score
-from r1plus_operator.suite_signature import new_key
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
-SMALL_SUITES = {LITE: "lite", EDGE: "edge"}
-PER_STRATUM, SMALL = 10, 40
-"""Items of each stratum, and of a small suite. `make e2e-story-long` gates those two by all that the product ships."""
-THRESHOLDS = {"full": 0.98, "lite": 0.95, "edge": 0.95}
-"""The default; and of 40 items two may be lost, for a CPU that rounds otherwise than the one that recorded the suite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """The three tiers, by tier: which deployments they are, and how each stood when all were Ready."""
-
-    names: dict[str, Name]
-    views: dict[str, DeploymentView]
-    accuracy_of_edge: Json
-    """`spec.accuracy` by its small suite."""
-
 
 @pytest.fixture(scope="session")
-def served(target: Target) -> Served:
-    """All three Ready: `full` by the suite that the product ships, the others each by a small one of their tenant's."""
-    kube, key, held = target.kube, new_key(), {}
-    names = {"full": name_in(FULL), "lite": name_in(LITE), "edge": name_in(EDGE)}
-    story.apply(kube, story.TENANTS)
-    story.apply(kube, FULL)
-    for example, tier in SMALL_SUITES.items():
-        suite = own_suite(tier, key, PER_STRATUM)
-        suite.put(kube, names[tier].namespace)
-        held[tier] = {**suite.held, "threshold": THRESHOLDS[tier]}
-        kube.apply(story.deployment_in(example, accuracy=held[tier]))
-    views = story.until_ready(kube, list(names.values()), print)
-    return Served(names, {tier: views[name] for tier, name in names.items()}, held["edge"])
-
-
-@pytest.fixture(scope="session")
-def regression(served: Served, target: Target) -> "Regression":
-    """From here on `full` is moved to another engine: refused, then forced through."""
-    return Regression(served.names["full"], target)
-
-
-@pytest.fixture(scope="session")
-def hanging(served: Served, target: Target) -> "Future[ProberOutage]":
-    """From here on the prober of `lite` hangs."""
-    (outage,) = run_in_background(lambda: prober_outage(target, served.names["lite"], "SIGSTOP"))
-    return outage
+def meanwhile(regression: Regression, on_lite: list[Future[Any]], passing: list[Future[None]]) -> None:
+    """From here on all that goes on beside these tests."""
 
 
 @pytest.fixture
-def edge(served: Served, kube: Kube, regression: "Regression", hanging: "Future[ProberOutage]") -> Name:
+def edge(served: Served, kube: Kube, meanwhile: None) -> Name:
     """The smallest deployment, settled: what is broken here is quickly whole again."""
     story.until_ready(kube, [served.names["edge"]], print)
     return served.names["edge"]
@@ -136,14 +93,12 @@ WALLS = {
 
 
 @pytest.fixture(scope="session")
-def callers(
-    served: Served, kube: Kube, built: Parts, regression: "Regression", hanging: "Future[ProberOutage]"
-) -> dict[str, tuple[Caller, str]]:
+def callers(served: Served, kube: Kube, built: Parts, meanwhile: None) -> dict[str, tuple[Caller, str]]:
     """Pods that all try at once, from one moment; by what is tried."""
     started = {}
     for what, (caller_of, tier, port, expected) in WALLS.items():
         called = served.names[tier]
-        pod = kube.get("pods", called.namespace, _ready_pod(kube, called))
+        pod = kube.get("pods", called.namespace, story.until_pod(kube, called))
         assert pod is not None
         caller = Caller(kube, caller_of, built.refs["monitor"])
         started[what] = caller, caller.start(pod["status"]["podIP"], port, is_let_in=expected == "connected")
@@ -185,7 +140,7 @@ CHILDREN: dict[str, tuple[str, Callable[[Name, str], str]]] = {
 
 
 @pytest.fixture(scope="session")
-def removed(served: Served, kube: Kube, regression: "Regression", hanging: "Future[ProberOutage]") -> dict[str, Json]:
+def removed(served: Served, kube: Kube, meanwhile: None) -> dict[str, Json]:
     """All three deleted at once; by kind, as each was."""
     edge = served.names["edge"]
     story.until_ready(kube, [edge], print)
@@ -213,38 +168,16 @@ def test_comes_back(served: Served, kube: Kube, removed: dict[str, Json], plural
     story.until_ready(kube, [edge], print)
 
 
-@dataclass(frozen=True, slots=True)
-class ProberOutage:
-    """What came of a prober that was killed or stopped."""
-
-    pods: tuple[str, str]
-    """The pod in traffic before, and afterwards."""
-    failures: list[str]
-    """Requests that failed meanwhile."""
-
-
-def prober_outage(target: Target, name: Name, signal: str) -> ProberOutage:
-    """Send the signal to the prober of the pod in traffic, and ask all the time until it was started again."""
-    kube = target.kube
-    pod = _ready_pod(kube, name)
-    before = monitor_report(kube, name.namespace, pod)["proberRestarts"]
-    with target.reach(name.namespace, name.name, PORT_GRPC) as address, Asker(address) as asker:
-        assert signal_prober(kube, name.namespace, pod, signal)
-        wait_for(lambda: _restarted(kube, name, pod, before), f"{name}'s prober is started again", period_s=1.0)
-        asker.more_answers()
-    return ProberOutage((pod, _ready_pod(kube, name)), asker.failures)
-
-
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"], ids=["a killed prober", "a hanging prober"])
-def test_drops_no_request(edge: Name, target: Target, hanging: "Future[ProberOutage]", signal: str) -> None:
-    outage = hanging.result() if signal == "SIGSTOP" else prober_outage(target, edge, signal)
+def test_drops_no_request(edge: Name, target: Target, on_lite: list[Future[Any]], signal: str) -> None:
+    outage = on_lite[0].result() if signal == "SIGSTOP" else prober_outage(target, edge, signal)
 
     assert outage.failures == []
     assert outage.pods[0] == outage.pods[1]
 
 
 def test_a_serving_pods_restart_does_not_need_the_operator(edge: Name, kube: Kube) -> None:
-    pod = _ready_pod(kube, edge)
+    pod = story.until_pod(kube, edge)
     with chart.operator_down(kube):
         kube.delete("pods", edge.namespace, pod)
         wait_for(lambda: story.ready_pod(kube, edge, than=pod), f"another pod of {edge} is Ready")
@@ -292,7 +225,7 @@ BAD_INPUTS = {
 def test_is_a_condition_with_a_remedy_and_what_runs_stays(
     served: Served, edge: Name, kube: Kube, make: Callable[[Kube, Name], Json], kind: str, reason: str, words: str
 ) -> None:
-    pod, revision = _ready_pod(kube, edge), story.serving_revision(kube, edge)
+    pod, revision = story.until_pod(kube, edge), story.serving_revision(kube, edge)
     try:
         kube.patch("r1plusdeployments", edge.namespace, edge.name, {"spec": make(kube, edge)})
         wait_for(lambda: _condition_says(kube, edge, kind, reason), f"{kind} False {reason}")
@@ -302,38 +235,13 @@ def test_is_a_condition_with_a_remedy_and_what_runs_stays(
         assert told.status == "False"
         assert words in told.message
         assert story.view(kube, edge).status_of("Ready") == "True"
-        assert (_ready_pod(kube, edge), story.serving_revision(kube, edge)) == (pod, revision)
+        assert (story.until_pod(kube, edge), story.serving_revision(kube, edge)) == (pod, revision)
     finally:
         as_before = {"spec": {"engine": None, "accuracy": served.accuracy_of_edge}}
         kube.patch("r1plusdeployments", edge.namespace, edge.name, as_before)
         kube.delete("configmaps", edge.namespace, TAMPERED)
         kube.delete("r1plusengines", None, TAMPERED)
         story.until_ready(kube, [edge], print)
-
-
-class Regression:
-    """`full` is asked to serve from another engine: by its gate, which refuses, and then past it."""
-
-    def __init__(self, full: Name, target: Target) -> None:
-        self.full, self._target = full, target
-        self.before = story.serving_revision(target.kube, full)
-        self.refused: Future[tuple[DeploymentView, str, list[str]]]
-        """How it stands then, the revision that takes traffic, and requests that failed meanwhile."""
-        self.alerted: Future[Alert]
-        self.refused, self.alerted = run_in_background(self._until_refused, self._until_alerted)
-
-    def _until_refused(self) -> tuple[DeploymentView, str, list[str]]:
-        kube, full = self._target.kube, self.full
-        with self._target.reach(full.namespace, full.name, PORT_GRPC) as address, Asker(address, pause_s=1.0) as asker:
-            story.apply(kube, FULL_Q4)
-            seen = story.follow(kube, [full], story.refused, "the gate refuses", print)[full]
-        return seen, story.serving_revision(kube, full), asker.failures
-
-    def _until_alerted(self) -> Alert:
-        kube, since = self._target.kube, time.time()
-        story.apply(kube, FULL_Q4_OBSERVE)
-        wait_for(lambda: story.serving_revision(kube, self.full) != self.before, "traffic moves")
-        return story.until_alert(self._target, self.full, since, print)
 
 
 def test_a_regression_is_refused_with_its_figures_and_traffic_never_moves(regression: Regression) -> None:
@@ -368,17 +276,6 @@ def test_the_registry_tells_the_story_of_the_refused_revision_with_its_figures(
     events = {one.event for one in history.rollouts if one.revision == revision}
     assert RolloutEvent.PROMOTED in events
     assert [one.event for one in history.rollouts if one.revision != revision].count(RolloutEvent.PROMOTED) >= 1
-
-
-def _ready_pod(kube: Kube, name: Name) -> str:
-    return wait_for(lambda: story.ready_pod(kube, name), f"a Ready pod of {name}")
-
-
-def _restarted(kube: Kube, name: Name, pod: str, before: int) -> bool:
-    try:
-        return monitor_report(kube, name.namespace, pod)["proberRestarts"] > before
-    except RuntimeError:
-        return False  # The prober serves /verdict: while it is away nobody answers.
 
 
 def _condition_says(kube: Kube, name: Name, kind: str, reason: str) -> bool:

@@ -1,6 +1,6 @@
 """After the story: the live Prometheus has an answer to every panel of every dashboard, and evaluates every rule.
 
-It runs after `test_story`, by its name, on whatever that left serving; alone it brings `full` up itself.
+It runs after `test_story`, by its name, on whatever that left serving.
 """
 
 import re
@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e import chart, story
-from e2e.story import FULL, Name, name_in
+from e2e import chart
+from e2e.story import Name
 from e2e.target import Target
+from e2e.tiers import Served
 from e2e.waiting import wait_for
 from r1plus_contract import metrics
 from r1plus_dashboards.asking import Chosen, Window, ask, rules
@@ -32,14 +33,9 @@ ALERTS = {value for name, value in vars(metrics).items() if name.startswith("ALE
 
 
 @pytest.fixture(scope="session")
-def shown(target: Target) -> Name:
+def shown(served: Served) -> Name:
     """A deployment that serves and is probed."""
-    full = name_in(FULL)
-    if target.kube.get("r1plusdeployments", full.namespace, full.name) is None:
-        story.apply(target.kube, story.TENANTS)
-        story.apply(target.kube, FULL)
-        story.until_ready(target.kube, [full], print)
-    return full
+    return served.names["full"]
 
 
 @pytest.fixture(scope="session")
