@@ -1,8 +1,9 @@
 """Starts the whole cluster from nothing, in an order that lets as much as possible happen at the same time.
 
-network namespace -> etcd, kube-apiserver -> controller-manager, scheduler, kube-proxy
-                                          -> manifests, whose pods wait for the node, then start together
-                                          -> containerd -> images -> kubelet
+network namespace -> etcd, kube-apiserver; beside them containerd -> images
+                  -> controller-manager, scheduler, kube-proxy
+                  -> manifests, whose pods wait for the node, then start together
+                  -> kubelet
 """
 
 import json
@@ -51,10 +52,10 @@ def api_of(layout: Layout, port: int) -> Api:
     return Api(f"https://127.0.0.1:{port}", authority, admin_client(authority))
 
 
-def start_control_plane(layout: Layout, steps: Steps) -> dict[str, int]:
-    """etcd, API server, managers, and the forwards on the host. Returns the forwards' ports by name."""
+def start_control_plane(layout: Layout, images: list[Image], steps: Steps) -> dict[str, int]:
+    """etcd, API server, managers, and the forwards on the host; images while those start. Returns the forwards' ports by name."""
     authority = Authority(layout.pki)
-    with steps.step("cluster: API server", log=daemons.log_path(apiserver.NAME, layout)):
+    with steps.step("cluster: images into containerd", log=daemons.log_path(containerd.NAME, layout)) as step:
         authority.ensure()
         host.save_kernel_settings(layout.state / "kernel-settings.json")
         host.make_cgroup()
@@ -64,6 +65,9 @@ def start_control_plane(layout: Layout, steps: Steps) -> dict[str, int]:
         ports = _start_forwards(layout)
         url = f"https://127.0.0.1:{ports['api']}"
         kubeconfig.write(layout.kubeconfig("admin"), url, authority, admin_client(authority))
+        start_containerd(layout, refs_by_name(images)["pause"])
+        import_images(layout, images, step)
+    with steps.step("cluster: API server", log=daemons.log_path(apiserver.NAME, layout)):
         daemons.wait_ready(apiserver.NAME, layout, api_of(layout, ports["api"]).ready, API_SECONDS)
         # Only now: readiness includes the bootstrap roles, without which the controller manager gives up at once.
         for component in (controller_manager, scheduler, kube_proxy):
@@ -97,13 +101,9 @@ def import_image(layout: Layout, image: Image) -> None:
         raise CommandError(f"{image.archive} holds no image {image.ref}; remove the archive and build the images again")
 
 
-def start_node(layout: Layout, images: list[Image], ports: Mapping[str, int], steps: Steps) -> None:
-    """containerd, images, kubelet; then wait until the node is Ready."""
+def start_node(layout: Layout, ports: Mapping[str, int], steps: Steps) -> None:
+    """Start the kubelet, and wait until the node is Ready."""
     authority = Authority(layout.pki)
-    refs = refs_by_name(images)
-    with steps.step("cluster: images into containerd", log=daemons.log_path(containerd.NAME, layout)) as step:
-        start_containerd(layout, refs["pause"])
-        import_images(layout, images, step)
     with steps.step("cluster: node", log=daemons.log_path(kubelet.NAME, layout)):
         daemons.start(kubelet.daemon(layout, authority), layout)
         api = api_of(layout, ports["api"])

@@ -166,9 +166,9 @@ class Cluster:
     def _start(cls, layout: Layout, own: list[Image], steps: Steps) -> Self:
         teardown.down(layout)
         shutil.rmtree(layout.logs, ignore_errors=True)
-        ports = bringup.start_control_plane(layout, steps)
+        ports = bringup.start_control_plane(layout, own, steps)
         bringup.apply_addons(layout, own, steps)
-        bringup.start_node(layout, own, ports, steps)
+        bringup.start_node(layout, ports, steps)
         bringup.wait_for_addons(layout, ports, steps)
         bringup.write_record(_record_path(layout), {"fingerprint": fingerprint(own), "ports": ports})
         return cls(layout, ports)

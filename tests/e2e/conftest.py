@@ -39,9 +39,14 @@ def built() -> Parts:
 def chart_values() -> dict[str, Any]:
     """Values of the chart beside the images; a folder of tests may have others.
 
-    Archives may be fetched from a network that nobody has: a tenant's volume gets its Job, which finds nothing.
+    Archives may be fetched from a network that nobody has: a tenant's volume gets its Job, which finds nothing. Monitors are
+    asked and scraped often, so that nobody waits for what is known already.
     """
-    return {"delivery": {"cidrs": ["192.0.2.0/24"], "requireSignature": False}}
+    return {
+        "delivery": {"cidrs": ["192.0.2.0/24"], "requireSignature": False},
+        "verdictIntervalSeconds": 2,
+        "monitoring": {"interval": "5s"},
+    }
 
 
 @pytest.fixture(scope="session")
