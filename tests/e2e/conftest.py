@@ -15,15 +15,14 @@ from devcluster import kubeconfig
 from devcluster.cluster import Cluster
 from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
-from e2e import chart, parts, passing_tenant, tiers
+from e2e import chart, parts, passing_tenant
 from e2e.background import run_in_background
 from e2e.kube import Kube
+from e2e.lite_story import LiteStory
 from e2e.parts import Parts
-from e2e.prober_outage import prober_outage
-from e2e.quarantine import quarantine_one_of_two
 from e2e.regression import Regression
 from e2e.target import EmbeddedTarget, GivenTarget, Target
-from e2e.tiers import Served
+from e2e.tiers import Applied, apply_tiers
 
 KEEP = "R1PLUS_KEEP"
 _TARGET = pytest.StashKey[Target]()
@@ -53,13 +52,15 @@ def chart_values() -> dict[str, Any]:
 def target(built: Parts, chart_values: dict[str, Any], pytestconfig: pytest.Config) -> Iterator[Target]:
     """A cluster with the operator installed."""
     if given := kubeconfig.of_ones_own():
-        yield _installed(GivenTarget(Kube(given)), built, chart_values, pytestconfig)
+        yield _installed(GivenTarget(Kube(given)), built, chart_values, pytestconfig, Steps(1))
         return
     ran_before = (cluster_layout().run / "cluster.json").exists()
-    cluster = Cluster.up(Steps(), list(built.own))
+    steps = Steps(2)
+    cluster = Cluster.up(steps, list(built.own))
     try:
-        cluster.import_images(built.archives)
-        yield _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, chart_values, pytestconfig)
+        with steps.step("images of r1plus into the cluster"):
+            cluster.import_images(built.archives)
+        yield _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, chart_values, pytestconfig, steps)
     finally:
         if not ran_before and not os.environ.get(KEEP):
             cluster.down()
@@ -72,24 +73,21 @@ def kube(target: Target) -> Kube:
 
 
 @pytest.fixture(scope="session")
-def served(target: Target) -> Served:
-    """The three tiers, Ready."""
-    return tiers.serve(target.kube)
+def applied(target: Target) -> Applied:
+    """The three tiers, on their way to be Ready."""
+    return apply_tiers(target.kube)
 
 
 @pytest.fixture(scope="session")
-def regression(served: Served, target: Target) -> Regression:
-    """From here on `full` is moved to another engine: refused, then forced through."""
-    return Regression(served.names["full"], target)
+def regression(applied: Applied, target: Target) -> Regression:
+    """From here on `full` serves, and is moved to another engine: refused, then forced through."""
+    return Regression(applied.names["full"], target)
 
 
 @pytest.fixture(scope="session")
-def on_lite(served: Served, target: Target) -> list[Future[Any]]:
-    """From here on the prober of `lite` hangs, and then one of two pods of it goes bad; a future for each."""
-    lite = served.names["lite"]
-    return run_in_background(
-        lambda: prober_outage(target, lite, "SIGSTOP"), lambda: quarantine_one_of_two(target.kube, lite)
-    )
+def lite_story(applied: Applied, target: Target) -> LiteStory:
+    """From here on `lite` serves, its prober hangs, and then one of two pods of it goes bad."""
+    return LiteStory(applied.names["lite"], target)
 
 
 @pytest.fixture(scope="session")
@@ -106,9 +104,10 @@ def passing(kube: Kube) -> Iterator[list[Future[None]]]:
     passing_tenant.clear(kube)
 
 
-def _installed(target: Target, built: Parts, values: Mapping[str, Any], config: pytest.Config) -> Target:
+def _installed(target: Target, built: Parts, values: Mapping[str, Any], config: pytest.Config, steps: Steps) -> Target:
     config.stash[_TARGET] = target
-    chart.install(target.kube, built, values)
+    with steps.step("helm upgrade --install r1plus"):
+        chart.install(target.kube, built, values)
     return target
 
 

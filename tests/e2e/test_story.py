@@ -1,85 +1,46 @@
 """The story, step by step on a real cluster: serve, answer, survive, refuse, observe, alert.
 
-Three deployments serve, and then several things go on at the same time: `full` is moved to another engine, the prober of
-`lite` hangs, and whatever else can break is broken on `edge`. A test waits for what it is about and says what came of it.
+Three deployments are gated and serve, and several things go on at the same time: `full` is moved to another engine, the
+prober of `lite` hangs, and whatever else can break is broken on `edge`. A test waits for what it is about and says what
+came of it.
 """
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 import pytest
 
 from e2e import chart, objects, story
 from e2e.inside import Caller
 from e2e.kube import Json, Kube
+from e2e.lite_story import LiteStory
 from e2e.parts import Parts
 from e2e.prober_outage import prober_outage
 from e2e.regression import Regression
 from e2e.story import Name
 from e2e.target import Target
-from e2e.tiers import SMALL, SMALL_SUITES, THRESHOLDS, Served
+from e2e.tiers import SMALL, SMALL_SUITES, THRESHOLDS, Applied, FirstDay, first_day
 from e2e.waiting import wait_for
-from r1plus_cli.stream import Question, ask
 from r1plus_contract.history import RolloutEvent
-from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC, PORT_MONITOR, PORT_TRITON_METRICS
-from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Verdict
-from r1plus_monitoring.scorers import score
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 
 @pytest.fixture(scope="session")
-def meanwhile(regression: Regression, on_lite: list[Future[Any]], passing: list[Future[None]]) -> None:
-    """From here on all that goes on beside these tests."""
+def first_of_edge(
+    applied: Applied, target: Target, regression: Regression, lite_story: LiteStory, passing: list[Future[None]]
+) -> FirstDay:
+    """How `edge` stands and answers once it serves. From here on all that goes on beside these tests."""
+    return first_day(target, applied.names["edge"])
 
 
 @pytest.fixture
-def edge(served: Served, kube: Kube, meanwhile: None) -> Name:
+def edge(applied: Applied, kube: Kube, first_of_edge: FirstDay) -> Name:
     """The smallest deployment, settled: what is broken here is quickly whole again."""
-    story.until_ready(kube, [served.names["edge"]], print)
-    return served.names["edge"]
-
-
-@pytest.mark.parametrize("tier", ["full", "lite", "edge"])
-def test_each_tier_serves_only_after_its_suite_has_passed(served: Served, tier: str) -> None:
-    seen = served.views[tier]
-    right, total = (int(part) for part in seen.accuracy.split()[0].split("/"))
-
-    assert seen.verdict == "Pass"
-    assert seen.engine.startswith(f"smollm2-{tier}-")
-    assert total == SMALL if tier in SMALL_SUITES.values() else total >= 200
-    assert right >= THRESHOLDS[tier] * total
-
-
-@pytest.mark.parametrize("tier", ["full", "lite", "edge"])
-def test_each_tier_answers_items_of_its_own_suite_right(served: Served, target: Target, tier: str) -> None:
-    name = served.names[tier]
-    held_to = target.kube.get("configmaps", name.namespace, f"{name.name}-accuracy")
-    assert held_to is not None
-    suite = load_suite(held_to["data"]["suite.json"], held_to["data"]["items.jsonl"])
-    sampling = suite.header.sampling
-    wrong = []
-
-    with target.reach(name.namespace, name.name, PORT_GRPC) as address:
-        for item in suite.items[:5]:
-            answer = ask(address, Question(item.prompt, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop))
-            assert answer.completion_tokens > 0
-            assert 0 < answer.first_token_seconds <= answer.seconds
-            if score(item, answer.text, answer.finish_reason) != Outcome.CORRECT:
-                wrong.append(answer.text)
-
-    # One: a CPU that rounds otherwise than the one that recorded the suite loses an item or two, as the gate allows.
-    assert len(wrong) <= 1, wrong
-
-
-def test_kubectl_get_shows_tier_engine_accuracy_verdict_and_ready(served: Served, kube: Kube) -> None:
-    heads, *rows = kube.kubectl("get", "r1p", "-A").splitlines()
-
-    assert heads.split()[:8] == ["NAMESPACE", "NAME", "TIER", "ENGINE", "BATCH", "ACCURACY", "VERDICT", "READY"]
-    assert len(rows) >= 3
+    story.until_ready(kube, [applied.names["edge"]], print)
+    return applied.names["edge"]
 
 
 OWN, OTHER = "team-support", "team-credit"
@@ -93,11 +54,14 @@ WALLS = {
 
 
 @pytest.fixture(scope="session")
-def callers(served: Served, kube: Kube, built: Parts, meanwhile: None) -> dict[str, tuple[Caller, str]]:
+def callers(
+    applied: Applied, kube: Kube, built: Parts, first_of_edge: FirstDay, lite_story: LiteStory
+) -> dict[str, tuple[Caller, str]]:
     """Pods that all try at once, from one moment; by what is tried."""
+    lite_story.first_day.result()
     started = {}
     for what, (caller_of, tier, port, expected) in WALLS.items():
-        called = served.names[tier]
+        called = applied.names[tier]
         pod = kube.get("pods", called.namespace, story.until_pod(kube, called))
         assert pod is not None
         caller = Caller(kube, caller_of, built.refs["monitor"])
@@ -115,17 +79,17 @@ def test_walls(callers: dict[str, tuple[Caller, str]], what: str) -> None:
 
 
 @pytest.mark.parametrize("tier", ["full", "edge"])
-def test_the_prober_finds_each_tenants_walls_shut(served: Served, kube: Kube, tier: str) -> None:
+def test_the_prober_finds_each_tenants_walls_shut(applied: Applied, kube: Kube, tier: str) -> None:
     """From a tenant's serving pod's own walls, against the decoy's, each door seen open by the control."""
     found = story.follow(
         kube,
-        [served.names[tier]],
+        [applied.names[tier]],
         lambda one: one.status_of("IsolationVerified") == "True",
-        f"the walls of {served.names[tier].namespace} held",
+        f"the walls of {applied.names[tier].namespace} held",
         print,
     )
-    assert found[served.names[tier]].reason_of("IsolationVerified") == "WallsHeld"
-    tenant = kube.get("r1plustenants", served.names[tier].namespace, "tenant")
+    assert found[applied.names[tier]].reason_of("IsolationVerified") == "WallsHeld"
+    tenant = kube.get("r1plustenants", applied.names[tier].namespace, "tenant")
     assert tenant is not None
     told = tenant["status"]["isolation"]
     assert told["held"] >= 20
@@ -140,9 +104,9 @@ CHILDREN: dict[str, tuple[str, Callable[[Name, str], str]]] = {
 
 
 @pytest.fixture(scope="session")
-def removed(served: Served, kube: Kube, meanwhile: None) -> dict[str, Json]:
+def removed(applied: Applied, kube: Kube, first_of_edge: FirstDay) -> dict[str, Json]:
     """All three deleted at once; by kind, as each was."""
-    edge = served.names["edge"]
+    edge = applied.names["edge"]
     story.until_ready(kube, [edge], print)
     revision, old = story.serving_revision(kube, edge), {}
     for plural, child in CHILDREN.values():
@@ -157,8 +121,8 @@ def removed(served: Served, kube: Kube, meanwhile: None) -> dict[str, Json]:
 @pytest.mark.parametrize(
     "plural", [plural for plural, _ in CHILDREN.values()], ids=[f"{c} deleted by hand" for c in CHILDREN]
 )
-def test_comes_back(served: Served, kube: Kube, removed: dict[str, Json], plural: str) -> None:
-    edge, old = served.names["edge"], removed[plural]["metadata"]
+def test_comes_back(applied: Applied, kube: Kube, removed: dict[str, Json], plural: str) -> None:
+    edge, old = applied.names["edge"], removed[plural]["metadata"]
 
     def back() -> bool:
         new = kube.get(plural, edge.namespace, old["name"])
@@ -169,8 +133,8 @@ def test_comes_back(served: Served, kube: Kube, removed: dict[str, Json], plural
 
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"], ids=["a killed prober", "a hanging prober"])
-def test_drops_no_request(edge: Name, target: Target, on_lite: list[Future[Any]], signal: str) -> None:
-    outage = on_lite[0].result() if signal == "SIGSTOP" else prober_outage(target, edge, signal)
+def test_drops_no_request(edge: Name, target: Target, lite_story: LiteStory, signal: str) -> None:
+    outage = lite_story.hanging.result() if signal == "SIGSTOP" else prober_outage(target, edge, signal)
 
     assert outage.failures == []
     assert outage.pods[0] == outage.pods[1]
@@ -223,7 +187,7 @@ BAD_INPUTS = {
 
 @pytest.mark.parametrize(("make", "kind", "reason", "words"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
 def test_is_a_condition_with_a_remedy_and_what_runs_stays(
-    served: Served, edge: Name, kube: Kube, make: Callable[[Kube, Name], Json], kind: str, reason: str, words: str
+    applied: Applied, edge: Name, kube: Kube, make: Callable[[Kube, Name], Json], kind: str, reason: str, words: str
 ) -> None:
     pod, revision = story.until_pod(kube, edge), story.serving_revision(kube, edge)
     try:
@@ -237,21 +201,53 @@ def test_is_a_condition_with_a_remedy_and_what_runs_stays(
         assert story.view(kube, edge).status_of("Ready") == "True"
         assert (story.until_pod(kube, edge), story.serving_revision(kube, edge)) == (pod, revision)
     finally:
-        as_before = {"spec": {"engine": None, "accuracy": served.accuracy_of_edge}}
+        as_before = {"spec": {"engine": None, "accuracy": applied.accuracy["edge"]}}
         kube.patch("r1plusdeployments", edge.namespace, edge.name, as_before)
         kube.delete("configmaps", edge.namespace, TAMPERED)
         kube.delete("r1plusengines", None, TAMPERED)
         story.until_ready(kube, [edge], print)
 
 
-def test_a_regression_is_refused_with_its_figures_and_traffic_never_moves(regression: Regression) -> None:
-    seen, serving, failures = regression.refused.result()
+@pytest.fixture(scope="session")
+def first_days(regression: Regression, lite_story: LiteStory, first_of_edge: FirstDay) -> dict[str, FirstDay]:
+    """How each tier stood and answered once it served, by tier."""
+    return {"full": regression.first_day.result(), "lite": lite_story.first_day.result(), "edge": first_of_edge}
 
-    quality = seen.condition("QualityVerified")
+
+@pytest.mark.parametrize("tier", ["full", "lite", "edge"])
+def test_each_tier_serves_only_after_its_suite_has_passed(first_days: dict[str, FirstDay], tier: str) -> None:
+    seen = first_days[tier].view
+    right, total = (int(part) for part in seen.accuracy.split()[0].split("/"))
+
+    assert seen.verdict == "Pass"
+    assert seen.engine.startswith(f"smollm2-{tier}-")
+    assert total == SMALL if tier in SMALL_SUITES.values() else total >= 200
+    assert right >= THRESHOLDS[tier] * total
+
+
+@pytest.mark.parametrize("tier", ["full", "lite", "edge"])
+def test_each_tier_answers_items_of_its_own_suite_right(first_days: dict[str, FirstDay], tier: str) -> None:
+    wrong = first_days[tier].wrong_answers
+
+    # One: a CPU that rounds otherwise than the one that recorded the suite loses an item or two, as the gate allows.
+    assert len(wrong) <= 1, wrong
+
+
+def test_kubectl_get_shows_tier_engine_accuracy_verdict_and_ready(first_days: dict[str, FirstDay], kube: Kube) -> None:
+    heads, *rows = kube.kubectl("get", "r1p", "-A").splitlines()
+
+    assert heads.split()[:8] == ["NAMESPACE", "NAME", "TIER", "ENGINE", "BATCH", "ACCURACY", "VERDICT", "READY"]
+    assert len(rows) >= 3
+
+
+def test_a_regression_is_refused_with_its_figures_and_traffic_never_moves(regression: Regression) -> None:
+    refusal = regression.refused.result()
+
+    quality = refusal.view.condition("QualityVerified")
     assert quality is not None
     assert "lost" in quality.message
-    assert serving == regression.before
-    assert failures == []
+    assert refusal.after == refusal.before
+    assert refusal.failures == []
 
 
 def test_forced_through_it_raises_the_accuracy_alert_at_alertmanager(regression: Regression) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from e2e import chart
+from e2e.regression import Regression
 from e2e.story import Name
 from e2e.target import Target
-from e2e.tiers import Served
 from e2e.waiting import wait_for
 from r1plus_contract import metrics
 from r1plus_dashboards.asking import Chosen, Window, ask, rules
@@ -33,9 +33,10 @@ ALERTS = {value for name, value in vars(metrics).items() if name.startswith("ALE
 
 
 @pytest.fixture(scope="session")
-def shown(served: Served) -> Name:
+def shown(regression: Regression) -> Name:
     """A deployment that serves and is probed."""
-    return served.names["full"]
+    regression.first_day.result()
+    return regression.full
 
 
 @pytest.fixture(scope="session")

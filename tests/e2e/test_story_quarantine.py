@@ -4,15 +4,12 @@ It happens to `lite`, beside the story, after its prober has hung; and before th
 (`test_story_surplus`), by its name.
 """
 
-from concurrent.futures import Future
-from typing import Any
-
 import pytest
+
+from e2e.lite_story import LiteStory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 
-def test_a_pod_that_is_bad_alone_leaves_traffic_and_is_deleted_when_its_time_is_over(
-    on_lite: list[Future[Any]],
-) -> None:
-    on_lite[1].result()
+def test_a_pod_that_is_bad_alone_leaves_traffic_and_is_deleted_when_its_time_is_over(lite_story: LiteStory) -> None:
+    lite_story.quarantined.result()
