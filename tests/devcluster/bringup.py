@@ -1,9 +1,8 @@
 """Starts the whole cluster from nothing, in an order that lets as much as possible happen at the same time.
 
 network namespace -> etcd, kube-apiserver; beside them containerd -> images
-                  -> controller-manager, scheduler, kube-proxy
-                  -> manifests, whose pods wait for the node, then start together
-                  -> kubelet
+                  -> controller-manager, scheduler, kube-proxy, kubelet
+                  -> manifests, while the node becomes Ready
 """
 
 import json
@@ -101,21 +100,25 @@ def import_image(layout: Layout, image: Image) -> None:
         raise CommandError(f"{image.archive} holds no image {image.ref}; remove the archive and build the images again")
 
 
-def start_node(layout: Layout, ports: Mapping[str, int], steps: Steps) -> None:
-    """Start the kubelet, and wait until the node is Ready."""
-    authority = Authority(layout.pki)
+def start_node(layout: Layout) -> None:
+    """Start the kubelet; images and API server are there."""
+    daemons.start(kubelet.daemon(layout, Authority(layout.pki)), layout)
+
+
+def wait_for_node(layout: Layout, ports: Mapping[str, int], steps: Steps) -> None:
+    """Wait until the node is Ready."""
     with steps.step("cluster: node", log=daemons.log_path(kubelet.NAME, layout)):
-        daemons.start(kubelet.daemon(layout, authority), layout)
         api = api_of(layout, ports["api"])
         daemons.wait_ready(kubelet.NAME, layout, lambda: node_ready(api), NODE_SECONDS)
 
 
 def apply_addons(layout: Layout, images: list[Image], steps: Steps) -> None:
-    """Apply every manifest. Called before the node starts, so that its pods are there to be scheduled at once."""
+    """Apply every manifest, what needs no CRD first: those pods start while the others are being applied."""
     refs, admin = refs_by_name(images), layout.kubeconfig("admin")
     with steps.step("cluster: DNS, policies, volumes, monitoring applied"):
-        addons.apply_crds(admin)
         addons.apply(addons.BASE, refs, layout, admin)
+        addons.apply_crds(admin)
+        addons.apply([addons.MONITORING], refs, layout, admin)
         wait_until(
             lambda: _applied(lambda: addons.apply(addons.NEEDS_CRDS, refs, layout, admin)),
             "CRDs are served",

@@ -56,11 +56,13 @@ def target(built: Parts, chart_values: dict[str, Any], pytestconfig: pytest.Conf
         return
     ran_before = (cluster_layout().run / "cluster.json").exists()
     steps = Steps(2)
-    cluster = Cluster.up(steps, list(built.own))
+    cluster = Cluster.up(steps, list(built.own), wait=False)
     try:
         with steps.step("images of r1plus into the cluster"):
             cluster.import_images(built.archives)
-        yield _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, chart_values, pytestconfig, steps)
+        found = _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, chart_values, pytestconfig, steps)
+        cluster.wait_for_system_pods(steps)
+        yield found
     finally:
         if not ran_before and not os.environ.get(KEEP):
             cluster.down()
