@@ -78,24 +78,6 @@ def test_walls(callers: dict[str, tuple[Caller, str]], what: str) -> None:
     assert caller.outcome(pod) == WALLS[what][-1]
 
 
-@pytest.mark.parametrize("tier", ["full", "edge"])
-def test_the_prober_finds_each_tenants_walls_shut(applied: Applied, kube: Kube, tier: str) -> None:
-    """From a tenant's serving pod's own walls, against the decoy's, each door seen open by the control."""
-    found = story.follow(
-        kube,
-        [applied.names[tier]],
-        lambda one: one.status_of("IsolationVerified") == "True",
-        f"the walls of {applied.names[tier].namespace} held",
-        print,
-    )
-    assert found[applied.names[tier]].reason_of("IsolationVerified") == "WallsHeld"
-    tenant = kube.get("r1plustenants", applied.names[tier].namespace, "tenant")
-    assert tenant is not None
-    told = tenant["status"]["isolation"]
-    assert told["held"] >= 20
-    assert told["open"] == []
-
-
 CHILDREN: dict[str, tuple[str, Callable[[Name, str], str]]] = {
     "a Deployment": ("deployments", lambda name, revision: revision),
     "a Service": ("services", lambda name, revision: name.name),
@@ -206,6 +188,24 @@ def test_is_a_condition_with_a_remedy_and_what_runs_stays(
         kube.delete("configmaps", edge.namespace, TAMPERED)
         kube.delete("r1plusengines", None, TAMPERED)
         story.until_ready(kube, [edge], print)
+
+
+@pytest.mark.parametrize("tier", ["full", "edge"])
+def test_the_prober_finds_each_tenants_walls_shut(applied: Applied, kube: Kube, tier: str) -> None:
+    """From a tenant's serving pod's own walls, against the decoy's, each door seen open by the control."""
+    found = story.follow(
+        kube,
+        [applied.names[tier]],
+        lambda one: one.status_of("IsolationVerified") == "True",
+        f"the walls of {applied.names[tier].namespace} held",
+        print,
+    )
+    assert found[applied.names[tier]].reason_of("IsolationVerified") == "WallsHeld"
+    tenant = kube.get("r1plustenants", applied.names[tier].namespace, "tenant")
+    assert tenant is not None
+    told = tenant["status"]["isolation"]
+    assert told["held"] >= 20
+    assert told["open"] == []
 
 
 @pytest.fixture(scope="session")
