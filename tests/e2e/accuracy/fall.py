@@ -151,7 +151,7 @@ def assert_rolled_back(tenant: Tenant, name: Name, seen: Witness, fallen: Fallen
     record = record_of(tenant.kube, name, fallen.bad)
     assert (record["to"], record["cause"], record["control"]) == (fallen.good, "BelowThreshold", Verdict.PASS.value)
     assert seen.client.failures == []
-    assert seen.client.wrong_before(fallen.promoted - 1.0) == []
+    assert seen.client.wrong_before(fallen.promoted) == []
 
 
 def figures(seen: Witness, fallen: Fallen, told: Story) -> None:

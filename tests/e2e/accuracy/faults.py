@@ -35,10 +35,11 @@ print(json.load(u.urlopen("http://127.0.0.1:8080/outcomes?since=999999999", time
 
 
 def strike(kube: Kube, name: Name, pod: str, fault: tuple[str, str]) -> float:
-    """The fault appears in the pod; when (monotonic)."""
+    """The fault appears in the pod; the moment (monotonic) until which there certainly was none."""
     container, file = fault
+    at = time.monotonic()
     in_container(kube, name, pod, container, "/bin/sh", "-c", f": > {file}")
-    return time.monotonic()
+    return at
 
 
 def mend(kube: Kube, name: Name, pod: str, fault: tuple[str, str]) -> None:

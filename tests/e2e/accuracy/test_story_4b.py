@@ -79,5 +79,5 @@ def test_with_two_replicas_the_pod_is_quarantined_and_nothing_rolls_back(
     assert revisions_of(kube, name) == [revision]
     assert record_of(kube, name, revision) == {}
     assert seen.client.failures == []
-    assert seen.client.wrong_before(at - 1.0) == []
+    assert seen.client.wrong_before(at) == []
     assert [item for when, item in seen.client.wrong if when > sound] == [], "who asks now is answered by sound pods"

@@ -88,12 +88,14 @@ class Witness:
     """What the client asks; empty for all of the suite."""
     pause_s: float = 0.4
     moves: list[tuple[float, str]] = field(default_factory=list)
-    """Whenever the Service selects another revision: when (monotonic), which. The first is what it selected at once."""
+    """Whenever the Service selects another revision: the last moment (monotonic) at which it still selected the one before, and which."""
     alerts: dict[tuple[str, str], tuple[float, Alert]] = field(default_factory=dict)
     """By name and pod: when it was first seen (monotonic), and as it was seen last."""
     client: Client = field(init=False)
     since: float = field(default_factory=time.time)
     """When it came, seconds since the epoch."""
+    _looked: float = 0.0
+    """When the last look began (monotonic)."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
@@ -125,7 +127,7 @@ class Witness:
         return [revision for _, revision in self.moves]
 
     def moved_to(self, revision: str) -> float | None:
-        """When traffic went there last (monotonic)."""
+        """When traffic went there last (monotonic): until then it certainly went elsewhere."""
         return next((at for at, to in reversed(self.moves) if to == revision), None)
 
     def alert(self, alert: str, evidence: Callable[[], str] | None = None) -> tuple[float, Alert]:
@@ -157,12 +159,14 @@ class Witness:
             self._stop.wait(seconds)
 
     def _look(self) -> None:
+        began = time.monotonic()
         try:
             revision = story.serving_revision(self.target.kube, self.name)
         except (*UNREACHABLE, StoryError):
             return
         if not self.moves or self.moves[-1][1] != revision:
-            self.moves.append((time.monotonic(), revision))
+            self.moves.append((self._looked or began, revision))
+        self._looked = began
 
     def _hear(self, url: str) -> None:
         try:
