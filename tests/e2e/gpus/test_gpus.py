@@ -17,8 +17,7 @@ import pytest
 
 from devcluster.api import pod_ready
 from e2e import objects
-from e2e.gpus.conftest import TENANT, VERSION
-from e2e.gpus.images import REFUSAL, GpuImages
+from e2e.gpus.images import REFUSAL, TENANT, VERSION, GpuImages
 from e2e.gpus.node import A10, L40S, RESOURCE, Gpu, Node
 from e2e.kube import Json, Kube
 from e2e.story import Name, ask_through_service, condition, serving_revision
