@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from e2e import parts
+from e2e.background import run_in_background
 from e2e.demo.scenes import QUIET, quiet_again
 from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
@@ -38,6 +39,21 @@ def test_waiting_ends_with_what_was_found() -> None:
     found = iter((None, None, "here"))
 
     assert wait_for(lambda: next(found), "it", period_s=0.001) == "here"
+
+
+def test_steps_in_the_background_end_in_turn_and_after_one_that_fails_none_begins() -> None:
+    begun: list[str] = []
+
+    def fail() -> None:
+        raise StoryError("no pod")
+
+    first, second, third = run_in_background(lambda: "here", fail, lambda: begun.append("third"))
+
+    assert first.result(120.0) == "here"
+    for future in (second, third):
+        with pytest.raises(StoryError, match="no pod"):
+            future.result(120.0)
+    assert begun == []
 
 
 def test_a_refused_candidate_is_refused_for_good_once_its_spec_was_seen() -> None:
