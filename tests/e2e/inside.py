@@ -3,8 +3,8 @@
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
+from e2e import objects
 from e2e.kube import Json, Kube
 from e2e.waiting import wait_for
 
@@ -70,7 +70,8 @@ class Caller:
         """Start trying, for longer where it is to be let in; returns the pod's name."""
         name = f"caller-{uuid.uuid4().hex[:8]}"
         script = _CONNECT.format(patience=LET_IN_SECONDS if is_let_in else SHUT_OUT_SECONDS, attempt=ATTEMPT_SECONDS)
-        self.kube.kubectl("create", "-f", "-", given=json.dumps(self._pod(name, ["-c", script, host, str(port)])))
+        command = ("python3", "-c", script, host, str(port))
+        self.kube.apply(objects.ordinary_pod(name, self.namespace, self.image, command=command))
         return name
 
     def outcome(self, name: str) -> str:
@@ -85,35 +86,6 @@ class Caller:
             if ended := status["state"].get("terminated"):
                 return str(ended["exitCode"])
         return None
-
-    def _pod(self, name: str, arguments: list[str]) -> Json:
-        locked: dict[str, Any] = {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        container = {
-            "name": "caller",
-            "image": self.image,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["python3", *arguments],
-            "securityContext": locked,
-        }
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {
-                "restartPolicy": "Never",
-                "automountServiceAccountToken": False,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": 1000,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "containers": [container],
-            },
-        }
 
 
 def signal_prober(kube: Kube, namespace: str, pod: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """Builders of the objects that end-to-end tests apply."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from e2e.kube import Json, Kube
 from r1plus_contract.names import (
@@ -47,3 +47,52 @@ def spec_of_engine(kube: Kube, name: str = EDGE_ENGINE) -> Json:
     found = kube.get("r1plusengines", None, name)
     assert found is not None, name
     return copy.deepcopy(found["spec"])
+
+
+def ordinary_pod(
+    name: str,
+    namespace: str,
+    image: str,
+    *,
+    command: Sequence[str] = ("python3", "-c", "import time; time.sleep(1e6)"),
+    account: str = "default",
+    token: bool = False,
+    claim: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> Json:
+    """A pod that Pod Security `restricted` takes."""
+    locked = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    security = {
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "fsGroup": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(command),
+        "resources": {"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": locked,
+        "volumeMounts": [{"name": "claim", "mountPath": "/claim"}] if claim else [],
+    }
+    volumes = [{"name": "claim", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels or {})},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "serviceAccountName": account,
+            "automountServiceAccountToken": token,
+            "securityContext": security,
+            "containers": [container],
+            "volumes": volumes,
+        },
+    }

@@ -133,14 +133,6 @@ def test_a_serving_pods_restart_does_not_need_the_operator(edge: Name, kube: Kub
 TAMPERED = "tampered"
 
 
-def _unknown_engine(kube: Kube, edge: Name) -> Json:
-    return {"engine": {"version": "9.9.8"}}
-
-
-def _unknown_suite(kube: Kube, edge: Name) -> Json:
-    return {"accuracy": {"suite": "nobody-made-this"}}
-
-
 def _suite_with_a_wrong_hash(kube: Kube, edge: Name) -> Json:
     accuracy = kube.get("configmaps", edge.namespace, f"{edge.name}-accuracy")
     assert accuracy is not None
@@ -160,8 +152,18 @@ def _engine_with_another_sha256(kube: Kube, edge: Name) -> Json:
 
 
 BAD_INPUTS = {
-    "an engine that does not exist": (_unknown_engine, "EngineReady", "EngineNotFound", "9.9.8"),
-    "a suite that does not exist": (_unknown_suite, "QualityVerified", "SuiteNotFound", "nobody-made-this"),
+    "an engine that does not exist": (
+        lambda *_: {"engine": {"version": "9.9.8"}},
+        "EngineReady",
+        "EngineNotFound",
+        "9.9.8",
+    ),
+    "a suite that does not exist": (
+        lambda *_: {"accuracy": {"suite": "nobody-made-this"}},
+        "QualityVerified",
+        "SuiteNotFound",
+        "nobody-made-this",
+    ),
     "a suite whose hash is wrong": (_suite_with_a_wrong_hash, "QualityVerified", "SuiteHashMismatch", "sha256"),
     "an engine file whose sha256 differs": (_engine_with_another_sha256, "EngineReady", "EngineDigestMismatch", "0000"),
 }

@@ -19,7 +19,7 @@ from e2e import objects, story
 from e2e.isolation.matrix import Trial
 from e2e.isolation.people import Person
 from e2e.kube import Json, Kube
-from e2e.objects import TENANT_LABELS
+from e2e.objects import TENANT_LABELS, ordinary_pod
 from e2e.story import Name
 from e2e.suites import OwnSuite, own_suite, sealed
 from e2e.target import EmbeddedTarget
@@ -157,55 +157,6 @@ def private_suite(canary: str) -> OwnSuite:
     said = [replace(one, item=canary) if one.item == first.id else one for one in recorded]
     header = replace(base.suite.header, name=SUITE, description=f"Of {canary}")
     return sealed(header, [replace(first, id=canary), *others], said, base.key)
-
-
-def ordinary_pod(
-    name: str,
-    namespace: str,
-    image: str,
-    *,
-    command: Sequence[str] = ("python3", "-c", "import time; time.sleep(1e6)"),
-    account: str = "default",
-    token: bool = False,
-    claim: str = "",
-    labels: Mapping[str, str] | None = None,
-) -> Json:
-    """A pod that Pod Security `restricted` takes."""
-    locked = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    security = {
-        "runAsNonRoot": True,
-        "runAsUser": 1000,
-        "fsGroup": 1000,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    container = {
-        "name": "main",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": list(command),
-        "resources": {"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": locked,
-        "volumeMounts": [{"name": "claim", "mountPath": "/claim"}] if claim else [],
-    }
-    volumes = [{"name": "claim", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels or {})},
-        "spec": {
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "serviceAccountName": account,
-            "automountServiceAccountToken": token,
-            "securityContext": security,
-            "containers": [container],
-            "volumes": volumes,
-        },
-    }
 
 
 def running(kube: Kube, namespace: str, name: str) -> bool:

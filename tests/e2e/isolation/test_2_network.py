@@ -9,8 +9,9 @@ import pytest
 
 from devcluster.layout import NODE_ADDRESS
 from e2e.isolation.matrix import Trial
-from e2e.isolation.stage import OPEN, PLACES, Side, World, ordinary_pod, running, stands_in
+from e2e.isolation.stage import OPEN, PLACES, Side, World, running, stands_in
 from e2e.kube import Json
+from e2e.objects import ordinary_pod
 from e2e.waiting import wait_for
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP, PORT_MONITOR, PORT_TRITON_METRICS
 

@@ -9,8 +9,9 @@ from e2e import story
 from e2e.isolation.cases import core
 from e2e.isolation.matrix import Trial
 from e2e.isolation.people import Ask
-from e2e.isolation.stage import CLAIM, INTRUDER, KEEPER, MODEL, Place, Side, World, ordinary_pod
+from e2e.isolation.stage import CLAIM, INTRUDER, KEEPER, MODEL, Place, Side, World
 from e2e.kube import Json
+from e2e.objects import ordinary_pod
 from e2e.waiting import wait_for
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
 
