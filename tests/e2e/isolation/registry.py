@@ -28,7 +28,7 @@ class Registry:
         request = urllib.request.Request(f"{self._base}{path}", headers={"Authorization": f"Bearer {self._token}"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=20) as answer:
+            with opener.open(request, timeout=120) as answer:
                 return Answer(answer.status, answer.read().decode())
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read().decode(errors="replace"))
