@@ -13,6 +13,7 @@ from devcluster.cluster import LOCK, Cluster
 from devcluster.layout import cluster_layout
 from devcluster.shell import CommandError
 from devcluster.steps import Steps
+from support.waiting import WaitError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
-    except (CommandError, RuntimeError, TimeoutError) as error:
+    except (CommandError, RuntimeError, WaitError) as error:
         print(f"devcluster: {error}", file=sys.stderr)
         return 1
 

@@ -15,7 +15,9 @@ from devcluster.shell import CommandError
 from devcluster.toolchain import kubectl
 
 MANIFESTS = Path(__file__).parent / "manifests"
-BASE = ("coredns", "kube-router", "local-path", "prometheus-operator")
+BASE = ("coredns", "kube-router", "local-path")
+MONITORING = "prometheus-operator"
+"""It looks once, when it starts, which of its CRDs there are."""
 NEEDS_CRDS = ("prometheus",)
 IMAGES = (
     "pause",

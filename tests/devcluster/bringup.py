@@ -1,8 +1,8 @@
 """Starts the whole cluster from nothing, in an order that lets as much as possible happen at the same time.
 
-network namespace -> etcd, kube-apiserver -> controller-manager, scheduler, kube-proxy
-                                          -> manifests, whose pods wait for the node, then start together
-                                          -> containerd -> images -> kubelet
+network namespace -> etcd, kube-apiserver; beside them containerd -> images
+                  -> controller-manager, scheduler, kube-proxy, kubelet
+                  -> manifests, while the node becomes Ready
 """
 
 import json
@@ -17,13 +17,14 @@ from devcluster.layout import NODE_NAME, Layout
 from devcluster.pki import Authority, Certificate
 from devcluster.shell import CommandError, output, succeeds
 from devcluster.steps import Step, Steps
-from devcluster.waiting import require
+from support.waiting import WaitError, wait_until
 
 STEP_COUNT = 5
-API_SECONDS = 90.0
+# Each at least ten times what a quiet machine needs.
+API_SECONDS = 120.0
 CONTAINERD_SECONDS = 60.0
 NODE_SECONDS = 120.0
-ADDON_SECONDS = 180.0
+ADDON_SECONDS = 400.0
 API_HOST_PORT = 16443
 PROMETHEUS_HOST_PORT = 19090
 ALERTMANAGER_HOST_PORT = 19093
@@ -50,10 +51,10 @@ def api_of(layout: Layout, port: int) -> Api:
     return Api(f"https://127.0.0.1:{port}", authority, admin_client(authority))
 
 
-def start_control_plane(layout: Layout, steps: Steps) -> dict[str, int]:
-    """etcd, API server, managers, and the forwards on the host. Returns the forwards' ports by name."""
+def start_control_plane(layout: Layout, images: list[Image], steps: Steps) -> dict[str, int]:
+    """etcd, API server, managers, and the forwards on the host; images while those start. Returns the forwards' ports by name."""
     authority = Authority(layout.pki)
-    with steps.step("cluster: API server", log=daemons.log_path(apiserver.NAME, layout)):
+    with steps.step("cluster: images into containerd", log=daemons.log_path(containerd.NAME, layout)) as step:
         authority.ensure()
         host.save_kernel_settings(layout.state / "kernel-settings.json")
         host.make_cgroup()
@@ -63,6 +64,9 @@ def start_control_plane(layout: Layout, steps: Steps) -> dict[str, int]:
         ports = _start_forwards(layout)
         url = f"https://127.0.0.1:{ports['api']}"
         kubeconfig.write(layout.kubeconfig("admin"), url, authority, admin_client(authority))
+        start_containerd(layout, refs_by_name(images)["pause"])
+        import_images(layout, images, step)
+    with steps.step("cluster: API server", log=daemons.log_path(apiserver.NAME, layout)):
         daemons.wait_ready(apiserver.NAME, layout, api_of(layout, ports["api"]).ready, API_SECONDS)
         # Only now: readiness includes the bootstrap roles, without which the controller manager gives up at once.
         for component in (controller_manager, scheduler, kube_proxy):
@@ -96,27 +100,29 @@ def import_image(layout: Layout, image: Image) -> None:
         raise CommandError(f"{image.archive} holds no image {image.ref}; remove the archive and build the images again")
 
 
-def start_node(layout: Layout, images: list[Image], ports: Mapping[str, int], steps: Steps) -> None:
-    """containerd, images, kubelet; then wait until the node is Ready."""
-    authority = Authority(layout.pki)
-    refs = refs_by_name(images)
-    with steps.step("cluster: images into containerd", log=daemons.log_path(containerd.NAME, layout)) as step:
-        start_containerd(layout, refs["pause"])
-        import_images(layout, images, step)
+def start_node(layout: Layout) -> None:
+    """Start the kubelet; images and API server are there."""
+    daemons.start(kubelet.daemon(layout, Authority(layout.pki)), layout)
+
+
+def wait_for_node(layout: Layout, ports: Mapping[str, int], steps: Steps) -> None:
+    """Wait until the node is Ready."""
     with steps.step("cluster: node", log=daemons.log_path(kubelet.NAME, layout)):
-        daemons.start(kubelet.daemon(layout, authority), layout)
         api = api_of(layout, ports["api"])
         daemons.wait_ready(kubelet.NAME, layout, lambda: node_ready(api), NODE_SECONDS)
 
 
 def apply_addons(layout: Layout, images: list[Image], steps: Steps) -> None:
-    """Apply every manifest. Called before the node starts, so that its pods are there to be scheduled at once."""
+    """Apply every manifest, what needs no CRD first: those pods start while the others are being applied."""
     refs, admin = refs_by_name(images), layout.kubeconfig("admin")
     with steps.step("cluster: DNS, policies, volumes, monitoring applied"):
-        addons.apply_crds(admin)
         addons.apply(addons.BASE, refs, layout, admin)
-        require(
-            lambda: _applied(lambda: addons.apply(addons.NEEDS_CRDS, refs, layout, admin)), 60.0, "CRDs are served", 1.0
+        addons.apply_crds(admin)
+        addons.apply([addons.MONITORING], refs, layout, admin)
+        wait_until(
+            lambda: _applied(lambda: addons.apply(addons.NEEDS_CRDS, refs, layout, admin)),
+            "CRDs are served",
+            period_s=0.2,
         )
 
 
@@ -124,7 +130,7 @@ def wait_for_addons(layout: Layout, ports: Mapping[str, int], steps: Steps) -> N
     """Wait until every pod of the system's namespaces is Ready: only then do Service addresses and DNS work."""
     api = api_of(layout, ports["api"])
     with steps.step("cluster: system pods ready", log=daemons.log_path(kubelet.NAME, layout)) as step:
-        require(lambda: _report_pods(layout, api, step), ADDON_SECONDS, "all system pods are Ready", 0.5)
+        wait_until(lambda: _report_pods(layout, api, step), "all system pods are Ready", ADDON_SECONDS, period_s=0.2)
 
 
 def node_ready(api: Api) -> bool:
@@ -178,7 +184,7 @@ def _sweep_containers(layout: Layout) -> None:
     try:
         daemons.wait_ready(sweeper.name, layout, lambda: containerd.answers(layout), CONTAINERD_SECONDS)
         containerd.remove_containers(layout)
-    except (RuntimeError, TimeoutError):
+    except (RuntimeError, WaitError):
         succeeds(["rm", "-rf", str(containerd.root(layout))])
     finally:
         daemons.stop(sweeper.name, layout)

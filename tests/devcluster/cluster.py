@@ -35,10 +35,11 @@ class Cluster:
     ports: Mapping[str, int]
 
     @classmethod
-    def up(cls, steps: Steps, wanted: list[Image] | None = None) -> Self:
+    def up(cls, steps: Steps, wanted: list[Image] | None = None, *, wait: bool = True) -> Self:
         """Start the cluster, or find it running and healthy, which takes a moment.
 
-        `wanted` are the images of the cluster's own parts, if the caller has built them already.
+        `wanted` are the images of the cluster's own parts, if the caller has built them already. With `wait` unset the
+        caller waits for the system's pods, by `wait_for_system_pods`.
         A half-dead cluster, or one that another version of this tool started, is cleared first.
         """
         layout = cluster_layout()
@@ -51,7 +52,14 @@ class Cluster:
                 with steps.step("cluster: already running") as step:
                     step.cached()
                 return running
-            return cls._start(layout, own, steps)
+            started = cls._start(layout, own, steps)
+            if wait:
+                started.wait_for_system_pods(steps)
+            return started
+
+    def wait_for_system_pods(self, steps: Steps) -> None:
+        """Wait until DNS, policies, volumes and monitoring work."""
+        bringup.wait_for_addons(self.layout, self.ports, steps)
 
     @classmethod
     def attach(cls) -> Self:
@@ -166,10 +174,10 @@ class Cluster:
     def _start(cls, layout: Layout, own: list[Image], steps: Steps) -> Self:
         teardown.down(layout)
         shutil.rmtree(layout.logs, ignore_errors=True)
-        ports = bringup.start_control_plane(layout, steps)
+        ports = bringup.start_control_plane(layout, own, steps)
+        bringup.start_node(layout)
         bringup.apply_addons(layout, own, steps)
-        bringup.start_node(layout, own, ports, steps)
-        bringup.wait_for_addons(layout, ports, steps)
+        bringup.wait_for_node(layout, ports, steps)
         bringup.write_record(_record_path(layout), {"fingerprint": fingerprint(own), "ports": ports})
         return cls(layout, ports)
 

@@ -7,16 +7,17 @@ is never signalled. Records outlive this program: `down` finds what an earlier, 
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devcluster.host import daemon_cgroup
 from devcluster.layout import Layout
-from devcluster.waiting import wait_until
+from support.waiting import WaitError, wait_until
 
 TERM_GRACE_S = 5.0
+KILL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +96,32 @@ def stop(name: str, layout: Layout, grace_s: float = TERM_GRACE_S) -> None:
 
 def kill_and_wait(pid: int, started: str, grace_s: float) -> None:
     """SIGTERM, then SIGKILL after `grace_s`, then wait until the process is gone."""
-    for number, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
-        if start_time(pid) != started:
+
+    def is_gone() -> bool:
+        return start_time(pid) != started
+
+    for number, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILL_SECONDS)):
+        if is_gone():
             return
         _signal(pid, number)
-        if wait_until(lambda: start_time(pid) != started, patience, period_s=0.02):
-            return
+        with suppress(WaitError):
+            wait_until(is_gone, f"{pid} is gone", patience, period_s=0.02)
 
 
 def wait_ready(name: str, layout: Layout, ready: Callable[[], bool], timeout_s: float) -> None:
     """Wait until `ready()`; raise at once, with the log's last lines, when the process has died."""
-    deadline = time.monotonic() + timeout_s
-    while not ready():
+
+    def last_words() -> str:
+        return _tail(log_path(name, layout))
+
+    def is_ready() -> bool:
+        if ready():
+            return True
         if not alive(name, layout):
-            raise RuntimeError(f"{name} ended while starting: {_tail(log_path(name, layout))}")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{name} was not ready within {timeout_s:.0f} s: {_tail(log_path(name, layout))}")
-        time.sleep(0.05)
+            raise RuntimeError(f"{name} ended while starting: {last_words()}")
+        return False
+
+    wait_until(is_ready, f"{name} is ready", timeout_s, evidence=last_words)
 
 
 def start_time(pid: int) -> str | None:

@@ -7,14 +7,14 @@ finds, for the run that made it may have been killed at any line.
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from devcluster.layout import NETNS, NODE_NETWORK
 from devcluster.shell import output, succeeds
-from devcluster.waiting import require
+from support.waiting import wait_until
 
 CGROUP = "r1plus-devcluster"
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -115,21 +115,20 @@ def remove_cgroup() -> None:
     kill_all(cgroup_pids, "processes in the cluster's cgroup")
     for top in cgroup_folders():
         for folder in [*_deepest_first(top), top]:
-            require(partial(_removed, folder), 5.0, f"cgroup {folder} is empty and removed")
+            wait_until(partial(_removed, folder), f"cgroup {folder} is empty and removed")
 
 
-def kill_all(pids: Callable[[], list[int]], what: str, timeout_s: float = 15.0) -> None:
+def kill_all(pids: Callable[[], list[int]], what: str) -> None:
     """SIGKILL everything that `pids` lists, again and again, until it lists nothing."""
-    deadline = time.monotonic() + timeout_s
-    while found := pids():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} are still there {timeout_s:.0f} s after SIGKILL: {found}")
-        for pid in found:
-            try:
+
+    def all_gone() -> bool:
+        left = pids()
+        for pid in left:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.05)
+        return not left
+
+    wait_until(all_gone, f"{what} are gone after SIGKILL", evidence=lambda: f"Still there: {pids()}")
 
 
 def mounts_under(folders: list[Path]) -> list[str]:

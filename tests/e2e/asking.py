@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from e2e.waiting import wait_for
 from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question, ask
 
@@ -35,6 +36,11 @@ class Asker:
     def asked(self) -> int:
         """Questions that have an end, a good one or not."""
         return self.answered + len(self.failures)
+
+    def more_answers(self, count: int = 3) -> None:
+        """Wait until so many more questions were answered."""
+        asked = self.answered
+        wait_for(lambda: self.answered >= asked + count, f"{count} more answers")
 
     def summary(self) -> str:
         """In one line."""

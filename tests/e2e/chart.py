@@ -3,7 +3,8 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from devcluster.binaries import build
 from devcluster.cache import binary
 from devcluster.steps import Steps
 from e2e.evidence import of_operator
-from e2e.kube import Kube
+from e2e.kube import Json, Kube
 from e2e.parts import Parts
-from e2e.waiting import StoryError
+from e2e.waiting import StoryError, wait_for
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "r1plus-operator"
 RELEASE = "r1plus"
 NAMESPACE = "r1plus-system"
-INSTALL_SECONDS = 240
+OPERATOR = "app.kubernetes.io/name=r1plus-operator"
+"""Selects the operator."""
+INSTALL_SECONDS = 600
 
 
 def values_of(parts: Parts) -> dict[str, Any]:
@@ -59,6 +62,28 @@ def install(kube: Kube, parts: Parts, extra: Mapping[str, Any] | None = None) ->
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS + 60)
     if done.returncode != 0:
         raise StoryError(f"helm exited {done.returncode}: {done.stderr.strip()[-1500:]}\n{of_operator(kube)}")
+
+
+def operator_pods(kube: Kube) -> list[Json]:
+    """Return the operator's pods."""
+    return kube.all("pods", NAMESPACE, OPERATOR)
+
+
+@contextmanager
+def operator_down(kube: Kube) -> Iterator[None]:
+    """Let no operator run; at the end as many as before."""
+    (found,) = kube.all("deployments", NAMESPACE, OPERATOR)
+    name, replicas = found["metadata"]["name"], found["spec"]["replicas"]
+
+    def scale(to: int) -> None:
+        kube.patch("deployments", NAMESPACE, name, {"spec": {"replicas": to}})
+
+    scale(0)
+    try:
+        wait_for(lambda: not operator_pods(kube), "no operator runs")
+        yield
+    finally:
+        scale(replicas)
 
 
 def _forget_interrupted(kube: Kube) -> None:

@@ -5,6 +5,8 @@ With the KUBECONFIG of a cluster of your own that one is used, as by the demo. S
 
 import os
 from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,10 +15,14 @@ from devcluster import kubeconfig
 from devcluster.cluster import Cluster
 from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
-from e2e import chart, parts
+from e2e import chart, parts, passing_tenant
+from e2e.background import run_in_background
 from e2e.kube import Kube
+from e2e.lite_story import LiteStory
 from e2e.parts import Parts
+from e2e.regression import Regression
 from e2e.target import EmbeddedTarget, GivenTarget, Target
+from e2e.tiers import Applied, apply_tiers
 
 KEEP = "R1PLUS_KEEP"
 _TARGET = pytest.StashKey[Target]()
@@ -32,22 +38,31 @@ def built() -> Parts:
 def chart_values() -> dict[str, Any]:
     """Values of the chart beside the images; a folder of tests may have others.
 
-    Archives may be fetched from a network that nobody has: a tenant's volume gets its Job, which finds nothing.
+    Archives may be fetched from a network that nobody has: a tenant's volume gets its Job, which finds nothing. Monitors are
+    asked and scraped often, so that nobody waits for what is known already.
     """
-    return {"delivery": {"cidrs": ["192.0.2.0/24"], "requireSignature": False}}
+    return {
+        "delivery": {"cidrs": ["192.0.2.0/24"], "requireSignature": False},
+        "verdictIntervalSeconds": 2,
+        "monitoring": {"interval": "5s"},
+    }
 
 
 @pytest.fixture(scope="session")
 def target(built: Parts, chart_values: dict[str, Any], pytestconfig: pytest.Config) -> Iterator[Target]:
     """A cluster with the operator installed."""
     if given := kubeconfig.of_ones_own():
-        yield _installed(GivenTarget(Kube(given)), built, chart_values, pytestconfig)
+        yield _installed(GivenTarget(Kube(given)), built, chart_values, pytestconfig, Steps(1))
         return
     ran_before = (cluster_layout().run / "cluster.json").exists()
-    cluster = Cluster.up(Steps(), list(built.own))
+    steps = Steps(2)
+    cluster = Cluster.up(steps, list(built.own), wait=False)
     try:
-        cluster.import_images(built.archives)
-        yield _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, chart_values, pytestconfig)
+        with steps.step("images of r1plus into the cluster"):
+            cluster.import_images(built.archives)
+        found = _installed(EmbeddedTarget(cluster, Kube(cluster.kubeconfig)), built, chart_values, pytestconfig, steps)
+        cluster.wait_for_system_pods(steps)
+        yield found
     finally:
         if not ran_before and not os.environ.get(KEEP):
             cluster.down()
@@ -59,9 +74,42 @@ def kube(target: Target) -> Kube:
     return target.kube
 
 
-def _installed(target: Target, built: Parts, values: Mapping[str, Any], config: pytest.Config) -> Target:
+@pytest.fixture(scope="session")
+def applied(target: Target) -> Applied:
+    """The three tiers, on their way to be Ready."""
+    return apply_tiers(target.kube)
+
+
+@pytest.fixture(scope="session")
+def regression(applied: Applied, target: Target) -> Regression:
+    """From here on `full` serves, and is moved to another engine: refused, then forced through."""
+    return Regression(applied.names["full"], target)
+
+
+@pytest.fixture(scope="session")
+def lite_story(applied: Applied, target: Target) -> LiteStory:
+    """From here on `lite` serves, its prober hangs, and then one of two pods of it goes bad."""
+    return LiteStory(applied.names["lite"], target)
+
+
+@pytest.fixture(scope="session")
+def passing(kube: Kube) -> Iterator[list[Future[None]]]:
+    """From here on a tenant comes and goes; a future for each stage."""
+    passing_tenant.create_tenant(kube)
+    stages = (
+        passing_tenant.replace_revisions,
+        passing_tenant.read_history,
+        passing_tenant.take_back_grants,
+        passing_tenant.delete_tenant,
+    )
+    yield run_in_background(*(partial(stage, kube) for stage in stages))
+    passing_tenant.clear(kube)
+
+
+def _installed(target: Target, built: Parts, values: Mapping[str, Any], config: pytest.Config, steps: Steps) -> Target:
     config.stash[_TARGET] = target
-    chart.install(target.kube, built, values)
+    with steps.step("helm upgrade --install r1plus"):
+        chart.install(target.kube, built, values)
     return target
 
 

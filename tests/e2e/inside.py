@@ -3,14 +3,13 @@
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
+from e2e import objects
 from e2e.kube import Json, Kube
 from e2e.waiting import wait_for
 
-PROBE_SECONDS = 120.0
-TRY_SECONDS = 20
-"""A new pod is let through a wall only once the node has learned its address, some seconds after it started."""
+SHUT_OUT_SECONDS, LET_IN_SECONDS = 20, 300
+"""How long is tried. A new pod is let through a wall only once the node has learned its address, some seconds after it started."""
 ATTEMPT_SECONDS = 3
 
 # Exit status 0 means connected, 3 that a wall stood in the way all the time (some drop packets, some send a refusal);
@@ -32,7 +31,10 @@ sys.exit(3)
 _FIND_PROBER = """
 import os, pathlib, signal, sys
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
-    words = (folder / "cmdline").read_bytes().split(b"\\0")
+    try:
+        words = (folder / "cmdline").read_bytes().split(b"\\0")
+    except (FileNotFoundError, ProcessLookupError):
+        continue  # It has ended meanwhile.
     if b"r1plus_monitoring.prober" in words:
         os.kill(int(folder.name), getattr(signal, sys.argv[1]))
         print(folder.name)
@@ -64,16 +66,17 @@ class Caller:
     namespace: str
     image: str
 
-    def start(self, host: str, port: int) -> str:
-        """Start trying; returns the pod's name."""
+    def start(self, host: str, port: int, *, is_let_in: bool) -> str:
+        """Start trying, for longer where it is to be let in; returns the pod's name."""
         name = f"caller-{uuid.uuid4().hex[:8]}"
-        script = _CONNECT.format(patience=TRY_SECONDS, attempt=ATTEMPT_SECONDS)
-        self.kube.kubectl("create", "-f", "-", given=json.dumps(self._pod(name, ["-c", script, host, str(port)])))
+        script = _CONNECT.format(patience=LET_IN_SECONDS if is_let_in else SHUT_OUT_SECONDS, attempt=ATTEMPT_SECONDS)
+        command = ("python3", "-c", script, host, str(port))
+        self.kube.apply(objects.ordinary_pod(name, self.namespace, self.image, command=command))
         return name
 
     def outcome(self, name: str) -> str:
         """`connected` or `shut out`, once it is known; the pod is then removed."""
-        code = wait_for(lambda: self._exit_code(name), f"pod {self.namespace}/{name} ends", PROBE_SECONDS)
+        code = wait_for(lambda: self._exit_code(name), f"pod {self.namespace}/{name} ends")
         self.kube.delete("pods", self.namespace, name)
         return {"0": "connected", "3": "shut out"}.get(code, f"exit status {code}")
 
@@ -83,35 +86,6 @@ class Caller:
             if ended := status["state"].get("terminated"):
                 return str(ended["exitCode"])
         return None
-
-    def _pod(self, name: str, arguments: list[str]) -> Json:
-        locked: dict[str, Any] = {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        container = {
-            "name": "caller",
-            "image": self.image,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["python3", *arguments],
-            "securityContext": locked,
-        }
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {
-                "restartPolicy": "Never",
-                "automountServiceAccountToken": False,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": 1000,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "containers": [container],
-            },
-        }
 
 
 def signal_prober(kube: Kube, namespace: str, pod: str, name: str) -> str:
@@ -128,7 +102,7 @@ def remember_a_fall(kube: Kube, namespace: str, pod: str) -> None:
 
 def monitor_report(kube: Kube, namespace: str, pod: str) -> Json:
     """What the pod's monitor says at /verdict."""
-    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/verdict', timeout=5).read().decode())"
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/verdict', timeout=60).read().decode())"
     return dict(json.loads(_in_monitor(kube, namespace, pod, ask)))
 
 

@@ -91,7 +91,7 @@ class Kube:
     def kubectl(self, *words: str, given: str | None = None) -> str:
         """Run kubectl and return what it prints; a failure carries its own words."""
         command = [str(kubectl()), f"--kubeconfig={self.kubeconfig}", *words]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=600)
         if done.returncode != 0:
             raise RuntimeError(f"kubectl {' '.join(words)} exited {done.returncode}: {done.stderr.strip()}")
         return done.stdout
@@ -109,7 +109,7 @@ class Kube:
         request = self._api.param_serialize(
             method, path, query_params=query or [], header_params=sent, body=body, auth_settings=["BearerToken"]
         )
-        answer = self._api.call_api(*request, _request_timeout=20)
+        answer = self._api.call_api(*request, _request_timeout=60)
         answer.read()
         if not 200 <= answer.status < 300:
             raise ApiException(status=answer.status, reason=answer.reason, body=(answer.data or b"").decode())

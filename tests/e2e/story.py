@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from devcluster.api import pod_ready
 from e2e import evidence
 from e2e.inside import monitor_report
 from e2e.kube import Json, Kube
@@ -27,7 +28,7 @@ from r1plus_cli.stream import Answer, Question, ask
 from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, view_of
 from r1plus_contract.history import History
 from r1plus_contract.metrics import ALERT_BELOW_THRESHOLD
-from r1plus_contract.names import ANNOTATION_VERDICT, LABEL_REVISION, PORT_GRPC
+from r1plus_contract.names import ANNOTATION_VERDICT, LABEL_REVISION, LABEL_SERVING, PORT_GRPC, SERVING
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TENANTS = EXAMPLES / "tenants.yaml"
@@ -37,15 +38,8 @@ EDGE = EXAMPLES / "support-edge.yaml"
 FULL_Q4 = EXAMPLES / "credit-full-q4-1.yaml"
 FULL_Q4_OBSERVE = EXAMPLES / "credit-full-q4-1-observe.yaml"
 
-READY_SECONDS = 1500.0
-"""Three gates at once on two cores, 850 probes each: five minutes when nothing else runs."""
-REFUSAL_SECONDS = 900.0
-OBSERVE_SECONDS = 300.0
-COUNTED_SECONDS = 400.0
-"""On a cluster of one's own the controller counts a quota of a kind that is new to it after five minutes."""
-RECORDED_SECONDS = 90.0
-"""The operator delivers within seconds; a registry that was away is asked again after a minute at most."""
-ALERT_SECONDS = 600.0
+GATE_SECONDS = 3000.0
+"""Ten times what three gates at once need on two cores, 850 probes each, and what the refusal of one needs."""
 
 Tell = Callable[[str], None]
 
@@ -63,18 +57,24 @@ class Name:
 
 def name_in(example: Path) -> Name:
     """The R1PlusDeployment that an example file holds."""
+    metadata = deployment_in(example)["metadata"]
+    return Name(metadata["namespace"], metadata["name"])
+
+
+def deployment_in(example: Path, **spec: object) -> dict[str, Any]:
+    """Return the R1PlusDeployment that an example file holds, with these fields of its spec besides."""
     body = next(d for d in yaml.safe_load_all(example.read_text()) if d and d["kind"] == "R1PlusDeployment")
-    return Name(body["metadata"]["namespace"], body["metadata"]["name"])
+    return {**body, "spec": {**body["spec"], **spec}}
 
 
 def apply(kube: Kube, *examples: Path) -> None:
     """`kubectl apply`, as a user would; after tenants whoever makes deployments waits until their quotas are counted."""
     kube.kubectl("apply", *(f"--filename={example}" for example in examples))
     if TENANTS in examples:
-        wait_for(lambda: counted(kube), "every tenant's quota is counted", COUNTED_SECONDS, lambda: uncounted(kube))
+        wait_for(lambda: counted(kube), "every tenant's quota is counted", lambda: uncounted(kube))
 
 
-def counted(kube: Kube) -> bool | None:
+def counted(kube: Kube) -> bool:
     """Whether quotas stand where R1PlusTenants ask for one, and Kubernetes knows what is used of them.
 
     Until then it refuses what they limit: `status unknown for quota`. Its controller looks for new kinds, such as ours
@@ -84,7 +84,7 @@ def counted(kube: Kube) -> bool | None:
     quotas = kube.all("resourcequotas", selector="app.kubernetes.io/managed-by=r1plus-operator")
     stand = {q["metadata"]["namespace"] for q in quotas}
     known = all(set(q["spec"]["hard"]) <= set(q.get("status", {}).get("used", ())) for q in quotas)
-    return (wanted <= stand and known) or None
+    return wanted <= stand and known
 
 
 def uncounted(kube: Kube) -> str:
@@ -105,7 +105,6 @@ def follow(
     names: Sequence[Name],
     done: Callable[[DeploymentView], bool],
     what: str,
-    seconds: float,
     tell: Tell,
     hopeless: Callable[[DeploymentView], bool] = lambda one: False,
 ) -> dict[Name, DeploymentView]:
@@ -125,12 +124,12 @@ def follow(
         stuck = [name for name in names if not done(view(kube, name))]
         return "\n".join(evidence.of_deployment(kube, name.namespace, name.name) for name in stuck)
 
-    return wait_for(look, what, seconds, seen_instead)
+    return wait_for(look, what, seen_instead, seconds=GATE_SECONDS)
 
 
-def until_ready(kube: Kube, names: Sequence[Name], tell: Tell, seconds: float = READY_SECONDS) -> None:
-    """Every deployment serves a revision that has passed its suite, and nothing is under way."""
-    follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", seconds, tell, refused_for_good)
+def until_ready(kube: Kube, names: Sequence[Name], tell: Tell) -> dict[Name, DeploymentView]:
+    """Wait until every deployment serves a revision that has passed its suite, and nothing is under way."""
+    return follow(kube, names, settled, f"{', '.join(map(str, names))} Ready", tell, refused_for_good)
 
 
 def settled(one: DeploymentView) -> bool:
@@ -200,16 +199,27 @@ def alerts_at(base_url: str, alert: str | None = ALERT_BELOW_THRESHOLD) -> list[
 def ready_pod(kube: Kube, name: Name, than: str = "") -> str | None:
     """A Ready pod of the revision that takes traffic, another one `than` this; None while there is none."""
     revision = serving_revision(kube, name)
-    for pod in kube.pods_of(name.namespace, name.name):
-        conditions = pod.get("status", {}).get("conditions", [])
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        ours = pod["metadata"]["labels"].get(LABEL_REVISION) == revision
-        if ready and ours and pod["metadata"]["name"] != than and "deletionTimestamp" not in pod["metadata"]:
-            return str(pod["metadata"]["name"])
-    return None
+    pods = (pod["metadata"] for pod in kube.pods_of(name.namespace, name.name) if _is_up(pod))
+    ours = (str(pod["name"]) for pod in pods if pod["labels"].get(LABEL_REVISION) == revision)
+    return next((pod for pod in ours if pod != than), None)
 
 
-def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: float = ALERT_SECONDS) -> Alert:
+def until_pod(kube: Kube, name: Name) -> str:
+    """Wait for a Ready pod of the revision that takes traffic; return its name."""
+    return wait_for(lambda: ready_pod(kube, name), f"a Ready pod of {name}")
+
+
+def pods_in_traffic(kube: Kube, name: Name) -> list[str]:
+    """Return the names of the Ready pods that the Service may select, of any revision."""
+    pods = (pod["metadata"] for pod in kube.pods_of(name.namespace, name.name) if _is_up(pod))
+    return sorted(pod["name"] for pod in pods if pod["labels"].get(LABEL_SERVING) == SERVING)
+
+
+def _is_up(pod: Json) -> bool:
+    return pod_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+
+
+def until_alert(target: Target, name: Name, since: float, tell: Tell) -> Alert:
     """Wait until Alertmanager has heard, from a sweep that ended after `since`, that `name` is below its threshold.
 
     An alert alone proves nothing: an earlier run's may still stand, and Prometheus repeats it until it reads new rules.
@@ -220,7 +230,7 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: f
         return evidence.of_deployment(kube, name.namespace, name.name)
 
     what = f"the monitor of {name} has swept the suite once on the running engine"
-    sweep = wait_for(lambda: _swept_after(kube, name, since), what, seconds, evidence_of, period_s=5.0)
+    sweep = wait_for(lambda: _swept_after(kube, name, since), what, evidence_of, seconds=GATE_SECONDS, period_s=2.0)
     tell(f"The monitor counted on the running engine: {sweep['correct']}/{sweep['total']} right")
     counted = epoch(sweep["finishedAt"])
     with target.alertmanager() as base_url:
@@ -229,7 +239,7 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell, seconds: f
             found = (a for a in alerts_at(base_url) if is_about(a, name) and a.updated_at >= counted)
             return next(found, None)
 
-        return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", seconds, evidence_of)
+        return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", evidence_of, seconds=GATE_SECONDS)
 
 
 def _swept_after(kube: Kube, name: Name, since: float) -> Json | None:
@@ -287,4 +297,4 @@ def recorded(kube: Kube, name: Name, revision: str) -> History:
             return None
         return next((one for one in found if any(e.revision == revision for e in one.evaluations)), None)
 
-    return wait_for(look, f"the registry knows the gate of {revision}", RECORDED_SECONDS, lambda: trouble)
+    return wait_for(look, f"the registry knows the gate of {revision}", lambda: trouble)

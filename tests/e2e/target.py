@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from devcluster.api import pod_ready
 from devcluster.cache import binary
 from devcluster.cluster import Cluster
 from devcluster.toolchain import kubectl, put_beside_python
@@ -117,7 +118,7 @@ class GivenTarget:
         found = self.kube.get("services", namespace, service)
         selector = (found or {}).get("spec", {}).get("selector") or {}
         pods = self.kube.all("pods", namespace, ",".join(f"{k}={v}" for k, v in selector.items()))
-        ready = [p["metadata"]["name"] for p in pods if _ready(p)]
+        ready = [p["metadata"]["name"] for p in pods if pod_ready(p)]
         if not found or not ready:
             raise StoryError(f"No Ready pod behind the Service {namespace}/{service}")
         target = next(p.get("targetPort", port) for p in found["spec"]["ports"] if p["port"] == port)
@@ -171,9 +172,3 @@ class GivenTarget:
             "To leave:",
             f"  {BIN}/kubectl delete -f examples/tenants.yaml && {BIN}/helm uninstall r1plus -n r1plus-system",
         ]
-
-
-def _ready(pod: dict[str, object]) -> bool:
-    status = pod.get("status")
-    conditions = status.get("conditions", []) if isinstance(status, dict) else []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -11,7 +11,7 @@ from bench.reconcile.audit import Request
 from e2e.rbac_surplus import HOLDERS, requests_in, surplus
 from e2e.target import EmbeddedTarget, Target
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 STORY = "test_story.py"
 

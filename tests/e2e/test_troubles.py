@@ -3,25 +3,20 @@
 `make e2e-troubles`. They share one tenant; their engines are catalog entries of their own, gone at the end.
 """
 
-import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
-from e2e import chart
+from e2e import chart, objects
 from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import wait_for
-from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_ENGINE
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 TENANT, POOR_TENANT = "team-trouble", "team-poor"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
-MODEL = "smollm2-edge-q4-1"
-SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -66,17 +61,13 @@ def troubled(target: Target) -> Iterator[Kube]:
     """All of them applied at once."""
     kube = target.kube
     for name in (TENANT, POOR_TENANT):
-        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+        kube.apply(objects.namespace(name))
     kube.apply(_quota())
-    shipped = kube.get("r1plusengines", None, MODEL)
-    assert shipped is not None
     for name, trouble in TROUBLES.items():
         if trouble.engine is not None:
-            engine = _engine(shipped, name, trouble.engine)
-            if engine["spec"]["artifact"]["image"] == OPERATOR_IMAGE:
-                engine["spec"]["artifact"]["image"] = _operator_image(kube)
-            kube.apply(engine)
-        kube.apply(_deployment(name, trouble))
+            kube.apply(objects.engine(name, _spec_of_engine(kube, name, trouble.engine)))
+        family = {"engine": {"family": name}} if trouble.engine is not None else {}
+        kube.apply(objects.deployment(trouble.namespace, name, **trouble.spec, **family))
     yield kube
     for name in (TENANT, POOR_TENANT):
         kube.kubectl("delete", "namespace", name, "--wait=false")
@@ -97,38 +88,25 @@ def test_describe_names_the_cause_and_the_remedy(troubled: Kube, name: str) -> N
     text = wait_for(
         told,
         f"{name}: condition and Event {trouble.reason}",
-        SECONDS,
         lambda: troubled.kubectl("describe", "r1plusdeployment", "-n", trouble.namespace, name),
+        period_s=1.0,
     )
     for word in trouble.words:
         assert word in text
-
-
-def _operator_image(kube: Kube) -> str:
-    pods = kube.all("pods", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
-    return str(pods[0]["spec"]["containers"][0]["image"])
 
 
 def _events(description: str) -> str:
     return description.partition("\nEvents:")[2]
 
 
-def _deployment(name: str, trouble: Trouble) -> Json:
-    family = {"engine": {"family": name}} if trouble.engine is not None else {}
-    return {
-        "apiVersion": API_VERSION,
-        "kind": KIND_DEPLOYMENT,
-        "metadata": {"name": name, "namespace": trouble.namespace},
-        "spec": {"tier": "edge", **trouble.spec, **family},
-    }
-
-
-def _engine(shipped: Json, name: str, otherwise: Json) -> Json:
-    spec = copy.deepcopy(shipped["spec"])
+def _spec_of_engine(kube: Kube, name: str, otherwise: Json) -> Json:
+    """Return the spec of the shipped engine, changed, under a family of its own."""
+    spec = objects.spec_of_engine(kube)
     for key, change in otherwise.items():
         spec[key] = {**spec[key], **change}
-    spec["family"] = name
-    return {"apiVersion": API_VERSION, "kind": KIND_ENGINE, "metadata": {"name": name}, "spec": spec}
+    if spec["artifact"]["image"] == OPERATOR_IMAGE:
+        spec["artifact"]["image"] = chart.operator_pods(kube)[0]["spec"]["containers"][0]["image"]
+    return spec | {"family": name}
 
 
 def _quota() -> Json:

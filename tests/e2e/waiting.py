@@ -1,13 +1,15 @@
-"""Waiting with a deadline, and with evidence: who waited in vain is told what was seen, not only that time ran out."""
+"""Waiting on the cluster: `support.waiting.wait_until`, for which an API server that does not answer means "not yet"."""
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from e2e.kube import UNREACHABLE
+from support.waiting import wait_until
 
 T = TypeVar("T")
-PERIOD_S = 1.0
+SECONDS = 600.0
+"""More than ten times what pods, the operator, Prometheus or Alertmanager need on a quiet machine; gates need more."""
+PERIOD_SECONDS = 0.2
 
 
 class StoryError(AssertionError):
@@ -17,19 +19,10 @@ class StoryError(AssertionError):
 def wait_for(
     look: Callable[[], T | None],
     what: str,
-    seconds: float,
     evidence: Callable[[], str] | None = None,
-    period_s: float = PERIOD_S,
+    *,
+    seconds: float = SECONDS,
+    period_s: float = PERIOD_SECONDS,
 ) -> T:
-    """Call `look` until it gives something, at most `seconds`; raise StoryError with the evidence otherwise."""
-    deadline = time.monotonic() + seconds
-    trouble = ""
-    while time.monotonic() < deadline:
-        try:
-            if (found := look()) is not None and found is not False:
-                return found
-        except UNREACHABLE as error:
-            trouble = f"\nThe last look failed: {' '.join(str(error).split())[:300]}"
-        time.sleep(period_s)
-    seen = f"\n{evidence()}" if evidence is not None else ""
-    raise StoryError(f"Waited {seconds:.0f} s in vain for: {what}{trouble}{seen}")
+    """Call `look` until it returns something true, and return that; raise WaitError with the evidence otherwise."""
+    return wait_until(look, what, seconds, period_s=period_s, evidence=evidence, retry_on=UNREACHABLE)

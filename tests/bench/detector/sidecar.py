@@ -9,10 +9,11 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster.layout import free_ports
 from r1plus_contract.jsonable import loads
 from r1plus_contract.verdict import MonitorReport, Phase
 from support.monitoring.scripted import Pod, prober_process
+from support.ports import free_port
+from support.waiting import wait_until
 
 DEFAULT_PER_MINUTE = 6
 
@@ -29,7 +30,7 @@ class Cost:
 def cost(seconds: float) -> Cost:
     """Gate a scripted engine, then watch it at the default rate for so long."""
     with tempfile.TemporaryDirectory() as folder:
-        pod, port = Pod.make(Path(folder)), free_ports(1)[0]
+        pod, port = Pod.make(Path(folder)), free_port()
         pod.mount(probes_per_minute=DEFAULT_PER_MINUTE)
         command, environment = prober_process(pod, port)
         process = subprocess.Popen([*command, "--poll-interval=2"], env=environment, stderr=subprocess.DEVNULL)
@@ -45,16 +46,12 @@ def cost(seconds: float) -> Cost:
 
 
 def _until_watching(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/verdict", timeout=2) as response:
-                if loads(MonitorReport, response.read()).phase is Phase.WATCHING:
-                    return
-        except (urllib.error.URLError, ConnectionError):
-            pass
-        time.sleep(0.2)
-    raise TimeoutError("the prober has not decided its gate within 60 s")
+    def is_watching() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/verdict", timeout=10) as response:
+            return loads(MonitorReport, response.read()).phase is Phase.WATCHING
+
+    unreachable = (urllib.error.URLError, ConnectionError, TimeoutError)
+    wait_until(is_watching, "the prober has decided its gate", 600.0, period_s=0.2, retry_on=unreachable)
 
 
 def _cpu(pid: int) -> float:

@@ -1,7 +1,5 @@
 """Where it is played: a real API server, the operator as its own process and account, and clients of other names."""
 
-import asyncio
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -32,6 +30,7 @@ from support.apiserver.rights import OPERATOR as ACCOUNT
 from support.apiserver.rights import grant_operator as grant
 from support.apiserver.server import NODE, add_node, install_crd
 from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 Json = dict[str, Any]
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
@@ -86,14 +85,15 @@ class Stage:
     async def settled(self, statuses: int = 0) -> list[Request]:
         """Wait until the operator has written so many statuses and then nothing for a while; all it asked for."""
         asked: list[Request] = []
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                asked += self.requests()
-                written = sum(request.resource == "r1plusdeployments/status" for request in asked)
-                last = max((r.ended for r in asked if r.writes and r.resource != "leases"), default=0.0)
-                if written >= statuses and time.time() - last > QUIET_SECONDS:
-                    return asked
-                await asyncio.sleep(0.2)
+
+        def is_settled() -> bool:
+            asked.extend(self.requests())
+            written = sum(request.resource == "r1plusdeployments/status" for request in asked)
+            last = max((r.ended for r in asked if r.writes and r.resource != "leases"), default=0.0)
+            return written >= statuses and time.time() - last > QUIET_SECONDS
+
+        await eventually(is_settled, f"{statuses} statuses, then no write", DEADLINE_SECONDS, period_s=0.2)
+        return asked
 
     async def started(self) -> float:
         """Start the operator; seconds from its start until it has made its last pass and has nothing left to do."""
@@ -103,13 +103,17 @@ class Stage:
         # Only these two: to tell of every deployment so often would be most of what the operator does.
         asked = {"name[]": [metrics.RECONCILE_TOTAL, metrics.QUEUE_DEPTH]}
         url = f"http://127.0.0.1:{self.operator.port}/metrics"
-        async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient() as http:
-            while passes == 0 or time.perf_counter() - changed < QUIET_SECONDS:
-                with contextlib.suppress(httpx.TransportError):
-                    figures = exposed((await http.get(url, params=asked)).text)
-                    if figures != (passes, 0.0):
-                        passes, changed = figures[0], time.perf_counter()
-                await asyncio.sleep(0.02)
+        async with httpx.AsyncClient() as http:
+
+            async def is_idle() -> bool:
+                nonlocal passes, changed
+                figures = exposed((await http.get(url, params=asked)).text)
+                if figures != (passes, 0.0):
+                    passes, changed = figures[0], time.perf_counter()
+                return passes > 0 and time.perf_counter() - changed >= QUIET_SECONDS
+
+            retry_on = (httpx.TransportError,)
+            await eventually(is_idle, "a pass, then none", DEADLINE_SECONDS, period_s=0.02, retry_on=retry_on)
         return changed - began
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
+from support.waiting import eventually
 
 Json = dict[str, Any]
 SPEC: Json = {"tier": "full", "context": {"maxTokens": 1024}}
 _SPAWN = multiprocessing.get_context("spawn")
-_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class Heard:
         return self.edits.value / (time.perf_counter() - self.began)
 
     async def until(self, edits: int, seconds: float = 600.0) -> None:
-        """Wait for so many, or for its end; TimeoutError after `seconds`."""
-        async with asyncio.timeout(seconds):
-            while self.edits.value < edits and self.process.is_alive():  # noqa: ASYNC110 - counted in another process
-                await asyncio.sleep(_POLL_SECONDS)
+        """Wait for so many, or for its end; WaitError after `seconds`."""
+        await eventually(
+            lambda: self.edits.value >= edits or not self.process.is_alive(), f"{edits} edits, or their end", seconds
+        )
 
 
 def deployment(kind: Resource, namespace: str, name: str, probes: int) -> Json:

@@ -17,12 +17,7 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
         NAME,
         (
             str(binary(NAME)),
-            f"--kubeconfig={config}",
-            f"--authentication-kubeconfig={config}",
-            f"--authorization-kubeconfig={config}",
-            "--bind-address=127.0.0.1",
-            f"--secure-port={layout.controller_manager_port}",
-            "--leader-elect=false",
+            *alone(config, layout.controller_manager_port, layout),
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={authority.service_account_key}",
             f"--root-ca-file={authority.certificate}",
@@ -33,6 +28,18 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
             "--resource-quota-sync-period=5s",
             "--kube-api-qps=100",
             "--kube-api-burst=200",
-            f"--cert-dir={layout.state / 'serving'}",
         ),
+    )
+
+
+def alone(config: str, port: int, layout: Layout) -> tuple[str, ...]:
+    """Return the flags of a program that is the only one of its kind and serves on loopback."""
+    return (
+        f"--kubeconfig={config}",
+        f"--authentication-kubeconfig={config}",
+        f"--authorization-kubeconfig={config}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+        "--leader-elect=false",
+        f"--cert-dir={layout.state / 'serving'}",
     )

@@ -2,6 +2,7 @@
 
 from devcluster.cache import binary
 from devcluster.components.apiserver import write_kubeconfig
+from devcluster.components.controller_manager import alone
 from devcluster.daemons import Daemon
 from devcluster.layout import Layout
 from devcluster.pki import Authority
@@ -13,16 +14,4 @@ USER = "system:kube-scheduler"
 def daemon(layout: Layout, authority: Authority) -> Daemon:
     """The scheduler's command line, with its own certificate."""
     config = write_kubeconfig(NAME, USER, (), layout, authority)
-    return Daemon(
-        NAME,
-        (
-            str(binary(NAME)),
-            f"--kubeconfig={config}",
-            f"--authentication-kubeconfig={config}",
-            f"--authorization-kubeconfig={config}",
-            "--bind-address=127.0.0.1",
-            f"--secure-port={layout.scheduler_port}",
-            "--leader-elect=false",
-            f"--cert-dir={layout.state / 'serving'}",
-        ),
-    )
+    return Daemon(NAME, (str(binary(NAME)), *alone(config, layout.scheduler_port, layout)))

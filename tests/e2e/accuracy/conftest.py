@@ -4,9 +4,7 @@
 revision must have served to count as good is another value than a platform's.
 """
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,13 +12,15 @@ import pytest
 from devcluster.steps import Steps
 from e2e import chart
 from e2e.accuracy import images
-from e2e.accuracy.stage import OwnSuite, Tenant, own_suite
+from e2e.accuracy.fall import BAKE_SECONDS
+from e2e.accuracy.narration import Story
 from e2e.kube import Kube
 from e2e.parts import Parts
+from e2e.suites import OwnSuite, own_suite
 from e2e.target import EmbeddedTarget, Target
+from e2e.tenants import Tenant
 from r1plus_operator.suite_signature import KeyPair, new_key
 
-BAKE_SECONDS = 20
 _LINES = pytest.StashKey[list[str]]()
 _FAILED = pytest.StashKey[bool]()
 
@@ -48,40 +48,6 @@ def faulty(target: Target, built: Parts, chart_values: dict[str, Any]) -> Iterat
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One change of the chart's images, not one a story."""
     items.sort(key=lambda item: "faulty" in getattr(item, "fixturenames", ()))
-
-
-@dataclass(slots=True)
-class Story:
-    """What a story tells while it runs, and its figures for the line at the end."""
-
-    said: str
-    config: pytest.Config
-    began: float = field(default_factory=time.monotonic)
-    figures: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.monotonic() - self.began
-
-    def tell(self, text: str) -> None:
-        """Print now, with the seconds since the story began; further lines are indented."""
-        capture = self.config.pluginmanager.getplugin("capturemanager")
-        rows = text.rstrip().splitlines()
-        with capture.global_and_fixture_disabled():
-            print(
-                f"  {self.seconds:5.0f} s  {rows[0]}", *(f"\n           {row}" for row in rows[1:]), sep="", flush=True
-            )
-
-    def figure(self, text: str) -> None:
-        """Of the line at the end, and now."""
-        self.figures.append(text)
-        self.tell(text)
-
-    def step(self, text: str) -> float:
-        """Say what comes now; the moment (monotonic)."""
-        self.tell(f"- {text}")
-        return time.monotonic()
 
 
 @pytest.fixture

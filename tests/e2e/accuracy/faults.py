@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from devcluster.toolchain import kubectl
-from e2e.accuracy.stage import in_container
 from e2e.inside import monitor_report
 from e2e.kube import Json, Kube
 from e2e.story import Name
+from e2e.tenants import in_container
 from e2e.waiting import wait_for
 
 DEGRADED = ("triton", "/tmp/degraded")
@@ -30,15 +30,16 @@ while not pathlib.Path(sys.argv[2]).exists():
 
 _NEWEST = """
 import json, urllib.request as u
-print(json.load(u.urlopen("http://127.0.0.1:8080/outcomes?since=999999999", timeout=5))["newest"])
+print(json.load(u.urlopen("http://127.0.0.1:8080/outcomes?since=999999999", timeout=60))["newest"])
 """
 
 
 def strike(kube: Kube, name: Name, pod: str, fault: tuple[str, str]) -> float:
-    """The fault appears in the pod; when (monotonic)."""
+    """The fault appears in the pod; the moment (monotonic) until which there certainly was none."""
     container, file = fault
+    at = time.monotonic()
     in_container(kube, name, pod, container, "/bin/sh", "-c", f": > {file}")
-    return time.monotonic()
+    return at
 
 
 def mend(kube: Kube, name: Name, pod: str, fault: tuple[str, str]) -> None:
@@ -52,7 +53,7 @@ def probes_heard(kube: Kube, name: Name, pod: str) -> int:
     return int(in_container(kube, name, pod, "monitor", "python3", "-c", _NEWEST))
 
 
-def until_alarmed(kube: Kube, name: Name, pod: str, seconds: float = 180.0) -> Json:
+def until_alarmed(kube: Kube, name: Name, pod: str) -> Json:
     """The pod's detector has alarmed; what its monitor says. While it counts, no further probe is heard."""
 
     def look() -> Json | None:
@@ -62,7 +63,7 @@ def until_alarmed(kube: Kube, name: Name, pod: str, seconds: float = 180.0) -> J
             return None
         return said if (said.get("watch") or {}).get("alarmedAt") else None
 
-    return wait_for(look, f"the detector of {pod} alarms", seconds, period_s=0.2)
+    return wait_for(look, f"the detector of {pod} alarms")
 
 
 @contextmanager

@@ -1,25 +1,24 @@
 """The verdict is the exact count of the whole suite, whatever it is."""
 
-import copy
 from collections import Counter
 
 import pytest
 
 from devcluster.cache import cache_dir
-from e2e import story
-from e2e.accuracy.conftest import Story
-from e2e.accuracy.stage import Tenant, gates_of, shipped
+from e2e import objects, story
+from e2e.accuracy.narration import Story
 from e2e.kube import Json
+from e2e.suites import shipped
+from e2e.tenants import Tenant, gates_of
 from e2e.waiting import wait_for
 from r1plus_contract.metrics import Outcome
-from r1plus_contract.names import API_VERSION, KIND_ENGINE
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import Verdict
 from r1plus_monitoring.curate.asking import F32, Condition, ProcessAsker
 from r1plus_monitoring.scorers import score
 from r1plus_policies.gate import allowed_in_stratum, allowed_lost
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 SAME, AS = "smollm2-lite-q8-0", "smollm2-full-q8-0"
 """The very files of the lite engine, claimed to be as good as the reference of full."""
@@ -60,13 +59,11 @@ def says(lost: set[str], suite: Suite) -> Verdict:
 def test_the_verdict_is_the_exact_count(tenant: Tenant, told: Story) -> None:
     """1. Q8_0 under full's suite: the verdict is the exact count; as lite, by its own baseline: Pass."""
     kube, suite = tenant.kube, shipped("smollm2-full-v1")
-    lite, full = (kube.get("r1plusengines", None, name) for name in (SAME, "smollm2-full-f16"))
-    assert lite is not None
-    assert full is not None
-    spec = copy.deepcopy(lite["spec"]) | {"tier": "full"}
+    assert kube.get("r1plusengines", None, "smollm2-full-f16") is not None
+    spec = objects.spec_of_engine(kube, SAME) | {"tier": "full"}
     spec["reference"] = {"suite": "smollm2-full-v1", "inheritedFrom": "smollm2-full-f16"}
     try:
-        kube.apply({"apiVersion": API_VERSION, "kind": KIND_ENGINE, "metadata": {"name": AS}, "spec": spec})
+        kube.apply(objects.engine(AS, spec))
         name = tenant.apply("credit", "full", engine={"precision": "Q8_0"}, accuracy={"threshold": THRESHOLD})
 
         def decided() -> Json | None:
@@ -74,7 +71,7 @@ def test_the_verdict_is_the_exact_count(tenant: Tenant, told: Story) -> None:
             gates = gates_of(kube, name, one.candidate or one.revision) if one.candidate or one.revision else []
             return gates[-1] if gates else None
 
-        gate = wait_for(decided, "the gate decides", story.READY_SECONDS, tenant.evidence(name))
+        gate = wait_for(decided, "the gate decides", tenant.evidence(name), seconds=story.GATE_SECONDS)
         assert story.view(kube, name).engine in (AS, "")
         kube.delete("r1plusdeployments", name.namespace, name.name)
     finally:

@@ -3,35 +3,26 @@
 import pytest
 
 from e2e.accuracy import fall
-from e2e.accuracy.conftest import Story
-from e2e.accuracy.stage import OwnSuite, Tenant, gates_of, r1plus_status
+from e2e.accuracy.fall import FORCED
+from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
-from e2e.kube import Json
+from e2e.suites import OwnSuite
 from e2e.target import Target
+from e2e.tenants import Tenant, gates_of, r1plus_status
 from e2e.waiting import wait_for
 from r1plus_contract.verdict import Verdict
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
-
-FORCED: Json = {"engine": {"precision": "Q4_1"}, "accuracy": {"gate": "Observe", "probesPerMinute": 240}}
-
-
-def accuracy(own: OwnSuite, **more: object) -> Json:
-    """`spec.accuracy` by a suite of the tenant's own."""
-    held = {"suite": own.suite.header.name, "suiteKeys": [own.key.public], "threshold": 0.95}
-    return {**held, "onBreach": "Rollback", **more}
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_forced_through_it_falls_and_the_operator_goes_back(
     tenant: Tenant, target: Target, own_full: OwnSuite, told: Story
 ) -> None:
     """3. gate: Observe, onBreach: Rollback: counted, last good swept anew, switched back, alert with its runbook."""
-    own_full.put(tenant.kube, tenant.namespace)
-    name = tenant.apply("credit", "full", accuracy=accuracy(own_full))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_full, "credit", "full")
     told.figure(f"F16 Ready after {told.seconds:.0f} s")
 
-    with Witness(target, name, own_full.suite.items, own_full.suite.header.sampling) as seen:
+    with Witness(target, name, own_full.suite) as seen:
         fall.bake(seen, told)
         told.step(f"forces {FORCED} through")
 
@@ -53,4 +44,4 @@ def test_forced_through_it_falls_and_the_operator_goes_back(
     assert gate["probes"] <= 2 * gate["items"], "two sweeps tell it at the latest: an item is lost that fails twice"
     fresh = [g for g in gates_of(tenant.kube, name, good) if g.get("control")]
     assert [g["verdict"] for g in fresh] == [Verdict.PASS], "the last good one was swept anew"
-    wait_for(lambda: len(tenant.kube.pods_of(name.namespace, name.name)) == 1 or None, "one pod is left", 180.0)
+    wait_for(lambda: len(tenant.kube.pods_of(name.namespace, name.name)) == 1, "one pod is left")

@@ -7,18 +7,17 @@ import pytest
 
 from e2e import story
 from e2e.accuracy import fall
-from e2e.accuracy.conftest import Story
-from e2e.accuracy.fall import Fallen
-from e2e.accuracy.stage import OwnSuite, Tenant, incident_of, r1plus_status
-from e2e.accuracy.test_story_3 import accuracy
-from e2e.accuracy.test_story_4b import FIRST, RAISED, struck, two_good_revisions
+from e2e.accuracy.fall import FIRST, RAISED, Fallen, struck, two_good_revisions
+from e2e.accuracy.narration import Story
 from e2e.accuracy.witness import Witness
 from e2e.kube import Json, Kube
+from e2e.suites import OwnSuite
 from e2e.target import Target
+from e2e.tenants import Tenant, incident_of, r1plus_status
 from e2e.waiting import wait_for
 from r1plus_contract.metrics import ALERT_ROLLBACK_BLOCKED
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 @contextmanager
@@ -37,13 +36,11 @@ def test_where_the_last_good_finds_no_room_it_is_said_and_waited_for(
 ) -> None:
     """8. Last good no longer fits: RollbackBlocked/NoCapacity, paged; with room it goes back."""
     kube = tenant.kube
-    own_edge.put(kube, tenant.namespace)
-    name = tenant.apply("triage", "edge", context=FIRST, accuracy=accuracy(own_edge, **RAISED))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_edge, "triage", "edge", context=FIRST, held=RAISED)
 
-    with Witness(target, name, own_edge.suite.items, own_edge.suite.header.sampling) as seen:
+    with Witness(target, name, own_edge.suite) as seen:
         bad = two_good_revisions(tenant, seen, name, told, good)
-        pod = wait_for(lambda: story.ready_pod(kube, name), "its pod", 60.0)
+        pod = wait_for(lambda: story.ready_pod(kube, name), "its pod")
         with cordoned(kube):
             told.tell("- no node takes a new pod any more")
             at = struck(tenant, name, told, pod)
@@ -52,9 +49,9 @@ def test_where_the_last_good_finds_no_room_it_is_said_and_waited_for(
                 found = incident_of(kube, name)
                 return found if found.get("reason") == "NoCapacity" else None
 
-            incident = wait_for(blocked, "NoCapacity is told", fall.BACK_SECONDS, tenant.evidence(name))
+            incident = wait_for(blocked, "NoCapacity is told", tenant.evidence(name))
             told.tell("r1plus status:\n" + r1plus_status(kube, name))
-            heard, alert = seen.alert(ALERT_ROLLBACK_BLOCKED, fall.ALERT_SECONDS, tenant.evidence(name))
+            heard, alert = seen.alert(ALERT_ROLLBACK_BLOCKED, tenant.evidence(name))
             one = story.view(kube, name)
             assert one.reason_of("QualityVerified") == "RollbackBlocked"
             assert "NoCapacity" in one.condition_message("QualityVerified")

@@ -4,15 +4,14 @@ import pytest
 
 from e2e import chart
 from e2e.accuracy import fall
-from e2e.accuracy.conftest import Story
-from e2e.accuracy.stage import OwnSuite, Tenant
-from e2e.accuracy.test_story_3 import FORCED, accuracy
-from e2e.accuracy.witness import Witness, operator_pods
+from e2e.accuracy.fall import FORCED
+from e2e.accuracy.narration import Story
+from e2e.accuracy.witness import Witness
+from e2e.suites import OwnSuite
 from e2e.target import Target
+from e2e.tenants import Tenant
 
-pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(2400)]
-
-OPERATOR = "app.kubernetes.io/name=r1plus-operator"
+pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
 
 def test_an_operator_that_dies_at_every_step_comes_to_the_same_end(
@@ -20,19 +19,17 @@ def test_an_operator_that_dies_at_every_step_comes_to_the_same_end(
 ) -> None:
     """9. Every replica of the operator killed at every step of story 3: the same end."""
     kube, killed = tenant.kube, []
-    own_full.put(kube, tenant.namespace)
-    name = tenant.apply("credit", "full", accuracy=accuracy(own_full))
-    good = tenant.until_ready(name)
+    name, good = fall.serve(tenant, own_full, "credit", "full")
 
-    with Witness(target, name, own_full.suite.items, own_full.suite.header.sampling) as seen:
+    with Witness(target, name, own_full.suite) as seen:
         fall.bake(seen, told)
 
         def kill(step: str) -> None:
-            pods = operator_pods(kube)
+            pods = chart.operator_pods(kube)
             killed.append(step)
             told.tell(f"- {step}: kills {len(pods)} pods of the operator")
             now = ("--grace-period=0", "--force", "--wait=false")
-            kube.kubectl("delete", "pods", f"--namespace={chart.NAMESPACE}", f"--selector={OPERATOR}", *now)
+            kube.kubectl("delete", "pods", f"--namespace={chart.NAMESPACE}", f"--selector={chart.OPERATOR}", *now)
 
         fallen = fall.play(tenant, name, seen, told, good, FORCED, kill)
         fall.assert_rolled_back(tenant, name, seen, fallen)

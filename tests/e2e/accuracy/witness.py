@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from e2e import story
-from e2e.kube import UNREACHABLE, Kube
+from e2e.kube import UNREACHABLE
 from e2e.story import Alert, Name
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
@@ -20,7 +20,7 @@ from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question, ask
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC
-from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite import Item, Sampling, Suite
 from r1plus_monitoring.scorers import score
 
 LOOK_EVERY_S = 0.5
@@ -83,16 +83,19 @@ class Witness:
 
     target: Target
     name: Name
-    items: Sequence[Item]
-    sampling: Sampling
+    suite: Suite
+    items: Sequence[Item] = ()
+    """What the client asks; empty for all of the suite."""
     pause_s: float = 0.4
     moves: list[tuple[float, str]] = field(default_factory=list)
-    """Whenever the Service selects another revision: when (monotonic), which. The first is what it selected at once."""
+    """Whenever the Service selects another revision: the last moment (monotonic) at which it still selected the one before, and which."""
     alerts: dict[tuple[str, str], tuple[float, Alert]] = field(default_factory=dict)
     """By name and pod: when it was first seen (monotonic), and as it was seen last."""
     client: Client = field(init=False)
     since: float = field(default_factory=time.time)
     """When it came, seconds since the epoch."""
+    _looked: float = 0.0
+    """When the last look began (monotonic)."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
@@ -100,7 +103,7 @@ class Witness:
     def __enter__(self) -> "Witness":
         address = self._open.enter_context(self.target.reach(self.name.namespace, self.name.name, PORT_GRPC))
         url = self._open.enter_context(self.target.alertmanager())
-        self.client = Client(address, self.items, self.sampling, self.pause_s)
+        self.client = Client(address, self.items or self.suite.items, self.suite.header.sampling, self.pause_s)
         looks: list[Callable[[], None]] = [
             lambda: self.client.run(self._stop),
             lambda: self._every(LOOK_EVERY_S, self._look),
@@ -124,25 +127,31 @@ class Witness:
         return [revision for _, revision in self.moves]
 
     def moved_to(self, revision: str) -> float | None:
-        """When traffic went there last (monotonic)."""
+        """When traffic went there last (monotonic): until then it certainly went elsewhere."""
         return next((at for at, to in reversed(self.moves) if to == revision), None)
 
-    def alert(self, alert: str, seconds: float, evidence: Callable[[], str] | None = None) -> tuple[float, Alert]:
+    def alert(self, alert: str, evidence: Callable[[], str] | None = None) -> tuple[float, Alert]:
         """Wait for that alert about the deployment at Alertmanager; when it was first seen, and the alert."""
 
         def look() -> tuple[float, Alert] | None:
             return next((found for (name, _), found in self.alerts.items() if name == alert), None)
 
-        return wait_for(look, f"{alert} about {self.name} at Alertmanager", seconds, evidence)
+        return wait_for(look, f"{alert} about {self.name} at Alertmanager", evidence)
+
+    def assert_right_all_the_time(self, revisions: Sequence[str]) -> None:
+        """Traffic went to these in turn, every question was answered, and rightly."""
+        assert self.revisions == list(revisions)
+        assert self.client.failures == []
+        assert self.client.wrong == []
 
     def names(self) -> set[str]:
         """Of all alerts about the deployment that were seen."""
         return {name for name, _ in self.alerts}
 
-    def more_answers(self, count: int = 3, seconds: float = 60.0) -> None:
+    def more_answers(self, count: int = 3) -> None:
         """Wait until so many more questions were answered."""
         asked = self.client.answered
-        wait_for(lambda: self.client.answered >= asked + count or None, f"{count} more answers", seconds)
+        wait_for(lambda: self.client.answered >= asked + count, f"{count} more answers")
 
     def _every(self, seconds: float, look: Callable[[], None]) -> None:
         while not self._stop.is_set():
@@ -150,12 +159,14 @@ class Witness:
             self._stop.wait(seconds)
 
     def _look(self) -> None:
+        began = time.monotonic()
         try:
             revision = story.serving_revision(self.target.kube, self.name)
         except (*UNREACHABLE, StoryError):
             return
         if not self.moves or self.moves[-1][1] != revision:
-            self.moves.append((time.monotonic(), revision))
+            self.moves.append((self._looked or began, revision))
+        self._looked = began
 
     def _hear(self, url: str) -> None:
         try:
@@ -168,8 +179,3 @@ class Witness:
                 key = alert.name, alert.labels.get("pod", "")
                 since = self.alerts[key][0] if key in self.alerts else time.monotonic()
                 self.alerts[key] = since, alert
-
-
-def operator_pods(kube: Kube) -> list[str]:
-    """Names of the operator's pods."""
-    return [pod["metadata"]["name"] for pod in kube.all("pods", None, "app.kubernetes.io/name=r1plus-operator")]

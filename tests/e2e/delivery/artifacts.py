@@ -10,7 +10,6 @@ from e2e.waiting import wait_for
 NAMESPACE = "artifacts"
 NAME = "artifacts"
 HOST = f"{NAME}.{NAMESPACE}.svc"
-SECONDS = 180.0
 
 
 class Artifacts:
@@ -55,8 +54,8 @@ def serve(kube: Kube, engine_image: str, python_image: str, given: Certificate, 
         pod = kube.get("pods", NAMESPACE, NAME)
         return pod is not None and pod.get("status", {}).get("phase") == "Running"
 
-    wait_for(lambda: running() or None, "the artifact server runs", SECONDS)
-    return Artifacts(kube, *wait_for(sha256, "the artifact server has packed its engine", SECONDS))
+    wait_for(running, "the artifact server runs")
+    return Artifacts(kube, *wait_for(sha256, "the artifact server has packed its engine"))
 
 
 def _metadata() -> Json:

@@ -9,12 +9,12 @@ from devcluster.pki import Authority, Certificate
 from devcluster.shell import output
 from e2e.delivery import artifacts
 from e2e.delivery.artifacts import Artifacts
+from e2e.objects import EDGE_ENGINE
 from e2e.parts import Parts
 from e2e.target import Target
 from r1plus_model_repo.importing.signing import sign
 from r1plus_model_repo.importing.smollm2 import build_engines
 
-MODEL = "smollm2-edge-q4-1"
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
 """Wherever a cluster has its pods."""
 
@@ -46,7 +46,7 @@ def server(
 ) -> Artifacts:
     """It has the demo's smallest engine, signed."""
     folder = tmp_path_factory.mktemp("signed")
-    (folder / "engine").symlink_to(build_engines(cache_dir() / "engines", print)[MODEL].folder)
+    (folder / "engine").symlink_to(build_engines(cache_dir() / "engines", print)[EDGE_ENGINE].folder)
     signature = sign(folder, signer.key).read_text()
     issued = authority.issue("server", artifacts.HOST, hosts=[artifacts.HOST])
-    return artifacts.serve(target.kube, built.engines[MODEL], built.refs["monitor"], issued, signature)
+    return artifacts.serve(target.kube, built.engines[EDGE_ENGINE], built.refs["monitor"], issued, signature)

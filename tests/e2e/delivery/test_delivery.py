@@ -3,33 +3,29 @@
 `make e2e-delivery`. The engine is the demo's smallest, its weights real; the artifact server is a pod.
 """
 
-import copy
 import re
 from collections.abc import Iterator
 
 import pytest
 
+from e2e import objects, story
 from e2e.delivery.artifacts import Artifacts
 from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import wait_for
-from r1plus_contract.names import ANNOTATION_DELIVERED, API_VERSION, KIND_DEPLOYMENT, KIND_ENGINE, LABEL_VOLUME
+from r1plus_contract.names import ANNOTATION_DELIVERED, LABEL_VOLUME
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 TENANT = "team-volumes"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "r1plus.ai/tenant": "true"}
-MODEL = "smollm2-edge-q4-1"
 SIZE = "400Mi"
-SECONDS = 300.0
-GATE_SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")
 def tenant(target: Target) -> Iterator[Kube]:
     """A namespace of its own, gone at the end."""
     kube = target.kube
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TENANT, "labels": RESTRICTED}})
+    kube.apply(objects.namespace(TENANT))
     yield kube
     kube.kubectl("delete", "namespace", TENANT, "--wait=false")
     for engine in kube.all("r1plusengines"):
@@ -39,27 +35,15 @@ def tenant(target: Target) -> Iterator[Kube]:
 
 def register(kube: Kube, name: str, url: str, sha256: str, size: str = SIZE) -> Json:
     """The shipped engine under another name, as an archive."""
-    shipped = kube.get("r1plusengines", None, MODEL)
-    assert shipped is not None
-    spec = copy.deepcopy(shipped["spec"])
-    spec["family"] = name
-    spec["artifact"] = {
-        "archive": {"url": url, "sha256": sha256, "size": size},
-        "sha256": shipped["spec"]["artifact"]["sha256"],
-    }
-    kube.apply({"apiVersion": API_VERSION, "kind": KIND_ENGINE, "metadata": {"name": name}, "spec": spec})
+    spec = objects.spec_of_engine(kube) | {"family": name}
+    archive = {"url": url, "sha256": sha256, "size": size}
+    spec["artifact"] = {"archive": archive, "sha256": spec["artifact"]["sha256"]}
+    kube.apply(objects.engine(name, spec))
     return spec
 
 
 def deploy(kube: Kube, name: str, family: str, **spec: object) -> None:
-    kube.apply(
-        {
-            "apiVersion": API_VERSION,
-            "kind": KIND_DEPLOYMENT,
-            "metadata": {"name": name, "namespace": TENANT},
-            "spec": {"tier": "edge", "context": {"maxTokens": 1024}, "engine": {"family": family}, **spec},
-        }
-    )
+    kube.apply(objects.deployment(TENANT, name, context={"maxTokens": 1024}, engine={"family": family}, **spec))
 
 
 def condition(kube: Kube, name: str, kind: str) -> tuple[str, str, str]:
@@ -72,14 +56,14 @@ def describe(kube: Kube, name: str) -> str:
     return kube.kubectl("describe", "r1plusdeployment", "-n", TENANT, name)
 
 
-def told(kube: Kube, name: str, pattern: str, seconds: float = SECONDS) -> str:
+def told(kube: Kube, name: str, pattern: str) -> str:
     """Wait until EngineReady of a deployment says that."""
 
     def look() -> str | None:
         said = " ".join(condition(kube, name, "EngineReady"))
         return said if re.search(pattern, said) else None
 
-    return wait_for(look, f"EngineReady of {name} says {pattern!r}", seconds, lambda: describe(kube, name))
+    return wait_for(look, f"EngineReady of {name} says {pattern!r}", lambda: describe(kube, name))
 
 
 def job_pods(kube: Kube) -> list[str]:
@@ -117,10 +101,10 @@ def test_an_archive_is_fetched_within_walls_survives_a_kill_and_is_served_and_sc
     tenant.kubectl("delete", "pod", "-n", TENANT, pod, "--grace-period=0", "--force")
     assert tenant.pods_of(TENANT, "credit") == [], "nothing half-written is loaded"
 
-    def ready() -> bool | None:
-        return condition(tenant, "credit", "Ready")[:2] == ("True", "Serving") or None
+    def ready() -> bool:
+        return condition(tenant, "credit", "Ready")[:2] == ("True", "Serving")
 
-    wait_for(ready, "credit serves", GATE_SECONDS, lambda: describe(tenant, "credit"))
+    wait_for(ready, "credit serves", lambda: describe(tenant, "credit"), seconds=story.GATE_SECONDS)
     assert condition(tenant, "credit", "QualityVerified")[:2] == ("True", "GatePassed")
     (claim,) = tenant.all("persistentvolumeclaims", TENANT)
     cr = tenant.get("r1plusengines", None, "bank-slow")
@@ -135,20 +119,20 @@ def test_a_second_deployment_of_the_same_engine_finds_it_there(tenant: Kube, ser
     before = server.asked("/slow/bank.tar")
     deploy(tenant, "triage", "bank-slow")
 
-    def runs() -> bool | None:
-        return any(p.get("status", {}).get("phase") == "Running" for p in tenant.pods_of(TENANT, "triage")) or None
+    def runs() -> bool:
+        return any(p.get("status", {}).get("phase") == "Running" for p in tenant.pods_of(TENANT, "triage"))
 
-    wait_for(runs, "triage has a pod", SECONDS, lambda: describe(tenant, "triage"))
+    wait_for(runs, "triage has a pod", lambda: describe(tenant, "triage"))
     assert server.asked("/slow/bank.tar") == before
     (claim,) = tenant.all("persistentvolumeclaims", TENANT)
     assert sorted(o["name"] for o in claim["metadata"]["ownerReferences"]) == ["credit", "triage"]
     tenant.delete("r1plusdeployments", TENANT, "triage")
 
-    def parted() -> bool | None:
+    def parted() -> bool:
         (left,) = tenant.all("persistentvolumeclaims", TENANT)
-        return [o["name"] for o in left["metadata"]["ownerReferences"]] == ["credit"] or None
+        return [o["name"] for o in left["metadata"]["ownerReferences"]] == ["credit"]
 
-    wait_for(parted, "the volume is credit's alone", SECONDS)
+    wait_for(parted, "the volume is credit's alone")
 
 
 FAULTS = {
@@ -170,7 +154,7 @@ def test_what_goes_wrong_is_told_and_nothing_of_it_is_loaded(tenant: Kube, serve
         family = f"bank-{name}"
         spec = register(tenant, family, server.url(kind, name), sha256, "8Ti" if name == "huge" else SIZE)
         spec["artifact"]["sha256"] = f"{place:x}" * 16 + spec["artifact"]["sha256"][16:]
-        tenant.apply({"apiVersion": API_VERSION, "kind": KIND_ENGINE, "metadata": {"name": family}, "spec": spec})
+        tenant.apply(objects.engine(family, spec))
         deploy(tenant, name, family)
     for name, pattern in FAULTS.items():
         told(tenant, name, pattern)
@@ -180,7 +164,6 @@ def test_what_goes_wrong_is_told_and_nothing_of_it_is_loaded(tenant: Kube, serve
     for name in FAULTS:
         tenant.delete("r1plusdeployments", TENANT, name)
     wait_for(
-        lambda: len(tenant.all("persistentvolumeclaims", TENANT)) == 1 or None,
+        lambda: len(tenant.all("persistentvolumeclaims", TENANT)) == 1,
         "the volumes go with those who needed them",
-        SECONDS,
     )

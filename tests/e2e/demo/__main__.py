@@ -14,8 +14,9 @@ from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
 from e2e.target import EmbeddedTarget, GivenTarget, Target
 from e2e.waiting import StoryError
+from support.waiting import WaitError
 
-FAILURES = (StoryError, CommandError, RuntimeError, TimeoutError, OSError)
+FAILURES = (StoryError, WaitError, CommandError, RuntimeError, OSError)
 
 
 def main() -> int:

@@ -69,10 +69,8 @@ def refuse(target: Target, full: Name, teller: Teller) -> None:
     teller.line(f"{full} serves from {before}; now asking for smollm2-full-q4-1, the same weights in Q4_1")
     with target.reach(full.namespace, full.name, PORT_GRPC) as address, Asker(address, pause_s=1.0) as asker:
         story.apply(target.kube, story.FULL_Q4)
-        seen = story.follow(
-            target.kube, [full], story.refused, f"the gate refuses {full}", story.REFUSAL_SECONDS, teller.change
-        )
-        wait_for(lambda: asker.asked >= LEAST_ASKED, f"{LEAST_ASKED} questions are asked", story.REFUSAL_SECONDS)
+        seen = story.follow(target.kube, [full], story.refused, f"the gate refuses {full}", teller.change)
+        wait_for(lambda: asker.asked >= LEAST_ASKED, f"{LEAST_ASKED} questions are asked", seconds=story.GATE_SECONDS)
     after = story.serving_revision(target.kube, full)
     told = seen[full].condition(QUALITY)
     decided = story.decided_at(target.kube, full, seen[full].candidate)
@@ -94,7 +92,6 @@ def observe(target: Target, full: Name, teller: Teller) -> None:
             [full],
             lambda one: one.status_of(READY) == "True" and one.up_to_date and one.revision not in ("", before),
             f"{full} serves the other engine",
-            story.OBSERVE_SECONDS,
             teller.change,
         )
         alert = story.until_alert(target, full, since, teller.change)

@@ -10,17 +10,14 @@ from devcluster import kubeconfig
 from devcluster.layout import NODE_NAME
 from devcluster.steps import Steps
 from e2e import chart
-from e2e.accuracy.stage import OwnSuite, Tenant
 from e2e.gpus import images
-from e2e.gpus.images import GpuImages
+from e2e.gpus.images import TENANT, VERSION, GpuImages
 from e2e.gpus.node import L40S, Node
 from e2e.gpus.suite import echo_suite
 from e2e.kube import Kube
 from e2e.parts import Parts
-
-TENANT = "team-gpus"
-VERSION = "1.2.1"
-"""Of the TensorRT-LLM that the image is said to have."""
+from e2e.suites import OwnSuite
+from e2e.tenants import Tenant
 
 
 @pytest.fixture(scope="session")

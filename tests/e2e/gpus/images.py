@@ -35,6 +35,9 @@ USER 1000:1000
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]
 CMD []
 """
+TENANT = "team-gpus"
+VERSION = "1.2.1"
+"""Of the TensorRT-LLM that the image is said to have."""
 REFUSAL = "[TRT] [E] 10: Could not find any implementation for node {ForeignNode[LLAMA/layers/0]}"
 GOOD: Mapping[str, str] = {
     "checkpoint/config.json": '{"architecture": "LlamaForCausalLM", "dtype": "float16"}\n',

@@ -11,7 +11,6 @@ from e2e.kube import Kube
 from e2e.waiting import wait_for
 
 RESOURCE = "nvidia.com/gpu"
-SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,11 @@ class Node:
         """Into the capacity, which is the administrator's to write; the kubelet makes allocatable of it."""
         self._patch({"status": {"capacity": {RESOURCE: count}}}, "--subresource=status")
 
-        def offers() -> bool | None:
+        def offers() -> bool:
             node = self.kube.get("nodes", None, self.name)
-            return (node is not None and node["status"]["allocatable"].get(RESOURCE) == count) or None
+            return node is not None and node["status"]["allocatable"].get(RESOURCE) == count
 
-        wait_for(offers, f"node {self.name} offers {count} {RESOURCE}", SECONDS)
+        wait_for(offers, f"node {self.name} offers {count} {RESOURCE}")
 
     def _patch(self, body: Mapping[str, object], *words: str) -> None:
         self.kube.kubectl("patch", "node", self.name, "--type=merge", *words, "--patch", json.dumps(body))

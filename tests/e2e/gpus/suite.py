@@ -1,6 +1,6 @@
 """A golden suite that an echo passes: so the gate stands in the way as it does for any engine, and opens by itself."""
 
-from e2e.accuracy.stage import OwnSuite, sealed
+from e2e.suites import OwnSuite, sealed
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, SuiteHeader

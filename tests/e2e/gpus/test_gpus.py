@@ -11,42 +11,39 @@ TensorRT-LLM takes that command, builds, loads, fits the memory or answers right
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from e2e.accuracy.stage import OwnSuite, Tenant, pods_of, revisions_of
-from e2e.gpus.conftest import TENANT, VERSION
-from e2e.gpus.images import REFUSAL, GpuImages
+from devcluster.api import pod_ready
+from e2e import objects
+from e2e.gpus.images import REFUSAL, TENANT, VERSION, GpuImages
 from e2e.gpus.node import A10, L40S, RESOURCE, Gpu, Node
 from e2e.kube import Json, Kube
 from e2e.story import Name, ask_through_service, condition, serving_revision
+from e2e.suites import OwnSuite
 from e2e.target import Target
+from e2e.tenants import Tenant, pods_of, revisions_of
 from e2e.waiting import wait_for
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import loads
 from r1plus_contract.names import (
     ANNOTATION_DELIVERED,
-    API_VERSION,
     CONTAINER_TRITON,
     DIR_ENGINE,
     DIR_MODELS,
     ENV_IDENTITY,
     INIT_BUILD,
-    KIND_ENGINE,
     LABEL_VOLUME,
 )
 from r1plus_model_repo.building import Recipe, command
 from r1plus_operator.plan.delivering import KEY_DIGITS
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 FAMILY, REFUSED_FAMILY, OTHER_FAMILY = "bank-gpu", "bank-gpu-refused", "bank-gpu-vllm"
 BATCH, CONTEXT, SHORTER, STEP = 4, 512, 256, 1024
 CHECKPOINT, REFUSED = "gpu-checkpoint", "gpu-checkpoint-refused"
-SECONDS = 180.0
-READY_SECONDS = 420.0
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 443), 3)"
 
 
@@ -78,13 +75,12 @@ def register(kube: Kube, made: GpuImages, family: str, checkpoint: str, backend:
     }
     if backend == "tensorrtllm":
         spec["build"] = {"maxNumTokens": STEP}
-    kube.apply({"apiVersion": API_VERSION, "kind": KIND_ENGINE, "metadata": {"name": family}, "spec": spec})
+    kube.apply(objects.engine(family, spec))
 
 
 def deploy(tenant: Tenant, suite: OwnSuite, name: str, family: str, context: int = CONTEXT) -> Name:
     """Its gate is enforced, as everybody's."""
-    held = {"suite": suite.suite.header.name, "suiteKeys": [suite.key.public]}
-    return tenant.apply(name, "edge", engine={"family": family}, context={"maxTokens": context}, accuracy=held)
+    return tenant.apply(name, "edge", engine={"family": family}, context={"maxTokens": context}, accuracy=suite.held)
 
 
 def recipe(made: GpuImages, gpu: Gpu, context: int = CONTEXT) -> Recipe:
@@ -109,7 +105,7 @@ def volume_of(one: Recipe) -> str:
     return f"r1plus-engine-{one.key[:KEY_DIGITS]}"
 
 
-def told(tenant: Tenant, name: Name, kind: str, pattern: str, seconds: float = SECONDS) -> str:
+def told(tenant: Tenant, name: Name, kind: str, pattern: str) -> str:
     """Wait until a condition says that: status, reason, message."""
 
     def look() -> str | None:
@@ -118,7 +114,7 @@ def told(tenant: Tenant, name: Name, kind: str, pattern: str, seconds: float = S
         said = " ".join(str(found.get(part, "")) for part in ("status", "reason", "message"))
         return said if re.search(pattern, said) else None
 
-    return wait_for(look, f"{kind} of {name} says {pattern!r}", seconds, tenant.evidence(name))
+    return wait_for(look, f"{kind} of {name} says {pattern!r}", tenant.evidence(name))
 
 
 def says(tenant: Tenant, name: Name, kind: str) -> tuple[str, str]:
@@ -133,14 +129,10 @@ def until_serving(tenant: Tenant, name: Name, than: str = "") -> str:
     def look() -> str | None:
         found = serving_revision(tenant.kube, name) if tenant.kube.get("services", TENANT, name.name) else ""
         passed = says(tenant, name, "QualityVerified") == ("True", "GatePassed")
-        ready = any(_is_ready(pod) for pod in pods_of(tenant.kube, name, found)) if found != than else False
+        ready = any(pod_ready(pod) for pod in pods_of(tenant.kube, name, found)) if found != than else False
         return found if found and passed and ready and says(tenant, name, "Ready")[0] == "True" else None
 
-    return wait_for(look, f"{name} serves", READY_SECONDS, tenant.evidence(name))
-
-
-def _is_ready(pod: Json) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
+    return wait_for(look, f"{name} serves", tenant.evidence(name))
 
 
 def builder(kube: Kube, volume: str) -> Json | None:
@@ -188,11 +180,6 @@ def is_let_out(kube: Kube, pod: Json) -> bool:
     return True
 
 
-def none_left(kube: Kube, kind: str) -> Callable[[], bool | None]:
-    """For `wait_for`."""
-    return lambda: not kube.all(kind, TENANT) or None
-
-
 @pytest.fixture(scope="module")
 def known() -> dict[str, Any]:
     """What the tests, which go on from one another, found."""
@@ -205,9 +192,9 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     kube, wanted = tenant.kube, recipe(made, L40S)
     register(kube, made, FAMILY, CHECKPOINT)
     credit = deploy(tenant, suite, "credit", FAMILY)
-    job = wait_for(lambda: builder(kube, volume_of(wanted)), "it is built", SECONDS, tenant.evidence(credit))
+    job = wait_for(lambda: builder(kube, volume_of(wanted)), "it is built", tenant.evidence(credit))
 
-    told(tenant, credit, "EngineReady", "^Unknown Delivering ", 5.0)
+    told(tenant, credit, "EngineReady", "^Unknown Delivering ")
     assert says(tenant, credit, "Ready") == ("False", "NotServing")
     assert kube.pods_of(TENANT, "credit") == [], "nothing starts before its engine is there"
     assert not is_let_out(kube, job)
@@ -218,7 +205,7 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
 
     revision = until_serving(tenant, credit)
     assert claims(kube) == {volume_of(wanted): wanted.checkpoint}
-    wait_for(none_left(kube, "jobs"), "the Job has gone", SECONDS)
+    wait_for(lambda: not kube.all("jobs", TENANT), "the Job has gone")
     assert volume_of(wanted) not in [p["metadata"]["name"] for p in kube.all("networkpolicies", TENANT)]
     assert product_of(kube, credit) == L40S.product
     (pod,) = pods_of(kube, credit, revision)
@@ -263,10 +250,10 @@ def test_a_build_that_fails_says_why_and_a_corrected_engine_goes_through(
     register(kube, made, REFUSED_FAMILY, CHECKPOINT)
     until_serving(tenant, triage)
     both = {volume_of(one): one.checkpoint for one in (wanted, recipe(made, L40S))}
-    wait_for(lambda: claims(kube) == both or None, "what failed is given up, since nobody waits for it", SECONDS)
+    wait_for(lambda: claims(kube) == both, "what failed is given up, since nobody waits for it")
     kube.delete("r1plusdeployments", TENANT, "triage")
     only = {volume_of(recipe(made, L40S)): wanted.checkpoint}
-    wait_for(lambda: claims(kube) == only or None, "its volumes go with it", SECONDS)
+    wait_for(lambda: claims(kube) == only, "its volumes go with it")
 
 
 def test_another_gpu_is_another_engine_and_the_old_ones_pods_do_not_start_on_it(
@@ -287,10 +274,10 @@ def test_another_gpu_is_another_engine_and_the_old_ones_pods_do_not_start_on_it(
         refused = [c for p in others for c in p.get("status", {}).get("conditions", ()) if c["status"] == "False"]
         return next((c for c in refused if c["type"] == "PodScheduled"), None)
 
-    found = wait_for(replaced, "the old revision's pod finds no node", SECONDS, tenant.evidence(credit))
+    found = wait_for(replaced, "the old revision's pod finds no node", tenant.evidence(credit))
     assert re.search("affinity/selector", found["message"]), found
     revision = until_serving(tenant, credit, than=before)
-    wait_for(lambda: not pods_of(kube, credit, before) or None, "the old revision's pod has gone", SECONDS)
+    wait_for(lambda: not pods_of(kube, credit, before), "the old revision's pod has gone")
     assert sorted(revisions_of(kube, credit)) == sorted([before, revision])
     assert claims(kube)[volume_of(wanted)] == wanted.checkpoint
     assert product_of(kube, credit) == A10.product

@@ -35,10 +35,10 @@ from e2e.isolation.stage import (
     World,
     binding,
     deployment,
-    ordinary_pod,
     user,
 )
 from e2e.kube import Json
+from e2e.objects import ordinary_pod
 from r1plus_contract.names import (
     API_VERSION,
     LABEL_DEPLOYMENT,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from devcluster.pki import Authority, Certificate
 from e2e.kube import Json
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 300.0
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 REFUSED = (401, 403)
 MERGE = "application/merge-patch+json"

@@ -15,14 +15,15 @@ from typing import Any
 from devcluster import bringup
 from devcluster.pki import Authority
 from devcluster.toolchain import kubectl
-from e2e import story
-from e2e.accuracy.stage import SUITES, OwnSuite, own_suite, sealed
+from e2e import objects, story
+from e2e.isolation.matrix import Trial
 from e2e.isolation.people import Person
 from e2e.kube import Json, Kube
+from e2e.objects import TENANT_LABELS, ordinary_pod
 from e2e.story import Name
+from e2e.suites import OwnSuite, own_suite, sealed
 from e2e.target import EmbeddedTarget
 from e2e.waiting import StoryError, wait_for
-from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT, LABEL_POD_SECURITY, LABEL_TENANT, TENANT
 from r1plus_contract.suite_reference import read_reference
 from r1plus_operator.suite_signature import new_key
 
@@ -30,9 +31,7 @@ A, B, OPEN, MONITORING = "wall-a", "wall-b", "wall-open", "monitoring"
 MODEL, TIER, PER_STRATUM = "triage", "edge", 10
 SECRET, SUITE, CLAIM, KEEPER, INTRUDER = "private", "private", "private", "keeper", "intruder"
 """What each tenant has under the same name; KEEPER mounts the claim, INTRUDER is an ordinary pod of A's."""
-SECONDS = 180.0
 TRIES = (Path(__file__).parent / "tries.py").read_text()
-LABELS = {LABEL_POD_SECURITY: "restricted", LABEL_TENANT: "true"}
 RBAC = "rbac.authorization.k8s.io"
 
 
@@ -84,7 +83,7 @@ class Side:
     @property
     def pod(self) -> Json:
         """Its serving pod, now."""
-        found = wait_for(lambda: story.ready_pod(self.kube, self.name), f"{self.name} has a Ready pod", SECONDS)
+        found = wait_for(lambda: story.ready_pod(self.kube, self.name), f"{self.name} has a Ready pod")
         return self.kube.get("pods", self.namespace, found) or {}
 
     @property
@@ -160,91 +159,27 @@ def private_suite(canary: str) -> OwnSuite:
     return sealed(header, [replace(first, id=canary), *others], said, base.key)
 
 
-def ordinary_pod(
-    name: str,
-    namespace: str,
-    image: str,
-    *,
-    command: Sequence[str] = ("python3", "-c", "import time; time.sleep(1e6)"),
-    account: str = "default",
-    token: bool = False,
-    claim: str = "",
-    labels: Mapping[str, str] | None = None,
-) -> Json:
-    """A pod that Pod Security `restricted` takes."""
-    locked = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    security = {
-        "runAsNonRoot": True,
-        "runAsUser": 1000,
-        "fsGroup": 1000,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    container = {
-        "name": "main",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": list(command),
-        "resources": {"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": locked,
-        "volumeMounts": [{"name": "claim", "mountPath": "/claim"}] if claim else [],
-    }
-    volumes = [{"name": "claim", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels or {})},
-        "spec": {
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "serviceAccountName": account,
-            "automountServiceAccountToken": token,
-            "securityContext": security,
-            "containers": [container],
-            "volumes": volumes,
-        },
-    }
-
-
-def running(kube: Kube, namespace: str, name: str) -> bool | None:
-    """For `wait_for`."""
+def running(kube: Kube, namespace: str, name: str) -> bool:
+    """Whether the pod runs."""
     pod = kube.get("pods", namespace, name) or {}
-    return pod.get("status", {}).get("phase") == "Running" or None
+    return pod.get("status", {}).get("phase") == "Running"
 
 
-def make_namespace(kube: Kube, name: str, labels: Mapping[str, str]) -> None:
+def make_namespace(kube: Kube, name: str, labels: Mapping[str, str] = TENANT_LABELS) -> None:
     """As a platform team does. One of that name that is on its way out is waited for."""
 
-    def free() -> bool | None:
+    def free() -> bool:
         found = kube.get("namespaces", None, name)
-        return found is None or "deletionTimestamp" not in found["metadata"] or None
+        return found is None or "deletionTimestamp" not in found["metadata"]
 
-    wait_for(free, f"namespace {name} can be made", SECONDS)
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}})
-
-
-def tenant(namespace: str, admins: Sequence[Json], quota: Json) -> Json:
-    """The R1PlusTenant of a namespace."""
-    head = {"apiVersion": API_VERSION, "kind": KIND_TENANT}
-    return {
-        **head,
-        "metadata": {"name": TENANT, "namespace": namespace},
-        "spec": {"admins": list(admins), "quota": quota},
-    }
+    wait_for(free, f"namespace {name} can be made")
+    kube.apply(objects.namespace(name, labels))
 
 
 def deployment(side: Side, name: str = MODEL, **spec: Any) -> Json:
     """An R1PlusDeployment that is held to its tenant's own suite."""
     held = {"suite": SUITE, "suiteKeys": [side.suite.key.public]}
-    return {
-        "apiVersion": API_VERSION,
-        "kind": KIND_DEPLOYMENT,
-        "metadata": {"name": name, "namespace": side.namespace},
-        "spec": {"tier": TIER, "context": {"maxTokens": 1024}, "accuracy": held, **spec},
-    }
+    return objects.deployment(side.namespace, name, TIER, **{"context": {"maxTokens": 1024}, "accuracy": held, **spec})
 
 
 def binding(name: str, namespace: str, role: str, subjects: Sequence[Json]) -> Json:
@@ -265,6 +200,17 @@ def account(name: str, namespace: str) -> Json:
     return {"kind": "ServiceAccount", "name": name, "namespace": namespace}
 
 
+PLACES = {"its server": lambda world: world.a.triton(), "an ordinary pod": lambda world: world.a.ordinary()}
+"""Where A attacks from, by what it is called in a test's id."""
+WHERE = "import socket; print(socket.gethostbyname(socket.gethostname()))"
+
+
+def stands_in(trial: Trial, world: World, place: Place) -> None:
+    """By its address, which is what walls go by."""
+    pod = world.kube.get("pods", place.namespace, place.pod) or {}
+    trial.by(pod["status"]["podIP"], place.run("python3", "-c", WHERE).strip())
+
+
 @dataclass(slots=True)
 class Builder:
     """Makes the two tenants, as platform team and tenants would, and takes them away."""
@@ -281,7 +227,7 @@ class Builder:
     def build(self) -> World:
         """Both serve, and each has an ordinary pod."""
         sides = [self._side(A, "alice"), self._side(B, "bob")]
-        wait_for(lambda: story.counted(self.kube), "both quotas are counted", SECONDS)
+        wait_for(lambda: story.counted(self.kube), "both quotas are counted")
         for side in sides:
             self.kube.apply(deployment(side))
         self._open()
@@ -289,7 +235,7 @@ class Builder:
             story.until_ready(self.kube, [side.name], print)
             for pod in (INTRUDER, KEEPER):
                 what = f"{side.namespace}/{pod} runs"
-                wait_for(lambda p=pod, s=side: running(self.kube, s.namespace, p), what, SECONDS)
+                wait_for(lambda p=pod, s=side: running(self.kube, s.namespace, p), what)
             Place(self.kube, side.namespace, KEEPER, "main").run(
                 "python3", "-c", f"open('/claim/private', 'w').write({side.canary!r})"
             )
@@ -304,10 +250,10 @@ class Builder:
         kube = self.kube
         canary = f"canary-{namespace}-{uuid.uuid4().hex[:12]}"
         side = Side(kube, namespace, admin, person(self.target, admin), canary, private_suite(canary))
-        make_namespace(kube, namespace, LABELS)
+        make_namespace(kube, namespace)
         subjects = [user(admin), account(INTRUDER, namespace)]
         own = [{"kind": "User", "name": admin}, {"kind": "ServiceAccount", "name": INTRUDER}]
-        kube.apply(tenant(namespace, own, {"pods": 12, "deployments": 300, "memory": "12Gi"}))
+        kube.apply(objects.tenant(namespace, admins=own, quota={"pods": 12, "deployments": 300, "memory": "12Gi"}))
         kube.apply(binding("administers", namespace, "admin", subjects))
         self._belongings(side)
         side.token = kube.kubectl("create", "token", INTRUDER, f"--namespace={namespace}", "--duration=2h").strip()
@@ -331,7 +277,7 @@ class Builder:
         for name, namespace in (("open", OPEN), ("isolation-control", MONITORING)):
             self.kube.apply(ordinary_pod(name, namespace, self.image))
             what = f"{namespace}/{name} runs"
-            wait_for(lambda n=name, ns=namespace: running(self.kube, ns, n), what, SECONDS)
+            wait_for(lambda n=name, ns=namespace: running(self.kube, ns, n), what)
 
 
 def _meta(name: str, namespace: str) -> Json:
@@ -346,6 +292,3 @@ def exec_as(target: EmbeddedTarget, who: str, *words: str) -> subprocess.Complet
         raise StoryError(f"there is no kubeconfig of {who}")
     command = [str(kubectl()), f"--kubeconfig={path}", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-__all__ = ["SUITES"]

@@ -16,7 +16,7 @@ from e2e.kube import Json
 from e2e.waiting import wait_for
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 NOISY = 200
 TIMES = 6
@@ -33,11 +33,11 @@ def restored(world: World) -> float:
     began = time.monotonic()
     kube.delete("networkpolicies", namespace, MODEL)
 
-    def back() -> bool | None:
+    def back() -> bool:
         found = kube.get("networkpolicies", namespace, MODEL)
-        return (found is not None and found["metadata"]["uid"] != before) or None
+        return found is not None and found["metadata"]["uid"] != before
 
-    wait_for(back, f"the wall of {namespace}/{MODEL} is back", 60.0, period_s=0.02)
+    wait_for(back, f"the wall of {namespace}/{MODEL} is back", period_s=0.02)
     return time.monotonic() - began
 
 
@@ -92,7 +92,7 @@ def test_a_tenant_that_changes_two_hundred_deployments_in_a_loop_starves_nobody(
     quiet = sorted(restored(world) for _ in range(TIMES))
     trial.open("the operator restores B's wall", quiet[-1] < AT_MOST_SECONDS, quiet)
     with crowd(world), Noise(world) as noise:
-        wait_for(lambda: noise.changed >= NOISY or None, "every one of A's was changed", 120.0)
+        wait_for(lambda: noise.changed >= NOISY, "every one of A's was changed")
         loud = sorted(restored(world) for _ in range(TIMES))
     limit = max(FACTOR * quiet[-1], LEAST_SECONDS)
     print(f"quiet {quiet}, with {noise.changed} changes beside it {loud}")

@@ -3,37 +3,30 @@
 The last file, since B is gone afterwards.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
-from e2e import chart, story
+from e2e import chart, objects, story
 from e2e.isolation.cases import core, of, ours
 from e2e.isolation.matrix import Trial
 from e2e.isolation.people import Answer, Ask, Person
+from e2e.isolation.registry import Registry, history
 from e2e.isolation.stage import (
     INTRUDER,
-    LABELS,
     Side,
     World,
     account,
     binding,
     make_namespace,
     person,
-    tenant,
     user,
 )
-from e2e.isolation.test_4_observing import Registry, history
-from e2e.kube import Json
 from e2e.waiting import wait_for
 from r1plus_contract.history import AUDIENCE, Histories
 from r1plus_contract.jsonable import loads
 from r1plus_contract.names import FINALIZER_TENANT, TENANT
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
-SECONDS = 240.0
 READER = f"{chart.RELEASE}-registry-reader"
 """Who may read all that the registry has, of what has ended too."""
 KINDS = (
@@ -41,23 +34,6 @@ KINDS = (
     *(lambda ns, plural=plural: of("apps", ns, plural) for plural in ("controllerrevisions", "deployments")),
     lambda ns: ours(ns, "r1plusdeployments"),
 )  # fmt: skip
-
-
-@contextmanager
-def operator_down(world: World) -> Iterator[None]:
-    """No operator runs; at the end as many as before."""
-    (found,) = world.kube.all("deployments", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
-    name, replicas = found["metadata"]["name"], found["spec"]["replicas"]
-
-    def pods() -> list[Json]:
-        return world.kube.all("pods", chart.NAMESPACE, "app.kubernetes.io/name=r1plus-operator")
-
-    world.kube.patch("deployments", chart.NAMESPACE, name, {"spec": {"replicas": 0}})
-    try:
-        wait_for(lambda: not pods() or None, "no operator runs", SECONDS)
-        yield
-    finally:
-        world.kube.patch("deployments", chart.NAMESPACE, name, {"spec": {"replicas": replicas}})
 
 
 def volumes(world: World, namespace: str) -> list[str]:
@@ -92,10 +68,10 @@ def test_a_name_that_is_made_again_inherits_nothing(world: World, trial: Trial) 
     trial.open("and what the registry has kept of it", told.done and old.canary in told.text, told)
     assert volumes(world, old.namespace)
 
-    with operator_down(world):
+    with chart.operator_down(world.kube):
         world.kube.kubectl("delete", "namespace", old.namespace, "--wait=false")
-        wait_for(lambda: held_by_its_tenant(world, old.namespace), "what is left waits for the operator", SECONDS)
-    wait_for(lambda: world.kube.get("namespaces", None, old.namespace) is None or None, "it is gone", SECONDS)
+        wait_for(lambda: held_by_its_tenant(world, old.namespace), "what is left waits for the operator")
+    wait_for(lambda: world.kube.get("namespaces", None, old.namespace) is None, "it is gone")
 
     carol = again(world, old)
     asked = readings(world, carol)
@@ -104,7 +80,7 @@ def test_a_name_that_is_made_again_inherits_nothing(world: World, trial: Trial) 
     trial.shut("words of the old one's", not any(old.canary in text for text in found.values()), list(found))
     shown = [answer for answer in asked if old.canary in answer.text or '"verdict"' in answer.text]
     trial.shut("what the registry has kept of the old one", asked and not shown, shown[:1])
-    wait_for(lambda: not volumes(world, old.namespace) or None, "its volumes are gone", SECONDS)
+    wait_for(lambda: not volumes(world, old.namespace), "its volumes are gone")
     stale = Registry(world, old.token)
     answer = stale.get(history(old))
     trial.shut("a token of the old one's account", answer.status == 401, answer)
@@ -112,27 +88,26 @@ def test_a_name_that_is_made_again_inherits_nothing(world: World, trial: Trial) 
     assert story.ready_pod(world.kube, world.a.name), "the other tenant serves"
 
 
-def held_by_its_tenant(world: World, namespace: str) -> bool | None:
+def held_by_its_tenant(world: World, namespace: str) -> bool:
     """Whether nothing of the tenant's runs any more, and its R1PlusTenant waits for the operator to take off its finalizer."""
     found = world.kube.get("r1plustenants", namespace, TENANT)
     waits = found is not None and found["metadata"].get("deletionTimestamp")
     held = waits and FINALIZER_TENANT in found["metadata"]["finalizers"] if found is not None else False
-    return (held and not world.kube.all("pods", namespace)) or None
+    return held and not world.kube.all("pods", namespace)
 
 
 def again(world: World, old: Side) -> Side:
     """The same name, made by the platform team for carol."""
     kube, namespace = world.kube, old.namespace
-    make_namespace(kube, namespace, LABELS)
+    make_namespace(kube, namespace)
     kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": INTRUDER, "namespace": namespace}})
     own = [{"kind": "User", "name": "carol"}, {"kind": "ServiceAccount", "name": INTRUDER}]
     kube.apply(binding("administers", namespace, "admin", [user("carol"), account(INTRUDER, namespace)]))
-    kube.apply(tenant(namespace, own, {"pods": 12}))
+    kube.apply(objects.tenant(namespace, admins=own, quota={"pods": 12}))
     new = Side(kube, namespace, "carol", person(world.target, "carol"), "canary-of-carol", old.suite)
     wait_for(
-        lambda: new.admin.ask(Ask("GET", ours(namespace, "r1plusdeployments"))).done or None,
+        lambda: new.admin.ask(Ask("GET", ours(namespace, "r1plusdeployments"))).done,
         "carol administers",
-        SECONDS,
     )
     return new
 
@@ -149,11 +124,11 @@ def readings(world: World, new: Side) -> list[Answer]:
     paths = (history(new), gates(new))
     told: list[Answer] = []
 
-    def ended() -> bool | None:
+    def ended() -> bool:
         told.extend(theirs.get(path) for path in paths)
         known = loads(Histories, all_seeing.get(paths[0]).text).items
-        return (bool(known) and all(one.ended for one in known)) or None
+        return bool(known) and all(one.ended for one in known)
 
-    wait_for(ended, "the registry knows that the old one has ended", SECONDS, period_s=0.2)
+    wait_for(ended, "the registry knows that the old one has ended", period_s=0.2)
     told.extend(theirs.get(path) for path in paths)
     return [answer for answer in told if answer.done]

@@ -63,7 +63,7 @@ def test_a_manifest_is_yaml_with_every_value_filled_in(name: str, layout: Layout
 
 
 def test_every_manifest_is_applied() -> None:
-    assert sorted((*addons.BASE, *addons.NEEDS_CRDS)) == MANIFESTS
+    assert sorted((*addons.BASE, addons.MONITORING, *addons.NEEDS_CRDS)) == MANIFESTS
 
 
 def test_prometheus_takes_every_namespaces_monitors_and_rules(layout: Layout) -> None:

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
+from e2e.accuracy.altered_suites import agreeing, mistaken
 from e2e.accuracy.images import FAULTY, LAYERS, MARK
-from e2e.accuracy.stage import own_suite, shipped
-from e2e.accuracy.test_story_6 import agreeing, mistaken
 from e2e.accuracy.witness import Client, Witness
 from e2e.story import Name
+from e2e.suites import own_suite, shipped
 from e2e.waiting import wait_for
 from r1plus_contract.names import LABEL_REVISION
 from r1plus_contract.suite import Sampling
@@ -92,8 +92,8 @@ class Target:
 def test_a_witness_sees_where_traffic_goes_and_every_question_that_fails_and_leaves_nothing_open() -> None:
     target = Target()
     own = own_suite("edge", KEY)
-    with Witness(cast(Any, target), Name("t", "credit"), own.suite.items, Sampling(), pause_s=0.01) as seen:
-        wait_for(lambda: seen.client.failures or None, "a question that fails", 60.0, period_s=0.01)
+    with Witness(cast(Any, target), Name("t", "credit"), own.suite, pause_s=0.01) as seen:
+        wait_for(lambda: seen.client.failures or None, "a question that fails", period_s=0.01)
         assert seen.revisions == ["credit-a"]
         assert seen.moved_to("credit-a") is not None
         assert seen.moved_to("credit-b") is None

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from e2e import parts
+from e2e.background import run_in_background
 from e2e.demo.scenes import QUIET, quiet_again
 from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
@@ -20,6 +21,7 @@ from e2e.waiting import StoryError, wait_for
 from r1plus_cli.view import view_of
 from r1plus_contract.names import ANNOTATION_VERDICT
 from support.cli.deployments import READY, VERIFIED, condition, cr
+from support.waiting import WaitError
 
 REFUSAL = (
     READY,
@@ -29,14 +31,29 @@ REFUSAL = (
 
 
 def test_waiting_in_vain_tells_what_was_seen_instead() -> None:
-    with pytest.raises(StoryError, match=r"(?s)in vain for: the pod.*It is Pending"):
-        wait_for(lambda: None, "the pod", 0.05, lambda: "It is Pending", period_s=0.01)
+    with pytest.raises(WaitError, match=r"(?s)still not so: the pod.*It is Pending"):
+        wait_for(lambda: None, "the pod", lambda: "It is Pending", period_s=0.01, seconds=0.05)
 
 
 def test_waiting_ends_with_what_was_found() -> None:
     found = iter((None, None, "here"))
 
-    assert wait_for(lambda: next(found), "it", 5.0, period_s=0.001) == "here"
+    assert wait_for(lambda: next(found), "it", period_s=0.001) == "here"
+
+
+def test_steps_in_the_background_end_in_turn_and_after_one_that_fails_none_begins() -> None:
+    begun: list[str] = []
+
+    def fail() -> None:
+        raise StoryError("no pod")
+
+    first, second, third = run_in_background(lambda: "here", fail, lambda: begun.append("third"))
+
+    assert first.result(120.0) == "here"
+    for future in (second, third):
+        with pytest.raises(StoryError, match="no pod"):
+            future.result(120.0)
+    assert begun == []
 
 
 def test_a_refused_candidate_is_refused_for_good_once_its_spec_was_seen() -> None:
@@ -63,12 +80,12 @@ def test_a_failed_demo_says_where_to_look_and_how_to_go_on() -> None:
 
     with teller.stage(Stage.SERVE):
         teller.line("one\ntwo")
-    teller.failure(StoryError("Waited 5 s in vain"), Path("/tmp/diagnostics"))
+    teller.failure(StoryError("Waited 5 s, and still not so"), Path("/tmp/diagnostics"))
 
     text = out.getvalue()
     assert "Step 4 of 7: " in text
     assert "    one\n    two\n" in text
-    assert "Waited 5 s in vain" in text
+    assert "Waited 5 s, and still not so" in text
     assert "/tmp/diagnostics" in text
     assert "make down" in text
 
@@ -93,7 +110,7 @@ class RecordingKube:
 
 ENDS = {
     "it goes well": (None, "patch"),
-    "it fails": (StoryError("Waited 5 s in vain"), "patch"),
+    "it fails": (StoryError("Waited 5 s, and still not so"), "patch"),
     "it is interrupted": (KeyboardInterrupt(), "apply"),
 }
 

@@ -1,0 +1,74 @@
+"""The three tiers of the examples, served: `full` by the suite that the product ships, the others by small ones of their tenant."""
+
+from dataclasses import dataclass
+
+from devcluster.steps import Steps
+from e2e import story
+from e2e.kube import Json, Kube
+from e2e.story import EDGE, FULL, LITE, Name, name_in
+from e2e.suites import own_suite
+from e2e.target import Target
+from r1plus_cli.stream import Question, ask
+from r1plus_cli.view import DeploymentView
+from r1plus_contract.metrics import Outcome
+from r1plus_contract.names import PORT_GRPC
+from r1plus_contract.suite import load_suite
+from r1plus_monitoring.scorers import score
+from r1plus_operator.suite_signature import new_key
+
+SMALL_SUITES = {LITE: "lite", EDGE: "edge"}
+PER_STRATUM, SMALL = 10, 40
+"""Items of each stratum, and of a small suite. `make e2e-story-long` gates those two by all that the product ships."""
+THRESHOLDS = {"full": 0.98, "lite": 0.95, "edge": 0.95}
+"""The default; and of 40 items two may be lost, for a CPU that rounds otherwise than the one that recorded the suite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The three tiers, by tier."""
+
+    names: dict[str, Name]
+    accuracy: dict[str, Json]
+    """`spec.accuracy` of those that are held to a small suite."""
+
+
+def apply_tiers(kube: Kube) -> Applied:
+    """Apply all three. They become Ready when their gates have passed."""
+    key, accuracy = new_key(), {}
+    names = {"full": name_in(FULL), "lite": name_in(LITE), "edge": name_in(EDGE)}
+    with Steps(1).step("tenants, and their quotas counted"):
+        story.apply(kube, story.TENANTS)
+    story.apply(kube, FULL)
+    for example, tier in SMALL_SUITES.items():
+        suite = own_suite(tier, key, PER_STRATUM)
+        suite.put(kube, names[tier].namespace)
+        accuracy[tier] = {**suite.held, "threshold": THRESHOLDS[tier]}
+        kube.apply(story.deployment_in(example, accuracy=accuracy[tier]))
+    return Applied(names, accuracy)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstDay:
+    """How a deployment did as soon as it served."""
+
+    view: DeploymentView
+    wrong_answers: list[str]
+    """Of the first items of its suite."""
+
+
+def first_day(target: Target, name: Name) -> FirstDay:
+    """Wait until a deployment is Ready, and ask it the first items of its suite."""
+    view = story.until_ready(target.kube, [name], print)[name]
+    held_to = target.kube.get("configmaps", name.namespace, f"{name.name}-accuracy")
+    assert held_to is not None, name
+    suite = load_suite(held_to["data"]["suite.json"], held_to["data"]["items.jsonl"])
+    sampling = suite.header.sampling
+    wrong = []
+    with target.reach(name.namespace, name.name, PORT_GRPC) as address:
+        for item in suite.items[:5]:
+            answer = ask(address, Question(item.prompt, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop))
+            assert answer.completion_tokens > 0, answer
+            assert 0 < answer.first_token_seconds <= answer.seconds, answer
+            if score(item, answer.text, answer.finish_reason) != Outcome.CORRECT:
+                wrong.append(answer.text)
+    return FirstDay(view, wrong)
