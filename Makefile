@@ -100,6 +100,10 @@ test-memory: $(SYNCED) ## The predicted memory of every engine of the demo again
 e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 leaves it running)
 	$(PYTEST) -m e2e tests/e2e
 
+.PHONY: e2e-story-long
+e2e-story-long: $(SYNCED) ## Of the story what only the whole golden suites show: lite and edge gated on all of theirs
+	$(PYTEST) -m e2e_long tests/e2e/test_story_long.py
+
 .PHONY: e2e-troubles
 e2e-troubles: $(SYNCED) ## Ten broken deployments, each described with cause and remedy, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_troubles.py
