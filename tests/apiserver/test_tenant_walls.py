@@ -250,13 +250,13 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the default deny deleted": (
-        on_wall(NINA, "DELETE"), "kept", "r1plus-default-deny is part of this tenant's walls", on_wall(PAULA, "DELETE"),
+        on_wall(NINA, "DELETE"), "kept", "r1plus-default-deny belongs to the operator", on_wall(PAULA, "DELETE"),
     ),
     "the default deny deleted by who may do nearly everything": (
         on_wall(OTTO, "DELETE"), "kept", "who may delete r1plustenants", on_wall(OTTO, "DELETE", name="own"),
     ),
     "all walls deleted at once": (
-        Try(NINA, "DELETE", "networkpolicies", None, NETWORK), "kept", "is part of this tenant's walls",
+        Try(NINA, "DELETE", "networkpolicies", None, NETWORK), "kept", "belongs to the operator",
         Try(PAULA, "DELETE", "networkpolicies", None, NETWORK),
     ),
     "the quota deleted": (

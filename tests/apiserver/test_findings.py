@@ -1,0 +1,238 @@
+"""Attacks that a review of commit 035d42d found, each by its number there: what is refused stands beside its control."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
+from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_operator.api import kinds
+from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.resources import Resource
+from support.apiserver.manifests import (
+    MARK,
+    ROLE_BINDING,
+    Json,
+    config_map,
+    deployment,
+    manifest,
+    pod_template,
+    role_binding,
+    tenant_namespace,
+    user,
+)
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import STRATEGIC, Person, people
+from support.apiserver.rights import OPERATOR
+from support.apiserver.server import CHART
+from support.apiserver.tenant import Tenant
+from support.apiserver.walls import WALL, assert_held
+from support.waiting import eventually
+
+pytestmark = pytest.mark.apiserver
+MALLORY = "mallory"
+"""Administers tenant A by both roles: the operator's, and Kubernetes' own `admin`."""
+OWN, OURS = "mallorys-own", "credit"
+
+BODIES: dict[str, dict[str, Any]] = {
+    "ConfigMap": {"data": {"a": "b"}},
+    "ServiceAccount": {},
+    "Service": {"spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}},
+    "ControllerRevision": {"revision": 1, "data": {"a": "b"}},
+    "Deployment": {"spec": deployment("d", {"a": "b"})["spec"]},
+    "NetworkPolicy": {"spec": {"podSelector": {}}},
+    "PodDisruptionBudget": {"spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}}},
+    "PersistentVolumeClaim": {
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    },
+    "Job": {"spec": {"template": {"spec": pod_template({})["spec"] | {"restartPolicy": "Never"}}}},
+    "ResourceQuota": {"spec": {"hard": {"pods": "1000"}}},
+    "LimitRange": {"spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "1m"}}]}},
+    "RoleBinding": {
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": names.ROLE_TENANT_VIEWER
+        },
+        "subjects": [user("vera")],
+    },
+}  # fmt: skip
+"""Of every kind of child that this server has."""
+KINDS = {kind: kinds.BY_KIND[kind] for kind in BODIES}
+
+
+def child(kind: str, name: str, marked: bool) -> Json:
+    body = BODIES[kind]
+    if kind == "RoleBinding" and not marked:
+        body = body | {"roleRef": body["roleRef"] | {"name": "view"}}
+    return manifest(KINDS[kind], name, labels=MARK if marked else None, **body)
+
+
+class Attack:
+    """Mallory in her namespace, where the operator has made a child of every kind."""
+
+    def __init__(self, namespace: str, mallory: Person) -> None:
+        self.namespace = namespace
+        self.mallory = mallory
+
+    def path(self, resource: Resource, name: str = "") -> str:
+        return resource.path(self.namespace, name or None)
+
+
+@pytest.fixture(scope="module")
+def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
+    namespace = f"a-{uuid.uuid4().hex[:10]}"
+    with people(installed_server, MALLORY, OPERATOR) as who:
+        mallory, operator = who[MALLORY], who[OPERATOR]
+        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
+        given = role_binding(namespace, "admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
+        given["metadata"]["labels"] = WALL
+        operator.do("POST", ROLE_BINDING.path(namespace), given)
+        # Kubernetes' admin, and what it does not have: whatever RBAC says, the policies must hold.
+        rules = [{"apiGroups": [kind.group], "resources": [kind.plural], "verbs": ["*"]} for kind in KINDS.values()]
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "all"},
+            "rules": rules,
+        }
+        admin.do("POST", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles", role)
+        for name, kind in (("all", "Role"), ("admin", "ClusterRole")):
+            admin.do(
+                "POST", ROLE_BINDING.path(namespace), role_binding(namespace, name, name, user(MALLORY), kind=kind)
+            )
+        for kind in KINDS.values():
+            mallory.gets("deletecollection", kind.plural, namespace, kind.group)
+        made = Attack(namespace, mallory)
+        for kind, resource in KINDS.items():
+            operator.do("POST", made.path(resource), child(kind, OURS, marked=True))
+            mallory.do("POST", made.path(resource), child(kind, OWN, marked=False))
+        yield made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finding_01_no_child_of_any_kind_can_be_deleted(attack: Attack, kind: str) -> None:
+    ours, own = (attack.path(KINDS[kind], name) for name in (OURS, OWN))
+    assert_held(attack.mallory.ask("DELETE", ours), "kept", f"{OURS} belongs to the operator")
+    assert attack.mallory.ask("DELETE", own).status == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finding_01_no_child_of_any_kind_goes_with_a_collection(attack: Attack, kind: str) -> None:
+    collection = attack.path(KINDS[kind])
+    assert_held(attack.mallory.ask("DELETE", collection), "kept", " belongs to the operator")
+    of_own = f"{collection}?fieldSelector=metadata.name%3D{OWN}"
+    assert attack.mallory.ask("DELETE", of_own).status == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finding_01_no_owner_of_a_child_of_any_kind_can_be_changed(attack: Attack, kind: str) -> None:
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": OWN, "uid": str(uuid.uuid4())}
+    edit = {"metadata": {"ownerReferences": [owner]}}
+    assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OURS), edit), "children", "changes its owner")
+    assert attack.mallory.ask("PATCH", attack.path(KINDS[kind], OWN), edit).status == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finding_01_no_mark_can_be_taken_off_or_put_on(attack: Attack, kind: str) -> None:
+    off, on = {"metadata": {"labels": {names.LABEL_MANAGED_BY: None}}}, {"metadata": {"labels": MARK}}
+    assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OURS), off), "children", "its mark")
+    assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OWN), on), "children", "")
+
+
+SHADOWS = {
+    "the settings, suite and verdicts of monitors": ("ConfigMap", "other-accuracy"),
+    "a revision's configuration": ("ConfigMap", "other-0123456789"),
+    "a revision's Deployment": ("Deployment", "other-0123456789"),
+    "a revision": ("ControllerRevision", "other-0123456789"),
+    "an engine's volume": ("PersistentVolumeClaim", "r1plus-engine-0123456789"),
+    "the account of the isolation test": ("ServiceAccount", "r1plus-prober"),
+    "what lets pods out": ("NetworkPolicy", "r1plus-callers"),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), SHADOWS.values(), ids=SHADOWS)
+def test_finding_01_nobody_else_makes_an_object_at_a_name_that_pods_mount(attack: Attack, kind: str, name: str) -> None:
+    body = child(kind, name, marked=False)
+    assert_held(
+        attack.mallory.ask("POST", attack.path(KINDS[kind]), body), "names", f"{name} is a name that the operator"
+    )
+    own = child(kind, f"x{name.removeprefix('r1plus-')}x", marked=False)
+    assert attack.mallory.ask("POST", attack.path(KINDS[kind]), own).status == 201
+
+
+def test_finding_01_a_generated_name_is_no_way_around(attack: Attack) -> None:
+    body = config_map("", attack.namespace)
+    body["metadata"] = {"generateName": "r1plus-engine-"}
+    assert_held(attack.mallory.ask("POST", attack.path(kinds.CONFIG_MAP), body), "names", "is a name that the operator")
+    body["metadata"] = {"generateName": "mine-"}
+    assert attack.mallory.ask("POST", attack.path(kinds.CONFIG_MAP), body).status == 201
+
+
+def test_finding_01_the_platform_team_and_the_garbage_collector_still_delete(
+    attack: Attack, admin: Person, installed_server: ApiServer
+) -> None:
+    path = attack.path(kinds.CONFIG_MAP, OURS)
+    collector = "system:serviceaccount:kube-system:generic-garbage-collector"
+    with people(installed_server, collector) as who:
+        for one in (admin, who[collector]):
+            assert one.ask("DELETE", path).status == 200
+
+
+def test_finding_01_others_may_still_label_a_child(attack: Attack) -> None:
+    edit = {"metadata": {"labels": {"cost-centre": "17"}}}
+    answer = attack.mallory.ask("PATCH", attack.path(kinds.CONFIG_MAP, OURS), edit, kind=STRATEGIC)
+    assert json.loads(answer.text)["metadata"]["labels"]["cost-centre"] == "17"
+
+
+MEMORY_LIMIT = bytes_of(yaml.safe_load((CHART / "values.yaml").read_text())["resources"]["limits"]["memory"])
+
+
+async def fill(client: ApiClient, namespace: str, count: int, size: int) -> None:
+    """Write so many ConfigMaps that pass for golden suites, of so many bytes each."""
+    turns = asyncio.Semaphore(8)
+
+    async def write(number: int) -> None:
+        async with turns:
+            body = config_map(f"suite-{number}", namespace, {names.LABEL_SUITE: "x"}, **{"items.jsonl": "x" * size})
+            await client.create(kinds.CONFIG_MAP, body)
+
+    await asyncio.gather(*(write(number) for number in range(count)))
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process has held."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [
+        pytest.param(120, 1_000_000, id="120 of 1 MB"),
+        pytest.param(5000, 1_000, id="5000 of 1 kB", marks=pytest.mark.apiserver_long),
+    ],
+)
+@pytest.mark.parametrize("is_tenant", [False, True], ids=["in a namespace that is no tenant", "in a tenant"])
+async def test_finding_02_golden_suites_that_nothing_names_do_not_stop_the_operator(
+    operator: OperatorProcess, client: ApiClient, tenant: Tenant, count: int, size: int, is_tenant: bool
+) -> None:
+    noisy = tenant_namespace(f"noisy-{uuid.uuid4().hex[:10]}")
+    if not is_tenant:
+        del noisy["metadata"]["labels"]
+    await client.create(kinds.NAMESPACE, noisy)
+    namespace = noisy["metadata"]["name"]
+    await fill(client, namespace, count, size)
+    for number in range(2):
+        operator.restart()
+        await eventually(operator.leads, "the operator leads")
+        await tenant.deploy(f"credit-{number}", tier="full")
+        await tenant.candidate(f"credit-{number}")
+        assert peak_bytes(operator.pid) < 0.6 * MEMORY_LIMIT
+    for number in range(count):
+        await client.delete(kinds.CONFIG_MAP, f"suite-{number}", namespace)
