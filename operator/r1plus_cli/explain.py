@@ -41,7 +41,7 @@ def explain(
     engines = tuple(
         kept.value.engine for kept in map(projections.engine, cluster.engines()) if kept.value.engine is not None
     )
-    own = {kept.name: kept.value for kept in map(projections.suite, cluster.suites(namespace))}
+    own = {source.name: source for source in map(projections.suite, cluster.suites(namespace))}
     status = cr.get("status") or {}
     serving, product = (str(status.get(key) or "") for key in ("engine", "gpu"))
     resolved = resolve(spec, engines, {**shipped, **own}, nodes, config, serving, products=[product] if product else ())

@@ -28,6 +28,7 @@ from r1plus_operator.plan.inputs import (
     Wiring,
 )
 from r1plus_operator.plan.revision import volume_in
+from r1plus_operator.plan.suite_names import suite_names
 from r1plus_operator.plan.tenant import GIVEN, Part, TenantSeen, digest
 from r1plus_operator.plan.tenant import PARTS as TENANT_PARTS
 from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
@@ -36,6 +37,7 @@ from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
+from r1plus_operator.tenant_suites import TenantSuites
 
 log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
@@ -112,13 +114,7 @@ class Observer:
         """Namespace -> volume -> which write for it the API server refused, in its words; written by the reconciler."""
         self.pools: dict[Key, PoolView] = {}
         """Deployment -> its pooled detector; written by the verdict source."""
-        self.suites: Reflector[Kept] = Reflector(
-            client,
-            kinds.CONFIG_MAP,
-            project=projections.suite,
-            on_change=self._suite_changed,
-            label_selector=names.LABEL_SUITE,
-        )
+        self.suites = TenantSuites(client, self._suite_changed)
 
     def _child(self, client: ApiClient, resource: Resource) -> Reflector[Child]:
         return Reflector(
@@ -135,9 +131,8 @@ class Observer:
 
     def reflectors(self) -> Iterable[Reflector[Any]]:
         """All of them; main runs each as a task."""
-        return (
-            *self.children.values(), self.pods, self.nodes, self.engines, self.suites, self.namespaces, self.tenants
-        )  # fmt: skip
+        cluster = (self.nodes, self.engines, self.namespaces)
+        return (*self.children.values(), self.pods, self.suites.index, self.tenants, *cluster)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Keep the caches, in tasks of the group."""
@@ -241,26 +236,43 @@ class Observer:
             del self.crs[key]
             self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
 
-    def observed(self, key: Key) -> Observed | None:
-        """Everything about one CR, or None where there is none."""
+    async def load_suites(self, key: Key) -> dict[str, SuiteSource]:
+        """Return the namespace's own suites by which a pass over this CR may judge.
+
+        Raises ApiError if one cannot be fetched.
+        """
+        namespace, facts = key[0], self.namespace(key[0])
+        cr = self.crs.get(key)
+        if cr is None or facts is None or not facts.tenant or not self.suites.names(namespace):
+            return {}
+        engines = (kept.value.engine for kept in self.engines.store.items() if kept.value.engine)
+        return await self.suites.load(namespace, suite_names(cr, engines, self._owned(cr["metadata"]["uid"])))
+
+    def _owned(self, uid: str) -> dict[tuple[str, str], Json]:
+        """The living children of a CR, by kind and name."""
+        return {
+            (kind, child.name): child.live
+            for kind, reflector in self.children.items()
+            for child in reflector.store.by_index(uid)
+            if not child.deleting
+        }
+
+    def observed(self, key: Key, suites: Mapping[str, SuiteSource] | None = None) -> Observed | None:
+        """Everything about one CR, or None where there is none. `suites`: its own, if not those that are at hand."""
         cr = self.crs.get(key)
         if cr is None or cr["metadata"].get("deletionTimestamp"):
             return None
         namespace, uid = key[0], cr["metadata"]["uid"]
         # In the same order every time: a pod's event moves it, and what is told must not change with it.
         pods = sorted(self.pods.store.by_index(f"{namespace}/{key[1]}"), key=lambda pod: pod.name)
-        own = {suite.name: suite.value for suite in self.suites.store.items() if suite.namespace == namespace}
+        own = self.suites.loaded(namespace) if suites is None else suites
         return Observed(
             cr=cr,
             engines=tuple(kept.value.engine for kept in self.engines.store.items() if kept.value.engine),
             suites={**self._shipped, **own},
             nodes=tuple(kept.value for kept in self.nodes.store.items()),
-            children={
-                (kind, child.name): child.live
-                for kind, reflector in self.children.items()
-                for child in reflector.store.by_index(uid)
-                if not child.deleting
-            },
+            suite_names=frozenset(self._shipped) | self.suites.names(namespace),
+            children=self._owned(uid),
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),

@@ -346,9 +346,14 @@ def engine(obj: Json) -> Kept:
     return _kept(obj, EngineObject(live, read))
 
 
-def suite(obj: Json) -> Kept:
-    """A tenant's own golden suite."""
-    return _kept(obj, suite_source(obj["metadata"]["name"], SuiteFiles.of(obj.get("data") or {})))
+def suite_version(obj: Json) -> Kept:
+    """Of a tenant's own golden suite that it is there, and in which version; the body is not looked at."""
+    return _kept(obj, obj["metadata"]["resourceVersion"])
+
+
+def suite(obj: Json) -> SuiteSource:
+    """A tenant's own golden suite, from its ConfigMap."""
+    return suite_source(obj["metadata"]["name"], SuiteFiles.of(obj.get("data") or {}))
 
 
 def suite_source(name: str, files: SuiteFiles) -> SuiteSource:

@@ -11,7 +11,7 @@ from r1plus_operator.deployment_metrics import DeploymentMetrics
 from r1plus_operator.executor import Executor, OwnerGoneError
 from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.plan.catalog import missing
-from r1plus_operator.plan.inputs import OperatorConfig
+from r1plus_operator.plan.inputs import Observed, OperatorConfig
 from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.volumes import plan_volumes
 from r1plus_operator.pools import Pools
@@ -67,14 +67,13 @@ class Reconciler:
             await self._deployment(key)
 
     async def _deployment(self, key: Key) -> None:
-        observed = self._observer.observed(key)
+        observed = await self._observe(key)
         if observed is None:
             self._refused.pop(key, None)
             self._pools.want(key, None)
             self._told.forget(key)
             self._noticed(key)
             return
-        observed = replace(observed, refused=self._refused.get(key, ""), tenant=self._tenants.view(key[0]))
         now = self._clock()
         planned = plan(observed, self._config, now)
         try:
@@ -100,6 +99,13 @@ class Reconciler:
             self._queue.add(key)
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)
+
+    async def _observe(self, key: Key) -> Observed | None:
+        """Return all that a pass over a deployment reads, or None where there is none. Every plan is made from this."""
+        observed = self._observer.observed(key, await self._observer.load_suites(key))
+        if observed is None:
+            return None
+        return replace(observed, refused=self._refused.get(key, ""), tenant=self._tenants.view(key[0]))
 
     async def _volumes(self, key: Key) -> None:
         """Bring a namespace's volumes to what its revisions need; whoever needs one is looked at after it."""
@@ -129,12 +135,12 @@ class Reconciler:
         if self._refused.get(key) == words:
             return
         self._refused[key] = words
-        observed = self._observer.observed(key)
+        observed = await self._observe(key)
         if observed is None:
             return
         now = self._clock()
         try:
-            await self._executor.tell(observed.cr, plan(replace(observed, refused=words), self._config, now), now)
+            await self._executor.tell(observed.cr, plan(observed, self._config, now), now)
         except (ApiError, OwnerGoneError) as error:
             log.warning("Status of %s/%s could not tell of a refused write: %s", *key, error)
 

@@ -329,7 +329,7 @@ class Observed:
     cr: Json
     engines: tuple[Engine, ...]
     suites: Mapping[str, SuiteSource]
-    """By name: the tenant's own before the shipped ones."""
+    """By name: those that may be needed, the tenant's own before the shipped ones."""
     nodes: tuple[NodeFacts, ...]
     children: Mapping[tuple[str, str], Json]
     """(kind, name) -> live object, owned by this CR."""
@@ -353,6 +353,8 @@ class Observed:
     """By name: the namespace's volumes for engines."""
     volumes_refused: Mapping[str, str] = field(default_factory=dict)
     """By name: which write for a volume the API server refused, in its words."""
+    suite_names: frozenset[str] = frozenset()
+    """Of all suites that there are, for who named another one."""
 
     @property
     def name(self) -> str:

@@ -17,6 +17,9 @@ from r1plus_policies.hardware import Gpus
 from r1plus_policies.reach import shortfall
 from r1plus_policies.sizing import Fit
 
+MOST_LISTED = 20
+"""Names of suites in a message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -53,12 +56,13 @@ def resolve(
     serving: str = "",
     delivered: Collection[str] = (),
     products: Sequence[str] = (),
+    suite_names: Collection[str] = (),
 ) -> Target | Problem:
     """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
     `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
     `delivered` volumes (by name, or `EngineVolume.wish`) hold their engine; `products` are the GPUs of what serves and
-    of what is on its way, the first first.
+    of what is on its way, the first first; `suite_names` are those of all suites, where `suites` has a part of them.
     """
     found: dict[str, Seat] = {}
     obstacles: dict[str, Obstacle] = {}
@@ -85,7 +89,7 @@ def resolve(
     volume = delivery_of(spec, engine, seat, config, nodes, delivered)
     if isinstance(volume, Undeliverable):
         return Problem(volume.condition, volume.reason, volume.message, choice)
-    suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites)
+    suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites, suite_names)
     if isinstance(suite, Problem):
         return suite
     assert suite.suite is not None
@@ -124,11 +128,13 @@ def _score(spec: EngineSpec) -> Score | None:
     return Score(spec.reference.suite, min(measured.correct_at_batch, measured.correct_at_batch_1), measured.items)
 
 
-def resolve_suite(name: str, suites: dict[str, SuiteSource]) -> SuiteSource | Problem:
+def resolve_suite(
+    name: str, suites: dict[str, SuiteSource], suite_names: Collection[str] = ()
+) -> SuiteSource | Problem:
     """The suite of that name, or what is wrong with it and what to do."""
     source = suites.get(name)
     if source is None:
-        known = ", ".join(sorted(suites)) or "none"
+        known = _listed(sorted({*suites, *suite_names}))
         text = (
             f"spec.accuracy.suite: {name}: no such suite is shipped, and this namespace has no ConfigMap {name} with"
             f" the label {names.LABEL_SUITE}; there are: {known}"
@@ -139,6 +145,12 @@ def resolve_suite(name: str, suites: dict[str, SuiteSource]) -> SuiteSource | Pr
         text = f"spec.accuracy.suite: {source.problem}; build the suite again or name another"
         return Problem(ConditionType.QUALITY_VERIFIED, reason, text)
     return source
+
+
+def _listed(suites: Sequence[str]) -> str:
+    """The first of these names: a tenant may have thousands, and a condition is short."""
+    more = len(suites) - MOST_LISTED
+    return (", ".join(suites[:MOST_LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def untrusted(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust) -> Problem | None:

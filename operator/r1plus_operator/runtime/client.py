@@ -43,6 +43,8 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 _JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _RETRY = Backoff(first=0.1, cap=2.0)
 
 
@@ -71,6 +73,7 @@ class _Call:
     body: Any = None
     content_type: str = _JSON
     repeatable: bool = False
+    accept: str = _JSON
 
     @property
     def writes(self) -> bool:
@@ -156,11 +159,19 @@ class ApiClient:
         return found, rv
 
     async def pages(
-        self, res: Resource, namespace: str | None = None, *, name: str = "", label_selector: str = "", limit: int = 500
+        self,
+        res: Resource,
+        namespace: str | None = None,
+        *,
+        name: str = "",
+        label_selector: str = "",
+        limit: int = 500,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[Page, None]:
         """Read all objects, `limit` per request; every page carries the same resourceVersion.
 
-        The objects of a list have no `apiVersion` and no `kind`: that is how the API server answers.
+        The objects of a list have no `apiVersion` and no `kind`: that is how the API server answers. With
+        `metadata_only` they have nothing but their metadata: the server sends no body.
 
         Raises:
             GoneError: reading took longer than the server keeps its history (5 minutes); start again.
@@ -171,7 +182,14 @@ class ApiClient:
         if name:
             query["fieldSelector"] = f"metadata.name={name}"
         while True:
-            page = await self._send(_Call("GET", res.path(namespace), urlencode(query), repeatable=True))
+            call = _Call(
+                "GET",
+                res.path(namespace),
+                urlencode(query),
+                repeatable=True,
+                accept=_METADATA_LIST if metadata_only else _JSON,
+            )
+            page = await self._send(call)
             meta = page.get("metadata") or {}
             # Not kept here while the next one is read: of two pages at once, one would be for nothing.
             yield page.pop("items", None) or [], str(meta.get("resourceVersion", ""))
@@ -244,6 +262,7 @@ class ApiClient:
         lifetime_s: float = 300.0,
         inactivity_s: float = 150.0,
         skip: Callable[[bytes], bool] = lambda _: False,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[tuple[str, Object], None]:
         """Yield (ADDED | MODIFIED | DELETED | BOOKMARK, object) from after `rv` on, until the server ends the stream.
 
@@ -260,7 +279,8 @@ class ApiClient:
         }  # fmt: skip
         if label_selector:
             query["labelSelector"] = label_selector
-        call = _Call("GET", res.path(namespace), urlencode(query))
+        accept = _METADATA if metadata_only else _JSON
+        call = _Call("GET", res.path(namespace), urlencode(query), accept=accept)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect, sock_read=inactivity_s)
         try:
             async with self._open(call, call.target(), timeout) as response:
@@ -346,7 +366,9 @@ class ApiClient:
     def _open(
         self, call: _Call, target: str, timeout: aiohttp.ClientTimeout
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        headers = {"Content-Type": call.content_type} if call.body is not None else {}
+        headers = {"Accept": call.accept}
+        if call.body is not None:
+            headers["Content-Type"] = call.content_type
         if token := self._connection.token():
             headers["Authorization"] = f"Bearer {token}"
         return self._session().request(
@@ -375,7 +397,7 @@ class ApiClient:
                     socket_factory=_socket,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept": _JSON, "Accept-Encoding": "identity", "User-Agent": self._user_agent},
+                headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
             )
         return self._opened
 

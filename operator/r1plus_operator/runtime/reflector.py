@@ -67,6 +67,7 @@ class Reflector(Generic[P]):
         optional: bool = False,
         on_available: Callable[[], None] = lambda: None,
         page_size: int = 500,
+        metadata_only: bool = False,
         timing: Timing | None = None,
         rand: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -74,6 +75,7 @@ class Reflector(Generic[P]):
         """`optional`: a server that lacks the kind (its CRD is not installed) counts as one without objects.
 
         `on_available` is called when it turns out that the server has it: there may be no object to report.
+        `metadata_only`: the server sends no bodies, so that an object costs what its metadata does.
         """
         self.resource = resource
         self.store: Store[P] = Store(index)
@@ -88,6 +90,7 @@ class Reflector(Generic[P]):
         self._optional = optional
         self._on_available = on_available
         self._page_size = page_size
+        self._metadata_only = metadata_only
         self._timing = timing or Timing()
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
         self._clock = clock
@@ -153,7 +156,13 @@ class Reflector(Generic[P]):
         newest = ""
         self._ahead.clear()  # The list knows what was written before it began.
         self._echoes.clear()
-        pages = self._client.pages(self.resource, self._namespace, label_selector=self._selector, limit=self._page_size)
+        pages = self._client.pages(
+            self.resource,
+            self._namespace,
+            label_selector=self._selector,
+            limit=self._page_size,
+            metadata_only=self._metadata_only,
+        )
         async for items, version in pages:
             self.last_activity = self._clock()
             newest = version
@@ -178,6 +187,7 @@ class Reflector(Generic[P]):
             lifetime_s=self._rand.uniform(self._timing.shortest_watch, self._timing.longest_watch),
             inactivity_s=self._timing.inactivity,
             skip=self._is_echo,
+            metadata_only=self._metadata_only,
         )
         self._heard = False
         async with aclosing(events):

@@ -116,10 +116,10 @@ def test_candidates_become_a_configmap_that_the_operator_takes(tmp_path: Path) -
 
     body = yaml.safe_load(config_map.read_text())
     assert body["metadata"]["labels"] == {"r1plus.ai/suite": NAME}
-    kept = projections.suite({**body, "metadata": {**body["metadata"], "uid": "u"}})
+    source = projections.suite({**body, "metadata": {**body["metadata"], "uid": "u"}})
     world = World({"tier": "full", "accuracy": {"suite": NAME, "suiteKeys": [public]}})
     world.config = replace(CONFIG, suite_trust=SuiteTrust())
-    world.suites[kept.name] = kept.value
+    world.suites[source.name] = source
     world.settle()
     assert world.condition("QualityVerified")[:2] == ("Unknown", "NotYetKnown")
     assert world.one("ConfigMap", "credit-accuracy")["data"][REFERENCE_FILE] == (folder / REFERENCE_FILE).read_text()

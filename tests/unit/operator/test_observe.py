@@ -80,7 +80,8 @@ def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -
     assert (new, edited) == ([KEY], [KEY]), "an edit"
     seen.learn(cr(7, generation=3))
     assert (new, edited) == ([KEY], [KEY] * 2), "one that an answer shows"
-    suite = projections.suite({"metadata": {"name": "own", "namespace": "t", "uid": "s"}})
+    meta = {"name": "own", "namespace": "t", "uid": "s", "resourceVersion": "8"}
+    suite = projections.suite_version({"metadata": meta})
     seen._suite_changed("ADDED", suite)
     assert (new, edited) == ([KEY] * 2, [KEY] * 2), "a suite that comes"
     seen._suite_changed("MODIFIED", suite)

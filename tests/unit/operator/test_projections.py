@@ -193,9 +193,9 @@ def test_an_engine_that_does_not_validate_is_not_on_offer_but_is_known() -> None
 
 
 def test_a_suite_that_cannot_be_read_says_why() -> None:
-    kept = projections.suite({"metadata": {"name": "s", "namespace": "t", "uid": "u"}, "data": {}})
-    assert kept.value.suite is None
-    assert "s: " in kept.value.problem
+    source = projections.suite({"metadata": {"name": "s", "namespace": "t", "uid": "u"}, "data": {}})
+    assert source.suite is None
+    assert "s: " in source.problem
 
 
 POLICY, JOB = kinds.BY_KIND["NetworkPolicy"], kinds.BY_KIND["Job"]

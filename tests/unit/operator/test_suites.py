@@ -28,9 +28,9 @@ STRICT = replace(CONFIG, suite_trust=SuiteTrust(keys=frozenset({OURS.public})))
 def told(files: SuiteFiles, config: Any = STRICT, **accuracy: Any) -> tuple[str, str, str]:
     """QualityVerified of a deployment that asks for these files, in a ConfigMap of its namespace."""
     meta = {"name": NAME, "namespace": "team", "uid": "u"}
-    kept = projections.suite({"metadata": meta, "data": files.texts()})
+    source = projections.suite({"metadata": meta, "data": files.texts()})
     world = World({"tier": "full", "accuracy": {"suite": NAME, **accuracy}}, config=config)
-    world.suites[NAME] = kept.value
+    world.suites[NAME] = source
     world.settle()
     return world.condition("QualityVerified")
 

@@ -1,0 +1,92 @@
+"""Golden suites of tenants: only those that are named are fetched, once per version, and little of them is kept."""
+
+from typing import Any
+
+import pytest
+
+from r1plus_operator.projections import suite_version
+from r1plus_operator.tenant_suites import MOST_BYTES, TenantSuites
+from support.golden_suites import NAME, files_of
+
+TEXTS = files_of().texts()
+SIZE = sum(len(text.encode()) for text in TEXTS.values())
+
+
+class Server:
+    """Holds ConfigMaps, and counts who asks for which."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.fetched: list[tuple[str, str]] = []
+        self.suites = TenantSuites(self, lambda event, entry: None, most_bytes=most_bytes)  # type: ignore[arg-type]
+
+    def put(self, namespace: str, name: str = NAME, version: str = "1") -> None:
+        meta = {"namespace": namespace, "name": name, "uid": f"u-{name}", "resourceVersion": version}
+        self.objects[namespace, name] = {"metadata": meta, "data": TEXTS}
+        self.suites.index.store.put(suite_version({"metadata": meta}))
+
+    async def list(self, resource: object, namespace: str, *, name: str) -> tuple[list[dict[str, Any]], str]:
+        self.fetched.append((namespace, name))
+        return [obj for key, obj in self.objects.items() if key == (namespace, name)], "9"
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+async def test_only_what_is_named_is_fetched_and_read(server: Server) -> None:
+    for name in (NAME, "other", "third"):
+        server.put("a", name)
+    found = await server.suites.load("a", {NAME, "absent"})
+    assert list(found) == [NAME]
+    assert found[NAME].suite is not None
+    assert server.fetched == [("a", NAME)]
+    assert server.suites.names("a") == {NAME, "other", "third"}
+
+
+async def test_a_version_is_fetched_once_and_another_one_again(server: Server) -> None:
+    server.put("a")
+    for _ in range(3):
+        await server.suites.load("a", {NAME})
+    assert len(server.fetched) == 1
+    server.put("a", version="2")
+    await server.suites.load("a", {NAME})
+    assert len(server.fetched) == 2
+
+
+async def test_what_is_gone_is_kept_no_more(server: Server) -> None:
+    server.put("a")
+    await server.suites.load("a", {NAME})
+    server.suites.index.store.drop(("a", NAME))
+    assert await server.suites.load("a", {NAME}) == {}
+    assert server.suites.loaded("a") == {}
+
+
+async def test_one_that_went_before_it_was_fetched_is_a_suite_that_cannot_be_read(server: Server) -> None:
+    server.put("a")
+    server.objects.clear()
+    found = await server.suites.load("a", {NAME})
+    assert found[NAME].suite is None
+    assert found[NAME].problem
+
+
+async def test_a_tenants_many_suites_push_out_its_own_and_no_other_tenants() -> None:
+    server = Server(most_bytes=8 * SIZE)
+    server.put("quiet")
+    await server.suites.load("quiet", {NAME})
+    names = [f"s{number}" for number in range(10)]
+    for name in names:
+        server.put("noisy", name)
+    assert len(await server.suites.load("noisy", names)) == 10, "a pass has all that it asked for"
+    assert sorted(server.suites.loaded("noisy")) == ["s8", "s9"]
+    assert sorted(server.suites.loaded("quiet")) == [NAME]
+
+
+async def test_many_tenants_together_keep_no_more_than_the_limit() -> None:
+    server = Server(most_bytes=4 * SIZE)
+    for number in range(10):
+        server.put(f"n{number}")
+        await server.suites.load(f"n{number}", {NAME})
+    kept = [number for number in range(10) if server.suites.loaded(f"n{number}")]
+    assert kept == [6, 7, 8, 9]
