@@ -33,6 +33,8 @@ class Cluster:
 
     layout: Layout
     ports: Mapping[str, int]
+    is_new: bool = False
+    """Whether `up` started it, rather than find it running."""
 
     @classmethod
     def up(cls, steps: Steps, wanted: list[Image] | None = None, *, wait: bool = True) -> Self:
@@ -179,7 +181,7 @@ class Cluster:
         bringup.apply_addons(layout, own, steps)
         bringup.wait_for_node(layout, ports, steps)
         bringup.write_record(_record_path(layout), {"fingerprint": fingerprint(own), "ports": ports})
-        return cls(layout, ports)
+        return cls(layout, ports, is_new=True)
 
 
 def fingerprint(own: list[Image], source: Path = Path(__file__).parent) -> str:

@@ -13,7 +13,6 @@ import pytest
 
 from devcluster import kubeconfig
 from devcluster.cluster import Cluster
-from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
 from e2e import chart, parts, passing_tenant
 from e2e.background import run_in_background
@@ -54,7 +53,6 @@ def target(built: Parts, chart_values: dict[str, Any], pytestconfig: pytest.Conf
     if given := kubeconfig.of_ones_own():
         yield _installed(GivenTarget(Kube(given)), built, chart_values, pytestconfig, Steps(1))
         return
-    ran_before = (cluster_layout().run / "cluster.json").exists()
     steps = Steps(2)
     cluster = Cluster.up(steps, list(built.own), wait=False)
     try:
@@ -64,7 +62,7 @@ def target(built: Parts, chart_values: dict[str, Any], pytestconfig: pytest.Conf
         cluster.wait_for_system_pods(steps)
         yield found
     finally:
-        if not ran_before and not os.environ.get(KEEP):
+        if cluster.is_new and not os.environ.get(KEEP):
             cluster.down()
 
 

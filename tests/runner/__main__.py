@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from devcluster import down as teardown
+from devcluster import host
+from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
 from runner import flaky
 from runner.hogs import hogging
 from runner.part import Result, run_part
-from runner.processes import adopt_orphans, end_descendants
+from runner.processes import adopt_orphans, descendants, end_descendants
 
 LOGS = Path("build/test-logs")
 
@@ -76,15 +79,19 @@ def _print_summary(results: Sequence[Result], seconds: float, hogs: int) -> None
 
 @contextlib.contextmanager
 def _left_clean() -> Iterator[None]:
-    """End every process that is left, also after an interrupt; with R1PLUS_KEEP the cluster stays."""
+    """End every process that is left, also after an interrupt; with R1PLUS_KEEP the embedded cluster stays."""
     try:
         yield
     except KeyboardInterrupt:
         print("\nInterrupted: ending what was started", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
-        if not os.environ.get("R1PLUS_KEEP"):
-            end_descendants()
+        # A cluster that is no descendant was there before this run.
+        of_cluster = set(host.cgroup_pids()) & set(descendants())
+        keeps_cluster = bool(os.environ.get("R1PLUS_KEEP"))
+        end_descendants(spared=of_cluster if keeps_cluster else ())
+        if of_cluster and not keeps_cluster:
+            teardown.down(cluster_layout())  # Its mounts, namespace and cgroups, too.
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,19 +17,42 @@ _MOST_DETAILS = 20_000
 
 @dataclass(slots=True)
 class Result:
-    """What a part gave. `failed` counts tests, or is 1 if the part failed without one (a linter, a crash)."""
+    """What a part gave."""
 
     part: str
     log: Path
     seconds: float = 0.0
     total: int = 0
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    failures: list[str] = field(default_factory=list)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    """Test id -> "passed", "failed" or "skipped": the worst of its phases so far."""
     durations: list[tuple[float, str, str]] = field(default_factory=list)
     """(seconds, "setup" | "call" | "teardown", test id)."""
     details: str = ""
+    is_broken: bool = False
+    """It failed although no test did."""
+
+    @property
+    def failures(self) -> list[str]:
+        """The tests that failed."""
+        return [test for test, outcome in self.outcomes.items() if outcome == "failed"]
+
+    @property
+    def passed(self) -> int:
+        """Tests that passed, setup and teardown included."""
+        return self._count("passed")
+
+    @property
+    def skipped(self) -> int:
+        """Tests that were skipped, or failed as they were expected to."""
+        return self._count("skipped")
+
+    @property
+    def failed(self) -> int:
+        """Tests that failed; 1 if the part failed without one (a linter, a crash)."""
+        return self._count("failed") or int(self.is_broken)
+
+    def _count(self, outcome: str) -> int:
+        return list(self.outcomes.values()).count(outcome)
 
 
 def run_part(name: str, logs: Path, steps: Steps) -> Result:
@@ -49,40 +72,37 @@ def run_part(name: str, logs: Path, steps: Steps) -> Result:
         with result.log.open("wb") as output, events.open() as reader:
             process = processes.start(["make", "--no-print-directory", name], env, output)
             try:
+                rest = ""
                 while process.poll() is None:
-                    _read_events(reader.read().splitlines(), result, step)
+                    rest = _read_events(rest + reader.read(), result, step)
                     time.sleep(_POLL_SECONDS)
             except BaseException:
                 processes.interrupt(process)
                 raise
-            _read_events(reader.read().splitlines(), result, step)
+            _read_events(rest + reader.read(), result, step)
         result.seconds = time.monotonic() - began
-        if process.returncode and not result.failed:
-            result.failed = 1
+        result.is_broken = process.returncode != 0
         result.details = _details(result) if result.failed else ""
         step.outcome = _outcome(result)
     return result
 
 
-def _read_events(lines: list[str], result: Result, step: Step) -> None:
-    """Count the plugin's lines. A test counts once, at its teardown; a failed setup or teardown fails it."""
-    for line in lines:
-        event = json.loads(line)
+def _read_events(text: str, result: Result, step: Step) -> str:
+    """Take in the plugin's lines and show how far the part is; returns what is not a whole line yet."""
+    *lines, rest = text.split("\n")
+    for event in map(json.loads, lines):
         if "total" in event:
             result.total += event["total"]
             continue
-        test, when, outcome = event["test"], event["when"], event["outcome"]
-        result.durations.append((event["seconds"], when, test))
-        if outcome == "failed" and test not in result.failures:
-            result.failures.append(test)
-            result.failed += 1
-        elif outcome == "skipped":
-            result.skipped += 1
-        elif when == "call":
-            result.passed += 1
-    done = result.passed + result.failed + result.skipped
+        result.durations.append((event["seconds"], event["when"], event["test"]))
+        # A setup that passes says nothing yet; a teardown that passes takes nothing back.
+        if event["outcome"] != "passed" or event["when"] == "call":
+            before = result.outcomes.get(event["test"])
+            result.outcomes[event["test"]] = "failed" if before == "failed" else event["outcome"]
     if result.total:
+        done = len(result.outcomes)
         step.progress(done / result.total, f"{done} of {result.total} tests, {result.failed} failed")
+    return rest
 
 
 def _outcome(result: Result) -> str:

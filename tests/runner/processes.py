@@ -1,11 +1,16 @@
-"""Processes of a test run: started in a group of their own, interrupted politely, and ended to the last one."""
+"""Processes of a test run: started in a group of their own, interrupted politely, and ended to the last one.
+
+One interrupt may come twice: make passes SIGTERM on to a runner that gets it as a member of the group, too. So only a SIGINT
+that comes some seconds later is a second one, of a person who does not want to wait for fixtures.
+"""
 
 import contextlib
 import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +18,8 @@ from support.waiting import WaitError, wait_until
 
 INTERRUPT_SECONDS = 180.0
 """For pytest to take down its fixtures, a cluster among them."""
+SAME_INTERRUPT_SECONDS = 5.0
+"""Signals that come within so many seconds of the first are the same interrupt."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -20,10 +27,13 @@ def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends, and be interrupted when our own parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _raise_interrupt)
-    # A shell starts its background jobs with SIGINT ignored, and they inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts = _Interrupts()
+    # A shell starts its background jobs with SIGINT ignored, and they inherit that; nohup ignores SIGHUP, and means it.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        signal.signal(number, interrupts.handle)
 
 
 def start(command: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> subprocess.Popen[bytes]:
@@ -50,25 +60,28 @@ def interrupt(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def end_descendants() -> list[str]:
-    """Kill every process below this one; returns their command lines, for the report of what was left."""
+def end_descendants(spared: Collection[int] = ()) -> list[str]:
+    """Kill every process below this one but the `spared` pids; returns their command lines, for a report."""
     ended: list[str] = []
+
+    def left() -> list[int]:
+        return [pid for pid in descendants() if pid not in spared]
 
     def are_gone() -> bool:
         _reap()
-        for pid in _descendants(os.getpid()):
+        for pid in left():
             ended.append(_command_line(pid))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return not _descendants(os.getpid())
+        return not left()
 
     with contextlib.suppress(WaitError):
         wait_until(are_gone, "every process that was started has ended", 30.0)
     return list(dict.fromkeys(ended))
 
 
-def _descendants(root: int) -> list[int]:
-    """Return the pids below `root`, children before their parents; zombies are left out."""
+def descendants() -> list[int]:
+    """Return the pids below this process, children before their parents; zombies are left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -77,13 +90,13 @@ def _descendants(root: int) -> list[int]:
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(entry.name))
-    found: list[int] = []
-    pending = [root]
+    pids: list[int] = []
+    pending = [os.getpid()]
     while pending:
         below = children.get(pending.pop(), [])
-        found += below
+        pids += below
         pending += below
-    return found[::-1]
+    return pids[::-1]
 
 
 def _reap() -> None:
@@ -101,8 +114,19 @@ def _command_line(pid: int) -> str:
     return f"{pid}: ended"
 
 
-def _raise_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+class _Interrupts:
+    """Raises KeyboardInterrupt at the first signal, and at a SIGINT that is not the same interrupt."""
+
+    def __init__(self) -> None:
+        self._first_at: float | None = None
+
+    def handle(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if self._first_at is None:
+            self._first_at = now
+            raise KeyboardInterrupt
+        if number == signal.SIGINT and now - self._first_at > SAME_INTERRUPT_SECONDS:
+            raise KeyboardInterrupt
 
 
 def _prctl(option: int, value: int) -> None:

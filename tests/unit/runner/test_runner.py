@@ -1,5 +1,6 @@
 """The runner of the parts, with a Makefile and tests of a toy project: what it prints, and what it leaves running."""
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ bad: ; @{python} -m pytest -q -p no:cacheprovider test_bad.py
 lint: ; @echo a.py: line too long; exit 1
 slow: ; @{python} -m pytest -q -p no:cacheprovider test_slow.py
 leaky: ; @setsid sleep 1000 & echo $$! > pid
+all: ; @{python} -m runner slow
 """
 GOOD = """
 import pytest
@@ -29,18 +31,25 @@ def test_later(): pass
 """
 BAD = """
 import pytest
+@pytest.fixture
+def breaking():
+    yield
+    raise RuntimeError("not torn down")
 def test_holds(): pass
+def test_leaves(breaking): pass
 def test_breaks(): assert 1 == 2
 @pytest.fixture
 def server(): raise RuntimeError("no server")
 def test_asks(server): pass
 """
 SLOW = """
-import pathlib, subprocess, pytest
+import pathlib, subprocess, sys, pytest
 @pytest.fixture
 def daemon():
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     yield process
+    # As long as a cluster would take, in small.
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(1.5)"], start_new_session=True, check=True)
     pathlib.Path("torn-down").touch()
     process.kill()
 def test_waits(daemon):
@@ -60,25 +69,39 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start_runner(project: Path, *words: str) -> subprocess.Popen[str]:
+RUNNER = (sys.executable, "-m", "runner")
+
+
+def start(project: Path, *command: str) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_ADDOPTS": ""}
-    command = [sys.executable, "-m", "runner", *words]
-    return subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=project, env=env, start_new_session=True, **piped)  # type: ignore[call-overload]
 
 
 def run(project: Path, *words: str) -> tuple[int, str]:
-    process = start_runner(project, *words)
-    output, _ = process.communicate()
+    process = start(project, *RUNNER, *words)
+    output, _ = process.communicate(timeout=250)
     return process.returncode, output
 
 
-@pytest.fixture
-def slow(project: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+Slow = tuple[subprocess.Popen[str], int]
+
+
+@contextlib.contextmanager
+def running(project: Path, *command: str) -> Iterator[Slow]:
     """A run whose test waits for ever, and the pid of the process that it waits for."""
-    process = start_runner(project, "slow")
-    yield process, int(wait_until(lambda: read_pid(project), "the slow test runs"))
-    process.kill()
-    process.communicate()
+    process = start(project, *command)
+    try:
+        yield process, int(wait_until(lambda: read_pid(project), "the slow test runs"))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def slow(project: Path) -> Iterator[Slow]:
+    with running(project, *RUNNER, "slow") as made:
+        yield made
 
 
 def read_pid(project: Path) -> str:
@@ -105,19 +128,19 @@ def test_each_part_has_a_line_and_the_last_line_counts(project: Path) -> None:
 def test_a_failure_names_part_test_and_how_to_run_it_alone(project: Path) -> None:
     status, output = run(project, "bad", "good")
     assert status == 1
-    assert "FAILED: 2 of 3 tests" in output
-    for words in ("assert 1 == 2", "no server", "FAILED in bad", "the part alone: make bad"):
+    assert "FAILED: 3 of 4 tests" in output
+    for words in ("assert 1 == 2", "no server", "not torn down", "FAILED in bad", "the part alone: make bad"):
         assert words in output
-    for test in ("test_breaks", "test_asks"):
+    for test in ("test_leaves", "test_breaks", "test_asks"):
         assert f"alone: .venv/bin/pytest 'test_bad.py::{test}'" in output
     assert "[2/2] good" not in output
-    assert output.splitlines()[-1] == "1 passed, 2 failed, 0 skipped"
+    assert output.splitlines()[-1] == "1 passed, 3 failed, 0 skipped"
 
 
 def test_asked_to_keep_going_it_runs_the_parts_behind_a_failed_one(project: Path) -> None:
     status, output = run(project, "--keep-going", "bad", "good")
     assert status == 1
-    assert output.splitlines()[-1] == "3 passed, 2 failed, 1 skipped"
+    assert output.splitlines()[-1] == "3 passed, 3 failed, 1 skipped"
 
 
 def test_a_part_without_pytest_fails_with_its_last_lines(project: Path) -> None:
@@ -132,12 +155,12 @@ def test_repeating_counts_what_fails(project: Path) -> None:
     figures = json.loads(output.splitlines()[-1])
     assert status == 1
     assert (figures["runs"], figures["failed_runs"]) == (2, 2)
-    assert figures["failures"] == {"test_bad.py::test_breaks": 2, "test_bad.py::test_asks": 2}
+    assert figures["failures"] == {f"test_bad.py::test_{name}": 2 for name in ("leaves", "breaks", "asks")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_an_interrupted_run_takes_fixtures_down_and_leaves_nothing_running(
-    project: Path, slow: tuple[subprocess.Popen[str], int], number: signal.Signals
+    project: Path, slow: Slow, number: signal.Signals
 ) -> None:
     process, daemon = slow
     process.send_signal(number)
@@ -146,7 +169,25 @@ def test_an_interrupted_run_takes_fixtures_down_and_leaves_nothing_running(
     assert is_gone(daemon)
 
 
-def test_a_killed_runner_leaves_nothing_running(project: Path, slow: tuple[subprocess.Popen[str], int]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_to_make_and_the_runner_at_once_is_one_interrupt(project: Path, number: signal.Signals) -> None:
+    """As from `timeout make test`, or Ctrl-C: make passes on what the runner gets as well."""
+    with running(project, "make", "all") as (process, daemon):
+        os.killpg(process.pid, number)
+        process.communicate(timeout=120)
+        wait_until(lambda: is_gone(daemon), "the test's daemon has ended")
+    assert (project / "torn-down").exists()
+
+
+def test_a_run_under_nohup_goes_on_at_hang_up(project: Path) -> None:
+    with running(project, "nohup", *RUNNER, "slow") as (process, _):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")), 16)
+    assert ignored & 1 << (signal.SIGHUP - 1)
+    assert not ignored & 1 << (signal.SIGTERM - 1)
+
+
+def test_a_killed_runner_leaves_nothing_running(project: Path, slow: Slow) -> None:
     process, daemon = slow
     process.kill()
     wait_until(lambda: is_gone(daemon), "the test's daemon has ended")
