@@ -68,9 +68,9 @@ def write_cluster(folder: Path, recorded: Json, objects: Iterable[Json], monitor
     by_kind: dict[str, list[Json]] = {}
     for obj in objects:
         by_kind.setdefault(obj["kind"], []).append(obj)
-    for kind, found in by_kind.items():
-        found.sort(key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
-        _write_lines(folder / "objects" / f"{kind}.jsonl", found)
+    for kind, members in by_kind.items():
+        members.sort(key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
+        _write_lines(folder / "objects" / f"{kind}.jsonl", members)
     _write_lines(folder / "monitors.jsonl", sorted(monitors, key=lambda one: str(one["pod"])))
 
 

@@ -91,9 +91,9 @@ class Kubelet:
         await self._ask("POST", f"{_path(pod)}/binding", binding)
 
     async def _run(self, pod: Json) -> None:
-        said = self.monitors[pod["metadata"]["name"]].answers.get(VERDICT)
+        report = self.monitors[pod["metadata"]["name"]].answers.get(VERDICT)
         # The decoy has no monitor, and a Job's pod is never Ready to serve.
-        is_ready = bool(said and said["admitted"]) or pod["metadata"]["labels"].get(names.LABEL_NAME) == names.DECOY
+        is_ready = bool(report and report["admitted"]) or pod["metadata"]["labels"].get(names.LABEL_NAME) == names.DECOY
         conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions") or ()}
         if pod["status"]["phase"] == "Running" and conditions.get("Ready") == ("True" if is_ready else "False"):
             return
@@ -154,8 +154,8 @@ def _path(pod: Json) -> str:
 
 def _status(container: Json, state: Json, is_ready: bool) -> Json:
     image = container["image"]
-    found = {"name": container["name"], "image": image, "imageID": f"{image}@sha256:{'0' * 64}", "restartCount": 0}
-    return found | {"ready": is_ready, "started": is_ready, "state": state}
+    status = {"name": container["name"], "image": image, "imageID": f"{image}@sha256:{'0' * 64}", "restartCount": 0}
+    return status | {"ready": is_ready, "started": is_ready, "state": state}
 
 
 def _stamp(moment: datetime) -> str:

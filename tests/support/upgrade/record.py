@@ -5,7 +5,7 @@ This script plays users, scheduler, kubelet and monitors (`kubelet`, `reports`) 
 `states` describes. Then the operator ends at a SIGTERM, as in an upgrade, and what is stored is written down.
 
 It takes about three minutes. It refuses a folder that is there, since what a version stored never changes, and a tree
-whose code is not COMMIT's. tests/golden/cluster-035d42d was made so from commit 035d42d.
+whose code is not COMMIT's. tests/golden/cluster-035d42d comes from commit 035d42d in this way.
 """
 
 import asyncio
@@ -137,7 +137,7 @@ async def wait_for_isolation(tenant: Tenant) -> None:
 
 async def stored_objects(client: ApiClient) -> list[Json]:
     """Read everything that the fixture holds, but what the API server makes by itself."""
-    found: list[Json] = []
+    objects: list[Json] = []
     ours = (OPERATOR_NAMESPACE, TENANT_NAMESPACE, DECOY_NAMESPACE)
     for resource in STORED:
         for obj in (await client.list(resource))[0]:
@@ -146,8 +146,8 @@ async def stored_objects(client: ApiClient) -> list[Json]:
             parent = ((obj.get("spec") or {}).get("parentRef") or {}).get("namespace", ours[0])
             if place in ours and parent in ours:
                 del meta["resourceVersion"]
-                found.append({"apiVersion": resource.api_version, "kind": resource.kind, **obj})
-    return found
+                objects.append({"apiVersion": resource.api_version, "kind": resource.kind, **obj})
+    return objects
 
 
 @contextlib.asynccontextmanager

@@ -33,7 +33,7 @@ def _now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Monitored:
-    """A revision and what its monitors are told: all that their reports are about."""
+    """A revision and the settings of its monitors: all that their reports are about."""
 
     revision: Revision
     suite: Suite
@@ -104,7 +104,7 @@ class Monitored:
     def outcomes(self, results: Sequence[ProbeResult]) -> Json:
         """Return the whole page of `/outcomes`: these results, item after item."""
         items, header = self.suite.items, self.suite.header
-        made = tuple(ProbeOutcome(n, items[n % len(items)].id, result) for n, result in enumerate(results, 1))
+        outcomes = tuple(ProbeOutcome(n, items[n % len(items)].id, result) for n, result in enumerate(results, 1))
         page = OutcomePage(
             epoch="7c1f",
             revision=self.revision.name,
@@ -113,8 +113,8 @@ class Monitored:
             scorer_version=header.scorer_version,
             watched=len(items),
             oldest=1,
-            newest=len(made),
-            outcomes=made,
+            newest=len(outcomes),
+            outcomes=outcomes,
             acknowledged=self.settings["acknowledged"],
         )
         return dict(to_jsonable(page))
@@ -125,7 +125,7 @@ class Monitored:
 
     def _report(self, phase: Phase, verdict: Verdict, reason: str, message: str, **more: Any) -> Json:
         header = self.suite.header
-        said = MonitorReport(
+        report = MonitorReport(
             self.revision.name,
             self.revision.identity_digest,
             phase,
@@ -138,7 +138,7 @@ class Monitored:
             threshold=self.settings["threshold"],
             **more,
         )
-        return dict(to_jsonable(said))
+        return dict(to_jsonable(report))
 
 
 def _scores(item: Item, score: Score) -> ItemScores:

@@ -1,6 +1,6 @@
 """A stored cluster that lives again: an API server with its objects, its pods' monitors, and today's operator on it.
 
-Nothing makes pods here: whoever tests is the kubelet of those that are stored.
+Nothing makes pods here: the test is the kubelet of those that are stored.
 """
 
 import contextlib
@@ -115,16 +115,16 @@ class RestoredCluster:
 
     async def read(self) -> dict[Key, Json]:
         """Return every object of the kinds that may be stored."""
-        found = {}
+        objects = {}
         for resource in storage.STORED:
             for obj in (await self.client.list(resource))[0]:
                 meta = obj["metadata"]
-                found[resource.kind, meta.get("namespace", ""), meta["name"]] = {
+                objects[resource.kind, meta.get("namespace", ""), meta["name"]] = {
                     "apiVersion": resource.api_version,
                     "kind": resource.kind,
                     **obj,
                 }
-        return found
+        return objects
 
     async def look_at_everything(self) -> None:
         """Make the operator pass over every deployment, volume and tenant, and over the catalog; wait until it has."""
@@ -148,7 +148,7 @@ class RestoredCluster:
     async def start(self) -> None:
         """Start the operator, and wait until it has nothing more to write: a look at everything changes nothing.
 
-        A monitor that is slow may not be heard at once, so each has to answer twice first.
+        The second answer of a monitor proves that the operator has heard the first one.
         """
         reporting = [monitor for monitor in self.monitors.values() if VERDICT in monitor.answers]
         for monitor in reporting:

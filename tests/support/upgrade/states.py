@@ -69,7 +69,7 @@ class Recording:
         await self.let_go("rolled-back", bad)
 
     async def returned(self) -> None:
-        """A person asked to go back, and the first revision passed anew."""
+        """A person asked to go back, and the first revision passed again."""
         good, bad = await self.two_revisions("returned", accuracy=self.own_terms())
         await self.let_go("returned", good)
         await self.ask("returned", Verb.ROLLBACK, "answers are too long")
@@ -106,7 +106,7 @@ class Recording:
         await self.tenant.until("refused", "Progressing", "False", "CandidateRefused")
 
     async def dropping(self) -> None:
-        """The second revision fell, its pooled detector rang as well, and the first is being swept anew."""
+        """The second revision fell, its pooled detector rang as well, and the first is being swept again."""
         good, bad = await self.two_revisions("dropping", **ROLLBACK)
         page = (await self.monitored("dropping", bad)).outcomes([ProbeResult.INCORRECT] * 60)
         self.answer(bad, {OUTCOMES: page})
@@ -154,7 +154,7 @@ class Recording:
         self.say(bad, about.fallen(about.gate(), LOST))
         await self.tenant.until("acknowledged", "QualityVerified", "False", "BelowThreshold")
         await self.ask("acknowledged", Verb.ACK, "the node has its old driver again")
-        await eventually(lambda: self.has_token("acknowledged"), "monitors are told of the acknowledgement")
+        await eventually(lambda: self.has_token("acknowledged"), "monitors have the acknowledgement")
         about = await self.monitored("acknowledged", bad)
         token = about.settings["acknowledged"]
         self.say(bad, about.watching(about.gate(batch=1, acknowledged=token)))
@@ -174,8 +174,8 @@ class Recording:
         volume = await self.volume("filling")
         await eventually(lambda: bool(self.pods(volume)), "the Job's pod runs")
         (pod,) = self.pods(volume)
-        said = FillProgress(FillPhase.FETCHING, 45, 100)
-        self._kubelet.monitors[pod].answers[PROGRESS] = to_jsonable(said)
+        progress = FillProgress(FillPhase.FETCHING, 45, 100)
+        self._kubelet.monitors[pod].answers[PROGRESS] = to_jsonable(progress)
         await self.tenant.until("filling", "EngineReady", "Unknown", "Delivering")
         await eventually(lambda: self.tells("filling", "EngineReady", "40 %"), "its progress shows")
 
@@ -242,7 +242,7 @@ class Recording:
         self._answers.pop(revision, None)
 
     async def order(self, name: str) -> str:
-        """Return the token of the control that the monitors are told of."""
+        """Return the token of the control that the monitors are ordered to run."""
 
         async def token() -> str:
             return str(((await self.tenant.settings(name)).get("control") or {}).get("token", ""))
@@ -285,7 +285,7 @@ class Recording:
         self.answer(revision, {VERDICT: report})
 
     def answer(self, revision: str, answers: Json) -> None:
-        """Likewise these answers, beside those that they give already."""
+        """Let them give these answers, in addition to those that they give already."""
         known = self._answers.setdefault(revision, {})
         known |= answers
         for pod in self.pods(revision):
@@ -311,7 +311,7 @@ class Recording:
         return bool((await self.tenant.cr(name))["status"].get("readyReplicas") == count)
 
     async def has_token(self, name: str) -> bool:
-        """Whether monitors are told of an acknowledgement."""
+        """Return whether monitors have an acknowledgement."""
         return bool((await self.tenant.settings(name))["acknowledged"])
 
     async def tells(self, name: str, condition: str, words: str) -> bool:
