@@ -2,6 +2,7 @@
 
 A listing is what `pytest --collect-only -q` prints. A line of a mapping file is `old id<TAB>new id`, or
 `old id<TAB>guarded by: id` for a case that repeated another one; an old id that was split has a line for each new id.
+Where the old id is still there, its new ids must be there too.
 Exits with 1 if an id is lost without a mapping, or a mapping names an id that AFTER lacks.
 """
 
@@ -77,16 +78,15 @@ def compare_cases(before: Sequence[str], after: Sequence[str], mappings: dict[st
     wrong: list[str] = []
     known = set(before)
     for old in before:
-        if old in now:
-            continue
         if old not in mappings:
-            lost.append(old)
+            if old not in now:
+                lost.append(old)
             continue
         targets = _follow(old, mappings, now)
         known.update(targets)
         if missing := [target for target in targets if target not in now]:
             wrong.extend(f"{old}\t{target}" for target in missing)
-        else:
+        elif old not in now:
             (guarded if all(targets.values()) else renamed).append(old)
     new = [test for test in after if test not in known]
     return Comparison(before, after, renamed, guarded, lost, new, wrong)
@@ -94,7 +94,7 @@ def compare_cases(before: Sequence[str], after: Sequence[str], mappings: dict[st
 
 def _follow(test: str, mappings: dict[str, list[str]], now: set[str], passed: tuple[str, ...] = ()) -> dict[str, bool]:
     """Return the ids that `test` leads to, each with whether a `guarded by` was on every way there."""
-    if test in now or test not in mappings or test in passed:
+    if (passed and test in now) or test not in mappings or test in passed:
         return {test: False}
     ends: dict[str, bool] = {}
     for target in mappings[test]:

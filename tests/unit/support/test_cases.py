@@ -53,6 +53,20 @@ def compare(folder: Path, before: list[str], after: list[str], *mappings: str) -
             f"missing: {TWO}\tt/b.py::x",
             id="half of a split one is missing",
         ),
+        pytest.param(
+            [ONE, TWO, THREE],
+            [f"{TWO}\t{THREE}\n"],
+            0,
+            "2 kept, 0 renamed, 0 guarded by another, 0 lost, 0 wrong mappings, 0 new",
+            id="one is split and keeps its name",
+        ),
+        pytest.param(
+            [ONE, TWO],
+            [f"{TWO}\t{TWO}\n{TWO}\t{THREE}\n"],
+            1,
+            f"missing: {TWO}\t{THREE}",
+            id="one keeps its name without its other half",
+        ),
     ],
 )
 def test_every_case_must_be_somewhere(
