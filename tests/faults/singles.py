@@ -292,8 +292,11 @@ async def run_together(
 ) -> Result:
     """One after the other as well, but in stories that wait for each other before they go on: in less time.
 
-    Each story is a neighbour of the other faults, and one has none of its own.
+    Each story is a neighbour of the other faults, and one has none of its own. Raises ValueError for several faults of
+    which one may end the operator or explains ERROR lines: the others would be excused as well.
     """
+    if len(chosen) > 1 and (unfit := [single.name for single in chosen if single.ends or single.expected]):
+        raise ValueError(f"only by itself, since it excuses what the others must not do: {', '.join(unfit)}")
     began, ended = len(made.operator.process.log), len(made.operator.ended)
     made.outage = max(single.lasts for single in chosen)
     turn, to_come, all_over = asyncio.Lock(), list(chosen), asyncio.Event()
