@@ -8,7 +8,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
-from support.apiserver.audit import writes_of
+from support.apiserver.audit import Write, writes_of
 from support.apiserver.manifests import CLUSTER_ROLE, CONTEXT
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant_operator
@@ -100,13 +100,28 @@ async def test_a_container_that_somebody_added_is_taken_out_whatever_it_says(
     )
 
 
+async def writes_at_rest(apiserver: ApiServer, tenant: Tenant, neighbour: Tenant) -> list[Write]:
+    """Return the operator's writes for a tenant, once a pass over the neighbour's deployment goes by without another."""
+    written: list[Write] = []
+
+    async def is_at_rest() -> bool:
+        nonlocal written
+        before = writes_of(apiserver, OPERATOR, tenant.namespace)
+        await neighbour.delete_and_see_it_back("Service", "credit")
+        written = writes_of(apiserver, OPERATOR, tenant.namespace)
+        return len(written) == len(before)
+
+    await eventually(is_at_rest, f"nothing more is written for {tenant.namespace}")
+    return written
+
+
 async def test_a_killed_operator_starts_again_and_writes_nothing(
     apiserver: ApiServer, operator: OperatorProcess, tenant: Tenant, neighbour: Tenant
 ) -> None:
     """The neighbour's children show that passes have gone by."""
     revision = await tenant.serve()
     await neighbour.serve()
-    written = writes_of(apiserver, OPERATOR, tenant.namespace)
+    written = await writes_at_rest(apiserver, tenant, neighbour)
     operator.restart()
     await operator.has_made_passes()
     await neighbour.deploy("later", tier="full", context=CONTEXT)

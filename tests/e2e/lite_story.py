@@ -46,7 +46,8 @@ def quarantine_one_of_two(kube: Kube, name: Name) -> None:
         return kube.get("pods", name.namespace, bad)
 
     def is_out() -> bool:
-        return (pod() or {})["metadata"]["labels"][LABEL_SERVING] == QUARANTINED
+        found = pod()
+        return found is not None and found["metadata"]["labels"][LABEL_SERVING] == QUARANTINED
 
     wait_for(is_out, f"{bad} is in quarantine", lambda: str((pod() or {}).get("metadata")))
     in_traffic = story.pods_in_traffic(kube, name)

@@ -11,7 +11,7 @@ import pytest
 
 from e2e import chart
 from e2e.regression import Regression
-from e2e.story import Name
+from e2e.story import GATE_SECONDS, Name
 from e2e.target import Target
 from e2e.waiting import wait_for
 from r1plus_contract import metrics
@@ -77,7 +77,7 @@ def test_every_rule_is_loaded_and_can_be_evaluated(shown: Name, prometheus: str)
         found = [rule for rule in rules(prometheus) if rule["name"] in ALERTS and rule["health"] != "unknown"]
         return found if {rule["name"] for rule in found} == ALERTS else None
 
-    found = wait_for(ours, "all rules loaded and evaluated")
+    found = wait_for(ours, "all rules loaded and evaluated", seconds=GATE_SECONDS)
     assert {rule["name"]: rule.get("lastError", "") for rule in found if rule["health"] != "ok"} == {}
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from faults import oracle
 from faults.calls import OF_EVENTS, Fault, Json, Point
 from faults.lane import Lane, Trace
-from faults.rig import Rig
+from faults.rig import Case, Rig
 from faults.scenario import BRIEF, Quiet, Story
 from r1plus_operator.runtime.errors import ApiError
 
@@ -95,9 +95,9 @@ class LearningError(Exception):
     """The fault-free runs differ from each other, or are no success."""
 
 
-async def learn(made: Rig) -> Reference:
+async def learn(made: Rig, case: Case | None = None) -> Reference:
     """The trace that all of some fault-free runs share; raises LearningError if they end differently."""
-    runs = await asyncio.gather(*(tell(made) for _ in range(LEARNERS)))
+    runs = await asyncio.gather(*(tell(made, case=case) for _ in range(LEARNERS)))
     reference: Reference | None = None
     for lane, end in runs:
         if lane.problems or end is None:
@@ -167,12 +167,13 @@ async def tell(
     interlude: Callable[[Story], Awaitable[None]] | None = None,
     lands_in: str = "",
     quiet: Quiet = BRIEF,
+    case: Case | None = None,
 ) -> tuple[Lane, Json | None]:
     """One story in a namespace of its own; where it does not come to its end, the lane's problems say why."""
     lane = Lane(f"tenant-of-run-{next(_numbers)}", point, lands_in=lands_in)
     made.traffic.lanes[lane.namespace] = lane
     try:
-        return lane, await Story(made, lane, quiet).tell(interlude)
+        return lane, await Story(made, lane, quiet, other_case=case).tell(interlude)
     except (TimeoutError, AssertionError, ApiError) as error:
         lane.late = isinstance(error, TimeoutError)
         lane.problems.append(f"{type(error).__name__}: {error}")

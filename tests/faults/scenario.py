@@ -14,7 +14,7 @@ from faults import oracle
 from faults.calls import LASTS, Json
 from faults.lane import Lane
 from faults.oracle import CONVERGE_SECONDS
-from faults.rig import Rig
+from faults.rig import Case, Rig
 from r1plus_contract import names
 from r1plus_contract.verdict import MonitorReport, Phase, Progress, Verdict
 from r1plus_operator.api import kinds
@@ -50,6 +50,8 @@ class Story:
     ready: set[str] = field(default_factory=set)
     started: dict[str, bool] = field(default_factory=dict)
     """Revisions that have a pod, and whether it is Ready."""
+    other_case: Case | None = None
+    """What is deployed in place of the rig's own case."""
 
     async def tell(self, interlude: Callable[["Story"], Awaitable[None]] | None = None) -> Json:
         """All phases; raises TimeoutError where one does not come to its end. Returns the normalised end state.
@@ -68,17 +70,22 @@ class Story:
                 await monitors.stop()
 
     async def _phases(self, interlude: Callable[["Story"], Awaitable[None]] | None) -> Json:
-        first = await self.bring_up(self.rig.case.first)
+        first = await self.bring_up(self.case.first)
         if interlude is not None:
             await self.next("interlude")
             await interlude(self)
         await self.tamper()
-        await self.change(self.rig.case.second)
+        await self.change(self.case.second)
         second = await self.bring_up_candidate(first)
         await self.drain(first)
         end = await self.settle(second)
         await self.remove()
         return end
+
+    @property
+    def case(self) -> Case:
+        """What is deployed, and what it is changed into."""
+        return self.other_case or self.rig.case
 
     @property
     def namespace(self) -> str:
@@ -87,7 +94,7 @@ class Story:
 
     async def deploy(self, context: Json) -> None:
         """`kubectl apply` of the CR."""
-        await Tenant(self.rig.client, self.namespace, Monitors()).deploy(NAME, tier=self.rig.case.tier, context=context)
+        await Tenant(self.rig.client, self.namespace, Monitors()).deploy(NAME, tier=self.case.tier, context=context)
 
     async def bring_up(self, context: Json) -> str:
         """The CR is applied; its first revision passes, is Ready and serves."""
@@ -283,7 +290,7 @@ class Story:
             Verdict.NO_DATA,
             "Gating",
             "",
-            f"smollm2-{self.rig.case.tier}-v1",
+            f"smollm2-{self.case.tier}-v1",
             progress=progress,
         )
 

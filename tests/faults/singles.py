@@ -15,7 +15,7 @@ from faults.calls import Call, Fault, Json, Point
 from faults.campaign import Reference, Result, tell, unexpected_errors
 from faults.lane import Lane
 from faults.oracle import CONVERGE_SECONDS
-from faults.rig import Rig, write_token
+from faults.rig import Case, Rig, write_token
 from faults.scenario import BRIEF, NAME, Quiet, Story
 from r1plus_operator.api import kinds
 from support.apiserver.monitors import Monitors
@@ -207,7 +207,7 @@ async def reborn(story: Story) -> None:
     story.lane.passed.clear()
     story.ready.clear()
     await story.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, story.namespace)
-    await story.deploy(story.rig.case.first)
+    await story.deploy(story.case.first)
     await story.calm()
     await story.rig.collect(story.namespace, old)
     story.started.clear()
@@ -284,12 +284,19 @@ async def run(
 
 
 async def run_together(
-    made: Rig, reference: Reference, chosen: tuple[Single, ...] = QUICK, quiet: Quiet = BRIEF
+    made: Rig,
+    reference: Reference,
+    chosen: tuple[Single, ...] = QUICK,
+    quiet: Quiet = BRIEF,
+    case: Case | None = None,
 ) -> Result:
     """One after the other as well, but in stories that wait for each other before they go on: in less time.
 
-    Each story is a neighbour of the other faults, and one has none of its own.
+    Each story is a neighbour of the other faults, and one has none of its own. Raises ValueError for several faults of
+    which one may end the operator or explains ERROR lines: the others would be excused as well.
     """
+    if len(chosen) > 1 and (unfit := [single.name for single in chosen if single.ends or single.expected]):
+        raise ValueError(f"only by itself, since it excuses what the others must not do: {', '.join(unfit)}")
     began, ended = len(made.operator.process.log), len(made.operator.ended)
     made.outage = max(single.lasts for single in chosen)
     turn, to_come, all_over = asyncio.Lock(), list(chosen), asyncio.Event()
@@ -309,13 +316,15 @@ async def run_together(
             await all_over.wait()
 
         try:
-            lane, end = await tell(made, interlude=happens, quiet=quiet)
+            lane, end = await tell(made, interlude=happens, quiet=quiet, case=case)
         finally:
             is_over(single)
         exact = "*" not in single.remade
         return _judged(lane, end, reference, reference.created + Counter(single.remade), exact=exact)
 
-    (neighbour, other), *found = await asyncio.gather(tell(made, quiet=quiet), *(story(single) for single in chosen))
+    (neighbour, other), *found = await asyncio.gather(
+        tell(made, quiet=quiet, case=case), *(story(single) for single in chosen)
+    )
     made.traffic.rule = lambda _: None
     expected = [text for single in chosen for text in single.expected]
     shared = [f"neighbour: {p}" for p in _judged(neighbour, other, reference, reference.created, exact=True)]

@@ -17,11 +17,13 @@ from faults import campaign, oracle, singles
 from faults.calls import OF_EVENTS, OF_WRITES, Fault, Json, Point
 from faults.campaign import Reference, Result
 from faults.lane import Lane
-from faults.rig import Rig, rig
+from faults.rig import CASES, Rig, rig
 from faults.scenario import CALM_SECONDS, Story
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
 SEED = 7
+SINGLES_CASE = next(case for case in CASES if case.tier == "edge")
+"""Another tier than the one that the seed chooses."""
 PER_FAULT = 3
 VERDICT_SECONDS = 0.5
 """Few stories, so that monitors may be asked more often than in the full campaign."""
@@ -34,9 +36,14 @@ async def made(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def reference(made: Rig) -> Reference:
-    """What stories without a fault do and end in."""
-    return await campaign.learn(made)
+async def references(made: Rig) -> tuple[Reference, Reference]:
+    """What stories without a fault do and end in: those of the seed's case, and those of `SINGLES_CASE`."""
+    return await asyncio.gather(campaign.learn(made), campaign.learn(made, SINGLES_CASE))
+
+
+@pytest.fixture(scope="module")
+def reference(references: tuple[Reference, Reference]) -> Reference:
+    return references[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ class Held(Story):
     """A deployment that goes while the operator is held up for longer than any calm lasts."""
 
     async def _phases(self, interlude: Callable[[Story], Awaitable[None]] | None) -> Json:
-        await self.bring_up(self.rig.case.first)
+        await self.bring_up(self.case.first)
         await self.calm()
         operator = self.rig.operator.process
         operator.signal(signal.SIGSTOP)
@@ -114,7 +121,10 @@ async def test_what_a_slow_operator_does_about_a_deletion_is_no_write_in_the_sil
     assert lane.problems == []
 
 
-async def test_single_faults_that_concern_everybody_end_as_without_them(made: Rig, reference: Reference) -> None:
-    result = await singles.run_together(made, reference)
+async def test_single_faults_that_concern_everybody_end_as_without_them(
+    made: Rig, references: tuple[Reference, Reference]
+) -> None:
+    assert made.case != SINGLES_CASE
+    result = await singles.run_together(made, references[1], case=SINGLES_CASE)
     assert result.failed == []
     assert result.survived == len(singles.QUICK)

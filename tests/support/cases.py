@@ -1,8 +1,9 @@
 """Compare two listings of test cases: `python -m support.cases BEFORE AFTER [--mapping FILE...]`.
 
 A listing is what `pytest --collect-only -q` prints. A line of a mapping file is `old id<TAB>new id`, or
-`old id<TAB>guarded by: id` for a case that repeated another one. Exits with 1 if an id is lost without a mapping, or
-a mapping names an id that AFTER lacks.
+`old id<TAB>guarded by: id` for a case that repeated another one; an old id that was split has a line for each new id.
+Where the old id is still there, its new ids must be there too.
+Exits with 1 if an id is lost without a mapping, or a mapping names an id that AFTER lacks.
 """
 
 import argparse
@@ -22,7 +23,7 @@ class Comparison:
     before: Sequence[str]
     after: Sequence[str]
     renamed: Sequence[str]
-    """Ids of `before` that a mapping leads to an id of `after`."""
+    """Ids of `before` that mappings lead only to ids of `after`."""
     guarded: Sequence[str]
     """Ids of `before` that only repeated another case."""
     lost: Sequence[str]
@@ -47,9 +48,12 @@ def read_ids(listing: Path) -> list[str]:
     return ids
 
 
-def read_mappings(files: Iterable[Path]) -> dict[str, str]:
-    """Return old id -> new id or `guarded by: id`. Raises SystemExit where a line has no tab or an id has two mappings."""
-    mappings: dict[str, str] = {}
+def read_mappings(files: Iterable[Path]) -> dict[str, list[str]]:
+    """Return old id -> its new ids, or `guarded by: id`.
+
+    Raises SystemExit where a line has no tab, or an id has both a new id and a guard.
+    """
+    mappings: dict[str, list[str]] = {}
     for file in files:
         for number, line in enumerate(file.read_text().splitlines(), 1):
             if not line.strip():
@@ -57,45 +61,47 @@ def read_mappings(files: Iterable[Path]) -> dict[str, str]:
             old, tab, new = line.partition("\t")
             if not tab or not new.strip():
                 raise SystemExit(f"{file}:{number}: not `old id<TAB>new id`: {line}")
-            if mappings.setdefault(old, new.strip()) != new.strip():
-                raise SystemExit(f"{file}:{number}: mapped twice: {old}")
+            targets = mappings.setdefault(old, [])
+            if new.strip() not in targets:
+                targets.append(new.strip())
+            if len({target.startswith(GUARDED_BY) for target in targets}) > 1:
+                raise SystemExit(f"{file}:{number}: both renamed and guarded: {old}")
     return mappings
 
 
-def compare_cases(before: Sequence[str], after: Sequence[str], mappings: dict[str, str]) -> Comparison:
+def compare_cases(before: Sequence[str], after: Sequence[str], mappings: dict[str, list[str]]) -> Comparison:
     """Follow each id of `before` to `after`: under its own name, by a mapping, or by several in turn."""
     now = set(after)
     renamed: list[str] = []
     guarded: list[str] = []
     lost: list[str] = []
     wrong: list[str] = []
-    targets: set[str] = set()
+    known = set(before)
     for old in before:
-        if old in now:
-            continue
         if old not in mappings:
-            lost.append(old)
+            if old not in now:
+                lost.append(old)
             continue
-        target, is_guarded = _follow(old, mappings, now)
-        targets.add(target)
-        if target not in now:
-            wrong.append(f"{old}\t{target}")
-        else:
-            (guarded if is_guarded else renamed).append(old)
-    known = targets.union(before)
+        targets = _follow(old, mappings, now)
+        known.update(targets)
+        if missing := [target for target in targets if target not in now]:
+            wrong.extend(f"{old}\t{target}" for target in missing)
+        elif old not in now:
+            (guarded if all(targets.values()) else renamed).append(old)
     new = [test for test in after if test not in known]
     return Comparison(before, after, renamed, guarded, lost, new, wrong)
 
 
-def _follow(old: str, mappings: dict[str, str], now: set[str]) -> tuple[str, bool]:
-    """Return the id that `old` leads to, and whether a `guarded by` was on the way."""
-    target, is_guarded, passed = old, False, set[str]()
-    while target not in now and target in mappings and target not in passed:
-        passed.add(target)
-        target = mappings[target]
-        if target.startswith(GUARDED_BY):
-            target, is_guarded = target.removeprefix(GUARDED_BY).strip(), True
-    return target, is_guarded
+def _follow(test: str, mappings: dict[str, list[str]], now: set[str], passed: tuple[str, ...] = ()) -> dict[str, bool]:
+    """Return the ids that `test` leads to, each with whether a `guarded by` was on every way there."""
+    if (passed and test in now) or test not in mappings or test in passed:
+        return {test: False}
+    ends: dict[str, bool] = {}
+    for target in mappings[test]:
+        guard = target.removeprefix(GUARDED_BY).strip()
+        for end, is_guarded in _follow(guard, mappings, now, (*passed, test)).items():
+            ends[end] = ends.get(end, True) and (is_guarded or guard != target)
+    return ends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         for test in ids:
             print(f"{title}: {test}")
-    kept = len(found.before) - len(found.renamed) - len(found.guarded) - len(found.lost) - len(found.wrong_mappings)
+    kept = len(set(found.before).intersection(found.after))
     print(
         f"{len(found.before)} cases before, {len(found.after)} after: {kept} kept, {len(found.renamed)} renamed, "
         f"{len(found.guarded)} guarded by another, {len(found.lost)} lost, {len(found.wrong_mappings)} wrong mappings, "

@@ -136,7 +136,7 @@ class Witness:
         def look() -> tuple[float, Alert] | None:
             return next((found for (name, _), found in self.alerts.items() if name == alert), None)
 
-        return wait_for(look, f"{alert} about {self.name} at Alertmanager", evidence)
+        return wait_for(look, f"{alert} about {self.name} at Alertmanager", evidence, seconds=story.GATE_SECONDS)
 
     def assert_right_all_the_time(self, revisions: Sequence[str]) -> None:
         """Traffic went to these in turn, every question was answered, and rightly."""

@@ -1,6 +1,7 @@
 """Which revision takes traffic: only a pass promotes, traffic never leaves what works."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -49,73 +50,74 @@ FIRST = Rollout(None, Stage.GATING, {"a": 1}, requeue_after=DEADLINE)
 RESTING = Rollout("a", Stage.NONE, {"a": 2})
 
 
-@for_each("decided, expected", {
-    "a first revision is gated with one replica": (run("a"), FIRST),
-    "a first revision is gated with one replica in place": (in_place("a"), FIRST),
+@for_each("decide_rollout, expected", {
+    "a first revision is gated with one replica": (lambda: run("a"), FIRST),
+    "a first revision is gated with one replica in place": (lambda: in_place("a"), FIRST),
     "a candidate is gated with one replica beside the pods that serve":
-        (run("b", stable()), Rollout("a", Stage.GATING, {"a": 2, "b": 1}, requeue_after=DEADLINE)),
+        (lambda: run("b", stable()), Rollout("a", Stage.GATING, {"a": 2, "b": 1}, requeue_after=DEADLINE)),
     "a first revision that passed is scaled before it takes traffic":
-        (run("a", passed("a", ready=1, replicas=1)), Rollout(None, Stage.SCALING, {"a": 2}, requeue_after=DEADLINE)),
+        (lambda: run("a", passed("a", ready=1, replicas=1)), Rollout(None, Stage.SCALING, {"a": 2}, requeue_after=DEADLINE)),
     "a candidate takes traffic once it carries what stable carries":
-        (run("b", stable(), passed(ready=2, replicas=2)), Rollout("b", Stage.PROMOTE, {"a": 2, "b": 2}, promote="b")),
+        (lambda: run("b", stable(), passed(ready=2, replicas=2)), Rollout("b", Stage.PROMOTE, {"a": 2, "b": 2}, promote="b")),
     "a first revision that takes traffic leaves nothing to drain":
-        (run("a", passed("a", ready=2, replicas=2)), Rollout("a", Stage.PROMOTE, {"a": 2}, promote="a")),
+        (lambda: run("a", passed("a", ready=2, replicas=2)), Rollout("a", Stage.PROMOTE, {"a": 2}, promote="a")),
     "a failed candidate is refused and its pods go":
-        (run("b", stable(), FAILED), Rollout("a", Stage.REFUSED, {"a": 2})),
+        (lambda: run("b", stable(), FAILED), Rollout("a", Stage.REFUSED, {"a": 2})),
     "the previous revision goes after it has drained":
-        (run("a", stable(promoted_at=NOW - DRAIN_SECONDS), PREVIOUS), RESTING),
+        (lambda: run("a", stable(promoted_at=NOW - DRAIN_SECONDS), PREVIOUS), RESTING),
     "a previous revision without pods is not waited for":
-        (run("a", stable(promoted_at=NOW - 1), passed("o", promoted_at=1.0)), RESTING),
+        (lambda: run("a", stable(promoted_at=NOW - 1), passed("o", promoted_at=1.0)), RESTING),
     "a candidate that was superseded does not drain":
-        (run("a", stable(promoted_at=NOW), RevisionState("x", ready=1, replicas=1)), RESTING),
+        (lambda: run("a", stable(promoted_at=NOW), RevisionState("x", ready=1, replicas=1)), RESTING),
     "a spec that cannot be served leaves what runs running":
-        (run(None, stable(), passed("o", promoted_at=1.0)), Rollout("a", Stage.BLOCKED, {"a": 2})),
+        (lambda: run(None, stable(), passed("o", promoted_at=1.0)), Rollout("a", Stage.BLOCKED, {"a": 2})),
     "a spec that cannot be served is scaled all the same":
-        (run(None, stable(), replicas=3), Rollout("a", Stage.BLOCKED, {"a": 3})),
+        (lambda: run(None, stable(), replicas=3), Rollout("a", Stage.BLOCKED, {"a": 3})),
     "a candidate is withdrawn at the deadline and what serves stays":
-        (run("b", stable(), waiting(DEADLINE)), Rollout("a", Stage.EXPIRED, {"a": 2})),
+        (lambda: run("b", stable(), waiting(DEADLINE)), Rollout("a", Stage.EXPIRED, {"a": 2})),
     "a first revision goes on trying after the deadline":
-        (run("b", waiting(DEADLINE)), Rollout(None, Stage.GATING, {"b": 1}, overdue=True, requeue_after=None)),
+        (lambda: run("b", waiting(DEADLINE)), Rollout(None, Stage.GATING, {"b": 1}, overdue=True, requeue_after=None)),
 })  # fmt: skip
-def test_a_rollout(decided: Rollout, expected: Rollout) -> None:
-    assert decided == expected
+def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> None:
+    assert decide_rollout() == expected
 
 
-@for_each("decided, expected", {
+@for_each("decide_rollout, expected", {
     "a stable with one ready pod asks no more of its successor":
-        (run("b", stable(ready=1), passed(ready=1)), {"stage": Stage.PROMOTE}),
+        (lambda: run("b", stable(ready=1), passed(ready=1)), {"stage": Stage.PROMOTE}),
     "under Observe a failed candidate waits until it is ready":
-        (run("b", stable(), RevisionState("b", verdict=Verdict.FAIL), gate=Gate.OBSERVE), {"stage": Stage.GATING}),
+        (lambda: run("b", stable(), RevisionState("b", verdict=Verdict.FAIL), gate=Gate.OBSERVE), {"stage": Stage.GATING}),
     "under Observe a failed candidate serves once it is ready":
-        (run("b", stable(), replace(FAILED, ready=2, replicas=2), gate=Gate.OBSERVE), {"promote": "b"}),
+        (lambda: run("b", stable(), replace(FAILED, ready=2, replicas=2), gate=Gate.OBSERVE), {"promote": "b"}),
     "going back to a revision that passed needs its pods, not its gate":
-        (run("o", stable(), passed("o", promoted_at=1.0)), {"replicas": {"a": 2, "o": 1}}),
+        (lambda: run("o", stable(), passed("o", promoted_at=1.0)), {"replicas": {"a": 2, "o": 1}}),
     "the previous revision drains":
-        (run("a", stable(promoted_at=NOW - 1), PREVIOUS),
+        (lambda: run("a", stable(promoted_at=NOW - 1), PREVIOUS),
          {"replicas": {"a": 2, "o": 2}, "requeue_after": DRAIN_SECONDS - 1}),
     "a gate in progress goes on while the spec cannot be served":
-        (run(None, stable(), RevisionState("b", ready=0, replicas=1)), {"replicas": {"a": 2, "b": 1}}),
+        (lambda: run(None, stable(), RevisionState("b", ready=0, replicas=1)), {"replicas": {"a": 2, "b": 1}}),
     "a first gate in progress goes on while the spec cannot be served":
-        (run(None, RevisionState("b", ready=0, replicas=1)), {"replicas": {"b": 1}}),
+        (lambda: run(None, RevisionState("b", ready=0, replicas=1)), {"replicas": {"b": 1}}),
     "a first gate in progress goes on in place while the spec cannot be served":
-        (in_place(None, RevisionState("b", ready=0, replicas=1)), {"replicas": {"b": 1}}),
-    "zero replicas starts no candidate": (run("b", stable(), replicas=0), {"replicas": {"a": 0, "b": 0}}),
+        (lambda: in_place(None, RevisionState("b", ready=0, replicas=1)), {"replicas": {"b": 1}}),
+    "zero replicas starts no candidate": (lambda: run("b", stable(), replicas=0), {"replicas": {"a": 0, "b": 0}}),
     "a candidate is not withdrawn before the deadline":
-        (run("b", stable(), waiting(DEADLINE - 1)),
+        (lambda: run("b", stable(), waiting(DEADLINE - 1)),
          {"stage": Stage.GATING, "replicas": {"a": 2, "b": 1}, "requeue_after": 1.0}),
     "a candidate that is scaled at the deadline is withdrawn":
-        (run("b", stable(), waiting(DEADLINE, ready=1, verdict=Verdict.PASS)), {"stage": Stage.EXPIRED}),
+        (lambda: run("b", stable(), waiting(DEADLINE, ready=1, verdict=Verdict.PASS)), {"stage": Stage.EXPIRED}),
     "a candidate that is ready at the deadline takes traffic":
-        (run("b", stable(), waiting(DEADLINE, ready=2, verdict=Verdict.PASS)), {"stage": Stage.PROMOTE}),
-    "a first revision is not overdue before the deadline": (run("b", waiting(DEADLINE - 1)), {"overdue": False}),
+        (lambda: run("b", stable(), waiting(DEADLINE, ready=2, verdict=Verdict.PASS)), {"stage": Stage.PROMOTE}),
+    "a first revision is not overdue before the deadline": (lambda: run("b", waiting(DEADLINE - 1)), {"overdue": False}),
     "in place, what serves is stopped first":
-        (in_place("b", replace(GONE, pods=1)), {"current": "a", "stage": Stage.GATING, "replicas": {"a": 0, "b": 0}}),
+        (lambda: in_place("b", replace(GONE, pods=1)), {"current": "a", "stage": Stage.GATING, "replicas": {"a": 0, "b": 0}}),
     "in place, the candidate starts when the pods of what served are gone":
-        (in_place("b", GONE), {"replicas": {"a": 0, "b": 1}}),
+        (lambda: in_place("b", GONE), {"replicas": {"a": 0, "b": 1}}),
     "in place, the candidate serves after the gate with the first ready pod":
-        (in_place("b", GONE, passed(ready=1, pods=1, replicas=1)), {"promote": "b", "replicas": {"a": 0, "b": 2}}),
+        (lambda: in_place("b", GONE, passed(ready=1, pods=1, replicas=1)), {"promote": "b", "replicas": {"a": 0, "b": 2}}),
 })  # fmt: skip
-def test_of_a_rollout(decided: Rollout, expected: dict[str, Any]) -> None:
+def test_of_a_rollout(decide_rollout: Callable[[], Rollout], expected: dict[str, Any]) -> None:
+    decided = decide_rollout()
     assert {field: getattr(decided, field) for field in expected} == expected
 
 

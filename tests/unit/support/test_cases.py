@@ -39,6 +39,34 @@ def compare(folder: Path, before: list[str], after: list[str], *mappings: str) -
             [ONE, "t/b.py::x"], [f"{TWO}\t{THREE}\n", f"{THREE}\tt/b.py::x\n"], 0, "1 renamed", id="renamed twice"
         ),
         pytest.param([ONE], [f"{TWO}\t{THREE}\n{THREE}\t{TWO}\n"], 1, "1 wrong mappings", id="renamed in a circle"),
+        pytest.param(
+            [ONE, THREE, "t/b.py::x"],
+            [f"{TWO}\t{THREE}\n{TWO}\tt/b.py::x\n"],
+            0,
+            "1 kept, 1 renamed, 0 guarded by another, 0 lost, 0 wrong mappings, 0 new",
+            id="one is split into two",
+        ),
+        pytest.param(
+            [ONE, THREE],
+            [f"{TWO}\t{THREE}\n", f"{TWO}\tt/b.py::x\n"],
+            1,
+            f"missing: {TWO}\tt/b.py::x",
+            id="half of a split one is missing",
+        ),
+        pytest.param(
+            [ONE, TWO, THREE],
+            [f"{TWO}\t{THREE}\n"],
+            0,
+            "2 kept, 0 renamed, 0 guarded by another, 0 lost, 0 wrong mappings, 0 new",
+            id="one is split and keeps its name",
+        ),
+        pytest.param(
+            [ONE, TWO],
+            [f"{TWO}\t{TWO}\n{TWO}\t{THREE}\n"],
+            1,
+            f"missing: {TWO}\t{THREE}",
+            id="one keeps its name without its other half",
+        ),
     ],
 )
 def test_every_case_must_be_somewhere(
@@ -56,7 +84,10 @@ def test_every_case_must_be_somewhere(
         pytest.param([ONE], f"{ONE} {TWO}", "0.tsv:1: not `old id<TAB>new id`", id="a mapping without a tab"),
         pytest.param([ONE], f"{ONE}\t\n", "0.tsv:1: not `old id<TAB>new id`", id="a mapping to nothing"),
         pytest.param(
-            [ONE], f"{ONE}\t{TWO}\n{ONE}\t{THREE}", f"0.tsv:2: mapped twice: {ONE}", id="two mappings of one id"
+            [ONE],
+            f"{ONE}\t{TWO}\n{ONE}\tguarded by: {THREE}",
+            f"0.tsv:2: both renamed and guarded: {ONE}",
+            id="an id that is renamed and guarded",
         ),
     ],
 )
