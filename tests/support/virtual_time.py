@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+PAST_SECONDS = 1e-6
+
 
 @contextmanager
 def virtual_time() -> Iterator[None]:
@@ -18,7 +20,9 @@ def virtual_time() -> Iterator[None]:
     def jump(timeout: float | None = None) -> Any:
         nonlocal now
         ready = select(timeout if timeout is None else 0)
-        now += 0 if ready else timeout or 0
+        if not ready and timeout:
+            # A little past the timer: rounded below it, code that waits for that moment would look again for ever.
+            now += timeout + PAST_SECONDS
         return ready
 
     selector.select, loop.time = jump, lambda: now
