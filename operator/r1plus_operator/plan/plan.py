@@ -99,9 +99,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
         return _Pass(observed, config, now, spec, problem, revisions).plan()
-    resolved = resolve(
-        spec, observed.engines, suites, observed.nodes, config, engine, delivered, products, observed.suite_names
-    )
+    resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 
@@ -379,10 +377,10 @@ class _Pass:
             objects.deployment(owner, self.spec, self.revisions[name], count)
             for name, count in rollout.replicas.items()
         ]
+        selected = rollout.current or target
         last = [objects.disruption_budget(owner)]
-        if rollout.current or target:
-            # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
-            last.append(objects.service(owner, rollout.current or objects.NOTHING_PROMOTED))
+        if selected:
+            last.append(objects.service(owner, selected))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
     def _callers(self) -> set[str]:
