@@ -11,7 +11,7 @@ from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
-from r1plus_operator.plan.asking import acknowledged_in, asked
+from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
@@ -175,7 +175,7 @@ class _Pass:
             notes=(
                 *transitions(before, status),
                 *quarantine.told(answered.response if answered else None, ended, self.now),
-                *asked(self.observed.cr, before),
+                *note_requests(self.observed.cr, str(status.get("requestRefused", ""))),
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),

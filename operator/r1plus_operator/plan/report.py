@@ -10,7 +10,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan import incident
-from r1plus_operator.plan.asking import last_request
+from r1plus_operator.plan.asking import refused_rollback, tell_requests
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.revision import Revision, rfc3339
@@ -61,9 +61,8 @@ def status_of(situation: Situation) -> Json:
 def _of_people_and_falls(situation: Situation) -> Json:
     """Where traffic could go back to, what was asked for, and the fall that is dealt with."""
     answered = situation.answered
-    found: Json = {}
-    if request := last_request(situation.observed.cr):
-        found["lastRequest"] = request[:256]
+    cr, serving = situation.observed.cr, situation.current.name if situation.current else ""
+    found = tell_requests(cr, refused_rollback(cr, serving))
     if answered and answered.last_good:
         found["lastGood"] = answered.last_good
     elif answered and answered.lacking:
