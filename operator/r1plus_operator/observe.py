@@ -108,6 +108,15 @@ class Observer:
         self.engines: Reflector[Kept] = Reflector(
             client, kinds.R1PLUS_ENGINE, project=projections.engine, on_change=self._engine_changed
         )
+        self.endpoints: Reflector[Kept] = Reflector(
+            client,
+            kinds.ENDPOINT_SLICE,
+            project=projections.endpoints,
+            on_change=lambda _, kept: enqueue((kept.namespace, kept.value.service)),
+            label_selector=_OURS,
+            index=lambda kept: f"{kept.namespace}/{kept.value.service}",
+            page_size=PAGE_SIZE,
+        )
         self.progress: dict[str, FillProgress] = {}
         """Pod's uid -> how far its Job has filled a volume; written by the verdict source."""
         self.refused_volumes: dict[str, dict[str, str]] = {}
@@ -132,7 +141,7 @@ class Observer:
     def reflectors(self) -> Iterable[Reflector[Any]]:
         """All of them; main runs each as a task."""
         cluster = (self.nodes, self.engines, self.namespaces)
-        return (*self.children.values(), self.pods, self.suites.index, self.tenants, *cluster)
+        return (*self.children.values(), self.pods, self.endpoints, self.suites.index, self.tenants, *cluster)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Keep the caches, in tasks of the group."""
@@ -278,9 +287,15 @@ class Observer:
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
             wiring=self._wiring(key),
             pool=self.pools.get(key),
+            endpoints=self._endpoints(key),
             volumes=self._volumes(namespace),
             volumes_refused=self.refused_volumes.get(namespace, {}),
         )
+
+    def _endpoints(self, key: Key) -> frozenset[str] | None:
+        """The pods to which its Service leads; None while there is no EndpointSlice of it."""
+        slices = self.endpoints.store.by_index(f"{key[0]}/{key[1]}")
+        return frozenset().union(*(kept.value.pods for kept in slices)) if slices else None
 
     def _volumes(self, namespace: str) -> dict[str, VolumeFacts]:
         """How the namespace's volumes stand, by name."""

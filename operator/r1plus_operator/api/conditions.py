@@ -26,6 +26,7 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     NOT_SERVING = "NotServing"
     IN_PLACE_ROLLOUT = "InPlaceRollout"
+    NO_ENDPOINTS = "NoEndpoints"
     # EngineReady
     ENGINE_CHOSEN = "EngineChosen"
     ENGINE_NOT_FOUND = "EngineNotFound"

@@ -75,6 +75,7 @@ def operator() -> tuple[Grant, ...]:
             kinds.POD,
             (*_CACHED, "patch", "delete"),
         ),
+        _on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHED),
         _on("What nodes can hold", kinds.NODE, _CACHED),
         _on("What happened, told to the tenant", kinds.EVENT, _APPLIED),
     )

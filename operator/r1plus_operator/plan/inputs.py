@@ -342,6 +342,8 @@ class Observed:
     """What Prometheus says of this deployment; None while nobody asks it or it was not asked yet."""
     pool: PoolView | None = None
     """The pooled detector of the revision that was watched last; None before there is one."""
+    endpoints: frozenset[str] | None = None
+    """Names of the pods to which the Service leads; None while no EndpointSlice tells of it."""
     refused: str = ""
     """Which write the API server refused in the pass before, in its words."""
     tenant: TenantView | None = None

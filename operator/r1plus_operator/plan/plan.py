@@ -377,10 +377,10 @@ class _Pass:
             objects.deployment(owner, self.spec, self.revisions[name], count)
             for name, count in rollout.replicas.items()
         ]
-        selected = rollout.current or target
         last = [objects.disruption_budget(owner)]
-        if selected:
-            last.append(objects.service(owner, selected))
+        if rollout.current or target:
+            # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
+            last.append(objects.service(owner, rollout.current or objects.NOTHING_PROMOTED))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
     def _callers(self) -> set[str]:

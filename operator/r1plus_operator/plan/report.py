@@ -135,12 +135,21 @@ def _ready(s: Situation) -> Finding:
     ready = sum(1 for pod in pods if pod.ready)
     wanted = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
     text = f"{ready} of {wanted} pods of revision {current.name} are ready"
+    if ready and wanted and not _is_reachable(s, pods):
+        told = f"{text}, and Service {s.observed.name} leads to none of them yet"
+        return Finding("False", Reason.NO_ENDPOINTS, f"{told}; if that lasts, look at its EndpointSlices")
     if ready and wanted:
         return Finding("True", Reason.SERVING, text)
     if not wanted:
         told = f"spec.rollout.strategy is InPlace: revision {current.name} was stopped so that {s.wanted} can be gated"
         return Finding("False", Reason.IN_PLACE_ROLLOUT, f"{told}; a refusal brings {current.name} back")
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
+
+
+def _is_reachable(s: Situation, pods: list[PodFacts]) -> bool:
+    """Whether the Service leads to a ready pod; taken for granted where no EndpointSlice tells of it."""
+    reached = s.observed.endpoints
+    return reached is None or any(pod.ready and pod.name in reached for pod in pods)
 
 
 def _waiting(s: Situation) -> str:

@@ -87,6 +87,7 @@ class World:
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
+    endpoints: frozenset[str] | None = None
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -98,7 +99,8 @@ class World:
         seen = Observed(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
-        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused))
+        volumes, refused = dict(self.volumes), dict(self.volumes_refused)
+        return replace(seen, volumes=volumes, volumes_refused=refused, endpoints=self.endpoints)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""
