@@ -58,7 +58,7 @@ def helm(*words: str, kubeconfig: Path | None = None, home: Path | None = None) 
 @functools.cache
 def _rendered() -> str:
     words = ["template", "r1plus", str(CHART), f"--namespace={OPERATOR_NAMESPACE}", f"--kube-version={KUBERNETES}"]
-    return helm(*words, "--set=leaderElection.fence=false")
+    return helm(*words, "--set=leaderElection.fence=false", "--set=images.requireDigests=false")
 
 
 def rendered() -> list[Json]:
