@@ -410,6 +410,25 @@ class Observer:
         """In order, since what is told of them must not change with a node's events."""
         return tuple(sorted(address for node in self.nodes.store.items() for address in node.value.addresses))
 
+    def monitored_pods(self) -> tuple[ServingPod, ...]:
+        """Return the pods whose monitor or progress may be asked for: of a known revision, or of a volume's Job.
+
+        The mark alone says nothing: whoever makes pods may label them so.
+        """
+        return tuple(pod for pod in self.pods.store.items() if self._is_of_revision(pod) or self._fills_volume(pod))
+
+    def _is_of_revision(self, pod: ServingPod) -> bool:
+        cr = self.crs.get((pod.namespace, pod.deployment))
+        revision = self.children["ControllerRevision"].store.get(pod.namespace, pod.facts.revision)
+        if cr is None or revision is None:
+            return False
+        is_owned = revision.owner == pod.facts.owner_uid == cr["metadata"]["uid"]
+        return is_owned and pod.facts.is_made_by(revision.name)
+
+    def _fills_volume(self, pod: ServingPod) -> bool:
+        job = self.children["Job"].store.get(pod.namespace, pod.volume)
+        return job is not None and job.volume == pod.volume and job.uid == pod.job
+
     def live_engines(self) -> dict[str, Json]:
         """Every R1PlusEngine as it lies in the cluster."""
         return {kept.name: kept.value.live for kept in self.engines.store.items()}

@@ -223,6 +223,14 @@ class PodFacts:
     turned_away: str = ""
     """Why its node did not take or keep it; such a pod is over, and of its containers there may be nothing."""
 
+    def is_made_by(self, revision: str) -> bool:
+        """Return whether the Deployment of a revision made it, by its label and by its ReplicaSet.
+
+        A ReplicaSet lets a pod in quarantine go.
+        """
+        is_released = self.quarantine is not None and not self.replica_set
+        return self.revision == revision and (is_released or self.replica_set.rpartition("-")[0] == revision)
+
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
