@@ -11,6 +11,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.tenants import TenantPlacement
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
@@ -172,6 +173,8 @@ class TenantView:
     """Whether anything new may be rolled out in it."""
     callers: frozenset[str] = frozenset()
     """Namespaces that a deployment may let in."""
+    placement: TenantPlacement | None = field(default_factory=TenantPlacement)
+    """On which nodes its models may run; None: no cluster was asked."""
 
 
 @dataclass(frozen=True, slots=True)
