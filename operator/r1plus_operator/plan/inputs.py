@@ -94,6 +94,8 @@ class IsolationTerms:
     """Where the API server is; empty: anywhere, on those ports only."""
     beside: Mapping[str, str] = field(default_factory=dict)
     """Name -> address of what else no tenant's model may reach."""
+    reserved_namespaces: tuple[str, ...] = ()
+    """Others that can be no tenant, however labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class OperatorConfig:
     def reserved(self, namespace: str) -> bool:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
         own = ("default", self.operator_namespace, self.monitoring_namespace)
-        return namespace.startswith("kube-") or namespace in own
+        return namespace.startswith("kube-") or namespace in own or namespace in self.isolation.reserved_namespaces
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
