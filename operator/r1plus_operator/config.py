@@ -144,6 +144,7 @@ def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
         api_ports=tuple(map(_port, _listed(env, "R1PLUS_API_SERVER_PORTS"))) or IsolationTerms().api_ports,
         api_cidrs=tuple(map(_network, _listed(env, "R1PLUS_API_SERVER_CIDRS"))),
         beside={name: url for name, url in beside.items() if url},
+        reserved_namespaces=tuple(_listed(env, "R1PLUS_RESERVED_NAMESPACES")),
     )
 
 

@@ -51,6 +51,7 @@ class Reason(StrEnum):
     CONTEXT_TOO_LONG = "ContextTooLong"
     BATCH_TOO_LARGE = "BatchTooLarge"
     NO_NODE_FITS = "NoNodeFits"
+    PLACEMENT_NOT_ALLOWED = "PlacementNotAllowed"
     GPU_NOT_FOUND = "GpuNotFound"
     STORAGE_NOT_SHARED = "StorageNotShared"
     UNSCHEDULABLE = "Unschedulable"

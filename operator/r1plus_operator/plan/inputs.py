@@ -11,6 +11,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.tenants import TenantPlacement
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
@@ -93,6 +94,8 @@ class IsolationTerms:
     """Where the API server is; empty: anywhere, on those ports only."""
     beside: Mapping[str, str] = field(default_factory=dict)
     """Name -> address of what else no tenant's model may reach."""
+    reserved_namespaces: tuple[str, ...] = ()
+    """Others that can be no tenant, however labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class OperatorConfig:
     def reserved(self, namespace: str) -> bool:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
         own = ("default", self.operator_namespace, self.monitoring_namespace)
-        return namespace.startswith("kube-") or namespace in own
+        return namespace.startswith("kube-") or namespace in own or namespace in self.isolation.reserved_namespaces
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
@@ -172,6 +175,8 @@ class TenantView:
     """Whether anything new may be rolled out in it."""
     callers: frozenset[str] = frozenset()
     """Namespaces that a deployment may let in."""
+    placement: TenantPlacement | None = field(default_factory=TenantPlacement)
+    """On which nodes its models may run; None: no cluster was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
 from r1plus_operator.plan.notes import Note, transitions
+from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
@@ -100,7 +101,23 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
         return _Pass(observed, config, now, spec, problem, revisions).plan()
     resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
+    if (
+        isinstance(resolved, Target)
+        and tenant
+        and tenant.placement
+        and not _is_served(spec, resolved, observed, serves)
+    ):
+        # What serves keeps its place, whatever the platform team allows by now.
+        resolved = check_placement(spec.placement, tenant.placement) or resolved
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
+
+
+def _is_served(spec: R1PlusDeploymentSpec, target: Target, observed: Observed, serves: Revision | None) -> bool:
+    """Return whether the target is the revision that takes traffic."""
+    if serves is None:
+        return False
+    name = f"{observed.name}-{revision_hash(spec, target)}"
+    return serves.name == name or serves.asked == asked_hash(spec, target)
 
 
 @dataclass(slots=True)

@@ -322,7 +322,13 @@ def _isolation(newest: probing.Ran | None) -> Json:
 
 
 def _view(verdict: Finding, spec: R1PlusTenantSpec) -> TenantView:
-    return TenantView(verdict.status, verdict.reason, verdict.message, callers=frozenset(spec.callers.namespaces))
+    return TenantView(
+        verdict.status,
+        verdict.reason,
+        verdict.message,
+        callers=frozenset(spec.callers.namespaces),
+        placement=spec.placement,
+    )
 
 
 def digest(policies: Iterable[Json]) -> str:
