@@ -33,6 +33,7 @@ from r1plus_operator.plan.inputs import (
     NodeFacts,
     PodFacts,
     SuiteSource,
+    Taint,
 )
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import instant
@@ -43,6 +44,10 @@ from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
+_CONDITION_TAINTS = frozenset(
+    f"node.kubernetes.io/{condition}" for condition in ("not-ready", "unreachable", "unschedulable")
+)
+"""Taints that repeat a node's condition or its cordon."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
@@ -266,9 +271,24 @@ def node(obj: Json) -> Kept | None:
             labels=obj["metadata"].get("labels") or {},
             gpus=gpus_of(allocatable, obj["metadata"].get("labels") or {}),
             addresses=_addresses(obj),
+            taints=_taints(obj),
+            is_ready=_is_ready(obj),
+            is_cordoned=bool((obj.get("spec") or {}).get("unschedulable")),
         )
         return _kept(obj, facts)
     return None
+
+
+def _taints(obj: Json) -> tuple[Taint, ...]:
+    """Return those that keep pods away, but for what `_is_ready` and the cordon say."""
+    found = (Taint(t["key"], t.get("value", ""), t["effect"]) for t in (obj.get("spec") or {}).get("taints") or ())
+    return tuple(t for t in found if t.effect in ("NoSchedule", "NoExecute") and t.key not in _CONDITION_TAINTS)
+
+
+def _is_ready(obj: Json) -> bool:
+    """Whether the node's kubelet says that it is Ready, or nobody says anything of it."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return all(c["status"] == "True" for c in conditions if c["type"] == "Ready")
 
 
 def _addresses(obj: Json) -> tuple[str, ...]:

@@ -133,6 +133,21 @@ class OperatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Taint:
+    """A node's taint that keeps pods away."""
+
+    key: str
+    value: str
+    effect: str
+    """NoSchedule or NoExecute."""
+
+    @property
+    def text(self) -> str:
+        """Return it as kubectl writes it."""
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """A node, as far as fitting needs it. Bytes and cores, allocatable."""
 
@@ -143,6 +158,9 @@ class NodeFacts:
     gpus: tuple[Gpus, ...] = ()
     addresses: tuple[str, ...] = ()
     """IPs."""
+    taints: tuple[Taint, ...] = ()
+    is_ready: bool = True
+    is_cordoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,10 @@ from r1plus_operator.plan.asking import acknowledged_in, asked
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
+from r1plus_operator.plan.incumbents import prefer_incumbents
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
 from r1plus_operator.plan.notes import Note, transitions
+from r1plus_operator.plan.obstacles import Incumbent
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
@@ -99,7 +101,13 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
         return _Pass(observed, config, now, spec, problem, revisions).plan()
-    resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
+
+    def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
+        return resolve(
+            spec, observed.engines, suites, observed.nodes, config, engine, delivered, products, incumbent=incumbent
+        )
+
+    resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 
