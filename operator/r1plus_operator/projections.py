@@ -201,6 +201,7 @@ def pod(obj: Json) -> ServingPod | None:
     labels = meta.get("labels") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
+    unschedulable = scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else ""
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     facts = PodFacts(
         name=meta["name"],
@@ -208,7 +209,7 @@ def pod(obj: Json) -> ServingPod | None:
         ip=status.get("podIP", ""),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         terminating=bool(meta.get("deletionTimestamp")),
-        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unschedulable=unschedulable,
         containers=tuple(_container(item) for item in statuses),
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
@@ -217,6 +218,8 @@ def pod(obj: Json) -> ServingPod | None:
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
         turned_away=_turned_away(status),
+        unschedulable_since=instant(scheduled.get("lastTransitionTime", "")) if unschedulable else None,
+        gone_by=instant(meta.get("deletionTimestamp", "")),
     )
     probes = names.LABEL_PROBE in labels
     return ServingPod(

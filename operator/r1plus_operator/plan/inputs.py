@@ -240,6 +240,10 @@ class PodFacts:
     """What its quarantine says (`plan.quarantine`); None where it is in none."""
     turned_away: str = ""
     """Why its node did not take or keep it; such a pod is over, and of its containers there may be nothing."""
+    gone_by: float = 0.0
+    """When its grace is over, seconds since the epoch; 0 while nobody has deleted it."""
+    unschedulable_since: float | None = None
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,20 @@
-"""Which nodes a deployment's pods may run on, and how much memory of them each pod may take."""
+"""Which nodes take a deployment's pods, how much memory each pod may take, and which pods have lost their node."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import nlargest
 
-from r1plus_model_repo.catalog.quantity import cores_of, millicores_of
+from r1plus_model_repo.catalog.quantity import bytes_of, cores_of, millicores_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import NodeFacts, Taint
-from r1plus_operator.plan.pod import GPU_TOLERATION, MONITOR_CPU, PLATFORM
+from r1plus_operator.plan.inputs import Json, NodeFacts, PodFacts, Taint
+from r1plus_operator.plan.pod import MONITOR_CPU, PLATFORM, tolerations
 
 MOST_LISTED = 5
 """Reasons in a message."""
+LOST_SECONDS = 30.0
+"""How long after its grace a pod is waited for."""
 _PASSING = "node.kubernetes.io/"
 """Begins the taints that Kubernetes itself sets for a condition, and takes away with it."""
 
@@ -35,24 +38,71 @@ def refusal(spec: R1PlusDeploymentSpec, engine: Engine, node: NodeFacts, *, last
         return "other labels"
     if other := [has[key] for key, value in PLATFORM.items() if has.get(key, value) != value]:
         return f"{other[0]}, and the images are for {'/'.join(reversed(PLATFORM.values()))}"
-    for taint in node.taints:
-        if not (lasting and taint.key.startswith(_PASSING)) and not _tolerates(spec, engine, taint):
-            return f"taint {taint.text}"
+    lasts = [t for t in node.taints if not (lasting and t.key.startswith(_PASSING))]
+    if lasts and (taint := _untolerated(lasts, tolerations(spec, on_gpu=requirements.gpu is not None))):
+        return f"taint {taint.text}"
     if lasting or (node.is_ready and not node.is_cordoned):
         return ""
     return "cordoned" if node.is_cordoned else "not Ready"
 
 
-def _tolerates(spec: R1PlusDeploymentSpec, engine: Engine, taint: Taint) -> bool:
-    """Whether the pods tolerate a taint, as the scheduler compares them."""
-    if engine.spec.requirements.gpu is not None and taint.key == GPU_TOLERATION["key"]:
-        return True
+def _untolerated(taints: Iterable[Taint], tolerated: Iterable[Json]) -> Taint | None:
+    """Return the first taint that is not tolerated, as the scheduler compares them."""
+
+    def matches(taint: Taint, one: Json) -> bool:
+        same = one.get("effect") in (None, taint.effect) and one.get("key") in (None, taint.key)
+        return same and (one.get("operator") == "Exists" or one.get("value", "") == taint.value)
+
+    return next((taint for taint in taints if not any(matches(taint, one) for one in tolerated)), None)
+
+
+def has_room(pod: Json, nodes: Iterable[NodeFacts]) -> bool:
+    """Whether a node takes this pod (its spec) now, with nothing else of ours on it."""
+    selector, tolerated = pod.get("nodeSelector") or {}, pod.get("tolerations") or ()
+    memory, cpu = _asked(pod, "memory", bytes_of), _asked(pod, "cpu", millicores_of)
+    devices = {
+        key: int(count)
+        for container in pod["containers"]
+        for key, count in (container["resources"].get("limits") or {}).items()
+        if "/" in key
+    }
     return any(
-        t.effect in (None, taint.effect)
-        and t.key in (None, taint.key)
-        and (t.operator == "Exists" or (t.value or "") == taint.value)
-        for t in spec.placement.tolerations
+        node.is_ready
+        and not node.is_cordoned
+        and node.memory_bytes >= memory
+        and 1000 * node.cores >= cpu
+        and all(node.labels.get(key, PLATFORM.get(key)) == value for key, value in selector.items())
+        and all(any(g.resource == key and g.count >= n for g in node.gpus) for key, n in devices.items())
+        and _untolerated(node.taints, tolerated) is None
+        for node in nodes
     )
+
+
+def _asked(pod: Json, resource: str, read: Callable[[str], int]) -> int:
+    """Return what a pod requests; its init containers run one after the other, and before the others."""
+
+    def of(container: Json) -> int:
+        resources = container["resources"]
+        asked = (resources.get("requests") or {}).get(resource) or (resources.get("limits") or {}).get(resource)
+        return read(asked) if asked else 0
+
+    return max(sum(map(of, pod["containers"])), *map(of, pod.get("initContainers") or ()), 0)
+
+
+def is_lost(pod: PodFacts, nodes: Iterable[NodeFacts], now: float) -> bool:
+    """Whether a pod that was deleted holds no room any more, though it is still listed.
+
+    Its node is not Ready or gone, or its grace has been over for a while: nobody may ever say that it has ended.
+    """
+    if not pod.terminating:
+        return False
+    on_dead_node = pod.node != "" and not any(node.name == pod.node and node.is_ready for node in nodes)
+    return on_dead_node or lost_in(pod, now) <= 0
+
+
+def lost_in(pod: PodFacts, now: float) -> float:
+    """Return in how many seconds a pod counts as lost if it stays; infinite while nobody has deleted it."""
+    return pod.gone_by + LOST_SECONDS - now if pod.terminating else math.inf
 
 
 def explain_no_node(spec: R1PlusDeploymentSpec, engine: Engine, nodes: Iterable[NodeFacts]) -> str:

@@ -98,10 +98,14 @@ def placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
     """Of a pod's spec, which nodes it may be on: those of the spec, and of them those that have the GPU."""
     product = gpus.selector if gpus and gpus.product != UNKNOWN else {}
     found: Json = {"nodeSelector": {**spec.placement.node_selector, **PLATFORM, **product}}
-    tolerations = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
-    if gpus:
-        tolerations.append(GPU_TOLERATION)
-    return found | ({"tolerations": tolerations} if tolerations else {})
+    tolerated = tolerations(spec, on_gpu=gpus is not None)
+    return found | ({"tolerations": tolerated} if tolerated else {})
+
+
+def tolerations(spec: R1PlusDeploymentSpec, *, on_gpu: bool) -> list[Json]:
+    """Return what the pods tolerate: what the spec lists, and of GPU nodes that they are for GPUs."""
+    listed = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
+    return [*listed, *([GPU_TOLERATION] if on_gpu else [])]
 
 
 def _together(volume: str) -> Json:
