@@ -136,6 +136,21 @@ class OperatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Taint:
+    """A node's taint that keeps pods away."""
+
+    key: str
+    value: str
+    effect: str
+    """NoSchedule or NoExecute."""
+
+    @property
+    def text(self) -> str:
+        """Return it as kubectl writes it."""
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """A node, as far as fitting needs it. Bytes and cores, allocatable."""
 
@@ -146,6 +161,9 @@ class NodeFacts:
     gpus: tuple[Gpus, ...] = ()
     addresses: tuple[str, ...] = ()
     """IPs."""
+    taints: tuple[Taint, ...] = ()
+    is_ready: bool = True
+    is_cordoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +245,10 @@ class PodFacts:
     """What its quarantine says (`plan.quarantine`); None where it is in none."""
     turned_away: str = ""
     """Why its node did not take or keep it; such a pod is over, and of its containers there may be nothing."""
+    gone_by: float = 0.0
+    """When its grace is over, seconds since the epoch; 0 while nobody has deleted it."""
+    unschedulable_since: float | None = None
+    """Seconds since the epoch."""
 
     def is_made_by(self, revision: str) -> bool:
         """Return whether the Deployment of a revision made it, by its label and by its ReplicaSet.

@@ -13,10 +13,14 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
 from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
+from r1plus_operator.plan.expiry import expire
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
+from r1plus_operator.plan.incumbents import prefer_incumbents
+from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig
+from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
+from r1plus_operator.plan.obstacles import Incumbent
 from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
@@ -100,15 +104,17 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
         return _Pass(observed, config, now, spec, problem, revisions).plan()
-    resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
-    if (
-        isinstance(resolved, Target)
-        and tenant
-        and tenant.placement
-        and not _is_served(spec, resolved, observed, serves)
-    ):
+
+    def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
+        return resolve(
+            spec, observed.engines, suites, observed.nodes, config, engine, delivered, products, incumbent=incumbent
+        )
+
+    resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
+    allowed = tenant.placement if tenant else None
+    if allowed and isinstance(resolved, Target) and not _is_served(spec, resolved, observed, serves):
         # What serves keeps its place, whatever the platform team allows by now.
-        resolved = check_placement(spec.placement, tenant.placement) or resolved
+        resolved = check_placement(spec.placement, allowed) or resolved
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 
@@ -147,12 +153,14 @@ class _Pass:
         target = self._target()
         self._part_strangers()
         self._take_verdicts()
+        self._retry_expired()
         answered = self._answer(target)
         way_back = self._way_back(answered)
         wanted = self._delivered(self._wanted(target, answered, way_back), answered)
         rollout = self._decide(wanted, way_back)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
+        self._record_expiry(wanted, rollout)
         self._date_candidacy(wanted if wanted != rollout.current else None)
         surplus = self._surplus(rollout, target)
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
@@ -179,6 +187,7 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
             answered.response.look_again if answered else None,
         ]
         return Plan(
@@ -315,8 +324,36 @@ class _Pass:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
         for name, revision in self.revisions.items():
             since = (revision.candidate_since or self.now) if name == candidate else None
-            if since != revision.candidate_since:
-                self.revisions[name] = replace(revision, candidate_since=since)
+            expiry = revision.expiry if name == candidate else None
+            if (since, expiry) != (revision.candidate_since, revision.expiry):
+                self.revisions[name] = replace(revision, candidate_since=since, expiry=expiry)
+
+    def _retry_expired(self) -> None:
+        """Let a candidate that found no room begin again once its back-off is over, or its deadline is another."""
+        deadline = self.spec.rollout.deadline_seconds
+        for name, revision in self.revisions.items():
+            expiry = revision.expiry if revision.is_expired else None
+            if expiry and (expiry.retry_at <= self.now or expiry.deadline != deadline):
+                self.revisions[name] = replace(revision, candidate_since=None)
+
+    def _record_expiry(self, candidate: str | None, rollout: Rollout) -> None:
+        """Write down that the candidate is withdrawn for lack of room: its pods, which say so, go now."""
+        revision = self.revisions.get(candidate or "")
+        if rollout.stage is Stage.EXPIRED and revision and not revision.is_expired and (why := self._no_room(revision)):
+            expiry = expire(revision.expiry, self.now, why, self.spec.rollout)
+            self.revisions[revision.name] = replace(revision, expiry=expiry)
+
+    def _no_room(self, revision: Revision) -> str:
+        """Return what the scheduler or a quota says of a revision's pods; empty while there is room."""
+        refused = self.observed.children.get(("Deployment", revision.name), {}).get(REFUSED_PODS, "")
+        waiting = (pod.unschedulable for pod in self.observed.pods if pod.revision == revision.name)
+        found = (refused if "exceeded quota" in refused else "") or next(filter(None, waiting), "")
+        return found or ("" if self._has_room(revision) else "no node takes its pod")
+
+    def _has_room(self, revision: Revision) -> bool:
+        """Whether a node takes its pod; asked in place only, where what serves is stopped for it."""
+        in_place = self.spec.rollout.strategy is Strategy.IN_PLACE
+        return not in_place or has_room(revision.template["spec"], self.observed.nodes)
 
     def _after_all_promotions(self) -> float:
         """Now, or just after the last promotion if the clock has been set back: the newest is what serves."""
@@ -353,11 +390,14 @@ class _Pass:
         return RevisionState(
             name=revision.name,
             ready=sum(pod.ready and not pod.terminating for pod in pods),
-            pods=len(pods),
+            pods=sum(not is_lost(pod, self.observed.nodes, self.now) for pod in pods),
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
             verdict=report.verdict if report and not only_beside_traffic else None,
             promoted_at=revision.promoted_at,
             candidate_since=revision.candidate_since,
+            has_room=self._has_room(revision),
+            unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
+            retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
         )
 
     def _stages(

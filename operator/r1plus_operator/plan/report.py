@@ -360,12 +360,21 @@ def _progressing(s: Situation) -> Finding:
         return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current}{engine} takes traffic")
     if stage is Stage.EXPIRED or s.rollout.overdue:
         return _overdue(s)
-    doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled"}
+    waits = f"waits: no node takes its pod now, so {s.rollout.current} is not stopped for it; free or add a node"
+    doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled", Stage.NO_ROOM: waits}
     return Finding("True", Reason.ROLLING_OUT, f"Revision {s.target} {doing[stage]}")
 
 
 def _overdue(s: Situation) -> Finding:
     assert s.spec is not None
+    revision = s.revisions.get(s.target or "")
+    if s.current and revision and revision.expiry and revision.is_expired:
+        why, again = revision.expiry.no_room, rfc3339(revision.expiry.retry_at)
+        text = (
+            f"Revision {s.target} was withdrawn because it found no room: {why}; {s.current.name} goes on serving;"
+            f" it is tried again at {again}; free capacity, or lower batch, context or replicas"
+        )
+        return Finding("False", Reason.DEADLINE_EXCEEDED, text)
     limit = f"Revision {s.target} was not promoted within spec.rollout.deadline ({s.spec.rollout.deadline})"
     remedy = "see the other conditions for what held it up; raise the deadline or change the spec to try again"
     went = f"withdrawn, {s.current.name} goes on serving" if s.current else "it goes on trying: nothing else serves"

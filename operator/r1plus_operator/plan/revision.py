@@ -20,6 +20,7 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.pod import fingerprint, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
@@ -51,6 +52,8 @@ class Revision:
     """The way back from it, where it fell."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
+    expiry: Expiry | None = None
+    """That it was withdrawn for lack of room, since it has been the candidate."""
 
     @property
     def engine(self) -> str:
@@ -125,6 +128,11 @@ class Revision:
     def counted(self) -> tuple[GateReport, ...]:
         """The verdicts that count; what was passed before a fall was overruled by it."""
         return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it is withdrawn, and not tried again yet."""
+        return self.expiry is not None and self.expiry.at >= (self.candidate_since or math.inf)
 
     @property
     def identity_digest(self) -> str:
@@ -241,6 +249,7 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
+        expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
     )
 
 
@@ -291,6 +300,8 @@ def to_object(revision: Revision, metadata: Json) -> Json:
             annotations[name] = f"{moment:.3f}"
     if revision.rollback is not None:
         annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
+    if revision.expiry is not None:
+        annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
     if annotations:

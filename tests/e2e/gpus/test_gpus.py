@@ -38,6 +38,7 @@ from r1plus_contract.names import (
 )
 from r1plus_model_repo.building import Recipe, command
 from r1plus_operator.plan.delivering import KEY_DIGITS
+from r1plus_operator.plan.pod import PLATFORM
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
@@ -199,7 +200,7 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     assert kube.pods_of(TENANT, "credit") == [], "nothing starts before its engine is there"
     assert not is_let_out(kube, job)
     assert job["spec"]["nodeName"] == node.name
-    assert job["spec"]["nodeSelector"] == {f"{RESOURCE}.product": L40S.product}
+    assert job["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     assert container_of(job, INIT_BUILD)["resources"]["limits"][RESOURCE] == "1"
     assert container_of(job, INIT_BUILD)["image"] == made.runtime.pinned
 
@@ -213,7 +214,7 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     words = in_triton(kube, pod, "cat", f"{DIR_ENGINE}/plan/rank0.engine").splitlines()
     assert ("trtllm-build", *words) == command(wanted, checkpoint, plan)
 
-    assert pod["spec"]["nodeSelector"] == {f"{RESOURCE}.product": L40S.product}
+    assert pod["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     triton = container_of(pod, CONTAINER_TRITON)
     assert triton["image"] == made.runtime.pinned
     assert triton["resources"]["limits"][RESOURCE] == "1"
@@ -282,7 +283,7 @@ def test_another_gpu_is_another_engine_and_the_old_ones_pods_do_not_start_on_it(
     assert claims(kube)[volume_of(wanted)] == wanted.checkpoint
     assert product_of(kube, credit) == A10.product
     (now,) = pods_of(kube, credit, revision)
-    assert now["spec"]["nodeSelector"] == {f"{RESOURCE}.product": A10.product}
+    assert now["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": A10.product}
 
 
 def test_without_a_gpu_or_an_image_for_the_backend_it_says_what_is_missing(
