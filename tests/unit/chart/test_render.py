@@ -39,7 +39,8 @@ def test_every_pod_meets_the_restricted_pod_security_standard(render: Render, va
         assert spec["securityContext"]["runAsUser"] == 1000
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert all(
-            {"emptyDir", "configMap", "projected", "persistentVolumeClaim"} & set(volume) for volume in spec["volumes"]
+            {"emptyDir", "configMap", "projected", "persistentVolumeClaim", "secret"} & set(volume)
+            for volume in spec["volumes"]
         )
         for container in spec["containers"]:
             assert container["securityContext"] == {
