@@ -1,5 +1,7 @@
 """Asks the API server who bears a token (TokenReview), whether that one may read (SubjectAccessReview), and where.
 
+Only tokens that were made for the registry are taken: elsewhere they are of no use to who took this process over.
+
 The service account that asks may create these two reviews, get namespaces, and nothing else. Answers of reviews count
 for a few seconds, so that a page of requests is one review; a right that was taken away ends with them.
 """
@@ -112,9 +114,7 @@ class Reviews:
         key = hashlib.sha256(token.encode(errors="replace")).digest()
         if (known := self._users.get(key)) is not None:
             return known[0]
-        # One made for the registry first; else one that the API server itself takes, as in a kubeconfig.
-        found = await self._review(token, [AUDIENCE]) or await self._review(token, [])
-        return self._users.put(key, (found,))[0]
+        return self._users.put(key, (await self._review(token),))[0]
 
     async def may(self, user: User, access: Access) -> bool:
         """Whether RBAC (or whatever decides there) lets them. Raises UnavailableError."""
@@ -142,10 +142,10 @@ class Reviews:
             self._tls, self._pem = ssl.create_default_context(cadata=pem), pem
         return self._tls
 
-    async def _review(self, token: str, audiences: list[str]) -> User | None:
-        spec: dict[str, Any] = {"token": token} | ({"audiences": audiences} if audiences else {})
-        status = await self._create("authentication.k8s.io", "TokenReview", spec)
-        if not status.get("authenticated") or (audiences and AUDIENCE not in (status.get("audiences") or ())):
+    async def _review(self, token: str) -> User | None:
+        status = await self._create("authentication.k8s.io", "TokenReview", {"token": token, "audiences": [AUDIENCE]})
+        # An authenticator that knows no audiences answers none: what it knows is the API server's.
+        if not status.get("authenticated") or AUDIENCE not in (status.get("audiences") or ()):
             return None
         user = status.get("user") or {}
         extra = tuple(sorted((name, tuple(values)) for name, values in (user.get("extra") or {}).items()))
