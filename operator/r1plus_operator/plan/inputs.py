@@ -110,6 +110,7 @@ class OperatorConfig:
     scrape_interval: str = "15s"
     prometheus_url: str = ""
     """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
+    has_registry: bool = False
     image_pull_secrets: tuple[str, ...] = ()
     gpu_runtimes: Mapping[str, GpuRuntime] = field(default_factory=dict)
     """Backend -> what serves it; `triton_image` serves the CPU's."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
@@ -43,9 +44,18 @@ def test_what_protects_children_looks_at_every_kind_of_child(objects: Objects, n
 def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
     found = policies(objects)
     # Who mounts an engine, relabels a tenant, enters a pod, pushes others off a node, takes over their addresses, places
-    # models or asks for a rollback is asked of everybody: the operator does none of it.
-    asked_of_all = ("control-plane", "placement", "engine-volumes", "namespaces", "exec", "priority", "addresses", "requests")
-    for name in asked_of_all:
+    # models, makes a token or asks for a rollback is asked of everybody: the operator does none of it.
+    asked_of_all = (
+        "control-plane",
+        "placement",
+        "engine-volumes",
+        "namespaces",
+        "exec",
+        "priority",
+        "addresses",
+        "requests",
+    )
+    for name in (*asked_of_all, "registry-tokens"):
         del found[f"r1plus-operator-{name}"]
     for name, policy in found.items():
         asked = [*policy.get("matchConditions", ()), *policy["validations"]]
@@ -98,12 +108,15 @@ def test_finding_24_what_looks_at_all_pods_leaves_alone_what_can_be_no_tenant(re
 
 def test_the_roles_that_policies_name_are_those_that_the_operator_gives(objects: Objects) -> None:
     found = policies(objects)
-    given = f"['{names.ROLE_TENANT_ADMIN}', '{names.ROLE_TENANT_VIEWER}']"
+    roles = [names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER, names.ROLE_REGISTRY_READER]
+    given = str(roles)
     prefix = "r1plus-tenant-"
-    assert all(role.startswith(prefix) for role in (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER))
+    assert all(role.startswith(prefix) for role in roles)
     asked = found["r1plus-operator-access"]["matchConditions"]
     assert [one for one in asked if f"object.roleRef.name.startsWith('{prefix}')" in one["expression"]]
     assert given in str([one["expression"] for one in found["r1plus-operator-operator-reach"]["validations"]])
+    assert f"'{names.REGISTRY_READER}'" in str(found["r1plus-operator-registry-tokens"]["matchConditions"])
+    assert f"['{AUDIENCE}']" in str(found["r1plus-operator-registry-tokens"]["validations"][0]["expression"])
     assert f"'{names.PROBER}'" in str(found["r1plus-operator-operator-templates"]["variables"])
 
 
