@@ -1,0 +1,296 @@
+"""A Problem of the spec stops neither the watch over what serves nor its rollback.
+
+The property: whatever goes wrong with the spec, in whatever state of a rollout or a rollback, an accuracy drop is answered
+as it would be without that. Each case is told twice, with the Problem and without it, and must go the same way.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from r1plus_contract.requests import Verb
+from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.verdict import MonitorReport, Standing, Verdict
+from r1plus_model_repo.catalog.types import Backend
+from r1plus_operator.plan.inputs import PodFacts, SuiteSource, SuiteTrust
+from r1plus_operator.plan.plan import Plan
+from support.plan.world import CATALOG, DAY, FULL, NODE, Q4_1, World, suite
+
+SUITE = "smollm2-full-v1"
+ASKED = {**FULL, "accuracy": {"onBreach": "Rollback"}}
+
+
+def fork(world: World) -> World:
+    """Return a world that goes on from here on its own."""
+    forked = copy.copy(world)
+    for name in ("spec", "suites", "children", "pods", "reports", "annotations"):
+        setattr(forked, name, dict(getattr(world, name)))
+    forked.notes = list(world.notes)
+    return forked
+
+
+# What may be wrong with a spec, whoever has done it.
+
+
+def remove_engine(world: World) -> None:
+    """Of what the spec asks for; a removed engine and one that was edited until nobody can read it look the same."""
+    others = {"smollm2-full-f16"} if world.spec.get("engine") == Q4_1 else set()
+    world.engines = tuple(e for e in CATALOG if e.spec.tier.value != "full" or e.name in others)
+
+
+def edit_suite(world: World) -> None:
+    said = "suite.json: scorerVersion: 1 is not 2"
+    world.suites = {name: SuiteSource(name, "", "", None, f"{name}: {said}") for name in world.suites}
+
+
+def remove_image(world: World) -> None:
+    """The engines were vLLM's as long as the chart named an image for it."""
+    engines = (replace(e, spec=e.spec.model_copy(update={"backend": Backend.VLLM})) for e in CATALOG)
+    world.engines = tuple(engines)
+
+
+def raise_threshold(world: World) -> None:
+    reached = Measured("e", "batch 1", 4, 3, {"s": "3/4"}, ("i3",))
+    world.suites = {name: replace(source, reached=reached) for name, source in world.suites.items()}
+    world.spec["accuracy"] = {**world.spec["accuracy"], "threshold": 1.0}
+
+
+def break_spec(world: World) -> None:
+    """What an older schema let in: nothing of it is left readable."""
+    world.spec = {
+        "tier": "huge",
+        "replicas": -1,
+        "accuracy": {"onBreach": "Rolback", "threshold": "high"},
+        "colour": "red",
+    }
+
+
+PROBLEMS: Mapping[str, Callable[[World], Any]] = {
+    "the trusted key was rotated": lambda w: w.alter(config=replace(w.config, suite_trust=SuiteTrust(required=True))),
+    "the chart has no such suite any more": lambda w: w.alter(suites={}),
+    "the suite was edited, or the scorer's version raised": edit_suite,
+    "the engine is gone from the catalog": remove_engine,
+    "no node has room": lambda w: w.alter(nodes=(replace(NODE, memory_bytes=2**28),)),
+    "no node is there": lambda w: w.alter(nodes=()),
+    "the image that serves the backend was taken out of the chart": remove_image,
+    "more is asked for than any node has": lambda w: w.spec.update(batching={"maxBatchSize": 1000}),
+    "a threshold is asked for that no engine reaches": raise_threshold,
+    "the spec is malformed": break_spec,
+}  # fmt: skip
+REASONS = {"SuiteInvalid", "SuiteNotFound", "EngineNotFound", "NoNodeFits", "RuntimeNotServed", "BatchTooLarge",
+           "ThresholdUnreachable", "InvalidSpec"}  # fmt: skip
+
+
+# States in which it may come about. Each is a world that has come to rest, and what serves in it.
+
+
+def serving(replicas: int, **spec: Any) -> World:
+    """A revision served for a day, and another one of another engine has taken over."""
+    world = World({**ASKED, **spec, "replicas": replicas})
+    good = world.bring_up()
+    world.wait(DAY).apply(engine=Q4_1)
+    world.start_pods(good, ready=True)
+    bad = world.bring_up()
+    world.wait(60.0).settle()
+    world.gate(bad, Verdict.PASS).steady().settle()
+    assert world.selected() == bad
+    return world
+
+
+def controlled(**spec: Any) -> World:
+    world = serving(1, **spec).drop("i0", "i1")
+    world.settle()
+    world.start_pods(str(world.status["candidate"])).settle()
+    return world
+
+
+def rolled_back(**spec: Any) -> World:
+    world = controlled(**spec)
+    good = str(world.status["candidate"])
+    world.pass_control(good).start_pods(good, ready=True).settle()
+    world.wait(DAY).settle()
+    assert world.selected() == good
+    return world
+
+
+def first(**spec: Any) -> World:
+    world = World({**ASKED, **spec})
+    world.bring_up()
+    world.steady().settle()
+    return world
+
+
+def ungated(replicas: int = 1) -> World:
+    """Under Observe, which has no Pass: what serves was let through before its gate had decided."""
+    world = World({**ASKED, "replicas": replicas, "accuracy": {"onBreach": "Rollback", "gate": "Observe"}})
+    world.settle()
+    revision = world.candidate()
+    world.start_pods(revision, ready=True).settle()
+    world.start_pods(revision, ready=True).settle()
+    world.gate(revision, Verdict.INCONCLUSIVE).steady().settle()
+    assert world.selected() == revision
+    assert not world.revision(revision).verdicts
+    return world
+
+
+def fail_control(world: World) -> World:
+    return world.control(Verdict.FAIL, lost=4).settle() and world
+
+
+def pinned() -> World:
+    world = serving(1)
+    return world.change(rollout={"pinned": True}).settle() and world
+
+
+def alerting() -> World:
+    world = serving(1)
+    return world.change(accuracy={"onBreach": "Alert"}).settle() and world
+
+
+def shadowed() -> World:
+    """A new suite is asked beside the former one, by which what serves is judged until then."""
+    world = serving(1)
+    world.suites["own"] = suite("own", salt="x")
+    world.apply(accuracy={"onBreach": "Rollback", "suite": "own"})
+    assert world.monitor_settings().former
+    return world
+
+
+OBSERVE = {"accuracy": {"onBreach": "Rollback", "gate": "Observe"}}
+IN_PLACE = {"rollout": {"strategy": "InPlace"}}
+STATES: Mapping[str, Callable[[], World]] = {
+    "one revision serves": first,
+    "one revision serves, observed": lambda: first(**OBSERVE),
+    "what serves was never gated": ungated,
+    "three that were never gated": lambda: ungated(3),
+    "a second revision serves": lambda: serving(1),
+    "a second revision serves, observed": lambda: serving(1, **OBSERVE),
+    "a second revision serves in place": lambda: serving(1, **IN_PLACE),
+    "three pods serve": lambda: serving(3),
+    "a control waits for its pod": lambda: (w := serving(1).drop("i0", "i1")).settle() and w,
+    "a control is running": controlled,
+    "a control is running, observed": lambda: controlled(**OBSERVE),
+    "a control is running in place": lambda: controlled(**IN_PLACE),
+    "a control has failed": lambda: fail_control(controlled()),
+    "traffic went back": rolled_back,
+    "traffic went back, observed": lambda: rolled_back(**OBSERVE),
+    "traffic went back in place": lambda: rolled_back(**IN_PLACE),
+    "a new suite is asked beside the former one": shadowed,
+    "traffic is pinned": pinned,
+    "only alerts are wanted": alerting,
+    "a rollback was asked for": lambda: (w := serving(1)).ask(Verb.ROLLBACK, revision=w.selected()) and w,
+}  # fmt: skip
+
+
+@cache
+def state(name: str) -> World:
+    return STATES[name]()
+
+
+def drop_all(world: World) -> None:
+    for pod in list(world.reports):
+        if world.pods[pod].revision == world.selected():
+            world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0)
+
+
+def drop_one(world: World) -> None:
+    pod = min(pod for pod in world.reports if world.pods[pod].revision == world.selected())
+    world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=9.0)
+
+
+def keep(world: World) -> None:
+    """Nothing drops."""
+
+
+def start_control(world: World) -> None:
+    """Start the pods of whatever control the operator has asked for."""
+    if world.accuracy_settings()["control"]:
+        world.start_pods(world.candidate())
+
+
+def pass_control(world: World) -> None:
+    if world.accuracy_settings()["control"]:
+        world.control(Verdict.PASS).set_ready(world.candidate())
+
+
+def answer_of(world: World, planned: Plan) -> dict[str, Any]:
+    """Return all that answers an accuracy drop, or tells of it."""
+    records = {r.name: (r.rollback, r.promoted_at, r.verdicts) for r in world.revisions()}
+    monitors = dict(world.one("ConfigMap", "credit-accuracy")["data"])
+    status = {
+        name: world.status.get(name) for name in ("revision", "incident", "verdict", "accuracy", "suite", "lastGood")
+    }
+    rules = {kind: [{**obj["spec"]} for obj in world.live(kind)] for kind in ("PrometheusRule", "PodMonitor")}
+    return {
+        "selected": world.selected(),
+        "running": world.deployments(),
+        "quarantined": sorted(name for name, pod in world.pods.items() if pod.quarantine is not None),
+        "blocked": planned.facts.blocked,
+        "pool": planned.pool,
+        "records": records,
+        "monitors": monitors,
+        "rules": rules,
+        **status,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A moment of a deployment without a Problem: what its pods and monitors did, and how that was answered."""
+
+    now: float
+    pods: dict[str, PodFacts]
+    reports: dict[str, MonitorReport]
+    answer: dict[str, Any]
+
+
+@cache
+def sound_story(name: str) -> tuple[Step, ...]:
+    world = fork(state(name))
+    drops = (drop_one, drop_all) if len(world.pods) > 2 else (drop_all,)
+    steps = []
+    for act in (keep, *drops, start_control, pass_control, keep):
+        now = world.wait(30.0).now
+        act(world)
+        pods, reports = dict(world.pods), dict(world.reports)
+        steps.append(Step(now, pods, reports, answer_of(world, world.settle())))
+    return tuple(steps)
+
+
+def differing(world: World, step: Step) -> dict[str, Any]:
+    """Return what is answered otherwise than without the Problem, if the same is done to the world."""
+    world.now, world.pods, world.reports = step.now, dict(step.pods), dict(step.reports)
+    found = answer_of(world, world.settle())
+    return {key: (found[key], value) for key, value in step.answer.items() if found[key] != value}
+
+
+def told(world: World) -> str:
+    return " ".join(f"{c['reason']}: {c['message']}" for c in world.status["conditions"])
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", STATES)
+def test_finding_08_an_accuracy_drop_is_answered_as_without_the_problem(name: str, problem: str) -> None:
+    world = fork(state(name))
+    PROBLEMS[problem](world)
+    for step in sound_story(name):
+        assert not differing(world, step)
+        assert any(reason in told(world) for reason in REASONS)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", STATES)
+def test_finding_08_a_rollback_that_began_under_a_problem_goes_on_when_that_is_solved(name: str, problem: str) -> None:
+    world, sound = fork(state(name)), state(name)
+    PROBLEMS[problem](world)
+    steps = sound_story(name)
+    for step in steps[:-3]:
+        assert not differing(world, step)
+    world.alter(spec=sound.spec, suites=sound.suites, engines=sound.engines, nodes=sound.nodes, config=sound.config)
+    for step in steps[-3:]:
+        assert not differing(world, step)
+    assert not any(reason in told(world) for reason in REASONS)
