@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport, Standing, Verdict
 from r1plus_model_repo.catalog.types import Backend
-from r1plus_operator.plan.inputs import PodFacts, SuiteSource, SuiteTrust
+from r1plus_operator.api.conditions import Reason
+from r1plus_operator.plan.inputs import PodFacts, SuiteSource, SuiteTrust, TenantView
 from r1plus_operator.plan.plan import Plan
-from support.plan.world import CATALOG, DAY, FULL, NODE, Q4_1, World, suite
+from support.plan.world import CATALOG, DAY, FULL, NODE, Q4_1, SUITES, World, suite
 
 SUITE = "smollm2-full-v1"
 ASKED = {**FULL, "accuracy": {"onBreach": "Rollback"}}
@@ -294,3 +296,124 @@ def test_finding_08_a_rollback_that_began_under_a_problem_goes_on_when_that_is_s
     for step in steps[-3:]:
         assert not differing(world, step)
     assert not any(reason in told(world) for reason in REASONS)
+
+
+# A cluster that an earlier version stored.
+
+
+def forget_record(world: World) -> World:
+    """No revision says what the spec asked for last."""
+    for (kind, name), obj in world.children.items():
+        if kind == "ControllerRevision":
+            notes = {k: v for k, v in obj["metadata"]["annotations"].items() if k != names.ANNOTATION_LAST_VALID}
+            world.children[kind, name] = {**obj, "metadata": {**obj["metadata"], "annotations": notes}}
+    return world
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", ["three pods serve", "a control is running", "traffic went back", "a new suite is asked beside the former one"])  # fmt: skip
+def test_finding_08_what_an_earlier_version_stored_is_watched_under_a_problem(name: str, problem: str) -> None:
+    world = forget_record(fork(state(name)))
+    PROBLEMS[problem](world)
+    if problem == "the spec is malformed":
+        world.spec = {**state(name).spec, "tier": "huge", "replicas": -1, "colour": "red"}
+    for step in sound_story(name):
+        assert not differing(world, step)
+
+
+# What differs with a Problem.
+
+
+def test_finding_08_a_candidate_that_cannot_take_traffic_is_no_reason_to_wait() -> None:
+    world = serving(1)
+    bad = world.selected()
+    good = next(r.name for r in world.revisions() if r.name != bad)
+    candidate = world.apply(context={"maxTokens": 512})
+    drop_all(world)
+    world.start_pods(candidate).settle()
+    assert world.status["incident"]["reason"] == "RolloutUnderWay"
+    world.alter(suites={}).settle()
+    world.expect(serves=bad, runs={bad: 1, good: 1}, Progressing=("RollingBack", "SuiteNotFound"))
+    world.alter(suites=dict(SUITES)).settle()
+    world.expect(serves=bad, runs={bad: 1, good: 1}, Progressing="RollingBack")
+
+
+def test_finding_08_nothing_new_takes_traffic_and_its_deadline_waits() -> None:
+    world = serving(1)
+    stable, candidate = world.selected(), world.apply(context={"maxTokens": 512})
+    world.alter(suites={}).settle()
+    world.start_pods(candidate, ready=True)
+    passed = fork(world).alter(suites=dict(SUITES)).gate(candidate, Verdict.PASS)
+    world.alter(reports=passed.reports).wait(2 * 3600.0).settle()
+    world.expect(serves=stable, runs={stable: 1, candidate: 1}, candidate=candidate, Progressing="Blocked")
+    world.alter(suites=dict(SUITES)).settle()
+    world.expect(serves=candidate)
+
+
+def test_finding_08_in_place_what_dropped_is_not_brought_back_for_its_candidate() -> None:
+    world = serving(1, **IN_PLACE)
+    bad = world.selected()
+    world.apply(accuracy={"onBreach": "Alert"})
+    world.drop("i0", "i1").settle()
+    candidate = world.apply(context={"maxTokens": 512})
+    world.set_pods(bad, terminating=True).settle()
+    world.start_pods(candidate).settle()
+    world.expect(runs={bad: 0, candidate: 1})
+    world.alter(suites={}).settle()
+    world.expect(serves=bad, runs={bad: 0, candidate: 1}, Progressing="Blocked")
+
+
+def test_finding_08_in_place_what_had_not_dropped_is_restored() -> None:
+    world = serving(1, **IN_PLACE)
+    stable, candidate = world.selected(), world.apply(context={"maxTokens": 512})
+    world.set_pods(stable, terminating=True).settle()
+    world.expect(runs={stable: 0, candidate: 1})
+    world.alter(suites={}).settle()
+    world.expect(serves=stable, runs={stable: 1})
+
+
+def test_finding_08_what_is_done_about_a_drop_follows_the_newest_spec_that_can_be_read() -> None:
+    world = serving(1)
+    bad = world.selected()
+    world.alter(suites={}).apply(accuracy={"onBreach": "Alert", "threshold": 0.9})
+    world.drop("i0", "i1").report(threshold=0.9).settle()
+    assert world.status["incident"]["reason"] == "AlertOnly"
+    assert world.monitor_settings().threshold == 0.9
+    break_spec(world)
+    world.settle()
+    assert world.status["incident"]["reason"] == "AlertOnly"
+    world.expect(serves=bad, runs={bad: 1}, Ready="Serving", Progressing=("InvalidSpec", "spec.tier", "spec.colour"))
+
+
+def test_finding_08_where_the_suite_is_lost_altogether_that_is_told() -> None:
+    world = serving(1)
+    world.children.pop(("ConfigMap", "credit-accuracy"))
+    world.alter(suites={}).drop("i0", "i1").settle()
+    world.expect(QualityVerified=("False SuiteNotFound", "not watched"))
+
+
+def test_finding_08_a_mounted_suite_that_was_altered_judges_nobody() -> None:
+    world = serving(1)
+    accuracy = world.one("ConfigMap", "credit-accuracy")
+    altered = accuracy["data"]["items.jsonl"].replace("answer 1", "answer 2")
+    world.children["ConfigMap", "credit-accuracy"] = {**accuracy, "data": {**accuracy["data"], "items.jsonl": altered}}
+    world.alter(suites={}).settle()
+    world.expect(QualityVerified=("False SuiteNotFound", "not watched"))
+
+
+NO_TENANT = TenantView("False", Reason.NAMESPACE_NOT_TENANT, "the label is gone", is_tenant=False)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_finding_08_where_the_namespace_is_no_tenant_a_drop_is_told_and_nothing_is_written(name: str) -> None:
+    world = fork(state(name)).alter(tenant=NO_TENANT)
+    children, pods = dict(world.children), dict(world.pods)
+    step = sound_story(name)[1]
+    world.alter(now=step.now, reports=dict(step.reports)).settle()
+    planned = world.settle()
+    assert (world.children, world.pods) == (children, pods)
+    assert planned.pool
+    assert planned.pool.key == step.answer["pool"].key
+    is_moved = step.answer["incident"]["reason"] in ("OneBadPod", "ControlRunning")
+    expected = "NamespaceNotTenant" if is_moved else step.answer["incident"]["reason"]
+    assert (planned.facts.blocked, world.status["incident"]["reason"]) == (expected, expected)
