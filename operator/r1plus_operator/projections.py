@@ -33,6 +33,7 @@ from r1plus_operator.plan.inputs import (
     NodeFacts,
     PodFacts,
     SuiteSource,
+    Taint,
 )
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import instant
@@ -43,10 +44,24 @@ from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
+LABEL_SERVICE = "kubernetes.io/service-name"
+"""Of an EndpointSlice, by Kubernetes; the other labels are its Service's."""
+_CONDITION_TAINTS = frozenset(
+    f"node.kubernetes.io/{condition}" for condition in ("not-ready", "unreachable", "unschedulable")
+)
+"""Taints that repeat a node's condition or its cordon."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
 """Kinds whose present state is not a consequence of anything else: of these the version is kept, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """To which pods a Service leads, by one of its EndpointSlices."""
+
+    service: str
+    pods: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +211,7 @@ def pod(obj: Json) -> ServingPod | None:
     labels = meta.get("labels") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
+    unschedulable = scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else ""
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     facts = PodFacts(
         name=meta["name"],
@@ -203,7 +219,7 @@ def pod(obj: Json) -> ServingPod | None:
         ip=status.get("podIP", ""),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         terminating=bool(meta.get("deletionTimestamp")),
-        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unschedulable=unschedulable,
         containers=tuple(_container(item) for item in statuses),
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
@@ -212,6 +228,8 @@ def pod(obj: Json) -> ServingPod | None:
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
         turned_away=_turned_away(status),
+        unschedulable_since=instant(scheduled.get("lastTransitionTime", "")) if unschedulable else None,
+        gone_by=instant(meta.get("deletionTimestamp", "")),
     )
     probes = names.LABEL_PROBE in labels
     return ServingPod(
@@ -266,9 +284,24 @@ def node(obj: Json) -> Kept | None:
             labels=obj["metadata"].get("labels") or {},
             gpus=gpus_of(allocatable, obj["metadata"].get("labels") or {}),
             addresses=_addresses(obj),
+            taints=_taints(obj),
+            is_ready=_is_ready(obj),
+            is_cordoned=bool((obj.get("spec") or {}).get("unschedulable")),
         )
         return _kept(obj, facts)
     return None
+
+
+def _taints(obj: Json) -> tuple[Taint, ...]:
+    """Return those that keep pods away, but for what `_is_ready` and the cordon say."""
+    found = (Taint(t["key"], t.get("value", ""), t["effect"]) for t in (obj.get("spec") or {}).get("taints") or ())
+    return tuple(t for t in found if t.effect in ("NoSchedule", "NoExecute") and t.key not in _CONDITION_TAINTS)
+
+
+def _is_ready(obj: Json) -> bool:
+    """Whether the node's kubelet says that it is Ready, or nobody says anything of it."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return all(c["status"] == "True" for c in conditions if c["type"] == "Ready")
 
 
 def _addresses(obj: Json) -> tuple[str, ...]:
@@ -284,6 +317,15 @@ def _network(text: str) -> Network | None:
         return ipaddress.ip_network(text)
     except ValueError:
         return None
+
+
+def endpoints(obj: Json) -> Kept | None:
+    """Return the names of the ready pods of an EndpointSlice, under its Service's name; None without a Service."""
+    meta = obj["metadata"]
+    service = (meta.get("labels") or {}).get(LABEL_SERVICE, "")
+    ready = (one for one in obj.get("endpoints") or () if (one.get("conditions") or {}).get("ready") is not False)
+    pods = frozenset(str((one.get("targetRef") or {}).get("name", "")) for one in ready)
+    return Kept(meta["namespace"], meta["name"], meta["uid"], Endpoints(service, pods)) if service else None
 
 
 def namespace(obj: Json) -> Kept:

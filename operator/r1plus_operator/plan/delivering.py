@@ -22,7 +22,8 @@ from r1plus_operator.plan.inputs import (
     VolumeFacts,
     VolumeTerms,
 )
-from r1plus_operator.plan.obstacles import Seat, gpu_need, matching
+from r1plus_operator.plan.nodes import matching
+from r1plus_operator.plan.obstacles import Seat, gpu_need
 from r1plus_operator.plan.pod import HOST_MEMORY, POD_OVERHEAD, gpu_resource, placement
 from r1plus_policies.hardware import Gpus, place
 
@@ -169,7 +170,7 @@ def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
 
 def _able(spec: R1PlusDeploymentSpec, engine: Engine, seat: Seat, nodes: tuple[NodeFacts, ...]) -> tuple[str, ...]:
     """Names of the nodes that a pod fits."""
-    found = matching(spec, engine, nodes)
+    found = matching(spec, engine, nodes, lasting=True)
     if seat.gpus is not None:
         need, product = gpu_need(engine), seat.gpus.product
         own = ((node, [gpus for gpus in node.gpus if gpus.product == product]) for node in found)

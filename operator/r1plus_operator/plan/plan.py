@@ -12,14 +12,19 @@ from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
-from r1plus_operator.plan.asking import acknowledged_in, asked
+from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
+from r1plus_operator.plan.expiry import expire
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, SuiteSource, SuiteTrust
+from r1plus_operator.plan.incumbents import prefer_incumbents
+from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig, SuiteSource, SuiteTrust
 from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_threshold
 from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
+from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
+from r1plus_operator.plan.obstacles import Incumbent
+from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
@@ -106,7 +111,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     resolved = problem or _resolve(spec, observed, config, revisions, serves)
     if isinstance(resolved, Problem) and resolved.reason is Reason.THRESHOLD_UNREACHABLE:
         spec = with_threshold(spec, former)
-    return _Pass(observed, config, now, spec, resolved, revisions, former).plan()
+    return _Pass(observed, config, now, spec, resolved, revisions).plan()
 
 
 def _resolve(
@@ -123,7 +128,18 @@ def _resolve(
     delivered = frozenset(volume.wish for volume in held if delivering.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
-    return resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
+
+    def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
+        return resolve(
+            spec, observed.engines, suites, observed.nodes, config, engine, delivered, products, incumbent=incumbent
+        )
+
+    resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
+    allowed = observed.tenant.placement if observed.tenant else None
+    if allowed and isinstance(resolved, Target) and not _is_served(spec, resolved, observed, serves):
+        # What serves keeps its place, whatever the platform team allows by now.
+        return check_placement(spec.placement, allowed) or resolved
+    return resolved
 
 
 def _former_spec(serves: Revision | None, observed: Observed) -> Json:
@@ -142,6 +158,14 @@ def _former_spec(serves: Revision | None, observed: Observed) -> Json:
     return found | ({"tier": tiers[0]} if tiers else {})
 
 
+def _is_served(spec: R1PlusDeploymentSpec, target: Target, observed: Observed, serves: Revision | None) -> bool:
+    """Return whether the target is the revision that takes traffic."""
+    if serves is None:
+        return False
+    name = f"{observed.name}-{revision_hash(spec, target)}"
+    return serves.name == name or serves.asked == asked_hash(spec, target)
+
+
 @dataclass(slots=True)
 class _Pass:
     """One pass: intermediate values that several steps need."""
@@ -152,8 +176,6 @@ class _Pass:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     revisions: dict[str, Revision]
-    former: Json
-    """The newest spec that could be read before this pass."""
     mounted: MountedSuites = field(init=False)
 
     def __post_init__(self) -> None:
@@ -202,6 +224,7 @@ class _Pass:
         target = self._target()
         self._part_strangers()
         self._take_verdicts()
+        self._retry_expired()
         answered = self._answer(target)
         way_back = self._way_back(answered)
         wanted = self._delivered(self._wanted(target, answered, way_back), answered)
@@ -209,6 +232,7 @@ class _Pass:
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
         is_held = self._problem is not None and way_back is None
+        self._record_expiry(wanted, rollout)
         self._date_candidacy(wanted if wanted != rollout.current and not is_held else None)
         surplus = self._surplus(rollout, target)
         judged = self._judging()
@@ -236,6 +260,7 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
             answered.response.look_again if answered else None,
         ]
         planned = Plan(
@@ -249,7 +274,7 @@ class _Pass:
             notes=(
                 *transitions(before, status),
                 *quarantine.told(answered.response if answered else None, ended, self.now),
-                *asked(self.observed.cr, before),
+                *note_requests(self.observed.cr, str(status.get("requestRefused", ""))),
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
@@ -392,8 +417,36 @@ class _Pass:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
         for name, revision in self.revisions.items():
             since = (revision.candidate_since or self.now) if name == candidate else None
-            if since != revision.candidate_since:
-                self.revisions[name] = replace(revision, candidate_since=since)
+            expiry = revision.expiry if name == candidate else None
+            if (since, expiry) != (revision.candidate_since, revision.expiry):
+                self.revisions[name] = replace(revision, candidate_since=since, expiry=expiry)
+
+    def _retry_expired(self) -> None:
+        """Let a candidate that found no room begin again once its back-off is over, or its deadline is another."""
+        deadline = self.spec.rollout.deadline_seconds
+        for name, revision in self.revisions.items():
+            expiry = revision.expiry if revision.is_expired else None
+            if expiry and (expiry.retry_at <= self.now or expiry.deadline != deadline):
+                self.revisions[name] = replace(revision, candidate_since=None)
+
+    def _record_expiry(self, candidate: str | None, rollout: Rollout) -> None:
+        """Write down that the candidate is withdrawn for lack of room: its pods, which say so, go now."""
+        revision = self.revisions.get(candidate or "")
+        if rollout.stage is Stage.EXPIRED and revision and not revision.is_expired and (why := self._no_room(revision)):
+            expiry = expire(revision.expiry, self.now, why, self.spec.rollout)
+            self.revisions[revision.name] = replace(revision, expiry=expiry)
+
+    def _no_room(self, revision: Revision) -> str:
+        """Return what the scheduler or a quota says of a revision's pods; empty while there is room."""
+        refused = self.observed.children.get(("Deployment", revision.name), {}).get(REFUSED_PODS, "")
+        waiting = (pod.unschedulable for pod in self.observed.pods if pod.revision == revision.name)
+        found = (refused if "exceeded quota" in refused else "") or next(filter(None, waiting), "")
+        return found or ("" if self._has_room(revision) else "no node takes its pod")
+
+    def _has_room(self, revision: Revision) -> bool:
+        """Whether a node takes its pod; asked in place only, where what serves is stopped for it."""
+        in_place = self.spec.rollout.strategy is Strategy.IN_PLACE
+        return not in_place or has_room(revision.template["spec"], self.observed.nodes)
 
     def _after_all_promotions(self) -> float:
         """Now, or just after the last promotion if the clock has been set back: the newest is what serves."""
@@ -431,12 +484,15 @@ class _Pass:
         return RevisionState(
             name=revision.name,
             ready=sum(pod.ready and not pod.terminating for pod in pods),
-            pods=len(pods),
+            pods=sum(not is_lost(pod, self.observed.nodes, self.now) for pod in pods),
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
             verdict=report.verdict if report and not only_beside_traffic else None,
             promoted_at=revision.promoted_at,
             candidate_since=revision.candidate_since,
             has_dropped=revision.last_valid is not None and revision.last_valid.has_dropped,
+            has_room=self._has_room(revision),
+            unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
+            retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
         )
 
     def _stages(
@@ -471,10 +527,10 @@ class _Pass:
             objects.deployment(owner, self.spec, self.revisions[name], count)
             for name, count in rollout.replicas.items()
         ]
-        selected = rollout.current or target
         last = [objects.disruption_budget(owner)]
-        if selected:
-            last.append(objects.service(owner, selected))
+        if rollout.current or target:
+            # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
+            last.append(objects.service(owner, rollout.current or objects.NOTHING_PROMOTED))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
     def _callers(self) -> set[str]:

@@ -23,6 +23,10 @@ from r1plus_policies.sizing import Fit
 USER = 1000
 HOSTNAME = "kubernetes.io/hostname"
 """The label by which a node is one place."""
+PLATFORM = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+"""Labels of the nodes that our images run on."""
+GPU_TOLERATION = {"key": WHOLE_GPU, "operator": "Exists"}
+"""Of the taint that keeps away what asks for no GPU; the admission plugin ExtendedResourceToleration adds the same."""
 PRESTOP_SECONDS = 5
 """SIGTERM resets new HTTP requests at once (TRITON.md §5): first let the endpoint leave every kube-proxy."""
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
@@ -42,7 +46,7 @@ OFFLINE = {
     "TRTLLM_NO_USAGE_STATS": "1",
 }
 """The walls let nothing out; so that nobody waits for what they hold back, either."""
-MONITOR_MEMORY = "96Mi"
+MONITOR_MEMORY, MONITOR_CPU = "96Mi", "20m"
 POD_OVERHEAD = bytes_of(SHM) + bytes_of(MONITOR_MEMORY)
 """What a pod asks of its node beside what the engine needs, bytes."""
 
@@ -92,12 +96,16 @@ def pod_template(
 
 def placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
     """Of a pod's spec, which nodes it may be on: those of the spec, and of them those that have the GPU."""
-    selector = {**spec.placement.node_selector, **(gpus.selector if gpus and gpus.product != UNKNOWN else {})}
-    found: Json = {"nodeSelector": selector} if selector else {}
-    if spec.placement.tolerations:
-        dumped = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
-        found["tolerations"] = dumped
-    return found
+    product = gpus.selector if gpus and gpus.product != UNKNOWN else {}
+    found: Json = {"nodeSelector": {**spec.placement.node_selector, **PLATFORM, **product}}
+    tolerated = tolerations(spec, on_gpu=gpus is not None)
+    return found | ({"tolerations": tolerated} if tolerated else {})
+
+
+def tolerations(spec: R1PlusDeploymentSpec, *, on_gpu: bool) -> list[Json]:
+    """Return what the pods tolerate: what the spec lists, and of GPU nodes that they are for GPUs."""
+    listed = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
+    return [*listed, *([GPU_TOLERATION] if on_gpu else [])]
 
 
 def _together(volume: str) -> Json:
@@ -314,7 +322,7 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
         "command": ["python3", "-m", "r1plus_monitoring"],
         "env": [*({"name": key, "value": value} for key, value in env.items()), pod_name],
         "ports": [{"name": "monitor", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "20m", "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
+        "resources": {"requests": {"cpu": MONITOR_CPU, "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
         "securityContext": locked(),
         # No probes: a pod is Ready only when every container is, and the monitor's trouble must not stop traffic.
         "volumeMounts": [

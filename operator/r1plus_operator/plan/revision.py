@@ -20,6 +20,7 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.last_valid import LastValid, read_last_valid
 from r1plus_operator.plan.pod import fingerprint, pod_template
@@ -54,6 +55,8 @@ class Revision:
     """Checkpoint of its pooled detector."""
     last_valid: LastValid | None = None
     """What the spec asked for last; of the revision that serves."""
+    expiry: Expiry | None = None
+    """That it was withdrawn for lack of room, since it has been the candidate."""
 
     @property
     def engine(self) -> str:
@@ -92,16 +95,8 @@ class Revision:
         return dict(self.data["template"])
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
-        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template.
-
-        A ReplicaSet lets a pod in quarantine go.
-        """
-        candidates = [
-            p
-            for p in pods
-            if p.revision == self.name
-            and (p.replica_set.rpartition("-")[0] == self.name or (p.quarantine is not None and not p.replica_set))
-        ]
+        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
+        candidates = [p for p in pods if p.is_made_by(self.name)]
         if not candidates:
             return frozenset()
         template = self.template
@@ -136,6 +131,11 @@ class Revision:
     def counted(self) -> tuple[GateReport, ...]:
         """The verdicts that count; what was passed before a fall was overruled by it."""
         return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it is withdrawn, and not tried again yet."""
+        return self.expiry is not None and self.expiry.at >= (self.candidate_since or math.inf)
 
     @property
     def identity_digest(self) -> str:
@@ -253,6 +253,7 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
         last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
+        expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
     )
 
 
@@ -303,6 +304,8 @@ def to_object(revision: Revision, metadata: Json) -> Json:
             annotations[name] = f"{moment:.3f}"
     if revision.rollback is not None:
         annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
+    if revision.expiry is not None:
+        annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
     if revision.last_valid is not None:

@@ -11,7 +11,7 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.delivering import EngineVolume, Undeliverable, delivery_of
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
-from r1plus_operator.plan.obstacles import Seat, condition_of, is_away, seated
+from r1plus_operator.plan.obstacles import Incumbent, Seat, condition_of, is_away, seated
 from r1plus_policies.choice import Choice, Obstacle, Offer, Score, Standing, Wish, choose
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.reach import shortfall
@@ -57,19 +57,21 @@ def resolve(
     delivered: Collection[str] = (),
     products: Sequence[str] = (),
     suite_names: Collection[str] = (),
+    incumbent: Incumbent | None = None,
 ) -> Target | Problem:
     """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
     `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
     `delivered` volumes (by name, or `EngineVolume.wish`) hold their engine; `products` are the GPUs of what serves and
     of what is on its way, the first first; `suite_names` are those of all suites, where `suites` has a part of them.
+    `incumbent`: whether this one still fits, where the spec leaves its batch open.
     """
     found: dict[str, Seat] = {}
     obstacles: dict[str, Obstacle] = {}
     by_name = {engine.name: engine for engine in engines}
 
     def obstacle(offer: Offer) -> Obstacle | None:
-        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, products)
+        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, products, incumbent)
         if isinstance(seat, Obstacle):
             obstacles[offer.name] = seat
             return seat

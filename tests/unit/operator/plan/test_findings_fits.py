@@ -1,0 +1,307 @@
+"""Rollouts that got stuck, or began without being asked for: attacks of a review of commit 035d42d, by their numbers."""
+
+from dataclasses import replace
+from typing import Any
+
+from r1plus_contract import names
+from r1plus_contract.verdict import Verdict
+from r1plus_operator.plan.inputs import REFUSED_PODS, NodeFacts
+from r1plus_operator.projections import node
+from support.plan.falls import fallen
+from support.plan.world import DAY, NEXT, World
+from support.tables import for_each
+
+DEDICATED = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
+
+
+def kubernetes_node(
+    name: str, memory: str, *, labels: dict[str, str] | None = None, ready: str = "True", **spec: Any
+) -> NodeFacts:
+    """Return a node as the operator reads it from the API server."""
+    labels = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", **(labels or {})}
+    status = {
+        "allocatable": {"cpu": "8", "memory": memory, "pods": "110"},
+        "conditions": [{"type": "Ready", "status": ready}],
+    }
+    kept = node({"metadata": {"name": name, "uid": name, "labels": labels}, "spec": spec, "status": status})
+    assert kept is not None
+    facts: NodeFacts = kept.value
+    return facts
+
+
+SMALL = kubernetes_node("small", "3Gi")
+BIG = kubernetes_node("big", "20Gi")
+
+
+def batch_on(*nodes: NodeFacts, **spec: Any) -> int:
+    """Return the batch of the first revision on these nodes."""
+    world = World({"tier": "full", **spec}, nodes=nodes)
+    world.settle()
+    assert world.condition("CapacityFits")[:2] == ("True", "Fits"), world.condition("CapacityFits")
+    return world.revision().batch
+
+
+@for_each("node, names", {
+    "a taint": (kubernetes_node("big", "20Gi", taints=[DEDICATED]), ["dedicated=gpu:NoSchedule", "tolerations"]),
+    "a taint that evicts": (kubernetes_node("big", "20Gi", taints=[{**DEDICATED, "effect": "NoExecute"}]), ["dedicated=gpu:NoExecute"]),
+    "a taint of its pressure": (kubernetes_node("big", "20Gi", taints=[{"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}]), ["disk-pressure"]),
+    "a cordon": (kubernetes_node("big", "20Gi", unschedulable=True), ["cordoned"]),
+    "silence": (kubernetes_node("big", "20Gi", ready="Unknown"), ["not Ready"]),
+    "another architecture": (kubernetes_node("big", "20Gi", labels={"kubernetes.io/arch": "arm64"}), ["arm64", "amd64"]),
+    "another operating system": (kubernetes_node("big", "20Gi", labels={"kubernetes.io/os": "windows"}), ["windows", "linux"]),
+})  # fmt: skip
+def test_finding_10_a_node_that_takes_no_pod_of_it_is_not_fitted_to(node: NodeFacts, names: list[str]) -> None:
+    assert batch_on(SMALL, node) == batch_on(SMALL) < batch_on(BIG)
+    world = World({"tier": "full"}, nodes=(node,))
+    world.settle()
+    world.expect(CapacityFits=("NoNodeFits", "1 node", *names))
+
+
+@for_each("tolerations, effect", {
+    "by key and value": ([{"key": "dedicated", "value": "gpu"}], "NoSchedule"),
+    "by key": ([{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}], "NoSchedule"),
+    "all": ([{"operator": "Exists"}], "NoExecute"),
+    "none is needed": ([], "PreferNoSchedule"),
+})  # fmt: skip
+def test_finding_10_a_taint_that_is_tolerated_is_no_obstacle(tolerations: list[Any], effect: str) -> None:
+    tainted = kubernetes_node("big", "20Gi", taints=[{**DEDICATED, "effect": effect}])
+    assert batch_on(SMALL, tainted, placement={"tolerations": tolerations}) == batch_on(BIG)
+
+
+@for_each("toleration", {
+    "another key": {"key": "team", "value": "gpu"},
+    "another value": {"key": "dedicated", "value": "cpu"},
+    "another effect": {"key": "dedicated", "value": "gpu", "effect": "NoExecute"},
+})  # fmt: skip
+def test_finding_10_a_toleration_of_something_else_does_not_help(toleration: dict[str, str]) -> None:
+    tainted = kubernetes_node("big", "20Gi", taints=[DEDICATED])
+    assert batch_on(SMALL, tainted, placement={"tolerations": [toleration]}) == batch_on(SMALL)
+
+
+def test_finding_10_the_pods_of_a_new_revision_ask_for_what_their_images_run_on() -> None:
+    world = World({"tier": "full"}, nodes=(BIG,))
+    world.settle()
+    template = world.one("Deployment", world.candidate())["spec"]["template"]
+    assert template["spec"]["nodeSelector"] == {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+
+
+@for_each("nodes, replicas, like", {
+    "a node for each": ((SMALL, kubernetes_node("next", "5Gi")), 2, SMALL),
+    "both on the larger one": ((SMALL, BIG), 2, kubernetes_node("half", "10Gi")),
+    "as many as there is room for": ((SMALL,), 3, SMALL),
+    "none for now": ((SMALL, BIG), 0, BIG),
+})  # fmt: skip
+def test_finding_10_an_open_batch_fits_for_every_replica(
+    nodes: tuple[NodeFacts, ...], replicas: int, like: NodeFacts
+) -> None:
+    assert batch_on(*nodes, replicas=replicas) == batch_on(like)
+
+
+def serving_on(*nodes: NodeFacts, **spec: Any) -> tuple[World, str]:
+    """Return a world whose first revision serves there, and its name."""
+    world = World({"tier": "full", **spec}, nodes=nodes)
+    return world, world.bring_up()
+
+
+@for_each("nodes", {
+    "a larger node joins": (SMALL, BIG),
+    "its node is cordoned beside a larger one": (kubernetes_node("small", "3Gi", unschedulable=True), BIG),
+    "its node is silent": (kubernetes_node("small", "3Gi", ready="Unknown"),),
+    "its node is under pressure": (kubernetes_node("small", "3Gi", taints=[{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]), BIG),
+    "one of several nodes is left": (SMALL,),
+})  # fmt: skip
+def test_finding_10_nodes_that_come_and_go_move_nothing_that_fits(nodes: tuple[NodeFacts, ...]) -> None:
+    world, serves = serving_on(SMALL, kubernetes_node("s2", "3Gi"), replicas=2)
+    world.alter(nodes=nodes).settle()
+    world.expect(serves=serves, runs={serves: 2}, CapacityFits="Fits", Progressing="Complete")
+    assert "candidate" not in world.status
+
+
+def test_finding_10_what_serves_moves_once_no_node_can_hold_it() -> None:
+    world, serves = serving_on(BIG)
+    world.alter(nodes=(SMALL, kubernetes_node("big", "20Gi", taints=[DEDICATED]))).settle()
+    assert world.candidate() != serves
+    assert world.revision().batch == batch_on(SMALL)
+
+
+def test_finding_10_a_candidate_goes_on_though_a_larger_node_joins_and_begins_anew_where_fewer_fit() -> None:
+    world = World({"tier": "full", "replicas": 2}, nodes=(SMALL, kubernetes_node("s2", "3Gi")))
+    world.settle()
+    first = world.candidate()
+    world.alter(nodes=(*world.nodes, BIG)).settle()
+    assert world.candidate() == first
+    world.alter(nodes=(SMALL, kubernetes_node("s2", "2.5Gi"))).settle()
+    assert world.revision().batch < world.revision(first).batch
+
+
+def test_finding_10_another_wish_is_fitted_to_the_nodes_of_today() -> None:
+    world, _ = serving_on(SMALL)
+    world.alter(nodes=(BIG,)).change(context={"maxTokens": 4096}).settle()
+    assert world.revision().batch == batch_on(BIG)
+
+
+DEAD = kubernetes_node("dead", "3Gi", ready="Unknown")
+IN_PLACE = {"replicas": 3, "rollout": {"strategy": "InPlace"}}
+
+
+def let_a_pod_get_stuck(world: World, node: str, gone_by: float = 1e9) -> None:
+    """From now on, of what is stopped one pod stays Terminating on this node."""
+    reap = world._reap
+
+    def reap_but_one() -> None:
+        running = {d["metadata"]["name"] for d in world.live("Deployment") if d["spec"]["replicas"]}
+        stuck = next((pod for pod in world.pods.values() if pod.revision not in running), None)
+        reap()
+        if stuck:
+            world.pods[stuck.name] = replace(stuck, ready=False, terminating=True, node=node, gone_by=gone_by)
+
+    world._reap = reap_but_one  # type: ignore[method-assign]
+
+
+@for_each("nodes", {"silent": (SMALL, BIG, DEAD), "gone": (SMALL, BIG)})
+def test_finding_12_in_place_does_not_wait_for_a_pod_of_a_dead_node(nodes: tuple[NodeFacts, ...]) -> None:
+    world, serves = serving_on(SMALL, BIG, kubernetes_node("dead", "3Gi"), **IN_PLACE)
+    let_a_pod_get_stuck(world, "dead")
+    candidate = world.alter(nodes=nodes).apply(**NEXT)
+    world.expect(runs={serves: 0, candidate: 1}, Progressing="RollingOut")
+
+
+def test_finding_12_in_place_waits_for_pods_that_end_but_not_beyond_their_grace() -> None:
+    world, serves = serving_on(SMALL, BIG, **IN_PLACE)
+    let_a_pod_get_stuck(world, "small", gone_by=world.now + 45)
+    gone_by = world.now + 45
+    candidate = world.apply(**NEXT)
+    world.expect(runs={serves: 0, candidate: 0})
+    wait = world.plan().requeue_after
+    assert wait is not None
+    assert gone_by < world.now + wait < gone_by + 120
+    world.wait(wait).settle()
+    world.expect(runs={serves: 0, candidate: 1})
+
+
+def test_finding_12_a_way_back_in_place_does_not_wait_for_a_pod_of_a_dead_node() -> None:
+    world, good, bad = fallen(**IN_PLACE)
+    let_a_pod_get_stuck(world, "dead")
+    world.settle()
+    world.expect(runs={bad: 0, good: 1})
+
+
+@for_each("nodes", {
+    "cordoned": (kubernetes_node("n1", "20Gi", unschedulable=True),),
+    "silent": (kubernetes_node("n1", "20Gi", ready="Unknown"),),
+    "too small": (kubernetes_node("n1", "1Gi"),),
+    "of another platform": (kubernetes_node("n1", "20Gi", labels={"kubernetes.io/arch": "arm64"}),),
+    "tainted": (kubernetes_node("n1", "20Gi", taints=[DEDICATED]),),
+})  # fmt: skip
+def test_finding_12_a_way_back_in_place_stops_nothing_before_a_node_has_room(nodes: tuple[NodeFacts, ...]) -> None:
+    world, good, bad = fallen(**IN_PLACE)
+    room = world.nodes
+    world.alter(nodes=nodes).settle()
+    world.expect(serves=bad, runs={bad: 3})
+    world.alter(nodes=room).settle()
+    world.expect(runs={bad: 0, good: 1})
+
+
+def test_finding_12_in_place_stops_nothing_while_no_node_takes_the_candidate() -> None:
+    world, serves = serving_on(BIG, **IN_PLACE)
+    world.alter(nodes=(kubernetes_node("big", "20Gi", unschedulable=True),)).change(**NEXT).settle()
+    world.expect(serves=serves, runs={serves: 3}, CapacityFits=("NoNodeFits", "cordoned"))
+    candidate = world.alter(nodes=(BIG,)).apply()
+    world.expect(runs={serves: 0, candidate: 1})
+
+
+NO_ROOM = "0/2 nodes are available: 2 Insufficient memory."
+HOUR = 3600.0
+
+
+def expire(world: World, *, unschedulable: str = NO_ROOM) -> None:
+    """Let the candidate's deadline pass while its pod finds no node."""
+    world.start_pods(world.candidate()).set_pods(world.candidate(), unschedulable=unschedulable).settle()
+    world.wait(HOUR).settle()
+    world.expect(Progressing="DeadlineExceeded")
+
+
+def waits_for_retry(world: World) -> float:
+    """Wait until the candidate is tried again; return for how long."""
+    began = world.now
+    while not (world.status.get("candidate") and world.condition("Progressing")[1] == "RollingOut"):
+        wait = world.plan().requeue_after
+        assert wait is not None, world.condition("Progressing")
+        world.wait(wait).settle()
+    return world.now - began
+
+
+def test_finding_11_what_expired_for_lack_of_room_is_tried_again_ever_later() -> None:
+    world, serves = serving_on(BIG)
+    candidate = world.apply(**NEXT)
+    waits = []
+    for _ in range(8):
+        expire(world)
+        world.expect(serves=serves, runs={serves: 1}, Progressing=("DeadlineExceeded", NO_ROOM, "tried again"))
+        waits.append(round(waits_for_retry(world), -2))
+        world.expect(serves=serves, runs={serves: 1, candidate: 1})
+    assert waits == [600, 1200, 2400, 4800, 9600, 19200, 21600, 21600]
+    world.start_pods(candidate).gate(candidate, Verdict.PASS).settle()
+    world.set_ready(candidate).settle()
+    world.expect(serves=candidate)
+    notes = world.one("ControllerRevision", candidate)["metadata"]["annotations"]
+    assert names.ANNOTATION_EXPIRED not in notes
+
+
+def test_finding_11_what_a_quota_refused_is_tried_again() -> None:
+    world, serves = serving_on(BIG)
+    candidate = world.apply(**NEXT)
+    said = 'pods "x" is forbidden: exceeded quota: r1plus-tenant, requested: requests.memory=2Gi'
+    world.one("Deployment", candidate)[REFUSED_PODS] = said
+    world.wait(HOUR).settle()
+    world.expect(runs={serves: 1}, Progressing=("DeadlineExceeded", "exceeded quota"))
+    assert round(waits_for_retry(world), -2) == 600
+
+
+def test_finding_11_what_expired_for_another_cause_is_not_tried_again() -> None:
+    world, serves = serving_on(BIG)
+    world.apply(**NEXT)
+    expire(world, unschedulable="")
+    world.wait(7 * DAY).settle()
+    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
+
+
+def test_finding_11_another_deadline_tries_at_once() -> None:
+    world, serves = serving_on(BIG)
+    candidate = world.apply(**NEXT)
+    expire(world)
+    world.apply(rollout={"deadline": "2h"})
+    world.expect(runs={serves: 1, candidate: 1}, Progressing="RollingOut")
+
+
+def test_finding_11_another_wish_forgets_the_tries() -> None:
+    world, _ = serving_on(BIG)
+    world.apply(**NEXT)
+    expire(world)
+    waits_for_retry(world)
+    expire(world)
+    world.apply(context={"maxTokens": 512})
+    expire(world)
+    assert round(waits_for_retry(world), -2) == 600
+
+
+def test_finding_11_an_operator_that_dies_at_the_deadline_leaves_the_retry_to_the_next() -> None:
+    for writes in range(4):
+        world, _ = serving_on(BIG)
+        candidate = world.apply(**NEXT)
+        world.start_pods(candidate).set_pods(candidate, unschedulable=NO_ROOM).settle()
+        world.wait(HOUR)
+        world.carry_out(world.plan(), writes)
+        world.settle()
+        assert round(waits_for_retry(world), -2) == 600
+
+
+def test_finding_12_in_place_what_served_comes_back_when_the_candidate_finds_no_node() -> None:
+    world, serves = serving_on(BIG, **IN_PLACE)
+    candidate = world.apply(**NEXT)
+    world.expect(runs={serves: 0, candidate: 1})
+    world.start_pods(candidate).set_pods(candidate, unschedulable=NO_ROOM, unschedulable_since=world.now).settle()
+    assert (world.plan().requeue_after or 301) <= 300
+    world.wait(300).settle()
+    world.expect(runs={serves: 3}, Progressing=("DeadlineExceeded", NO_ROOM, "tried again"))
+    assert round(waits_for_retry(world), -2) == 21600
