@@ -436,3 +436,25 @@ def test_finding_08_where_the_namespace_is_no_tenant_a_drop_is_told_and_nothing_
     is_moved = step.answer["incident"]["reason"] in ("OneBadPod", "ControlRunning")
     expected = "NamespaceNotTenant" if is_moved else step.answer["incident"]["reason"]
     assert (planned.facts.blocked, world.status["incident"]["reason"]) == (expected, expected)
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["as planned", "the last of a stage first"])
+@pytest.mark.parametrize("problem", ["the chart has no such suite any more", "the spec is malformed"])
+def test_finding_08_an_operator_that_dies_in_the_switch_back_is_followed_to_its_end(
+    problem: str, backwards: bool
+) -> None:
+    begun = fork(state("a control is running"))
+    bad, good = begun.selected(), begun.candidate()
+    begun.control(Verdict.PASS).set_ready(good)
+    PROBLEMS[problem](begun)
+    for writes in range(1, 8):
+        world = fork(begun)
+        world.carry_out(world.plan(), writes, backwards=backwards)
+        world.wait(60.0).settle()
+        world.wait(60.0).settle()  # The drain may have begun only then.
+        world.expect(serves=good, runs={good: 1})
+        assert world.status["incident"]["reason"] == "RolledBack"
+        record = world.revision(bad).rollback
+        assert record is not None
+        assert (record.control, record.lifted) == (Verdict.PASS, False)
+        assert record.switched_at == pytest.approx(world.revision(good).promoted_at)
