@@ -27,6 +27,8 @@ from r1plus_operator.plan.inputs import (
     VolumeFacts,
     Wiring,
 )
+from r1plus_operator.plan.mounted_suites import version_of
+from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.revision import volume_in
 from r1plus_operator.plan.suite_names import suite_names
 from r1plus_operator.plan.tenant import GIVEN, Part, TenantSeen, digest
@@ -256,6 +258,16 @@ class Observer:
             return {}
         engines = (kept.value.engine for kept in self.engines.store.items() if kept.value.engine)
         return await self.suites.load(namespace, suite_names(cr, engines, self._owned(cr["metadata"]["uid"])))
+
+    async def load_mounted(self, key: Key) -> tuple[SuiteSource, ...]:
+        """Return the suites that the monitors of this CR's pods have mounted, trusted or not.
+
+        Raises ApiError if they cannot be fetched.
+        """
+        name = accuracy_name(key[1])
+        cr = self.crs.get(key)
+        accuracy = self._owned(cr["metadata"]["uid"]).get(("ConfigMap", name)) if cr else None
+        return await self.suites.load_mounted(key[0], name, version_of(accuracy)) if accuracy else ()
 
     def _owned(self, uid: str) -> dict[tuple[str, str], Json]:
         """The living children of a CR, by kind and name."""

@@ -45,6 +45,8 @@ class RevisionState:
     """Seconds since the epoch; None if it never took traffic."""
     candidate_since: float | None = None
     """Since when it has been asked for without taking traffic, seconds since the epoch."""
+    has_dropped: bool = False
+    """Whether its accuracy was below the threshold when its pods were counted last."""
     has_room: bool = True
     """Whether a node takes its pods once what serves has stopped."""
     unschedulable_since: float | None = None
@@ -77,6 +79,8 @@ class Terms:
     strategy: Strategy = Strategy.BLUE_GREEN
     deadline: float = 3600.0
     """Seconds from a candidate's first pod to its promotion."""
+    is_held: bool = False
+    """Whether nothing new may take traffic, since the spec cannot be served at present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,16 @@ class Rollout:
 
 
 def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: Terms, now: float) -> Rollout:
-    """Decide for the `target` revision (None: the spec yields none at present, so what runs goes on running)."""
+    """Decide for the `target` revision (None: the spec yields none and nothing serves, so what runs goes on)."""
     current = _current(revisions)
     if target is None:
-        return _blocked(current, revisions, terms)
+        running = {s.name: s.replicas for s in revisions if s.replicas}
+        return Rollout(None, Stage.BLOCKED, running)
     if current and target == current.name:
         return _steady(current, revisions, terms.replicas, now)
     candidate = next((state for state in revisions if state.name == target), RevisionState(target))
+    if current and terms.is_held:
+        return _hold(current, candidate, terms)
     stable = {current.name: terms.replicas} if current else {}
     serving = current.name if current else None
     if terms.replicas == 0:
@@ -161,16 +168,18 @@ def _current(revisions: tuple[RevisionState, ...]) -> RevisionState | None:
     return max(promoted, key=lambda state: (state.promoted_at or 0.0, state.name), default=None)
 
 
-def _blocked(current: RevisionState | None, revisions: tuple[RevisionState, ...], terms: Terms) -> Rollout:
-    """The spec yields nothing at present: what runs goes on, a gate in progress included.
+def _hold(current: RevisionState, candidate: RevisionState, terms: Terms) -> Rollout:
+    """Return what runs while nothing new may take traffic: what serves, and the candidate whose gate is in progress.
 
-    In place there is room for one: then what served is restored, and the candidate has lost its place.
+    In place there is room for one, so what served is restored; unless its accuracy had dropped when it was stopped.
     """
-    serving = {current.name: terms.replicas} if current else {}
-    if current and terms.strategy is Strategy.IN_PLACE:
-        return Rollout(current.name, Stage.BLOCKED, serving)
-    going_on = {s.name: s.replicas for s in revisions if s.replicas}
-    return Rollout(current.name if current else None, Stage.BLOCKED, going_on | serving)
+    is_refused = _stage(candidate, terms.gate, 1) is Stage.REFUSED
+    running = {candidate.name: candidate.replicas} if candidate.replicas and not is_refused else {}
+    if terms.strategy is Strategy.IN_PLACE:
+        if running and current.has_dropped and not current.replicas:
+            return Rollout(current.name, Stage.BLOCKED, {current.name: 0, **running})
+        running = {}
+    return Rollout(current.name, Stage.BLOCKED, {current.name: terms.replicas, **running})
 
 
 def _steady(current: RevisionState, revisions: tuple[RevisionState, ...], replicas: int, now: float) -> Rollout:

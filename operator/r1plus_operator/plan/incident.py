@@ -61,6 +61,8 @@ class Answered:
     """The revision to which traffic would go back if somebody asked for it now."""
     lacking: tuple[str, ...] = ()
     """What each earlier revision lacks to be that one."""
+    has_dropped: bool = False
+    """Whether a pod in traffic was counted below the threshold last."""
 
     @property
     def only_asked(self) -> bool:

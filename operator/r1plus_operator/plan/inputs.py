@@ -391,6 +391,8 @@ class Observed:
     """By name: the namespace's volumes for engines."""
     volumes_refused: Mapping[str, str] = field(default_factory=dict)
     """By name: which write for a volume the API server refused, in its words."""
+    mounted: tuple[SuiteSource, ...] | None = None
+    """The suites in the ConfigMap that the monitors have mounted, trusted or not; None: they were not read."""
     suite_names: frozenset[str] = frozenset()
     """Of all suites that there are, for who named another one."""
 

@@ -6,13 +6,9 @@ from collections.abc import Collection
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import (
-    FORMER_ITEMS_FILE,
-    FORMER_REFERENCE_FILE,
-    FORMER_SUITE_FILE,
-    ITEMS_FILE,
-    REFERENCE_FILE,
+    FORMER_SUITE_FILES,
     SETTINGS_FILE,
-    SUITE_FILE,
+    SUITE_FILES,
     VERDICTS_FILE,
     ControlOrder,
     Former,
@@ -173,9 +169,9 @@ def accuracy_config(
         former=former[0] if former else None,
         service=f"{owner.name}.{owner.namespace}.svc:{names.PORT_GRPC}",
     )
-    files = _files(source, SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
+    files = suite_files(source, *SUITE_FILES)
     if former:
-        files |= _files(former[1], FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
+        files |= suite_files(former[1], *FORMER_SUITE_FILES)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -193,7 +189,7 @@ def reference_hash(source: SuiteSource) -> str:
     return hashlib.sha256(source.reference_text.encode()).hexdigest() if source.reference_text else ""
 
 
-def _files(source: SuiteSource, header: str, items: str, reference: str) -> dict[str, str]:
+def suite_files(source: SuiteSource, header: str, items: str, reference: str) -> dict[str, str]:
     """A suite as monitors read it, under these names."""
     found = {header: source.header_text, items: source.items_text}
     return found | ({reference: source.reference_text} if source.reference_text else {})

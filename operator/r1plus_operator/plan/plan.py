@@ -1,6 +1,7 @@
 """observed -> Plan: the one place where a pass decides what to write. Pure; the executor carries it out in order."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -17,11 +18,14 @@ from r1plus_operator.plan.expiry import expire
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.incumbents import prefer_incumbents
-from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig
+from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig, SuiteSource, SuiteTrust
+from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_threshold
+from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
 from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.obstacles import Incumbent
 from r1plus_operator.plan.placement import check_placement
+from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
@@ -70,6 +74,8 @@ class Plan:
     facts: Facts = field(default_factory=Facts)
     volumes: frozenset[str] = frozenset()
     """Names of the volumes that the revisions need which this plan leaves."""
+    lacks_mounted: bool = False
+    """Whether what serves is judged by a mounted suite that has to be read for it: `Observed.mounted`."""
 
     @property
     def writes(self) -> int:
@@ -85,14 +91,36 @@ class Plan:
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     revisions = readable(observed.children)
+    serves = serving_revision(revisions.values())
+    raw, former = observed.cr.get("spec") or {}, _former_spec(serves, observed)
+    problem = None
     try:
-        spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
+        spec = R1PlusDeploymentSpec.model_validate(raw)
     except ValidationError as error:
         problem = Problem(
             ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error, R1PlusDeploymentSpec))
         )
-        return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
-    serves = serving_revision(revisions.values())
+        # As a whole, since what is left of a spec after a slip may ask for something else.
+        mended = readable_spec(former, {}) if serves and serves.last_valid else readable_spec(raw, former)
+        if serves is None or mended is None:
+            return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
+        spec = mended
+    tenant = observed.tenant
+    if tenant is not None and not tenant.is_tenant:
+        problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
+    resolved = problem or _resolve(spec, observed, config, revisions, serves)
+    if isinstance(resolved, Problem) and resolved.reason is Reason.THRESHOLD_UNREACHABLE:
+        spec = with_threshold(spec, former)
+    return _Pass(observed, config, now, spec, resolved, revisions).plan()
+
+
+def _resolve(
+    spec: R1PlusDeploymentSpec,
+    observed: Observed,
+    config: OperatorConfig,
+    revisions: Mapping[str, Revision],
+    serves: Revision | None,
+) -> Target | Problem:
     engine = serves.engine if serves else ""
     newest = max(revisions.values(), key=lambda r: r.number, default=None)
     products = [r.identity.gpu_product for r in (serves, newest) if r and r.identity.gpu_product]
@@ -100,10 +128,6 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     delivered = frozenset(volume.wish for volume in held if delivering.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
-    tenant = observed.tenant
-    if tenant is not None and not tenant.is_tenant:
-        problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
-        return _Pass(observed, config, now, spec, problem, revisions).plan()
 
     def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
         return resolve(
@@ -111,11 +135,27 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         )
 
     resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
-    allowed = tenant.placement if tenant else None
+    allowed = observed.tenant.placement if observed.tenant else None
     if allowed and isinstance(resolved, Target) and not _is_served(spec, resolved, observed, serves):
         # What serves keeps its place, whatever the platform team allows by now.
-        resolved = check_placement(spec.placement, allowed) or resolved
-    return _Pass(observed, config, now, spec, resolved, revisions).plan()
+        return check_placement(spec.placement, allowed) or resolved
+    return resolved
+
+
+def _former_spec(serves: Revision | None, observed: Observed) -> Json:
+    """Return the newest spec that could be read; where none is recorded, what is known of it by what runs."""
+    if serves is None:
+        return {}
+    if serves.last_valid:
+        return serves.last_valid.spec
+    found: Json = {}
+    live = observed.children.get(("Deployment", serves.name)) or {}
+    if replicas := (live.get("spec") or {}).get("replicas"):
+        found["replicas"] = replicas
+    if serves.counted:
+        found["accuracy"] = {"threshold": serves.counted[-1].threshold}
+    tiers = [engine.spec.tier.value for engine in observed.engines if engine.name == serves.engine]
+    return found | ({"tier": tiers[0]} if tiers else {})
 
 
 def _is_served(spec: R1PlusDeploymentSpec, target: Target, observed: Observed, serves: Revision | None) -> bool:
@@ -136,6 +176,21 @@ class _Pass:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     revisions: dict[str, Revision]
+    mounted: MountedSuites = field(init=False)
+
+    def __post_init__(self) -> None:
+        at_hand = (*self.observed.suites.values(), *(self.observed.mounted or ()))
+        accuracy = self.observed.children.get(("ConfigMap", accuracy_name(self.observed.name)))
+        self.mounted = find_mounted(accuracy, at_hand) if self._problem else MountedSuites()
+
+    @property
+    def _problem(self) -> Problem | None:
+        return self.resolved if isinstance(self.resolved, Problem) else None
+
+    @property
+    def _is_tenant(self) -> bool:
+        """Whether anything may be written."""
+        return self.observed.tenant is None or self.observed.tenant.is_tenant
 
     @property
     def _serving(self) -> Revision | None:
@@ -143,10 +198,26 @@ class _Pass:
         return serving_revision(self.revisions.values())
 
     def _judging(self) -> Judging | None:
-        """By which suite what serves is judged, as verdicts and promotions stand; None while none is in force."""
-        if isinstance(self.resolved, Problem):
+        """By which suite what serves is judged, as verdicts and promotions stand; None while none is in force.
+
+        While the spec has a Problem these are the suites that were asked for before, trusted today or not.
+        """
+        serving = self._serving
+        if isinstance(self.resolved, Target):
+            suites, trust = self.observed.suites, self.config.suite_trust
+            return judging(self.resolved.source, serving, suites, self.spec, trust)
+        asked = self._asked_suite(serving) if serving else None
+        if asked is None:
             return None
-        return judging(self.resolved, self._serving, self.observed.suites, self.spec, self.config.suite_trust)
+        former = self.mounted.former
+        return judging(asked, serving, {former.name: former} if former else {}, self.spec, SuiteTrust(required=False))
+
+    def _asked_suite(self, serving: Revision) -> SuiteSource | None:
+        """Return the suite that the spec asked for last: as it is mounted, else as it is at hand."""
+        wanted = serving.last_valid.suite_hash if serving.last_valid else ""
+        known = (self.mounted.asked, self.mounted.former, *self.observed.suites.values())
+        same = (source for source in known if source and source.suite and hash_of(source) == wanted)
+        return next(same, self.mounted.asked)
 
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
@@ -160,11 +231,13 @@ class _Pass:
         rollout = self._decide(wanted, way_back)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
+        is_held = self._problem is not None and way_back is None
         self._record_expiry(wanted, rollout)
-        self._date_candidacy(wanted if wanted != rollout.current else None)
+        self._date_candidacy(wanted if wanted != rollout.current and not is_held else None)
         surplus = self._surplus(rollout, target)
-        stages = self._stages(owner, rollout, wanted, surplus, way_back)
         judged = self._judging()
+        self._record_last_valid(target, judged, answered)
+        stages = self._stages(owner, rollout, wanted, surplus, way_back)
         shown = wanted if self.spec.rollout.pinned and not way_back else target
         situation = Situation(
             self.observed,
@@ -181,7 +254,7 @@ class _Pass:
         )
         status = status_of(situation)
         changed = [self._changed(stage) for stage in stages]
-        ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
+        ended = quarantine.ended(self.observed.pods, rollout.current, self.now) if self._is_tenant else []
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
         looks += [
@@ -190,7 +263,7 @@ class _Pass:
             *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
             answered.response.look_again if answered else None,
         ]
-        return Plan(
+        planned = Plan(
             relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
             if answered
             else (),
@@ -207,7 +280,24 @@ class _Pass:
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
             facts=facts_of(self.spec, answered, way_back if rollout.promote else None),
             volumes=frozenset(r.volume.name for r in self.revisions.values() if r.volume and r.name not in surplus),
+            lacks_mounted=self.mounted.has_unread and self._serving is not None and self.observed.mounted is None,
         )
+        return planned if self._is_tenant else replace(planned, relabel=(), clear=(), apply=(), delete=())
+
+    def _record_last_valid(self, target: str | None, judged: Judging | None, answered: Answered | None) -> None:
+        """Write down on what serves, which this very pass may have promoted, what the spec asks for."""
+        serving = self._serving
+        if serving is None or target is None:
+            return
+        before = serving.last_valid or LastValid(target)
+        is_judged = answered is not None and answered.serving == serving.name
+        last = LastValid(
+            target,
+            hash_of(judged.asked) if judged else before.suite_hash,
+            dump_spec(self.spec),
+            answered.has_dropped if answered and is_judged else before.has_dropped and not answered,
+        )
+        self.revisions[serving.name] = replace(serving, last_valid=last)
 
     def _answer(self, target: str | None) -> Answered | None:
         """What is done about the revision that serves; the records of all revisions are brought up to date."""
@@ -229,7 +319,7 @@ class _Pass:
             current=self.revisions[name],
             identity=serving.identity_digest,
             target=target,
-            rollout_under_way=self._under_way(target, name) and not returned,
+            rollout_under_way=not self._problem and not returned and self._under_way(target, name),
         )
         response, record = breach.answer(scene)
         if record is not None and record.control is Verdict.PASS and (gate := breach.fresh(scene, record)):
@@ -245,6 +335,7 @@ class _Pass:
             held=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
             last_good=breach.last_good(scene),
             lacking=breach.lacking(scene),
+            has_dropped=breach.has_dropped(scene, bool(serving.last_valid and serving.last_valid.has_dropped)),
         )
 
     def _under_way(self, target: str, serving: str) -> bool:
@@ -282,12 +373,14 @@ class _Pass:
         self.revisions[name] = replace(chosen, promoted_at=when, served_before=served, verdicts=chosen.counted)
 
     def _target(self) -> str | None:
-        """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none.
+        """Name of the revision that the spec asks for, rendered if it is new.
 
+        While the spec has a Problem it asks for what it asked for before; None where nothing serves yet.
         What was built as it is asked for now goes on, though the chart names another image to build with by now.
         """
         if isinstance(self.resolved, Problem):
-            return None
+            serving = self._serving
+            return breach.asked_for_last(self.revisions, serving) if serving else None
         name = f"{self.observed.name}-{revision_hash(self.spec, self.resolved)}"
         if name not in self.revisions:
             asked = asked_hash(self.spec, self.resolved)
@@ -377,6 +470,7 @@ class _Pass:
                 Gate.ENFORCE if enforced else self.spec.accuracy.gate,
                 self.spec.rollout.strategy,
                 math.inf if way_back else self.spec.rollout.deadline_seconds,
+                is_held=self._problem is not None and (way_back is None or not self._is_tenant),
             ),
             now=self.now,
         )
@@ -395,6 +489,7 @@ class _Pass:
             verdict=report.verdict if report and not only_beside_traffic else None,
             promoted_at=revision.promoted_at,
             candidate_since=revision.candidate_since,
+            has_dropped=revision.last_valid is not None and revision.last_valid.has_dropped,
             has_room=self._has_room(revision),
             unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
             retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
@@ -412,9 +507,7 @@ class _Pass:
             *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in kept),
             *(objects.revision_config(owner, r) for r in running),
         ]
-        if isinstance(self.resolved, Target):
-            judged = self._judging()
-            assert judged is not None
+        if judged := self._judging():
             order = breach.order(way_back, self.revisions.get(target or ""), self.revisions)
             by_former = [r for r in (self._serving, self.revisions.get(way_back.to) if way_back else None) if r]
             former = judged.told_to(*(r.identity_digest for r in by_former))
@@ -480,7 +573,8 @@ class _Pass:
         old = sorted((r for r in self.revisions.values() if r.name not in needed), key=lambda r: r.number)
         # Where it is known what is wanted, nobody waits any more for anything else that is yet to be built: its Job
         # would keep a GPU from what is wanted.
-        unbuilt = {r.name for r in old if target and not r.promoted_at and self._is_unbuilt(r)}
+        is_known = target and not self._problem
+        unbuilt = {r.name for r in old if is_known and not r.promoted_at and self._is_unbuilt(r)}
         old = [r for r in old if r.name not in unbuilt]
         return unbuilt | {r.name for r in old[: max(0, len(self.revisions) - len(unbuilt) - KEPT_REVISIONS)]}
 

@@ -16,7 +16,7 @@ from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, PodF
 from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.shadowing import hash_of
 from r1plus_operator.plan.situation import Situation
-from r1plus_operator.plan.target import Target
+from r1plus_operator.plan.target import Problem, Target
 from r1plus_operator.plan.wiring import wiring
 from r1plus_policies.response import Why
 from r1plus_policies.rollout import Stage
@@ -242,9 +242,9 @@ def _refused_pods(said: str) -> Finding:
 
 
 def _quality_verified(s: Situation) -> Finding:
-    if s.problem and s.problem.condition is ConditionType.QUALITY_VERIFIED:
-        return Finding("False", s.problem.reason, s.problem.message)
-    if s.problem or s.target is None:
+    if s.problem:
+        return _quality_despite(s, s.problem)
+    if s.target is None:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
     gate = s.verdict(s.revisions[s.target])
     failed = gate is not None and gate.verdict is Verdict.FAIL
@@ -265,6 +265,19 @@ def _quality_verified(s: Situation) -> Finding:
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     return _undecided(report)
+
+
+def _quality_despite(s: Situation, problem: Problem) -> Finding:
+    """An accuracy drop of what serves is told before a Problem of the spec: users get wrong answers meanwhile."""
+    drop = incident.quality(s.answered, s.target) if s.answered and s.target else None
+    if drop and drop.reason is not Reason.ROLLED_BACK:
+        return _with_problem(drop, problem)
+    if problem.condition is not ConditionType.QUALITY_VERIFIED:
+        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+    if s.current and s.judging is None:
+        told = f"{problem.message}. What serves is not watched: the suite that it was judged by is gone"
+        return Finding("False", problem.reason, told)
+    return Finding("False", problem.reason, problem.message)
 
 
 def _shadowed(s: Situation) -> Finding:
@@ -339,11 +352,12 @@ def _alerts_wired(s: Situation) -> Finding:
 def _progressing(s: Situation) -> Finding:
     if s.observed.refused:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
-    if s.problem:
-        return Finding("False", Reason.BLOCKED, f"{s.problem.condition} is in the way: {s.problem.reason}")
+    found = incident.progress(s.answered, s.target or "") if s.answered else None
+    if s.problem and (found is None or found.reason is Reason.ROLLED_BACK):
+        return _blocked(s.problem)
+    if found:
+        return _with_problem(found, s.problem) if s.problem else found
     assert s.rollout is not None
-    if s.answered and (found := incident.progress(s.answered, s.target or "")):
-        return found
     if s.current and s.asked_for != s.target:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"
         return Finding("False", Reason.PINNED, f"{text}; `r1plus unpin` lets it roll out")
@@ -363,6 +377,17 @@ def _progressing(s: Situation) -> Finding:
     waits = f"waits: no node takes its pod now, so {s.rollout.current} is not stopped for it; free or add a node"
     doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled", Stage.NO_ROOM: waits}
     return Finding("True", Reason.ROLLING_OUT, f"Revision {s.target} {doing[stage]}")
+
+
+def _with_problem(finding: Finding, problem: Problem) -> Finding:
+    told = f"{finding.message}. The spec cannot be served: {problem.reason}: {problem.message}"
+    return Finding(finding.status, finding.reason, told)
+
+
+def _blocked(problem: Problem) -> Finding:
+    if problem.reason is Reason.INVALID_SPEC:
+        return Finding("False", Reason.INVALID_SPEC, f"{problem.message}. What serves goes on by the last valid spec")
+    return Finding("False", Reason.BLOCKED, f"{problem.condition} is in the way: {problem.reason}")
 
 
 def _overdue(s: Situation) -> Finding:

@@ -22,6 +22,7 @@ from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
+from r1plus_operator.plan.last_valid import LastValid, read_last_valid
 from r1plus_operator.plan.pod import fingerprint, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
@@ -52,6 +53,8 @@ class Revision:
     """The way back from it, where it fell."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
+    last_valid: LastValid | None = None
+    """What the spec asked for last; of the revision that serves."""
     expiry: Expiry | None = None
     """That it was withdrawn for lack of room, since it has been the candidate."""
 
@@ -249,6 +252,7 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
+        last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
         expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
     )
 
@@ -304,6 +308,8 @@ def to_object(revision: Revision, metadata: Json) -> Json:
         annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
+    if revision.last_valid is not None:
+        annotations[names.ANNOTATION_LAST_VALID] = dumps(revision.last_valid)
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {

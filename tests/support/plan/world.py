@@ -26,10 +26,12 @@ from r1plus_operator.plan.inputs import (
     PoolView,
     SuiteSource,
     SuiteTrust,
+    TenantView,
     VolumeFacts,
     VolumeTerms,
     Wiring,
 )
+from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.pod import fingerprint
 from r1plus_operator.plan.revision import Revision, read
@@ -87,6 +89,7 @@ class World:
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
+    tenant: TenantView | None = None
     endpoints: frozenset[str] | None = None
 
     def observed(self) -> Observed:
@@ -100,7 +103,7 @@ class World:
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
         volumes, refused = dict(self.volumes), dict(self.volumes_refused)
-        return replace(seen, volumes=volumes, volumes_refused=refused, endpoints=self.endpoints)
+        return replace(seen, volumes=volumes, volumes_refused=refused, endpoints=self.endpoints, tenant=self.tenant)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""
@@ -111,7 +114,12 @@ class World:
         return planned
 
     def plan(self) -> Plan:
-        return plan(self.observed(), self.config, self.now)
+        """Make a plan; like the reconciler, read the mounted suites where it lacks them."""
+        planned = plan(self.observed(), self.config, self.now)
+        if not planned.lacks_mounted:
+            return planned
+        mounted = read_mounted(self.one("ConfigMap", "credit-accuracy")["data"])
+        return plan(replace(self.observed(), mounted=mounted), self.config, self.now)
 
     def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:
         """Make only the first so many writes of a plan: the operator dies after them. The status goes first.

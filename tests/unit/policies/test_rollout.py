@@ -31,6 +31,16 @@ def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.EN
     return run(target, *revisions, gate=gate, strategy=Strategy.IN_PLACE)
 
 
+def hold(target: str, *revisions: RevisionState, **terms: Any) -> Rollout:
+    """Decide while the spec cannot be served."""
+    held = Terms(terms.pop("replicas", 2), deadline=DEADLINE, is_held=True, **terms)
+    return decide(target=target, revisions=revisions, terms=held, now=NOW)
+
+
+def hold_in_place(target: str, *revisions: RevisionState) -> Rollout:
+    return hold(target, *revisions, strategy=Strategy.IN_PLACE)
+
+
 def stable(ready: int = 2, promoted_at: float = 10.0) -> RevisionState:
     return RevisionState("a", ready=ready, pods=2, replicas=2, verdict=Verdict.PASS, promoted_at=promoted_at)
 
@@ -70,9 +80,9 @@ RESTING = Rollout("a", Stage.NONE, {"a": 2})
     "a candidate that was superseded does not drain":
         (lambda: run("a", stable(promoted_at=NOW), RevisionState("x", ready=1, replicas=1)), RESTING),
     "a spec that cannot be served leaves what runs running":
-        (lambda: run(None, stable(), passed("o", promoted_at=1.0)), Rollout("a", Stage.BLOCKED, {"a": 2})),
+        (lambda: hold("a", stable(), passed("o", promoted_at=1.0)), RESTING),
     "a spec that cannot be served is scaled all the same":
-        (lambda: run(None, stable(), replicas=3), Rollout("a", Stage.BLOCKED, {"a": 3})),
+        (lambda: hold("a", stable(), replicas=3), Rollout("a", Stage.NONE, {"a": 3})),
     "a candidate is withdrawn at the deadline and what serves stays":
         (lambda: run("b", stable(), waiting(DEADLINE)), Rollout("a", Stage.EXPIRED, {"a": 2})),
     "a first revision goes on trying after the deadline":
@@ -95,7 +105,20 @@ def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> 
         (lambda: run("a", stable(promoted_at=NOW - 1), PREVIOUS),
          {"replicas": {"a": 2, "o": 2}, "requeue_after": DRAIN_SECONDS - 1}),
     "a gate in progress goes on while the spec cannot be served":
-        (lambda: run(None, stable(), RevisionState("b", ready=0, replicas=1)), {"replicas": {"a": 2, "b": 1}}),
+        (lambda: hold("b", stable(), RevisionState("b", ready=0, replicas=1)), {"replicas": {"a": 2, "b": 1}}),
+    "a candidate that passes while the spec cannot be served takes no traffic":
+        (lambda: hold("b", stable(), passed(ready=2, replicas=2)), {"current": "a", "promote": None, "replicas": {"a": 2, "b": 2}}),
+    "a candidate that fails while the spec cannot be served is withdrawn":
+        (lambda: hold("b", stable(), FAILED), {"replicas": {"a": 2}}),
+    "a candidate is not started while the spec cannot be served":
+        (lambda: hold("b", stable(), RevisionState("b")), {"replicas": {"a": 2}}),
+    "in place, what served is restored while the spec cannot be served":
+        (lambda: hold_in_place("b", GONE, RevisionState("b", replicas=1)), {"replicas": {"a": 2}}),
+    "in place, what was stopped after an accuracy drop stays stopped while the spec cannot be served":
+        (lambda: hold_in_place("b", replace(GONE, has_dropped=True), RevisionState("b", replicas=1)),
+         {"replicas": {"a": 0, "b": 1}}),
+    "in place, what was stopped after an accuracy drop is restored once its candidate fails":
+        (lambda: hold_in_place("b", replace(GONE, has_dropped=True), FAILED), {"replicas": {"a": 2}}),
     "a first gate in progress goes on while the spec cannot be served":
         (lambda: run(None, RevisionState("b", ready=0, replicas=1)), {"replicas": {"b": 1}}),
     "a first gate in progress goes on in place while the spec cannot be served":
@@ -137,7 +160,7 @@ def test_without_a_pass_a_ready_candidate_waits(verdict: Verdict | None) -> None
     "expired": waiting(DEADLINE),
 })  # fmt: skip
 def test_in_place_restores_what_served_when_the_candidate_is(candidate: RevisionState) -> None:
-    assert in_place("b", GONE, candidate).replicas == in_place(None, GONE, candidate).replicas == {"a": 2}
+    assert in_place("b", GONE, candidate).replicas == hold_in_place("b", GONE, candidate).replicas == {"a": 2}
 
 
 states = st.builds(

@@ -42,7 +42,10 @@ def test_finding_03_what_serves_keeps_its_place_and_only_something_new_needs_lea
     world.spec = {**world.spec, **NEXT}
     refused = plan_under(world, TenantPlacement())
     assert (refused.delete, capacity(refused)[0]) == ((), "PlacementNotAllowed")
-    assert not [obj for stage in refused.apply for obj in stage if obj["kind"] in ("Deployment", "ControllerRevision")]
+    # What serves keeps the newest spec that could be read; nothing else is written.
+    assert [(obj["kind"], obj["metadata"]["name"]) for stage in refused.apply for obj in stage] == [
+        ("ControllerRevision", world.selected())
+    ]
     allowed = plan_under(world, TenantPlacement.model_validate({"tolerations": [SPOT]}))
     assert capacity(allowed)[0] == "Fits"
     assert [obj for stage in allowed.apply for obj in stage if obj["kind"] == "Deployment"]
