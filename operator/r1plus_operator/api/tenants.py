@@ -93,7 +93,7 @@ class Egress(ApiModel):
 
     cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(
         None,
-        description="A network. Loopback and link-local addresses in it stay shut; so does all of it if a node is.",
+        description="A network. Loopback, link-local and nodes' addresses in it stay shut.",
     )
     namespace: DnsLabel | None = Field(None, description="All pods of another namespace.")
     ports: tuple[Port, ...] = Field(min_length=1, max_length=16, description="TCP ports.")
