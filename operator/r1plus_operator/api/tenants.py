@@ -133,6 +133,9 @@ class Quota(ApiModel):
     memory: Quantity | None = Field(None, description="Memory that all pods together request, e.g. `64Gi`.")
     gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")
+    ephemeral_storage: Quantity | None = Field(
+        None, description="Their nodes' disk that all pods together request; a pod that requests none is not counted."
+    )
 
 
 class R1PlusTenantSpec(ApiModel):

@@ -221,7 +221,18 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     )
     name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     held = volume.name if volume else ""
-    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, held, target.gpus)
+    template = pod_template(
+        cr,
+        name,
+        spec,
+        engine,
+        fit,
+        identity.digest(),
+        config,
+        held,
+        target.gpus,
+        counts_storage=target.counts_storage,
+    )
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),

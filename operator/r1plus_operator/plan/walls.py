@@ -97,6 +97,7 @@ def limits(namespace: str, quota: Quota) -> list[Json]:
         "requests.memory": _size(quota.memory),
         "requests.nvidia.com/gpu": _count(quota.gpus),
         "requests.storage": _size(quota.storage),
+        "requests.ephemeral-storage": _size(quota.ephemeral_storage),
     }
     asked = {key: value for key, value in hard.items() if value is not None}
     found: list[Json] = []

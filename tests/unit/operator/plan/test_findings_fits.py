@@ -5,6 +5,7 @@ from typing import Any
 
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
+from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.inputs import REFUSED_PODS, NodeFacts
 from r1plus_operator.projections import node
 from support.plan.falls import fallen
@@ -15,14 +16,12 @@ DEDICATED = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
 
 
 def kubernetes_node(
-    name: str, memory: str, *, labels: dict[str, str] | None = None, ready: str = "True", **spec: Any
+    name: str, memory: str, *, labels: dict[str, str] | None = None, ready: str = "True", disk: str = "", **spec: Any
 ) -> NodeFacts:
     """Return a node as the operator reads it from the API server."""
     labels = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", **(labels or {})}
-    status = {
-        "allocatable": {"cpu": "8", "memory": memory, "pods": "110"},
-        "conditions": [{"type": "Ready", "status": ready}],
-    }
+    allocatable = {"cpu": "8", "memory": memory, "pods": "110", **({"ephemeral-storage": disk} if disk else {})}
+    status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]}
     kept = node({"metadata": {"name": name, "uid": name, "labels": labels}, "spec": spec, "status": status})
     assert kept is not None
     facts: NodeFacts = kept.value
@@ -305,3 +304,67 @@ def test_finding_12_in_place_what_served_comes_back_when_the_candidate_finds_no_
     world.wait(300).settle()
     world.expect(runs={serves: 3}, Progressing=("DeadlineExceeded", NO_ROOM, "tried again"))
     assert round(waits_for_retry(world), -2) == 21600
+
+
+ROOMY = kubernetes_node("roomy", "20Gi", disk="100Gi")
+DISKLESS = kubernetes_node("roomy", "20Gi")
+
+
+def storage_of(world: World) -> tuple[int, int]:
+    """Return the ephemeral storage that the candidate's pod requests, and its limit, bytes."""
+    containers = world.revision().template["spec"]["containers"]
+    resources = [c["resources"] for c in containers]
+    asked, most = (
+        [bytes_of(r.get(kind, {})["ephemeral-storage"]) for r in resources if "ephemeral-storage" in r.get(kind, {})]
+        for kind in ("requests", "limits")
+    )
+    return sum(asked), sum(most)
+
+
+def disk_volumes(world: World) -> int:
+    """Return the most that the candidate's volumes take of its node's disk, bytes."""
+    volumes = [v["emptyDir"] for v in world.revision().template["spec"]["volumes"] if "emptyDir" in v]
+    return sum(bytes_of(volume["sizeLimit"]) for volume in volumes if volume.get("medium") != "Memory")
+
+
+def test_finding_15_a_pod_requests_the_disk_that_its_volumes_may_take() -> None:
+    world = World({"tier": "full"}, nodes=(ROOMY,))
+    world.settle()
+    asked, most = storage_of(world)
+    assert disk_volumes(world) > 1600 * 2**20
+    assert disk_volumes(world) < asked < disk_volumes(world) + 2**30
+    assert most > asked
+
+
+def test_finding_15_where_a_node_does_not_count_its_disk_nobody_asks_for_it() -> None:
+    world = World({"tier": "full"}, nodes=(ROOMY, DISKLESS))
+    world.settle()
+    assert storage_of(world) == (0, 0)
+
+
+def test_finding_15_a_stored_revision_stays_as_it_is() -> None:
+    world, serves = serving_on(DISKLESS)
+    template = world.one("Deployment", serves)["spec"]["template"]
+    assert not world.alter(nodes=(kubernetes_node("roomy", "20Gi", disk="1Gi"),)).pass_once().writes
+    assert world.one("Deployment", serves)["spec"]["template"] == template
+    world.expect(serves=serves, CapacityFits="Fits", Progressing="Complete")
+
+
+def test_finding_15_a_node_without_the_disk_is_not_fitted_to() -> None:
+    small_disk = kubernetes_node("big", "20Gi", disk="1Gi")
+    assert batch_on(kubernetes_node("small", "3Gi", disk="100Gi"), small_disk) == batch_on(SMALL)
+    world = World({"tier": "full"}, nodes=(small_disk,))
+    world.settle()
+    world.expect(CapacityFits=("NoNodeFits", "ephemeral storage", "1.00 GiB"))
+
+
+def test_finding_15_pods_share_a_node_as_far_as_its_disk_goes() -> None:
+    one_each = kubernetes_node("big", "20Gi", disk="3Gi"), kubernetes_node("small", "3Gi", disk="3Gi")
+    assert batch_on(*one_each, replicas=2) == batch_on(SMALL)
+
+
+def test_finding_15_an_engine_on_a_volume_takes_no_disk() -> None:
+    world = World({"tier": "full", "delivery": {"mode": "Volume"}}, nodes=(ROOMY,))
+    world.settle()
+    asked, _ = storage_of(world)
+    assert disk_volumes(world) < asked < 2**30

@@ -190,6 +190,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
         {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
         ["ResourceQuota"],
     ),
+    "nor does the disk of their nodes": ({"ephemeralStorage": "50Gi"}, {"requests.ephemeral-storage": "50Gi"}, ["ResourceQuota"]),
     "CPU does": ({"cpu": "500m"}, {"requests.cpu": "500m"}, ["ResourceQuota", "LimitRange"]),
     "so does memory": ({"memory": "1024Mi"}, {"requests.memory": "1Gi"}, ["ResourceQuota", "LimitRange"]),
     "as the API server writes it": (
