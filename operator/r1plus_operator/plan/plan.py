@@ -29,6 +29,7 @@ from r1plus_operator.plan.revision import (
     asked_hash,
     build,
     readable,
+    redate,
     revision_hash,
     serving_revision,
     to_object,
@@ -83,7 +84,7 @@ class Plan:
 
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
-    revisions = readable(observed.children)
+    revisions = redate(readable(observed.children), now)
     try:
         spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
     except ValidationError as error:

@@ -30,6 +30,8 @@ from r1plus_policies.hardware import WHOLE_GPU
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
+"""By how much leaders' clocks may differ; between two moments that are dated anew."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
 
@@ -287,6 +289,35 @@ def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
             with contextlib.suppress(ContractError):
                 found[name] = read(live)
     return found
+
+
+def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
+    """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
+
+    Promotions and switches back keep their order, since what was promoted last serves.
+    """
+    moments = {at for r in revisions.values() for at in _moments(r)}
+    future = sorted(at for at in moments if at > now + SKEW_SECONDS)
+    began = max([now - TICK_SECONDS * len(future), *(moments - set(future))])
+    dates = {at: round(began + TICK_SECONDS * i, 3) for i, at in enumerate(future, 1)}
+
+    def dated(revision: Revision) -> Revision:
+        rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
+        if rollback and rollback.switched_at in dates:
+            rollback = replace(rollback, switched_at=dates[rollback.switched_at])
+        if since is not None and since > now + SKEW_SECONDS:
+            since = now
+        if expiry and expiry.at > now + SKEW_SECONDS:
+            expiry = replace(expiry, at=now, retry_at=now + expiry.retry_at - expiry.at)
+        promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
+        return replace(revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry)
+
+    return {name: dated(revision) for name, revision in revisions.items()}
+
+
+def _moments(revision: Revision) -> list[float]:
+    switched = revision.rollback.switched_at if revision.rollback else None
+    return [at for at in (revision.promoted_at, switched) if at is not None]
 
 
 def clipped(gate: GateReport) -> GateReport:

@@ -1,15 +1,24 @@
 """Rollouts that got stuck, or began without being asked for: attacks of a review of commit 035d42d, by their numbers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.inputs import REFUSED_PODS, NodeFacts
+from r1plus_operator.plan.revision import Revision, redate
+from r1plus_operator.plan.rollback import FELL, Fell, Record
+from r1plus_operator.plan.rollback import Terms as RollbackTerms
 from r1plus_operator.projections import node
-from support.plan.falls import fallen
-from support.plan.world import DAY, NEXT, World
+from r1plus_policies.rollout import DRAIN_SECONDS
+from support.plan.falls import controlled, fallen
+from support.plan.world import DAY, NEXT, World, start_world
 from support.tables import for_each
 
 DEDICATED = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
@@ -368,3 +377,62 @@ def test_finding_15_an_engine_on_a_volume_takes_no_disk() -> None:
     world.settle()
     asked, _ = storage_of(world)
     assert disk_volumes(world) < asked < 2**30
+
+
+def promote_a_day_ahead(world: World) -> tuple[str, str]:
+    """Let a leader whose clock is a day ahead promote the next revision; return what served, and what does now."""
+    before, candidate = world.selected(), world.apply(**NEXT)
+    world.start_pods(candidate).gate(candidate, Verdict.PASS).settle()
+    world.wait(DAY).set_ready(candidate).pass_once()
+    world.wait(-DAY)
+    assert world.selected() == candidate
+    return before, candidate
+
+
+def test_finding_16_a_promotion_dated_in_the_future_counts_as_now() -> None:
+    world, _ = serving_on(BIG)
+    before, serves = promote_a_day_ahead(world)
+    world.settle()
+    world.expect(serves=serves, runs={before: 1, serves: 1})
+    world.wait(DRAIN_SECONDS).settle()
+    world.expect(serves=serves, runs={serves: 1}, Progressing="Complete")
+    assert world.revision(serves).promoted_at < world.now
+    assert not world.pass_once().writes
+
+
+def test_finding_16_a_wrong_clock_that_switched_back_changes_nothing_else() -> None:
+    world, good, bad = controlled()
+    world.control(Verdict.PASS).settle()
+    world.wait(DAY).set_ready(good).pass_once()
+    world.wait(-DAY).settle()
+    record = world.revision(bad).rollback
+    assert record is not None
+    assert record.switched_at is not None
+    assert (world.revision(bad).promoted_at or 0.0) < record.switched_at <= world.now
+    assert world.revision(good).promoted_at == pytest.approx(record.switched_at, abs=0.002)
+    world.start_pods(good, ready=True).wait(DRAIN_SECONDS).settle()
+    world.expect(serves=good, runs={good: 1}, Progressing="RolledBack")
+
+
+STORED = start_world().revision()
+MOMENTS = st.floats(0, 2e6).map(lambda at: round(at, 3))
+
+
+@given(st.lists(st.tuples(MOMENTS, st.none() | MOMENTS), min_size=1, max_size=6))
+@example([(999_999.999, None), (1e6, 1_000_001.5), (1_000_001.5, None), (1_086_400.0, 1_086_400.0)])
+def test_finding_16_what_happened_keeps_its_order(moments: list[tuple[float, float | None]]) -> None:
+    now, record = 1e6, Record("r", RollbackTerms("r", "s", 0.98, ""), 0.0, FELL, Fell())
+    revisions = {
+        str(i): replace(STORED, promoted_at=promoted, rollback=replace(record, switched_at=switched))
+        for i, (promoted, switched) in enumerate(moments)
+    }
+
+    def dates(found: Mapping[str, Revision]) -> list[float]:
+        pairs = [(r.promoted_at, r.rollback and r.rollback.switched_at) for r in found.values()]
+        return [at for pair in pairs for at in pair if at is not None]
+
+    before, after = dates(revisions), dates(redate(revisions, now))
+    assert all(b == a for b, a in zip(before, after, strict=True) if b <= now)
+    assert all(a <= now + 1.1 for a in after)
+    assert [(a < b, a == b) for a in before for b in before] == [(a < b, a == b) for a in after for b in after]
+    assert redate(redate(revisions, now), now + 2) == redate(revisions, now)
