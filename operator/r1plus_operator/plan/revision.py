@@ -294,12 +294,15 @@ def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
 def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
     """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
 
-    Promotions and switches back keep their order, since what was promoted last serves.
+    Promotions and switches back keep their order, since what was promoted last serves, and their distances where
+    nothing that happened before is in the way: by these it is known how long each revision served.
     """
-    moments = {at for r in revisions.values() for at in _moments(r)}
-    future = sorted(at for at in moments if at > now + SKEW_SECONDS)
-    began = max([now - TICK_SECONDS * len(future), *(moments - set(future))])
-    dates = {at: round(began + TICK_SECONDS * i, 3) for i, at in enumerate(future, 1)}
+    moments = sorted({at for r in revisions.values() for at in _moments(r)})
+    future = [at for at in moments if at > now + SKEW_SECONDS]
+    before = max((at for at in moments if at not in future), default=-math.inf)
+    dates: dict[float, float] = {}
+    for at in future:
+        before = dates[at] = round(max(now - (future[-1] - at), before + TICK_SECONDS), 3)
 
     def dated(revision: Revision) -> Revision:
         rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry

@@ -435,4 +435,7 @@ def test_finding_16_what_happened_keeps_its_order(moments: list[tuple[float, flo
     assert all(b == a for b, a in zip(before, after, strict=True) if b <= now)
     assert all(a <= now + 1.1 for a in after)
     assert [(a < b, a == b) for a in before for b in before] == [(a < b, a == b) for a in after for b in after]
+    if all(at > now + 1 for at in before):
+        spans = [[max(dated) - at for at in dated] for dated in (before, after)]
+        assert spans[0] == pytest.approx(spans[1], abs=0.02)
     assert redate(redate(revisions, now), now + 2) == redate(revisions, now)
