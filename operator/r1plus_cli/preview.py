@@ -63,7 +63,13 @@ def preview(
         children={},
         kinds=MONITORING_KINDS,
         # As if the platform team allowed everybody whom the deployment names.
-        tenant=TenantView("Unknown", Reason.PENDING, "No cluster was asked", callers=frozenset(spec.access.namespaces)),
+        tenant=TenantView(
+            "Unknown",
+            Reason.PENDING,
+            "No cluster was asked",
+            callers=frozenset(spec.access.namespaces),
+            placement=None,
+        ),
     )
     resolved = resolve(spec, engines, dict(suites), observed.nodes, config)
     return Preview(document, spec, resolved, plan(observed, config, now=0.0))

@@ -65,6 +65,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         monitoring_namespace=env.get("R1PLUS_MONITORING_NAMESPACE", "monitoring"),
         scrape_interval=env.get("R1PLUS_SCRAPE_INTERVAL", "15s"),
         prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
+        has_registry=bool(env.get("R1PLUS_REGISTRY_URL")),
         image_pull_secrets=secrets,
         suite_trust=_suite_trust(env),
         volumes=_volume_terms(env),
@@ -144,6 +145,7 @@ def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
         api_ports=tuple(map(_port, _listed(env, "R1PLUS_API_SERVER_PORTS"))) or IsolationTerms().api_ports,
         api_cidrs=tuple(map(_network, _listed(env, "R1PLUS_API_SERVER_CIDRS"))),
         beside={name: url for name, url in beside.items() if url},
+        reserved_namespaces=tuple(_listed(env, "R1PLUS_RESERVED_NAMESPACES")),
     )
 
 

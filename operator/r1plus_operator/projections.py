@@ -44,6 +44,8 @@ from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
+LABEL_SERVICE = "kubernetes.io/service-name"
+"""Of an EndpointSlice, by Kubernetes; the other labels are its Service's."""
 _CONDITION_TAINTS = frozenset(
     f"node.kubernetes.io/{condition}" for condition in ("not-ready", "unreachable", "unschedulable")
 )
@@ -52,6 +54,14 @@ _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creati
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
 """Kinds whose present state is not a consequence of anything else: of these the version is kept, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """To which pods a Service leads, by one of its EndpointSlices."""
+
+    service: str
+    pods: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +318,15 @@ def _network(text: str) -> Network | None:
         return ipaddress.ip_network(text)
     except ValueError:
         return None
+
+
+def endpoints(obj: Json) -> Kept | None:
+    """Return the names of the ready pods of an EndpointSlice, under its Service's name; None without a Service."""
+    meta = obj["metadata"]
+    service = (meta.get("labels") or {}).get(LABEL_SERVICE, "")
+    ready = (one for one in obj.get("endpoints") or () if (one.get("conditions") or {}).get("ready") is not False)
+    pods = frozenset(str((one.get("targetRef") or {}).get("name", "")) for one in ready)
+    return Kept(meta["namespace"], meta["name"], meta["uid"], Endpoints(service, pods)) if service else None
 
 
 def namespace(obj: Json) -> Kept:

@@ -39,7 +39,7 @@ from support.waiting import eventually
 pytestmark = pytest.mark.apiserver
 MALLORY = "mallory"
 """Administers tenant A by both roles: the operator's, and Kubernetes' own `admin`."""
-OWN, OURS = "mallorys-own", "credit"
+OWN, OURS = "mallorys-own", "r1plus-credit"
 
 BODIES: dict[str, dict[str, Any]] = {
     "ConfigMap": {"data": {"a": "b"}},

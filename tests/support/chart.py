@@ -46,7 +46,11 @@ OTHER_VALUES: dict[str, Any] = {
         "database": {"existingSecret": "registry-database", "key": "url", "ports": [6432], "cidrs": ["10.2.0.0/16"]},
         "clientGroups": ["credit-admins"],
     },
-    "isolation": {"decoyNamespace": "walls", "everySeconds": 60},
+    "isolation": {
+        "decoyNamespace": "walls",
+        "everySeconds": 60,
+        "reservedNamespaces": ["openshift-dns", "istio-system"],
+    },
     "nodeSelector": {"pool": "system"},
     "tolerations": [{"key": "system", "operator": "Exists"}],
     "priorityClassName": "system-cluster-critical",

@@ -66,6 +66,25 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{/*
+Refuses images that a tag names. Those of engines may bear one: what is in them is compared with the engine's own digest
+before each start.
+*/}}
+{{- define "r1plus-operator.requireDigests" -}}
+{{- $images := dict -}}
+{{- range $name := list "operator" "monitor" "registry" "triton" -}}
+{{- $_ := set $images $name (get $.Values.images $name) -}}
+{{- end -}}
+{{- range $backend, $runtime := .Values.images.gpu -}}
+{{- $_ := set $images (printf "gpu.%s.image" $backend) $runtime.image -}}
+{{- end -}}
+{{- range $name, $image := $images -}}
+{{- if and $.Values.images.requireDigests (not (contains "@sha256:" $image)) -}}
+{{- fail (printf "images.%s: %s names a tag, which somebody may move; name a digest (REPOSITORY@sha256:...), or set images.requireDigests=false" $name $image) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Names of the shipped golden suites, a JSON list. */}}
 {{- define "r1plus-operator.suites" -}}
 {{- $names := list -}}

@@ -224,14 +224,17 @@ def _load(about: Subject) -> Iterator[Alert]:
         f" over {SLOW_SECONDS} s, or {SLOWER} times what it was at this hour yesterday.",
     )
     waiting = f"{about.serving(metrics.ENGINE_WAITING_REQUESTS)}[15m]"
+    sent_away = f"{about.serving(metrics.ENGINE_REQUESTS_TOTAL, result='queue_full')}[5m]"
     yield Alert(
         metrics.ALERT_QUEUE_GROWING,
         "warning",
         "serving",
-        f"60 * sum(deriv({waiting})) > 1 and sum(min_over_time({waiting})) > 0",
+        # A queue that is full grows no more.
+        f"60 * sum(rate({sent_away})) > 1 or 60 * sum(deriv({waiting})) > 1 and sum(min_over_time({waiting})) > 0",
         "5m",
         "is asked more than it answers",
-        'For 15 minutes its queue was never empty, and {{ $value | printf "%.0f" }} more requests wait every minute.',
+        'Every minute {{ $value | printf "%.0f" }} more requests wait, in a queue that was not empty for 15 minutes,'
+        " or are sent away because it is full.",
     )
 
 

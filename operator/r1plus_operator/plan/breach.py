@@ -13,7 +13,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import way_back
-from r1plus_operator.plan.asking import acknowledged_in
+from r1plus_operator.plan.asking import acknowledged_in, rollback_asked
 from r1plus_operator.plan.inputs import REFUSED_PODS, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.rollback import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
@@ -62,22 +62,9 @@ class Scene:
         return acknowledged_in(self.observed.cr)
 
     @property
-    def requests(self) -> dict[Verb, Request]:
-        """What people ask for."""
-        return requests_in(self.observed.cr["metadata"].get("annotations") or {})
-
-    @property
     def asked(self) -> Request | None:
         """The rollback that somebody asks for and that has not been made: from what serves, once."""
-        found = self.requests.get(Verb.ROLLBACK)
-        if found is None or found.revision != self.current.name:
-            return None
-        if any(found.at <= self.requests[verb].at for verb in (Verb.ACK, Verb.UNPIN) if verb in self.requests):
-            return None
-        made = any(
-            r.rollback and r.rollback.request == found.at and r.rollback.switched_at for r in self.revisions.values()
-        )
-        return None if made else found
+        return rollback_asked(self.observed.cr, self.current.name, self.revisions)
 
     def pods(self, revision: str) -> list[PodFacts]:
         """Living pods of a revision, in quarantine or not."""
@@ -90,8 +77,8 @@ class Scene:
 
 def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, judging: Judging, target: str) -> Terms:
     """What holds now."""
-    asked = requests_in(observed.cr["metadata"].get("annotations") or {})
-    released = "|".join(asked[verb].at if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
+    asked = requests_in(observed.cr["metadata"])
+    released = "|".join(asked[verb].token if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
     return Terms(target, judging.terms, spec.accuracy.threshold, released)
 
 
@@ -204,7 +191,7 @@ def _begun(scene: Scene, to: str) -> Record:
         started_at=scene.now,
         cause=REQUESTED if asked else FELL,
         fell=replace(figures(scene), text=asked.told[:MOST_TEXT]) if asked else figures(scene),
-        request=asked.at if asked else "",
+        request=asked.token if asked else "",
         before=tuple(sorted(before.gone_back_to)) if before else (),
         fallen=any(_health(scene, pod).fell for pod in scene.pods(scene.current.name)),
     )

@@ -11,6 +11,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.tenants import TenantPlacement
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
@@ -93,6 +94,8 @@ class IsolationTerms:
     """Where the API server is; empty: anywhere, on those ports only."""
     beside: Mapping[str, str] = field(default_factory=dict)
     """Name -> address of what else no tenant's model may reach."""
+    reserved_namespaces: tuple[str, ...] = ()
+    """Others that can be no tenant, however labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class OperatorConfig:
     scrape_interval: str = "15s"
     prometheus_url: str = ""
     """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
+    has_registry: bool = False
     image_pull_secrets: tuple[str, ...] = ()
     gpu_runtimes: Mapping[str, GpuRuntime] = field(default_factory=dict)
     """Backend -> what serves it; `triton_image` serves the CPU's."""
@@ -119,7 +123,7 @@ class OperatorConfig:
     def reserved(self, namespace: str) -> bool:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
         own = ("default", self.operator_namespace, self.monitoring_namespace)
-        return namespace.startswith("kube-") or namespace in own
+        return namespace.startswith("kube-") or namespace in own or namespace in self.isolation.reserved_namespaces
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
@@ -192,6 +196,8 @@ class TenantView:
     """Whether anything new may be rolled out in it."""
     callers: frozenset[str] = frozenset()
     """Namespaces that a deployment may let in."""
+    placement: TenantPlacement | None = field(default_factory=TenantPlacement)
+    """On which nodes its models may run; None: no cluster was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +252,14 @@ class PodFacts:
     """When its grace is over, seconds since the epoch; 0 while nobody has deleted it."""
     unschedulable_since: float | None = None
     """Seconds since the epoch."""
+
+    def is_made_by(self, revision: str) -> bool:
+        """Return whether the Deployment of a revision made it, by its label and by its ReplicaSet.
+
+        A ReplicaSet lets a pod in quarantine go.
+        """
+        is_released = self.quarantine is not None and not self.replica_set
+        return self.revision == revision and (is_released or self.replica_set.rpartition("-")[0] == revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +380,8 @@ class Observed:
     """What Prometheus says of this deployment; None while nobody asks it or it was not asked yet."""
     pool: PoolView | None = None
     """The pooled detector of the revision that was watched last; None before there is one."""
+    endpoints: frozenset[str] | None = None
+    """Names of the pods to which the Service leads; None while no EndpointSlice tells of it."""
     refused: str = ""
     """Which write the API server refused in the pass before, in its words."""
     tenant: TenantView | None = None

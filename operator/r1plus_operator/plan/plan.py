@@ -11,7 +11,7 @@ from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
-from r1plus_operator.plan.asking import acknowledged_in, asked
+from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.expiry import expire
 from r1plus_operator.plan.facts import Facts, facts_of
@@ -21,6 +21,7 @@ from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorCo
 from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.obstacles import Incumbent
+from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
@@ -111,7 +112,19 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         )
 
     resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
+    allowed = tenant.placement if tenant else None
+    if allowed and isinstance(resolved, Target) and not _is_served(spec, resolved, observed, serves):
+        # What serves keeps its place, whatever the platform team allows by now.
+        resolved = check_placement(spec.placement, allowed) or resolved
     return _Pass(observed, config, now, spec, resolved, revisions).plan()
+
+
+def _is_served(spec: R1PlusDeploymentSpec, target: Target, observed: Observed, serves: Revision | None) -> bool:
+    """Return whether the target is the revision that takes traffic."""
+    if serves is None:
+        return False
+    name = f"{observed.name}-{revision_hash(spec, target)}"
+    return serves.name == name or serves.asked == asked_hash(spec, target)
 
 
 @dataclass(slots=True)
@@ -189,7 +202,7 @@ class _Pass:
             notes=(
                 *transitions(before, status),
                 *quarantine.told(answered.response if answered else None, ended, self.now),
-                *asked(self.observed.cr, before),
+                *note_requests(self.observed.cr, str(status.get("requestRefused", ""))),
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
@@ -422,10 +435,10 @@ class _Pass:
             objects.deployment(owner, self.spec, self.revisions[name], count)
             for name, count in rollout.replicas.items()
         ]
-        selected = rollout.current or target
         last = [objects.disruption_budget(owner)]
-        if selected:
-            last.append(objects.service(owner, selected))
+        if rollout.current or target:
+            # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
+            last.append(objects.service(owner, rollout.current or objects.NOTHING_PROMOTED))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
     def _callers(self) -> set[str]:

@@ -10,7 +10,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan import incident
-from r1plus_operator.plan.asking import last_request
+from r1plus_operator.plan.asking import refused_rollback, tell_requests
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.revision import Revision, rfc3339
@@ -61,9 +61,8 @@ def status_of(situation: Situation) -> Json:
 def _of_people_and_falls(situation: Situation) -> Json:
     """Where traffic could go back to, what was asked for, and the fall that is dealt with."""
     answered = situation.answered
-    found: Json = {}
-    if request := last_request(situation.observed.cr):
-        found["lastRequest"] = request[:256]
+    cr, serving = situation.observed.cr, situation.current.name if situation.current else ""
+    found = tell_requests(cr, refused_rollback(cr, serving))
     if answered and answered.last_good:
         found["lastGood"] = answered.last_good
     elif answered and answered.lacking:
@@ -136,12 +135,21 @@ def _ready(s: Situation) -> Finding:
     ready = sum(1 for pod in pods if pod.ready)
     wanted = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
     text = f"{ready} of {wanted} pods of revision {current.name} are ready"
+    if ready and wanted and not _is_reachable(s, pods):
+        told = f"{text}, and Service {s.observed.name} leads to none of them yet"
+        return Finding("False", Reason.NO_ENDPOINTS, f"{told}; if that lasts, look at its EndpointSlices")
     if ready and wanted:
         return Finding("True", Reason.SERVING, text)
     if not wanted:
         told = f"spec.rollout.strategy is InPlace: revision {current.name} was stopped so that {s.wanted} can be gated"
         return Finding("False", Reason.IN_PLACE_ROLLOUT, f"{told}; a refusal brings {current.name} back")
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
+
+
+def _is_reachable(s: Situation, pods: list[PodFacts]) -> bool:
+    """Whether the Service leads to a ready pod; taken for granted where no EndpointSlice tells of it."""
+    reached = s.observed.endpoints
+    return reached is None or any(pod.ready and pod.name in reached for pod in pods)
 
 
 def _waiting(s: Situation) -> str:

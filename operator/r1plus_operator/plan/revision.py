@@ -94,16 +94,8 @@ class Revision:
         return dict(self.data["template"])
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
-        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template.
-
-        A ReplicaSet lets a pod in quarantine go.
-        """
-        candidates = [
-            p
-            for p in pods
-            if p.revision == self.name
-            and (p.replica_set.rpartition("-")[0] == self.name or (p.quarantine is not None and not p.replica_set))
-        ]
+        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
+        candidates = [p for p in pods if p.is_made_by(self.name)]
         if not candidates:
             return frozenset()
         template = self.template

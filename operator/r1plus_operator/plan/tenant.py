@@ -31,7 +31,7 @@ GIVEN = (*BARS, "RoleBinding")
 PARTS = ("NetworkPolicy", *GIVEN, "ServiceAccount", "Job", "Deployment", "Service")
 """Kinds of what belongs to a namespace as a tenant, the decoy's included."""
 LEFT = ("ServiceAccount", "Service")
-"""Of those, what stays until the namespace goes, since it does nothing: an account without rights, empty Services."""
+"""Of those, what stays until the namespace goes, since it does nothing: accounts without rights, empty Services."""
 Part = tuple[str, str, str]
 """Namespace, kind and name."""
 
@@ -220,6 +220,8 @@ class _Pass:
         stages = [[walls.default_deny(namespace)], [walls.callers(namespace, opened, self.seen.addresses)]]
         if self.seen.cr is not None and waits != ():
             stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
+            if self.config.has_registry:
+                stages.append(walls.registry_reader(namespace))
         if self._probes:
             stages.append([prober.account(namespace), prober.way_to_ask(namespace, self.config)])
         return stages
@@ -322,7 +324,13 @@ def _isolation(newest: probing.Ran | None) -> Json:
 
 
 def _view(verdict: Finding, spec: R1PlusTenantSpec) -> TenantView:
-    return TenantView(verdict.status, verdict.reason, verdict.message, callers=frozenset(spec.callers.namespaces))
+    return TenantView(
+        verdict.status,
+        verdict.reason,
+        verdict.message,
+        callers=frozenset(spec.callers.namespaces),
+        placement=spec.placement,
+    )
 
 
 def digest(policies: Iterable[Json]) -> str:

@@ -132,16 +132,33 @@ def access(namespace: str, spec: R1PlusTenantSpec) -> list[Json]:
     """Who administers and who reads, as the platform team says."""
     wanted = ((ADMINS, names.ROLE_TENANT_ADMIN, spec.admins), (VIEWERS, names.ROLE_TENANT_VIEWER, spec.viewers))
     return [
-        {
-            "apiVersion": f"{_RBAC}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata(namespace, name),
-            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
-            "subjects": [_subject(namespace, subject) for subject in subjects],
-        }
+        _binding(namespace, name, role, [_subject(namespace, subject) for subject in subjects])
         for name, role, subjects in wanted
         if subjects
     ]
+
+
+def registry_reader(namespace: str) -> list[Json]:
+    """The account whose tokens the tenant's people show to the registry, and its right to read deployments here."""
+    name = names.REGISTRY_READER
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(namespace, name),
+        "automountServiceAccountToken": False,
+    }
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    return [account, _binding(namespace, name, names.ROLE_REGISTRY_READER, [subject])]
+
+
+def _binding(namespace: str, name: str, role: str, subjects: list[Json]) -> Json:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata(namespace, name),
+        "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
+        "subjects": subjects,
+    }
 
 
 def _subject(namespace: str, subject: Subject) -> Json:

@@ -63,7 +63,7 @@ def register(kube: Kube, made: GpuImages, family: str, checkpoint: str, backend:
             "contextLength": 2048,
             "parameters": 1_000_000,
         },
-        "artifact": {"image": made.checkpoints[checkpoint].image.ref, "sha256": made.checkpoints[checkpoint].sha256},
+        "artifact": {"image": made.checkpoints[checkpoint].image.pinned, "sha256": made.checkpoints[checkpoint].sha256},
         "requirements": {
             "cpu": "1",
             "weightsMemory": "16Mi",
@@ -97,7 +97,7 @@ def recipe(made: GpuImages, gpu: Gpu, context: int = CONTEXT) -> Recipe:
         gpu_product=gpu.product,
         compute_capability=gpu.capability,
         runtime=VERSION,
-        image=made.runtime.ref,
+        image=made.runtime.pinned,
     )
 
 
@@ -202,7 +202,7 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     assert job["spec"]["nodeName"] == node.name
     assert job["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     assert container_of(job, INIT_BUILD)["resources"]["limits"][RESOURCE] == "1"
-    assert container_of(job, INIT_BUILD)["image"] == made.runtime.ref
+    assert container_of(job, INIT_BUILD)["image"] == made.runtime.pinned
 
     revision = until_serving(tenant, credit)
     assert claims(kube) == {volume_of(wanted): wanted.checkpoint}
@@ -216,12 +216,12 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
 
     assert pod["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     triton = container_of(pod, CONTAINER_TRITON)
-    assert triton["image"] == made.runtime.ref
+    assert triton["image"] == made.runtime.pinned
     assert triton["resources"]["limits"][RESOURCE] == "1"
     text = (kube.get("configmaps", TENANT, revision) or {})["data"]["identity.json"]
     identity = loads(ServingIdentity, text)
     told_so = (identity.gpu_product, identity.engine_digest, identity.triton_image, identity.batch, identity.context)
-    assert told_so == (L40S.product, wanted.checkpoint, made.runtime.ref, BATCH, CONTEXT)
+    assert told_so == (L40S.product, wanted.checkpoint, made.runtime.pinned, BATCH, CONTEXT)
     assert {"name": ENV_IDENTITY, "value": identity.digest()} in triton["env"]
 
     assert "triton_model" in in_triton(kube, pod, "cat", f"{DIR_MODELS}/r1plus/1/model.py")

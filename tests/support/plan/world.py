@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.requests import Request, Verb
+from r1plus_contract.requests import Request, Verb, next_order, requests_in, written
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
@@ -87,6 +87,7 @@ class World:
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
+    endpoints: frozenset[str] | None = None
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -98,7 +99,8 @@ class World:
         seen = Observed(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
-        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused))
+        volumes, refused = dict(self.volumes), dict(self.volumes_refused)
+        return replace(seen, volumes=volumes, volumes_refused=refused, endpoints=self.endpoints)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""
@@ -168,13 +170,14 @@ class World:
 
     def ask(self, verb: Verb, **about: str) -> Self:
         """Write a request as the command line does."""
-        at = f"2026-01-01T00:00:{len(self.annotations):02d}.000000Z"
-        self.annotations[verb.annotation] = dumps(Request("alice", "a reason", at, **about))
+        order = next_order({"annotations": self.annotations}, 0)
+        about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", **about}
+        self.annotations |= written(verb, Request("alice", "a reason", **about, order=order))
         return self
 
     def asked_at(self, verb: Verb) -> str:
         """Return the token of the newest request."""
-        return str(json.loads(self.annotations[verb.annotation])["at"])
+        return requests_in({"annotations": self.annotations})[verb].token
 
     def deliver(self, facts: VolumeFacts | None = None) -> Self:
         """Let this be found on the candidate's volume, by default its engine."""

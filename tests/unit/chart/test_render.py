@@ -39,7 +39,8 @@ def test_every_pod_meets_the_restricted_pod_security_standard(render: Render, va
         assert spec["securityContext"]["runAsUser"] == 1000
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert all(
-            {"emptyDir", "configMap", "projected", "persistentVolumeClaim"} & set(volume) for volume in spec["volumes"]
+            {"emptyDir", "configMap", "projected", "persistentVolumeClaim", "secret"} & set(volume)
+            for volume in spec["volumes"]
         )
         for container in spec["containers"]:
             assert container["securityContext"] == {
@@ -90,6 +91,9 @@ def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render
         pytest.param("r1plus-operator-crds", rbac.crd_hook(), id="the CRD hook's rights"),
         pytest.param("r1plus-registry", rbac.registry(), id="the registry's rights"),
         pytest.param("r1plus-registry-reader", rbac.registry_reader(), id="its reader's rights"),
+        pytest.param(
+            "r1plus-tenant-registry-reader", rbac.tenant_registry_reader(), id="the rights of its reader in a tenant"
+        ),
     ],
 )
 def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
@@ -99,7 +103,7 @@ def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, gra
     assert not [rule for rule in rules if "secrets" in rule["resources"]]
     assert not [rule for rule in rules if {"escalate", "impersonate"} & set(rule["verbs"])]
     binds = [rule for rule in rules if "bind" in rule["verbs"]]
-    tenants = [contract.ROLE_TENANT_ADMIN, contract.ROLE_TENANT_VIEWER]
+    tenants = [contract.ROLE_TENANT_ADMIN, contract.ROLE_TENANT_VIEWER, contract.ROLE_REGISTRY_READER]
     assert [rule["resourceNames"] for rule in binds] == ([tenants] if name == "r1plus-operator" else [])
 
 

@@ -75,6 +75,10 @@ def waiting(**labels: str) -> str:
     return of(metrics.ENGINE_WAITING_REQUESTS, **labels)
 
 
+def requests(result: str = "queue_full", **labels: str) -> str:
+    return of(metrics.ENGINE_REQUESTS_TOTAL, result=result, **labels)
+
+
 DAY = 1440
 
 
@@ -256,6 +260,11 @@ QUEUE_GROWING = [
     Case("one more every minute in each of two pods", {waiting(): "1+1x60", waiting(pod="p2"): "1+1x60"}, 1),
     Case("long, and no longer than before", {waiting(): "50x60"}, 0),
     Case("shorter and shorter", {waiting(): "200-2x60"}, 0),
+    Case("full, and requests are sent away", {waiting(): "64x60", requests(): "0+10x60"}, 1),
+    Case("full, and one was sent away", {waiting(): "64x60", requests(): "0x29 1x30"}, 0),
+    Case("full, and one a minute is sent away: few enough", {waiting(): "64x60", requests(): "0+1x60"}, 0),
+    Case("full, and answered", {waiting(): "64x60", requests("ok"): "0+10x60"}, 0),
+    *(Case(f"{whose} requests are sent away", {waiting(): "64x60", requests(**labels): "0+10x60"}, 0) for whose, labels in OTHERS.items()),
     Case("empty", {waiting(): "0x60"}, 0),
     Case("no series", {}, 0),
     Case("longer and longer, and empty in between", {waiting(): EMPTIED}, 0, at="52m"),

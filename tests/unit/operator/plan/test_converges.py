@@ -402,10 +402,10 @@ class Answered(Operated):
     def a_control_ends(self, data: st.DataObject, verdict: Verdict) -> None:
         self.world.control(verdict, lost=4 if verdict is Verdict.FAIL else 0)
 
-    @rule(verb=st.sampled_from(Verb), number=st.integers(0, 99))
-    def somebody_asks_for_something(self, verb: Verb, number: int) -> None:
+    @rule(verb=st.sampled_from(Verb), number=st.integers(0, 99), order=st.integers(0, 9))
+    def somebody_asks_for_something(self, verb: Verb, number: int, order: int) -> None:
         at = f"2026-01-01T00:00:{number:02d}Z"
-        asked = Request("alice", "a reason", at, str(self.world.status.get("revision", "")))
+        asked = Request("alice", "a reason", at, str(self.world.status.get("revision", "")), order)
         self.world.annotations[verb.annotation] = dumps(asked)
 
     def teardown(self) -> None:

@@ -21,7 +21,7 @@ from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.prober import jobs, way_to_ask
 from r1plus_operator.plan.probing import next_run
 from support.plan.selectors import selects
-from support.plan.tenant_world import CONFIG, TenantWorld
+from support.plan.tenant_world import CONFIG, GIVES, TenantWorld
 from support.plan.world import World
 from support.tables import for_each
 
@@ -221,6 +221,25 @@ def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace()
     ]
     assert viewers["subjects"] == [{"kind": "Group", "apiGroup": rbac, "name": "g"}]
     assert walls.access("team", R1PlusTenantSpec()) == []
+
+
+@for_each("changed, kinds", {
+    "of a tenant with an R1PlusTenant": ({}, {"ServiceAccount", "RoleBinding"}),
+    "but not where nobody is given access": ({"spec": None}, set()),
+    "nor where there is no registry": ({"config": CONFIG}, set()),
+})  # fmt: skip
+def test_finding_19_people_have_an_account_in_their_namespace_to_read_the_registry_by(
+    changed: Json, kinds: set[str]
+) -> None:
+    tenant = TenantWorld(**({"spec": GIVES, "config": replace(CONFIG, has_registry=True)} | changed))
+    tenant.settle()
+    made = {kind: obj for (_, kind, name), obj in tenant.live.items() if name == "r1plus-registry-reader"}
+    assert set(made) == kinds
+    if kinds:
+        assert made["ServiceAccount"]["automountServiceAccountToken"] is False
+        assert made["RoleBinding"]["roleRef"]["name"] == "r1plus-tenant-registry-reader"
+        subject = {"kind": "ServiceAccount", "name": "r1plus-registry-reader", "namespace": tenant.name}
+        assert made["RoleBinding"]["subjects"] == [subject]
 
 
 HELD = TenantView("True", Reason.WALLS_HELD, "all of them", callers=frozenset({"shop", "web"}))
