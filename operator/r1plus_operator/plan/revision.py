@@ -55,7 +55,7 @@ class Revision:
     pool: str = ""
     """Checkpoint of its pooled detector."""
     expiry: Expiry | None = None
-    """That it was withdrawn for lack of room, since it has been the candidate."""
+    """That it was withdrawn, since it has been the candidate."""
 
     @property
     def engine(self) -> str:
@@ -303,7 +303,7 @@ def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]
         if since is not None and since > now + SKEW_SECONDS:
             since = now
         if expiry and expiry.at > now + SKEW_SECONDS:
-            expiry = replace(expiry, at=now, retry_at=now + expiry.retry_at - expiry.at)
+            expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
         promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
         return replace(revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry)
 

@@ -274,6 +274,28 @@ def test_finding_11_what_expired_for_another_cause_is_not_tried_again() -> None:
     world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
 
 
+def test_finding_11_a_cause_that_comes_later_is_none() -> None:
+    world, serves = serving_on(BIG, rollout={"strategy": "InPlace"})
+    world.apply(**NEXT)
+    world.start_pods(world.candidate()).settle()
+    world.wait(HOUR).settle()
+    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
+    world.alter(nodes=(kubernetes_node("big", "20Gi", unschedulable=True),)).settle()
+    world.alter(nodes=(BIG,)).wait(7 * DAY).settle()
+    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
+
+
+@for_each("deadline, tried", {"longer": ("2h", True), "shorter": ("30m", False)})
+def test_finding_11_what_was_too_slow_is_tried_again_with_a_longer_deadline(deadline: str, tried: bool) -> None:
+    world, serves = serving_on(BIG)
+    candidate = world.apply(**NEXT)
+    expire(world, unschedulable="")
+    world.wait(DAY).apply(rollout={"deadline": deadline})
+    world.expect(runs={serves: 1, candidate: 1} if tried else {serves: 1})
+    world.wait(1.5 * HOUR).settle()
+    assert (world.condition("Progressing")[1] == "RollingOut") is tried
+
+
 def test_finding_11_another_deadline_tries_at_once() -> None:
     world, serves = serving_on(BIG)
     candidate = world.apply(**NEXT)
