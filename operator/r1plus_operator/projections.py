@@ -287,6 +287,7 @@ def node(obj: Json) -> Kept | None:
             taints=_taints(obj),
             is_ready=_is_ready(obj),
             is_cordoned=bool((obj.get("spec") or {}).get("unschedulable")),
+            storage_bytes=bytes_of(allocatable.get("ephemeral-storage", "0")) or None,
         )
         return _kept(obj, facts)
     return None

@@ -93,7 +93,7 @@ class Egress(ApiModel):
 
     cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(
         None,
-        description="A network. Loopback and link-local addresses in it stay shut; so does all of it if a node is.",
+        description="A network. Loopback, link-local and nodes' addresses in it stay shut.",
     )
     namespace: DnsLabel | None = Field(None, description="All pods of another namespace.")
     ports: tuple[Port, ...] = Field(min_length=1, max_length=16, description="TCP ports.")
@@ -169,6 +169,9 @@ class Quota(ApiModel):
     memory: Quantity | None = Field(None, description="Memory that all pods together request, e.g. `64Gi`.")
     gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")
+    ephemeral_storage: Quantity | None = Field(
+        None, description="Their nodes' disk that all pods together request; a pod that requests none is not counted."
+    )
 
 
 class R1PlusTenantSpec(ApiModel):

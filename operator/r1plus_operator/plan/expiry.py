@@ -1,4 +1,4 @@
-"""That a candidate was withdrawn for lack of room, as written on its ControllerRevision, and when it is tried again."""
+"""That a candidate was withdrawn, as it is written on its ControllerRevision, and when it is tried again."""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,23 @@ class Expiry:
     at: float
     times: int
     """How often it was withdrawn in a row."""
-    retry_at: float
-    no_room: str
-    """What the scheduler or a quota said."""
     deadline: float
-    """The spec's, seconds: with another one it is tried again at once."""
+    """The spec's, seconds."""
+    no_room: str = ""
+    """What the scheduler or a quota said; empty: room was not the cause, so it is not tried again by itself."""
+    retry_at: float | None = None
+
+    def is_over(self, now: float, deadline: float) -> bool:
+        """Whether the candidate is tried again: its back-off is over, or people have changed its deadline."""
+        raised = deadline > self.deadline or (self.no_room != "" and deadline != self.deadline)
+        return raised or (self.retry_at is not None and self.retry_at <= now)
 
 
 def expire(before: Expiry | None, now: float, no_room: str, terms: RolloutTerms) -> Expiry:
     """Return the record of one more withdrawal."""
     times = before.times + 1 if before else 1
-    return Expiry(now, times, now + retry_delay(times, terms.strategy), no_room[:MOST_TEXT], terms.deadline_seconds)
+    retry_at = now + retry_delay(times, terms.strategy) if no_room else None
+    return Expiry(now, times, terms.deadline_seconds, no_room[:MOST_TEXT], retry_at)
 
 
 def expiry_in(text: str | None) -> Expiry | None:

@@ -165,6 +165,8 @@ class NodeFacts:
     taints: tuple[Taint, ...] = ()
     is_ready: bool = True
     is_cordoned: bool = False
+    storage_bytes: int | None = None
+    """Ephemeral storage; None where the node does not count it, and takes no pod that asks for any."""
 
 
 @dataclass(frozen=True, slots=True)

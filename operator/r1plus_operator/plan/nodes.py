@@ -60,6 +60,7 @@ def has_room(pod: Json, nodes: Iterable[NodeFacts]) -> bool:
     """Whether a node takes this pod (its spec) now, with nothing else of ours on it."""
     selector, tolerated = pod.get("nodeSelector") or {}, pod.get("tolerations") or ()
     memory, cpu = _asked(pod, "memory", bytes_of), _asked(pod, "cpu", millicores_of)
+    storage = _asked(pod, "ephemeral-storage", bytes_of)
     devices = {
         key: int(count)
         for container in pod["containers"]
@@ -71,6 +72,7 @@ def has_room(pod: Json, nodes: Iterable[NodeFacts]) -> bool:
         and not node.is_cordoned
         and node.memory_bytes >= memory
         and 1000 * node.cores >= cpu
+        and (node.storage_bytes or 0) >= storage
         and all(node.labels.get(key, PLATFORM.get(key)) == value for key, value in selector.items())
         and all(any(g.resource == key and g.count >= n for g in node.gpus) for key, n in devices.items())
         and _untolerated(node.taints, tolerated) is None
@@ -121,16 +123,17 @@ def explain_no_node(spec: R1PlusDeploymentSpec, engine: Engine, nodes: Iterable[
     return text
 
 
-def memory_per_pod(engine: Engine, nodes: Iterable[NodeFacts], pods: int, least: int) -> int:
+def memory_per_pod(engine: Engine, nodes: Iterable[NodeFacts], pods: int, least: int, storage: int = 0) -> int:
     """Return the most memory that each of so many pods may take, bytes; several may share a node.
 
-    Where not all find room with the `least` memory each, it is that of as many as do; where none does, all of the
-    largest node.
+    Each also takes so much `storage`. Where not all find room with the `least` memory each, it is that of as many as
+    do; where none does, all of the largest node.
     """
     request = millicores_of(engine.spec.requirements.cpu_request) + millicores_of(MONITOR_CPU)
 
     def most_on(node: NodeFacts) -> int:
-        return max(1, min(pods, int(1000 * node.cores) // request, node.memory_bytes // least))
+        most = [pods, int(1000 * node.cores) // request, node.memory_bytes // least]
+        return max(1, min([*most, *([(node.storage_bytes or 0) // storage] if storage else [])]))
 
     shares = (node.memory_bytes // sharing for node in nodes for sharing in range(1, 1 + most_on(node)))
     largest = nlargest(pods, shares)

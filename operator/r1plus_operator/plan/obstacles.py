@@ -4,15 +4,15 @@ Asked by `target` about every engine that the wish admits; the same answers are 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
-from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import refusals
 from r1plus_operator.plan.inputs import NodeFacts
 from r1plus_operator.plan.nodes import explain_no_node, matching, memory_per_pod
-from r1plus_operator.plan.pod import POD_OVERHEAD
+from r1plus_operator.plan.pod import POD_OVERHEAD, storage_bytes
 from r1plus_policies.choice import Obstacle
 from r1plus_policies.hardware import UNKNOWN, GpuNeed, Gpus, place, version_refusal
 from r1plus_policies.sizing import GIB, Fit, Misfit, fit, sized
@@ -34,6 +34,8 @@ class Seat:
 
     fit: Fit
     gpus: Gpus | None = None
+    counts_storage: bool = False
+    """Whether each matching node counts its ephemeral storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,47 @@ def seated(
     able = list(matching(spec, engine, nodes, lasting=incumbent is not None))
     if not able:
         return Obstacle(Reason.NO_NODE_FITS, explain_no_node(spec, engine, nodes))
+    storage = 0
+    if counts := all(node.storage_bytes is not None for node in able):
+        storage = storage_bytes(engine, on_volume=delivery_mode(spec, engine) is DeliveryMode.VOLUME)
+        able = [node for node in able if incumbent or (node.storage_bytes or 0) >= storage]
+    if not able:
+        return Obstacle(Reason.NO_NODE_FITS, _no_storage(engine, nodes, storage))
     if engine.spec.requirements.gpu is not None:
-        return _on_gpus(spec, engine, [gpus for node in able for gpus in node.gpus], products, pods)
+        found = _on_gpus(spec, engine, [gpus for node in able for gpus in node.gpus], products, pods)
+    else:
+        found = _on_cpus(spec, engine, able, pods, storage)
+    return replace(found, counts_storage=counts) if isinstance(found, Seat) else found
+
+
+def _no_storage(engine: Engine, nodes: Iterable[NodeFacts], needed: int) -> str:
+    most = max(node.storage_bytes or 0 for node in nodes)
+    return (
+        f"{engine.name} needs {needed / GIB:.2f} GiB of its node's ephemeral storage (twice the weights, and what the"
+        f" pod writes); the nodes that match have at most {most / GIB:.2f} GiB; add a larger disk, or set"
+        " spec.delivery.mode to Volume"
+    )
+
+
+def _on_cpus(
+    spec: R1PlusDeploymentSpec, engine: Engine, able: Sequence[NodeFacts], pods: int, storage: int
+) -> Seat | Obstacle:
     shape = engine.spec.shape
     least = sized(shape, spec.batching.max_batch_size or 1, spec.context.max_tokens or shape.context_length).total_bytes
-    room = memory_per_pod(engine, able, pods, least + POD_OVERHEAD) - POD_OVERHEAD
+    room = memory_per_pod(engine, able, pods, least + POD_OVERHEAD, storage) - POD_OVERHEAD
     beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
     return _seat(_fit(spec, engine, max(0, room), f"the largest matching node, {beside},"))
+
+
+def delivery_mode(spec: R1PlusDeploymentSpec, engine: Engine) -> DeliveryMode:
+    """Return by which way the engine gets to its pods: as the spec says, or as its files allow."""
+    by_volume = is_without_image(engine)
+    return spec.delivery.mode or (DeliveryMode.VOLUME if by_volume else DeliveryMode.IMAGE)
+
+
+def is_without_image(engine: Engine) -> bool:
+    """Whether the engine, as it is served, comes by a volume alone."""
+    return engine.spec.files.image is None or engine.spec.build is not None
 
 
 def _on_gpus(

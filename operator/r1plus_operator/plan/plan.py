@@ -34,6 +34,7 @@ from r1plus_operator.plan.revision import (
     asked_hash,
     build,
     readable,
+    redate,
     revision_hash,
     serving_revision,
     to_object,
@@ -90,7 +91,7 @@ class Plan:
 
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
-    revisions = readable(observed.children)
+    revisions = redate(readable(observed.children), now)
     serves = serving_revision(revisions.values())
     raw, former = observed.cr.get("spec") or {}, _former_spec(serves, observed)
     problem = None
@@ -422,18 +423,17 @@ class _Pass:
                 self.revisions[name] = replace(revision, candidate_since=since, expiry=expiry)
 
     def _retry_expired(self) -> None:
-        """Let a candidate that found no room begin again once its back-off is over, or its deadline is another."""
+        """Let a candidate that was withdrawn begin again when its time has come."""
         deadline = self.spec.rollout.deadline_seconds
         for name, revision in self.revisions.items():
-            expiry = revision.expiry if revision.is_expired else None
-            if expiry and (expiry.retry_at <= self.now or expiry.deadline != deadline):
+            if revision.is_expired and revision.expiry and revision.expiry.is_over(self.now, deadline):
                 self.revisions[name] = replace(revision, candidate_since=None)
 
     def _record_expiry(self, candidate: str | None, rollout: Rollout) -> None:
-        """Write down that the candidate is withdrawn for lack of room: its pods, which say so, go now."""
+        """Write down that the candidate is withdrawn, and whether for lack of room: its pods, which say so, go now."""
         revision = self.revisions.get(candidate or "")
-        if rollout.stage is Stage.EXPIRED and revision and not revision.is_expired and (why := self._no_room(revision)):
-            expiry = expire(revision.expiry, self.now, why, self.spec.rollout)
+        if rollout.stage is Stage.EXPIRED and revision and not revision.is_expired:
+            expiry = expire(revision.expiry, self.now, self._no_room(revision), self.spec.rollout)
             self.revisions[revision.name] = replace(revision, expiry=expiry)
 
     def _no_room(self, revision: Revision) -> str:

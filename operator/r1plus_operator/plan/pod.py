@@ -47,6 +47,9 @@ OFFLINE = {
 }
 """The walls let nothing out; so that nobody waits for what they hold back, either."""
 MONITOR_MEMORY, MONITOR_CPU = "96Mi", "20m"
+STATE, MONITOR_TMP = "64Mi", "16Mi"
+LOGS, LOGS_LIMIT = 256 * 2**20, 2**30
+"""Of the node's disk, for what the node keeps of the containers' logs, bytes: requested, and at most."""
 POD_OVERHEAD = bytes_of(SHM) + bytes_of(MONITOR_MEMORY)
 """What a pod asks of its node beside what the engine needs, bytes."""
 
@@ -61,11 +64,13 @@ def pod_template(
     config: OperatorConfig,
     volume: str = "",
     gpus: Gpus | None = None,
+    *,
+    counts_storage: bool = False,
 ) -> Json:
     """The pod template of one revision of the R1PlusDeployment `cr`; deterministic.
 
     `volume` names the claim that holds the engine; empty: the engine's image does. `gpus` are those that batch and
-    context were fitted to: its pods run on no others.
+    context were fitted to: its pods run on no others. `counts_storage`: its nodes count their ephemeral storage.
     """
     meta = cr["metadata"]
     namespace, owner = meta["namespace"], meta["name"]
@@ -87,6 +92,10 @@ def pod_template(
         labels[names.LABEL_VOLUME] = volume
         if config.volumes.access_mode is AccessMode.ONE_NODE:
             pod["affinity"] = {"podAffinity": _together(volume)}
+    if counts_storage:
+        triton, disk = pod["containers"][0]["resources"], storage_bytes(engine, on_volume=bool(volume))
+        triton["requests"]["ephemeral-storage"] = mebibytes(disk)
+        triton["limits"]["ephemeral-storage"] = mebibytes(disk - LOGS + LOGS_LIMIT)
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     pod |= placement(spec, gpus)
@@ -335,17 +344,26 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
     }
 
 
+def storage_bytes(engine: Engine, *, on_volume: bool) -> int:
+    """Return what a pod requests of its node's disk: its volumes, but for those in memory, and its logs. Bytes."""
+    tmp = TMP_GPU if engine.spec.requirements.gpu is not None else TMP
+    return _delivery_bytes(engine, on_volume=on_volume) + sum(map(bytes_of, (STATE, MONITOR_TMP, tmp))) + LOGS
+
+
+def _delivery_bytes(engine: Engine, *, on_volume: bool) -> int:
+    return 2 * (0 if on_volume else bytes_of(engine.spec.requirements.weights_memory)) + 64 * 2**20
+
+
 def _volumes(owner: str, revision: str, engine: Engine, volume: str) -> list[Json]:
-    size = 0 if volume else bytes_of(engine.spec.requirements.weights_memory)
     on_gpu = engine.spec.requirements.gpu is not None
     held = [{"name": "volume", "persistentVolumeClaim": {"claimName": volume, "readOnly": True}}] if volume else []
     return [
-        {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(2 * size + 64 * 2**20)}},
+        {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(_delivery_bytes(engine, on_volume=bool(volume)))}},
         {"name": "admission", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
-        {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "state", "emptyDir": {"sizeLimit": STATE}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM_GPU if on_gpu else SHM}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_GPU if on_gpu else TMP}},
-        {"name": "monitor-tmp", "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": "monitor-tmp", "emptyDir": {"sizeLimit": MONITOR_TMP}},
         {"name": "revision", "configMap": {"name": revision}},
         {"name": "accuracy", "configMap": {"name": accuracy_name(owner)}},
         *held,

@@ -393,8 +393,9 @@ def _blocked(problem: Problem) -> Finding:
 def _overdue(s: Situation) -> Finding:
     assert s.spec is not None
     revision = s.revisions.get(s.target or "")
-    if s.current and revision and revision.expiry and revision.is_expired:
-        why, again = revision.expiry.no_room, rfc3339(revision.expiry.retry_at)
+    expiry = revision.expiry if revision and revision.is_expired else None
+    if s.current and expiry and expiry.retry_at:
+        why, again = expiry.no_room, rfc3339(expiry.retry_at)
         text = (
             f"Revision {s.target} was withdrawn because it found no room: {why}; {s.current.name} goes on serving;"
             f" it is tried again at {again}; free capacity, or lower batch, context or replicas"

@@ -31,6 +31,8 @@ from r1plus_policies.hardware import WHOLE_GPU
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
+"""By how much leaders' clocks may differ; between two moments that are dated anew."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
 
@@ -56,7 +58,7 @@ class Revision:
     last_valid: LastValid | None = None
     """What the spec asked for last; of the revision that serves."""
     expiry: Expiry | None = None
-    """That it was withdrawn for lack of room, since it has been the candidate."""
+    """That it was withdrawn, since it has been the candidate."""
 
     @property
     def engine(self) -> str:
@@ -216,7 +218,18 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
     )
     name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     held = volume.name if volume else ""
-    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, held, target.gpus)
+    template = pod_template(
+        cr,
+        name,
+        spec,
+        engine,
+        fit,
+        identity.digest(),
+        config,
+        held,
+        target.gpus,
+        counts_storage=target.counts_storage,
+    )
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),
@@ -272,6 +285,38 @@ def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
             with contextlib.suppress(ContractError):
                 found[name] = read(live)
     return found
+
+
+def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
+    """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
+
+    Promotions and switches back keep their order, since what was promoted last serves, and their distances where
+    nothing that happened before is in the way: by these it is known how long each revision served.
+    """
+    moments = sorted({at for r in revisions.values() for at in _moments(r)})
+    future = [at for at in moments if at > now + SKEW_SECONDS]
+    before = max((at for at in moments if at not in future), default=-math.inf)
+    dates: dict[float, float] = {}
+    for at in future:
+        before = dates[at] = round(max(now - (future[-1] - at), before + TICK_SECONDS), 3)
+
+    def dated(revision: Revision) -> Revision:
+        rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
+        if rollback and rollback.switched_at in dates:
+            rollback = replace(rollback, switched_at=dates[rollback.switched_at])
+        if since is not None and since > now + SKEW_SECONDS:
+            since = now
+        if expiry and expiry.at > now + SKEW_SECONDS:
+            expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
+        promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
+        return replace(revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry)
+
+    return {name: dated(revision) for name, revision in revisions.items()}
+
+
+def _moments(revision: Revision) -> list[float]:
+    switched = revision.rollback.switched_at if revision.rollback else None
+    return [at for at in (revision.promoted_at, switched) if at is not None]
 
 
 def clipped(gate: GateReport) -> GateReport:

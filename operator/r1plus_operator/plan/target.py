@@ -34,6 +34,8 @@ class Target:
     """Where the engine's files lie; None: in its image."""
     gpus: Gpus | None = None
     """Those that its pods are bound to; None: it runs on CPU, or no cluster is at hand."""
+    counts_storage: bool = False
+    """Whether its nodes count their ephemeral storage, so that its pods can ask for some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def resolve(
     assert suite.suite is not None
     if problem := untrusted(spec, suite, config.suite_trust) or out_of_reach(spec, suite):
         return problem
-    return Target(engine, seat.fit, suite.suite, suite, choice, volume, seat.gpus)
+    return Target(engine, seat.fit, suite.suite, suite, choice, volume, seat.gpus, seat.counts_storage)
 
 
 def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> Wish:

@@ -217,7 +217,7 @@ class _Pass:
         if self._is_decoy:
             return [[walls.default_deny(namespace), *decoy.walls_of(self.config)], decoy.objects(self.config)]
         opened = [way for way in spec.egress if not walls.reaches(way, self.seen.addresses)]
-        stages = [[walls.default_deny(namespace)], [walls.callers(namespace, opened)]]
+        stages = [[walls.default_deny(namespace)], [walls.callers(namespace, opened, self.seen.addresses)]]
         if self.seen.cr is not None and waits != ():
             stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
             if self.config.has_registry:
@@ -284,8 +284,8 @@ class _Pass:
         if self.seen.refused:
             return Finding("False", Reason.WRITE_REFUSED, self.seen.refused)
         shut = [
-            f"spec.egress[{i}].cidr: {way.cidr} holds the node {node}, whose own ports it would open: it stays shut;"
-            " name a smaller network"
+            f"spec.egress[{i}].cidr: {way.cidr} holds nothing but nodes ({node}), whose own ports it would open: it"
+            " stays shut; name another network"
             for i, way in enumerate(spec.egress)
             if (node := walls.reaches(way, self.seen.addresses))
         ]

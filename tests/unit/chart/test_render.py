@@ -61,7 +61,13 @@ def test_a_replica_more_starts_before_one_ends_and_they_keep_apart(
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     labels = spec["template"]["metadata"]["labels"]
     spread = spec["template"]["spec"]["topologySpreadConstraints"]
-    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    # The scheduler scores a node by no constraint of a pod if it lacks the key of any: not every node has a zone.
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname"]
+    assert spread[0]["matchLabelKeys"] == ["pod-template-hash"]
+    affinity = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
+    (zones,) = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert zones["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    assert zones["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= labels.items()
     budget = one(objects, "PodDisruptionBudget")["spec"]
     assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
     for constraint in (*spread, {"labelSelector": budget["selector"], "whenUnsatisfiable": "ScheduleAnyway"}):

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.verdict import Gate, Verdict
-from r1plus_policies.rollout import DRAIN_SECONDS, RevisionState, Rollout, Stage, Strategy, Terms, decide
+from r1plus_policies.rollout import (
+    DRAIN_SECONDS,
+    UNSCHEDULABLE_SECONDS,
+    RevisionState,
+    Rollout,
+    Stage,
+    Strategy,
+    Terms,
+    decide,
+    retry_delay,
+)
 from support.tables import for_each
 
 NOW = 1_000.0
@@ -51,6 +61,11 @@ def passed(name: str = "b", **facts: Any) -> RevisionState:
 
 def waiting(seconds: float, *, ready: int = 0, verdict: Verdict | None = None) -> RevisionState:
     return RevisionState("b", ready=ready, replicas=1, verdict=verdict, candidate_since=NOW - seconds)
+
+
+def looking(seconds: float) -> RevisionState:
+    """Return a candidate that has looked for a node for so long."""
+    return replace(waiting(seconds), pods=1, unschedulable_since=NOW - seconds)
 
 
 GONE = passed("a", replicas=0, promoted_at=10.0)
@@ -138,10 +153,37 @@ def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> 
         (lambda: in_place("b", GONE), {"replicas": {"a": 0, "b": 1}}),
     "in place, the candidate serves after the gate with the first ready pod":
         (lambda: in_place("b", GONE, passed(ready=1, pods=1, replicas=1)), {"promote": "b", "replicas": {"a": 0, "b": 2}}),
+    "in place, nothing is stopped for a candidate that no node takes":
+        (lambda: in_place("b", stable(), replace(waiting(1), has_room=False)),
+         {"stage": Stage.NO_ROOM, "replicas": {"a": 2}, "requeue_after": DEADLINE - 1}),
+    "in place, a candidate goes on though its node is lost":
+        (lambda: in_place("b", GONE, replace(waiting(1), has_room=False)), {"stage": Stage.GATING, "replicas": {"a": 0, "b": 1}}),
+    "in place, a candidate looks for a node for a while":
+        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS - 1)), {"stage": Stage.GATING, "requeue_after": 1.0}),
+    "in place, a candidate that finds no node gives its place back":
+        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS)), {"stage": Stage.EXPIRED, "replicas": {"a": 2}}),
+    "beside what serves a candidate looks for a node until its deadline":
+        (lambda: run("b", stable(), looking(UNSCHEDULABLE_SECONDS)), {"stage": Stage.GATING}),
+    "what found no room waits for its next try":
+        (lambda: run("b", stable(), replace(waiting(1), retry_at=NOW + 60)),
+         {"stage": Stage.EXPIRED, "replicas": {"a": 2}, "requeue_after": 60.0}),
+    "what was refused is refused, whatever room it had":
+        (lambda: run("b", stable(), replace(FAILED, retry_at=NOW + 60)), {"stage": Stage.REFUSED}),
 })  # fmt: skip
 def test_of_a_rollout(decide_rollout: Callable[[], Rollout], expected: dict[str, Any]) -> None:
     decided = decide_rollout()
     assert {field: getattr(decided, field) for field in expected} == expected
+
+
+def test_a_way_back_in_place_looks_for_a_node_for_ever() -> None:
+    terms = Terms(2, Gate.ENFORCE, Strategy.IN_PLACE, math.inf)
+    decided = decide(target="b", revisions=(GONE, looking(1e5)), terms=terms, now=NOW)
+    assert (decided.stage, decided.replicas) == (Stage.GATING, {"a": 0, "b": 1})
+
+
+def test_tries_come_ever_later_and_in_place_seldom() -> None:
+    assert [retry_delay(n, Strategy.BLUE_GREEN) for n in (1, 2, 6, 7, 10_000)] == [600, 1200, 19_200, 21_600, 21_600]
+    assert retry_delay(1, Strategy.IN_PLACE) == retry_delay(9, Strategy.IN_PLACE) == 21_600
 
 
 def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> None:
@@ -172,6 +214,9 @@ states = st.builds(
     replicas=st.none() | st.integers(0, 3),
     verdict=st.none() | st.sampled_from(list(Verdict)),
     promoted_at=st.none() | st.floats(1, NOW),
+    has_room=st.booleans(),
+    unschedulable_since=st.none() | st.floats(1, NOW),
+    retry_at=st.none() | st.floats(NOW + 1, 2 * NOW),
 )
 worlds = st.lists(states, max_size=4, unique_by=lambda s: s.name).map(tuple)
 

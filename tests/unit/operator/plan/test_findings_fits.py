@@ -1,28 +1,36 @@
 """Rollouts that got stuck, or began without being asked for: attacks of a review of commit 035d42d, by their numbers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
+from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.inputs import REFUSED_PODS, NodeFacts
+from r1plus_operator.plan.revision import Revision, redate
+from r1plus_operator.plan.rollback import FELL, Fell, Record
+from r1plus_operator.plan.rollback import Terms as RollbackTerms
 from r1plus_operator.projections import node
-from support.plan.falls import fallen
-from support.plan.world import DAY, NEXT, World
+from r1plus_policies.rollout import DRAIN_SECONDS
+from support.plan.falls import controlled, fallen
+from support.plan.world import DAY, NEXT, World, start_world
 from support.tables import for_each
 
 DEDICATED = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
 
 
 def kubernetes_node(
-    name: str, memory: str, *, labels: dict[str, str] | None = None, ready: str = "True", **spec: Any
+    name: str, memory: str, *, labels: dict[str, str] | None = None, ready: str = "True", disk: str = "", **spec: Any
 ) -> NodeFacts:
     """Return a node as the operator reads it from the API server."""
     labels = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", **(labels or {})}
-    status = {
-        "allocatable": {"cpu": "8", "memory": memory, "pods": "110"},
-        "conditions": [{"type": "Ready", "status": ready}],
-    }
+    allocatable = {"cpu": "8", "memory": memory, "pods": "110", **({"ephemeral-storage": disk} if disk else {})}
+    status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]}
     kept = node({"metadata": {"name": name, "uid": name, "labels": labels}, "spec": spec, "status": status})
     assert kept is not None
     facts: NodeFacts = kept.value
@@ -266,6 +274,28 @@ def test_finding_11_what_expired_for_another_cause_is_not_tried_again() -> None:
     world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
 
 
+def test_finding_11_a_cause_that_comes_later_is_none() -> None:
+    world, serves = serving_on(BIG, rollout={"strategy": "InPlace"})
+    world.apply(**NEXT)
+    world.start_pods(world.candidate()).settle()
+    world.wait(HOUR).settle()
+    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
+    world.alter(nodes=(kubernetes_node("big", "20Gi", unschedulable=True),)).settle()
+    world.alter(nodes=(BIG,)).wait(7 * DAY).settle()
+    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
+
+
+@for_each("deadline, tried", {"longer": ("2h", True), "shorter": ("30m", False)})
+def test_finding_11_what_was_too_slow_is_tried_again_with_a_longer_deadline(deadline: str, tried: bool) -> None:
+    world, serves = serving_on(BIG)
+    candidate = world.apply(**NEXT)
+    expire(world, unschedulable="")
+    world.wait(DAY).apply(rollout={"deadline": deadline})
+    world.expect(runs={serves: 1, candidate: 1} if tried else {serves: 1})
+    world.wait(1.5 * HOUR).settle()
+    assert (world.condition("Progressing")[1] == "RollingOut") is tried
+
+
 def test_finding_11_another_deadline_tries_at_once() -> None:
     world, serves = serving_on(BIG)
     candidate = world.apply(**NEXT)
@@ -305,3 +335,129 @@ def test_finding_12_in_place_what_served_comes_back_when_the_candidate_finds_no_
     world.wait(300).settle()
     world.expect(runs={serves: 3}, Progressing=("DeadlineExceeded", NO_ROOM, "tried again"))
     assert round(waits_for_retry(world), -2) == 21600
+
+
+ROOMY = kubernetes_node("roomy", "20Gi", disk="100Gi")
+DISKLESS = kubernetes_node("roomy", "20Gi")
+
+
+def storage_of(world: World) -> tuple[int, int]:
+    """Return the ephemeral storage that the candidate's pod requests, and its limit, bytes."""
+    containers = world.revision().template["spec"]["containers"]
+    resources = [c["resources"] for c in containers]
+    asked, most = (
+        [bytes_of(r.get(kind, {})["ephemeral-storage"]) for r in resources if "ephemeral-storage" in r.get(kind, {})]
+        for kind in ("requests", "limits")
+    )
+    return sum(asked), sum(most)
+
+
+def disk_volumes(world: World) -> int:
+    """Return the most that the candidate's volumes take of its node's disk, bytes."""
+    volumes = [v["emptyDir"] for v in world.revision().template["spec"]["volumes"] if "emptyDir" in v]
+    return sum(bytes_of(volume["sizeLimit"]) for volume in volumes if volume.get("medium") != "Memory")
+
+
+def test_finding_15_a_pod_requests_the_disk_that_its_volumes_may_take() -> None:
+    world = World({"tier": "full"}, nodes=(ROOMY,))
+    world.settle()
+    asked, most = storage_of(world)
+    assert disk_volumes(world) > 1600 * 2**20
+    assert disk_volumes(world) < asked < disk_volumes(world) + 2**30
+    assert most > asked
+
+
+def test_finding_15_where_a_node_does_not_count_its_disk_nobody_asks_for_it() -> None:
+    world = World({"tier": "full"}, nodes=(ROOMY, DISKLESS))
+    world.settle()
+    assert storage_of(world) == (0, 0)
+
+
+def test_finding_15_a_stored_revision_stays_as_it_is() -> None:
+    world, serves = serving_on(DISKLESS)
+    template = world.one("Deployment", serves)["spec"]["template"]
+    assert not world.alter(nodes=(kubernetes_node("roomy", "20Gi", disk="1Gi"),)).pass_once().writes
+    assert world.one("Deployment", serves)["spec"]["template"] == template
+    world.expect(serves=serves, CapacityFits="Fits", Progressing="Complete")
+
+
+def test_finding_15_a_node_without_the_disk_is_not_fitted_to() -> None:
+    small_disk = kubernetes_node("big", "20Gi", disk="1Gi")
+    assert batch_on(kubernetes_node("small", "3Gi", disk="100Gi"), small_disk) == batch_on(SMALL)
+    world = World({"tier": "full"}, nodes=(small_disk,))
+    world.settle()
+    world.expect(CapacityFits=("NoNodeFits", "ephemeral storage", "1.00 GiB"))
+
+
+def test_finding_15_pods_share_a_node_as_far_as_its_disk_goes() -> None:
+    one_each = kubernetes_node("big", "20Gi", disk="3Gi"), kubernetes_node("small", "3Gi", disk="3Gi")
+    assert batch_on(*one_each, replicas=2) == batch_on(SMALL)
+
+
+def test_finding_15_an_engine_on_a_volume_takes_no_disk() -> None:
+    world = World({"tier": "full", "delivery": {"mode": "Volume"}}, nodes=(ROOMY,))
+    world.settle()
+    asked, _ = storage_of(world)
+    assert disk_volumes(world) < asked < 2**30
+
+
+def promote_a_day_ahead(world: World) -> tuple[str, str]:
+    """Let a leader whose clock is a day ahead promote the next revision; return what served, and what does now."""
+    before, candidate = world.selected(), world.apply(**NEXT)
+    world.start_pods(candidate).gate(candidate, Verdict.PASS).settle()
+    world.wait(DAY).set_ready(candidate).pass_once()
+    world.wait(-DAY)
+    assert world.selected() == candidate
+    return before, candidate
+
+
+def test_finding_16_a_promotion_dated_in_the_future_counts_as_now() -> None:
+    world, _ = serving_on(BIG)
+    before, serves = promote_a_day_ahead(world)
+    world.settle()
+    world.expect(serves=serves, runs={before: 1, serves: 1})
+    world.wait(DRAIN_SECONDS).settle()
+    world.expect(serves=serves, runs={serves: 1}, Progressing="Complete")
+    assert world.revision(serves).promoted_at < world.now
+    assert not world.pass_once().writes
+
+
+def test_finding_16_a_wrong_clock_that_switched_back_changes_nothing_else() -> None:
+    world, good, bad = controlled()
+    world.control(Verdict.PASS).settle()
+    world.wait(DAY).set_ready(good).pass_once()
+    world.wait(-DAY).settle()
+    record = world.revision(bad).rollback
+    assert record is not None
+    assert record.switched_at is not None
+    assert (world.revision(bad).promoted_at or 0.0) < record.switched_at <= world.now
+    assert world.revision(good).promoted_at == pytest.approx(record.switched_at, abs=0.002)
+    world.start_pods(good, ready=True).wait(DRAIN_SECONDS).settle()
+    world.expect(serves=good, runs={good: 1}, Progressing="RolledBack")
+
+
+STORED = start_world().revision()
+MOMENTS = st.floats(0, 2e6).map(lambda at: round(at, 3))
+
+
+@given(st.lists(st.tuples(MOMENTS, st.none() | MOMENTS), min_size=1, max_size=6))
+@example([(999_999.999, None), (1e6, 1_000_001.5), (1_000_001.5, None), (1_086_400.0, 1_086_400.0)])
+def test_finding_16_what_happened_keeps_its_order(moments: list[tuple[float, float | None]]) -> None:
+    now, record = 1e6, Record("r", RollbackTerms("r", "s", 0.98, ""), 0.0, FELL, Fell())
+    revisions = {
+        str(i): replace(STORED, promoted_at=promoted, rollback=replace(record, switched_at=switched))
+        for i, (promoted, switched) in enumerate(moments)
+    }
+
+    def dates(found: Mapping[str, Revision]) -> list[float]:
+        pairs = [(r.promoted_at, r.rollback and r.rollback.switched_at) for r in found.values()]
+        return [at for pair in pairs for at in pair if at is not None]
+
+    before, after = dates(revisions), dates(redate(revisions, now))
+    assert all(b == a for b, a in zip(before, after, strict=True) if b <= now)
+    assert all(a <= now + 1.1 for a in after)
+    assert [(a < b, a == b) for a in before for b in before] == [(a < b, a == b) for a in after for b in after]
+    if all(at > now + 1 for at in before):
+        spans = [[max(dated) - at for at in dated] for dated in (before, after)]
+        assert spans[0] == pytest.approx(spans[1], abs=0.02)
+    assert redate(redate(revisions, now), now + 2) == redate(revisions, now)

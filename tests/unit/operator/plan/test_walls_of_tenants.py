@@ -111,20 +111,45 @@ def test_a_way_into_them_is_refused_in_whatever_form_it_is_written(cidr: str) ->
         ways({"cidr": cidr, "ports": [80]})
 
 
-@given(CIDRS, st.lists(st.ip_addresses(), max_size=3))
-def test_a_way_out_never_holds_a_node(cidr: str, nodes: list[Any]) -> None:
+@given(CIDRS, st.lists(st.ip_addresses(), max_size=3), ADDRESSES, st.data())
+@example("0.0.0.0/0", [ipaddress.ip_address("10.1.0.4")], ipaddress.ip_address("10.1.0.5"), None)
+@example("10.1.0.4/32", [ipaddress.ip_address("10.1.0.4")], ipaddress.ip_address("10.1.0.5"), None)
+@example("10.1.0.4/31", [ipaddress.ip_address(f"10.1.0.{n}") for n in (5, 4)], ipaddress.ip_address("10.1.0.6"), None)
+def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[Any], other: Any, data: Any) -> None:
     try:
         (way,) = ways({"cidr": cidr, "ports": [10250]})
     except ValidationError:
         return
+    network = ipaddress.ip_network(cidr, strict=False)
+    if data:  # Most of all: nodes and others of that very network.
+        inside = st.integers(int(network.network_address), int(network.broadcast_address))
+        nodes = [*nodes, *(type(network.network_address)(n) for n in data.draw(st.lists(inside, max_size=4)))]
+        other = type(network.network_address)(data.draw(inside))
     world = TenantWorld(spec={"egress": [{"cidr": cidr, "ports": [10250]}]}, addresses=tuple(map(str, nodes)))
     world.settle()
     wall = world.one("NetworkPolicy", walls.CALLERS)
     assert not any(reachable(wall, str(node), 10250) for node in nodes)
-    held = walls.reaches(way, map(str, nodes))
-    network = ipaddress.ip_network(cidr, strict=False)
-    assert bool(held) is any(within(ipaddress.ip_network(node), network) for node in nodes)
-    assert len(wall["spec"]["egress"]) == (2 if held else 3)
+    assert reachable(wall, str(other), 10250) is (
+        other not in nodes and reachable(walls.callers("team", [way]), str(other), 10250)
+    )
+    within_it = {node for node in nodes if node.version == network.version and node in network}
+    assert bool(walls.reaches(way, [str(node) for node in nodes])) is (len(within_it) == network.num_addresses)
+    assert len(wall["spec"]["egress"]) == (2 if len(within_it) == network.num_addresses else 3)
+    for block in (peer["ipBlock"] for rule in wall["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer):
+        for net in map(ipaddress.ip_network, block.get("except", [])):
+            assert net != network, "the API server takes a true part of the network only"
+            assert within(net, network)
+
+
+def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
+    opened, nodes = (
+        ways({"cidr": "0.0.0.0/0", "ports": [443]}),
+        ["10.1.0.4", "10.1.0.5", "10.0.0.9", "fd00::1", "10.1.0.4"],
+    )
+    made = walls.callers("team", opened, nodes)
+    assert made == walls.callers("team", opened, nodes[::-1])
+    (block,) = [peer["ipBlock"] for rule in made["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    assert block["except"] == [*(net for net in NEVER_OPENED if "." in net), "10.0.0.9/32", "10.1.0.4/31"]
 
 
 def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
@@ -165,6 +190,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
         {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
         ["ResourceQuota"],
     ),
+    "nor does the disk of their nodes": ({"ephemeralStorage": "50Gi"}, {"requests.ephemeral-storage": "50Gi"}, ["ResourceQuota"]),
     "CPU does": ({"cpu": "500m"}, {"requests.cpu": "500m"}, ["ResourceQuota", "LimitRange"]),
     "so does memory": ({"memory": "1024Mi"}, {"requests.memory": "1Gi"}, ["ResourceQuota", "LimitRange"]),
     "as the API server writes it": (
