@@ -19,6 +19,7 @@ from r1plus_model_repo.filling.signature import public_key
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import (
     AccessMode,
+    AlertTerms,
     GpuRuntime,
     IsolationTerms,
     OperatorConfig,
@@ -71,6 +72,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
         cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
         isolation=_isolation_terms(env),
+        alerts=_alert_terms(env.get("R1PLUS_ALERTS", "")),
     )
     _check_decoy(operator)
     return Settings(
@@ -120,6 +122,23 @@ def _gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
         known = " and ".join(sorted(backend.value for backend in SERVABLE))
         raise ConfigError(f"R1PLUS_GPU_RUNTIMES: {unknown[0]!r:.60}: images.gpu is for {known}")
     return found
+
+
+def _alert_terms(text: str) -> AlertTerms:
+    """As the chart's monitoring.alerts has them."""
+    if not text:
+        return AlertTerms()
+    try:
+        given = json.loads(text)
+        labels, severities = (
+            {str(key): str(value) for key, value in given[name].items()} for name in ("labels", "severities")
+        )
+        return AlertTerms(str(given["runbookURL"]), labels, severities)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"R1PLUS_ALERTS: {text!r:.120}: {error!r}; the chart sets it from monitoring.alerts, which has runbookURL,"
+            " labels and severities"
+        ) from error
 
 
 def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:

@@ -39,7 +39,16 @@ OTHER_VALUES: dict[str, Any] = {
     "replicas": 3,
     "leaderElection": {"fence": False},
     "workers": 3,
-    "monitoring": {"namespace": "observability", "interval": "30s", "podMonitor": True},
+    "monitoring": {
+        "namespace": "observability",
+        "interval": "30s",
+        "podMonitor": True,
+        "alerts": {
+            "runbookURL": "https://wiki.example.com/r1plus",
+            "labels": {"team": "ml-serving", "service": "models"},
+            "severities": {"critical": "page"},
+        },
+    },
     "networkPolicy": {"enabled": True, "apiServerPorts": [8443], "apiServerCIDRs": ["10.1.0.0/16"]},
     "registry": {
         "replicas": 2,

@@ -99,6 +99,22 @@ class IsolationTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertTerms:
+    """What the chart decides of alerts."""
+
+    runbook_url: str = "https://github.com/r1plus/r1plus/blob/main/monitoring/runbooks"
+    """Below it is a page NAME.md for each alert."""
+    labels: Mapping[str, str] = field(default_factory=lambda: {"team": "platform"})
+    """Labels of every alert, by which it is routed; an alert's own labels win."""
+    severities: Mapping[str, str] = field(default_factory=dict)
+    """Severity as it is named here -> as it is written. One that is absent keeps its name."""
+
+    def runbook(self, alert: str) -> str:
+        """Return the address of an alert's page."""
+        return f"{self.runbook_url}/{alert}.md"
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorConfig:
     """What the chart decides for every deployment."""
 
@@ -116,6 +132,7 @@ class OperatorConfig:
     suite_trust: SuiteTrust = SuiteTrust()
     volumes: VolumeTerms = VolumeTerms()
     isolation: IsolationTerms = IsolationTerms()
+    alerts: AlertTerms = AlertTerms()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
 

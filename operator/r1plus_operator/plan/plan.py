@@ -236,6 +236,7 @@ class _Pass:
             held=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
             last_good=breach.last_good(scene),
             lacking=breach.lacking(scene),
+            alerts=self.config.alerts,
         )
 
     def _under_way(self, target: str, serving: str) -> bool:
