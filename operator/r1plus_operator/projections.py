@@ -34,7 +34,7 @@ from r1plus_operator.plan.inputs import (
     PodFacts,
     SuiteSource,
 )
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.revision import instant
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
@@ -208,6 +208,7 @@ def pod(obj: Json) -> ServingPod | None:
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
         fingerprint=fingerprint(obj.get("spec") or {}),
+        images=container_images(obj.get("spec") or {}),
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),

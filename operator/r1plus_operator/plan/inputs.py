@@ -235,6 +235,8 @@ class PodFacts:
     """Its controller, where that is a ReplicaSet."""
     fingerprint: str = ""
     """What it runs (`pod.fingerprint`)."""
+    images: tuple[str, ...] = ()
+    """Of its containers (`pod.container_images`)."""
     owner_uid: str = ""
     """Of the R1PlusDeployment that it was made for."""
     uid: str = ""

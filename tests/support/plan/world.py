@@ -31,7 +31,7 @@ from r1plus_operator.plan.inputs import (
     Wiring,
 )
 from r1plus_operator.plan.plan import Plan, plan
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.revision import Revision, read
 from support.plan.conditions import assert_conditions
 
@@ -185,11 +185,22 @@ class World:
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
         """Start what the Deployment asks for, as the kubelet does."""
         deployment = self.one("Deployment", revision)["spec"]
-        template = fingerprint(deployment["template"]["spec"])
+        template, images = (read_of(deployment["template"]["spec"]) for read_of in (fingerprint, container_images))
         for i in range(deployment["replicas"]):
             name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
             self.pods[name] = PodFacts(
-                name, revision, "10.0.0.1", ready, False, "", (TRITON,), replica_set, template, "u-1", uid=f"uid-{name}"
+                name,
+                revision,
+                "10.0.0.1",
+                ready,
+                False,
+                "",
+                (TRITON,),
+                replica_set,
+                template,
+                images,
+                "u-1",
+                f"uid-{name}",
             )
         return self
 
