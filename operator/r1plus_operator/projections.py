@@ -43,6 +43,8 @@ from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
+OPENSHIFT_USERS = "openshift.io/sa.scc.uid-range"
+"""Annotation of a namespace, by which OpenShift assigns users to its pods."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
@@ -298,6 +300,7 @@ def namespace(obj: Json) -> Kept:
         pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
         terminating="deletionTimestamp" in meta,
         created=meta.get("creationTimestamp") or "",
+        assigns_users=OPENSHIFT_USERS in (meta.get("annotations") or {}),
     )
     return _kept(obj, facts)
 

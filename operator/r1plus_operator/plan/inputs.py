@@ -1,7 +1,7 @@
 """What a pass plans from: values that `observe` gathered. Nothing here talks to anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -99,6 +99,31 @@ class IsolationTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsPods:
+    """Pods that answer DNS: those of a namespace with these labels."""
+
+    namespace: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsTerms:
+    """Where the cluster's DNS is answered: pods, and networks where a cache listens on the node."""
+
+    pods: tuple[DnsPods, ...] = (DnsPods("kube-system", MappingProxyType({"k8s-app": "kube-dns"})),)
+    cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodUser:
+    """Whose processes pods run, and who owns their volumes. None: the cluster's admission decides."""
+
+    run_as_user: int | None = 1000
+    run_as_group: int | None = 1000
+    fs_group: int | None = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class AlertTerms:
     """What the chart decides of alerts."""
 
@@ -133,6 +158,8 @@ class OperatorConfig:
     volumes: VolumeTerms = VolumeTerms()
     isolation: IsolationTerms = IsolationTerms()
     alerts: AlertTerms = AlertTerms()
+    dns: DnsTerms = DnsTerms()
+    pod_user: PodUser = PodUser()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
 
@@ -140,6 +167,10 @@ class OperatorConfig:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
         own = ("default", self.operator_namespace, self.monitoring_namespace)
         return namespace.startswith("kube-") or namespace in own or namespace in self.isolation.reserved_namespaces
+
+    def in_namespace(self, *, assigns_users: bool) -> "OperatorConfig":
+        """Return the settings for a namespace; where it has a range of users, pods name none."""
+        return replace(self, pod_user=PodUser(None, None, None)) if assigns_users else self
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
@@ -178,6 +209,8 @@ class NamespaceFacts:
     terminating: bool = False
     created: str = ""
     """RFC 3339, as the API server wrote it."""
+    assigns_users: bool = False
+    """Whether it has a range of users of its own, and pods that name another are refused (OpenShift)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +227,8 @@ class TenantView:
     """Namespaces that a deployment may let in."""
     placement: TenantPlacement | None = field(default_factory=TenantPlacement)
     """On which nodes its models may run; None: no cluster was asked."""
+    assigns_users: bool = False
+    """As its namespace does (`NamespaceFacts`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
     tenant = observed.tenant
+    config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
         return _Pass(observed, config, now, spec, problem, revisions).plan()

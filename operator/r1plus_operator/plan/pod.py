@@ -15,12 +15,11 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
+from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig, PodUser
 from r1plus_operator.plan.triton import EXIT_TIMEOUT_SECONDS, command
 from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.sizing import Fit
 
-USER = 1000
 HOSTNAME = "kubernetes.io/hostname"
 """The label by which a node is one place."""
 PRESTOP_SECONDS = 5
@@ -70,7 +69,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": restricted(),
+        "securityContext": restricted(config.pod_user),
         "initContainers": [*([] if volume else [_engine(engine)]), _verify(config, volume)],
         "containers": [
             _triton(engine, fit, identity, config, volume, gpus),
@@ -177,13 +176,12 @@ def _without_defaults(source: object) -> object:
     return {k: v for k, v in source.items() if k not in _DEFAULTED} if isinstance(source, dict) else source
 
 
-def restricted() -> Json:
+def restricted(user: PodUser) -> Json:
     """A pod's security context under Pod Security `restricted`; whoever it is may write to its volumes."""
+    named = {"runAsUser": user.run_as_user, "runAsGroup": user.run_as_group, "fsGroup": user.fs_group}
     return {
         "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
+        **{key: value for key, value in named.items() if value is not None},
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 

@@ -11,7 +11,7 @@ from r1plus_contract import names
 from r1plus_contract.isolation import Walls
 from r1plus_model_repo.catalog.quantity import bytes_of, canonical_count, mebibytes
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, Subject, SubjectKind, within
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.inputs import DnsTerms, Json
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
 
 DEFAULT_DENY, CALLERS = "r1plus-default-deny", "r1plus-callers"
@@ -40,11 +40,11 @@ def default_deny(namespace: str) -> Json:
     return policy(metadata(namespace, DEFAULT_DENY), {}, [], [])
 
 
-def callers(namespace: str, opened: Iterable[Egress]) -> Json:
+def callers(namespace: str, opened: Iterable[Egress], dns: DnsTerms) -> Json:
     """What the tenant's own pods may reach: DNS, its models, and where the platform team lets them out to."""
     none_of_ours: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
     models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
-    out = [to_dns(), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
+    out = [to_dns(dns), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
     out += [{"to": [_peer(way)], "ports": tcp(*sorted(set(way.ports)))} for way in opened]
     return policy(metadata(namespace, CALLERS), none_of_ours, [], out)
 

@@ -185,7 +185,8 @@ class World:
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
         """Start what the Deployment asks for, as the kubelet does."""
         deployment = self.one("Deployment", revision)["spec"]
-        template, images = (read_of(deployment["template"]["spec"]) for read_of in (fingerprint, container_images))
+        pod_spec = deployment["template"]["spec"]
+        template, images = fingerprint(pod_spec), container_images(pod_spec)
         for i in range(deployment["replicas"]):
             name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
             self.pods[name] = PodFacts(

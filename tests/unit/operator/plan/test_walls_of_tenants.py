@@ -16,7 +16,7 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.decoy import objects
-from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
+from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, Json, TenantView
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.prober import jobs, way_to_ask
 from r1plus_operator.plan.probing import next_run
@@ -62,12 +62,12 @@ def test_the_default_deny_selects_every_pod_and_allows_nothing_either_way() -> N
 
 @given(st.dictionaries(st.sampled_from([DEPLOYMENT, VOLUME, PROBE, "app", names.LABEL_SERVING]), st.just("x")))
 def test_the_callers_are_the_pods_that_have_no_walls_of_their_own(labels: dict[str, str]) -> None:
-    selector = walls.callers("team", ())["spec"]["podSelector"]
+    selector = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]
     assert selects(selector, labels) is not any(label in labels for label in (DEPLOYMENT, VOLUME, PROBE))
 
 
 def test_callers_reach_names_and_models_and_nobody_reaches_them() -> None:
-    spec = walls.callers("team", ())["spec"]
+    spec = walls.callers("team", (), DnsTerms())["spec"]
     assert spec["ingress"] == []
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     dns, models = spec["egress"]
@@ -92,7 +92,7 @@ def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, addr
         opened = ways({"cidr": cidr, "ports": [port]})
     except ValidationError:
         return  # It lies in one of them, or is none that the API server takes.
-    wall = walls.callers("team", opened)
+    wall = walls.callers("team", opened, DnsTerms())
     inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
     shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
     assert reachable(wall, str(address), port) is (inside and not shut)
@@ -128,7 +128,7 @@ def test_a_way_out_never_holds_a_node(cidr: str, nodes: list[Any]) -> None:
 
 
 def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
-    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}))["spec"]
+    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}), DnsTerms())["spec"]
     assert spec["egress"][2] == {
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}],
         "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "TCP", "port": 5432}],
