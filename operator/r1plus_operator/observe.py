@@ -354,11 +354,13 @@ class Observer:
             for kind in PARTS
             for child in self.children[kind].store.by_index(_volumes_of(namespace))
         }
+        facts = self.namespace(namespace)
         return Seen(
             namespace=namespace,
             needs=tuple(Need(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
             live={key: child.live for key, child in parts.items() if not child.deleting},
             going=frozenset(key for key, child in parts.items() if child.deleting),
+            assigns_users=facts is not None and facts.assigns_users,
         )
 
     def namespace(self, name: str) -> NamespaceFacts | None:

@@ -35,7 +35,7 @@ from r1plus_operator.plan.inputs import (
     SuiteSource,
     Taint,
 )
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.revision import instant
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
@@ -50,6 +50,8 @@ _CONDITION_TAINTS = frozenset(
     f"node.kubernetes.io/{condition}" for condition in ("not-ready", "unreachable", "unschedulable")
 )
 """Taints that repeat a node's condition or its cordon."""
+OPENSHIFT_USERS = "openshift.io/sa.scc.uid-range"
+"""Annotation of a namespace, by which OpenShift assigns users to its pods."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
@@ -224,6 +226,7 @@ def pod(obj: Json) -> ServingPod | None:
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
         fingerprint=fingerprint(obj.get("spec") or {}),
+        images=container_images(obj.get("spec") or {}),
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
@@ -340,6 +343,7 @@ def namespace(obj: Json) -> Kept:
         pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
         terminating="deletionTimestamp" in meta,
         created=meta.get("creationTimestamp") or "",
+        assigns_users=OPENSHIFT_USERS in (meta.get("annotations") or {}),
     )
     return _kept(obj, facts)
 

@@ -13,6 +13,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
+from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.api.tenants import R1PlusTenantSpec
@@ -23,6 +24,7 @@ from support.apiserver.chart import PULL_SECRET
 from support.apiserver.manifests import (
     CHILD,
     CLUSTER_ROLE_BINDING,
+    CONTEXT,
     ROLE_BINDING,
     Json,
     cluster_role_binding,
@@ -39,7 +41,7 @@ from support.apiserver.manifests import (
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import Answer, Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.tenant import Tenant
+from support.apiserver.tenant import Tenant, apply_pod
 from support.apiserver.walls import assert_held
 from support.waiting import wait_until
 
@@ -51,12 +53,6 @@ ALLOWED: Json = {
     "nodeSelectors": [{"pool": "credit"}, {"pool": "shared", "zone": "a"}],
     "tolerations": [DEDICATED, {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
 }
-
-
-@pytest.fixture(scope="module")
-def server(installed_server: ApiServer) -> ApiServer:
-    """With the policies in force."""
-    return installed_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,3 +381,34 @@ async def test_finding_03_the_operator_holds_a_tenant_without_an_r1plustenant_to
     assert made["spec"]["template"]["spec"]["tolerations"] == [DEDICATED]
     await tenant.allow(quota={"pods": 20})
     await tenant.until("credit", "CapacityFits", "False", "PlacementNotAllowed")
+
+
+DIGEST = f"sha256:{'a' * 64}"
+UID = 1_000_680_000
+
+
+def as_openshift_and_kyverno_admit(template: Json) -> Json:
+    """Return a pod template as the pod is stored by a cluster that fills in users and names images by mirror and digest."""
+    made = deepcopy(template)
+    pod_spec = made["spec"]
+    pod_spec["securityContext"] |= {"fsGroup": UID, "seLinuxOptions": {"level": "s0:c26,c15"}}
+    for container in (*pod_spec["initContainers"], *pod_spec["containers"]):
+        container["securityContext"] |= {"runAsUser": UID}
+        container["image"] = f"mirror.local/cache/{container['image']}@{DIGEST}"
+    return made
+
+
+async def test_finding_13_a_pod_that_a_webhook_rewrote_is_promoted(operator: OperatorProcess, tenant: Tenant) -> None:
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    revision = await tenant.candidate("credit")
+    await tenant.present("ConfigMap", "credit-accuracy")
+    template = (await tenant.present("Deployment", revision))["spec"]["template"]
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"{revision}-7d9f", "uid": str(uuid.uuid4())}
+    name = f"{revision}-pod"
+    await apply_pod(tenant.client, name, tenant.namespace, as_openshift_and_kyverno_admit(template), owner)
+    await tenant.set_ready(name, ready=False)
+    await tenant.decide(revision, Verdict.PASS)
+    await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+    await tenant.set_ready(name, ready=True)
+    await tenant.until("credit", "Ready", "True", "Serving")
+    assert (await tenant.present("Deployment", revision))["spec"]["template"] == template

@@ -90,7 +90,7 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
     with people(installed_server, MALLORY, OPERATOR) as who:
         mallory, operator = who[MALLORY], who[OPERATOR]
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-        given = role_binding(namespace, "r1plus-admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
+        given = role_binding(namespace, "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
         given["metadata"]["labels"] = WALL
         operator.do("POST", ROLE_BINDING.path(namespace), given)
         # Kubernetes' admin, and what it does not have: whatever RBAC says, the policies must hold.

@@ -20,6 +20,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan import decoy, prober, probing, volumes, walls
 from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.inputs import DnsTerms
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import (
     CLUSTER_ROLE_BINDING,
@@ -195,7 +196,11 @@ def of_a_tenant(namespace: str) -> list[Json]:
             "quota": {"cpu": "4", "pods": 9},
         }
     )
-    made = [walls.default_deny(namespace), walls.callers(namespace, ()), *walls.limits(namespace, spec.quota)]
+    made = [
+        walls.default_deny(namespace),
+        walls.callers(namespace, (), DnsTerms()),
+        *walls.limits(namespace, spec.quota),
+    ]
     asks = [prober.account(namespace), prober.way_to_ask(namespace, CONFIGURED)]
     return [*made, *walls.access(namespace, spec), *asks]
 

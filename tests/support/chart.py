@@ -39,8 +39,23 @@ OTHER_VALUES: dict[str, Any] = {
     "replicas": 3,
     "leaderElection": {"fence": False},
     "workers": 3,
-    "monitoring": {"namespace": "observability", "interval": "30s", "podMonitor": True},
-    "networkPolicy": {"enabled": True, "apiServerPorts": [8443], "apiServerCIDRs": ["10.1.0.0/16"]},
+    "monitoring": {
+        "namespace": "observability",
+        "interval": "30s",
+        "podMonitor": True,
+        "alerts": {
+            "runbookURL": "https://wiki.example.com/r1plus",
+            "labels": {"team": "ml-serving", "service": "models"},
+            "severities": {"critical": "page"},
+        },
+    },
+    "networkPolicy": {
+        "enabled": True,
+        "apiServerPorts": [8443],
+        "apiServerCIDRs": ["10.1.0.0/16"],
+        "dns": {"pods": [{"namespace": "openshift-dns", "labels": {"dns": "default"}}], "cidrs": ["169.254.20.10/32"]},
+    },
+    "podSecurity": {"runAsUser": 2001, "runAsGroup": 2000, "fsGroup": 3000},
     "registry": {
         "replicas": 2,
         "database": {"existingSecret": "registry-database", "key": "url", "ports": [6432], "cidrs": ["10.2.0.0/16"]},

@@ -43,11 +43,34 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{/* Pod Security `restricted`, for every pod of this chart. */}}
 {{- define "r1plus-operator.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-fsGroup: 1000
+{{- range $field, $id := .Values.podSecurity }}
+{{- if not (kindIs "invalid" $id) }}
+{{ $field }}: {{ int64 $id }}
+{{- end }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- end }}
+
+{{/* The way to the cluster's DNS. Policies are judged after a Service's translation: CoreDNS's own port stands beside 53. */}}
+{{- define "r1plus-operator.toDNS" -}}
+- to:
+    {{- range .Values.networkPolicy.dns.pods }}
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ .namespace }}
+      podSelector:
+        matchLabels:
+          {{- toYaml .labels | nindent 10 }}
+    {{- end }}
+    {{- range .Values.networkPolicy.dns.cidrs }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: UDP, port: 5353}
+    - {protocol: TCP, port: 53}
+    - {protocol: TCP, port: 5353}
 {{- end }}
 
 {{- define "r1plus-operator.securityContext" -}}

@@ -13,12 +13,12 @@ from r1plus_contract import metrics, names
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api.conditions import ConditionType
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.inputs import AlertTerms, Json, OperatorConfig
 from r1plus_operator.plan.objects import Owner
 from r1plus_operator.plan.promql import plain, series
 
 GROUP_VERSION = "monitoring.coreos.com/v1"
-RUNBOOKS = "https://github.com/r1plus/r1plus/blob/main/monitoring/runbooks"
+DEFAULT_TERMS = AlertTerms()
 SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
 """To the first token, of the slowest answer in 20: always too long; never worth an alert; times yesterday's."""
 LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
@@ -74,7 +74,9 @@ def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str, conf
                 {
                     "name": group_name(owner.namespace, owner.name),
                     "interval": config.scrape_interval,
-                    "rules": rules(about, spec.accuracy.threshold, spec.replicas, spec.accuracy.probes_per_minute),
+                    "rules": rules(
+                        about, spec.accuracy.threshold, spec.replicas, spec.accuracy.probes_per_minute, config.alerts
+                    ),
                 }
             ]
         },
@@ -116,7 +118,7 @@ class Alert:
     summary: str
     description: str
 
-    def rule(self, about: Subject) -> Json:
+    def rule(self, about: Subject, terms: AlertTerms) -> Json:
         """As Prometheus reads it."""
         namespace, deployment = plain(about.namespace), plain(about.deployment)
         return {
@@ -124,8 +126,8 @@ class Alert:
             "expr": self.expr,
             **({"for": self.hold} if self.hold else {}),
             "labels": {
-                "severity": self.severity,
-                "team": "platform",
+                **terms.labels,
+                "severity": terms.severities.get(self.severity, self.severity),
                 "component": self.component,
                 "namespace": namespace,
                 "deployment": deployment,
@@ -133,17 +135,23 @@ class Alert:
             "annotations": {
                 "summary": f"{namespace}/{deployment} {self.summary}",
                 "description": f"{self.description} Revision {plain(about.revision)}.",
-                "runbook_url": f"{RUNBOOKS}/{self.name}.md",
+                "runbook_url": terms.runbook(self.name),
             },
         }
 
 
-def rules(about: Subject, threshold: float, replicas: int = 1, probes_per_minute: int = 6) -> list[Json]:
+def rules(
+    about: Subject,
+    threshold: float,
+    replicas: int = 1,
+    probes_per_minute: int = 6,
+    terms: AlertTerms = DEFAULT_TERMS,
+) -> list[Json]:
     """The rules themselves, apart so that promtool can test them. A deployment of no replicas is not missed."""
     found = [*_accuracy(about, threshold), *_probing(about), *_load(about)]
     if replicas:
         found += _absence(about, probes_per_minute)
-    return [alert.rule(about) for alert in found]
+    return [alert.rule(about, terms) for alert in found]
 
 
 def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:

@@ -1,7 +1,7 @@
 """What a pass plans from: values that `observe` gathered. Nothing here talks to anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -99,6 +99,47 @@ class IsolationTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsPods:
+    """Pods that answer DNS: those of a namespace with these labels."""
+
+    namespace: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsTerms:
+    """Where the cluster's DNS is answered: pods, and networks where a cache listens on the node."""
+
+    pods: tuple[DnsPods, ...] = (DnsPods("kube-system", MappingProxyType({"k8s-app": "kube-dns"})),)
+    cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodUser:
+    """Whose processes pods run, and who owns their volumes. None: the cluster's admission decides."""
+
+    run_as_user: int | None = 1000
+    run_as_group: int | None = 1000
+    fs_group: int | None = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AlertTerms:
+    """What the chart decides of alerts."""
+
+    runbook_url: str = "https://github.com/r1plus/r1plus/blob/main/monitoring/runbooks"
+    """Below it is a page NAME.md for each alert."""
+    labels: Mapping[str, str] = field(default_factory=lambda: {"team": "platform"})
+    """Labels of every alert, by which it is routed; an alert's own labels win."""
+    severities: Mapping[str, str] = field(default_factory=dict)
+    """Severity as it is named here -> as it is written. One that is absent keeps its name."""
+
+    def runbook(self, alert: str) -> str:
+        """Return the address of an alert's page."""
+        return f"{self.runbook_url}/{alert}.md"
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorConfig:
     """What the chart decides for every deployment."""
 
@@ -117,6 +158,9 @@ class OperatorConfig:
     suite_trust: SuiteTrust = SuiteTrust()
     volumes: VolumeTerms = VolumeTerms()
     isolation: IsolationTerms = IsolationTerms()
+    alerts: AlertTerms = AlertTerms()
+    dns: DnsTerms = DnsTerms()
+    pod_user: PodUser = PodUser()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
 
@@ -124,6 +168,10 @@ class OperatorConfig:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
         own = ("default", self.operator_namespace, self.monitoring_namespace)
         return namespace.startswith("kube-") or namespace in own or namespace in self.isolation.reserved_namespaces
+
+    def in_namespace(self, *, assigns_users: bool) -> "OperatorConfig":
+        """Return the settings for a namespace; where it has a range of users, pods name none."""
+        return replace(self, pod_user=PodUser(None, None, None)) if assigns_users else self
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
@@ -182,6 +230,8 @@ class NamespaceFacts:
     terminating: bool = False
     created: str = ""
     """RFC 3339, as the API server wrote it."""
+    assigns_users: bool = False
+    """Whether it has a range of users of its own, and pods that name another are refused (OpenShift)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +248,8 @@ class TenantView:
     """Namespaces that a deployment may let in."""
     placement: TenantPlacement | None = field(default_factory=TenantPlacement)
     """On which nodes its models may run; None: no cluster was asked."""
+    assigns_users: bool = False
+    """As its namespace does (`NamespaceFacts`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +291,8 @@ class PodFacts:
     """Its controller, where that is a ReplicaSet."""
     fingerprint: str = ""
     """What it runs (`pod.fingerprint`)."""
+    images: tuple[str, ...] = ()
+    """Of its containers (`pod.container_images`)."""
     owner_uid: str = ""
     """Of the R1PlusDeployment that it was made for."""
     uid: str = ""

@@ -17,7 +17,7 @@ from r1plus_contract.settings import (
 )
 from r1plus_contract.verdict import GateReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, OperatorConfig, SuiteSource
+from r1plus_operator.plan.inputs import DnsTerms, Json, OperatorConfig, SuiteSource
 from r1plus_operator.plan.pod import STARTUP_SECONDS, accuracy_name
 from r1plus_operator.plan.revision import Revision
 
@@ -108,7 +108,7 @@ def serving_walls(pods: Json, callers: Collection[str], config: OperatorConfig) 
             {"from": prometheus, "ports": tcp(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
             {"from": [namespace_peer(config.operator_namespace)], "ports": tcp(names.PORT_MONITOR)},
         ],
-        "egress": [to_dns(), {"to": [{"podSelector": pods}], "ports": tcp(names.PORT_GRPC)}],
+        "egress": [to_dns(config.dns), {"to": [{"podSelector": pods}], "ports": tcp(names.PORT_GRPC)}],
     }
 
 
@@ -122,10 +122,11 @@ def tcp(*ports: int) -> list[Json]:
     return [{"protocol": "TCP", "port": port} for port in ports]
 
 
-def to_dns() -> Json:
+def to_dns(dns: DnsTerms) -> Json:
     """The way to the cluster's DNS. Policies are judged after a Service's translation: CoreDNS's own port is 5353."""
+    pods = [{**namespace_peer(one.namespace), "podSelector": {"matchLabels": dict(one.labels)}} for one in dns.pods]
     return {
-        "to": [{**namespace_peer("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+        "to": [*pods, *({"ipBlock": {"cidr": cidr}} for cidr in dns.cidrs)],
         "ports": [{"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in (53, 5353)],
     }
 

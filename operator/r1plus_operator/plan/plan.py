@@ -107,6 +107,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
             return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
         spec = mended
     tenant = observed.tenant
+    config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
     resolved = problem or _resolve(spec, observed, config, revisions, serves)
@@ -337,6 +338,7 @@ class _Pass:
             last_good=breach.last_good(scene),
             lacking=breach.lacking(scene),
             has_dropped=breach.has_dropped(scene, bool(serving.last_valid and serving.last_valid.has_dropped)),
+            alerts=self.config.alerts,
         )
 
     def _under_way(self, target: str, serving: str) -> bool:

@@ -15,12 +15,11 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
+from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig, PodUser
 from r1plus_operator.plan.triton import EXIT_TIMEOUT_SECONDS, command
 from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.sizing import Fit
 
-USER = 1000
 HOSTNAME = "kubernetes.io/hostname"
 """The label by which a node is one place."""
 PLATFORM = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
@@ -79,7 +78,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": restricted(),
+        "securityContext": restricted(config.pod_user),
         "initContainers": [*([] if volume else [_engine(engine)]), _verify(config, volume)],
         "containers": [
             _triton(engine, fit, identity, config, volume, gpus),
@@ -136,13 +135,13 @@ def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
     }
 
 
-_RUN: Json = dict.fromkeys(("name", "image", "command", "args", "env", "envFrom", "volumeMounts"))
-"""Of a container, what decides which code runs with which data; the API server defaults none of it."""
+_RUN: Json = dict.fromkeys(("name", "command", "args", "env", "envFrom", "volumeMounts"))
+"""Of a container, what decides beside its image which code runs with which data; the API server defaults none of it."""
 _DEFAULTED = frozenset({"defaultMode", "sizeLimit"})
 
 
 def fingerprint(pod_spec: Json) -> str:
-    """What a pod runs, in 16 hex digits: the same for a revision's template and for every pod made from it.
+    """What a pod runs but its images, in 16 hex digits: the same for a revision's template and for pods made from it.
 
     A pod that merely bears a revision's labels has another one, and nobody believes what its monitor says. Ephemeral
     containers do not count: `kubectl debug` is no reason to stop believing a pod.
@@ -158,17 +157,48 @@ def fingerprint(pod_spec: Json) -> str:
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:16]
 
 
+def container_images(pod_spec: Json) -> tuple[str, ...]:
+    """Return the images of a pod's containers, in the order of the containers that `fingerprint` covers."""
+    return tuple(
+        str(container.get("image", ""))
+        for kind in ("initContainers", "containers")
+        for container in pod_spec.get(kind) or ()
+    )
+
+
+def is_same_image(asked: str, run: str) -> bool:
+    """Return whether an admission webhook may have made the one reference of the other.
+
+    Webhooks lead to a mirror, and write the digest that a tag has. A digest says what is run, wherever it comes from:
+    one that was asked for must be there. Where only a tag was asked for, the repository's name must stay, and so must
+    the tag, unless a digest takes its place: what a tag means is the registry's word in any case.
+    """
+    if asked == run:
+        return True
+    (name, tag, digest), (run_name, run_tag, run_digest) = _parts(asked), _parts(run)
+    if digest:
+        return digest == run_digest
+    is_pinned = bool(run_digest) and not run_tag
+    return name == run_name and (is_pinned or (tag or "latest") == (run_tag or "latest"))
+
+
+def _parts(image: str) -> tuple[str, str, str]:
+    """The last component of an image's repository, its tag and its digest; what is absent is empty."""
+    repository, _, digest = image.partition("@")
+    name, _, tag = repository.rpartition("/")[2].partition(":")
+    return name, tag, digest
+
+
 def _without_defaults(source: object) -> object:
     return {k: v for k, v in source.items() if k not in _DEFAULTED} if isinstance(source, dict) else source
 
 
-def restricted() -> Json:
+def restricted(user: PodUser) -> Json:
     """A pod's security context under Pod Security `restricted`; whoever it is may write to its volumes."""
+    named = {"runAsUser": user.run_as_user, "runAsGroup": user.run_as_group, "fsGroup": user.fs_group}
     return {
         "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
+        **{key: value for key, value in named.items() if value is not None},
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 

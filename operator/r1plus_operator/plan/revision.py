@@ -23,7 +23,7 @@ from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.last_valid import LastValid, read_last_valid
-from r1plus_operator.plan.pod import fingerprint, pod_template
+from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
 from r1plus_policies.gate import rejudge
@@ -103,8 +103,12 @@ class Revision:
             return frozenset()
         template = self.template
         uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
-        runs = uid, fingerprint(template["spec"])
-        return frozenset(pod for pod in candidates if (pod.owner_uid, pod.fingerprint) == runs)
+        runs, images = (uid, fingerprint(template["spec"])), container_images(template["spec"])
+        return frozenset(
+            pod
+            for pod in candidates
+            if (pod.owner_uid, pod.fingerprint) == runs and _are_same_images(images, pod.images)
+        )
 
     @property
     def takes_orders(self) -> bool:
@@ -166,6 +170,10 @@ class Revision:
         at_batch = (v for v in self.counted if v.admits_at(self.batch))
         passes = found is not None and found.verdict is Verdict.PASS
         return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
+
+
+def _are_same_images(asked: tuple[str, ...], run: tuple[str, ...]) -> bool:
+    return len(asked) == len(run) and all(map(is_same_image, asked, run))
 
 
 def serving_revision(revisions: Iterable[Revision]) -> Revision | None:

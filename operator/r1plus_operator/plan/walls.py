@@ -20,7 +20,7 @@ from r1plus_operator.api.tenants import (
     SubjectKind,
     within,
 )
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.inputs import DnsTerms, Json
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
 
 DEFAULT_DENY, CALLERS = "r1plus-default-deny", "r1plus-callers"
@@ -49,14 +49,14 @@ def default_deny(namespace: str) -> Json:
     return policy(metadata(namespace, DEFAULT_DENY), {}, [], [])
 
 
-def callers(namespace: str, opened: Iterable[Egress], nodes: Collection[str] = ()) -> Json:
+def callers(namespace: str, opened: Iterable[Egress], dns: DnsTerms, nodes: Collection[str] = ()) -> Json:
     """What the tenant's own pods may reach: DNS, its models, and where the platform team lets them out to.
 
     `nodes` are the nodes' addresses, which no way out holds.
     """
     none_of_ours: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
     models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
-    out = [to_dns(), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
+    out = [to_dns(dns), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
     out += [{"to": [_peer(way, nodes)], "ports": tcp(*sorted(set(way.ports)))} for way in opened]
     return policy(metadata(namespace, CALLERS), none_of_ours, [], out)
 

@@ -33,7 +33,7 @@ from r1plus_operator.plan.inputs import (
 )
 from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.plan.plan import Plan, plan
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.revision import Revision, read
 from support.plan.conditions import assert_conditions
 
@@ -196,11 +196,23 @@ class World:
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
         """Start what the Deployment asks for, as the kubelet does."""
         deployment = self.one("Deployment", revision)["spec"]
-        template = fingerprint(deployment["template"]["spec"])
+        pod_spec = deployment["template"]["spec"]
+        template, images = fingerprint(pod_spec), container_images(pod_spec)
         for i in range(deployment["replicas"]):
             name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
             self.pods[name] = PodFacts(
-                name, revision, "10.0.0.1", ready, False, "", (TRITON,), replica_set, template, "u-1", uid=f"uid-{name}"
+                name,
+                revision,
+                "10.0.0.1",
+                ready,
+                False,
+                "",
+                (TRITON,),
+                replica_set,
+                template,
+                images,
+                "u-1",
+                f"uid-{name}",
             )
         return self
 

@@ -35,6 +35,27 @@ def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp
     assert failures(tmp_path, [absent], cases) == set()
 
 
+def test_finding_23_labels_severities_and_runbooks_are_the_installations(render: Render) -> None:
+    shipped = rules(render(kinds=PROMETHEUS_OPERATOR))
+    terms = {
+        "runbookURL": "https://wiki.example.com/r1plus",
+        "labels": {"service": "models"},
+        "severities": {"critical": "page"},
+    }
+    # helm merges maps: a label of the chart's own goes by null.
+    given = {"monitoring": {"alerts": {**terms, "labels": {**terms["labels"], "team": None}}}}
+    own = rules(render(given, kinds=PROMETHEUS_OPERATOR))
+    assert len(own) == len(shipped) >= 6
+    for rule, was in zip(own, shipped, strict=True):
+        severity = "page" if was["labels"]["severity"] == "critical" else was["labels"]["severity"]
+        kept = {key: value for key, value in was["labels"].items() if key != "team"}
+        assert rule["labels"] == kept | {"service": "models", "severity": severity}
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example.com/r1plus/{rule['alert']}.md"
+        assert {**rule, "labels": 0, "annotations": 0} == {**was, "labels": 0, "annotations": 0}
+        assert was["labels"]["team"] == "platform"
+        assert was["annotations"]["runbook_url"].endswith(f"/r1plus/blob/main/monitoring/runbooks/{was['alert']}.md")
+
+
 def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
     (endpoint,) = one(render(kinds=PROMETHEUS_OPERATOR), "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True

@@ -8,7 +8,7 @@ from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.plan import walls
-from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
+from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, OperatorConfig
 from support.chart import Objects, Render
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
@@ -79,7 +79,7 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
 def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_ones_own_pods_does(
     objects: Objects,
 ) -> None:
-    left_out = walls.callers("team", ())["spec"]["podSelector"]["matchExpressions"]
+    left_out = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
     assert {one["operator"] for one in left_out} == {"DoesNotExist"}
     told = policies(objects)["r1plus-operator-walls"]["validations"][0]["expression"]
     assert [one["key"] for one in left_out if f"'{one['key']}'" not in told] == []

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan.alerts import RUNBOOKS, Subject, rules
+from r1plus_operator.plan.alerts import DEFAULT_TERMS, Subject, rules
+from r1plus_operator.plan.inputs import AlertTerms
 from r1plus_operator.plan.promql import plain, quoted, series
 from support.promtool import Case, Judged, failures, mutants
 
@@ -326,7 +327,7 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert rule["labels"] | {"team": "platform", "namespace": "team", "deployment": "credit"} == rule["labels"]
         assert rule["annotations"]["summary"].startswith("team/credit ")
         assert rule["annotations"]["description"].endswith(". Revision credit-1.")
-        assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}/{rule['alert']}.md"
+        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.runbook(rule["alert"])
 
 
 def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:
@@ -372,3 +373,17 @@ def test_a_name_that_breaks_out_still_makes_rules_about_that_name_alone(tmp_path
     cases = [Case("its own", {mine: "0x60"}, 1, labels={"namespace": name}), Case("another's", {replay(): "0x60"}, 0)]
     (rule,) = [rule for rule in rules(about, 0.98) if rule["alert"] == metrics.ALERT_SUITE_MISMATCH]
     assert failures(tmp_path, [rule], cases) == set()
+
+
+def test_finding_23_labels_severities_and_runbooks_are_the_installations() -> None:
+    terms = AlertTerms(
+        "https://wiki/r1plus", {"team": "ml", "severity": "none", "service": "models"}, {"critical": "page"}
+    )
+    own = {rule["alert"]: rule for rule in rules(ABOUT, 0.98, terms=terms)}
+    assert own.keys() == RULES.keys()
+    for name, rule in own.items():
+        was = RULES[name]
+        severity = {"critical": "page", "warning": "warning"}[was["labels"]["severity"]]
+        assert rule["labels"] == was["labels"] | {"team": "ml", "service": "models", "severity": severity}
+        assert rule["annotations"] == was["annotations"] | {"runbook_url": f"https://wiki/r1plus/{name}.md"}
+        assert {key: rule[key] for key in ("alert", "expr")} == {key: was[key] for key in ("alert", "expr")}

@@ -16,7 +16,7 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.decoy import objects
-from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
+from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, Json, TenantView
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.prober import jobs, way_to_ask
 from r1plus_operator.plan.probing import next_run
@@ -62,12 +62,12 @@ def test_the_default_deny_selects_every_pod_and_allows_nothing_either_way() -> N
 
 @given(st.dictionaries(st.sampled_from([DEPLOYMENT, VOLUME, PROBE, "app", names.LABEL_SERVING]), st.just("x")))
 def test_the_callers_are_the_pods_that_have_no_walls_of_their_own(labels: dict[str, str]) -> None:
-    selector = walls.callers("team", ())["spec"]["podSelector"]
+    selector = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]
     assert selects(selector, labels) is not any(label in labels for label in (DEPLOYMENT, VOLUME, PROBE))
 
 
 def test_callers_reach_names_and_models_and_nobody_reaches_them() -> None:
-    spec = walls.callers("team", ())["spec"]
+    spec = walls.callers("team", (), DnsTerms())["spec"]
     assert spec["ingress"] == []
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     dns, models = spec["egress"]
@@ -92,7 +92,7 @@ def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, addr
         opened = ways({"cidr": cidr, "ports": [port]})
     except ValidationError:
         return  # It lies in one of them, or is none that the API server takes.
-    wall = walls.callers("team", opened)
+    wall = walls.callers("team", opened, DnsTerms())
     inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
     shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
     assert reachable(wall, str(address), port) is (inside and not shut)
@@ -130,7 +130,7 @@ def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[
     wall = world.one("NetworkPolicy", walls.CALLERS)
     assert not any(reachable(wall, str(node), 10250) for node in nodes)
     assert reachable(wall, str(other), 10250) is (
-        other not in nodes and reachable(walls.callers("team", [way]), str(other), 10250)
+        other not in nodes and reachable(walls.callers("team", [way], DnsTerms()), str(other), 10250)
     )
     within_it = {node for node in nodes if node.version == network.version and node in network}
     assert bool(walls.reaches(way, [str(node) for node in nodes])) is (len(within_it) == network.num_addresses)
@@ -146,14 +146,14 @@ def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
         ways({"cidr": "0.0.0.0/0", "ports": [443]}),
         ["10.1.0.4", "10.1.0.5", "10.0.0.9", "fd00::1", "10.1.0.4"],
     )
-    made = walls.callers("team", opened, nodes)
-    assert made == walls.callers("team", opened, nodes[::-1])
+    made = walls.callers("team", opened, DnsTerms(), nodes)
+    assert made == walls.callers("team", opened, DnsTerms(), nodes[::-1])
     (block,) = [peer["ipBlock"] for rule in made["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
     assert block["except"] == [*(net for net in NEVER_OPENED if "." in net), "10.0.0.9/32", "10.1.0.4/31"]
 
 
 def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
-    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}))["spec"]
+    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}), DnsTerms())["spec"]
     assert spec["egress"][2] == {
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}],
         "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "TCP", "port": 5432}],
