@@ -53,6 +53,11 @@ def pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
     }
 
 
+def scrape_pools(namespace: str, deployment: str) -> tuple[str, ...]:
+    """Return what prometheus-operator calls the pools of a deployment's PodMonitor, one per endpoint."""
+    return tuple(f"podMonitor/{namespace}/{deployment}/{endpoint}" for endpoint in range(2))
+
+
 def _of_pod_label(target: str, label: str) -> Json:
     return _relabeling(target, "label_" + re.sub(r"[^a-zA-Z0-9]", "_", label))
 
