@@ -1,9 +1,6 @@
 """What Prometheus says is read into facts; that it does not answer for a while is no news."""
 
 import random
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +10,10 @@ import pytest
 import yaml
 from aiohttp import web
 
-from devcluster import binaries
-from devcluster.cache import binary
-from devcluster.steps import Steps
 from r1plus_operator.plan.inputs import PrometheusView, RuleFacts, TargetFacts
 from r1plus_operator.prometheus import GROUPS_AT_ONCE, MOST_BYTES, MOST_TEXT, PATIENCE_SECONDS, PrometheusSource
 from support.http_server import serving
-from support.ports import free_port
+from support.prometheus import prometheus
 from support.waiting import eventually
 
 RULE = {"name": "R1PlusAccuracyBelowThreshold", "query": "x < 1", "health": "ok", "type": "alerting"}
@@ -212,35 +206,17 @@ async def test_finding_20_an_error_that_prometheus_reports_is_cut_short() -> Non
     assert len(view.targets["team", "p"][0].error) == MOST_TEXT
 
 
-@contextmanager
-def prometheus(folder: Path) -> Iterator[str]:
-    """Run a real Prometheus with two scrape pools and two rule groups, of which one each is a deployment's."""
-    if not binary("prometheus").exists():
-        binaries.build(Steps(1), ("prometheus",))
-    port = free_port()
-    jobs = [
-        {
-            "job_name": pool,
-            "static_configs": [{"targets": ["127.0.0.1:1"], "labels": {"namespace": namespace, "pod": "p"}}],
-        }
-        for pool, namespace in (("podMonitor/team/credit/0", "team"), ("podMonitor/other/credit/0", "other"))
-    ]
-    rule = {"alert": "A", "expr": "vector(1)"}
-    groups = [{"name": f"r1plus/{namespace}/credit", "rules": [rule]} for namespace in ("team", "other")]
-    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
-    (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": jobs, "rule_files": ["rules.yml"]}))
-    options = ("--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([str(binary("prometheus")), *options], cwd=folder, stderr=log, stdout=log)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+def scraped(pool: str, namespace: str) -> dict[str, Any]:
+    """Return the configuration of a scrape pool of one pod."""
+    labels = {"namespace": namespace, "pod": "p"}
+    return {"job_name": pool, "static_configs": [{"targets": ["127.0.0.1:1"], "labels": labels}]}
 
 
 async def test_finding_20_a_real_prometheus_knows_these_filters(tmp_path: Path) -> None:
-    with prometheus(tmp_path) as url:
+    pools = (("podMonitor/team/credit/0", "team"), ("podMonitor/other/credit/0", "other"))
+    groups = [{"name": f"r1plus/{name}/credit", "rules": [{"alert": "A", "expr": "1"}]} for _, name in pools]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    with prometheus(tmp_path, scrape_configs=[scraped(*pool) for pool in pools], rule_files=["rules.yml"]) as url:
         async with aiohttp.ClientSession() as session:
             source = PrometheusSource(Heard(("team", "credit")), url, 1.0, random.Random(1))
 
