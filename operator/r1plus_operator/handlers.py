@@ -13,7 +13,7 @@ import kopf
 
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.observe import Observer
+from r1plus_operator.observe import CRS_PER_PAGE, Observer
 from r1plus_operator.runtime.connection import FileTrust, autodetect
 
 
@@ -70,7 +70,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.scanning.disabled = True
     chosen.queueing.idle_timeout = 0.2
     chosen.queueing.worker_limit = None
-    chosen.watching.chunk_size = 250
+    chosen.watching.chunk_size = CRS_PER_PAGE
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 5
     # No object can bear it: kopf takes its finalizer off whatever does, by a write that the operator has no right to.

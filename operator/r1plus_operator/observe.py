@@ -43,8 +43,8 @@ from r1plus_operator.tenant_suites import TenantSuites
 
 log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
-PAGE_SIZE = 100
-"""Objects per request of a list: all kinds are listed at once, and each page is held whole until it is projected."""
+CRS_PER_PAGE = 20
+"""Per request of a list: kopf and we both list them, and an R1PlusDeployment's annotations may take 256 KiB."""
 Key = tuple[str, str]
 CATALOG_KEY: Key = ("", "catalog")
 """The queue's key for the shipped engine catalog."""
@@ -137,7 +137,6 @@ class Observer:
             index=_index,
             optional=resource in kinds.OPTIONAL_CHILDREN,
             on_available=lambda: self._enqueue_all(None),
-            page_size=PAGE_SIZE,
         )
 
     def reflectors(self) -> Iterable[Reflector[Any]]:
@@ -185,7 +184,7 @@ class Observer:
     async def _read_crs(self) -> None:
         """One list; what kopf delivers meanwhile is not overruled."""
         before = {key: cr["metadata"]["uid"] for key, cr in self.crs.items()}
-        async for crs, _ in self._client.pages(kinds.R1PLUS_DEPLOYMENT):
+        async for crs, _ in self._client.pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
             for cr in crs:
                 key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
                 before.pop(key, None)

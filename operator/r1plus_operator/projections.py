@@ -13,7 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.requests import Verb
+from r1plus_contract.requests import requests_in, written
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_baseline import reached
@@ -42,6 +42,8 @@ from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.suite_signature import signer
 from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
+MOST_UID = 64
+"""Characters of a uid: one that is longer is none."""
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
 LABEL_SERVICE = "kubernetes.io/service-name"
@@ -54,6 +56,10 @@ OPENSHIFT_USERS = "openshift.io/sa.scc.uid-range"
 """Annotation of a namespace, by which OpenShift assigns users to its pods."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
+_OURS = f"{names.GROUP}/"
+"""How our annotations begin. Those of others decide nothing, may take 256 KiB of an object, and are not kept."""
+MOST_LABELS = 64
+"""Of an object: where it has more, those that are not ours are not kept, either."""
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
 """Kinds whose present state is not a consequence of anything else: of these the version is kept, too."""
 
@@ -111,7 +117,7 @@ def child(resource: Resource, obj: Json) -> Child:
     meta = obj["metadata"]
     slim = {key: value for key, value in obj.items() if key != "status"}
     slim["apiVersion"], slim["kind"] = resource.api_version, resource.kind
-    slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
+    slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING} | _markings(meta)
     if resource.kind in _REMEMBERS:
         slim["metadata"]["resourceVersion"] = meta["resourceVersion"]
     if refused := _refused_pods(obj):
@@ -133,6 +139,17 @@ def child(resource: Resource, obj: Json) -> Child:
         volume=_volume(resource, obj),
         tenant=_tenant_of(meta) if is_tenants else "",
     )
+
+
+def _markings(meta: Json) -> Json:
+    """An object's annotations and labels, as far as they are kept."""
+    notes = {key: value for key, value in (meta.get("annotations") or {}).items() if key.startswith(_OURS)}
+    found: Json = {"annotations": notes} if "annotations" in meta else {}
+    labels = meta.get("labels") or {}
+    if len(labels) > MOST_LABELS:
+        marks = (names.LABEL_MANAGED_BY, names.LABEL_NAME)
+        found["labels"] = {key: value for key, value in labels.items() if key.startswith(_OURS) or key in marks}
+    return found
 
 
 def _tenant_of(meta: Json) -> str:
@@ -184,8 +201,8 @@ def controller(meta: Json, kind: str = names.KIND_DEPLOYMENT) -> Json:
 def deployment(cr: Json) -> Json:
     """An R1PlusDeployment: what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
-    notes = cr["metadata"].get("annotations") or {}
-    if asked := {verb.annotation: notes[verb.annotation] for verb in Verb if verb.annotation in notes}:
+    requests = requests_in(cr["metadata"].get("annotations") or {}).items()
+    if asked := {key: text for verb, request in requests for key, text in written(verb, request).items()}:
         meta["annotations"] = asked
     return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}
 
@@ -208,9 +225,11 @@ class ServingPod:
 
 
 def pod(obj: Json) -> ServingPod | None:
-    """A serving pod's facts."""
+    """A serving pod's facts; None of a pod that has our mark alone, which anybody may give it."""
     meta, status = obj["metadata"], obj.get("status") or {}
     labels = meta.get("labels") or {}
+    if not labels.keys() & {names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE}:
+        return None
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
     unschedulable = scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else ""
@@ -224,7 +243,7 @@ def pod(obj: Json) -> ServingPod | None:
         unschedulable=unschedulable,
         containers=tuple(_container(item) for item in statuses),
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
-        owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
+        owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")[:MOST_UID],
         fingerprint=fingerprint(obj.get("spec") or {}),
         images=container_images(obj.get("spec") or {}),
         uid=meta["uid"],

@@ -20,8 +20,6 @@ from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
 
 log = logging.getLogger(__name__)
-PAGE_SIZE = 50
-"""Metadata per request: an object's annotations may take 256 KiB."""
 MOST_BYTES = 24 * 2**20
 """Of text, for all tenants: some 400 suites of usual size. Read, a suite takes five times its text."""
 SHARES = 4
@@ -63,7 +61,6 @@ class TenantSuites:
             on_change=on_change,
             label_selector=names.LABEL_SUITE,
             index=lambda entry: entry.namespace,
-            page_size=PAGE_SIZE,
             metadata_only=True,
         )
 

@@ -6,8 +6,10 @@ A page per alert: monitoring/runbooks.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from r1plus_contract import metrics, names
 from r1plus_contract.verdict import Standing, Verdict
@@ -19,6 +21,17 @@ from r1plus_operator.plan.promql import plain, series
 
 GROUP_VERSION = "monitoring.coreos.com/v1"
 DEFAULT_TERMS = AlertTerms()
+SCRAPE_LIMITS: Final[Mapping[str, int | str]] = MappingProxyType(
+    {
+        "sampleLimit": 2500,
+        "labelLimit": 32,
+        "labelNameLengthLimit": 64,
+        "labelValueLengthLimit": 512,
+        "bodySizeLimit": "1MiB",
+    }
+)
+"""What Prometheus takes of one pod: twice what a monitor exports with the longest names and the most strata that it
+tells apart (1,285 samples, 483 kB). Beyond it a scrape fails, and a broken pod fills no memory but its own."""
 SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
 """To the first token, of the slowest answer in 20: always too long; never worth an alert; times yesterday's."""
 LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
@@ -45,12 +58,18 @@ def pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
         "metadata": owner.metadata(owner.name),
         "spec": {
             "selector": owner.pods,
+            **SCRAPE_LIMITS,
             "podMetricsEndpoints": [
                 {**endpoint, "port": "monitor", "relabelings": [serving]},
                 {**endpoint, "port": "triton-metrics", "relabelings": triton},
             ],
         },
     }
+
+
+def scrape_pools(namespace: str, deployment: str) -> tuple[str, ...]:
+    """Return what prometheus-operator calls the pools of a deployment's PodMonitor, one per endpoint."""
+    return tuple(f"podMonitor/{namespace}/{deployment}/{endpoint}" for endpoint in range(2))
 
 
 def _of_pod_label(target: str, label: str) -> Json:

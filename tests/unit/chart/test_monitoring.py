@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
+from r1plus_operator.deployment_metrics import DeploymentMetrics
+from r1plus_operator.plan.facts import Facts
+from r1plus_policies.detector import DetectorKey
+from r1plus_policies.pool import Pool
 from support.chart import CHART, PROMETHEUS_OPERATOR, Objects, Render, one
 from support.promtool import Case, failures, promtool
 
@@ -59,6 +64,26 @@ def test_finding_23_labels_severities_and_runbooks_are_the_installations(render:
 def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
     (endpoint,) = one(render(kinds=PROMETHEUS_OPERATOR), "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
+
+
+LIMITS = ("sampleLimit", "labelLimit", "labelNameLengthLimit", "labelValueLengthLimit", "bodySizeLimit")
+
+
+def test_finding_21_every_scrape_of_the_chart_is_bounded(render: Render) -> None:
+    found = [o for o in render(kinds=PROMETHEUS_OPERATOR) if o["kind"] == "PodMonitor"]
+    assert {one["metadata"]["name"] for one in found} == {"r1plus-operator", "r1plus-registry"}
+    assert [[key for key in LIMITS if key not in one["spec"]] for one in found] == [[], []]
+
+
+def test_finding_21_the_limit_of_the_operator_has_room_for_5000_deployments(render: Render) -> None:
+    monitors = [o for o in render(kinds=PROMETHEUS_OPERATOR) if o["kind"] == "PodMonitor"]
+    limit = next(o["spec"]["sampleLimit"] for o in monitors if o["metadata"]["name"] == "r1plus-operator")
+    registry = CollectorRegistry()
+    told = DeploymentMetrics(registry)
+    told.record(("team", "credit"), {}, Facts("full", 0.98))
+    told.evidence(("team", "credit"), Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, right=1, answered=1))
+    samples = sum(len(metric.samples) for metric in registry.collect())
+    assert 5000 * samples < limit
 
 
 def test_every_dashboard_arrives_byte_for_byte_for_grafanas_sidecar(render: Render) -> None:

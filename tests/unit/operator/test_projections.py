@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.requests import MOST_WHY, Request, Verb, requests_in, written
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS
@@ -227,7 +228,7 @@ TURNED_AWAY = {
 
 @pytest.mark.parametrize(("status", "said"), TURNED_AWAY.values(), ids=TURNED_AWAY.keys())
 def test_a_pod_that_its_node_turned_away_says_why(status: dict[str, Any], said: str) -> None:
-    found = projections.pod({"metadata": META, "spec": {}, "status": status})
+    found = projections.pod({"metadata": META | {"labels": POD["metadata"]["labels"]}, "spec": {}, "status": status})
     assert found.facts.turned_away == said
 
 
@@ -345,3 +346,41 @@ def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_n
     assert kept.value.addresses == ("10.0.0.7", "fd00::7", "10.244.3.1", "fd01:0:0:3::1")
     bare = projections.node({"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": status["allocatable"]}})
     assert bare.value.addresses == ()
+
+
+LARGE = "x" * 250_000
+
+
+def test_finding_02_a_pod_that_has_our_mark_alone_is_not_kept() -> None:
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+    assert projections.pod({**POD, "metadata": {**META, "labels": labels}}) is None
+    for label in (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE):
+        assert projections.pod({**POD, "metadata": {**META, "labels": labels | {label: "a"}}}) is not None
+
+
+def test_finding_02_of_a_pods_annotations_little_is_kept() -> None:
+    notes = {names.ANNOTATION_OWNER_UID: LARGE, "example.com/a": LARGE}
+    kept = projections.pod({**POD, "metadata": {**POD["metadata"], "annotations": notes}})
+    assert len(repr(kept)) < 2000
+
+
+def test_finding_02_of_a_childs_annotations_ours_are_kept() -> None:
+    kept = child(meta={"annotations": {names.ANNOTATION_DESIRED_HASH: "h", "example.com/a": LARGE}})
+    assert kept.live["metadata"]["annotations"] == {names.ANNOTATION_DESIRED_HASH: "h"}
+
+
+def test_finding_02_of_a_childs_many_labels_ours_are_kept() -> None:
+    ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_NAME: "a", names.LABEL_DEPLOYMENT: "credit"}
+    few, many = ({f"example.com/{n}": "x" for n in range(count)} for count in (10, 10_000))
+    assert child(meta={"labels": ours | few}).live["metadata"]["labels"] == ours | few
+    assert child(meta={"labels": ours | many}).live["metadata"]["labels"] == ours
+
+
+@pytest.mark.parametrize("why", [LARGE, "the model was mended"], ids=["without end", "control: as people write them"])
+def test_finding_02_of_an_r1plusdeployments_annotations_its_requests_are_kept_and_clipped(why: str) -> None:
+    request = Request("alice", why, "2030-01-01T00:00:00.000000Z")
+    notes = {"example.com/a": LARGE, Verb.PIN.annotation: LARGE, **written(Verb.ACK, request)}
+    kept = projections.deployment({"metadata": {**META, "annotations": notes}})
+    clipped = replace(request, why=why[:MOST_WHY])
+    assert requests_in(kept["metadata"]["annotations"]) == {Verb.ACK: clipped}
+    assert len(repr(kept)) < 2000

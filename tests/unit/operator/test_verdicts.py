@@ -84,9 +84,8 @@ class Road:
         self.now += self.rest
 
     def put(self, obj: dict[str, Any]) -> None:
-        projected = projections.pod(obj)
-        assert projected is not None
-        self.observer.pods.store.put(projected)
+        if (projected := projections.pod(obj)) is not None:
+            self.observer.pods.store.put(projected)
 
     async def after(self, seconds: float) -> MonitorReport | None:
         """What counts as said by the pod after one more round."""
