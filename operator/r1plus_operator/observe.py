@@ -117,7 +117,6 @@ class Observer:
             on_change=lambda _, kept: enqueue((kept.namespace, kept.value.service)),
             label_selector=_OURS,
             index=lambda kept: f"{kept.namespace}/{kept.value.service}",
-            page_size=PAGE_SIZE,
         )
         self.progress: dict[str, FillProgress] = {}
         """Pod's uid -> how far its Job has filled a volume; written by the verdict source."""
