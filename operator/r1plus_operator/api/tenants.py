@@ -125,7 +125,7 @@ def within(inner: Network, outer: Network) -> bool:
 
 
 class Quota(ApiModel):
-    """How much the tenant may have. What is absent is not limited."""
+    """How much the tenant may have. What is absent is not limited, but for ConfigMaps."""
 
     deployments: Count | None = Field(None, description="R1PlusDeployments.")
     pods: Count | None = Field(None, description="Pods, of models and of the tenant's own.")
@@ -133,6 +133,11 @@ class Quota(ApiModel):
     memory: Quantity | None = Field(None, description="Memory that all pods together request, e.g. `64Gi`.")
     gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")
+    config_maps: Count = Field(
+        500,
+        description="ConfigMaps: golden suites, which the operator watches, the tenant's own and the operator's, some"
+        " ten for each deployment.",
+    )
 
 
 class R1PlusTenantSpec(ApiModel):

@@ -219,7 +219,8 @@ class _Pass:
         opened = [way for way in spec.egress if not walls.reaches(way, self.seen.addresses)]
         stages = [[walls.default_deny(namespace)], [walls.callers(namespace, opened)]]
         if self.seen.cr is not None and waits != ():
-            stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
+            limits = [] if self.problem else walls.limits(namespace, spec.quota)
+            stages.append([*limits, *walls.access(namespace, spec)])
         if self._probes:
             stages.append([prober.account(namespace), prober.way_to_ask(namespace, self.config)])
         return stages
