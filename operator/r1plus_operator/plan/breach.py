@@ -285,6 +285,7 @@ def _given(scene: Scene, record: Record | None) -> Given:
         replicas=spec.replicas,
         on_breach=spec.accuracy.on_breach,
         pinned=spec.rollout.pinned,
+        paused=spec.rollout.paused,
         pool=_pool(scene),
         past=_pasts(scene),
         control=_control(scene, record) if record else None,

@@ -341,6 +341,13 @@ def _progressing(s: Situation) -> Finding:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
     if s.problem:
         return Finding("False", Reason.BLOCKED, f"{s.problem.condition} is in the way: {s.problem.reason}")
+    if s.spec and s.spec.rollout.paused:
+        text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
+        return Finding("False", Reason.PAUSED, f"{text}; `r1plus resume` lets it act again")
+    return _advancing(s)
+
+
+def _advancing(s: Situation) -> Finding:
     assert s.rollout is not None
     if s.answered and (found := incident.progress(s.answered, s.target or "")):
         return found
