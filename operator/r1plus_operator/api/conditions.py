@@ -111,3 +111,4 @@ class Reason(StrEnum):
     WRITE_REFUSED = "WriteRefused"
     BLOCKED = "Blocked"
     PINNED = "Pinned"
+    PAUSED = "Paused"
