@@ -78,7 +78,9 @@ def prune_share(connection: Connection, namespace: str, retention: Retention) ->
             return _delete(connection, table, _rows(connection, table, of_it)[:over])
     if (over := _count(connection, t.deployments, d.namespace == namespace) - retention.entries) > 0:
         ended = sa.select(d.uid).where(d.namespace == namespace, d.ended_at.is_not(None)).order_by(d.ended_at)
-        return _delete(connection, t.deployments, connection.scalars(ended.limit(min(over, ROWS_AT_ONCE))).all())
+        uids = connection.scalars(ended.limit(min(over, ROWS_AT_ONCE))).all()
+        if pruned := _delete(connection, t.deployments, uids):
+            return pruned
     of_its_gates = t.evaluations.c.deployment_uid.in_(its_own)
     for table, its in ((t.evaluations, of_its_gates), (t.suites, t.suites.c.namespace == namespace)):
         owner = OWNER_OF_ITEMS[table]
