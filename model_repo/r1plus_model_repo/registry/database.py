@@ -136,11 +136,11 @@ class Database:
             free = shutil.disk_usage(folder).free
         except OSError as error:
             raise UnavailableError(f"{self.name}: {error.strerror}: {folder}") from error
-        if free < self.limits.room // 2 or free < self.limits.room - self._spare():
+        if free < self.limits.room // 2 or free < self.limits.room - self._spare_bytes():
             said = f"the volume is full: {free / 2**20:.1f} MiB are free, {self.limits.room / 2**20:g} needed"
             raise FullError(f"{self.name}: {said}; {ENLARGE}")
 
-    def _spare(self) -> int:
+    def _spare_bytes(self) -> int:
         """Bytes within SQLite's file that hold nothing any more."""
         with self.transaction(writes=False) as connection:
             pages, size = (

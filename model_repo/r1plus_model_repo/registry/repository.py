@@ -157,12 +157,12 @@ class FactRepository:
     def _insert_one(self, table: sa.Table, row: Row, *, at: bool = True) -> Any:
         """The new row's key, or None where it was known: then it is noted that it was told again."""
         values = {**row, "recorded_at": self._now} if at else dict(row)
-        told = {"told_at": self._now} if "told_at" in table.c else {}
+        stamp = {"told_at": self._now} if "told_at" in table.c else {}
         dialect = sqlite if self._connection.dialect.name == "sqlite" else postgresql
-        statement = dialect.insert(table).values(values | told).on_conflict_do_nothing()
+        statement = dialect.insert(table).values(values | stamp).on_conflict_do_nothing()
         new = self._connection.execute(statement.returning(*table.primary_key.columns)).scalar()
-        if new is None and told:
+        if new is None and stamp:
             (natural,) = (found for found in table.constraints if isinstance(found, sa.UniqueConstraint))
-            known = (column == row[column.name] for column in natural.columns)
-            self._connection.execute(sa.update(table).where(*known).values(told))
+            same = (column == row[column.name] for column in natural.columns)
+            self._connection.execute(sa.update(table).where(*same).values(stamp))
         return new

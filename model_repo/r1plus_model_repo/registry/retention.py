@@ -34,9 +34,9 @@ UNTOLD_SECONDS: Final = DAY_SECONDS
 OF_A_DEPLOYMENT: Final = (t.evaluations, t.alarms, t.rollouts, t.revisions)
 OWNER_OF_ITEMS: Final = {t.evaluations: t.evaluation_items.c.evaluation_id, t.suites: t.suite_items.c.suite_id}
 """Table whose rows have items, which go with them -> column that says whose an item is."""
-Pruned = dict[str, int]
+PrunedRows = dict[str, int]
 """Kind -> rows. Empty: there is nothing left to prune."""
-Step = Callable[[Connection], Pruned]
+Step = Callable[[Connection], PrunedRows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Retention:
     """Items of a namespace's suites at most, and as many that its gates lost."""
 
 
-def prune_ended(connection: Connection, before: float) -> Pruned:
+def prune_ended(connection: Connection, before: float) -> PrunedRows:
     """Prune what is of deployments that ended before then."""
     ended = sa.select(t.deployments.c.uid).where(t.deployments.c.ended_at < before)
     for table in OF_A_DEPLOYMENT:
@@ -61,56 +61,56 @@ def prune_ended(connection: Connection, before: float) -> Pruned:
     return _delete(connection, t.deployments, connection.scalars(ended.limit(ROWS_AT_ONCE)).all())
 
 
-def prune_suites(connection: Connection, told_before: float) -> Pruned:
+def prune_suites(connection: Connection, told_before: float) -> PrunedRows:
     """Prune suites that no gate is of any more and that the operator does not tell."""
     c = t.suites.c
     unused = c.sha256.not_in(sa.select(t.evaluations.c.suite_hash))
     return _delete(connection, t.suites, _rows(connection, t.suites, unused, c.told_at < told_before))
 
 
-def prune_share(connection: Connection, namespace: str, retention: Retention) -> Pruned:
+def prune_share(connection: Connection, namespace: str, retention: Retention) -> PrunedRows:
     """Prune what one namespace has beyond its share, the longest untold first."""
     d = t.deployments.c
-    its_own = sa.select(d.uid).where(d.namespace == namespace)
+    uids = sa.select(d.uid).where(d.namespace == namespace)
     for table in OF_A_DEPLOYMENT:
-        of_it = table.c.deployment_uid.in_(its_own)
-        if (over := _count(connection, table, of_it) - retention.entries) > 0:
-            return _delete(connection, table, _rows(connection, table, of_it)[:over])
+        in_namespace = table.c.deployment_uid.in_(uids)
+        if (over := _count(connection, table, in_namespace) - retention.entries) > 0:
+            return _delete(connection, table, _rows(connection, table, in_namespace)[:over])
     if (over := _count(connection, t.deployments, d.namespace == namespace) - retention.entries) > 0:
         ended = sa.select(d.uid).where(d.namespace == namespace, d.ended_at.is_not(None)).order_by(d.ended_at)
-        uids = connection.scalars(ended.limit(min(over, ROWS_AT_ONCE))).all()
-        if pruned := _delete(connection, t.deployments, uids):
+        rows = connection.scalars(ended.limit(min(over, ROWS_AT_ONCE))).all()
+        if pruned := _delete(connection, t.deployments, rows):
             return pruned
-    of_its_gates = t.evaluations.c.deployment_uid.in_(its_own)
-    for table, its in ((t.evaluations, of_its_gates), (t.suites, t.suites.c.namespace == namespace)):
+    gates = t.evaluations.c.deployment_uid.in_(uids)
+    for table, condition in ((t.evaluations, gates), (t.suites, t.suites.c.namespace == namespace)):
         owner = OWNER_OF_ITEMS[table]
-        items = sa.select(sa.func.count()).where(owner.in_(sa.select(table.c.id).where(its)))
+        items = sa.select(sa.func.count()).where(owner.in_(sa.select(table.c.id).where(condition)))
         if (over := (connection.scalar(items) or 0) - retention.items) > 0:
-            rows = _rows(connection, table, its, table.c.id.in_(sa.select(owner)), items=over)
+            rows = _rows(connection, table, condition, table.c.id.in_(sa.select(owner)), items=over)
             return _delete(connection, table, rows)
     return {}
 
 
 def namespaces(connection: Connection) -> set[str]:
     """All of which anything is recorded."""
-    asked = sa.union(sa.select(t.deployments.c.namespace), sa.select(t.suites.c.namespace))
-    return set(connection.scalars(asked)) - {""}
+    query = sa.union(sa.select(t.deployments.c.namespace), sa.select(t.suites.c.namespace))
+    return set(connection.scalars(query)) - {""}
 
 
 def _rows(
     connection: Connection, table: sa.Table, *where: sa.ColumnElement[bool], items: int = ITEMS_AT_ONCE
 ) -> list[Any]:
     """Keys of as many rows as a step prunes, the longest untold first; they end with the one that completes `items`."""
-    key, left = table.c.id, min(items, ITEMS_AT_ONCE)
-    asked = sa.select(key).where(*where).order_by(table.c.told_at, key).limit(ROWS_AT_ONCE)
+    key, room = table.c.id, min(items, ITEMS_AT_ONCE)
+    query = sa.select(key).where(*where).order_by(table.c.told_at, key).limit(ROWS_AT_ONCE)
     if (owner := OWNER_OF_ITEMS.get(table)) is None:
-        return list(connection.scalars(asked))
+        return list(connection.scalars(query))
     size = sa.select(sa.func.count()).where(owner == key).scalar_subquery()
     chosen: list[Any] = []
-    for row in connection.execute(asked.add_columns(size.label("size"))):
+    for row in connection.execute(query.add_columns(size.label("size"))):
         chosen.append(row.id)
-        left -= row.size
-        if left <= 0:
+        room -= row.size
+        if room <= 0:
             break
     return chosen
 
@@ -119,7 +119,7 @@ def _count(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool
     return connection.scalar(sa.select(sa.func.count()).select_from(table).where(where)) or 0
 
 
-def _delete(connection: Connection, table: sa.Table, keys: Sequence[Any]) -> Pruned:
+def _delete(connection: Connection, table: sa.Table, keys: Sequence[Any]) -> PrunedRows:
     if not keys:
         return {}
     (key,) = table.primary_key.columns
@@ -140,12 +140,12 @@ class Pruner:
         self._retention = retention
         self._pruned = pruned
         self._clock = clock
-        self._noticed: set[str] = set()
+        self._namespaces: set[str] = set()
         self._wake = asyncio.Event()
 
     def notice(self, namespaces: Iterable[str]) -> None:
         """Something new is recorded of these."""
-        self._noticed |= set(namespaces) - {""}
+        self._namespaces |= set(namespaces) - {""}
         self._wake.set()
 
     async def run(self) -> None:
@@ -157,7 +157,7 @@ class Pruner:
                 if time.monotonic() >= due:
                     await self.prune_all()
                     due = time.monotonic() + EVERY_SECONDS
-                await self._prune_noticed()
+                await self._prune_shares()
             except RegistryError as error:
                 log.debug("Pruning goes on later: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -172,13 +172,17 @@ class Pruner:
         if self._retention.days:
             await self._repeat(partial(prune_ended, before=now - self._retention.days * DAY_SECONDS))
             await self._repeat(partial(prune_suites, told_before=now - UNTOLD_SECONDS))
-        self._noticed |= await self._storage.change(namespaces)
-        await self._prune_noticed()
+        self._namespaces |= await self._storage.change(namespaces)
+        await self._prune_shares()
 
-    async def _prune_noticed(self) -> None:
-        for namespace in sorted(self._noticed):
-            await self._repeat(partial(prune_share, namespace=namespace, retention=self._retention))
-            self._noticed.discard(namespace)
+    async def _prune_shares(self) -> None:
+        while self._namespaces:
+            namespace = self._namespaces.pop()  # Before its turn: what is recorded meanwhile is noticed again.
+            try:
+                await self._repeat(partial(prune_share, namespace=namespace, retention=self._retention))
+            except RegistryError:
+                self._namespaces.add(namespace)
+                raise
 
     async def _repeat(self, step: Step) -> None:
         """One transaction after the other: requests get their turn between them."""
