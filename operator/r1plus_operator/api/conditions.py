@@ -60,6 +60,7 @@ class Reason(StrEnum):
     GATE_RUNNING = "GateRunning"
     GATE_FAILED = "GateFailed"
     GATE_INCONCLUSIVE = "GateInconclusive"
+    PASS_UNPROVEN = "PassUnproven"
     BELOW_THRESHOLD = "BelowThreshold"
     ACCURACY_CHANGED = "AccuracyChanged"
     SERVER_ERRORS = "ServerErrors"

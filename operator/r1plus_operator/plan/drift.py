@@ -47,12 +47,12 @@ def folded(obj: Json) -> Json:
 
 
 def _fold(text: Any) -> Any:
-    return {"sha256": _digest(text)} if isinstance(text, str) and len(text) > _LONG else text
+    return {"sha256": sha256(text)} if isinstance(text, str) and len(text) > _LONG else text
 
 
 @lru_cache(maxsize=64)
-def _digest(text: str) -> str:
-    """Cached, since all deployments of a tier share one suite."""
+def sha256(text: str) -> str:
+    """Hash a file of a ConfigMap. Cached, since all deployments of a tier share one suite."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

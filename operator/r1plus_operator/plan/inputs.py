@@ -349,6 +349,8 @@ class Observed:
     strangers: tuple[PodFacts, ...] = ()
     """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
 
+    unproven: frozenset[str] = frozenset()
+    """Pods whose monitors report a Pass that nothing proves (`plan.proof`); it is taken out of their reports."""
     volumes: Mapping[str, VolumeFacts] = field(default_factory=dict)
     """By name: the namespace's volumes for engines."""
     volumes_refused: Mapping[str, str] = field(default_factory=dict)

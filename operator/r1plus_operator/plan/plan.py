@@ -17,7 +17,9 @@ from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
 from r1plus_operator.plan.notes import Note, transitions
+from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
+from r1plus_operator.plan.proof import remember_config, withhold_unproven, written_configs
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
@@ -127,8 +129,9 @@ class _Pass:
 
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
-        target = self._target()
         self._part_strangers()
+        self.observed = withhold_unproven(self.observed, self.revisions, self.spec.accuracy.threshold)
+        target = self._target()
         self._take_verdicts()
         answered = self._answer(target)
         way_back = self._way_back(answered)
@@ -139,6 +142,7 @@ class _Pass:
         self._date_candidacy(wanted if wanted != rollout.current else None)
         surplus = self._surplus(rollout, target)
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
+        configs = self._configs(stages)
         judged = self._judging()
         shown = wanted if self.spec.rollout.pinned and not way_back else target
         situation = Situation(
@@ -153,6 +157,7 @@ class _Pass:
             target,
             answered,
             judged,
+            configs,
         )
         status = status_of(situation)
         changed = [self._changed(stage) for stage in stages]
@@ -162,6 +167,8 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            # The operator was away, or the status was lost: what is remembered only now may prove a gate.
+            AT_ONCE_SECONDS if self.observed.unproven and configs != written_configs(self.observed.cr) else None,
             answered.response.look_again if answered else None,
         ]
         return Plan(
@@ -262,15 +269,32 @@ class _Pass:
         """
         if isinstance(self.resolved, Problem):
             return None
-        name = f"{self.observed.name}-{revision_hash(self.spec, self.resolved)}"
-        if name not in self.revisions:
-            asked = asked_hash(self.spec, self.resolved)
-            built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
-            if built:
-                return max(built, key=lambda r: (r.promoted_at or 0.0, r.number)).name
-            number = max((r.number for r in self.revisions.values()), default=0) + 1
-            self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number)
+        name, again = (
+            f"{self.observed.name}-{revision_hash(self.spec, self.resolved, again=again)}" for again in (False, True)
+        )
+        if again in self.revisions:
+            return again
+        stored = self.revisions.get(name) or self._built(asked_hash(self.spec, self.resolved))
+        if stored is not None and not self._needs_newer_monitor(stored):
+            return stored.name
+        name = again if stored else name
+        number = max((r.number for r in self.revisions.values()), default=0) + 1
+        self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number, name)
         return name
+
+    def _built(self, asked: str) -> Revision | None:
+        """The newest revision whose engine was built for what is asked for."""
+        built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
+        return max(built, key=lambda r: (r.promoted_at or 0.0, r.number), default=None)
+
+    def _needs_newer_monitor(self, revision: Revision) -> bool:
+        """Whether a candidate's monitor reports a Pass and is too old to prove it. What serves is left alone."""
+        serving, judged = self._serving, self._judging()
+        if judged is None or revision.proves_gates or revision.rollback or (serving and serving.name == revision.name):
+            return False
+        if revision.good(hash_of(judged.of(revision)), self.spec.accuracy.threshold):
+            return False
+        return any(p.revision == revision.name and p.name in self.observed.unproven for p in self.observed.pods)
 
     def _part_strangers(self) -> None:
         """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""
@@ -382,6 +406,12 @@ class _Pass:
         if selected:
             last.append(objects.service(owner, selected))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
+
+    def _configs(self, stages: list[list[Json]]) -> tuple[str, ...]:
+        """Digests of what monitors were given, and are from this pass on."""
+        before, name = written_configs(self.observed.cr), accuracy_name(self.observed.name)
+        config = next((obj for obj in stages[0] if (obj["kind"], obj["metadata"]["name"]) == ("ConfigMap", name)), None)
+        return remember_config(before, config) if config else before
 
     def _callers(self) -> set[str]:
         """Other namespaces that are let in: those that the deployment names and the platform team allows."""

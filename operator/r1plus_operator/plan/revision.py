@@ -15,7 +15,7 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
+from r1plus_contract.settings import PROVES_GATES, SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
@@ -117,6 +117,11 @@ class Revision:
         return self._speaks >= TAKES_SHADOWS
 
     @property
+    def proves_gates(self) -> bool:
+        """Whether its monitor says where and under which files it ran a gate. Else no new Pass of it is taken."""
+        return self._speaks >= PROVES_GATES
+
+    @property
     def _speaks(self) -> int:
         speaks = self.data.get("monitorSpeaks")
         return speaks if isinstance(speaks, int) else 0
@@ -169,9 +174,12 @@ def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
     return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 
-def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
-    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas."""
-    return _hash(spec, target, target.volume.name if target.volume else "")
+def revision_hash(spec: R1PlusDeploymentSpec, target: Target, *, again: bool = False) -> str:
+    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
+
+    `again`: of the same with another monitor, where the monitor of the stored revision cannot prove its gate.
+    """
+    return _hash(spec, target, target.volume.name if target.volume else "", again=again)
 
 
 def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
@@ -179,7 +187,7 @@ def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     return _hash(spec, target, target.volume.wish if target.volume else "")
 
 
-def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str) -> str:
+def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, *, again: bool = False) -> str:
     covered = {
         "engine": target.engine.name,
         "digest": target.engine.spec.files.sha256,
@@ -190,13 +198,17 @@ def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str) -> str:
     }
     if volume:
         covered["volume"] = volume
+    if again:
+        covered["monitor"] = PROVES_GATES
     if target.gpus:
         slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
         covered["gpu"] = f"{slices}{target.gpus.product}"
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
-def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
+def build(
+    cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int, name: str
+) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
     volume = target.volume
@@ -211,7 +223,6 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
         context=fit.context,
         gpu_product=target.gpus.product if target.gpus else "",
     )
-    name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     held = volume.name if volume else ""
     template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, held, target.gpus)
     data = {
