@@ -73,8 +73,10 @@ class Child:
     uid: str
     deployments: frozenset[str]
     """Names of the R1PlusDeployments that it may belong to, by its label and by its owner: either may be edited."""
+    label: str
+    """Name of its R1PlusDeployment by its label."""
     owner: str | None
-    """uid of the R1PlusDeployment that controls it."""
+    """uid of the R1PlusDeployment that controls it. None: somebody took the reference away, or it has none."""
     deleting: bool
     """Kept until it is gone, since its going is what must cause the pass that makes it anew."""
     text: bytes
@@ -110,6 +112,7 @@ def child(resource: Resource, obj: Json) -> Child:
         name=meta["name"],
         uid=meta["uid"],
         deployments=frozenset(name for name in (by_label, owner.get("name")) if name),
+        label=by_label or "",
         owner=owner.get("uid"),
         deleting="deletionTimestamp" in meta,
         text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),

@@ -1,4 +1,7 @@
-"""A forged ConfigMap lets nothing in, even where a pod mounts it: a real monitor reads it, on a scripted engine."""
+"""What holds where somebody gets around the admission policies: a forged ConfigMap lets nothing in, an owner comes back.
+
+A real monitor reads the forged files, on a scripted engine.
+"""
 
 import asyncio
 import json
@@ -17,7 +20,10 @@ from r1plus_contract.suite import Item, load_suite
 from r1plus_contract.verdict import GateReport, Phase, Verdict
 from r1plus_monitoring.client import Reply
 from r1plus_monitoring.prober import Prober
+from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import Revision, read
+from r1plus_operator.runtime.client import JSON_PATCH
+from support.apiserver.manifests import Json
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant
@@ -112,3 +118,39 @@ async def test_finding_01_a_gate_that_was_run_under_a_forged_configuration_is_no
         await tenant.until("credit", "QualityVerified", "False", "PassUnproven")
         assert await tenant.selected() == serving
         assert report.ran_under not in (await tenant.cr("credit"))["status"]["accuracyConfigs"]
+
+
+OWNERS = "/metadata/ownerReferences"
+FOREIGN = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "00000000-0000-0000-0000-000000000000"}
+EDITS: Mapping[str, list[Json]] = {
+    "all references taken away": [{"op": "remove", "path": OWNERS}],
+    "the only one taken away": [{"op": "remove", "path": f"{OWNERS}/0"}],
+    "no controller any more": [{"op": "replace", "path": f"{OWNERS}/0/controller", "value": False}],
+    "another name": [{"op": "replace", "path": f"{OWNERS}/0/name", "value": "x"}],
+    "another kind": [{"op": "replace", "path": f"{OWNERS}/0/kind", "value": names.KIND_ENGINE}],
+    "another version": [{"op": "replace", "path": f"{OWNERS}/0/apiVersion", "value": "v1"}],
+    "another controller": [{"op": "replace", "path": OWNERS, "value": [{**FOREIGN, "controller": True}]}],
+}
+
+
+@pytest.mark.apiserver_sample
+async def test_finding_01_an_edited_owner_reference_comes_back_and_the_object_stays_the_same(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    revision = await tenant.serve()
+    named = dict.fromkeys(("ConfigMap", "ControllerRevision", "Deployment"), revision)
+    for resource in kinds.REQUIRED_CHILDREN:
+        name = named.get(resource.kind, "credit")
+        before = await tenant.present(resource.kind, name)
+        for what, edit in EDITS.items():
+            await tenant.client.patch(resource, name, tenant.namespace, edit, content_type=JSON_PATCH)
+
+            def is_as_before(now: Json, before: Json = before) -> bool:
+                return all(now["metadata"].get(part) == before["metadata"].get(part) for part in KEPT)
+
+            await tenant.child_that(resource.kind, name, is_as_before, f"{resource.kind} is as before: {what}")
+    assert (await tenant.condition("credit", "Progressing"))[:2] == ("False", "Complete")
+
+
+KEPT = ("uid", "ownerReferences", "labels", "annotations")
+"""Among the annotations of a ControllerRevision are its verdicts and its promotion."""
