@@ -255,6 +255,8 @@ def _container(item: Json) -> ContainerFacts:
         terminated_reason=ended.get("reason", ""),
         message=ended.get("message") or waiting.get("message") or "",
         exit_code=ended.get("exitCode"),
+        # Of an image that was loaded rather than pulled a node says a digest of its own.
+        image_digest=item.get("imageID", "").partition("@")[2],
     )
 
 

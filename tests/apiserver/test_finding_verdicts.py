@@ -23,7 +23,7 @@ from r1plus_monitoring.prober import Prober
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import Revision, read
 from r1plus_operator.runtime.client import JSON_PATCH
-from support.apiserver.manifests import Json
+from support.apiserver.manifests import CONTEXT, Json
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant
@@ -154,3 +154,31 @@ async def test_finding_01_an_edited_owner_reference_comes_back_and_the_object_st
 
 KEPT = ("uid", "ownerReferences", "labels", "annotations")
 """Among the annotations of a ControllerRevision are its verdicts and its promotion."""
+
+
+def runs(digest: str) -> Json:
+    """What a kubelet says of the containers of a pod whose Triton runs this image."""
+    image = {"image": "registry.local/triton:1", "imageID": f"registry.local/triton@sha256:{digest * 64}"}
+    triton = {"name": names.CONTAINER_TRITON, "ready": True, "started": True, "restartCount": 0, "state": {}, **image}
+    return {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [triton]}
+
+
+async def test_finding_06_a_pod_that_runs_another_image_than_the_gated_one_is_reported(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    revision = await tenant.candidate("credit")
+    pod = await tenant.run_pod(revision, ready=False)
+    await tenant.set_status(pod, **runs("a"))
+    await tenant.decide(revision, Verdict.PASS)
+    await tenant.until("credit", "Ready", "True", "Serving")
+    gated = {names.CONTAINER_TRITON: (f"sha256:{'a' * 64}",)}
+    await tenant.child_that("ControllerRevision", revision, lambda obj: read(obj).images == gated, "it is recorded")
+
+    await tenant.client.delete(kinds.POD, pod, tenant.namespace)
+    moved = await tenant.run_pod(revision, ready=True, suffix="moved")
+    await tenant.set_status(moved, **runs("b"))
+    message = await tenant.until("credit", "QualityVerified", "False", "ImageChanged")
+    assert f"{moved} of revision {revision}: container {names.CONTAINER_TRITON} runs sha256:bbb" in message
+    await tenant.set_status(moved, **runs("a"))
+    await tenant.until("credit", "QualityVerified", "True", "GatePassed")

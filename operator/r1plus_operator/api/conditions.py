@@ -61,6 +61,7 @@ class Reason(StrEnum):
     GATE_FAILED = "GateFailed"
     GATE_INCONCLUSIVE = "GateInconclusive"
     PASS_UNPROVEN = "PassUnproven"
+    IMAGE_CHANGED = "ImageChanged"
     BELOW_THRESHOLD = "BelowThreshold"
     ACCURACY_CHANGED = "AccuracyChanged"
     SERVER_ERRORS = "ServerErrors"

@@ -185,6 +185,8 @@ class ContainerFacts:
     message: str = ""
     """Of the waiting or last terminated state; the termination log of `verify` arrives here."""
     exit_code: int | None = None
+    image_digest: str = ""
+    """Of the image that its node runs; empty where the node does not say one that holds everywhere."""
 
     @property
     def running(self) -> bool:

@@ -15,7 +15,7 @@ from r1plus_operator.plan.asking import acknowledged_in, asked
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
+from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
@@ -34,7 +34,7 @@ from r1plus_operator.plan.revision import (
 from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.shadowing import Judging, hash_of, judging
 from r1plus_operator.plan.situation import Situation
-from r1plus_operator.plan.taking import gates_in, remembered, taken, told
+from r1plus_operator.plan.taking import gates_in, is_passed, remembered, taken, told
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
@@ -316,7 +316,12 @@ class _Pass:
                 continue
             for gate in gates_in(report):
                 revision = self.revisions[pod.revision]
-                self.revisions[pod.revision] = taken(revision, gate, judged.hashes, threshold, acknowledged)
+                after = taken(revision, gate, judged.hashes, threshold, acknowledged)
+                # Later the pod's containers may have been restarted on images that were not gated.
+                is_new = after is not revision or not revision.images
+                if is_new and revision.proves_gates and is_passed(revision, gate, judged.hashes):
+                    after = after.gated_on(pod)
+                self.revisions[pod.revision] = after
 
     def _date_candidacy(self, candidate: str | None) -> None:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
@@ -359,13 +364,19 @@ class _Pass:
         pods = [pod for pod in self.observed.pods if pod.revision == revision.name and pod.quarantine is None]
         return RevisionState(
             name=revision.name,
-            ready=sum(pod.ready and not pod.terminating for pod in pods),
+            ready=sum(pod.ready and not pod.terminating and self._may_serve(revision, pod) for pod in pods),
             pods=len(pods),
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
             verdict=report.verdict if report and not only_beside_traffic else None,
             promoted_at=revision.promoted_at,
             candidate_since=revision.candidate_since,
         )
+
+    def _may_serve(self, revision: Revision, pod: PodFacts) -> bool:
+        """Whether traffic may move to a pod. What has it keeps it: no pod would be left where a tag was moved."""
+        serving = self._serving
+        has_traffic = serving is not None and serving.name == revision.name
+        return has_traffic or not revision.changed_image(pod)
 
     def _stages(
         self, owner: objects.Owner, rollout: Rollout, target: str | None, surplus: set[str], way_back: Record | None

@@ -7,7 +7,7 @@ Figures that drift are rounded, so that the status changes when its meaning chan
 from collections.abc import Callable, Mapping
 
 from r1plus_contract import names
-from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan import incident
 from r1plus_operator.plan.asking import last_request
@@ -258,13 +258,31 @@ def _quality_verified(s: Situation) -> Finding:
         return Finding("False", Reason.BELOW_THRESHOLD, report.message)
     if report and report.phase is Phase.BLOCKED:
         return _undecided(report)  # A Pass that stands says nothing of now: the monitor can no longer score.
+    return _by_gate(s, s.revisions[s.target], gate, report)
+
+
+def _by_gate(s: Situation, revision: Revision, gate: GateReport | None, report: MonitorReport | None) -> Finding:
+    """What is found of a revision that no monitor says anything bad of."""
+    if changed := _changed_image(s, revision):
+        return Finding("False", Reason.IMAGE_CHANGED, changed)
     if s.shadowed:
         return _shadowed(s)
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
-    if unproven := s.unproven(s.target):
-        return Finding("False", Reason.PASS_UNPROVEN, _unproven(s, s.revisions[s.target], unproven[0]))
+    if unproven := s.unproven(revision.name):
+        return Finding("False", Reason.PASS_UNPROVEN, _unproven(s, revision, unproven[0]))
     return _undecided(report)
+
+
+def _changed_image(s: Situation, revision: Revision) -> str:
+    """Which pod runs an image that was never gated, and what to do; empty: none does."""
+    for pod in s.pods(revision.name):
+        if changed := revision.changed_image(pod):
+            text = f"Pod {pod.name} of revision {revision.name}: container {changed}: somebody moved the image's tag"
+            return (
+                f"{text}. Name images by digest in the chart's values, or push the gated one again, and delete the pod"
+            )
+    return ""
 
 
 def _unproven(s: Situation, revision: Revision, pod: str) -> str:

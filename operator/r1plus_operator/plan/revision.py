@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,8 +29,16 @@ from r1plus_policies.hardware import WHOLE_GPU
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+KEPT_IMAGES = 4
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatedImages:
+    """An annotation: container -> digests of the images that pods ran which passed the gate, the newest last."""
+
+    digests: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class Revision:
     """The way back from it, where it fell."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Container -> digests of the images that pods ran which passed its gate; empty where none was seen."""
 
     @property
     def engine(self) -> str:
@@ -105,6 +115,23 @@ class Revision:
         uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
         runs = uid, fingerprint(template["spec"])
         return frozenset(pod for pod in candidates if (pod.owner_uid, pod.fingerprint) == runs)
+
+    def gated_on(self, pod: PodFacts) -> "Revision":
+        """The revision with the images that this pod has passed its gate on."""
+        images = dict(self.images)
+        for container in pod.containers:
+            known = images.get(container.name, ())
+            if container.image_digest and container.image_digest not in known:
+                images[container.name] = (*known, container.image_digest)[-KEPT_IMAGES:]
+        return replace(self, images=images)
+
+    def changed_image(self, pod: PodFacts) -> str:
+        """Return the container of a pod that runs another image than any that was gated; empty: none does."""
+        for container in pod.containers:
+            gated = self.images.get(container.name)
+            if gated and container.image_digest and container.image_digest not in gated:
+                return f"{container.name} runs {container.image_digest}, and the gate was passed on {gated[-1]}"
+        return ""
 
     @property
     def takes_orders(self) -> bool:
@@ -260,6 +287,7 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
+        images=_images(notes.get(names.ANNOTATION_IMAGES)),
     )
 
 
@@ -312,6 +340,8 @@ def to_object(revision: Revision, metadata: Json) -> Json:
         annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
+    if revision.images:
+        annotations[names.ANNOTATION_IMAGES] = dumps(GatedImages(dict(revision.images)))
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {
@@ -341,6 +371,13 @@ def _verdicts(text: str | None) -> tuple[GateReport, ...]:
     except ContractError:
         # An unreadable verdict is no verdict: the gate runs again, it does not pass.
         return ()
+
+
+def _images(text: str | None) -> Mapping[str, tuple[str, ...]]:
+    try:
+        return loads(GatedImages, text, tolerant=True).digests if text else {}
+    except ContractError:
+        return {}  # Nothing is compared until the next gate.
 
 
 def _epoch(text: str | None) -> float | None:
