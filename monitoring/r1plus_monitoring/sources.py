@@ -23,7 +23,7 @@ from r1plus_contract.settings import (
     VERDICTS_FILE,
     KnownVerdicts,
     MonitorSettings,
-    config_digest,
+    hash_config,
 )
 from r1plus_contract.suite import Suite, SuiteError, load_suite
 from r1plus_contract.suite_reference import read_reference
@@ -76,7 +76,7 @@ class Sources:
     """Whether recorded answers got their recorded scores; None where the suite has none."""
     beside: Beside | None = None
     digest: str = ""
-    """Of everything that was mounted (`settings.config_digest`)."""
+    """Of everything that was mounted (`settings.hash_config`)."""
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -107,7 +107,7 @@ def _digest(folder: Path) -> str:
     try:
         # The kubelet's own entries begin with two dots.
         files = [path for path in folder.iterdir() if not path.name.startswith("..")]
-        return config_digest({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+        return hash_config({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
     except OSError:
         return ""  # A file that cannot be read is reported where it is needed.
 

@@ -34,7 +34,7 @@ SPEAKS: Final = PROVES_GATES
 for ever and one that passes an order over would be waited for in vain."""
 
 
-def config_digest(files: Mapping[str, str]) -> str:
+def hash_config(files: Mapping[str, str]) -> str:
     """Return the sha256 of all that is mounted at DIR_ACCURACY. `files`: name -> sha256 of its bytes."""
     return hashlib.sha256(dumps(dict(files)).encode()).hexdigest()
 

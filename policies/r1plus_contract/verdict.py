@@ -181,5 +181,5 @@ class MonitorReport:
     shadow: Shadow | None = None
     """The suite that the deployment asks for, while another one counts."""
     ran_under: str = ""
-    """`settings.config_digest` of what was mounted when this pod began to run `gate`. Empty: it read `gate` in
+    """`settings.hash_config` of what was mounted when this pod began to run `gate`. Empty: it read `gate` in
     `verdicts.json`, or the monitor is an older one."""

@@ -84,6 +84,9 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
     await tenant.deploy("credit", tier="full", accuracy=accuracy | {"suite": "bank-v2"})
     message = await tenant.until("credit", "QualityVerified", "Unknown", "SuiteShadowed")
     assert f"judged by suite {NAME}: Pass" in message
+    # The status is written first.
+    both = "the monitors have both suites"
+    await tenant.child_that("ConfigMap", "credit-accuracy", lambda obj: "former-items.jsonl" in obj["data"], both)
     settings = await tenant.settings("credit")
     assert (settings["suite"], settings["former"]["suite"]) == ("bank-v2", NAME)
     assert settings["former"]["suiteHash"] == before.suite_hash

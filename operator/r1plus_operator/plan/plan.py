@@ -19,7 +19,7 @@ from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
-from r1plus_operator.plan.proof import remember_config, withhold_unproven, written_configs
+from r1plus_operator.plan.proof import read_configs, remember_config, withhold_unproven
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
@@ -34,7 +34,7 @@ from r1plus_operator.plan.revision import (
 from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.shadowing import Judging, hash_of, judging
 from r1plus_operator.plan.situation import Situation
-from r1plus_operator.plan.taking import gates_in, is_passed, remembered, taken, told
+from r1plus_operator.plan.taking import gates_in, has_passed, remembered, taken, told
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
@@ -142,7 +142,7 @@ class _Pass:
         self._date_candidacy(wanted if wanted != rollout.current else None)
         surplus = self._surplus(rollout, target)
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
-        configs = self._configs(stages)
+        configs = self._remember_configs(stages)
         judged = self._judging()
         shown = wanted if self.spec.rollout.pinned and not way_back else target
         situation = Situation(
@@ -168,7 +168,7 @@ class _Pass:
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
             # The operator was away, or the status was lost: what is remembered only now may prove a gate.
-            AT_ONCE_SECONDS if self.observed.unproven and configs != written_configs(self.observed.cr) else None,
+            AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
             answered.response.look_again if answered else None,
         ]
         return Plan(
@@ -274,7 +274,7 @@ class _Pass:
         )
         if again in self.revisions:
             return again
-        stored = self.revisions.get(name) or self._built(asked_hash(self.spec, self.resolved))
+        stored = self.revisions.get(name) or self._find_built(asked_hash(self.spec, self.resolved))
         if stored is not None and not self._needs_newer_monitor(stored):
             return stored.name
         name = again if stored else name
@@ -282,7 +282,7 @@ class _Pass:
         self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number, name)
         return name
 
-    def _built(self, asked: str) -> Revision | None:
+    def _find_built(self, asked: str) -> Revision | None:
         """The newest revision whose engine was built for what is asked for."""
         built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
         return max(built, key=lambda r: (r.promoted_at or 0.0, r.number), default=None)
@@ -319,8 +319,8 @@ class _Pass:
                 after = taken(revision, gate, judged.hashes, threshold, acknowledged)
                 # Later the pod's containers may have been restarted on images that were not gated.
                 is_new = after is not revision or not revision.images
-                if is_new and revision.proves_gates and is_passed(revision, gate, judged.hashes):
-                    after = after.gated_on(pod)
+                if is_new and revision.proves_gates and has_passed(revision, gate, judged.hashes):
+                    after = after.add_images(pod)
                 self.revisions[pod.revision] = after
 
     def _date_candidacy(self, candidate: str | None) -> None:
@@ -376,7 +376,7 @@ class _Pass:
         """Whether traffic may move to a pod. What has it keeps it: no pod would be left where a tag was moved."""
         serving = self._serving
         has_traffic = serving is not None and serving.name == revision.name
-        return has_traffic or not revision.changed_image(pod)
+        return has_traffic or not revision.find_changed_image(pod)
 
     def _stages(
         self, owner: objects.Owner, rollout: Rollout, target: str | None, surplus: set[str], way_back: Record | None
@@ -418,9 +418,9 @@ class _Pass:
             last.append(objects.service(owner, selected))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
-    def _configs(self, stages: list[list[Json]]) -> tuple[str, ...]:
+    def _remember_configs(self, stages: list[list[Json]]) -> tuple[str, ...]:
         """Digests of what monitors were given, and are from this pass on."""
-        before, name = written_configs(self.observed.cr), accuracy_name(self.observed.name)
+        before, name = read_configs(self.observed.cr), accuracy_name(self.observed.name)
         config = next((obj for obj in stages[0] if (obj["kind"], obj["metadata"]["name"]) == ("ConfigMap", name)), None)
         return remember_config(before, config) if config else before
 

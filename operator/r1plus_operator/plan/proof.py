@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from r1plus_contract.settings import config_digest
+from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.plan.drift import sha256
 from r1plus_operator.plan.inputs import Json, Observed
@@ -19,33 +19,35 @@ KEPT_CONFIGS: Final = 16
 STATUS_FIELD: Final = "accuracyConfigs"
 
 
-def written_configs(cr: Json) -> tuple[str, ...]:
+def read_configs(cr: Json) -> tuple[str, ...]:
     """Return the digests of what monitors were given, the newest last."""
     return tuple((cr.get("status") or {}).get(STATUS_FIELD) or ())
 
 
 def remember_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
     """Return the digests with that of this ConfigMap as the newest."""
-    digest = config_digest({name: sha256(text) for name, text in config["data"].items()})
+    digest = hash_config({name: sha256(text) for name, text in config["data"].items()})
     return (*(known for known in before if known != digest), digest)[-KEPT_CONFIGS:]
 
 
 def withhold_unproven(observed: Observed, revisions: Mapping[str, Revision], threshold: float) -> Observed:
     """Return what was observed without the gates that are not proven, and with the names of their pods."""
-    configs = written_configs(observed.cr)
+    configs = read_configs(observed.cr)
     reports, unproven = dict(observed.reports), set()
     for pod in observed.pods:
         report, revision = reports.get(pod.name), revisions.get(pod.revision)
         if report is None or revision is None:
             continue
-        believed = _believed(report, revision, configs, threshold)
+        believed = _strip_unproven(report, revision, configs, threshold)
         if believed != report:
             reports[pod.name] = believed
             unproven.add(pod.name)
     return replace(observed, reports=reports, unproven=frozenset(unproven))
 
 
-def _believed(report: MonitorReport, revision: Revision, configs: Collection[str], threshold: float) -> MonitorReport:
+def _strip_unproven(
+    report: MonitorReport, revision: Revision, configs: Collection[str], threshold: float
+) -> MonitorReport:
     if _is_unproven(report.gate, report.ran_under, configs) and not _confirms(report, revision, threshold):
         report = replace(report, gate=None)
     if report.shadow and _is_unproven(report.shadow.gate, report.shadow.ran_under, configs):

@@ -14,7 +14,7 @@ from r1plus_operator.plan.asking import last_request
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.pod import accuracy_name
-from r1plus_operator.plan.proof import STATUS_FIELD, written_configs
+from r1plus_operator.plan.proof import STATUS_FIELD, read_configs
 from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.shadowing import hash_of
 from r1plus_operator.plan.situation import Situation
@@ -46,7 +46,7 @@ def status_of(situation: Situation) -> Json:
             "readyReplicas": ready,
             "endpoint": f"{observed.name}.{observed.namespace}.svc:{names.PORT_GRPC}",
         }
-    if configs := situation.configs or written_configs(observed.cr):
+    if configs := situation.configs or read_configs(observed.cr):
         status[STATUS_FIELD] = list(configs)
     if situation.target and (not current or situation.target != current.name):
         status["candidate"] = situation.target
@@ -258,26 +258,26 @@ def _quality_verified(s: Situation) -> Finding:
         return Finding("False", Reason.BELOW_THRESHOLD, report.message)
     if report and report.phase is Phase.BLOCKED:
         return _undecided(report)  # A Pass that stands says nothing of now: the monitor can no longer score.
-    return _by_gate(s, s.revisions[s.target], gate, report)
+    return _judge_by_gate(s, s.revisions[s.target], gate, report)
 
 
-def _by_gate(s: Situation, revision: Revision, gate: GateReport | None, report: MonitorReport | None) -> Finding:
+def _judge_by_gate(s: Situation, revision: Revision, gate: GateReport | None, report: MonitorReport | None) -> Finding:
     """What is found of a revision that no monitor says anything bad of."""
-    if changed := _changed_image(s, revision):
+    if changed := _explain_changed_image(s, revision):
         return Finding("False", Reason.IMAGE_CHANGED, changed)
     if s.shadowed:
         return _shadowed(s)
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     if unproven := s.unproven(revision.name):
-        return Finding("False", Reason.PASS_UNPROVEN, _unproven(s, revision, unproven[0]))
+        return Finding("False", Reason.PASS_UNPROVEN, _explain_unproven(s, revision, unproven[0]))
     return _undecided(report)
 
 
-def _changed_image(s: Situation, revision: Revision) -> str:
+def _explain_changed_image(s: Situation, revision: Revision) -> str:
     """Which pod runs an image that was never gated, and what to do; empty: none does."""
     for pod in s.pods(revision.name):
-        if changed := revision.changed_image(pod):
+        if changed := revision.find_changed_image(pod):
             text = f"Pod {pod.name} of revision {revision.name}: container {changed}: somebody moved the image's tag"
             return (
                 f"{text}. Name images by digest in the chart's values, or push the gated one again, and delete the pod"
@@ -285,7 +285,7 @@ def _changed_image(s: Situation, revision: Revision) -> str:
     return ""
 
 
-def _unproven(s: Situation, revision: Revision, pod: str) -> str:
+def _explain_unproven(s: Situation, revision: Revision, pod: str) -> str:
     """Say why a Pass is not taken, and what to do."""
     if not revision.proves_gates:
         text = f"Revision {revision.name} has a monitor of an older version, which cannot prove that it ran its gate"
@@ -309,7 +309,7 @@ def _shadowed(s: Situation) -> Finding:
     figures = f": {gate.verdict}, {gate.message}" if gate else ""
     doing = f"cannot be asked: {problem}" if problem else f"is asked beside it: {how_far}"
     if furthest and furthest.percent == 100 and (unproven := s.unproven(s.target)):
-        doing = f"does not count. {_unproven(s, s.current, unproven[0])}"
+        doing = f"does not count. {_explain_unproven(s, s.current, unproven[0])}"
     text = f"Revision {s.current.name} is judged by suite {old.name}{figures}; suite {new.name} {doing}"
     return Finding("Unknown", Reason.SUITE_SHADOWED, f"{text}. It counts once its gate is decided")
 

@@ -116,7 +116,7 @@ class Revision:
         runs = uid, fingerprint(template["spec"])
         return frozenset(pod for pod in candidates if (pod.owner_uid, pod.fingerprint) == runs)
 
-    def gated_on(self, pod: PodFacts) -> "Revision":
+    def add_images(self, pod: PodFacts) -> "Revision":
         """The revision with the images that this pod has passed its gate on."""
         images = dict(self.images)
         for container in pod.containers:
@@ -125,7 +125,7 @@ class Revision:
                 images[container.name] = (*known, container.image_digest)[-KEPT_IMAGES:]
         return replace(self, images=images)
 
-    def changed_image(self, pod: PodFacts) -> str:
+    def find_changed_image(self, pod: PodFacts) -> str:
         """Return the container of a pod that runs another image than any that was gated; empty: none does."""
         for container in pod.containers:
             gated = self.images.get(container.name)

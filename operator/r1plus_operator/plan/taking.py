@@ -45,7 +45,7 @@ def taken(
     return revision
 
 
-def is_passed(revision: Revision, gate: GateReport, suites: Collection[str]) -> bool:
+def has_passed(revision: Revision, gate: GateReport, suites: Collection[str]) -> bool:
     """Whether the pod that reports this has passed a gate of its revision, at the batch that it serves at."""
     of_ours = gate.identity == revision.identity_digest and gate.suite_hash in suites
     return of_ours and gate.admits_at(revision.batch)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.settings import config_digest
+from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
@@ -196,9 +196,7 @@ class Tenant:
     async def config_digest(self, name: str) -> str:
         """Return the digest of what the monitors of a deployment mount now."""
         accuracy = await self.present("ConfigMap", f"{name}-accuracy")
-        return config_digest(
-            {file: hashlib.sha256(text.encode()).hexdigest() for file, text in accuracy["data"].items()}
-        )
+        return hash_config({file: hashlib.sha256(text.encode()).hexdigest() for file, text in accuracy["data"].items()})
 
     async def decide(
         self, revision: str, verdict: Verdict, *, lost: int = 0, monitors: Monitors | None = None, control: str = ""

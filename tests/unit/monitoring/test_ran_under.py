@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from dataclasses import replace
 
-from r1plus_contract.settings import config_digest
+from r1plus_contract.settings import hash_config
 from r1plus_contract.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, Phase, Verdict
 from r1plus_monitoring.state import HalfGate, StateStore
@@ -29,7 +29,7 @@ from support.monitoring.scripted import (
 def digest_of(pod: Pod) -> str:
     """Return the digest of what is mounted, as the operator takes it of the ConfigMap that it writes."""
     files = [path for path in pod.accuracy.iterdir() if not path.name.startswith("..")]
-    return config_digest({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+    return hash_config({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
 async def test_finding_01_a_forged_pass_is_not_said_to_have_been_run_here(pod: Pod) -> None:
