@@ -3,6 +3,7 @@
 It reads; only `change` writes, and only R1PlusDeployments; `token_of` makes a token that lasts for minutes.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -130,13 +131,6 @@ class KubernetesCluster:
         with _translating(f"change {PLURAL}/{name}"):
             self._objects.patch_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, patch)
 
-    def bearer(self) -> str:
-        """The token that the user's own requests bear; empty where a certificate proves who they are."""
-        asked = self._api.configuration.get_api_key_with_prefix
-        found = str(asked("BearerToken") or asked("authorization") or "")  # the latter in older releases
-        scheme, _, token = found.partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
-
     def token_of(self, namespace: str, account: str, audience: str) -> str:
         """As `kubectl create token`; good for ten minutes."""
         spec = client.V1TokenRequestSpec(audiences=[audience], expiration_seconds=600)
@@ -222,9 +216,20 @@ def _translated(error: Exception, what: str) -> CliError:
     """The outside's error as one line with a remedy."""
     if not isinstance(error, ApiException):
         return CliError(f"Could not {what}: the API server does not answer ({error}); is the cluster up?")
+    if refused := _refused_by_policy(error):
+        return CliError(f"Could not {what}: {refused}")
     remedy = {
         401: "your credentials were not accepted; renew your kubeconfig",
         403: "you may not; ask the platform team for that right to r1plusdeployments and r1plusengines of r1plus.ai",
         404: "the cluster does not have it; is the operator installed? helm install r1plus charts/r1plus-operator",
     }.get(int(error.status or 0), str(error.reason))
     return CliError(f"Could not {what}: {error.status} {error.reason}: {remedy}")
+
+
+def _refused_by_policy(error: ApiException) -> str:
+    """Return the message of the admission policy that refused it, which names field and remedy; empty: none did."""
+    try:
+        said = str(json.loads(error.body or "{}").get("message", ""))
+    except (ValueError, AttributeError):
+        return ""
+    return said.partition("denied request: ")[2]

@@ -119,6 +119,8 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
         yield "Last good", view.last_good
     if view.last_request:
         yield "Asked last", _FRACTION.sub("", view.last_request, count=1)
+    if view.request_refused:
+        yield "Refused", view.request_refused
     yield "Endpoint", view.endpoint or "none yet"
 
 

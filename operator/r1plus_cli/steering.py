@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.view import DeploymentView, view_of
-from r1plus_contract.requests import MOST_WHY, Request, Verb, written
+from r1plus_contract.requests import MOST_WHY, Request, Verb, next_order, written
 
 Json = dict[str, Any]
 
@@ -36,10 +36,12 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
         UsageError: a reason that is none.
     """
     why = checked(reason)
-    view = view_of(cluster.deployment(namespace, name))
+    body = cluster.deployment(namespace, name)
+    view = view_of(body)
     if refusal := _REFUSALS[verb](view):
         raise CliError(f"{view.key}: {refusal}")
-    request = Request(cluster.who(), why, now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), view.revision)
+    at, order = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), next_order(body["metadata"], view.requests)
+    request = Request(cluster.who(), why, at, view.revision, order, str(body["metadata"].get("uid", "")))
     patch: Json = {"metadata": {"annotations": written(verb, request)}}
     if verb in (Verb.PIN, Verb.UNPIN):
         patch["spec"] = {"rollout": {"pinned": verb is Verb.PIN}}

@@ -85,6 +85,9 @@ class DeploymentView:
     no_last_good: tuple[str, ...] = ()
     """What each earlier revision lacks to be gone back to."""
     last_request: str = ""
+    requests: int = 0
+    """Number of the newest request that the operator has seen."""
+    request_refused: str = ""
     incident: IncidentView | None = None
 
     @property
@@ -190,6 +193,8 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         last_good=_text(status, "lastGood"),
         no_last_good=tuple(map(str, status.get("noLastGood") or ())),
         last_request=_text(status, "lastRequest"),
+        requests=int(status.get("requests", 0)),
+        request_refused=_text(status, "requestRefused"),
         incident=_incident(_mapping(status, "incident")),
     )
 

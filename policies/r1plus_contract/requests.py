@@ -1,13 +1,14 @@
 """What a person asks of the operator about a running deployment, beside its spec: annotations of the R1PlusDeployment.
 
-The command line writes them, the operator reads them. One annotation per verb, each says who and why: what is asked for
-last stands, and an answer is due once, to that very moment.
+The command line writes them, the operator reads them. One annotation per verb, each says who and why. Requests of one
+object are numbered from 1 without a gap, so that no clock decides which came last; each is answered once. Where
+admission policies are on, the API server holds a request to its author, its number and its object (docs/admission.md).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.names import GROUP
@@ -16,6 +17,8 @@ MOST_WHY: Final = 500
 MOST_BY: Final = 120
 """Characters that are kept of a reason and of a name."""
 MOST_AT: Final = 40
+ANNOTATION_COUNT: Final = f"{GROUP}/requests"
+"""Key of the annotation that holds the number of the newest request."""
 
 
 class Verb(StrEnum):
@@ -42,18 +45,37 @@ class Request:
     by: str
     why: str
     at: str
-    """RFC 3339 with microseconds: tells one request from the next."""
+    """RFC 3339 with microseconds, by the clock of whoever asks."""
     revision: str = ""
     """Which revision it is about: a rollback is asked from what served at that moment, not from what came later."""
+    order: int = 0
+    """Its number among the requests of its object; 0 where it was written before requests had one."""
+    uid: str = ""
+    """Of the object: what was copied to another object asks nothing of that one. Empty like `order`."""
 
     @property
     def told(self) -> str:
         """For messages."""
         return f"{self.by}: {self.why}"
 
+    @property
+    def token(self) -> str:
+        """Tells one request from the next."""
+        return f"{self.at}#{self.order}" if self.order else self.at
 
-def requests_in(annotations: Mapping[str, str]) -> dict[Verb, Request]:
-    """All that are readable, their texts clipped; anybody with a right to the object may have written anything."""
+    @property
+    def rank(self) -> tuple[int, str]:
+        """Greater for what was asked for later; without numbers the clocks decide."""
+        return self.order, self.at
+
+
+def requests_in(metadata: Mapping[str, Any]) -> dict[Verb, Request]:
+    """Read the requests of the object that has this metadata.
+
+    Anybody with a right to the object may have written anything: what cannot be read or is about another object is
+    passed over, and texts are clipped.
+    """
+    annotations = metadata.get("annotations") or {}
     found = {}
     for verb in Verb:
         if verb.annotation not in annotations:
@@ -62,10 +84,20 @@ def requests_in(annotations: Mapping[str, str]) -> dict[Verb, Request]:
             asked = loads(Request, annotations[verb.annotation], tolerant=True)
         except ContractError:
             continue
-        found[verb] = Request(asked.by[:MOST_BY], asked.why[:MOST_WHY], asked.at[:MOST_AT], asked.revision[:63])
+        if asked.order < 0 or asked.uid not in ("", metadata.get("uid", "")):
+            continue
+        by, why, at = asked.by[:MOST_BY], asked.why[:MOST_WHY], asked.at[:MOST_AT]
+        found[verb] = replace(asked, by=by, why=why, at=at, revision=asked.revision[:63])
     return found
 
 
+def next_order(metadata: Mapping[str, Any], told: int) -> int:
+    """Return the number of the next request; `told` is the newest that the object's status tells of."""
+    count = (metadata.get("annotations") or {}).get(ANNOTATION_COUNT, "")
+    counted = int(count) if count.isascii() and count.isdigit() else 0
+    return max(counted, told) + 1
+
+
 def written(verb: Verb, request: Request) -> dict[str, str]:
-    """The annotation to write."""
-    return {verb.annotation: dumps(request)}
+    """The annotations to write."""
+    return {verb.annotation: dumps(request), ANNOTATION_COUNT: str(request.order)}

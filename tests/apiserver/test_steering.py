@@ -26,7 +26,7 @@ async def test_a_pin_is_a_change_of_the_spec_with_a_name_and_a_reason(apiserver:
     steer(cluster, tenant.namespace, "credit", Verb.PIN, "quarter-end", NOW)
     cr = await tenant.cr("credit")
     assert (cr["spec"]["rollout"]["pinned"], cr["spec"]["accuracy"]["threshold"]) == (True, 0.9)
-    request = requests_in(cr["metadata"]["annotations"])[Verb.PIN]
+    request = requests_in(cr["metadata"])[Verb.PIN]
     assert (request.why, request.revision) == ("quarter-end", "credit-0123456789")
     assert request.by == cluster.who() != "somebody"
     with pytest.raises(CliError, match="pinned already"):

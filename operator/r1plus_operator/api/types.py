@@ -308,6 +308,10 @@ class R1PlusDeploymentStatus(ApiModel):
         max_length=16,
         description="Digests of what ConfigMap NAME-accuracy held, the newest last. A Pass counts if it ran under one.",
     )
+    requests: Count = Field(0, description="Number of the newest request: each has the next one.")
+    request_refused: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Why the rollback that was asked for is not carried out, and what to do."
+    )
     incident: Incident | None = Field(None, description="The fall that is being dealt with, if there is one.")
     replicas: Count = Field(0, description="Pods of the current revision.")
     ready_replicas: Count = Field(0, description="Ready pods of the current revision.")

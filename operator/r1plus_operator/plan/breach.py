@@ -13,7 +13,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import way_back
-from r1plus_operator.plan.asking import acknowledged_in
+from r1plus_operator.plan.asking import acknowledged_in, rollback_asked
 from r1plus_operator.plan.inputs import REFUSED_PODS, Observed, OperatorConfig, PodFacts
 from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.rollback import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
@@ -62,22 +62,9 @@ class Scene:
         return acknowledged_in(self.observed.cr)
 
     @property
-    def requests(self) -> dict[Verb, Request]:
-        """What people ask for."""
-        return requests_in(self.observed.cr["metadata"].get("annotations") or {})
-
-    @property
     def asked(self) -> Request | None:
         """The rollback that somebody asks for and that has not been made: from what serves, once."""
-        found = self.requests.get(Verb.ROLLBACK)
-        if found is None or found.revision != self.current.name:
-            return None
-        if any(found.at <= self.requests[verb].at for verb in (Verb.ACK, Verb.UNPIN) if verb in self.requests):
-            return None
-        made = any(
-            r.rollback and r.rollback.request == found.at and r.rollback.switched_at for r in self.revisions.values()
-        )
-        return None if made else found
+        return rollback_asked(self.observed.cr, self.current.name, self.revisions)
 
     def pods(self, revision: str) -> list[PodFacts]:
         """Living pods of a revision, in quarantine or not."""
@@ -90,8 +77,8 @@ class Scene:
 
 def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, judging: Judging, target: str) -> Terms:
     """What holds now."""
-    asked = requests_in(observed.cr["metadata"].get("annotations") or {})
-    released = "|".join(asked[verb].at if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
+    asked = requests_in(observed.cr["metadata"])
+    released = "|".join(asked[verb].token if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
     return Terms(target, judging.terms, spec.accuracy.threshold, released)
 
 
@@ -131,6 +118,28 @@ def _completed(record: Record, bearer: Revision, to: Revision | None, terms: Ter
     if not ours or to.promoted_at is None or to.promoted_at <= (bearer.promoted_at or 0.0):
         return replace(record, switched_at=None)
     return replace(record, control=Verdict.PASS, switched_at=record.switched_at or to.promoted_at)
+
+
+def asked_for_last(revisions: Mapping[str, Revision], serving: Revision) -> str:
+    """Return the revision that the spec asked for before it had a Problem.
+
+    Where that is not recorded, as in a cluster that an earlier version stored: what a rollback record says of it, else
+    the candidate, else what serves.
+    """
+    if serving.last_valid and serving.last_valid.target in revisions:
+        return serving.last_valid.target
+    records = [(r.name, r.rollback) for r in revisions.values() if r.rollback and not r.rollback.lifted]
+    newest_first = sorted(records, key=lambda found: -found[1].started_at)
+    told = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
+    candidates = [r.name for r in revisions.values() if r.candidate_since]
+    return next((name for name in (*told, *candidates) if name in revisions), serving.name)
+
+
+def has_dropped(scene: Scene, before: bool) -> bool:
+    """Whether a pod in traffic was counted below the threshold; while none says anything, what was known `before`."""
+    standings = [standing(scene, scene.report(p)) for p in scene.pods(scene.current.name) if p.quarantine is None]
+    known = [found for found in standings if found is not None]
+    return Standing.BELOW_THRESHOLD in known if known else before
 
 
 def attempt(revision: Revision | None) -> Record | None:
@@ -204,7 +213,7 @@ def _begun(scene: Scene, to: str) -> Record:
         started_at=scene.now,
         cause=REQUESTED if asked else FELL,
         fell=replace(figures(scene), text=asked.told[:MOST_TEXT]) if asked else figures(scene),
-        request=asked.at if asked else "",
+        request=asked.token if asked else "",
         before=tuple(sorted(before.gone_back_to)) if before else (),
         fallen=any(_health(scene, pod).fell for pod in scene.pods(scene.current.name)),
     )
@@ -289,7 +298,7 @@ def _said(report: MonitorReport) -> Standing | None:
 
 
 def _given(scene: Scene, record: Record | None) -> Given:
-    spec, current, asked = scene.spec, scene.current, scene.asked
+    spec, current, asked, tenant = scene.spec, scene.current, scene.asked, scene.observed.tenant
     records = [r.rollback for r in scene.revisions.values() if r.rollback and not r.rollback.released]
     return Given(
         current=current.name,
@@ -298,6 +307,7 @@ def _given(scene: Scene, record: Record | None) -> Given:
         replicas=spec.replicas,
         on_breach=spec.accuracy.on_breach,
         pinned=spec.rollout.pinned,
+        not_tenant="" if tenant is None or tenant.is_tenant else tenant.message,
         pool=_pool(scene),
         past=_pasts(scene),
         control=_control(scene, record) if record else None,

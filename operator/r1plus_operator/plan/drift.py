@@ -50,9 +50,12 @@ def _fold(text: Any) -> Any:
     return {"sha256": sha256(text)} if isinstance(text, str) and len(text) > _LONG else text
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def sha256(text: str) -> str:
-    """Hash a file of a ConfigMap. Cached, since all deployments of a tier share one suite."""
+    """Hash a file of a ConfigMap. Cached, since all deployments of a tier share one suite.
+
+    Of few, since a tenant's own may have 900 kB.
+    """
     return hashlib.sha256(text.encode()).hexdigest()
 
 

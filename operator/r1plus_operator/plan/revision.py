@@ -20,8 +20,10 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
-from r1plus_operator.plan.pod import fingerprint, pod_template
+from r1plus_operator.plan.last_valid import LastValid, read_last_valid
+from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image, pod_template
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
 from r1plus_policies.gate import rejudge
@@ -30,6 +32,8 @@ from r1plus_policies.hardware import WHOLE_GPU
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
 KEPT_IMAGES = 4
+SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
+"""By how much leaders' clocks may differ; between two moments that are dated anew."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
 
@@ -61,6 +65,10 @@ class Revision:
     """Checkpoint of its pooled detector."""
     images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Container -> digests of the images that pods ran which passed its gate; empty where none was seen."""
+    last_valid: LastValid | None = None
+    """What the spec asked for last; of the revision that serves."""
+    expiry: Expiry | None = None
+    """That it was withdrawn, since it has been the candidate."""
 
     @property
     def engine(self) -> str:
@@ -99,22 +107,18 @@ class Revision:
         return dict(self.data["template"])
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
-        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template.
-
-        A ReplicaSet lets a pod in quarantine go.
-        """
-        candidates = [
-            p
-            for p in pods
-            if p.revision == self.name
-            and (p.replica_set.rpartition("-")[0] == self.name or (p.quarantine is not None and not p.replica_set))
-        ]
+        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
+        candidates = [p for p in pods if p.is_made_by(self.name)]
         if not candidates:
             return frozenset()
         template = self.template
         uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
-        runs = uid, fingerprint(template["spec"])
-        return frozenset(pod for pod in candidates if (pod.owner_uid, pod.fingerprint) == runs)
+        runs, images = (uid, fingerprint(template["spec"])), container_images(template["spec"])
+        return frozenset(
+            pod
+            for pod in candidates
+            if (pod.owner_uid, pod.fingerprint) == runs and _are_same_images(images, pod.images)
+        )
 
     def add_images(self, pod: PodFacts) -> "Revision":
         """The revision with the images that this pod has passed its gate on."""
@@ -167,6 +171,11 @@ class Revision:
         return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
 
     @property
+    def is_expired(self) -> bool:
+        """Whether it is withdrawn, and not tried again yet."""
+        return self.expiry is not None and self.expiry.at >= (self.candidate_since or math.inf)
+
+    @property
     def identity_digest(self) -> str:
         """Of the identity as it is stored."""
         return document_digest(self.data["identity"])
@@ -193,6 +202,10 @@ class Revision:
         at_batch = (v for v in self.counted if v.admits_at(self.batch))
         passes = found is not None and found.verdict is Verdict.PASS
         return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
+
+
+def _are_same_images(asked: tuple[str, ...], run: tuple[str, ...]) -> bool:
+    return len(asked) == len(run) and all(map(is_same_image, asked, run))
 
 
 def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
@@ -251,7 +264,18 @@ def build(
         gpu_product=target.gpus.product if target.gpus else "",
     )
     held = volume.name if volume else ""
-    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, held, target.gpus)
+    template = pod_template(
+        cr,
+        name,
+        spec,
+        engine,
+        fit,
+        identity.digest(),
+        config,
+        held,
+        target.gpus,
+        counts_storage=target.counts_storage,
+    )
     data = {
         "configPbtxt": config_pbtxt,
         "identity": to_jsonable(identity),
@@ -288,6 +312,8 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
         images=_images(notes.get(names.ANNOTATION_IMAGES)),
+        last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
+        expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
     )
 
 
@@ -306,6 +332,38 @@ def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
             with contextlib.suppress(ContractError):
                 found[name] = read(live)
     return found
+
+
+def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
+    """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
+
+    Promotions and switches back keep their order, since what was promoted last serves, and their distances where
+    nothing that happened before is in the way: by these it is known how long each revision served.
+    """
+    moments = sorted({at for r in revisions.values() for at in _moments(r)})
+    future = [at for at in moments if at > now + SKEW_SECONDS]
+    before = max((at for at in moments if at not in future), default=-math.inf)
+    dates: dict[float, float] = {}
+    for at in future:
+        before = dates[at] = round(max(now - (future[-1] - at), before + TICK_SECONDS), 3)
+
+    def dated(revision: Revision) -> Revision:
+        rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
+        if rollback and rollback.switched_at in dates:
+            rollback = replace(rollback, switched_at=dates[rollback.switched_at])
+        if since is not None and since > now + SKEW_SECONDS:
+            since = now
+        if expiry and expiry.at > now + SKEW_SECONDS:
+            expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
+        promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
+        return replace(revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry)
+
+    return {name: dated(revision) for name, revision in revisions.items()}
+
+
+def _moments(revision: Revision) -> list[float]:
+    switched = revision.rollback.switched_at if revision.rollback else None
+    return [at for at in (revision.promoted_at, switched) if at is not None]
 
 
 def clipped(gate: GateReport) -> GateReport:
@@ -338,10 +396,14 @@ def to_object(revision: Revision, metadata: Json) -> Json:
             annotations[name] = f"{moment:.3f}"
     if revision.rollback is not None:
         annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
+    if revision.expiry is not None:
+        annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
     if revision.images:
         annotations[names.ANNOTATION_IMAGES] = dumps(GatedImages(dict(revision.images)))
+    if revision.last_valid is not None:
+        annotations[names.ANNOTATION_LAST_VALID] = dumps(revision.last_valid)
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {

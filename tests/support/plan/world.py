@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.requests import Request, Verb
+from r1plus_contract.requests import Request, Verb, next_order, requests_in, written
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
@@ -26,12 +26,14 @@ from r1plus_operator.plan.inputs import (
     PoolView,
     SuiteSource,
     SuiteTrust,
+    TenantView,
     VolumeFacts,
     VolumeTerms,
     Wiring,
 )
+from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.plan.plan import Plan, plan
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.revision import Revision, read
 from support.plan.conditions import assert_conditions
 
@@ -87,6 +89,8 @@ class World:
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
+    tenant: TenantView | None = None
+    endpoints: frozenset[str] | None = None
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -98,7 +102,8 @@ class World:
         seen = Observed(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
-        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused))
+        volumes, refused = dict(self.volumes), dict(self.volumes_refused)
+        return replace(seen, volumes=volumes, volumes_refused=refused, endpoints=self.endpoints, tenant=self.tenant)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""
@@ -109,7 +114,12 @@ class World:
         return planned
 
     def plan(self) -> Plan:
-        return plan(self.observed(), self.config, self.now)
+        """Make a plan; like the reconciler, read the mounted suites where it lacks them."""
+        planned = plan(self.observed(), self.config, self.now)
+        if not planned.lacks_mounted:
+            return planned
+        mounted = read_mounted(self.one("ConfigMap", "credit-accuracy")["data"])
+        return plan(replace(self.observed(), mounted=mounted), self.config, self.now)
 
     def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:
         """Make only the first so many writes of a plan: the operator dies after them. The status goes first.
@@ -168,13 +178,14 @@ class World:
 
     def ask(self, verb: Verb, **about: str) -> Self:
         """Write a request as the command line does."""
-        at = f"2026-01-01T00:00:{len(self.annotations):02d}.000000Z"
-        self.annotations[verb.annotation] = dumps(Request("alice", "a reason", at, **about))
+        order = next_order({"annotations": self.annotations}, 0)
+        about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", **about}
+        self.annotations |= written(verb, Request("alice", "a reason", **about, order=order))
         return self
 
     def asked_at(self, verb: Verb) -> str:
         """Return the token of the newest request."""
-        return str(json.loads(self.annotations[verb.annotation])["at"])
+        return requests_in({"annotations": self.annotations})[verb].token
 
     def deliver(self, facts: VolumeFacts | None = None) -> Self:
         """Let this be found on the candidate's volume, by default its engine."""
@@ -185,11 +196,23 @@ class World:
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
         """Start what the Deployment asks for, as the kubelet does."""
         deployment = self.one("Deployment", revision)["spec"]
-        template = fingerprint(deployment["template"]["spec"])
+        pod_spec = deployment["template"]["spec"]
+        template, images = fingerprint(pod_spec), container_images(pod_spec)
         for i in range(deployment["replicas"]):
             name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
             self.pods[name] = PodFacts(
-                name, revision, "10.0.0.1", ready, False, "", (TRITON,), replica_set, template, "u-1", uid=f"uid-{name}"
+                name,
+                revision,
+                "10.0.0.1",
+                ready,
+                False,
+                "",
+                (TRITON,),
+                replica_set,
+                template,
+                images,
+                "u-1",
+                f"uid-{name}",
             )
         return self
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.requests import Verb
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, Verdict
 from support.plan.falls import DAY, FULL, NEXT, ROLLBACK, fallen, rolled_back
 from support.plan.world import World, observe_world, suite
@@ -220,9 +221,70 @@ def test_requests_are_told_once_each_and_an_ack_reaches_the_monitors() -> None:
     assert (world.notes.count("Pinned"), world.notes.count("Acknowledged")) == (1, 1)
     token = world.asked_at(Verb.ACK)
     assert world.accuracy_settings()["acknowledged"] == token
-    assert world.status["lastRequest"] == f"{token} ack by alice: a reason"
+    assert world.status["lastRequest"] == f"{token.partition('#')[0]} ack by alice: a reason"
+    assert world.status["requests"] == 2
     world.settle()
     assert world.notes.count("Acknowledged") == 1
+
+
+def test_finding_07_a_clock_that_runs_ahead_hides_no_later_rollback() -> None:
+    world, good, bad = fallen(accuracy={"onBreach": "Alert"})
+    world.ask(Verb.ACK, at="2026-01-01T00:10:00.000000Z").settle()
+    world.ask(Verb.UNPIN, at="9999-12-31T23:59:59Z").settle()
+    world.ask(Verb.ROLLBACK, revision=bad, at="2026-01-01T00:05:00.000000Z").settle()
+    assert world.deployments() == {bad: 1, good: 1}
+    world.expect(QualityVerified="False RollingBack")
+    assert world.notes.count("RollbackRequested") == 1
+    assert world.status["lastRequest"].startswith("2026-01-01T00:05:00.000000Z rollback by alice")
+    assert "requestRefused" not in world.status
+
+
+@for_each("ask, said", {
+    "from another revision": (
+        lambda w, bad: w.ask(Verb.ROLLBACK, revision="credit-another"), "about revision credit-another, and {bad} serves"
+    ),
+    "and taken back": (
+        lambda w, bad: w.ask(Verb.ROLLBACK, revision=bad).ask(Verb.ACK), "`r1plus ack` was asked for later"
+    ),
+})  # fmt: skip
+def test_finding_07_a_rollback_that_is_not_carried_out_says_so_once(
+    ask: Callable[[World, str], None], said: str
+) -> None:
+    world, _, bad = fallen()
+    world.steady()
+    ask(world, bad)
+    world.settle()
+    world.settle()
+    assert said.format(bad=bad) in world.status["requestRefused"]
+    assert world.notes.count("RequestRefused") == 1
+    assert world.deployments() == {bad: 1}
+
+
+def test_finding_07_a_rollback_that_was_made_is_never_called_refused() -> None:
+    world, good, bad = fallen()
+    world.steady().ask(Verb.ROLLBACK, revision=bad).settle()
+    world.start_pods(good).pass_control(good)
+    assert world.selected() == good
+    world.wait(60.0).ask(Verb.UNPIN).settle()
+    assert "requestRefused" not in world.status
+    assert "RequestRefused" not in world.notes
+
+
+def test_finding_07_requests_of_an_earlier_release_still_count_by_their_clocks() -> None:
+    world, good, bad = fallen()
+    old = Request("alice", "a reason", "2026-01-01T00:00:01Z", bad)
+    world.steady().alter(annotations={Verb.ROLLBACK.annotation: dumps(old)}).settle()
+    assert world.deployments() == {bad: 1, good: 1}
+    assert "requests" not in world.status
+    world.ask(Verb.ACK).settle()
+    assert world.deployments() == {bad: 1}
+
+
+def test_finding_07_what_was_copied_from_another_object_asks_nothing() -> None:
+    world, _, bad = fallen()
+    world.steady().ask(Verb.ROLLBACK, revision=bad, uid="of-another").settle()
+    assert world.deployments() == {bad: 1}
+    assert "lastRequest" not in world.status
 
 
 def test_a_pin_holds_traffic_against_a_new_spec_and_says_so() -> None:
