@@ -204,7 +204,7 @@ def controller(meta: Json, kind: str = names.KIND_DEPLOYMENT) -> Json:
 def deployment(cr: Json) -> Json:
     """An R1PlusDeployment: what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
-    requests = requests_in(cr["metadata"].get("annotations") or {}).items()
+    requests = requests_in(cr["metadata"]).items()
     if asked := {key: text for verb, request in requests for key, text in written(verb, request).items()}:
         meta["annotations"] = asked
     return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}

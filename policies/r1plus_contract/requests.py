@@ -29,6 +29,10 @@ class Verb(StrEnum):
     PIN = "pin"
     UNPIN = "unpin"
     """Traffic may move again; a revision that was rolled back from may come back."""
+    PAUSE = "pause"
+    """Nothing but the walls is moved or put right, so that people can work on the deployment by hand."""
+    RESUME = "resume"
+    """The operator puts everything right again, and rolls out what the spec asks for."""
     ACK = "ack"
     """Somebody has looked: monitors gate anew and start afresh on a Pass, what was given up may be tried again."""
 

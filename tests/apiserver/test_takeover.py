@@ -37,7 +37,12 @@ RENAMED_FIELDS: Mapping[str, str] = MappingProxyType({})
 """Field of a stored `status` -> what the same is called today."""
 KEPT_STATUS = ("revision", "candidate", "lastGood", "noLastGood", "lastRequest", "replicas", "readyReplicas", "suite")
 MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"ConfigMap": ("files.",), "ControllerRevision": (f"annotations.{names.ANNOTATION_LAST_VALID}",)}
+    {
+        "ConfigMap": ("files.",),
+        "ControllerRevision": (f"annotations.{names.ANNOTATION_LAST_VALID}",),
+        "ResourceQuota": ("spec.hard.count/configmaps",),
+        "R1PlusTenant": ("spec.quota.configMaps",),
+    }
 )
 """Kind -> beginnings of the paths at which a later version may add a value. Monitors pass over fields that they do not
 know. Elsewhere in `KEPT` a value that is added is a difference: a label of a selector, a rule, a rollback record."""

@@ -113,3 +113,4 @@ class Reason(StrEnum):
     WRITE_REFUSED = "WriteRefused"
     BLOCKED = "Blocked"
     PINNED = "Pinned"
+    PAUSED = "Paused"

@@ -189,6 +189,14 @@ class RolloutTerms(ApiModel):
         ),
     )
 
+    paused: Flag = Field(
+        False,
+        description=(
+            "Nothing is rolled out, promoted, rolled back, quarantined or put right but the walls. Probes and alerts go"
+            " on. The time counts towards the deadline of a candidate."
+        ),
+    )
+
     @property
     def deadline_seconds(self) -> float:
         """`deadline` in seconds."""

@@ -308,6 +308,7 @@ def _given(scene: Scene, record: Record | None) -> Given:
         on_breach=spec.accuracy.on_breach,
         pinned=spec.rollout.pinned,
         not_tenant="" if tenant is None or tenant.is_tenant else tenant.message,
+        paused=spec.rollout.paused,
         pool=_pool(scene),
         past=_pasts(scene),
         control=_control(scene, record) if record else None,

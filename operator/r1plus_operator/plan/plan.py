@@ -11,7 +11,7 @@ from r1plus_contract.verdict import Gate, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
+from r1plus_operator.plan import alerts, breach, delivering, objects, pausing, quarantine
 from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.expiry import expire
@@ -232,7 +232,9 @@ class _Pass:
         answered = self._answer(target)
         way_back = self._way_back(answered)
         wanted = self._delivered(self._wanted(target, answered, way_back), answered)
-        rollout = self._decide(wanted, way_back)
+        rollout, paused = self._decide(wanted, way_back), self.spec.rollout.paused
+        if paused:
+            rollout = replace(rollout, promote=None)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
         is_held = self._problem is not None and way_back is None
@@ -259,8 +261,11 @@ class _Pass:
             configs,
         )
         status = status_of(situation)
+        if paused:
+            stages = [[obj for obj in stage if pausing.is_written(obj, self._live(obj))] for stage in stages]
         changed = [self._changed(stage) for stage in stages]
-        ended = quarantine.ended(self.observed.pods, rollout.current, self.now) if self._is_tenant else []
+        is_moved = self._is_tenant and not paused
+        ended = quarantine.ended(self.observed.pods, rollout.current, self.now) if is_moved else []
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
         looks += [
@@ -273,11 +278,14 @@ class _Pass:
         ]
         planned = Plan(
             relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
-            if answered
+            if answered and not paused
             else (),
-            clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
+            clear=pausing.mark(self.observed.children, paused=paused)
+            + tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
             apply=tuple(stage for stage in changed if stage),
-            delete=(*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
+            delete=()
+            if paused
+            else (*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
             status=status,
             notes=(
                 *transitions(before, status),

@@ -390,11 +390,18 @@ def _alerts_wired(s: Situation) -> Finding:
 def _progressing(s: Situation) -> Finding:
     if s.observed.refused:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
+    if s.spec and s.spec.rollout.paused:
+        text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
+        return Finding("False", Reason.PAUSED, f"{text}; `r1plus resume` lets it act again")
     found = incident.progress(s.answered, s.target or "") if s.answered else None
     if s.problem and (found is None or found.reason is Reason.ROLLED_BACK):
         return _blocked(s.problem)
     if found:
         return _with_problem(found, s.problem) if s.problem else found
+    return _advancing(s)
+
+
+def _advancing(s: Situation) -> Finding:
     assert s.rollout is not None
     if s.current and s.asked_for != s.target:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"
