@@ -277,7 +277,7 @@ class Incident(ApiModel):
 
 
 class R1PlusDeploymentStatus(ApiModel):
-    """Derived from the cluster in every pass; never read back as truth."""
+    """Derived from the cluster in every pass; only `accuracy_configs` is read back, as what was written before."""
 
     observed_generation: Count = Field(0, description="The generation last acted on.")
     revision: Annotated[str, Field(max_length=63)] | None = Field(None, description="Revision that takes traffic.")
@@ -310,6 +310,11 @@ class R1PlusDeploymentStatus(ApiModel):
     )
     last_request: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="The last rollback, pin, unpin or ack that was asked for: when, which and by whom."
+    )
+    accuracy_configs: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        (),
+        max_length=16,
+        description="Digests of what ConfigMap NAME-accuracy held, the newest last. A Pass counts if it ran under one.",
     )
     requests: Count = Field(0, description="Number of the newest request: each has the next one.")
     request_refused: Annotated[str, Field(max_length=256)] | None = Field(

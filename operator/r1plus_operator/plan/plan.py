@@ -18,7 +18,7 @@ from r1plus_operator.plan.expiry import expire
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.incumbents import prefer_incumbents
-from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig, SuiteSource, SuiteTrust
+from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig, PodFacts, SuiteSource, SuiteTrust
 from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_threshold
 from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
 from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
@@ -27,6 +27,7 @@ from r1plus_operator.plan.obstacles import Incumbent
 from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
+from r1plus_operator.plan.proof import read_configs, remember_config, withhold_unproven
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
@@ -42,7 +43,7 @@ from r1plus_operator.plan.revision import (
 from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.shadowing import Judging, hash_of, judging
 from r1plus_operator.plan.situation import Situation
-from r1plus_operator.plan.taking import gates_in, remembered, taken, told
+from r1plus_operator.plan.taking import gates_in, has_passed, remembered, taken, told
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
@@ -223,8 +224,9 @@ class _Pass:
 
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
-        target = self._target()
         self._part_strangers()
+        self.observed = withhold_unproven(self.observed, self.revisions, self.spec.accuracy.threshold)
+        target = self._target()
         self._take_verdicts()
         self._retry_expired()
         answered = self._answer(target)
@@ -242,6 +244,7 @@ class _Pass:
         judged = self._judging()
         self._record_last_valid(target, judged, answered)
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
+        configs = self._remember_configs(stages)
         shown = wanted if self.spec.rollout.pinned and not way_back else target
         situation = Situation(
             self.observed,
@@ -255,6 +258,7 @@ class _Pass:
             target,
             answered,
             judged,
+            configs,
         )
         status = status_of(situation)
         if paused:
@@ -267,6 +271,8 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            # The operator was away, or the status was lost: what is remembered only now may prove a gate.
+            AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
             *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
             answered.response.look_again if answered else None,
         ]
@@ -392,15 +398,32 @@ class _Pass:
         if isinstance(self.resolved, Problem):
             serving = self._serving
             return breach.asked_for_last(self.revisions, serving) if serving else None
-        name = f"{self.observed.name}-{revision_hash(self.spec, self.resolved)}"
-        if name not in self.revisions:
-            asked = asked_hash(self.spec, self.resolved)
-            built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
-            if built:
-                return max(built, key=lambda r: (r.promoted_at or 0.0, r.number)).name
-            number = max((r.number for r in self.revisions.values()), default=0) + 1
-            self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number)
+        name, again = (
+            f"{self.observed.name}-{revision_hash(self.spec, self.resolved, again=again)}" for again in (False, True)
+        )
+        if again in self.revisions:
+            return again
+        stored = self.revisions.get(name) or self._find_built(asked_hash(self.spec, self.resolved))
+        if stored is not None and not self._needs_newer_monitor(stored):
+            return stored.name
+        name = again if stored else name
+        number = max((r.number for r in self.revisions.values()), default=0) + 1
+        self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number, name)
         return name
+
+    def _find_built(self, asked: str) -> Revision | None:
+        """The newest revision whose engine was built for what is asked for."""
+        built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
+        return max(built, key=lambda r: (r.promoted_at or 0.0, r.number), default=None)
+
+    def _needs_newer_monitor(self, revision: Revision) -> bool:
+        """Whether a candidate's monitor reports a Pass and is too old to prove it. What serves is left alone."""
+        serving, judged = self._serving, self._judging()
+        if judged is None or revision.proves_gates or revision.rollback or (serving and serving.name == revision.name):
+            return False
+        if revision.good(hash_of(judged.of(revision)), self.spec.accuracy.threshold):
+            return False
+        return any(p.revision == revision.name and p.name in self.observed.unproven for p in self.observed.pods)
 
     def _part_strangers(self) -> None:
         """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""
@@ -422,7 +445,12 @@ class _Pass:
                 continue
             for gate in gates_in(report):
                 revision = self.revisions[pod.revision]
-                self.revisions[pod.revision] = taken(revision, gate, judged.hashes, threshold, acknowledged)
+                after = taken(revision, gate, judged.hashes, threshold, acknowledged)
+                # Later the pod's containers may have been restarted on images that were not gated.
+                is_new = after is not revision or not revision.images
+                if is_new and revision.proves_gates and has_passed(revision, gate, judged.hashes):
+                    after = after.add_images(pod)
+                self.revisions[pod.revision] = after
 
     def _date_candidacy(self, candidate: str | None) -> None:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
@@ -493,7 +521,7 @@ class _Pass:
         pods = [pod for pod in self.observed.pods if pod.revision == revision.name and pod.quarantine is None]
         return RevisionState(
             name=revision.name,
-            ready=sum(pod.ready and not pod.terminating for pod in pods),
+            ready=sum(pod.ready and not pod.terminating and self._may_serve(revision, pod) for pod in pods),
             pods=sum(not is_lost(pod, self.observed.nodes, self.now) for pod in pods),
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
             verdict=report.verdict if report and not only_beside_traffic else None,
@@ -504,6 +532,12 @@ class _Pass:
             unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
             retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
         )
+
+    def _may_serve(self, revision: Revision, pod: PodFacts) -> bool:
+        """Whether traffic may move to a pod. What has it keeps it: no pod would be left where a tag was moved."""
+        serving = self._serving
+        has_traffic = serving is not None and serving.name == revision.name
+        return has_traffic or not revision.find_changed_image(pod)
 
     def _stages(
         self, owner: objects.Owner, rollout: Rollout, target: str | None, surplus: set[str], way_back: Record | None
@@ -542,6 +576,12 @@ class _Pass:
             # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
             last.append(objects.service(owner, rollout.current or objects.NOTHING_PROMOTED))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
+
+    def _remember_configs(self, stages: list[list[Json]]) -> tuple[str, ...]:
+        """Digests of what monitors were given, and are from this pass on."""
+        before, name = read_configs(self.observed.cr), accuracy_name(self.observed.name)
+        config = next((obj for obj in stages[0] if (obj["kind"], obj["metadata"]["name"]) == ("ConfigMap", name)), None)
+        return remember_config(before, config) if config else before
 
     def _callers(self) -> set[str]:
         """Other namespaces that are let in: those that the deployment names and the platform team allows."""

@@ -8,14 +8,14 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
+from r1plus_contract.settings import PROVES_GATES, SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
@@ -31,10 +31,18 @@ from r1plus_policies.hardware import WHOLE_GPU
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+KEPT_IMAGES = 4
 SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
 """By how much leaders' clocks may differ; between two moments that are dated anew."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatedImages:
+    """An annotation: container -> digests of the images that pods ran which passed the gate, the newest last."""
+
+    digests: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ class Revision:
     """The way back from it, where it fell."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Container -> digests of the images that pods ran which passed its gate; empty where none was seen."""
     last_valid: LastValid | None = None
     """What the spec asked for last; of the revision that serves."""
     expiry: Expiry | None = None
@@ -110,6 +120,23 @@ class Revision:
             if (pod.owner_uid, pod.fingerprint) == runs and _are_same_images(images, pod.images)
         )
 
+    def add_images(self, pod: PodFacts) -> "Revision":
+        """The revision with the images that this pod has passed its gate on."""
+        images = dict(self.images)
+        for container in pod.containers:
+            known = images.get(container.name, ())
+            if container.image_digest and container.image_digest not in known:
+                images[container.name] = (*known, container.image_digest)[-KEPT_IMAGES:]
+        return replace(self, images=images)
+
+    def find_changed_image(self, pod: PodFacts) -> str:
+        """Return the container of a pod that runs another image than any that was gated; empty: none does."""
+        for container in pod.containers:
+            gated = self.images.get(container.name)
+            if gated and container.image_digest and container.image_digest not in gated:
+                return f"{container.name} runs {container.image_digest}, and the gate was passed on {gated[-1]}"
+        return ""
+
     @property
     def takes_orders(self) -> bool:
         """Whether its monitor, which was rendered with it, gates anew when it is told to."""
@@ -119,6 +146,11 @@ class Revision:
     def takes_shadows(self) -> bool:
         """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
         return self._speaks >= TAKES_SHADOWS
+
+    @property
+    def proves_gates(self) -> bool:
+        """Whether its monitor says where and under which files it ran a gate. Else no new Pass of it is taken."""
+        return self._speaks >= PROVES_GATES
 
     @property
     def _speaks(self) -> int:
@@ -182,9 +214,12 @@ def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
     return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 
-def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
-    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas."""
-    return _hash(spec, target, target.volume.name if target.volume else "")
+def revision_hash(spec: R1PlusDeploymentSpec, target: Target, *, again: bool = False) -> str:
+    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
+
+    `again`: of the same with another monitor, where the monitor of the stored revision cannot prove its gate.
+    """
+    return _hash(spec, target, target.volume.name if target.volume else "", again=again)
 
 
 def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
@@ -192,7 +227,7 @@ def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     return _hash(spec, target, target.volume.wish if target.volume else "")
 
 
-def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str) -> str:
+def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, *, again: bool = False) -> str:
     covered = {
         "engine": target.engine.name,
         "digest": target.engine.spec.files.sha256,
@@ -203,13 +238,17 @@ def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str) -> str:
     }
     if volume:
         covered["volume"] = volume
+    if again:
+        covered["monitor"] = PROVES_GATES
     if target.gpus:
         slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
         covered["gpu"] = f"{slices}{target.gpus.product}"
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
-def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
+def build(
+    cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int, name: str
+) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
     volume = target.volume
@@ -224,7 +263,6 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
         context=fit.context,
         gpu_product=target.gpus.product if target.gpus else "",
     )
-    name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     held = volume.name if volume else ""
     template = pod_template(
         cr,
@@ -273,6 +311,7 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
+        images=_images(notes.get(names.ANNOTATION_IMAGES)),
         last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
         expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
     )
@@ -361,6 +400,8 @@ def to_object(revision: Revision, metadata: Json) -> Json:
         annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
+    if revision.images:
+        annotations[names.ANNOTATION_IMAGES] = dumps(GatedImages(dict(revision.images)))
     if revision.last_valid is not None:
         annotations[names.ANNOTATION_LAST_VALID] = dumps(revision.last_valid)
     if annotations:
@@ -392,6 +433,13 @@ def _verdicts(text: str | None) -> tuple[GateReport, ...]:
     except ContractError:
         # An unreadable verdict is no verdict: the gate runs again, it does not pass.
         return ()
+
+
+def _images(text: str | None) -> Mapping[str, tuple[str, ...]]:
+    try:
+        return loads(GatedImages, text, tolerant=True).digests if text else {}
+    except ContractError:
+        return {}  # Nothing is compared until the next gate.
 
 
 def _epoch(text: str | None) -> float | None:

@@ -283,6 +283,7 @@ class World:
         report = MonitorReport(
             revision, identity, Phase.WATCHING, verdict, reason, message, suite_name, digest, gate=gate
         )
+        report = replace(report, ran_under=self.status["accuracyConfigs"][-1])
         self.reports |= {pod.name: report for pod in self.pods.values() if pod.revision == revision}
         return self
 
