@@ -161,7 +161,13 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "spec of an engine": Format(parts("R1PlusEngine", "spec"), of_api(EngineSpec)),
     }
 )
-NOT_STORED = frozenset({f"a request to {Verb.UNPIN}", "the images that were gated", "what a spec asked for last"})
+NOT_STORED = frozenset(
+    {
+        *(f"a request to {verb}" for verb in (Verb.UNPIN, Verb.PAUSE, Verb.RESUME)),
+        "the images that were gated",
+        "what a spec asked for last",
+    }
+)
 """Formats of which no stored cluster has a document."""
 ASK_FOR_THE_NEWEST: Mapping[str, str] = MappingProxyType(
     {
