@@ -193,7 +193,7 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         pinned=_mapping(spec, "rollout").get("pinned") is True,
         paused=_mapping(spec, "rollout").get("paused") is True,
         last_good=_text(status, "lastGood"),
-        no_last_good=tuple(map(str, status.get("noLastGood") or ())),
+        no_last_good=_texts(status, "noLastGood"),
         last_request=_text(status, "lastRequest"),
         requests=int(status.get("requests", 0)),
         request_refused=_text(status, "requestRefused"),
@@ -221,8 +221,8 @@ def _incident(raw: Mapping[str, Any]) -> IncidentView | None:
         reason=_text(raw, "reason"),
         before=_text(raw, "before"),
         now=_text(raw, "now"),
-        lost=tuple(map(str, raw.get("lost") or ())),
-        tried=tuple(map(str, raw.get("tried") or ())),
+        lost=_texts(raw, "lost"),
+        tried=_texts(raw, "tried"),
         next=_text(raw, "next"),
         runbook=_text(raw, "runbook"),
     )
@@ -239,7 +239,16 @@ def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _text(raw: Mapping[str, Any], key: str) -> str:
     value = raw.get(key)
-    return "" if value is None else str(value)
+    return "" if value is None else plain(str(value))
+
+
+def _texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(plain(str(value)) for value in raw.get(key) or ())
+
+
+def plain(text: str) -> str:
+    """Return the text without what moves a terminal: much of it was said by a pod or a tenant."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _time(text: str) -> datetime | None:

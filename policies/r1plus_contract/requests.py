@@ -17,6 +17,8 @@ MOST_WHY: Final = 500
 MOST_BY: Final = 120
 """Characters that are kept of a reason and of a name."""
 MOST_AT: Final = 40
+MOST_ORDER: Final = 10**15 - 1
+"""Also what the policy `requests` takes."""
 ANNOTATION_COUNT: Final = f"{GROUP}/requests"
 """Key of the annotation that holds the number of the newest request."""
 
@@ -88,7 +90,7 @@ def requests_in(metadata: Mapping[str, Any]) -> dict[Verb, Request]:
             asked = loads(Request, annotations[verb.annotation], tolerant=True)
         except ContractError:
             continue
-        if asked.order < 0 or asked.uid not in ("", metadata.get("uid", "")):
+        if not 0 <= asked.order <= MOST_ORDER or asked.uid != (metadata.get("uid", "") if asked.order else ""):
             continue
         by, why, at = asked.by[:MOST_BY], asked.why[:MOST_WHY], asked.at[:MOST_AT]
         found[verb] = replace(asked, by=by, why=why, at=at, revision=asked.revision[:63])

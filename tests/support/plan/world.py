@@ -181,13 +181,13 @@ class World:
     def ask(self, verb: Verb, **about: str) -> Self:
         """Write a request as the command line does."""
         order = next_order({"annotations": self.annotations}, 0)
-        about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", **about}
+        about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", "uid": "u-1", **about}
         self.annotations |= written(verb, Request("alice", "a reason", **about, order=order))
         return self
 
     def asked_at(self, verb: Verb) -> str:
         """Return the token of the newest request."""
-        return requests_in({"annotations": self.annotations})[verb].token
+        return requests_in({"annotations": self.annotations, "uid": "u-1"})[verb].token
 
     def deliver(self, facts: VolumeFacts | None = None) -> Self:
         """Let this be found on the candidate's volume, by default its engine."""
