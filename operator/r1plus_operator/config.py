@@ -22,6 +22,7 @@ from r1plus_operator.plan.inputs import (
     GpuRuntime,
     IsolationTerms,
     OperatorConfig,
+    RuntimeUpdate,
     SuiteSource,
     SuiteTrust,
     VolumeTerms,
@@ -71,6 +72,9 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
         cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
         isolation=_isolation_terms(env),
+        runtime_update=_runtime_update(env.get("R1PLUS_RUNTIME_UPDATE", RuntimeUpdate.MANUAL.value)),
+        max_concurrent=int(env.get("R1PLUS_MAX_CONCURRENT", "2")),
+        vulnerable=frozenset(_listed(env, "R1PLUS_VULNERABLE_IMAGES")),
     )
     _check_decoy(operator)
     return Settings(
@@ -158,6 +162,15 @@ def _check_decoy(operator: OperatorConfig) -> None:
 
 def _listed(env: Mapping[str, str], name: str) -> list[str]:
     return [word.strip() for word in env.get(name, "").split(",") if word.strip()]
+
+
+def _runtime_update(text: str) -> RuntimeUpdate:
+    if text not in set(RuntimeUpdate):
+        raise ConfigError(
+            f"R1PLUS_RUNTIME_UPDATE: {text!r:.60} is neither {' nor '.join(RuntimeUpdate)}; the chart sets it from"
+            " runtime.update"
+        )
+    return RuntimeUpdate(text)
 
 
 def _interval(text: str) -> float:

@@ -64,7 +64,10 @@ class Reconciler:
         elif key[1] == TENANT_NAME:
             await self._tenants.reconcile(key)
         else:
-            await self._deployment(key)
+            try:
+                await self._deployment(key)
+            finally:
+                self._observer.release_slot(key)
 
     async def _deployment(self, key: Key) -> None:
         observed = await self._observe(key)
@@ -72,6 +75,7 @@ class Reconciler:
             self._refused.pop(key, None)
             self._pools.want(key, None)
             self._told.forget(key)
+            self._observer.waves.wait(key, None)
             self._noticed(key)
             return
         now = self._clock()
@@ -86,6 +90,7 @@ class Reconciler:
             if fence.SUFFIX not in error.message:
                 await self._tell_refusal(key, str(error))
             raise
+        self._observer.waves.wait(key, planned.slot)
         self._pools.want(key, planned.pool)
         self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
         self._noticed(key)
@@ -105,7 +110,12 @@ class Reconciler:
         observed = self._observer.observed(key, await self._observer.load_suites(key))
         if observed is None:
             return None
-        return replace(observed, refused=self._refused.get(key, ""), tenant=self._tenants.view(key[0]))
+        return replace(
+            observed,
+            refused=self._refused.get(key, ""),
+            tenant=self._tenants.view(key[0]),
+            wave=self._observer.waves.view(key),
+        )
 
     async def _volumes(self, key: Key) -> None:
         """Bring a namespace's volumes to what its revisions need; whoever needs one is looked at after it."""

@@ -15,6 +15,7 @@ _REASONS = {
     Verb.PIN: "Pinned",
     Verb.UNPIN: "Unpinned",
     Verb.ACK: "Acknowledged",
+    Verb.REFRESH: "RefreshRequested",
 }
 
 

@@ -95,6 +95,15 @@ class IsolationTerms:
     """Name -> address of what else no tenant's model may reach."""
 
 
+class RuntimeUpdate(StrEnum):
+    """Who asks for a candidate on the images that the operator has now."""
+
+    MANUAL = "Manual"
+    """A person: `r1plus refresh`."""
+    AUTOMATIC = "Automatic"
+    """The operator, in waves."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorConfig:
     """What the chart decides for every deployment."""
@@ -115,6 +124,11 @@ class OperatorConfig:
     isolation: IsolationTerms = IsolationTerms()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
+    runtime_update: RuntimeUpdate = RuntimeUpdate.MANUAL
+    max_concurrent: int = 2
+    """Deployments of the cluster that are refreshed, or get a newer engine, at once."""
+    vulnerable: frozenset[str] = frozenset()
+    """Images, or their digests (`sha256:...`), that must serve no longer."""
 
     def reserved(self, namespace: str) -> bool:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
@@ -130,6 +144,10 @@ class OperatorConfig:
         """The Triton image that serves a backend."""
         runtime = self.gpu_runtimes.get(backend)
         return runtime.image if runtime else self.triton_image
+
+    def is_vulnerable(self, image: str) -> bool:
+        """Whether the platform team has marked this image, by its reference or by its digest."""
+        return image in self.vulnerable or image.rpartition("@")[2] in self.vulnerable
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +341,16 @@ class PoolView:
 
 
 @dataclass(frozen=True, slots=True)
+class WaveView:
+    """What the other deployments of the cluster leave one to begin (`waves.Waves`)."""
+
+    is_granted: bool = True
+    """Whether it has a slot, from now to the end of this pass."""
+    stopped: frozenset[str] = frozenset()
+    """Waves of which a candidate has failed, and nobody has looked since."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that a pass knows of one R1PlusDeployment."""
 
@@ -353,6 +381,7 @@ class Observed:
     """By name: the namespace's volumes for engines."""
     volumes_refused: Mapping[str, str] = field(default_factory=dict)
     """By name: which write for a volume the API server refused, in its words."""
+    wave: WaveView = WaveView()
     suite_names: frozenset[str] = frozenset()
     """Of all suites that there are, for who named another one."""
 

@@ -15,9 +15,19 @@ from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import Json, Observed, OperatorConfig
+from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig, RuntimeUpdate
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
+from r1plus_operator.plan.refresh import (
+    SLOT_SECONDS,
+    Cause,
+    Due,
+    Outcome,
+    Refresh,
+    SlotRequest,
+    refresh_bar,
+    requested_refresh,
+)
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
@@ -26,10 +36,12 @@ from r1plus_operator.plan.revision import (
     build,
     readable,
     revision_hash,
+    runtime_for,
     serving_revision,
     to_object,
 )
 from r1plus_operator.plan.rollback import Record
+from r1plus_operator.plan.runtime_status import tell_runtime
 from r1plus_operator.plan.shadowing import Judging, hash_of, judging
 from r1plus_operator.plan.situation import Situation
 from r1plus_operator.plan.taking import gates_in, remembered, taken, told
@@ -63,6 +75,8 @@ class Plan:
     pool: PoolWanted | None = None
     """The pooled detector to keep from now on."""
     facts: Facts = field(default_factory=Facts)
+    slot: SlotRequest | None = None
+    """What the deployment waits for before it may begin a candidate that no spec asks for."""
     volumes: frozenset[str] = frozenset()
     """Names of the volumes that the revisions need which this plan leaves."""
 
@@ -113,6 +127,8 @@ class _Pass:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     revisions: dict[str, Revision]
+    due: Due | None = None
+    """What is newer than what is wanted, and does not begin in this pass."""
 
     @property
     def _serving(self) -> Revision | None:
@@ -137,6 +153,7 @@ class _Pass:
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
         self._date_candidacy(wanted if wanted != rollout.current else None)
+        self._end_refreshes(target, wanted, rollout)
         surplus = self._surplus(rollout, target)
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
         judged = self._judging()
@@ -153,6 +170,7 @@ class _Pass:
             target,
             answered,
             judged,
+            tell_runtime(self.revisions, rollout.current, target, self.due, self.config),
         )
         status = status_of(situation)
         changed = [self._changed(stage) for stage in stages]
@@ -162,6 +180,7 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            self._slot_ends(),
             answered.response.look_again if answered else None,
         ]
         return Plan(
@@ -179,7 +198,8 @@ class _Pass:
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
-            facts=facts_of(self.spec, answered, way_back if rollout.promote else None),
+            facts=facts_of(self.spec, answered, way_back if rollout.promote else None, situation.runtime),
+            slot=self.due.slot if self.due else None,
             volumes=frozenset(r.volume.name for r in self.revisions.values() if r.volume and r.name not in surplus),
         )
 
@@ -258,19 +278,127 @@ class _Pass:
     def _target(self) -> str | None:
         """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none.
 
-        What was built as it is asked for now goes on, though the chart names another image to build with by now.
+        What was made as it is asked for now goes on, though the operator has other images by now; unless a newer one
+        of it is due.
         """
         if isinstance(self.resolved, Problem):
             return None
-        name = f"{self.observed.name}-{revision_hash(self.spec, self.resolved)}"
-        if name not in self.revisions:
-            asked = asked_hash(self.spec, self.resolved)
-            built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
-            if built:
-                return max(built, key=lambda r: (r.promoted_at or 0.0, r.number)).name
-            number = max((r.number for r in self.revisions.values()), default=0) + 1
-            self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number)
+        hashes = (
+            revision_hash(self.spec, self.resolved),
+            revision_hash(self.spec, self.resolved, runtime_for(self.resolved, self.config)),
+        )
+        plain, renewed = (f"{self.observed.name}-{digest}" for digest in hashes)
+        stored = self._newest_of(plain, renewed)
+        if stored is None:
+            # A stored revision of that name has images that were left behind: it is never asked for again.
+            return self._render(renewed if plain in self.revisions else plain)
+        self.due = self._renewal(stored)
+        if self.due is None or self.due.waits:
+            return stored.name
+        due, self.due = self.due, None
+        refresh = Refresh(due.cause, due.wave, self.now, due.request, None, acknowledged_in(self.observed.cr))
+        return self._render(renewed, refresh)
+
+    def _newest_of(self, *same: str) -> Revision | None:
+        """The newest stored revision of what the spec asks for: of these names, or made for the same.
+
+        What serves is the newest where it has the images of now, and it is newer than what was made before it with
+        others: who changes a spec and changes it back must not get the images back that a refresh has replaced.
+        """
+        assert isinstance(self.resolved, Target)
+        asked, now = asked_hash(self.spec, self.resolved), runtime_for(self.resolved, self.config)
+        serving, found = self._serving, []
+        for revision in self.revisions.values():
+            if revision.name not in same and (revision.asked != asked or self._is_unbuilt(revision)):
+                continue
+            if revision is serving and revision.runtime == now:
+                return revision
+            is_older = serving is not None and revision.number < serving.number
+            if not is_older or revision.runtime in (now, serving.runtime if serving else now):
+                found.append(revision)
+        return max(found, key=lambda r: r.number, default=None)
+
+    def _render(self, name: str, refresh: Refresh | None = None) -> str:
+        assert isinstance(self.resolved, Target)
+        number = max((r.number for r in self.revisions.values()), default=0) + 1
+        made = build(self.observed.cr, self.spec, self.resolved, self.config, number, name)
+        self.revisions[name] = replace(made, refresh=refresh)
         return name
+
+    def _renewal(self, stored: Revision) -> Due | None:
+        """Whether a candidate on the images of now is due in place of this revision, and what keeps it waiting."""
+        assert isinstance(self.resolved, Target)
+        now, serving = runtime_for(self.resolved, self.config), self._serving
+        answered = (r.refresh for r in self.revisions.values())
+        request = requested_refresh(self.observed.cr, serving.name if serving else "", answered)
+        if stored.runtime == now:
+            if request is not None:
+                self._answer_refresh(stored, request.token, now.digest)
+            return None
+        automatic = self.config.runtime_update is RuntimeUpdate.AUTOMATIC and self._is_at_rest(stored)
+        if request is None and not automatic:
+            return None
+        cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
+        bar = refresh_bar(cause, self.spec, stored.rollback, breach.attempt(serving))
+        if bar:
+            return Due(cause, now.digest, token, bar)
+        return self._take_slot(cause, now.digest, token)
+
+    def _take_slot(self, cause: Cause, wave: str, token: str = "") -> Due:
+        """What is due, now or once there is a slot for it."""
+        view, slot = self.observed.wave, SlotRequest(wave, cause is Cause.REQUESTED)
+        if wave in view.stopped:
+            stopped = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
+            return Due(cause, wave, token, stopped, slot)
+        if not view.is_granted:
+            return Due(cause, wave, token, "it waits for its turn: other deployments are on their way", slot)
+        return Due(cause, wave, token)
+
+    def _answer_refresh(self, revision: Revision, token: str, wave: str) -> None:
+        """Remember a request that this revision answers: there is nothing newer, or it is on its way already."""
+        before = revision.refresh or Refresh(Cause.REQUESTED, wave, self.now, outcome=Outcome.PROMOTED)
+        self.revisions[revision.name] = replace(revision, refresh=replace(before, request=token))
+
+    def _is_at_rest(self, stored: Revision) -> bool:
+        """Whether nothing else is on its way: it serves, or the wave that began it is over."""
+        over = stored.refresh is not None and stored.refresh.outcome in (Outcome.FAILED, Outcome.ACKNOWLEDGED)
+        return over or stored is self._serving
+
+    def _end_refreshes(self, target: str | None, wanted: str | None, rollout: Rollout) -> None:
+        """Write down how candidates of a refresh or a wave end."""
+        for name, revision in self.revisions.items():
+            if record := revision.refresh:
+                stage = rollout.stage if name == wanted != rollout.current else Stage.NONE
+                outcome = self._outcome(revision, record, stage, is_asked_for=name == target)
+                self.revisions[name] = replace(revision, refresh=replace(record, outcome=outcome))
+
+    def _outcome(self, revision: Revision, record: Refresh, stage: Stage, *, is_asked_for: bool) -> Outcome | None:
+        if record.outcome is Outcome.FAILED and acknowledged_in(self.observed.cr) != record.acknowledged:
+            return Outcome.ACKNOWLEDGED
+        if record.outcome not in (None, Outcome.OVERDUE, Outcome.SUPERSEDED):
+            return record.outcome
+        if revision.promoted_at is not None:
+            return Outcome.PROMOTED
+        if stage is Stage.REFUSED:
+            return Outcome.FAILED
+        if stage is Stage.EXPIRED:
+            return Outcome.NO_ROOM if self._has_no_room(revision.name) else Outcome.FAILED
+        if stage is Stage.BLOCKED or not is_asked_for or self.spec.rollout.pinned:
+            return Outcome.SUPERSEDED
+        return Outcome.OVERDUE if self.now - record.began_at >= SLOT_SECONDS else record.outcome
+
+    def _has_no_room(self, name: str) -> bool:
+        """Whether a candidate's pods are not there for want of a place, whatever they run."""
+        if self.observed.children.get(("Deployment", name), {}).get(REFUSED_PODS):
+            return True
+        pods = [pod for pod in self.observed.pods if pod.revision == name]
+        return any(pod.unschedulable or pod.turned_away for pod in pods)
+
+    def _slot_ends(self) -> float | None:
+        """Seconds until a slot that is held goes to the next deployment; None where none is held."""
+        began = [r.refresh.began_at for r in self.revisions.values() if r.refresh and r.refresh.outcome is None]
+        left = min(began, default=-math.inf) + SLOT_SECONDS - self.now
+        return left if left > 0 else None
 
     def _part_strangers(self) -> None:
         """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""

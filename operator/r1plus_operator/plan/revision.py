@@ -2,6 +2,7 @@
 
 The hash covers what the *spec and the engine* say of the pod and its answers. It does not cover what an operator
 upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
+Only the hash of a revision that a refresh asks for covers the images as well (`plan.refresh`).
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.pod import fingerprint, pod_template
+from r1plus_operator.plan.refresh import Refresh, refresh_in
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
 from r1plus_policies.gate import rejudge
@@ -31,6 +33,19 @@ KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The images beside the engine's own: what an operator upgrade brings."""
+
+    triton: str
+    monitor: str
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits."""
+        return hashlib.sha256(dumps(self).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,8 @@ class Revision:
     """The way back from it, where it fell."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
+    refresh: Refresh | None = None
+    """The refresh or the wave that began it, if one did."""
 
     @property
     def engine(self) -> str:
@@ -80,13 +97,20 @@ class Revision:
 
     @property
     def asked(self) -> str:
-        """Where its engine was built: `asked_hash` of what it was built for; else empty."""
+        """Where its engine was built, or a refresh made it: `asked_hash` of what it was made for; else empty."""
         return str(self.data.get("asked", ""))
 
     @property
     def template(self) -> Json:
         """The pod template, as every Deployment of this revision has it."""
         return dict(self.data["template"])
+
+    @property
+    def runtime(self) -> Runtime:
+        """The images that its pods run."""
+        containers = (self.template.get("spec") or {}).get("containers") or ()
+        images = {container.get("name"): str(container.get("image", "")) for container in containers}
+        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""))
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
         """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template.
@@ -169,9 +193,12 @@ def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
     return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 
-def revision_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
-    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas."""
-    return _hash(spec, target, target.volume.name if target.volume else "")
+def revision_hash(spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime | None = None) -> str:
+    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
+
+    `runtime`: of a revision that differs from a stored one in its images alone.
+    """
+    return _hash(spec, target, target.volume.name if target.volume else "", runtime)
 
 
 def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
@@ -179,7 +206,12 @@ def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     return _hash(spec, target, target.volume.wish if target.volume else "")
 
 
-def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str) -> str:
+def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
+    """Return the images that the operator has now for what the spec asks for."""
+    return Runtime(config.image_for(target.engine.spec.backend.value), config.monitor_image)
+
+
+def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runtime | None = None) -> str:
     covered = {
         "engine": target.engine.name,
         "digest": target.engine.spec.files.sha256,
@@ -190,15 +222,20 @@ def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str) -> str:
     }
     if volume:
         covered["volume"] = volume
+    if runtime:
+        covered["runtime"] = to_jsonable(runtime)
     if target.gpus:
         slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
         covered["gpu"] = f"{slices}{target.gpus.product}"
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
-def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int) -> Revision:
+def build(
+    cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int, name: str
+) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
+    is_refreshed = name != f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     volume = target.volume
     built = volume.order.build if volume else None
     config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
@@ -210,20 +247,20 @@ def build(cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: Operator
         batch=fit.batch,
         context=fit.context,
         gpu_product=target.gpus.product if target.gpus else "",
+        monitor_image=config.monitor_image if is_refreshed else "",
     )
-    name = f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     held = volume.name if volume else ""
     template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, held, target.gpus)
     data = {
         "configPbtxt": config_pbtxt,
-        "identity": to_jsonable(identity),
+        "identity": identity.document(),
         "monitorSpeaks": SPEAKS,
         "number": number,
         "template": template,
     }
     if volume:
         data["volume"] = to_jsonable(volume)
-    if built:
+    if built or is_refreshed:
         data["asked"] = asked_hash(spec, target)
     return Revision(name, number, data, identity)
 
@@ -249,6 +286,7 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
+        refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
     )
 
 
@@ -301,6 +339,8 @@ def to_object(revision: Revision, metadata: Json) -> Json:
         annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
+    if revision.refresh is not None:
+        annotations[names.ANNOTATION_REFRESH] = dumps(revision.refresh)
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {

@@ -28,6 +28,7 @@ from r1plus_operator.plan.inputs import (
     SuiteTrust,
     VolumeFacts,
     VolumeTerms,
+    WaveView,
     Wiring,
 )
 from r1plus_operator.plan.plan import Plan, plan
@@ -87,6 +88,7 @@ class World:
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
+    wave: WaveView = field(default_factory=WaveView)
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -98,7 +100,7 @@ class World:
         seen = Observed(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
-        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused))
+        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused), wave=self.wave)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""

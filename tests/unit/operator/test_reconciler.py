@@ -8,6 +8,7 @@ from r1plus_operator.plan.inputs import Observed, TenantView
 from r1plus_operator.plan.plan import Plan
 from r1plus_operator.reconciler import Reconciler
 from r1plus_operator.runtime.errors import ForbiddenError
+from r1plus_operator.waves import Waves
 from support.plan.world import CONFIG, World
 
 KEY = ("team", "credit")
@@ -20,12 +21,16 @@ class Parts:
     def __init__(self) -> None:
         self.world = World({"tier": "full"})
         self.told: list[Plan] = []
+        self.waves = Waves(1)
 
     async def load_suites(self, key: object) -> dict[str, Any]:
         return {}
 
     def observed(self, key: object, suites: object) -> Observed:
         return self.world.observed()
+
+    def release_slot(self, key: object) -> None:
+        pass
 
     def view(self, namespace: str) -> TenantView:
         return ISOLATED

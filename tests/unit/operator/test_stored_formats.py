@@ -158,7 +158,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "spec of an engine": Format(parts("R1PlusEngine", "spec"), of_api(EngineSpec)),
     }
 )
-NOT_STORED = frozenset({f"a request to {Verb.UNPIN}"})
+NOT_STORED = frozenset({f"a request to {Verb.UNPIN}", f"a request to {Verb.REFRESH}"})
 """Formats of which no stored cluster has a document."""
 ASK_FOR_THE_NEWEST: Mapping[str, str] = MappingProxyType(
     {
