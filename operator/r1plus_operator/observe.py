@@ -209,6 +209,7 @@ class Observer:
             return  # From before a status of ours, whose answer has been taken in. (None: from a list, which decides.)
         self.crs[key] = projections.deployment(cr)
         if before is None:
+            self._note_revisions(meta["uid"])
             self._enqueue(key)
         elif _wish(before) != _wish(self.crs[key]):
             self._edited(key)
@@ -240,6 +241,7 @@ class Observer:
             del self.crs[key]
             self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
             self.waves.wait(key, None)
+            self._note_revisions(uid)
 
     async def load_suites(self, key: Key) -> dict[str, SuiteSource]:
         """Return the namespace's own suites by which a pass over this CR may judge.
@@ -428,7 +430,7 @@ class Observer:
         reflector = self.pods if kind == kinds.POD.kind else self.children[kind]
         reflector.forget((namespace, name))
         if kind == _REVISION:
-            self.waves.note((namespace, name), (namespace, ""), None)
+            self._forget_revision((namespace, name))
 
     def release_slot(self, key: Key) -> None:
         """A pass over this deployment is over, and whose turn it is now is looked at."""
@@ -439,11 +441,23 @@ class Observer:
         for key in self.waves.turns():
             self._enqueue(key)
 
+    def _note_revisions(self, uid: str) -> None:
+        """An R1PlusDeployment came or went, and its revisions count or do not."""
+        for revision in self.children[_REVISION].store.by_index(uid):
+            self._note_revision(revision)
+        self._enqueue_turns()
+
     def _note_revision(self, child: Child) -> None:
-        deployment = min(child.deployments, default="")
-        # One that was orphaned belongs to nobody, and nobody ends what it says.
-        record = child.refresh if child.owner and not child.deleting else None
-        self.waves.note((child.namespace, child.name), (child.namespace, deployment), record)
+        key = (child.namespace, min(child.deployments, default=""))
+        owner = self.crs.get(key)
+        # Nobody ends what is said by one that was orphaned, or that waits for the garbage collector.
+        counts = owner is not None and owner["metadata"]["uid"] == child.owner and not child.deleting
+        for waiting in self.waves.note((child.namespace, child.name), key, child.refresh if counts else None):
+            self._enqueue(waiting)
+
+    def _forget_revision(self, revision: Key) -> None:
+        for waiting in self.waves.note(revision, revision, None):
+            self._enqueue(waiting)
 
     async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
         """Carry out a write to an R1PlusTenant; its answer is what the next pass sees."""
@@ -462,7 +476,7 @@ class Observer:
             enqueue((child.namespace, name))
         if resource.kind == _REVISION:
             if event == "DELETED":
-                self.waves.note((child.namespace, child.name), (child.namespace, ""), None)
+                self._forget_revision((child.namespace, child.name))
             else:
                 self._note_revision(child)
             self._enqueue_turns()

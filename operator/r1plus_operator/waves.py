@@ -32,13 +32,18 @@ class Waves:
         self._granted: set[Key] = set()
         """Who has a slot in the pass that is being made, and has not written so yet."""
 
-    def note(self, revision: Key, deployment: Key, record: Refresh | None) -> None:
-        """Take in what a ControllerRevision says; None: it says nothing, or is gone."""
+    def note(self, revision: Key, deployment: Key, record: Refresh | None) -> list[Key]:
+        """Take in what a ControllerRevision says; None: it says nothing, or is gone.
+
+        Returns those who wait for a wave that is stopped by that, or goes on.
+        """
+        stopped = self._stopped
         if before := self._records.pop(revision, None):
             self._count(*before, by=-1)
         if record is not None:
             self._records[revision] = deployment, record
             self._count(deployment, record, by=1)
+        return [key for wave in stopped ^ self._stopped for _, key in self._lines.get(wave, ())]
 
     def view(self, key: Key) -> WaveView:
         """What a pass over a deployment plans from; where it is its turn, the slot is kept for it until `release`.

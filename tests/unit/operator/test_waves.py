@@ -70,6 +70,16 @@ def test_finding_11_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledg
     assert waves.turns() == [key(2), key(3)]
 
 
+def test_finding_11_who_waits_hears_that_its_wave_is_stopped_and_goes_on() -> None:
+    waves = line_up(1, key(1), key(2))
+    waves.wait(key(3), SlotRequest("another", is_requested=False))
+    failed = Refresh(Cause.AUTOMATIC, WAVE, 1.0, outcome=Outcome.FAILED)
+    assert waves.note(revision(key(0)), key(0), failed) == [key(1), key(2)]
+    assert waves.note(revision(key(9)), key(9), failed) == []
+    assert waves.note(revision(key(9)), key(9), None) == []
+    assert waves.note(revision(key(0)), key(0), None) == [key(1), key(2)]
+
+
 def test_finding_11_what_is_gone_holds_no_slot_and_stops_nothing() -> None:
     waves = line_up(1, key(2))
     begin(waves, key(1))
