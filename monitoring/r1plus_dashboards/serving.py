@@ -5,7 +5,7 @@ from r1plus_dashboards.build import Board, Kind, Panel, Query, of_one, per_secon
 
 _FIRST_TOKEN = of_one(f"{metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS}_bucket")
 _REQUESTS = metrics.ENGINE_REQUESTS_TOTAL
-_BAD = 'result=~"error|refused"'
+_BAD = 'result=~"error|refused|queue_full"'
 SERVING = Board(
     uid="r1plus-serving",
     title="R1+ / serving",
@@ -43,7 +43,7 @@ SERVING = Board(
                 ),
                 Panel(
                     "Requests a second, by how they ended",
-                    "refused: too long, say; cancelled: the caller hung up.",
+                    "refused: too long, say; queue_full: too many at once; cancelled: the caller hung up.",
                     (Query(f"sum by (result) ({per_second(of_one(_REQUESTS))})", "{{result}}"),),
                     Kind.STACKED,
                 ),

@@ -6,8 +6,9 @@ Called by `probing`. Tests put a scripted engine behind the `Engine` protocol.
 import asyncio
 import json
 import re
+import struct
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -19,7 +20,9 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from r1plus_contract import inference
+from r1plus_contract.inference import MOST_TOKEN_BYTES
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
+from r1plus_contract.streams import at_most
 from r1plus_contract.suite import Sampling
 
 _WAITING: Final = re.compile(rf"{ENGINE_WAITING_REQUESTS}[ {{]")
@@ -69,6 +72,9 @@ _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting"
 """What Triton says while no model is there to answer: at the start, at its end, between two versions."""
 _READY_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _METRICS_TIMEOUT: Final = aiohttp.ClientTimeout(total=1)
+MOST_METRICS_BYTES: Final = 1024 * 1024
+MOST_MESSAGE_BYTES: Final = 256 * 1024
+"""Of one gRPC message: pieces of answers are far smaller, and a gate has as many in flight as its batch."""
 
 
 class TritonEngine:
@@ -83,7 +89,8 @@ class TritonEngine:
         self._metrics_url = f"http://{metrics}/metrics" if metrics else ""
         self._timeout = timeout
         self._http = aiohttp.ClientSession(timeout=_READY_TIMEOUT)
-        self._grpc = InferenceServerClient(grpc_target)
+        limits = [("grpc.max_receive_message_length", MOST_MESSAGE_BYTES)]
+        self._grpc = InferenceServerClient(grpc_target, channel_args=limits)
 
     async def ready(self) -> bool:
         """Model ready, not server ready: the latter fails during any load (TRITON.md)."""
@@ -100,7 +107,8 @@ class TritonEngine:
         try:
             async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as response:
                 response.raise_for_status()
-                return waiting_requests(await response.text())
+                body = await at_most(response.content.iter_chunked(64 * 1024), MOST_METRICS_BYTES)
+                return waiting_requests(body.decode())
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
             return None
 
@@ -135,23 +143,33 @@ class TritonEngine:
         request = {"model_name": inference.MODEL_NAME, "inputs": tensors(prompt, sampling)}
         stream = self._grpc.stream_infer(_once(request))
         pieces: list[str] = []
+        room = MOST_TOKEN_BYTES * sampling.max_new_tokens
         reply = Reply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
         try:
             # To its end: a stream that is dropped counts as a cancelled request in the server.
             async for result, error in stream:
                 if error is not None:
                     return _failed(error)
-                pieces.append(_text(result, inference.TEXT))
-                if reason := _text(result, inference.FINISH_REASON):
-                    reply = Reply(
-                        text="".join(pieces),
-                        finish_reason=reason,
-                        prompt_tokens=_number(result, inference.PROMPT_TOKENS),
-                        completion_tokens=_number(result, inference.COMPLETION_TOKENS),
-                    )
+                part = _read(result)
+                if part.failure:
+                    return part
+                room -= len(part.text.encode())
+                if room < 0:
+                    return _too_long(sampling)
+                pieces.append(part.text)
+                if part.finish_reason:
+                    reply = replace(part, text="".join(pieces))
         finally:
             stream.cancel()
         return reply
+
+
+def _too_long(sampling: Sampling) -> Reply:
+    most = MOST_TOKEN_BYTES * sampling.max_new_tokens
+    return Reply(
+        failure=Failure.SERVER_ERROR,
+        detail=f"the answer is larger than {most} bytes, which {sampling.max_new_tokens} tokens cannot be",
+    )
 
 
 def waiting_requests(exposition: str) -> int | None:
@@ -196,6 +214,19 @@ async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     yield request
 
 
+def _read(result: Any) -> Reply:
+    """Return one response of a stream: its piece of text, and in the last one why it ended and the counts."""
+    try:
+        return Reply(
+            text=_text(result, inference.TEXT),
+            finish_reason=_text(result, inference.FINISH_REASON),
+            prompt_tokens=_number(result, inference.PROMPT_TOKENS),
+            completion_tokens=_number(result, inference.COMPLETION_TOKENS),
+        )
+    except (ValueError, TypeError, OverflowError, struct.error):
+        return Reply(failure=Failure.SERVER_ERROR, detail="a response cannot be read: not UTF-8, or other tensors")
+
+
 def _text(result: Any, name: str) -> str:
     value = result.as_numpy(name)
     if value is None or value.size == 0:
@@ -214,6 +245,8 @@ def _failed(error: InferenceServerException) -> Reply:
     message, status = str(error.message() or ""), str(error.status() or "")
     if "DEADLINE_EXCEEDED" in status:
         return Reply(failure=Failure.TIMEOUT, detail=status)
+    if message.startswith(inference.QUEUE_FULL):
+        return Reply(failure=Failure.TRANSPORT, detail="the engine's queue is full")
     gone = any(sign in status for sign in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"))
     if gone or any(sign in message.casefold() for sign in _NOT_LOADED):
         return Reply(failure=Failure.TRANSPORT, detail=status or "the model is not loaded")

@@ -5,8 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from r1plus_contract import names
+
+ENV_LISTEN_FD: Final = "R1PLUS_MONITOR_LISTEN_FD"
+"""How the supervisor passes its socket on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Config:
     """Where Triton says how many requests wait."""
     host: str
     port: int
+    listen_fd: int | None
+    """Descriptor of a socket that listens there already; None: the prober opens one."""
     request_timeout: float
     """Seconds until an unanswered probe counts as failed."""
     poll_interval: float
@@ -52,6 +58,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
     flag("triton-metrics", f"127.0.0.1:{names.PORT_TRITON_METRICS}", "Triton's metrics endpoint")
     flag("host", "0.0.0.0", "address to serve /verdict and /metrics on")
     flag("port", str(names.PORT_MONITOR), "port to serve them on")
+    flag("listen-fd", "", "descriptor of a socket that listens there already; the supervisor passes it")
     flag("request-timeout", "60", "seconds until an unanswered probe counts as failed")
     flag("poll-interval", "2", "seconds between looks at mounted files")
     given = parser.parse_args(argv)
@@ -65,6 +72,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
         triton_metrics=given.triton_metrics,
         host=given.host,
         port=int(given.port),
+        listen_fd=int(given.listen_fd) if given.listen_fd else None,
         request_timeout=float(given.request_timeout),
         poll_interval=float(given.poll_interval),
         identity=environ.get(names.ENV_IDENTITY, ""),

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -85,7 +86,7 @@ class Prober:
 
     async def run(self) -> None:
         """Serve and follow until cancelled."""
-        runner = await serve(self.bulletin, self.exposition, self._config.host, self._config.port)
+        runner = await serve(self.bulletin, self.exposition, _listener(self._config))
         beating = asyncio.create_task(self._beat())
         try:
             await self._follow()
@@ -207,6 +208,13 @@ class Prober:
 
     def _newest(self, first: MonitorSettings) -> Callable[[], MonitorSettings]:
         return lambda: self._settings or first
+
+
+def _listener(config: Config) -> socket.socket:
+    """Return the supervisor's socket; without one, open another. OSError where the port is taken."""
+    if config.listen_fd is not None:
+        return socket.socket(fileno=config.listen_fd)
+    return socket.create_server((config.host, config.port))
 
 
 def _subject(sources: Sources, identity: str) -> tuple[object, ...]:

@@ -1,13 +1,17 @@
 """PID 1 of the monitor container: keeps one prober alive and never exits by itself. `python -m r1plus_monitoring`.
 
 A pod is Ready only while *every* container is, so a prober that dies or hangs must not take its container, and with it
-the pod's traffic, away. This process is small, uses the standard library only, listens on nothing and parses nothing.
+the pod's traffic, away. This process is small, uses the standard library only, and reads nothing from anybody.
 It starts the prober, starts it anew when it ends (with backoff) or when its heartbeat stands still (killed first),
 reaps orphans as PID 1 must, and ends on SIGTERM alone.
+
+The pod's containers share one network: whatever runs in Triton's could answer for `/verdict` while no prober listens.
+So this process opens the socket, keeps it open, and lends it to each prober. Until the next one is there, callers wait.
 """
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_monitoring.config import read_config
+from r1plus_monitoring.config import ENV_LISTEN_FD, read_config
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.state import HEARTBEAT_FILE, RESTARTS_FILE, restarts
 
@@ -52,13 +56,16 @@ class Supervisor:
         patience: Patience,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
+        address: tuple[str, int] | None = None,
     ) -> None:
-        """`command`: the prober's argv, its first element a path."""
+        """`command`: the prober's argv, its first element a path. `address`: host and port that it serves."""
         self._command = list(command)
         self._environ = dict(environ)
         self._state_dir = state_dir
         self._patience = patience
         self._clock = clock
+        self._address = address
+        self._listener: socket.socket | None = None
         self._pid = 0
         self._started = 0.0
         self._next_start = 0.0
@@ -84,6 +91,7 @@ class Supervisor:
             self._count_restart()
         self._first = False
         try:
+            self._listen()
             # A child inherits the blocked signals; it must not.
             self._pid = os.posix_spawn(self._command[0], self._command, self._environ, setsigmask=[])
         except OSError as error:
@@ -92,6 +100,14 @@ class Supervisor:
             return
         self._started = self._clock()
         log("info", "Prober started", pid=self._pid)
+
+    def _listen(self) -> None:
+        """Open the socket that every prober serves on, if it is not open yet. OSError where the port is taken."""
+        if self._address is None or self._listener is not None:
+            return
+        self._listener = socket.create_server(self._address)
+        self._listener.set_inheritable(True)
+        self._environ[ENV_LISTEN_FD] = str(self._listener.fileno())
 
     def _reap(self) -> None:
         """Collect every child that has ended: ours, and orphans that fell to PID 1."""
@@ -155,4 +171,4 @@ def main() -> None:
     """Entry point: all flags are the prober's, passed on as they are."""
     config = read_config(sys.argv[1:])
     command = [sys.executable, "-m", "r1plus_monitoring.prober", *sys.argv[1:]]
-    sys.exit(Supervisor(command, config.state_dir, Patience()).run())
+    sys.exit(Supervisor(command, config.state_dir, Patience(), address=(config.host, config.port)).run())

@@ -5,6 +5,7 @@ Read only, without authentication: the walls let only the operator's and Prometh
 here holds a prompt or an answer.
 """
 
+import socket
 from typing import Final
 
 from aiohttp import web
@@ -18,8 +19,8 @@ MOST_DIGITS: Final = 18
 """Of a sequence number: more than any monitor will ever count."""
 
 
-async def serve(bulletin: Bulletin, exposition: Exposition, host: str, port: int) -> web.AppRunner:
-    """Start listening; the caller cleans the runner up. OSError where the port is taken."""
+async def serve(bulletin: Bulletin, exposition: Exposition, listener: socket.socket) -> web.AppRunner:
+    """Answer on this socket; the caller cleans the runner up, which closes it."""
 
     async def verdict(_: web.Request) -> web.Response:
         return web.Response(text=dumps(bulletin.report), content_type="application/json")
@@ -41,5 +42,5 @@ async def serve(bulletin: Bulletin, exposition: Exposition, host: str, port: int
     app.add_routes([web.get(path, answer) for path, answer in routes.items()])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    await web.SockSite(runner, listener).start()
     return runner

@@ -18,6 +18,7 @@ from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator import projections
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource
+from r1plus_operator.plan.obstacles import Incumbent
 from r1plus_operator.plan.target import Problem, Target, resolve
 
 
@@ -44,10 +45,24 @@ def explain(
     own = {source.name: source for source in map(projections.suite, cluster.suites(namespace))}
     status = cr.get("status") or {}
     serving, product = (str(status.get(key) or "") for key in ("engine", "gpu"))
-    resolved = resolve(spec, engines, {**shipped, **own}, nodes, config, serving, products=[product] if product else ())
+    suites, products = {**shipped, **own}, [product] if product else ()
+
+    def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
+        return resolve(spec, engines, suites, nodes, config, serving, products=products, incumbent=incumbent)
+
+    resolved = _served(status, resolve_for(Incumbent(serving, int(status.get("batch") or 0)))) or resolve_for(None)
     _show(console, spec, resolved)
     _serving(console, cr.get("status") or {}, resolved)
     return isinstance(resolved, Target)
+
+
+def _served(status: Json, held: Target | Problem) -> Target | None:
+    """Return the target if it is what serves: that stays while it fits, though another batch may fit better by now."""
+    if isinstance(held, Problem):
+        return None
+    serves = (held.engine.name, held.fit.batch, held.fit.context, held.gpus.product if held.gpus else "")
+    status_of = (status.get("engine"), status.get("batch"), status.get("context"), str(status.get("gpu") or ""))
+    return held if serves == status_of else None
 
 
 def _nodes(console: Console, cluster: Cluster) -> tuple[NodeFacts, ...]:

@@ -59,10 +59,13 @@ def history_command(
 
 
 def engines_command(
-    output: OutputOption = Output.TABLE, registry: RegistryOption = DEFAULT, kubeconfig: KubeconfigOption = None
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    registry: RegistryOption = DEFAULT,
+    kubeconfig: KubeconfigOption = None,
 ) -> None:
     """List every engine that is or was on offer: where its files came from, on whose word, and how its gates went."""
-    found = _registry(registry, kubeconfig).engines()
+    found = _registry(registry, kubeconfig).engines(namespace)
     if output is Output.TABLE:
         history_text.show_engines(_console(), found.items)
     else:

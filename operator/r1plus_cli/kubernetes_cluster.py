@@ -131,13 +131,6 @@ class KubernetesCluster:
         with _translating(f"change {PLURAL}/{name}"):
             self._objects.patch_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, patch)
 
-    def bearer(self) -> str:
-        """The token that the user's own requests bear; empty where a certificate proves who they are."""
-        asked = self._api.configuration.get_api_key_with_prefix
-        found = str(asked("BearerToken") or asked("authorization") or "")  # the latter in older releases
-        scheme, _, token = found.partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
-
     def token_of(self, namespace: str, account: str, audience: str) -> str:
         """As `kubectl create token`; good for ten minutes."""
         spec = client.V1TokenRequestSpec(audiences=[audience], expiration_seconds=600)

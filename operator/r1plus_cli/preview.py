@@ -5,7 +5,7 @@ operator would do: same code, same order.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1plus_cli.documents import Document
 from r1plus_model_repo.catalog.types import Engine
@@ -18,7 +18,7 @@ from r1plus_operator.plan.target import Problem, Target, resolve
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server gives on creation."""
-ANY_NODE = NodeFacts("assumed", memory_bytes=2**60, cores=1024.0, labels={})
+ANY_NODE = NodeFacts("assumed", memory_bytes=2**60, cores=1024.0, labels={}, storage_bytes=2**60)
 """Without --node-memory nothing is assumed of nodes: only the engine's own limits hold."""
 
 
@@ -54,7 +54,7 @@ def preview(
     node = ANY_NODE
     if node_memory is not None:
         labels = spec.placement.node_selector
-        node = NodeFacts("assumed", memory_bytes=node_memory, cores=ANY_NODE.cores, labels=labels)
+        node = replace(ANY_NODE, memory_bytes=node_memory, labels=labels)
     observed = Observed(
         cr=_as_applied(document),
         engines=engines,
@@ -63,7 +63,13 @@ def preview(
         children={},
         kinds=MONITORING_KINDS,
         # As if the platform team allowed everybody whom the deployment names.
-        tenant=TenantView("Unknown", Reason.PENDING, "No cluster was asked", callers=frozenset(spec.access.namespaces)),
+        tenant=TenantView(
+            "Unknown",
+            Reason.PENDING,
+            "No cluster was asked",
+            callers=frozenset(spec.access.namespaces),
+            placement=None,
+        ),
     )
     resolved = resolve(spec, engines, dict(suites), observed.nodes, config)
     return Preview(document, spec, resolved, plan(observed, config, now=0.0))

@@ -2,25 +2,28 @@
 
 Called by `history_verbs`. A tunnel like `kubectl port-forward`'s leads to the pod, so that the token which goes along
 is never in the clear on the network; the registry shows it to the API server, and answers what its bearer may read.
+The token is made for the question, of an account that reads the registry and for its audience alone: the user's own
+never goes there.
 """
 
 import http.client
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE, PORT, Evaluations, Histories, RecordedEngines
 from r1plus_contract.jsonable import ContractError, loads
 
 DEFAULT = "r1plus-system/r1plus-registry"
 TOKEN_VARIABLE = "R1PLUS_REGISTRY_TOKEN"
-MAKE_TOKEN = f"$(kubectl -n NAMESPACE create token ACCOUNT --audience {AUDIENCE})"
+MAKE_TOKEN = f"$(kubectl -n NAMESPACE create token {names.REGISTRY_READER} --audience {AUDIENCE})"
 TIMEOUT_SECONDS = 30.0
 MOST_BYTES = 64 * 1024 * 1024
 READER = "-reader"
@@ -31,8 +34,8 @@ T = TypeVar("T")
 class Tunnels(Protocol):
     """Of `kubernetes_cluster.KubernetesCluster`, what leads to the registry."""
 
-    def bearer(self) -> str:
-        """The token of the user's kubeconfig; empty where that has a certificate."""
+    def default_namespace(self) -> str:
+        """The namespace of the user's context."""
 
     def token_of(self, namespace: str, account: str, audience: str) -> str:
         """A token of a service account, good for minutes; raises CliError where the user may make none."""
@@ -84,20 +87,21 @@ class Registry:
 
     def histories(self, namespace: str, name: str) -> Histories:
         """All that is recorded of deployments of that name."""
-        return self._read(Histories, f"/v1/namespaces/{quote(namespace, safe='')}/deployments/{quote(name, safe='')}")
+        path = f"/v1/namespaces/{quote(namespace, safe='')}/deployments/{quote(name, safe='')}"
+        return self._read(Histories, path, namespace)
 
     def evaluations(self, namespace: str | None, name: str | None, *, items: bool) -> Evaluations:
         """Gates, the newest first; of every namespace where None is given."""
         asked = {"namespace": namespace or "", "name": name or "", "items": "1" if items else ""}
         query = urlencode({key: value for key, value in asked.items() if value})
-        return self._read(Evaluations, f"/v1/evaluations{'?' if query else ''}{query}")
+        return self._read(Evaluations, f"/v1/evaluations{'?' if query else ''}{query}", namespace)
 
-    def engines(self) -> RecordedEngines:
-        """Every engine that was ever on offer."""
-        return self._read(RecordedEngines, "/v1/engines")
+    def engines(self, namespace: str | None = None) -> RecordedEngines:
+        """Every engine that was ever on offer. By the account of `namespace`, where the platform's is not to be had."""
+        return self._read(RecordedEngines, "/v1/engines", namespace)
 
-    def _read(self, kind: type[T], path: str) -> T:
-        status, text = self._asked(path)
+    def _read(self, kind: type[T], path: str, namespace: str | None) -> T:
+        status, text = self._asked(path, namespace)
         if status != 200:
             raise CliError(_refusal(status, text))
         try:
@@ -105,49 +109,50 @@ class Registry:
         except ContractError as error:
             raise CliError(f"The registry's answer cannot be read: {error}; is this r1plus older than it?") from error
 
-    def _asked(self, path: str) -> tuple[int, bytes]:
+    def _asked(self, path: str, namespace: str | None) -> tuple[int, bytes]:
         place = self._place
+        headers = {
+            "Authorization": f"Bearer {self._token(namespace)}",
+            "Connection": "close",
+            "Accept": "application/json",
+        }
         if place.url:
-            return _over_http(f"{place.url}{path}", self._headers())
+            return _over_http(f"{place.url}{path}", headers)
         pod = f"{place.namespace}/{place.name}-0"
-        headers = self._headers()
         try:
             socket = self._cluster().tunnel(place.namespace, f"{place.name}-0", PORT)
             return _over_socket(socket, path, headers)
         except (OSError, http.client.HTTPException) as error:
             raise CliError(_no_way(pod, place, str(error) or type(error).__name__)) from error
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token()}", "Connection": "close", "Accept": "application/json"}
-
-    def _token(self) -> str:
-        """The user's own, else one of the reading account: a certificate proves nothing to a service."""
+    def _token(self, namespace: str | None) -> str:
+        """One that was given, else one of the first reading account of which the user may make one."""
         if given := self._env.get(TOKEN_VARIABLE):
             return given
         place = self._place
         if place.in_the_clear:
             raise CliError(
-                f"The token of your kubeconfig does not go over plain HTTP to {place.url}, where others can read it:"
-                f" take https, or NAMESPACE/NAME (which forwards a port), or set {TOKEN_VARIABLE} to {MAKE_TOKEN},"
-                " which is worth nothing elsewhere"
+                f"No token goes over plain HTTP to {place.url}, where others can read it: take https, or NAMESPACE/NAME"
+                f" (which forwards a port), or set {TOKEN_VARIABLE} to {MAKE_TOKEN}"
             )
         cluster = self._cluster()
-        if own := cluster.bearer():
-            return own
-        if place.url:
-            raise CliError(
-                f"Your kubeconfig has no token to show to {place.url}: set {TOKEN_VARIABLE}, for instance to"
-                f" {MAKE_TOKEN}"
-            )
-        account = place.name + READER
-        try:
-            return cluster.token_of(place.namespace, account, AUDIENCE)
-        except CliError as error:
-            raise CliError(
-                f"Your kubeconfig has no token, and you may make none of {place.namespace}/{account}: set"
-                f" {TOKEN_VARIABLE} to one of an account that may read your R1PlusDeployments, for instance"
-                f" {MAKE_TOKEN}; {error}"
-            ) from error
+        refusals = []
+        for owner, account in self._accounts(cluster, namespace):
+            try:
+                return cluster.token_of(owner, account, AUDIENCE)
+            except CliError as error:
+                refusals.append(str(error))
+        raise CliError(
+            f"You may make no token for the registry: ask the platform team to name you in spec.viewers of R1PlusTenant"
+            f" {names.TENANT} of your namespace, or set {TOKEN_VARIABLE} to one of an account that may read your"
+            f" R1PlusDeployments, for instance {MAKE_TOKEN}; {'; '.join(refusals)}"
+        )
+
+    def _accounts(self, cluster: Tunnels, namespace: str | None) -> Iterator[tuple[str, str]]:
+        """Namespace and name: of the platform's, which reads what has ended too, then of the tenant's."""
+        if self._place.namespace:
+            yield self._place.namespace, self._place.name + READER
+        yield namespace or cluster.default_namespace(), names.REGISTRY_READER
 
 
 def _over_http(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -180,7 +185,7 @@ def _refusal(status: int, text: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         said = text.decode(errors="replace")[:300]
     remedy = {
-        401: "; renew your kubeconfig",
+        401: f" (is {TOKEN_VARIABLE} set to another?)",
         403: "; ask the platform team for that right",
         503: "; it records and tells again when its database or the API server is back",
     }.get(status, "")

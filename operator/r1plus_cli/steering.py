@@ -54,7 +54,7 @@ def refresh_all(cluster: Steered, bodies: Iterable[Json], reason: str, now: date
     """Ask for a refresh of each of these that is outdated; a sentence for each, also for those that cannot be."""
     for body in bodies:
         view = view_of(body)
-        if view.runtime is None or not view.runtime.is_outdated:
+        if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
             continue
         try:
             yield steer(cluster, view.namespace, view.name, Verb.REFRESH, reason, now)
@@ -111,7 +111,7 @@ def _no_refresh(view: DeploymentView) -> str:
         return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
     if view.rolled_back:
         return "traffic was rolled back from what the spec asks for; `r1plus ack` lets that be gated again first"
-    if view.runtime is None or not view.runtime.is_outdated:
+    if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
         return "it runs the images that the operator has; there is nothing newer"
     return "a candidate is on its way: see `r1plus status`" if view.runtime.reason == "RefreshUnderWay" else ""
 

@@ -19,9 +19,13 @@ from r1plus_model_repo.filling.signature import public_key
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import (
     AccessMode,
+    AlertTerms,
+    DnsPods,
+    DnsTerms,
     GpuRuntime,
     IsolationTerms,
     OperatorConfig,
+    PodUser,
     RuntimeUpdate,
     SuiteSource,
     SuiteTrust,
@@ -66,12 +70,16 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         monitoring_namespace=env.get("R1PLUS_MONITORING_NAMESPACE", "monitoring"),
         scrape_interval=env.get("R1PLUS_SCRAPE_INTERVAL", "15s"),
         prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
+        has_registry=bool(env.get("R1PLUS_REGISTRY_URL")),
         image_pull_secrets=secrets,
         suite_trust=_suite_trust(env),
         volumes=_volume_terms(env),
         bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
         cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
         isolation=_isolation_terms(env),
+        alerts=_alert_terms(env.get("R1PLUS_ALERTS", "")),
+        dns=_dns_terms(env.get("R1PLUS_DNS", "")),
+        pod_user=_pod_user(env.get("R1PLUS_POD_USER", "")),
         runtime_update=_runtime_update(env.get("R1PLUS_RUNTIME_UPDATE", RuntimeUpdate.MANUAL.value)),
         max_concurrent=int(env.get("R1PLUS_MAX_CONCURRENT", "2")),
         vulnerable=frozenset(_listed(env, "R1PLUS_VULNERABLE_IMAGES")),
@@ -126,6 +134,56 @@ def _gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
     return found
 
 
+def _dns_terms(text: str) -> DnsTerms:
+    """As the chart's networkPolicy.dns has them. An empty list of peers would let out to all addresses."""
+    if not text:
+        return DnsTerms()
+    try:
+        given = json.loads(text)
+        pods = tuple(DnsPods(str(one["namespace"]), dict(one["labels"])) for one in given["pods"])
+        terms = DnsTerms(pods, tuple(str(ipaddress.ip_network(cidr)) for cidr in given["cidrs"]))
+        if not pods and not terms.cidrs:
+            raise ValueError("neither pods nor cidrs are named")
+        return terms
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"R1PLUS_DNS: {text!r:.120}: {error!r}; the chart sets it from networkPolicy.dns, which has pods (namespace"
+            " and labels) and cidrs"
+        ) from error
+
+
+def _pod_user(text: str) -> PodUser:
+    """As the chart's podSecurity has it, where a null or what is absent is left to the cluster."""
+    if not text:
+        return PodUser()
+    try:
+        given = json.loads(text)
+        ids = [given.get(name) for name in ("runAsUser", "runAsGroup", "fsGroup")]
+        return PodUser(*(None if found is None else int(found) for found in ids))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"R1PLUS_POD_USER: {text!r:.120}: {error!r}; the chart sets it from podSecurity, which has runAsUser,"
+            " runAsGroup and fsGroup"
+        ) from error
+
+
+def _alert_terms(text: str) -> AlertTerms:
+    """As the chart's monitoring.alerts has them."""
+    if not text:
+        return AlertTerms()
+    try:
+        given = json.loads(text)
+        labels, severities = (
+            {str(key): str(value) for key, value in given[name].items()} for name in ("labels", "severities")
+        )
+        return AlertTerms(str(given["runbookURL"]), labels, severities)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"R1PLUS_ALERTS: {text!r:.120}: {error!r}; the chart sets it from monitoring.alerts, which has runbookURL,"
+            " labels and severities"
+        ) from error
+
+
 def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
     keys = frozenset(key for key in env.get("R1PLUS_SUITE_KEYS", "").split(",") if key)
     for key in sorted(keys):
@@ -148,6 +206,7 @@ def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
         api_ports=tuple(map(_port, _listed(env, "R1PLUS_API_SERVER_PORTS"))) or IsolationTerms().api_ports,
         api_cidrs=tuple(map(_network, _listed(env, "R1PLUS_API_SERVER_CIDRS"))),
         beside={name: url for name, url in beside.items() if url},
+        reserved_namespaces=tuple(_listed(env, "R1PLUS_RESERVED_NAMESPACES")),
     )
 
 

@@ -5,14 +5,16 @@ kopf's change handlers, timers and indexes are left alone: they write to the CR,
 
 import dataclasses
 import os
+import ssl
+from pathlib import Path
 from typing import Any
 
 import kopf
 
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.observe import Observer
-from r1plus_operator.runtime.connection import autodetect
+from r1plus_operator.observe import CRS_PER_PAGE, Observer
+from r1plus_operator.runtime.connection import FileTrust, autodetect
 
 
 def registry_for(observer: Observer) -> kopf.OperatorRegistry:
@@ -25,11 +27,21 @@ def registry_for(observer: Observer) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        if (info := kopf.login_with_service_account(**kwargs)) is not None:
+            return InCluster(**{f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
+        info = kopf.login_with_kubeconfig(**kwargs)
         # kopf passes over a kubeconfig's tokenFile; without its token it would watch as nobody.
         return dataclasses.replace(info, token=info.token or autodetect(os.environ).token()) if info else None
 
     return registry
+
+
+class InCluster(kopf.ConnectionInfo):
+    """A service account's connection. kopf reads the CA once: after its rotation it would watch nothing, in silence."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        """Trust what the file holds when a connection begins."""
+        return FileTrust(Path(str(self.ca_path))) if self.ca_path else super().as_ssl_context()
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
@@ -58,7 +70,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.scanning.disabled = True
     chosen.queueing.idle_timeout = 0.2
     chosen.queueing.worker_limit = None
-    chosen.watching.chunk_size = 250
+    chosen.watching.chunk_size = CRS_PER_PAGE
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 5
     # No object can bear it: kopf takes its finalizer off whatever does, by a write that the operator has no right to.

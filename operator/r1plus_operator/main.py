@@ -52,6 +52,8 @@ DRAIN_SECONDS = 10.0
 EXIT_SECONDS = 5.0
 """For tasks that are cancelled because the Lease is lost; then the process ends whatever they do."""
 LOST_STATUS = 3
+MOST_LOGGED = 2000
+"""Characters of a message in the log."""
 SHARES = 4
 """A namespace has this part of the workers at most, so that its thousand changes leave others their turn."""
 EDITS_AT_ONCE, EDITS_PER_SECOND = 50, 0.5
@@ -64,9 +66,27 @@ COLLECT_AFTER = 20_000
 """New objects until Python looks for cycles: there are few, and a look takes its time from passes."""
 
 
+class OneLineFormatter(logging.Formatter):
+    """Writes each message as one bounded line: what pods, people and servers say is in some of them.
+
+    Only traces, which follow a message, have several lines.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """Return the line, whatever the message holds."""
+        record.message = "".join(map(_printable, record.message[:MOST_LOGGED]))
+        return super().formatMessage(record)
+
+
+def _printable(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+
 def main() -> None:
     """Run until a signal or until a part fails (then exit non-zero, for Kubernetes to start afresh)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    to_stderr = logging.StreamHandler()
+    to_stderr.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         chosen = from_environment()

@@ -27,6 +27,8 @@ from r1plus_operator.plan.inputs import (
     VolumeFacts,
     Wiring,
 )
+from r1plus_operator.plan.mounted_suites import version_of
+from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.revision import volume_in
 from r1plus_operator.plan.suite_names import suite_names
 from r1plus_operator.plan.tenant import GIVEN, Part, TenantSeen, digest
@@ -42,8 +44,8 @@ from r1plus_operator.waves import Waves
 
 log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
-PAGE_SIZE = 100
-"""Objects per request of a list: all kinds are listed at once, and each page is held whole until it is projected."""
+CRS_PER_PAGE = 20
+"""Per request of a list: kopf and we both list them, and an R1PlusDeployment's annotations may take 256 KiB."""
 Key = tuple[str, str]
 CATALOG_KEY: Key = ("", "catalog")
 """The queue's key for the shipped engine catalog."""
@@ -111,6 +113,14 @@ class Observer:
         self.engines: Reflector[Kept] = Reflector(
             client, kinds.R1PLUS_ENGINE, project=projections.engine, on_change=self._engine_changed
         )
+        self.endpoints: Reflector[Kept] = Reflector(
+            client,
+            kinds.ENDPOINT_SLICE,
+            project=projections.endpoints,
+            on_change=lambda _, kept: enqueue((kept.namespace, kept.value.service)),
+            label_selector=_OURS,
+            index=lambda kept: f"{kept.namespace}/{kept.value.service}",
+        )
         self.progress: dict[str, FillProgress] = {}
         """Pod's uid -> how far its Job has filled a volume; written by the verdict source."""
         self.refused_volumes: dict[str, dict[str, str]] = {}
@@ -130,13 +140,12 @@ class Observer:
             index=_index,
             optional=resource in kinds.OPTIONAL_CHILDREN,
             on_available=lambda: self._enqueue_all(None),
-            page_size=PAGE_SIZE,
         )
 
     def reflectors(self) -> Iterable[Reflector[Any]]:
         """All of them; main runs each as a task."""
         cluster = (self.nodes, self.engines, self.namespaces)
-        return (*self.children.values(), self.pods, self.suites.index, self.tenants, *cluster)
+        return (*self.children.values(), self.pods, self.endpoints, self.suites.index, self.tenants, *cluster)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Keep the caches, in tasks of the group."""
@@ -178,7 +187,7 @@ class Observer:
     async def _read_crs(self) -> None:
         """One list; what kopf delivers meanwhile is not overruled."""
         before = {key: cr["metadata"]["uid"] for key, cr in self.crs.items()}
-        async for crs, _ in self._client.pages(kinds.R1PLUS_DEPLOYMENT):
+        async for crs, _ in self._client.pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
             for cr in crs:
                 key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
                 before.pop(key, None)
@@ -255,6 +264,16 @@ class Observer:
         engines = (kept.value.engine for kept in self.engines.store.items() if kept.value.engine)
         return await self.suites.load(namespace, suite_names(cr, engines, self._owned(cr["metadata"]["uid"])))
 
+    async def load_mounted(self, key: Key) -> tuple[SuiteSource, ...]:
+        """Return the suites that the monitors of this CR's pods have mounted, trusted or not.
+
+        Raises ApiError if they cannot be fetched.
+        """
+        name = accuracy_name(key[1])
+        cr = self.crs.get(key)
+        accuracy = self._owned(cr["metadata"]["uid"]).get(("ConfigMap", name)) if cr else None
+        return await self.suites.load_mounted(key[0], name, version_of(accuracy)) if accuracy else ()
+
     def _owned(self, uid: str) -> dict[tuple[str, str], Json]:
         """The living children of a CR, by kind and name."""
         return {
@@ -285,9 +304,15 @@ class Observer:
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
             wiring=self._wiring(key),
             pool=self.pools.get(key),
+            endpoints=self._endpoints(key),
             volumes=self._volumes(namespace),
             volumes_refused=self.refused_volumes.get(namespace, {}),
         )
+
+    def _endpoints(self, key: Key) -> frozenset[str] | None:
+        """The pods to which its Service leads; None while there is no EndpointSlice of it."""
+        slices = self.endpoints.store.by_index(f"{key[0]}/{key[1]}")
+        return frozenset().union(*(kept.value.pods for kept in slices)) if slices else None
 
     def _volumes(self, namespace: str) -> dict[str, VolumeFacts]:
         """How the namespace's volumes stand, by name."""
@@ -334,11 +359,13 @@ class Observer:
             for kind in PARTS
             for child in self.children[kind].store.by_index(_volumes_of(namespace))
         }
+        facts = self.namespace(namespace)
         return Seen(
             namespace=namespace,
             needs=tuple(Need(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
             live={key: child.live for key, child in parts.items() if not child.deleting},
             going=frozenset(key for key, child in parts.items() if child.deleting),
+            assigns_users=facts is not None and facts.assigns_users,
         )
 
     def namespace(self, name: str) -> NamespaceFacts | None:
@@ -401,6 +428,25 @@ class Observer:
     def _addresses(self) -> tuple[str, ...]:
         """In order, since what is told of them must not change with a node's events."""
         return tuple(sorted(address for node in self.nodes.store.items() for address in node.value.addresses))
+
+    def monitored_pods(self) -> tuple[ServingPod, ...]:
+        """Return the pods whose monitor or progress may be asked for: of a known revision, or of a volume's Job.
+
+        The mark alone says nothing: whoever makes pods may label them so.
+        """
+        return tuple(pod for pod in self.pods.store.items() if self._is_of_revision(pod) or self._fills_volume(pod))
+
+    def _is_of_revision(self, pod: ServingPod) -> bool:
+        cr = self.crs.get((pod.namespace, pod.deployment))
+        revision = self.children["ControllerRevision"].store.get(pod.namespace, pod.facts.revision)
+        if cr is None or revision is None:
+            return False
+        is_owned = revision.owner == pod.facts.owner_uid == cr["metadata"]["uid"]
+        return is_owned and pod.facts.is_made_by(revision.name)
+
+    def _fills_volume(self, pod: ServingPod) -> bool:
+        job = self.children["Job"].store.get(pod.namespace, pod.volume)
+        return job is not None and job.volume == pod.volume and job.uid == pod.job
 
     def live_engines(self) -> dict[str, Json]:
         """Every R1PlusEngine as it lies in the cluster."""

@@ -13,7 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.requests import Verb
+from r1plus_contract.requests import requests_in, written
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_baseline import reached
@@ -33,8 +33,9 @@ from r1plus_operator.plan.inputs import (
     NodeFacts,
     PodFacts,
     SuiteSource,
+    Taint,
 )
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.refresh import Refresh, refresh_in
 from r1plus_operator.plan.revision import instant
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
@@ -42,12 +43,34 @@ from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.suite_signature import signer
 from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 
+MOST_UID = 64
+"""Characters of a uid: one that is longer is none."""
 MOST_TOLD, MOST_CHARACTERS = 5, 400
 """Problems of a suite that a condition tells, and how much of each."""
+LABEL_SERVICE = "kubernetes.io/service-name"
+"""Of an EndpointSlice, by Kubernetes; the other labels are its Service's."""
+_CONDITION_TAINTS = frozenset(
+    f"node.kubernetes.io/{condition}" for condition in ("not-ready", "unreachable", "unschedulable")
+)
+"""Taints that repeat a node's condition or its cordon."""
+OPENSHIFT_USERS = "openshift.io/sa.scc.uid-range"
+"""Annotation of a namespace, by which OpenShift assigns users to its pods."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
+_OURS = f"{names.GROUP}/"
+"""How our annotations begin. Those of others decide nothing, may take 256 KiB of an object, and are not kept."""
+MOST_LABELS = 64
+"""Of an object: where it has more, those that are not ours are not kept, either."""
 _REMEMBERS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
 """Kinds whose present state is not a consequence of anything else: of these the version is kept, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """To which pods a Service leads, by one of its EndpointSlices."""
+
+    service: str
+    pods: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +120,7 @@ def child(resource: Resource, obj: Json) -> Child:
     meta = obj["metadata"]
     slim = {key: value for key, value in obj.items() if key != "status"}
     slim["apiVersion"], slim["kind"] = resource.api_version, resource.kind
-    slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING}
+    slim["metadata"] = {key: value for key, value in meta.items() if key not in _BOOKKEEPING} | _markings(meta)
     if resource.kind in _REMEMBERS:
         slim["metadata"]["resourceVersion"] = meta["resourceVersion"]
     if refused := _refused_pods(obj):
@@ -120,6 +143,17 @@ def child(resource: Resource, obj: Json) -> Child:
         tenant=_tenant_of(meta) if is_tenants else "",
         refresh=refresh_in((meta.get("annotations") or {}).get(names.ANNOTATION_REFRESH)),
     )
+
+
+def _markings(meta: Json) -> Json:
+    """An object's annotations and labels, as far as they are kept."""
+    notes = {key: value for key, value in (meta.get("annotations") or {}).items() if key.startswith(_OURS)}
+    found: Json = {"annotations": notes} if "annotations" in meta else {}
+    labels = meta.get("labels") or {}
+    if len(labels) > MOST_LABELS:
+        marks = (names.LABEL_MANAGED_BY, names.LABEL_NAME)
+        found["labels"] = {key: value for key, value in labels.items() if key.startswith(_OURS) or key in marks}
+    return found
 
 
 def _tenant_of(meta: Json) -> str:
@@ -171,8 +205,8 @@ def controller(meta: Json, kind: str = names.KIND_DEPLOYMENT) -> Json:
 def deployment(cr: Json) -> Json:
     """An R1PlusDeployment: what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
-    notes = cr["metadata"].get("annotations") or {}
-    if asked := {verb.annotation: notes[verb.annotation] for verb in Verb if verb.annotation in notes}:
+    requests = requests_in(cr["metadata"].get("annotations") or {}).items()
+    if asked := {key: text for verb, request in requests for key, text in written(verb, request).items()}:
         meta["annotations"] = asked
     return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}
 
@@ -195,11 +229,14 @@ class ServingPod:
 
 
 def pod(obj: Json) -> ServingPod | None:
-    """A serving pod's facts."""
+    """A serving pod's facts; None of a pod that has our mark alone, which anybody may give it."""
     meta, status = obj["metadata"], obj.get("status") or {}
     labels = meta.get("labels") or {}
+    if not labels.keys() & {names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE}:
+        return None
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
+    unschedulable = scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else ""
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     facts = PodFacts(
         name=meta["name"],
@@ -207,15 +244,18 @@ def pod(obj: Json) -> ServingPod | None:
         ip=status.get("podIP", ""),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         terminating=bool(meta.get("deletionTimestamp")),
-        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unschedulable=unschedulable,
         containers=tuple(_container(item) for item in statuses),
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
-        owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, ""),
+        owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")[:MOST_UID],
         fingerprint=fingerprint(obj.get("spec") or {}),
+        images=container_images(obj.get("spec") or {}),
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
         turned_away=_turned_away(status),
+        unschedulable_since=instant(scheduled.get("lastTransitionTime", "")) if unschedulable else None,
+        gone_by=instant(meta.get("deletionTimestamp", "")),
     )
     probes = names.LABEL_PROBE in labels
     return ServingPod(
@@ -270,9 +310,25 @@ def node(obj: Json) -> Kept | None:
             labels=obj["metadata"].get("labels") or {},
             gpus=gpus_of(allocatable, obj["metadata"].get("labels") or {}),
             addresses=_addresses(obj),
+            taints=_taints(obj),
+            is_ready=_is_ready(obj),
+            is_cordoned=bool((obj.get("spec") or {}).get("unschedulable")),
+            storage_bytes=bytes_of(allocatable.get("ephemeral-storage", "0")) or None,
         )
         return _kept(obj, facts)
     return None
+
+
+def _taints(obj: Json) -> tuple[Taint, ...]:
+    """Return those that keep pods away, but for what `_is_ready` and the cordon say."""
+    found = (Taint(t["key"], t.get("value", ""), t["effect"]) for t in (obj.get("spec") or {}).get("taints") or ())
+    return tuple(t for t in found if t.effect in ("NoSchedule", "NoExecute") and t.key not in _CONDITION_TAINTS)
+
+
+def _is_ready(obj: Json) -> bool:
+    """Whether the node's kubelet says that it is Ready, or nobody says anything of it."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return all(c["status"] == "True" for c in conditions if c["type"] == "Ready")
 
 
 def _addresses(obj: Json) -> tuple[str, ...]:
@@ -290,6 +346,15 @@ def _network(text: str) -> Network | None:
         return None
 
 
+def endpoints(obj: Json) -> Kept | None:
+    """Return the names of the ready pods of an EndpointSlice, under its Service's name; None without a Service."""
+    meta = obj["metadata"]
+    service = (meta.get("labels") or {}).get(LABEL_SERVICE, "")
+    ready = (one for one in obj.get("endpoints") or () if (one.get("conditions") or {}).get("ready") is not False)
+    pods = frozenset(str((one.get("targetRef") or {}).get("name", "")) for one in ready)
+    return Kept(meta["namespace"], meta["name"], meta["uid"], Endpoints(service, pods)) if service else None
+
+
 def namespace(obj: Json) -> Kept:
     """A namespace as a tenant, or as none."""
     meta = obj["metadata"]
@@ -301,6 +366,7 @@ def namespace(obj: Json) -> Kept:
         pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
         terminating="deletionTimestamp" in meta,
         created=meta.get("creationTimestamp") or "",
+        assigns_users=OPENSHIFT_USERS in (meta.get("annotations") or {}),
     )
     return _kept(obj, facts)
 

@@ -12,7 +12,7 @@ from r1plus_operator.executor import Executor, OwnerGoneError
 from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.plan.catalog import missing
 from r1plus_operator.plan.inputs import Observed, OperatorConfig
-from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.volumes import plan_volumes
 from r1plus_operator.pools import Pools
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
@@ -70,16 +70,15 @@ class Reconciler:
                 self._observer.release_slot(key)
 
     async def _deployment(self, key: Key) -> None:
-        observed = await self._observe(key)
-        if observed is None:
+        made = await self._plan(key)
+        if made is None:
             self._refused.pop(key, None)
             self._pools.want(key, None)
             self._told.forget(key)
             self._observer.waves.wait(key, None)
             self._noticed(key)
             return
-        now = self._clock()
-        planned = plan(observed, self._config, now)
+        observed, planned, now = made
         try:
             out = await self._executor.run(observed.cr, planned, now)
         except OwnerGoneError as error:
@@ -105,17 +104,24 @@ class Reconciler:
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)
 
-    async def _observe(self, key: Key) -> Observed | None:
-        """Return all that a pass over a deployment reads, or None where there is none. Every plan is made from this."""
+    async def _plan(self, key: Key) -> tuple[Observed, Plan, float] | None:
+        """Return all that a pass over a deployment reads, the plan made from it, and when; None where there is none."""
         observed = self._observer.observed(key, await self._observer.load_suites(key))
         if observed is None:
             return None
-        return replace(
+        observed = replace(
             observed,
             refused=self._refused.get(key, ""),
             tenant=self._tenants.view(key[0]),
             wave=self._observer.waves.view(key),
         )
+        now = self._clock()
+        planned = plan(observed, self._config, now)
+        if planned.lacks_mounted:
+            observed = replace(observed, mounted=await self._observer.load_mounted(key))
+            now = self._clock()
+            planned = plan(observed, self._config, now)
+        return observed, planned, now
 
     async def _volumes(self, key: Key) -> None:
         """Bring a namespace's volumes to what its revisions need; whoever needs one is looked at after it."""
@@ -145,12 +151,12 @@ class Reconciler:
         if self._refused.get(key) == words:
             return
         self._refused[key] = words
-        observed = await self._observe(key)
-        if observed is None:
+        made = await self._plan(key)
+        if made is None:
             return
-        now = self._clock()
+        observed, planned, now = made
         try:
-            await self._executor.tell(observed.cr, plan(observed, self._config, now), now)
+            await self._executor.tell(observed.cr, planned, now)
         except (ApiError, OwnerGoneError) as error:
             log.warning("Status of %s/%s could not tell of a refused write: %s", *key, error)
 

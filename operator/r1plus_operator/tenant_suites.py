@@ -14,20 +14,22 @@ from r1plus_contract import names
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.inputs import Json, SuiteSource
+from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.projections import Kept
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
 
 log = logging.getLogger(__name__)
-PAGE_SIZE = 50
-"""Metadata per request: an object's annotations may take 256 KiB."""
 MOST_BYTES = 24 * 2**20
 """Of text, for all tenants: some 400 suites of usual size. Read, a suite takes five times its text."""
 SHARES = 4
 """A namespace has this part of it at most, so that its many suites push out no other tenant's."""
 AT_ONCE = 2
 """Bodies that are fetched and read at the same time."""
+MOST_MOUNTED = 2
+"""Suites in a deployment's accuracy ConfigMap."""
 Key = tuple[str, str]
+"""Namespace and name of a suite; of a mounted one its ConfigMap's name, a slash and a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,6 @@ class TenantSuites:
             on_change=on_change,
             label_selector=names.LABEL_SUITE,
             index=lambda entry: entry.namespace,
-            page_size=PAGE_SIZE,
             metadata_only=True,
         )
 
@@ -69,7 +70,8 @@ class TenantSuites:
 
     def loaded(self, namespace: str) -> dict[str, SuiteSource]:
         """What is at hand of a namespace's own suites, by name."""
-        return {key[1]: found.source for key, found in self._loaded.items() if key[0] == namespace}
+        own = ((key[1], found.source) for key, found in self._loaded.items() if key[0] == namespace)
+        return {name: source for name, source in own if "/" not in name}
 
     async def load(self, namespace: str, wanted: Collection[str]) -> dict[str, SuiteSource]:
         """Return the namespace's own suites among `wanted`, by name; fetch and read those that are not at hand.
@@ -98,6 +100,24 @@ class TenantSuites:
         self._loaded[key] = known
         self._evict(entry.namespace)
         return known.source
+
+    async def load_mounted(self, namespace: str, name: str, version: str) -> tuple[SuiteSource, ...]:
+        """Return the suites in a deployment's accuracy ConfigMap; fetch and read it if this version is not at hand.
+
+        Raises ApiError if the API server does not answer.
+        """
+        keys = [(namespace, f"{name}/{number}") for number in range(MOST_MOUNTED)]
+        known = [found for key in keys if (found := self._loaded.pop(key, None)) and found.version == version]
+        if not known:
+            async with self._turns:
+                objects, _ = await self._client.list(kinds.CONFIG_MAP, namespace, name=name)
+                texts = (objects[0].get("data") or {}) if objects else {}
+                sources = await asyncio.to_thread(read_mounted, texts)
+            known = [_Loaded("", version, source, _size({"data": texts})) for source in sources]
+        for key, found in zip(keys, known, strict=False):
+            self._loaded[key] = found
+            self._evict(namespace)
+        return tuple(found.source for found in known)
 
     def _evict(self, namespace: str) -> None:
         """Drop what was used longest ago, of this namespace and of all, until both fit; the newest stays."""

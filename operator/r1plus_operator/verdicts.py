@@ -3,14 +3,18 @@
 What a pod's watch gave, probe by probe, comes the same way, and is folded into the pooled detector of its revision
 (`pools`), which says in turn when there is news. Runs as one task of main. A monitor that has not answered for two
 minutes is no longer taken at its last word (`plan.silence`); what it counted is dropped only with the pod.
+
+Who makes pods decides how long they take to answer. So only pods of the operator's own revisions and Jobs are asked;
+each namespace has a turn of its own, with a share of the connections, and a slow turn holds up no other.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, MutableMapping
+from itertools import groupby
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -29,6 +33,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 TIMEOUT_SECONDS = 3.0
 CONCURRENCY = 32
+SHARES = 4
+"""A namespace has this part of the connections at most."""
+ROUND_SECONDS = 2 * TIMEOUT_SECONDS
+"""How long a round waits for turns: one that takes longer goes on beside the next rounds."""
 MAX_REPORT_BYTES = 256 * 1024
 MAX_PAGE_BYTES = 512 * 1024
 """A page of outcomes: 2,000 of them with ids of 128 characters are half of it."""
@@ -45,6 +53,7 @@ class VerdictSource:
         rand: random.Random,
         port: int = names.PORT_MONITOR,
         clock: Callable[[], float] = time.monotonic,
+        round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._observer = observer
         self._pools = pools
@@ -52,8 +61,14 @@ class VerdictSource:
         self._rand = rand
         self._port = port
         self._clock = clock
+        self._round_seconds = round_seconds
         self._heard: dict[str, float] = {}
         """Pod's uid -> when its monitor answered last, or was first seen to run."""
+        self._unanswered: set[str] = set()
+        """uids of pods whose monitor did not answer when it was asked last."""
+        self._connections = asyncio.Semaphore(CONCURRENCY)
+        self._turns: dict[str, asyncio.Task[None]] = {}
+        """Namespace -> its turn, while that goes on."""
         self.asked = asyncio.Event()
         """Set after the first round: before it, silence of the monitors means nothing."""
 
@@ -61,44 +76,72 @@ class VerdictSource:
         """Ask for ever."""
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            while True:
-                await self.ask_all(session)
-                self.asked.set()
-                await asyncio.sleep(self._interval * self._rand.uniform(0.8, 1.2))
+            try:
+                while True:
+                    await self.ask_all(session)
+                    self.asked.set()
+                    await asyncio.sleep(self._interval * self._rand.uniform(0.8, 1.2))
+            finally:
+                await self.close()
+
+    async def close(self) -> None:
+        """End the turns that go on."""
+        for turn in self._turns.values():
+            turn.cancel()
+        await asyncio.gather(*self._turns.values(), return_exceptions=True)
 
     async def ask_all(self, session: aiohttp.ClientSession) -> None:
         """One round over all pods that have an address; reports of pods that are gone are dropped."""
-        begun = self._clock()
-        pods = self._observer.pods.store.items()
-        for uid in self._observer.reports.keys() - {pod.uid for pod in pods}:
-            del self._observer.reports[uid]
-        for uid in self._observer.progress.keys() - {pod.uid for pod in pods}:
-            del self._observer.progress[uid]
-        for uid in self._heard.keys() - {pod.uid for pod in pods}:
-            del self._heard[uid]
-        gate = asyncio.Semaphore(CONCURRENCY)
-
-        async def ask(pod: ServingPod) -> None:
-            async with gate:
-                await self._ask(session, pod)
-                await self._ask_outcomes(session, pod)
-
-        living = [pod for pod in pods if pod.facts.ip and not pod.facts.terminating]
-        await asyncio.gather(*(ask(pod) if pod.deployment else self._ask_progress(session, pod) for pod in living))
-        for pod in living:
-            if pod.deployment:
-                self._note_silence(pod, begun)
+        self._forget_gone()
+        pods = [pod for pod in self._observer.monitored_pods() if pod.facts.ip and not pod.facts.terminating]
+        for namespace, own in groupby(sorted(pods, key=_namespace), key=_namespace):
+            if namespace not in self._turns:
+                self._turns[namespace] = asyncio.create_task(self._ask_namespace(session, list(own)))
+        if self._turns:
+            await asyncio.wait(self._turns.values(), timeout=self._round_seconds)
+        for namespace in [namespace for namespace, turn in self._turns.items() if turn.done()]:
+            self._turns.pop(namespace).result()
         for key in list(self._observer.crs):
             self._look_at_pool(key)
         for key in self._observer.pools.keys() - self._observer.crs.keys():
             del self._observer.pools[key]
 
+    def _forget_gone(self) -> None:
+        uids = {pod.uid for pod in self._observer.pods.store.items()}
+        self._unanswered &= uids
+        by_uid: tuple[MutableMapping[str, Any], ...] = (self._observer.reports, self._observer.progress, self._heard)
+        for known in by_uid:
+            for uid in known.keys() - uids:
+                del known[uid]
+
+    async def _ask_namespace(self, session: aiohttp.ClientSession, pods: list[ServingPod]) -> None:
+        """One turn. Those that answered last time come first, so that a dead node's pods delay no others."""
+        begun = self._clock()
+        share = asyncio.Semaphore(CONCURRENCY // SHARES)
+
+        async def ask(pod: ServingPod) -> None:
+            async with share, self._connections:
+                if not pod.deployment:
+                    await self._ask_progress(session, pod)
+                    return
+                await self._ask(session, pod)
+                await self._ask_outcomes(session, pod)
+
+        pods.sort(key=lambda pod: pod.uid in self._unanswered)
+        await asyncio.gather(*map(ask, pods))
+        for pod in pods:
+            if pod.deployment:
+                self._note_silence(pod, begun)
+
     async def _ask(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
+        self._unanswered.add(pod.uid)
         report = await self._get(session, pod, "/verdict", MonitorReport, MAX_REPORT_BYTES)
         if report is None:
             return
+        self._unanswered.discard(pod.uid)
         if report.revision != pod.facts.revision:
-            log.warning("Monitor of pod %s/%s speaks of another revision: %s", pod.namespace, pod.name, report.revision)
+            where = pod.namespace, pod.name
+            log.warning("Monitor of pod %s/%s reports another revision: %.80r", *where, report.revision)
             return
         self._heard[pod.uid] = self._clock()
         self._take(pod, report)
@@ -166,6 +209,10 @@ class VerdictSource:
         if self._observer.reports.get(pod.uid) != report:
             self._observer.reports[pod.uid] = report
             self._observer.news((pod.namespace, pod.deployment))
+
+
+def _namespace(pod: ServingPod) -> str:
+    return pod.namespace
 
 
 async def _bounded(response: aiohttp.ClientResponse, what: str, most: int) -> bytes:

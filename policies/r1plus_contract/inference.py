@@ -39,6 +39,12 @@ COMPLETION_TOKENS: Final = "completion_tokens"
 """INT32: tokens generated so far."""
 
 DEFAULT_MAX_NEW_TOKENS: Final = 512
+MOST_PROMPT_BYTES_PER_TOKEN: Final = 16
+"""Prompt and system message together may have so many bytes for each token of the context: text has about 4."""
+MOST_TOKEN_BYTES: Final = 256
+"""No token's text is longer: the longest in use are 128 spaces."""
+QUEUE_FULL: Final = "QueueFull"
+"""First word of the error of a request that found no place in the engine's queue: nothing was computed, try again."""
 
 
 class FinishReason(StrEnum):

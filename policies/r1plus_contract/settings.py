@@ -17,6 +17,9 @@ FORMER_SUITE_FILE: Final = "former-suite.json"
 FORMER_ITEMS_FILE: Final = "former-items.jsonl"
 FORMER_REFERENCE_FILE: Final = "former-reference.jsonl"
 """Of the suite that still counts while another one is asked beside it; see `Former`."""
+SUITE_FILES: Final = (SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
+FORMER_SUITE_FILES: Final = (FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
+"""Of each suite: header, items and, where it has them, recorded answers."""
 VERDICTS_FILE: Final = "verdicts.json"
 
 

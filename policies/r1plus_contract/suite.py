@@ -89,6 +89,20 @@ def suite_hash(items_text: str, sampling: Sampling, scorer_version: str) -> str:
 
 def load_suite(header_text: str, items_text: str) -> Suite:
     """Read and check a suite; raises SuiteError that says what is wrong and where."""
+    suite = read_suite(header_text, items_text)
+    if suite.header.scorer_version != SCORER_VERSION:
+        raise SuiteError(
+            f"suite {suite.header.name}: scorer version {suite.header.scorer_version}, this monitor has"
+            f" {SCORER_VERSION}"
+        )
+    return suite
+
+
+def read_suite(header_text: str, items_text: str) -> Suite:
+    """Read and check a suite of any scorer version, since a monitor that serves may be of another version.
+
+    Raises SuiteError.
+    """
     if len(items_text.encode(errors="surrogatepass")) > MAX_SUITE_BYTES:
         raise SuiteError(f"items.jsonl is larger than {MAX_SUITE_BYTES} bytes")
     try:
@@ -99,10 +113,6 @@ def load_suite(header_text: str, items_text: str) -> Suite:
     found = suite_hash(items_text, header.sampling, header.scorer_version)
     if found != header.sha256:
         raise SuiteError(f"suite {header.name}: sha256 is {found}, suite.json promises {header.sha256}")
-    if header.scorer_version != SCORER_VERSION:
-        raise SuiteError(
-            f"suite {header.name}: scorer version {header.scorer_version}, this monitor has {SCORER_VERSION}"
-        )
     return Suite(header=header, items=_checked(header, items))
 
 

@@ -17,7 +17,12 @@ Check = Callable[[Given], Response | None]
 
 def respond(given: Given) -> Response:
     """Decide. Something always speaks: the last check has an answer to everything."""
-    return next(found for check in CHECKS if (found := check(given)) is not None)
+    found = next(found for check in CHECKS if (found := check(given)) is not None)
+    if given.not_tenant and found.action in (Action.QUARANTINE, Action.CONTROL, Action.SWITCH):
+        text = f"nothing is moved in a namespace that is no tenant ({given.not_tenant}); otherwise: {found.message}"
+        started = given.control.revision if given.control else ""
+        return Response(Action.BLOCKED, Why.NAMESPACE_NOT_TENANT, text, revision=started)
+    return found
 
 
 def steady(given: Given) -> Response | None:

@@ -62,6 +62,7 @@ class Why(StrEnum):
     BOTH_ARMS_BAD = "BothArmsBad"
     NO_CAPACITY = "NoCapacity"
     CONTROL_OVERDUE = "ControlOverdue"
+    NAMESPACE_NOT_TENANT = "NamespaceNotTenant"
     CONTROL_RUNNING = "ControlRunning"
     CONTROL_PASSED = "ControlPassed"
 
@@ -70,6 +71,7 @@ BLOCKING: Final = (
     Why.ALERT_ONLY, Why.PINNED, Why.LAST_THAT_SERVES, Why.ALREADY_QUARANTINED, Why.ONE_NODE, Why.ROLLOUT_UNDER_WAY,
     Why.COOLDOWN, Why.NO_LAST_GOOD, Why.ARTIFACT_GONE, Why.ALREADY_ROLLED_BACK, Why.BOTH_ARMS_BAD, Why.NO_CAPACITY,
     Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.MONITOR_TOO_OLD,
+    Why.NAMESPACE_NOT_TENANT,
 )  # fmt: skip
 """Reasons that stand in the way of a rollback or a quarantine: the values of the metric's label `reason`."""
 
@@ -153,6 +155,8 @@ class Given:
     """Pods that the user wants."""
     on_breach: OnBreach = OnBreach.ALERT
     pinned: bool = False
+    not_tenant: str = ""
+    """Why nothing may be written in the namespace; empty where it is a tenant."""
     pool: PoolHealth = PoolHealth()
     past: tuple[PastRevision, ...] = ()
     control: Control | None = None

@@ -13,6 +13,12 @@ DRAIN_SECONDS = 20.0
 """How long the previous revision's pods stay after the switch, for connections that are still open."""
 
 
+RETRY_SECONDS, MAX_RETRY_SECONDS = 600.0, 21_600.0
+"""Until a candidate is tried again that found no room: doubled each time, up to a maximum."""
+UNSCHEDULABLE_SECONDS = 300.0
+"""How long a candidate may look for a node in place of what serves: nothing serves meanwhile."""
+
+
 class Strategy(StrEnum):
     """`spec.rollout.strategy`."""
 
@@ -30,7 +36,7 @@ class RevisionState:
     ready: int = 0
     """Ready pods."""
     pods: int = 0
-    """Pods that are there at all, those that are ending included."""
+    """Pods that hold room, those that are ending included."""
     replicas: int | None = None
     """`spec.replicas` of its Deployment; None where it has none."""
     verdict: Verdict | None = None
@@ -39,6 +45,14 @@ class RevisionState:
     """Seconds since the epoch; None if it never took traffic."""
     candidate_since: float | None = None
     """Since when it has been asked for without taking traffic, seconds since the epoch."""
+    has_dropped: bool = False
+    """Whether its accuracy was below the threshold when its pods were counted last."""
+    has_room: bool = True
+    """Whether a node takes its pods once what serves has stopped."""
+    unschedulable_since: float | None = None
+    """Since when one of its pods has found no node, seconds since the epoch."""
+    retry_at: float | None = None
+    """When it is tried again, seconds since the epoch; None unless it was withdrawn for lack of room."""
 
 
 class Stage(StrEnum):
@@ -46,11 +60,13 @@ class Stage(StrEnum):
 
     NONE = "None"
     GATING = "Gating"
+    NO_ROOM = "NoRoom"
+    """In place no node has room for it, so what serves is not stopped."""
     SCALING = "Scaling"
     PROMOTE = "Promote"
     REFUSED = "Refused"
     EXPIRED = "Expired"
-    """Not promoted within the deadline; its pods are gone, what served before goes on."""
+    """Not promoted within the deadline, or no node found in place; its pods are gone, what served before goes on."""
     BLOCKED = "Blocked"
 
 
@@ -63,6 +79,8 @@ class Terms:
     strategy: Strategy = Strategy.BLUE_GREEN
     deadline: float = 3600.0
     """Seconds from a candidate's first pod to its promotion."""
+    is_held: bool = False
+    """Whether nothing new may take traffic, since the spec cannot be served at present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +98,27 @@ class Rollout:
 
 
 def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: Terms, now: float) -> Rollout:
-    """Decide for the `target` revision (None: the spec yields none at present, so what runs goes on running)."""
+    """Decide for the `target` revision (None: the spec yields none and nothing serves, so what runs goes on)."""
     current = _current(revisions)
     if target is None:
-        return _blocked(current, revisions, terms)
+        running = {s.name: s.replicas for s in revisions if s.replicas}
+        return Rollout(None, Stage.BLOCKED, running)
     if current and target == current.name:
         return _steady(current, revisions, terms.replicas, now)
     candidate = next((state for state in revisions if state.name == target), RevisionState(target))
+    if current and terms.is_held:
+        return _hold(current, candidate, terms)
     stable = {current.name: terms.replicas} if current else {}
     serving = current.name if current else None
     if terms.replicas == 0:
         return Rollout(serving, Stage.BLOCKED, {**stable, target: 0})
     left = terms.deadline - (now - candidate.candidate_since if candidate.candidate_since is not None else 0.0)
     stage = _stage(candidate, terms.gate, _needed(current, terms))
-    if stage in (Stage.GATING, Stage.SCALING) and current and left <= 0:
-        stage = Stage.EXPIRED
-    if stage in (Stage.REFUSED, Stage.EXPIRED):
+    patience = _patience(candidate, terms, now)
+    if stage in (Stage.GATING, Stage.SCALING) and current and (left <= 0 or patience <= 0 or candidate.retry_at):
+        again = candidate.retry_at - now if candidate.retry_at else None
+        return Rollout(serving, Stage.EXPIRED, stable, requeue_after=again)
+    if stage is Stage.REFUSED:
         return Rollout(serving, stage, stable)
     beside = {current.name: 0} if current and terms.strategy is Strategy.IN_PLACE else stable
     if stage is Stage.PROMOTE:
@@ -103,8 +126,27 @@ def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: T
     count = _needed(current, terms) if stage is Stage.SCALING else 1
     if beside is not stable and current and current.pods:
         count = 0
-    ends = left if 0 < left < math.inf else None
+    ends = min(left, patience) if 0 < min(left, patience) < math.inf else None
+    if beside is not stable and current and current.replicas and not candidate.has_room:
+        return Rollout(serving, Stage.NO_ROOM, stable, requeue_after=ends)
     return Rollout(serving, stage, {**beside, target: count}, overdue=left <= 0, requeue_after=ends)
+
+
+def _patience(candidate: RevisionState, terms: Terms, now: float) -> float:
+    """Return the seconds for which a candidate may still look for a node; a way back, without a deadline, looks on."""
+    since = candidate.unschedulable_since
+    if since is None or terms.strategy is not Strategy.IN_PLACE or terms.deadline == math.inf:
+        return math.inf
+    return since + UNSCHEDULABLE_SECONDS - now
+
+
+def retry_delay(times: int, strategy: Strategy) -> float:
+    """Return the seconds until a candidate is tried again that found no room so many times.
+
+    In place each try is an outage, so there it is the maximum.
+    """
+    doubled = RETRY_SECONDS * 2.0 ** min(times - 1, 16)
+    return MAX_RETRY_SECONDS if strategy is Strategy.IN_PLACE else min(doubled, MAX_RETRY_SECONDS)
 
 
 def _needed(current: RevisionState | None, terms: Terms) -> int:
@@ -126,16 +168,18 @@ def _current(revisions: tuple[RevisionState, ...]) -> RevisionState | None:
     return max(promoted, key=lambda state: (state.promoted_at or 0.0, state.name), default=None)
 
 
-def _blocked(current: RevisionState | None, revisions: tuple[RevisionState, ...], terms: Terms) -> Rollout:
-    """The spec yields nothing at present: what runs goes on, a gate in progress included.
+def _hold(current: RevisionState, candidate: RevisionState, terms: Terms) -> Rollout:
+    """Return what runs while nothing new may take traffic: what serves, and the candidate whose gate is in progress.
 
-    In place there is room for one: then what served is restored, and the candidate has lost its place.
+    In place there is room for one, so what served is restored; unless its accuracy had dropped when it was stopped.
     """
-    serving = {current.name: terms.replicas} if current else {}
-    if current and terms.strategy is Strategy.IN_PLACE:
-        return Rollout(current.name, Stage.BLOCKED, serving)
-    going_on = {s.name: s.replicas for s in revisions if s.replicas}
-    return Rollout(current.name if current else None, Stage.BLOCKED, going_on | serving)
+    is_refused = _stage(candidate, terms.gate, 1) is Stage.REFUSED
+    running = {candidate.name: candidate.replicas} if candidate.replicas and not is_refused else {}
+    if terms.strategy is Strategy.IN_PLACE:
+        if running and current.has_dropped and not current.replicas:
+            return Rollout(current.name, Stage.BLOCKED, {current.name: 0, **running})
+        running = {}
+    return Rollout(current.name, Stage.BLOCKED, {current.name: terms.replicas, **running})
 
 
 def _steady(current: RevisionState, revisions: tuple[RevisionState, ...], replicas: int, now: float) -> Rollout:

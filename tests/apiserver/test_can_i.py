@@ -17,7 +17,7 @@ from devcluster.toolchain import kubectl
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from support.apiserver.chart import DECOY_NAMESPACE
-from support.apiserver.manifests import ROLE_BINDING, role_binding, tenant_namespace, user
+from support.apiserver.manifests import ROLE_BINDING, role_binding, service_account, tenant_namespace, user
 from support.apiserver.people import Person, groups_of, people, person
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
 
@@ -38,6 +38,8 @@ WHO: dict[str, tuple[str, str]] = {
     "control-elsewhere": (account(DECOY_NAMESPACE, "control"), TENANT),
     "registry": (account(OPERATOR_NAMESPACE, "r1plus-registry"), OPERATOR_NAMESPACE),
     "registry-reader": (account(OPERATOR_NAMESPACE, "r1plus-registry-reader"), OPERATOR_NAMESPACE),
+    "registry-reader-in-a-tenant": (account(TENANT, names.REGISTRY_READER), TENANT),
+    "registry-reader-in-another-tenant": (account(TENANT, names.REGISTRY_READER), "default"),
     "crd-hook": (account(OPERATOR_NAMESPACE, "r1plus-operator-crds"), OPERATOR_NAMESPACE),
 }
 
@@ -68,6 +70,8 @@ def asked(installed_server: ApiServer, admin: Person, tmp_path_factory: pytest.T
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(tenant))
     for role, name in ((names.ROLE_TENANT_ADMIN, "anna"), (names.ROLE_TENANT_VIEWER, "vera")):
         admin.do("POST", ROLE_BINDING.path(tenant), role_binding(tenant, name, role, user(name)))
+    reader = service_account(names.REGISTRY_READER, tenant)
+    admin.do("POST", ROLE_BINDING.path(tenant), role_binding(tenant, "reader", names.ROLE_REGISTRY_READER, reader))
     with people(installed_server, "anna", "vera") as known:
         known["anna"].gets("create", "pods", tenant, subresource="portforward")
         # The part that all share, and the viewer's part.
@@ -97,6 +101,7 @@ def test_no_golden_file_is_left_over() -> None:
         ("prober", "tenant-admin-in-another-tenant"),
         ("prober-in-the-decoy", "tenant-admin-in-another-tenant"),
         ("control-elsewhere", "tenant-admin-in-another-tenant"),
+        ("registry-reader-in-another-tenant", "tenant-admin-in-another-tenant"),
     ],
     ids=lambda value: value,
 )

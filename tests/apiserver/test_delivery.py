@@ -52,8 +52,9 @@ async def succeed(tenant: Tenant, volume: str) -> None:
 
 async def job_pod(tenant: Tenant, volume: str, **status: Any) -> None:
     """What the Job controller and a kubelet make of the Job's template."""
-    template = (await tenant.present("Job", volume))["spec"]["template"]
-    await apply_pod_as_default(tenant.client, f"{volume}-x", tenant.namespace, template)
+    job = await tenant.present("Job", volume)
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": volume, "uid": job["metadata"]["uid"]}
+    await apply_pod_as_default(tenant.client, f"{volume}-x", tenant.namespace, job["spec"]["template"], owner)
     await tenant.set_status(f"{volume}-x", **{"phase": "Running", **status})
 
 

@@ -58,7 +58,7 @@ def namespace(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str,
     made = f"a-{uuid.uuid4().hex[:10]}"
     with people(installed_server, ALICE, BOB, OPERATOR) as who:
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(made))
-        given = role_binding(made, "admins", names.ROLE_TENANT_ADMIN, user(ALICE), user(BOB))
+        given = role_binding(made, "r1plus-admins", names.ROLE_TENANT_ADMIN, user(ALICE), user(BOB))
         given["metadata"]["labels"] = WALL
         who[OPERATOR].do("POST", ROLE_BINDING.path(made), given)
         for one in (ALICE, BOB):

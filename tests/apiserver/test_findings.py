@@ -4,15 +4,12 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
@@ -28,10 +25,10 @@ from support.apiserver.manifests import (
     tenant_namespace,
     user,
 )
+from support.apiserver.memory import MEMORY_LIMIT, peak_bytes
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import STRATEGIC, Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.server import CHART
 from support.apiserver.tenant import Tenant
 from support.apiserver.walls import WALL, assert_held
 from support.waiting import eventually
@@ -39,7 +36,7 @@ from support.waiting import eventually
 pytestmark = pytest.mark.apiserver
 MALLORY = "mallory"
 """Administers tenant A by both roles: the operator's, and Kubernetes' own `admin`."""
-OWN, OURS = "mallorys-own", "credit"
+OWN, OURS = "mallorys-own", "r1plus-engine-0123456789"
 
 BODIES: dict[str, dict[str, Any]] = {
     "ConfigMap": {"data": {"a": "b"}},
@@ -90,7 +87,7 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
     with people(installed_server, MALLORY, OPERATOR) as who:
         mallory, operator = who[MALLORY], who[OPERATOR]
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-        given = role_binding(namespace, "admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
+        given = role_binding(namespace, "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
         given["metadata"]["labels"] = WALL
         operator.do("POST", ROLE_BINDING.path(namespace), given)
         # Kubernetes' admin, and what it does not have: whatever RBAC says, the policies must hold.
@@ -190,9 +187,6 @@ def test_finding_01_others_may_still_label_a_child(attack: Attack) -> None:
     assert json.loads(answer.text)["metadata"]["labels"]["cost-centre"] == "17"
 
 
-MEMORY_LIMIT = bytes_of(yaml.safe_load((CHART / "values.yaml").read_text())["resources"]["limits"]["memory"])
-
-
 async def fill(client: ApiClient, namespace: str, count: int, size: int) -> None:
     """Write so many ConfigMaps that pass for golden suites, of so many bytes each."""
     turns = asyncio.Semaphore(8)
@@ -203,12 +197,6 @@ async def fill(client: ApiClient, namespace: str, count: int, size: int) -> None
             await client.create(kinds.CONFIG_MAP, body)
 
     await asyncio.gather(*(write(number) for number in range(count)))
-
-
-def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process has held."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
 
 
 @pytest.mark.parametrize(

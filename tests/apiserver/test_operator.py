@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from support.apiserver.audit import Write, writes_of
-from support.apiserver.manifests import CLUSTER_ROLE, CONTEXT
+from support.apiserver.manifests import CLUSTER_ROLE, CONTEXT, MARK, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant_operator
 from support.apiserver.tenant import Tenant
@@ -37,6 +38,21 @@ async def test_a_cr_becomes_its_children_and_serves_after_its_gate(operator: Ope
     assert await tenant.selected() == revision
     status = (await tenant.cr("credit"))["status"]
     assert (status["engine"], status["verdict"], status["accuracy"]) == ("smollm2-full-f16", "Pass", "210/210")
+
+
+async def test_ready_is_said_once_the_service_leads_to_a_ready_pod(operator: OperatorProcess, tenant: Tenant) -> None:
+    revision = await tenant.serve()
+    (pod,) = await tenant.listed("Pod", f"{names.LABEL_REVISION}={revision}")
+    endpoint: Json = {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"]}}
+    labels = {**MARK, "kubernetes.io/service-name": "credit"}
+    body = manifest(kinds.ENDPOINT_SLICE, "credit-abcde", tenant.namespace, labels=labels, addressType="IPv4")
+    await tenant.client.create(
+        kinds.ENDPOINT_SLICE, body | {"endpoints": [endpoint | {"conditions": {"ready": False}}]}
+    )
+    await tenant.until("credit", "Ready", "False", "NoEndpoints")
+    edit = {"endpoints": [endpoint | {"conditions": {"ready": True}}]}
+    await tenant.client.patch(kinds.ENDPOINT_SLICE, "credit-abcde", tenant.namespace, edit)
+    await tenant.until("credit", "Ready", "True", "Serving")
 
 
 async def test_the_gate_refuses_and_traffic_never_moves(operator: OperatorProcess, tenant: Tenant) -> None:

@@ -20,6 +20,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan import decoy, prober, probing, volumes, walls
 from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.inputs import DnsTerms
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import (
     CLUSTER_ROLE_BINDING,
@@ -63,7 +64,7 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[tuple[Person, 
         admin.do("POST", pods, pod("own"))
         serving = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
         there = kinds.BY_KIND["Deployment"].path(tenant)
-        operator.do("POST", there, deployment("credit-0123456789", serving, MARK))
+        operator.do("POST", there, deployment("credit-0123456789", serving, serving | MARK))
         made = pod_of(admin, tenant, f"{names.LABEL_SERVING}=true")
         yield operator, {"tenant": tenant, "plain": plain, "serving": made, "own": "own"}
         admin.do("DELETE", CLUSTER_ROLE_BINDING.path(name="operator-by-mistake"))
@@ -98,7 +99,8 @@ def to(namespace: str, resource: str, group: str = "") -> str:
 
 
 Request = tuple[str, str, Json | None]
-SECRET, CONFIG = head("Secret", "x"), head("ConfigMap", "x", labels=MARK)
+SECRET, CONFIG = head("Secret", "x"), head("ConfigMap", "r1plus-x", labels=MARK)
+CONFIGURES: Request = ("POST", to(TENANT, "configmaps"), CONFIG)
 RULES: list[Json] = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
 JOBS, DECOYS_JOBS = to(TENANT, "jobs", "batch/v1"), to(DECOY_NAMESPACE, "jobs", "batch/v1")
 BINDINGS = to(TENANT, "rolebindings", f"{RBAC}/v1")
@@ -118,9 +120,11 @@ GIVEN: Request = (
     gives(names.ROLE_TENANT_ADMIN, user("anna"), {"kind": "ServiceAccount", "name": "ci", "namespace": TENANT}),
 )
 HELD: dict[str, tuple[Request, str, str, Request]] = {
-    "a Secret outside tenants": (("POST", to(PLAIN, "secrets"), SECRET), REACH, "is no tenant", ("POST", to(TENANT, "secrets"), SECRET)),
-    "a Secret of Kubernetes' own": (("POST", to("kube-system", "secrets"), SECRET), REACH, "kube-system is Kubernetes'", ("POST", to(TENANT, "secrets"), SECRET)),
-    "a Secret in its own namespace": (("POST", to(OPERATOR_NAMESPACE, "secrets"), SECRET), REACH, "r1plus-system is", ("POST", to(DECOY_NAMESPACE, "secrets"), SECRET)),
+    "a Secret outside tenants": (("POST", to(PLAIN, "secrets"), SECRET), REACH, "secrets: the operator never", CONFIGURES),
+    "a Secret in a tenant": (("POST", to(TENANT, "secrets"), SECRET), REACH, "secrets: the operator never", CONFIGURES),
+    "a Secret deleted": (("DELETE", to(DECOY_NAMESPACE, "secrets/decoy"), None), REACH, "secrets: the operator never", ("GET", to(DECOY_NAMESPACE, "secrets/decoy"), None)),
+    "a Secret of Kubernetes' own": (("POST", to("kube-system", "secrets"), SECRET), REACH, "secrets: the operator never", CONFIGURES),
+    "a Secret in its own namespace": (("POST", to(OPERATOR_NAMESPACE, "secrets"), SECRET), REACH, "secrets: the operator never", ("POST", to(DECOY_NAMESPACE, "configmaps"), CONFIG)),
     "rights outside tenants": (("POST", to(PLAIN, "rolebindings", f"{RBAC}/v1"), gives(names.ROLE_TENANT_ADMIN, user("anna"))), REACH, "writes rolebindings in tenants only", GIVEN),
     "another role": (("POST", BINDINGS, gives("cluster-admin", user("anna"))), REACH, "roleRef.name", GIVEN),
     "a Role that bears a tenant's role's name": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user("anna"), kind="Role")), REACH, "roleRef.name", GIVEN),
@@ -137,7 +141,7 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a shell": (("POST", to(TENANT, "pods/{serving}/exec?command=sh"), None), REACH, "pods/exec: the operator never", ("GET", to(TENANT, "pods/{serving}"), None)),
     "a child in a namespace of Kubernetes' own": (("POST", to("kube-system", "configmaps"), CONFIG), REACH, "writes configmaps in tenants only", ("POST", to(TENANT, "configmaps"), CONFIG)),
     "a Job in a namespace of Kubernetes' own": (("POST", to("kube-system", "jobs", "batch/v1"), job()), REACH, "kube-system is", GOOD),
-    "a wall in Prometheus' namespace": (("POST", to("monitoring", "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}})), REACH, "monitoring is", ("POST", to(PLAIN, "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}}))),
+    "a wall in Prometheus' namespace": (("POST", to("monitoring", "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}})), REACH, "monitoring is", ("POST", to(TENANT, "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}}))),
     "a pod of its own making": (("POST", to(TENANT, "pods"), pod("x")), PODS, "never a pod", GOOD),
     "another's pod relabelled": (("PATCH", to(TENANT, "pods/own"), {"metadata": {"labels": {"a": "b"}}}), PODS, "own say nothing of r1plus.ai", RELABEL),
     "another's pod deleted": (("DELETE", to(TENANT, "pods/own"), None), PODS, "is not the operator's pod", ("DELETE", to(TENANT, "pods/{serving}"), None)),
@@ -156,7 +160,7 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a Job that does not say that it wants no token": (("POST", JOBS, job(automountServiceAccountToken=None)), TEMPLATES, "must be false", GOOD),
     "a Job with a token of any account's": (("POST", JOBS, job(serviceAccountName="deployer", **TOKEN)), TEMPLATES, "only the prober's Jobs", ("POST", JOBS, job(serviceAccountName="r1plus-prober", **TOKEN))),
     "a Job with the control's token in a tenant": (("POST", JOBS, job(**CONTROL, **TOKEN)), TEMPLATES, "decoy's namespace", ("POST", DECOYS_JOBS, job(**CONTROL, **TOKEN))),
-    "a Deployment on the node's network": (("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK) | {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod_template({})["spec"] | {"hostNetwork": True}}}}), TEMPLATES, "hostNetwork", ("POST", to(TENANT, "deployments", "apps/v1"), deployment("x", {"a": "b"}, MARK))),
+    "a Deployment on the node's network": (("POST", to(TENANT, "deployments", "apps/v1"), deployment("r1plus-x", {"a": "b"}, MARK) | {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod_template({})["spec"] | {"hostNetwork": True}}}}), TEMPLATES, "hostNetwork", ("POST", to(TENANT, "deployments", "apps/v1"), deployment("r1plus-x", {"a": "b"}, MARK))),
     "a CronJob": (("POST", to(TENANT, "cronjobs", "batch/v1"), head("CronJob", "x", "batch/v1", spec={"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": job()["spec"]["template"]}}})), TEMPLATES, "nothing else that makes pods", GOOD),
 }  # fmt: skip
 
@@ -192,7 +196,11 @@ def of_a_tenant(namespace: str) -> list[Json]:
             "quota": {"cpu": "4", "pods": 9},
         }
     )
-    made = [walls.default_deny(namespace), walls.callers(namespace, ()), *walls.limits(namespace, spec.quota)]
+    made = [
+        walls.default_deny(namespace),
+        walls.callers(namespace, (), DnsTerms()),
+        *walls.limits(namespace, spec.quota),
+    ]
     asks = [prober.account(namespace), prober.way_to_ask(namespace, CONFIGURED)]
     return [*made, *walls.access(namespace, spec), *asks]
 

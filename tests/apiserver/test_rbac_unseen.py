@@ -101,7 +101,8 @@ async def answer(act: Act, scene: Scene, right: Right) -> str:
 async def tenant_roles(client: ApiClient) -> AsyncIterator[None]:
     """As in the chart: with a right that is not the operator's. They go again: a test installs the chart beside them."""
     rule = {"apiGroups": [names.GROUP], "resources": [kinds.DEPLOYMENTS_PLURAL], "verbs": ["create"]}
-    roles = [manifest(CLUSTER_ROLE, name, rules=[rule]) for name in (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER)]
+    bound = (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER, names.ROLE_REGISTRY_READER)
+    roles = [manifest(CLUSTER_ROLE, name, rules=[rule]) for name in bound]
     for role in roles:
         await client.apply(CLUSTER_ROLE, role, field_manager="test")
     yield

@@ -1,6 +1,7 @@
 """The operator and the registry, both real, beside a real API server: what is recorded, and who is told."""
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,17 +11,35 @@ import httpx
 import pytest
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_cli.errors import CliError
+from r1plus_cli.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.registry import Registry, place_of
+from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import reviews
 from r1plus_model_repo.registry.errors import UnavailableError
 from r1plus_model_repo.registry.reviews import Access
-from r1plus_operator.api import kinds, rbac
+from r1plus_operator.api import kinds, rbac, tenant_roles
+from r1plus_operator.plan import walls
 from r1plus_operator.runtime.client import ApiClient
-from support.apiserver.manifests import CONTEXT, ROLE_BINDING, manifest, service_account
+from r1plus_operator.runtime.resources import Resource
+from support.apiserver.manifests import (
+    CLUSTER_ROLE,
+    CONTEXT,
+    ROLE_BINDING,
+    SERVICE_ACCOUNT,
+    Json,
+    manifest,
+    role_binding,
+    service_account,
+    tenant_namespace,
+    user,
+)
 from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import Answer, Person, people
 from support.apiserver.registry_process import READER, WRITER, RegistryProcess
-from support.apiserver.rights import OPERATOR_NAMESPACE, grant, grant_operator, token
+from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant, grant_operator, token
 from support.apiserver.server import add_node
 from support.apiserver.tenant import Tenant
 from support.waiting import eventually
@@ -33,9 +52,9 @@ READS = (
 
 
 async def admin_of(client: ApiClient, namespace: str) -> str:
-    """A token of an account that reads the deployments of its namespace."""
+    """A token for the registry of an account that reads the deployments of its namespace."""
     await grant(client, "admin", READS, service_account("admin", namespace), namespace=namespace)
-    return await token(client, "admin", namespace)
+    return await token(client, "admin", namespace, AUDIENCE)
 
 
 @dataclass
@@ -76,6 +95,10 @@ def processes(
             await add_node(client)
             await registry.prepare(client)
             (folder / "operator-token").write_text(await token(client, WRITER, OPERATOR_NAMESPACE, AUDIENCE))
+            role = manifest(
+                CLUSTER_ROLE, names.ROLE_REGISTRY_READER, rules=[g.rule() for g in rbac.tenant_registry_reader()]
+            )
+            await client.apply(CLUSTER_ROLE, role, field_manager="test")
             reader = service_account(READER, OPERATOR_NAMESPACE)
             await grant(client, f"test-{READER}", rbac.registry_reader(), reader)
             return await token(client, READER, OPERATOR_NAMESPACE, AUDIENCE)
@@ -138,13 +161,124 @@ async def test_a_tenant_is_told_of_its_own_and_of_nobody_elses(rig: Rig, tenant:
     assert [r["name"] for h in told["items"] for r in h["revisions"]] == [revision]
 
 
+async def test_finding_19_a_token_that_the_api_server_would_take_is_refused_whosever_it_is(
+    rig: Rig, tenant: Tenant
+) -> None:
+    """The registry's process sees what it is shown, and could act as whoever shows it."""
+    path = f"/v1/namespaces/{tenant.namespace}/deployments/credit"
+    await admin_of(rig.client, tenant.namespace)
+    for account, namespace in (("admin", tenant.namespace), (READER, OPERATOR_NAMESPACE)):
+        status, answer = await rig.registry.get(path, await token(rig.client, account, namespace))
+        assert status == 401
+        assert "create token r1plus-registry-reader --audience r1plus-registry" in answer["error"]
+        assert (await rig.registry.get(path, await token(rig.client, account, namespace, AUDIENCE)))[0] == 200
+
+
+async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_makes(
+    rig: Rig, tenant: Tenant, apiserver: ApiServer
+) -> None:
+    revision = await tenant.serve()
+    await rig.recorded(tenant, revision, "Pass")
+    await tenant.allow(viewers=[{"kind": "User", "name": "vera"}])
+    (viewer,) = [role for role in tenant_roles.roles() if role.name == f"{names.ROLE_TENANT_VIEWER}-base"]
+    await grant(rig.client, "viewer", viewer.grants, user("vera"), namespace=tenant.namespace)
+    await tenant.present("RoleBinding", names.REGISTRY_READER)
+    kubeconfig = str(apiserver.kubeconfig_for("vera", ()))
+    asking = Registry(place_of(rig.registry.url), lambda: KubernetesCluster(kubeconfig), {})
+
+    def told() -> bool:
+        (history,) = asking.histories(tenant.namespace, "credit").items
+        return [one.name for one in history.revisions] == [revision]
+
+    await eventually(lambda: asyncio.to_thread(told), "vera is told", retry_on=(CliError,))
+    with pytest.raises(CliError, match="r1plus-registry-reader may not list r1plusengines"):
+        await asyncio.to_thread(asking.engines, tenant.namespace)
+    other = f"{tenant.namespace}-other"
+    await rig.client.apply(kinds.NAMESPACE, manifest(kinds.NAMESPACE, other), field_manager="test")
+    with pytest.raises(CliError, match="You may make no token for the registry"):
+        await asyncio.to_thread(asking.histories, other, "credit")
+
+
+FOR_AN_HOUR = {"audiences": [AUDIENCE], "expirationSeconds": 3600}
+NOT_FOR_THE_REGISTRY: dict[str, Json] = {
+    "for the API server": {"expirationSeconds": 3600},
+    "for the registry and another": {"audiences": [AUDIENCE, "vault"], "expirationSeconds": 3600},
+    "for years": {"audiences": [AUDIENCE], "expirationSeconds": 100_000_000},
+}
+
+
+@pytest.fixture(scope="module")
+def members(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str, dict[str, Person]]]:
+    """A tenant with the reader's account as the operator makes it, and its people."""
+    namespace = f"t-{uuid.uuid4().hex[:10]}"
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
+    with people(installed_server, "anna", "vera", "edit", OPERATOR) as known:
+        for obj in walls.registry_reader(namespace):
+            known[OPERATOR].do("POST", kinds.BY_KIND[obj["kind"]].path(namespace), obj)
+        admin.do("POST", SERVICE_ACCOUNT.path(namespace), manifest(SERVICE_ACCOUNT, "app"))
+        roles = {"anna": names.ROLE_TENANT_ADMIN, "vera": names.ROLE_TENANT_VIEWER, "edit": "admin"}
+        for who, role in roles.items():
+            admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, who, role, user(who)))
+        for who in ("anna", "vera"):
+            known[who].gets("list", "r1plusdeployments", namespace, "r1plus.ai")
+            known[who].gets("list", "pods", namespace)
+        known["edit"].gets("create", "serviceaccounts", namespace, subresource="token")
+        yield namespace, known
+
+
+def make_token(who: Person, namespace: str, account: str, **spec: Any) -> Answer:
+    """As `kubectl create token`; nothing is stored, so that it need not be a dry run."""
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    return who.ask("POST", f"{SERVICE_ACCOUNT.path(namespace, account)}/token", request, dry=False)
+
+
+@pytest.mark.parametrize("who", ["anna", "vera", "edit"])
+@pytest.mark.parametrize("spec", NOT_FOR_THE_REGISTRY.values(), ids=NOT_FOR_THE_REGISTRY)
+def test_finding_19_tokens_of_the_readers_account_are_for_the_registry_and_for_an_hour(
+    members: tuple[str, dict[str, Person]], who: str, spec: Json
+) -> None:
+    namespace, known = members
+    assert make_token(known[who], namespace, names.REGISTRY_READER, **FOR_AN_HOUR).status == 201
+    answer = make_token(known[who], namespace, names.REGISTRY_READER, **spec)
+    assert answer.refused
+    assert "lasts 3600 seconds at most" in answer.text
+
+
+def test_finding_19_a_member_makes_tokens_of_no_other_account_and_changes_nothing_of_the_readers(
+    members: tuple[str, dict[str, Person]], admin: Person
+) -> None:
+    namespace, known = members
+    for who in ("anna", "vera"):
+        assert make_token(known[who], namespace, "app", **FOR_AN_HOUR).refused
+    assert make_token(known["edit"], namespace, "app", **FOR_AN_HOUR).status == 201
+    reader = role_binding(namespace, "more", names.ROLE_REGISTRY_READER, user("mallory"))
+    for who in ("anna", "vera", "edit"):
+        changes: dict[Resource, Json] = {
+            SERVICE_ACCOUNT: {"metadata": {"labels": {names.LABEL_MANAGED_BY: who}}},
+            ROLE_BINDING: {"subjects": [user(who)]},
+        }
+        for resource, change in changes.items():
+            path = resource.path(namespace, names.REGISTRY_READER)
+            assert known[who].ask("DELETE", path).refused
+            assert known[who].ask("PATCH", path, change).refused
+        assert known[who].ask("POST", ROLE_BINDING.path(namespace), reader).refused
+    assert admin.ask("POST", ROLE_BINDING.path(namespace), reader).status == 201
+    for whose in (namespace, OPERATOR_NAMESPACE):
+        assert make_token(known[OPERATOR], whose, READER, **FOR_AN_HOUR).refused
+
+
 async def test_only_the_operators_own_account_records(rig: Rig, tenant: Tenant) -> None:
-    for account, audiences in ((READER, (AUDIENCE,)), ("stranger", ()), (WRITER, ("another-service",))):
+    for account, audiences in (
+        (READER, (AUDIENCE,)),
+        ("stranger", (AUDIENCE,)),
+        (WRITER, ("another-service",)),
+        (WRITER, ()),
+    ):
         bearer = await token(rig.client, account, OPERATOR_NAMESPACE, *audiences)
         async with httpx.AsyncClient() as http:
             headers = {"Authorization": f"Bearer {bearer}"}
             answer = await http.post(f"{rig.registry.url}/v1/facts", json={}, headers=headers)
-        assert answer.status_code == (401 if audiences == ("another-service",) else 403), answer.text
+        assert answer.status_code == (403 if AUDIENCE in audiences else 401), answer.text
 
 
 async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_counts(

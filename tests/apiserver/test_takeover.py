@@ -18,6 +18,7 @@ from devcluster.parts import API_SERVER_BINARIES
 from devcluster.steps import Steps
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
+from r1plus_operator.plan.objects import NOTHING_PROMOTED
 from r1plus_operator.plan.revision import read
 from support.upgrade.comparison import lost_values
 from support.upgrade.fixture import DECOY_NAMESPACE, TENANT_NAMESPACE, read_cluster, stored_clusters
@@ -34,7 +35,9 @@ RENAMED_REASONS: Mapping[str, str] = MappingProxyType({})
 RENAMED_FIELDS: Mapping[str, str] = MappingProxyType({})
 """Field of a stored `status` -> what the same is called today."""
 KEPT_STATUS = ("revision", "candidate", "lastGood", "noLastGood", "lastRequest", "replicas", "readyReplicas", "suite")
-MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType({"ConfigMap": ("files.",)})
+MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"ConfigMap": ("files.",), "ControllerRevision": (f"annotations.{names.ANNOTATION_LAST_VALID}",)}
+)
 """Kind -> beginnings of the paths at which a later version may add a value. Monitors pass over fields that they do not
 know. Elsewhere in `KEPT` a value that is added is a difference: a label of a selector, a rule, a rollback record."""
 NEW_OBJECTS: frozenset[Key] = frozenset()
@@ -102,6 +105,17 @@ def test_a_value_that_is_added_is_noticed_unless_it_may_be(
     assert all(line.startswith(f"{'/'.join(key)}: {difference}") for line in lines)
 
 
+@pytest.mark.parametrize("folder", stored_clusters(), ids=lambda folder: folder.name)
+def test_only_a_service_without_a_promoted_revision_may_select_nothing(folder: Path) -> None:
+    before = stored_objects(folder)
+    assert without_candidates_in_services(before) == before, "each stored deployment serves"
+    del before["R1PlusDeployment", TENANT_NAMESPACE, "gating"]["status"]["revision"]
+    service = ("Service", TENANT_NAMESPACE, "gating")
+    after = without_candidates_in_services(before)
+    assert [key for key in before if before[key] != after[key]] == [service]
+    assert after[service]["spec"]["selector"][names.LABEL_REVISION] == NOTHING_PROMOTED
+
+
 def stored_objects(folder: Path) -> dict[Key, Json]:
     """Return the objects of a stored cluster, each in a version that the API server might give it."""
     objects = {key_of(obj): obj for obj in read_cluster(folder).objects}
@@ -123,7 +137,7 @@ def assert_is_taken_over(before: Objects, after: Objects) -> None:
     assert sorted(set(before) - set(after)) == [], "nothing is deleted"
     # The decoy serves nobody: it is what the isolation test of the new version attacks, so it has its image.
     unchanged = {key: obj for key, obj in before.items() if key[:2] != ("Deployment", DECOY_NAMESPACE)}
-    assert differences(unchanged, after) == []
+    assert differences(without_candidates_in_services(unchanged), after) == []
     ours = {key for key in after if key[1] in (TENANT_NAMESPACE, DECOY_NAMESPACE)}
     assert sorted(ours - set(before) - NEW_OBJECTS) == [], "nothing is rolled out, and no policy or right is added"
     for kind in ("R1PlusDeployment", "R1PlusTenant"):
@@ -254,6 +268,19 @@ def differences(before: Objects, after: Objects) -> list[str]:
         lines += [f"{'/'.join(key)}: {line}" for line in lost]
         lines += [f"{'/'.join(key)}: added {line}" for line in refused]
     return lines
+
+
+def without_candidates_in_services(before: Objects) -> Objects:
+    """Return the objects with the one change on purpose: a Service selects no candidate before the first promotion.
+
+    An earlier version let the Service of a deployment without a promoted revision select the candidate.
+    """
+    new = {key[1:] for key, obj in before.items() if key[0] == "R1PlusDeployment" and not obj["status"].get("revision")}
+    objects = copy.deepcopy(dict(before))
+    for key, obj in objects.items():
+        if key[0] == "Service" and key[1:] in new:
+            obj["spec"]["selector"][names.LABEL_REVISION] = NOTHING_PROMOTED
+    return objects
 
 
 def versions_of(objects: Objects) -> dict[Key, str]:

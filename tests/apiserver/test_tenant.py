@@ -220,9 +220,11 @@ async def test_a_label_that_goes_in_mid_rollout_holds_the_rollout_and_nothing_th
     pod = await tenant.run_pod(candidate, ready=False)
     await tenant.decide(candidate, Verdict.PASS)
     await tenant.set_ready(pod, ready=True)
-    await tenant.delete_and_see_it_back("NetworkPolicy", "credit")  # passes go on, and walls stand
+    await tenant.set_ready(f"{serves}-pod", ready=False)  # passes go on
+    await tenant.until("credit", "Ready", "False", "NotServing")
+    await tenant.set_ready(f"{serves}-pod", ready=True)
+    await tenant.until("credit", "Ready", "True", "Serving")
     assert await tenant.selected() == serves
-    assert (await tenant.condition("credit", "Ready"))[:2] == ("True", "Serving")
     await tenant.label(names.LABEL_TENANT, "true")
     await tenant.switched(candidate)
 

@@ -14,7 +14,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan import decoy, prober, walls
 from r1plus_operator.plan.drift import in_sync, stamped
-from r1plus_operator.plan.inputs import IsolationTerms, Json, OperatorConfig
+from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, Json, OperatorConfig
 from r1plus_operator.runtime.client import ApiClient
 
 pytestmark = pytest.mark.apiserver
@@ -82,7 +82,11 @@ async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str
 )  # fmt: skip
 async def test_walls_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
     read = R1PlusTenantSpec.model_validate(spec)
-    made = [walls.default_deny(namespace), walls.callers(namespace, read.egress), *walls.access(namespace, read)]
+    made = [
+        walls.default_deny(namespace),
+        walls.callers(namespace, read.egress, DnsTerms()),
+        *walls.access(namespace, read),
+    ]
     assert await unlike(client, made) == []
 
 

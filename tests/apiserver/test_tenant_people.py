@@ -17,8 +17,8 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan import probing
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import (
+    CHILD,
     CLUSTER_ROLE_BINDING,
-    MARK,
     RBAC,
     ROLE_BINDING,
     Json,
@@ -96,13 +96,13 @@ def theirs_made(world: World) -> None:
     anna, operator = world.who[ANNA], world.who[OPERATOR]
     anna.do("POST", f"{OURS}/{world.a}/r1plusdeployments", CREDIT)
     anna.do("POST", kinds.CONFIG_MAP.path(world.a), SUITE)
-    operator.do("POST", kinds.CONFIG_MAP.path(world.a), config_map("credit-accuracy", labels=MARK))
+    operator.do("POST", kinds.CONFIG_MAP.path(world.a), config_map("credit-accuracy", labels=CHILD))
     revisions, deployments = kinds.BY_KIND["ControllerRevision"], kinds.BY_KIND["Deployment"]
     operator.do(
-        "POST", revisions.path(world.a), manifest(revisions, REVISION, labels=MARK, revision=1, data={"a": "b"})
+        "POST", revisions.path(world.a), manifest(revisions, REVISION, labels=CHILD, revision=1, data={"a": "b"})
     )
     serving = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
-    operator.do("POST", deployments.path(world.a), deployment(REVISION, serving, MARK))
+    operator.do("POST", deployments.path(world.a), deployment(REVISION, serving, CHILD))
 
 
 def test_everybody_is_who_the_test_says(world: World) -> None:

@@ -14,7 +14,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from support.apiserver.manifests import (
-    MARK,
+    CHILD,
     RBAC,
     RESTRICTED,
     ROLE,
@@ -76,7 +76,7 @@ GIVEN = (
     manifest(kinds.BY_KIND["ResourceQuota"], "r1plus-tenant", labels=WALL, spec={"hard": {"pods": "20"}}),
     manifest(kinds.BY_KIND["LimitRange"], "r1plus-tenant", labels=WALL, spec={"limits": [LIMIT]}),
     manifest(kinds.BY_KIND["ServiceAccount"], names.PROBER, labels=WALL),
-    deployment(REVISION, SERVES, MARK),
+    deployment(REVISION, SERVES, CHILD),
 )
 """What the operator has made there, beside who administers."""
 
@@ -243,7 +243,7 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
     ),
     "a wall of the platform team's that opens what serves": (
         post(PAULA, wall("more", {}, **OPEN)), "walls", "spec.access",
-        post(OPERATOR, wall("more", {}, WALL, **OPEN)),
+        post(OPERATOR, wall("r1plus-more", {}, WALL, **OPEN)),
     ),
     "a wall of one's own that is opened afterwards": (
         on_wall(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: of own",
@@ -401,11 +401,12 @@ def test_walls_are_kept_where_a_namespace_has_lost_its_label(installed_server: A
     """Nobody puts them back there."""
     namespace = f"p-{uuid.uuid4().hex[:10]}"
     with people(installed_server, NINA, OPERATOR) as who:
-        admin.do("POST", kinds.NAMESPACE.path(), manifest(kinds.NAMESPACE, namespace))
+        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
         admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
         who[NINA].gets("delete", "networkpolicies", namespace, "networking.k8s.io")
         there = NETWORK_POLICY.path(namespace)
         who[OPERATOR].do("POST", there, wall("r1plus-default-deny", {}, WALL))
         who[NINA].do("POST", there, wall("own", {}))
+        admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: None}}})
         assert_held(who[NINA].ask("DELETE", f"{there}/r1plus-default-deny"), "kept", "")
         assert who[NINA].ask("DELETE", f"{there}/own").status == 200

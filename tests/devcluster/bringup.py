@@ -85,7 +85,7 @@ def start_containerd(layout: Layout, pause_image: str) -> None:
 def import_images(layout: Layout, images: list[Image], step: Step) -> None:
     """Import the archives whose reference containerd lacks."""
     have = containerd.image_refs(layout)
-    absent = [image for image in images if image.ref not in have]
+    absent = [image for image in images if not {image.ref, image.pinned} <= have]
     if not absent:
         step.cached()
     for number, image in enumerate(absent):
@@ -94,10 +94,11 @@ def import_images(layout: Layout, images: list[Image], step: Step) -> None:
 
 
 def import_image(layout: Layout, image: Image) -> None:
-    """Import one archive and make sure that the reference a pod will name is there."""
+    """Import one archive and make sure that both references that a pod may name are there: by tag and by digest."""
     output([*containerd.ctr(layout), "images", "import", image.archive])
     if image.ref not in containerd.image_refs(layout):
         raise CommandError(f"{image.archive} holds no image {image.ref}; remove the archive and build the images again")
+    output([*containerd.ctr(layout), "images", "tag", "--force", image.ref, image.pinned])
 
 
 def start_node(layout: Layout) -> None:

@@ -110,7 +110,7 @@ class Cluster:
         """Make images available to pods; those that containerd has cost nothing."""
         have = containerd.image_refs(self.layout)
         for image in wanted:
-            if image.ref not in have:
+            if not {image.ref, image.pinned} <= have:
                 bringup.import_image(self.layout, image)
 
     def forward(self, address: str, port: int) -> int:

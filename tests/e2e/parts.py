@@ -48,7 +48,7 @@ def build(steps: Steps) -> Parts:
     packed = {f"{ENGINE_PREFIX}{n}": builder.engine_image(n, made.folder, steps) for n, made in engines.items()}
     made = {**products, **packed}
     return Parts(
-        refs={name: image.ref for name, image in made.items()},
+        refs={name: image.pinned for name, image in made.items()},
         digests={name: engine.sha256 for name, engine in engines.items()},
         archives=tuple(made.values()),
         own=tuple(own),
@@ -67,7 +67,7 @@ def given(path: Path | None) -> Parts:
     if path is None:
         raise StoryError(
             f"KUBECONFIG names a cluster of your own, for which nothing is built: set {IMAGES_VARIABLE} to a JSON file {wanted} with references"
-            " that your nodes can pull (CONTRIBUTING.md says how to build and push them), or unset KUBECONFIG"
+            " by digest (REPOSITORY@sha256:...) that your nodes can pull (CONTRIBUTING.md says how to build and push them), or unset KUBECONFIG"
         )
     refs = dict(json.loads(path.read_text()))
     if absent := [name for name in PRODUCTS if name not in refs]:

@@ -9,7 +9,7 @@ from e2e import objects
 from e2e.kube import Json, Kube
 from e2e.waiting import wait_for
 from r1plus_contract.history import AUDIENCE
-from r1plus_contract.names import TENANT
+from r1plus_contract.names import REGISTRY_READER, TENANT
 
 NAMESPACE, MODEL, READER = "team-passing", "credit", "reader"
 FAMILY, FORMER = "passing", "passing-former"
@@ -95,10 +95,10 @@ def read_history(kube: Kube) -> None:
 def take_back_grants(kube: Kube) -> None:
     """What the tenant was given is taken back when it is given less."""
     until(kube, "resourcequotas", ["r1plus-tenant"])
-    until(kube, "rolebindings", ["r1plus-tenant-admins", "r1plus-tenant-viewers"])
+    until(kube, "rolebindings", [REGISTRY_READER, "r1plus-tenant-admins", "r1plus-tenant-viewers"])
     kube.apply(objects.tenant(NAMESPACE))
     for plural in GIVEN:
-        until(kube, plural, [])
+        until(kube, plural, [REGISTRY_READER] if plural == "rolebindings" else [])
 
 
 def delete_tenant(kube: Kube) -> None:

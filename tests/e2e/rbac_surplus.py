@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.reconcile.audit import Request, parsed
 from e2e import chart
-from r1plus_contract.names import GROUP, ROLE_TENANT_ADMIN, ROLE_TENANT_VIEWER
+from r1plus_contract.names import GROUP, ROLE_REGISTRY_READER, ROLE_TENANT_ADMIN, ROLE_TENANT_VIEWER
 from r1plus_operator.api import crd, kinds, rbac
 from r1plus_operator.api.rbac import Grant
 
@@ -59,7 +59,7 @@ UNSEEN: Mapping[Right, str] = {
             "the RBAC check asks for it inside the API server, where a RoleBinding to that role is written by somebody who"
             " has not its rights"
         )
-        for role in (ROLE_TENANT_ADMIN, ROLE_TENANT_VIEWER)
+        for role in (ROLE_TENANT_ADMIN, ROLE_TENANT_VIEWER, ROLE_REGISTRY_READER)
     },
     **{
         Right(crd.CRD.group, crd.CRD.plural, "create", definition["metadata"]["name"]): (

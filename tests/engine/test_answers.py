@@ -150,10 +150,22 @@ def test_a_refusal_names_input_value_and_limit(ask: Client, given: dict[str, Any
 
 
 def test_too_long_a_prompt_is_refused_with_both_lengths(ask: Client) -> None:
-    answer = ask("word " * 9123, raw_prompt=True, max_new_tokens=512)
+    answer = ask("word " * 2000, raw_prompt=True, max_new_tokens=512)
     assert (
-        f"prompt has 9124 tokens; with 512 new tokens that is 9636, more than the context of {CONTEXT}" in answer.error
+        f"prompt has 2001 tokens; with 512 new tokens that is 2513, more than the context of {CONTEXT}" in answer.error
     )
+
+
+@pytest.mark.parametrize("size", [16 * CONTEXT + 1, 40_000_000], ids=["one byte more", "40 MB"])
+def test_finding_05_a_prompt_beyond_any_tokenizer_is_refused_by_its_bytes(
+    ask: Client, server: Server, size: int
+) -> None:
+    before = server.processor_seconds()
+    answer = ask("word " * (size // 5 + 1), max_new_tokens=2)
+    most = 16 * CONTEXT
+    assert f"more than {most}, which is 16 for each of the {CONTEXT} tokens of the context" in answer.error
+    assert server.processor_seconds() - before < 5
+    assert ask("Hello", max_new_tokens=2).error == "", "the next request is served"
 
 
 def test_prompt_and_answer_that_just_fit_are_served_and_one_more_is_not(ask: Client) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_contract.inference import QUEUE_FULL
+from r1plus_model_repo.backends.engine_loop import WAITING_PER_SLOT
 from support.engine.client import Client
 from support.engine.models import LOST_ENGINE
 from support.engine.server import BATCH, HURRIED, Server, serving
@@ -60,6 +62,22 @@ def test_one_at_a_time_past_the_batch_wait_their_turn(ask: Client, server: Serve
     wait_until(lambda: server.metric(WAITING) > 0 and server.metric(RUNNING) == BATCH, "a full batch and a queue")
     ask.hang_up()
     wait_until(lambda: server.metric(WAITING) == 0 == server.metric(RUNNING), "all have left")
+
+
+def test_finding_05_a_full_queue_is_told_at_once_and_empties(ask: Client, server: Server) -> None:
+    """The first word and the status are what clients go by."""
+    before = server.requests("queue_full")
+    for question in questions(BATCH * (1 + WAITING_PER_SLOT), tokens=400):
+        ask.begin(**question)  # type: ignore[arg-type]
+    server.until_metric(WAITING, BATCH * WAITING_PER_SLOT)
+    with Client(server.grpc) as other:
+        error = other("Hi", max_new_tokens=2).error
+        assert f"{QUEUE_FULL}: the engine has" in error
+        assert "try again later" in error
+        ask.hang_up()
+        wait_until(lambda: server.metric(WAITING) == 0 == server.metric(RUNNING), "all have left")
+        assert other("Hi", max_new_tokens=2).error == ""
+    assert server.requests("queue_full") == before + 1
 
 
 def test_who_hangs_up_frees_the_slots_at_once(ask: Client, server: Server) -> None:

@@ -99,7 +99,7 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts the service on a DSN, and waits until it is ready unless that cannot be."""
     async with AsyncExitStack() as ends:
 
-        async def start(dsn: str, limits: Limits = SHORT, *, ready: bool = True) -> Client:
+        async def start(dsn: str | Path, limits: Limits = SHORT, *, ready: bool = True) -> Client:
             storage = Storage(Database(dsn, limits))
             ends.callback(storage.close)
             reviewed = Reviewed()
@@ -384,6 +384,75 @@ async def test_a_server_that_goes_away_in_the_middle_leaves_nothing_half_written
 async def test_a_wrong_password_is_named_and_never_shown(serve: Serve, postgresql: Postgres) -> None:
     client = await serve(postgresql.dsn(password=PASSWORD + "-wrong"), ready=False)
     await assert_not_ready(client, "password authentication failed")
+
+
+@pytest.fixture
+def role(postgresql: Postgres, scratch: str) -> Iterator[str]:
+    """A role that owns that database; its password is `first`."""
+    name = f"role_{scratch.rpartition('/')[2]}"
+    postgresql.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'first'")
+    postgresql.execute(f"ALTER DATABASE {scratch.rpartition('/')[2]} OWNER TO {name}")
+    yield name
+    postgresql.execute(f"ALTER DATABASE {scratch.rpartition('/')[2]} OWNER TO admin")
+    postgresql.execute(f"REASSIGN OWNED BY {name} TO admin; DROP OWNED BY {name}", scratch)
+    postgresql.execute(f"DROP ROLE {name}")
+
+
+@pytest.mark.postgres
+async def test_a_password_that_was_changed_is_taken_from_the_file_without_a_restart(
+    serve: Serve, postgresql: Postgres, scratch: str, role: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "dsn"
+    file.write_text(scratch.replace(f"admin:{PASSWORD}", f"{role}:first") + "\n")
+    client = await serve(file)
+    assert (await client.post(story.FACTS))[0] == 200
+    postgresql.execute(f"ALTER ROLE {role} PASSWORD 'second'")
+    # Sessions outlive their password until they end.
+    assert (await client.post(story.of("uid-2")))[0] == 200
+    postgresql.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
+    await assert_not_ready(client, "password authentication failed")
+    file.write_text(scratch.replace(f"admin:{PASSWORD}", f"{role}:second") + "\n")
+    await client.until_ready()
+    assert (await client.post(story.of("uid-3")))[0] == 200
+    assert len((await client.get("/v1/evaluations"))[1]["items"]) == 3
+
+
+async def test_a_file_that_names_another_database_moves_the_service_there(
+    serve: Serve, server: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "dsn"
+    with server.scratch() as one, server.scratch() as other:
+        file.write_text(one)
+        client = await serve(file)
+        assert (await client.post(story.FACTS))[0] == 200
+        file.write_text(other)
+        await client.until_ready()
+        assert (await client.get("/v1/evaluations")) == (200, {"items": []})
+        file.write_text(one)
+        await client.until_ready()
+        assert len((await client.get("/v1/evaluations"))[1]["items"]) == 1
+
+
+WRONG_FILES: dict[str, tuple[str | None, str]] = {
+    "gone": (None, "No such file or directory"),
+    "empty": ("", "is no database URL"),
+    "of another database": ("mysql://u:hunter2@h/d", "is no database of the registry"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG_FILES.values(), ids=WRONG_FILES)
+async def test_a_file_without_a_usable_dsn_is_told_of_until_it_has_one(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, said: str
+) -> None:
+    monkeypatch.setattr(storage_module, "LAST_RETRY_SECONDS", 0.05)
+    file = tmp_path / "dsn"
+    file.write_text(good := f"sqlite:///{tmp_path / 'registry.db'}")
+    client = await serve(file)
+    file.unlink() if text is None else file.write_text(text)
+    await eventually(lambda: says(client, 503, said), f"readyz says {said}")
+    assert "hunter2" not in (await client.get("/readyz"))[1]
+    file.write_text(good)
+    await client.until_ready()
 
 
 CAS = {

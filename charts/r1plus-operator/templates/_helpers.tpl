@@ -43,11 +43,34 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{/* Pod Security `restricted`, for every pod of this chart. */}}
 {{- define "r1plus-operator.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-fsGroup: 1000
+{{- range $field, $id := .Values.podSecurity }}
+{{- if not (kindIs "invalid" $id) }}
+{{ $field }}: {{ int64 $id }}
+{{- end }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- end }}
+
+{{/* The way to the cluster's DNS. Policies are judged after a Service's translation: CoreDNS's own port stands beside 53. */}}
+{{- define "r1plus-operator.toDNS" -}}
+- to:
+    {{- range .Values.networkPolicy.dns.pods }}
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ .namespace }}
+      podSelector:
+        matchLabels:
+          {{- toYaml .labels | nindent 10 }}
+    {{- end }}
+    {{- range .Values.networkPolicy.dns.cidrs }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: UDP, port: 5353}
+    - {protocol: TCP, port: 53}
+    - {protocol: TCP, port: 5353}
 {{- end }}
 
 {{- define "r1plus-operator.securityContext" -}}
@@ -65,6 +88,25 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 {{- end }}
+
+{{/*
+Refuses images that a tag names. Those of engines may bear one: what is in them is compared with the engine's own digest
+before each start.
+*/}}
+{{- define "r1plus-operator.requireDigests" -}}
+{{- $images := dict -}}
+{{- range $name := list "operator" "monitor" "registry" "triton" -}}
+{{- $_ := set $images $name (get $.Values.images $name) -}}
+{{- end -}}
+{{- range $backend, $runtime := .Values.images.gpu -}}
+{{- $_ := set $images (printf "gpu.%s.image" $backend) $runtime.image -}}
+{{- end -}}
+{{- range $name, $image := $images -}}
+{{- if and $.Values.images.requireDigests (not (contains "@sha256:" $image)) -}}
+{{- fail (printf "images.%s: %s names a tag, which somebody may move; name a digest (REPOSITORY@sha256:...), or set images.requireDigests=false" $name $image) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 
 {{/* Names of the shipped golden suites, a JSON list. */}}
 {{- define "r1plus-operator.suites" -}}

@@ -1,20 +1,27 @@
 """One thread that owns the engine: it admits what waits, steps, reads, answers, and lets go of who hung up.
 
+Who waits is bounded, in requests and in tokens: nothing tells callers apart, and one of them may ask without end.
+
 Continuous batching: a request joins the running batch at any step and leaves it at any step. The loop knows neither
 Triton nor an engine; both stand behind Protocols, so that its tests run it against fakes.
 """
 
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from r1plus_contract.inference import FinishReason
+from r1plus_contract.inference import QUEUE_FULL, FinishReason
 from r1plus_model_repo.backends.answer_text import AnswerText
 
 JOIN_SECONDS = 1.0
+WAITING_PER_SLOT, LEAST_WAITING = 16, 64
+"""Requests that may wait for each slot of the batch, and at least in all: more would wait for minutes."""
+MOST_WAITING_TOKENS = 4 * 2**20
+"""Of all prompts that wait: some 150 MiB where a token is a Python integer."""
+CANCEL_LOOKS = 16
+"""Of those that wait, so many are asked in each pass whether they hung up: each costs a message to the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,9 @@ class Reply(Protocol):
     def error(self, message: str) -> None:
         """An error response; ends the request."""
 
+    def turn_away(self, message: str) -> None:
+        """There is no room for it now; ends the request."""
+
     def cancelled(self) -> bool:
         """Has the client hung up?"""
 
@@ -76,7 +86,7 @@ class Meters(Protocol):
         """Time from arrival to the first token."""
 
     def request(self, result: str) -> None:
-        """A request ended: ok, refused, cancelled or error."""
+        """A request ended: ok, refused, queue_full, cancelled or error."""
 
     def load(self, running: int, waiting: int) -> None:
         """How many run and how many wait."""
@@ -101,8 +111,10 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _State:
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    waiting: list[_Waiting] = field(default_factory=list)
     running: list[_Running] = field(default_factory=list)
+    looked_at: int = 0
+    """Of those that wait, where the next look for who hung up begins."""
 
 
 class EngineLoop:
@@ -114,6 +126,7 @@ class EngineLoop:
         meters: Meters,
         *,
         max_batch: int,
+        context: int,
         clock: Callable[[], float],
         on_death: Callable[[BaseException], None],
     ) -> None:
@@ -126,6 +139,9 @@ class EngineLoop:
         self._state = _State()
         self._lock = threading.Condition()
         self._unanswered = 0
+        self._unanswered_tokens = 0
+        self._most = max_batch + max(LEAST_WAITING, WAITING_PER_SLOT * max_batch)
+        self._most_tokens = max_batch * context + MOST_WAITING_TOKENS
         self._dead = ""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -133,15 +149,33 @@ class EngineLoop:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many requests run and wait as may."""
+        return self._unanswered >= self._most
+
+    def turn_away(self, reply: Reply) -> None:
+        """Answer that the queue is full."""
+        self._meters.request("queue_full")
+        reply.turn_away(
+            f"{QUEUE_FULL}: the engine has {self._unanswered} requests of {self._unanswered_tokens} prompt tokens, and"
+            f" takes {self._most} of {self._most_tokens}; nothing was computed, try again later"
+        )
+
     def submit(self, job: Job, reply: Reply) -> None:
-        """Queue a request; after the engine's death, answer it with that."""
+        """Queue a request; where there is no room, or after the engine's death, answer it with that."""
         with self._lock:
-            if not self._dead:
+            has_room = not self.is_full and self._unanswered_tokens + job.prompt_tokens <= self._most_tokens
+            if has_room and not self._dead:
                 self._unanswered += 1
+                self._unanswered_tokens += job.prompt_tokens
                 self._arrivals.put(_Waiting(job, reply, self._clock()))
                 return
-        self._meters.request("error")
-        reply.error(self._dead)
+        if self._dead:
+            self._meters.request("error")
+            reply.error(self._dead)
+        else:
+            self.turn_away(reply)
 
     def close(self, timeout: float) -> None:
         """Finish what runs and what waits, then end the thread.
@@ -195,18 +229,21 @@ class EngineLoop:
             running.handle.cancel()
             state.running.remove(running)
             self._cancelled(running.reply, running.job, running.tokens)
-        for waiting in [w for w in state.waiting if w.reply.cancelled()]:
+        begin = state.looked_at if state.looked_at < len(state.waiting) else 0
+        state.looked_at = begin + CANCEL_LOOKS
+        for waiting in [w for w in state.waiting[begin : begin + CANCEL_LOOKS] if w.reply.cancelled()]:
             state.waiting.remove(waiting)
             self._cancelled(waiting.reply, waiting.job, 0)
 
     def _cancelled(self, reply: Reply, job: Job, tokens: int) -> None:
         self._meters.request("cancelled")
         reply.done("", FinishReason.CANCELLED, job.prompt_tokens, tokens)
-        self._settle()
+        self._settle(job)
 
-    def _settle(self) -> None:
+    def _settle(self, job: Job) -> None:
         with self._lock:
             self._unanswered -= 1
+            self._unanswered_tokens -= job.prompt_tokens
             self._lock.notify_all()
 
     def _admit(self) -> None:
@@ -214,10 +251,14 @@ class EngineLoop:
         while state.waiting and len(state.running) < self._max_batch:
             # It leaves the queue once it runs: whatever fails before, nobody is forgotten when all get the error.
             waiting = state.waiting[0]
+            if waiting.reply.cancelled():
+                del state.waiting[0]
+                self._cancelled(waiting.reply, waiting.job, 0)
+                continue
             text = AnswerText(self._pipeline.decode, waiting.job.stop)
             handle = self._pipeline.add(waiting.job)
             state.running.append(_Running(waiting.job, waiting.reply, handle, text, waiting.since))
-            state.waiting.popleft()
+            del state.waiting[0]
             self._meters.tokens("prompt", waiting.job.prompt_tokens)
 
     def _answer(self, running: _Running) -> bool:
@@ -242,7 +283,7 @@ class EngineLoop:
         if running.text.stopped:
             reason = FinishReason.STOP
         running.reply.done(text + tail, reason, running.job.prompt_tokens, running.tokens)
-        self._settle()
+        self._settle(running.job)
         return False
 
     def _die(self, error: BaseException) -> None:
@@ -257,5 +298,5 @@ class EngineLoop:
         for entry in pending:
             self._meters.request("error")
             entry.reply.error(self._dead)
-            self._settle()
+            self._settle(entry.job)
         self._on_death(error)

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from r1plus_contract import inference
-from r1plus_model_repo.backends.requests import Ask, RefusedError, new_tokens
+from r1plus_model_repo.backends.requests import Ask, RefusedError, check_size, new_tokens
 
 GENERATION_CONFIG = "generation_config.json"
 """Beside a checkpoint; names all tokens that end an answer, where there are several."""
@@ -31,6 +31,7 @@ class HfTokens:
 
     def fit(self, ask: Ask) -> tuple[list[int], int]:
         """The prompt's tokens, and how many may be generated; RefusedError. Safe from any thread."""
+        check_size(ask.prompt, ask.system, self._context)
         with self._encoding:
             text = ask.prompt if ask.raw_prompt else self._chat(ask)
             # The template writes the special tokens that a raw prompt still lacks.

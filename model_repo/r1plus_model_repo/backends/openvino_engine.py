@@ -13,7 +13,7 @@ import openvino_genai
 
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import Handle, Job
-from r1plus_model_repo.backends.requests import Ask, RefusedError, new_tokens
+from r1plus_model_repo.backends.requests import Ask, RefusedError, check_size, new_tokens
 
 BLOCK_TOKENS: Final = 32
 """Tokens per block of the paged KV cache on CPU."""
@@ -94,6 +94,7 @@ class OpenVinoEngine:
 
     def prepare(self, ask: Ask) -> Job:
         """Tokenise and check against the context; RefusedError. Safe from any thread."""
+        check_size(ask.prompt, ask.system, self._settings.context)
         text = ask.prompt if ask.raw_prompt else self._chat(ask)
         tokens = self._tokenizer.encode(text, add_special_tokens=ask.raw_prompt).input_ids
         count = int(tokens.shape[1])

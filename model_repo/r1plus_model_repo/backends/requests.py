@@ -10,6 +10,8 @@ from r1plus_contract import inference
 
 MAX_STOP_STRINGS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256
+MAX_STOP_BYTES: Final = 64 * 1024
+"""Of the JSON array: all the strings that there may be, each character escaped."""
 MAX_TEMPERATURE: Final = 100.0
 
 
@@ -32,8 +34,12 @@ class Ask:
     stop: tuple[str, ...] = ()
 
 
-def parse(inputs: Mapping[str, Any]) -> Ask:
-    """Read the inputs that are present (one value each, BYTES as bytes); RefusedError lists all that is wrong."""
+def parse(inputs: Mapping[str, Any], context: int) -> Ask:
+    """Read the inputs that are present (one value each, BYTES as bytes); RefusedError lists all that is wrong.
+
+    What no engine with this context could take is refused before it is decoded.
+    """
+    check_size(inputs.get(inference.PROMPT, b""), inputs.get(inference.SYSTEM, b""), context)
     problems: list[str] = []
     ask = Ask(
         prompt=_text(inputs, inference.PROMPT, problems),
@@ -51,6 +57,18 @@ def parse(inputs: Mapping[str, Any]) -> Ask:
     if problems:
         raise RefusedError("; ".join(problems))
     return ask
+
+
+def check_size(prompt: str | bytes, system: str | bytes, context: int) -> None:
+    """Refuse by its length a prompt that no tokenizer makes fit the context: tokenising takes time and memory."""
+    length, most = len(prompt) + len(system), inference.MOST_PROMPT_BYTES_PER_TOKEN * context
+    if length > most:
+        unit = "bytes" if isinstance(prompt, bytes) else "characters"
+        raise RefusedError(
+            f"{inference.PROMPT}: prompt and system message have {length} {unit}, more than {most}, which is"
+            f" {inference.MOST_PROMPT_BYTES_PER_TOKEN} for each of the {context} tokens of the context;"
+            " shorten the prompt"
+        )
 
 
 def new_tokens(ask: Ask, prompt_tokens: int, context: int) -> int:
@@ -114,6 +132,9 @@ def _number(
 
 def _stop(inputs: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     name = inference.STOP
+    if (size := len(inputs.get(name, b""))) > MAX_STOP_BYTES:
+        problems.append(f"{name}: {size} bytes exceed {MAX_STOP_BYTES}")
+        return ()
     text = _text(inputs, name, problems)
     if not text:
         return ()

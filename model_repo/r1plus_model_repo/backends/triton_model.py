@@ -79,12 +79,14 @@ class TritonPythonModel:
         """Load the engine; an exception here fails the model's load, with its message in the log."""
         given = json.loads(args["model_config"])["parameters"]
         parameters = {name: value["string_value"] for name, value in given.items()}
+        self._context = int(parameters["context"])
         self._meters = TritonMeters()
         self._engine = open_engine(parameters)
         self._loop = EngineLoop(
             self._engine,
             self._meters,
             max_batch=int(parameters["max_batch"]),
+            context=self._context,
             clock=time.monotonic,
             on_death=end_server,
         )
@@ -95,8 +97,11 @@ class TritonPythonModel:
         """Check and queue; refusals are answered here, while the engine goes on stepping."""
         for request in requests:
             reply = TritonReply(request.get_response_sender())
+            if self._loop.is_full:
+                self._loop.turn_away(reply)  # before it costs a tokenizer's time
+                continue
             try:
-                job = self._engine.prepare(parse(_values(request)))
+                job = self._engine.prepare(parse(_values(request), self._context))
             except RefusedError as error:
                 self._meters.request("refused")
                 reply.refuse(str(error))
@@ -159,6 +164,10 @@ class TritonReply:
     def refuse(self, message: str) -> None:
         """The client's own mistake."""
         self._last(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)))
+
+    def turn_away(self, message: str) -> None:
+        """See `Reply`."""
+        self._last(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.UNAVAILABLE)))
 
     def cancelled(self) -> bool:
         """See `Reply`. A client that nothing can be sent to has hung up, too."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.history import PORT
-from r1plus_model_repo.registry.database import VARIABLE, Database
+from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database
 from r1plus_model_repo.registry.errors import ConfigError
 from r1plus_model_repo.registry.reviews import ApiServer
 
@@ -27,10 +27,10 @@ class Settings:
 
 def database_in(env: Mapping[str, str] = os.environ) -> Database:
     """The database that the DSN names; raises ConfigError, as for a SQLite file in a folder that is not there."""
-    dsn = env.get(VARIABLE, "").strip()
-    if not dsn:
+    file, dsn = env.get(FILE_VARIABLE, ""), env.get(VARIABLE, "").strip()
+    if not file and not dsn:
         raise ConfigError(f"{VARIABLE} is not set; the chart sets it from registry.database")
-    database = Database(dsn)
+    database = Database(Path(file) if file else dsn)
     folder = Path(database.url.database or "").parent
     if database.is_sqlite and not folder.is_dir():
         raise ConfigError(f"{VARIABLE}: {folder} is no folder; the chart mounts the volume of registry.storage there")

@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from r1plus_model_repo.registry.errors import ConfigError, DocumentError, FullError, SchemaError, UnavailableError
 
 VARIABLE: Final = "R1PLUS_REGISTRY_DSN"
+FILE_VARIABLE: Final = "R1PLUS_REGISTRY_DSN_FILE"
 DRIVERS: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite+pysqlite"}
 SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 """What libpq also takes in the DSN's query, and nobody shall read."""
@@ -43,28 +44,55 @@ class Limits:
     """Bytes that are to be free beside SQLite's file: its log and its tables take a few of the largest deliveries."""
 
 
-def parse(dsn: str) -> URL:
+def parse(dsn: str, variable: str = VARIABLE) -> URL:
     """The DSN as a URL with the driver of ours; raises ConfigError, which never shows the password."""
     try:
         url = make_url(dsn)
     except (ArgumentError, ValueError):
-        raise ConfigError(f"{VARIABLE}: is no database URL; expected {EXAMPLES}") from None
+        raise ConfigError(f"{variable}: is no database URL; expected {EXAMPLES}") from None
     driver = DRIVERS.get(url.drivername, url.drivername)
     if driver not in DRIVERS.values():
-        raise ConfigError(f"{VARIABLE}: {url.drivername!r:.40} is no database of the registry; expected {EXAMPLES}")
+        raise ConfigError(f"{variable}: {url.drivername!r:.40} is no database of the registry; expected {EXAMPLES}")
     if not url.database or url.database == ":memory:":
-        raise ConfigError(f"{VARIABLE}: names no database that would last; expected {EXAMPLES}")
+        raise ConfigError(f"{variable}: names no database that would last; expected {EXAMPLES}")
     return url.set(drivername=driver)
 
 
 class Database:
     """Connections to one database, and transactions on them."""
 
-    def __init__(self, dsn: str, limits: Limits | None = None) -> None:
-        """Connects to nothing yet. Raises ConfigError."""
-        self.url = parse(dsn)
+    def __init__(self, dsn: str | Path, limits: Limits | None = None) -> None:
+        """`dsn`: a DSN, or the file that holds one and may change. Connects to nothing yet. Raises ConfigError."""
+        self._source = dsn
+        self._variable = FILE_VARIABLE if isinstance(dsn, Path) else VARIABLE
+        self._dsn = self._read()
+        self.url = parse(self._dsn, self._variable)
         self.limits = limits or Limits()
         self.engine = _engine(self.url, self.limits)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file holds another DSN by now, or none."""
+        try:
+            return self._read() != self._dsn
+        except ConfigError:
+            return True
+
+    def renew(self) -> None:
+        """Take the DSN that the file holds now. What runs on old connections ends on them. Raises ConfigError."""
+        if (dsn := self._read()) != self._dsn:
+            url, before = parse(dsn, self._variable), self.engine
+            self.engine, self.url, self._dsn = _engine(url, self.limits), url, dsn
+            before.dispose()
+
+    def _read(self) -> str:
+        if isinstance(self._source, str):
+            return self._source
+        try:
+            return self._source.read_text().strip()
+        except OSError as error:
+            there = "the chart mounts the Secret of registry.database.existingSecret there"
+            raise ConfigError(f"{self._variable}: {self._source}: {error.strerror}; {there}") from error
 
     @property
     def name(self) -> str:

@@ -1,5 +1,7 @@
 """Asks the API server who bears a token (TokenReview), whether that one may read (SubjectAccessReview), and where.
 
+Only tokens that were made for the registry are taken: elsewhere they are of no use to who took this process over.
+
 The service account that asks may create these two reviews, get namespaces, and nothing else. Answers of reviews count
 for a few seconds, so that a page of requests is one review; a right that was taken away ends with them.
 """
@@ -57,10 +59,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """Where it is and who we are. The token is read before each request, since the kubelet replaces it."""
+    """Where it is and who we are. Both files are read before each request, since the kubelet replaces them."""
 
     url: str
-    ca: Path | None
+    ca: Path
     token: Path
 
 
@@ -87,15 +89,16 @@ class Reviews:
     """An HTTP session to the API server; use it as a context."""
 
     def __init__(self, server: ApiServer, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises OSError where the file of CAs cannot be used."""
         self._server = server
-        tls = ssl.create_default_context(cafile=server.ca) if server.url.startswith("https:") else False
-        self._connector = tls
+        self._pem: str | None = None
+        self._tls = self._trust()
         self._session: aiohttp.ClientSession | None = None
         self._users: _Remembered[tuple[User | None]] = _Remembered(clock)
         self._rights: _Remembered[bool] = _Remembered(clock)
 
     async def __aenter__(self) -> "Reviews":
-        connector = aiohttp.TCPConnector(ssl=self._connector, limit=16)
+        connector = aiohttp.TCPConnector(limit=16)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self
@@ -111,9 +114,7 @@ class Reviews:
         key = hashlib.sha256(token.encode(errors="replace")).digest()
         if (known := self._users.get(key)) is not None:
             return known[0]
-        # One made for the registry first; else one that the API server itself takes, as in a kubeconfig.
-        found = await self._review(token, [AUDIENCE]) or await self._review(token, [])
-        return self._users.put(key, (found,))[0]
+        return self._users.put(key, (await self._review(token),))[0]
 
     async def may(self, user: User, access: Access) -> bool:
         """Whether RBAC (or whatever decides there) lets them. Raises UnavailableError."""
@@ -135,10 +136,16 @@ class Reviews:
         found = await self._ask("GET", f"/api/v1/namespaces/{quote(name, safe='')}", "namespace")
         return str(found.get("metadata", {}).get("uid", ""))
 
-    async def _review(self, token: str, audiences: list[str]) -> User | None:
-        spec: dict[str, Any] = {"token": token} | ({"audiences": audiences} if audiences else {})
-        status = await self._create("authentication.k8s.io", "TokenReview", spec)
-        if not status.get("authenticated") or (audiences and AUDIENCE not in (status.get("audiences") or ())):
+    def _trust(self) -> ssl.SSLContext:
+        """The CAs that the file holds now. A connection that began with others is not used any more."""
+        if (pem := self._server.ca.read_text()) != self._pem:
+            self._tls, self._pem = ssl.create_default_context(cadata=pem), pem
+        return self._tls
+
+    async def _review(self, token: str) -> User | None:
+        status = await self._create("authentication.k8s.io", "TokenReview", {"token": token, "audiences": [AUDIENCE]})
+        # An authenticator that knows no audiences answers none: what it knows is the API server's.
+        if not status.get("authenticated") or AUDIENCE not in (status.get("audiences") or ()):
             return None
         user = status.get("user") or {}
         extra = tuple(sorted((name, tuple(values)) for name, values in (user.get("extra") or {}).items()))
@@ -155,10 +162,12 @@ class Reviews:
         if self._session is None:
             raise RuntimeError("Reviews: not entered")
         try:
-            # A file of a kilobyte in memory, which the kubelet replaces about every hour.
+            # Files of a kilobyte in memory.
             headers = {"Authorization": f"Bearer {self._server.token.read_text().strip()}"}
-            url = self._server.url + path
-            async with self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as answer:
+            url, tls = self._server.url + path, self._trust()
+            async with self._session.request(
+                method, url, json=body, headers=headers, allow_redirects=False, ssl=tls
+            ) as answer:
                 text = await at_most(answer.content.iter_any(), MOST_ANSWER)
                 if method == "GET" and answer.status == 404:
                     return {}

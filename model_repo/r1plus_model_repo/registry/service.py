@@ -21,7 +21,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from r1plus_contract import names
 from r1plus_contract.history import (
+    AUDIENCE,
     MOST_BODY_BYTES,
     MOST_LISTED,
     Evaluations,
@@ -41,6 +43,10 @@ RETRY_SECONDS: Final = 5
 MOST_WITH_ITEMS: Final = 50
 """Evaluations in one answer that tells every item."""
 DEPLOYMENTS, ENGINES = "r1plusdeployments", "r1plusengines"
+_MAKE_TOKEN: Final = (
+    "`r1plus history` makes one, as does"
+    f" `kubectl -n NAMESPACE create token {names.REGISTRY_READER} --audience {AUDIENCE}`"
+)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -173,10 +179,14 @@ class Service:
     async def _user(self, request: web.Request) -> User:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise _RefusedError(401, "a bearer token is needed, of a Kubernetes user or service account")
+            raise _RefusedError(401, f"a bearer token is needed; {_MAKE_TOKEN}")
         user = await self.reviews.user(token.strip())
         if user is None:
-            raise _RefusedError(401, "the API server does not know the bearer of this token; renew it")
+            raise _RefusedError(
+                401,
+                f"the API server knows nobody by this token at the audience {AUDIENCE}: it has ended, or is not for the"
+                f" registry, which takes no user's own; {_MAKE_TOKEN}",
+            )
         return user
 
     async def _require(self, user: User, access: Access) -> None:

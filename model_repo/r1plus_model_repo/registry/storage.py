@@ -41,15 +41,13 @@ class Storage:
         """Why nothing can be recorded or read now; empty while it can."""
 
     async def run(self) -> None:
-        """Migrate at the start, and look again whenever the schema proves to be another one. For ever."""
+        """Migrate at the start, and again whenever the schema or the DSN proves to be another one. For ever."""
         delay = FIRST_RETRY_SECONDS
         while True:
             await self._spoilt.wait()
             try:
                 # Bounded by the migration's own time-outs.
-                before, now = await asyncio.get_running_loop().run_in_executor(
-                    self._migrator, migrating.migrate, self._database
-                )
+                before, now = await asyncio.get_running_loop().run_in_executor(self._migrator, self._prepare)
             except RegistryError as error:
                 self._tell(str(error))
                 await asyncio.sleep(delay)
@@ -59,6 +57,10 @@ class Storage:
             self._spoilt.clear()
             self._tell("")
             log.info("Schema of %s is at %s%s", self._database.name, now, f", was at {before or 'nothing'}")
+
+    def _prepare(self) -> tuple[str, str]:
+        self._database.renew()
+        return migrating.migrate(self._database)
 
     async def record(self, facts: Facts) -> dict[str, int]:
         """Record a delivery whole; how many facts of each kind were new."""
@@ -103,6 +105,9 @@ class Storage:
         self._database.close()
 
     async def _ask(self, work: Callable[[], T]) -> T:
+        if self._database.is_outdated and not self._spoilt.is_set():
+            self._tell("its DSN has changed, and the new one is tried")
+            self._spoilt.set()
         if self._spoilt.is_set():
             raise UnavailableError(self.problem)
         if self._asked >= MOST_ASKED:

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     NOT_SERVING = "NotServing"
     IN_PLACE_ROLLOUT = "InPlaceRollout"
+    NO_ENDPOINTS = "NoEndpoints"
     # EngineReady
     ENGINE_CHOSEN = "EngineChosen"
     ENGINE_NOT_FOUND = "EngineNotFound"
@@ -50,6 +51,7 @@ class Reason(StrEnum):
     CONTEXT_TOO_LONG = "ContextTooLong"
     BATCH_TOO_LARGE = "BatchTooLarge"
     NO_NODE_FITS = "NoNodeFits"
+    PLACEMENT_NOT_ALLOWED = "PlacementNotAllowed"
     GPU_NOT_FOUND = "GpuNotFound"
     STORAGE_NOT_SHARED = "StorageNotShared"
     UNSCHEDULABLE = "Unschedulable"

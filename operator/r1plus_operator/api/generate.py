@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from r1plus_contract import names
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, SuiteFiles
 from r1plus_operator.api import crd, fence, rbac, tenant_roles
@@ -89,6 +90,8 @@ def outputs(root: Path) -> dict[Path, str]:
     made[templates / "registry-clusterrole.yaml"] = _if("registry.enabled", asked)
     reader = role("ClusterRole", f"{_REGISTRY}-reader", rbac.registry_reader())
     made[templates / "registry-reader-clusterrole.yaml"] = _if("registry.enabled", reader)
+    reader = role("ClusterRole", names.ROLE_REGISTRY_READER, rbac.tenant_registry_reader())
+    made[templates / "registry-tenant-clusterrole.yaml"] = _if("registry.enabled", reader)
     made[templates / "tenant-roles.yaml"] = tenant_roles_template()
     made[templates / "fence.yaml"] = _if("leaderElection.fence", fence_template())
     for source in sorted((root / CATALOG).glob("*.yaml")):

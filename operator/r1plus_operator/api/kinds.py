@@ -13,6 +13,7 @@ R1PLUS_TENANT = Resource(names.GROUP, names.VERSION, TENANTS_PLURAL, names.KIND_
 NAMESPACE = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 POD = Resource("", "v1", "pods", "Pod")
 NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
+ENDPOINT_SLICE = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 EVENT = Resource("", "v1", "events", "Event")
 CONFIG_MAP = Resource("", "v1", "configmaps", "ConfigMap")
 

@@ -64,17 +64,18 @@ def operator() -> tuple[Grant, ...]:
             if (over := tuple(plural for plural in resources if plural in kinds.DELETED))
         ),
         Grant(
-            "A RoleBinding to these two, and to no other: neither `escalate` nor a right of theirs is needed",
+            "A RoleBinding to these, and to no other: neither `escalate` nor a right of theirs is needed",
             "rbac.authorization.k8s.io",
             ("clusterroles",),
             ("bind",),
-            names=(names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER),
+            names=(names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER, names.ROLE_REGISTRY_READER),
         ),
         _on(
             "How serving pods fare; a bad one is labelled out of traffic, and deleted in time",
             kinds.POD,
             (*_CACHED, "patch", "delete"),
         ),
+        _on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHED),
         _on("What nodes can hold", kinds.NODE, _CACHED),
         _on("What happened, told to the tenant", kinds.EVENT, _APPLIED),
     )
@@ -106,6 +107,11 @@ def registry_reader() -> tuple[Grant, ...]:
         _on("Histories and evaluations of every namespace", kinds.R1PLUS_DEPLOYMENT, reads),
         _on("Engines", kinds.R1PLUS_ENGINE, reads),
     )
+
+
+def tenant_registry_reader() -> tuple[Grant, ...]:
+    """What lets an account see in the registry what is of its namespace. A tenant's people may read as much."""
+    return (_on("Histories and evaluations of the namespace", kinds.R1PLUS_DEPLOYMENT, ("get", "list")),)
 
 
 def crd_hook() -> tuple[Grant, ...]:

@@ -1,7 +1,8 @@
 """What a tenant's people may do in their namespace: the ClusterRoles that the operator binds there.
 
 `generate` writes the chart's template from it. Both are aggregated: a platform team adds rights by a ClusterRole of its
-own with the label. Neither reaches a Secret, a token, a shell in a pod, a wall, a verdict, or who may do what.
+own with the label. Neither reaches a Secret, a token but the registry's, a shell in a pod, a wall, a verdict, or who
+may do what.
 """
 
 from dataclasses import dataclass
@@ -85,7 +86,17 @@ def _viewer() -> tuple[Grant, ...]:
         Grant("What the operator makes of it, walls, quota and history included", group, tuple(plurals), _READ)
         for group, plurals in groups.items()
     )
-    return (*made, Grant("Why a pod does not start", "", ("pods/log",), ("get",)))
+    return (
+        *made,
+        Grant("Why a pod does not start", "", ("pods/log",), ("get",)),
+        Grant(
+            "`r1plus history`: tokens for the registry alone, to which a policy holds them",
+            "",
+            ("serviceaccounts/token",),
+            ("create",),
+            names=(names.REGISTRY_READER,),
+        ),
+    )
 
 
 def _reads(why: str, resource: Resource) -> Grant:

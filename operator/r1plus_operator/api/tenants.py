@@ -9,11 +9,11 @@ import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from r1plus_model_repo.catalog.types import Cores, Quantity
-from r1plus_model_repo.catalog.wire import WHOLE, ApiModel, Rule, ruled
-from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel
+from r1plus_model_repo.catalog.wire import WHOLE, ApiModel, Rule, ruled, without_nulls
+from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel, LabelKey, LabelValue, Toleration
 
 CIDR = r"^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:]{2,39})/(0|[1-9][0-9]{0,2})$"
 SUBJECT_NAME = r"^[^\x00-\x20\x7f]+$"
@@ -93,7 +93,7 @@ class Egress(ApiModel):
 
     cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(
         None,
-        description="A network. Loopback and link-local addresses in it stay shut; so does all of it if a node is.",
+        description="A network. Loopback, link-local and nodes' addresses in it stay shut.",
     )
     namespace: DnsLabel | None = Field(None, description="All pods of another namespace.")
     ports: tuple[Port, ...] = Field(min_length=1, max_length=16, description="TCP ports.")
@@ -124,6 +124,42 @@ def within(inner: Network, outer: Network) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
+CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+"""Labels and taints of nodes that run the control plane: no tenant's pods are placed by them."""
+_OF_ONE_TAINT = Rule(
+    "!has(self.tolerations) || self.tolerations.all(one, has(one.key) && !(one.key in ["
+    + ", ".join(f"'{key}'" for key in CONTROL_PLANE)
+    + "]))",
+    "tolerations need a key, and not that of the control plane's nodes: no tenant's pods run there",
+)
+NodeSelector = Annotated[dict[LabelKey, LabelValue], Field(min_length=1, max_length=8), BeforeValidator(without_nulls)]
+
+
+class TenantPlacement(ApiModel):
+    """On which nodes the tenant's models may run."""
+
+    model_config = ruled(_OF_ONE_TAINT)
+
+    node_selectors: tuple[NodeSelector, ...] = Field(
+        (),
+        max_length=8,
+        description=(
+            "A deployment's spec.placement.nodeSelector must hold all labels of one of these, and may hold more. With"
+            " one, all models of the tenant stay on its nodes. Empty: any but the control plane's."
+        ),
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        (), max_length=32, description="What a deployment may tolerate, beside taints nvidia.com/gpu."
+    )
+
+    @model_validator(mode="after")
+    def _is_of_one_taint(self) -> "TenantPlacement":
+        for one in self.tolerations:
+            if one.key is None or one.key in CONTROL_PLANE:
+                raise ValueError(f"{_OF_ONE_TAINT.message}: {one.key}")
+        return self
+
+
 class Quota(ApiModel):
     """How much the tenant may have. What is absent is not limited."""
 
@@ -133,6 +169,9 @@ class Quota(ApiModel):
     memory: Quantity | None = Field(None, description="Memory that all pods together request, e.g. `64Gi`.")
     gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")
+    ephemeral_storage: Quantity | None = Field(
+        None, description="Their nodes' disk that all pods together request; a pod that requests none is not counted."
+    )
 
 
 class R1PlusTenantSpec(ApiModel):
@@ -151,6 +190,9 @@ class R1PlusTenantSpec(ApiModel):
         (), max_length=32, description="Where the tenant's own pods may connect to, beside its models and DNS."
     )
     quota: Quota = Field(default_factory=Quota, description="How much the tenant may have.")
+    placement: TenantPlacement = Field(
+        default_factory=TenantPlacement, description="On which nodes the tenant's models may run."
+    )
 
 
 class Isolation(ApiModel):

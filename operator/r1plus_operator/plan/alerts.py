@@ -6,19 +6,32 @@ A page per alert: monitoring/runbooks.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from r1plus_contract import metrics, names
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api.conditions import ConditionType
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.inputs import AlertTerms, Json, OperatorConfig
 from r1plus_operator.plan.objects import Owner
 from r1plus_operator.plan.promql import plain, series
 
 GROUP_VERSION = "monitoring.coreos.com/v1"
-RUNBOOKS = "https://github.com/r1plus/r1plus/blob/main/monitoring/runbooks"
+DEFAULT_TERMS = AlertTerms()
+SCRAPE_LIMITS: Final[Mapping[str, int | str]] = MappingProxyType(
+    {
+        "sampleLimit": 2500,
+        "labelLimit": 32,
+        "labelNameLengthLimit": 64,
+        "labelValueLengthLimit": 512,
+        "bodySizeLimit": "1MiB",
+    }
+)
+"""What Prometheus takes of one pod: twice what a monitor exports with the longest names and the most strata that it
+tells apart (1,285 samples, 483 kB). Beyond it a scrape fails, and a broken pod fills no memory but its own."""
 SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
 """To the first token, of the slowest answer in 20: always too long; never worth an alert; times yesterday's."""
 LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
@@ -45,12 +58,18 @@ def pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
         "metadata": owner.metadata(owner.name),
         "spec": {
             "selector": owner.pods,
+            **SCRAPE_LIMITS,
             "podMetricsEndpoints": [
                 {**endpoint, "port": "monitor", "relabelings": [serving]},
                 {**endpoint, "port": "triton-metrics", "relabelings": triton},
             ],
         },
     }
+
+
+def scrape_pools(namespace: str, deployment: str) -> tuple[str, ...]:
+    """Return what prometheus-operator calls the pools of a deployment's PodMonitor, one per endpoint."""
+    return tuple(f"podMonitor/{namespace}/{deployment}/{endpoint}" for endpoint in range(2))
 
 
 def _of_pod_label(target: str, label: str) -> Json:
@@ -74,7 +93,9 @@ def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str, conf
                 {
                     "name": group_name(owner.namespace, owner.name),
                     "interval": config.scrape_interval,
-                    "rules": rules(about, spec.accuracy.threshold, spec.replicas, spec.accuracy.probes_per_minute),
+                    "rules": rules(
+                        about, spec.accuracy.threshold, spec.replicas, spec.accuracy.probes_per_minute, config.alerts
+                    ),
                 }
             ]
         },
@@ -116,7 +137,7 @@ class Alert:
     summary: str
     description: str
 
-    def rule(self, about: Subject) -> Json:
+    def rule(self, about: Subject, terms: AlertTerms) -> Json:
         """As Prometheus reads it."""
         namespace, deployment = plain(about.namespace), plain(about.deployment)
         return {
@@ -124,8 +145,8 @@ class Alert:
             "expr": self.expr,
             **({"for": self.hold} if self.hold else {}),
             "labels": {
-                "severity": self.severity,
-                "team": "platform",
+                **terms.labels,
+                "severity": terms.severities.get(self.severity, self.severity),
                 "component": self.component,
                 "namespace": namespace,
                 "deployment": deployment,
@@ -133,17 +154,23 @@ class Alert:
             "annotations": {
                 "summary": f"{namespace}/{deployment} {self.summary}",
                 "description": f"{self.description} Revision {plain(about.revision)}.",
-                "runbook_url": f"{RUNBOOKS}/{self.name}.md",
+                "runbook_url": terms.runbook(self.name),
             },
         }
 
 
-def rules(about: Subject, threshold: float, replicas: int = 1, probes_per_minute: int = 6) -> list[Json]:
+def rules(
+    about: Subject,
+    threshold: float,
+    replicas: int = 1,
+    probes_per_minute: int = 6,
+    terms: AlertTerms = DEFAULT_TERMS,
+) -> list[Json]:
     """The rules themselves, apart so that promtool can test them. A deployment of no replicas is not missed."""
     found = [*_accuracy(about, threshold), *_probing(about), *_load(about)]
     if replicas:
         found += _absence(about, probes_per_minute)
-    return [alert.rule(about) for alert in found]
+    return [alert.rule(about, terms) for alert in found]
 
 
 def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:
@@ -224,14 +251,17 @@ def _load(about: Subject) -> Iterator[Alert]:
         f" over {SLOW_SECONDS} s, or {SLOWER} times what it was at this hour yesterday.",
     )
     waiting = f"{about.serving(metrics.ENGINE_WAITING_REQUESTS)}[15m]"
+    sent_away = f"{about.serving(metrics.ENGINE_REQUESTS_TOTAL, result='queue_full')}[5m]"
     yield Alert(
         metrics.ALERT_QUEUE_GROWING,
         "warning",
         "serving",
-        f"60 * sum(deriv({waiting})) > 1 and sum(min_over_time({waiting})) > 0",
+        # A queue that is full grows no more.
+        f"60 * sum(rate({sent_away})) > 1 or 60 * sum(deriv({waiting})) > 1 and sum(min_over_time({waiting})) > 0",
         "5m",
         "is asked more than it answers",
-        'For 15 minutes its queue was never empty, and {{ $value | printf "%.0f" }} more requests wait every minute.',
+        'Every minute {{ $value | printf "%.0f" }} more requests wait, in a queue that was not empty for 15 minutes,'
+        " or are sent away because it is full.",
     )
 
 

@@ -120,6 +120,28 @@ def _completed(record: Record, bearer: Revision, to: Revision | None, terms: Ter
     return replace(record, control=Verdict.PASS, switched_at=record.switched_at or to.promoted_at)
 
 
+def asked_for_last(revisions: Mapping[str, Revision], serving: Revision) -> str:
+    """Return the revision that the spec asked for before it had a Problem.
+
+    Where that is not recorded, as in a cluster that an earlier version stored: what a rollback record says of it, else
+    the candidate, else what serves.
+    """
+    if serving.last_valid and serving.last_valid.target in revisions:
+        return serving.last_valid.target
+    records = [(r.name, r.rollback) for r in revisions.values() if r.rollback and not r.rollback.lifted]
+    newest_first = sorted(records, key=lambda found: -found[1].started_at)
+    told = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
+    candidates = [r.name for r in revisions.values() if r.candidate_since]
+    return next((name for name in (*told, *candidates) if name in revisions), serving.name)
+
+
+def has_dropped(scene: Scene, before: bool) -> bool:
+    """Whether a pod in traffic was counted below the threshold; while none says anything, what was known `before`."""
+    standings = [standing(scene, scene.report(p)) for p in scene.pods(scene.current.name) if p.quarantine is None]
+    known = [found for found in standings if found is not None]
+    return Standing.BELOW_THRESHOLD in known if known else before
+
+
 def attempt(revision: Revision | None) -> Record | None:
     """The way back from it that has been begun and not been ended."""
     record = revision.rollback if revision else None
@@ -276,7 +298,7 @@ def _said(report: MonitorReport) -> Standing | None:
 
 
 def _given(scene: Scene, record: Record | None) -> Given:
-    spec, current, asked = scene.spec, scene.current, scene.asked
+    spec, current, asked, tenant = scene.spec, scene.current, scene.asked, scene.observed.tenant
     records = [r.rollback for r in scene.revisions.values() if r.rollback and not r.rollback.released]
     return Given(
         current=current.name,
@@ -285,6 +307,7 @@ def _given(scene: Scene, record: Record | None) -> Given:
         replicas=spec.replicas,
         on_breach=spec.accuracy.on_breach,
         pinned=spec.rollout.pinned,
+        not_tenant="" if tenant is None or tenant.is_tenant else tenant.message,
         pool=_pool(scene),
         past=_pasts(scene),
         control=_control(scene, record) if record else None,

@@ -37,7 +37,7 @@ def objects(config: OperatorConfig) -> list[Json]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
-        "securityContext": restricted(),
+        "securityContext": restricted(config.pod_user),
         "containers": [container(config, CONTAINER_DECOY, "decoy", listens) | {"readinessProbe": _READY}],
     }
     if config.image_pull_secrets:

@@ -22,7 +22,8 @@ from r1plus_operator.plan.inputs import (
     VolumeFacts,
     VolumeTerms,
 )
-from r1plus_operator.plan.obstacles import Seat, gpu_need, matching
+from r1plus_operator.plan.nodes import matching
+from r1plus_operator.plan.obstacles import Seat, delivery_mode, gpu_need, is_without_image
 from r1plus_operator.plan.pod import HOST_MEMORY, POD_OVERHEAD, gpu_resource, placement
 from r1plus_policies.hardware import Gpus, place
 
@@ -94,10 +95,8 @@ def delivery_of(
     taken for unservable, unwatched then, because the chart or the nodes are no longer what they were.
     """
     files, terms = engine.spec.files, config.volumes
-    by_volume = _no_image_holds(engine)
-    mode = spec.delivery.mode or (DeliveryMode.VOLUME if by_volume else DeliveryMode.IMAGE)
-    if mode is DeliveryMode.IMAGE:
-        return _no_image(engine) if by_volume else None
+    if delivery_mode(spec, engine) is DeliveryMode.IMAGE:
+        return _no_image(engine) if is_without_image(engine) else None
     able = _able(spec, engine, seat, nodes or ())
     recipe = _recipe(engine, seat, config) if engine.spec.build else None
     key, suffix = recipe.key if recipe else files.sha256, _SUFFIX[terms.access_mode]
@@ -116,11 +115,6 @@ def delivery_of(
     )
     there = volume.name in delivered or volume.wish in delivered
     return (None if there else _refusal(spec, engine, terms, able)) or volume
-
-
-def _no_image_holds(engine: Engine) -> bool:
-    """Whether the engine, as it is served, comes by a volume alone."""
-    return engine.spec.files.image is None or engine.spec.build is not None
 
 
 def _order(engine: Engine, build: Build | None) -> FillOrder:
@@ -169,7 +163,7 @@ def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
 
 def _able(spec: R1PlusDeploymentSpec, engine: Engine, seat: Seat, nodes: tuple[NodeFacts, ...]) -> tuple[str, ...]:
     """Names of the nodes that a pod fits."""
-    found = matching(spec, engine, nodes)
+    found = matching(spec, engine, nodes, lasting=True)
     if seat.gpus is not None:
         need, product = gpu_need(engine), seat.gpus.product
         own = ((node, [gpus for gpus in node.gpus if gpus.product == product]) for node in found)
@@ -214,7 +208,7 @@ def _no_network(engine: Engine) -> Undeliverable:
 
 def _spread(spec: R1PlusDeploymentSpec, engine: Engine, able: tuple[str, ...]) -> str:
     """Why one node's volume will not do."""
-    by_image = "" if _no_image_holds(engine) else ", or set spec.delivery.mode to Image"
+    by_image = "" if is_without_image(engine) else ", or set spec.delivery.mode to Image"
     where = ", ".join(able[:5]) + (" and others" if len(able) > 5 else "")
     return (
         f"spec.replicas: {spec.replicas} could land on {len(able)} nodes ({where}), and a volume of mode ReadWriteOnce"

@@ -50,9 +50,9 @@ def _fold(text: Any) -> Any:
     return {"sha256": _digest(text)} if isinstance(text, str) and len(text) > _LONG else text
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _digest(text: str) -> str:
-    """Cached, since all deployments of a tier share one suite."""
+    """Cached, since all deployments of a tier share one suite; of few, since a tenant's own may have 900 kB."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,15 +4,14 @@ What fell, from what to what, which items by stratum, what was tried, what comes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan import quarantine, way_back
-from r1plus_operator.plan.alerts import RUNBOOKS
 from r1plus_operator.plan.finding import Finding
-from r1plus_operator.plan.inputs import Json, PodFacts
+from r1plus_operator.plan.inputs import AlertTerms, Json, PodFacts
 from r1plus_operator.plan.revision import rfc3339
 from r1plus_operator.plan.rollback import REQUESTED, Fell, Record
 from r1plus_policies.response import Action, Response, Why
@@ -61,6 +60,9 @@ class Answered:
     """The revision to which traffic would go back if somebody asked for it now."""
     lacking: tuple[str, ...] = ()
     """What each earlier revision lacks to be that one."""
+    has_dropped: bool = False
+    """Whether a pod in traffic was counted below the threshold last."""
+    alerts: AlertTerms = field(default_factory=AlertTerms)
 
     @property
     def only_asked(self) -> bool:
@@ -127,7 +129,7 @@ def runbook(said: Answered) -> str:
         page = metrics.ALERT_ROLLED_BACK
     elif why is Why.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD
-    return f"{RUNBOOKS}/{page}.md"
+    return said.alerts.runbook(page)
 
 
 def told(said: Answered, target: str, before: Json, now: float) -> Json | None:

@@ -1,7 +1,7 @@
 """What a pass plans from: values that `observe` gathered. Nothing here talks to anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +11,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.suite_baseline import Measured
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.tenants import TenantPlacement
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
@@ -93,6 +94,49 @@ class IsolationTerms:
     """Where the API server is; empty: anywhere, on those ports only."""
     beside: Mapping[str, str] = field(default_factory=dict)
     """Name -> address of what else no tenant's model may reach."""
+    reserved_namespaces: tuple[str, ...] = ()
+    """Others that can be no tenant, however labelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsPods:
+    """Pods that answer DNS: those of a namespace with these labels."""
+
+    namespace: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsTerms:
+    """Where the cluster's DNS is answered: pods, and networks where a cache listens on the node."""
+
+    pods: tuple[DnsPods, ...] = (DnsPods("kube-system", MappingProxyType({"k8s-app": "kube-dns"})),)
+    cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodUser:
+    """Whose processes pods run, and who owns their volumes. None: the cluster's admission decides."""
+
+    run_as_user: int | None = 1000
+    run_as_group: int | None = 1000
+    fs_group: int | None = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AlertTerms:
+    """What the chart decides of alerts."""
+
+    runbook_url: str = "https://github.com/r1plus/r1plus/blob/main/monitoring/runbooks"
+    """Below it is a page NAME.md for each alert."""
+    labels: Mapping[str, str] = field(default_factory=lambda: {"team": "platform"})
+    """Labels of every alert, by which it is routed; an alert's own labels win."""
+    severities: Mapping[str, str] = field(default_factory=dict)
+    """Severity as it is named here -> as it is written. One that is absent keeps its name."""
+
+    def runbook(self, alert: str) -> str:
+        """Return the address of an alert's page."""
+        return f"{self.runbook_url}/{alert}.md"
 
 
 class RuntimeUpdate(StrEnum):
@@ -116,12 +160,16 @@ class OperatorConfig:
     scrape_interval: str = "15s"
     prometheus_url: str = ""
     """Where the operator asks whether rules and targets are in place; empty: it does not ask."""
+    has_registry: bool = False
     image_pull_secrets: tuple[str, ...] = ()
     gpu_runtimes: Mapping[str, GpuRuntime] = field(default_factory=dict)
     """Backend -> what serves it; `triton_image` serves the CPU's."""
     suite_trust: SuiteTrust = SuiteTrust()
     volumes: VolumeTerms = VolumeTerms()
     isolation: IsolationTerms = IsolationTerms()
+    alerts: AlertTerms = AlertTerms()
+    dns: DnsTerms = DnsTerms()
+    pod_user: PodUser = PodUser()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
     runtime_update: RuntimeUpdate = RuntimeUpdate.MANUAL
@@ -133,7 +181,11 @@ class OperatorConfig:
     def reserved(self, namespace: str) -> bool:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
         own = ("default", self.operator_namespace, self.monitoring_namespace)
-        return namespace.startswith("kube-") or namespace in own
+        return namespace.startswith("kube-") or namespace in own or namespace in self.isolation.reserved_namespaces
+
+    def in_namespace(self, *, assigns_users: bool) -> "OperatorConfig":
+        """Return the settings for a namespace; where it has a range of users, pods name none."""
+        return replace(self, pod_user=PodUser(None, None, None)) if assigns_users else self
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
@@ -151,6 +203,21 @@ class OperatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Taint:
+    """A node's taint that keeps pods away."""
+
+    key: str
+    value: str
+    effect: str
+    """NoSchedule or NoExecute."""
+
+    @property
+    def text(self) -> str:
+        """Return it as kubectl writes it."""
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """A node, as far as fitting needs it. Bytes and cores, allocatable."""
 
@@ -161,6 +228,11 @@ class NodeFacts:
     gpus: tuple[Gpus, ...] = ()
     addresses: tuple[str, ...] = ()
     """IPs."""
+    taints: tuple[Taint, ...] = ()
+    is_ready: bool = True
+    is_cordoned: bool = False
+    storage_bytes: int | None = None
+    """Ephemeral storage; None where the node does not count it, and takes no pod that asks for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +248,8 @@ class NamespaceFacts:
     terminating: bool = False
     created: str = ""
     """RFC 3339, as the API server wrote it."""
+    assigns_users: bool = False
+    """Whether it has a range of users of its own, and pods that name another are refused (OpenShift)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +264,10 @@ class TenantView:
     """Whether anything new may be rolled out in it."""
     callers: frozenset[str] = frozenset()
     """Namespaces that a deployment may let in."""
+    placement: TenantPlacement | None = field(default_factory=TenantPlacement)
+    """On which nodes its models may run; None: no cluster was asked."""
+    assigns_users: bool = False
+    """As its namespace does (`NamespaceFacts`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +309,8 @@ class PodFacts:
     """Its controller, where that is a ReplicaSet."""
     fingerprint: str = ""
     """What it runs (`pod.fingerprint`)."""
+    images: tuple[str, ...] = ()
+    """Of its containers (`pod.container_images`)."""
     owner_uid: str = ""
     """Of the R1PlusDeployment that it was made for."""
     uid: str = ""
@@ -240,6 +320,18 @@ class PodFacts:
     """What its quarantine says (`plan.quarantine`); None where it is in none."""
     turned_away: str = ""
     """Why its node did not take or keep it; such a pod is over, and of its containers there may be nothing."""
+    gone_by: float = 0.0
+    """When its grace is over, seconds since the epoch; 0 while nobody has deleted it."""
+    unschedulable_since: float | None = None
+    """Seconds since the epoch."""
+
+    def is_made_by(self, revision: str) -> bool:
+        """Return whether the Deployment of a revision made it, by its label and by its ReplicaSet.
+
+        A ReplicaSet lets a pod in quarantine go.
+        """
+        is_released = self.quarantine is not None and not self.replica_set
+        return self.revision == revision and (is_released or self.replica_set.rpartition("-")[0] == revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +462,8 @@ class Observed:
     """What Prometheus says of this deployment; None while nobody asks it or it was not asked yet."""
     pool: PoolView | None = None
     """The pooled detector of the revision that was watched last; None before there is one."""
+    endpoints: frozenset[str] | None = None
+    """Names of the pods to which the Service leads; None while no EndpointSlice tells of it."""
     refused: str = ""
     """Which write the API server refused in the pass before, in its words."""
     tenant: TenantView | None = None
@@ -381,6 +475,8 @@ class Observed:
     """By name: the namespace's volumes for engines."""
     volumes_refused: Mapping[str, str] = field(default_factory=dict)
     """By name: which write for a volume the API server refused, in its words."""
+    mounted: tuple[SuiteSource, ...] | None = None
+    """The suites in the ConfigMap that the monitors have mounted, trusted or not; None: they were not read."""
     wave: WaveView = WaveView()
     suite_names: frozenset[str] = frozenset()
     """Of all suites that there are, for who named another one."""

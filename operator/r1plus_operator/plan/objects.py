@@ -6,13 +6,9 @@ from collections.abc import Collection
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import (
-    FORMER_ITEMS_FILE,
-    FORMER_REFERENCE_FILE,
-    FORMER_SUITE_FILE,
-    ITEMS_FILE,
-    REFERENCE_FILE,
+    FORMER_SUITE_FILES,
     SETTINGS_FILE,
-    SUITE_FILE,
+    SUITE_FILES,
     VERDICTS_FILE,
     ControlOrder,
     Former,
@@ -21,7 +17,7 @@ from r1plus_contract.settings import (
 )
 from r1plus_contract.verdict import GateReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, OperatorConfig, SuiteSource
+from r1plus_operator.plan.inputs import DnsTerms, Json, OperatorConfig, SuiteSource
 from r1plus_operator.plan.pod import STARTUP_SECONDS, accuracy_name
 from r1plus_operator.plan.revision import Revision
 
@@ -29,6 +25,8 @@ FALSE_ALARM_DAYS = 30
 LEAST_PODS = 8
 STEADINESS = 0.98
 """What the detectors of monitors and pool are set up with; ACCURACY.md, section 2, has the figures that follow."""
+NOTHING_PROMOTED = "nothing-promoted"
+"""What a Service selects before the first promotion: no revision has this name, since each ends in ten hex digits."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
@@ -110,7 +108,7 @@ def serving_walls(pods: Json, callers: Collection[str], config: OperatorConfig) 
             {"from": prometheus, "ports": tcp(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
             {"from": [namespace_peer(config.operator_namespace)], "ports": tcp(names.PORT_MONITOR)},
         ],
-        "egress": [to_dns(), {"to": [{"podSelector": pods}], "ports": tcp(names.PORT_GRPC)}],
+        "egress": [to_dns(config.dns), {"to": [{"podSelector": pods}], "ports": tcp(names.PORT_GRPC)}],
     }
 
 
@@ -124,10 +122,11 @@ def tcp(*ports: int) -> list[Json]:
     return [{"protocol": "TCP", "port": port} for port in ports]
 
 
-def to_dns() -> Json:
+def to_dns(dns: DnsTerms) -> Json:
     """The way to the cluster's DNS. Policies are judged after a Service's translation: CoreDNS's own port is 5353."""
+    pods = [{**namespace_peer(one.namespace), "podSelector": {"matchLabels": dict(one.labels)}} for one in dns.pods]
     return {
-        "to": [{**namespace_peer("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+        "to": [*pods, *({"ipBlock": {"cidr": cidr}} for cidr in dns.cidrs)],
         "ports": [{"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in (53, 5353)],
     }
 
@@ -171,9 +170,9 @@ def accuracy_config(
         former=former[0] if former else None,
         service=f"{owner.name}.{owner.namespace}.svc:{names.PORT_GRPC}",
     )
-    files = _files(source, SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
+    files = suite_files(source, *SUITE_FILES)
     if former:
-        files |= _files(former[1], FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
+        files |= suite_files(former[1], *FORMER_SUITE_FILES)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -191,7 +190,7 @@ def reference_hash(source: SuiteSource) -> str:
     return hashlib.sha256(source.reference_text.encode()).hexdigest() if source.reference_text else ""
 
 
-def _files(source: SuiteSource, header: str, items: str, reference: str) -> dict[str, str]:
+def suite_files(source: SuiteSource, header: str, items: str, reference: str) -> dict[str, str]:
     """A suite as monitors read it, under these names."""
     found = {header: source.header_text, items: source.items_text}
     return found | ({reference: source.reference_text} if source.reference_text else {})

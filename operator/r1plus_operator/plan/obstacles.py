@@ -3,19 +3,19 @@
 Asked by `target` about every engine that the wish admits; the same answers are what `r1plus explain` tells.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from r1plus_model_repo.catalog.quantity import cores_of
 from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
-from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import refusals
 from r1plus_operator.plan.inputs import NodeFacts
-from r1plus_operator.plan.pod import POD_OVERHEAD
+from r1plus_operator.plan.nodes import explain_no_node, matching, memory_per_pod
+from r1plus_operator.plan.pod import POD_OVERHEAD, storage_bytes
 from r1plus_policies.choice import Obstacle
 from r1plus_policies.hardware import UNKNOWN, GpuNeed, Gpus, place, version_refusal
-from r1plus_policies.sizing import GIB, Fit, Misfit, fit
+from r1plus_policies.sizing import GIB, Fit, Misfit, fit, sized
 
 CAPACITY = frozenset({Reason.GPU_NOT_FOUND, Reason.NO_NODE_FITS, Reason.BATCH_TOO_LARGE, Reason.CONTEXT_TOO_LONG})
 """Of the obstacles, those that hardware is the cause of."""
@@ -34,6 +34,16 @@ class Seat:
 
     fit: Fit
     gpus: Gpus | None = None
+    counts_storage: bool = False
+    """Whether each matching node counts its ephemeral storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """What serves, or is on its way: it keeps its batch while one of its pods fits a node, and waits for its nodes."""
+
+    engine: str
+    batch: int
 
 
 def seated(
@@ -42,28 +52,69 @@ def seated(
     nodes: tuple[NodeFacts, ...] | None,
     runtimes: Mapping[str, str | None],
     products: Sequence[str] = (),
+    incumbent: Incumbent | None = None,
 ) -> Seat | Obstacle:
-    """Where the engine fits: on the best matching node, or what stands before it. `nodes=None`: no cluster is at hand.
+    """Where the engine fits `spec.replicas` times, or what stands before it. `nodes=None`: no cluster is at hand.
 
     `products` are the GPUs of what serves and of what is on its way. Where the engine fits one it stays there: a larger
-    GPU that joins the cluster is no reason to build and to gate anew.
+    GPU that joins the cluster is no reason to build and to gate anew. `incumbent`: whether this one still fits.
     """
     if obstacle := _files(engine) or _runtime(engine, runtimes):
         return obstacle
     if nodes is None:
         return _seat(_fit(spec, engine, None, ""))
-    able = list(matching(spec, engine, nodes))
+    if incumbent and incumbent.engine == engine.name and spec.batching.max_batch_size is None:
+        held = spec.batching.model_copy(update={"max_batch_size": incumbent.batch})
+        spec = spec.model_copy(update={"batching": held})
+    pods = 1 if incumbent else max(1, spec.replicas)
+    able = list(matching(spec, engine, nodes, lasting=incumbent is not None))
     if not able:
-        return Obstacle(Reason.NO_NODE_FITS, _no_node(spec, engine))
+        return Obstacle(Reason.NO_NODE_FITS, explain_no_node(spec, engine, nodes))
+    storage = 0
+    if counts := all(node.storage_bytes is not None for node in able):
+        storage = storage_bytes(engine, on_volume=delivery_mode(spec, engine) is DeliveryMode.VOLUME)
+        able = [node for node in able if incumbent or (node.storage_bytes or 0) >= storage]
+    if not able:
+        return Obstacle(Reason.NO_NODE_FITS, _no_storage(engine, nodes, storage))
     if engine.spec.requirements.gpu is not None:
-        return _on_gpus(spec, engine, [gpus for node in able for gpus in node.gpus], products)
-    room = max(node.memory_bytes for node in able) - POD_OVERHEAD
+        found = _on_gpus(spec, engine, [gpus for node in able for gpus in node.gpus], products, pods)
+    else:
+        found = _on_cpus(spec, engine, able, pods, storage)
+    return replace(found, counts_storage=counts) if isinstance(found, Seat) else found
+
+
+def _no_storage(engine: Engine, nodes: Iterable[NodeFacts], needed: int) -> str:
+    most = max(node.storage_bytes or 0 for node in nodes)
+    return (
+        f"{engine.name} needs {needed / GIB:.2f} GiB of its node's ephemeral storage (twice the weights, and what the"
+        f" pod writes); the nodes that match have at most {most / GIB:.2f} GiB; add a larger disk, or set"
+        " spec.delivery.mode to Volume"
+    )
+
+
+def _on_cpus(
+    spec: R1PlusDeploymentSpec, engine: Engine, able: Sequence[NodeFacts], pods: int, storage: int
+) -> Seat | Obstacle:
+    shape = engine.spec.shape
+    least = sized(shape, spec.batching.max_batch_size or 1, spec.context.max_tokens or shape.context_length).total_bytes
+    room = memory_per_pod(engine, able, pods, least + POD_OVERHEAD, storage) - POD_OVERHEAD
     beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
     return _seat(_fit(spec, engine, max(0, room), f"the largest matching node, {beside},"))
 
 
+def delivery_mode(spec: R1PlusDeploymentSpec, engine: Engine) -> DeliveryMode:
+    """Return by which way the engine gets to its pods: as the spec says, or as its files allow."""
+    by_volume = is_without_image(engine)
+    return spec.delivery.mode or (DeliveryMode.VOLUME if by_volume else DeliveryMode.IMAGE)
+
+
+def is_without_image(engine: Engine) -> bool:
+    """Whether the engine, as it is served, comes by a volume alone."""
+    return engine.spec.files.image is None or engine.spec.build is not None
+
+
 def _on_gpus(
-    spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus], products: Sequence[str]
+    spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus], products: Sequence[str], pods: int
 ) -> Seat | Obstacle:
     if engine.spec.build is not None and offered:
         # What is built is built for one product: nobody may be left to guess which one a node has.
@@ -77,7 +128,15 @@ def _on_gpus(
             # Where there is none of it for now it stays, too: a device plugin that starts anew is no reason to move.
             if isinstance(found, Seat) or _away(kept):
                 return found
-    return _on_best(spec, engine, offered)
+    roomy = [gpus for gpus in offered if _places(engine, offered, gpus) >= pods]
+    found = _on_best(spec, engine, roomy)
+    return found if isinstance(found, Seat) else _on_best(spec, engine, offered)
+
+
+def _places(engine: Engine, offered: Iterable[Gpus], of: Gpus) -> int:
+    """Return how many pods GPUs of this product hold together."""
+    each = gpu_need(engine).count
+    return sum(g.count // each for g in offered if (g.product, g.resource) == (of.product, of.resource))
 
 
 def _away(gpus: Iterable[Gpus]) -> bool:
@@ -87,7 +146,8 @@ def _away(gpus: Iterable[Gpus]) -> bool:
 
 def is_away(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...], products: Sequence[str]) -> bool:
     """Whether the GPU that an engine serves on is there and not offered: what serves is to be waited for."""
-    kept = [gpus for node in matching(spec, engine, nodes) for gpus in node.gpus if gpus.product in products[:1]]
+    able = matching(spec, engine, nodes, lasting=True)
+    kept = [gpus for node in able for gpus in node.gpus if gpus.product in products[:1]]
     return bool(kept) and _away(kept)
 
 
@@ -149,21 +209,3 @@ def _runtime(engine: Engine, runtimes: Mapping[str, str | None]) -> Obstacle | N
         f"spec.engine: {engine.name}: {backend}: {refused}; deliver a build for this version or change the Triton image"
     )
     return Obstacle(Reason.RUNTIME_NOT_SERVED, text)
-
-
-def matching(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, ...]) -> Iterator[NodeFacts]:
-    """Nodes that the placement admits and that have the cores the engine needs.
-
-    A cordoned node counts: a cordon is no change of capacity, and must not give the deployment another batch.
-    """
-    wanted = spec.placement.node_selector.items()
-    cores = cores_of(engine.spec.requirements.cpu)
-    return (n for n in nodes if n.cores >= cores and all(n.labels.get(k) == v for k, v in wanted))
-
-
-def _no_node(spec: R1PlusDeploymentSpec, engine: Engine) -> str:
-    cores = f"{engine.spec.requirements.cpu} CPU, which {engine.name} needs"
-    labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.placement.node_selector.items()))
-    if not labels:
-        return f"no node has {cores}; add a larger node"
-    return f"spec.placement.nodeSelector: no node has {labels} and {cores}; change the labels or add such a node"

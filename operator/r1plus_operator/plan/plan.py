@@ -1,11 +1,13 @@
 """observed -> Plan: the one place where a pass decides what to write. Pure; the executor carries it out in order."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
 from r1plus_contract import names
+from r1plus_contract.requests import Request
 from r1plus_contract.verdict import Gate, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
@@ -13,10 +15,26 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
 from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
+from r1plus_operator.plan.expiry import expire
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig, RuntimeUpdate
+from r1plus_operator.plan.incumbents import prefer_incumbents
+from r1plus_operator.plan.inputs import (
+    REFUSED_PODS,
+    Json,
+    Observed,
+    OperatorConfig,
+    RuntimeUpdate,
+    SuiteSource,
+    SuiteTrust,
+)
+from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_threshold
+from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
+from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
+from r1plus_operator.plan.obstacles import Incumbent
+from r1plus_operator.plan.placement import check_placement
+from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.refresh import (
     SLOT_SECONDS,
@@ -32,9 +50,11 @@ from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
     Revision,
-    asked_hash,
+    Runtime,
     build,
+    is_made_for,
     readable,
+    redate,
     revision_hash,
     runtime_for,
     serving_revision,
@@ -79,6 +99,8 @@ class Plan:
     """What the deployment waits for before it may begin a candidate that no spec asks for."""
     volumes: frozenset[str] = frozenset()
     """Names of the volumes that the revisions need which this plan leaves."""
+    lacks_mounted: bool = False
+    """Whether what serves is judged by a mounted suite that has to be read for it: `Observed.mounted`."""
 
     @property
     def writes(self) -> int:
@@ -93,15 +115,63 @@ class Plan:
 
 def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
-    revisions = readable(observed.children)
+    revisions = redate(readable(observed.children), now)
+    serves = serving_revision(revisions.values())
+    raw, former = observed.cr.get("spec") or {}, _former_spec(serves, observed)
+    problem = None
     try:
-        spec = R1PlusDeploymentSpec.model_validate(observed.cr.get("spec") or {})
+        spec = R1PlusDeploymentSpec.model_validate(raw)
     except ValidationError as error:
         problem = Problem(
             ConditionType.READY, Reason.INVALID_SPEC, "; ".join(spec_problems(error, R1PlusDeploymentSpec))
         )
-        return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
-    serves = serving_revision(revisions.values())
+        # As a whole, since what is left of a spec after a slip may ask for something else.
+        mended = readable_spec(former, {}) if serves and serves.last_valid else readable_spec(raw, former)
+        if serves is None or mended is None:
+            return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
+        spec = mended
+    tenant = observed.tenant
+    config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
+    if tenant is not None and not tenant.is_tenant:
+        problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
+    resolved = problem or _resolve(spec, observed, config, revisions, serves)
+    if isinstance(resolved, Problem) and resolved.reason is Reason.THRESHOLD_UNREACHABLE:
+        spec = with_threshold(spec, former)
+    held = _hold_engine(resolved, spec, observed, config, revisions, serves) if isinstance(resolved, Target) else None
+    newer = resolved if held and isinstance(resolved, Target) else None
+    return _Pass(observed, config, now, spec, held or resolved, revisions, newer).plan()
+
+
+def _hold_engine(
+    resolved: Target,
+    spec: R1PlusDeploymentSpec,
+    observed: Observed,
+    config: OperatorConfig,
+    revisions: Mapping[str, Revision],
+    serves: Revision | None,
+) -> Target | None:
+    """What serves, where the spec goes on asking for it and the catalog alone has a newer engine; else None.
+
+    An edit of the spec waits for nobody, nor does what has begun already.
+    """
+    if serves is None or resolved.engine.name == serves.engine:
+        return None
+    same = [r for r in revisions.values() if is_made_for(r, observed.name, spec, resolved)]
+    is_edited = serves.last_valid is not None and serves.last_valid.spec.get("engine") != dump_spec(spec).get("engine")
+    if is_edited or any(r.candidate_since or r.refresh or r.rollback for r in same):
+        return None
+    own = tuple(engine for engine in observed.engines if engine.name == serves.engine)
+    held = _resolve(spec, replace(observed, engines=own), config, revisions, serves)
+    return held if isinstance(held, Target) and is_made_for(serves, observed.name, spec, held) else None
+
+
+def _resolve(
+    spec: R1PlusDeploymentSpec,
+    observed: Observed,
+    config: OperatorConfig,
+    revisions: Mapping[str, Revision],
+    serves: Revision | None,
+) -> Target | Problem:
     engine = serves.engine if serves else ""
     newest = max(revisions.values(), key=lambda r: r.number, default=None)
     products = [r.identity.gpu_product for r in (serves, newest) if r and r.identity.gpu_product]
@@ -109,12 +179,34 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     delivered = frozenset(volume.wish for volume in held if delivering.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
-    tenant = observed.tenant
-    if tenant is not None and not tenant.is_tenant:
-        problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
-        return _Pass(observed, config, now, spec, problem, revisions).plan()
-    resolved = resolve(spec, observed.engines, suites, observed.nodes, config, engine, delivered, products)
-    return _Pass(observed, config, now, spec, resolved, revisions).plan()
+
+    def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
+        return resolve(
+            spec, observed.engines, suites, observed.nodes, config, engine, delivered, products, incumbent=incumbent
+        )
+
+    resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
+    allowed = observed.tenant.placement if observed.tenant else None
+    if allowed and isinstance(resolved, Target) and not (serves and is_made_for(serves, observed.name, spec, resolved)):
+        # What serves keeps its place, whatever the platform team allows by now.
+        return check_placement(spec.placement, allowed) or resolved
+    return resolved
+
+
+def _former_spec(serves: Revision | None, observed: Observed) -> Json:
+    """Return the newest spec that could be read; where none is recorded, what is known of it by what runs."""
+    if serves is None:
+        return {}
+    if serves.last_valid:
+        return serves.last_valid.spec
+    found: Json = {}
+    live = observed.children.get(("Deployment", serves.name)) or {}
+    if replicas := (live.get("spec") or {}).get("replicas"):
+        found["replicas"] = replicas
+    if serves.counted:
+        found["accuracy"] = {"threshold": serves.counted[-1].threshold}
+    tiers = [engine.spec.tier.value for engine in observed.engines if engine.name == serves.engine]
+    return found | ({"tier": tiers[0]} if tiers else {})
 
 
 @dataclass(slots=True)
@@ -127,8 +219,25 @@ class _Pass:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     revisions: dict[str, Revision]
+    newer: Target | None = None
+    """What the spec asks for by a newer engine of the catalog, where what serves is `resolved`."""
     due: Due | None = None
     """What is newer than what is wanted, and does not begin in this pass."""
+    mounted: MountedSuites = field(init=False)
+
+    def __post_init__(self) -> None:
+        at_hand = (*self.observed.suites.values(), *(self.observed.mounted or ()))
+        accuracy = self.observed.children.get(("ConfigMap", accuracy_name(self.observed.name)))
+        self.mounted = find_mounted(accuracy, at_hand) if self._problem else MountedSuites()
+
+    @property
+    def _problem(self) -> Problem | None:
+        return self.resolved if isinstance(self.resolved, Problem) else None
+
+    @property
+    def _is_tenant(self) -> bool:
+        """Whether anything may be written."""
+        return self.observed.tenant is None or self.observed.tenant.is_tenant
 
     @property
     def _serving(self) -> Revision | None:
@@ -136,27 +245,47 @@ class _Pass:
         return serving_revision(self.revisions.values())
 
     def _judging(self) -> Judging | None:
-        """By which suite what serves is judged, as verdicts and promotions stand; None while none is in force."""
-        if isinstance(self.resolved, Problem):
+        """By which suite what serves is judged, as verdicts and promotions stand; None while none is in force.
+
+        While the spec has a Problem these are the suites that were asked for before, trusted today or not.
+        """
+        serving = self._serving
+        if isinstance(self.resolved, Target):
+            suites, trust = self.observed.suites, self.config.suite_trust
+            return judging(self.resolved.source, serving, suites, self.spec, trust)
+        asked = self._asked_suite(serving) if serving else None
+        if asked is None:
             return None
-        return judging(self.resolved, self._serving, self.observed.suites, self.spec, self.config.suite_trust)
+        former = self.mounted.former
+        return judging(asked, serving, {former.name: former} if former else {}, self.spec, SuiteTrust(required=False))
+
+    def _asked_suite(self, serving: Revision) -> SuiteSource | None:
+        """Return the suite that the spec asked for last: as it is mounted, else as it is at hand."""
+        wanted = serving.last_valid.suite_hash if serving.last_valid else ""
+        known = (self.mounted.asked, self.mounted.former, *self.observed.suites.values())
+        same = (source for source in known if source and source.suite and hash_of(source) == wanted)
+        return next(same, self.mounted.asked)
 
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
         target = self._target()
         self._part_strangers()
         self._take_verdicts()
+        self._retry_expired()
         answered = self._answer(target)
         way_back = self._way_back(answered)
         wanted = self._delivered(self._wanted(target, answered, way_back), answered)
         rollout = self._decide(wanted, way_back)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
-        self._date_candidacy(wanted if wanted != rollout.current else None)
+        is_held = self._problem is not None and way_back is None
+        self._record_expiry(wanted, rollout)
+        self._date_candidacy(wanted if wanted != rollout.current and not is_held else None)
         self._end_refreshes(target, wanted, rollout)
         surplus = self._surplus(rollout, target)
-        stages = self._stages(owner, rollout, wanted, surplus, way_back)
         judged = self._judging()
+        self._record_last_valid(target, judged, answered)
+        stages = self._stages(owner, rollout, wanted, surplus, way_back)
         shown = wanted if self.spec.rollout.pinned and not way_back else target
         situation = Situation(
             self.observed,
@@ -174,16 +303,17 @@ class _Pass:
         )
         status = status_of(situation)
         changed = [self._changed(stage) for stage in stages]
-        ended = quarantine.ended(self.observed.pods, rollout.current, self.now)
+        ended = quarantine.ended(self.observed.pods, rollout.current, self.now) if self._is_tenant else []
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
             self._slot_ends(),
+            *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
             answered.response.look_again if answered else None,
         ]
-        return Plan(
+        planned = Plan(
             relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
             if answered
             else (),
@@ -201,7 +331,24 @@ class _Pass:
             facts=facts_of(self.spec, answered, way_back if rollout.promote else None, situation.runtime),
             slot=self.due.slot if self.due else None,
             volumes=frozenset(r.volume.name for r in self.revisions.values() if r.volume and r.name not in surplus),
+            lacks_mounted=self.mounted.has_unread and self._serving is not None and self.observed.mounted is None,
         )
+        return planned if self._is_tenant else replace(planned, relabel=(), clear=(), apply=(), delete=())
+
+    def _record_last_valid(self, target: str | None, judged: Judging | None, answered: Answered | None) -> None:
+        """Write down on what serves, which this very pass may have promoted, what the spec asks for."""
+        serving = self._serving
+        if serving is None or target is None:
+            return
+        before = serving.last_valid or LastValid(target)
+        is_judged = answered is not None and answered.serving == serving.name
+        last = LastValid(
+            target,
+            hash_of(judged.asked) if judged else before.suite_hash,
+            dump_spec(self.spec),
+            answered.has_dropped if answered and is_judged else before.has_dropped and not answered,
+        )
+        self.revisions[serving.name] = replace(serving, last_valid=last)
 
     def _answer(self, target: str | None) -> Answered | None:
         """What is done about the revision that serves; the records of all revisions are brought up to date."""
@@ -223,7 +370,7 @@ class _Pass:
             current=self.revisions[name],
             identity=serving.identity_digest,
             target=target,
-            rollout_under_way=self._under_way(target, name) and not returned,
+            rollout_under_way=not self._problem and not returned and self._under_way(target, name),
         )
         response, record = breach.answer(scene)
         if record is not None and record.control is Verdict.PASS and (gate := breach.fresh(scene, record)):
@@ -239,6 +386,8 @@ class _Pass:
             held=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
             last_good=breach.last_good(scene),
             lacking=breach.lacking(scene),
+            has_dropped=breach.has_dropped(scene, bool(serving.last_valid and serving.last_valid.has_dropped)),
+            alerts=self.config.alerts,
         )
 
     def _under_way(self, target: str, serving: str) -> bool:
@@ -276,40 +425,44 @@ class _Pass:
         self.revisions[name] = replace(chosen, promoted_at=when, served_before=served, verdicts=chosen.counted)
 
     def _target(self) -> str | None:
-        """Name of the revision that the spec asks for, rendered if it is new; None where the spec yields none.
+        """Name of the revision that the spec asks for, rendered if it is new.
 
         What was made as it is asked for now goes on, though the operator has other images by now; unless a newer one
-        of it is due.
+        of it is due, or a newer engine is.
+        While the spec has a Problem it asks for what it asked for before; None where nothing serves yet.
         """
         if isinstance(self.resolved, Problem):
-            return None
-        hashes = (
-            revision_hash(self.spec, self.resolved),
-            revision_hash(self.spec, self.resolved, runtime_for(self.resolved, self.config)),
+            serving = self._serving
+            return breach.asked_for_last(self.revisions, serving) if serving else None
+        begins = self._due_engine()
+        if begins and self.newer:
+            self.resolved = self.newer
+        stored = self._newest_of(self.resolved)
+        if begins is None and self.due is None and stored is not None:
+            self.due = self._renewal(stored, self.resolved)
+            begins = self.due if self.due and not self.due.waits else None
+        if begins is None:
+            return stored.name if stored else self._render(self.resolved)
+        self.due = None
+        is_of_now = stored is not None and stored.runtime == runtime_for(self.resolved, self.config)
+        name = stored.name if stored and is_of_now else self._render(self.resolved)
+        refresh = Refresh(
+            begins.cause, begins.wave, self.now, begins.request, acknowledged=acknowledged_in(self.observed.cr)
         )
-        plain, renewed = (f"{self.observed.name}-{digest}" for digest in hashes)
-        stored = self._newest_of(plain, renewed)
-        if stored is None:
-            # A stored revision of that name has images that were left behind: it is never asked for again.
-            return self._render(renewed if plain in self.revisions else plain)
-        self.due = self._renewal(stored)
-        if self.due is None or self.due.waits:
-            return stored.name
-        due, self.due = self.due, None
-        refresh = Refresh(due.cause, due.wave, self.now, due.request, None, acknowledged_in(self.observed.cr))
-        return self._render(renewed, refresh)
+        self.revisions[name] = replace(self.revisions[name], refresh=refresh)
+        return name
 
-    def _newest_of(self, *same: str) -> Revision | None:
-        """The newest stored revision of what the spec asks for: of these names, or made for the same.
+    def _newest_of(self, target: Target) -> Revision | None:
+        """The newest stored revision of what is asked for; None: another one has to be made.
 
         What serves is the newest where it has the images of now, and it is newer than what was made before it with
         others: who changes a spec and changes it back must not get the images back that a refresh has replaced.
         """
-        assert isinstance(self.resolved, Target)
-        asked, now = asked_hash(self.spec, self.resolved), runtime_for(self.resolved, self.config)
-        serving, found = self._serving, []
+        now, serving, found = runtime_for(target, self.config), self._serving, []
+        names = {self._name_for(target), self._name_for(target, now)}
         for revision in self.revisions.values():
-            if revision.name not in same and (revision.asked != asked or self._is_unbuilt(revision)):
+            is_of_it = is_made_for(revision, self.observed.name, self.spec, target) and not self._is_unbuilt(revision)
+            if revision.name not in names and not is_of_it:
                 continue
             if revision is serving and revision.runtime == now:
                 return revision
@@ -318,19 +471,43 @@ class _Pass:
                 found.append(revision)
         return max(found, key=lambda r: r.number, default=None)
 
-    def _render(self, name: str, refresh: Refresh | None = None) -> str:
-        assert isinstance(self.resolved, Target)
+    def _name_for(self, target: Target, runtime: Runtime | None = None) -> str:
+        return f"{self.observed.name}-{revision_hash(self.spec, target, runtime)}"
+
+    def _render(self, target: Target) -> str:
+        """Render a revision; by its plain name, unless a stored one with other images has that."""
+        name = self._name_for(target)
+        if name in self.revisions:
+            name = self._name_for(target, runtime_for(target, self.config))
         number = max((r.number for r in self.revisions.values()), default=0) + 1
-        made = build(self.observed.cr, self.spec, self.resolved, self.config, number, name)
-        self.revisions[name] = replace(made, refresh=refresh)
+        self.revisions[name] = build(self.observed.cr, self.spec, target, self.config, number, name)
         return name
 
-    def _renewal(self, stored: Revision) -> Due | None:
+    def _request(self) -> Request | None:
+        """The refresh that somebody asks for."""
+        serving, answered = self._serving, (r.refresh for r in self.revisions.values())
+        return requested_refresh(self.observed.cr, serving.name if serving else "", answered)
+
+    def _due_engine(self) -> Due | None:
+        """Whether a newer engine of the catalog begins in this pass; where it waits, `due` says for what.
+
+        While its wave is stopped, newer images reach what serves without it.
+        """
+        if self.newer is None or self._serving is None:
+            return None
+        engine, request = self.newer.engine, self._request()
+        wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{runtime_for(self.newer, self.config).digest}"
+        cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
+        bar = refresh_bar(cause, self.spec, None, breach.attempt(self._serving))
+        due = Due(cause, wave, token, bar) if bar else self._take_slot(cause, wave, token)
+        if not due.waits:
+            return due
+        self.due = None if wave in self.observed.wave.stopped else due
+        return None
+
+    def _renewal(self, stored: Revision, target: Target) -> Due | None:
         """Whether a candidate on the images of now is due in place of this revision, and what keeps it waiting."""
-        assert isinstance(self.resolved, Target)
-        now, serving = runtime_for(self.resolved, self.config), self._serving
-        answered = (r.refresh for r in self.revisions.values())
-        request = requested_refresh(self.observed.cr, serving.name if serving else "", answered)
+        now, request = runtime_for(target, self.config), self._request()
         if stored.runtime == now:
             if request is not None:
                 self._answer_refresh(stored, request.token, now.digest)
@@ -339,10 +516,8 @@ class _Pass:
         if request is None and not automatic:
             return None
         cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
-        bar = refresh_bar(cause, self.spec, stored.rollback, breach.attempt(serving))
-        if bar:
-            return Due(cause, now.digest, token, bar)
-        return self._take_slot(cause, now.digest, token)
+        bar = refresh_bar(cause, self.spec, stored.rollback, breach.attempt(self._serving))
+        return Due(cause, now.digest, token, bar) if bar else self._take_slot(cause, now.digest, token)
 
     def _take_slot(self, cause: Cause, wave: str, token: str = "") -> Due:
         """What is due, now or once there is a slot for it."""
@@ -368,31 +543,30 @@ class _Pass:
         """Write down how candidates of a refresh or a wave end."""
         for name, revision in self.revisions.items():
             if record := revision.refresh:
-                stage = rollout.stage if name == wanted != rollout.current else Stage.NONE
-                outcome = self._outcome(revision, record, stage, is_asked_for=name == target)
+                if name == rollout.current:
+                    outcome: Outcome | None = Outcome.PROMOTED
+                else:
+                    stage = rollout.stage if name == wanted else Stage.NONE
+                    outcome = self._outcome(revision, record, stage, is_asked_for=name == target)
                 self.revisions[name] = replace(revision, refresh=replace(record, outcome=outcome))
 
     def _outcome(self, revision: Revision, record: Refresh, stage: Stage, *, is_asked_for: bool) -> Outcome | None:
-        if record.outcome is Outcome.FAILED and acknowledged_in(self.observed.cr) != record.acknowledged:
+        """Of a candidate that does not serve."""
+        before = record.outcome
+        if before is Outcome.FAILED and acknowledged_in(self.observed.cr) != record.acknowledged:
             return Outcome.ACKNOWLEDGED
-        if record.outcome not in (None, Outcome.OVERDUE, Outcome.SUPERSEDED):
-            return record.outcome
-        if revision.promoted_at is not None:
-            return Outcome.PROMOTED
+        if before is Outcome.NO_ROOM and not revision.is_expired:
+            before = None  # It is tried again, if it is still asked for.
+        if before not in (None, Outcome.OVERDUE, Outcome.SUPERSEDED):
+            return before
         if stage is Stage.REFUSED:
             return Outcome.FAILED
         if stage is Stage.EXPIRED:
-            return Outcome.NO_ROOM if self._has_no_room(revision.name) else Outcome.FAILED
-        if stage is Stage.BLOCKED or not is_asked_for or self.spec.rollout.pinned:
+            return Outcome.NO_ROOM if revision.expiry and revision.expiry.no_room else Outcome.FAILED
+        is_held = stage is Stage.BLOCKED or self._problem is not None or self.spec.rollout.pinned
+        if is_held or not is_asked_for:
             return Outcome.SUPERSEDED
-        return Outcome.OVERDUE if self.now - record.began_at >= SLOT_SECONDS else record.outcome
-
-    def _has_no_room(self, name: str) -> bool:
-        """Whether a candidate's pods are not there for want of a place, whatever they run."""
-        if self.observed.children.get(("Deployment", name), {}).get(REFUSED_PODS):
-            return True
-        pods = [pod for pod in self.observed.pods if pod.revision == name]
-        return any(pod.unschedulable or pod.turned_away for pod in pods)
+        return Outcome.OVERDUE if self.now - record.began_at >= SLOT_SECONDS else before
 
     def _slot_ends(self) -> float | None:
         """Seconds until a slot that is held goes to the next deployment; None where none is held."""
@@ -426,8 +600,35 @@ class _Pass:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
         for name, revision in self.revisions.items():
             since = (revision.candidate_since or self.now) if name == candidate else None
-            if since != revision.candidate_since:
-                self.revisions[name] = replace(revision, candidate_since=since)
+            expiry = revision.expiry if name == candidate else None
+            if (since, expiry) != (revision.candidate_since, revision.expiry):
+                self.revisions[name] = replace(revision, candidate_since=since, expiry=expiry)
+
+    def _retry_expired(self) -> None:
+        """Let a candidate that was withdrawn begin again when its time has come."""
+        deadline = self.spec.rollout.deadline_seconds
+        for name, revision in self.revisions.items():
+            if revision.is_expired and revision.expiry and revision.expiry.is_over(self.now, deadline):
+                self.revisions[name] = replace(revision, candidate_since=None)
+
+    def _record_expiry(self, candidate: str | None, rollout: Rollout) -> None:
+        """Write down that the candidate is withdrawn, and whether for lack of room: its pods, which say so, go now."""
+        revision = self.revisions.get(candidate or "")
+        if rollout.stage is Stage.EXPIRED and revision and not revision.is_expired:
+            expiry = expire(revision.expiry, self.now, self._no_room(revision), self.spec.rollout)
+            self.revisions[revision.name] = replace(revision, expiry=expiry)
+
+    def _no_room(self, revision: Revision) -> str:
+        """Return what the scheduler or a quota says of a revision's pods; empty while there is room."""
+        refused = self.observed.children.get(("Deployment", revision.name), {}).get(REFUSED_PODS, "")
+        waiting = (pod.unschedulable for pod in self.observed.pods if pod.revision == revision.name)
+        found = (refused if "exceeded quota" in refused else "") or next(filter(None, waiting), "")
+        return found or ("" if self._has_room(revision) else "no node takes its pod")
+
+    def _has_room(self, revision: Revision) -> bool:
+        """Whether a node takes its pod; asked in place only, where what serves is stopped for it."""
+        in_place = self.spec.rollout.strategy is Strategy.IN_PLACE
+        return not in_place or has_room(revision.template["spec"], self.observed.nodes)
 
     def _after_all_promotions(self) -> float:
         """Now, or just after the last promotion if the clock has been set back: the newest is what serves."""
@@ -451,6 +652,7 @@ class _Pass:
                 Gate.ENFORCE if enforced else self.spec.accuracy.gate,
                 self.spec.rollout.strategy,
                 math.inf if way_back else self.spec.rollout.deadline_seconds,
+                is_held=self._problem is not None and (way_back is None or not self._is_tenant),
             ),
             now=self.now,
         )
@@ -464,11 +666,15 @@ class _Pass:
         return RevisionState(
             name=revision.name,
             ready=sum(pod.ready and not pod.terminating for pod in pods),
-            pods=len(pods),
+            pods=sum(not is_lost(pod, self.observed.nodes, self.now) for pod in pods),
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
             verdict=report.verdict if report and not only_beside_traffic else None,
             promoted_at=revision.promoted_at,
             candidate_since=revision.candidate_since,
+            has_dropped=revision.last_valid is not None and revision.last_valid.has_dropped,
+            has_room=self._has_room(revision),
+            unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
+            retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
         )
 
     def _stages(
@@ -483,9 +689,7 @@ class _Pass:
             *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in kept),
             *(objects.revision_config(owner, r) for r in running),
         ]
-        if isinstance(self.resolved, Target):
-            judged = self._judging()
-            assert judged is not None
+        if judged := self._judging():
             order = breach.order(way_back, self.revisions.get(target or ""), self.revisions)
             by_former = [r for r in (self._serving, self.revisions.get(way_back.to) if way_back else None) if r]
             former = judged.told_to(*(r.identity_digest for r in by_former))
@@ -505,10 +709,10 @@ class _Pass:
             objects.deployment(owner, self.spec, self.revisions[name], count)
             for name, count in rollout.replicas.items()
         ]
-        selected = rollout.current or target
         last = [objects.disruption_budget(owner)]
-        if selected:
-            last.append(objects.service(owner, selected))
+        if rollout.current or target:
+            # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
+            last.append(objects.service(owner, rollout.current or objects.NOTHING_PROMOTED))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
     def _callers(self) -> set[str]:
@@ -551,7 +755,8 @@ class _Pass:
         old = sorted((r for r in self.revisions.values() if r.name not in needed), key=lambda r: r.number)
         # Where it is known what is wanted, nobody waits any more for anything else that is yet to be built: its Job
         # would keep a GPU from what is wanted.
-        unbuilt = {r.name for r in old if target and not r.promoted_at and self._is_unbuilt(r)}
+        is_known = target and not self._problem
+        unbuilt = {r.name for r in old if is_known and not r.promoted_at and self._is_unbuilt(r)}
         old = [r for r in old if r.name not in unbuilt]
         return unbuilt | {r.name for r in old[: max(0, len(self.revisions) - len(unbuilt) - KEPT_REVISIONS)]}
 

@@ -15,14 +15,17 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig
+from r1plus_operator.plan.inputs import AccessMode, Json, OperatorConfig, PodUser
 from r1plus_operator.plan.triton import EXIT_TIMEOUT_SECONDS, command
 from r1plus_policies.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.sizing import Fit
 
-USER = 1000
 HOSTNAME = "kubernetes.io/hostname"
 """The label by which a node is one place."""
+PLATFORM = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+"""Labels of the nodes that our images run on."""
+GPU_TOLERATION = {"key": WHOLE_GPU, "operator": "Exists"}
+"""Of the taint that keeps away what asks for no GPU; the admission plugin ExtendedResourceToleration adds the same."""
 PRESTOP_SECONDS = 5
 """SIGTERM resets new HTTP requests at once (TRITON.md §5): first let the endpoint leave every kube-proxy."""
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
@@ -42,7 +45,10 @@ OFFLINE = {
     "TRTLLM_NO_USAGE_STATS": "1",
 }
 """The walls let nothing out; so that nobody waits for what they hold back, either."""
-MONITOR_MEMORY = "96Mi"
+MONITOR_MEMORY, MONITOR_CPU = "96Mi", "20m"
+STATE, MONITOR_TMP = "64Mi", "16Mi"
+LOGS, LOGS_LIMIT = 256 * 2**20, 2**30
+"""Of the node's disk, for what the node keeps of the containers' logs, bytes: requested, and at most."""
 POD_OVERHEAD = bytes_of(SHM) + bytes_of(MONITOR_MEMORY)
 """What a pod asks of its node beside what the engine needs, bytes."""
 
@@ -57,11 +63,13 @@ def pod_template(
     config: OperatorConfig,
     volume: str = "",
     gpus: Gpus | None = None,
+    *,
+    counts_storage: bool = False,
 ) -> Json:
     """The pod template of one revision of the R1PlusDeployment `cr`; deterministic.
 
     `volume` names the claim that holds the engine; empty: the engine's image does. `gpus` are those that batch and
-    context were fitted to: its pods run on no others.
+    context were fitted to: its pods run on no others. `counts_storage`: its nodes count their ephemeral storage.
     """
     meta = cr["metadata"]
     namespace, owner = meta["namespace"], meta["name"]
@@ -70,7 +78,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": restricted(),
+        "securityContext": restricted(config.pod_user),
         "initContainers": [*([] if volume else [_engine(engine)]), _verify(config, volume)],
         "containers": [
             _triton(engine, fit, identity, config, volume, gpus),
@@ -83,6 +91,10 @@ def pod_template(
         labels[names.LABEL_VOLUME] = volume
         if config.volumes.access_mode is AccessMode.ONE_NODE:
             pod["affinity"] = {"podAffinity": _together(volume)}
+    if counts_storage:
+        triton, disk = pod["containers"][0]["resources"], storage_bytes(engine, on_volume=bool(volume))
+        triton["requests"]["ephemeral-storage"] = mebibytes(disk)
+        triton["limits"]["ephemeral-storage"] = mebibytes(disk - LOGS + LOGS_LIMIT)
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     pod |= placement(spec, gpus)
@@ -92,12 +104,16 @@ def pod_template(
 
 def placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
     """Of a pod's spec, which nodes it may be on: those of the spec, and of them those that have the GPU."""
-    selector = {**spec.placement.node_selector, **(gpus.selector if gpus and gpus.product != UNKNOWN else {})}
-    found: Json = {"nodeSelector": selector} if selector else {}
-    if spec.placement.tolerations:
-        dumped = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
-        found["tolerations"] = dumped
-    return found
+    product = gpus.selector if gpus and gpus.product != UNKNOWN else {}
+    found: Json = {"nodeSelector": {**spec.placement.node_selector, **PLATFORM, **product}}
+    tolerated = tolerations(spec, on_gpu=gpus is not None)
+    return found | ({"tolerations": tolerated} if tolerated else {})
+
+
+def tolerations(spec: R1PlusDeploymentSpec, *, on_gpu: bool) -> list[Json]:
+    """Return what the pods tolerate: what the spec lists, and of GPU nodes that they are for GPUs."""
+    listed = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
+    return [*listed, *([GPU_TOLERATION] if on_gpu else [])]
 
 
 def _together(volume: str) -> Json:
@@ -119,13 +135,13 @@ def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
     }
 
 
-_RUN: Json = dict.fromkeys(("name", "image", "command", "args", "env", "envFrom", "volumeMounts"))
-"""Of a container, what decides which code runs with which data; the API server defaults none of it."""
+_RUN: Json = dict.fromkeys(("name", "command", "args", "env", "envFrom", "volumeMounts"))
+"""Of a container, what decides beside its image which code runs with which data; the API server defaults none of it."""
 _DEFAULTED = frozenset({"defaultMode", "sizeLimit"})
 
 
 def fingerprint(pod_spec: Json) -> str:
-    """What a pod runs, in 16 hex digits: the same for a revision's template and for every pod made from it.
+    """What a pod runs but its images, in 16 hex digits: the same for a revision's template and for pods made from it.
 
     A pod that merely bears a revision's labels has another one, and nobody believes what its monitor says. Ephemeral
     containers do not count: `kubectl debug` is no reason to stop believing a pod.
@@ -141,17 +157,48 @@ def fingerprint(pod_spec: Json) -> str:
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:16]
 
 
+def container_images(pod_spec: Json) -> tuple[str, ...]:
+    """Return the images of a pod's containers, in the order of the containers that `fingerprint` covers."""
+    return tuple(
+        str(container.get("image", ""))
+        for kind in ("initContainers", "containers")
+        for container in pod_spec.get(kind) or ()
+    )
+
+
+def is_same_image(asked: str, run: str) -> bool:
+    """Return whether an admission webhook may have made the one reference of the other.
+
+    Webhooks lead to a mirror, and write the digest that a tag has. A digest says what is run, wherever it comes from:
+    one that was asked for must be there. Where only a tag was asked for, the repository's name must stay, and so must
+    the tag, unless a digest takes its place: what a tag means is the registry's word in any case.
+    """
+    if asked == run:
+        return True
+    (name, tag, digest), (run_name, run_tag, run_digest) = _parts(asked), _parts(run)
+    if digest:
+        return digest == run_digest
+    is_pinned = bool(run_digest) and not run_tag
+    return name == run_name and (is_pinned or (tag or "latest") == (run_tag or "latest"))
+
+
+def _parts(image: str) -> tuple[str, str, str]:
+    """The last component of an image's repository, its tag and its digest; what is absent is empty."""
+    repository, _, digest = image.partition("@")
+    name, _, tag = repository.rpartition("/")[2].partition(":")
+    return name, tag, digest
+
+
 def _without_defaults(source: object) -> object:
     return {k: v for k, v in source.items() if k not in _DEFAULTED} if isinstance(source, dict) else source
 
 
-def restricted() -> Json:
+def restricted(user: PodUser) -> Json:
     """A pod's security context under Pod Security `restricted`; whoever it is may write to its volumes."""
+    named = {"runAsUser": user.run_as_user, "runAsGroup": user.run_as_group, "fsGroup": user.fs_group}
     return {
         "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
+        **{key: value for key, value in named.items() if value is not None},
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
@@ -314,7 +361,7 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
         "command": ["python3", "-m", "r1plus_monitoring"],
         "env": [*({"name": key, "value": value} for key, value in env.items()), pod_name],
         "ports": [{"name": "monitor", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "20m", "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
+        "resources": {"requests": {"cpu": MONITOR_CPU, "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
         "securityContext": locked(),
         # No probes: a pod is Ready only when every container is, and the monitor's trouble must not stop traffic.
         "volumeMounts": [
@@ -327,17 +374,26 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
     }
 
 
+def storage_bytes(engine: Engine, *, on_volume: bool) -> int:
+    """Return what a pod requests of its node's disk: its volumes, but for those in memory, and its logs. Bytes."""
+    tmp = TMP_GPU if engine.spec.requirements.gpu is not None else TMP
+    return _delivery_bytes(engine, on_volume=on_volume) + sum(map(bytes_of, (STATE, MONITOR_TMP, tmp))) + LOGS
+
+
+def _delivery_bytes(engine: Engine, *, on_volume: bool) -> int:
+    return 2 * (0 if on_volume else bytes_of(engine.spec.requirements.weights_memory)) + 64 * 2**20
+
+
 def _volumes(owner: str, revision: str, engine: Engine, volume: str) -> list[Json]:
-    size = 0 if volume else bytes_of(engine.spec.requirements.weights_memory)
     on_gpu = engine.spec.requirements.gpu is not None
     held = [{"name": "volume", "persistentVolumeClaim": {"claimName": volume, "readOnly": True}}] if volume else []
     return [
-        {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(2 * size + 64 * 2**20)}},
+        {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(_delivery_bytes(engine, on_volume=bool(volume)))}},
         {"name": "admission", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
-        {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "state", "emptyDir": {"sizeLimit": STATE}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM_GPU if on_gpu else SHM}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_GPU if on_gpu else TMP}},
-        {"name": "monitor-tmp", "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": "monitor-tmp", "emptyDir": {"sizeLimit": MONITOR_TMP}},
         {"name": "revision", "configMap": {"name": revision}},
         {"name": "accuracy", "configMap": {"name": accuracy_name(owner)}},
         *held,

@@ -41,7 +41,7 @@ def way_to_ask(namespace: str, config: OperatorConfig) -> Json:
     where = [{"ipBlock": {"cidr": cidr}} for cidr in config.isolation.api_cidrs]
     decoy = {**namespace_peer(config.isolation.decoy_namespace), "podSelector": DECOY_PODS}
     out = [
-        to_dns(),
+        to_dns(config.dns),
         {"ports": tcp(*config.isolation.api_ports), **({"to": where} if where else {})},
         {"to": [decoy], "ports": tcp(*SERVING_PORTS, PORT_LET_IN)},
     ]
@@ -81,7 +81,7 @@ def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": restricted(),
+        "securityContext": restricted(config.pod_user),
         "containers": containers,
     }
     if probe != Probe.KNOCK:

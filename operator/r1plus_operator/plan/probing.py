@@ -272,7 +272,7 @@ def questions(config: OperatorConfig) -> tuple[Question, ...]:
         "metadata": {"name": "intruder"},
         "spec": {
             "automountServiceAccountToken": False,
-            "securityContext": restricted(),
+            "securityContext": restricted(config.pod_user),
             "containers": [{"name": "intruder", "image": config.monitor_image, "securityContext": locked()}],
         },
     }

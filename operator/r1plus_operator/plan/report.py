@@ -16,7 +16,7 @@ from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, PodF
 from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.shadowing import hash_of
 from r1plus_operator.plan.situation import Situation
-from r1plus_operator.plan.target import Target
+from r1plus_operator.plan.target import Problem, Target
 from r1plus_operator.plan.wiring import wiring
 from r1plus_policies.response import Why
 from r1plus_policies.rollout import Stage
@@ -137,12 +137,21 @@ def _ready(s: Situation) -> Finding:
     ready = sum(1 for pod in pods if pod.ready)
     wanted = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
     text = f"{ready} of {wanted} pods of revision {current.name} are ready"
+    if ready and wanted and not _is_reachable(s, pods):
+        told = f"{text}, and Service {s.observed.name} leads to none of them yet"
+        return Finding("False", Reason.NO_ENDPOINTS, f"{told}; if that lasts, look at its EndpointSlices")
     if ready and wanted:
         return Finding("True", Reason.SERVING, text)
     if not wanted:
         told = f"spec.rollout.strategy is InPlace: revision {current.name} was stopped so that {s.wanted} can be gated"
         return Finding("False", Reason.IN_PLACE_ROLLOUT, f"{told}; a refusal brings {current.name} back")
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
+
+
+def _is_reachable(s: Situation, pods: list[PodFacts]) -> bool:
+    """Whether the Service leads to a ready pod; taken for granted where no EndpointSlice tells of it."""
+    reached = s.observed.endpoints
+    return reached is None or any(pod.ready and pod.name in reached for pod in pods)
 
 
 def _waiting(s: Situation) -> str:
@@ -235,9 +244,9 @@ def _refused_pods(said: str) -> Finding:
 
 
 def _quality_verified(s: Situation) -> Finding:
-    if s.problem and s.problem.condition is ConditionType.QUALITY_VERIFIED:
-        return Finding("False", s.problem.reason, s.problem.message)
-    if s.problem or s.target is None:
+    if s.problem:
+        return _quality_despite(s, s.problem)
+    if s.target is None:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
     gate = s.verdict(s.revisions[s.target])
     failed = gate is not None and gate.verdict is Verdict.FAIL
@@ -258,6 +267,19 @@ def _quality_verified(s: Situation) -> Finding:
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     return _undecided(report)
+
+
+def _quality_despite(s: Situation, problem: Problem) -> Finding:
+    """An accuracy drop of what serves is told before a Problem of the spec: users get wrong answers meanwhile."""
+    drop = incident.quality(s.answered, s.target) if s.answered and s.target else None
+    if drop and drop.reason is not Reason.ROLLED_BACK:
+        return _with_problem(drop, problem)
+    if problem.condition is not ConditionType.QUALITY_VERIFIED:
+        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+    if s.current and s.judging is None:
+        told = f"{problem.message}. What serves is not watched: the suite that it was judged by is gone"
+        return Finding("False", problem.reason, told)
+    return Finding("False", problem.reason, problem.message)
 
 
 def _shadowed(s: Situation) -> Finding:
@@ -332,11 +354,12 @@ def _alerts_wired(s: Situation) -> Finding:
 def _progressing(s: Situation) -> Finding:
     if s.observed.refused:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
-    if s.problem:
-        return Finding("False", Reason.BLOCKED, f"{s.problem.condition} is in the way: {s.problem.reason}")
+    found = incident.progress(s.answered, s.target or "") if s.answered else None
+    if s.problem and (found is None or found.reason is Reason.ROLLED_BACK):
+        return _blocked(s.problem)
+    if found:
+        return _with_problem(found, s.problem) if s.problem else found
     assert s.rollout is not None
-    if s.answered and (found := incident.progress(s.answered, s.target or "")):
-        return found
     if s.current and s.asked_for != s.target:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"
         return Finding("False", Reason.PINNED, f"{text}; `r1plus unpin` lets it roll out")
@@ -353,12 +376,33 @@ def _progressing(s: Situation) -> Finding:
         return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current}{engine} takes traffic")
     if stage is Stage.EXPIRED or s.rollout.overdue:
         return _overdue(s)
-    doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled"}
+    waits = f"waits: no node takes its pod now, so {s.rollout.current} is not stopped for it; free or add a node"
+    doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled", Stage.NO_ROOM: waits}
     return Finding("True", Reason.ROLLING_OUT, f"Revision {s.target} {doing[stage]}")
+
+
+def _with_problem(finding: Finding, problem: Problem) -> Finding:
+    told = f"{finding.message}. The spec cannot be served: {problem.reason}: {problem.message}"
+    return Finding(finding.status, finding.reason, told)
+
+
+def _blocked(problem: Problem) -> Finding:
+    if problem.reason is Reason.INVALID_SPEC:
+        return Finding("False", Reason.INVALID_SPEC, f"{problem.message}. What serves goes on by the last valid spec")
+    return Finding("False", Reason.BLOCKED, f"{problem.condition} is in the way: {problem.reason}")
 
 
 def _overdue(s: Situation) -> Finding:
     assert s.spec is not None
+    revision = s.revisions.get(s.target or "")
+    expiry = revision.expiry if revision and revision.is_expired else None
+    if s.current and expiry and expiry.retry_at:
+        why, again = expiry.no_room, rfc3339(expiry.retry_at)
+        text = (
+            f"Revision {s.target} was withdrawn because it found no room: {why}; {s.current.name} goes on serving;"
+            f" it is tried again at {again}; free capacity, or lower batch, context or replicas"
+        )
+        return Finding("False", Reason.DEADLINE_EXCEEDED, text)
     limit = f"Revision {s.target} was not promoted within spec.rollout.deadline ({s.spec.rollout.deadline})"
     remedy = "see the other conditions for what held it up; raise the deadline or change the spec to try again"
     went = f"withdrawn, {s.current.name} goes on serving" if s.current else "it goes on trying: nothing else serves"

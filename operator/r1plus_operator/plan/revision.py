@@ -21,8 +21,10 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
 from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
-from r1plus_operator.plan.pod import fingerprint, pod_template
+from r1plus_operator.plan.last_valid import LastValid, read_last_valid
+from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image, pod_template
 from r1plus_operator.plan.refresh import Refresh, refresh_in
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
@@ -31,6 +33,8 @@ from r1plus_policies.hardware import WHOLE_GPU
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
+"""By how much leaders' clocks may differ; between two moments that are dated anew."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
 
@@ -68,6 +72,10 @@ class Revision:
     """Checkpoint of its pooled detector."""
     refresh: Refresh | None = None
     """The refresh or the wave that began it, if one did."""
+    last_valid: LastValid | None = None
+    """What the spec asked for last; of the revision that serves."""
+    expiry: Expiry | None = None
+    """That it was withdrawn, since it has been the candidate."""
 
     @property
     def engine(self) -> str:
@@ -113,22 +121,18 @@ class Revision:
         return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""))
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
-        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template.
-
-        A ReplicaSet lets a pod in quarantine go.
-        """
-        candidates = [
-            p
-            for p in pods
-            if p.revision == self.name
-            and (p.replica_set.rpartition("-")[0] == self.name or (p.quarantine is not None and not p.replica_set))
-        ]
+        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
+        candidates = [p for p in pods if p.is_made_by(self.name)]
         if not candidates:
             return frozenset()
         template = self.template
         uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
-        runs = uid, fingerprint(template["spec"])
-        return frozenset(pod for pod in candidates if (pod.owner_uid, pod.fingerprint) == runs)
+        runs, images = (uid, fingerprint(template["spec"])), container_images(template["spec"])
+        return frozenset(
+            pod
+            for pod in candidates
+            if (pod.owner_uid, pod.fingerprint) == runs and _are_same_images(images, pod.images)
+        )
 
     @property
     def takes_orders(self) -> bool:
@@ -159,6 +163,11 @@ class Revision:
         return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
 
     @property
+    def is_expired(self) -> bool:
+        """Whether it is withdrawn, and not tried again yet."""
+        return self.expiry is not None and self.expiry.at >= (self.candidate_since or math.inf)
+
+    @property
     def identity_digest(self) -> str:
         """Of the identity as it is stored."""
         return document_digest(self.data["identity"])
@@ -187,6 +196,10 @@ class Revision:
         return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
 
 
+def _are_same_images(asked: tuple[str, ...], run: tuple[str, ...]) -> bool:
+    return len(asked) == len(run) and all(map(is_same_image, asked, run))
+
+
 def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
     """What was promoted last; None: nothing was."""
     promoted = [r for r in revisions if r.promoted_at is not None]
@@ -204,6 +217,11 @@ def revision_hash(spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime |
 def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     """Likewise over what was asked for, whatever image builds it."""
     return _hash(spec, target, target.volume.wish if target.volume else "")
+
+
+def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> bool:
+    """Whether the spec asks for this revision, whatever images the operator has now."""
+    return revision.name == f"{deployment}-{revision_hash(spec, target)}" or revision.asked == asked_hash(spec, target)
 
 
 def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
@@ -250,7 +268,18 @@ def build(
         monitor_image=config.monitor_image if is_refreshed else "",
     )
     held = volume.name if volume else ""
-    template = pod_template(cr, name, spec, engine, fit, identity.digest(), config, held, target.gpus)
+    template = pod_template(
+        cr,
+        name,
+        spec,
+        engine,
+        fit,
+        identity.digest(),
+        config,
+        held,
+        target.gpus,
+        counts_storage=target.counts_storage,
+    )
     data = {
         "configPbtxt": config_pbtxt,
         "identity": identity.document(),
@@ -287,6 +316,8 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
         refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
+        last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
+        expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
     )
 
 
@@ -305,6 +336,38 @@ def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
             with contextlib.suppress(ContractError):
                 found[name] = read(live)
     return found
+
+
+def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
+    """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
+
+    Promotions and switches back keep their order, since what was promoted last serves, and their distances where
+    nothing that happened before is in the way: by these it is known how long each revision served.
+    """
+    moments = sorted({at for r in revisions.values() for at in _moments(r)})
+    future = [at for at in moments if at > now + SKEW_SECONDS]
+    before = max((at for at in moments if at not in future), default=-math.inf)
+    dates: dict[float, float] = {}
+    for at in future:
+        before = dates[at] = round(max(now - (future[-1] - at), before + TICK_SECONDS), 3)
+
+    def dated(revision: Revision) -> Revision:
+        rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
+        if rollback and rollback.switched_at in dates:
+            rollback = replace(rollback, switched_at=dates[rollback.switched_at])
+        if since is not None and since > now + SKEW_SECONDS:
+            since = now
+        if expiry and expiry.at > now + SKEW_SECONDS:
+            expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
+        promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
+        return replace(revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry)
+
+    return {name: dated(revision) for name, revision in revisions.items()}
+
+
+def _moments(revision: Revision) -> list[float]:
+    switched = revision.rollback.switched_at if revision.rollback else None
+    return [at for at in (revision.promoted_at, switched) if at is not None]
 
 
 def clipped(gate: GateReport) -> GateReport:
@@ -337,10 +400,14 @@ def to_object(revision: Revision, metadata: Json) -> Json:
             annotations[name] = f"{moment:.3f}"
     if revision.rollback is not None:
         annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
+    if revision.expiry is not None:
+        annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
     if revision.refresh is not None:
         annotations[names.ANNOTATION_REFRESH] = dumps(revision.refresh)
+    if revision.last_valid is not None:
+        annotations[names.ANNOTATION_LAST_VALID] = dumps(revision.last_valid)
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {

@@ -16,7 +16,7 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import SuiteSource, SuiteTrust
 from r1plus_operator.plan.objects import reference_hash
 from r1plus_operator.plan.revision import Revision
-from r1plus_operator.plan.target import Target, untrusted
+from r1plus_operator.plan.target import untrusted
 
 MOST_BYTES: Final = 948 * 1024
 """Of two suites in the ConfigMap that monitors read. Two that are larger are not run side by side."""
@@ -70,7 +70,7 @@ class Judging:
 
 
 def judging(
-    asked_for: Target,
+    asked: SuiteSource,
     serving: Revision | None,
     suites: Mapping[str, SuiteSource],
     spec: R1PlusDeploymentSpec,
@@ -80,19 +80,18 @@ def judging(
 
     The former one is what the newest Pass is of; it counts no more where it is gone, altered or no longer trusted.
     """
-    new = asked_for.source
-    at_once = Judging(new, new)
+    at_once = Judging(asked, asked)
     if serving is None or not serving.takes_shadows:
         return at_once
-    if any(verdict.suite_hash == hash_of(new) for verdict in serving.counted):
+    if any(verdict.suite_hash == hash_of(asked) for verdict in serving.counted):
         return at_once
     passed = _last_passed(serving, spec.accuracy.threshold)
     former = suites.get(passed.suite) if passed else None
     if passed is None or former is None or former.suite is None or hash_of(former) != passed.suite_hash:
         return at_once
-    if untrusted(spec, former, trust) or _size(former) + _size(new) > MOST_BYTES:
+    if untrusted(spec, former, trust) or _size(former) + _size(asked) > MOST_BYTES:
         return at_once
-    return Judging(new, former, serving.identity_digest)
+    return Judging(asked, former, serving.identity_digest)
 
 
 def _last_passed(serving: Revision, threshold: float) -> GateReport | None:

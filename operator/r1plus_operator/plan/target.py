@@ -11,7 +11,7 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.delivering import EngineVolume, Undeliverable, delivery_of
 from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
-from r1plus_operator.plan.obstacles import Seat, condition_of, is_away, seated
+from r1plus_operator.plan.obstacles import Incumbent, Seat, condition_of, is_away, seated
 from r1plus_policies.choice import Choice, Obstacle, Offer, Score, Standing, Wish, choose
 from r1plus_policies.hardware import Gpus
 from r1plus_policies.reach import shortfall
@@ -34,6 +34,8 @@ class Target:
     """Where the engine's files lie; None: in its image."""
     gpus: Gpus | None = None
     """Those that its pods are bound to; None: it runs on CPU, or no cluster is at hand."""
+    counts_storage: bool = False
+    """Whether its nodes count their ephemeral storage, so that its pods can ask for some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +59,21 @@ def resolve(
     delivered: Collection[str] = (),
     products: Sequence[str] = (),
     suite_names: Collection[str] = (),
+    incumbent: Incumbent | None = None,
 ) -> Target | Problem:
     """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
 
     `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
     `delivered` volumes (by name, or `EngineVolume.wish`) hold their engine; `products` are the GPUs of what serves and
     of what is on its way, the first first; `suite_names` are those of all suites, where `suites` has a part of them.
+    `incumbent`: whether this one still fits, where the spec leaves its batch open.
     """
     found: dict[str, Seat] = {}
     obstacles: dict[str, Obstacle] = {}
     by_name = {engine.name: engine for engine in engines}
 
     def obstacle(offer: Offer) -> Obstacle | None:
-        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, products)
+        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, products, incumbent)
         if isinstance(seat, Obstacle):
             obstacles[offer.name] = seat
             return seat
@@ -95,7 +99,7 @@ def resolve(
     assert suite.suite is not None
     if problem := untrusted(spec, suite, config.suite_trust) or out_of_reach(spec, suite):
         return problem
-    return Target(engine, seat.fit, suite.suite, suite, choice, volume, seat.gpus)
+    return Target(engine, seat.fit, suite.suite, suite, choice, volume, seat.gpus, seat.counts_storage)
 
 
 def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> Wish:

@@ -31,7 +31,7 @@ GIVEN = (*BARS, "RoleBinding")
 PARTS = ("NetworkPolicy", *GIVEN, "ServiceAccount", "Job", "Deployment", "Service")
 """Kinds of what belongs to a namespace as a tenant, the decoy's included."""
 LEFT = ("ServiceAccount", "Service")
-"""Of those, what stays until the namespace goes, since it does nothing: an account without rights, empty Services."""
+"""Of those, what stays until the namespace goes, since it does nothing: accounts without rights, empty Services."""
 Part = tuple[str, str, str]
 """Namespace, kind and name."""
 
@@ -89,7 +89,7 @@ class TenantPlan:
 
 def plan_tenant(seen: TenantSeen, config: OperatorConfig, now: float) -> TenantPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    one = _Pass(seen, config, now)
+    one = _Pass(seen, config.in_namespace(assigns_users=seen.namespace.assigns_users), now)
     refusal = _refusal(seen, config)
     return one.hold(refusal) if refusal else one.plan()
 
@@ -135,7 +135,7 @@ class _Pass:
         kept = {_key(obj) for obj in (*(obj for stage in stages for obj in stage), *begun)} | self._kept(runs, newest)
         verdict = self._verdict(changed, newest)
         return TenantPlan(
-            view=_view(verdict, spec),
+            view=self._view(verdict, spec),
             apply=(*changed, *((begun,) if begun else ())),
             delete=self._deletions(kept),
             finalizer=self._finalizer(waits),
@@ -153,10 +153,20 @@ class _Pass:
         waits = self._waits()
         given = {key for key in self.seen.live if key[1] in GIVEN} if waits == () else set()
         return TenantPlan(
-            view=replace(_view(refusal, self._spec()), is_tenant=False),
+            view=replace(self._view(refusal, self._spec()), is_tenant=False),
             delete=self._deletions(self.seen.live.keys() - given),
             finalizer=None if waits is None else self._finalizer(waits),
             status=self._status(None, refusal, refusal) if self._bears_on(waits) else None,
+        )
+
+    def _view(self, verdict: Finding, spec: R1PlusTenantSpec) -> TenantView:
+        return TenantView(
+            verdict.status,
+            verdict.reason,
+            verdict.message,
+            callers=frozenset(spec.callers.namespaces),
+            placement=spec.placement,
+            assigns_users=self.seen.namespace.assigns_users,
         )
 
     def _deletions(self, kept: AbstractSet[Part]) -> tuple[tuple[str, str, str, str], ...]:
@@ -217,9 +227,12 @@ class _Pass:
         if self._is_decoy:
             return [[walls.default_deny(namespace), *decoy.walls_of(self.config)], decoy.objects(self.config)]
         opened = [way for way in spec.egress if not walls.reaches(way, self.seen.addresses)]
-        stages = [[walls.default_deny(namespace)], [walls.callers(namespace, opened)]]
+        out = walls.callers(namespace, opened, self.config.dns, self.seen.addresses)
+        stages = [[walls.default_deny(namespace)], [out]]
         if self.seen.cr is not None and waits != ():
             stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
+            if self.config.has_registry:
+                stages.append(walls.registry_reader(namespace))
         if self._probes:
             stages.append([prober.account(namespace), prober.way_to_ask(namespace, self.config)])
         return stages
@@ -282,8 +295,8 @@ class _Pass:
         if self.seen.refused:
             return Finding("False", Reason.WRITE_REFUSED, self.seen.refused)
         shut = [
-            f"spec.egress[{i}].cidr: {way.cidr} holds the node {node}, whose own ports it would open: it stays shut;"
-            " name a smaller network"
+            f"spec.egress[{i}].cidr: {way.cidr} holds nothing but nodes ({node}), whose own ports it would open: it"
+            " stays shut; name another network"
             for i, way in enumerate(spec.egress)
             if (node := walls.reaches(way, self.seen.addresses))
         ]
@@ -319,10 +332,6 @@ def _isolation(newest: probing.Ran | None) -> Json:
         "late": told.late,
     }
     return {"isolation": found}
-
-
-def _view(verdict: Finding, spec: R1PlusTenantSpec) -> TenantView:
-    return TenantView(verdict.status, verdict.reason, verdict.message, callers=frozenset(spec.callers.namespaces))
 
 
 def digest(policies: Iterable[Json]) -> str:

@@ -59,6 +59,8 @@ class Seen:
     """(kind, name) -> claim, Job, ConfigMap or NetworkPolicy of a volume."""
     going: frozenset[tuple[str, str]] = frozenset()
     """Of those names, what is being deleted: its place is taken until it is gone."""
+    assigns_users: bool = False
+    """As its namespace does (`NamespaceFacts`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class VolumesPlan:
 
 def plan_volumes(seen: Seen, config: OperatorConfig, now: float) -> VolumesPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
+    config = config.in_namespace(assigns_users=seen.assigns_users)
     kept: set[tuple[str, str]] = set()
     apply, looks = {}, []
     for need in seen.needs:
@@ -249,7 +252,7 @@ def network_policy_of(need: Need, namespace: str, config: OperatorConfig) -> Jso
     out: list[Json] = []
     if archive is not None and config.volumes.cidrs:  # An empty list of networks would be all of them.
         servers = [{"ipBlock": {"cidr": cidr}} for cidr in config.volumes.cidrs]
-        out = [to_dns(), {"to": servers, "ports": tcp(_port(archive.url))}]
+        out = [to_dns(config.dns), {"to": servers, "ports": tcp(_port(archive.url))}]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -293,7 +296,7 @@ def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, o
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": restricted(),
+        "securityContext": restricted(config.pod_user),
         "containers": [_fill(config, names.CONTAINER_FILL, "seal" if volume.builder else "")],
         "volumes": [
             {"name": "volume", "persistentVolumeClaim": {"claimName": volume.name}},

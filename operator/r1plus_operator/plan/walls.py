@@ -5,13 +5,22 @@ nothing down but what it gave. NetworkPolicies add up, so what stands for every 
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from r1plus_contract import names
 from r1plus_contract.isolation import Walls
 from r1plus_model_repo.catalog.quantity import bytes_of, canonical_count, mebibytes
-from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, Subject, SubjectKind, within
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.api.tenants import (
+    NEVER_OPENED,
+    Egress,
+    Network,
+    Quota,
+    R1PlusTenantSpec,
+    Subject,
+    SubjectKind,
+    within,
+)
+from r1plus_operator.plan.inputs import DnsTerms, Json
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
 
 DEFAULT_DENY, CALLERS = "r1plus-default-deny", "r1plus-callers"
@@ -40,30 +49,43 @@ def default_deny(namespace: str) -> Json:
     return policy(metadata(namespace, DEFAULT_DENY), {}, [], [])
 
 
-def callers(namespace: str, opened: Iterable[Egress]) -> Json:
-    """What the tenant's own pods may reach: DNS, its models, and where the platform team lets them out to."""
+def callers(namespace: str, opened: Iterable[Egress], dns: DnsTerms, nodes: Collection[str] = ()) -> Json:
+    """What the tenant's own pods may reach: DNS, its models, and where the platform team lets them out to.
+
+    `nodes` are the nodes' addresses, which no way out holds.
+    """
     none_of_ours: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
     models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
-    out = [to_dns(), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
-    out += [{"to": [_peer(way)], "ports": tcp(*sorted(set(way.ports)))} for way in opened]
+    out = [to_dns(dns), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
+    out += [{"to": [_peer(way, nodes)], "ports": tcp(*sorted(set(way.ports)))} for way in opened]
     return policy(metadata(namespace, CALLERS), none_of_ours, [], out)
 
 
-def _peer(way: Egress) -> Json:
+def _peer(way: Egress, nodes: Collection[str]) -> Json:
     if way.namespace is not None:
         return namespace_peer(way.namespace)
     assert way.cidr is not None
     network = ipaddress.ip_network(way.cidr, strict=False)
-    inside = [net for net in NEVER_OPENED if within(ipaddress.ip_network(net), network)]
-    return {"ipBlock": {"cidr": str(network), **({"except": inside} if inside else {})}}
+    never = [ipaddress.ip_network(net) for net in NEVER_OPENED]
+    own = [node for node in _nodes_in(network, nodes) if not any(within(node, net) for net in never)]
+    shut = [str(net) for net in (*(net for net in never if within(net, network)), *own)]
+    return {"ipBlock": {"cidr": str(network), **({"except": shut} if shut else {})}}
 
 
-def reaches(way: Egress, addresses: Iterable[str]) -> str:
-    """The first of the nodes' addresses that lies in a way out; empty: none does."""
+def _nodes_in(network: Network, nodes: Iterable[str]) -> list[Network]:
+    """Return the nodes' addresses in a network, neighbours as one network, in order."""
+    inside = [one for one in map(ipaddress.ip_network, nodes) if within(one, network)]
+    return list(ipaddress.collapse_addresses(inside))  # type: ignore[type-var]
+
+
+def reaches(way: Egress, nodes: Collection[str]) -> str:
+    """Return the node whose address is all that a way out holds, or the first of several; empty: it holds others."""
     if way.cidr is None:
         return ""
     network = ipaddress.ip_network(way.cidr, strict=False)
-    return next((a for a in addresses if within(ipaddress.ip_network(a), network)), "")
+    if _nodes_in(network, nodes) != [network]:
+        return ""
+    return next(node for node in nodes if within(ipaddress.ip_network(node), network))
 
 
 def limits(namespace: str, quota: Quota) -> list[Json]:
@@ -75,6 +97,7 @@ def limits(namespace: str, quota: Quota) -> list[Json]:
         "requests.memory": _size(quota.memory),
         "requests.nvidia.com/gpu": _count(quota.gpus),
         "requests.storage": _size(quota.storage),
+        "requests.ephemeral-storage": _size(quota.ephemeral_storage),
     }
     asked = {key: value for key, value in hard.items() if value is not None}
     found: list[Json] = []
@@ -109,16 +132,33 @@ def access(namespace: str, spec: R1PlusTenantSpec) -> list[Json]:
     """Who administers and who reads, as the platform team says."""
     wanted = ((ADMINS, names.ROLE_TENANT_ADMIN, spec.admins), (VIEWERS, names.ROLE_TENANT_VIEWER, spec.viewers))
     return [
-        {
-            "apiVersion": f"{_RBAC}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata(namespace, name),
-            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
-            "subjects": [_subject(namespace, subject) for subject in subjects],
-        }
+        _binding(namespace, name, role, [_subject(namespace, subject) for subject in subjects])
         for name, role, subjects in wanted
         if subjects
     ]
+
+
+def registry_reader(namespace: str) -> list[Json]:
+    """The account whose tokens the tenant's people show to the registry, and its right to read deployments here."""
+    name = names.REGISTRY_READER
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(namespace, name),
+        "automountServiceAccountToken": False,
+    }
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    return [account, _binding(namespace, name, names.ROLE_REGISTRY_READER, [subject])]
+
+
+def _binding(namespace: str, name: str, role: str, subjects: list[Json]) -> Json:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata(namespace, name),
+        "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
+        "subjects": subjects,
+    }
 
 
 def _subject(namespace: str, subject: Subject) -> Json:

@@ -56,6 +56,8 @@ class Limits:
     connect: float = 5.0
     concurrent_requests: int = 32
     """As many connections are kept, and each holds a quarter of a MiB for TLS."""
+    pages: int = 2
+    """Pages of lists that reflectors hold at once: many kinds are listed at the same time."""
     retries: int = 3
     longest_retry_after: float = 10.0
     """A server that asks for more is reported to the caller, who has a queue for long waits."""
@@ -104,6 +106,7 @@ class ApiClient:
         self._limits = limits or Limits()
         self._throttle = throttle
         self._slots = asyncio.Semaphore(self._limits.concurrent_requests)
+        self.page_turns = asyncio.Semaphore(self._limits.pages)
         self._rand = random.Random()  # noqa: S311 - jitter is no secret
         self._opened: aiohttp.ClientSession | None = None
         self.on_write: Callable[[str, Resource], None] | None = None

@@ -51,6 +51,28 @@ class FileToken:
         return self._token
 
 
+class FileTrust(ssl.SSLContext):
+    """Trusts the CAs of a file that the kubelet replaces when they rotate: a new connection trusts what it holds then.
+
+    Of a client's context asyncio, uvloop and aiohttp call `wrap_bio` alone, once per connection.
+    """
+
+    def __new__(cls, _path: Path) -> "FileTrust":
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, of which ssl's errors are, where the file holds no certificate."""
+        self._path = path
+        self._pem = path.read_text()
+        self._current = ssl.create_default_context(cadata=self._pem)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """Begin a connection."""
+        if (pem := self._path.read_text()) != self._pem:
+            self._current, self._pem = ssl.create_default_context(cadata=pem), pem
+        return self._current.wrap_bio(*args, **kwargs)
+
+
 def autodetect(environ: Mapping[str, str]) -> Connection:
     """KUBECONFIG if set, else the pod's service account, else ~/.kube/config: controller-runtime's order."""
     if environ.get("KUBECONFIG"):
@@ -69,7 +91,7 @@ def in_cluster(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Co
         raise ConnectionConfigError(f"{folder / 'token'}: absent; the pod needs automountServiceAccountToken: true")
     return Connection(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        tls=ssl.create_default_context(cafile=folder / "ca.crt"),
+        tls=FileTrust(folder / "ca.crt"),
         token=FileToken(folder / "token"),
         namespace=(folder / "namespace").read_text().strip() if (folder / "namespace").exists() else "default",
     )

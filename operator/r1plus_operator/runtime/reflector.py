@@ -27,6 +27,8 @@ from r1plus_operator.runtime.store import Key, P, Store, key_of
 
 _log = logging.getLogger(__name__)
 _RETRY = Backoff(first=0.2, cap=30.0)
+PAGE_SIZE = 50
+"""Objects per request of a list. A page is held whole until it is projected, and annotations may take 256 KiB each."""
 _DELETED = b'{"type":"DELETED"'
 _VERSION_FIELD = b'"resourceVersion":"'
 
@@ -66,7 +68,7 @@ class Reflector(Generic[P]):
         index: Callable[[P], str | None] | None = None,
         optional: bool = False,
         on_available: Callable[[], None] = lambda: None,
-        page_size: int = 500,
+        page_size: int = PAGE_SIZE,
         metadata_only: bool = False,
         timing: Timing | None = None,
         rand: random.Random | None = None,
@@ -163,13 +165,16 @@ class Reflector(Generic[P]):
             limit=self._page_size,
             metadata_only=self._metadata_only,
         )
-        async for items, version in pages:
-            self.last_activity = self._clock()
-            newest = version
-            for obj in items:
-                if (projected := self._projected(obj)) is not None:
-                    fresh[key_of(projected)] = _version(obj), projected
-            items.clear()  # Else they are kept until the next page is there.
+        while True:
+            async with self._client.page_turns:
+                if (page := await anext(pages, None)) is None:
+                    break
+                items, newest = page
+                self.last_activity = self._clock()
+                for obj in items:
+                    if (projected := self._projected(obj)) is not None:
+                        fresh[key_of(projected)] = _version(obj), projected
+                items.clear()  # Else they are kept until the next page is there.
         self._replace(fresh, int(newest))
         if not self.available:
             self.available = True

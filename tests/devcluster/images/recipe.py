@@ -5,6 +5,8 @@ reference has the right image. `builder` turns recipes into archives; the other 
 """
 
 import hashlib
+import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,15 @@ class Image:
 
     ref: str
     archive: Path
+
+    @property
+    def pinned(self) -> str:
+        """The reference by digest: a tag may be moved, and then names another image."""
+        with tarfile.open(self.archive) as archive:
+            index = archive.extractfile("index.json")
+            assert index is not None
+            (manifest,) = json.load(index)["manifests"]
+        return f"{self.ref.rpartition(':')[0]}@{manifest['digest']}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def faulty(target: Target, built: Parts, chart_values: dict[str, Any]) -> Iterat
         pytest.skip("the images with a fault are built for the embedded cluster; unset KUBECONFIG")
     made = images.build(Steps())
     target.cluster.import_images(list(made.values()))
-    refs = {"triton": made["triton-cpu"].ref, "monitor": made["monitor"].ref}
+    refs = {"triton": made["triton-cpu"].pinned, "monitor": made["monitor"].pinned}
     chart.install(target.kube, built, chart_values | {"images": chart.values_of(built)["images"] | refs})
     yield
     chart.install(target.kube, built, chart_values)

@@ -37,7 +37,7 @@ def built(made: GpuImages, built: Parts) -> Parts:
 @pytest.fixture(scope="session")
 def chart_values(built: Parts, made: GpuImages) -> dict[str, Any]:
     """TensorRT-LLM has an image, vLLM has none, and nobody signs checkpoints of a page."""
-    gpu = {"tensorrtllm": {"image": made.runtime.ref, "version": VERSION}}
+    gpu = {"tensorrtllm": {"image": made.runtime.pinned, "version": VERSION}}
     return {
         "images": {**chart.values_of(built)["images"], "gpu": gpu},
         "delivery": {"requireSignature": False},

@@ -38,6 +38,7 @@ from r1plus_contract.names import (
 )
 from r1plus_model_repo.building import Recipe, command
 from r1plus_operator.plan.delivering import KEY_DIGITS
+from r1plus_operator.plan.pod import PLATFORM
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
@@ -62,7 +63,7 @@ def register(kube: Kube, made: GpuImages, family: str, checkpoint: str, backend:
             "contextLength": 2048,
             "parameters": 1_000_000,
         },
-        "artifact": {"image": made.checkpoints[checkpoint].image.ref, "sha256": made.checkpoints[checkpoint].sha256},
+        "artifact": {"image": made.checkpoints[checkpoint].image.pinned, "sha256": made.checkpoints[checkpoint].sha256},
         "requirements": {
             "cpu": "1",
             "weightsMemory": "16Mi",
@@ -96,7 +97,7 @@ def recipe(made: GpuImages, gpu: Gpu, context: int = CONTEXT) -> Recipe:
         gpu_product=gpu.product,
         compute_capability=gpu.capability,
         runtime=VERSION,
-        image=made.runtime.ref,
+        image=made.runtime.pinned,
     )
 
 
@@ -199,9 +200,9 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     assert kube.pods_of(TENANT, "credit") == [], "nothing starts before its engine is there"
     assert not is_let_out(kube, job)
     assert job["spec"]["nodeName"] == node.name
-    assert job["spec"]["nodeSelector"] == {f"{RESOURCE}.product": L40S.product}
+    assert job["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     assert container_of(job, INIT_BUILD)["resources"]["limits"][RESOURCE] == "1"
-    assert container_of(job, INIT_BUILD)["image"] == made.runtime.ref
+    assert container_of(job, INIT_BUILD)["image"] == made.runtime.pinned
 
     revision = until_serving(tenant, credit)
     assert claims(kube) == {volume_of(wanted): wanted.checkpoint}
@@ -213,14 +214,14 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     words = in_triton(kube, pod, "cat", f"{DIR_ENGINE}/plan/rank0.engine").splitlines()
     assert ("trtllm-build", *words) == command(wanted, checkpoint, plan)
 
-    assert pod["spec"]["nodeSelector"] == {f"{RESOURCE}.product": L40S.product}
+    assert pod["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     triton = container_of(pod, CONTAINER_TRITON)
-    assert triton["image"] == made.runtime.ref
+    assert triton["image"] == made.runtime.pinned
     assert triton["resources"]["limits"][RESOURCE] == "1"
     text = (kube.get("configmaps", TENANT, revision) or {})["data"]["identity.json"]
     identity = loads(ServingIdentity, text)
     told_so = (identity.gpu_product, identity.engine_digest, identity.triton_image, identity.batch, identity.context)
-    assert told_so == (L40S.product, wanted.checkpoint, made.runtime.ref, BATCH, CONTEXT)
+    assert told_so == (L40S.product, wanted.checkpoint, made.runtime.pinned, BATCH, CONTEXT)
     assert {"name": ENV_IDENTITY, "value": identity.digest()} in triton["env"]
 
     assert "triton_model" in in_triton(kube, pod, "cat", f"{DIR_MODELS}/r1plus/1/model.py")
@@ -282,7 +283,7 @@ def test_another_gpu_is_another_engine_and_the_old_ones_pods_do_not_start_on_it(
     assert claims(kube)[volume_of(wanted)] == wanted.checkpoint
     assert product_of(kube, credit) == A10.product
     (now,) = pods_of(kube, credit, revision)
-    assert now["spec"]["nodeSelector"] == {f"{RESOURCE}.product": A10.product}
+    assert now["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": A10.product}
 
 
 def test_without_a_gpu_or_an_image_for_the_backend_it_says_what_is_missing(

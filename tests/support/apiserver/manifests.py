@@ -27,6 +27,8 @@ CONTEXT = {"maxTokens": 1024}
 """The `spec.context` of most deployments here."""
 MARK = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
 """Labels of an object of the operator's."""
+CHILD = {**MARK, names.LABEL_DEPLOYMENT: "credit"}
+"""Labels of a child of the R1PlusDeployment credit."""
 
 
 def manifest(

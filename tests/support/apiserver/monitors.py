@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from r1plus_contract import names
 from r1plus_contract.filling import PROGRESS_PATH, FillProgress
@@ -30,12 +31,14 @@ class Monitors:
         self.progress: FillProgress | None = None
         """Of a Job that fills a volume."""
         self.asked_since: list[int] = []
+        self.asked: list[str] = []
+        """Paths of all requests."""
         self._verdicts = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         """Listen; at the next address where another process has this one."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._count])
         routes = {"/verdict": self._verdict, "/outcomes": self._page, PROGRESS_PATH: self._progress}
         app.add_routes([web.get(path, answer) for path, answer in routes.items()])
         self._runner = web.AppRunner(app, access_log=None)
@@ -62,6 +65,11 @@ class Monitors:
         """Wait until what it says now was told, and the next question was asked."""
         before = self._verdicts
         await eventually(lambda: self._verdicts >= before + 2, f"the monitor at {self.address} is asked again")
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.asked.append(request.path)
+        return await handler(request)
 
     async def _verdict(self, _: web.Request) -> web.Response:
         self._verdicts += 1

@@ -71,6 +71,9 @@ class FakeClient:
     pieces: list[str] = field(default_factory=list)
     end: tuple[FinishReason, int, int] | None = None
     failed: str = ""
+    turned_away: str = ""
+    looked_at: int = 0
+    """How often it was asked whether it hung up."""
 
     @property
     def text(self) -> str:
@@ -88,7 +91,12 @@ class FakeClient:
         self.failed = message
         self.over.set()
 
+    def turn_away(self, message: str) -> None:
+        self.turned_away = message
+        self.over.set()
+
     def cancelled(self) -> bool:
+        self.looked_at += 1
         return self.hung_up.is_set()
 
 
@@ -118,12 +126,14 @@ class FakeMeters:
 class LoopStage:
     """A loop with an engine and fakes of all else."""
 
-    def __init__(self, pipeline: Pipeline, max_batch: int) -> None:
+    def __init__(self, pipeline: Pipeline, max_batch: int, context: int = 128) -> None:
         self.meters = FakeMeters()
         self.deaths: list[BaseException] = []
         self.died = threading.Event()
         clock = map(float, itertools.count()).__next__
-        self.loop = EngineLoop(pipeline, self.meters, max_batch=max_batch, clock=clock, on_death=self._die)
+        self.loop = EngineLoop(
+            pipeline, self.meters, max_batch=max_batch, context=context, clock=clock, on_death=self._die
+        )
 
     def submit(self, job: Job) -> FakeClient:
         """Queue a job; return its client."""

@@ -26,13 +26,15 @@ from r1plus_operator.plan.inputs import (
     PoolView,
     SuiteSource,
     SuiteTrust,
+    TenantView,
     VolumeFacts,
     VolumeTerms,
     WaveView,
     Wiring,
 )
+from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.plan.plan import Plan, plan
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.revision import Revision, read
 from support.plan.conditions import assert_conditions
 
@@ -89,6 +91,8 @@ class World:
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
     wave: WaveView = field(default_factory=WaveView)
+    tenant: TenantView | None = None
+    endpoints: frozenset[str] | None = None
 
     def observed(self) -> Observed:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
@@ -100,7 +104,9 @@ class World:
         seen = Observed(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
-        return replace(seen, volumes=dict(self.volumes), volumes_refused=dict(self.volumes_refused), wave=self.wave)
+        volumes, refused = dict(self.volumes), dict(self.volumes_refused)
+        seen = replace(seen, volumes=volumes, volumes_refused=refused, wave=self.wave)
+        return replace(seen, endpoints=self.endpoints, tenant=self.tenant)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""
@@ -111,7 +117,12 @@ class World:
         return planned
 
     def plan(self) -> Plan:
-        return plan(self.observed(), self.config, self.now)
+        """Make a plan; like the reconciler, read the mounted suites where it lacks them."""
+        planned = plan(self.observed(), self.config, self.now)
+        if not planned.lacks_mounted:
+            return planned
+        mounted = read_mounted(self.one("ConfigMap", "credit-accuracy")["data"])
+        return plan(replace(self.observed(), mounted=mounted), self.config, self.now)
 
     def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:
         """Make only the first so many writes of a plan: the operator dies after them. The status goes first.
@@ -188,11 +199,23 @@ class World:
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
         """Start what the Deployment asks for, as the kubelet does."""
         deployment = self.one("Deployment", revision)["spec"]
-        template = fingerprint(deployment["template"]["spec"])
+        pod_spec = deployment["template"]["spec"]
+        template, images = fingerprint(pod_spec), container_images(pod_spec)
         for i in range(deployment["replicas"]):
             name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
             self.pods[name] = PodFacts(
-                name, revision, "10.0.0.1", ready, False, "", (TRITON,), replica_set, template, "u-1", uid=f"uid-{name}"
+                name,
+                revision,
+                "10.0.0.1",
+                ready,
+                False,
+                "",
+                (TRITON,),
+                replica_set,
+                template,
+                images,
+                "u-1",
+                f"uid-{name}",
             )
         return self
 

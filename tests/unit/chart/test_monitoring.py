@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
+from r1plus_operator.deployment_metrics import DeploymentMetrics
+from r1plus_operator.plan.facts import Facts
+from r1plus_policies.detector import DetectorKey
+from r1plus_policies.pool import Pool
 from support.chart import CHART, PROMETHEUS_OPERATOR, Objects, Render, one
 from support.promtool import Case, failures, promtool
 
@@ -35,9 +40,50 @@ def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp
     assert failures(tmp_path, [absent], cases) == set()
 
 
+def test_finding_23_labels_severities_and_runbooks_are_the_installations(render: Render) -> None:
+    shipped = rules(render(kinds=PROMETHEUS_OPERATOR))
+    terms = {
+        "runbookURL": "https://wiki.example.com/r1plus",
+        "labels": {"service": "models"},
+        "severities": {"critical": "page"},
+    }
+    # helm merges maps: a label of the chart's own goes by null.
+    given = {"monitoring": {"alerts": {**terms, "labels": {**terms["labels"], "team": None}}}}
+    own = rules(render(given, kinds=PROMETHEUS_OPERATOR))
+    assert len(own) == len(shipped) >= 6
+    for rule, was in zip(own, shipped, strict=True):
+        severity = "page" if was["labels"]["severity"] == "critical" else was["labels"]["severity"]
+        kept = {key: value for key, value in was["labels"].items() if key != "team"}
+        assert rule["labels"] == kept | {"service": "models", "severity": severity}
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example.com/r1plus/{rule['alert']}.md"
+        assert {**rule, "labels": 0, "annotations": 0} == {**was, "labels": 0, "annotations": 0}
+        assert was["labels"]["team"] == "platform"
+        assert was["annotations"]["runbook_url"].endswith(f"/r1plus/blob/main/monitoring/runbooks/{was['alert']}.md")
+
+
 def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
     (endpoint,) = one(render(kinds=PROMETHEUS_OPERATOR), "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
+
+
+LIMITS = ("sampleLimit", "labelLimit", "labelNameLengthLimit", "labelValueLengthLimit", "bodySizeLimit")
+
+
+def test_finding_21_every_scrape_of_the_chart_is_bounded(render: Render) -> None:
+    found = [o for o in render(kinds=PROMETHEUS_OPERATOR) if o["kind"] == "PodMonitor"]
+    assert {one["metadata"]["name"] for one in found} == {"r1plus-operator", "r1plus-registry"}
+    assert [[key for key in LIMITS if key not in one["spec"]] for one in found] == [[], []]
+
+
+def test_finding_21_the_limit_of_the_operator_has_room_for_5000_deployments(render: Render) -> None:
+    monitors = [o for o in render(kinds=PROMETHEUS_OPERATOR) if o["kind"] == "PodMonitor"]
+    limit = next(o["spec"]["sampleLimit"] for o in monitors if o["metadata"]["name"] == "r1plus-operator")
+    registry = CollectorRegistry()
+    told = DeploymentMetrics(registry)
+    told.record(("team", "credit"), {}, Facts("full", 0.98))
+    told.evidence(("team", "credit"), Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, right=1, answered=1))
+    samples = sum(len(metric.samples) for metric in registry.collect())
+    assert 5000 * samples < limit
 
 
 def test_every_dashboard_arrives_byte_for_byte_for_grafanas_sidecar(render: Render) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.plan import walls
-from r1plus_operator.plan.inputs import OperatorConfig
+from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, OperatorConfig
 from support.chart import Objects, Render
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
@@ -42,9 +43,19 @@ def test_what_protects_children_looks_at_every_kind_of_child(objects: Objects, n
 
 def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
     found = policies(objects)
-    # Who mounts an engine, relabels a tenant, enters a pod, pushes others off a node, takes over their addresses or asks for
-    # a rollback is asked of everybody: the operator does none of it.
-    for name in ("engine-volumes", "namespaces", "exec", "priority", "addresses", "requests"):
+    # Who mounts an engine, relabels a tenant, enters a pod, pushes others off a node, takes over their addresses, places
+    # models, makes a token or asks for a rollback is asked of everybody: the operator does none of it.
+    asked_of_all = (
+        "control-plane",
+        "placement",
+        "engine-volumes",
+        "namespaces",
+        "exec",
+        "priority",
+        "addresses",
+        "requests",
+    )
+    for name in (*asked_of_all, "registry-tokens"):
         del found[f"r1plus-operator-{name}"]
     for name, policy in found.items():
         asked = [*policy.get("matchConditions", ()), *policy["validations"]]
@@ -68,7 +79,7 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
 def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_ones_own_pods_does(
     objects: Objects,
 ) -> None:
-    left_out = walls.callers("team", ())["spec"]["podSelector"]["matchExpressions"]
+    left_out = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
     assert {one["operator"] for one in left_out} == {"DoesNotExist"}
     told = policies(objects)["r1plus-operator-walls"]["validations"][0]["expression"]
     assert [one["key"] for one in left_out if f"'{one['key']}'" not in told] == []
@@ -84,14 +95,28 @@ def test_the_namespaces_that_are_never_tenants_are_the_operators_own_idea_of_the
     assert [name for name in (*those, "team-a", "r1plus-decoy") if config.reserved(name)] == list(those)
 
 
+@pytest.mark.parametrize("name", ["serving-pods", "serving-templates", "engine-volumes", "scale"])
+def test_finding_24_what_looks_at_all_pods_leaves_alone_what_can_be_no_tenant(render: Render, name: str) -> None:
+    found = policies(render({"isolation": {"reservedNamespaces": ["openshift-dns"]}}))
+    (one,) = found[f"r1plus-operator-{name}"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+    assert (one["key"], one["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
+    assert {"kube-system", "openshift-dns"} <= set(one["values"])
+    terms = IsolationTerms(reserved_namespaces=("openshift-dns",))
+    config = OperatorConfig("m", "t", "f", "r1plus-system", "monitoring", isolation=terms)
+    assert [namespace for namespace in one["values"] if not config.reserved(namespace)] == []
+
+
 def test_the_roles_that_policies_name_are_those_that_the_operator_gives(objects: Objects) -> None:
     found = policies(objects)
-    given = f"['{names.ROLE_TENANT_ADMIN}', '{names.ROLE_TENANT_VIEWER}']"
+    roles = [names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER, names.ROLE_REGISTRY_READER]
+    given = str(roles)
     prefix = "r1plus-tenant-"
-    assert all(role.startswith(prefix) for role in (names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER))
+    assert all(role.startswith(prefix) for role in roles)
     asked = found["r1plus-operator-access"]["matchConditions"]
     assert [one for one in asked if f"object.roleRef.name.startsWith('{prefix}')" in one["expression"]]
     assert given in str([one["expression"] for one in found["r1plus-operator-operator-reach"]["validations"]])
+    assert f"'{names.REGISTRY_READER}'" in str(found["r1plus-operator-registry-tokens"]["matchConditions"])
+    assert f"['{AUDIENCE}']" in str(found["r1plus-operator-registry-tokens"]["validations"][0]["expression"])
     assert f"'{names.PROBER}'" in str(found["r1plus-operator-operator-templates"]["variables"])
 
 

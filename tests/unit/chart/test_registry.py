@@ -39,9 +39,13 @@ def test_with_a_secret_the_dsn_comes_from_it_and_there_is_no_volume(render: Rend
     spec = one(objects, "StatefulSet", "r1plus-registry")["spec"]
     assert spec["replicas"] == 2
     assert not [o for o in objects if o["kind"] == "PersistentVolumeClaim"]
-    (dsn,) = [entry for entry in container(objects)["env"] if entry["name"] == "R1PLUS_REGISTRY_DSN"]
-    assert dsn["valueFrom"] == {"secretKeyRef": {"name": "registry-database", "key": "url"}}
-    assert [mount["name"] for mount in container(objects)["volumeMounts"]] == ["tmp"]
+    found = container(objects)
+    (dsn,) = [entry["value"] for entry in found["env"] if entry["name"].startswith("R1PLUS_REGISTRY_DSN")]
+    (mount,) = [m for m in found["volumeMounts"] if m["name"] == "database"]
+    (volume,) = [v for v in pods(objects)["StatefulSet"]["volumes"] if v["name"] == "database"]
+    assert volume["secret"] == {"secretName": "registry-database", "items": [{"key": "url", "path": "dsn"}]}
+    assert dsn == f"{mount['mountPath']}/dsn"
+    assert "subPath" not in mount, "what is mounted by subPath never changes"
 
 
 def test_a_pod_that_never_gets_ready_does_not_hold_up_the_upgrade_that_mends_it(render: Render) -> None:
@@ -52,9 +56,9 @@ def test_the_ca_of_the_database_comes_from_the_secret_of_its_dsn(render: Render)
     objects = render({"registry": {"database": {"existingSecret": "registry-database", "caKey": "ca.pem"}}})
     found = container(objects)
     (trusted,) = [entry["value"] for entry in found["env"] if entry["name"] == "PGSSLROOTCERT"]
-    (mount,) = [m for m in found["volumeMounts"] if m["name"] == "database-ca"]
-    (volume,) = [v for v in pods(objects)["StatefulSet"]["volumes"] if v["name"] == "database-ca"]
-    assert volume["secret"] == {"secretName": "registry-database", "items": [{"key": "ca.pem", "path": "ca.crt"}]}
+    (mount,) = [m for m in found["volumeMounts"] if m["name"] == "database"]
+    (volume,) = [v for v in pods(objects)["StatefulSet"]["volumes"] if v["name"] == "database"]
+    assert volume["secret"]["items"] == [{"key": "dsn", "path": "dsn"}, {"key": "ca.pem", "path": "ca.crt"}]
     assert trusted == f"{mount['mountPath']}/ca.crt"
 
 

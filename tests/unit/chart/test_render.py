@@ -1,5 +1,6 @@
 """What the chart renders: its pods are locked down, its rights are the table's, its walls are narrow, its data is whole."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from r1plus_operator.api import fence, rbac, tenant_roles
 from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import GpuRuntime
+from r1plus_operator.plan.inputs import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser
+from r1plus_operator.plan.objects import to_dns
+from r1plus_operator.plan.pod import restricted
 from r1plus_operator.projections import suite_source
 from support.chart import CHART, OTHER_VALUES, PROMETHEUS_OPERATOR, ROOT, Objects, Render, environment, one, pods
 
@@ -36,10 +39,11 @@ def test_every_pod_meets_the_restricted_pod_security_standard(render: Render, va
     for spec in found.values():
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
         assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["runAsUser"] == 1000
+        assert spec["securityContext"]["runAsUser"] in (1000, 2001)
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert all(
-            {"emptyDir", "configMap", "projected", "persistentVolumeClaim"} & set(volume) for volume in spec["volumes"]
+            {"emptyDir", "configMap", "projected", "persistentVolumeClaim", "secret"} & set(volume)
+            for volume in spec["volumes"]
         )
         for container in spec["containers"]:
             assert container["securityContext"] == {
@@ -60,7 +64,13 @@ def test_a_replica_more_starts_before_one_ends_and_they_keep_apart(
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     labels = spec["template"]["metadata"]["labels"]
     spread = spec["template"]["spec"]["topologySpreadConstraints"]
-    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    # The scheduler scores a node by no constraint of a pod if it lacks the key of any: not every node has a zone.
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname"]
+    assert spread[0]["matchLabelKeys"] == ["pod-template-hash"]
+    affinity = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
+    (zones,) = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert zones["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    assert zones["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= labels.items()
     budget = one(objects, "PodDisruptionBudget")["spec"]
     assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
     for constraint in (*spread, {"labelSelector": budget["selector"], "whenUnsatisfiable": "ScheduleAnyway"}):
@@ -84,6 +94,9 @@ def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render
         pytest.param("r1plus-operator-crds", rbac.crd_hook(), id="the CRD hook's rights"),
         pytest.param("r1plus-registry", rbac.registry(), id="the registry's rights"),
         pytest.param("r1plus-registry-reader", rbac.registry_reader(), id="its reader's rights"),
+        pytest.param(
+            "r1plus-tenant-registry-reader", rbac.tenant_registry_reader(), id="the rights of its reader in a tenant"
+        ),
     ],
 )
 def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
@@ -93,7 +106,7 @@ def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, gra
     assert not [rule for rule in rules if "secrets" in rule["resources"]]
     assert not [rule for rule in rules if {"escalate", "impersonate"} & set(rule["verbs"])]
     binds = [rule for rule in rules if "bind" in rule["verbs"]]
-    tenants = [contract.ROLE_TENANT_ADMIN, contract.ROLE_TENANT_VIEWER]
+    tenants = [contract.ROLE_TENANT_ADMIN, contract.ROLE_TENANT_VIEWER, contract.ROLE_REGISTRY_READER]
     assert [rule["resourceNames"] for rule in binds] == ([tenants] if name == "r1plus-operator" else [])
 
 
@@ -176,6 +189,19 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     monitoring = {"namespace": "monitoring", "interval": "15s"} | values.get("monitoring", {})
     assert settings.operator.monitoring_namespace == monitoring["namespace"]
     assert settings.operator.scrape_interval == monitoring["interval"]
+    dns = {"pods": [{"namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}}], "cidrs": []}
+    dns |= values.get("networkPolicy", {}).get("dns", {})
+    peers = [DnsPods(one["namespace"], one["labels"]) for one in dns["pods"]]
+    assert settings.operator.dns == DnsTerms(tuple(peers), tuple(dns["cidrs"]))
+    assert to_dns(settings.operator.dns) in one(objects, "NetworkPolicy")["spec"]["egress"]
+    user = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000} | values.get("podSecurity", {})
+    assert settings.operator.pod_user == PodUser(user["runAsUser"], user["runAsGroup"], user["fsGroup"])
+    for pod in pods(objects).values():
+        assert pod["securityContext"] == restricted(settings.operator.pod_user)
+    alerts = settings.operator.alerts
+    told = {"labels": alerts.labels, "severities": alerts.severities, "runbookURL": alerts.runbook_url}
+    shipped = {"labels": {"team": "platform"}, "severities": {}, "runbookURL": AlertTerms().runbook_url}
+    assert told == shipped | monitoring.get("alerts", {})
     assert settings.verdict_interval == values.get("verdictIntervalSeconds", 10)
     assert settings.workers == values.get("workers", 16)
     isolation = {"decoyNamespace": "r1plus-decoy", "everySeconds": 3600} | values.get("isolation", {})
@@ -268,6 +294,15 @@ def test_a_change_of_what_is_read_at_start_restarts_the_operator(
     assert (first != second) is restarts
 
 
+def test_finding_13_pods_name_no_user_where_openshift_gives_them_one(render: Render) -> None:
+    nobody = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    objects = render({"podSecurity": nobody})
+    for pod in pods(objects).values():
+        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert json.loads(environment(objects)["R1PLUS_POD_USER"]) == {}
+    assert "'runAsUser': 1000680000," in str(pods(render({"podSecurity": {"runAsUser": 1000680000}})))
+
+
 def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:
     spec = one(render(OTHER_VALUES), "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
@@ -276,7 +311,13 @@ def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render
     api_server, dns, monitors, registry, prometheus = spec["egress"]
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
     assert api_server["ports"] == [{"protocol": "TCP", "port": 8443}]
-    assert dns["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+    assert dns["to"] == [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}},
+            "podSelector": {"matchLabels": {"dns": "default"}},
+        },
+        {"ipBlock": {"cidr": "169.254.20.10/32"}},
+    ]
     (peer,) = monitors["to"]
     assert peer["namespaceSelector"] == {}
     assert peer["podSelector"]["matchExpressions"] == [

@@ -7,10 +7,12 @@ import pytest
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenant_roles import AGGREGATED, TO_VIEW
-from support.chart import Objects, Render
+from support.chart import Objects, Render, one
 
 Rights = set[tuple[str, str, str]]
 READS = {"get", "list", "watch"}
+TOKEN = ("", "serviceaccounts/token", "create")
+"""For the registry: of one account by name, as a test says."""
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +45,27 @@ def test_each_is_aggregated_by_its_own_label_and_says_no_rule_itself(objects: Ob
 
 
 def test_an_admin_may_write_deployments_and_suites_and_reach_a_port_and_nothing_else(both: dict[str, Rights]) -> None:
-    written = {(group, resource) for group, resource, verb in both[names.ROLE_TENANT_ADMIN] if verb not in READS}
+    written = {right[:2] for right in both[names.ROLE_TENANT_ADMIN] - {TOKEN} if right[2] not in READS}
     assert written == {("r1plus.ai", kinds.DEPLOYMENTS_PLURAL), ("", "configmaps"), ("", "pods/portforward")}
 
 
+def test_finding_19_both_make_tokens_of_the_registrys_reader_and_of_no_other_account(objects: Objects) -> None:
+    rules = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o.get("rules", ())]
+    tokens = [rule for rule in rules if "serviceaccounts/token" in rule["resources"]]
+    assert [(rule["verbs"], rule["resourceNames"]) for rule in tokens] == [(["create"], [names.REGISTRY_READER])]
+
+
+def test_finding_19_the_registrys_reader_may_do_nothing_that_a_viewer_may_not(
+    objects: Objects, both: dict[str, Rights]
+) -> None:
+    reader = one(objects, "ClusterRole", names.ROLE_REGISTRY_READER)["rules"]
+    assert {
+        (g, r, v) for rule in reader for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]
+    } < both[names.ROLE_TENANT_VIEWER]
+
+
 def test_a_viewer_only_reads_and_an_admin_reads_the_same(both: dict[str, Rights]) -> None:
-    assert {verb for _, _, verb in both[names.ROLE_TENANT_VIEWER]} == READS
+    assert {verb for _, _, verb in both[names.ROLE_TENANT_VIEWER] - {TOKEN}} == READS
     assert both[names.ROLE_TENANT_VIEWER] < both[names.ROLE_TENANT_ADMIN]
 
 
@@ -58,7 +75,7 @@ def test_both_see_all_that_the_operator_makes(both: dict[str, Rights]) -> None:
 
 
 def test_neither_touches_secrets_tokens_shells_a_status_or_a_namespace(both: dict[str, Rights]) -> None:
-    touched = {resource for found in both.values() for _, resource, _ in found}
+    touched = {resource for found in both.values() for _, resource, _ in found - {TOKEN}}
     assert not touched & {"secrets", "serviceaccounts/token", "pods/exec", "pods/attach", "pods/ephemeralcontainers"}
     assert not {resource for resource in touched if resource.endswith(("/status", "/finalize", "/scale"))}
     assert not touched & {"namespaces", "roles", "clusterroles", "nodes"}

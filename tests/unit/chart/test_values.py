@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+import yaml
 
-from support.chart import Refusal
+from support.chart import CHART, Refusal, Render
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,20 @@ from support.chart import Refusal
         pytest.param({"verdictIntervalSeconds": 0.1}, ["/verdictIntervalSeconds", "want 1"],
                      id="an interval below a second"),
         pytest.param({"monitoring": {"interval": "15"}}, ["/monitoring/interval"], id="an interval without a unit"),
+        pytest.param({"monitoring": {"alerts": {"labels": {"severity": "page"}}}}, ["invalid propertyName 'severity'"],
+                     id="a severity for all alerts"),
+        pytest.param({"monitoring": {"alerts": {"runbookURL": "wiki"}}}, ["/monitoring/alerts/runbookURL"],
+                     id="a runbook that is no address"),
         pytest.param({"monitoring": {"namespace": None}}, ["/monitoring", "namespace"],
                      id="no namespace of Prometheus"),
         pytest.param({"networkPolicy": {"apiServerPorts": []}}, ["/networkPolicy/apiServerPorts"],
                      id="no port to the API server"),
         pytest.param({"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}}, ["/networkPolicy/apiServerCIDRs/0"],
                      id="an address for a network"),
+        pytest.param({"networkPolicy": {"dns": {"pods": []}}}, ["/networkPolicy/dns"], id="DNS nowhere, which is anywhere"),
+        pytest.param({"networkPolicy": {"dns": {"cidrs": ["169.254.20.10"]}}}, ["/networkPolicy/dns/cidrs/0"],
+                     id="an address for a network of DNS"),
+        pytest.param({"podSecurity": {"runAsUser": 0}}, ["/podSecurity/runAsUser"], id="root"),
         pytest.param({"resources": {"limits": {"memory": "lots"}}}, ["/resources/limits/memory"],
                      id="a quantity that is none"),
         pytest.param({"admissionPolicy": {"enabled": "yes"}}, ["/admissionPolicy/enabled", "want boolean"],
@@ -81,3 +90,23 @@ from support.chart import Refusal
 def test_a_wrong_value_is_refused_with_its_path(refusal: Refusal, values: dict[str, Any], said: list[str]) -> None:
     told = refusal(values)
     assert [words for words in said if words not in told] == [], told
+
+
+DIGEST = f"@sha256:{'4' * 64}"
+PINNED = {name: f"registry.example.com/{name}{DIGEST}" for name in ("operator", "monitor", "registry", "triton")}
+
+
+@pytest.mark.parametrize("name", [*PINNED, "gpu.vllm.image"])
+def test_finding_06_an_image_that_a_tag_names_is_refused(render: Render, refusal: Refusal, name: str) -> None:
+    gpu = {"vllm": {"image": f"registry.example.com/tritonserver{DIGEST}", "version": "0.11.0"}}
+    images = {"requireDigests": True, **PINNED, "gpu": gpu}
+    render({"images": images})
+    tagged: dict[str, object] = {"gpu": {"vllm": {**gpu["vllm"], "image": "a/b:1"}}} if "." in name else {name: "a/b:1"}
+    said = refusal({"images": {**images, **tagged}})
+    assert f"images.{name}: a/b:1 names a tag, which somebody may move" in said
+    assert "images.requireDigests=false" in said
+
+
+def test_finding_06_digests_are_required_by_default(refusal: Refusal) -> None:
+    default = yaml.safe_load((CHART / "values.yaml").read_text())["images"]["requireDigests"]
+    assert "names a tag" in refusal({"images": {"requireDigests": default}})

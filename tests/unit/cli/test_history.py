@@ -206,17 +206,16 @@ class Cluster:
     """A way to the registry's pod, as a cluster gives it or not."""
 
     port: int
-    own: str = ""
     error: str = ""
-    may_make: bool = True
+    may_make_in: tuple[str, ...] = ("r1plus-system", "team-credit")
     tunnels: list[tuple[str, str, int]] = field(default_factory=list)
 
-    def bearer(self) -> str:
-        return self.own
+    def default_namespace(self) -> str:
+        return "team-credit"
 
     def token_of(self, namespace: str, account: str, audience: str) -> str:
-        if not self.may_make:
-            raise CliError("Could not make a token: 403")
+        if namespace not in self.may_make_in:
+            raise CliError(f"Could not make a token of {namespace}/{account}: 403")
         return f"{namespace}/{account}/{audience}"
 
     def tunnel(self, namespace: str, pod: str, port: int) -> Any:
@@ -230,20 +229,40 @@ def registry(cluster: Cluster, place: str = DEFAULT, **env: str) -> Registry:
     return Registry(place_of(place), lambda: cluster, env)
 
 
-def test_it_is_asked_through_a_tunnel_to_its_pod_with_the_users_own_token(answers: Answers) -> None:
-    cluster = Cluster(answers.port, own="mine")
+PLATFORM = "Bearer r1plus-system/r1plus-registry-reader/r1plus-registry"
+OWN = "Bearer team-credit/r1plus-registry-reader/r1plus-registry"
+
+
+def test_it_is_asked_through_a_tunnel_to_its_pod_with_a_token_that_is_worth_nothing_elsewhere(answers: Answers) -> None:
+    cluster = Cluster(answers.port)
     assert registry(cluster).histories("team-credit", "credit").items == (HISTORY,)
     assert cluster.tunnels == [("r1plus-system", "r1plus-registry-0", 8080)]
-    assert answers.asked == [("/v1/namespaces/team-credit/deployments/credit", "Bearer mine")]
+    assert answers.asked == [("/v1/namespaces/team-credit/deployments/credit", PLATFORM)]
 
 
-def test_who_has_a_certificate_takes_a_token_of_the_reading_account(answers: Answers) -> None:
-    registry(Cluster(answers.port)).histories("team-credit", "credit")
-    assert answers.asked[0][1] == "Bearer r1plus-system/r1plus-registry-reader/r1plus-registry"
+TOKENS = {
+    "the platform team takes the account that reads everything": (DEFAULT, ("r1plus-system", "team-credit"), PLATFORM),
+    "a tenant's people take the one of their namespace": (DEFAULT, ("team-credit",), OWN),
+    "so does everybody at a URL, which may be anybody's": ("http://127.0.0.1:{port}", ("r1plus-system", "team-credit"), OWN),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "may_make_in", "shown"), TOKENS.values(), ids=TOKENS)
+def test_finding_19_the_token_is_of_the_audience_of_the_registry_and_of_an_account_for_it(
+    answers: Answers, place: str, may_make_in: tuple[str, ...], shown: str
+) -> None:
+    asking = registry(Cluster(answers.port, may_make_in=may_make_in), place.format(port=answers.port))
+    asking.histories("team-credit", "credit")
+    answers.body = dumps(Evaluations(()))
+    asking.evaluations("team-credit", None, items=False)
+    answers.body = dumps(RecordedEngines(()))
+    asking.engines()
+    asking.engines("team-credit")
+    assert [bearer for _, bearer in answers.asked] == [shown] * 4
 
 
 def test_a_given_token_comes_first_and_at_a_url_no_cluster_is_asked(answers: Answers) -> None:
-    cluster = Cluster(answers.port, own="mine")
+    cluster = Cluster(answers.port)
     url = f"http://127.0.0.1:{answers.port}"
     registry(cluster, url, **{TOKEN_VARIABLE: "given"}).histories("team-credit", "a b/c")
     assert answers.asked == [("/v1/namespaces/team-credit/deployments/a%20b%2Fc", "Bearer given")]
@@ -259,9 +278,9 @@ def test_a_given_token_comes_first_and_at_a_url_no_cluster_is_asked(answers: Ans
         "http://localhost.example.com",
     ],
 )
-def test_the_kubeconfigs_token_is_sent_to_nobody_in_the_clear(url: str) -> None:
-    with pytest.raises(CliError, match=r"does not go over plain HTTP to .*: take https, or NAMESPACE/NAME"):
-        registry(Cluster(0, own="mine"), url).engines()
+def test_no_token_is_sent_to_anybody_in_the_clear(url: str) -> None:
+    with pytest.raises(CliError, match=r"No token goes over plain HTTP to .*: take https, or NAMESPACE/NAME"):
+        registry(Cluster(0), url).engines()
 
 
 @pytest.mark.parametrize(
@@ -278,7 +297,7 @@ def test_a_forwarded_port_is_asked_past_a_proxy_that_the_environment_names(
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     answers.body = dumps(RecordedEngines(()))
-    assert registry(Cluster(0, own="mine"), f"http://127.0.0.1:{answers.port}").engines() == RecordedEngines(())
+    assert registry(Cluster(0), f"http://127.0.0.1:{answers.port}").engines() == RecordedEngines(())
 
 
 def test_the_questions_say_whose_evaluations_and_whether_items(answers: Answers) -> None:
@@ -296,7 +315,7 @@ TROUBLES = {
     "no right to the pod": ({"error": "Handshake status 403 Forbidden"}, "bind Role r1plus-registry-client to you"),
     "no registry": ({"error": "Handshake status 404 Not Found"}, "registry.enabled false"),
     "a tunnel that fails": ({"error": "connection reset"}, "does not answer in pod r1plus-system/r1plus-registry-0: connection reset"),
-    "no token and no right to make one": ({"may_make": False}, "kubectl -n NAMESPACE create token ACCOUNT --audience r1plus-registry"),
+    "no right to make a token": ({"may_make_in": ()}, "kubectl -n NAMESPACE create token r1plus-registry-reader --audience r1plus-registry"),
 }  # fmt: skip
 
 
@@ -308,7 +327,7 @@ def test_every_way_not_to_get_there_says_what_to_do(answers: Answers, cluster: d
 
 
 REFUSALS = {
-    "somebody unknown": (401, dumps({"error": "not known"}), "(401): not known; renew your kubeconfig"),
+    "somebody unknown": (401, dumps({"error": "not known"}), "(401): not known (is R1PLUS_REGISTRY_TOKEN set"),
     "no right": (403, dumps({"error": "may not get"}), "(403): may not get; ask the platform team"),
     "no database": (503, dumps({"error": "connection refused"}), "(503): connection refused; it records and tells again"),
     "a proxy's page": (502, "<html>bad gateway</html>", "(502): <html>bad gateway"),

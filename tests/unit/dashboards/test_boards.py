@@ -71,7 +71,7 @@ def of_a_pod() -> Scraped:
         yield metrics.DETECTOR_EVIDENCE_RATIO, POD | {"detector": detector}, "0x60"
     for outcome in metrics.Outcome.ALL:
         yield metrics.SERVICE_PROBE_RESULTS_TOTAL, POD | {"outcome": outcome}, ABOVE_ZERO
-    for result in ("ok", "refused", "cancelled", "error"):
+    for result in ("ok", "refused", "queue_full", "cancelled", "error"):
         yield metrics.ENGINE_REQUESTS_TOTAL, POD | {"result": result}, ABOVE_ZERO
     yield "up", POD | {"node": "n1", "endpoint": "triton-metrics"}, "1x60"
 

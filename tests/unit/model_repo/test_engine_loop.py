@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
-from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.engine_loop import Job
+from r1plus_contract.inference import QUEUE_FULL, FinishReason
+from r1plus_model_repo.backends.engine_loop import CANCEL_LOOKS, LEAST_WAITING, MOST_WAITING_TOKENS, Job
 from support.model_repo.fake_engine import SECONDS, FakeClient, FakeEngine, LoopStage
+from support.waiting import wait_until
 
 
 class Stage(LoopStage):
@@ -111,3 +112,62 @@ def test_closing_an_idle_loop_ends_it() -> None:
     stage = Stage(FakeEngine())
     stage.run()
     assert stage.engine.steps == 0
+
+
+FULL = 2 + LEAST_WAITING
+"""As many as run and wait at a batch of 2."""
+
+
+def test_finding_05_the_queue_is_bounded_and_says_so() -> None:
+    stage = Stage(FakeEngine(), 2)
+    taken, beyond = [stage.ask("ab") for _ in range(FULL)], [stage.ask("ab") for _ in range(1000)]
+    assert stage.loop.is_full
+    refusal = (
+        f"{QUEUE_FULL}: the engine has {FULL} requests of {5 * FULL} prompt tokens, and takes {FULL} of"
+        f" {2 * 128 + MOST_WAITING_TOKENS}; nothing was computed, try again later"
+    )
+    assert {client.turned_away for client in beyond} == {refusal}
+    stage.run()
+    assert [client.text for client in taken] == ["ab"] * FULL
+    assert stage.meters.results == ["queue_full"] * 1000 + ["ok"] * FULL
+
+
+@pytest.mark.parametrize("ends", ["answered", "hung up", "lost"])
+def test_finding_05_whoever_leaves_makes_room(ends: str) -> None:
+    gate = threading.Semaphore(0)
+    engine = FakeEngine(gate=gate, fails_at=1 if ends == "lost" else 0)
+    stage = Stage(engine, 2)
+    clients = [stage.ask("ab") for _ in range(FULL)]
+    for client in clients:
+        if ends == "hung up":
+            client.hung_up.set()
+    gate.release(1000)
+    stage.run()
+    assert not stage.loop.is_full
+    late = stage.ask("late")
+    assert late.turned_away == ""
+
+
+def test_finding_05_prompts_that_wait_are_bounded_in_tokens() -> None:
+    stage = Stage(FakeEngine(), 2)
+    half = MOST_WAITING_TOKENS // 2 + 200
+    clients = [stage.submit(Job("ab", half, None)) for _ in range(3)]
+    assert [bool(client.turned_away) for client in clients] == [False, True, True]
+    assert stage.ask("short").turned_away == ""
+    stage.run()
+
+
+def test_finding_05_a_step_asks_few_of_those_that_wait_whether_they_hung_up() -> None:
+    gate = threading.Semaphore(0)
+    stage = Stage(FakeEngine(gate=gate), 1)
+    stage.ask("x" * 4)
+    waiting = [stage.ask("ab") for _ in range(LEAST_WAITING)]
+    stage.loop.start()
+    gate.release(1)
+    wait_until(lambda: stage.engine.steps == 1, "a step")
+    assert sum(client.looked_at for client in waiting) <= 2 * CANCEL_LOOKS
+    waiting[-1].hung_up.set()
+    gate.release(1000)
+    stage.close()
+    assert waiting[-1].end == (FinishReason.CANCELLED, 5, 0)
+    assert [client.text for client in waiting[:-1]] == ["ab"] * (LEAST_WAITING - 1)

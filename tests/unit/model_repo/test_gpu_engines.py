@@ -96,6 +96,18 @@ def test_too_long_a_prompt_never_reaches_the_library(stage: GpuStage) -> None:
     assert stage.library.asked == []
 
 
+@pytest.mark.parametrize("is_raw", [True, False], ids=["raw", "chat"])
+def test_finding_05_a_prompt_beyond_any_tokenizer_is_refused_before_it_is_tokenised(
+    stage: GpuStage, monkeypatch: pytest.MonkeyPatch, is_raw: bool
+) -> None:
+    tokenizer = type(stage.engine._tokens._tokenizer)
+    monkeypatch.setattr(tokenizer, "encode", lambda *_, **__: pytest.fail("it was tokenised"))
+    refusal = r"prompt and system message have 2049 characters, more than 2048, which is 16 for each of the 128 tokens"
+    with pytest.raises(RefusedError, match=refusal):
+        stage.engine.prepare(Ask("x" * 2000, "y" * 49, raw_prompt=is_raw))
+    assert stage.library.asked == []
+
+
 def test_a_raw_prompt_begins_as_the_tokenizer_says(stage: GpuStage) -> None:
     assert stage.prompt_ids(stage.engine.prepare(Ask("Hi", raw_prompt=True)).prompt) == [BEGIN, *b"Hi"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_model_repo.registry.__main__ import main
 from r1plus_model_repo.registry.config import from_environment
-from r1plus_model_repo.registry.database import VARIABLE, Database, parse
+from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database, parse
 from r1plus_model_repo.registry.errors import ConfigError
 
 SECRET = "hunter2"
@@ -29,6 +29,13 @@ def test_all_that_the_chart_sets_is_read(env: dict[str, str]) -> None:
     found.database.close()
 
 
+def test_the_dsn_may_lie_in_a_file(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text(f"postgresql://u:{SECRET}@h/d\n")
+    found = from_environment(env | {VARIABLE: "", FILE_VARIABLE: str(tmp_path / "dsn")})
+    assert found.database.name == "postgresql+psycopg://u:***@h/d"
+    found.database.close()
+
+
 def test_an_api_server_at_an_ipv6_address_is_asked_there(env: dict[str, str]) -> None:
     found = from_environment(env | {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"})
     assert found.api.url == "https://[fd00::1]:6443"
@@ -43,6 +50,7 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
     "another driver": ({VARIABLE: f"postgresql+asyncpg://u:{SECRET}@h/d"}, "'postgresql+asyncpg' is no database"),
     "no database": ({VARIABLE: f"postgresql://u:{SECRET}@h"}, "names no database that would last"),
     "a database in memory": ({VARIABLE: "sqlite://"}, "names no database that would last"),
+    "a DSN's file that is not there": ({FILE_VARIABLE: "/nowhere"}, f"{FILE_VARIABLE}: /nowhere: No such file or directory; the chart mounts"),
     "a folder that is not there": ({VARIABLE: "sqlite:////nowhere/at/all.db"}, "/nowhere/at is no folder; the chart mounts"),
     "no writer": ({"R1PLUS_REGISTRY_WRITER": ""}, "R1PLUS_REGISTRY_WRITER is not set"),
     "no API server": ({"KUBERNETES_SERVICE_HOST": ""}, "R1PLUS_API_SERVER must say its URL"),

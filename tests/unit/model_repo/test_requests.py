@@ -4,9 +4,11 @@ import pytest
 
 from r1plus_model_repo.backends.requests import Ask, RefusedError, new_tokens, parse
 
+CONTEXT = 100
+
 
 def test_a_prompt_alone_is_greedy() -> None:
-    assert parse({"text_input": b"hi"}) == Ask("hi")
+    assert parse({"text_input": b"hi"}, CONTEXT) == Ask("hi")
 
 
 def test_everything_given_is_read() -> None:
@@ -21,7 +23,7 @@ def test_everything_given_is_read() -> None:
         "seed": 2**64 - 1,
         "stop": b'["\\n", "x"]',
     }
-    assert parse(given) == Ask("grüß dich", "be brief", True, 7, 0.5, 0.25, 1.5, 2**64 - 1, ("\n", "x"))
+    assert parse(given, CONTEXT) == Ask("grüß dich", "be brief", True, 7, 0.5, 0.25, 1.5, 2**64 - 1, ("\n", "x"))
 
 
 WRONG = {
@@ -37,6 +39,11 @@ WRONG = {
     "stop that is no list": ({"stop": b'"x"'}, "stop: '\"x\"' is not a JSON array of non-empty strings"),
     "stop with a number": ({"stop": b"[1]"}, "stop: '[1]' is not a JSON array"),
     "a stop string too long": ({"stop": b'["%s"]' % (b"x" * 257)}, "stop: a string of 257 characters exceeds 256"),
+    "a prompt beyond any tokenizer": (
+        {"text_input": b"x" * 1598, "system": b"abc"},
+        "text_input: prompt and system message have 1601 bytes, more than 1600, which is 16 for each of the 100 tokens",
+    ),
+    "a stop list without end": ({"stop": b"[" * 70_000}, "stop: 70000 bytes exceed 65536"),
     "too many stop strings": ({"stop": b'["a"%s]' % (b',"a"' * 16)}, "stop: 17 strings exceed 16"),
 }
 
@@ -45,13 +52,17 @@ WRONG = {
 def test_a_refusal_names_input_value_and_limit(given: dict[str, object], message: str) -> None:
     base = {} if message.startswith("text_input") else {"text_input": b"hi"}
     with pytest.raises(RefusedError) as refusal:
-        parse({**base, **given})
+        parse({**base, **given}, CONTEXT)
     assert message in str(refusal.value)
+
+
+def test_a_prompt_of_as_many_bytes_as_may_be_is_taken() -> None:
+    assert parse({"text_input": b"x" * 1597, "system": b"abc"}, CONTEXT) == Ask("x" * 1597, "abc")
 
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(RefusedError) as refusal:
-        parse({"top_p": 2.0, "max_new_tokens": -1, "stop": b"no"})
+        parse({"top_p": 2.0, "max_new_tokens": -1, "stop": b"no"}, CONTEXT)
     assert all(name in str(refusal.value) for name in ("text_input", "top_p", "max_new_tokens", "stop"))
 
 

@@ -1,8 +1,10 @@
 """The supervisor with real processes: a prober that dies, hangs or cannot start, orphans, and the end."""
 
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,13 +26,14 @@ from support.waiting import DEADLINE_SECONDS, wait_until
 STALE_SECONDS = 10_000.0
 """A heartbeat is never as old as that by itself, however slow the machine: tests make it older, and the clock fast."""
 SUPERVISE = f"""
-import sys, time
+import os, sys, time
 from pathlib import Path
 from r1plus_monitoring.supervisor import Patience, Supervisor
 state = Path(sys.argv[1])
 patience = Patience(tick=0.05, stale={STALE_SECONDS}, first_backoff=0.05, longest_backoff=0.2, farewell=0.2)
 clock = lambda: time.monotonic() + {2 * STALE_SECONDS} * (state / "later").exists()
-sys.exit(Supervisor(sys.argv[2:], state, patience, clock=clock).run())
+address = ("0.0.0.0", int(os.environ["PORT"])) if "PORT" in os.environ else None
+sys.exit(Supervisor(sys.argv[2:], state, patience, clock=clock, address=address).run())
 """
 
 
@@ -79,7 +82,8 @@ def admitted_prober(pod: Pod) -> Iterator[tuple[int, int, Admission, dict[str, A
     """Run a real prober under a supervisor until its gate has passed; yield its port and pid, token and report."""
     pod.mount()
     port = free_port()
-    with supervised(pod.state, *prober_process(pod, port)):
+    command, environ = prober_process(pod, port)
+    with supervised(pod.state, command, {**environ, "PORT": str(port)}):
         report, token = report_with(port, "verdict", "Pass"), read_token(pod.admission)
         assert token is not None
         yield port, started(pod.state)[0], token, report
@@ -170,3 +174,50 @@ def test_the_supervisor_imports_nothing_but_the_standard_library_and_its_own() -
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def listens_elsewhere(host: str, port: int, option: int | None) -> bool:
+    """Return whether another process of the pod could listen there as well."""
+    with socket.socket() as other:
+        if option is not None:
+            other.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            other.bind((host, port))
+            other.listen()
+        except OSError as error:
+            assert error.errno == errno.EADDRINUSE
+            return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+@pytest.mark.parametrize("option", [None, socket.SO_REUSEADDR, socket.SO_REUSEPORT], ids=["plain", "addr", "port"])
+def test_finding_05_nobody_else_can_answer_for_the_monitor_while_no_prober_runs(
+    tmp_path: Path, host: str, option: int | None
+) -> None:
+    port = free_port()
+    assert listens_elsewhere(host, port, option)
+    with supervised(tmp_path, [sys.executable, "-c", "raise SystemExit(3)"], {**os.environ, "PORT": str(port)}):
+        wait_until(lambda: started(tmp_path), "a first start")
+        while len(started(tmp_path)) < 4:
+            assert not listens_elsewhere(host, port, option)
+
+
+def test_finding_05_who_asks_between_two_probers_is_answered_by_the_next(pod: Pod) -> None:
+    with admitted_prober(pod) as (port, pid, _token, _first):
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: logged(pod.state, "Prober ended"), "its end")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/verdict", timeout=DEADLINE_SECONDS) as response:
+            assert json.load(response)["proberRestarts"] == 1
+
+
+def test_a_port_that_is_taken_is_reported_and_tried_again(pod: Pod) -> None:
+    pod.mount()
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        command, environ = prober_process(pod, port)
+        with supervised(pod.state, command, {**environ, "PORT": str(port)}):
+            wait_until(lambda: logged(pod.state, "Prober could not be started"), "a try")
+            assert started(pod.state) == []
+            taken.close()
+            report_with(port, "verdict", "Pass")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -164,7 +165,7 @@ def test_the_sequence_grows_without_the_file(tmp_path: Path, exposition: Exposit
 
 async def test_verdict_metrics_and_health_over_http(tmp_path: Path, exposition: Exposition) -> None:
     board = bulletin(tmp_path, exposition)
-    runner = await serve(board, exposition, "127.0.0.1", 0)
+    runner = await serve(board, exposition, socket.create_server(("127.0.0.1", 0)))
     try:
         host, port = runner.addresses[0][:2]
         async with aiohttp.ClientSession(f"http://{host}:{port}") as session:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import socket
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -315,7 +316,7 @@ async def test_the_steadiness_cannot_be_one(pod: Pod) -> None:
 async def test_outcomes_over_http(pod: Pod) -> None:
     async with watched(pod, ScriptedEngine()) as prober:
         await until(lambda: prober.bulletin.outcomes(0).newest > 10, "outcomes")
-        runner = await serve(prober.bulletin, prober.exposition, "127.0.0.1", 0)
+        runner = await serve(prober.bulletin, prober.exposition, socket.create_server(("127.0.0.1", 0)))
         try:
             host, port = runner.addresses[0][:2]
             async with aiohttp.ClientSession(f"http://{host}:{port}") as session:

@@ -1,15 +1,18 @@
 """What the stores keep: the facts that decide, and no more."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.requests import MOST_WHY, Request, Verb, requests_in, written
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS
-from r1plus_operator.plan.pod import fingerprint
+from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image
 from r1plus_operator.runtime.resources import Resource
 from support.plan.world import World
 
@@ -123,6 +126,72 @@ def test_a_pod_tells_whose_it_is_and_what_ails_it() -> None:
     assert verify.message == "EngineDigestMismatch: x"
 
 
+DIGEST, OTHER_DIGEST = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+IMAGES: dict[str, tuple[str, str, bool]] = {
+    "the same": ("registry.local/triton:1", "registry.local/triton:1", True),
+    "the digest of a tag": ("registry.local/triton:1", f"registry.local/triton@{DIGEST}", True),
+    "the digest of a tag beside it": ("registry.local/triton:1", f"registry.local/triton:1@{DIGEST}", True),
+    "a mirror": ("registry.local:5000/a/triton:1", "mirror.local/cache/registry.local/a/triton:1", True),
+    "the digest at a mirror": ("triton:1", f"mirror.local/library/triton:1@{DIGEST}", True),
+    "a digest at a mirror": (f"registry.local/triton@{DIGEST}", f"mirror.local/triton@{DIGEST}", True),
+    "a digest at a mirror that names it otherwise": (f"triton:1@{DIGEST}", f"mirror.local/all/t:x@{DIGEST}", True),
+    "no tag": ("triton", "docker.io/library/triton:latest", True),
+    "another digest": (f"registry.local/triton@{DIGEST}", f"registry.local/triton@{OTHER_DIGEST}", False),
+    "another digest beside the same tag": (f"a/triton:1@{DIGEST}", f"a/triton:1@{OTHER_DIGEST}", False),
+    "a tag for a digest": (f"a/triton:1@{DIGEST}", "a/triton:1", False),
+    "another tag": ("registry.local/triton:1", "registry.local/triton:2", False),
+    "another tag with a digest": ("registry.local/triton:1", f"registry.local/triton:2@{DIGEST}", False),
+    "another repository": ("registry.local/triton:1", "registry.local/evil:1", False),
+    "another repository's digest": ("registry.local/triton:1", f"registry.local/evil@{DIGEST}", False),
+    "a repository that only ends alike": ("registry.local/triton:1", "registry.local/not-triton:1", False),
+    "a registry with a port and no tag": ("registry.local:5000/triton", "registry.local:5000/triton:5000", False),
+    "nothing": ("registry.local/triton:1", "", False),
+}
+
+
+@pytest.mark.parametrize(("asked", "run", "is_same"), IMAGES.values(), ids=IMAGES)
+def test_finding_13_a_webhook_may_name_an_image_otherwise_and_not_another(asked: str, run: str, is_same: bool) -> None:
+    assert is_same_image(asked, run) is is_same
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "is_own"),
+    [
+        pytest.param(lambda image: f"mirror.local/{image}@{DIGEST}", True, id="its digest at a mirror"),
+        pytest.param(lambda image: "registry.local/other:1", False, id="another image"),
+    ],
+)
+def test_finding_13_a_pod_whose_images_a_webhook_rewrote_is_its_revisions_own(
+    rewrite: Callable[[str], str], is_own: bool
+) -> None:
+    world = World({"tier": "full"})
+    world.settle()
+    name = world.candidate()
+    world.start_pods(name)
+    (pod,) = world.pods.values()
+    assert world.revision(name).own([pod]) == {pod}
+    rewritten = replace(pod, images=tuple(map(rewrite, pod.images)))
+    assert world.revision(name).own([rewritten]) == ({rewritten} if is_own else set())
+    without_one = replace(pod, images=pod.images[1:])
+    assert world.revision(name).own([without_one]) == set()
+
+
+def test_finding_13_what_openshift_fills_into_a_pod_makes_it_no_other() -> None:
+    world = World({"tier": "full"})
+    world.settle()
+    spec = world.one("Deployment", world.candidate())["spec"]["template"]["spec"]
+    live = copy.deepcopy(spec)
+    live["securityContext"] |= {
+        "fsGroup": 1000680000,
+        "seLinuxOptions": {"level": "s0:c26,c15"},
+        "runAsUser": 1000680000,
+    }
+    live["imagePullSecrets"] = [{"name": "credit-dockercfg-x7k2p"}]
+    for container in (*live["initContainers"], *live["containers"]):
+        container["securityContext"] |= {"runAsUser": 1000680000, "runAsNonRoot": True}
+    assert (fingerprint(live), container_images(live)) == (fingerprint(spec), container_images(spec))
+
+
 def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defaulted_and_no_other_has() -> None:
     template = World({"tier": "full"})
     template.settle()
@@ -137,7 +206,6 @@ def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defa
     assert fingerprint(live) == fingerprint(spec)
     for change in (
         lambda s: s["containers"].append({"name": "proxy", "image": "x"}),
-        lambda s: s["containers"][1].update(image="other"),
         lambda s: s["containers"][1]["env"].append({"name": "PYTHONPATH", "value": "/tmp"}),
         lambda s: s["initContainers"][0].update(command=["true"]),
         lambda s: s["volumes"][0].update(emptyDir=None, configMap={"name": "mine"}),
@@ -160,7 +228,7 @@ TURNED_AWAY = {
 
 @pytest.mark.parametrize(("status", "said"), TURNED_AWAY.values(), ids=TURNED_AWAY.keys())
 def test_a_pod_that_its_node_turned_away_says_why(status: dict[str, Any], said: str) -> None:
-    found = projections.pod({"metadata": META, "spec": {}, "status": status})
+    found = projections.pod({"metadata": META | {"labels": POD["metadata"]["labels"]}, "spec": {}, "status": status})
     assert found.facts.turned_away == said
 
 
@@ -278,3 +346,41 @@ def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_n
     assert kept.value.addresses == ("10.0.0.7", "fd00::7", "10.244.3.1", "fd01:0:0:3::1")
     bare = projections.node({"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": status["allocatable"]}})
     assert bare.value.addresses == ()
+
+
+LARGE = "x" * 250_000
+
+
+def test_finding_02_a_pod_that_has_our_mark_alone_is_not_kept() -> None:
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+    assert projections.pod({**POD, "metadata": {**META, "labels": labels}}) is None
+    for label in (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE):
+        assert projections.pod({**POD, "metadata": {**META, "labels": labels | {label: "a"}}}) is not None
+
+
+def test_finding_02_of_a_pods_annotations_little_is_kept() -> None:
+    notes = {names.ANNOTATION_OWNER_UID: LARGE, "example.com/a": LARGE}
+    kept = projections.pod({**POD, "metadata": {**POD["metadata"], "annotations": notes}})
+    assert len(repr(kept)) < 2000
+
+
+def test_finding_02_of_a_childs_annotations_ours_are_kept() -> None:
+    kept = child(meta={"annotations": {names.ANNOTATION_DESIRED_HASH: "h", "example.com/a": LARGE}})
+    assert kept.live["metadata"]["annotations"] == {names.ANNOTATION_DESIRED_HASH: "h"}
+
+
+def test_finding_02_of_a_childs_many_labels_ours_are_kept() -> None:
+    ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_NAME: "a", names.LABEL_DEPLOYMENT: "credit"}
+    few, many = ({f"example.com/{n}": "x" for n in range(count)} for count in (10, 10_000))
+    assert child(meta={"labels": ours | few}).live["metadata"]["labels"] == ours | few
+    assert child(meta={"labels": ours | many}).live["metadata"]["labels"] == ours
+
+
+@pytest.mark.parametrize("why", [LARGE, "the model was mended"], ids=["without end", "control: as people write them"])
+def test_finding_02_of_an_r1plusdeployments_annotations_its_requests_are_kept_and_clipped(why: str) -> None:
+    request = Request("alice", why, "2030-01-01T00:00:00.000000Z")
+    notes = {"example.com/a": LARGE, Verb.PIN.annotation: LARGE, **written(Verb.ACK, request)}
+    kept = projections.deployment({"metadata": {**META, "annotations": notes}})
+    clipped = replace(request, why=why[:MOST_WHY])
+    assert requests_in(kept["metadata"]["annotations"]) == {Verb.ACK: clipped}
+    assert len(repr(kept)) < 2000

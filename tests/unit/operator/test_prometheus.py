@@ -1,14 +1,20 @@
 """What Prometheus says is read into facts; that it does not answer for a while is no news."""
 
 import random
+from pathlib import Path
+from typing import Any
 
 import aiohttp
+import orjson
 import pytest
+import yaml
 from aiohttp import web
 
 from r1plus_operator.plan.inputs import PrometheusView, RuleFacts, TargetFacts
-from r1plus_operator.prometheus import PATIENCE_SECONDS, PrometheusSource
+from r1plus_operator.prometheus import GROUPS_AT_ONCE, MOST_BYTES, MOST_TEXT, PATIENCE_SECONDS, PrometheusSource
 from support.http_server import serving
+from support.prometheus import prometheus
+from support.waiting import eventually
 
 RULE = {"name": "R1PlusAccuracyBelowThreshold", "query": "x < 1", "health": "ok", "type": "alerting"}
 RULES = {"groups": [{"name": "r1plus/team/credit", "file": "f", "rules": [RULE, {**RULE, "lastError": "bad"}]}]}
@@ -26,9 +32,10 @@ TARGETS = {
 
 
 class Heard:
-    """Collects what it is told."""
+    """Collects what it is told, and asks about some deployments."""
 
-    def __init__(self) -> None:
+    def __init__(self, *deployments: tuple[str, str]) -> None:
+        self.crs: dict[tuple[str, str], Any] = dict.fromkeys(deployments)
         self.views: list[PrometheusView] = []
 
     def take_prometheus(self, view: PrometheusView) -> None:
@@ -49,7 +56,8 @@ class Server:
 
 async def look(server: Server) -> PrometheusView:
     async with serving(web.get("/prefix/api/v1/{what}", server.answer)) as url, aiohttp.ClientSession() as session:
-        return await PrometheusSource(Heard(), f"{url}/prefix/", 1.0, random.Random(1)).ask(session)
+        heard = Heard(("team", "credit"), ("team", "debit"))
+        return await PrometheusSource(heard, f"{url}/prefix/", 1.0, random.Random(1)).ask(session)
 
 
 async def test_rules_go_by_group_and_targets_by_pod() -> None:
@@ -93,3 +101,130 @@ def test_silence_is_news_only_when_it_lasts() -> None:
     now[0] = PATIENCE_SECONDS + 1
     source.take(silent)
     assert heard.views == [silent, well, silent]
+
+
+def target(number: int) -> dict[str, Any]:
+    """One as prometheus-operator's relabelling sees it: some 3 kB."""
+    discovered = {f"__meta_kubernetes_pod_label_{n}": "some-application-name" for n in range(60)}
+    labels = {"namespace": "other", "pod": f"pod-{number}", "endpoint": "metrics"}
+    return {"discoveredLabels": discovered, "labels": labels, "health": "up", "lastError": ""}
+
+
+class BigPrometheus:
+    """One with the targets and rules of others, as many as a test says, and `team/credit` among them.
+
+    It filters as Prometheus does, unless `filters` is False, as an old one.
+    """
+
+    def __init__(self, others: int, *, filters: bool = True) -> None:
+        self.others = others
+        self.filters = filters
+        self.sent = 0
+        self.asked: list[web.Request] = []
+        self.groups: list[dict[str, Any]] = [*RULES["groups"]]
+        self.targets = TARGETS["activeTargets"][:2]
+
+    async def rules(self, request: web.Request) -> web.StreamResponse:
+        wanted = request.query.getall("rule_group[]", [])
+        text = {**RULE, "query": "x" * 3000}
+        others = [{"name": f"others-{n}", "file": "f", "rules": [text]} for n in range(self.others)]
+        groups = [group for group in (*self.groups, *others) if not self.filters or group["name"] in wanted]
+        return await self.stream(request, b'"groups":', groups)
+
+    async def all_targets(self, request: web.Request) -> web.StreamResponse:
+        pool = request.query.get("scrapePool")
+        if self.filters and pool:
+            pools = {"podMonitor/team/credit/0": self.targets[:1], "podMonitor/team/credit/1": self.targets[1:]}
+            return await self.stream(request, b'"activeTargets":', pools.get(pool, []))
+        return await self.stream(request, b'"activeTargets":', [*map(target, range(self.others)), *self.targets])
+
+    async def stream(self, request: web.Request, key: bytes, items: list[Any]) -> web.StreamResponse:
+        self.asked.append(request)
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(b'{"status":"success","data":{' + key + b"[")
+        for number, item in enumerate(items):
+            text = (b"," if number else b"") + orjson.dumps(item)
+            self.sent += len(text)
+            await answer.write(text)
+        await answer.write(b"]}}")
+        return answer
+
+
+async def views(server: BigPrometheus, rounds: int, *deployments: tuple[str, str]) -> list[PrometheusView]:
+    routes = web.get("/api/v1/rules", server.rules), web.get("/api/v1/targets", server.all_targets)
+    async with serving(*routes) as url, aiohttp.ClientSession() as session:
+        source = PrometheusSource(Heard(*deployments), url, 1.0, random.Random(1))
+        return [await source.ask(session) for _ in range(rounds)]
+
+
+async def test_finding_20_the_targets_and_rules_of_others_are_not_read_however_many_there_are() -> None:
+    server = BigPrometheus(10_000)
+    found = await views(server, 3, ("team", "credit"), ("team", "debit"))
+    assert [view.error for view in found] == [""] * 3
+    for view in found:
+        assert set(view.rules) == {"r1plus/team/credit"}
+        assert view.targets == {
+            ("team", "p"): (TargetFacts("monitor", "up", ""), TargetFacts("triton-metrics", "down", "no"))
+        }
+    # The first look finds out that all together are too many; the others ask for what is theirs.
+    assert server.sent < 3 * MOST_BYTES
+
+
+async def test_finding_20_a_prometheus_without_filters_is_read_up_to_a_limit_and_named() -> None:
+    server = BigPrometheus(10_000, filters=False)
+    (view,) = await views(server, 1, ("team", "credit"))
+    assert (view.rules, view.targets) == ({}, {})
+    assert "/api/v1/rules" in view.error
+    assert "larger than 4 MiB and was not read" in view.error
+    assert "rule_group[] and scrapePool" in view.error
+    assert server.sent < 3 * MOST_BYTES
+
+
+async def test_a_small_prometheus_without_filters_is_read_whole() -> None:
+    (view,) = await views(BigPrometheus(100, filters=False), 1, ("team", "credit"))
+    assert view.error == ""
+    assert set(view.rules) == {"r1plus/team/credit"}
+    assert ("team", "p") in view.targets
+
+
+async def test_many_deployments_are_asked_about_in_short_requests() -> None:
+    server = BigPrometheus(0)
+    names = [("n" * 60 + f"-{number}", "d" * 40) for number in range(GROUPS_AT_ONCE + 1)]
+    await views(server, 1, *names)
+    paths = [str(request.rel_url) for request in server.asked]
+    assert len(paths) == 3
+    assert max(map(len, paths)) < 8000
+
+
+async def test_finding_20_an_error_that_prometheus_reports_is_cut_short() -> None:
+    server = BigPrometheus(0)
+    server.groups = [{"name": "r1plus/team/credit", "file": "f", "rules": [{**RULE, "lastError": "x" * 100_000}]}]
+    server.targets = [{**TARGETS["activeTargets"][0], "lastError": "x" * 100_000}]
+    (view,) = await views(server, 1, ("team", "credit"))
+    assert len(view.rules["r1plus/team/credit"][0].error) == MOST_TEXT
+    assert len(view.targets["team", "p"][0].error) == MOST_TEXT
+
+
+def scraped(pool: str, namespace: str) -> dict[str, Any]:
+    """Return the configuration of a scrape pool of one pod."""
+    labels = {"namespace": namespace, "pod": "p"}
+    return {"job_name": pool, "static_configs": [{"targets": ["127.0.0.1:1"], "labels": labels}]}
+
+
+async def test_finding_20_a_real_prometheus_knows_these_filters(tmp_path: Path) -> None:
+    pools = (("podMonitor/team/credit/0", "team"), ("podMonitor/other/credit/0", "other"))
+    groups = [{"name": f"r1plus/{name}/credit", "rules": [{"alert": "A", "expr": "1"}]} for _, name in pools]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    with prometheus(tmp_path, scrape_configs=[scraped(*pool) for pool in pools], rule_files=["rules.yml"]) as url:
+        async with aiohttp.ClientSession() as session:
+            source = PrometheusSource(Heard(("team", "credit")), url, 1.0, random.Random(1))
+
+            async def look() -> PrometheusView | None:
+                view = await source.ask(session)
+                return view if len(view.targets) == 2 and view.rules else None
+
+            everything = await eventually(look, "Prometheus knows its targets")
+            assert set(everything.rules) == {"r1plus/team/credit"}
+            source._by_pool = True
+            assert set((await source.ask(session)).targets) == {("team", "p")}

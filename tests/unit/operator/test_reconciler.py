@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.plan.inputs import Observed, TenantView
+from r1plus_operator.plan.inputs import Observed, SuiteSource, TenantView
+from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.plan.plan import Plan
 from r1plus_operator.reconciler import Reconciler
 from r1plus_operator.runtime.errors import ForbiddenError
 from r1plus_operator.waves import Waves
-from support.plan.world import CONFIG, World
+from support.plan.world import CONFIG, World, serve_world
 
 KEY = ("team", "credit")
 ISOLATED = TenantView("True", "WallsHeld", "25 of 25 forbidden connections were blocked")
@@ -53,3 +54,37 @@ async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation()
     assert conditions["IsolationVerified"] == ("True", "WallsHeld")
     assert conditions["Progressing"] == ("False", "WriteRefused")
     assert not [note for note in plan.notes if "Isolation" in note.message]
+
+
+class Watching(Parts):
+    """A deployment serves, and the suite that it is judged by is gone from the chart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = serve_world()
+        self.world.suites = {}
+        self.plans: list[Plan] = []
+
+    async def load_mounted(self, key: object) -> tuple[SuiteSource, ...]:
+        return read_mounted(self.world.one("ConfigMap", "credit-accuracy")["data"])
+
+    async def run(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
+        self.plans.append(plan)
+        return frozenset()
+
+    def want(self, key: object, pool: object) -> None: ...
+
+    def record(self, key: object, status: object, facts: object) -> None: ...
+
+    def add(self, key: object) -> None: ...
+
+    def add_after(self, key: object, seconds: float) -> None: ...
+
+
+async def test_finding_08_a_pass_reads_the_mounted_suite_where_its_source_is_gone() -> None:
+    parts: Any = Watching()
+    reconciler = Reconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+    await reconciler.reconcile(KEY)
+    (plan,) = parts.plans
+    assert plan.pool is not None
+    assert plan.status["suite"] == "smollm2-full-v1"

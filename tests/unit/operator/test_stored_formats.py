@@ -32,6 +32,7 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec, R1PlusDeploymentStat
 from r1plus_operator.config import shipped_suites
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import OperatorConfig, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.last_valid import LastValid
 from r1plus_operator.plan.probing import Run
 from r1plus_operator.plan.quarantine import Quarantine
 from r1plus_operator.plan.revision import read, revision_hash, to_object
@@ -139,6 +140,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "a revision": Format(revisions, rewrite_revision),
         "the verdicts of a revision": Format(annotations(names.ANNOTATION_VERDICT), of_contract(KnownVerdicts)),
         "a rollback": Format(annotations(names.ANNOTATION_ROLLBACK), of_contract(Record)),
+        "what a spec asked for last": Format(annotations(names.ANNOTATION_LAST_VALID), of_contract(LastValid)),
         "a pooled detector": Format(annotations(names.ANNOTATION_POOL), of_contract(Pool)),
         "a quarantine": Format(annotations(names.ANNOTATION_QUARANTINE), of_contract(Quarantine)),
         "a run of the isolation test": Format(annotations(names.ANNOTATION_PROBED), of_contract(Run)),
@@ -158,7 +160,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "spec of an engine": Format(parts("R1PlusEngine", "spec"), of_api(EngineSpec)),
     }
 )
-NOT_STORED = frozenset({f"a request to {Verb.UNPIN}", f"a request to {Verb.REFRESH}"})
+NOT_STORED = frozenset({f"a request to {Verb.UNPIN}", f"a request to {Verb.REFRESH}", "what a spec asked for last"})
 """Formats of which no stored cluster has a document."""
 ASK_FOR_THE_NEWEST: Mapping[str, str] = MappingProxyType(
     {

@@ -1,12 +1,18 @@
 """Golden suites of tenants: only those that are named are fetched, once per version, and little of them is kept."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
+from r1plus_contract.suite_files import SuiteFiles
+from r1plus_operator.plan.drift import folded
+from r1plus_operator.plan.inputs import SuiteSource
+from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted, version_of
 from r1plus_operator.projections import suite_version
 from r1plus_operator.tenant_suites import MOST_BYTES, TenantSuites
-from support.golden_suites import NAME, files_of
+from support.golden_suites import NAME, altered, files_of
 
 TEXTS = files_of().texts()
 SIZE = sum(len(text.encode()) for text in TEXTS.values())
@@ -90,3 +96,55 @@ async def test_many_tenants_together_keep_no_more_than_the_limit() -> None:
         await server.suites.load(f"n{number}", {NAME})
     kept = [number for number in range(10) if server.suites.loaded(f"n{number}")]
     assert kept == [6, 7, 8, 9]
+
+
+class Mounted:
+    """The accuracy ConfigMap of a deployment, of which the caches keep digests."""
+
+    def __init__(self, server: Server, **files: SuiteFiles) -> None:
+        self.server = server
+        self.put(**files)
+
+    def put(self, suite: SuiteFiles, former: SuiteFiles | None = None) -> None:
+        texts = dict(zip(SUITE_FILES, (suite.header, suite.items, suite.reference), strict=True))
+        if former:
+            texts |= zip(FORMER_SUITE_FILES, (former.header, former.items, former.reference), strict=True)
+        self.live = {"kind": "ConfigMap", "data": {name: text for name, text in texts.items() if text}}
+        self.server.objects["a", "credit-accuracy"] = self.live
+
+    async def load(self) -> tuple[SuiteSource, ...]:
+        return await self.server.suites.load_mounted("a", "credit-accuracy", version_of(folded(self.live)))
+
+
+async def test_finding_08_mounted_suites_are_read_once_whatever_their_scorer_and_signature(server: Server) -> None:
+    mounted = Mounted(server, suite=files_of(version="0"), former=files_of(name="former-v1"))
+    for _ in range(3):
+        found = await mounted.load()
+    assert [(source.name, source.suite is not None) for source in found] == [(NAME, True), ("former-v1", True)]
+    assert server.fetched == [("a", "credit-accuracy")]
+    assert server.suites.loaded("a") == {}, "no spec can name a mounted suite"
+    mounted.put(suite=files_of())
+    assert [source.name for source in await mounted.load()] == [NAME]
+    assert len(server.fetched) == 2
+
+
+async def test_finding_08_a_mounted_suite_that_was_altered_is_passed_over(server: Server) -> None:
+    assert await Mounted(server, suite=altered()).load() == ()
+
+
+async def test_finding_08_what_is_mounted_is_found_among_what_is_at_hand_byte_for_byte(server: Server) -> None:
+    mounted = Mounted(server, suite=files_of())
+    (source,) = await mounted.load()
+    live = folded(mounted.live)
+    assert find_mounted(live, [source]) == MountedSuites(source)
+    assert find_mounted(live, [replace(source, reference_text="{}")]) == MountedSuites(has_unread=True)
+    assert find_mounted(None, [source]) == MountedSuites()
+
+
+async def test_finding_08_mounted_suites_share_the_limit_of_their_namespace() -> None:
+    server = Server(most_bytes=4 * SIZE)
+    await Mounted(server, suite=files_of()).load()
+    server.put("a")
+    await server.suites.load("a", {NAME})
+    await Mounted(server, suite=files_of()).load()
+    assert server.fetched.count(("a", "credit-accuracy")) == 2

@@ -122,7 +122,7 @@ class TestWakes:
         assert set(rig.asked_for()) == {(DECOY, "decoy"), *((name, TENANT_NAME) for name in (DECOY, "team", "other"))}
 
     async def test_a_node_for_those_who_have_a_way_out_and_nobody_else(self) -> None:
-        rig = await tenant({"egress": [{"cidr": "10.0.0.0/8", "ports": [443]}]})
+        rig = await tenant({"egress": [{"cidr": "10.0.0.7/32", "ports": [443]}]})
         rig.label("other")
         rig.give("other", {})
         rig.asked_for()
@@ -241,18 +241,18 @@ async def test_a_decoy_whose_namespace_goes_is_tried_no_more() -> None:
 
 
 async def test_which_node_is_told_of_a_way_that_stays_shut_changes_with_no_event() -> None:
-    rig = await tenant({"egress": [{"cidr": "10.0.0.0/8", "ports": [443]}]})
+    rig = await tenant({"egress": [{"cidr": "10.0.0.2/31", "ports": [443]}]})
 
     def node(name: str, address: str, event: str = "ADDED", memory: str = "8Gi") -> None:
         listed = [{"type": "InternalIP", "address": address}]
         status = {"allocatable": {"cpu": "4", "memory": memory}, "addresses": listed}
         rig.say(event, "Node", {"metadata": {"name": name, "uid": name}, "status": status})
 
-    node("n1", "10.0.0.1")
-    node("n2", "10.0.0.2")
+    node("n1", "10.0.0.2")
+    node("n2", "10.0.0.3")
     await rig.work()
     before = list(rig.cluster.log)
-    node("n1", "10.0.0.1", "MODIFIED", "7Gi")
+    node("n1", "10.0.0.2", "MODIFIED", "7Gi")
     assert await rig.work() == 1
     assert rig.cluster.log == before
 

@@ -1,6 +1,9 @@
 """The road of the verdicts: what a monitor that stopped answering counts as, and from when on."""
 
+import itertools
+import logging
 import random
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -13,23 +16,48 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Standing, Verdict, Watch
 from r1plus_operator import projections
+from r1plus_operator.api import kinds
+from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
 from r1plus_operator.observe import Key, Observer
 from r1plus_operator.plan.silence import MONITOR_SILENT, SILENT_SECONDS, silent
 from r1plus_operator.pools import Pools
+from r1plus_operator.projections import Child, ServingPod
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
-from r1plus_operator.verdicts import VerdictSource
+from r1plus_operator.verdicts import CONCURRENCY, SHARES, VerdictSource
 from support.http_server import serving
+from support.waiting import eventually
 
-KEY = ("t", "credit")
+CR = {"metadata": {"namespace": "t", "name": "credit", "uid": "cr1"}}
+OWNER = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "name": "credit", "uid": "cr1"}
 WATCH = Watch(Standing.STEADY, 4)
 PASSES = MonitorReport("credit-a", "id", Phase.WATCHING, Verdict.PASS, "Passed", "", "s", "hash", watch=WATCH)
 
 
+def controller(kind: str, name: str, uid: str) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "uid": uid, "controller": True}
+
+
+def child(kind: str, name: str, uid: str, **meta: Any) -> Child:
+    head = {"namespace": "t", "name": name, "uid": uid, "resourceVersion": "1"}
+    return projections.child(kinds.BY_KIND[kind], {"metadata": head | meta})
+
+
 def pod(ip: str, *, runs: bool = True, **meta: Any) -> dict[str, Any]:
-    labels = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: "credit-a"}
+    labels = {
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_DEPLOYMENT: "credit",
+        names.LABEL_REVISION: "credit-a",
+    }
     statuses = [{"name": "monitor", "ready": runs, "state": {}}, {"name": "triton", "ready": True, "state": {}}]
-    head = {"name": "credit-a-0", "namespace": "t", "uid": "p1", "labels": labels}
+    head = {
+        "name": "credit-a-0",
+        "namespace": "t",
+        "uid": "p1",
+        "labels": labels,
+        "annotations": {names.ANNOTATION_OWNER_UID: "cr1"},
+        "ownerReferences": [controller("ReplicaSet", "credit-a-7d9f", "rs1")],
+    }
     return {"metadata": head | meta, "spec": {}, "status": {"podIP": ip, "containerStatuses": statuses}}
 
 
@@ -38,6 +66,7 @@ class Road:
 
     source: VerdictSource
     session: aiohttp.ClientSession
+    port: int
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -46,21 +75,31 @@ class Road:
         self.asked: list[Key] = []
         self.says: MonitorReport | None = PASSES
         self.observer = Observer(ApiClient(Connection("http://127.0.0.1:1")), self._news, {})
+        self.observer.crs["t", "credit"] = CR
+        revision = child("ControllerRevision", "credit-a", "cr-a", ownerReferences=[OWNER | {"controller": True}])
+        self.observer.children["ControllerRevision"].store.put(revision)
 
     def _news(self, key: Key) -> None:
         self.asked.append(key)
         self.now += self.rest
 
     def put(self, obj: dict[str, Any]) -> None:
-        projected = projections.pod(obj)
-        assert projected is not None
-        self.observer.pods.store.put(projected)
+        if (projected := projections.pod(obj)) is not None:
+            self.observer.pods.store.put(projected)
 
     async def after(self, seconds: float) -> MonitorReport | None:
         """What counts as said by the pod after one more round."""
         self.now += seconds
         await self.source.ask_all(self.session)
         return self.observer.reports.get("p1")
+
+
+def no_pools(road: Road) -> Pools:
+    return Pools(lambda: road.now, lambda key, pool: None)
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
 
 
 @pytest.fixture
@@ -71,9 +110,9 @@ async def road() -> AsyncIterator[Road]:
         return web.Response(status=503) if found.says is None else web.json_response(text=dumps(found.says))
 
     async with serving(web.get("/verdict", verdict)) as url, aiohttp.ClientSession() as found.session:
-        pools = Pools(lambda: found.now, lambda key, pool: None)
-        port = int(url.rpartition(":")[2])
-        found.source = VerdictSource(found.observer, pools, 10.0, random.Random(1), port, lambda: found.now)
+        found.port = port_of(url)
+        pools = no_pools(found)
+        found.source = VerdictSource(found.observer, pools, 10.0, random.Random(1), found.port, lambda: found.now)
         found.put(pod("127.0.0.1"))
         yield found
 
@@ -149,3 +188,138 @@ def test_a_monitor_that_could_not_score_keeps_its_reason() -> None:
     blocked = replace(PASSES, phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason="SuiteMismatch")
     facts = projections.pod(pod("127.0.0.1"))
     assert silent(blocked, facts.facts, "t") == blocked
+
+
+STRANGERS = {
+    "it has the mark alone": {"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}, "ownerReferences": []},
+    "its Job is none that is known": {
+        "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_VOLUME: "r1plus-engine-1"},
+        "ownerReferences": [controller("Job", "r1plus-engine-1", "another")],
+    },
+    "its deployment is none that is known": {"labels": {names.LABEL_DEPLOYMENT: "x", names.LABEL_REVISION: "credit-a"}},
+    "its revision is none that is known": {
+        "labels": {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: "credit-b"}
+    },
+    "it was made for another deployment of that name": {"annotations": {names.ANNOTATION_OWNER_UID: "cr0"}},
+    "another ReplicaSet made it": {"ownerReferences": [controller("ReplicaSet", "mine-7d9f", "rs2")]},
+    "it is in another namespace": {"namespace": "evil"},
+}
+
+
+@pytest.mark.parametrize("meta", STRANGERS.values(), ids=STRANGERS)
+async def test_finding_22_only_pods_of_known_revisions_and_jobs_are_contacted(meta: dict[str, Any]) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(status=503)
+
+    road = Road()
+    road.observer.children["Job"].store.put(
+        child("Job", "r1plus-engine-1", "job1", labels={names.LABEL_VOLUME: "r1plus-engine-1"})
+    )
+    filler = {
+        "name": "filler",
+        "uid": "p2",
+        "labels": {names.LABEL_VOLUME: "r1plus-engine-1"},
+        "ownerReferences": [controller("Job", "r1plus-engine-1", "job1")],
+    }
+    async with serving(web.get("/{path}", answer)) as url, aiohttp.ClientSession() as session:
+        source = VerdictSource(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url))
+        road.put(pod("127.0.0.1", **meta))
+        await source.ask_all(session)
+        assert asked == []
+        road.put(pod("127.0.0.1"))
+        road.put(pod("127.0.0.1", **filler))
+        await source.ask_all(session)
+        assert sorted(asked) == ["/progress", "/verdict"]
+
+
+async def test_finding_22_pods_that_swallow_packets_delay_no_other_tenants_monitor() -> None:
+    road = Road()
+    evil = {**OWNER, "uid": "cr2"}
+    road.observer.crs["evil", "credit"] = {"metadata": {"namespace": "evil", "name": "credit", "uid": "cr2"}}
+    road.observer.children["ControllerRevision"].store.put(
+        child("ControllerRevision", "credit-a", "cr-b", namespace="evil", ownerReferences=[evil | {"controller": True}])
+    )
+    for number in range(120):
+        meta = {"namespace": "evil", "annotations": {names.ANNOTATION_OWNER_UID: "cr2"}}
+        road.put(pod("127.9.9.9", name=f"credit-a-{number}", uid=f"x{number}", **meta))
+    for number in range(40):
+        road.put(pod("127.0.0.1", name=f"credit-a-{number}", uid=f"g{number}"))
+
+    async def verdict(_: web.Request) -> web.Response:
+        return web.json_response(text=dumps(PASSES))
+
+    never = aiohttp.ClientTimeout(total=3600)
+    async with (
+        serving(web.get("/verdict", verdict)) as url,
+        aiohttp.ClientSession(timeout=never) as session,
+    ):
+        silent_server = socket.create_server(("127.9.9.9", port_of(url)), backlog=200)
+        source = VerdictSource(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url), round_seconds=0.1)
+
+        async def all_are_heard() -> bool:
+            await source.ask_all(session)
+            return {f"g{number}" for number in range(40)} <= road.observer.reports.keys()
+
+        for _ in range(2):
+            road.observer.reports.clear()
+            await eventually(all_are_heard, "every genuine monitor is heard")
+        with silent_server:
+            assert connections(silent_server) <= CONCURRENCY // SHARES
+        await source.close()
+
+
+def connections(listener: socket.socket) -> int:
+    """Return how many wait to be accepted."""
+    listener.setblocking(False)
+    for number in itertools.count():
+        try:
+            listener.accept()[0].close()
+        except BlockingIOError:
+            return number
+    raise AssertionError
+
+
+async def test_finding_22_pods_of_a_dead_node_come_after_those_that_answered(road: Road) -> None:
+    asked: list[str] = []
+
+    class Listed(VerdictSource):
+        async def _ask(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
+            asked.append(pod.name)
+            await super()._ask(session, pod)
+
+    source = Listed(road.observer, no_pools(road), 10.0, random.Random(1), road.port, lambda: road.now)
+    road.put(pod("127.9.9.8", name="credit-a-", uid="dead"))
+    for expected in (["credit-a-0", "credit-a-"], ["credit-a-0", "credit-a-"]):
+        asked.clear()
+        await source.ask_all(road.session)
+        assert asked == expected
+
+
+async def test_finding_22_what_a_pod_says_is_logged_as_one_short_line(
+    road: Road, caplog: pytest.LogCaptureFixture
+) -> None:
+    road.says = replace(PASSES, revision="credit-b\n2026-01-01 ERROR Lease lost\x1b[2J" + "x" * 200_000)
+    with caplog.at_level(logging.WARNING):
+        await road.after(0)
+    (record,) = caplog.records
+    line = OneLineFormatter("%(levelname)s %(message)s").format(record)
+    assert line.startswith("WARNING Monitor of pod t/credit-a-0 reports another revision: 'credit-b")
+    assert line.isprintable()
+    assert len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        pytest.param("a\nERROR b", "a\\nERROR b", id="a line of its own"),
+        pytest.param("a\u2028b\x1b[2J\x85", "a\\u2028b\\x1b[2J\\x85", id="what a terminal or a log reader acts on"),
+        pytest.param("Grüße", "Grüße", id="control: text"),
+        pytest.param("x" * 300_000, "x" * MOST_LOGGED, id="a long text"),
+    ],
+)
+def test_finding_22_whatever_is_logged_is_one_bounded_line(said: str, line: str) -> None:
+    record = logging.LogRecord("any", logging.ERROR, "", 0, "%s", (said,), None)
+    assert OneLineFormatter("%(message)s").format(record) == line

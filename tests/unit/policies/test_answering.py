@@ -197,6 +197,7 @@ REMEDIES: dict[str, tuple[Given, list[str]]] = {
         given(replace(BAD, quarantined=True), replace(WELL, standing=ERRORS), PodHealth("c", FINE)), ["Pod b", "delete a pod"],
     ),
     "RolloutUnderWay": (given(rollout_under_way=True), ["candidate"]),
+    "NamespaceNotTenant": (given(not_tenant="no label"), ["no tenant", "no label"]),
 }  # fmt: skip
 
 

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.verdict import Gate, Verdict
-from r1plus_policies.rollout import DRAIN_SECONDS, RevisionState, Rollout, Stage, Strategy, Terms, decide
+from r1plus_policies.rollout import (
+    DRAIN_SECONDS,
+    UNSCHEDULABLE_SECONDS,
+    RevisionState,
+    Rollout,
+    Stage,
+    Strategy,
+    Terms,
+    decide,
+    retry_delay,
+)
 from support.tables import for_each
 
 NOW = 1_000.0
@@ -31,6 +41,16 @@ def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.EN
     return run(target, *revisions, gate=gate, strategy=Strategy.IN_PLACE)
 
 
+def hold(target: str, *revisions: RevisionState, **terms: Any) -> Rollout:
+    """Decide while the spec cannot be served."""
+    held = Terms(terms.pop("replicas", 2), deadline=DEADLINE, is_held=True, **terms)
+    return decide(target=target, revisions=revisions, terms=held, now=NOW)
+
+
+def hold_in_place(target: str, *revisions: RevisionState) -> Rollout:
+    return hold(target, *revisions, strategy=Strategy.IN_PLACE)
+
+
 def stable(ready: int = 2, promoted_at: float = 10.0) -> RevisionState:
     return RevisionState("a", ready=ready, pods=2, replicas=2, verdict=Verdict.PASS, promoted_at=promoted_at)
 
@@ -41,6 +61,11 @@ def passed(name: str = "b", **facts: Any) -> RevisionState:
 
 def waiting(seconds: float, *, ready: int = 0, verdict: Verdict | None = None) -> RevisionState:
     return RevisionState("b", ready=ready, replicas=1, verdict=verdict, candidate_since=NOW - seconds)
+
+
+def looking(seconds: float) -> RevisionState:
+    """Return a candidate that has looked for a node for so long."""
+    return replace(waiting(seconds), pods=1, unschedulable_since=NOW - seconds)
 
 
 GONE = passed("a", replicas=0, promoted_at=10.0)
@@ -70,9 +95,9 @@ RESTING = Rollout("a", Stage.NONE, {"a": 2})
     "a candidate that was superseded does not drain":
         (lambda: run("a", stable(promoted_at=NOW), RevisionState("x", ready=1, replicas=1)), RESTING),
     "a spec that cannot be served leaves what runs running":
-        (lambda: run(None, stable(), passed("o", promoted_at=1.0)), Rollout("a", Stage.BLOCKED, {"a": 2})),
+        (lambda: hold("a", stable(), passed("o", promoted_at=1.0)), RESTING),
     "a spec that cannot be served is scaled all the same":
-        (lambda: run(None, stable(), replicas=3), Rollout("a", Stage.BLOCKED, {"a": 3})),
+        (lambda: hold("a", stable(), replicas=3), Rollout("a", Stage.NONE, {"a": 3})),
     "a candidate is withdrawn at the deadline and what serves stays":
         (lambda: run("b", stable(), waiting(DEADLINE)), Rollout("a", Stage.EXPIRED, {"a": 2})),
     "a first revision goes on trying after the deadline":
@@ -95,7 +120,20 @@ def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> 
         (lambda: run("a", stable(promoted_at=NOW - 1), PREVIOUS),
          {"replicas": {"a": 2, "o": 2}, "requeue_after": DRAIN_SECONDS - 1}),
     "a gate in progress goes on while the spec cannot be served":
-        (lambda: run(None, stable(), RevisionState("b", ready=0, replicas=1)), {"replicas": {"a": 2, "b": 1}}),
+        (lambda: hold("b", stable(), RevisionState("b", ready=0, replicas=1)), {"replicas": {"a": 2, "b": 1}}),
+    "a candidate that passes while the spec cannot be served takes no traffic":
+        (lambda: hold("b", stable(), passed(ready=2, replicas=2)), {"current": "a", "promote": None, "replicas": {"a": 2, "b": 2}}),
+    "a candidate that fails while the spec cannot be served is withdrawn":
+        (lambda: hold("b", stable(), FAILED), {"replicas": {"a": 2}}),
+    "a candidate is not started while the spec cannot be served":
+        (lambda: hold("b", stable(), RevisionState("b")), {"replicas": {"a": 2}}),
+    "in place, what served is restored while the spec cannot be served":
+        (lambda: hold_in_place("b", GONE, RevisionState("b", replicas=1)), {"replicas": {"a": 2}}),
+    "in place, what was stopped after an accuracy drop stays stopped while the spec cannot be served":
+        (lambda: hold_in_place("b", replace(GONE, has_dropped=True), RevisionState("b", replicas=1)),
+         {"replicas": {"a": 0, "b": 1}}),
+    "in place, what was stopped after an accuracy drop is restored once its candidate fails":
+        (lambda: hold_in_place("b", replace(GONE, has_dropped=True), FAILED), {"replicas": {"a": 2}}),
     "a first gate in progress goes on while the spec cannot be served":
         (lambda: run(None, RevisionState("b", ready=0, replicas=1)), {"replicas": {"b": 1}}),
     "a first gate in progress goes on in place while the spec cannot be served":
@@ -115,10 +153,37 @@ def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> 
         (lambda: in_place("b", GONE), {"replicas": {"a": 0, "b": 1}}),
     "in place, the candidate serves after the gate with the first ready pod":
         (lambda: in_place("b", GONE, passed(ready=1, pods=1, replicas=1)), {"promote": "b", "replicas": {"a": 0, "b": 2}}),
+    "in place, nothing is stopped for a candidate that no node takes":
+        (lambda: in_place("b", stable(), replace(waiting(1), has_room=False)),
+         {"stage": Stage.NO_ROOM, "replicas": {"a": 2}, "requeue_after": DEADLINE - 1}),
+    "in place, a candidate goes on though its node is lost":
+        (lambda: in_place("b", GONE, replace(waiting(1), has_room=False)), {"stage": Stage.GATING, "replicas": {"a": 0, "b": 1}}),
+    "in place, a candidate looks for a node for a while":
+        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS - 1)), {"stage": Stage.GATING, "requeue_after": 1.0}),
+    "in place, a candidate that finds no node gives its place back":
+        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS)), {"stage": Stage.EXPIRED, "replicas": {"a": 2}}),
+    "beside what serves a candidate looks for a node until its deadline":
+        (lambda: run("b", stable(), looking(UNSCHEDULABLE_SECONDS)), {"stage": Stage.GATING}),
+    "what found no room waits for its next try":
+        (lambda: run("b", stable(), replace(waiting(1), retry_at=NOW + 60)),
+         {"stage": Stage.EXPIRED, "replicas": {"a": 2}, "requeue_after": 60.0}),
+    "what was refused is refused, whatever room it had":
+        (lambda: run("b", stable(), replace(FAILED, retry_at=NOW + 60)), {"stage": Stage.REFUSED}),
 })  # fmt: skip
 def test_of_a_rollout(decide_rollout: Callable[[], Rollout], expected: dict[str, Any]) -> None:
     decided = decide_rollout()
     assert {field: getattr(decided, field) for field in expected} == expected
+
+
+def test_a_way_back_in_place_looks_for_a_node_for_ever() -> None:
+    terms = Terms(2, Gate.ENFORCE, Strategy.IN_PLACE, math.inf)
+    decided = decide(target="b", revisions=(GONE, looking(1e5)), terms=terms, now=NOW)
+    assert (decided.stage, decided.replicas) == (Stage.GATING, {"a": 0, "b": 1})
+
+
+def test_tries_come_ever_later_and_in_place_seldom() -> None:
+    assert [retry_delay(n, Strategy.BLUE_GREEN) for n in (1, 2, 6, 7, 10_000)] == [600, 1200, 19_200, 21_600, 21_600]
+    assert retry_delay(1, Strategy.IN_PLACE) == retry_delay(9, Strategy.IN_PLACE) == 21_600
 
 
 def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> None:
@@ -137,7 +202,7 @@ def test_without_a_pass_a_ready_candidate_waits(verdict: Verdict | None) -> None
     "expired": waiting(DEADLINE),
 })  # fmt: skip
 def test_in_place_restores_what_served_when_the_candidate_is(candidate: RevisionState) -> None:
-    assert in_place("b", GONE, candidate).replicas == in_place(None, GONE, candidate).replicas == {"a": 2}
+    assert in_place("b", GONE, candidate).replicas == hold_in_place("b", GONE, candidate).replicas == {"a": 2}
 
 
 states = st.builds(
@@ -149,6 +214,9 @@ states = st.builds(
     replicas=st.none() | st.integers(0, 3),
     verdict=st.none() | st.sampled_from(list(Verdict)),
     promoted_at=st.none() | st.floats(1, NOW),
+    has_room=st.booleans(),
+    unschedulable_since=st.none() | st.floats(1, NOW),
+    retry_at=st.none() | st.floats(NOW + 1, 2 * NOW),
 )
 worlds = st.lists(states, max_size=4, unique_by=lambda s: s.name).map(tuple)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan.alerts import RUNBOOKS, Subject, rules
+from r1plus_operator.plan.alerts import DEFAULT_TERMS, Subject, rules
+from r1plus_operator.plan.inputs import AlertTerms
 from r1plus_operator.plan.promql import plain, quoted, series
 from support.promtool import Case, Judged, failures, mutants
 
@@ -73,6 +74,10 @@ def ready(**labels: str) -> str:
 
 def waiting(**labels: str) -> str:
     return of(metrics.ENGINE_WAITING_REQUESTS, **labels)
+
+
+def requests(result: str = "queue_full", **labels: str) -> str:
+    return of(metrics.ENGINE_REQUESTS_TOTAL, result=result, **labels)
 
 
 DAY = 1440
@@ -256,6 +261,11 @@ QUEUE_GROWING = [
     Case("one more every minute in each of two pods", {waiting(): "1+1x60", waiting(pod="p2"): "1+1x60"}, 1),
     Case("long, and no longer than before", {waiting(): "50x60"}, 0),
     Case("shorter and shorter", {waiting(): "200-2x60"}, 0),
+    Case("full, and requests are sent away", {waiting(): "64x60", requests(): "0+10x60"}, 1),
+    Case("full, and one was sent away", {waiting(): "64x60", requests(): "0x29 1x30"}, 0),
+    Case("full, and one a minute is sent away: few enough", {waiting(): "64x60", requests(): "0+1x60"}, 0),
+    Case("full, and answered", {waiting(): "64x60", requests("ok"): "0+10x60"}, 0),
+    *(Case(f"{whose} requests are sent away", {waiting(): "64x60", requests(**labels): "0+10x60"}, 0) for whose, labels in OTHERS.items()),
     Case("empty", {waiting(): "0x60"}, 0),
     Case("no series", {}, 0),
     Case("longer and longer, and empty in between", {waiting(): EMPTIED}, 0, at="52m"),
@@ -317,7 +327,7 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert rule["labels"] | {"team": "platform", "namespace": "team", "deployment": "credit"} == rule["labels"]
         assert rule["annotations"]["summary"].startswith("team/credit ")
         assert rule["annotations"]["description"].endswith(". Revision credit-1.")
-        assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}/{rule['alert']}.md"
+        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.runbook(rule["alert"])
 
 
 def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:
@@ -363,3 +373,17 @@ def test_a_name_that_breaks_out_still_makes_rules_about_that_name_alone(tmp_path
     cases = [Case("its own", {mine: "0x60"}, 1, labels={"namespace": name}), Case("another's", {replay(): "0x60"}, 0)]
     (rule,) = [rule for rule in rules(about, 0.98) if rule["alert"] == metrics.ALERT_SUITE_MISMATCH]
     assert failures(tmp_path, [rule], cases) == set()
+
+
+def test_finding_23_labels_severities_and_runbooks_are_the_installations() -> None:
+    terms = AlertTerms(
+        "https://wiki/r1plus", {"team": "ml", "severity": "none", "service": "models"}, {"critical": "page"}
+    )
+    own = {rule["alert"]: rule for rule in rules(ABOUT, 0.98, terms=terms)}
+    assert own.keys() == RULES.keys()
+    for name, rule in own.items():
+        was = RULES[name]
+        severity = {"critical": "page", "warning": "warning"}[was["labels"]["severity"]]
+        assert rule["labels"] == was["labels"] | {"team": "ml", "service": "models", "severity": severity}
+        assert rule["annotations"] == was["annotations"] | {"runbook_url": f"https://wiki/r1plus/{name}.md"}
+        assert {key: rule[key] for key in ("alert", "expr")} == {key: was[key] for key in ("alert", "expr")}

@@ -6,7 +6,7 @@ from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.decoy import objects, walls_of
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.inputs import DnsTerms, Json
 from r1plus_operator.plan.objects import Owner, network_policy
 from r1plus_operator.plan.prober import jobs
 from r1plus_operator.plan.probing import SERVING_PORTS, Run, doors
@@ -50,7 +50,7 @@ def test_beside_them_only_its_control_is_let_in_and_out_and_who_asks_to_one_port
     assert peer["namespaceSelector"] == {}
     assert [port["port"] for port in rule["ports"]] == [8003], "nothing that a serving pod has"
     assert (let_in["podSelector"], let_in["egress"]) == (control_in["podSelector"], [])
-    assert not selects(walls.callers(DECOY, ())["spec"]["podSelector"], pod()["metadata"]["labels"])
+    assert not selects(walls.callers(DECOY, (), DnsTerms())["spec"]["podSelector"], pod()["metadata"]["labels"])
 
 
 def test_it_listens_where_a_serving_pod_does_and_the_prober_finds_it_by_name() -> None:

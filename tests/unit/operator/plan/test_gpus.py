@@ -9,7 +9,8 @@ from r1plus_contract import names
 from r1plus_contract.filling import FOR_GOOD
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.config_pbtxt import parse
-from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, VolumeFacts
+from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, Taint, VolumeFacts
+from r1plus_operator.plan.pod import GPU_TOLERATION, PLATFORM
 from r1plus_operator.plan.revision import read
 from r1plus_operator.plan.volumes import Need, Seen, VolumesPlan, plan_volumes
 from r1plus_policies.hardware import Gpus
@@ -74,7 +75,7 @@ def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
         "NVIDIA's entry point runs what it is given"
     )
     assert triton["args"][3] == "tritonserver"
-    assert pod_of(world)["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
+    assert pod_of(world)["nodeSelector"] == PLATFORM | {"nvidia.com/gpu.product": L40S.product}
     assert (revision.identity.gpu_product, revision.batch) == (L40S.product, 29)
     assert {"name": "HF_HUB_OFFLINE", "value": "1"} in triton["env"]
     assert parse(revision.config_pbtxt).parameters["backend"].string_value == "vllm"
@@ -84,12 +85,28 @@ def test_a_slice_is_a_resource_of_its_own() -> None:
     world = started(VLLM, machine(SLICE, labels={"zone": "a"}), placement={"nodeSelector": {"zone": "a"}})
     limits = triton_of(world)["resources"]["limits"]
     assert (limits["nvidia.com/mig-3g.40gb"], limits.get("nvidia.com/gpu")) == ("1", None)
-    assert pod_of(world)["nodeSelector"] == {"zone": "a", "nvidia.com/mig-3g.40gb.product": SLICE.product}
+    assert pod_of(world)["nodeSelector"] == PLATFORM | {"zone": "a", "nvidia.com/mig-3g.40gb.product": SLICE.product}
 
 
 def test_a_gpu_without_a_name_binds_to_nothing() -> None:
     world = started(VLLM, machine(Gpus("unknown", 1, 46068, (8, 9))))
-    assert "nodeSelector" not in pod_of(world)
+    assert pod_of(world)["nodeSelector"] == PLATFORM
+
+
+def test_finding_10_the_taint_of_gpu_nodes_is_tolerated_by_what_asks_for_a_gpu() -> None:
+    world = started(VLLM, replace(machine(L40S), taints=(Taint("nvidia.com/gpu", "present", "NoSchedule"),)))
+    assert pod_of(world)["tolerations"] == [GPU_TOLERATION]
+    world.expect(CapacityFits="Fits")
+
+
+@for_each(
+    "replicas, product",
+    {"one": (1, A100.product), "more than it has": (2, L40S.product), "too many": (5, A100.product)},
+)
+def test_finding_10_a_product_is_taken_that_all_replicas_find(replicas: int, product: str) -> None:
+    nodes = machine(replace(A100, count=1)), machine(replace(L40S, count=2), name="g2")
+    world = started(VLLM, *nodes, replicas=replicas)
+    assert world.revision().identity.gpu_product == product
 
 
 def test_memory_of_the_node_is_not_that_of_the_gpu() -> None:
@@ -124,7 +141,7 @@ def test_the_job_fetches_then_builds_on_the_right_gpu_then_seals() -> None:
     assert (build["args"][:2], "trtllm-build" in build["args"][-1]) == (["/bin/sh", "-ec"], True)
     assert spec["backoffLimit"] == 2
     assert all("nvidia.com/gpu" not in c["resources"].get("limits", {}) for c in (fetch, fill))
-    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": L40S.product}
+    assert pod["nodeSelector"] == PLATFORM | {"nvidia.com/gpu.product": L40S.product}
     assert {m["name"] for m in build["volumeMounts"]} == {"volume", "build-tmp"}
     evicted, *rules = spec["podFailurePolicy"]["rules"]
     assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")

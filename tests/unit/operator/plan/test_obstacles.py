@@ -110,6 +110,14 @@ def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:
     assert isinstance(fitted(wish, CPU, (machine(memory=exact - 1),), SERVED), Obstacle)
 
 
+def test_finding_10_pods_share_a_node_while_it_has_the_cpu_that_they_ask_for() -> None:
+    wish = R1PlusDeploymentSpec.model_validate({"tier": "edge", "replicas": 2})
+    whole = needing(CPU, cpu_request="1")
+    one_each = (machine(memory=64 * GIB, cores=2.0), machine(name="m", memory=2 * GIB, cores=1.0))
+    assert fitted(wish, whole, one_each, SERVED) == fitted(wish, whole, (machine(memory=2 * GIB),), SERVED)
+    assert fitted(wish, CPU, one_each, SERVED) == fitted(wish, CPU, (machine(memory=32 * GIB),), SERVED)
+
+
 def test_the_largest_matching_node_decides_and_labels_must_match() -> None:
     wish = R1PlusDeploymentSpec.model_validate({"tier": "edge", "placement": {"nodeSelector": {"disk": "fast"}}})
     small, large = machine(memory=2 * GIB, labels={"disk": "fast"}), machine(memory=64 * GIB, labels={"disk": "slow"})

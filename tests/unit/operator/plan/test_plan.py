@@ -9,6 +9,7 @@ from r1plus_contract import names
 from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
+from r1plus_operator.plan.objects import NOTHING_PROMOTED
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
 from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
@@ -28,6 +29,29 @@ def test_a_first_revision_is_gated_by_one_pod_and_serves_nobody() -> None:
     assert world.one("Deployment", world.candidate())["spec"]["replicas"] == 1
     world.expect(Ready="False NotServing")
     assert "revision" not in world.status
+
+
+@pytest.mark.parametrize("gate", ["Enforce", "Observe"])
+def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gate: str) -> None:
+    """A pod that is Ready by a token that it should not have would get traffic by the Service alone."""
+    world = World({**FULL, "accuracy": {"gate": gate}})
+    world.pass_once()
+    assert world.selected() == NOTHING_PROMOTED
+    assert world.candidate() != NOTHING_PROMOTED
+
+
+def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
+    world = serve_world()
+    pods = frozenset(world.pods)
+    for endpoints, ready in (
+        (frozenset(), "False NoEndpoints"),
+        ({"of-before"}, "False NoEndpoints"),
+        (pods, "True Serving"),
+    ):
+        world.alter(endpoints=frozenset(endpoints)).settle()
+        world.expect(Ready=ready)
+    world.alter(endpoints=None).settle()
+    world.expect(Ready="True Serving")
 
 
 def test_a_pass_promotes_and_status_says_so() -> None:
@@ -231,7 +255,10 @@ def test_what_only_the_world_can_refuse_is_a_condition_and_what_runs_goes_on(
     status, found, message = world.condition(condition)
     assert (status, found) == ("False", reason)
     assert [word for word in words if word not in message] == []
-    assert world.children == children
+    # What serves keeps the newest spec that could be read.
+    recorded = world.children["ControllerRevision", stable]
+    assert recorded["data"] == children["ControllerRevision", stable]["data"]
+    assert world.children == {**children, ("ControllerRevision", stable): recorded}
     world.expect(serves=stable, Ready="True", Progressing="False Blocked")
     world.children.pop(("Service", "credit"))
     world.settle()

@@ -5,11 +5,13 @@ from typing import Any
 
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.inputs import OperatorConfig, RuntimeUpdate, WaveView
 from r1plus_operator.plan.refresh import SLOT_SECONDS, Outcome
 from r1plus_operator.plan.revision import Runtime
+from r1plus_policies.rollout import RETRY_SECONDS
 from support.plan.falls import ROLLBACK
-from support.plan.world import CONFIG, DAY, NEXT, World, serve_world, start_world
+from support.plan.world import CATALOG, CONFIG, DAY, NEXT, World, serve_world, start_world
 from support.tables import for_each
 
 PATCHED = replace(CONFIG, triton_image="registry.local/triton:2", monitor_image="registry.local/monitor:2")
@@ -329,3 +331,119 @@ def test_finding_11_a_later_runtime_goes_on_after_one_that_failed() -> None:
     assert world.candidate() != candidate
     world.bring_up()
     assert runtime_status(world) == (False, "Current")
+
+
+def test_finding_11_a_candidate_that_is_tried_again_holds_a_slot_again_while_it_is_asked_for() -> None:
+    world, candidate = candidate_of_wave()
+    world.start_pods(candidate).set_pods(candidate, unschedulable="0/1 nodes are available").wait(3600.0).settle()
+    world.wait(RETRY_SECONDS).settle()
+    assert world.deployments()[candidate] == 1
+    assert outcome(world, candidate) is None
+    world.change(**NEXT).settle()
+    assert outcome(world, candidate) is Outcome.SUPERSEDED
+
+
+def test_finding_11_a_failed_candidate_that_is_promoted_after_all_stops_nobody() -> None:
+    world, candidate = candidate_of_wave()
+    world.start_pods(candidate).wait(3600.0).settle()
+    assert outcome(world, candidate) is Outcome.FAILED
+    world.change(rollout={"deadline": "9h"}).bring_up()
+    world.expect(serves=candidate)
+    assert outcome(world, candidate) is Outcome.PROMOTED
+
+
+def newer(version: str = "1.1.0") -> Engine:
+    """Return the engine that serves, in a newer version."""
+    old = next(engine for engine in CATALOG if engine.name == "smollm2-full-f16")
+    return Engine(f"smollm2-full-f16-{version}", old.spec.model_copy(update={"version": version}))
+
+
+def offered(*, granted: bool = True, ask: bool = False, **spec: Any) -> tuple[World, str]:
+    """Return a world whose catalog has a newer engine than the one that serves; and the revision that serves."""
+    world = serve_world(**spec)
+    serving = world.selected()
+    world.wait(DAY).alter(engines=(*CATALOG, newer()), wave=WaveView(is_granted=granted))
+    if ask:
+        world.ask(Verb.REFRESH, revision=serving)
+    world.settle()
+    return world, serving
+
+
+def test_finding_11_a_newer_engine_waits_for_a_slot() -> None:
+    world, serving = offered(granted=False)
+    world.expect(serves=serving, runs={serving: 1}, Progressing="False Complete")
+    assert runtime_status(world) == (False, "RefreshWaits")
+    slot = world.plan().slot
+    assert slot is not None
+    assert slot.wave.startswith("smollm2-full-f16-1.1.0@")
+    world.alter(wave=WaveView()).settle()
+    candidate = world.candidate()
+    assert world.revision(candidate).engine == "smollm2-full-f16-1.1.0"
+    assert outcome(world, candidate) is None
+    world.alter(wave=WaveView(is_granted=False)).settle()
+    world.bring_up()
+    world.expect(serves=candidate, Progressing="False Complete")
+    assert outcome(world, candidate) is Outcome.PROMOTED
+
+
+@for_each("spec, words", {
+    "an outage": ({"rollout": {"strategy": "InPlace"}}, "InPlace"),
+    "a pin": ({"rollout": {"pinned": True}}, "r1plus unpin"),
+})  # fmt: skip
+def test_finding_11_a_newer_engine_never_starts(spec: dict[str, Any], words: str) -> None:
+    world, serving = offered(**spec)
+    world.expect(serves=serving, runs={serving: 1})
+    assert words in world.status["runtime"]["message"]
+
+
+def test_finding_11_a_newer_engine_that_a_person_asks_for_is_rolled_out_by_an_outage_too() -> None:
+    world, serving = offered(ask=True, rollout={"strategy": "InPlace"})
+    assert world.deployments()[serving] == 0
+    assert world.revision(world.candidate()).engine == "smollm2-full-f16-1.1.0"
+
+
+@for_each("change", {
+    "another context": NEXT,
+    "an engine by name of its version": {"engine": {"version": "1.1.0"}},
+})  # fmt: skip
+def test_finding_11_who_edits_the_spec_gets_the_newer_engine_at_once_by(change: dict[str, Any]) -> None:
+    world, _ = offered(granted=False)
+    candidate = world.apply(**change)
+    assert world.revision(candidate).engine == "smollm2-full-f16-1.1.0"
+    assert world.revision(candidate).refresh is None
+
+
+def test_finding_11_a_version_that_the_spec_no_longer_names_is_an_edit() -> None:
+    world, serving = offered(engine={"version": "1.0.0"})
+    world.expect(serves=serving, Progressing="False Complete")
+    world.alter(wave=WaveView(is_granted=False))
+    candidate = world.apply(engine={})
+    assert world.revision(candidate).engine == "smollm2-full-f16-1.1.0"
+
+
+def test_finding_11_a_failed_engine_does_not_keep_patched_images_away() -> None:
+    world, serving = offered(granted=False)
+    slot = world.plan().slot
+    assert slot is not None
+    world.alter(config=PATCHED).settle()
+    slot = world.plan().slot
+    assert slot is not None
+    world.alter(wave=WaveView(stopped=frozenset([slot.wave]))).ask(Verb.REFRESH, revision=serving).settle()
+    candidate = world.revision(world.candidate())
+    assert (candidate.engine, candidate.runtime) == ("smollm2-full-f16", NEW)
+
+
+def test_finding_11_a_newer_engine_that_its_gate_refused_stays_refused() -> None:
+    world, serving = offered()
+    candidate = world.candidate()
+    world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
+    world.wait(DAY).settle()
+    world.expect(serves=serving, runs={serving: 1}, Progressing="False CandidateRefused")
+    assert outcome(world, candidate) is Outcome.FAILED
+
+
+def test_finding_09_a_larger_node_is_no_reason_to_leave_what_was_refreshed() -> None:
+    """Nor is it one to leave what serves, which finding 10 is about."""
+    world, _, after = refreshed()
+    world.wait(60.0).alter(nodes=(*world.nodes, replace(world.nodes[0], name="n2", memory_bytes=200 * 2**30))).settle()
+    world.expect(serves=after, runs={after: 1}, Progressing="False Complete")

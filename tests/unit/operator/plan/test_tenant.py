@@ -298,19 +298,20 @@ def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays()
     world.expect(Ready=("False InvalidSpec", "spec.callers.namespaces"))
 
 
-def test_a_way_out_that_holds_a_node_stays_shut_and_the_others_are_opened() -> None:
-    ways = [{"cidr": "10.0.0.0/8", "ports": [443]}, {"cidr": "192.168.0.0/16", "ports": [5432]}]
-    world = TenantWorld(spec={"egress": ways}, addresses=("10.1.0.4", "10.1.0.5", "fd00::1"))
+def test_finding_14_a_node_that_joins_closes_its_own_address_alone() -> None:
+    ways = [{"cidr": "10.0.0.0/8", "ports": [443]}, {"cidr": "192.168.0.7/32", "ports": [5432]}]
+    world = TenantWorld(spec={"egress": ways}, addresses=("10.1.0.4", "fd00::1"))
     world.settle()
     opened = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
-    assert [way["to"] for way in opened] == [[{"ipBlock": {"cidr": "192.168.0.0/16"}}]]
-    status, reason, message = world.condition("Ready")
-    assert (status, reason) == ("False", "EgressNotOpened")
-    assert message.startswith("spec.egress[0].cidr: 10.0.0.0/8 holds the node 10.1.0.4,")
-    assert "spec.egress[1]" not in message
-    world.alter(addresses=("192.168.0.1",)).settle()
-    opened = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
-    assert [way["to"] for way in opened] == [[{"ipBlock": {"cidr": "10.0.0.0/8"}}]]
+    assert [way["to"] for way in opened] == [
+        [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}],
+        [{"ipBlock": {"cidr": "192.168.0.7/32"}}],
+    ]
+    world.expect(Ready="WallsStand")
+    world.alter(addresses=("10.1.0.4", "192.168.0.7")).settle()
+    (opened,) = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
+    assert opened["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}]
+    world.expect(Ready=("False EgressNotOpened", "spec.egress[1].cidr: 192.168.0.7/32", "192.168.0.7"))
 
 
 def test_what_the_api_server_refuses_is_told() -> None:

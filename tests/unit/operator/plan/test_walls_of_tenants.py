@@ -16,12 +16,12 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.decoy import objects
-from r1plus_operator.plan.inputs import IsolationTerms, Json, TenantView
+from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, Json, TenantView
 from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.prober import jobs, way_to_ask
 from r1plus_operator.plan.probing import next_run
 from support.plan.selectors import selects
-from support.plan.tenant_world import CONFIG, TenantWorld
+from support.plan.tenant_world import CONFIG, GIVES, TenantWorld
 from support.plan.world import World
 from support.tables import for_each
 
@@ -62,12 +62,12 @@ def test_the_default_deny_selects_every_pod_and_allows_nothing_either_way() -> N
 
 @given(st.dictionaries(st.sampled_from([DEPLOYMENT, VOLUME, PROBE, "app", names.LABEL_SERVING]), st.just("x")))
 def test_the_callers_are_the_pods_that_have_no_walls_of_their_own(labels: dict[str, str]) -> None:
-    selector = walls.callers("team", ())["spec"]["podSelector"]
+    selector = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]
     assert selects(selector, labels) is not any(label in labels for label in (DEPLOYMENT, VOLUME, PROBE))
 
 
 def test_callers_reach_names_and_models_and_nobody_reaches_them() -> None:
-    spec = walls.callers("team", ())["spec"]
+    spec = walls.callers("team", (), DnsTerms())["spec"]
     assert spec["ingress"] == []
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     dns, models = spec["egress"]
@@ -92,7 +92,7 @@ def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, addr
         opened = ways({"cidr": cidr, "ports": [port]})
     except ValidationError:
         return  # It lies in one of them, or is none that the API server takes.
-    wall = walls.callers("team", opened)
+    wall = walls.callers("team", opened, DnsTerms())
     inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
     shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
     assert reachable(wall, str(address), port) is (inside and not shut)
@@ -111,24 +111,49 @@ def test_a_way_into_them_is_refused_in_whatever_form_it_is_written(cidr: str) ->
         ways({"cidr": cidr, "ports": [80]})
 
 
-@given(CIDRS, st.lists(st.ip_addresses(), max_size=3))
-def test_a_way_out_never_holds_a_node(cidr: str, nodes: list[Any]) -> None:
+@given(CIDRS, st.lists(st.ip_addresses(), max_size=3), ADDRESSES, st.data())
+@example("0.0.0.0/0", [ipaddress.ip_address("10.1.0.4")], ipaddress.ip_address("10.1.0.5"), None)
+@example("10.1.0.4/32", [ipaddress.ip_address("10.1.0.4")], ipaddress.ip_address("10.1.0.5"), None)
+@example("10.1.0.4/31", [ipaddress.ip_address(f"10.1.0.{n}") for n in (5, 4)], ipaddress.ip_address("10.1.0.6"), None)
+def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[Any], other: Any, data: Any) -> None:
     try:
         (way,) = ways({"cidr": cidr, "ports": [10250]})
     except ValidationError:
         return
+    network = ipaddress.ip_network(cidr, strict=False)
+    if data:  # Most of all: nodes and others of that very network.
+        inside = st.integers(int(network.network_address), int(network.broadcast_address))
+        nodes = [*nodes, *(type(network.network_address)(n) for n in data.draw(st.lists(inside, max_size=4)))]
+        other = type(network.network_address)(data.draw(inside))
     world = TenantWorld(spec={"egress": [{"cidr": cidr, "ports": [10250]}]}, addresses=tuple(map(str, nodes)))
     world.settle()
     wall = world.one("NetworkPolicy", walls.CALLERS)
     assert not any(reachable(wall, str(node), 10250) for node in nodes)
-    held = walls.reaches(way, map(str, nodes))
-    network = ipaddress.ip_network(cidr, strict=False)
-    assert bool(held) is any(within(ipaddress.ip_network(node), network) for node in nodes)
-    assert len(wall["spec"]["egress"]) == (2 if held else 3)
+    assert reachable(wall, str(other), 10250) is (
+        other not in nodes and reachable(walls.callers("team", [way], DnsTerms()), str(other), 10250)
+    )
+    within_it = {node for node in nodes if node.version == network.version and node in network}
+    assert bool(walls.reaches(way, [str(node) for node in nodes])) is (len(within_it) == network.num_addresses)
+    assert len(wall["spec"]["egress"]) == (2 if len(within_it) == network.num_addresses else 3)
+    for block in (peer["ipBlock"] for rule in wall["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer):
+        for net in map(ipaddress.ip_network, block.get("except", [])):
+            assert net != network, "the API server takes a true part of the network only"
+            assert within(net, network)
+
+
+def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
+    opened, nodes = (
+        ways({"cidr": "0.0.0.0/0", "ports": [443]}),
+        ["10.1.0.4", "10.1.0.5", "10.0.0.9", "fd00::1", "10.1.0.4"],
+    )
+    made = walls.callers("team", opened, DnsTerms(), nodes)
+    assert made == walls.callers("team", opened, DnsTerms(), nodes[::-1])
+    (block,) = [peer["ipBlock"] for rule in made["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    assert block["except"] == [*(net for net in NEVER_OPENED if "." in net), "10.0.0.9/32", "10.1.0.4/31"]
 
 
 def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
-    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}))["spec"]
+    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}), DnsTerms())["spec"]
     assert spec["egress"][2] == {
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}],
         "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "TCP", "port": 5432}],
@@ -165,6 +190,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
         {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
         ["ResourceQuota"],
     ),
+    "nor does the disk of their nodes": ({"ephemeralStorage": "50Gi"}, {"requests.ephemeral-storage": "50Gi"}, ["ResourceQuota"]),
     "CPU does": ({"cpu": "500m"}, {"requests.cpu": "500m"}, ["ResourceQuota", "LimitRange"]),
     "so does memory": ({"memory": "1024Mi"}, {"requests.memory": "1Gi"}, ["ResourceQuota", "LimitRange"]),
     "as the API server writes it": (
@@ -195,6 +221,25 @@ def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace()
     ]
     assert viewers["subjects"] == [{"kind": "Group", "apiGroup": rbac, "name": "g"}]
     assert walls.access("team", R1PlusTenantSpec()) == []
+
+
+@for_each("changed, kinds", {
+    "of a tenant with an R1PlusTenant": ({}, {"ServiceAccount", "RoleBinding"}),
+    "but not where nobody is given access": ({"spec": None}, set()),
+    "nor where there is no registry": ({"config": CONFIG}, set()),
+})  # fmt: skip
+def test_finding_19_people_have_an_account_in_their_namespace_to_read_the_registry_by(
+    changed: Json, kinds: set[str]
+) -> None:
+    tenant = TenantWorld(**({"spec": GIVES, "config": replace(CONFIG, has_registry=True)} | changed))
+    tenant.settle()
+    made = {kind: obj for (_, kind, name), obj in tenant.live.items() if name == "r1plus-registry-reader"}
+    assert set(made) == kinds
+    if kinds:
+        assert made["ServiceAccount"]["automountServiceAccountToken"] is False
+        assert made["RoleBinding"]["roleRef"]["name"] == "r1plus-tenant-registry-reader"
+        subject = {"kind": "ServiceAccount", "name": "r1plus-registry-reader", "namespace": tenant.name}
+        assert made["RoleBinding"]["subjects"] == [subject]
 
 
 HELD = TenantView("True", Reason.WALLS_HELD, "all of them", callers=frozenset({"shop", "web"}))
@@ -253,9 +298,7 @@ class TestADeploymentOfATenant:
         told = {c["type"]: (c["status"], c["reason"]) for c in made.status["conditions"]}
         assert told["Ready"] == ("True", "Serving")
         del world.children["NetworkPolicy", "credit"]
-        again = planned(world, NO_TENANT)
-        (wall,) = (obj for stage in again.apply for obj in stage if obj["kind"] == "NetworkPolicy")
-        assert len(wall["spec"]["ingress"][0]["from"]) == 2, "who called may still call"
+        assert not planned(world, NO_TENANT).writes, "nothing is written where there is no tenant"
 
     def test_goes_on_when_it_comes_back(self) -> None:
         world = World({"tier": "full"})

@@ -1,5 +1,6 @@
 """Where the API server is: kubeconfigs, service accounts, and what is wrong with them."""
 
+import asyncio
 import base64
 import json
 import os
@@ -8,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from r1plus_operator.runtime import connection
+from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ConnectionConfigError, FileToken
+from r1plus_operator.runtime.errors import TransportError
+from support.rotating_tls import RotatingServer
+from support.runtime.api_server import CONFIG_MAPS, LIMITS
 
 
 def kubeconfig(
@@ -123,3 +129,24 @@ def test_a_rotated_token_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "next").symlink_to("new")
     (tmp_path / "next").replace(tmp_path / "data")
     assert token() == "new"
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_finding_17_a_rotated_ca_of_the_api_server_is_trusted_without_a_restart(tmp_path: Path, loop: Any) -> None:
+    """A pod trusts what the kubelet's file holds now: neither the CA of its start, nor one that it held before."""
+    (tmp_path / "token").write_text("secret")
+    server = RotatingServer(tmp_path, {"kind": "ConfigMap"})
+
+    async def ask() -> None:
+        async with server.listen():
+            environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.port)}
+            async with ApiClient(connection.in_cluster(environ, tmp_path), limits=LIMITS) as client:
+                await client.get(CONFIG_MAPS, "a", "ns")
+                server.rotate()
+                with pytest.raises(TransportError, match="certificate verify failed"):
+                    await client.get(CONFIG_MAPS, "a", "ns")
+                server.publish()
+                await client.get(CONFIG_MAPS, "a", "ns")
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(ask())

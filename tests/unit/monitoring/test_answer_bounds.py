@@ -1,0 +1,136 @@
+"""What an engine streams into the monitor: it is bounded, and whatever it is, the prober goes on."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+import pytest
+from aiohttp import web
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from r1plus_contract import inference
+from r1plus_contract.inference import MOST_TOKEN_BYTES, QUEUE_FULL
+from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
+from r1plus_contract.suite import Sampling
+from r1plus_monitoring.client import MOST_MESSAGE_BYTES, MOST_METRICS_BYTES, Failure, Reply, TritonEngine
+from support.http_server import serving
+
+SAMPLING = Sampling(max_new_tokens=4)
+MOST = MOST_TOKEN_BYTES * SAMPLING.max_new_tokens
+
+
+class Scripted(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Triton's streaming protocol, over which it sends what a test lets it send."""
+
+    def __init__(self, responses: Iterator[pb.ModelStreamInferResponse]) -> None:
+        self._responses = responses
+        self.sent = 0
+
+    def ModelStreamInfer(  # noqa: N802 - the protocol's name
+        self, _requests: object, context: grpc.ServicerContext
+    ) -> Iterator[pb.ModelStreamInferResponse]:
+        for response in self._responses:
+            self.sent += 1
+            yield response
+
+
+def response(text: bytes, reason: str = "", shape: int = 1, datatype: str = "BYTES") -> pb.ModelStreamInferResponse:
+    inner = pb.ModelInferResponse(model_name=inference.MODEL_NAME)
+    for name, data in ((inference.TEXT, text), (inference.FINISH_REASON, reason.encode())):
+        inner.outputs.add(name=name, datatype=datatype, shape=[shape])
+        inner.raw_output_contents.append(len(data).to_bytes(4, "little") + data)
+    return pb.ModelStreamInferResponse(infer_response=inner)
+
+
+@contextmanager
+def engine_that_sends(responses: Iterator[pb.ModelStreamInferResponse]) -> Iterator[tuple[Scripted, str]]:
+    scripted = Scripted(responses)
+    with ThreadPoolExecutor() as pool:
+        server = grpc.server(pool)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(scripted, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield scripted, f"127.0.0.1:{port}"
+        server.stop(grace=None).wait()
+
+
+async def ask(target: str) -> Reply:
+    engine = TritonEngine("127.0.0.1:1", target, timeout=600)
+    try:
+        return await engine.ask("hello", SAMPLING)
+    finally:
+        await engine.close()
+
+
+async def test_finding_05_an_engine_that_streams_without_end_is_cut_off_at_what_the_tokens_allow() -> None:
+    endless = (response(b"x" * 2**17) for _ in range(4000))
+    with engine_that_sends(endless) as (scripted, target):
+        reply = await ask(target)
+    assert reply == Reply(
+        failure=Failure.SERVER_ERROR, detail=f"the answer is larger than {MOST} bytes, which 4 tokens cannot be"
+    )
+    assert scripted.sent < 1000
+
+
+async def test_finding_05_one_message_beyond_any_answer_is_not_taken_in() -> None:
+    with engine_that_sends(iter([response(b"x" * MOST_MESSAGE_BYTES)])) as (_, target):
+        reply = await ask(target)
+    assert (reply.failure, reply.detail) == (Failure.SERVER_ERROR, "StatusCode.RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(response(b"\xff\xfe"), id="text that is not UTF-8"),
+        pytest.param(response(b"x", shape=7), id="a shape that its data does not have"),
+        pytest.param(response(b"x", datatype="FP64"), id="another type"),
+    ],
+)
+async def test_finding_05_a_response_that_cannot_be_read_is_the_engines_fault_and_ends_no_prober(
+    bad: pb.ModelStreamInferResponse,
+) -> None:
+    with engine_that_sends(iter([bad, response(b"", "stop")])) as (_, target):
+        reply = await ask(target)
+    assert (reply.failure, reply.text) == (Failure.SERVER_ERROR, "")
+    assert reply.detail.startswith("a response cannot be read")
+
+
+async def test_control_the_longest_answer_that_the_tokens_allow_is_taken() -> None:
+    pieces = iter([response(b"x" * (MOST // 2)), response(b""), response(b"y" * (MOST // 2), "length")])
+    with engine_that_sends(pieces) as (_, target):
+        reply = await ask(target)
+    assert (reply.failure, len(reply.text), reply.finish_reason) == (None, MOST, "length")
+
+
+async def test_a_full_queue_says_nothing_of_the_engines_answers() -> None:
+    refusal = pb.ModelStreamInferResponse(error_message=f"{QUEUE_FULL}: 64 requests wait; try again later")
+    with engine_that_sends(iter([refusal])) as (_, target):
+        reply = await ask(target)
+    assert reply.failure is Failure.TRANSPORT
+
+
+async def test_finding_05_metrics_without_end_are_cut_off() -> None:
+    sent = 0
+
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for piece in endless_metrics():
+            await answer.write(piece)
+            sent += len(piece)
+        return answer
+
+    async with serving(web.get("/metrics", metrics)) as url:
+        engine = TritonEngine("127.0.0.1:1", "127.0.0.1:1", 1, url.removeprefix("http://"))
+        assert await engine.waiting() == 3
+        await engine.close()
+    assert sent < 64 * MOST_METRICS_BYTES
+
+
+def endless_metrics() -> Iterator[bytes]:
+    yield f"{ENGINE_WAITING_REQUESTS} 3\n".encode()
+    for _ in range(400):
+        yield b"# " + b"x" * 2**20 + b"\n"

@@ -1,0 +1,105 @@
+"""What a real Prometheus takes of a pod by the limits of its PodMonitor: all that is genuine, and no flood."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
+
+from r1plus_contract.suite import Suite, load_suite
+from r1plus_contract.verdict import Standing, SweepFigures, Watch
+from r1plus_monitoring.exposition import MOST_TASKS, Exposition
+from r1plus_operator.plan.alerts import SCRAPE_LIMITS
+from support.http_server import serving
+from support.monitoring.scripted import small_suite
+from support.prometheus import prometheus
+from support.waiting import eventually
+
+NAMESPACE, DEPLOYMENT = "n" * 63, "d" * 40
+FIGURES = SweepFigures(1, 2, 0.1, 0.2, "2030-01-01T00:00:00Z")
+
+
+def suite_with(strata: int) -> Suite:
+    """Return a suite with an item for each of so many strata, whose names are as long as none."""
+    return load_suite(*small_suite(1, tuple(f"{n:05}" + "s" * 500 for n in range(strata))))
+
+
+def largest() -> Exposition:
+    """Return what a monitor exports whose suite has as many strata as items."""
+    exposition = Exposition(NAMESPACE, DEPLOYMENT, f"{DEPLOYMENT}-0123456789")
+    suite = suite_with(500)
+    exposition.suite(suite, 0.98)
+    exposition.accuracy(FIGURES)
+    exposition.watch(Watch(Standing.STEADY, 4, confirmation=FIGURES))
+    exposition.replayed(True)
+    for stratum in suite.strata():
+        exposition.probed(stratum, "correct", 0.1, 1, 1)
+    return exposition
+
+
+def test_finding_21_a_suite_of_a_stratum_per_item_exports_half_of_the_limits() -> None:
+    text = largest().text().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    tasks = {sample.labels["task"] for sample in samples if "task" in sample.labels}
+    assert len(tasks) == MOST_TASKS + 1
+    assert {task for task in tasks if not re.fullmatch(r"\d{5}s{123}", task)} == {"other"}
+    assert len(samples) < int(SCRAPE_LIMITS["sampleLimit"]) / 1.9
+    assert len(text) < 2**20 / 1.9
+
+
+FLOODS = {
+    "many series": (b"".join(b'a{n="%d"} 1\n' % n for n in range(2600)), "sample limit exceeded"),
+    "a long body": (b"# " + b"x" * 2**20 + b"\n", "body size limit exceeded"),
+    "many labels": (b"a{" + b",".join(b'l%d="x"' % n for n in range(40)) + b"} 1\n", "label_limit exceeded"),
+    "a long label name": (b"a{" + b"l" * 100 + b'="x"} 1\n', "label_name_length_limit exceeded"),
+    "a long label value": (b'a{l="' + b"x" * 600 + b'"} 1\n', "label_value_length_limit exceeded"),
+}
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    """As prometheus-operator writes it of the PodMonitor."""
+    limits = {re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", key): most for key, most in SCRAPE_LIMITS.items()}
+    # What a target has of its own, as relabelling leaves it.
+    labels = {
+        "namespace": NAMESPACE,
+        "pod": "p" * 253,
+        "container": "monitor",
+        "endpoint": "monitor",
+        "node": "n" * 253,
+    }
+    return {
+        "scrape_interval": "1s",
+        **limits,
+        "static_configs": [{"targets": [], "labels": labels}],
+    }
+
+
+async def test_finding_21_prometheus_takes_all_that_is_genuine_and_no_flood(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    bodies = {"genuine": largest().text(), **{name: body for name, (body, _) in FLOODS.items()}}
+    by_path = {f"/{number}": pair for number, pair in enumerate(bodies.items())}
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=by_path[request.path][1], content_type="text/plain")
+
+    async with serving(web.get("/{number}", answer)) as url, aiohttp.ClientSession() as session:
+        config["static_configs"][0]["targets"] = [url.removeprefix("http://")]
+        jobs = [{**config, "job_name": name, "metrics_path": path} for path, (name, _) in by_path.items()]
+        with prometheus(tmp_path, scrape_configs=jobs) as server:
+
+            async def health() -> dict[str, tuple[str, str]] | None:
+                async with session.get(f"{server}/api/v1/targets") as response:
+                    targets = (await response.json())["data"]["activeTargets"]
+                found = {one["scrapePool"]: (one["health"], one["lastError"]) for one in targets}
+                return found if len(found) == len(jobs) and "unknown" not in dict(found.values()) else None
+
+            found = await eventually(health, "every target was scraped", retry_on=(aiohttp.ClientError,))
+    assert found.pop("genuine") == ("up", "")
+    for name, (state, error) in found.items():
+        assert state == "down"
+        assert FLOODS[name][1] in error
