@@ -79,6 +79,8 @@ class Reconciler:
             self._noticed(key)
             return
         observed, planned, now = made
+        # Before it is written: what begins and is refused stands in nobody's way, and lines up again in a later pass.
+        self._observer.waves.wait(key, planned.slot)
         try:
             out = await self._executor.run(observed.cr, planned, now)
         except OwnerGoneError as error:
@@ -89,7 +91,6 @@ class Reconciler:
             if fence.SUFFIX not in error.message:
                 await self._tell_refusal(key, str(error))
             raise
-        self._observer.waves.wait(key, planned.slot)
         self._pools.want(key, planned.pool)
         self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
         self._noticed(key)

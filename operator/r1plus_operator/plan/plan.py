@@ -51,6 +51,7 @@ from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
     Revision,
     Runtime,
+    asked_hash,
     build,
     is_made_for,
     readable,
@@ -459,10 +460,9 @@ class _Pass:
         others: who changes a spec and changes it back must not get the images back that a refresh has replaced.
         """
         now, serving, found = runtime_for(target, self.config), self._serving, []
-        names = {self._name_for(target), self._name_for(target, now)}
+        names, asked = {self._name_for(target), self._name_for(target, now)}, asked_hash(self.spec, target)
         for revision in self.revisions.values():
-            is_of_it = is_made_for(revision, self.observed.name, self.spec, target) and not self._is_unbuilt(revision)
-            if revision.name not in names and not is_of_it:
+            if revision.name not in names and (revision.asked != asked or self._is_unbuilt(revision)):
                 continue
             if revision is serving and revision.runtime == now:
                 return revision

@@ -90,6 +90,14 @@ def test_finding_11_what_is_gone_holds_no_slot_and_stops_nothing() -> None:
     assert waves.turns() == []
 
 
+def test_finding_11_whose_candidate_cannot_be_written_keeps_nobody_waiting() -> None:
+    waves = line_up(1, key(1), key(2))
+    assert waves.view(key(1)).is_granted
+    waves.wait(key(1), None)  # It begins, and the API server refuses the write.
+    waves.release(key(1))
+    assert waves.turns() == [key(2)]
+
+
 def test_finding_11_who_is_on_its_way_may_begin_again() -> None:
     waves = line_up(1)
     begin(waves, key(1))
