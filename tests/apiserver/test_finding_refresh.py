@@ -4,6 +4,7 @@ The operator's process is started again with other images, as an upgrade of the 
 command line, with a user's kubeconfig.
 """
 
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -17,9 +18,10 @@ from r1plus_cli.steering import refresh_all, steer
 from r1plus_contract import metrics, names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
+from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import Runtime, read
 from r1plus_operator.runtime.client import ApiClient
-from support.apiserver.manifests import CONTEXT, Json
+from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant, new_tenant
 from support.waiting import eventually
@@ -200,3 +202,30 @@ async def test_finding_11_automatic_refreshes_by_itself_and_never_by_an_outage(
     await until_runtime(gentle, "Current")
     assert await in_place.selected() == kept
     assert len(await in_place.listed("ControllerRevision")) == 1
+
+
+@pytest.fixture
+async def newer_engine(client: ApiClient) -> AsyncIterator[Json]:
+    """A newer version of the engine that serves tier lite, to be created; it goes with the test."""
+    engines, _ = await client.list(kinds.R1PLUS_ENGINE)
+    lite = [
+        e["spec"] for e in engines if e["metadata"]["name"].startswith("smollm2-lite") and e["spec"].get("artifact")
+    ]
+    body = manifest(kinds.R1PLUS_ENGINE, f"smollm2-lite-{uuid.uuid4().hex[:8]}", spec={**lite[0], "version": "9.0.0"})
+    yield body
+    await client.delete(kinds.R1PLUS_ENGINE, body["metadata"]["name"])
+
+
+async def test_finding_11_a_newer_engine_of_the_catalog_is_rolled_out_one_by_one(
+    operator: OperatorProcess, client: ApiClient, tenants: list[Tenant], newer_engine: Json
+) -> None:
+    await upgrade(operator, 1, R1PLUS_RUNTIME_UPDATE="Manual")
+    first, second, _ = tenants
+    before = {tenant.namespace: await tenant.serve(tier="lite") for tenant in (first, second)}
+    await client.create(kinds.R1PLUS_ENGINE, newer_engine)
+    await until_runtime(first, "RefreshUnderWay")
+    assert "its turn" in await until_message(second, "its turn")
+    assert len(await second.listed("ControllerRevision")) == 1
+    for tenant in (first, second):
+        made = await decide(tenant, Verdict.PASS, before[tenant.namespace])
+        assert (await revision_of(tenant, made)).engine == newer_engine["metadata"]["name"]
