@@ -48,6 +48,7 @@ class Bulletin:
     def update(self, **changes: object) -> None:
         """Change fields of the report; nothing happens when nothing differs."""
         report = dataclasses.replace(self.report, **changes)  # type: ignore[arg-type]
+        report = dataclasses.replace(report, ran_under=self._store.state.ran_under(report.gate))
         if report == self.report:
             return
         sequence = self.report.sequence + 1

@@ -14,7 +14,7 @@ from r1plus_monitoring.gating import drive
 from r1plus_monitoring.ledger import Ledger, Parts
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probing import Prompter
-from r1plus_monitoring.state import MOST_REPORTS, HalfGate
+from r1plus_monitoring.state import MOST_REPORTS, HalfGate, OwnGate
 from r1plus_policies.gate import GateItem, Judgement, Rules, Subject, report
 from r1plus_policies.gate_run import GateRecord, GateRun
 
@@ -66,7 +66,7 @@ class Gatekeeper:
             await self._parts.doubt.settled()
         found = report(judgement, rules, self._subject, seconds=seconds(), decided_at=self._ledger.now())
         found = dataclasses.replace(found, control=control, acknowledged=acknowledged)
-        self._keep(found)
+        self._keep(found, half.ran_under)
         log("info", "Gate decided", verdict=found.verdict, reason=found.reason, detail=found.message)
         return found
 
@@ -82,13 +82,15 @@ class Gatekeeper:
     def _half(self, rules: Rules, order: str) -> HalfGate:
         """The one that was cut off, if it is of the same subject, rules and order; else a new one."""
         half: HalfGate | None = getattr(self._ledger.state, self._slot)
-        new = HalfGate(self._subject, rules.threshold, rules.batch, GateRecord(self._parts.seed()), 0.0, order)
-        same = half and dataclasses.replace(half, record=new.record, seconds=0.0) == new
+        record, under = GateRecord(self._parts.seed()), self._parts.config_digest()
+        new = HalfGate(self._subject, rules.threshold, rules.batch, record, 0.0, order, under)
+        # Files that changed meanwhile change nothing of a gate whose suite, threshold, batch and order are the same.
+        same = half and dataclasses.replace(half, record=record, seconds=0.0, ran_under=under) == new
         return half if half and same else new
 
-    def _keep(self, found: GateReport) -> None:
+    def _keep(self, found: GateReport, ran_under: str) -> None:
         """Remember a verdict. An Inconclusive one is no verdict: only the half gate goes."""
-        kept = self._ledger.state.reports
+        kept = self._ledger.state.gates
         if found.verdict in (Verdict.PASS, Verdict.FAIL):
-            kept = (found, *kept)[:MOST_REPORTS]
-        self._ledger.save(**{self._slot: None}, reports=kept)
+            kept = (OwnGate(found, ran_under), *kept)[:MOST_REPORTS]
+        self._ledger.save(**{self._slot: None}, gates=kept)

@@ -33,6 +33,8 @@ class Parts:
     clock: Clock
     seed: Callable[[], int]
     poll_interval: float
+    config_digest: Callable[[], str]
+    """Of all that is mounted at DIR_ACCURACY now."""
     retry_after: float = 30.0
     """Seconds until an Inconclusive gate starts anew; doubles up to twenty times that."""
     doubt: Doubt = field(default_factory=Doubt)

@@ -79,9 +79,11 @@ class Prober:
             clock=clock,
             seed=lambda: random.SystemRandom().getrandbits(63),
             poll_interval=config.poll_interval,
+            config_digest=lambda: self._config_digest,
             retry_after=retry_after,
         )
         self._settings: MonitorSettings | None = None
+        self._config_digest = ""
         self._shadowing = Shadowing(self._parts, engine, config.identity)
 
     async def run(self) -> None:
@@ -148,7 +150,9 @@ class Prober:
         return self._parts.doubt.raised.is_set()
 
     def _read(self) -> Sources:
-        return read_sources(self._config.accuracy_dir, self._config.identity)
+        found = read_sources(self._config.accuracy_dir, self._config.identity)
+        self._config_digest = found.digest
+        return found
 
     async def _beside(self, sources: Sources) -> None:
         """Whatever becomes of the episode: a suite that is asked beside goes on being asked, while the scorer is sound.

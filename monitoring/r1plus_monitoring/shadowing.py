@@ -81,8 +81,12 @@ class Shadowing:
         state = self._parts.store.state
         if state.watch is None or not state.watch.alarmed_at or state.watch.acknowledged == acknowledged:
             return
-        kept = tuple(r for r in state.reports if r.verdict is Verdict.PASS or r.suite_hash != beside.suite_hash)
-        self._parts.store.save(replace(state, reports=kept, shadow=None))
+        kept = tuple(
+            gate
+            for gate in state.gates
+            if gate.report.verdict is Verdict.PASS or gate.report.suite_hash != beside.suite_hash
+        )
+        self._parts.store.save(replace(state, gates=kept, shadow=None))
 
     async def _ask(self, beside: Beside, settings: Settings, verdicts: KnownVerdicts) -> None:
         assert beside.suite is not None
@@ -121,4 +125,5 @@ class Shadowing:
 
     def _tell(self, beside: Beside, percent: int = 0, gate: GateReport | None = None) -> None:
         problem = f"{beside.problem.reason}: {beside.problem.message}" if beside.problem else ""
-        self._parts.bulletin.update(shadow=Shadow(beside.name, beside.suite_hash, percent, gate, problem))
+        ran_under = self._parts.store.state.ran_under(gate)
+        self._parts.bulletin.update(shadow=Shadow(beside.name, beside.suite_hash, percent, gate, problem, ran_under))

@@ -23,6 +23,7 @@ from r1plus_contract.settings import (
     VERDICTS_FILE,
     KnownVerdicts,
     MonitorSettings,
+    hash_config,
 )
 from r1plus_contract.suite import Suite, SuiteError, load_suite
 from r1plus_contract.suite_reference import read_reference
@@ -74,6 +75,8 @@ class Sources:
     replayed: bool | None = None
     """Whether recorded answers got their recorded scores; None where the suite has none."""
     beside: Beside | None = None
+    digest: str = ""
+    """Of everything that was mounted (`settings.hash_config`)."""
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -93,10 +96,20 @@ def read_sources(folder: Path, identity: str = "", attempts: int = 3) -> Sources
     """Read everything for a revision of this identity, again where the mount was swapped meanwhile."""
     for _ in range(attempts):
         before = fingerprint(folder)
-        found = _read(folder, before, identity)
+        found = dataclasses.replace(_read(folder, before, identity), digest=_digest(folder))
         if fingerprint(folder) == before:
             break
     return found
+
+
+def _digest(folder: Path) -> str:
+    """Return the digest of all files, whatever they are called: a newer operator may mount more than is read here."""
+    try:
+        # The kubelet's own entries begin with two dots.
+        files = [path for path in folder.iterdir() if not path.name.startswith("..")]
+        return hash_config({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+    except OSError:
+        return ""  # A file that cannot be read is reported where it is needed.
 
 
 def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:

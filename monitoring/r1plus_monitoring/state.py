@@ -33,6 +33,17 @@ class HalfGate:
     seconds: float
     order: str = ""
     """Control or acknowledgement that asked for it: half of another's gate is no part of this one."""
+    ran_under: str = ""
+    """Digest of the files that were mounted when it began."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnGate:
+    """A verdict that this pod has reached itself."""
+
+    report: GateReport
+    ran_under: str
+    """Digest of the files that were mounted when it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +69,22 @@ class State:
 
     sequence: int = 0
     """No report that left this pod has a higher one."""
-    reports: tuple[GateReport, ...] = ()
+    gates: tuple[OwnGate, ...] = ()
     gate: HalfGate | None = None
     sweep: HalfSweep | None = None
     last: LastSweep | None = None
     watch: WatchState | None = None
     shadow: HalfGate | None = None
     """Of the suite that is asked beside the one that counts."""
+
+    @property
+    def reports(self) -> tuple[GateReport, ...]:
+        """The verdicts of this pod, the newest first."""
+        return tuple(gate.report for gate in self.gates)
+
+    def ran_under(self, report: GateReport | None) -> str:
+        """Return the digest under which this pod ran that gate; empty if it did not run it."""
+        return next((gate.ran_under for gate in self.gates if gate.report == report), "")
 
 
 class StateStore:

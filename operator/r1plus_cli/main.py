@@ -287,6 +287,38 @@ def unpin_command(
     _steer(Verb.UNPIN, name, reason, namespace, kubeconfig)
 
 
+@app.command("pause")
+def pause_command(
+    name: NameArgument,
+    reason: ReasonOption,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Let the operator move and repair nothing of one deployment but its walls; probes and alerts go on.
+
+    Break glass: while it is paused, the platform team may edit its Deployments, Service and PodDisruptionBudget by
+    hand. Nothing is rolled out, promoted, rolled back or quarantined. Sets `spec.rollout.paused`; where Git owns the
+    spec, set it there as well.
+
+    Example: `r1plus pause credit --reason "Driver upgrade on node 7, INC-4711"`
+    """
+    _steer(Verb.PAUSE, name, reason, namespace, kubeconfig)
+
+
+@app.command("resume")
+def resume_command(
+    name: NameArgument,
+    reason: ReasonOption,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """End a pause: what was changed by hand is put right, and what the spec asks for is rolled out.
+
+    Example: `r1plus resume credit --reason "Driver upgraded"`
+    """
+    _steer(Verb.RESUME, name, reason, namespace, kubeconfig)
+
+
 @app.command("ack")
 def ack_command(
     name: NameArgument,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.invoked import as_typed
-from r1plus_cli.view import AT_REST, COLUMNS, PINNED, PROGRESSING, ConditionView, DeploymentView, age
+from r1plus_cli.view import AT_REST, COLUMNS, PAUSED, PINNED, PROGRESSING, ConditionView, DeploymentView, age
 
 _FRACTION = re.compile(r"\.\d+(?=Z)")
 HOLDS, WRONG, UNDER_WAY, UNKNOWN = ("✓", "green"), ("✗", "red"), ("…", "yellow"), ("?", "yellow")
@@ -52,7 +52,7 @@ def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
 
 def mark_of(condition: ConditionView) -> tuple[str, str]:
     """Sign and colour. Progressing is the one that is not better True than False: at rest nothing is wrong."""
-    if condition.type == PROGRESSING and condition.reason in (AT_REST, PINNED):
+    if condition.type == PROGRESSING and condition.reason in (AT_REST, PINNED, PAUSED):
         return HOLDS
     if condition.type == PROGRESSING and condition.holds:
         return UNDER_WAY
@@ -115,6 +115,8 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
         yield "Candidate", view.candidate
     if view.pinned:
         yield "Pinned", "traffic stays where it is: spec.rollout.pinned"
+    if view.paused:
+        yield "Paused", "the operator moves and repairs nothing but the walls: spec.rollout.paused"
     if view.last_good:
         yield "Last good", view.last_good
     if view.last_request:

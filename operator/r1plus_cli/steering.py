@@ -1,4 +1,4 @@
-"""`r1plus rollback | pin | unpin | ack | refresh`: what a person asks of the operator, beside the spec.
+"""`r1plus rollback | pin | unpin | pause | resume | ack | refresh`: what people ask of the operator, beside the spec.
 
 Each leaves an annotation that says who, when and why; the operator answers it and leaves an Event of the same words.
 What the operator would pass over is refused here, with what to do instead.
@@ -43,8 +43,8 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
     at, order = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), next_order(body["metadata"], view.requests)
     request = Request(cluster.who(), why, at, view.revision, order, str(body["metadata"].get("uid", "")))
     patch: Json = {"metadata": {"annotations": written(verb, request)}}
-    if verb in (Verb.PIN, Verb.UNPIN):
-        patch["spec"] = {"rollout": {"pinned": verb is Verb.PIN}}
+    if verb in _SWITCHES:
+        patch["spec"] = {"rollout": _SWITCHES[verb]}
     cluster.change(namespace, name, patch)
     asked = f"{view.key}: {verb} is asked of the operator: {_FOLLOWS[verb](view)}"
     return f"{asked}. Watch it: r1plus status {name} -n {namespace} -w"
@@ -100,6 +100,14 @@ def _no_unpin(view: DeploymentView) -> str:
     return "it is not pinned, and nothing was rolled back that could return"
 
 
+def _no_pause(view: DeploymentView) -> str:
+    return "it is paused already; `r1plus resume` lets the operator act again" if view.paused else ""
+
+
+def _no_resume(view: DeploymentView) -> str:
+    return "" if view.paused else "it is not paused"
+
+
 def _no_ack(view: DeploymentView) -> str:
     if view.incident is not None or (view.runtime and view.runtime.reason == "RefreshFailed"):
         return ""
@@ -116,10 +124,19 @@ def _no_refresh(view: DeploymentView) -> str:
     return "a candidate is on its way: see `r1plus status`" if view.runtime.reason == "RefreshUnderWay" else ""
 
 
+_SWITCHES: Final[Mapping[Verb, Json]] = {
+    Verb.PIN: {"pinned": True},
+    Verb.UNPIN: {"pinned": False},
+    Verb.PAUSE: {"paused": True},
+    Verb.RESUME: {"paused": False},
+}
+"""What a verb sets in `spec.rollout`, beside its annotation."""
 _REFUSALS: Final[Mapping[Verb, Callable[[DeploymentView], str]]] = {
     Verb.ROLLBACK: _no_rollback,
     Verb.PIN: _no_pin,
     Verb.UNPIN: _no_unpin,
+    Verb.PAUSE: _no_pause,
+    Verb.RESUME: _no_resume,
     Verb.ACK: _no_ack,
     Verb.REFRESH: _no_refresh,
 }
@@ -130,6 +147,10 @@ _FOLLOWS: Final[Mapping[Verb, Callable[[DeploymentView], str]]] = {
     ),
     Verb.PIN: lambda view: f"traffic stays at revision {view.revision}, whatever the spec asks for or falls",
     Verb.UNPIN: lambda view: "traffic may move again; what the spec asks for is rolled out",
+    Verb.PAUSE: lambda view: (
+        "nothing is moved or repaired but the walls; the platform team may edit its Deployments, Service and budget"
+    ),
+    Verb.RESUME: lambda view: "what was changed by hand is put right, and what the spec asks for is rolled out",
     Verb.ACK: lambda view: (
         "the monitors gate anew and start afresh if they pass; what was rolled back from or given up may be tried again"
     ),

@@ -22,7 +22,7 @@ NOT_SEEN = "the operator has not looked at it yet"
 ROLLED_BACK = "RolledBack"
 AT_REST = "Complete"
 """Progressing's reason while nothing is under way."""
-PINNED = "Pinned"
+PINNED, PAUSED = "Pinned", "Paused"
 """Progressing's reason while somebody holds traffic where it is."""
 
 
@@ -93,6 +93,7 @@ class DeploymentView:
     created: datetime | None
     conditions: tuple[ConditionView, ...]
     pinned: bool = False
+    paused: bool = False
     last_good: str = ""
     no_last_good: tuple[str, ...] = ()
     """What each earlier revision lacks to be gone back to."""
@@ -204,6 +205,7 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         created=_time(_text(metadata, "creationTimestamp")),
         conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
         pinned=_mapping(spec, "rollout").get("pinned") is True,
+        paused=_mapping(spec, "rollout").get("paused") is True,
         last_good=_text(status, "lastGood"),
         no_last_good=tuple(map(str, status.get("noLastGood") or ())),
         last_request=_text(status, "lastRequest"),

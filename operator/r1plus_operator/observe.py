@@ -262,7 +262,7 @@ class Observer:
         if cr is None or facts is None or not facts.tenant or not self.suites.names(namespace):
             return {}
         engines = (kept.value.engine for kept in self.engines.store.items() if kept.value.engine)
-        return await self.suites.load(namespace, suite_names(cr, engines, self._owned(cr["metadata"]["uid"])))
+        return await self.suites.load(namespace, suite_names(cr, engines, self._owned(key, cr)))
 
     async def load_mounted(self, key: Key) -> tuple[SuiteSource, ...]:
         """Return the suites that the monitors of this CR's pods have mounted, trusted or not.
@@ -271,15 +271,20 @@ class Observer:
         """
         name = accuracy_name(key[1])
         cr = self.crs.get(key)
-        accuracy = self._owned(cr["metadata"]["uid"]).get(("ConfigMap", name)) if cr else None
+        accuracy = self._owned(key, cr).get(("ConfigMap", name)) if cr else None
         return await self.suites.load_mounted(key[0], name, version_of(accuracy)) if accuracy else ()
 
-    def _owned(self, uid: str) -> dict[tuple[str, str], Json]:
-        """The living children of a CR, by kind and name."""
+    def _owned(self, key: Key, cr: Json) -> dict[tuple[str, str], Json]:
+        """Return the living children of a CR, by kind and name.
+
+        Its own are those that it controls, and those with its label that no R1PlusDeployment controls: somebody took
+        the owner reference away, which a pass puts back.
+        """
         return {
             (kind, child.name): child.live
             for kind, reflector in self.children.items()
-            for child in reflector.store.by_index(uid)
+            for index in (_of_deployment(*key), cr["metadata"]["uid"])
+            for child in reflector.store.by_index(index)
             if not child.deleting
         }
 
@@ -288,7 +293,7 @@ class Observer:
         cr = self.crs.get(key)
         if cr is None or cr["metadata"].get("deletionTimestamp"):
             return None
-        namespace, uid = key[0], cr["metadata"]["uid"]
+        namespace = key[0]
         # In the same order every time: a pod's event moves it, and what is told must not change with it.
         pods = sorted(self.pods.store.by_index(f"{namespace}/{key[1]}"), key=lambda pod: pod.name)
         own = self.suites.loaded(namespace) if suites is None else suites
@@ -298,7 +303,7 @@ class Observer:
             suites={**self._shipped, **own},
             nodes=tuple(kept.value for kept in self.nodes.store.items()),
             suite_names=frozenset(self._shipped) | self.suites.names(namespace),
-            children=self._owned(uid),
+            children=self._owned(key, cr),
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
@@ -591,11 +596,18 @@ def _tenant_of(namespace: str) -> str:
     return f"tenant/{namespace}"
 
 
+def _of_deployment(namespace: str, name: str) -> str:
+    """Likewise what has the label of an R1PlusDeployment, and no R1PlusDeployment that controls it."""
+    return f"deployment/{namespace}/{name}"
+
+
 def _index(child: Child) -> str | None:
     """By its owner; what has none, by whose it is."""
     if child.tenant:
         return _tenant_of(child.tenant)
-    return child.owner or (_volumes_of(child.namespace) if child.volume else None)
+    if child.owner or child.label:
+        return child.owner or _of_deployment(child.namespace, child.label)
+    return _volumes_of(child.namespace) if child.volume else None
 
 
 def _version(cr: Json) -> int:

@@ -97,8 +97,10 @@ class Child:
     uid: str
     deployments: frozenset[str]
     """Names of the R1PlusDeployments that it may belong to, by its label and by its owner: either may be edited."""
+    label: str
+    """Name of its R1PlusDeployment by its label."""
     owner: str | None
-    """uid of the R1PlusDeployment that controls it."""
+    """uid of the R1PlusDeployment that controls it. None: somebody took the reference away, or it has none."""
     deleting: bool
     """Kept until it is gone, since its going is what must cause the pass that makes it anew."""
     text: bytes
@@ -136,6 +138,7 @@ def child(resource: Resource, obj: Json) -> Child:
         name=meta["name"],
         uid=meta["uid"],
         deployments=frozenset(name for name in (by_label, owner.get("name")) if name),
+        label=by_label or "",
         owner=owner.get("uid"),
         deleting="deletionTimestamp" in meta,
         text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
@@ -205,7 +208,7 @@ def controller(meta: Json, kind: str = names.KIND_DEPLOYMENT) -> Json:
 def deployment(cr: Json) -> Json:
     """An R1PlusDeployment: what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
-    requests = requests_in(cr["metadata"].get("annotations") or {}).items()
+    requests = requests_in(cr["metadata"]).items()
     if asked := {key: text for verb, request in requests for key, text in written(verb, request).items()}:
         meta["annotations"] = asked
     return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}
@@ -296,6 +299,8 @@ def _container(item: Json) -> ContainerFacts:
         terminated_reason=ended.get("reason", ""),
         message=ended.get("message") or waiting.get("message") or "",
         exit_code=ended.get("exitCode"),
+        # Of an image that was loaded rather than pulled a node says a digest of its own.
+        image_digest=item.get("imageID", "").partition("@")[2],
     )
 
 

@@ -3,9 +3,12 @@
 It changes while pods live, and it is all that a pod needs: a restarted pod asks nobody.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import Gate, GateReport
 
 SETTINGS_FILE: Final = "settings.json"
@@ -27,9 +30,16 @@ TAKES_ORDERS: Final = 1
 """Monitors that speak so much understand a `ControlOrder`."""
 TAKES_SHADOWS: Final = 2
 """These understand `Former` as well."""
-SPEAKS: Final = TAKES_SHADOWS
+PROVES_GATES: Final = 3
+"""These also say under which files they have run a gate (`MonitorReport.ran_under`)."""
+SPEAKS: Final = PROVES_GATES
 """What monitors of this version understand. Written on every revision that is rendered, since a pod keeps its monitor
 for ever and one that passes an order over would be waited for in vain."""
+
+
+def hash_config(files: Mapping[str, str]) -> str:
+    """Return the sha256 of all that is mounted at DIR_ACCURACY. `files`: name -> sha256 of its bytes."""
+    return hashlib.sha256(dumps(dict(files)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,8 @@ class Shadow:
     """Once it is decided: with it the suite counts."""
     problem: str = ""
     """Why it cannot be asked."""
+    ran_under: str = ""
+    """As `MonitorReport.ran_under`, of this gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +180,6 @@ class MonitorReport:
     monitor: then the report is taken at its word."""
     shadow: Shadow | None = None
     """The suite that the deployment asks for, while another one counts."""
+    ran_under: str = ""
+    """`settings.hash_config` of what was mounted when this pod began to run `gate`. Empty: it read `gate` in
+    `verdicts.json`, or the monitor is an older one."""

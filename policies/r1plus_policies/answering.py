@@ -60,6 +60,14 @@ def not_confirmed(given: Given) -> Response | None:
     return Response(Action.NOTHING, Why.CHANGED, text)
 
 
+def paused(given: Given) -> Response | None:
+    """People work on the deployment by hand: neither a pod nor traffic is moved."""
+    if not given.paused:
+        return None
+    text = "spec.rollout.paused: neither a pod nor traffic is moved; `r1plus resume` lets the operator act again"
+    return Response(Action.BLOCKED, Why.PAUSED, text)
+
+
 def alert_only(given: Given) -> Response | None:
     """The user wants to be told, and no more."""
     if given.requested or given.on_breach is OnBreach.ROLLBACK:
@@ -252,6 +260,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     steady,
     scorer_changed,
     not_confirmed,
+    paused,
     alert_only,
     one_bad_pod,
     only_errors,

@@ -49,6 +49,7 @@ class Why(StrEnum):
     SUITE_MISMATCH = "SuiteMismatch"
     ALERT_ONLY = "AlertOnly"
     PINNED = "Pinned"
+    PAUSED = "Paused"
     ONE_BAD_POD = "OneBadPod"
     LAST_THAT_SERVES = "LastThatServes"
     ALREADY_QUARANTINED = "AlreadyQuarantined"
@@ -68,7 +69,8 @@ class Why(StrEnum):
 
 
 BLOCKING: Final = (
-    Why.ALERT_ONLY, Why.PINNED, Why.LAST_THAT_SERVES, Why.ALREADY_QUARANTINED, Why.ONE_NODE, Why.ROLLOUT_UNDER_WAY,
+    Why.ALERT_ONLY, Why.PINNED, Why.PAUSED, Why.LAST_THAT_SERVES, Why.ALREADY_QUARANTINED, Why.ONE_NODE,
+    Why.ROLLOUT_UNDER_WAY,
     Why.COOLDOWN, Why.NO_LAST_GOOD, Why.ARTIFACT_GONE, Why.ALREADY_ROLLED_BACK, Why.BOTH_ARMS_BAD, Why.NO_CAPACITY,
     Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.MONITOR_TOO_OLD,
     Why.NAMESPACE_NOT_TENANT,
@@ -157,6 +159,7 @@ class Given:
     pinned: bool = False
     not_tenant: str = ""
     """Why nothing may be written in the namespace; empty where it is a tenant."""
+    paused: bool = False
     pool: PoolHealth = PoolHealth()
     past: tuple[PastRevision, ...] = ()
     control: Control | None = None

@@ -1,20 +1,39 @@
 """What tenants can make without end, and what they can answer: the operator's process stays within its bounds."""
 
 import asyncio
+import itertools
+import json
+import random
+import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_operator.api import kinds
+from r1plus_operator.api.tenants import Quota
+from r1plus_operator.plan import walls
 from r1plus_operator.runtime.client import ApiClient
-from support.apiserver.manifests import MARK, SERVICE_ACCOUNT, manifest, pod, r1plus_deployment, tenant_namespace
+from support.apiserver.manifests import (
+    MARK,
+    SERVICE_ACCOUNT,
+    config_map,
+    manifest,
+    pod,
+    r1plus_deployment,
+    tenant_namespace,
+)
 from support.apiserver.memory import MEMORY_LIMIT, peak_bytes
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import Person, people
+from support.apiserver.rights import OPERATOR
 from support.apiserver.tenant import Tenant
-from support.waiting import eventually
+from support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.apiserver
 
@@ -81,17 +100,60 @@ async def remove(client: ApiClient, namespace: str) -> None:
             await asyncio.gather(*(client.delete(kind, item["metadata"]["name"], namespace) for item in items))
 
 
+async def reconcile_seconds(tenant: Tenant, name: str, count: int = 20) -> float:
+    """Return within how long 95 % of edits of a deployment have reached its monitors' settings."""
+    await tenant.deploy(name, tier="full")
+    await tenant.candidate(name)
+    seconds = []
+    for number in range(count):
+
+        async def is_there(number: int = number) -> bool:
+            return (await tenant.settings(name))["probesPerMinute"] == number + 1
+
+        began = time.monotonic()
+        await tenant.deploy(name, tier="full", accuracy={"probesPerMinute": number + 1})
+        await eventually(is_there, "the monitors are told")
+        seconds.append(time.monotonic() - began)
+    return sorted(seconds)[int(0.95 * count) - 1]
+
+
+@asynccontextmanager
+async def edited_without_end(client: ApiClient, namespace: str, count: int) -> AsyncIterator[None]:
+    """Let somebody edit the deployments of a namespace all the time."""
+
+    async def edit(first: int) -> None:
+        for number in itertools.cycle(range(first, count, 4)):
+            patch = {"spec": {"replicas": random.randint(1, 9)}}
+            await client.patch(kinds.R1PLUS_DEPLOYMENT, f"noise-{number}", namespace, patch)
+
+    tasks = [asyncio.create_task(edit(first)) for first in range(4)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     ("deployments", "pods", "small_pods"),
     [
         pytest.param(200, 200, 0, id="200 of both"),
-        pytest.param(2000, 500, 4500, id="2000 deployments and 5000 pods", marks=pytest.mark.apiserver_long),
+        pytest.param(
+            2000,
+            500,
+            4500,
+            id="2000 deployments and 5000 pods",
+            marks=[pytest.mark.apiserver_long, pytest.mark.timeout(3600)],
+        ),
     ],
 )
 async def test_finding_02_large_annotations_do_not_stop_the_operator(
     operator: OperatorProcess, client: ApiClient, tenant: Tenant, deployments: int, pods: int, small_pods: int
 ) -> None:
     noisy, text = await noisy_namespace(client), "x" * ANNOTATIONS
+    await eventually(operator.leads, "the operator leads")
+    quiet = await reconcile_seconds(tenant, "quiet")
     half = (deployments // 2, pods // 2)
     await make_deployments(client, noisy, half[0], **{Verb.ACK.annotation: text})
     elsewhere = await noisy_namespace(client)
@@ -109,5 +171,32 @@ async def test_finding_02_large_annotations_do_not_stop_the_operator(
         print(f"held at most {peak_bytes(operator.pid) / 2**20:.0f} MiB")
         assert peak_bytes(operator.pid) < 0.6 * MEMORY_LIMIT
         assert (await operator.leads(), operator.pid) == (True, pid)
+    async with edited_without_end(client, noisy, half[0]):
+        loud = await reconcile_seconds(tenant, "loud")
+    print(f"95 % of another tenant's edits within {quiet:.2f} s before, {loud:.2f} s among edits of the many")
+    if small_pods:
+        assert loud < 2 * max(quiet, 0.5)
     for namespace in (noisy, elsewhere, plain):
         await remove(client, namespace)
+
+
+def test_finding_02_a_tenants_config_maps_are_in_its_quota(installed_server: ApiServer, admin: Person) -> None:
+    namespace = f"quota-{uuid.uuid4().hex[:10]}"
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
+    (quota,) = walls.limits(namespace, Quota.model_validate({"configMaps": 4}))
+    path, config_maps = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.CONFIG_MAP.path(namespace)
+    with people(installed_server, OPERATOR) as who:
+        who[OPERATOR].do("POST", path, quota)
+
+    def is_counted() -> bool:
+        status = json.loads(admin.ask("GET", f"{path}/{walls.LIMITS}").text).get("status", {})
+        # Kubernetes makes one of its own.
+        return status.get("used") == {"count/configmaps": "1"}
+
+    wait_until(is_counted, "the quota is counted")
+    *within, beyond = [config_map(f"suite-{number}", namespace, {names.LABEL_SUITE: "x"}) for number in range(4)]
+    for suite in within:
+        admin.do("POST", config_maps, suite)
+    answer = admin.ask("POST", config_maps, beyond)
+    assert answer.status == 403
+    assert "exceeded quota: r1plus-tenant, requested: count/configmaps=1" in answer.text

@@ -174,6 +174,16 @@ async def test_finding_19_a_token_that_the_api_server_would_take_is_refused_whos
         assert (await rig.registry.get(path, await token(rig.client, account, namespace, AUDIENCE)))[0] == 200
 
 
+async def test_who_may_get_one_deployment_reads_the_history_of_that_one(rig: Rig, tenant: Tenant) -> None:
+    gets = replace(READS[0], verbs=("get",), names=("credit",))
+    await grant(rig.client, "one", (gets,), service_account("one", tenant.namespace), namespace=tenant.namespace)
+    bearer = await token(rig.client, "one", tenant.namespace, AUDIENCE)
+    own, other = (f"/v1/namespaces/{tenant.namespace}/deployments/{name}" for name in ("credit", "other"))
+    within = f"/v1/evaluations?namespace={tenant.namespace}"
+    told = [(await rig.registry.get(path, bearer))[0] for path in (own, f"{within}&name=credit", other, within)]
+    assert told == [200, 200, 403, 403]
+
+
 async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_makes(
     rig: Rig, tenant: Tenant, apiserver: ApiServer
 ) -> None:
@@ -193,6 +203,15 @@ async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_
     await eventually(lambda: asyncio.to_thread(told), "vera is told", retry_on=(CliError,))
     with pytest.raises(CliError, match="r1plus-registry-reader may not list r1plusengines"):
         await asyncio.to_thread(asking.engines, tenant.namespace)
+    # As docs/registry.md says where a tenant's people shall see the catalog.
+    lists = rbac.Grant("The catalog", kinds.R1PLUS_ENGINE.group, (kinds.R1PLUS_ENGINE.plural,), ("list",))
+    reader = service_account(names.REGISTRY_READER, tenant.namespace)
+    await grant(rig.client, f"{tenant.namespace}-engines", (lists,), reader)
+
+    def listed() -> bool:
+        return bool(asking.engines(tenant.namespace).items)
+
+    await eventually(lambda: asyncio.to_thread(listed), "vera is told of engines", retry_on=(CliError,))
     other = f"{tenant.namespace}-other"
     await rig.client.apply(kinds.NAMESPACE, manifest(kinds.NAMESPACE, other), field_manager="test")
     with pytest.raises(CliError, match="You may make no token for the registry"):

@@ -84,6 +84,9 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
     await tenant.deploy("credit", tier="full", accuracy=accuracy | {"suite": "bank-v2"})
     message = await tenant.until("credit", "QualityVerified", "Unknown", "SuiteShadowed")
     assert f"judged by suite {NAME}: Pass" in message
+    # The status is written first.
+    both = "the monitors have both suites"
+    await tenant.child_that("ConfigMap", "credit-accuracy", lambda obj: "former-items.jsonl" in obj["data"], both)
     settings = await tenant.settings("credit")
     assert (settings["suite"], settings["former"]["suite"]) == ("bank-v2", NAME)
     assert settings["former"]["suiteHash"] == before.suite_hash
@@ -91,7 +94,7 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
     assert mounted["former-items.jsonl"] == files_of().items
 
     gate = replace(await tenant.decide(serving, Verdict.PASS), batch=1)
-    shadow = Shadow("bank-v2", settings["suiteHash"], 100, gate)
+    shadow = Shadow("bank-v2", settings["suiteHash"], 100, gate, ran_under=await tenant.config_digest("credit"))
     watch = Watch(Standing.STEADY, len(ITEMS))
     tenant.monitors.report = replace(before, watch=watch, shadow=shadow, sequence=before.sequence + 1)
     await tenant.until("credit", "QualityVerified", "True", "GatePassed")

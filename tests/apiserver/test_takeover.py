@@ -5,6 +5,7 @@ images than the stored one had. Pods, their reports and the moment are those tha
 """
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from support.upgrade.comparison import lost_values
 from support.upgrade.fixture import DECOY_NAMESPACE, TENANT_NAMESPACE, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES
 from support.upgrade.restore import TOUCHED, Key, RestoredCluster, prepare, restore
-from support.waiting import eventually
+from support.upgrade.rig import Monitors, Tenant
 
 pytestmark = pytest.mark.apiserver
 Json = dict[str, Any]
@@ -36,7 +37,12 @@ RENAMED_FIELDS: Mapping[str, str] = MappingProxyType({})
 """Field of a stored `status` -> what the same is called today."""
 KEPT_STATUS = ("revision", "candidate", "lastGood", "noLastGood", "lastRequest", "replicas", "readyReplicas", "suite")
 MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"ConfigMap": ("files.",), "ControllerRevision": (f"annotations.{names.ANNOTATION_LAST_VALID}",)}
+    {
+        "ConfigMap": ("files.",),
+        "ControllerRevision": (f"annotations.{names.ANNOTATION_LAST_VALID}",),
+        "ResourceQuota": ("spec.hard.count/configmaps",),
+        "R1PlusTenant": ("spec.quota.configMaps",),
+    }
 )
 """Kind -> beginnings of the paths at which a later version may add a value. Monitors pass over fields that they do not
 know. Elsewhere in `KEPT` a value that is added is a difference: a label of a selector, a rule, a rollback record."""
@@ -167,19 +173,16 @@ async def assert_another_start_writes_nothing(cluster: RestoredCluster) -> None:
 
 
 async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
-    """The control of the first revision passes, and traffic goes back; a candidate passes its gate, and serves."""
+    """The control of the first revision passes, and traffic goes back; a candidate passes its gate, and serves.
+
+    The control's older monitor repeats a Pass that is stored. The candidate's cannot prove a new one: the candidate is
+    rendered again, with today's monitor.
+    """
     tenant = cluster.tenant
     control, candidate = (cluster.stored.get("R1PlusDeployment", name)["status"] for name in ("dropping", "gating"))
     await cluster.go_on([one["pod"] for one in cluster.stored.monitors if "next" in one])
-
-    async def select() -> list[str]:
-        services = [await tenant.present("Service", name) for name in ("dropping", "gating")]
-        return [service["spec"]["selector"][names.LABEL_REVISION] for service in services]
-
-    async def have_moved() -> bool:
-        return await select() == [control["candidate"], candidate["candidate"]]
-
-    await eventually(have_moved, "traffic goes to the control and to the candidate")
+    await tenant.switched(control["candidate"], "dropping")
+    await assert_candidate_is_gated_again(tenant, candidate)
     await tenant.until("dropping", "QualityVerified", "False", "RolledBack")
     await tenant.until("gating", "QualityVerified", "True", "GatePassed")
     for name in ("dropping", "gating"):
@@ -188,6 +191,24 @@ async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
     assert record is not None
     assert (record.to, record.control) == (control["candidate"], Verdict.PASS)
     assert record.switched_at is not None
+
+
+async def assert_candidate_is_gated_again(tenant: Tenant, before: Json) -> None:
+    """What the older monitor of a candidate passed takes no traffic; the same with today's monitor does, once it passes."""
+    again = await tenant.candidate("gating", other_than=before["candidate"])
+    assert await tenant.selected("gating") == before["revision"]
+    old, new = [read(await tenant.present("ControllerRevision", name)) for name in (before["candidate"], again)]
+    assert (old.verdicts, new.proves_gates, new.identity.engine) == ((), True, old.identity.engine)
+    monitors = Monitors()
+    await monitors.start()
+    tenant = dataclasses.replace(tenant, monitors=monitors)
+    try:
+        pod = await tenant.run_pod(again, ready=False)
+        await tenant.decide(again, Verdict.PASS)
+        await tenant.set_ready(pod, ready=True)
+        await tenant.switched(again, "gating")
+    finally:
+        await monitors.stop()
 
 
 def assert_outcomes_are_heard_once(cluster: RestoredCluster) -> None:

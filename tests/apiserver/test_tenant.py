@@ -84,6 +84,7 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     ]
     hard = (await tenant.present("ResourceQuota", walls.LIMITS))["spec"]["hard"]
     assert hard == {
+        "count/configmaps": "500",
         "count/r1plusdeployments.r1plus.ai": "3",
         "pods": "20",
         "requests.cpu": "2",
@@ -101,7 +102,8 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     assert cr["metadata"]["finalizers"] == [names.FINALIZER_TENANT]
     await tenant.allow(viewers=GIVES["viewers"])
     await tenant.absent("RoleBinding", walls.ADMINS)
-    await tenant.absent("ResourceQuota", walls.LIMITS)
+    default = {"count/configmaps": "500"}
+    await tenant.child_that("ResourceQuota", walls.LIMITS, lambda it: it["spec"]["hard"] == default, "ConfigMaps alone")
 
 
 async def test_a_pass_over_a_tenant_that_is_as_it_should_be_writes_nothing(

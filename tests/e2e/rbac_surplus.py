@@ -62,6 +62,14 @@ UNSEEN: Mapping[Right, str] = {
         for role in (ROLE_TENANT_ADMIN, ROLE_TENANT_VIEWER, ROLE_REGISTRY_READER)
     },
     **{
+        Right(kind.group, kind.plural, "delete"): (
+            "OwnerReferencesPermissionEnforcement asks for it inside the API server, where somebody has edited a child's"
+            " owner references and the operator puts them back"
+        )
+        for kind in kinds.CHILDREN
+        if kind.plural not in kinds.DELETED
+    },
+    **{
         Right(crd.CRD.group, crd.CRD.plural, "create", definition["metadata"]["name"]): (
             "at a first install helm itself lays down crds/; an upgrade that brings a kind needs it"
         )

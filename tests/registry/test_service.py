@@ -25,6 +25,7 @@ from r1plus_model_repo.registry import storage as storage_module
 from r1plus_model_repo.registry.database import Database, Limits
 from r1plus_model_repo.registry.errors import UnavailableError
 from r1plus_model_repo.registry.reading import Reader
+from r1plus_model_repo.registry.retention import Pruner, Retention
 from r1plus_model_repo.registry.reviews import Access, User
 from r1plus_model_repo.registry.service import Instruments, Service
 from r1plus_model_repo.registry.storage import Storage
@@ -99,14 +100,22 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts the service on a DSN, and waits until it is ready unless that cannot be."""
     async with AsyncExitStack() as ends:
 
-        async def start(dsn: str | Path, limits: Limits = SHORT, *, ready: bool = True) -> Client:
+        async def start(
+            dsn: str | Path, limits: Limits = SHORT, *, ready: bool = True, retention: Retention | None = None
+        ) -> Client:
             storage = Storage(Database(dsn, limits))
             ends.callback(storage.close)
             reviewed = Reviewed()
             keeping = asyncio.create_task(storage.run())
             ends.push_async_callback(asyncio.gather, keeping, return_exceptions=True)
             ends.callback(keeping.cancel)
-            server = TestServer(Service(storage, reviewed, WRITER, Instruments(storage)).application())
+            instruments = Instruments(storage)
+            pruner = Pruner(storage, retention or Retention(), instruments.pruned)
+            if retention is not None:
+                pruning = asyncio.create_task(pruner.run())
+                ends.push_async_callback(asyncio.gather, pruning, return_exceptions=True)
+                ends.callback(pruning.cancel)
+            server = TestServer(Service(storage, reviewed, WRITER, instruments, pruner).application())
             await server.start_server()
             ends.push_async_callback(server.close)
             session = await ends.enter_async_context(aiohttp.ClientSession())

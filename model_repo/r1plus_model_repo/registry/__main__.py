@@ -1,4 +1,4 @@
-"""`python -m r1plus_model_repo.registry serve | migrate [--to REVISION] | current`; the image starts `serve`."""
+"""`python -m r1plus_model_repo.registry serve | migrate | current | backup | restore`; the image starts `serve`."""
 
 import argparse
 import asyncio
@@ -7,12 +7,14 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from aiohttp import web
 
-from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry import backup, migrating
 from r1plus_model_repo.registry.config import Settings, database_in, from_environment
 from r1plus_model_repo.registry.errors import ConfigError, RegistryError
+from r1plus_model_repo.registry.retention import Pruner
 from r1plus_model_repo.registry.reviews import Reviews
 from r1plus_model_repo.registry.service import Instruments, Service
 from r1plus_model_repo.registry.storage import Storage
@@ -30,6 +32,14 @@ def main(arguments: Sequence[str]) -> int:
     migrate = verbs.add_parser("migrate", help="bring the schema to a revision, forward or back")
     migrate.add_argument("--to", default=migrating.HEAD, metavar="REVISION", help="default: head, the newest")
     migrate.set_defaults(run=_migrate)
+    copy = verbs.add_parser("backup", help="copy the SQLite database to a file, while the service runs")
+    copy.add_argument("--to", required=True, type=Path, metavar="FILE")
+    copy.set_defaults(run=_back_up)
+    back = verbs.add_parser(
+        "restore", help="put such a copy in the place of the SQLite database, while the service runs"
+    )
+    back.add_argument("--from", required=True, type=Path, metavar="FILE", dest="source")
+    back.set_defaults(run=_restore)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     # It tells its dialect at every look at the schema, which each readiness probe is.
@@ -56,6 +66,18 @@ def _migrate(options: argparse.Namespace) -> None:
     print(f"{before or 'none'} -> {now or 'none'}")
 
 
+def _back_up(options: argparse.Namespace) -> None:
+    with contextlib.closing(database_in()) as database:
+        backup.back_up(database, options.to)
+    print(f"{options.to}: {options.to.stat().st_size} bytes")
+
+
+def _restore(options: argparse.Namespace) -> None:
+    with contextlib.closing(database_in()) as database:
+        backup.restore(database, options.source)
+        print(f"restored, at {migrating.current(database)}; the operator tells what is missing within the hour")
+
+
 def _serve(_: argparse.Namespace) -> None:
     asyncio.run(serve(from_environment()))
 
@@ -68,24 +90,27 @@ async def serve(chosen: Settings) -> None:
     storage = Storage(chosen.database)
     keeping = asyncio.create_task(storage.run())
     async with Reviews(chosen.api) as reviews:
-        service = Service(storage, reviews, chosen.writer, Instruments(storage))
+        instruments = Instruments(storage)
+        pruner = Pruner(storage, chosen.retention, instruments.pruned)
+        service = Service(storage, reviews, chosen.writer, instruments, pruner)
         runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=DRAIN_SECONDS)
         await runner.setup()
         await web.TCPSite(runner, port=chosen.port).start()
         log.info("Registry listens on port %d, database %s", chosen.port, chosen.database.name)
-        stopped = asyncio.create_task(stop.wait())
+        stopped, pruning = asyncio.create_task(stop.wait()), asyncio.create_task(pruner.run())
         try:
-            await asyncio.wait({stopped, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopped, keeping, pruning}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await runner.cleanup()
             stopped.cancel()
-            ended = keeping.done()
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping  # Raises where it ended by itself, which it must not.
+            ended = keeping.done() or pruning.done()
+            for task in (pruning, keeping):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task  # Raises where it ended by itself, which it must not.
             storage.close()
     if ended:
-        raise RegistryError("The keeper of the schema ended")
+        raise RegistryError("The keeper of the schema, or the pruner, ended")
 
 
 if __name__ == "__main__":

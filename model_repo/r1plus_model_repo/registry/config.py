@@ -9,6 +9,7 @@ from typing import Final
 from r1plus_contract.history import PORT
 from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database
 from r1plus_model_repo.registry.errors import ConfigError
+from r1plus_model_repo.registry.retention import Retention
 from r1plus_model_repo.registry.reviews import ApiServer
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -23,6 +24,7 @@ class Settings:
     writer: str
     """The one user that may record: the operator's service account, by its full name."""
     port: int
+    retention: Retention
 
 
 def database_in(env: Mapping[str, str] = os.environ) -> Database:
@@ -54,7 +56,23 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
     )
     if not api.token.is_file():
         raise ConfigError(f"{api.token}: no such file; the pod needs automountServiceAccountToken: true")
-    return Settings(database_in(env), api, writer, _port(env))
+    return Settings(database_in(env), api, writer, _port(env), _retention(env))
+
+
+def _retention(env: Mapping[str, str]) -> Retention:
+    default = Retention()
+    return Retention(
+        days=_number(env, "R1PLUS_REGISTRY_RETENTION_DAYS", "registry.retention", default.days, 0),
+        entries=_number(env, "R1PLUS_REGISTRY_SHARE_ENTRIES", "registry.share.entries", default.entries, 100),
+        items=_number(env, "R1PLUS_REGISTRY_SHARE_ITEMS", "registry.share.items", default.items, 10_000),
+    )
+
+
+def _number(env: Mapping[str, str], variable: str, value: str, default: int, least: int) -> int:
+    text = env.get(variable) or str(default)
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{variable}: {text!r:.20} is no whole number from {least}; the chart sets it from {value}")
+    return int(text)
 
 
 def _port(env: Mapping[str, str]) -> int:

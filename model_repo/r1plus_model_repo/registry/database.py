@@ -125,7 +125,10 @@ class Database:
             raise UnavailableError(f"{self.name}: {_first_line(error)}") from error
 
     def require_room(self) -> None:
-        """Raise FullError where the file's volume has less room than a delivery may take; PostgreSQL says so itself."""
+        """Raise FullError where the file's volume has less room than a delivery may take; PostgreSQL says so itself.
+
+        What was pruned leaves room within the file, but the log that is written first needs some beside it.
+        """
         if not self.is_sqlite:
             return
         folder = Path(self.url.database or "").parent
@@ -133,9 +136,17 @@ class Database:
             free = shutil.disk_usage(folder).free
         except OSError as error:
             raise UnavailableError(f"{self.name}: {error.strerror}: {folder}") from error
-        if free < self.limits.room:
+        if free < self.limits.room // 2 or free < self.limits.room - self._spare_bytes():
             said = f"the volume is full: {free / 2**20:.1f} MiB are free, {self.limits.room / 2**20:g} needed"
             raise FullError(f"{self.name}: {said}; {ENLARGE}")
+
+    def _spare_bytes(self) -> int:
+        """Bytes within SQLite's file that hold nothing any more."""
+        with self.transaction(writes=False) as connection:
+            pages, size = (
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("freelist_count", "page_size")
+            )
+        return int(pages) * int(size)
 
     def _error_for(self, error: DBAPIError) -> Exception:
         said = f"{self.name}: {_first_line(error.orig or error)}"

@@ -155,8 +155,14 @@ class FactRepository:
         return sum(self._insert_one(table, row, at=at) is not None for row in rows)
 
     def _insert_one(self, table: sa.Table, row: Row, *, at: bool = True) -> Any:
-        """The new row's key, or None where it was known."""
+        """The new row's key, or None where it was known: then it is noted that it was told again."""
         values = {**row, "recorded_at": self._now} if at else dict(row)
+        stamp = {"told_at": self._now} if "told_at" in table.c else {}
         dialect = sqlite if self._connection.dialect.name == "sqlite" else postgresql
-        statement = dialect.insert(table).values(values).on_conflict_do_nothing()
-        return self._connection.execute(statement.returning(*table.primary_key.columns)).scalar()
+        statement = dialect.insert(table).values(values | stamp).on_conflict_do_nothing()
+        new = self._connection.execute(statement.returning(*table.primary_key.columns)).scalar()
+        if new is None and stamp:
+            (natural,) = (found for found in table.constraints if isinstance(found, sa.UniqueConstraint))
+            same = (column == row[column.name] for column in natural.columns)
+            self._connection.execute(sa.update(table).where(*same).values(stamp))
+        return new

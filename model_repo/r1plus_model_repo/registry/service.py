@@ -35,6 +35,7 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model_repo.registry.checks import checked
 from r1plus_model_repo.registry.errors import DocumentError, FullError, UnavailableError
+from r1plus_model_repo.registry.retention import Pruner
 from r1plus_model_repo.registry.reviews import Access, User
 from r1plus_model_repo.registry.storage import Storage
 
@@ -88,6 +89,12 @@ class Instruments:
         self.facts = Counter(
             "r1plus_registry_facts_total", "Facts recorded that were new, by kind.", ["kind"], registry=self.registry
         )
+        self.pruned = Counter(
+            "r1plus_registry_pruned_total",
+            "Rows pruned since they ended long ago, or beyond a namespace's share, by table.",
+            ["table"],
+            registry=self.registry,
+        )
         usable = Gauge(
             "r1plus_registry_database_usable", "1 while the database answers, else 0.", registry=self.registry
         )
@@ -102,6 +109,7 @@ class Service:
     reviews: Reviewer
     writer: str
     instruments: Instruments
+    pruner: Pruner
 
     def application(self) -> web.Application:
         """With its routes."""
@@ -132,6 +140,8 @@ class Service:
             raise _RefusedError(400, str(error)) from error
         for kind, count in recorded.items():
             self.instruments.facts.labels(kind).inc(count)
+        if recorded:
+            self.pruner.notice({d.namespace for d in facts.deployments} | {s.namespace for s in facts.suites})
         return _answer(Receipt(recorded))
 
     async def history(self, request: web.Request) -> web.Response:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from sqlalchemy.engine import Connection
+
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migrating
 from r1plus_model_repo.registry.database import Database
@@ -74,6 +76,15 @@ class Storage:
         self._tell("")  # Which a read that succeeds does not say: those go on when the volume is full.
         return recorded
 
+    async def change(self, step: Callable[[Connection], T]) -> T:
+        """One transaction that is no delivery."""
+
+        def work() -> T:
+            with self._database.transaction(writes=True) as connection:
+                return step(connection)
+
+        return await self._ask(work)
+
     async def read(self, question: Callable[[Reader], T]) -> T:
         """What one look answers."""
 
@@ -126,8 +137,9 @@ class Storage:
         self._asked += 1
         try:
             # Its end cancels the work, which is heard where no thread has begun with it.
-            future = asyncio.get_running_loop().run_in_executor(self._threads, work)
-            return await asyncio.wait_for(future, ANSWER_SECONDS)
+            # No `wait_for`: until Python 3.12 it forgets that it was cancelled where the work has just ended.
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError as error:
             raise UnavailableError(f"{self._database.name}: no answer for {ANSWER_SECONDS:g} s") from error
         finally:

@@ -39,6 +39,11 @@ def _recorded() -> Column[float]:
     return Column("recorded_at", Double, nullable=False)
 
 
+def _told_at() -> Column[float]:
+    """When the operator told it last: what the cluster still shows is told every hour."""
+    return Column("told_at", Double, nullable=False, server_default="0")
+
+
 def _text(name: str) -> Column[str]:
     return Column(name, Text, nullable=False)
 
@@ -102,6 +107,7 @@ suites = Table(
     _text("reference_engine"),
     _text("signer"),
     _recorded(),
+    _told_at(),
     UniqueConstraint("namespace", "sha256"),
 )
 
@@ -128,6 +134,7 @@ revisions = Table(
     Column("identity", JSON, nullable=False),
     _text("monitor_image"),
     _recorded(),
+    _told_at(),
     UniqueConstraint("deployment_uid", "name"),
 )
 
@@ -158,6 +165,7 @@ evaluations = Table(
     _text("control"),
     _text("acknowledged"),
     _recorded(),
+    _told_at(),
     UniqueConstraint(
         "deployment_uid",
         "revision",
@@ -205,6 +213,7 @@ rollouts = Table(
     _text("cause"),
     _text("text"),
     _recorded(),
+    _told_at(),
     UniqueConstraint("deployment_uid", "revision", "event", "at"),
 )
 
@@ -222,5 +231,6 @@ alarms = Table(
     Column("lost", JSON, nullable=False),
     _text("text"),
     _recorded(),
+    _told_at(),
     UniqueConstraint("deployment_uid", "revision", "source", "reason", "since"),
 )

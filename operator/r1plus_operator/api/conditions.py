@@ -62,6 +62,8 @@ class Reason(StrEnum):
     GATE_RUNNING = "GateRunning"
     GATE_FAILED = "GateFailed"
     GATE_INCONCLUSIVE = "GateInconclusive"
+    PASS_UNPROVEN = "PassUnproven"
+    IMAGE_CHANGED = "ImageChanged"
     BELOW_THRESHOLD = "BelowThreshold"
     ACCURACY_CHANGED = "AccuracyChanged"
     SERVER_ERRORS = "ServerErrors"
@@ -111,3 +113,4 @@ class Reason(StrEnum):
     WRITE_REFUSED = "WriteRefused"
     BLOCKED = "Blocked"
     PINNED = "Pinned"
+    PAUSED = "Paused"

@@ -59,9 +59,14 @@ def operator() -> tuple[Grant, ...]:
             for group, resources in _children()
         ),
         *(
-            Grant("What is over of them; all others go with their owner or their namespace", group, over, ("delete",))
+            Grant(
+                "What is over of them, and owner references that somebody took away:"
+                " OwnerReferencesPermissionEnforcement asks for it",
+                group,
+                resources,
+                ("delete",),
+            )
             for group, resources in _children()
-            if (over := tuple(plural for plural in resources if plural in kinds.DELETED))
         ),
         Grant(
             "A RoleBinding to these, and to no other: neither `escalate` nor a right of theirs is needed",

@@ -161,7 +161,7 @@ class TenantPlacement(ApiModel):
 
 
 class Quota(ApiModel):
-    """How much the tenant may have. What is absent is not limited."""
+    """How much the tenant may have. What is absent is not limited, but for ConfigMaps."""
 
     deployments: Count | None = Field(None, description="R1PlusDeployments.")
     pods: Count | None = Field(None, description="Pods, of models and of the tenant's own.")
@@ -171,6 +171,11 @@ class Quota(ApiModel):
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")
     ephemeral_storage: Quantity | None = Field(
         None, description="Their nodes' disk that all pods together request; a pod that requests none is not counted."
+    )
+    config_maps: Count = Field(
+        500,
+        description="ConfigMaps: golden suites, which the operator watches, the tenant's own and the operator's, some"
+        " ten for each deployment.",
     )
 
 

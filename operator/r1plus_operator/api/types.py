@@ -189,6 +189,14 @@ class RolloutTerms(ApiModel):
         ),
     )
 
+    paused: Flag = Field(
+        False,
+        description=(
+            "Nothing is rolled out, promoted, rolled back, quarantined or put right but the walls. Probes and alerts go"
+            " on. The time counts towards the deadline of a candidate."
+        ),
+    )
+
     @property
     def deadline_seconds(self) -> float:
         """`deadline` in seconds."""
@@ -282,7 +290,7 @@ class RuntimeStatus(ApiModel):
 
 
 class R1PlusDeploymentStatus(ApiModel):
-    """Derived from the cluster in every pass; never read back as truth."""
+    """Derived from the cluster in every pass; only `accuracy_configs` is read back, as what was written before."""
 
     observed_generation: Count = Field(0, description="The generation last acted on.")
     revision: Annotated[str, Field(max_length=63)] | None = Field(None, description="Revision that takes traffic.")
@@ -315,6 +323,11 @@ class R1PlusDeploymentStatus(ApiModel):
     )
     last_request: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="The last rollback, pin, unpin, ack or refresh that was asked for: when, which and by whom."
+    )
+    accuracy_configs: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        (),
+        max_length=16,
+        description="Digests of what ConfigMap NAME-accuracy held, the newest last. A Pass counts if it ran under one.",
     )
     requests: Count = Field(0, description="Number of the newest request: each has the next one.")
     request_refused: Annotated[str, Field(max_length=256)] | None = Field(

@@ -14,6 +14,8 @@ _REASONS = {
     Verb.ROLLBACK: "RollbackRequested",
     Verb.PIN: "Pinned",
     Verb.UNPIN: "Unpinned",
+    Verb.PAUSE: "Paused",
+    Verb.RESUME: "Resumed",
     Verb.ACK: "Acknowledged",
     Verb.REFRESH: "RefreshRequested",
 }

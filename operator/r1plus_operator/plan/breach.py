@@ -308,6 +308,7 @@ def _given(scene: Scene, record: Record | None) -> Given:
         on_breach=spec.accuracy.on_breach,
         pinned=spec.rollout.pinned,
         not_tenant="" if tenant is None or tenant.is_tenant else tenant.message,
+        paused=spec.rollout.paused,
         pool=_pool(scene),
         past=_pasts(scene),
         control=_control(scene, record) if record else None,
@@ -347,8 +348,13 @@ def _past(scene: Scene, revision: Revision) -> PastRevision:
         passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
         engine_there=(revision.engine, revision.identity.engine_digest) in engines,
         given_up=revision.rollback is not None and revision.rollback.refuses,
-        takes_orders=revision.takes_orders,
+        takes_orders=revision.takes_orders and _can_prove(scene, revision),
     )
+
+
+def _can_prove(scene: Scene, revision: Revision) -> bool:
+    """Whether a Pass of its control would be taken: an older monitor only repeats what its revision has passed."""
+    return revision.proves_gates or revision.good(scene.suite_hash, scene.spec.accuracy.threshold)
 
 
 def _compared_by(scene: Scene, revision: Revision) -> str:

@@ -30,7 +30,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Lists whose items have an identity, and what it is, as the API server merges them. Any other list has one owner."""
 _OPEN = frozenset({"ownerReferences"})
-"""Keyed lists to which others may add."""
+"""Keyed lists to which others may add, but no owner that controls the object: it has one controller, its CR."""
 _LONG = 256
 """Characters beyond which a ConfigMap's text is represented by its digest."""
 
@@ -47,12 +47,15 @@ def folded(obj: Json) -> Json:
 
 
 def _fold(text: Any) -> Any:
-    return {"sha256": _digest(text)} if isinstance(text, str) and len(text) > _LONG else text
+    return {"sha256": sha256(text)} if isinstance(text, str) and len(text) > _LONG else text
 
 
 @lru_cache(maxsize=16)
-def _digest(text: str) -> str:
-    """Cached, since all deployments of a tier share one suite; of few, since a tenant's own may have 900 kB."""
+def sha256(text: str) -> str:
+    """Hash a file of a ConfigMap. Cached, since all deployments of a tier share one suite.
+
+    Of few, since a tenant's own may have 900 kB.
+    """
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -127,7 +130,7 @@ def _strays_of_list(name: str, desired: list[Json], live: list[Any], path: str) 
         ours, here = wanted.get(_key(name, live[place])), f"{path}/{place}"
         if ours is not None:
             found += strays(ours, live[place], here)
-        elif name not in _OPEN:
+        elif name not in _OPEN or live[place].get("controller"):
             found += [*_identified(name, live[place], here), {"op": "remove", "path": here}]
     return found
 

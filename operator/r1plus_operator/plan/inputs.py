@@ -281,6 +281,8 @@ class ContainerFacts:
     message: str = ""
     """Of the waiting or last terminated state; the termination log of `verify` arrives here."""
     exit_code: int | None = None
+    image_digest: str = ""
+    """Of the image that its node runs; empty where the node does not say one that holds everywhere."""
 
     @property
     def running(self) -> bool:
@@ -471,6 +473,8 @@ class Observed:
     strangers: tuple[PodFacts, ...] = ()
     """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
 
+    unproven: frozenset[str] = frozenset()
+    """Pods whose monitors report a Pass that nothing proves (`plan.proof`); it is taken out of their reports."""
     volumes: Mapping[str, VolumeFacts] = field(default_factory=dict)
     """By name: the namespace's volumes for engines."""
     volumes_refused: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from r1plus_contract.verdict import Gate, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan import alerts, breach, delivering, objects, quarantine
+from r1plus_operator.plan import alerts, breach, delivering, objects, pausing, quarantine
 from r1plus_operator.plan.asking import acknowledged_in, note_requests
 from r1plus_operator.plan.drift import bound, in_sync, stamped, strays
 from r1plus_operator.plan.expiry import expire
@@ -24,6 +24,7 @@ from r1plus_operator.plan.inputs import (
     Json,
     Observed,
     OperatorConfig,
+    PodFacts,
     RuntimeUpdate,
     SuiteSource,
     SuiteTrust,
@@ -36,6 +37,7 @@ from r1plus_operator.plan.obstacles import Incumbent
 from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
+from r1plus_operator.plan.proof import read_configs, remember_config, withhold_unproven
 from r1plus_operator.plan.refresh import (
     SLOT_SECONDS,
     Cause,
@@ -65,7 +67,7 @@ from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.runtime_status import tell_runtime
 from r1plus_operator.plan.shadowing import Judging, hash_of, judging
 from r1plus_operator.plan.situation import Situation
-from r1plus_operator.plan.taking import gates_in, remembered, taken, told
+from r1plus_operator.plan.taking import gates_in, has_passed, remembered, taken, told
 from r1plus_operator.plan.target import Problem, Target, resolve
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
@@ -269,14 +271,17 @@ class _Pass:
 
     def plan(self) -> Plan:
         owner = objects.Owner(self.observed.cr)
-        target = self._target()
         self._part_strangers()
+        self.observed = withhold_unproven(self.observed, self.revisions, self.spec.accuracy.threshold)
+        target = self._target()
         self._take_verdicts()
         self._retry_expired()
         answered = self._answer(target)
         way_back = self._way_back(answered)
         wanted = self._delivered(self._wanted(target, answered, way_back), answered)
-        rollout = self._decide(wanted, way_back)
+        rollout, paused = self._decide(wanted, way_back), self.spec.rollout.paused
+        if paused:
+            rollout = replace(rollout, promote=None)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
         is_held = self._problem is not None and way_back is None
@@ -287,6 +292,7 @@ class _Pass:
         judged = self._judging()
         self._record_last_valid(target, judged, answered)
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
+        configs = self._remember_configs(stages)
         shown = wanted if self.spec.rollout.pinned and not way_back else target
         situation = Situation(
             self.observed,
@@ -300,27 +306,36 @@ class _Pass:
             target,
             answered,
             judged,
+            configs,
             tell_runtime(self.revisions, rollout.current, target, self.due, self.config),
         )
         status = status_of(situation)
+        if paused:
+            stages = [[obj for obj in stage if pausing.is_written(obj, self._live(obj))] for stage in stages]
         changed = [self._changed(stage) for stage in stages]
-        ended = quarantine.ended(self.observed.pods, rollout.current, self.now) if self._is_tenant else []
+        is_moved = self._is_tenant and not paused
+        ended = quarantine.ended(self.observed.pods, rollout.current, self.now) if is_moved else []
         before = self.observed.cr.get("status") or {}
         looks = [quarantine.next_look(pod, self.now) for pod in self.observed.pods]
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
             self._slot_ends(),
+            # The operator was away, or the status was lost: what is remembered only now may prove a gate.
+            AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
             *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
             answered.response.look_again if answered else None,
         ]
         planned = Plan(
             relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
-            if answered
+            if answered and not paused
             else (),
-            clear=tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
+            clear=pausing.mark(self.observed.children, paused=paused)
+            + tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
             apply=tuple(stage for stage in changed if stage),
-            delete=(*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
+            delete=()
+            if paused
+            else (*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
             status=status,
             notes=(
                 *transitions(before, status),
@@ -443,7 +458,8 @@ class _Pass:
             self.due = self._renewal(stored, self.resolved)
             begins = self.due if self.due and not self.due.waits else None
         if begins is None:
-            return stored.name if stored else self._render(self.resolved)
+            is_wanted = stored is not None and not self._needs_newer_monitor(stored)
+            return stored.name if stored and is_wanted else self._render(self.resolved)
         self.due = None
         is_of_now = stored is not None and stored.runtime == runtime_for(self.resolved, self.config)
         name = stored.name if stored and is_of_now else self._render(self.resolved)
@@ -563,7 +579,8 @@ class _Pass:
             return Outcome.FAILED
         if stage is Stage.EXPIRED:
             return Outcome.NO_ROOM if revision.expiry and revision.expiry.no_room else Outcome.FAILED
-        is_held = stage is Stage.BLOCKED or self._problem is not None or self.spec.rollout.pinned
+        terms = self.spec.rollout
+        is_held = stage is Stage.BLOCKED or self._problem is not None or terms.pinned or terms.paused
         if is_held or not is_asked_for:
             return Outcome.SUPERSEDED
         return Outcome.OVERDUE if self.now - record.began_at >= SLOT_SECONDS else before
@@ -573,6 +590,15 @@ class _Pass:
         began = [r.refresh.began_at for r in self.revisions.values() if r.refresh and r.refresh.outcome is None]
         left = min(began, default=-math.inf) + SLOT_SECONDS - self.now
         return left if left > 0 else None
+
+    def _needs_newer_monitor(self, revision: Revision) -> bool:
+        """Whether a candidate's monitor reports a Pass and is too old to prove it. What serves is left alone."""
+        serving, judged = self._serving, self._judging()
+        if judged is None or revision.proves_gates or revision.rollback or (serving and serving.name == revision.name):
+            return False
+        if revision.good(hash_of(judged.of(revision)), self.spec.accuracy.threshold):
+            return False
+        return any(p.revision == revision.name and p.name in self.observed.unproven for p in self.observed.pods)
 
     def _part_strangers(self) -> None:
         """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""
@@ -594,7 +620,12 @@ class _Pass:
                 continue
             for gate in gates_in(report):
                 revision = self.revisions[pod.revision]
-                self.revisions[pod.revision] = taken(revision, gate, judged.hashes, threshold, acknowledged)
+                after = taken(revision, gate, judged.hashes, threshold, acknowledged)
+                # Later the pod's containers may have been restarted on images that were not gated.
+                is_new = after is not revision or not revision.images
+                if is_new and revision.proves_gates and has_passed(revision, gate, judged.hashes):
+                    after = after.add_images(pod)
+                self.revisions[pod.revision] = after
 
     def _date_candidacy(self, candidate: str | None) -> None:
         """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
@@ -665,7 +696,7 @@ class _Pass:
         pods = [pod for pod in self.observed.pods if pod.revision == revision.name and pod.quarantine is None]
         return RevisionState(
             name=revision.name,
-            ready=sum(pod.ready and not pod.terminating for pod in pods),
+            ready=sum(pod.ready and not pod.terminating and self._may_serve(revision, pod) for pod in pods),
             pods=sum(not is_lost(pod, self.observed.nodes, self.now) for pod in pods),
             replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
             verdict=report.verdict if report and not only_beside_traffic else None,
@@ -676,6 +707,12 @@ class _Pass:
             unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
             retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
         )
+
+    def _may_serve(self, revision: Revision, pod: PodFacts) -> bool:
+        """Whether traffic may move to a pod. What has it keeps it: no pod would be left where a tag was moved."""
+        serving = self._serving
+        has_traffic = serving is not None and serving.name == revision.name
+        return has_traffic or not revision.find_changed_image(pod)
 
     def _stages(
         self, owner: objects.Owner, rollout: Rollout, target: str | None, surplus: set[str], way_back: Record | None
@@ -714,6 +751,12 @@ class _Pass:
             # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
             last.append(objects.service(owner, rollout.current or objects.NOTHING_PROMOTED))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
+
+    def _remember_configs(self, stages: list[list[Json]]) -> tuple[str, ...]:
+        """Digests of what monitors were given, and are from this pass on."""
+        before, name = read_configs(self.observed.cr), accuracy_name(self.observed.name)
+        config = next((obj for obj in stages[0] if (obj["kind"], obj["metadata"]["name"]) == ("ConfigMap", name)), None)
+        return remember_config(before, config) if config else before
 
     def _callers(self) -> set[str]:
         """Other namespaces that are let in: those that the deployment names and the platform team allows."""

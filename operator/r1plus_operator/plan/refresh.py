@@ -102,6 +102,8 @@ def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | No
 
     `asked_for`: the way back from what the spec asks for; `under_way`: the one from what serves.
     """
+    if spec.rollout.paused:
+        return "spec.rollout.paused keeps the operator from acting; `r1plus resume` lets it begin"
     if spec.rollout.pinned:
         return "spec.rollout.pinned holds traffic where it is; `r1plus unpin` lets it begin"
     if asked_for is not None and asked_for.refuses:

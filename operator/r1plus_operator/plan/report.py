@@ -7,12 +7,14 @@ Figures that drift are rounded, so that the status changes when its meaning chan
 from collections.abc import Callable, Mapping
 
 from r1plus_contract import names
-from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan import incident
 from r1plus_operator.plan.asking import refused_rollback, tell_requests
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, Json, PodFacts
+from r1plus_operator.plan.pod import accuracy_name
+from r1plus_operator.plan.proof import STATUS_FIELD, read_configs
 from r1plus_operator.plan.revision import Revision, rfc3339
 from r1plus_operator.plan.shadowing import hash_of
 from r1plus_operator.plan.situation import Situation
@@ -44,6 +46,8 @@ def status_of(situation: Situation) -> Json:
             "readyReplicas": ready,
             "endpoint": f"{observed.name}.{observed.namespace}.svc:{names.PORT_GRPC}",
         }
+    if configs := situation.configs or read_configs(observed.cr):
+        status[STATUS_FIELD] = list(configs)
     if situation.target and (not current or situation.target != current.name):
         status["candidate"] = situation.target
     if situation.wanted and situation.wanted not in (situation.target, current.name if current else None):
@@ -93,7 +97,9 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
         found["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"
     # A monitor that says of no suite that it can score owes the verdict of the one in force.
     said = next((r for r in situation.reports(shown.name) if r.suite_hash in (hash_of(suite), "")), None)
-    if said and said.phase in (Phase.WATCHING, Phase.BLOCKED):
+    if said and said.verdict is Verdict.PASS and gate is None:
+        found["verdict"] = Verdict.NO_DATA.value  # Not taken: see QualityVerified.
+    elif said and said.phase in (Phase.WATCHING, Phase.BLOCKED):
         found["verdict"] = said.verdict.value
     elif gate:
         found["verdict"] = gate.verdict.value
@@ -262,11 +268,41 @@ def _quality_verified(s: Situation) -> Finding:
         return Finding("False", Reason.BELOW_THRESHOLD, report.message)
     if report and report.phase is Phase.BLOCKED:
         return _undecided(report)  # A Pass that stands says nothing of now: the monitor can no longer score.
+    return _judge_by_gate(s, s.revisions[s.target], gate, report)
+
+
+def _judge_by_gate(s: Situation, revision: Revision, gate: GateReport | None, report: MonitorReport | None) -> Finding:
+    """What is found of a revision that no monitor says anything bad of."""
+    if changed := _explain_changed_image(s, revision):
+        return Finding("False", Reason.IMAGE_CHANGED, changed)
     if s.shadowed:
         return _shadowed(s)
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
+    if unproven := s.unproven(revision.name):
+        return Finding("False", Reason.PASS_UNPROVEN, _explain_unproven(s, revision, unproven[0]))
     return _undecided(report)
+
+
+def _explain_changed_image(s: Situation, revision: Revision) -> str:
+    """Which pod runs an image that was never gated, and what to do; empty: none does."""
+    for pod in s.pods(revision.name):
+        if changed := revision.find_changed_image(pod):
+            text = f"Pod {pod.name} of revision {revision.name}: container {changed}: somebody moved the image's tag"
+            return (
+                f"{text}. Name images by digest in the chart's values, or push the gated one again, and delete the pod"
+            )
+    return ""
+
+
+def _explain_unproven(s: Situation, revision: Revision, pod: str) -> str:
+    """Say why a Pass is not taken, and what to do."""
+    if not revision.proves_gates:
+        text = f"Revision {revision.name} has a monitor of an older version, which cannot prove that it ran its gate"
+        return f"{text}: its Pass is not taken. Change spec.engine, batch or context: a new revision gets a new monitor"
+    config = accuracy_name(s.observed.name)
+    text = f"The Pass that pod {pod} reports is not taken: it did not run the gate, or not under a ConfigMap {config}"
+    return f"{text} that the operator wrote. Find out in the audit log who wrote another, then delete the pod"
 
 
 def _quality_despite(s: Situation, problem: Problem) -> Finding:
@@ -295,6 +331,8 @@ def _shadowed(s: Situation) -> Finding:
     gate = s.current.verdict_for(hash_of(old), s.spec.accuracy.threshold)
     figures = f": {gate.verdict}, {gate.message}" if gate else ""
     doing = f"cannot be asked: {problem}" if problem else f"is asked beside it: {how_far}"
+    if furthest and furthest.percent == 100 and (unproven := s.unproven(s.target)):
+        doing = f"does not count. {_explain_unproven(s, s.current, unproven[0])}"
     text = f"Revision {s.current.name} is judged by suite {old.name}{figures}; suite {new.name} {doing}"
     return Finding("Unknown", Reason.SUITE_SHADOWED, f"{text}. It counts once its gate is decided")
 
@@ -354,11 +392,18 @@ def _alerts_wired(s: Situation) -> Finding:
 def _progressing(s: Situation) -> Finding:
     if s.observed.refused:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
+    if s.spec and s.spec.rollout.paused:
+        text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
+        return Finding("False", Reason.PAUSED, f"{text}; `r1plus resume` lets it act again")
     found = incident.progress(s.answered, s.target or "") if s.answered else None
     if s.problem and (found is None or found.reason is Reason.ROLLED_BACK):
         return _blocked(s.problem)
     if found:
         return _with_problem(found, s.problem) if s.problem else found
+    return _advancing(s)
+
+
+def _advancing(s: Situation) -> Finding:
     assert s.rollout is not None
     if s.current and s.asked_for != s.target:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"

@@ -9,14 +9,14 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
+from r1plus_contract.settings import PROVES_GATES, SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.configuration import rendered
@@ -33,6 +33,7 @@ from r1plus_policies.hardware import WHOLE_GPU
 
 KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
+KEPT_IMAGES = 4
 SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
 """By how much leaders' clocks may differ; between two moments that are dated anew."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
@@ -50,6 +51,13 @@ class Runtime:
     def digest(self) -> str:
         """12 hex digits."""
         return hashlib.sha256(dumps(self).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class GatedImages:
+    """An annotation: container -> digests of the images that pods ran which passed the gate, the newest last."""
+
+    digests: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,8 @@ class Revision:
     """Checkpoint of its pooled detector."""
     refresh: Refresh | None = None
     """The refresh or the wave that began it, if one did."""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Container -> digests of the images that pods ran which passed its gate; empty where none was seen."""
     last_valid: LastValid | None = None
     """What the spec asked for last; of the revision that serves."""
     expiry: Expiry | None = None
@@ -134,6 +144,23 @@ class Revision:
             if (pod.owner_uid, pod.fingerprint) == runs and _are_same_images(images, pod.images)
         )
 
+    def add_images(self, pod: PodFacts) -> "Revision":
+        """The revision with the images that this pod has passed its gate on."""
+        images = dict(self.images)
+        for container in pod.containers:
+            known = images.get(container.name, ())
+            if container.image_digest and container.image_digest not in known:
+                images[container.name] = (*known, container.image_digest)[-KEPT_IMAGES:]
+        return replace(self, images=images)
+
+    def find_changed_image(self, pod: PodFacts) -> str:
+        """Return the container of a pod that runs another image than any that was gated; empty: none does."""
+        for container in pod.containers:
+            gated = self.images.get(container.name)
+            if gated and container.image_digest and container.image_digest not in gated:
+                return f"{container.name} runs {container.image_digest}, and the gate was passed on {gated[-1]}"
+        return ""
+
     @property
     def takes_orders(self) -> bool:
         """Whether its monitor, which was rendered with it, gates anew when it is told to."""
@@ -143,6 +170,11 @@ class Revision:
     def takes_shadows(self) -> bool:
         """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
         return self._speaks >= TAKES_SHADOWS
+
+    @property
+    def proves_gates(self) -> bool:
+        """Whether its monitor says where and under which files it ran a gate. Else no new Pass of it is taken."""
+        return self._speaks >= PROVES_GATES
 
     @property
     def _speaks(self) -> int:
@@ -241,7 +273,7 @@ def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runt
     if volume:
         covered["volume"] = volume
     if runtime:
-        covered["runtime"] = to_jsonable(runtime)
+        covered["runtime"] = {**to_jsonable(runtime), "speaks": SPEAKS}
     if target.gpus:
         slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
         covered["gpu"] = f"{slices}{target.gpus.product}"
@@ -316,6 +348,7 @@ def read(live: Json) -> Revision:
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
         refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
+        images=_images(notes.get(names.ANNOTATION_IMAGES)),
         last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
         expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
     )
@@ -398,16 +431,18 @@ def to_object(revision: Revision, metadata: Json) -> Json:
     ):
         if moment is not None:
             annotations[name] = f"{moment:.3f}"
-    if revision.rollback is not None:
-        annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
-    if revision.expiry is not None:
-        annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
+    for name, document in (
+        (names.ANNOTATION_ROLLBACK, revision.rollback),
+        (names.ANNOTATION_EXPIRED, revision.expiry),
+        (names.ANNOTATION_REFRESH, revision.refresh),
+        (names.ANNOTATION_LAST_VALID, revision.last_valid),
+    ):
+        if document is not None:
+            annotations[name] = dumps(document)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
-    if revision.refresh is not None:
-        annotations[names.ANNOTATION_REFRESH] = dumps(revision.refresh)
-    if revision.last_valid is not None:
-        annotations[names.ANNOTATION_LAST_VALID] = dumps(revision.last_valid)
+    if revision.images:
+        annotations[names.ANNOTATION_IMAGES] = dumps(GatedImages(dict(revision.images)))
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {
@@ -437,6 +472,13 @@ def _verdicts(text: str | None) -> tuple[GateReport, ...]:
     except ContractError:
         # An unreadable verdict is no verdict: the gate runs again, it does not pass.
         return ()
+
+
+def _images(text: str | None) -> Mapping[str, tuple[str, ...]]:
+    try:
+        return loads(GatedImages, text, tolerant=True).digests if text else {}
+    except ContractError:
+        return {}  # Nothing is compared until the next gate.
 
 
 def _epoch(text: str | None) -> float | None:

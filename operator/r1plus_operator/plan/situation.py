@@ -35,6 +35,8 @@ class Situation:
     """What is done about a fall; None where nothing serves."""
     judging: Judging | None = None
     """What the spec's suite counts for; None while none is in force."""
+    configs: tuple[str, ...] = ()
+    """Digests of what monitors were given (`proof`); empty: as the status has them."""
     runtime: Json | None = None
     """`status.runtime`; None while there is no revision."""
 
@@ -75,6 +77,10 @@ class Situation:
     def pods(self, revision: str | None) -> list[PodFacts]:
         """Living pods of a revision, but for those in quarantine."""
         return [p for p in self.observed.pods if p.revision == revision and not p.terminating and p.quarantine is None]
+
+    def unproven(self, revision: str | None) -> list[str]:
+        """Pods of a revision that report a Pass which nothing proves."""
+        return [pod.name for pod in self.pods(revision) if pod.name in self.observed.unproven]
 
     def reports(self, revision: str | None) -> list[MonitorReport]:
         """What the monitors of a revision said last, worst verdict first."""

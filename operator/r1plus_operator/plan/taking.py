@@ -45,6 +45,12 @@ def taken(
     return revision
 
 
+def has_passed(revision: Revision, gate: GateReport, suites: Collection[str]) -> bool:
+    """Whether the pod that reports this has passed a gate of its revision, at the batch that it serves at."""
+    of_ours = gate.identity == revision.identity_digest and gate.suite_hash in suites
+    return of_ours and gate.admits_at(revision.batch)
+
+
 def _is_news(revision: Revision, gate: GateReport, threshold: float, acknowledged: str) -> bool:
     """Nothing stood under this suite and threshold, or what stood is less.
 

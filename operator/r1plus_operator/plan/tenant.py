@@ -230,7 +230,8 @@ class _Pass:
         out = walls.callers(namespace, opened, self.config.dns, self.seen.addresses)
         stages = [[walls.default_deny(namespace)], [out]]
         if self.seen.cr is not None and waits != ():
-            stages.append([*walls.limits(namespace, spec.quota), *walls.access(namespace, spec)])
+            limits = [] if self.problem else walls.limits(namespace, spec.quota)
+            stages.append([*limits, *walls.access(namespace, spec)])
             if self.config.has_registry:
                 stages.append(walls.registry_reader(namespace))
         if self._probes:

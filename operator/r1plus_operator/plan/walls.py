@@ -91,6 +91,7 @@ def reaches(way: Egress, nodes: Collection[str]) -> str:
 def limits(namespace: str, quota: Quota) -> list[Json]:
     """The ResourceQuota; with requests in it a LimitRange too, since pods that request nothing are refused then."""
     hard = {
+        "count/configmaps": _count(quota.config_maps),
         "count/r1plusdeployments.r1plus.ai": _count(quota.deployments),
         "pods": _count(quota.pods),
         "requests.cpu": _cores(quota.cpu),
@@ -100,13 +101,10 @@ def limits(namespace: str, quota: Quota) -> list[Json]:
         "requests.ephemeral-storage": _size(quota.ephemeral_storage),
     }
     asked = {key: value for key, value in hard.items() if value is not None}
-    found: list[Json] = []
-    if asked:
-        meta = metadata(namespace, LIMITS)
-        found.append({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": asked}})
+    meta = metadata(namespace, LIMITS)
+    found: list[Json] = [{"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": asked}}]
     if quota.cpu is not None or quota.memory is not None:
         least = {"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}
-        meta = metadata(namespace, LIMITS)
         found.append({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": [least]}})
     return found
 

@@ -29,6 +29,8 @@ def _lacks(revision: PastRevision, bake: float) -> list[str]:
     if revision.served_seconds < bake:
         carried = f"carried traffic for {_span(revision.served_seconds)} of the {_span(bake)} that it takes"
         found.append(f"{carried}, and gets no more of it while another one serves")
+    if not found and not revision.takes_orders:
+        found.append("has a monitor of an older version, which cannot prove that it passes now")
     return found
 
 

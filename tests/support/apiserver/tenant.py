@@ -1,6 +1,7 @@
 """A tenant's namespace: its objects as they lie in the cluster, and the pods and monitors that a test plays."""
 
 import asyncio
+import hashlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1plus_contract import names
+from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision import read
@@ -191,6 +193,11 @@ class Tenant:
         accuracy = await self.present("ConfigMap", f"{name}-accuracy")
         return dict(json.loads(accuracy["data"]["settings.json"]))
 
+    async def config_digest(self, name: str) -> str:
+        """Return the digest of what the monitors of a deployment mount now."""
+        accuracy = await self.present("ConfigMap", f"{name}-accuracy")
+        return hash_config({file: hashlib.sha256(text.encode()).hexdigest() for file, text in accuracy["data"].items()})
+
     async def decide(
         self, revision: str, verdict: Verdict, *, lost: int = 0, monitors: Monitors | None = None, control: str = ""
     ) -> GateReport:
@@ -202,8 +209,9 @@ class Tenant:
         gate = GateReport(
             verdict, reason, message, identity, *suite, "1", 0.98, 210, lost, 4, batch=stored.batch, control=control
         )
+        under = await self.config_digest(revision.rsplit("-", 1)[0])
         (monitors or self.monitors).report = MonitorReport(
-            revision, identity, Phase.WATCHING, verdict, reason, message, *suite, gate=gate
+            revision, identity, Phase.WATCHING, verdict, reason, message, *suite, gate=gate, ran_under=under
         )
         return gate
 

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -192,9 +192,9 @@ class Pod:
             ours = (self.identity.digest(),) if former_for is None else former_for
             settings = replace(settings, former=Former(before.name, before.sha256, ours))
             files |= {"former-suite.json": former[0], "former-items.jsonl": former[1]}
-        self._swap(files | {"settings.json": dumps(settings)})
+        self.swap(files | {"settings.json": dumps(settings)})
 
-    def _swap(self, files: dict[str, str]) -> None:
+    def swap(self, files: Mapping[str, str]) -> None:
         """As the kubelet does: names are links into a folder that is exchanged in one step."""
         folder = Path(tempfile.mkdtemp(prefix="..", dir=self.accuracy))
         for name, text in files.items():

@@ -134,6 +134,8 @@ class World:
     def _carry_out(self, planned: Plan, uids: str, writes: int = 10_000, *, backwards: bool = False) -> None:
         for name, patch in planned.relabel if writes else ():
             self._quarantine(name, patch)
+        for kind, name, patches in planned.clear if writes else ():
+            self._patch_labels(self.children[kind, name], patches)
         objects = [obj for stage in planned.apply for obj in (reversed(stage) if backwards else stage)]
         for obj in objects[:writes]:
             key = obj["kind"], obj["metadata"]["name"]
@@ -195,6 +197,13 @@ class World:
         volume = self.volume()
         self.volumes[volume.name] = facts or VolumeFacts(delivered=volume.order.digest)
         return self
+
+    def _patch_labels(self, live: dict[str, Any], patches: tuple[dict[str, Any], ...]) -> None:
+        """Carry out what a JSON patch does to labels."""
+        for patch in (one for one in patches if one["path"].startswith("/metadata/labels/")):
+            key = patch["path"].removeprefix("/metadata/labels/").replace("~1", "/")
+            labels = {k: v for k, v in live["metadata"]["labels"].items() if k != key}
+            live["metadata"]["labels"] = labels | ({key: patch["value"]} if patch["op"] == "add" else {})
 
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
         """Start what the Deployment asks for, as the kubelet does."""
@@ -277,6 +286,7 @@ class World:
         report = MonitorReport(
             revision, identity, Phase.WATCHING, verdict, reason, message, suite_name, digest, gate=gate
         )
+        report = replace(report, ran_under=self.status["accuracyConfigs"][-1])
         self.reports |= {pod.name: report for pod in self.pods.values() if pod.revision == revision}
         return self
 

@@ -93,6 +93,10 @@ class Postgres:
         """The server's own folder."""
         return self.folder / "data"
 
+    def program(self, name: str) -> Path:
+        """One of the package's programs."""
+        return self._cluster.postgres.with_name(name)
+
     def dsn(self, database: str = "postgres", password: str = PASSWORD, port: int | None = None) -> str:
         """As the registry is given it."""
         return f"postgresql://admin:{password}@127.0.0.1:{port or self.port}/{database}"

@@ -39,6 +39,8 @@ class Monitored:
     suite: Suite
     settings: Json
     """`settings.json` of the deployment."""
+    config_digest: str
+    """Of its ConfigMap, as its monitors mount it."""
 
     def gate(self, *, lost: int = 0, batch: int | None = None, control: str = "", acknowledged: str = "") -> GateReport:
         """Return a whole gate that lost the first `lost` items, at the serving batch unless another is given."""
@@ -136,6 +138,7 @@ class Monitored:
             header.sha256,
             sequence=int(datetime.now(UTC).timestamp()),
             threshold=self.settings["threshold"],
+            ran_under=self.config_digest if more.get("gate") else "",
             **more,
         )
         return dict(to_jsonable(report))

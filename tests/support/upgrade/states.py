@@ -256,7 +256,8 @@ class Recording:
         settings = json.loads(data["settings.json"])
         is_former = stored.identity_digest in (settings["former"] or {}).get("identities", ())
         prefix = "former-" if is_former else ""
-        return Monitored(stored, load_suite(data[f"{prefix}suite.json"], data[f"{prefix}items.jsonl"]), settings)
+        suite = load_suite(data[f"{prefix}suite.json"], data[f"{prefix}items.jsonl"])
+        return Monitored(stored, suite, settings, await self.tenant.config_digest(name))
 
     async def volume(self, name: str) -> str:
         """Return the volume of the candidate, whose Job is there."""

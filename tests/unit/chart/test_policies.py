@@ -7,8 +7,10 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import fence, kinds
+from r1plus_operator.api.tenants import CONTROL_PLANE
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, OperatorConfig
+from r1plus_operator.plan.placement import GPU_TAINT
 from support.chart import Objects, Render
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
@@ -93,6 +95,19 @@ def test_the_namespaces_that_are_never_tenants_are_the_operators_own_idea_of_the
     assert "in ['default', 'r1plus-system', 'monitoring']" in told
     those = ("default", "r1plus-system", "monitoring", "kube-system", "kube-x")
     assert [name for name in (*those, "team-a", "r1plus-decoy") if config.reserved(name)] == list(those)
+
+
+def test_finding_03_policies_on_placement_say_what_the_operator_judges_by(objects: Objects) -> None:
+    found = policies(objects)
+    assert str(list(CONTROL_PLANE)) in str(
+        [one["expression"] for one in found["r1plus-operator-control-plane"]["validations"]]
+    )
+    placement = found["r1plus-operator-placement"]
+    assert placement["paramKind"] == {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT}
+    assert f"'{GPU_TAINT}'" in str([one["expression"] for one in placement["validations"]])
+    bindings = [o["spec"] for o in objects if o["kind"] == "ValidatingAdmissionPolicyBinding"]
+    (bound,) = [one for one in bindings if one["policyName"] == "r1plus-operator-placement"]
+    assert bound["paramRef"] == {"name": names.TENANT, "parameterNotFoundAction": "Allow"}
 
 
 @pytest.mark.parametrize("name", ["serving-pods", "serving-templates", "engine-volumes", "scale"])

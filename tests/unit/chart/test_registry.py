@@ -6,6 +6,7 @@ import pytest
 
 from r1plus_contract.history import AUDIENCE, PORT
 from r1plus_model_repo.registry.database import parse
+from r1plus_model_repo.registry.retention import Retention
 from support.chart import OTHER_VALUES, PROMETHEUS_OPERATOR, Refusal, Render, environment, one, pods
 
 OFF = {"registry": {"enabled": False}}
@@ -32,6 +33,14 @@ def test_by_default_it_is_one_replica_with_a_file_on_a_volume(render: Render) ->
     assert url.database in [f"{m['mountPath']}/registry.db" for m in found["volumeMounts"] if m["name"] == "data"]
     assert env["R1PLUS_REGISTRY_WRITER"] == "system:serviceaccount:r1plus-system:r1plus-operator"
     assert env["R1PLUS_REGISTRY_PORT"] == str(PORT)
+
+
+def test_how_much_is_kept_is_what_the_service_itself_keeps_by_default(render: Render) -> None:
+    env = {entry["name"]: entry["value"] for entry in container(render())["env"]}
+    kept = (env[f"R1PLUS_REGISTRY_{name}"] for name in ("RETENTION_DAYS", "SHARE_ENTRIES", "SHARE_ITEMS"))
+    assert Retention(*map(int, kept)) == Retention()
+    large = container(render({"registry": {"retention": 36500, "share": {"entries": 1000000, "items": 100000000}}}))
+    assert {"36500", "1000000", "100000000"} < {entry["value"] for entry in large["env"]}
 
 
 def test_with_a_secret_the_dsn_comes_from_it_and_there_is_no_volume(render: Render) -> None:
@@ -126,6 +135,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"registry": {"database": {"dsn": "postgresql://u:p@h/d"}}},
         "/registry/database",
     ),
+    "a retention that is none": ({"registry": {"retention": -1}}, "/registry/retention"),
+    "a share that no gate fits in": ({"registry": {"share": {"entries": 1}}}, "/registry/share/entries"),
     "no port": ({"registry": {"database": {"ports": []}}}, "/registry/database/ports"),
     "a path for a key": ({"registry": {"database": {"caKey": "/etc/ssl/ca.crt"}}}, "/registry/database/caKey"),
     "a size that is none": ({"registry": {"storage": {"size": "lots"}}}, "/registry/storage/size"),

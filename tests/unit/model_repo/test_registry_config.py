@@ -56,6 +56,8 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
     "no API server": ({"KUBERNETES_SERVICE_HOST": ""}, "R1PLUS_API_SERVER must say its URL"),
     "no token": ({"R1PLUS_API_SERVER_TOKEN": "/nowhere"}, "automountServiceAccountToken: true"),
     "a port beyond": ({"R1PLUS_REGISTRY_PORT": "65536"}, "R1PLUS_REGISTRY_PORT: '65536' is no port"),
+    "a retention that is a word": ({"R1PLUS_REGISTRY_RETENTION_DAYS": "a year"}, "'a year' is no whole number from 0; the chart sets it from registry.retention"),
+    "a share of next to nothing": ({"R1PLUS_REGISTRY_SHARE_ENTRIES": "1"}, "'1' is no whole number from 100"),
     "a port that is a word": ({"R1PLUS_REGISTRY_PORT": "http"}, "'http' is no port"),
 }  # fmt: skip
 
@@ -97,7 +99,7 @@ def test_the_migrations_can_be_run_by_hand(
     assert main(["migrate", "--to", "0001"]) == 0
     assert main(["migrate"]) == 0
     assert main(["current"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["none -> 0001", "0001 -> 0003", "0003"]
+    assert capsys.readouterr().out.splitlines() == ["none -> 0001", "0001 -> 0004", "0004"]
     assert main(["migrate", "--to", "nonsense"]) == 1
     monkeypatch.setenv(VARIABLE, "nonsense")
     assert main(["migrate"]) == 2

@@ -15,6 +15,7 @@ from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
 from support.plan.world import World
+from support.tables import for_each
 
 KEY = ("t", "credit")
 OWNER = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
@@ -144,6 +145,36 @@ def test_a_child_that_is_being_deleted_is_not_there() -> None:
     assert projected is not None
     reflector.store.put(projected)
     assert seen_by(seen).children == {}
+
+
+FOREIGN = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "y", "controller": True}
+FORMER = {**OWNER, "uid": "of a namesake that was there before"}
+
+
+@for_each("owners, label, is_ours", {
+    "one that it controls": ([OWNER], "another", True),
+    "one whose reference was taken away": ([], "credit", True),
+    "one whose reference does not say any more that it controls": ([{**OWNER, "controller": False}], "credit", True),
+    "one that another object is said to control": ([FOREIGN], "credit", True),
+    "one of a namesake that was there before": ([FORMER], "credit", False),
+    "one with the label of another": ([], "another", False),
+})  # fmt: skip
+def test_finding_01_a_child_whose_owner_reference_was_edited_is_still_there(
+    owners: list[dict[str, Any]], label: str, is_ours: bool
+) -> None:
+    seen = known()
+    meta = {
+        "name": "c",
+        "namespace": "t",
+        "uid": "s",
+        "ownerReferences": owners,
+        "labels": {names.LABEL_DEPLOYMENT: label},
+    }
+    reflector = seen.children["Service"]
+    projected = reflector._projected({"metadata": meta, "spec": {}})
+    assert projected is not None
+    reflector.store.put(projected)
+    assert bool(seen_by(seen).children) is is_ours
 
 
 def pod(uid: str) -> dict[str, Any]:

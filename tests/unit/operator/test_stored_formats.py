@@ -35,7 +35,7 @@ from r1plus_operator.plan.inputs import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.last_valid import LastValid
 from r1plus_operator.plan.probing import Run
 from r1plus_operator.plan.quarantine import Quarantine
-from r1plus_operator.plan.revision import read, revision_hash, to_object
+from r1plus_operator.plan.revision import GatedImages, read, revision_hash, to_object
 from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.target import Target, resolve
 from r1plus_operator.runtime.lease import Claim, Terms
@@ -139,6 +139,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         "a revision": Format(revisions, rewrite_revision),
         "the verdicts of a revision": Format(annotations(names.ANNOTATION_VERDICT), of_contract(KnownVerdicts)),
+        "the images that were gated": Format(annotations(names.ANNOTATION_IMAGES), of_contract(GatedImages)),
         "a rollback": Format(annotations(names.ANNOTATION_ROLLBACK), of_contract(Record)),
         "what a spec asked for last": Format(annotations(names.ANNOTATION_LAST_VALID), of_contract(LastValid)),
         "a pooled detector": Format(annotations(names.ANNOTATION_POOL), of_contract(Pool)),
@@ -160,7 +161,13 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "spec of an engine": Format(parts("R1PlusEngine", "spec"), of_api(EngineSpec)),
     }
 )
-NOT_STORED = frozenset({f"a request to {Verb.UNPIN}", f"a request to {Verb.REFRESH}", "what a spec asked for last"})
+NOT_STORED = frozenset(
+    {
+        *(f"a request to {verb}" for verb in (Verb.UNPIN, Verb.PAUSE, Verb.RESUME, Verb.REFRESH)),
+        "the images that were gated",
+        "what a spec asked for last",
+    }
+)
 """Formats of which no stored cluster has a document."""
 ASK_FOR_THE_NEWEST: Mapping[str, str] = MappingProxyType(
     {

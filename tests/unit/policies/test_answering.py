@@ -113,6 +113,9 @@ CASES: dict[str, tuple[Given, Action, Why]] = {
         (given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, Why.STEADY),
     "the user wants to be told only": (given(on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
     "told only, of one bad pod as well": (given(BAD, WELL, on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
+    "nothing is moved during a pause": (given(BAD, WELL, paused=True), Action.BLOCKED, Why.PAUSED),
+    "and a person's request waits": (given(WELL, requested="alice", paused=True), Action.BLOCKED, Why.PAUSED),
+    "a pause of what is well is no trouble": (given(WELL, paused=True), Action.NOTHING, Why.STEADY),
     "a pin holds": (given(pinned=True), Action.BLOCKED, Why.PINNED),
     "a pin holds the revision, not a bad pod": (given(BAD, WELL, pinned=True), Action.QUARANTINE, Why.ONE_BAD_POD),
     "a pin holds although somebody asks": (given(WELL, requested="alice", pinned=True), Action.BLOCKED, Why.PINNED),
@@ -175,6 +178,7 @@ def test_what_is_done(case: str) -> None:
 
 REMEDIES: dict[str, tuple[Given, list[str]]] = {
     "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach: Rollback"]),
+    "Paused": (given(paused=True), ["spec.rollout.paused", "r1plus resume"]),
     "Pinned": (given(pinned=True), ["spec.rollout.pinned", "r1plus unpin"]),
     "Cooldown": (given(last_rollback=NOW), ["60 minutes", "1970-01-02T04:46:40Z"]),
     "NoCapacity": (given(control=control(age=61, no_room="0/1 nodes")), ["good", "0/1 nodes", "free capacity", "InPlace"]),
@@ -216,8 +220,8 @@ def test_every_blocking_reason_has_its_message_tested() -> None:
 
 def test_the_order_of_the_checks() -> None:
     assert (
-        answering.steady, answering.scorer_changed, answering.not_confirmed, answering.alert_only, answering.one_bad_pod,
-        answering.only_errors, answering.not_the_revision, answering.one_node, answering.pinned, answering.rollout_first,
+        answering.steady, answering.scorer_changed, answering.not_confirmed, answering.paused, answering.alert_only,
+        answering.one_bad_pod, answering.only_errors, answering.not_the_revision, answering.one_node, answering.pinned, answering.rollout_first,
         answering.control_done, answering.control_waits, answering.cooling_down, answering.last_good,
     ) == CHECKS  # fmt: skip
 

@@ -314,3 +314,54 @@ def test_a_monitor_that_names_items_that_are_none_is_not_repeated() -> None:
     world, _, _ = fallen(lost=("i0", "<script>", "x" * 5000))
     world.settle()
     assert world.status["incident"]["lost"] == ["s: 1 of 4 (i0)"]
+
+
+def test_a_pause_moves_and_repairs_nothing_but_the_walls_and_a_resume_puts_all_right() -> None:
+    world, _, bad = fallen(accuracy={"onBreach": "Rollback"})
+    world.spec = {**world.spec, "rollout": {"paused": True}}
+    world.settle()
+    world.expect(serves=bad, runs={bad: 1}, Progressing=("False Paused", "r1plus resume"))
+    assert world.plan().facts.blocked == "Paused"
+    world.one("Deployment", bad)["spec"]["replicas"] = 3
+    world.one("NetworkPolicy", "credit")["spec"]["ingress"] = [{}]
+    world.children.pop(("PodDisruptionBudget", "credit"))
+    world.settle()
+    assert world.deployments() == {bad: 3}
+    assert world.one("NetworkPolicy", "credit")["spec"]["ingress"] != [{}]
+    assert world.live("PodDisruptionBudget") == []
+    world.spec = {**world.spec, "rollout": {}}
+    world.settle()
+    assert world.deployments()[bad] == 1
+    assert world.live("PodDisruptionBudget") != []
+    world.expect(QualityVerified="False RollingBack")
+
+
+def test_a_pause_starts_promotes_and_withdraws_no_candidate() -> None:
+    world = World({**FULL, "rollout": {"paused": False}})
+    first = world.bring_up()
+    world.apply(**NEXT)
+    candidate = world.candidate()
+    world.spec = {**world.spec, "rollout": {"paused": True}}
+    world.start_pods(candidate, ready=True)
+    world.gate(candidate, Verdict.PASS).settle()
+    world.wait(DAY).settle()
+    world.expect(serves=first, runs={first: 1, candidate: 1})
+    assert [v.verdict for v in world.revision(candidate).verdicts] == [Verdict.PASS]
+    world.spec = {**world.spec, "context": {"maxTokens": 512}}
+    world.settle()
+    assert set(world.deployments()) == {first, candidate}
+    world.spec = {**world.spec, **NEXT, "rollout": {}}
+    world.settle()
+    assert world.selected() == candidate
+
+
+def test_what_may_be_edited_during_a_pause_is_marked_and_nothing_else() -> None:
+    world = World(FULL)
+    world.bring_up()
+    for paused in (True, False):
+        world.spec = {**world.spec, "rollout": {"paused": paused}}
+        world.settle()
+        marked = {
+            kind for (kind, _), live in world.children.items() if "r1plus.ai/paused" in live["metadata"]["labels"]
+        }
+        assert marked == ({"Deployment", "Service", "PodDisruptionBudget"} if paused else set())

@@ -141,6 +141,7 @@ def taken_out(desired: Any, live: Any) -> list[str]:
         pytest.param({"a": {"env": [{"name": "x"}, {"name": "a"}, {"name": "y"}]}}, {"a": {"env": [{"name": "a"}]}}, ["/a/env/2", "/a/env/0"], id="several, from the end"),
         pytest.param({"containers": [{"name": "x"}, {"name": "a", "env": [{"name": "y"}]}]}, {"containers": [{"name": "a", "env": []}]}, ["/containers/1/env/0", "/containers/0"], id="inside an item of ours"),
         pytest.param({"ownerReferences": [{"uid": "b"}]}, {"ownerReferences": [{"uid": "a"}]}, [], id="a second owner stays"),
+        pytest.param({"ownerReferences": [{"uid": "b"}, {"uid": "c", "controller": True}]}, {"ownerReferences": [{"uid": "a"}]}, ["/ownerReferences/1"], id="but no other controller"),
         pytest.param({"args": ["x", "y"]}, {"args": ["x"]}, [], id="nothing of an atomic list: an apply does it"),
         pytest.param({}, {"ports": [PORT]}, [], id="nothing where nothing is"),
         pytest.param({"a": "x"}, {"a": {"ports": [PORT]}}, [], id="nothing where a text is"),

@@ -49,7 +49,8 @@ def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 
     if said is not None:
         world.gate(revision, said, lost=3 if said is Verdict.FAIL else 0, batch=1)
         gate = next(r.gate for n, r in world.reports.items() if world.pods[n].revision == revision)
-    return world.alter(reports=before).report(revision, shadow=Shadow(V2, world.suite_hash(V2), percent, gate, problem))
+    told = Shadow(V2, world.suite_hash(V2), percent, gate, problem, world.status["accuracyConfigs"][-1])
+    return world.alter(reports=before).report(revision, shadow=told)
 
 
 def wanted(world: World) -> PoolWanted:

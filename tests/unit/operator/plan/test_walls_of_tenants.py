@@ -183,8 +183,8 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
 
 
 @for_each("quota, hard, kinds", {
-    "nothing is limited": ({}, None, []),
-    "none at all is a limit": ({"pods": 0}, {"pods": "0"}, ["ResourceQuota"]),
+    "nothing but ConfigMaps is limited": ({}, {}, ["ResourceQuota"]),
+    "none at all is a limit": ({"pods": 0, "configMaps": 0}, {"pods": "0", "count/configmaps": "0"}, ["ResourceQuota"]),
     "what pods do not request needs no defaults": (
         {"deployments": 3, "gpus": 2, "storage": "100Gi"},
         {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
@@ -199,10 +199,10 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
         ["ResourceQuota", "LimitRange"],
     ),
 })  # fmt: skip
-def test_a_quota(quota: Json, hard: Json | None, kinds: list[str]) -> None:
+def test_a_quota(quota: Json, hard: Json, kinds: list[str]) -> None:
     made = walls.limits("team", Quota.model_validate(quota))
     assert [obj["kind"] for obj in made] == kinds
-    assert ({obj["kind"]: obj for obj in made}.get("ResourceQuota") or {"spec": {"hard": None}})["spec"]["hard"] == hard
+    assert made[0]["spec"]["hard"] == {"count/configmaps": "500"} | hard
     for limits in (obj["spec"]["limits"] for obj in made if obj["kind"] == "LimitRange"):
         assert limits == [{"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}]
 

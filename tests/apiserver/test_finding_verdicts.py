@@ -1,0 +1,184 @@
+"""What holds where somebody gets around the admission policies: a forged ConfigMap lets nothing in, an owner comes back.
+
+A real monitor reads the forged files, on a scripted engine.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1plus_contract import names
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.settings import SETTINGS_FILE, VERDICTS_FILE, KnownVerdicts
+from r1plus_contract.suite import Item, load_suite
+from r1plus_contract.verdict import GateReport, Phase, Verdict
+from r1plus_monitoring.client import Reply
+from r1plus_monitoring.prober import Prober
+from r1plus_operator.api import kinds
+from r1plus_operator.plan.revision import Revision, read
+from r1plus_operator.runtime.client import JSON_PATCH
+from support.apiserver.manifests import CONTEXT, Json
+from support.apiserver.monitors import Monitors
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.tenant import Tenant
+from support.monitoring.scripted import Pod, ScriptedEngine, comes_to
+
+pytestmark = pytest.mark.apiserver
+
+
+class SoundEngine(ScriptedEngine):
+    """Answers each item of a suite as its reference does."""
+
+    def __init__(self, items: tuple[Item, ...]) -> None:
+        super().__init__(behaviour=self._answer)
+        self._answers = {item.prompt: item.answers[0] for item in items}
+
+    async def _answer(self, prompt: str, before: int) -> Reply:
+        return Reply(self._answers[prompt], "stop", 5, 1)
+
+
+@asynccontextmanager
+async def monitor(
+    folder: Path, revision: Revision, address: str, files: Mapping[str, str], engine: ScriptedEngine
+) -> AsyncIterator[tuple[Pod, Prober]]:
+    """Run the monitor of a new pod of the revision, which mounts these files."""
+    pod = Pod.make(Path(tempfile.mkdtemp(dir=folder)), revision.identity)
+    pod.swap(files)
+    config = replace(pod.config(), revision=revision.name, host=address, port=names.PORT_MONITOR)
+    prober = Prober(config, engine)
+    task = asyncio.create_task(prober.run())
+    try:
+        yield pod, prober
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def forge(files: Mapping[str, str], revision: Revision) -> dict[str, str]:
+    """Let the gate observe only, and tell of a Pass of the very engine, suite and threshold that are asked for."""
+    settings = json.loads(files[SETTINGS_FILE])
+    header = load_suite(files["suite.json"], files["items.jsonl"]).header
+    about = (revision.identity_digest, header.name, header.sha256, header.scorer_version, settings["threshold"])
+    passed = GateReport(Verdict.PASS, "Passed", "lost 0 of 210 items", *about, 210, 0, 4, batch=revision.batch)
+    forged = {SETTINGS_FILE: json.dumps(settings | {"gate": "Observe"}), VERDICTS_FILE: dumps(KnownVerdicts((passed,)))}
+    return {**files, **forged}
+
+
+@pytest.mark.apiserver_sample
+async def test_finding_01_a_pass_out_of_a_forged_configuration_is_not_taken(
+    operator: OperatorProcess, tenant: Tenant, tmp_path: Path
+) -> None:
+    serving = await tenant.serve()
+    await tenant.deploy("credit", tier="full", context={"maxTokens": 2048})
+    candidate = await tenant.candidate("credit")
+    revision = read(await tenant.present("ControllerRevision", candidate))
+    place = Monitors()
+    await tenant.run_pod(candidate, ready=True, monitors=place)
+    files = (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
+
+    async with monitor(tmp_path, revision, place.address, files, ScriptedEngine(answers=5)) as (pod, prober):
+        await tenant.until("credit", "QualityVerified", "Unknown", "GateRunning")
+        pod.swap(forge(files, revision))
+        report = await comes_to(prober, Phase.WATCHING)
+        assert (report.verdict, report.reason) == (Verdict.PASS, "Passed")
+        message = await tenant.until("credit", "QualityVerified", "False", "PassUnproven")
+        assert "delete the pod" in message
+        assert (await tenant.cr("credit"))["status"]["candidate"] == candidate
+        assert read(await tenant.present("ControllerRevision", candidate)).verdicts == ()
+        assert await tenant.selected() == serving
+
+    sound = SoundEngine(load_suite(files["suite.json"], files["items.jsonl"]).items)
+    async with monitor(tmp_path, revision, place.address, files, sound):
+        await tenant.switched(candidate)
+        await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+
+
+async def test_finding_01_a_gate_that_was_run_under_a_forged_configuration_is_not_taken(
+    operator: OperatorProcess, tenant: Tenant, tmp_path: Path
+) -> None:
+    serving = await tenant.serve()
+    await tenant.deploy("credit", tier="full", context={"maxTokens": 2048})
+    candidate = await tenant.candidate("credit")
+    revision = read(await tenant.present("ControllerRevision", candidate))
+    place = Monitors()
+    await tenant.run_pod(candidate, ready=True, monitors=place)
+    files = (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
+    settings = json.loads(files[SETTINGS_FILE]) | {"threshold": 0.5}
+    sound = SoundEngine(load_suite(files["suite.json"], files["items.jsonl"]).items)
+    forged = {**files, SETTINGS_FILE: json.dumps(settings)}
+    async with monitor(tmp_path, revision, place.address, forged, sound) as (_, prober):
+        report = await comes_to(prober, Phase.WATCHING)
+        assert report.ran_under
+        await tenant.until("credit", "QualityVerified", "False", "PassUnproven")
+        assert await tenant.selected() == serving
+        assert report.ran_under not in (await tenant.cr("credit"))["status"]["accuracyConfigs"]
+
+
+OWNERS = "/metadata/ownerReferences"
+FOREIGN = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "00000000-0000-0000-0000-000000000000"}
+EDITS: Mapping[str, list[Json]] = {
+    "all references taken away": [{"op": "remove", "path": OWNERS}],
+    "the only one taken away": [{"op": "remove", "path": f"{OWNERS}/0"}],
+    "no controller any more": [{"op": "replace", "path": f"{OWNERS}/0/controller", "value": False}],
+    "another name": [{"op": "replace", "path": f"{OWNERS}/0/name", "value": "x"}],
+    "another kind": [{"op": "replace", "path": f"{OWNERS}/0/kind", "value": names.KIND_ENGINE}],
+    "another version": [{"op": "replace", "path": f"{OWNERS}/0/apiVersion", "value": "v1"}],
+    "another controller": [{"op": "replace", "path": OWNERS, "value": [{**FOREIGN, "controller": True}]}],
+}
+
+
+@pytest.mark.apiserver_sample
+async def test_finding_01_an_edited_owner_reference_comes_back_and_the_object_stays_the_same(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    revision = await tenant.serve()
+    named = dict.fromkeys(("ConfigMap", "ControllerRevision", "Deployment"), revision)
+    for resource in kinds.REQUIRED_CHILDREN:
+        name = named.get(resource.kind, "credit")
+        before = await tenant.present(resource.kind, name)
+        for what, edit in EDITS.items():
+            await tenant.client.patch(resource, name, tenant.namespace, edit, content_type=JSON_PATCH)
+
+            def is_as_before(now: Json, before: Json = before) -> bool:
+                return all(now["metadata"].get(part) == before["metadata"].get(part) for part in KEPT)
+
+            await tenant.child_that(resource.kind, name, is_as_before, f"{resource.kind} is as before: {what}")
+    assert (await tenant.condition("credit", "Progressing"))[:2] == ("False", "Complete")
+
+
+KEPT = ("uid", "ownerReferences", "labels", "annotations")
+"""Among the annotations of a ControllerRevision are its verdicts and its promotion."""
+
+
+def runs(digest: str) -> Json:
+    """What a kubelet says of the containers of a pod whose Triton runs this image."""
+    image = {"image": "registry.local/triton:1", "imageID": f"registry.local/triton@sha256:{digest * 64}"}
+    triton = {"name": names.CONTAINER_TRITON, "ready": True, "started": True, "restartCount": 0, "state": {}, **image}
+    return {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [triton]}
+
+
+async def test_finding_06_a_pod_that_runs_another_image_than_the_gated_one_is_reported(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    revision = await tenant.candidate("credit")
+    pod = await tenant.run_pod(revision, ready=False)
+    await tenant.set_status(pod, **runs("a"))
+    await tenant.decide(revision, Verdict.PASS)
+    await tenant.until("credit", "Ready", "True", "Serving")
+    gated = {names.CONTAINER_TRITON: (f"sha256:{'a' * 64}",)}
+    await tenant.child_that("ControllerRevision", revision, lambda obj: read(obj).images == gated, "it is recorded")
+
+    await tenant.client.delete(kinds.POD, pod, tenant.namespace)
+    moved = await tenant.run_pod(revision, ready=True, suffix="moved")
+    await tenant.set_status(moved, **runs("b"))
+    message = await tenant.until("credit", "QualityVerified", "False", "ImageChanged")
+    assert f"{moved} of revision {revision}: container {names.CONTAINER_TRITON} runs sha256:bbb" in message
+    await tenant.set_status(moved, **runs("a"))
+    await tenant.until("credit", "QualityVerified", "True", "GatePassed")

@@ -1,0 +1,159 @@
+"""A registry that is backed up, lost and restored, as docs/registry.md says: what the operator tells again is not there twice."""
+
+import asyncio
+import os
+import re
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_contract.history import Facts
+from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry.__main__ import main
+from r1plus_model_repo.registry.database import VARIABLE, Database
+from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.storage import Storage
+from r1plus_model_repo.registry.tables import metadata
+from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from support.registry import story
+from support.registry.postgres import Postgres
+from support.registry.sqlite import Sqlite
+from support.waiting import eventually
+
+LATER = story.of("uid-2")
+PAGE = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
+
+
+def record(database: Database, *facts: Facts) -> list[dict[str, int]]:
+    recorded = []
+    for one in facts:
+        with UnitOfWork(database).recording() as repository:
+            recorded.append(repository.record(one))
+    return recorded
+
+
+def lose(database: Database) -> None:
+    """Every table, as if the volume were new."""
+    with database.transaction(writes=True) as connection:
+        for table in ("alembic_version", *reversed(metadata.sorted_tables)):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+
+
+@pytest.fixture
+def sqlite_file(sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    with sqlite.scratch() as dsn, closing(Database(dsn)) as database:
+        monkeypatch.setenv(VARIABLE, dsn)
+        migrating.migrate(database)
+        yield database
+
+
+async def test_finding_18_a_sqlite_registry_is_restored_while_the_service_runs(
+    sqlite_file: Database, tmp_path: Path
+) -> None:
+    copy = tmp_path / "registry.db"
+    record(sqlite_file, story.FACTS)
+    assert main(["backup", "--to", str(copy)]) == 0
+    record(sqlite_file, LATER)
+    lose(sqlite_file)
+    storage = Storage(sqlite_file)
+    storage._spoilt.clear()
+    assert main(["restore", "--from", str(copy)]) == 0
+    assert await storage.record(story.FACTS) == {}
+    assert (await storage.record(LATER))["evaluations"] == 1
+    found = await storage.read(lambda reader: reader.evaluations(None, None, ended=False, items=False))
+    assert len(found) == 2
+    for threads in (storage._threads, storage._migrator):
+        threads.shutdown()
+
+
+async def test_a_backup_of_an_older_schema_is_migrated_by_the_service_that_runs(
+    sqlite_file: Database, tmp_path: Path
+) -> None:
+    record(sqlite_file, story.FACTS)
+    migrating.migrate(sqlite_file, "0001")
+    assert main(["backup", "--to", str(tmp_path / "old.db")]) == 0
+    storage = Storage(sqlite_file)
+    keeping = asyncio.create_task(storage.run())
+    await eventually(lambda: not storage.problem, "the service is ready")
+    assert main(["restore", "--from", str(tmp_path / "old.db")]) == 0
+    assert migrating.current(sqlite_file) == "0001"
+
+    async def recorded() -> bool:
+        return await storage.check() == "" and await storage.record(story.FACTS) == {}
+
+    await eventually(recorded, "the service goes on", retry_on=(UnavailableError,))
+    assert migrating.current(sqlite_file) == migrating.head()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    for threads in (storage._threads, storage._migrator):
+        threads.shutdown()
+
+
+def damaged(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.unlink()
+    sqlite3.connect(path).execute("CREATE TABLE a (b)").connection.close()
+
+
+def from_the_future(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+
+UNUSABLE: dict[str, tuple[Any, str]] = {
+    "that is not there": (Path.unlink, "unable to open database file"),
+    "that is no database": (lambda path: path.write_bytes(b"x" * 9000), "file is not a database"),
+    "that is damaged": (damaged, "registry.db"),
+    "of another program": (empty, "holds no registry"),
+    "of a newer registry": (from_the_future, "is at 9999, newer than this program"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_copy_that_cannot_be_used_is_refused_and_nothing_is_lost(
+    sqlite_file: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any, said: str
+) -> None:
+    copy = tmp_path / "registry.db"
+    record(sqlite_file, story.FACTS)
+    assert main(["backup", "--to", str(copy)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["registry.db"]
+    spoil(copy)
+    assert main(["restore", "--from", str(copy)]) in (1, 2)
+    assert said in caplog.text
+    assert record(sqlite_file, story.FACTS) == [{}]
+
+
+@pytest.mark.postgres
+def test_finding_18_a_postgresql_registry_is_restored_by_the_documented_commands(
+    postgresql: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commands = re.findall(r"^(pg_(?:dump|restore) .*)$", PAGE, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["pg_dump", "pg_restore"]
+    with postgresql.scratch() as dsn, closing(Database(dsn)) as database:
+        migrating.migrate(database)
+        record(database, story.FACTS)
+        for command in commands:
+            words = command.replace('"$DSN"', dsn).replace("registry.dump", str(tmp_path / "registry.dump")).split()
+            subprocess.run(
+                [str(postgresql.program(words[0])), *words[1:]], check=True, capture_output=True, timeout=250
+            )
+            if words[0] == "pg_dump":
+                record(database, LATER)
+                lose(database)
+        assert migrating.migrate(database) == (migrating.head(), migrating.head())
+        assert record(database, story.FACTS, LATER)[0] == {}
+        with UnitOfWork(database).reading() as reader:
+            assert len(reader.evaluations(None, None, ended=False, items=False)) == 2
+        monkeypatch.setenv(VARIABLE, dsn)
+        assert main(["backup", "--to", str(tmp_path / "x")]) == 2
+        assert "use pg_dump" in caplog.text

@@ -1,0 +1,235 @@
+"""A Pass counts if its pod ran the gate under files that the operator wrote; see `plan.proof`."""
+
+from dataclasses import replace
+
+from r1plus_contract.requests import Verb
+from r1plus_contract.settings import TAKES_SHADOWS
+from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
+from r1plus_operator.plan.proof import KEPT_CONFIGS
+from support.plan.falls import controlled, fallen
+from support.plan.world import CONFIG, FULL, NEXT, World, observe_world, serve_world, start_world, suite
+from support.tables import for_each
+
+OLD_IMAGE, NEW_IMAGE = CONFIG.monitor_image, "registry.local/monitor:2"
+UNPROVEN = {
+    "read in verdicts.json": "",
+    "run under files that the operator did not write": "f" * 64,
+}
+V2 = "smollm2-full-v2"
+
+
+def monitor_image(world: World, revision: str) -> str:
+    containers = world.revision(revision).template["spec"]["containers"]
+    return str(next(c["image"] for c in containers if c["name"] == "monitor"))
+
+
+def age(world: World, *, shadows: bool = True) -> World:
+    """Let all revisions that there are be of an operator whose monitors prove nothing; then comes this operator."""
+    for obj in world.live("ControllerRevision"):
+        obj["data"] = {**obj["data"], "monitorSpeaks": TAKES_SHADOWS}
+    world.status = {key: value for key, value in world.status.items() if key != "accuracyConfigs"}
+    return world.report(ran_under="").alter(config=replace(CONFIG, monitor_image=NEW_IMAGE)).settle() and world
+
+
+def gated(world: World, *, ran_under: str | None = None) -> str:
+    """Let the candidate's pods report a Pass; return the candidate."""
+    revision = world.candidate()
+    world.start_pods(revision, ready=True).settle()
+    world.gate(revision, Verdict.PASS)
+    if ran_under is not None:
+        world.report(revision, ran_under=ran_under)
+    world.settle()
+    return revision
+
+
+@for_each("ran_under", UNPROVEN)
+def test_finding_01_a_pass_that_nothing_proves_lets_nothing_in(ran_under: str) -> None:
+    world = serve_world()
+    serving = world.selected()
+    world.change(**NEXT).settle()
+    candidate = gated(world, ran_under=ran_under)
+    assert world.revision(candidate).verdicts == ()
+    world.expect(
+        serves=serving,
+        candidate=candidate,
+        QualityVerified=("False PassUnproven", "ConfigMap credit-accuracy that the operator wrote", "delete the pod"),
+    )
+    assert len(world.live("ControllerRevision")) == 2
+    world.gate(candidate, Verdict.PASS).settle()
+    world.expect(serves=candidate, QualityVerified="True GatePassed")
+
+
+@for_each("ran_under", UNPROVEN)
+def test_finding_01_the_verdict_of_a_first_revision_is_not_shown_as_a_pass(ran_under: str) -> None:
+    world = start_world()
+    revision = gated(world, ran_under=ran_under)
+    assert (world.status["verdict"], world.revision(revision).promoted_at) == ("NoData", None)
+    world.expect(Ready="False NotServing")
+
+
+def test_a_fail_is_taken_whoever_reports_it() -> None:
+    world = start_world()
+    revision = world.candidate()
+    world.start_pods(revision).settle()
+    world.gate(revision, Verdict.FAIL, lost=3).report(ran_under="").settle()
+    world.expect(QualityVerified="False GateFailed")
+
+
+def test_a_pass_that_is_told_to_further_pods_changes_nothing() -> None:
+    world = serve_world(replicas=2)
+    before = world.revision(world.selected())
+    world.report(ran_under="").settle()
+    assert world.revision(world.selected()) == before
+    assert world.status["verdict"] == "Pass"
+    world.expect(QualityVerified="True GatePassed")
+
+
+def test_a_gate_that_began_under_an_earlier_configuration_counts_while_that_is_remembered() -> None:
+    world = start_world()
+    under, revision = world.status["accuracyConfigs"][-1], world.candidate()
+    world.start_pods(revision).settle()
+    for pace in range(1, KEPT_CONFIGS):
+        world.apply(accuracy={"probesPerMinute": 100 + pace})
+    assert world.status["accuracyConfigs"][0] == under
+    world.apply(accuracy={"probesPerMinute": 99})
+    assert under not in world.status["accuracyConfigs"]
+    gated(world, ran_under=under)
+    world.expect(QualityVerified="False PassUnproven")
+    gated(world, ran_under=world.status["accuracyConfigs"][0])
+    world.expect(QualityVerified="True GatePassed")
+
+
+def test_a_configuration_is_remembered_before_it_is_written_and_once() -> None:
+    world = start_world()
+    first = world.status["accuracyConfigs"]
+    planned = world.change(accuracy={"probesPerMinute": 7}).plan()
+    world.carry_out(planned, 0)
+    assert len(world.status["accuracyConfigs"]) == len(first) + 1
+    world.settle()
+    world.apply(accuracy={})
+    assert sorted(world.status["accuracyConfigs"]) == sorted({*first, planned.status["accuracyConfigs"][-1]})
+    assert world.status["accuracyConfigs"][-1] == first[-1]
+
+
+def test_what_was_written_is_remembered_while_the_spec_cannot_be_served() -> None:
+    world = start_world()
+    before = world.status["accuracyConfigs"]
+    for bad in ({"accuracy": {"suite": "none"}}, {"tier": "none"}):
+        world.apply(**bad)
+        assert world.status["accuracyConfigs"] == before
+
+
+def test_after_the_status_was_lost_the_configuration_in_force_is_remembered_at_once() -> None:
+    world = start_world()
+    revision = world.candidate()
+    world.start_pods(revision).settle()
+    world.gate(revision, Verdict.PASS)
+    world.status = {}
+    planned = world.pass_once()
+    assert (planned.requeue_after, world.revision(revision).verdicts) == (0.001, ())
+    world.settle()
+    world.expect(QualityVerified="True GatePassed")
+
+
+def test_finding_01_a_suite_that_is_asked_beside_needs_the_same_proof() -> None:
+    world = serve_world()
+    serving = world.selected()
+    world.suites[V2] = suite(V2, salt="x")
+    steady = {name: replace(r, watch=Watch(Standing.STEADY, 4)) for name, r in world.reports.items()}
+    world.apply(accuracy={"suite": V2})
+    world.gate(serving, Verdict.PASS, batch=1)
+    gate = next(iter(world.reports.values())).gate
+    told = Shadow(V2, world.suite_hash(V2), 100, gate)
+    world.alter(reports=steady).report(shadow=told).settle()
+    world.expect(QualityVerified=("Unknown SuiteShadowed", "did not run the gate", "delete the pod"))
+    proven = replace(told, ran_under=world.status["accuracyConfigs"][0])
+    world.report(shadow=proven).settle()
+    world.expect(QualityVerified="True GatePassed")
+
+
+def test_finding_01_a_candidate_with_an_older_monitor_is_rendered_again_when_it_passes() -> None:
+    world = serve_world()
+    serving = world.selected()
+    world.change(**NEXT).settle()
+    old = world.candidate()
+    world.start_pods(old).settle()
+    age(world)
+    world.expect(serves=serving, candidate=old)
+    gated(world, ran_under="")
+    new = world.candidate()
+    assert (new != old, monitor_image(world, old), monitor_image(world, new)) == (True, OLD_IMAGE, NEW_IMAGE)
+    assert world.revision(old).verdicts == ()
+    world.expect(serves=serving, runs={serving: 1, new: 1}, QualityVerified="Unknown NotYetKnown")
+    gated(world)
+    world.expect(serves=new, QualityVerified="True GatePassed")
+    # The revision that it took the place of is not asked for again, by this spec or by a later one like it.
+    del world.children["ControllerRevision", old]
+    world.apply(**FULL)
+    assert world.apply(**NEXT) == new
+
+
+def test_what_serves_with_an_older_monitor_is_not_rendered_again() -> None:
+    world = age(serve_world())
+    serving, before = world.selected(), world.revision(world.selected())
+    world.suites[V2] = suite(V2, salt="x")
+    steady = {name: replace(r, watch=Watch(Standing.STEADY, 4)) for name, r in world.reports.items()}
+    world.apply(accuracy={"suite": V2})
+    world.gate(serving, Verdict.PASS, batch=1)
+    shadow = Shadow(V2, world.suite_hash(V2), 100, next(iter(world.reports.values())).gate)
+    world.alter(reports=steady).report(shadow=shadow).settle()
+    assert world.revision(serving).verdicts == before.verdicts
+    world.expect(serves=serving, runs={serving: 1})
+    world.expect(QualityVerified=("Unknown SuiteShadowed", "a monitor of an older version", "Change spec.engine"))
+
+
+def test_a_stored_pass_of_an_older_monitor_stays_and_its_watch_is_heard() -> None:
+    world, good, bad = fallen()
+    age(world).drop()
+    assert world.revision(bad).good(world.suite_hash(), 0.98)
+    world.settle()
+    world.expect(serves=bad, candidate=good, QualityVerified="False RollingBack")
+
+
+def test_an_older_monitor_of_a_control_repeats_what_its_revision_has_passed() -> None:
+    world, good, bad = controlled()
+    age(world)
+    world.control(Verdict.PASS).report(good, ran_under="").settle()
+    world.set_ready(good).settle()
+    world.expect(serves=good, QualityVerified="False RolledBack")
+    record = world.revision(bad).rollback
+    assert record is not None
+    assert record.control is Verdict.PASS
+
+
+def test_finding_01_a_control_needs_proof_where_its_monitor_can_give_it() -> None:
+    world, good, bad = controlled()
+    world.control(Verdict.PASS).report(good, ran_under="").settle()
+    world.set_ready(good).settle()
+    world.expect(serves=bad, candidate=good)
+    world.control(Verdict.PASS).settle()
+    world.expect(serves=good)
+
+
+def test_what_passed_another_suite_with_an_older_monitor_is_nothing_to_go_back_to() -> None:
+    world, good, bad = fallen(accuracy={"onBreach": "Alert"})
+    age(world)
+    world.suites[V2] = suite(V2, salt="x")
+    world.gate(bad, Verdict.PASS).apply(accuracy={"onBreach": "Rollback", "suite": V2})
+    for obj in world.live("ControllerRevision"):
+        if obj["metadata"]["name"] == bad:
+            obj["data"] = {**obj["data"], "monitorSpeaks": 3}
+    gate = replace(next(iter(world.reports.values())).gate, suite=V2, suite_hash=world.suite_hash(V2), batch=1)
+    told = Shadow(V2, world.suite_hash(V2), 100, gate, "", world.status["accuracyConfigs"][-1])
+    world.steady().report(shadow=told).settle()
+    assert world.status["noLastGood"] == [
+        f"{good} (smollm2-full-f16) has a monitor of an older version, which cannot prove that it passes now"
+    ]
+
+
+def test_observe_lets_a_candidate_of_an_older_monitor_in_and_says_that_its_pass_counts_for_nothing() -> None:
+    world, revision = observe_world()
+    age(world)
+    world.gate(revision, Verdict.PASS, batch=1).report(ran_under="").settle()
+    world.expect(serves=revision, runs={revision: 1}, QualityVerified=("False PassUnproven", "Change spec.engine"))
+    world.ask(Verb.ACK).settle()
+    world.expect(serves=revision)
