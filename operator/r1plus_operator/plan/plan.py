@@ -459,7 +459,9 @@ class _Pass:
             begins = self.due if self.due and not self.due.waits else None
         if begins is None:
             is_wanted = stored is not None and not self._needs_newer_monitor(stored)
-            return stored.name if stored and is_wanted else self._render(self.resolved)
+            name = stored.name if stored and is_wanted else self._render(self.resolved)
+            self._answer_refresh(name, self.resolved)
+            return name
         self.due = None
         is_of_now = stored is not None and stored.runtime == runtime_for(self.resolved, self.config)
         name = stored.name if stored and is_of_now else self._render(self.resolved)
@@ -525,8 +527,6 @@ class _Pass:
         """Whether a candidate on the images of now is due in place of this revision, and what keeps it waiting."""
         now, request = runtime_for(target, self.config), self._request()
         if stored.runtime == now:
-            if request is not None:
-                self._answer_refresh(stored, request.token, now.digest)
             return None
         automatic = self.config.runtime_update is RuntimeUpdate.AUTOMATIC and self._is_at_rest(stored)
         if request is None and not automatic:
@@ -545,10 +545,13 @@ class _Pass:
             return Due(cause, wave, token, "it waits for its turn: other deployments are on their way", slot)
         return Due(cause, wave, token)
 
-    def _answer_refresh(self, revision: Revision, token: str, wave: str) -> None:
+    def _answer_refresh(self, name: str, target: Target) -> None:
         """Remember a request that this revision answers: there is nothing newer, or it is on its way already."""
-        before = revision.refresh or Refresh(Cause.REQUESTED, wave, self.now, outcome=Outcome.PROMOTED)
-        self.revisions[revision.name] = replace(revision, refresh=replace(before, request=token))
+        now, request, revision = runtime_for(target, self.config), self._request(), self.revisions[name]
+        if request is None or revision.runtime != now or self.due is not None:
+            return
+        before = revision.refresh or Refresh(Cause.REQUESTED, now.digest, self.now, outcome=Outcome.ANSWERED)
+        self.revisions[name] = replace(revision, refresh=replace(before, request=request.token))
 
     def _is_at_rest(self, stored: Revision) -> bool:
         """Whether nothing else is on its way: it serves, or the wave that began it is over."""
@@ -558,7 +561,7 @@ class _Pass:
     def _end_refreshes(self, target: str | None, wanted: str | None, rollout: Rollout) -> None:
         """Write down how candidates of a refresh or a wave end."""
         for name, revision in self.revisions.items():
-            if record := revision.refresh:
+            if (record := revision.refresh) and record.outcome is not Outcome.ANSWERED:
                 if name == rollout.current:
                     outcome: Outcome | None = Outcome.PROMOTED
                 else:

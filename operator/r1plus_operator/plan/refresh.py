@@ -40,6 +40,8 @@ class Outcome(StrEnum):
     """The spec asks for something else, or lets nothing be rolled out."""
     OVERDUE = "Overdue"
     """It has taken so long that its slot went to the next one; it may still be promoted, or fail."""
+    ANSWERED = "Answered"
+    """It was no candidate of a wave: a request found nothing newer than it."""
     ACKNOWLEDGED = "Acknowledged"
     """It failed, and somebody has looked (`r1plus ack`): its wave goes on."""
 

@@ -447,3 +447,24 @@ def test_finding_09_a_larger_node_is_no_reason_to_leave_what_was_refreshed() -> 
     world, _, after = refreshed()
     world.wait(60.0).alter(nodes=(*world.nodes, replace(world.nodes[0], name="n2", memory_bytes=200 * 2**30))).settle()
     world.expect(serves=after, runs={after: 1}, Progressing="False Complete")
+
+
+def test_finding_09_a_request_beside_an_edit_is_answered_by_the_edits_own_candidate() -> None:
+    """In one pass: our own writes bring no other one."""
+    world, before = upgraded()
+    world.ask(Verb.REFRESH, revision=before).change(**NEXT).pass_once()
+    assert world.plan().writes == 0
+    candidate = world.candidate()
+    assert world.revision(candidate).runtime == NEW
+    assert outcome(world, candidate) is Outcome.ANSWERED
+    assert world.bring_up() == candidate
+
+
+def test_finding_09_a_paused_deployment_begins_nothing_and_holds_no_slot() -> None:
+    world, before = upgraded(CONFIG)
+    world.change(rollout={"paused": True}).alter(config=AUTOMATIC).settle()
+    world.expect(serves=before, runs={before: 1})
+    assert "r1plus resume" in world.status["runtime"]["message"]
+    world, candidate = candidate_of_wave()
+    world.change(rollout={"paused": True}).settle()
+    assert outcome(world, candidate) is Outcome.SUPERSEDED
