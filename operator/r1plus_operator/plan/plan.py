@@ -43,10 +43,13 @@ from r1plus_operator.plan.refresh import (
     Cause,
     Due,
     Outcome,
+    Progress,
     Refresh,
     SlotRequest,
+    next_outcome,
     refresh_bar,
     requested_refresh,
+    take_slot,
 )
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
@@ -517,7 +520,7 @@ class _Pass:
         wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{runtime_for(self.newer, self.config).digest}"
         cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
         bar = refresh_bar(cause, self.spec, None, breach.attempt(self._serving))
-        due = Due(cause, wave, token, bar) if bar else self._take_slot(cause, wave, token)
+        due = Due(cause, wave, token, bar) if bar else take_slot(self.observed.wave, cause, wave, token)
         if not due.waits:
             return due
         self.due = None if wave in self.observed.wave.stopped else due
@@ -533,17 +536,7 @@ class _Pass:
             return None
         cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
         bar = refresh_bar(cause, self.spec, stored.rollback, breach.attempt(self._serving))
-        return Due(cause, now.digest, token, bar) if bar else self._take_slot(cause, now.digest, token)
-
-    def _take_slot(self, cause: Cause, wave: str, token: str = "") -> Due:
-        """What is due, now or once there is a slot for it."""
-        view, slot = self.observed.wave, SlotRequest(wave, cause is Cause.REQUESTED)
-        if wave in view.stopped:
-            stopped = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
-            return Due(cause, wave, token, stopped, slot)
-        if not view.is_granted:
-            return Due(cause, wave, token, "it waits for its turn: other deployments are on their way", slot)
-        return Due(cause, wave, token)
+        return Due(cause, now.digest, token, bar) if bar else take_slot(self.observed.wave, cause, now.digest, token)
 
     def _answer_refresh(self, name: str, target: Target) -> None:
         """Remember a request that this revision answers: there is nothing newer, or it is on its way already."""
@@ -555,38 +548,24 @@ class _Pass:
 
     def _is_at_rest(self, stored: Revision) -> bool:
         """Whether nothing else is on its way: it serves, or the wave that began it is over."""
-        over = stored.refresh is not None and stored.refresh.outcome in (Outcome.FAILED, Outcome.ACKNOWLEDGED)
-        return over or stored is self._serving
+        over = (Outcome.FAILED, Outcome.ACKNOWLEDGED, Outcome.NO_ROOM)
+        return stored is self._serving or (stored.refresh is not None and stored.refresh.outcome in over)
 
     def _end_refreshes(self, target: str | None, wanted: str | None, rollout: Rollout) -> None:
         """Write down how candidates of a refresh or a wave end."""
-        for name, revision in self.revisions.items():
-            if (record := revision.refresh) and record.outcome is not Outcome.ANSWERED:
-                if name == rollout.current:
-                    outcome: Outcome | None = Outcome.PROMOTED
-                else:
-                    stage = rollout.stage if name == wanted else Stage.NONE
-                    outcome = self._outcome(revision, record, stage, is_asked_for=name == target)
-                self.revisions[name] = replace(revision, refresh=replace(record, outcome=outcome))
-
-    def _outcome(self, revision: Revision, record: Refresh, stage: Stage, *, is_asked_for: bool) -> Outcome | None:
-        """Of a candidate that does not serve."""
-        before = record.outcome
-        if before is Outcome.FAILED and acknowledged_in(self.observed.cr) != record.acknowledged:
-            return Outcome.ACKNOWLEDGED
-        if before is Outcome.NO_ROOM and not revision.is_expired:
-            before = None  # It is tried again, if it is still asked for.
-        if before not in (None, Outcome.OVERDUE, Outcome.SUPERSEDED):
-            return before
-        if stage is Stage.REFUSED:
-            return Outcome.FAILED
-        if stage is Stage.EXPIRED:
-            return Outcome.NO_ROOM if revision.expiry and revision.expiry.no_room else Outcome.FAILED
         terms = self.spec.rollout
-        is_held = stage is Stage.BLOCKED or self._problem is not None or terms.pinned or terms.paused
-        if is_held or not is_asked_for:
-            return Outcome.SUPERSEDED
-        return Outcome.OVERDUE if self.now - record.began_at >= SLOT_SECONDS else before
+        is_held = self._problem is not None or terms.pinned or terms.paused
+        for name, revision in self.revisions.items():
+            if record := revision.refresh:
+                progress = Progress(
+                    stage=rollout.stage if name == wanted else Stage.NONE,
+                    serves=name == rollout.current,
+                    is_asked_for=name == target and not is_held,
+                    is_expired=revision.is_expired,
+                    has_no_room=revision.expiry is not None and revision.expiry.no_room != "",
+                )
+                outcome = next_outcome(record, progress, acknowledged_in(self.observed.cr), self.now)
+                self.revisions[name] = replace(revision, refresh=replace(record, outcome=outcome))
 
     def _slot_ends(self) -> float | None:
         """Seconds until a slot that is held goes to the next deployment; None where none is held."""

@@ -12,9 +12,9 @@ from typing import Final
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.requests import Request, Verb, requests_in
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.inputs import Json, WaveView
 from r1plus_operator.plan.rollback import Record
-from r1plus_policies.rollout import Strategy
+from r1plus_policies.rollout import Stage, Strategy
 
 SLOT_SECONDS: Final = 4 * 3600.0
 """After so long a slot goes to the next deployment, whatever deadline a tenant has set; the rollout itself goes on."""
@@ -117,3 +117,51 @@ def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | No
     if cause is not Cause.REQUESTED and spec.replicas == 0:
         return "spec.replicas is 0, so no candidate can be gated; `r1plus refresh` asks for one for later"
     return ""
+
+
+def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> Due:
+    """Return what is due: now, or once there is a slot for it."""
+    waits = ""
+    if wave in view.stopped:
+        waits = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
+    elif not view.is_granted:
+        waits = "it waits for its turn: other deployments are on their way"
+    return Due(cause, wave, request, waits, SlotRequest(wave, cause is Cause.REQUESTED) if waits else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a candidate of a refresh or a wave has come in this pass."""
+
+    stage: Stage
+    serves: bool
+    is_asked_for: bool
+    """Whether the spec asks for it, and lets it be rolled out."""
+    is_expired: bool
+    """Whether it is withdrawn, and not tried again yet."""
+    has_no_room: bool
+    """Whether it was withdrawn for want of room."""
+
+
+def next_outcome(record: Refresh, progress: Progress, acknowledged: str, now: float) -> Outcome | None:
+    """Return how it has ended by now; None: it is on its way, and holds a slot."""
+    before = record.outcome
+    if before is Outcome.ANSWERED or progress.serves:
+        return before if before is Outcome.ANSWERED else Outcome.PROMOTED
+    if before is Outcome.FAILED and acknowledged != record.acknowledged:
+        return Outcome.ACKNOWLEDGED
+    if before is Outcome.NO_ROOM and not progress.is_expired:
+        before = None  # It is tried again, if it is still asked for.
+    if before not in (None, Outcome.OVERDUE, Outcome.SUPERSEDED):
+        return before
+    return _end_of(progress, before, is_late=now - record.began_at >= SLOT_SECONDS)
+
+
+def _end_of(progress: Progress, before: Outcome | None, *, is_late: bool) -> Outcome | None:
+    if progress.stage is Stage.REFUSED:
+        return Outcome.FAILED
+    if progress.stage is Stage.EXPIRED:
+        return Outcome.NO_ROOM if progress.has_no_room else Outcome.FAILED
+    if progress.stage is Stage.BLOCKED or not progress.is_asked_for:
+        return Outcome.SUPERSEDED
+    return Outcome.OVERDUE if is_late else before
