@@ -62,8 +62,9 @@ EDITS_AT_ONCE, EDITS_PER_SECOND = 50, 0.5
 A pass slows another's down while both are under way: at two per second that would be every eighth pass of the others,
 at one every two seconds it is every twentieth.
 """
-COLLECT_AFTER = 20_000
-"""New objects until Python looks for cycles: there are few, and a look takes its time from passes."""
+COLLECT_AFTER = 2_000
+"""New objects until Python looks for cycles: there are few, and a look takes its time from passes. But what kopf and
+aiohttp leave in cycles are whole objects of the API server, of which 2,000 may be as many times 256 KiB."""
 
 
 class OneLineFormatter(logging.Formatter):

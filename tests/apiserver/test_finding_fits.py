@@ -10,7 +10,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan import walls
 from r1plus_operator.plan.drift import in_sync, stamped
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.inputs import DnsTerms, Json
 from r1plus_operator.runtime.client import ApiClient
 from support.plan.world import NODE, World
 
@@ -30,7 +30,7 @@ async def test_finding_14_a_network_without_its_nodes_reads_as_it_was_written(
     client: ApiClient, namespace: str, cidr: str
 ) -> None:
     egress = R1PlusTenantSpec.model_validate({"egress": [{"cidr": cidr, "ports": [443]}]}).egress
-    policy = walls.callers(namespace, egress, NODES)
+    policy = walls.callers(namespace, egress, DnsTerms(), NODES)
     (peer,) = policy["spec"]["egress"][2]["to"]
     assert set(peer["ipBlock"]["except"]) & {"10.1.0.4/31", "fd00::1/128"}
     assert await reads_as_written(client, policy)
