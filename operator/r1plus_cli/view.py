@@ -57,6 +57,18 @@ class IncidentView:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeView:
+    """Which images serve, and what is done about newer ones."""
+
+    triton: str
+    monitor: str
+    is_outdated: bool
+    is_vulnerable: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentView:
     """The fields of an R1PlusDeployment that a person asks about."""
 
@@ -90,6 +102,8 @@ class DeploymentView:
     """Number of the newest request that the operator has seen."""
     request_refused: str = ""
     incident: IncidentView | None = None
+    runtime: RuntimeView | None = None
+    strategy: str = ""
 
     @property
     def rolled_back(self) -> bool:
@@ -198,6 +212,8 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         requests=int(status.get("requests", 0)),
         request_refused=_text(status, "requestRefused"),
         incident=_incident(_mapping(status, "incident")),
+        runtime=_runtime(_mapping(status, "runtime")),
+        strategy=_text(_mapping(spec, "rollout"), "strategy"),
     )
 
 
@@ -225,6 +241,19 @@ def _incident(raw: Mapping[str, Any]) -> IncidentView | None:
         tried=_texts(raw, "tried"),
         next=_text(raw, "next"),
         runbook=_text(raw, "runbook"),
+    )
+
+
+def _runtime(raw: Mapping[str, Any]) -> RuntimeView | None:
+    if not raw:
+        return None
+    return RuntimeView(
+        triton=_text(raw, "triton"),
+        monitor=_text(raw, "monitor"),
+        is_outdated=raw.get("outdated") is True,
+        is_vulnerable=raw.get("vulnerable") is True,
+        reason=_text(raw, "reason"),
+        message=_text(raw, "message"),
     )
 
 

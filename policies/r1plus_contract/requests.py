@@ -37,6 +37,8 @@ class Verb(StrEnum):
     """The operator puts everything right again, and rolls out what the spec asks for."""
     ACK = "ack"
     """Somebody has looked: monitors gate anew and start afresh on a Pass, what was given up may be tried again."""
+    REFRESH = "refresh"
+    """Bring what serves to the images that the operator has now, by a candidate that is gated like any other."""
 
     @property
     def annotation(self) -> str:
@@ -53,7 +55,8 @@ class Request:
     at: str
     """RFC 3339 with microseconds, by the clock of whoever asks."""
     revision: str = ""
-    """Which revision it is about: a rollback is asked from what served at that moment, not from what came later."""
+    """Which revision it is about: a rollback or a refresh is asked of what served at that moment, not of what came
+    later."""
     order: int = 0
     """Its number among the requests of its object; 0 where it was written before requests had one."""
     uid: str = ""

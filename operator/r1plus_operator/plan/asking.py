@@ -17,6 +17,7 @@ _REASONS = {
     Verb.PAUSE: "Paused",
     Verb.RESUME: "Resumed",
     Verb.ACK: "Acknowledged",
+    Verb.REFRESH: "RefreshRequested",
 }
 
 

@@ -59,6 +59,8 @@ def status_of(situation: Situation) -> Json:
         if shown.identity.gpu_product:
             status["gpu"] = shown.identity.gpu_product
         status |= _accuracy(situation, shown)
+    if situation.runtime:
+        status["runtime"] = situation.runtime
     return status
 
 

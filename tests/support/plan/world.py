@@ -29,6 +29,7 @@ from r1plus_operator.plan.inputs import (
     TenantView,
     VolumeFacts,
     VolumeTerms,
+    WaveView,
     Wiring,
 )
 from r1plus_operator.plan.mounted_suites import read_mounted
@@ -89,6 +90,7 @@ class World:
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
+    wave: WaveView = field(default_factory=WaveView)
     tenant: TenantView | None = None
     endpoints: frozenset[str] | None = None
 
@@ -103,7 +105,8 @@ class World:
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
         volumes, refused = dict(self.volumes), dict(self.volumes_refused)
-        return replace(seen, volumes=volumes, volumes_refused=refused, endpoints=self.endpoints, tenant=self.tenant)
+        seen = replace(seen, volumes=volumes, volumes_refused=refused, wave=self.wave)
+        return replace(seen, endpoints=self.endpoints, tenant=self.tenant)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""
