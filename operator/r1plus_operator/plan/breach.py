@@ -27,7 +27,7 @@ SUITE_MISMATCH = "SuiteMismatch"
 """The monitor's reason where its scorer does not give recorded answers their recorded scores."""
 MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Of what was lost, what is told."""
-_LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH})
+_LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.PAUSED})
 """Answers after which the attempt is kept though nothing of it runs: forgetting it would start it again."""
 
 

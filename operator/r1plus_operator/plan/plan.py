@@ -29,7 +29,7 @@ from r1plus_operator.plan.inputs import (
     SuiteSource,
     SuiteTrust,
 )
-from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_threshold
+from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_switches, with_threshold
 from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
 from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
@@ -135,13 +135,16 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         mended = readable_spec(former, {}) if serves and serves.last_valid else readable_spec(raw, former)
         if serves is None or mended is None:
             return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
-        spec = mended
+        spec = with_switches(mended, raw)
     tenant = observed.tenant
     config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
     resolved = problem or _resolve(spec, observed, config, revisions, serves)
-    if isinstance(resolved, Problem) and resolved.reason is Reason.THRESHOLD_UNREACHABLE:
+    known = (former.get("accuracy") or {}).get("threshold")
+    is_raised = isinstance(known, int | float) and spec.accuracy.threshold > known
+    if isinstance(resolved, Problem) and (is_raised or resolved.reason is Reason.THRESHOLD_UNREACHABLE):
+        # What serves may never have reached it, and nothing new is made to reach it.
         spec = with_threshold(spec, former)
     held = _hold_engine(resolved, spec, observed, config, revisions, serves) if isinstance(resolved, Target) else None
     newer = resolved if held and isinstance(resolved, Target) else None
@@ -284,12 +287,13 @@ class _Pass:
         wanted = self._delivered(self._wanted(target, answered, way_back), answered)
         rollout, paused = self._decide(wanted, way_back), self.spec.rollout.paused
         if paused:
-            rollout = replace(rollout, promote=None)
+            rollout = self._frozen(rollout)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
         is_held = self._problem is not None and way_back is None
         self._record_expiry(wanted, rollout)
-        self._date_candidacy(wanted if wanted != rollout.current and not is_held else None)
+        candidate = wanted if wanted != rollout.current and not is_held else None
+        self._date_candidacy(candidate, target if is_held else None)
         self._end_refreshes(target, wanted, rollout)
         surplus = self._surplus(rollout, target)
         judged = self._judging()
@@ -431,7 +435,7 @@ class _Pass:
         """What is wanted, once its engine is where its pods mount it; until then what serves goes on."""
         if wanted is None or delivering.started(self.revisions[wanted].volume, wanted, self.observed):
             return wanted
-        return answered.serving if answered else None
+        return self._serving.name if self._serving else None
 
     def _promote(self, name: str, way_back: Record | None, answered: Answered | None) -> None:
         """Date the promotion; where it is a switch back, write that down with what fell."""
@@ -609,9 +613,24 @@ class _Pass:
                     after = after.add_images(pod)
                 self.revisions[pod.revision] = after
 
-    def _date_candidacy(self, candidate: str | None) -> None:
-        """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
+    def _frozen(self, rollout: Rollout) -> Rollout:
+        """As a pause leaves it: nothing is promoted, and what runs is what runs."""
+        serving = self._serving
+        live = {
+            name: int(child["spec"].get("replicas", 1))
+            for (kind, name), child in self.observed.children.items()
+            if kind == "Deployment" and name in self.revisions
+        }
+        return replace(rollout, promote=None, current=serving.name if serving else None, replicas=live)
+
+    def _date_candidacy(self, candidate: str | None, held: str | None) -> None:
+        """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh.
+
+        `held`: what a Problem keeps from being asked for. That it was withdrawn is not forgotten meanwhile.
+        """
         for name, revision in self.revisions.items():
+            if name == held and revision.is_expired:
+                continue
             since = (revision.candidate_since or self.now) if name == candidate else None
             expiry = revision.expiry if name == candidate else None
             if (since, expiry) != (revision.candidate_since, revision.expiry):
