@@ -501,8 +501,11 @@ class Observer:
     def _note_revision(self, child: Child) -> None:
         key = (child.namespace, min(child.deployments, default=""))
         owner = self.crs.get(key)
-        # Nobody ends what is said by one that was orphaned, or that waits for the garbage collector.
-        counts = owner is not None and owner["metadata"]["uid"] == child.owner and not child.deleting
+        where = self.namespace(child.namespace)
+        # Nobody ends what is said by one that was orphaned, that waits for the garbage collector, or that is in a
+        # namespace where nothing is written any more.
+        is_owned = owner is not None and owner["metadata"]["uid"] == child.owner and not child.deleting
+        counts = is_owned and where is not None and where.tenant
         for waiting in self.waves.note((child.namespace, child.name), key, child.refresh if counts else None):
             self._enqueue(waiting)
 
@@ -548,6 +551,9 @@ class Observer:
     def _namespace_changed(self, _event: str, namespace: Kept) -> None:
         self._enqueue((namespace.name, TENANT_NAME))
         self._enqueue_all(namespace.name)
+        for (name, _), cr in self.crs.items():
+            if name == namespace.name:
+                self._note_revisions(cr["metadata"]["uid"])
 
     def look_again(self, namespace: str) -> None:
         """What a namespace is as a tenant changed for its deployments."""

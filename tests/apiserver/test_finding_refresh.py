@@ -229,3 +229,20 @@ async def test_finding_11_a_newer_engine_of_the_catalog_is_rolled_out_one_by_one
     for tenant in (first, second):
         made = await decide(tenant, Verdict.PASS, before[tenant.namespace])
         assert (await revision_of(tenant, made)).engine == newer_engine["metadata"]["name"]
+
+
+async def test_finding_11_a_namespace_that_is_no_tenant_any_more_holds_no_slot(
+    operator: OperatorProcess, tenants: list[Tenant], cli: KubernetesCluster
+) -> None:
+    await upgrade(operator, 1)
+    first, second, _ = tenants
+    for tenant in (first, second):
+        await tenant.serve()
+    await upgrade(operator, 2)
+    for tenant in (first, second):
+        await until_runtime(tenant, "RuntimeOutdated")
+        steer(cli, tenant.namespace, "credit", Verb.REFRESH, "CVE-2026-24207", NOW)
+    await until_runtime(first, "RefreshUnderWay")
+    await until_message(second, "its turn")
+    await first.label(names.LABEL_TENANT, None)
+    await until_runtime(second, "RefreshUnderWay")

@@ -1,7 +1,7 @@
 """When what serves moves to the images that the operator has now, and to a newer engine: on request, or in waves.
 
-A revision that a refresh or a wave began bears a `Refresh`, by which slots are counted: at most
-`rollout.maxConcurrent` of the cluster are on their way at once. A user's own edit bears none. Part of the plan.
+A revision that a refresh or a wave began has a `Refresh`, by which slots are counted: at most
+`rollout.maxConcurrent` of the cluster are on their way at once. A user's own edit has none. Part of the plan.
 """
 
 from collections.abc import Iterable

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from r1plus_cli.errors import CliError
+from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.rollouts import show_rollouts
 from r1plus_cli.steering import refresh_all, steer
 from r1plus_cli.view import view_of
 from r1plus_contract.requests import Verb, requests_in
-from support.cli.command import printed
+from support.cli.command import printed, run
 from support.cli.deployments import READY, Json, cr
 from support.tables import for_each
 
@@ -84,6 +84,16 @@ def test_finding_09_all_asks_for_what_is_outdated_and_says_what_it_cannot_ask_fo
     assert sorted(cluster.patches) == ["one", "two"]
     assert len(said) == 3
     assert said[1].startswith("Not asked: team-credit/pinned: traffic is pinned")
+
+
+@for_each("words", {
+    "nothing": (),
+    "both a name and all": ("credit", "--all"),
+    "a name of every tenant": ("credit", "-A"),
+})  # fmt: skip
+def test_finding_09_a_refresh_needs_a_name_or_all_and_not(words: tuple[str, ...]) -> None:
+    result = run("refresh", *words, "--reason", "Triton 26.07")
+    assert isinstance(result.exception, UsageError)
 
 
 def test_finding_11_a_failed_candidate_of_a_wave_can_be_acknowledged() -> None:
