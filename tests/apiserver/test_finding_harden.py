@@ -1,0 +1,213 @@
+"""Attacks that a review found open: by whoever has taken over the operator's account, and by a namespace's admin."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+from r1plus_operator.api.crd import CRD
+from r1plus_operator.plan.alerts import pod_monitor
+from r1plus_operator.plan.objects import Owner
+from support.apiserver.manifests import (
+    CHILD,
+    CLUSTER_ROLE_BINDING,
+    POLICY_BINDING,
+    SERVICE_ACCOUNT,
+    Json,
+    cluster_role_binding,
+    deployment,
+    manifest,
+    pod_template,
+    tenant_namespace,
+    user,
+)
+from support.apiserver.people import Answer, Person, people
+from support.apiserver.rights import OPERATOR
+from support.apiserver.walls import CONFIGURED, assert_held
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.apiserver
+REACH, TEMPLATES = "operator-reach", "operator-templates"
+DEPLOYMENT, JOB, POD_MONITOR = (kinds.BY_KIND[kind] for kind in ("Deployment", "Job", "PodMonitor"))
+
+
+@dataclass(frozen=True, slots=True)
+class Intruder:
+    """Somebody who has taken over the operator's process, whose account somebody has made cluster-admin by mistake."""
+
+    operator: Person
+    tenant: str
+
+    def make(self, body: Json) -> Answer:
+        """Make an object in the tenant, as a dry run."""
+        return self.operator.ask("POST", kinds.BY_KIND[body["kind"]].path(self.tenant), body)
+
+
+def without_schema() -> Json:
+    """Return a definition of PodMonitor that takes anything."""
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": POD_MONITOR.version, "served": True, "storage": True, "schema": anything}
+    of = {"kind": POD_MONITOR.kind, "plural": POD_MONITOR.plural, "singular": "podmonitor"}
+    spec = {"group": POD_MONITOR.group, "scope": "Namespaced", "names": of, "versions": [version]}
+    return manifest(CRD, POD_MONITOR.name, spec=spec)
+
+
+@pytest.fixture(scope="module")
+def intruder(installed_server: ApiServer, admin: Person) -> Iterator[Intruder]:
+    tenant = f"h-{uuid.uuid4().hex[:10]}"
+    mistake = cluster_role_binding("operator-has-every-right", "cluster-admin", user(OPERATOR))
+    definition = CRD.path(name=POD_MONITOR.name)
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(tenant))
+    admin.do("POST", CRD.path(), without_schema())
+    admin.do("POST", CLUSTER_ROLE_BINDING.path(), mistake)
+    with people(installed_server, OPERATOR) as who:
+        operator = who[OPERATOR]
+        operator.gets("create", "secrets", "kube-system")
+        wait_until(lambda: admin.ask("GET", POD_MONITOR.path(tenant)).status == 200, "PodMonitors are served")
+        yield Intruder(operator, tenant)
+        admin.do("DELETE", definition)
+        admin.do("DELETE", CLUSTER_ROLE_BINDING.path(name="operator-has-every-right"))
+        wait_until(
+            lambda: not operator.may("create", "secrets", "kube-system"), "the operator has its own rights again"
+        )
+        wait_until(lambda: admin.ask("GET", definition).status == 404, "the definition of PodMonitor is gone")
+
+
+def making_pods(kind: str, container: Json | None = None, security: Json | None = None, **spec: Any) -> Json:
+    """Return a Deployment or a Job of the operator's, whose pods and their first container are as usual but for this."""
+    template = pod_template({"a": "b"})
+    template["spec"] |= spec
+    template["spec"]["securityContext"] |= security or {}
+    template["spec"]["containers"][0]["securityContext"] |= container or {}
+    if kind == "Job":
+        template["spec"]["restartPolicy"] = "Never"
+        return manifest(JOB, "r1plus-x", labels=CHILD, spec={"template": template})
+    return deployment("credit-0123456789", {"a": "b"}, CHILD) | {
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    }
+
+
+UNLOCKED = {"name": "i", "image": "registry.local/c:1"}
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+BEYOND: dict[str, tuple[Json, str]] = {
+    "a capability": ({"container": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}}}, "add none"),
+    "the usual capabilities": ({"container": {"capabilities": None}}, "drop all"),
+    "more privileges": ({"container": {"allowPrivilegeEscalation": True}}, "allowPrivilegeEscalation false"),
+    "more privileges by default": ({"container": {"allowPrivilegeEscalation": None}}, "allowPrivilegeEscalation false"),
+    "an unmasked /proc": ({"container": {"procMount": "Unmasked"}, "hostUsers": False}, "procMount"),
+    "an init container with all of these": ({"initContainers": [UNLOCKED]}, "allowPrivilegeEscalation false"),
+    "every system call": ({"security": {"seccompProfile": {"type": "Unconfined"}}}, "seccompProfile RuntimeDefault"),
+    "every system call, since none is said": ({"security": {"seccompProfile": None}}, "seccompProfile RuntimeDefault"),
+    "every system call for a container": ({"container": {"seccompProfile": {"type": "Unconfined"}}}, "another profile"),
+    "no AppArmor": ({"container": {"appArmorProfile": {"type": "Unconfined"}}}, "another profile"),
+    "root": ({"security": {"runAsUser": 0, "runAsNonRoot": False}}, "runAsNonRoot true"),
+    "root in a container": ({"container": {"runAsUser": 0, "runAsNonRoot": False}}, "user 0"),
+    "another SELinux type": ({"container": {"seLinuxOptions": {"type": "spc_t"}}}, "SELinux"),
+    "sysctls": ({"security": {"sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}]}}, "sysctls"),
+    "a node by name": ({"nodeName": "control-plane-1"}, "nodeName"),
+    "every taint": ({"tolerations": [{"operator": "Exists"}]}, "every taint"),
+    "the control plane's taint": ({"tolerations": [{"key": CONTROL_PLANE, "operator": "Exists"}]}, "control plane's"),
+    "what pushes others off a node": ({"priorityClassName": "system-node-critical"}, "priorityClassName"),
+    "a class of the platform's": ({"priorityClassName": "urgent"}, "priorityClassName"),
+    "another account": ({"serviceAccountName": "payments"}, "serviceAccountName"),
+    "another account by its old field": ({"serviceAccount": "payments"}, "serviceAccountName"),
+    "the registry's reader": ({"serviceAccountName": names.REGISTRY_READER}, "serviceAccountName"),
+}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize(("template", "said"), BEYOND.values(), ids=BEYOND)
+def test_finding_a_pods_of_the_operators_stay_restricted(
+    intruder: Intruder, kind: str, template: Json, said: str
+) -> None:
+    assert_held(intruder.make(making_pods(kind, **template)), TEMPLATES, said)
+
+
+ALLOWED: dict[str, Json] = {
+    "nothing more": {},
+    "its own account": {"serviceAccountName": "credit"},
+    "the prober's account": {"serviceAccountName": names.PROBER},
+    "a taint by name": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
+    "no user": {"security": {"runAsUser": None}},
+    "another user": {"container": {"runAsUser": 1_000_680_000}},
+}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize("template", ALLOWED.values(), ids=ALLOWED)
+def test_finding_a_pods_of_the_operators_are_made_as_before(intruder: Intruder, kind: str, template: Json) -> None:
+    answer = intruder.make(making_pods(kind, **template))
+    assert answer.status == 201, answer
+
+
+def test_finding_a_what_was_stored_before_is_scaled(intruder: Intruder, admin: Person) -> None:
+    binding = POLICY_BINDING.path(name="r1plus-operator-operator-templates")
+    old = making_pods("Deployment", tolerations=[{"operator": "Exists"}])
+    admin.do("PATCH", binding, {"spec": {"validationActions": ["Audit"]}})
+    wait_until(lambda: intruder.make(old).status == 201, "the policy refuses nothing")
+    intruder.operator.do("POST", DEPLOYMENT.path(intruder.tenant), old)
+    admin.do("PATCH", binding, {"spec": {"validationActions": ["Deny"]}})
+    wait_until(lambda: intruder.make(making_pods("Deployment", nodeName="n")).refused, "the policy refuses again")
+    path = DEPLOYMENT.path(intruder.tenant, "credit-0123456789")
+    assert intruder.operator.ask("PATCH", path, {"spec": {"replicas": 3}}).status == 200
+    to_a_node = {"spec": {"template": {"spec": {"nodeName": "n"}}}}
+    assert_held(intruder.operator.ask("PATCH", path, to_a_node), TEMPLATES, "nodeName")
+
+
+ROLE_ARN = {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/payments"}
+
+
+def test_finding_a_no_account_of_the_operators_has_rights_in_a_cloud(intruder: Intruder, admin: Person) -> None:
+    def account(name: str, **annotations: str) -> Json:
+        made = manifest(SERVICE_ACCOUNT, name, labels=CHILD)
+        made["metadata"]["annotations"] = annotations
+        return made
+
+    said = "only those under r1plus.ai/ on an account"
+    assert_held(intruder.make(account("credit", **ROLE_ARN)), REACH, said)
+    intruder.operator.do("POST", SERVICE_ACCOUNT.path(intruder.tenant), account("credit", **{"r1plus.ai/note": "a"}))
+    path = SERVICE_ACCOUNT.path(intruder.tenant, "credit")
+    assert_held(intruder.operator.ask("PATCH", path, {"metadata": {"annotations": ROLE_ARN}}), REACH, said)
+    admin.do("PATCH", path, {"metadata": {"annotations": {"platform/role": "reader"}}})
+    for value in ("writer", None):
+        change = {"metadata": {"annotations": {"platform/role": value}}}
+        assert_held(intruder.operator.ask("PATCH", path, change), REACH, said)
+    assert intruder.operator.ask("PATCH", path, {"metadata": {"annotations": {"r1plus.ai/note": "b"}}}).status == 200
+
+
+def monitor(**endpoint: Any) -> Json:
+    """Return the PodMonitor that the operator makes, with these fields in its first endpoint."""
+    owner = Owner({"metadata": {"name": "credit", "namespace": "", "uid": "1"}})
+    made = pod_monitor(owner, CONFIGURED)
+    del made["metadata"]["namespace"]
+    made["spec"]["podMetricsEndpoints"][0] |= endpoint
+    return made
+
+
+ELSEWHERE: dict[str, Json] = {
+    "an address": {"targetLabel": "__address__", "replacement": "169.254.169.254:80"},
+    "a path": {"targetLabel": "__metrics_path__", "replacement": "/latest/meta-data"},
+    "a label that another one names": {"sourceLabels": ["a"], "targetLabel": "${1}", "replacement": "x:80"},
+    "labels that others name": {"action": "labelmap", "regex": "a_(.+)", "replacement": "$1"},
+    "labels that others name, in capitals": {"action": "LabelMap", "regex": "a_(.+)", "replacement": "$1"},
+}
+
+
+@pytest.mark.parametrize("rule", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_finding_a_no_monitor_of_the_operators_leads_prometheus_elsewhere(intruder: Intruder, rule: Json) -> None:
+    rules = [*monitor()["spec"]["podMetricsEndpoints"][0]["relabelings"], rule]
+    assert_held(intruder.make(monitor(relabelings=rules)), REACH, "plain labels only")
+    answer = intruder.make(monitor())
+    assert answer.status == 201, answer
+
+
+def test_finding_a_no_monitor_of_the_operators_takes_a_scrape_class(intruder: Intruder) -> None:
+    made = monitor()
+    made["spec"]["scrapeClass"] = "with-a-client-certificate"
+    assert_held(intruder.make(made), REACH, "no scrapeClass")
+    assert_held(intruder.make(monitor(proxyFromEnvironment=True)), REACH, "no proxy")
