@@ -80,11 +80,11 @@ def _take(fields: Json, name: str, replacement: Mapping[str, object]) -> None:
 
 
 def with_switches(spec: R1PlusDeploymentSpec, raw: Json) -> R1PlusDeploymentSpec:
-    """Return the spec with `paused` and `pinned` of one that cannot be read as a whole, where these can be."""
-    asked = raw.get("rollout", {})
+    """Return the spec with `paused` and `pinned` of one that cannot be read as a whole, where it sets them."""
+    asked = raw.get("rollout")
     if not isinstance(asked, dict):
         return spec
-    switches = {key: on for key in ("paused", "pinned") if isinstance(on := asked.get(key, False), bool)}
+    switches = {key: on for key in ("paused", "pinned") if isinstance(on := asked.get(key), bool)}
     return spec.model_copy(update={"rollout": spec.rollout.model_copy(update=switches)})
 
 

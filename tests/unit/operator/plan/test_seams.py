@@ -104,5 +104,5 @@ def test_switches_of_a_spec_that_cannot_be_read_are_heeded() -> None:
     assert good not in world.deployments()
     world.change(rollout={"paused": True}).settle()
     world.expect(Progressing=("False Paused", "batching.maxBatchSize"))
-    world.change(rollout={}).settle()
+    world.change(rollout={"paused": False}).settle()
     assert world.condition("Progressing")[1] != "Paused"
