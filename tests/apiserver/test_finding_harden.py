@@ -1,5 +1,6 @@
 """Attacks that a review found open: by whoever has taken over the operator's account, and by a namespace's admin."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,16 +14,19 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.plan.alerts import pod_monitor
 from r1plus_operator.plan.objects import Owner
+from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import (
     CHILD,
     CLUSTER_ROLE_BINDING,
     POLICY_BINDING,
+    ROLE_BINDING,
     SERVICE_ACCOUNT,
     Json,
     cluster_role_binding,
     deployment,
     manifest,
     pod_template,
+    role_binding,
     tenant_namespace,
     user,
 )
@@ -211,3 +215,88 @@ def test_finding_a_no_monitor_of_the_operators_takes_a_scrape_class(intruder: In
     made["spec"]["scrapeClass"] = "with-a-client-certificate"
     assert_held(intruder.make(made), REACH, "no scrapeClass")
     assert_held(intruder.make(monitor(proxyFromEnvironment=True)), REACH, "no proxy")
+
+
+REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
+BUDGET = kinds.BY_KIND["PodDisruptionBudget"]
+NADIA = "nadia"
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A tenant, what runs in it, and nadia, whom Kubernetes' own `admin` lets do everything there."""
+
+    nadia: Person
+    name: str
+    replica_set: str
+    """Made by the deployment controller of a Deployment of the operator's."""
+
+
+@pytest.fixture(scope="module")
+def namespace(installed_server: ApiServer, admin: Person) -> Iterator[Namespace]:
+    name, labels = f"n-{uuid.uuid4().hex[:10]}", {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(name))
+    admin.do("POST", ROLE_BINDING.path(name), role_binding(name, "admins", "admin", user(NADIA)))
+    made = deployment("credit-0123456789", labels, CHILD)
+    with people(installed_server, NADIA, OPERATOR) as who:
+        who[NADIA].gets("delete", "replicasets", name, "apps")
+        who[OPERATOR].do("POST", DEPLOYMENT.path(name), made)
+
+        def find() -> str:
+            items = json.loads(admin.ask("GET", REPLICA_SET.path(name)).text)["items"]
+            return str(items[0]["metadata"]["name"]) if items else ""
+
+        yield Namespace(who[NADIA], name, wait_until(find, "the deployment controller has made a ReplicaSet"))
+
+
+STRIPPED: dict[str, Json] = {
+    "its owner": {"metadata": {"ownerReferences": None}},
+    "its label": {"metadata": {"labels": {names.LABEL_DEPLOYMENT: None}}},
+    "the label that its Deployment gave it": {"metadata": {"labels": {"pod-template-hash": None}}},
+    "its replicas": {"spec": {"replicas": 7}},
+    "how it may be deleted": {"metadata": {"finalizers": ["nadia/keeps-it"]}},
+    "a label of ours": {"metadata": {"labels": {names.LABEL_REVISION: "other"}}},
+}
+
+
+@pytest.mark.parametrize("body", STRIPPED.values(), ids=STRIPPED)
+def test_finding_c_nobody_changes_a_replica_set_of_the_operators_deployment(
+    namespace: Namespace, admin: Person, body: Json
+) -> None:
+    path = REPLICA_SET.path(namespace.name, namespace.replica_set)
+    assert_held(namespace.nadia.ask("PATCH", path, body), "replica-sets", "edit the R1PlusDeployment")
+    own = {"metadata": {"labels": {"team": "blue"}, "annotations": {"a": "b"}}}
+    assert namespace.nadia.ask("PATCH", path, own).status == 200
+    assert admin.ask("PATCH", path, body).status == 200
+
+
+def test_finding_c_nobody_deletes_or_makes_a_replica_set_of_the_operators_deployment(
+    namespace: Namespace, admin: Person
+) -> None:
+    everything = REPLICA_SET.path(namespace.name)
+    path = REPLICA_SET.path(namespace.name, namespace.replica_set)
+    for way in (path, f"{path}?propagationPolicy=Orphan", everything):
+        assert_held(namespace.nadia.ask("DELETE", way), "replica-sets", "edit the R1PlusDeployment")
+    assert admin.ask("DELETE", path).status == 200
+    body = deployment("own", {"app": "own"}, {"app": "own"}) | {"kind": "ReplicaSet"}
+    assert namespace.nadia.ask("POST", everything, body).status == 201
+    body["metadata"]["labels"] = {names.LABEL_DEPLOYMENT: "credit"}
+    assert_held(namespace.nadia.ask("POST", everything, body), "replica-sets", "edit the R1PlusDeployment")
+
+
+def test_finding_c_kubernetes_scales_and_removes_replica_sets(installed_server: ApiServer, admin: Person) -> None:
+    name, labels = f"k-{uuid.uuid4().hex[:10]}", {names.LABEL_DEPLOYMENT: "credit"}
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(name))
+    where = DEPLOYMENT.path(name, "credit-0123456789")
+
+    def replica_sets() -> list[Json]:
+        return list(json.loads(admin.ask("GET", REPLICA_SET.path(name)).text)["items"])
+
+    with people(installed_server, OPERATOR) as who:
+        who[OPERATOR].do("POST", DEPLOYMENT.path(name), deployment("credit-0123456789", labels, CHILD))
+        wait_until(replica_sets, "the deployment controller has made a ReplicaSet")
+        who[OPERATOR].do("PATCH", where, {"spec": {"replicas": 2}})
+        wait_until(lambda: replica_sets()[0]["spec"]["replicas"] == 2, "the deployment controller has scaled it")
+        wait_until(lambda: replica_sets()[0]["status"].get("replicas") == 2, "the ReplicaSet controller has made pods")
+        who[OPERATOR].do("DELETE", where)
+        wait_until(lambda: not replica_sets(), "the garbage collector has deleted it")
