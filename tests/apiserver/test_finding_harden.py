@@ -10,6 +10,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
+from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.plan.alerts import pod_monitor
@@ -20,18 +21,20 @@ from support.apiserver.manifests import (
     CLUSTER_ROLE_BINDING,
     POLICY_BINDING,
     ROLE_BINDING,
+    SECRET,
     SERVICE_ACCOUNT,
     Json,
     cluster_role_binding,
     deployment,
     manifest,
+    pod,
     pod_template,
     role_binding,
     tenant_namespace,
     user,
 )
 from support.apiserver.people import Answer, Person, people
-from support.apiserver.rights import OPERATOR
+from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.walls import CONFIGURED, assert_held
 from support.waiting import wait_until
 
@@ -300,3 +303,32 @@ def test_finding_c_kubernetes_scales_and_removes_replica_sets(installed_server: 
         wait_until(lambda: replica_sets()[0]["status"].get("replicas") == 2, "the ReplicaSet controller has made pods")
         who[OPERATOR].do("DELETE", where)
         wait_until(lambda: not replica_sets(), "the garbage collector has deleted it")
+
+
+def token_secret(account: str) -> Json:
+    """Return a Secret that the token controller fills with a token of this account, which never ends."""
+    made = manifest(SECRET, "token", type="kubernetes.io/service-account-token")
+    made["metadata"]["annotations"] = {"kubernetes.io/service-account.name": account}
+    return made
+
+
+def test_finding_d_no_secret_holds_a_token_of_the_registrys_reader(namespace: Namespace, admin: Person) -> None:
+    nadia, path = namespace.nadia, SECRET.path(namespace.name)
+    for person in (nadia, admin):
+        assert_held(person.ask("POST", path, token_secret(names.REGISTRY_READER)), "registry-tokens", "never ends")
+    assert nadia.ask("POST", path, token_secret("default")).status == 201
+    nadia.do("POST", path, token_secret("default"))
+    theirs = {"metadata": {"annotations": {"kubernetes.io/service-account.name": names.REGISTRY_READER}}}
+    assert_held(nadia.ask("PATCH", f"{path}/token", theirs), "registry-tokens", "never ends")
+    assert admin.ask("POST", SECRET.path(OPERATOR_NAMESPACE), token_secret(names.REGISTRY_READER)).status == 201
+
+
+def test_finding_d_no_pod_runs_as_the_registrys_reader(namespace: Namespace, admin: Person) -> None:
+    admin.do("POST", SERVICE_ACCOUNT.path(namespace.name), manifest(SERVICE_ACCOUNT, names.REGISTRY_READER))
+    path = kinds.POD.path(namespace.name)
+    for field in ("serviceAccountName", "serviceAccount"):
+        refused = namespace.nadia.ask("POST", path, pod("reads", **{field: names.REGISTRY_READER}))
+        assert_held(refused, "registry-tokens", "no pod runs as r1plus-registry-reader")
+    token = {"serviceAccountToken": {"audience": AUDIENCE, "path": "token"}}
+    own = pod("reads", volumes=[{"name": "w", "projected": {"sources": [token]}}])
+    assert namespace.nadia.ask("POST", path, own).status == 201
