@@ -332,3 +332,60 @@ def test_finding_d_no_pod_runs_as_the_registrys_reader(namespace: Namespace, adm
     token = {"serviceAccountToken": {"audience": AUDIENCE, "path": "token"}}
     own = pod("reads", volumes=[{"name": "w", "projected": {"sources": [token]}}])
     assert namespace.nadia.ask("POST", path, own).status == 201
+
+
+SELECTS_OURS: dict[str, Json] = {
+    "every pod": {},
+    "the deployment": {"matchLabels": {names.LABEL_DEPLOYMENT: "credit"}},
+    "what serves": {"matchExpressions": [{"key": names.LABEL_SERVING, "operator": "Exists"}]},
+    "what the operator has made": {"matchLabels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}},
+    "one of these names": {
+        "matchExpressions": [{"key": names.LABEL_NAME, "operator": "In", "values": ["x", "r1plus-serving"]}]
+    },
+    "pods of Deployments": {"matchExpressions": [{"key": "pod-template-hash", "operator": "Exists"}]},
+    "all but some": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["x"]}]},
+    "all without a label": {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]},
+    "all but our volumes' pods": {"matchExpressions": [{"key": names.LABEL_VOLUME, "operator": "DoesNotExist"}]},
+}
+LEAVES_OUT_OURS: dict[str, Json] = {
+    "an app": {"matchLabels": {"app": "postgres"}},
+    "an app, as charts name it": {"matchLabels": {names.LABEL_NAME: "postgres"}},
+    "what Helm has made": {"matchLabels": {names.LABEL_MANAGED_BY: "Helm"}},
+    "apps": {"matchExpressions": [{"key": names.LABEL_NAME, "operator": "In", "values": ["postgres", "redis"]}]},
+    "pods with a label": {"matchExpressions": [{"key": "tier", "operator": "Exists"}]},
+    "all but ours": {
+        "matchExpressions": [
+            {"key": key, "operator": "DoesNotExist"}
+            for key in (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME)
+        ]
+    },
+}
+
+
+def budget(**spec: Any) -> Json:
+    return manifest(BUDGET, "own", spec={"minAvailable": 1, **spec})
+
+
+@pytest.mark.parametrize("selector", SELECTS_OURS.values(), ids=SELECTS_OURS)
+def test_finding_e_no_second_budget_holds_up_drains(namespace: Namespace, admin: Person, selector: Json) -> None:
+    path = BUDGET.path(namespace.name)
+    assert_held(namespace.nadia.ask("POST", path, budget(selector=selector)), "budgets", "can select what serves")
+    assert admin.ask("POST", path, budget(selector=selector)).status == 201
+
+
+@pytest.mark.parametrize("selector", LEAVES_OUT_OURS.values(), ids=LEAVES_OUT_OURS)
+def test_finding_e_budgets_of_other_pods_are_anybodys(namespace: Namespace, selector: Json) -> None:
+    answer = namespace.nadia.ask("POST", BUDGET.path(namespace.name), budget(selector=selector))
+    assert answer.status == 201, answer
+
+
+def test_finding_e_a_budget_is_judged_when_its_selector_changes(namespace: Namespace, admin: Person) -> None:
+    nadia, path = namespace.nadia, BUDGET.path(namespace.name)
+    assert nadia.ask("POST", path, budget()).status == 201
+    admin.do("POST", path, budget(selector={}))
+    own = f"{path}/own"
+    assert nadia.ask("PATCH", own, {"metadata": {"labels": {"team": "blue"}}}).status == 200
+    assert nadia.ask("PATCH", own, {"spec": {"minAvailable": 2}}).status == 200
+    wider = {"spec": {"selector": {"matchLabels": {names.LABEL_DEPLOYMENT: "credit"}}}}
+    assert_held(nadia.ask("PATCH", own, wider), "budgets", "can select what serves")
+    assert nadia.ask("DELETE", own).status == 200
