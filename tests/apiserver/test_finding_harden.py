@@ -1,5 +1,6 @@
 """Attacks that a review found open: by whoever has taken over the operator's account, and by a namespace's admin."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,25 +10,31 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
+from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.plan.alerts import pod_monitor
 from r1plus_operator.plan.objects import Owner
+from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import (
     CHILD,
     CLUSTER_ROLE_BINDING,
     POLICY_BINDING,
+    ROLE_BINDING,
+    SECRET,
     SERVICE_ACCOUNT,
     Json,
     cluster_role_binding,
     deployment,
     manifest,
+    pod,
     pod_template,
+    role_binding,
     tenant_namespace,
     user,
 )
 from support.apiserver.people import Answer, Person, people
-from support.apiserver.rights import OPERATOR
+from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.walls import CONFIGURED, assert_held
 from support.waiting import wait_until
 
@@ -211,3 +218,174 @@ def test_finding_a_no_monitor_of_the_operators_takes_a_scrape_class(intruder: In
     made["spec"]["scrapeClass"] = "with-a-client-certificate"
     assert_held(intruder.make(made), REACH, "no scrapeClass")
     assert_held(intruder.make(monitor(proxyFromEnvironment=True)), REACH, "no proxy")
+
+
+REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
+BUDGET = kinds.BY_KIND["PodDisruptionBudget"]
+NADIA = "nadia"
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A tenant, what runs in it, and nadia, whom Kubernetes' own `admin` lets do everything there."""
+
+    nadia: Person
+    name: str
+    replica_set: str
+    """Made by the deployment controller of a Deployment of the operator's."""
+
+
+@pytest.fixture(scope="module")
+def namespace(installed_server: ApiServer, admin: Person) -> Iterator[Namespace]:
+    name, labels = f"n-{uuid.uuid4().hex[:10]}", {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(name))
+    admin.do("POST", ROLE_BINDING.path(name), role_binding(name, "admins", "admin", user(NADIA)))
+    made = deployment("credit-0123456789", labels, CHILD)
+    with people(installed_server, NADIA, OPERATOR) as who:
+        who[NADIA].gets("delete", "replicasets", name, "apps")
+        who[OPERATOR].do("POST", DEPLOYMENT.path(name), made)
+
+        def find() -> str:
+            items = json.loads(admin.ask("GET", REPLICA_SET.path(name)).text)["items"]
+            return str(items[0]["metadata"]["name"]) if items else ""
+
+        yield Namespace(who[NADIA], name, wait_until(find, "the deployment controller has made a ReplicaSet"))
+
+
+STRIPPED: dict[str, Json] = {
+    "its owner": {"metadata": {"ownerReferences": None}},
+    "its label": {"metadata": {"labels": {names.LABEL_DEPLOYMENT: None}}},
+    "the label that its Deployment gave it": {"metadata": {"labels": {"pod-template-hash": None}}},
+    "its replicas": {"spec": {"replicas": 7}},
+    "how it may be deleted": {"metadata": {"finalizers": ["nadia/keeps-it"]}},
+    "a label of ours": {"metadata": {"labels": {names.LABEL_REVISION: "other"}}},
+}
+
+
+@pytest.mark.parametrize("body", STRIPPED.values(), ids=STRIPPED)
+def test_finding_c_nobody_changes_a_replica_set_of_the_operators_deployment(
+    namespace: Namespace, admin: Person, body: Json
+) -> None:
+    path = REPLICA_SET.path(namespace.name, namespace.replica_set)
+    assert_held(namespace.nadia.ask("PATCH", path, body), "replica-sets", "edit the R1PlusDeployment")
+    own = {"metadata": {"labels": {"team": "blue"}, "annotations": {"a": "b"}}}
+    assert namespace.nadia.ask("PATCH", path, own).status == 200
+    assert admin.ask("PATCH", path, body).status == 200
+
+
+def test_finding_c_nobody_deletes_or_makes_a_replica_set_of_the_operators_deployment(
+    namespace: Namespace, admin: Person
+) -> None:
+    everything = REPLICA_SET.path(namespace.name)
+    path = REPLICA_SET.path(namespace.name, namespace.replica_set)
+    for way in (path, f"{path}?propagationPolicy=Orphan", everything):
+        assert_held(namespace.nadia.ask("DELETE", way), "replica-sets", "edit the R1PlusDeployment")
+    assert admin.ask("DELETE", path).status == 200
+    body = deployment("own", {"app": "own"}, {"app": "own"}) | {"kind": "ReplicaSet"}
+    assert namespace.nadia.ask("POST", everything, body).status == 201
+    body["metadata"]["labels"] = {names.LABEL_DEPLOYMENT: "credit"}
+    assert_held(namespace.nadia.ask("POST", everything, body), "replica-sets", "edit the R1PlusDeployment")
+
+
+def test_finding_c_kubernetes_scales_and_removes_replica_sets(installed_server: ApiServer, admin: Person) -> None:
+    name, labels = f"k-{uuid.uuid4().hex[:10]}", {names.LABEL_DEPLOYMENT: "credit"}
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(name))
+    where = DEPLOYMENT.path(name, "credit-0123456789")
+
+    def replica_sets() -> list[Json]:
+        return list(json.loads(admin.ask("GET", REPLICA_SET.path(name)).text)["items"])
+
+    with people(installed_server, OPERATOR) as who:
+        who[OPERATOR].do("POST", DEPLOYMENT.path(name), deployment("credit-0123456789", labels, CHILD))
+        wait_until(replica_sets, "the deployment controller has made a ReplicaSet")
+        who[OPERATOR].do("PATCH", where, {"spec": {"replicas": 2}})
+        wait_until(lambda: replica_sets()[0]["spec"]["replicas"] == 2, "the deployment controller has scaled it")
+        wait_until(lambda: replica_sets()[0]["status"].get("replicas") == 2, "the ReplicaSet controller has made pods")
+        who[OPERATOR].do("DELETE", where)
+        wait_until(lambda: not replica_sets(), "the garbage collector has deleted it")
+
+
+def token_secret(account: str) -> Json:
+    """Return a Secret that the token controller fills with a token of this account, which never ends."""
+    made = manifest(SECRET, "token", type="kubernetes.io/service-account-token")
+    made["metadata"]["annotations"] = {"kubernetes.io/service-account.name": account}
+    return made
+
+
+def test_finding_d_no_secret_holds_a_token_of_the_registrys_reader(namespace: Namespace, admin: Person) -> None:
+    nadia, path = namespace.nadia, SECRET.path(namespace.name)
+    for person in (nadia, admin):
+        assert_held(person.ask("POST", path, token_secret(names.REGISTRY_READER)), "registry-tokens", "never ends")
+    assert nadia.ask("POST", path, token_secret("default")).status == 201
+    nadia.do("POST", path, token_secret("default"))
+    theirs = {"metadata": {"annotations": {"kubernetes.io/service-account.name": names.REGISTRY_READER}}}
+    assert_held(nadia.ask("PATCH", f"{path}/token", theirs), "registry-tokens", "never ends")
+    assert admin.ask("POST", SECRET.path(OPERATOR_NAMESPACE), token_secret(names.REGISTRY_READER)).status == 201
+
+
+def test_finding_d_no_pod_runs_as_the_registrys_reader(namespace: Namespace, admin: Person) -> None:
+    admin.do("POST", SERVICE_ACCOUNT.path(namespace.name), manifest(SERVICE_ACCOUNT, names.REGISTRY_READER))
+    path = kinds.POD.path(namespace.name)
+    for field in ("serviceAccountName", "serviceAccount"):
+        refused = namespace.nadia.ask("POST", path, pod("reads", **{field: names.REGISTRY_READER}))
+        assert_held(refused, "registry-tokens", "no pod runs as r1plus-registry-reader")
+    token = {"serviceAccountToken": {"audience": AUDIENCE, "path": "token"}}
+    own = pod("reads", volumes=[{"name": "w", "projected": {"sources": [token]}}])
+    assert namespace.nadia.ask("POST", path, own).status == 201
+
+
+SELECTS_OURS: dict[str, Json] = {
+    "every pod": {},
+    "the deployment": {"matchLabels": {names.LABEL_DEPLOYMENT: "credit"}},
+    "what serves": {"matchExpressions": [{"key": names.LABEL_SERVING, "operator": "Exists"}]},
+    "what the operator has made": {"matchLabels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}},
+    "one of these names": {
+        "matchExpressions": [{"key": names.LABEL_NAME, "operator": "In", "values": ["x", "r1plus-serving"]}]
+    },
+    "pods of Deployments": {"matchExpressions": [{"key": "pod-template-hash", "operator": "Exists"}]},
+    "all but some": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["x"]}]},
+    "all without a label": {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]},
+    "all but our volumes' pods": {"matchExpressions": [{"key": names.LABEL_VOLUME, "operator": "DoesNotExist"}]},
+}
+LEAVES_OUT_OURS: dict[str, Json] = {
+    "an app": {"matchLabels": {"app": "postgres"}},
+    "an app, as charts name it": {"matchLabels": {names.LABEL_NAME: "postgres"}},
+    "what Helm has made": {"matchLabels": {names.LABEL_MANAGED_BY: "Helm"}},
+    "apps": {"matchExpressions": [{"key": names.LABEL_NAME, "operator": "In", "values": ["postgres", "redis"]}]},
+    "pods with a label": {"matchExpressions": [{"key": "tier", "operator": "Exists"}]},
+    "all but ours": {
+        "matchExpressions": [
+            {"key": key, "operator": "DoesNotExist"}
+            for key in (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME)
+        ]
+    },
+}
+
+
+def budget(**spec: Any) -> Json:
+    return manifest(BUDGET, "own", spec={"minAvailable": 1, **spec})
+
+
+@pytest.mark.parametrize("selector", SELECTS_OURS.values(), ids=SELECTS_OURS)
+def test_finding_e_no_second_budget_holds_up_drains(namespace: Namespace, admin: Person, selector: Json) -> None:
+    path = BUDGET.path(namespace.name)
+    assert_held(namespace.nadia.ask("POST", path, budget(selector=selector)), "budgets", "can select what serves")
+    assert admin.ask("POST", path, budget(selector=selector)).status == 201
+
+
+@pytest.mark.parametrize("selector", LEAVES_OUT_OURS.values(), ids=LEAVES_OUT_OURS)
+def test_finding_e_budgets_of_other_pods_are_anybodys(namespace: Namespace, selector: Json) -> None:
+    answer = namespace.nadia.ask("POST", BUDGET.path(namespace.name), budget(selector=selector))
+    assert answer.status == 201, answer
+
+
+def test_finding_e_a_budget_is_judged_when_its_selector_changes(namespace: Namespace, admin: Person) -> None:
+    nadia, path = namespace.nadia, BUDGET.path(namespace.name)
+    assert nadia.ask("POST", path, budget()).status == 201
+    admin.do("POST", path, budget(selector={}))
+    own = f"{path}/own"
+    assert nadia.ask("PATCH", own, {"metadata": {"labels": {"team": "blue"}}}).status == 200
+    assert nadia.ask("PATCH", own, {"spec": {"minAvailable": 2}}).status == 200
+    wider = {"spec": {"selector": {"matchLabels": {names.LABEL_DEPLOYMENT: "credit"}}}}
+    assert_held(nadia.ask("PATCH", own, wider), "budgets", "can select what serves")
+    assert nadia.ask("DELETE", own).status == 200

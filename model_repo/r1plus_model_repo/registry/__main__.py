@@ -16,7 +16,7 @@ from r1plus_model_repo.registry.config import Settings, database_in, from_enviro
 from r1plus_model_repo.registry.errors import ConfigError, RegistryError
 from r1plus_model_repo.registry.retention import Pruner
 from r1plus_model_repo.registry.reviews import Reviews
-from r1plus_model_repo.registry.service import Instruments, Service
+from r1plus_model_repo.registry.service import BoundedRunner, Instruments, Service
 from r1plus_model_repo.registry.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ async def serve(chosen: Settings) -> None:
         instruments = Instruments(storage)
         pruner = Pruner(storage, chosen.retention, instruments.pruned)
         service = Service(storage, reviews, chosen.writer, instruments, pruner)
-        runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=DRAIN_SECONDS)
+        runner = BoundedRunner(service.application(), DRAIN_SECONDS)
         await runner.setup()
         await web.TCPSite(runner, port=chosen.port).start()
         log.info("Registry listens on port %d, database %s", chosen.port, chosen.database.name)
