@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 
 MOST: Final = 64
 """Connections at once."""
-MOST_OF_PEER: Final = 16
-"""Connections at once from one address. The operator and Prometheus each have one or two to a server."""
+MOST_OF_PEER: Final = 32
+"""Connections at once from one address. The operator and Prometheus each have one or two to a server, an Ingress more."""
 REQUEST_LIMITS: Final[Mapping[str, Any]] = MappingProxyType(
     {"max_line_size": 2048, "max_field_size": 4096, "max_headers": 48, "keepalive_timeout": 30.0}
 )
