@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.view import plain
 from r1plus_contract.history import (
     AlarmFact,
     EngineFact,
@@ -183,11 +184,6 @@ def show_rows(console: Console, heads: Row, rows: Sequence[Row], below: Sequence
         console.print(Text(line))
         for more in below[number] if below else ():
             console.print(Text(f"  {plain(more)}", style="dim"))
-
-
-def plain(text: str) -> str:
-    """Without what moves a terminal: much of it was said by a pod."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _instant(epoch: float) -> str:

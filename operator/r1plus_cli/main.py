@@ -22,7 +22,8 @@ from r1plus_cli.fit import fit_command
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
 from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import preview
-from r1plus_cli.steering import checked, steer
+from r1plus_cli.rollouts import show_rollouts
+from r1plus_cli.steering import checked, refresh_all, steer
 from r1plus_cli.suite import app as suite_app
 from r1plus_cli.validate import engine_of, problems_of, tenant_problems
 from r1plus_cli.view import COLUMNS, view_of
@@ -42,7 +43,8 @@ app = typer.Typer(
 **fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and read.
 **history**, **evaluations** and **engines** ask the registry what ran when, and why.
 **suite** makes and signs golden suites; **engine** makes engines of models.
-**rollback**, **pin**, **unpin** and **ack** ask the operator to act; each says who and why for whoever looks next.
+**rollback**, **pin**, **unpin**, **ack** and **refresh** ask the operator to act; each says who and why for whoever
+looks next. **rollouts** tells which images serve where, and how far newer ones have come.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
@@ -332,6 +334,48 @@ def ack_command(
     Example: `r1plus ack credit --reason "Driver 570.1 rolled back on both nodes"`
     """
     _steer(Verb.ACK, name, reason, namespace, kubeconfig)
+
+
+@app.command("refresh")
+def refresh_command(
+    reason: ReasonOption,
+    name: Annotated[str | None, typer.Argument(help="The R1PlusDeployment; without it say --all.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of the namespace whose images are outdated.")] = False,
+    namespace: NamespaceOption = None,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="With --all: of every tenant.")] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Bring what serves to the images that the operator has now, by a candidate that is gated like any other.
+
+    An upgrade of the operator restarts nothing by itself. At most `rollout.maxConcurrent` deployments of the cluster
+    are refreshed at once, and one candidate that fails stops those that wait: `r1plus rollouts` shows them.
+
+    Example: `r1plus refresh credit --reason "Triton 26.07 mends CVE-2026-0001"`
+    """
+    if every == (name is not None) or (everywhere and not every):
+        raise UsageError("Name one R1PlusDeployment, or say --all (with -A: of every tenant)")
+    if name is not None:
+        _steer(Verb.REFRESH, name, reason, namespace, kubeconfig)
+        return
+    checked(reason)
+    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+
+    cluster = KubernetesCluster(kubeconfig)
+    space = None if everywhere else namespace or cluster.default_namespace()
+    for line in refresh_all(cluster, cluster.deployments(space), reason, datetime.now(UTC)):
+        _console().print(Text(as_typed(line)))
+
+
+@app.command("rollouts")
+def rollouts_command(
+    namespace: NamespaceOption = None,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of every tenant.")] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Tell which images serve where, and how far newer ones have come: under way, waiting, failed."""
+    cluster = _connect(kubeconfig)
+    space = None if everywhere else namespace or cluster.default_namespace()
+    show_rollouts(_console(), [view_of(cr) for cr in cluster.deployments(space)])
 
 
 app.command("history")(history_command)

@@ -123,6 +123,8 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
         yield "Asked last", _FRACTION.sub("", view.last_request, count=1)
     if view.request_refused:
         yield "Refused", view.request_refused
+    if view.runtime and view.runtime.reason != "Current":
+        yield "Runtime", f"{view.runtime.triton}: {view.runtime.message}"
     yield "Endpoint", view.endpoint or "none yet"
 
 

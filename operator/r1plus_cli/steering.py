@@ -1,10 +1,10 @@
-"""`r1plus rollback | pin | unpin | pause | resume | ack`: what a person asks of the operator, beside the spec.
+"""`r1plus rollback | pin | unpin | pause | resume | ack | refresh`: what people ask of the operator, beside the spec.
 
 Each leaves an annotation that says who, when and why; the operator answers it and leaves an Event of the same words.
 What the operator would pass over is refused here, with what to do instead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -48,6 +48,18 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
     cluster.change(namespace, name, patch)
     asked = f"{view.key}: {verb} is asked of the operator: {_FOLLOWS[verb](view)}"
     return f"{asked}. Watch it: r1plus status {name} -n {namespace} -w"
+
+
+def refresh_all(cluster: Steered, bodies: Iterable[Json], reason: str, now: datetime) -> Iterator[str]:
+    """Ask for a refresh of each of these that is outdated; a sentence for each, also for those that cannot be."""
+    for body in bodies:
+        view = view_of(body)
+        if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
+            continue
+        try:
+            yield steer(cluster, view.namespace, view.name, Verb.REFRESH, reason, now)
+        except CliError as error:
+            yield f"Not asked: {error}"
 
 
 def checked(reason: str) -> str:
@@ -97,9 +109,19 @@ def _no_resume(view: DeploymentView) -> str:
 
 
 def _no_ack(view: DeploymentView) -> str:
-    if view.incident is not None:
+    if view.incident is not None or (view.runtime and view.runtime.reason == "RefreshFailed"):
         return ""
     return "there is nothing to acknowledge: no fall, no change and no rollback stands; see `r1plus status`"
+
+
+def _no_refresh(view: DeploymentView) -> str:
+    if view.pinned:
+        return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
+    if view.rolled_back:
+        return "traffic was rolled back from what the spec asks for; `r1plus ack` lets that be gated again first"
+    if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
+        return "it runs the images that the operator has; there is nothing newer"
+    return "a candidate is on its way: see `r1plus status`" if view.runtime.reason == "RefreshUnderWay" else ""
 
 
 _SWITCHES: Final[Mapping[Verb, Json]] = {
@@ -116,6 +138,7 @@ _REFUSALS: Final[Mapping[Verb, Callable[[DeploymentView], str]]] = {
     Verb.PAUSE: _no_pause,
     Verb.RESUME: _no_resume,
     Verb.ACK: _no_ack,
+    Verb.REFRESH: _no_refresh,
 }
 _FOLLOWS: Final[Mapping[Verb, Callable[[DeploymentView], str]]] = {
     Verb.ROLLBACK: lambda view: (
@@ -130,5 +153,9 @@ _FOLLOWS: Final[Mapping[Verb, Callable[[DeploymentView], str]]] = {
     Verb.RESUME: lambda view: "what was changed by hand is put right, and what the spec asks for is rolled out",
     Verb.ACK: lambda view: (
         "the monitors gate anew and start afresh if they pass; what was rolled back from or given up may be tried again"
+    ),
+    Verb.REFRESH: lambda view: (
+        "a candidate on the operator's images is gated as soon as it has its turn"
+        + (f"; {view.revision} is stopped for that (InPlace)" if view.strategy == "InPlace" else "")
     ),
 }

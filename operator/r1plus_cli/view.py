@@ -57,6 +57,18 @@ class IncidentView:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeView:
+    """Which images serve, and what is done about newer ones."""
+
+    triton: str
+    monitor: str
+    is_outdated: bool
+    is_vulnerable: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentView:
     """The fields of an R1PlusDeployment that a person asks about."""
 
@@ -90,6 +102,8 @@ class DeploymentView:
     """Number of the newest request that the operator has seen."""
     request_refused: str = ""
     incident: IncidentView | None = None
+    runtime: RuntimeView | None = None
+    strategy: str = ""
 
     @property
     def rolled_back(self) -> bool:
@@ -193,11 +207,13 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         pinned=_mapping(spec, "rollout").get("pinned") is True,
         paused=_mapping(spec, "rollout").get("paused") is True,
         last_good=_text(status, "lastGood"),
-        no_last_good=tuple(map(str, status.get("noLastGood") or ())),
+        no_last_good=_texts(status, "noLastGood"),
         last_request=_text(status, "lastRequest"),
         requests=int(status.get("requests", 0)),
         request_refused=_text(status, "requestRefused"),
         incident=_incident(_mapping(status, "incident")),
+        runtime=_runtime(_mapping(status, "runtime")),
+        strategy=_text(_mapping(spec, "rollout"), "strategy"),
     )
 
 
@@ -221,10 +237,23 @@ def _incident(raw: Mapping[str, Any]) -> IncidentView | None:
         reason=_text(raw, "reason"),
         before=_text(raw, "before"),
         now=_text(raw, "now"),
-        lost=tuple(map(str, raw.get("lost") or ())),
-        tried=tuple(map(str, raw.get("tried") or ())),
+        lost=_texts(raw, "lost"),
+        tried=_texts(raw, "tried"),
         next=_text(raw, "next"),
         runbook=_text(raw, "runbook"),
+    )
+
+
+def _runtime(raw: Mapping[str, Any]) -> RuntimeView | None:
+    if not raw:
+        return None
+    return RuntimeView(
+        triton=_text(raw, "triton"),
+        monitor=_text(raw, "monitor"),
+        is_outdated=raw.get("outdated") is True,
+        is_vulnerable=raw.get("vulnerable") is True,
+        reason=_text(raw, "reason"),
+        message=_text(raw, "message"),
     )
 
 
@@ -239,7 +268,16 @@ def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _text(raw: Mapping[str, Any], key: str) -> str:
     value = raw.get(key)
-    return "" if value is None else str(value)
+    return "" if value is None else plain(str(value))
+
+
+def _texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(plain(str(value)) for value in raw.get(key) or ())
+
+
+def plain(text: str) -> str:
+    """Return the text without what moves a terminal: much of it was said by a pod or a tenant."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _time(text: str) -> datetime | None:

@@ -26,6 +26,7 @@ from r1plus_operator.plan.inputs import (
     IsolationTerms,
     OperatorConfig,
     PodUser,
+    RuntimeUpdate,
     SuiteSource,
     SuiteTrust,
     VolumeTerms,
@@ -79,6 +80,9 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         alerts=_alert_terms(env.get("R1PLUS_ALERTS", "")),
         dns=_dns_terms(env.get("R1PLUS_DNS", "")),
         pod_user=_pod_user(env.get("R1PLUS_POD_USER", "")),
+        runtime_update=_runtime_update(env.get("R1PLUS_RUNTIME_UPDATE", RuntimeUpdate.MANUAL.value)),
+        max_concurrent=int(env.get("R1PLUS_MAX_CONCURRENT", "2")),
+        vulnerable=frozenset(_listed(env, "R1PLUS_VULNERABLE_IMAGES")),
     )
     _check_decoy(operator)
     return Settings(
@@ -217,6 +221,15 @@ def _check_decoy(operator: OperatorConfig) -> None:
 
 def _listed(env: Mapping[str, str], name: str) -> list[str]:
     return [word.strip() for word in env.get(name, "").split(",") if word.strip()]
+
+
+def _runtime_update(text: str) -> RuntimeUpdate:
+    if text not in set(RuntimeUpdate):
+        raise ConfigError(
+            f"R1PLUS_RUNTIME_UPDATE: {text!r:.60} is neither {' nor '.join(RuntimeUpdate)}; the chart sets it from"
+            " runtime.update"
+        )
+    return RuntimeUpdate(text)
 
 
 def _interval(text: str) -> float:

@@ -18,6 +18,7 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.facts import Facts
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.rollback import FELL, REQUESTED
+from r1plus_operator.plan.runtime_status import FAILED
 from r1plus_policies.bounds import Interval
 from r1plus_policies.pool import Pool
 from r1plus_policies.response import BLOCKING
@@ -109,6 +110,9 @@ class DeploymentMetrics(Collector):
         blocked = _gauge(metrics.ROLLBACK_BLOCKED, "1 while this bars an answer to a fall.", "reason")
         refused = _gauge(metrics.CANDIDATE_REFUSED, "1 while the gate refuses what the spec asks for.")
         overdue = _gauge(metrics.ROLLOUT_OVERDUE, "1 while what the spec asks for is past its deadline.")
+        outdated = _gauge(metrics.RUNTIME_OUTDATED, "1 while the operator has other images.", "triton", "monitor")
+        vulnerable = _gauge(metrics.RUNTIME_VULNERABLE, "1 while an image serves that runtime.vulnerable names.")
+        failed = _gauge(metrics.REFRESH_FAILED, "1 while a candidate on the operator's images has failed.")
         rollbacks = CounterMetricFamily(metrics.ROLLBACKS_TOTAL, "Rollbacks made.", labels=[*_WHOSE, "reason"])
         quarantines = CounterMetricFamily(metrics.QUARANTINES_TOTAL, "Pods quarantined.", labels=_WHOSE)
         for key, one in told:
@@ -117,6 +121,10 @@ class DeploymentMetrics(Collector):
             refused.add_metric(key, one.refused)
             overdue.add_metric(key, one.overdue)
             quarantines.add_metric(key, one.quarantines)
+            if runtime := one.facts.runtime:
+                outdated.add_metric([*key, runtime["triton"], runtime["monitor"]], runtime["outdated"])
+                vulnerable.add_metric(key, runtime["vulnerable"])
+                failed.add_metric(key, runtime["reason"] == FAILED)
             for kind, value in zip(_CONDITIONS, one.conditions, strict=True):
                 condition.add_metric([*key, kind], value)
             for why in BLOCKING:
@@ -124,6 +132,7 @@ class DeploymentMetrics(Collector):
             for cause in (FELL, REQUESTED):
                 rollbacks.add_metric([*key, cause], one.rollbacks[cause])
         yield from (info, condition, threshold, blocked, refused, overdue, rollbacks, quarantines)
+        yield from (outdated, vulnerable, failed)
         evidence = _gauge(metrics.POOL_EVIDENCE_RATIO, "Pooled evidence; 1 alarms.", "revision", "detector")
         lower = _gauge(metrics.POOL_ACCURACY_LOWER_RATIO, "Least share right, alpha 0.001, any time.", "revision")
         upper = _gauge(metrics.POOL_ACCURACY_UPPER_RATIO, "Greatest share right, likewise.", "revision")

@@ -161,6 +161,7 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
         decoy_namespace=chosen.operator.isolation.decoy_namespace,
         at_once=partial(queue.add, at_once=True),
         edited=pace.add,
+        slots=chosen.operator.max_concurrent,
     )
     elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity)
     instruments = Instruments()

@@ -40,6 +40,7 @@ from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.tenant_suites import TenantSuites
+from r1plus_operator.waves import Waves
 
 log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
@@ -52,6 +53,7 @@ VOLUMES_NAME = ""
 """(namespace, this) is the queue's key for the volumes of a namespace; no R1PlusDeployment has such a name."""
 TENANT_NAME = "tenant/"
 """(namespace, this) is the queue's key for a namespace as a tenant; likewise."""
+_REVISION = "ControllerRevision"
 _OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
@@ -67,10 +69,11 @@ class Observer:
         decoy_namespace: str = "",
         at_once: Callable[[Key], None] | None = None,
         edited: Callable[[Key], None] | None = None,
+        slots: int = 1,
     ) -> None:
         """`at_once`: enqueue before whatever waits; a wall is what somebody changed.
 
-        `edited`: enqueue what its tenant has changed, and may change without end.
+        `edited`: enqueue what its tenant has changed, and may change without end. `slots`: of waves (`Waves`).
         """
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,6 +128,7 @@ class Observer:
         self.pools: dict[Key, PoolView] = {}
         """Deployment -> its pooled detector; written by the verdict source."""
         self.suites = TenantSuites(client, self._suite_changed)
+        self.waves = Waves(slots)
 
     def _child(self, client: ApiClient, resource: Resource) -> Reflector[Child]:
         return Reflector(
@@ -214,6 +218,7 @@ class Observer:
             return  # From before a status of ours, whose answer has been taken in. (None: from a list, which decides.)
         self.crs[key] = projections.deployment(cr)
         if before is None:
+            self._note_revisions(meta["uid"])
             self._enqueue(key)
         elif _wish(before) != _wish(self.crs[key]):
             self._edited(key)
@@ -244,6 +249,8 @@ class Observer:
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
             self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
+            self.waves.wait(key, None)
+            self._note_revisions(uid)
 
     async def load_suites(self, key: Key) -> dict[str, SuiteSource]:
         """Return the namespace's own suites by which a pass over this CR may judge.
@@ -456,8 +463,10 @@ class Observer:
 
     async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
         """Carry out a write to a child; its answer is what the next pass sees, and its echo causes none."""
-        meta = child["metadata"]
-        await self.children[child["kind"]].write_through((meta["namespace"], meta["name"]), write)
+        kind, key = child["kind"], (child["metadata"]["namespace"], child["metadata"]["name"])
+        await self.children[kind].write_through(key, write)
+        if kind == _REVISION and (written := self.children[kind].store.get(*key)):
+            self._note_revision(written)
 
     def learn(self, written: Json) -> None:
         """Take in the API server's answer to a status, so that the next pass does not plan from before it.
@@ -471,6 +480,38 @@ class Observer:
         """A child or a pod was deleted by us."""
         reflector = self.pods if kind == kinds.POD.kind else self.children[kind]
         reflector.forget((namespace, name))
+        if kind == _REVISION:
+            self._forget_revision((namespace, name))
+
+    def release_slot(self, key: Key) -> None:
+        """A pass over this deployment is over, and whose turn it is now is looked at."""
+        self.waves.release(key)
+        self._enqueue_turns()
+
+    def _enqueue_turns(self) -> None:
+        for key in self.waves.turns():
+            self._enqueue(key)
+
+    def _note_revisions(self, uid: str) -> None:
+        """An R1PlusDeployment came or went, and its revisions count or do not."""
+        for revision in self.children[_REVISION].store.by_index(uid):
+            self._note_revision(revision)
+        self._enqueue_turns()
+
+    def _note_revision(self, child: Child) -> None:
+        key = (child.namespace, min(child.deployments, default=""))
+        owner = self.crs.get(key)
+        where = self.namespace(child.namespace)
+        # Nobody ends what is said by one that was orphaned, that waits for the garbage collector, or that is in a
+        # namespace where nothing is written any more.
+        is_owned = owner is not None and owner["metadata"]["uid"] == child.owner and not child.deleting
+        counts = is_owned and where is not None and where.tenant
+        for waiting in self.waves.note((child.namespace, child.name), key, child.refresh if counts else None):
+            self._enqueue(waiting)
+
+    def _forget_revision(self, revision: Key) -> None:
+        for waiting in self.waves.note(revision, revision, None):
+            self._enqueue(waiting)
 
     async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
         """Carry out a write to an R1PlusTenant; its answer is what the next pass sees."""
@@ -487,6 +528,12 @@ class Observer:
             enqueue((child.tenant or child.namespace, TENANT_NAME))
         for name in child.deployments:
             enqueue((child.namespace, name))
+        if resource.kind == _REVISION:
+            if event == "DELETED":
+                self._forget_revision((child.namespace, child.name))
+            else:
+                self._note_revision(child)
+            self._enqueue_turns()
 
     def _pod_changed(self, _event: str, pod: ServingPod) -> None:
         if pod.probed:
@@ -504,6 +551,9 @@ class Observer:
     def _namespace_changed(self, _event: str, namespace: Kept) -> None:
         self._enqueue((namespace.name, TENANT_NAME))
         self._enqueue_all(namespace.name)
+        for (name, _), cr in self.crs.items():
+            if name == namespace.name:
+                self._note_revisions(cr["metadata"]["uid"])
 
     def look_again(self, namespace: str) -> None:
         """What a namespace is as a tenant changed for its deployments."""

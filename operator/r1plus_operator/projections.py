@@ -36,6 +36,7 @@ from r1plus_operator.plan.inputs import (
     Taint,
 )
 from r1plus_operator.plan.pod import container_images, fingerprint
+from r1plus_operator.plan.refresh import Refresh, refresh_in
 from r1plus_operator.plan.revision import instant
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
@@ -107,6 +108,8 @@ class Child:
     """The volume for an engine that it is of: a revision that needs it, or what brings the engine there."""
     tenant: str = ""
     """The namespace of whose walls it is; empty: of none."""
+    refresh: Refresh | None = None
+    """Of a revision that a refresh or a wave began: which, and how it ended."""
 
     @property
     def live(self) -> Json:
@@ -141,6 +144,7 @@ def child(resource: Resource, obj: Json) -> Child:
         text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
         volume=_volume(resource, obj),
         tenant=_tenant_of(meta) if is_tenants else "",
+        refresh=refresh_in((meta.get("annotations") or {}).get(names.ANNOTATION_REFRESH)),
     )
 
 

@@ -37,6 +37,10 @@ MOST_TEXT: Final = 500
 """Characters of an error that Prometheus reports."""
 
 
+MOST_TOO_LARGE: Final = 3
+"""Groups of rules that are passed over; with more, the whole answer is an error."""
+
+
 class TooLargeError(ValueError):
     """An answer exceeds MOST_BYTES."""
 
@@ -105,9 +109,38 @@ class PrometheusSource:
         found: dict[str, tuple[RuleFacts, ...]] = {}
         for start in range(0, len(keys), GROUPS_AT_ONCE):
             groups = [group_name(*key) for key in keys[start : start + GROUPS_AT_ONCE]]
-            rules = rules_of(await self._get(session, RULES, [("rule_group[]", group) for group in groups]))
-            found |= {group: rules[group] for group in groups if group in rules}
+            found |= await self._rules_of(session, groups)
         return found
+
+    async def _rules_of(
+        self, session: aiohttp.ClientSession, groups: Sequence[str]
+    ) -> Mapping[str, tuple[RuleFacts, ...]]:
+        """Return the rules of these groups. One that is too large by itself hides no other: it is passed over.
+
+        Where several are, the server knows no filter, and each answer would be all that it has.
+        """
+        try:
+            return await self._groups(session, groups)
+        except TooLargeError:
+            if len(groups) == 1:
+                raise
+        found: dict[str, tuple[RuleFacts, ...]] = {}
+        too_large = 0
+        for group in groups:
+            try:
+                found |= await self._groups(session, [group])
+            except TooLargeError as error:
+                too_large += 1
+                if too_large > MOST_TOO_LARGE:
+                    raise
+                log.warning("Rule group %s was passed over: %s", group, error)
+        return found
+
+    async def _groups(
+        self, session: aiohttp.ClientSession, groups: Sequence[str]
+    ) -> Mapping[str, tuple[RuleFacts, ...]]:
+        rules = rules_of(await self._get(session, RULES, [("rule_group[]", group) for group in groups]))
+        return {group: rules[group] for group in groups if group in rules}
 
     async def _targets(self, session: aiohttp.ClientSession, keys: Sequence[Key]) -> Targets:
         if not self._by_pool:
@@ -119,7 +152,12 @@ class PrometheusSource:
         found: dict[Key, tuple[TargetFacts, ...]] = {}
         # One after the other: together they are a burst that Prometheus would feel.
         for pool in (pool for key in keys for pool in scrape_pools(*key)):
-            for pod, facts in targets_of(await self._get(session, TARGETS, [("scrapePool", pool)])).items():
+            try:
+                targets = targets_of(await self._get(session, TARGETS, [("scrapePool", pool)]))
+            except TooLargeError as error:
+                log.warning("Scrape pool %s was passed over: %s", pool, error)
+                continue
+            for pod, facts in targets.items():
                 found[pod] = (*found.get(pod, ()), *facts)
         return found
 

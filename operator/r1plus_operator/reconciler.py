@@ -64,7 +64,10 @@ class Reconciler:
         elif key[1] == TENANT_NAME:
             await self._tenants.reconcile(key)
         else:
-            await self._deployment(key)
+            try:
+                await self._deployment(key)
+            finally:
+                self._observer.release_slot(key)
 
     async def _deployment(self, key: Key) -> None:
         made = await self._plan(key)
@@ -72,9 +75,12 @@ class Reconciler:
             self._refused.pop(key, None)
             self._pools.want(key, None)
             self._told.forget(key)
+            self._observer.waves.wait(key, None)
             self._noticed(key)
             return
         observed, planned, now = made
+        # Before it is written: what begins and is refused stands in nobody's way, and lines up again in a later pass.
+        self._observer.waves.wait(key, planned.slot)
         try:
             out = await self._executor.run(observed.cr, planned, now)
         except OwnerGoneError as error:
@@ -104,7 +110,12 @@ class Reconciler:
         observed = self._observer.observed(key, await self._observer.load_suites(key))
         if observed is None:
             return None
-        observed = replace(observed, refused=self._refused.get(key, ""), tenant=self._tenants.view(key[0]))
+        observed = replace(
+            observed,
+            refused=self._refused.get(key, ""),
+            tenant=self._tenants.view(key[0]),
+            wave=self._observer.waves.view(key),
+        )
         now = self._clock()
         planned = plan(observed, self._config, now)
         if planned.lacks_mounted:

@@ -26,9 +26,19 @@ class ServingIdentity:
     gpu_product: str = ""
     """`nvidia.com/gpu.product` of the nodes it may run on; empty on CPU."""
 
+    monitor_image: str = ""
+    """Of a revision that a refresh made; empty, and in no document, of any other."""
+
+    def document(self) -> dict[str, Any]:
+        """As it is stored. A monitor of before knows no monitor's image, and refuses a field that it does not know."""
+        document: dict[str, Any] = to_jsonable(self)
+        if not self.monitor_image:
+            del document["monitorImage"]
+        return document
+
     def digest(self) -> str:
         """64 hex digits; the admission token carries it and Triton's readiness probe compares it."""
-        return document_digest(to_jsonable(self))
+        return document_digest(self.document())
 
 
 def document_digest(document: Mapping[str, Any]) -> str:

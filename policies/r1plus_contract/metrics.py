@@ -55,6 +55,11 @@ CANDIDATE_REFUSED: Final = (
 ROLLOUT_OVERDUE: Final = (
     "r1plus_rollout_overdue"  # + namespace, deployment; 1 while what is asked for is past its deadline
 )
+RUNTIME_OUTDATED: Final = "r1plus_runtime_outdated"  # + namespace, deployment, triton, monitor (images that serve)
+RUNTIME_VULNERABLE: Final = (
+    "r1plus_runtime_vulnerable"  # + namespace, deployment; 1: runtime.vulnerable names its image
+)
+REFRESH_FAILED: Final = "r1plus_refresh_failed"  # + namespace, deployment; 1 while this stops a wave
 ISOLATION_VERIFIED: Final = "r1plus_isolation_verified"  # + namespace; 1 True, 0 False, -1 Unknown
 ISOLATION_TRIES: Final = "r1plus_isolation_tries"  # + namespace, outcome: held|open|unseen; of the newest run
 ISOLATION_RUN_TIMESTAMP_SECONDS: Final = "r1plus_isolation_run_timestamp_seconds"  # + namespace; when it ended
@@ -79,6 +84,8 @@ ALERT_HIGH_LATENCY: Final = "R1PlusHighLatency"
 ALERT_QUEUE_GROWING: Final = "R1PlusQueueGrowing"
 ALERT_OPERATOR_STALLED: Final = "R1PlusOperatorStalled"
 ALERT_REGISTRY_BEHIND: Final = "R1PlusRegistryBehind"
+ALERT_RUNTIME_OUTDATED: Final = "R1PlusRuntimeOutdated"
+ALERT_RUNTIME_WAVE_STOPPED: Final = "R1PlusRuntimeWaveStopped"
 ALERT_ISOLATION_BROKEN: Final = "R1PlusIsolationBroken"
 ALERT_ISOLATION_NOT_VERIFIED: Final = "R1PlusIsolationNotVerified"
 

@@ -17,6 +17,8 @@ MOST_WHY: Final = 500
 MOST_BY: Final = 120
 """Characters that are kept of a reason and of a name."""
 MOST_AT: Final = 40
+MOST_ORDER: Final = 10**15 - 1
+"""Also what the policy `requests` takes."""
 ANNOTATION_COUNT: Final = f"{GROUP}/requests"
 """Key of the annotation that holds the number of the newest request."""
 
@@ -35,6 +37,8 @@ class Verb(StrEnum):
     """The operator puts everything right again, and rolls out what the spec asks for."""
     ACK = "ack"
     """Somebody has looked: monitors gate anew and start afresh on a Pass, what was given up may be tried again."""
+    REFRESH = "refresh"
+    """Bring what serves to the images that the operator has now, by a candidate that is gated like any other."""
 
     @property
     def annotation(self) -> str:
@@ -51,7 +55,8 @@ class Request:
     at: str
     """RFC 3339 with microseconds, by the clock of whoever asks."""
     revision: str = ""
-    """Which revision it is about: a rollback is asked from what served at that moment, not from what came later."""
+    """Which revision it is about: a rollback or a refresh is asked of what served at that moment, not of what came
+    later."""
     order: int = 0
     """Its number among the requests of its object; 0 where it was written before requests had one."""
     uid: str = ""
@@ -88,7 +93,7 @@ def requests_in(metadata: Mapping[str, Any]) -> dict[Verb, Request]:
             asked = loads(Request, annotations[verb.annotation], tolerant=True)
         except ContractError:
             continue
-        if asked.order < 0 or asked.uid not in ("", metadata.get("uid", "")):
+        if not 0 <= asked.order <= MOST_ORDER or asked.uid != (metadata.get("uid", "") if asked.order else ""):
             continue
         by, why, at = asked.by[:MOST_BY], asked.why[:MOST_WHY], asked.at[:MOST_AT]
         found[verb] = replace(asked, by=by, why=why, at=at, revision=asked.revision[:63])

@@ -250,6 +250,9 @@ def _choose(given: Given) -> PastRevision | Response:
     if not (left := [r for r in left if r.engine_there]):
         gone = "the engine of every revision that passed is gone from the catalog, or another one bears its name"
         return none(gone, Why.ARTIFACT_GONE)
+    if not (left := [r for r in left if r.is_placed]):
+        away = "the place of every revision that passed is not allowed to this tenant any more (R1PlusTenant)"
+        return none(away, Why.PLACEMENT_NOT_ALLOWED)
     if not (left := [r for r in left if r.takes_orders]):
         old = "the monitor of every revision that passed is of an older version, which cannot sweep it anew"
         return none(old, Why.MONITOR_TOO_OLD)

@@ -58,6 +58,7 @@ class Why(StrEnum):
     COOLDOWN = "Cooldown"
     NO_LAST_GOOD = "NoLastGood"
     ARTIFACT_GONE = "ArtifactGone"
+    PLACEMENT_NOT_ALLOWED = "PlacementNotAllowed"
     MONITOR_TOO_OLD = "MonitorTooOld"
     ALREADY_ROLLED_BACK = "AlreadyRolledBack"
     BOTH_ARMS_BAD = "BothArmsBad"
@@ -73,7 +74,7 @@ BLOCKING: Final = (
     Why.ROLLOUT_UNDER_WAY,
     Why.COOLDOWN, Why.NO_LAST_GOOD, Why.ARTIFACT_GONE, Why.ALREADY_ROLLED_BACK, Why.BOTH_ARMS_BAD, Why.NO_CAPACITY,
     Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.MONITOR_TOO_OLD,
-    Why.NAMESPACE_NOT_TENANT,
+    Why.NAMESPACE_NOT_TENANT, Why.PLACEMENT_NOT_ALLOWED,
 )  # fmt: skip
 """Reasons that stand in the way of a rollback or a quarantine: the values of the metric's label `reason`."""
 
@@ -129,6 +130,8 @@ class PastRevision:
     """It was itself rolled back from, and nobody has said otherwise."""
     takes_orders: bool = True
     """Its monitor can be told to sweep it anew; one that an older version rendered cannot."""
+    is_placed: bool = True
+    """Its pods may still run where they would be placed."""
 
 
 @dataclass(frozen=True, slots=True)

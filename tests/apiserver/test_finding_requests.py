@@ -89,7 +89,8 @@ FORGERIES: dict[str, tuple[Callable[[Request], Request], str]] = {
     "a number again": (lambda r: replace(r, order=1), "the next request is number 2"),
     "a number too far": (lambda r: replace(r, order=3), "the next request is number 2"),
     "another object's uid": (lambda r: replace(r, uid=str(uuid.uuid4())), "`uid` is not"),
-    "no uid": (lambda r: replace(r, uid=""), "`uid` is not"),
+    "a number without end": (lambda r: replace(r, order=10**25), "not a request as this release writes it"),
+    "no uid": (lambda r: replace(r, uid=""), "not a request as this release writes it"),
 }
 
 
@@ -136,8 +137,9 @@ def test_finding_07_what_is_restored_keeps_requests_of_this_form_alone(asked: As
     restored = Asked.manifest(asked.namespace, "restored", **annotations)
     path = kinds.R1PLUS_DEPLOYMENT.path(asked.namespace)
     assert asked.who[BOB].ask("POST", path, restored).status == 201
-    forged = Asked.manifest(asked.namespace, "forged", **written(Verb.ACK, replace(asked.request(ALICE, 0), uid="")))
-    assert_held(asked.who[BOB].ask("POST", path, forged), "requests", "not a request as this release writes it")
+    for forgery in (replace(asked.request(ALICE, 0), uid=""), replace(asked.request(ALICE, 7), uid="")):
+        forged = Asked.manifest(asked.namespace, "forged", **written(Verb.ACK, forgery))
+        assert_held(asked.who[BOB].ask("POST", path, forged), "requests", "not a request as this release writes it")
 
 
 def test_finding_07_other_edits_stay_open_and_the_count_alone_does_not(asked: Asked) -> None:

@@ -30,11 +30,24 @@ def namespace(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str,
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(made))
         admin.do("POST", ROLE_BINDING.path(made), role_binding(made, "admin", "admin", user(MALLORY)))
         who[MALLORY].gets("update", DEPLOYMENT.plural, made, DEPLOYMENT.group)
-        spec = deployment("d", {"a": "b"})["spec"]
+        spec = deployment("d", {names.LABEL_DEPLOYMENT: "credit"})["spec"]
         for name, more in ((PAUSED, {names.LABEL_PAUSED: "true"}), (WORKING, {})):
             labels = {**MARK, names.LABEL_DEPLOYMENT: "credit", **more}
             who[OPERATOR].do("POST", DEPLOYMENT.path(made), manifest(DEPLOYMENT, name, labels=labels, spec=spec))
         yield made, who[MALLORY]
+
+
+IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "registry.local/c:2"}]}}}}
+LABELS = {"spec": {"template": {"metadata": {"labels": {names.LABEL_SERVING: "true"}}}}}
+
+
+def test_of_a_template_that_is_paused_all_but_its_labels_may_be_edited(
+    namespace: tuple[str, Person], admin: Person
+) -> None:
+    paused, working = (DEPLOYMENT.path(namespace[0], name) for name in (PAUSED, WORKING))
+    assert admin.ask("PATCH", paused, IMAGE, kind=STRATEGIC).status == 200
+    for path, edit in ((paused, LABELS), (working, IMAGE)):
+        assert admin.ask("PATCH", path, edit, kind=STRATEGIC).refused
 
 
 def test_the_platform_team_alone_edits_what_is_paused_and_nothing_else(

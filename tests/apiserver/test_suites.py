@@ -98,8 +98,9 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
     watch = Watch(Standing.STEADY, len(ITEMS))
     tenant.monitors.report = replace(before, watch=watch, shadow=shadow, sequence=before.sequence + 1)
     await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+    one = "the monitors have the new suite alone"
+    await tenant.child_that("ConfigMap", "credit-accuracy", lambda obj: "former-items.jsonl" not in obj["data"], one)
     assert (await tenant.settings("credit")).get("former") is None
-    assert "former-items.jsonl" not in (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
     stored = read(await tenant.present("ControllerRevision", serving))
     assert [v.suite_hash for v in stored.verdicts] == [before.suite_hash, settings["suiteHash"]]
     assert (await tenant.condition("credit", "Ready"))[0] == "True"

@@ -97,8 +97,9 @@ def take_back_grants(kube: Kube) -> None:
     until(kube, "resourcequotas", ["r1plus-tenant"])
     until(kube, "rolebindings", [REGISTRY_READER, "r1plus-tenant-admins", "r1plus-tenant-viewers"])
     kube.apply(objects.tenant(NAMESPACE))
-    for plural in GIVEN:
-        until(kube, plural, [REGISTRY_READER] if plural == "rolebindings" else [])
+    # The quota stays, since ConfigMaps are always counted.
+    for plural, left in zip(GIVEN, (["r1plus-tenant"], [], [REGISTRY_READER]), strict=True):
+        until(kube, plural, left)
 
 
 def delete_tenant(kube: Kube) -> None:

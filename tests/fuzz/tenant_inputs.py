@@ -37,7 +37,6 @@ def run_by(kind: str, name: str) -> Json:
 
 REFUSED: dict[str, tuple[Case, ...]] = {
     "missing required": (
-        Refused({**tenant(), "spec": None}, ("spec: Required value",)),
         Refused(tenant(egress=[{"cidr": "10.0.0.0/8"}]), ("spec.egress[0].ports: Required value",)),
         Refused(tenant(admins=[{"kind": "User"}]), ("spec.admins[0].name: Required value",)),
     ),

@@ -276,6 +276,19 @@ class Incident(ApiModel):
     runbook: Annotated[str, Field(max_length=256)] = Field("", description="Where the runbook is.")
 
 
+class RuntimeStatus(ApiModel):
+    """Which images serve, beside the engine's own, and whether the operator has others by now."""
+
+    triton: Annotated[str, Field(max_length=512)] = Field("", description="Image of Triton that serves.")
+    monitor: Annotated[str, Field(max_length=512)] = Field("", description="Image of the accuracy monitor beside it.")
+    outdated: Flag = Field(False, description="Whether the operator has others: `r1plus refresh` asks for them.")
+    vulnerable: Flag = Field(False, description="Whether the chart's `runtime.vulnerable` names one of them.")
+    reason: Annotated[str, Field(max_length=64)] = Field(
+        "", description="Current, RuntimeOutdated, RefreshWaits, RefreshUnderWay or RefreshFailed."
+    )
+    message: Annotated[str, Field(max_length=1024)] = Field("", description="What is done about it, for people.")
+
+
 class R1PlusDeploymentStatus(ApiModel):
     """Derived from the cluster in every pass; only `accuracy_configs` is read back, as what was written before."""
 
@@ -309,7 +322,7 @@ class R1PlusDeploymentStatus(ApiModel):
         (), max_length=8, description="Where there is no such revision: what each earlier one lacks."
     )
     last_request: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="The last rollback, pin, unpin or ack that was asked for: when, which and by whom."
+        None, description="The last rollback, pin, unpin, ack or refresh that was asked for: when, which and by whom."
     )
     accuracy_configs: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
         (),
@@ -320,6 +333,7 @@ class R1PlusDeploymentStatus(ApiModel):
     request_refused: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="Why the rollback that was asked for is not carried out, and what to do."
     )
+    runtime: RuntimeStatus | None = Field(None, description="Which images serve, and whether the operator has others.")
     incident: Incident | None = Field(None, description="The fall that is being dealt with, if there is one.")
     replicas: Count = Field(0, description="Pods of the current revision.")
     ready_replicas: Count = Field(0, description="Ready pods of the current revision.")

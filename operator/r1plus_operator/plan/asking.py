@@ -17,6 +17,7 @@ _REASONS = {
     Verb.PAUSE: "Paused",
     Verb.RESUME: "Resumed",
     Verb.ACK: "Acknowledged",
+    Verb.REFRESH: "RefreshRequested",
 }
 
 
@@ -29,7 +30,7 @@ def acknowledged_in(cr: Json) -> str:
 def rollback_asked(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
     """Return the rollback that somebody asks for and that has not been made: from what serves, once."""
     asked = requests_in(cr["metadata"]).get(Verb.ROLLBACK)
-    if asked is None or _objection(cr, asked, serving):
+    if asked is None or _objection(cr, asked, serving) or refused_rollback(cr, serving):
         return None
     records = (r.rollback for r in revisions.values() if r.rollback)
     return None if any(record.request == asked.token and record.switched_at for record in records) else asked

@@ -15,6 +15,7 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import way_back
 from r1plus_operator.plan.asking import acknowledged_in, rollback_asked
 from r1plus_operator.plan.inputs import REFUSED_PODS, Observed, OperatorConfig, PodFacts
+from r1plus_operator.plan.placement import check_placement, placement_of
 from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.rollback import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
 from r1plus_operator.plan.shadowing import Judging
@@ -26,7 +27,7 @@ SUITE_MISMATCH = "SuiteMismatch"
 """The monitor's reason where its scorer does not give recorded answers their recorded scores."""
 MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Of what was lost, what is told."""
-_LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH})
+_LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.PAUSED})
 """Answers after which the attempt is kept though nothing of it runs: forgetting it would start it again."""
 
 
@@ -347,9 +348,16 @@ def _past(scene: Scene, revision: Revision) -> PastRevision:
         served_seconds=revision.served_before + stint(revision, scene.revisions, scene.now),
         passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
         engine_there=(revision.engine, revision.identity.engine_digest) in engines,
+        is_placed=_is_placed(scene, revision),
         given_up=revision.rollback is not None and revision.rollback.refuses,
         takes_orders=revision.takes_orders and _can_prove(scene, revision),
     )
+
+
+def _is_placed(scene: Scene, revision: Revision) -> bool:
+    """Whether the tenant may still have pods where the revision's template places them."""
+    allowed = scene.observed.tenant.placement if scene.observed.tenant else None
+    return allowed is None or check_placement(placement_of(revision.template["spec"]), allowed) is None
 
 
 def _can_prove(scene: Scene, revision: Revision) -> bool:

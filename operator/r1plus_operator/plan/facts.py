@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.incident import Answered
+from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.rollback import Record
 from r1plus_policies.response import Action
 
@@ -18,17 +19,22 @@ class Facts:
     """Why nothing is done about a fall; empty where nothing bars it."""
     rolled_back: str = ""
     """Cause of the rollback that this very plan makes."""
+    runtime: Json | None = None
+    """`status.runtime`."""
     quarantined: bool = False
     """Whether this very plan takes a pod out of traffic; the reconciler says whether it did."""
 
 
-def facts_of(spec: R1PlusDeploymentSpec, answered: Answered | None, switched: Record | None) -> Facts:
+def facts_of(
+    spec: R1PlusDeploymentSpec, answered: Answered | None, switched: Record | None, runtime: Json | None
+) -> Facts:
     """`switched`: the way back that this plan ends by moving traffic."""
     return Facts(
         tier=spec.tier.value,
         threshold=spec.accuracy.threshold,
         blocked=_blocked(answered) if answered else "",
         rolled_back=switched.cause if switched else "",
+        runtime=runtime,
         quarantined=answered is not None and answered.response.action is Action.QUARANTINE,
     )
 

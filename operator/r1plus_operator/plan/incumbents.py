@@ -5,7 +5,7 @@ from itertools import product
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.obstacles import Incumbent
-from r1plus_operator.plan.revision import Revision, revision_hash
+from r1plus_operator.plan.revision import Revision, is_made_for
 from r1plus_operator.plan.target import Problem, Target
 
 
@@ -23,17 +23,13 @@ def prefer_incumbents(
     resolved = resolve_for(None)
     candidates = [r for r in revisions if r.candidate_since is not None and r is not serving]
     for revision in filter(None, (serving, *candidates)):
-        if isinstance(resolved, Target) and _name(deployment, spec, resolved) == revision.name:
+        if isinstance(resolved, Target) and is_made_for(revision, deployment, spec, resolved):
             return resolved
         wanted = spec.batching.max_batch_size, spec.context.max_tokens
         fewer = isinstance(resolved, Target) and resolved.fit.batch < revision.batch and revision is not serving
         if fewer or wanted not in product((None, revision.batch), (None, revision.context)):
             continue  # Not so many of its pods would find room, or the spec names another batch or context.
         held = resolve_for(Incumbent(revision.engine, revision.batch))
-        if isinstance(held, Target) and _name(deployment, spec, held) == revision.name:
+        if isinstance(held, Target) and is_made_for(revision, deployment, spec, held):
             return held
     return resolved
-
-
-def _name(deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> str:
-    return f"{deployment}-{revision_hash(spec, target)}"

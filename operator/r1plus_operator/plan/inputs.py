@@ -139,6 +139,15 @@ class AlertTerms:
         return f"{self.runbook_url}/{alert}.md"
 
 
+class RuntimeUpdate(StrEnum):
+    """Who asks for a candidate on the images that the operator has now."""
+
+    MANUAL = "Manual"
+    """A person: `r1plus refresh`."""
+    AUTOMATIC = "Automatic"
+    """The operator, in waves."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorConfig:
     """What the chart decides for every deployment."""
@@ -163,6 +172,11 @@ class OperatorConfig:
     pod_user: PodUser = PodUser()
     bake_seconds: float = BAKE_SECONDS
     cooldown_seconds: float = COOLDOWN_SECONDS
+    runtime_update: RuntimeUpdate = RuntimeUpdate.MANUAL
+    max_concurrent: int = 2
+    """Deployments of the cluster that are refreshed, or get a newer engine, at once."""
+    vulnerable: frozenset[str] = frozenset()
+    """Images, or their digests (`sha256:...`), that must serve no longer."""
 
     def reserved(self, namespace: str) -> bool:
         """Whether a namespace can be no tenant, however labelled: a default deny there would stop the cluster."""
@@ -182,6 +196,10 @@ class OperatorConfig:
         """The Triton image that serves a backend."""
         runtime = self.gpu_runtimes.get(backend)
         return runtime.image if runtime else self.triton_image
+
+    def is_vulnerable(self, image: str) -> bool:
+        """Whether the platform team has marked this image, by its reference or by its digest."""
+        return image in self.vulnerable or image.rpartition("@")[2] in self.vulnerable
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +435,16 @@ class PoolView:
 
 
 @dataclass(frozen=True, slots=True)
+class WaveView:
+    """What the other deployments of the cluster leave one to begin (`waves.Waves`)."""
+
+    is_granted: bool = True
+    """Whether it has a slot, from now to the end of this pass."""
+    stopped: frozenset[str] = frozenset()
+    """Waves of which a candidate has failed, and nobody has looked since."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that a pass knows of one R1PlusDeployment."""
 
@@ -453,6 +481,7 @@ class Observed:
     """By name: which write for a volume the API server refused, in its words."""
     mounted: tuple[SuiteSource, ...] | None = None
     """The suites in the ConfigMap that the monitors have mounted, trusted or not; None: they were not read."""
+    wave: WaveView = WaveView()
     suite_names: frozenset[str] = frozenset()
     """Of all suites that there are, for who named another one."""
 

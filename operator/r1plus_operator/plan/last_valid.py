@@ -79,6 +79,15 @@ def _take(fields: Json, name: str, replacement: Mapping[str, object]) -> None:
         fields[name] = replacement[name]
 
 
+def with_switches(spec: R1PlusDeploymentSpec, raw: Json) -> R1PlusDeploymentSpec:
+    """Return the spec with `paused` and `pinned` of one that cannot be read as a whole, where it sets them."""
+    asked = raw.get("rollout")
+    if not isinstance(asked, dict):
+        return spec
+    switches = {key: on for key in ("paused", "pinned") if isinstance(on := asked.get(key), bool)}
+    return spec.model_copy(update={"rollout": spec.rollout.model_copy(update=switches)})
+
+
 def with_threshold(spec: R1PlusDeploymentSpec, former: Json) -> R1PlusDeploymentSpec:
     """Return the spec with the threshold of `former`, where that has one: its own cannot be reached by any engine."""
     threshold = (former.get("accuracy") or {}).get("threshold")

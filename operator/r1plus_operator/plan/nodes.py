@@ -26,10 +26,13 @@ def matching(
 
     `lasting`: a cordon, silence or pressure does not count. It passes, and is no reason to move what serves.
     """
-    return (node for node in nodes if not refusal(spec, engine, node, lasting=lasting))
+    tolerated = tolerations(spec, on_gpu=engine.spec.requirements.gpu is not None)
+    return (node for node in nodes if not refusal(spec, engine, node, tolerated, lasting=lasting))
 
 
-def refusal(spec: R1PlusDeploymentSpec, engine: Engine, node: NodeFacts, *, lasting: bool = False) -> str:
+def refusal(
+    spec: R1PlusDeploymentSpec, engine: Engine, node: NodeFacts, tolerated: Iterable[Json], *, lasting: bool = False
+) -> str:
     """Return why a node takes no pod of the engine; empty where it does. A label of the platform may be missing."""
     requirements, has = engine.spec.requirements, node.labels
     if node.cores < cores_of(requirements.cpu):
@@ -39,7 +42,7 @@ def refusal(spec: R1PlusDeploymentSpec, engine: Engine, node: NodeFacts, *, last
     if other := [has[key] for key, value in PLATFORM.items() if has.get(key, value) != value]:
         return f"{other[0]}, and the images are for {'/'.join(reversed(PLATFORM.values()))}"
     lasts = [t for t in node.taints if not (lasting and t.key.startswith(_PASSING))]
-    if lasts and (taint := _untolerated(lasts, tolerations(spec, on_gpu=requirements.gpu is not None))):
+    if lasts and (taint := _untolerated(lasts, tolerated)):
         return f"taint {taint.text}"
     if lasting or (node.is_ready and not node.is_cordoned):
         return ""
@@ -111,7 +114,8 @@ def explain_no_node(spec: R1PlusDeploymentSpec, engine: Engine, nodes: Iterable[
     """Return why no node takes a pod of the engine, and what to do."""
     labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.placement.node_selector.items()))
     wanted = f"{engine.spec.requirements.cpu} CPU" + (f" and {labels}" if labels else "")
-    counted = Counter(refusal(spec, engine, node) for node in nodes)
+    tolerated = tolerations(spec, on_gpu=engine.spec.requirements.gpu is not None)
+    counted = Counter(refusal(spec, engine, node, tolerated) for node in nodes)
     most = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:MOST_LISTED]
     each = "; ".join(f"{count} node{'s' if count > 1 else ''}: {why}" for why, count in most) or "there is none"
     where = "spec.placement: " if labels or spec.placement.tolerations else ""

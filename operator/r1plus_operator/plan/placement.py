@@ -6,6 +6,7 @@ The chart's policies `control-plane` and `placement` say the same to the API ser
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.tenants import CONTROL_PLANE, TenantPlacement
 from r1plus_operator.api.types import Placement, Toleration
+from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.target import Problem
 
 GPU_TAINT = "nvidia.com/gpu"
@@ -16,6 +17,11 @@ def check_placement(asked: Placement, allowed: TenantPlacement) -> Problem | Non
     """Return what of the placement asked for is not allowed, with the remedy; None: all is."""
     message = _check_selector(asked, allowed) or _check_tolerations(asked, allowed)
     return Problem(ConditionType.CAPACITY_FITS, Reason.PLACEMENT_NOT_ALLOWED, message) if message else None
+
+
+def placement_of(pod: Json) -> Placement:
+    """Read the placement of a pod spec that was rendered earlier."""
+    return Placement.model_validate({key: pod[key] for key in ("nodeSelector", "tolerations") if pod.get(key)})
 
 
 def _check_selector(asked: Placement, allowed: TenantPlacement) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from r1plus_contract import names
+from r1plus_contract.requests import Request
 from r1plus_contract.verdict import Gate, Verdict
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Reason
@@ -18,8 +19,17 @@ from r1plus_operator.plan.expiry import expire
 from r1plus_operator.plan.facts import Facts, facts_of
 from r1plus_operator.plan.incident import Answered
 from r1plus_operator.plan.incumbents import prefer_incumbents
-from r1plus_operator.plan.inputs import REFUSED_PODS, Json, Observed, OperatorConfig, PodFacts, SuiteSource, SuiteTrust
-from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_threshold
+from r1plus_operator.plan.inputs import (
+    REFUSED_PODS,
+    Json,
+    Observed,
+    OperatorConfig,
+    PodFacts,
+    RuntimeUpdate,
+    SuiteSource,
+    SuiteTrust,
+)
+from r1plus_operator.plan.last_valid import LastValid, dump_spec, readable_spec, with_switches, with_threshold
 from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
 from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
@@ -28,19 +38,36 @@ from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.proof import read_configs, remember_config, withhold_unproven
+from r1plus_operator.plan.refresh import (
+    SLOT_SECONDS,
+    Cause,
+    Due,
+    Outcome,
+    Progress,
+    Refresh,
+    SlotRequest,
+    next_outcome,
+    refresh_bar,
+    requested_refresh,
+    take_slot,
+)
 from r1plus_operator.plan.report import WIRING_SECONDS, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
     Revision,
+    Runtime,
     asked_hash,
     build,
+    is_made_for,
     readable,
     redate,
     revision_hash,
+    runtime_for,
     serving_revision,
     to_object,
 )
 from r1plus_operator.plan.rollback import Record
+from r1plus_operator.plan.runtime_status import tell_runtime
 from r1plus_operator.plan.shadowing import Judging, hash_of, judging
 from r1plus_operator.plan.situation import Situation
 from r1plus_operator.plan.taking import gates_in, has_passed, remembered, taken, told
@@ -74,6 +101,8 @@ class Plan:
     pool: PoolWanted | None = None
     """The pooled detector to keep from now on."""
     facts: Facts = field(default_factory=Facts)
+    slot: SlotRequest | None = None
+    """What the deployment waits for before it may begin a candidate that no spec asks for."""
     volumes: frozenset[str] = frozenset()
     """Names of the volumes that the revisions need which this plan leaves."""
     lacks_mounted: bool = False
@@ -106,15 +135,43 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
         mended = readable_spec(former, {}) if serves and serves.last_valid else readable_spec(raw, former)
         if serves is None or mended is None:
             return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
-        spec = mended
+        spec = with_switches(mended, raw)
     tenant = observed.tenant
     config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
     resolved = problem or _resolve(spec, observed, config, revisions, serves)
-    if isinstance(resolved, Problem) and resolved.reason is Reason.THRESHOLD_UNREACHABLE:
+    known = (former.get("accuracy") or {}).get("threshold")
+    is_raised = isinstance(known, int | float) and spec.accuracy.threshold > known
+    if isinstance(resolved, Problem) and (is_raised or resolved.reason is Reason.THRESHOLD_UNREACHABLE):
+        # What serves may never have reached it, and nothing new is made to reach it.
         spec = with_threshold(spec, former)
-    return _Pass(observed, config, now, spec, resolved, revisions).plan()
+    held = _hold_engine(resolved, spec, observed, config, revisions, serves) if isinstance(resolved, Target) else None
+    newer = resolved if held and isinstance(resolved, Target) else None
+    return _Pass(observed, config, now, spec, held or resolved, revisions, newer).plan()
+
+
+def _hold_engine(
+    resolved: Target,
+    spec: R1PlusDeploymentSpec,
+    observed: Observed,
+    config: OperatorConfig,
+    revisions: Mapping[str, Revision],
+    serves: Revision | None,
+) -> Target | None:
+    """What serves, where the spec goes on asking for it and the catalog alone has a newer engine; else None.
+
+    An edit of the spec waits for nobody, nor does what has begun already.
+    """
+    if serves is None or resolved.engine.name == serves.engine:
+        return None
+    same = [r for r in revisions.values() if is_made_for(r, observed.name, spec, resolved)]
+    is_edited = serves.last_valid is not None and serves.last_valid.spec.get("engine") != dump_spec(spec).get("engine")
+    if is_edited or any(r.candidate_since or r.refresh or r.rollback for r in same):
+        return None
+    own = tuple(engine for engine in observed.engines if engine.name == serves.engine)
+    held = _resolve(spec, replace(observed, engines=own), config, revisions, serves)
+    return held if isinstance(held, Target) and is_made_for(serves, observed.name, spec, held) else None
 
 
 def _resolve(
@@ -139,7 +196,7 @@ def _resolve(
 
     resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
     allowed = observed.tenant.placement if observed.tenant else None
-    if allowed and isinstance(resolved, Target) and not _is_served(spec, resolved, observed, serves):
+    if allowed and isinstance(resolved, Target) and not (serves and is_made_for(serves, observed.name, spec, resolved)):
         # What serves keeps its place, whatever the platform team allows by now.
         return check_placement(spec.placement, allowed) or resolved
     return resolved
@@ -161,14 +218,6 @@ def _former_spec(serves: Revision | None, observed: Observed) -> Json:
     return found | ({"tier": tiers[0]} if tiers else {})
 
 
-def _is_served(spec: R1PlusDeploymentSpec, target: Target, observed: Observed, serves: Revision | None) -> bool:
-    """Return whether the target is the revision that takes traffic."""
-    if serves is None:
-        return False
-    name = f"{observed.name}-{revision_hash(spec, target)}"
-    return serves.name == name or serves.asked == asked_hash(spec, target)
-
-
 @dataclass(slots=True)
 class _Pass:
     """One pass: intermediate values that several steps need."""
@@ -179,6 +228,10 @@ class _Pass:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     revisions: dict[str, Revision]
+    newer: Target | None = None
+    """What the spec asks for by a newer engine of the catalog, where what serves is `resolved`."""
+    due: Due | None = None
+    """What is newer than what is wanted, and does not begin in this pass."""
     mounted: MountedSuites = field(init=False)
 
     def __post_init__(self) -> None:
@@ -234,12 +287,14 @@ class _Pass:
         wanted = self._delivered(self._wanted(target, answered, way_back), answered)
         rollout, paused = self._decide(wanted, way_back), self.spec.rollout.paused
         if paused:
-            rollout = replace(rollout, promote=None)
+            rollout = self._frozen(rollout)
         if rollout.promote:
             self._promote(rollout.promote, way_back, answered)
         is_held = self._problem is not None and way_back is None
         self._record_expiry(wanted, rollout)
-        self._date_candidacy(wanted if wanted != rollout.current and not is_held else None)
+        candidate = wanted if wanted != rollout.current and not is_held else None
+        self._date_candidacy(candidate, target if is_held else None)
+        self._end_refreshes(target, wanted, rollout)
         surplus = self._surplus(rollout, target)
         judged = self._judging()
         self._record_last_valid(target, judged, answered)
@@ -259,6 +314,7 @@ class _Pass:
             answered,
             judged,
             configs,
+            tell_runtime(self.revisions, rollout.current, target, self.due, self.config),
         )
         status = status_of(situation)
         if paused:
@@ -271,6 +327,7 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            self._slot_ends(),
             # The operator was away, or the status was lost: what is remembered only now may prove a gate.
             AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
             *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
@@ -294,7 +351,8 @@ class _Pass:
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
-            facts=facts_of(self.spec, answered, way_back if rollout.promote else None),
+            facts=facts_of(self.spec, answered, way_back if rollout.promote else None, situation.runtime),
+            slot=self.due.slot if self.due else None,
             volumes=frozenset(r.volume.name for r in self.revisions.values() if r.volume and r.name not in surplus),
             lacks_mounted=self.mounted.has_unread and self._serving is not None and self.observed.mounted is None,
         )
@@ -377,7 +435,7 @@ class _Pass:
         """What is wanted, once its engine is where its pods mount it; until then what serves goes on."""
         if wanted is None or delivering.started(self.revisions[wanted].volume, wanted, self.observed):
             return wanted
-        return answered.serving if answered else None
+        return self._serving.name if self._serving else None
 
     def _promote(self, name: str, way_back: Record | None, answered: Answered | None) -> None:
         """Date the promotion; where it is a switch back, write that down with what fell."""
@@ -392,29 +450,132 @@ class _Pass:
     def _target(self) -> str | None:
         """Name of the revision that the spec asks for, rendered if it is new.
 
+        What was made as it is asked for now goes on, though the operator has other images by now; unless a newer one
+        of it is due, or a newer engine is.
         While the spec has a Problem it asks for what it asked for before; None where nothing serves yet.
-        What was built as it is asked for now goes on, though the chart names another image to build with by now.
         """
         if isinstance(self.resolved, Problem):
             serving = self._serving
             return breach.asked_for_last(self.revisions, serving) if serving else None
-        name, again = (
-            f"{self.observed.name}-{revision_hash(self.spec, self.resolved, again=again)}" for again in (False, True)
+        begins = self._due_engine()
+        if begins and self.newer:
+            self.resolved = self.newer
+        stored = self._newest_of(self.resolved)
+        if begins is None and self.due is None and stored is not None:
+            self.due = self._renewal(stored, self.resolved)
+            begins = self.due if self.due and not self.due.waits else None
+        if begins is None:
+            is_wanted = stored is not None and not self._needs_newer_monitor(stored)
+            name = stored.name if stored and is_wanted else self._render(self.resolved)
+            self._answer_refresh(name, self.resolved)
+            return name
+        self.due = None
+        is_of_now = stored is not None and stored.runtime == runtime_for(self.resolved, self.config)
+        name = stored.name if stored and is_of_now else self._render(self.resolved)
+        refresh = Refresh(
+            begins.cause, begins.wave, self.now, begins.request, acknowledged=acknowledged_in(self.observed.cr)
         )
-        if again in self.revisions:
-            return again
-        stored = self.revisions.get(name) or self._find_built(asked_hash(self.spec, self.resolved))
-        if stored is not None and not self._needs_newer_monitor(stored):
-            return stored.name
-        name = again if stored else name
-        number = max((r.number for r in self.revisions.values()), default=0) + 1
-        self.revisions[name] = build(self.observed.cr, self.spec, self.resolved, self.config, number, name)
+        self.revisions[name] = replace(self.revisions[name], refresh=refresh)
         return name
 
-    def _find_built(self, asked: str) -> Revision | None:
-        """The newest revision whose engine was built for what is asked for."""
-        built = [r for r in self.revisions.values() if r.asked == asked and not self._is_unbuilt(r)]
-        return max(built, key=lambda r: (r.promoted_at or 0.0, r.number), default=None)
+    def _newest_of(self, target: Target) -> Revision | None:
+        """The newest stored revision of what is asked for; None: another one has to be made.
+
+        What serves is the newest where it has the images of now, and it is newer than what was made before it with
+        others: who changes a spec and changes it back must not get the images back that a refresh has replaced.
+        """
+        now, serving, found = runtime_for(target, self.config), self._serving, []
+        names, asked = {self._name_for(target), self._name_for(target, now)}, asked_hash(self.spec, target)
+        for revision in self.revisions.values():
+            if revision.name not in names and (revision.asked != asked or self._is_unbuilt(revision)):
+                continue
+            if revision is serving and revision.runtime == now:
+                return revision
+            is_older = serving is not None and revision.number < serving.number
+            if not is_older or revision.runtime in (now, serving.runtime if serving else now):
+                found.append(revision)
+        return max(found, key=lambda r: r.number, default=None)
+
+    def _name_for(self, target: Target, runtime: Runtime | None = None) -> str:
+        return f"{self.observed.name}-{revision_hash(self.spec, target, runtime)}"
+
+    def _render(self, target: Target) -> str:
+        """Render a revision; by its plain name, unless a stored one with other images has that."""
+        name = self._name_for(target)
+        if name in self.revisions:
+            name = self._name_for(target, runtime_for(target, self.config))
+        number = max((r.number for r in self.revisions.values()), default=0) + 1
+        self.revisions[name] = build(self.observed.cr, self.spec, target, self.config, number, name)
+        return name
+
+    def _request(self) -> Request | None:
+        """The refresh that somebody asks for."""
+        serving, answered = self._serving, (r.refresh for r in self.revisions.values())
+        return requested_refresh(self.observed.cr, serving.name if serving else "", answered)
+
+    def _due_engine(self) -> Due | None:
+        """Whether a newer engine of the catalog begins in this pass; where it waits, `due` says for what.
+
+        While its wave is stopped, newer images reach what serves without it.
+        """
+        if self.newer is None or self._serving is None:
+            return None
+        engine, request = self.newer.engine, self._request()
+        wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{runtime_for(self.newer, self.config).digest}"
+        cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
+        bar = refresh_bar(cause, self.spec, None, breach.attempt(self._serving))
+        due = Due(cause, wave, token, bar) if bar else take_slot(self.observed.wave, cause, wave, token)
+        if not due.waits:
+            return due
+        self.due = None if wave in self.observed.wave.stopped else due
+        return None
+
+    def _renewal(self, stored: Revision, target: Target) -> Due | None:
+        """Whether a candidate on the images of now is due in place of this revision, and what keeps it waiting."""
+        now, request = runtime_for(target, self.config), self._request()
+        if stored.runtime == now:
+            return None
+        automatic = self.config.runtime_update is RuntimeUpdate.AUTOMATIC and self._is_at_rest(stored)
+        if request is None and not automatic:
+            return None
+        cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
+        bar = refresh_bar(cause, self.spec, stored.rollback, breach.attempt(self._serving))
+        return Due(cause, now.digest, token, bar) if bar else take_slot(self.observed.wave, cause, now.digest, token)
+
+    def _answer_refresh(self, name: str, target: Target) -> None:
+        """Remember a request that this revision answers: there is nothing newer, or it is on its way already."""
+        now, request, revision = runtime_for(target, self.config), self._request(), self.revisions[name]
+        if request is None or revision.runtime != now or self.due is not None:
+            return
+        before = revision.refresh or Refresh(Cause.REQUESTED, now.digest, self.now, outcome=Outcome.ANSWERED)
+        self.revisions[name] = replace(revision, refresh=replace(before, request=request.token))
+
+    def _is_at_rest(self, stored: Revision) -> bool:
+        """Whether nothing else is on its way: it serves, or the wave that began it is over."""
+        over = (Outcome.FAILED, Outcome.ACKNOWLEDGED, Outcome.NO_ROOM)
+        return stored is self._serving or (stored.refresh is not None and stored.refresh.outcome in over)
+
+    def _end_refreshes(self, target: str | None, wanted: str | None, rollout: Rollout) -> None:
+        """Write down how candidates of a refresh or a wave end."""
+        terms = self.spec.rollout
+        is_held = self._problem is not None or terms.pinned or terms.paused
+        for name, revision in self.revisions.items():
+            if record := revision.refresh:
+                progress = Progress(
+                    stage=rollout.stage if name == wanted else Stage.NONE,
+                    serves=name == rollout.current,
+                    is_asked_for=name == target and not is_held,
+                    is_expired=revision.is_expired,
+                    has_no_room=revision.expiry is not None and revision.expiry.no_room != "",
+                )
+                outcome = next_outcome(record, progress, acknowledged_in(self.observed.cr), self.now)
+                self.revisions[name] = replace(revision, refresh=replace(record, outcome=outcome))
+
+    def _slot_ends(self) -> float | None:
+        """Seconds until a slot that is held goes to the next deployment; None where none is held."""
+        began = [r.refresh.began_at for r in self.revisions.values() if r.refresh and r.refresh.outcome is None]
+        left = min(began, default=-math.inf) + SLOT_SECONDS - self.now
+        return left if left > 0 else None
 
     def _needs_newer_monitor(self, revision: Revision) -> bool:
         """Whether a candidate's monitor reports a Pass and is too old to prove it. What serves is left alone."""
@@ -452,9 +613,24 @@ class _Pass:
                     after = after.add_images(pod)
                 self.revisions[pod.revision] = after
 
-    def _date_candidacy(self, candidate: str | None) -> None:
-        """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh."""
+    def _frozen(self, rollout: Rollout) -> Rollout:
+        """As a pause leaves it: nothing is promoted, and what runs is what runs."""
+        serving = self._serving
+        live = {
+            name: int(child["spec"].get("replicas", 1))
+            for (kind, name), child in self.observed.children.items()
+            if kind == "Deployment" and name in self.revisions
+        }
+        return replace(rollout, promote=None, current=serving.name if serving else None, replicas=live)
+
+    def _date_candidacy(self, candidate: str | None, held: str | None) -> None:
+        """Since when the candidate has been asked for; of every other revision nothing, so that it starts afresh.
+
+        `held`: what a Problem keeps from being asked for. That it was withdrawn is not forgotten meanwhile.
+        """
         for name, revision in self.revisions.items():
+            if name == held and revision.is_expired:
+                continue
             since = (revision.candidate_since or self.now) if name == candidate else None
             expiry = revision.expiry if name == candidate else None
             if (since, expiry) != (revision.candidate_since, revision.expiry):

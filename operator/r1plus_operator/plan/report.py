@@ -59,6 +59,8 @@ def status_of(situation: Situation) -> Json:
         if shown.identity.gpu_product:
             status["gpu"] = shown.identity.gpu_product
         status |= _accuracy(situation, shown)
+    if situation.runtime:
+        status["runtime"] = situation.runtime
     return status
 
 
@@ -141,7 +143,7 @@ def _ready(s: Situation) -> Finding:
     ready = sum(1 for pod in pods if pod.ready)
     wanted = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
     text = f"{ready} of {wanted} pods of revision {current.name} are ready"
-    if ready and wanted and not _is_reachable(s, pods):
+    if ready and wanted and not _is_reachable(s):
         told = f"{text}, and Service {s.observed.name} leads to none of them yet"
         return Finding("False", Reason.NO_ENDPOINTS, f"{told}; if that lasts, look at its EndpointSlices")
     if ready and wanted:
@@ -152,10 +154,13 @@ def _ready(s: Situation) -> Finding:
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
 
 
-def _is_reachable(s: Situation, pods: list[PodFacts]) -> bool:
-    """Whether the Service leads to a ready pod; taken for granted where no EndpointSlice tells of it."""
+def _is_reachable(s: Situation) -> bool:
+    """Whether the Service leads to a ready pod; taken for granted where no EndpointSlice tells of it.
+
+    Just after a switch it leads to pods of the revision before, which go on serving until it follows.
+    """
     reached = s.observed.endpoints
-    return reached is None or any(pod.ready and pod.name in reached for pod in pods)
+    return reached is None or any(pod.ready and pod.name in reached for pod in s.observed.pods)
 
 
 def _waiting(s: Situation) -> str:
@@ -392,7 +397,8 @@ def _progressing(s: Situation) -> Finding:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
     if s.spec and s.spec.rollout.paused:
         text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
-        return Finding("False", Reason.PAUSED, f"{text}; `r1plus resume` lets it act again")
+        held = Finding("False", Reason.PAUSED, f"{text}; `r1plus resume` lets it act again")
+        return _with_problem(held, s.problem) if s.problem else held
     found = incident.progress(s.answered, s.target or "") if s.answered else None
     if s.problem and (found is None or found.reason is Reason.ROLLED_BACK):
         return _blocked(s.problem)

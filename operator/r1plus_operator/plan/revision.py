@@ -2,6 +2,7 @@
 
 The hash covers what the *spec and the engine* say of the pod and its answers. It does not cover what an operator
 upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
+Only the hash of a revision that a refresh asks for covers the images as well (`plan.refresh`).
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.last_valid import LastValid, read_last_valid
 from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image, pod_template
+from r1plus_operator.plan.refresh import Refresh, refresh_in
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
 from r1plus_policies.gate import rejudge
@@ -36,6 +38,19 @@ SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
 """By how much leaders' clocks may differ; between two moments that are dated anew."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The images beside the engine's own: what an operator upgrade brings."""
+
+    triton: str
+    monitor: str
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits."""
+        return hashlib.sha256(dumps(self).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,8 @@ class Revision:
     """The way back from it, where it fell."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
+    refresh: Refresh | None = None
+    """The refresh or the wave that began it, if one did."""
     images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Container -> digests of the images that pods ran which passed its gate; empty where none was seen."""
     last_valid: LastValid | None = None
@@ -98,13 +115,20 @@ class Revision:
 
     @property
     def asked(self) -> str:
-        """Where its engine was built: `asked_hash` of what it was built for; else empty."""
+        """Where its engine was built, or a refresh made it: `asked_hash` of what it was made for; else empty."""
         return str(self.data.get("asked", ""))
 
     @property
     def template(self) -> Json:
         """The pod template, as every Deployment of this revision has it."""
         return dict(self.data["template"])
+
+    @property
+    def runtime(self) -> Runtime:
+        """The images that its pods run."""
+        containers = (self.template.get("spec") or {}).get("containers") or ()
+        images = {container.get("name"): str(container.get("image", "")) for container in containers}
+        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""))
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
         """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
@@ -214,12 +238,12 @@ def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
     return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 
-def revision_hash(spec: R1PlusDeploymentSpec, target: Target, *, again: bool = False) -> str:
+def revision_hash(spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime | None = None) -> str:
     """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
 
-    `again`: of the same with another monitor, where the monitor of the stored revision cannot prove its gate.
+    `runtime`: of a revision that differs from a stored one in its images alone.
     """
-    return _hash(spec, target, target.volume.name if target.volume else "", again=again)
+    return _hash(spec, target, target.volume.name if target.volume else "", runtime)
 
 
 def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
@@ -227,7 +251,17 @@ def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     return _hash(spec, target, target.volume.wish if target.volume else "")
 
 
-def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, *, again: bool = False) -> str:
+def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> bool:
+    """Whether the spec asks for this revision, whatever images the operator has now."""
+    return revision.name == f"{deployment}-{revision_hash(spec, target)}" or revision.asked == asked_hash(spec, target)
+
+
+def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
+    """Return the images that the operator has now for what the spec asks for."""
+    return Runtime(config.image_for(target.engine.spec.backend.value), config.monitor_image)
+
+
+def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runtime | None = None) -> str:
     covered = {
         "engine": target.engine.name,
         "digest": target.engine.spec.files.sha256,
@@ -238,8 +272,8 @@ def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, *, again: boo
     }
     if volume:
         covered["volume"] = volume
-    if again:
-        covered["monitor"] = PROVES_GATES
+    if runtime:
+        covered["runtime"] = {**to_jsonable(runtime), "speaks": SPEAKS}
     if target.gpus:
         slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
         covered["gpu"] = f"{slices}{target.gpus.product}"
@@ -251,6 +285,7 @@ def build(
 ) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
+    is_refreshed = name != f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     volume = target.volume
     built = volume.order.build if volume else None
     config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
@@ -262,6 +297,7 @@ def build(
         batch=fit.batch,
         context=fit.context,
         gpu_product=target.gpus.product if target.gpus else "",
+        monitor_image=config.monitor_image if is_refreshed else "",
     )
     held = volume.name if volume else ""
     template = pod_template(
@@ -278,14 +314,14 @@ def build(
     )
     data = {
         "configPbtxt": config_pbtxt,
-        "identity": to_jsonable(identity),
+        "identity": identity.document(),
         "monitorSpeaks": SPEAKS,
         "number": number,
         "template": template,
     }
     if volume:
         data["volume"] = to_jsonable(volume)
-    if built:
+    if built or is_refreshed:
         data["asked"] = asked_hash(spec, target)
     return Revision(name, number, data, identity)
 
@@ -311,6 +347,7 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
+        refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
         images=_images(notes.get(names.ANNOTATION_IMAGES)),
         last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
         expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
@@ -394,16 +431,18 @@ def to_object(revision: Revision, metadata: Json) -> Json:
     ):
         if moment is not None:
             annotations[name] = f"{moment:.3f}"
-    if revision.rollback is not None:
-        annotations[names.ANNOTATION_ROLLBACK] = dumps(revision.rollback)
-    if revision.expiry is not None:
-        annotations[names.ANNOTATION_EXPIRED] = dumps(revision.expiry)
+    for name, document in (
+        (names.ANNOTATION_ROLLBACK, revision.rollback),
+        (names.ANNOTATION_EXPIRED, revision.expiry),
+        (names.ANNOTATION_REFRESH, revision.refresh),
+        (names.ANNOTATION_LAST_VALID, revision.last_valid),
+    ):
+        if document is not None:
+            annotations[name] = dumps(document)
     if revision.pool:
         annotations[names.ANNOTATION_POOL] = revision.pool
     if revision.images:
         annotations[names.ANNOTATION_IMAGES] = dumps(GatedImages(dict(revision.images)))
-    if revision.last_valid is not None:
-        annotations[names.ANNOTATION_LAST_VALID] = dumps(revision.last_valid)
     if annotations:
         metadata = {**metadata, "annotations": annotations}
     return {

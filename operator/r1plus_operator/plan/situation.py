@@ -8,7 +8,7 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.delivering import found, started
 from r1plus_operator.plan.finding import Finding
 from r1plus_operator.plan.incident import Answered
-from r1plus_operator.plan.inputs import Observed, PodFacts, SuiteSource
+from r1plus_operator.plan.inputs import Json, Observed, PodFacts, SuiteSource
 from r1plus_operator.plan.revision import Revision
 from r1plus_operator.plan.shadowing import Judging, hash_of
 from r1plus_operator.plan.target import Problem, Target
@@ -37,6 +37,8 @@ class Situation:
     """What the spec's suite counts for; None while none is in force."""
     configs: tuple[str, ...] = ()
     """Digests of what monitors were given (`proof`); empty: as the status has them."""
+    runtime: Json | None = None
+    """`status.runtime`; None while there is no revision."""
 
     @property
     def current(self) -> Revision | None:

@@ -46,6 +46,11 @@ class OperatorProcess(PythonProcess):
             **self._env,
         }
 
+    def upgrade(self, **env: str) -> None:
+        """Start it again with other settings, as an upgrade of the chart does."""
+        self._env |= env
+        self.restart()
+
     def forbidden(self, namespace: str) -> list[str]:
         """Return what it was refused, in this namespace or in none. In those of other tests it may have been meant to be."""
         lines = [line for line in self.log.splitlines() if "Forbidden" in line]

@@ -29,6 +29,7 @@ from r1plus_operator.plan.inputs import (
     TenantView,
     VolumeFacts,
     VolumeTerms,
+    WaveView,
     Wiring,
 )
 from r1plus_operator.plan.mounted_suites import read_mounted
@@ -89,6 +90,7 @@ class World:
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
+    wave: WaveView = field(default_factory=WaveView)
     tenant: TenantView | None = None
     endpoints: frozenset[str] | None = None
 
@@ -103,7 +105,8 @@ class World:
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
         volumes, refused = dict(self.volumes), dict(self.volumes_refused)
-        return replace(seen, volumes=volumes, volumes_refused=refused, endpoints=self.endpoints, tenant=self.tenant)
+        seen = replace(seen, volumes=volumes, volumes_refused=refused, wave=self.wave)
+        return replace(seen, endpoints=self.endpoints, tenant=self.tenant)
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""
@@ -181,13 +184,13 @@ class World:
     def ask(self, verb: Verb, **about: str) -> Self:
         """Write a request as the command line does."""
         order = next_order({"annotations": self.annotations}, 0)
-        about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", **about}
+        about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", "uid": "u-1", **about}
         self.annotations |= written(verb, Request("alice", "a reason", **about, order=order))
         return self
 
     def asked_at(self, verb: Verb) -> str:
         """Return the token of the newest request."""
-        return requests_in({"annotations": self.annotations})[verb].token
+        return requests_in({"annotations": self.annotations, "uid": "u-1"})[verb].token
 
     def deliver(self, facts: VolumeFacts | None = None) -> Self:
         """Let this be found on the candidate's volume, by default its engine."""

@@ -208,6 +208,7 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     assert given["R1PLUS_DECOY_NAMESPACE"] == isolation["decoyNamespace"]
     assert given["R1PLUS_PROBE_SECONDS"] == str(isolation["everySeconds"])
     assert {given["R1PLUS_POD_NAME"], given["R1PLUS_POD_UID"]} == {"from the pod"}
+    assert (given["R1PLUS_RUNTIME_UPDATE"], given["R1PLUS_MAX_CONCURRENT"]) == ("Manual", "2")
     assert settings.identity == "from the pod_from the pod"
 
 

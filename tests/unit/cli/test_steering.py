@@ -49,6 +49,7 @@ class Cluster:
 
 def serving(*conditions: Json, pinned: bool = False, **status: Any) -> Json:
     body = cr(READY, *conditions, **{**SERVING, **status})
+    body["metadata"]["uid"] = "u-1"
     body["spec"]["rollout"] = {"pinned": pinned}
     return body
 
@@ -80,7 +81,7 @@ def test_what_is_asked_for_says_who_when_why_and_what_follows(
     verb: Verb, body: Json, pinned: bool | None, words: list[str]
 ) -> None:
     patch, said = asked(body, verb, "  Wrong\n totals ")
-    request = requests_in(patch["metadata"])[verb]
+    request = requests_in({"uid": "u-1", **patch["metadata"]})[verb]
     assert (request.by, request.why, request.at) == ("alice@example.com", "Wrong totals", "2026-11-24T17:30:00.000000Z")
     assert request.revision == "credit-bbbb"
     assert patch.get("spec") == (None if pinned is None else {"rollout": {"pinned": pinned}})
@@ -174,3 +175,12 @@ def test_a_request_without_end_is_clipped() -> None:
     text = json.dumps({"by": "b" * 9000, "why": "w" * 9000, "at": "t" * 9000, "novelty": 1})
     found = requests_in({"annotations": {Verb.PIN.annotation: text}})[Verb.PIN]
     assert max(map(len, (found.by, found.why, found.at))) == MOST_WHY
+
+
+def test_what_a_tenant_wrote_moves_no_terminal() -> None:
+    escape = "\u001b[2J\u001b]0;owned\u0007"
+    body = serving(condition("Ready", "False", "NotServing", f"bad {escape}"), lastRequest=f"ack by {escape}")
+    body["status"]["incident"] = {**INCIDENT, "lost": [escape], "next": escape}
+    text = shown(body)
+    assert "\u001b]0" not in text
+    assert "\u0007" not in text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from r1plus_contract.admission import Admission, read_token, write_token
 from r1plus_contract.delivery import digest_of, listing
 from r1plus_contract.identity import ServingIdentity, document_digest
-from r1plus_contract.jsonable import ContractError, dumps, loads, to_jsonable
+from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Item, Sampling, Suite, SuiteError, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import (
@@ -64,7 +64,7 @@ def test_a_tolerant_reader_still_misses_what_is_missing() -> None:
 
 
 def test_an_identity_with_fields_of_another_version_has_the_digest_of_what_is_stored() -> None:
-    stored = to_jsonable(IDENTITY)
+    stored = IDENTITY.document()
     assert document_digest(stored) == IDENTITY.digest()
     assert document_digest({**stored, "novelty": 1}) != IDENTITY.digest()
 

@@ -46,6 +46,8 @@ IDLE = {passes("ok"): "0x19 1x19 2x19", passes("error"): "0x60"}
 
 OVERDUE = about(metrics.ROLLOUT_OVERDUE)
 REFUSED = about(metrics.CANDIDATE_REFUSED)
+VULNERABLE = about(metrics.RUNTIME_VULNERABLE)
+WAVE_FAILED = about(metrics.REFRESH_FAILED)
 WAITING = of(metrics.FACTS_WAITING)
 BLOCKED = about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity")
 ROLLED_BACK = about(metrics.ROLLBACKS_TOTAL, reason="BelowThreshold")
@@ -167,6 +169,22 @@ CASES = {
         Case("somebody else's word", {holds("IsolationVerified", **ELSE): "0x60", holds("Ready", **ELSE): "1x60"}, 0),
         Case("somebody else says that it is not", {holds("IsolationVerified", **ELSE): "0x60", SERVES: "1x60"}, 0),
         Case("somebody else serves", {SHOWN: "0x60", SERVES: "0x60", holds("Ready", **ELSE): "1x60"}, 0),
+    ],
+    metrics.ALERT_RUNTIME_OUTDATED: [
+        Case("it stands", {VULNERABLE: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "severity": "warning"}),
+        Case("at once", {VULNERABLE: "1x60"}, 1, at="0m"),
+        Case("it does not", {VULNERABLE: "0x60"}, 0),
+        Case("two deployments", {VULNERABLE: "1x60", about(metrics.RUNTIME_VULNERABLE, namespace="other"): "1x60"}, 2),
+        Case("told by two replicas", {VULNERABLE: "1x60", about(metrics.RUNTIME_VULNERABLE, pod="b"): "1x60"}, 1),
+        Case("somebody else's word", {about(metrics.RUNTIME_VULNERABLE, **ELSE): "1x60"}, 0),
+    ],
+    metrics.ALERT_RUNTIME_WAVE_STOPPED: [
+        Case("it stands", {WAVE_FAILED: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "severity": "warning"}),
+        Case("at once", {WAVE_FAILED: "1x60"}, 1, at="0m"),
+        Case("it does not", {WAVE_FAILED: "0x60"}, 0),
+        Case("two deployments", {WAVE_FAILED: "1x60", about(metrics.REFRESH_FAILED, namespace="other"): "1x60"}, 2),
+        Case("told by two replicas", {WAVE_FAILED: "1x60", about(metrics.REFRESH_FAILED, pod="b"): "1x60"}, 1),
+        Case("somebody else's word", {about(metrics.REFRESH_FAILED, **ELSE): "1x60"}, 0),
     ],
     metrics.ALERT_ROLLED_BACK: [
         Case("rolled back ten minutes ago", {ROLLED_BACK: "0x35 1x10"}, 1, labels={"deployment": "credit", "reason": "BelowThreshold", "severity": "info"}),

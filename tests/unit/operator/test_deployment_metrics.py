@@ -112,6 +112,23 @@ def test_an_interval_is_shown_while_there_are_answers_to_make_it_of() -> None:
     assert [registry.get_sample_value(name, whose) for name in bounds] == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("fields", "values"),
+    [
+        ({"outdated": True, "vulnerable": True, "reason": "RuntimeOutdated"}, (1, 1, 0)),
+        ({"outdated": True, "vulnerable": False, "reason": "RefreshFailed"}, (1, 0, 1)),
+        ({"outdated": False, "vulnerable": False, "reason": "Current"}, (0, 0, 0)),
+    ],
+)
+def test_finding_09_who_runs_what_is_told(fields: dict[str, Any], values: tuple[int, ...]) -> None:
+    registry, told = rig()
+    images = {"triton": "t:1", "monitor": "m:1"}
+    told.record(KEY, status(Ready="True"), replace(FACTS, runtime={**images, **fields}))
+    assert registry.get_sample_value(metrics.RUNTIME_OUTDATED, {**WHOSE, **images}) == values[0]
+    assert registry.get_sample_value(metrics.RUNTIME_VULNERABLE, WHOSE) == values[1]
+    assert registry.get_sample_value(metrics.REFRESH_FAILED, WHOSE) == values[2]
+
+
 def test_nothing_is_left_of_a_deployment_that_is_gone() -> None:
     registry, told = rig()
     told.record(KEY, status(Ready="True"), FACTS)

@@ -1,14 +1,16 @@
 """A pass whose write is refused: what its status then says is read from the same observation as the pass."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from r1plus_operator.plan.inputs import Observed, SuiteSource, TenantView
+from r1plus_operator.plan.inputs import Observed, RuntimeUpdate, SuiteSource, TenantView
 from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.plan.plan import Plan
 from r1plus_operator.reconciler import Reconciler
 from r1plus_operator.runtime.errors import ForbiddenError
+from r1plus_operator.waves import Waves
 from support.plan.world import CONFIG, World, serve_world
 
 KEY = ("team", "credit")
@@ -21,12 +23,16 @@ class Parts:
     def __init__(self) -> None:
         self.world = World({"tier": "full"})
         self.told: list[Plan] = []
+        self.waves = Waves(1)
 
     async def load_suites(self, key: object) -> dict[str, Any]:
         return {}
 
     def observed(self, key: object, suites: object) -> Observed:
         return self.world.observed()
+
+    def release_slot(self, key: tuple[str, str]) -> None:
+        self.waves.release(key)
 
     def view(self, namespace: str) -> TenantView:
         return ISOLATED
@@ -49,6 +55,18 @@ async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation()
     assert conditions["IsolationVerified"] == ("True", "WallsHeld")
     assert conditions["Progressing"] == ("False", "WriteRefused")
     assert not [note for note in plan.notes if "Isolation" in note.message]
+
+
+async def test_finding_11_a_candidate_whose_write_is_refused_leaves_the_line() -> None:
+    """Else its passes would call each other without a pause, and nobody behind it would begin."""
+    parts: Any = Parts()
+    parts.world = serve_world()
+    config = replace(CONFIG, triton_image="registry.local/triton:2", runtime_update=RuntimeUpdate.AUTOMATIC)
+    reconciler = Reconciler(parts, parts, parts, config, (), parts, parts, parts, clock=lambda: parts.world.now)
+    for turns in ([KEY], []):
+        with pytest.raises(ForbiddenError):
+            await reconciler.reconcile(KEY)
+        assert parts.waves.turns() == turns
 
 
 class Watching(Parts):

@@ -35,6 +35,7 @@ from r1plus_operator.plan.inputs import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.last_valid import LastValid
 from r1plus_operator.plan.probing import Run
 from r1plus_operator.plan.quarantine import Quarantine
+from r1plus_operator.plan.refresh import Refresh
 from r1plus_operator.plan.revision import GatedImages, read, revision_hash, to_object
 from r1plus_operator.plan.rollback import Record
 from r1plus_operator.plan.target import Target, resolve
@@ -142,6 +143,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "the images that were gated": Format(annotations(names.ANNOTATION_IMAGES), of_contract(GatedImages)),
         "a rollback": Format(annotations(names.ANNOTATION_ROLLBACK), of_contract(Record)),
         "what a spec asked for last": Format(annotations(names.ANNOTATION_LAST_VALID), of_contract(LastValid)),
+        "a refresh": Format(annotations(names.ANNOTATION_REFRESH), of_contract(Refresh)),
         "a pooled detector": Format(annotations(names.ANNOTATION_POOL), of_contract(Pool)),
         "a quarantine": Format(annotations(names.ANNOTATION_QUARANTINE), of_contract(Quarantine)),
         "a run of the isolation test": Format(annotations(names.ANNOTATION_PROBED), of_contract(Run)),
@@ -163,7 +165,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 )
 NOT_STORED = frozenset(
     {
-        *(f"a request to {verb}" for verb in (Verb.UNPIN, Verb.PAUSE, Verb.RESUME)),
+        *(f"a request to {verb}" for verb in (Verb.UNPIN, Verb.PAUSE, Verb.RESUME, Verb.REFRESH)),
+        "a refresh",
         "the images that were gated",
         "what a spec asked for last",
     }

@@ -187,6 +187,7 @@ REMEDIES: dict[str, tuple[Given, list[str]]] = {
     "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back from"]),
     "NoLastGood, unbaked": (given(past=(replace(GOOD, served_seconds=1.0),)), ["600 s"]),
     "ArtifactGone": (given(past=(replace(GOOD, engine_there=False),)), ["gone from the catalog"]),
+    "PlacementNotAllowed": (given(past=(replace(GOOD, is_placed=False),)), ["not allowed to this tenant", "R1PlusTenant"]),
     "MonitorTooOld": (given(past=(replace(GOOD, takes_orders=False),)), ["older version", "spec.engine"]),
     "SuiteMismatch, of the control": (
         given(control=replace(control(), blocked="item i0")), ["revision good", "item i0", "r1plus ack"],

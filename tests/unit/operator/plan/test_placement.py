@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import TenantPlacement
 from r1plus_operator.plan.inputs import TenantView
 from r1plus_operator.plan.plan import Plan, plan
+from support.plan.falls import fallen
 from support.plan.tenant_world import TenantWorld
 from support.plan.world import CONFIG, FULL, NEXT, World, serve_world
 
@@ -62,3 +64,18 @@ def test_finding_03_a_tenants_placement_is_that_of_its_r1plustenant() -> None:
 
 def test_without_a_cluster_nothing_is_known_of_it() -> None:
     assert capacity(plan_under(World({**FULL, **ON_SPOT}), None))[0] == "Fits"
+
+
+def test_finding_03_a_rollback_leads_to_no_place_that_is_not_allowed_any_more() -> None:
+    world, good, bad = fallen(**ON_SPOT)
+    world.spec = {**world.spec, "placement": {}}
+    world.settle()
+    candidate = world.candidate()
+    world.start_pods(candidate, ready=True).gate(candidate, Verdict.PASS).settle()
+    assert world.selected() == candidate
+    world.wait(60.0).drop()
+    allowed = plan_under(world, TenantPlacement.model_validate({"tolerations": [SPOT]}))
+    assert allowed.facts.blocked == ""
+    refused = plan_under(world, TenantPlacement())
+    assert refused.facts.blocked == "PlacementNotAllowed"
+    assert not [obj for stage in refused.apply for obj in stage if obj["metadata"]["name"] in (good, bad)]

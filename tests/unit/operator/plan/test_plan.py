@@ -45,7 +45,7 @@ def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
     pods = frozenset(world.pods)
     for endpoints, ready in (
         (frozenset(), "False NoEndpoints"),
-        ({"of-before"}, "False NoEndpoints"),
+        ({"of-another"}, "False NoEndpoints"),
         (pods, "True Serving"),
     ):
         world.alter(endpoints=frozenset(endpoints)).settle()

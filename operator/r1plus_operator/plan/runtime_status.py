@@ -1,0 +1,59 @@
+"""`status.runtime`: which images serve, whether the operator has others, what is done about it. Part of the plan."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from r1plus_operator.plan.inputs import Json, OperatorConfig
+from r1plus_operator.plan.refresh import Due, Outcome
+from r1plus_operator.plan.revision import Revision, Runtime
+
+MOST_IMAGE, MOST_MESSAGE = 512, 1024
+CURRENT: Final = "Current"
+OUTDATED: Final = "RuntimeOutdated"
+WAITS: Final = "RefreshWaits"
+UNDER_WAY: Final = "RefreshUnderWay"
+FAILED: Final = "RefreshFailed"
+
+
+def tell_runtime(
+    revisions: Mapping[str, Revision], current: str | None, target: str | None, due: Due | None, config: OperatorConfig
+) -> Json | None:
+    """Return `status.runtime` of what serves, or of the first candidate; None where there is neither."""
+    shown = revisions.get(current or target or "")
+    if shown is None:
+        return None
+    runtime = shown.runtime
+    is_outdated = not _is_of_now(runtime, config)
+    failed = [r for r in revisions.values() if r.refresh and r.refresh.outcome is Outcome.FAILED]
+    failed = sorted((r for r in failed if _is_of_now(r.runtime, config)), key=lambda r: r.number)
+    asked_for = revisions[target] if target and target != shown.name else None
+    reason, message = _explain(failed, asked_for, due, is_outdated=is_outdated)
+    return {
+        "triton": runtime.triton[:MOST_IMAGE],
+        "monitor": runtime.monitor[:MOST_IMAGE],
+        "outdated": is_outdated,
+        "vulnerable": config.is_vulnerable(runtime.triton) or config.is_vulnerable(runtime.monitor),
+        "reason": reason,
+        "message": message[:MOST_MESSAGE],
+    }
+
+
+def _is_of_now(runtime: Runtime, config: OperatorConfig) -> bool:
+    tritons = {config.triton_image, *(gpu.image for gpu in config.gpu_runtimes.values())}
+    return runtime.triton in tritons and runtime.monitor == config.monitor_image
+
+
+def _explain(
+    failed: Sequence[Revision], asked_for: Revision | None, due: Due | None, *, is_outdated: bool
+) -> tuple[str, str]:
+    if failed:
+        text = f"Revision {failed[-1].name} on the operator's images failed, so nothing more of its wave begins"
+        return FAILED, f"{text}; see the other conditions, then `r1plus ack` lets the wave go on"
+    if due is not None:
+        return WAITS, f"What serves is behind what the operator has: {due.waits}"
+    if asked_for and asked_for.refresh and asked_for.refresh.outcome in (None, Outcome.OVERDUE):
+        return UNDER_WAY, f"Revision {asked_for.name} is a candidate on the operator's images"
+    if not is_outdated:
+        return CURRENT, "What serves runs the images that the operator has"
+    text = "What serves runs other images than the operator has now"
+    return OUTDATED, f"{text}; `r1plus refresh` asks for a candidate on those, which is gated like any other"

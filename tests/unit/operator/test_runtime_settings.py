@@ -1,0 +1,31 @@
+"""What the environment says of newer images: read whole, or refused with variable and chart value."""
+
+import pytest
+
+from r1plus_operator.config import ConfigError, from_environment
+from r1plus_operator.plan.inputs import RuntimeUpdate
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+def test_finding_09_by_default_nothing_is_refreshed_by_itself(least: dict[str, str]) -> None:
+    config = from_environment(least).operator
+    assert (config.runtime_update, config.max_concurrent, config.vulnerable) == (RuntimeUpdate.MANUAL, 2, frozenset())
+
+
+def test_finding_09_all_of_it_is_read(least: dict[str, str]) -> None:
+    said = {
+        "R1PLUS_RUNTIME_UPDATE": "Automatic",
+        "R1PLUS_MAX_CONCURRENT": "7",
+        "R1PLUS_VULNERABLE_IMAGES": f"registry.local/triton:1,{DIGEST}",
+    }
+    config = from_environment({**least, **said}).operator
+    assert (config.runtime_update, config.max_concurrent) == (RuntimeUpdate.AUTOMATIC, 7)
+    for image in ("registry.local/triton:1", f"registry.local/other@{DIGEST}", f"mirror.local/other:1@{DIGEST}"):
+        assert config.is_vulnerable(image)
+    assert not config.is_vulnerable("registry.local/triton:11")
+
+
+def test_finding_09_another_word_is_refused_with_its_chart_value(least: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"R1PLUS_RUNTIME_UPDATE: 'Sometimes'.*runtime\.update"):
+        from_environment({**least, "R1PLUS_RUNTIME_UPDATE": "Sometimes"})
