@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 
 MOST: Final = 64
 """Connections at once."""
-MOST_OF_PEER: Final = 16
-"""Connections at once from one address. The operator and Prometheus each have one or two to a server."""
+MOST_OF_PEER: Final = 32
+"""Connections at once from one address. The operator and Prometheus have one or two to a server, an Ingress more."""
 REQUEST_LIMITS: Final[Mapping[str, Any]] = MappingProxyType(
     {"max_line_size": 2048, "max_field_size": 4096, "max_headers": 48, "keepalive_timeout": 30.0}
 )
@@ -59,7 +59,7 @@ def bounded(server: Server, most: int = MOST, most_of_peer: int = MOST_OF_PEER) 
                 of_peer[peer] += 1
 
     def accept() -> Any:
-        # The server knows the new connection a moment later, and those before it now: one more than the limit may be open.
+        # The server knows the new connection a moment later: one more than the limit may be open.
         asyncio.get_running_loop().call_soon(close_excess)
         return server()
 

@@ -57,7 +57,7 @@ def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
         "addresses",
         "requests",
     )
-    for name in (*asked_of_all, "registry-tokens"):
+    for name in (*asked_of_all, "registry-tokens", "replica-sets"):
         del found[f"r1plus-operator-{name}"]
     for name, policy in found.items():
         asked = [*policy.get("matchConditions", ()), *policy["validations"]]
@@ -72,6 +72,8 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
         }
     marks = found["r1plus-operator-marks"]["matchConstraints"]["objectSelector"]
     assert marks == {"matchExpressions": [{"key": names.LABEL_WALLS, "operator": "Exists"}]}
+    replica_sets = found["r1plus-operator-replica-sets"]["matchConstraints"]["objectSelector"]
+    assert replica_sets == {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}
     of_pods = (names.LABEL_DEPLOYMENT, names.LABEL_REVISION, names.LABEL_SERVING, names.LABEL_VOLUME, names.LABEL_PROBE)
     for name in ("serving-pods", "serving-templates"):
         conditions = str(found[f"r1plus-operator-{name}"]["matchConditions"])
@@ -83,8 +85,9 @@ def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_o
 ) -> None:
     left_out = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
     assert {one["operator"] for one in left_out} == {"DoesNotExist"}
-    told = policies(objects)["r1plus-operator-walls"]["validations"][0]["expression"]
-    assert [one["key"] for one in left_out if f"'{one['key']}'" not in told] == []
+    for policy in ("walls", "budgets"):
+        told = policies(objects)[f"r1plus-operator-{policy}"]["validations"][0]["expression"]
+        assert [one["key"] for one in left_out if f"'{one['key']}'" not in told] == []
 
 
 @pytest.mark.parametrize("name", ["deployments", "operator-reach"])
@@ -99,9 +102,9 @@ def test_the_namespaces_that_are_never_tenants_are_the_operators_own_idea_of_the
 
 def test_finding_03_policies_on_placement_say_what_the_operator_judges_by(objects: Objects) -> None:
     found = policies(objects)
-    assert str(list(CONTROL_PLANE)) in str(
-        [one["expression"] for one in found["r1plus-operator-control-plane"]["validations"]]
-    )
+    for policy in ("control-plane", "operator-templates"):
+        asked = [one["expression"] for one in found[f"r1plus-operator-{policy}"]["validations"]]
+        assert str(list(CONTROL_PLANE)) in str(asked)
     placement = found["r1plus-operator-placement"]
     assert placement["paramKind"] == {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT}
     assert f"'{GPU_TAINT}'" in str([one["expression"] for one in placement["validations"]])
@@ -110,7 +113,7 @@ def test_finding_03_policies_on_placement_say_what_the_operator_judges_by(object
     assert bound["paramRef"] == {"name": names.TENANT, "parameterNotFoundAction": "Allow"}
 
 
-@pytest.mark.parametrize("name", ["serving-pods", "serving-templates", "engine-volumes", "scale"])
+@pytest.mark.parametrize("name", ["serving-pods", "serving-templates", "engine-volumes", "scale", "registry-tokens"])
 def test_finding_24_what_looks_at_all_pods_leaves_alone_what_can_be_no_tenant(render: Render, name: str) -> None:
     found = policies(render({"isolation": {"reservedNamespaces": ["openshift-dns"]}}))
     (one,) = found[f"r1plus-operator-{name}"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
@@ -131,7 +134,9 @@ def test_the_roles_that_policies_name_are_those_that_the_operator_gives(objects:
     assert [one for one in asked if f"object.roleRef.name.startsWith('{prefix}')" in one["expression"]]
     assert given in str([one["expression"] for one in found["r1plus-operator-operator-reach"]["validations"]])
     assert f"'{names.REGISTRY_READER}'" in str(found["r1plus-operator-registry-tokens"]["matchConditions"])
-    assert f"['{AUDIENCE}']" in str(found["r1plus-operator-registry-tokens"]["validations"][0]["expression"])
+    assert f"['{AUDIENCE}']" in str(
+        [one["expression"] for one in found["r1plus-operator-registry-tokens"]["validations"]]
+    )
     assert f"'{names.PROBER}'" in str(found["r1plus-operator-operator-templates"]["variables"])
 
 
