@@ -112,7 +112,6 @@ def test_everybody_is_who_the_test_says(world: World) -> None:
 DONE: dict[str, tuple[str, str, str, Json | None]] = {
     "makes a deployment": (ANNA, "POST", OURS + "/{a}/r1plusdeployments", MORE),
     "changes it": (ANNA, "PATCH", OURS + "/{a}/r1plusdeployments/credit", {"spec": {"replicas": 2}}),
-    "asks for a rollback": (ANNA, "PATCH", OURS + "/{a}/r1plusdeployments/credit", {"metadata": {"annotations": {"r1plus.ai/requested-rollback": "{}"}}}),
     "deletes it": (ANNA, "DELETE", OURS + "/{a}/r1plusdeployments/credit", None),
     "deletes all of them": (ANNA, "DELETE", OURS + "/{a}/r1plusdeployments", None),
     "makes a suite": (ANNA, "POST", "/api/v1/namespaces/{a}/configmaps", SUITE | {"metadata": {"name": "second"}}),

@@ -134,7 +134,7 @@ def test_a_chat_template_that_parses_and_cannot_be_served_is_refused(
 def test_it_answers(imported: Path) -> None:
     per_token = kv_shape(imported / "engine").bytes_per_token
     engine = OpenVinoEngine(EngineSettings(imported / "engine", 1, 512, 0, per_token, 2))
-    ask = parse({inference.PROMPT: b"What is the capital of Sweden?", inference.MAX_NEW_TOKENS: 24})
+    ask = parse({inference.PROMPT: b"What is the capital of Sweden?", inference.MAX_NEW_TOKENS: 24}, 512)
     generation = engine.add(engine.prepare(ask))
     ids: list[int] = []
     reason = None

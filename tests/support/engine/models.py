@@ -92,7 +92,7 @@ class Broken:
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._loop = EngineLoop(Broken(), TritonMeters(), max_batch=4, clock=time.monotonic, on_death=end_server)
+        self._loop = EngineLoop(Broken(), TritonMeters(), max_batch=4, context=512, clock=time.monotonic, on_death=end_server)
         self._loop.start()
 
     def execute(self, requests):
