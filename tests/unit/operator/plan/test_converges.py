@@ -292,6 +292,8 @@ class Operated(RuleBasedStateMachine):
     def _at_rest(self) -> None:
         """What holds whenever nothing more is to be done."""
         world, revisions = self.world, self._revisions()
+        if world.condition("Ready")[1] == "InvalidSpec":
+            return  # Nothing serves, and nothing is read out of such a spec: nothing is written but that.
         promoted = sorted((r.promoted_at, r.name) for r in revisions if r.promoted_at)
         assert {r.name for r in revisions if r.candidate_since} <= {world.status.get("candidate")}
         assert len(revisions) <= KEPT_REVISIONS
