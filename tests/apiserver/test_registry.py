@@ -103,9 +103,15 @@ def processes(
             await grant(client, f"test-{READER}", rbac.registry_reader(), reader)
             return await token(client, READER, OPERATOR_NAMESPACE, AUDIENCE)
 
+    async def remove_role() -> None:
+        """A chart that another test installs brings it, too."""
+        async with ApiClient.from_kubeconfig(apiserver.kubeconfig) as client:
+            await client.delete(CLUSTER_ROLE, names.ROLE_REGISTRY_READER)
+
     yield registry, operator, asyncio.run(prepare())
     operator.kill()
     registry.kill()
+    asyncio.run(remove_role())
 
 
 @pytest.fixture
