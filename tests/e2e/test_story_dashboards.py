@@ -15,7 +15,7 @@ from e2e.story import GATE_SECONDS, Name
 from e2e.target import Target
 from e2e.waiting import wait_for
 from r1plus_contract import metrics
-from r1plus_dashboards.asking import Chosen, Window, ask, rules
+from r1plus_dashboards.asking import AskingError, Chosen, Window, ask, rules
 from r1plus_dashboards.build import Panel
 from r1plus_dashboards.deployment import CONFIRMED
 from r1plus_dashboards.generate import BOARDS
@@ -64,12 +64,15 @@ def empty(url: str, panel: Panel, name: Name) -> list[str]:
 def test_the_panel_is_not_empty(shown: Name, prometheus: str, deadline: float, panel: Panel) -> None:
     seconds = max(deadline - time.monotonic(), AT_LEAST_SECONDS)
     what = f"something to show under {panel.title!r}"
-    wait_for(
-        lambda: not empty(prometheus, panel, shown),
-        what,
-        lambda: "\n".join(empty(prometheus, panel, shown)),
-        seconds=seconds,
-    )
+
+    def missing() -> list[str]:
+        """Which queries show nothing. Prometheus may close a connection while it reads its rules anew."""
+        try:
+            return empty(prometheus, panel, shown)
+        except AskingError as error:
+            return [str(error)]
+
+    wait_for(lambda: not missing(), what, lambda: "\n".join(missing()), seconds=seconds)
 
 
 def test_every_rule_is_loaded_and_can_be_evaluated(shown: Name, prometheus: str) -> None:
