@@ -7,9 +7,10 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, unbase64
@@ -34,6 +35,8 @@ from r1plus_operator.plan.inputs import (
 from r1plus_operator.plan.obstacles import SERVABLE
 from r1plus_operator.projections import suite_source
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
+
+T = TypeVar("T")
 
 
 class ConfigError(Exception):
@@ -136,52 +139,53 @@ def _gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
 
 def _dns_terms(text: str) -> DnsTerms:
     """As the chart's networkPolicy.dns has them. An empty list of peers would let out to all addresses."""
-    if not text:
-        return DnsTerms()
-    try:
-        given = json.loads(text)
+
+    def read(given: Any) -> DnsTerms:
         pods = tuple(DnsPods(str(one["namespace"]), dict(one["labels"])) for one in given["pods"])
         terms = DnsTerms(pods, tuple(str(ipaddress.ip_network(cidr)) for cidr in given["cidrs"]))
         if not pods and not terms.cidrs:
             raise ValueError("neither pods nor cidrs are named")
         return terms
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"R1PLUS_DNS: {text!r:.120}: {error!r}; the chart sets it from networkPolicy.dns, which has pods (namespace"
-            " and labels) and cidrs"
-        ) from error
+
+    source = "networkPolicy.dns, which has pods (namespace and labels) and cidrs"
+    return _read_json("R1PLUS_DNS", text, read, source) or DnsTerms()
 
 
 def _pod_user(text: str) -> PodUser:
     """As the chart's podSecurity has it, where a null or what is absent is left to the cluster."""
-    if not text:
-        return PodUser()
-    try:
-        given = json.loads(text)
+
+    def read(given: Any) -> PodUser:
         ids = [given.get(name) for name in ("runAsUser", "runAsGroup", "fsGroup")]
         return PodUser(*(None if found is None else int(found) for found in ids))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"R1PLUS_POD_USER: {text!r:.120}: {error!r}; the chart sets it from podSecurity, which has runAsUser,"
-            " runAsGroup and fsGroup"
-        ) from error
+
+    source = "podSecurity, which has runAsUser, runAsGroup and fsGroup"
+    return _read_json("R1PLUS_POD_USER", text, read, source) or PodUser()
 
 
 def _alert_terms(text: str) -> AlertTerms:
     """As the chart's monitoring.alerts has them."""
-    if not text:
-        return AlertTerms()
-    try:
-        given = json.loads(text)
+
+    def read(given: Any) -> AlertTerms:
         labels, severities = (
             {str(key): str(value) for key, value in given[name].items()} for name in ("labels", "severities")
         )
         return AlertTerms(str(given["runbookURL"]), labels, severities)
+
+    source = "monitoring.alerts, which has runbookURL, labels and severities"
+    return _read_json("R1PLUS_ALERTS", text, read, source) or AlertTerms()
+
+
+def _read_json(variable: str, text: str, read: Callable[[Any], T], source: str) -> T | None:
+    """Read a variable of JSON; None where it is empty. `source`: the chart's value behind it, and what that has.
+
+    Raises ConfigError with variable, value, cause and source.
+    """
+    if not text:
+        return None
+    try:
+        return read(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"R1PLUS_ALERTS: {text!r:.120}: {error!r}; the chart sets it from monitoring.alerts, which has runbookURL,"
-            " labels and severities"
-        ) from error
+        raise ConfigError(f"{variable}: {text!r:.120}: {error!r}; the chart sets it from {source}") from error
 
 
 def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:

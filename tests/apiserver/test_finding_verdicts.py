@@ -70,17 +70,23 @@ def forge(files: Mapping[str, str], revision: Revision) -> dict[str, str]:
     return {**files, **forged}
 
 
-@pytest.mark.apiserver_sample
-async def test_finding_01_a_pass_out_of_a_forged_configuration_is_not_taken(
-    operator: OperatorProcess, tenant: Tenant, tmp_path: Path
-) -> None:
-    serving = await tenant.serve()
+async def start_candidate(tenant: Tenant) -> tuple[Revision, Monitors, dict[str, str]]:
+    """Ask for another revision and run its pod; return it, where its monitor is asked, and what that has mounted."""
     await tenant.deploy("credit", tier="full", context={"maxTokens": 2048})
     candidate = await tenant.candidate("credit")
     revision = read(await tenant.present("ControllerRevision", candidate))
     place = Monitors()
     await tenant.run_pod(candidate, ready=True, monitors=place)
-    files = (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
+    return revision, place, (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
+
+
+@pytest.mark.apiserver_sample
+async def test_finding_01_a_pass_out_of_a_forged_configuration_is_not_taken(
+    operator: OperatorProcess, tenant: Tenant, tmp_path: Path
+) -> None:
+    serving = await tenant.serve()
+    revision, place, files = await start_candidate(tenant)
+    candidate = revision.name
 
     async with monitor(tmp_path, revision, place.address, files, ScriptedEngine(answers=5)) as (pod, prober):
         await tenant.until("credit", "QualityVerified", "Unknown", "GateRunning")
@@ -103,12 +109,7 @@ async def test_finding_01_a_gate_that_was_run_under_a_forged_configuration_is_no
     operator: OperatorProcess, tenant: Tenant, tmp_path: Path
 ) -> None:
     serving = await tenant.serve()
-    await tenant.deploy("credit", tier="full", context={"maxTokens": 2048})
-    candidate = await tenant.candidate("credit")
-    revision = read(await tenant.present("ControllerRevision", candidate))
-    place = Monitors()
-    await tenant.run_pod(candidate, ready=True, monitors=place)
-    files = (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
+    revision, place, files = await start_candidate(tenant)
     settings = json.loads(files[SETTINGS_FILE]) | {"threshold": 0.5}
     sound = SoundEngine(load_suite(files["suite.json"], files["items.jsonl"]).items)
     forged = {**files, SETTINGS_FILE: json.dumps(settings)}
