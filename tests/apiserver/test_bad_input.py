@@ -154,8 +154,12 @@ async def has_children(tenant: Tenant, name: str, wanted: frozenset[str], uid: s
 
 
 def is_namesakes(line: str) -> bool:
-    """Whether a child of the namesake before was met, which the garbage collector was about to take."""
-    return "/reborn was refused" in line and "cannot set an ownerRef on a resource you can't delete" in line
+    """Whether a child of the namesake before was met, which the garbage collector was about to take.
+
+    Its owner is another; and the data of a ControllerRevision, which name the owner's UID, cannot be changed.
+    """
+    of_another = ("cannot set an ownerRef on a resource you can't delete", 'ControllerRevision.apps "reborn-')
+    return "/reborn was refused" in line and any(words in line for words in of_another)
 
 
 async def is_resting(operator: OperatorProcess) -> bool:

@@ -96,7 +96,9 @@ async def test_two_deployments_share_a_volume_and_the_last_one_takes_it_with_it(
     await tenant.absent("Job", volume)
     await tenant.deploy("triage", **SPEC)
     await tenant.present("Deployment", await tenant.candidate("triage"))
-    assert owners(await tenant.present("PersistentVolumeClaim", volume)) == ["credit", "triage"]
+    await tenant.child_that(
+        "PersistentVolumeClaim", volume, lambda it: owners(it) == ["credit", "triage"], "both own the volume"
+    )
     assert await tenant.child("Job", volume) is None
     await part(tenant, "credit")
     await tenant.child_that(
