@@ -101,7 +101,7 @@ e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 lea
 	$(PYTEST) -m e2e tests/e2e
 
 .PHONY: e2e-story-long
-e2e-story-long: $(SYNCED) ## Of the story what only the whole golden suites show: lite and edge gated on all of theirs
+e2e-story-long: $(SYNCED) ## Of the story what only the whole golden suites show: full and edge gated on all of theirs
 	$(PYTEST) -m e2e_long tests/e2e/test_story_long.py
 
 .PHONY: e2e-troubles

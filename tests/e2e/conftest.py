@@ -81,7 +81,7 @@ def applied(target: Target) -> Applied:
 @pytest.fixture(scope="session")
 def regression(applied: Applied, target: Target) -> Regression:
     """From here on `full` serves, and is moved to another engine: refused, then forced through."""
-    return Regression(applied.names["full"], target)
+    return Regression(applied.names["full"], applied.accuracy["full"], target)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from e2e import story
 from e2e.asking import Asker
 from e2e.background import run_in_background
+from e2e.kube import Json
 from e2e.story import FULL_Q4, FULL_Q4_OBSERVE, Alert, Name
 from e2e.target import Target
 from e2e.tiers import FirstDay, first_day
@@ -31,8 +32,8 @@ class Refusal:
 class Regression:
     """`full` serves, and is then asked to serve from another engine: by its gate, which refuses, and past it."""
 
-    def __init__(self, full: Name, target: Target) -> None:
-        self.full, self._target = full, target
+    def __init__(self, full: Name, accuracy: Json, target: Target) -> None:
+        self.full, self._accuracy, self._target = full, accuracy, target
         self.first_day: Future[FirstDay]
         self.refused: Future[Refusal]
         self.alerted: Future[Alert]
@@ -43,13 +44,13 @@ class Regression:
         kube, full = self._target.kube, self.full
         before = story.serving_revision(kube, full)
         with self._target.reach(full.namespace, full.name, PORT_GRPC) as address, Asker(address, pause_s=1.0) as asker:
-            story.apply(kube, FULL_Q4)
+            kube.apply(story.deployment_in(FULL_Q4, self._accuracy))
             seen = story.follow(kube, [full], story.refused, "the gate refuses", print)[full]
         return Refusal(seen, before, story.serving_revision(kube, full), asker.failures)
 
     def _until_alerted(self) -> Alert:
         kube, since = self._target.kube, time.time()
         before = story.serving_revision(kube, self.full)
-        story.apply(kube, FULL_Q4_OBSERVE)
+        kube.apply(story.deployment_in(FULL_Q4_OBSERVE, self._accuracy))
         wait_for(lambda: story.serving_revision(kube, self.full) != before, "traffic moves")
         return story.until_alert(self._target, self.full, since, print)

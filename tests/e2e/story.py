@@ -61,10 +61,14 @@ def name_in(example: Path) -> Name:
     return Name(metadata["namespace"], metadata["name"])
 
 
-def deployment_in(example: Path, **spec: object) -> dict[str, Any]:
-    """Return the R1PlusDeployment that an example file holds, with these fields of its spec besides."""
-    body = next(d for d in yaml.safe_load_all(example.read_text()) if d and d["kind"] == "R1PlusDeployment")
-    return {**body, "spec": {**body["spec"], **spec}}
+def deployment_in(example: Path, accuracy: Json | None = None) -> dict[str, Any]:
+    """Return the R1PlusDeployment that an example file holds, with these fields of `spec.accuracy` besides."""
+    body: dict[str, Any] = next(
+        d for d in yaml.safe_load_all(example.read_text()) if d and d["kind"] == "R1PlusDeployment"
+    )
+    if accuracy:
+        body["spec"]["accuracy"] = body["spec"].get("accuracy", {}) | accuracy
+    return body
 
 
 def apply(kube: Kube, *examples: Path) -> None:

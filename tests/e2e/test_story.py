@@ -43,41 +43,6 @@ def edge(applied: Applied, kube: Kube, first_of_edge: FirstDay) -> Name:
     return applied.names["edge"]
 
 
-OWN, OTHER = "team-support", "team-credit"
-WALLS = {
-    "a program of the same tenant reaches the model": (OWN, "edge", PORT_GRPC, "connected"),
-    "a program of another tenant doesn't": (OTHER, "edge", PORT_GRPC, "shut out"),
-    "a program of another tenant that access names does": (OTHER, "lite", PORT_GRPC, "connected"),
-    "a program of the same tenant doesn't reach the monitor": (OWN, "edge", PORT_MONITOR, "shut out"),
-    "nor Triton's metrics": (OWN, "edge", PORT_TRITON_METRICS, "shut out"),
-}
-
-
-@pytest.fixture(scope="session")
-def callers(
-    applied: Applied, kube: Kube, built: Parts, first_of_edge: FirstDay, lite_story: LiteStory
-) -> dict[str, tuple[Caller, str]]:
-    """Pods that all try at once, from one moment; by what is tried."""
-    lite_story.first_day.result()
-    started = {}
-    for what, (caller_of, tier, port, expected) in WALLS.items():
-        called = applied.names[tier]
-        pod = kube.get("pods", called.namespace, story.until_pod(kube, called))
-        assert pod is not None
-        caller = Caller(kube, caller_of, built.refs["monitor"])
-        started[what] = caller, caller.start(pod["status"]["podIP"], port, is_let_in=expected == "connected")
-    return started
-
-
-@pytest.mark.parametrize("what", WALLS)
-def test_walls(callers: dict[str, tuple[Caller, str]], what: str) -> None:
-    caller, pod = callers[what]
-
-    # Once: kube-router writes its tables anew whenever a pod comes or goes, but whole: of 469,000 connections that were tried
-    # during 590 such rewrites, and of 262,000 of 75 pods in their first seconds, none got through to a pod that had its walls.
-    assert caller.outcome(pod) == WALLS[what][-1]
-
-
 CHILDREN: dict[str, tuple[str, Callable[[Name, str], str]]] = {
     "a Deployment": ("deployments", lambda name, revision: revision),
     "a Service": ("services", lambda name, revision: name.name),
@@ -112,14 +77,6 @@ def test_comes_back(applied: Applied, kube: Kube, removed: dict[str, Json], plur
 
     wait_for(back, f"{plural}/{old['name']} made again")
     story.until_ready(kube, [edge], print)
-
-
-@pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"], ids=["a killed prober", "a hanging prober"])
-def test_drops_no_request(edge: Name, target: Target, lite_story: LiteStory, signal: str) -> None:
-    outage = lite_story.hanging.result() if signal == "SIGSTOP" else prober_outage(target, edge, signal)
-
-    assert outage.failures == []
-    assert outage.pods[0] == outage.pods[1]
 
 
 def test_a_serving_pods_restart_does_not_need_the_operator(edge: Name, kube: Kube) -> None:
@@ -190,6 +147,49 @@ def test_is_a_condition_with_a_remedy_and_what_runs_stays(
         kube.delete("configmaps", edge.namespace, TAMPERED)
         kube.delete("r1plusengines", None, TAMPERED)
         story.until_ready(kube, [edge], print)
+
+
+OWN, OTHER = "team-support", "team-credit"
+WALLS = {
+    "a program of the same tenant reaches the model": (OWN, "edge", PORT_GRPC, "connected"),
+    "a program of another tenant doesn't": (OTHER, "edge", PORT_GRPC, "shut out"),
+    "a program of another tenant that access names does": (OTHER, "lite", PORT_GRPC, "connected"),
+    "a program of the same tenant doesn't reach the monitor": (OWN, "edge", PORT_MONITOR, "shut out"),
+    "nor Triton's metrics": (OWN, "edge", PORT_TRITON_METRICS, "shut out"),
+}
+
+
+@pytest.fixture(scope="session")
+def callers(
+    applied: Applied, kube: Kube, built: Parts, first_of_edge: FirstDay, lite_story: LiteStory
+) -> dict[str, tuple[Caller, str]]:
+    """Pods that all try at once, from one moment; by what is tried."""
+    lite_story.first_day.result()
+    started = {}
+    for what, (caller_of, tier, port, expected) in WALLS.items():
+        called = applied.names[tier]
+        pod = kube.get("pods", called.namespace, story.until_pod(kube, called))
+        assert pod is not None
+        caller = Caller(kube, caller_of, built.refs["monitor"])
+        started[what] = caller, caller.start(pod["status"]["podIP"], port, is_let_in=expected == "connected")
+    return started
+
+
+@pytest.mark.parametrize("what", WALLS)
+def test_walls(callers: dict[str, tuple[Caller, str]], what: str) -> None:
+    caller, pod = callers[what]
+
+    # Once: kube-router writes its tables anew whenever a pod comes or goes, but whole: of 469,000 connections that were tried
+    # during 590 such rewrites, and of 262,000 of 75 pods in their first seconds, none got through to a pod that had its walls.
+    assert caller.outcome(pod) == WALLS[what][-1]
+
+
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"], ids=["a killed prober", "a hanging prober"])
+def test_drops_no_request(edge: Name, target: Target, lite_story: LiteStory, signal: str) -> None:
+    outage = lite_story.hanging.result() if signal == "SIGSTOP" else prober_outage(target, edge, signal)
+
+    assert outage.failures == []
+    assert outage.pods[0] == outage.pods[1]
 
 
 @pytest.mark.parametrize("tier", ["full", "edge"])

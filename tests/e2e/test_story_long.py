@@ -1,4 +1,4 @@
-"""The two smaller tiers, each gated by the whole suite that the product ships for it; the story gates them by a part of it.
+"""Two tiers, each gated by the whole suite that the product ships for it; the story gates them by a part of it.
 
 `make e2e-story-long`. Both gates run at the same time.
 """
@@ -6,20 +6,20 @@
 import pytest
 
 from e2e import story
-from e2e.story import EDGE, LITE, Name, name_in
+from e2e.story import EDGE, FULL, Name, name_in
 from e2e.target import Target
 from r1plus_cli.view import DeploymentView
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
-NAMES = {"lite": name_in(LITE), "edge": name_in(EDGE)}
+NAMES = {"full": name_in(FULL), "edge": name_in(EDGE)}
 
 
 @pytest.fixture(scope="module")
 def served(target: Target) -> dict[Name, DeploymentView]:
     """Both, once they are Ready."""
     story.apply(target.kube, story.TENANTS)
-    story.apply(target.kube, LITE, EDGE)
+    story.apply(target.kube, FULL, EDGE)
     return story.until_ready(target.kube, list(NAMES.values()), print)
 
 
