@@ -138,7 +138,7 @@ async def edited_without_end(client: ApiClient, namespace: str, count: int) -> A
 @pytest.mark.parametrize(
     ("deployments", "pods", "small_pods"),
     [
-        pytest.param(200, 200, 0, id="200 of both"),
+        pytest.param(200, 200, 0, id="200 of both", marks=pytest.mark.apiserver_long),
         pytest.param(
             2000,
             500,
