@@ -24,6 +24,7 @@ from r1plus_operator.plan.inputs import (
 from r1plus_operator.plan.tenant import Part, TenantPlan, TenantSeen, plan_tenant
 from support.plan.builders import job_pod
 from support.plan.conditions import assert_conditions
+from support.plan.timed import Timed
 
 DECOY = "r1plus-decoy"
 CONFIG = OperatorConfig(
@@ -54,7 +55,7 @@ def facts(name: str = "team", **changed: Any) -> NamespaceFacts:
 
 
 @dataclass
-class TenantWorld:
+class TenantWorld(Timed):
     """One namespace and what belongs to it."""
 
     namespace: NamespaceFacts = field(default_factory=facts)
@@ -208,17 +209,6 @@ class TenantWorld:
     def serve(self, *deployments: str) -> Self:
         """Let these have a ready pod, and no others."""
         self.serving = {name: self.serving.get(name, f"walls-of-{name}") for name in deployments}
-        return self
-
-    def alter(self, **fields: Any) -> Self:
-        """Set fields of the world."""
-        for name, value in fields.items():
-            setattr(self, name, value)
-        return self
-
-    def wait(self, seconds: float) -> Self:
-        """Let time pass."""
-        self.now += seconds
         return self
 
     def probed(self, **said: Any) -> Self:

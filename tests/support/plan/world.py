@@ -37,6 +37,7 @@ from r1plus_operator.plan.plan import Plan, plan
 from r1plus_operator.plan.pod import container_images, fingerprint
 from r1plus_operator.plan.revision import Revision, read
 from support.plan.conditions import assert_conditions
+from support.plan.timed import Timed
 
 ROOT = Path(__file__).parents[3]
 CATALOG = load_catalog(ROOT / "model_repo" / "r1plus_model_repo" / "catalog" / "smollm2.yaml")
@@ -69,7 +70,7 @@ SUITES = {name: suite(name) for name in ("smollm2-full-v1", "smollm2-lite-v1", "
 
 
 @dataclass
-class World:
+class World(Timed):
     """One CR and what belongs to it."""
 
     spec: dict[str, Any]
@@ -169,17 +170,6 @@ class World:
         """Apply another spec and settle; return the revision that it asks for, if there is one."""
         self.change(**spec).settle()
         return str(self.status.get("candidate") or self.status.get("revision", ""))
-
-    def alter(self, **fields: Any) -> Self:
-        """Set fields of the world."""
-        for name, value in fields.items():
-            setattr(self, name, value)
-        return self
-
-    def wait(self, seconds: float) -> Self:
-        """Let time pass."""
-        self.now += seconds
-        return self
 
     def ask(self, verb: Verb, **about: str) -> Self:
         """Write a request as the command line does."""

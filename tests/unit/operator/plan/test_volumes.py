@@ -21,6 +21,7 @@ from r1plus_operator.plan.volumes import (
     delivered_on,
     plan_volumes,
 )
+from support.plan.timed import Timed
 from support.plan.world import CONFIG
 
 BY_IMAGE = EngineVolume("r1plus-engine-a", FillOrder("full", "a" * 64, 300 * 2**20), "registry.local/full:1")
@@ -36,7 +37,7 @@ Json = dict[str, Any]
 
 
 @dataclass
-class Namespace:
+class Namespace(Timed):
     """What there is in a namespace."""
 
     needs: dict[str, tuple[EngineVolume, set[tuple[str, str]]]] = field(default_factory=dict)
@@ -79,16 +80,6 @@ class Namespace:
         """End the Job of a volume."""
         ended = {"type": how, "at": self.now, "final": final}
         self.live["Job", name] = {**self.live["Job", name], JOB_ENDED: ended}
-        return self
-
-    def alter(self, **fields: Any) -> Self:
-        """Set fields of the world."""
-        for name, value in fields.items():
-            setattr(self, name, value)
-        return self
-
-    def wait(self, seconds: float) -> Self:
-        self.now += seconds
         return self
 
     def kinds(self, name: str = BY_IMAGE.name) -> set[str]:
