@@ -5,9 +5,10 @@ import ipaddress
 import json
 import math
 import os
+import re
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, unbase64
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.filling.download import trust
+from r1plus_model_repo.filling.errors import FillError
 from r1plus_model_repo.filling.signature import public_key
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.inputs import (
@@ -27,6 +30,7 @@ from r1plus_operator.plan.inputs import (
     IsolationTerms,
     OperatorConfig,
     PodUser,
+    ProxyTerms,
     RuntimeUpdate,
     SuiteSource,
     SuiteTrust,
@@ -37,6 +41,7 @@ from r1plus_operator.projections import suite_source
 from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 T = TypeVar("T")
+_PROXY_URL = re.compile(r"http://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[1-9][0-9]{0,4}")
 
 
 class ConfigError(Exception):
@@ -208,7 +213,9 @@ def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
         decoy_namespace=env.get("R1PLUS_DECOY_NAMESPACE", ""),
         interval=_interval(env.get("R1PLUS_PROBE_SECONDS") or "3600"),
         api_ports=tuple(map(_port, _listed(env, "R1PLUS_API_SERVER_PORTS"))) or IsolationTerms().api_ports,
-        api_cidrs=tuple(map(_network, _listed(env, "R1PLUS_API_SERVER_CIDRS"))),
+        api_cidrs=_networks(
+            _listed(env, "R1PLUS_API_SERVER_CIDRS"), "R1PLUS_API_SERVER_CIDRS", "networkPolicy.apiServerCIDRs"
+        ),
         beside={name: url for name, url in beside.items() if url},
         reserved_namespaces=tuple(_listed(env, "R1PLUS_RESERVED_NAMESPACES")),
     )
@@ -255,14 +262,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError as error:
-        raise ConfigError(
-            f"R1PLUS_API_SERVER_CIDRS: {text!r:.60} is no network; the chart sets it from networkPolicy.apiServerCIDRs,"
-            " e.g. 10.0.0.1/32"
-        ) from error
+def _networks(words: Iterable[str], variable: str, value: str) -> tuple[str, ...]:
+    """Read networks. `variable`: where they come from; `value`: the chart's value behind it."""
+    found = []
+    for word in words:
+        try:
+            found.append(str(ipaddress.ip_network(word, strict=False)))
+        except ValueError as error:
+            text = f"{variable}: {word!r:.60} is no network; the chart sets it from {value}, e.g. 10.0.0.1/32"
+            raise ConfigError(text) from error
+    return tuple(found)
 
 
 def _volume_terms(env: Mapping[str, str]) -> VolumeTerms:
@@ -280,8 +289,51 @@ def _volume_terms(env: Mapping[str, str]) -> VolumeTerms:
         # As with suites: a misspelt value must not let everybody in.
         require_signature=env.get("R1PLUS_DELIVERY_REQUIRE_SIGNATURE", "true") != "false",
         trusted_keys=_public_keys(env.get("R1PLUS_DELIVERY_KEYS", "")),
-        ca_pem=env.get("R1PLUS_DELIVERY_CA", ""),
+        ca_pem=_ca_pem(env.get("R1PLUS_DELIVERY_CA", "")),
+        proxy=_proxy_terms(env),
     )
+
+
+def _ca_pem(text: str) -> str:
+    """Certificates, PEM. The operator copies them into tenants' namespaces."""
+    if "PRIVATE KEY" in text:
+        raise ConfigError(
+            "R1PLUS_DELIVERY_CA: holds a private key, which every tenant could read; put certificates only into the"
+            " chart's delivery.ca"
+        )
+    if text:
+        try:
+            trust(text)
+        except FillError as error:
+            raise ConfigError(f"R1PLUS_DELIVERY_CA: {error}") from error
+    return text
+
+
+def _proxy_terms(env: Mapping[str, str]) -> ProxyTerms | None:
+    """As the chart's delivery.proxy has them; None where it names no proxy."""
+    url = env.get("R1PLUS_DELIVERY_PROXY", "")
+    if not url:
+        return None
+    if "@" in url:  # What is wrong is logged, so the address is not shown.
+        raise ConfigError(
+            "R1PLUS_DELIVERY_PROXY: carries a user or a password, which every tenant could read in its Job's ConfigMap;"
+            " let the proxy admit the cluster's addresses without one, and set delivery.proxy.url to http://HOST:PORT"
+        )
+    if not _PROXY_URL.fullmatch(url) or int(url.rpartition(":")[2]) > 65535:
+        raise ConfigError(
+            f"R1PLUS_DELIVERY_PROXY: {url!r:.120} is not http://HOST:PORT; the chart sets it from delivery.proxy.url."
+            " What passes through the proxy is TLS, whose other end is the archive's server"
+        )
+    variable = "R1PLUS_DELIVERY_PROXY_CIDRS"
+    cidrs = _networks(_listed(env, variable), variable, "delivery.proxy.cidrs")
+    if not cidrs:
+        raise ConfigError(
+            f"{variable}: empty, so that no Job could reach the proxy; the chart sets it from"
+            " delivery.proxy.cidrs, e.g. 10.0.9.7/32"
+        )
+    no_proxy = tuple(_listed(env, "R1PLUS_DELIVERY_NO_PROXY"))
+    _networks([entry for entry in no_proxy if "/" in entry], "R1PLUS_DELIVERY_NO_PROXY", "delivery.proxy.noProxy")
+    return ProxyTerms(url, cidrs, no_proxy)
 
 
 def _public_keys(text: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "r1plus-operator"
 PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
 SIGNER = (ROOT / "tests/unit/model_repo/filling/signed/signing.pub").read_text()
+BANK_CA = (ROOT / "tests/support/bank-ca.pem").read_text()
 
 Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
@@ -32,7 +33,12 @@ OTHER_VALUES: dict[str, Any] = {
         "cidrs": ["10.20.0.0/16", "fd00::/8"],
         "requireSignature": False,
         "trustedKeys": [SIGNER, SIGNER],
-        "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        "ca": BANK_CA,
+        "proxy": {
+            "url": "http://proxy.bank.example:3128",
+            "cidrs": ["10.0.9.7/32", "fd00::7/128"],
+            "noProxy": ["models.bank.example", "10.0.0.0/8"],
+        },
         "volume": {"className": "fast", "accessMode": "ReadWriteMany"},
     },
     "verdictIntervalSeconds": 2.5,

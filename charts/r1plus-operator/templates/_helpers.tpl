@@ -108,6 +108,27 @@ before each start.
 {{- end -}}
 {{- end -}}
 
+{{/*
+Refuses secrets in what the operator copies into tenants' namespaces, and a proxy that no Job could reach. Not in the
+schema: it would show the password, and no remedy.
+*/}}
+{{- define "r1plus-operator.requireOpenDelivery" -}}
+{{- with .Values.delivery -}}
+{{- if contains "PRIVATE KEY" .ca -}}
+{{- fail "delivery.ca: holds a private key, which every tenant could read; keep the certificates only" -}}
+{{- end -}}
+{{- if contains "@" .proxy.url -}}
+{{- fail "delivery.proxy.url: carries a user or a password, which every tenant could read in the order of its Job; let the proxy admit the cluster's addresses without one, and name http://HOST:PORT" -}}
+{{- end -}}
+{{- if and .proxy.url (not (regexMatch "^http://[A-Za-z0-9][-A-Za-z0-9.]*:[0-9]{1,5}$" .proxy.url)) -}}
+{{- fail (printf "delivery.proxy.url: %s is not http://HOST:PORT; what passes through the proxy is TLS in any case" .proxy.url) -}}
+{{- end -}}
+{{- if and .proxy.url (not .proxy.cidrs) -}}
+{{- fail (printf "delivery.proxy.cidrs: empty, so that no Job could reach %s; list its networks, e.g. [10.0.9.7/32]" .proxy.url) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Names of the shipped golden suites, a JSON list. */}}
 {{- define "r1plus-operator.suites" -}}
 {{- $names := list -}}

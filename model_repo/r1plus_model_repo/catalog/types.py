@@ -119,7 +119,7 @@ class ArchiveFile(ApiModel):
     url: Annotated[str, Field(min_length=1, max_length=2048, pattern=HTTPS)] = Field(
         description=(
             "https address of a tar (plain, gzip, bzip2 or xz) with the folder engine/; its network must be among the"
-            " chart's delivery.cidrs."
+            " chart's delivery.cidrs, unless delivery.proxy leads there."
         )
     )
     sha256: Sha256 = Field(description="sha256 of the tar.")

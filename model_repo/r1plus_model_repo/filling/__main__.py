@@ -8,11 +8,12 @@ by trying. Why is on stderr and in the pod's status.
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from r1plus_contract import names
-from r1plus_contract.filling import CA_FILE, ORDER_FILE, Archive, FillOrder, FillRefusal
+from r1plus_contract.filling import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder, FillRefusal
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.termination import TERMINATION_LOG, leave_word
 from r1plus_model_repo.filling.download import opened, trust
@@ -29,9 +30,20 @@ MARGIN_BYTES = 64 * 2**20
 """Of an archive, beyond its files: headers, and what does not compress."""
 
 
-def fetch(archive: Archive, most: int, ca_pem: str, tell: Tell, part: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """How archives are fetched."""
+
+    ca_pem: str
+    """Certificates of the CAs that may vouch for a server; empty: those that the image trusts."""
+    proxy: str
+    """http://HOST:PORT; empty: straight from the server."""
+
+
+def fetch(archive: Archive, most: int, settings: FetchSettings, tell: Tell, part: Path) -> None:
     """Download, unpack below `part` as it comes, and compare the sha256 of what came."""
-    with opened(archive.url, trust(ca_pem), tell, most + most // 100 + MARGIN_BYTES) as download:
+    limit = most + most // 100 + MARGIN_BYTES
+    with opened(archive.url, trust(settings.ca_pem), tell, limit, proxy=settings.proxy) as download:
         unpack(download, part, most)
         found = download.rest()
     if found != archive.sha256:
@@ -54,8 +66,8 @@ def main() -> int:
     board = Board()
     board.serve(arguments.port)
     try:
-        order, ca_pem = read(arguments.order_dir)
-        said = run(arguments.stage, order, ca_pem, arguments.volume, board.tell)
+        order, settings = read(arguments.order_dir)
+        said = run(arguments.stage, order, settings, arguments.volume, board.tell)
     except (FillError, ContractError, OSError) as error:
         print(error, file=sys.stderr)
         leave_word(arguments.termination_log, str(error))
@@ -64,13 +76,13 @@ def main() -> int:
     return 0
 
 
-def run(stage: str, order: FillOrder, ca_pem: str, volume: Path, tell: Tell) -> str:
+def run(stage: str, order: FillOrder, settings: FetchSettings, volume: Path, tell: Tell) -> str:
     """Do it; what there is to say of the engine then."""
     if stage == SEAL:
         # As the builder's script names the pod.
         seal(order, volume, os.environ.get("HOSTNAME") or os.uname().nodename, tell)
         return "is on the volume, built for its GPU"
-    how = partial(fetch, order.archive, order.size, ca_pem, tell) if order.archive else None
+    how = partial(fetch, order.archive, order.size, settings, tell) if order.archive else None
     if stage == FETCH and lay_out(order, volume, how, tell):
         return "can be built, every file of its checkpoint as promised"
     if stage == ALL:
@@ -78,11 +90,12 @@ def run(stage: str, order: FillOrder, ca_pem: str, volume: Path, tell: Tell) -> 
     return "is on the volume, every file as promised"
 
 
-def read(folder: Path) -> tuple[FillOrder, str]:
-    """The order, and the CAs' certificates that came with it."""
-    ca = folder / CA_FILE
+def read(folder: Path) -> tuple[FillOrder, FetchSettings]:
+    """The order, and what came with it of how to fetch."""
     order = loads(FillOrder, (folder / ORDER_FILE).read_text(encoding="utf-8"))
-    return order, ca.read_text(encoding="utf-8") if ca.exists() else ""
+    ca, proxy = (folder / CA_FILE, folder / PROXY_FILE)
+    ca_pem, url = (path.read_text(encoding="utf-8") if path.exists() else "" for path in (ca, proxy))
+    return order, FetchSettings(ca_pem, url.strip())
 
 
 if __name__ == "__main__":

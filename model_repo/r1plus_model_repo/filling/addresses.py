@@ -2,7 +2,8 @@
 
 A URL is an instruction to a pod inside the cluster. So the names that it may use are checked when the R1PlusEngine is
 written (`catalog.types`), and the addresses behind them here, at each connection and after each redirect: a name may
-lead to a cloud's metadata service as well as a number may.
+lead to a cloud's metadata service as well as a number may. Through a proxy it is the proxy that resolves names, and
+decides where they may lead; numbers are looked at here.
 """
 
 import ipaddress
@@ -24,6 +25,15 @@ def resolved(host: str, port: int) -> list[str]:
     """The addresses of a name, as the system knows them; OSError where it knows none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def numeric(host: str, port: int) -> list[str]:
+    """The address that a host is written as, in whatever notation; of a name none. Asks no DNS."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return []
+    return [str(entry[4][0]) for entry in found]
 
 
 def parsed(url: str) -> SplitResult:

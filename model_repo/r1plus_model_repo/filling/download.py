@@ -7,10 +7,10 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from urllib.parse import SplitResult, urljoin
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from r1plus_contract.filling import FillPhase, FillProgress, FillRefusal
-from r1plus_model_repo.filling.addresses import Resolve, checked, parsed, resolved, shown
+from r1plus_model_repo.filling.addresses import Resolve, checked, numeric, parsed, resolved, shown
 from r1plus_model_repo.filling.errors import FillError
 
 MAX_REDIRECTS = 5
@@ -19,6 +19,8 @@ STALL_BYTES = 64 * 1024
 """Fewer bytes than this in that time are a stalled download: at such a pace an engine would take weeks."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOR_GOOD = frozenset({400, 401, 403, 404, 405, 410})
+_UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
+"""OpenSSL's verify codes (x509_vfy.h) for a certificate that no trusted CA has issued."""
 
 
 class Download:
@@ -92,12 +94,20 @@ def opened(
     most: int,
     resolve: Resolve = resolved,
     timeout: float = STALL_SECONDS,
+    proxy: str = "",
 ) -> Iterator[Download]:
-    """Connect to `url`, following redirects, each of which must lead where one may fetch from; `most` bytes of body."""
+    """Connect to `url`, following redirects, each of which must lead where one may fetch from; `most` bytes of body.
+
+    All of it goes through the `proxy` (http://HOST:PORT) where there is one: redirects, too.
+    """
     at = url
     for _ in range(MAX_REDIRECTS + 1):
         parts = parsed(at)
-        connection = _connected(parts, checked(parts, resolve), context, timeout)
+        addresses = checked(parts, numeric if proxy else resolve)
+        if proxy:
+            connection = _tunnelled(parts, proxy, context, timeout)
+        else:
+            connection = _connected(parts, addresses, context, timeout)
         # The response by itself, too: where the server ends the connection it alone still holds the socket.
         with closing(connection), closing(_asked(connection, parts)) as response:
             if response.status not in _REDIRECTS:
@@ -131,8 +141,10 @@ class _Pinned(http.client.HTTPSConnection):
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
-def _connected(parts: SplitResult, addresses: list[str], context: ssl.SSLContext, timeout: float) -> _Pinned:
-    failures = []
+def _connected(
+    parts: SplitResult, addresses: list[str], context: ssl.SSLContext, timeout: float
+) -> http.client.HTTPSConnection:
+    failures, remedy = [], "is its network among the chart's delivery.cidrs?"
     for address in addresses:
         connection = _Pinned(parts.hostname or "", parts.port or 443, address, context, timeout)
         try:
@@ -140,13 +152,44 @@ def _connected(parts: SplitResult, addresses: list[str], context: ssl.SSLContext
         except OSError as error:
             connection.close()
             failures.append(f"{address}: {error}")
+            remedy = _certificate_remedy(error) or remedy
         else:
             return connection
-    text = f"no connection ({'; '.join(failures)[:1000]}); is its network among the chart's delivery.cidrs?"
-    raise _failed(parts.geturl(), text)
+    raise _failed(parts.geturl(), f"no connection ({'; '.join(failures)[:1000]}); {remedy}")
 
 
-def _asked(connection: _Pinned, parts: SplitResult) -> http.client.HTTPResponse:
+def _tunnelled(parts: SplitResult, proxy: str, context: ssl.SSLContext, timeout: float) -> http.client.HTTPSConnection:
+    """Connect through a proxy, which resolves the name and passes on what it cannot read: TLS ends at the server."""
+    host, port, way = parts.hostname or "", parts.port or 443, urlsplit(proxy)
+    connection = http.client.HTTPSConnection(way.hostname or "", way.port, context=context, timeout=timeout)
+    connection.set_tunnel(host, port, {"Host": f"{host}:{port}"})
+    try:
+        connection.connect()
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        connection.close()
+        remedy = _certificate_remedy(error) or (
+            "let the proxy admit the cluster's addresses without a password: a tenant could read it"
+            if "failed: 407" in str(error)
+            else f"does the proxy allow {host}:{port}, and is its own network among the chart's delivery.proxy.cidrs?"
+        )
+        text = f"no connection through the proxy {proxy} ({str(error)[:1000]}); {remedy}"
+        raise _failed(parts.geturl(), text) from error
+    return connection
+
+
+def _certificate_remedy(error: Exception) -> str:
+    """What to do about a server's certificate that is refused; empty where another thing is wrong."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return ""
+    if error.verify_code in _UNKNOWN_ISSUER:
+        return (
+            "add the certificate of the CA that issued it to the chart's delivery.ca (what opens TLS on the way has a"
+            " CA of its own)"
+        )
+    return "let the server have a valid certificate of that name"
+
+
+def _asked(connection: http.client.HTTPSConnection, parts: SplitResult) -> http.client.HTTPResponse:
     target = parts.path or "/"
     try:
         # Compressed on its way it would have another sha256.

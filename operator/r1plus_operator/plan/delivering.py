@@ -1,5 +1,7 @@
 """By which way an engine gets to its pods: out of its image, or from a volume that a Job fills. Part of the plan."""
 
+import contextlib
+import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -70,6 +72,17 @@ class EngineVolume:
     def wish(self) -> str:
         """By which a revision is another one. What was built stays when the chart names another image to build with."""
         return self.asked or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a Job connects to for an archive: its server, or the proxy that stands before it."""
+
+    cidrs: tuple[str, ...]
+    """Empty: there is no way to it."""
+    port: int
+    proxy: str = ""
+    """Its address, http://HOST:PORT; empty: the server itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +174,30 @@ def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
     return replace(volume, order=order, image="" if files.archive else files.image or "")
 
 
+def route_to(archive: Archive, terms: VolumeTerms) -> Route:
+    """The route to an archive, by its address, which the catalog's pattern has admitted. Redirects take it as well."""
+    host, port = _host_and_port(archive.url.removeprefix("https://"), 443)
+    proxy = terms.proxy
+    if proxy is None or any(_covers(entry.lower(), host) for entry in proxy.no_proxy):
+        return Route(terms.cidrs, port)
+    return Route(proxy.cidrs, _host_and_port(proxy.url.removeprefix("http://"), 80)[1], proxy.url)
+
+
+def _host_and_port(url: str, default: int) -> tuple[str, int]:
+    """Of an address without its scheme."""
+    host, _, port = url.partition("/")[0].partition(":")
+    return host.lower(), int(port or default)
+
+
+def _covers(entry: str, host: str) -> bool:
+    """Whether an entry of noProxy means a host: by its name, as one of a domain, or as an address of a network."""
+    if "/" in entry:
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+        return False
+    return f".{host}".endswith(f".{entry.removeprefix('.')}")
+
+
 def _able(spec: R1PlusDeploymentSpec, engine: Engine, seat: Seat, nodes: tuple[NodeFacts, ...]) -> tuple[str, ...]:
     """Names of the nodes that a pod fits."""
     found = matching(spec, engine, nodes, lasting=True)
@@ -177,7 +214,8 @@ def _refusal(
 ) -> Undeliverable | None:
     if terms.require_signature and not terms.trusted_keys:
         return _no_keys(engine)
-    if engine.spec.files.archive and not terms.cidrs:
+    archive = _order(engine, None).archive
+    if archive and not route_to(archive, terms).cidrs:
         return _no_network(engine)
     if terms.access_mode is AccessMode.ONE_NODE and spec.replicas > 1 and len(able) > 1:
         return Undeliverable(ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, _spread(spec, engine, able))
@@ -201,7 +239,7 @@ def _no_keys(engine: Engine) -> Undeliverable:
 def _no_network(engine: Engine) -> Undeliverable:
     text = (
         f"spec.engine: {engine.name} is an archive, and the walls let a Job out nowhere; list its server's network in"
-        " the chart's delivery.cidrs"
+        " the chart's delivery.cidrs, or name a proxy that reaches it in delivery.proxy"
     )
     return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
 

@@ -64,6 +64,18 @@ class AccessMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyTerms:
+    """The proxy through which the chart lets archives be fetched."""
+
+    url: str
+    """http://HOST:PORT, without credentials: a tenant can read what its Jobs are told."""
+    cidrs: tuple[str, ...]
+    """Networks of the proxy."""
+    no_proxy: tuple[str, ...] = ()
+    """Servers that are reached without it: hosts, domains and networks."""
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeTerms:
     """What the chart decides of volumes for engines, and of the Jobs that fill them."""
 
@@ -78,6 +90,8 @@ class VolumeTerms:
     """Public keys, PEM."""
     ca_pem: str = ""
     """Certificates of the CAs that vouch for those servers; empty: those of the image."""
+    proxy: ProxyTerms | None = None
+    """None: archives are fetched straight from their servers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from r1plus_contract import names
-from r1plus_contract.filling import CA_FILE, ENGINE_FOLDER, FOR_GOOD, INCOMING_FOLDER, ORDER_FILE, SIGNATURE_FILE
+from r1plus_contract.filling import (
+    CA_FILE,
+    ENGINE_FOLDER,
+    FOR_GOOD,
+    INCOMING_FOLDER,
+    ORDER_FILE,
+    PROXY_FILE,
+    SIGNATURE_FILE,
+)
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
-from r1plus_operator.plan.delivering import Builder, EngineVolume
+from r1plus_operator.plan.delivering import Builder, EngineVolume, Route, route_to
 from r1plus_operator.plan.drift import bound, in_sync, stamped
 from r1plus_operator.plan.inputs import JOB_ENDED, Json, OperatorConfig
 from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
@@ -141,7 +149,8 @@ class _Volume:
 
     def _nowhere(self) -> bool:
         """Whether there is an archive to fetch and no network to fetch it from."""
-        return self.need.volume.order.archive is not None and not self.config.volumes.cidrs
+        route = _route(self.need, self.config)
+        return route is not None and not route.cidrs
 
     def _wait(self, ended: Json) -> float | None:
         """Seconds until a Job that gave up is followed by another; None while it has not."""
@@ -244,15 +253,15 @@ def claim_of(need: Need, namespace: str, config: OperatorConfig, live: Json | No
 
 
 def network_policy_of(need: Need, namespace: str, config: OperatorConfig) -> Json:
-    """The Job's walls: out to the archive's server and to DNS, in for the operator that asks how far it is.
+    """The Job's walls: out to the archive's server, or to the proxy before it, and to DNS; in for the operator.
 
     It dies with the Job.
     """
-    archive = need.volume.order.archive
+    route = _route(need, config)
     out: list[Json] = []
-    if archive is not None and config.volumes.cidrs:  # An empty list of networks would be all of them.
-        servers = [{"ipBlock": {"cidr": cidr}} for cidr in config.volumes.cidrs]
-        out = [to_dns(config.dns), {"to": servers, "ports": tcp(_port(archive.url))}]
+    if route is not None and route.cidrs:  # An empty list of networks would be all of them.
+        servers = [{"ipBlock": {"cidr": cidr}} for cidr in route.cidrs]
+        out = [to_dns(config.dns), {"to": servers, "ports": tcp(route.port)}]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -266,10 +275,10 @@ def network_policy_of(need: Need, namespace: str, config: OperatorConfig) -> Jso
     }
 
 
-def _port(url: str) -> int:
-    """Of an address that the catalog's pattern has admitted."""
-    _, colon, port = url.removeprefix("https://").partition("/")[0].partition(":")
-    return int(port) if colon else 443
+def _route(need: Need, config: OperatorConfig) -> Route | None:
+    """To the volume's archive; None where its engine comes out of an image."""
+    archive = need.volume.order.archive
+    return route_to(archive, config.volumes) if archive else None
 
 
 def _pod_labels(need: Need) -> dict[str, str]:
@@ -286,6 +295,8 @@ def order_of(need: Need, namespace: str, config: OperatorConfig) -> Json:
     data = {ORDER_FILE: dumps(replace(need.volume.order, keys=keys))}
     if config.volumes.ca_pem:
         data[CA_FILE] = config.volumes.ca_pem
+    if (route := _route(need, config)) and route.proxy:
+        data[PROXY_FILE] = route.proxy
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(need, namespace), "data": data}
 
 

@@ -16,7 +16,7 @@ from r1plus_operator.api import fence, rbac, tenant_roles
 from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser
+from r1plus_operator.plan.inputs import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
 from r1plus_operator.plan.objects import to_dns
 from r1plus_operator.plan.pod import restricted
 from r1plus_operator.projections import suite_source
@@ -183,6 +183,10 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     assert volumes.require_signature == delivery["requireSignature"]
     assert volumes.trusted_keys == tuple(delivery["trustedKeys"])
     assert volumes.ca_pem == delivery["ca"]
+    proxy = delivery.get("proxy")
+    assert volumes.proxy == (
+        ProxyTerms(proxy["url"], *map(tuple, (proxy["cidrs"], proxy["noProxy"]))) if proxy else None
+    )
     assert volumes.storage_class == delivery["volume"].get("className", "")
     assert volumes.access_mode == delivery["volume"].get("accessMode", "ReadWriteOnce")
     assert settings.operator.image_pull_secrets == tuple(values.get("imagePullSecrets", ()))

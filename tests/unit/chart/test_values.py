@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.chart import CHART, Refusal, Render
+from support.chart import BANK_CA, CHART, Refusal, Render
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,10 @@ from support.chart import CHART, Refusal, Render
         pytest.param({"delivery": {"trustedKeys": ["-----BEGIN PRIVATE KEY-----"]}}, ["/delivery/trustedKeys/0"],
                      id="a private key for a public one"),
         pytest.param({"delivery": {"ca": "bank-ca.pem"}}, ["/delivery/ca"], id="a file for a certificate"),
+        pytest.param({"delivery": {"proxy": {"cidrs": ["10.0.9.7"]}}}, ["/delivery/proxy/cidrs/0"],
+                     id="an address for a network of the proxy"),
+        pytest.param({"delivery": {"proxy": {"noProxy": ["*"]}}}, ["/delivery/proxy/noProxy/0"],
+                     id="a proxy for nothing"),
         pytest.param({"delivery": {"volume": {"accessMode": "ReadWriteOncePod"}}}, ["/delivery/volume/accessMode"],
                      id="a volume that no Job could fill"),
         pytest.param({"runtime": {"update": "Sometimes"}}, ["/runtime/update", "Automatic"],
@@ -96,6 +100,32 @@ from support.chart import CHART, Refusal, Render
 def test_a_wrong_value_is_refused_with_its_path(refusal: Refusal, values: dict[str, Any], said: list[str]) -> None:
     told = refusal(values)
     assert [words for words in said if words not in told] == [], told
+
+
+PROXY_URL, PROXY_CIDRS = "http://proxy.bank.example:3128", ["10.0.9.7/32"]
+
+
+@pytest.mark.parametrize(
+    ("delivery", "said"),
+    [
+        ({"proxy": {"url": PROXY_URL.replace("proxy", "me:SECRET@proxy", 1), "cidrs": PROXY_CIDRS}},
+         ["delivery.proxy.url: carries a user or a password, which every tenant could read", "cluster's addresses"]),
+        ({"proxy": {"url": PROXY_URL.replace("http", "https"), "cidrs": PROXY_CIDRS}},
+         ["delivery.proxy.url: https://proxy.bank.example:3128 is not http://HOST:PORT"]),
+        ({"proxy": {"url": "http://proxy.bank.example", "cidrs": PROXY_CIDRS}},
+         ["delivery.proxy.url: http://proxy.bank.example is not http://HOST:PORT"]),
+        ({"proxy": {"url": PROXY_URL}},
+         [f"delivery.proxy.cidrs: empty, so that no Job could reach {PROXY_URL}", "10.0.9.7/32"]),
+        ({"ca": BANK_CA + "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n"},
+         ["delivery.ca: holds a private key, which every tenant could read", "keep the certificates only"]),
+    ],
+)  # fmt: skip
+def test_finding_13_a_proxy_or_ca_that_tells_secrets_or_leads_nowhere_is_refused(
+    refusal: Refusal, delivery: dict[str, Any], said: list[str]
+) -> None:
+    told = refusal({"delivery": delivery})
+    assert [words for words in said if words not in told] == [], told
+    assert "SECRET" not in told
 
 
 DIGEST = f"@sha256:{'4' * 64}"

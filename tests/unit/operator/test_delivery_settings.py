@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from r1plus_operator.config import ConfigError, from_environment
-from r1plus_operator.plan.inputs import AccessMode
+from r1plus_operator.plan.inputs import AccessMode, ProxyTerms
 
 KEY = (Path(__file__).parents[1] / "model_repo/filling/signed/signing.pub").read_text()
+PROXY = {"R1PLUS_DELIVERY_PROXY": "http://proxy.bank.example:3128", "R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/32"}
 
 
 def test_by_default_nothing_is_fetched_and_everything_is_signed(least: dict[str, str]) -> None:
@@ -50,3 +51,46 @@ def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, valu
         from_environment({**least, variable: value})
     assert str(raised.value).startswith(variable)
     assert names in str(raised.value)
+
+
+def test_finding_13_a_proxy_is_read_with_its_networks_and_exceptions(least: dict[str, str]) -> None:
+    assert from_environment(least).operator.volumes.proxy is None
+    assert from_environment({**least, "R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/32"}).operator.volumes.proxy is None
+    found = from_environment({**least, **PROXY, "R1PLUS_DELIVERY_NO_PROXY": ".svc,10.0.0.0/8"}).operator.volumes.proxy
+    assert found == ProxyTerms("http://proxy.bank.example:3128", ("10.0.9.7/32",), (".svc", "10.0.0.0/8"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"R1PLUS_DELIVERY_PROXY": "http://me:SECRET@proxy.bank.example:3128"},
+            ["delivery.proxy.url", "carries a user or a password", "admit the cluster's addresses without"],
+        ),
+        ({"R1PLUS_DELIVERY_PROXY": "http://SECRET@proxy:3128"}, ["delivery.proxy.url", "carries a user"]),
+        (
+            {"R1PLUS_DELIVERY_PROXY": "https://proxy:3128"},
+            ["'https://proxy:3128'", "delivery.proxy.url", "http://HOST"],
+        ),
+        ({"R1PLUS_DELIVERY_PROXY": "http://proxy"}, ["'http://proxy'", "http://HOST:PORT"]),
+        ({"R1PLUS_DELIVERY_PROXY": "http://proxy:70000"}, ["'http://proxy:70000'", "http://HOST:PORT"]),
+        ({"R1PLUS_DELIVERY_PROXY": "http://proxy:3128/path"}, ["http://HOST:PORT"]),
+        ({"R1PLUS_DELIVERY_PROXY": "http://:3128"}, ["http://HOST:PORT"]),
+        ({"R1PLUS_DELIVERY_PROXY": "http://pro xy:3128"}, ["http://HOST:PORT"]),
+        ({"R1PLUS_DELIVERY_PROXY_CIDRS": ""}, ["R1PLUS_DELIVERY_PROXY_CIDRS", "delivery.proxy.cidrs", "10.0.9.7/32"]),
+        ({"R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/33"}, ["R1PLUS_DELIVERY_PROXY_CIDRS: '10.0.9.7/33' is no network"]),
+        ({"R1PLUS_DELIVERY_NO_PROXY": "10.0.0.0/99"}, ["R1PLUS_DELIVERY_NO_PROXY", "delivery.proxy.noProxy"]),
+        ({"R1PLUS_DELIVERY_CA": "bank-ca.pem"}, ["R1PLUS_DELIVERY_CA", "delivery.ca: no certificates in PEM"]),
+        (
+            {"R1PLUS_DELIVERY_CA": "-----BEGIN PRIVATE KEY-----\nSECRET"},
+            ["R1PLUS_DELIVERY_CA", "delivery.ca", "a private key", "put certificates only into"],
+        ),
+    ],
+)
+def test_finding_13_a_proxy_or_ca_that_cannot_be_used_is_named_with_a_remedy(
+    least: dict[str, str], settings: dict[str, str], said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_environment({**least, **PROXY, **settings})
+    assert [words for words in said if words not in str(raised.value)] == [], str(raised.value)
+    assert "SECRET" not in str(raised.value)
