@@ -46,6 +46,20 @@ def backoff(failures: int, patience: Patience) -> float:
     return float(min(patience.first_backoff * 2.0 ** min(failures - 1, 30), patience.longest_backoff))
 
 
+class Heartbeat:
+    """How long ago a file was last written, by whoever looks at it often."""
+
+    def __init__(self) -> None:
+        self._written = 0
+        self._since = 0.0
+
+    def age(self, written: int, now: float) -> float:
+        """Seconds since `written` was last another: that it changes counts, since the clock it is of may be set."""
+        if written != self._written:
+            self._written, self._since = written, now
+        return now - self._since
+
+
 class Supervisor:
     """One child at a time."""
 
@@ -69,6 +83,7 @@ class Supervisor:
         self._pid = 0
         self._started = 0.0
         self._next_start = 0.0
+        self._heartbeat = Heartbeat()
         self._failures = 0
         self._first = True
 
@@ -131,13 +146,13 @@ class Supervisor:
 
     def _check_heartbeat(self) -> None:
         """Kill a prober whose event loop stands still; `_reap` hears of its end."""
-        if not self._pid or self._clock() - self._started < self._patience.stale:
-            return
         try:
-            age = time.time() - (self._state_dir / HEARTBEAT_FILE).stat().st_mtime
+            written = (self._state_dir / HEARTBEAT_FILE).stat().st_mtime_ns
         except FileNotFoundError:
-            age = self._clock() - self._started
-        if age > self._patience.stale:
+            written = 0
+        now = self._clock()
+        age = min(self._heartbeat.age(written, now), now - self._started)
+        if self._pid and age > self._patience.stale:
             log("error", "Prober hung, killed it", pid=self._pid, heartbeat_age=round(age, 1))
             # Not waited for: until `_reap` has collected it, its pid belongs to nobody else.
             os.kill(self._pid, signal.SIGKILL)

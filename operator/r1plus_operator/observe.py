@@ -222,6 +222,9 @@ class Observer:
             self._enqueue(key)
         elif _wish(before) != _wish(self.crs[key]):
             self._edited(key)
+        if before is not None and "deletionTimestamp" in meta and "deletionTimestamp" not in before["metadata"]:
+            self.waves.wait(key, None)
+            self._note_revisions(meta["uid"])
 
     def news(self, key: Key) -> None:
         """A monitor said something new about this deployment."""
@@ -502,10 +505,11 @@ class Observer:
         key = (child.namespace, min(child.deployments, default=""))
         owner = self.crs.get(key)
         where = self.namespace(child.namespace)
-        # Nobody ends what is said by one that was orphaned, that waits for the garbage collector, or that is in a
-        # namespace where nothing is written any more.
-        is_owned = owner is not None and owner["metadata"]["uid"] == child.owner and not child.deleting
-        counts = is_owned and where is not None and where.tenant
+        # Nobody ends what is said by one that was orphaned, that waits for the garbage collector or for finalizers of
+        # its deployment, or that is in a namespace where nothing is written any more.
+        lives = owner is not None and "deletionTimestamp" not in owner["metadata"] and not child.deleting
+        is_owned = owner is not None and owner["metadata"]["uid"] == child.owner
+        counts = lives and is_owned and where is not None and where.tenant
         for waiting in self.waves.note((child.namespace, child.name), key, child.refresh if counts else None):
             self._enqueue(waiting)
 

@@ -70,7 +70,12 @@ class Reconciler:
                 self._observer.release_slot(key)
 
     async def _deployment(self, key: Key) -> None:
-        made = await self._plan(key)
+        try:
+            made = await self._plan(key)
+        except Exception:
+            # What cannot be planned begins nothing: others have their turn, and it lines up again in a later pass.
+            self._observer.waves.wait(key, None)
+            raise
         if made is None:
             self._refused.pop(key, None)
             self._pools.want(key, None)

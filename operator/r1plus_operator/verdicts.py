@@ -100,7 +100,9 @@ class VerdictSource:
         if self._turns:
             await asyncio.wait(self._turns.values(), timeout=self._round_seconds)
         for namespace in [namespace for namespace, turn in self._turns.items() if turn.done()]:
-            self._turns.pop(namespace).result()
+            if error := self._turns.pop(namespace).exception():
+                # One namespace's pods have said what we cannot take. The others are asked on.
+                log.error("Monitors of namespace %s could not be asked", namespace, exc_info=error)
         for key in list(self._observer.crs):
             self._look_at_pool(key)
         for key in self._observer.pools.keys() - self._observer.crs.keys():

@@ -7,6 +7,7 @@ its monitor through every upgrade and downgrade of the operator. So a new field 
 
 import dataclasses
 import json
+import math
 import types
 from enum import Enum
 from functools import cache
@@ -127,13 +128,21 @@ def _fields(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
 def _scalar(kind: Any, data: Any, path: str) -> Any:
     if kind is float:
         _expect(isinstance(data, int | float) and not isinstance(data, bool), path, "a number", data)
+        _expect(_is_computable(data), path, "a finite number", data)
         return float(data)
     fits = isinstance(data, kind) and (kind is bool or not isinstance(data, bool))
+    if fits and kind is int:
+        fits = _is_computable(data)
     if fits and kind is str:
         # A lone surrogate is valid JSON and no valid text: it would fail wherever the string is written on.
         fits = all(not 0xD800 <= ord(char) <= 0xDFFF for char in data)
     _expect(fits, path, f"a value of type {kind.__name__}", data)
     return data
+
+
+def _is_computable(number: int | float) -> bool:
+    """Whether figures can be made of it: JSON has integers beyond any float, and Python's has NaN and Infinity."""
+    return abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number)
 
 
 def _expect(holds: bool, path: str, wanted: str, got: Any) -> None:

@@ -138,9 +138,13 @@ async def another_image(world: World) -> None:
     await world.alice.patch(kinds.POD, await serving_pod(world), world.namespace, body, content_type=merge)
 
 
-async def out_of_service(world: World) -> None:
-    body = {"metadata": {"labels": {names.LABEL_SERVING: None}}}
-    await world.alice.patch(kinds.POD, await serving_pod(world), world.namespace, body)
+def serving_pod_with(**metadata: dict[str, str | None]) -> Callable[[World], Awaitable[object]]:
+    """Patch the metadata of the pod that serves."""
+
+    async def attempt(world: World) -> None:
+        await world.alice.patch(kinds.POD, await serving_pod(world), world.namespace, {"metadata": metadata})
+
+    return attempt
 
 
 async def relabelled(world: World, subresource: str = "") -> None:
@@ -185,7 +189,10 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a pod made serving afterwards": (relabelled, PODS),
     "a pod made serving by its status": (lambda world: relabelled(world, "status"), PODS),
     "a serving pod with another image": (another_image, PODS),
-    "a serving pod taken out of service": (out_of_service, PODS),
+    "a serving pod taken out of service": (serving_pod_with(labels={names.LABEL_SERVING: None}), PODS),
+    "a serving pod that loses its mark": (serving_pod_with(labels={names.LABEL_MANAGED_BY: None}), PODS),
+    "a serving pod of another's": (serving_pod_with(annotations={names.ANNOTATION_OWNER_UID: "u"}), PODS),
+    "a serving pod in quarantine by hand": (serving_pod_with(annotations={names.ANNOTATION_QUARANTINE: "{}"}), PODS),
     "a pod that mounts an engine's volume": (lambda world: mounting(world, ENGINE_CLAIM, {}, "reads"), VOLUMES),
     "a pod that mounts an engine's volume as its own": (
         lambda world: mounting(world, ENGINE_CLAIM, {names.LABEL_VOLUME: ENGINE_CLAIM}, "reads-as-ours"), PODS,
@@ -197,6 +204,7 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
 ALLOWED: dict[str, Callable[[World], Awaitable[object]]] = {
     "a label of one's own on a child": edit("Service", {"metadata": {"labels": {"team": "blue"}}}),
     "an annotation of one's own on a child": edit("Deployment", {"metadata": {"annotations": {"a/b": "c"}}}, of_revision=True),
+    "a label and a note of one's own on a serving pod": serving_pod_with(labels={"team": "blue"}, annotations={"a/b": "c"}),
     "a plain pod": lambda world: own_pod(world, {"app": "own"}, "plain"),
     "a pod with a claim of one's own": lambda world: mounting(world, "my-own-data", {}, "mine"),
     "a plain Deployment": lambda world: own_deployment(world, {}),

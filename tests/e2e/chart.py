@@ -22,6 +22,7 @@ RELEASE = "r1plus"
 NAMESPACE = "r1plus-system"
 OPERATOR = "app.kubernetes.io/name=r1plus-operator"
 """Selects the operator."""
+OPERATOR_ACCOUNT = f"system:serviceaccount:{NAMESPACE}:r1plus-operator"
 INSTALL_SECONDS = 600
 
 

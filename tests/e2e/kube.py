@@ -71,10 +71,10 @@ class Kube:
         """Every pod of an R1PlusDeployment, whatever its revision."""
         return self.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment}")
 
-    def patch(self, plural: str, namespace: str, name: str, body: Json) -> Json:
-        """A merge patch, as `kubectl patch --type=merge` sends it."""
-        kind = {"Content-Type": "application/merge-patch+json"}
-        return self._call("PATCH", f"{_path(plural, namespace)}/{name}", body=body, headers=kind)
+    def patch(self, plural: str, namespace: str, name: str, body: Json, user: str = "") -> Json:
+        """A merge patch, as `kubectl patch --type=merge` sends it; as another `user` if one is named."""
+        headers = {"Content-Type": "application/merge-patch+json"} | ({"Impersonate-User": user} if user else {})
+        return self._call("PATCH", f"{_path(plural, namespace)}/{name}", body=body, headers=headers)
 
     def apply(self, body: Json) -> None:
         """`kubectl apply` of one object."""

@@ -5,7 +5,7 @@ That the pod is bad is written into its monitor's memory: a pod that really comp
 
 from concurrent.futures import Future
 
-from e2e import story
+from e2e import chart, story
 from e2e.background import run_in_background
 from e2e.inside import remember_a_fall
 from e2e.kube import Json, Kube
@@ -53,7 +53,8 @@ def quarantine_one_of_two(kube: Kube, name: Name) -> None:
     in_traffic = story.pods_in_traffic(kube, name)
     assert good in in_traffic, in_traffic
     # An hour of looking at it is over as soon as nobody can tell any more when it began.
-    kube.kubectl("annotate", "pod", "-n", name.namespace, bad, f"{ANNOTATION_QUARANTINE}=damaged", "--overwrite")
+    note = {"metadata": {"annotations": {ANNOTATION_QUARANTINE: "damaged"}}}
+    kube.patch("pods", name.namespace, bad, note, user=chart.OPERATOR_ACCOUNT)
     wait_for(lambda: pod() is None, f"{bad} is deleted")
     _until_two(kube, name)
     kube.patch("r1plusdeployments", name.namespace, name.name, AS_BEFORE)

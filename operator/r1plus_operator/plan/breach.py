@@ -4,6 +4,7 @@ Only what monitors say of the very identity and suite in force counts, and only 
 heard at all (`revision.own`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -404,7 +405,18 @@ def _control(scene: Scene, record: Record) -> Control:
     waiting = next((p.unschedulable for p in scene.pods(record.to) if p.unschedulable), "")
     refused = scene.observed.children.get(("Deployment", record.to), {}).get(REFUSED_PODS, "")
     no_room = (refused or waiting)[:MOST_TEXT]
-    return Control(record.to, record.started_at, record.control, record.said, no_room, record.blocked)
+    return Control(record.to, _began_at(scene, record), record.control, record.said, no_room, record.blocked)
+
+
+def _began_at(scene: Scene, record: Record) -> float:
+    """When a control began: by its candidate where a wrong clock dated its record, whose date names it and stays.
+
+    Without a candidate it was given up, and is no less overdue now.
+    """
+    if record.started_at <= scene.now:
+        return record.started_at
+    since = scene.revisions[record.to].candidate_since if record.to in scene.revisions else None
+    return -math.inf if since is None else since
 
 
 def _pool(scene: Scene) -> PoolHealth:

@@ -186,8 +186,8 @@ def _engine_ready(s: Situation) -> Finding:
         for container in pod.containers:
             if finding := _container_trouble(container):
                 return finding
-    strangers = [pod.name for pod in s.observed.strangers if pod.revision == s.target]
-    if strangers and not pods:
+    strangers = [pod.name for pod in s.observed.strangers if pod.revision == s.target and not pod.terminating]
+    if strangers:
         remedy = "delete it, or keep webhooks that inject containers away from this namespace"
         text = f"Pod {strangers[0]} bears the labels of revision {s.target} but does not run its template, so its"
         return Finding("False", Reason.FOREIGN_POD, f"{text} reports are not believed; {remedy}")

@@ -386,14 +386,19 @@ def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]
 
     def dated(revision: Revision) -> Revision:
         rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
+        refresh = revision.refresh
         if rollback and rollback.switched_at in dates:
             rollback = replace(rollback, switched_at=dates[rollback.switched_at])
+        if refresh and refresh.began_at > now + SKEW_SECONDS:
+            refresh = replace(refresh, began_at=now)
         if since is not None and since > now + SKEW_SECONDS:
             since = now
         if expiry and expiry.at > now + SKEW_SECONDS:
             expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
         promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
-        return replace(revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry)
+        return replace(
+            revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry, refresh=refresh
+        )
 
     return {name: dated(revision) for name, revision in revisions.items()}
 

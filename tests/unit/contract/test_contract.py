@@ -87,6 +87,12 @@ def test_an_identity_with_fields_of_another_version_has_the_digest_of_what_is_st
                      id="a string for a number"),
         pytest.param(dumps(settings).replace(":6", ":true"), ["probesPerMinute", "type int"],
                      id="a boolean for an integer"),
+        pytest.param(dumps(settings).replace("0.98", "9" * 400), ["MonitorSettings.threshold", "a finite number"],
+                     id="an integer beyond any float"),
+        pytest.param(dumps(settings).replace("0.98", "NaN"), ["MonitorSettings.threshold", "a finite number"],
+                     id="no number at all"),
+        pytest.param(dumps(settings).replace(":6", ":" + "9" * 400), ["probesPerMinute", "type int"],
+                     id="an integer that nothing can be computed from"),
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_by_name(text: str, words: list[str]) -> None:

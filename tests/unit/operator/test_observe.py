@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.plan.inputs import Observed
+from r1plus_operator.plan.refresh import Cause, Outcome, Refresh, SlotRequest
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
@@ -242,3 +244,26 @@ def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
     found = seen.volumes("t")
     assert [need.owners for need in found.needs] == [()]
     assert found.live == {}
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome.FAILED], ids=["which holds a slot", "which stopped its wave"])
+def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: Outcome | None) -> None:
+    """Finalizers of others may keep it for ever, and no pass ends what its revision says."""
+    asked: list[Key] = []
+    seen, waits = Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")
+    seen.namespaces.store.put(
+        projections.namespace({"metadata": {"name": "t", "uid": "n", "labels": {names.LABEL_TENANT: "true"}}})
+    )
+    seen.ingest("ADDED", cr(1))
+    record = dumps(Refresh(Cause.AUTOMATIC, "w", 1.0, outcome=outcome))
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_DEPLOYMENT: "credit"}
+    meta = {"name": "credit-a", "namespace": "t", "uid": "r", "resourceVersion": "3", "labels": labels}
+    notes = {"annotations": {names.ANNOTATION_REFRESH: record}, "ownerReferences": [OWNER | {"name": "credit"}]}
+    put(seen, REVISION, {"metadata": meta | notes, "data": {}, "revision": 1})
+    seen._note_revisions("u")
+    seen.waves.wait(waits, SlotRequest("w", is_requested=False))
+    assert seen.waves.turns() == []
+    asked.clear()
+    seen.ingest("MODIFIED", cr(2, deletionTimestamp="now"))
+    assert seen.waves.turns() == [waits]
+    assert waits in asked

@@ -8,12 +8,13 @@ import pytest
 from r1plus_operator.plan.inputs import Observed, RuntimeUpdate, SuiteSource, TenantView
 from r1plus_operator.plan.mounted_suites import read_mounted
 from r1plus_operator.plan.plan import Plan
+from r1plus_operator.plan.refresh import SlotRequest
 from r1plus_operator.reconciler import Reconciler
-from r1plus_operator.runtime.errors import ForbiddenError
+from r1plus_operator.runtime.errors import ApiError, ForbiddenError
 from r1plus_operator.waves import Waves
 from support.plan.world import CONFIG, World, serve_world
 
-KEY = ("team", "credit")
+KEY, BEHIND = ("team", "credit"), ("team", "support")
 ISOLATED = TenantView("True", "WallsHeld", "25 of 25 forbidden connections were blocked")
 
 
@@ -67,6 +68,23 @@ async def test_finding_11_a_candidate_whose_write_is_refused_leaves_the_line() -
         with pytest.raises(ForbiddenError):
             await reconciler.reconcile(KEY)
         assert parts.waves.turns() == turns
+
+
+async def test_finding_11_a_pass_that_cannot_be_planned_leaves_the_line() -> None:
+    """Else it would be called again at once whatever its back-off, and nobody behind it would begin."""
+    parts: Any = Parts()
+    for key in (KEY, BEHIND):
+        parts.waves.wait(key, SlotRequest("w", is_requested=False))
+    reconciler = Reconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+    parts.load_suites = failing
+    assert parts.waves.turns() == [KEY]
+    with pytest.raises(ApiError):
+        await reconciler.reconcile(KEY)
+    assert parts.waves.turns() == [BEHIND]
+
+
+async def failing(key: object) -> dict[str, Any]:
+    raise ApiError(500, "InternalError", "etcd: no leader")
 
 
 class Watching(Parts):

@@ -1,5 +1,6 @@
 """Golden suites of tenants: only those that are named are fetched, once per version, and little of them is kept."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +76,16 @@ async def test_one_that_went_before_it_was_fetched_is_a_suite_that_cannot_be_rea
     found = await server.suites.load("a", {NAME})
     assert found[NAME].suite is None
     assert found[NAME].problem
+
+
+async def test_finding_02_a_figure_that_nothing_can_be_computed_from_is_a_problem_of_its_suite(server: Server) -> None:
+    server.put("a")
+    header = re.sub(r'"temperature":[ 0-9.]+', f'"temperature":{"9" * 400}', TEXTS["suite.json"])
+    assert header != TEXTS["suite.json"]
+    server.objects["a", NAME]["data"] = {**TEXTS, "suite.json": header}
+    found = await server.suites.load("a", {NAME})
+    assert found[NAME].suite is None
+    assert "temperature: expected a finite number" in found[NAME].problem
 
 
 async def test_a_tenants_many_suites_push_out_its_own_and_no_other_tenants() -> None:

@@ -74,6 +74,8 @@ class Road:
         """Seconds that a round goes on after a report that was news."""
         self.asked: list[Key] = []
         self.says: MonitorReport | None = PASSES
+        self.text = ""
+        """What is said instead."""
         self.observer = Observer(ApiClient(Connection("http://127.0.0.1:1")), self._news, {})
         self.observer.crs["t", "credit"] = CR
         revision = child("ControllerRevision", "credit-a", "cr-a", ownerReferences=[OWNER | {"controller": True}])
@@ -107,7 +109,8 @@ async def road() -> AsyncIterator[Road]:
     found = Road()
 
     async def verdict(_: web.Request) -> web.Response:
-        return web.Response(status=503) if found.says is None else web.json_response(text=dumps(found.says))
+        said = found.text or (dumps(found.says) if found.says else "")
+        return web.json_response(text=said) if said else web.Response(status=503)
 
     async with serving(web.get("/verdict", verdict)) as url, aiohttp.ClientSession() as found.session:
         found.port = port_of(url)
@@ -296,6 +299,27 @@ async def test_finding_22_pods_of_a_dead_node_come_after_those_that_answered(roa
         asked.clear()
         await source.ask_all(road.session)
         assert asked == expected
+
+
+@pytest.mark.parametrize("threshold", ["9" * 400, "NaN"], ids=["beyond any float", "no number"])
+async def test_finding_22_a_figure_that_nothing_can_be_computed_from_is_not_said(road: Road, threshold: str) -> None:
+    road.text = dumps(PASSES).replace('"threshold":null', f'"threshold":{threshold}')
+    assert await road.after(0) is None
+    road.text = ""
+    assert await road.after(0) == PASSES
+
+
+async def test_finding_22_what_fails_for_one_namespace_ends_nothing(
+    road: Road, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("int too large to convert to float")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(road.source, "_take", fail)
+        assert await road.after(0) is None
+    assert "Monitors of namespace t could not be asked" in caplog.text
+    assert await road.after(0) == PASSES
 
 
 async def test_finding_22_what_a_pod_says_is_logged_as_one_short_line(

@@ -436,6 +436,18 @@ def test_finding_16_a_wrong_clock_that_switched_back_changes_nothing_else() -> N
     world.expect(serves=good, runs={good: 1}, Progressing="RolledBack")
 
 
+def test_finding_16_a_control_that_began_in_the_future_is_overdue_in_its_time() -> None:
+    world, good, bad = fallen()
+    world.wait(30 * DAY).settle()
+    world.start_pods(good).wait(-30 * DAY).settle()
+    record = world.revision(bad).rollback
+    assert record is not None
+    assert record.started_at > world.now, "it names the attempt"
+    world.expect(Progressing="RollingBack")
+    world.wait(DAY).settle()
+    assert "ControlOverdue" in str(world.status)
+
+
 STORED = start_world().revision()
 MOMENTS = st.floats(0, 2e6).map(lambda at: round(at, 3))
 
