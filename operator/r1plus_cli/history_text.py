@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.view import plain
 from r1plus_contract.history import (
     AlarmFact,
     EngineFact,
@@ -17,6 +16,7 @@ from r1plus_contract.history import (
     RolloutEvent,
     RolloutFact,
 )
+from r1plus_contract.plain_text import plain
 from r1plus_contract.verdict import GateReport, Verdict
 
 Row = Sequence[str]

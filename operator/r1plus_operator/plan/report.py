@@ -7,6 +7,7 @@ Figures that drift are rounded, so that the status changes when its meaning chan
 from collections.abc import Callable, Mapping
 
 from r1plus_contract import names
+from r1plus_contract.plain_text import plain
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan import incident
@@ -123,7 +124,7 @@ def conditions(found: Mapping[ConditionType, Finding], status: Json, generation:
                 "type": kind.value,
                 "status": finding.status,
                 "reason": finding.reason.value,
-                "message": finding.message[:MAX_MESSAGE],
+                "message": plain(finding.message[:MAX_MESSAGE]),
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(now),
             }
