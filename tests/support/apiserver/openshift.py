@@ -7,7 +7,7 @@ import yaml
 
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.resources import Resource
-from support.apiserver.manifests import ADMISSION, POLICY, POLICY_BINDING, SERVICE_ACCOUNT, Json, manifest, pod
+from support.apiserver.manifests import ADMISSION, POLICY, POLICY_BINDING, Json, manifest, pod
 from support.apiserver.people import Answer, Person
 from support.paths import TESTS
 from support.waiting import wait_until
@@ -32,7 +32,6 @@ def restricting(admin: Person, namespace: str) -> Iterator[None]:
     """Let pods be admitted as OpenShift admits them, once that is in force; asked in this namespace, which gets a range."""
     objects = list(yaml.safe_load_all(MANIFEST.read_text()))
     admin.do("POST", kinds.NAMESPACE.path(), manifest(kinds.NAMESPACE, namespace))
-    admin.do("POST", SERVICE_ACCOUNT.path(namespace), manifest(SERVICE_ACCOUNT, "default"))
     admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"annotations": RANGE}})
     for one in objects:
         admin.do("POST", APPLIED[one["kind"]].path(), one)
