@@ -299,6 +299,11 @@ def test_finding_a_no_monitor_of_the_operators_takes_a_scrape_class(intruder: In
     assert_held(intruder.make(monitor(proxyFromEnvironment=True)), REACH, "no proxy")
 
 
+@pytest.mark.parametrize("followed", [True, None])
+def test_finding_a_no_monitor_of_the_operators_follows_redirects(intruder: Intruder, followed: bool | None) -> None:
+    assert_held(intruder.make(monitor(followRedirects=followed)), REACH, "followRedirects false")
+
+
 REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
 BUDGET = kinds.BY_KIND["PodDisruptionBudget"]
 NADIA = "nadia"
