@@ -136,6 +136,12 @@ class PodUser:
     run_as_group: int | None = 1000
     fs_group: int | None = 1000
 
+    @property
+    def named(self) -> dict[str, int]:
+        """The fields of a pod's security context that say so."""
+        fields = {"runAsUser": self.run_as_user, "runAsGroup": self.run_as_group, "fsGroup": self.fs_group}
+        return {key: value for key, value in fields.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class AlertTerms:

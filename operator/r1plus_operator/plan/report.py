@@ -236,7 +236,7 @@ def _capacity_fits(s: Situation) -> Finding:
     if s.problem:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
     if refused := s.observed.children.get(("Deployment", s.target or ""), {}).get(REFUSED_PODS):
-        return _refused_pods(refused)
+        return _refused_pods(refused, remedy=_user_remedy(s))
     for pod in s.pods(s.target):
         if pod.unschedulable:
             remedy = "free capacity, change spec.placement, or lower batch and context"
@@ -245,12 +245,21 @@ def _capacity_fits(s: Situation) -> Finding:
     return Finding("True", Reason.FITS, s.resolved.fit.explain())
 
 
-def _refused_pods(said: str) -> Finding:
+def _user_remedy(s: Situation) -> str:
+    """What to do where pods name a user and their namespace assigns one; empty where that is not so."""
+    revision, tenant = s.revisions.get(s.target or ""), s.observed.tenant
+    if revision is None or tenant is None or not (tenant.assigns_users and revision.runtime.names_user):
+        return ""
+    text = f"pods of revision {revision.name} name a user, and this namespace assigns users by now"
+    return f"{text}; `r1plus refresh` asks for a candidate whose pods name none"
+
+
+def _refused_pods(said: str, remedy: str) -> Finding:
     if "exceeded quota" in said or "must specify limits" in said:
         remedy = "raise the namespace's ResourceQuota, or lower spec.replicas, batch or context"
         return Finding("False", Reason.QUOTA_EXCEEDED, f"{said}; {remedy}")
-    remedy = "ask whoever keeps this namespace's admission policies; the pods need no more than Pod Security restricted"
-    return Finding("False", Reason.POD_REFUSED, f"{said}; {remedy}")
+    ask = "ask whoever keeps this namespace's admission policies; the pods need no more than Pod Security restricted"
+    return Finding("False", Reason.POD_REFUSED, f"{said}; {remedy or ask}")
 
 
 def _quality_verified(s: Situation) -> Finding:
