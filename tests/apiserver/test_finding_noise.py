@@ -14,7 +14,7 @@ from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
 DEPLOYMENTS: Resource = kinds.R1PLUS_DEPLOYMENT
-MOST = 32 * 1024
+MOST = 16 * 1024
 """Bytes that the metadata of an R1PlusDeployment may take."""
 NAME = "n" * 60
 """Long enough that few names take many bytes."""
@@ -62,7 +62,7 @@ def test_finding_02_metadata_that_every_edit_would_send_to_all_who_watch_is_refu
     answer = create(admin, namespace, LARGE[what])
     assert answer.status == 403, answer
     assert f"'{BINDING}'" in answer.text
-    assert " bytes, and 32768 are allowed" in answer.text
+    assert " bytes, and 16384 are allowed" in answer.text
     assert "remove the largest annotation" in answer.text
 
 
