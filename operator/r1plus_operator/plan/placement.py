@@ -20,12 +20,12 @@ def check_placement(asked: Placement, allowed: TenantPlacement) -> Problem | Non
 
 
 def check_readable(tenant: TenantView) -> Problem | None:
-    """Return that nobody knows where the tenant's models may run, with the remedy; None: its R1PlusTenant can be read."""
+    """Return that nobody knows where the tenant's models may run, and the remedy; None: its R1PlusTenant is readable."""
     if not tenant.unreadable:
         return None
     message = (
-        f"R1PlusTenant tenant: {tenant.unreadable}; until the platform team corrects it nobody knows on which nodes this"
-        " tenant's models may run: what serves goes on, and nothing new begins"
+        f"R1PlusTenant tenant: {tenant.unreadable}; until the platform team corrects it nobody knows on which nodes"
+        " this tenant's models may run: what serves goes on, and nothing new begins"
     )
     return Problem(ConditionType.CAPACITY_FITS, Reason.PLACEMENT_NOT_ALLOWED, message)
 
