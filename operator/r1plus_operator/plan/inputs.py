@@ -286,6 +286,8 @@ class TenantView:
     """Namespaces that a deployment may let in."""
     placement: TenantPlacement | None = field(default_factory=TenantPlacement)
     """On which nodes its models may run; None: no cluster was asked."""
+    unreadable: str = ""
+    """Why its R1PlusTenant cannot be read, and so nobody knows what it allows; empty: it can, or there is none."""
     assigns_users: bool = False
     """As its namespace does (`NamespaceFacts`)."""
 

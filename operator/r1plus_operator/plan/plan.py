@@ -34,7 +34,7 @@ from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
 from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.obstacles import Incumbent
-from r1plus_operator.plan.placement import check_placement
+from r1plus_operator.plan.placement import check_placement, check_readable
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.proof import read_configs, remember_config, withhold_unproven
@@ -195,10 +195,15 @@ def _resolve(
         )
 
     resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
-    allowed = observed.tenant.placement if observed.tenant else None
-    if allowed and isinstance(resolved, Target) and not (serves and is_made_for(serves, observed.name, spec, resolved)):
+    tenant = observed.tenant
+    if (
+        tenant
+        and tenant.placement
+        and isinstance(resolved, Target)
+        and not (serves and is_made_for(serves, observed.name, spec, resolved))
+    ):
         # What serves keeps its place, whatever the platform team allows by now.
-        return check_placement(spec.placement, allowed) or resolved
+        return check_readable(tenant) or check_placement(spec.placement, tenant.placement) or resolved
     return resolved
 
 
