@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import statistics
 import time
 import uuid
 
@@ -140,7 +141,7 @@ async def test_finding_02_large_annotations_do_not_stop_the_operator(
 
 LET_IN = 16 * 1000
 """Bytes of an annotation that admission lets a deployment have (policy `metadata-size`)."""
-CRS, ROUNDS, EDITS = 50, 5, 10
+CRS, ROUNDS, EDITS = 50, 10, 10
 """Of the noise; of quiet, noise and its control; of another tenant in each. A tenant's first fifty edits wait for no turn."""
 
 
@@ -166,8 +167,9 @@ async def fill(client: ApiClient, noise: Noise) -> None:
         await client.create(noise.kind, noise.cr(number, 60))
 
 
-def p95(seconds: list[float]) -> float:
-    return sorted(seconds)[int(0.95 * len(seconds))]
+def quantiles(seconds: list[float]) -> str:
+    """Return the median and the 95th percentile as text."""
+    return f"{statistics.median(seconds):.3f} s ({sorted(seconds)[int(0.95 * len(seconds))]:.3f} s)"
 
 
 @pytest.mark.apiserver_long
@@ -202,10 +204,11 @@ async def test_finding_02_edits_without_end_of_what_admission_lets_in_are_little
                 unfollowed += await edit_seconds(other, range(21, 21 + EDITS))
     by_operator, by_server = work.values()
     print(
-        f"another tenant's edits, at the 95th percentile: {p95(quiet):.2f} s alone, {p95(followed):.2f} s beside {rate:.0f} edits/s, "
-        f"{p95(unfollowed):.2f} s beside as many that no operator follows; "
-        f"the operator worked {by_operator:.1f} s, the API server {by_server:.1f} s"
+        f"another tenant's edits, median (95 %): {quantiles(quiet)} alone, {quantiles(followed)} beside {rate:.0f} edits/s,"
+        f" {quantiles(unfollowed)} beside as many that no operator follows;"
+        f" the operator worked {by_operator:.1f} s, the API server {by_server:.1f} s"
     )
+    # The delays are to be looked at: beside other load two runs gave 1.2 and 1.7 times the control's median.
     assert by_operator < 0.5 * by_server
     await remove(client, noise.namespace)
 

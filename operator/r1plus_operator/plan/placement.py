@@ -20,7 +20,7 @@ def check_placement(asked: Placement, allowed: TenantPlacement) -> Problem | Non
 
 
 def check_readable(tenant: TenantView) -> Problem | None:
-    """Return that nobody knows where the tenant's models may run, and the remedy; None: its R1PlusTenant is readable."""
+    """Return that nobody knows where the tenant's models may run, with the remedy; None: the R1PlusTenant is read."""
     if not tenant.unreadable:
         return None
     message = (
