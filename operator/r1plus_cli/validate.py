@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from r1plus_cli.documents import Document
-from r1plus_contract.names import TENANT
+from r1plus_contract.names import API_VERSION, TENANT
 from r1plus_model_repo.catalog.loader import read_engine
 from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, Engine, spec_problems
 from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
@@ -26,7 +26,7 @@ _ENGINE_NAME = re.compile(rf"(?=.{{1,{MAX_ENGINE_NAME}}}$){DNS_SUBDOMAIN.removep
 
 def problems_of(document: Document, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
     """All that is wrong with `document`; none means that `kubectl apply` will take it and the catalog can serve it."""
-    found = [*_name_problems(document)]
+    found = [*_version_problems(document), *_name_problems(document)]
     try:
         spec = R1PlusDeploymentSpec.model_validate(document.spec if document.spec is not None else {})
     except ValidationError as error:
@@ -36,6 +36,8 @@ def problems_of(document: Document, engines: Sequence[Engine], config: OperatorC
 
 def engine_of(document: Document) -> Engine | list[str]:
     """The R1PlusEngine, or all that is wrong with it."""
+    if problems := _version_problems(document):
+        return problems
     found = read_engine(document.source, document.body)
     prefixes = (f"{document.source}: {document.name}: ", f"{document.source}: ")
     if isinstance(found, Engine):
@@ -45,16 +47,19 @@ def engine_of(document: Document) -> Engine | list[str]:
 
 def tenant_problems(document: Document) -> list[str]:
     """All that is wrong with an R1PlusTenant."""
-    found = (
-        []
-        if document.name == TENANT
-        else [f"metadata.name: {document.name!r:.80} must be {TENANT}: a namespace has one"]
-    )
+    found = _version_problems(document)
+    if document.name != TENANT:
+        found.append(f"metadata.name: {document.name!r:.80} must be {TENANT}: a namespace has one")
     try:
         R1PlusTenantSpec.model_validate(document.spec if document.spec is not None else {})
     except ValidationError as error:
         return [*found, *spec_problems(error, R1PlusTenantSpec)]
     return found
+
+
+def _version_problems(document: Document) -> list[str]:
+    version = document.body.get("apiVersion")
+    return [] if version == API_VERSION else [f"apiVersion: {version!r:.80} is not served; write {API_VERSION}"]
 
 
 def _engine_name_problem(name: str) -> str:

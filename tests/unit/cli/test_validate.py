@@ -19,7 +19,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 def document(spec: Any, name: str = "credit") -> Document:
     """A deployment with this spec."""
     metadata: Json = {"name": name, "namespace": "team-credit"}
-    return Document("cr.yaml", {"kind": "R1PlusDeployment", "metadata": metadata, "spec": copy.deepcopy(spec)})
+    body: Json = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusDeployment", "metadata": metadata}
+    return Document("cr.yaml", {**body, "spec": copy.deepcopy(spec)})
 
 
 def problems(spec: Any, name: str = "credit") -> list[str]:
@@ -189,10 +190,21 @@ TENANTS: dict[str, tuple[str, Json, list[str]]] = {
 @pytest.mark.parametrize(("name", "spec", "words"), TENANTS.values(), ids=TENANTS.keys())
 def test_a_tenant_is_refused(name: str, spec: Json, words: list[str]) -> None:
     metadata: Json = {"name": name, "namespace": "team-credit"}
-    found = "; ".join(tenant_problems(Document("t.yaml", {"kind": "R1PlusTenant", "metadata": metadata, "spec": spec})))
+    body: Json = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusTenant", "metadata": metadata, "spec": spec}
+    found = "; ".join(tenant_problems(Document("t.yaml", body)))
     assert [word for word in words if word not in found] == []
 
 
 def test_the_examples_tenants_are_valid() -> None:
     result = run("validate", "-f", EXAMPLES / "tenants.yaml")
     assert (result.exit_code, result.output.count("valid")) == (0, 2)
+
+
+@pytest.mark.parametrize("kind", ["R1PlusDeployment", "R1PlusTenant", "R1PlusEngine"])
+def test_a_version_that_is_not_served_is_refused_with_the_one_that_is(tmp_path: Path, kind: str) -> None:
+    name = "tenant" if kind == "R1PlusTenant" else "credit"
+    spec = {"tier": "full"} if kind == "R1PlusDeployment" else {}
+    body = {"apiVersion": "r1plus.ai/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    status, told = validated(tmp_path, body)
+    assert status == 1
+    assert "apiVersion: 'r1plus.ai/v1' is not served; write r1plus.ai/v1alpha1" in told
