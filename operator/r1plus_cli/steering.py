@@ -4,7 +4,7 @@ Each leaves an annotation that says who, when and why; the operator answers it a
 What the operator would pass over is refused here, with what to do instead.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -51,15 +51,31 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
 
 
 def refresh_all(cluster: Steered, bodies: Iterable[Json], reason: str, now: datetime) -> Iterator[str]:
-    """Ask for a refresh of each of these that is outdated; a sentence for each, also for those that cannot be."""
-    for body in bodies:
-        view = view_of(body)
-        if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
-            continue
+    """Ask for a refresh of each of these that is outdated; a sentence for each, also for those that cannot be.
+
+    Where none is outdated, one sentence says so.
+    """
+    views = list(map(view_of, bodies))
+    outdated = [view for view in views if _is_outdated(view)]
+    if not outdated:
+        yield _nothing_outdated(views)
+    for view in outdated:
         try:
             yield steer(cluster, view.namespace, view.name, Verb.REFRESH, reason, now)
         except CliError as error:
             yield f"Not asked: {error}"
+
+
+def _is_outdated(view: DeploymentView) -> bool:
+    return view.runtime is not None and (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits")
+
+
+def _nothing_outdated(views: Collection[DeploymentView]) -> str:
+    current = sum(view.runtime is not None for view in views)
+    silent = sum(view.runtime is None for view in views)
+    runs = "1 deployment runs" if current == 1 else f"{current} deployments run"
+    more = f"; {silent} more {'serves' if silent == 1 else 'serve'} nothing yet" if silent else ""
+    return f"Nothing is outdated: {runs} the operator's images{more}"
 
 
 def checked(reason: str) -> str:
@@ -119,9 +135,10 @@ def _no_refresh(view: DeploymentView) -> str:
         return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
     if view.rolled_back:
         return "traffic was rolled back from what the spec asks for; `r1plus ack` lets that be gated again first"
-    if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
+    if not _is_outdated(view):
         return "it runs the images that the operator has; there is nothing newer"
-    return "a candidate is on its way: see `r1plus status`" if view.runtime.reason == "RefreshUnderWay" else ""
+    is_under_way = view.runtime is not None and view.runtime.reason == "RefreshUnderWay"
+    return "a candidate is on its way: see `r1plus status`" if is_under_way else ""
 
 
 _SWITCHES: Final[Mapping[Verb, Json]] = {

@@ -86,6 +86,18 @@ def test_finding_09_all_asks_for_what_is_outdated_and_says_what_it_cannot_ask_fo
     assert said[1].startswith("Not asked: team-credit/pinned: traffic is pinned")
 
 
+@for_each("bodies, words", {
+    "all serve the operator's images": ([serving("a", "Current", outdated=False)] * 2, "2 deployments run"),
+    "one does": ([serving("a", "Current", outdated=False)], "1 deployment runs"),
+    "one does, and one serves nothing": ([serving("a", "Current", outdated=False), cr()], "1 more serves nothing yet"),
+    "there is none": ([], "0 deployments run"),
+})  # fmt: skip
+def test_that_nothing_is_outdated_is_said_where(bodies: list[Json], words: str) -> None:
+    (said,) = refresh_all(Cluster(*bodies), bodies, "Triton 26.07", NOW)
+    assert said.startswith("Nothing is outdated: ")
+    assert words in said
+
+
 @for_each("words", {
     "nothing": (),
     "both a name and all": ("credit", "--all"),
