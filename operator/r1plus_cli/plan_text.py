@@ -32,12 +32,19 @@ def show(console: Console, preview: Preview) -> None:
     console.print(Text(f"{document.namespace}/{document.name}  ({document.source})", style="bold"))
     if isinstance(preview.resolved, Problem):
         _problem(console, preview.resolved)
+        _unchecked(console, preview)
         return
     for title, lines in _sections(preview, preview.resolved):
         show_lines(console, title, lines)
     console.print(Text("Objects, in this order", style="bold cyan"))
     console.print(_objects(preview.objects))
     console.print(Text(f"  and, once a revision serves, PrometheusRule: {WHAT_FOR['PrometheusRule']}"))
+    _unchecked(console, preview)
+
+
+def _unchecked(console: Console, preview: Preview) -> None:
+    if preview.unchecked:
+        show_lines(console, "Not checked offline", list(preview.unchecked))
 
 
 def show_lines(console: Console, title: str, lines: list[str]) -> None:
@@ -47,10 +54,12 @@ def show_lines(console: Console, title: str, lines: list[str]) -> None:
         console.print(Text(f"  {line}"))
 
 
-def as_yaml(objects: list[Json]) -> str:
+def as_yaml(preview: Preview) -> str:
     """The objects themselves, one document each; the owner's uid is only known once the CR is applied."""
-    note = f"# ownerReferences carry {NOT_YET} until the R1PlusDeployment exists.\n"
-    return note + yaml.safe_dump_all(objects, sort_keys=False, width=120)
+    notes = [f"ownerReferences carry {NOT_YET} until the R1PlusDeployment exists."]
+    notes += [f"Not checked offline: {line}" for line in preview.unchecked]
+    comment = "".join(f"# {line}\n" for line in notes)
+    return comment + yaml.safe_dump_all(preview.objects, sort_keys=False, width=120)
 
 
 def _problem(console: Console, problem: Problem) -> None:
@@ -106,8 +115,9 @@ def _quality(preview: Preview, target: Target) -> list[str]:
         "Observe": "serves at once and is watched; a failing engine raises the alert, not the gate",
     }
     inherited = target.engine.spec.reference.inherited_from
+    known = f"{header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…"
     lines = [
-        f"suite {header.name} {header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…",
+        f"suite {header.name} {known}" if header.items else f"suite {header.name}: only the cluster has it",
         f"threshold {accuracy.threshold:g}; gate {accuracy.gate}: {enforced[accuracy.gate.value]}",
         f"after that {accuracy.probes_per_minute} probes a minute and pod, and the alert R1PlusAccuracyBelowThreshold",
     ]

@@ -4,10 +4,12 @@ It runs the operator's own pure plan on an R1PlusDeployment that nobody has appl
 operator would do: same code, same order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from r1plus_cli.documents import Document
+from r1plus_contract.names import LABEL_SUITE
+from r1plus_contract.suite import Sampling, Suite, SuiteHeader
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -19,7 +21,7 @@ MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server gives on creation."""
 ANY_NODE = NodeFacts("assumed", memory_bytes=2**60, cores=1024.0, labels={}, storage_bytes=2**60)
-"""Without --node-memory nothing is assumed of nodes: only the engine's own limits hold."""
+"""A node on which only the engine's own limits hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Preview:
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     plan: Plan
+    unchecked: tuple[str, ...] = ()
+    """What is assumed because only the cluster can tell."""
 
     @property
     def problem(self) -> Problem | None:
@@ -51,14 +55,13 @@ def preview(
 ) -> Preview:
     """Plan the first pass over `document`, which must be valid (see `validate.problems_of`)."""
     spec = R1PlusDeploymentSpec.model_validate(document.spec)
-    node = ANY_NODE
+    node = replace(ANY_NODE, labels=spec.placement.node_selector)
     if node_memory is not None:
-        labels = spec.placement.node_selector
-        node = replace(ANY_NODE, memory_bytes=node_memory, labels=labels)
+        node = replace(node, memory_bytes=node_memory)
     observed = Observed(
         cr=_as_applied(document),
         engines=engines,
-        suites=suites,
+        suites={**_stand_ins(spec, engines), **suites},
         nodes=(node,),
         children={},
         kinds=MONITORING_KINDS,
@@ -71,8 +74,32 @@ def preview(
             placement=None,
         ),
     )
-    resolved = resolve(spec, engines, dict(suites), observed.nodes, config)
-    return Preview(document, spec, resolved, plan(observed, config, now=0.0))
+    resolved = resolve(spec, engines, dict(observed.suites), observed.nodes, config)
+    unchecked = list(find_unchecked(document.namespace, spec, suites))
+    if node_memory is None:
+        unchecked.append("nodes: one with room for the engine's best batch is assumed; --node-memory fits into yours")
+    return Preview(document, spec, resolved, plan(observed, config, now=0.0), tuple(unchecked))
+
+
+def find_unchecked(namespace: str, spec: R1PlusDeploymentSpec, suites: Mapping[str, SuiteSource]) -> Iterator[str]:
+    """Yield what of the spec only a cluster can tell, and what is assumed of it."""
+    if selector := spec.placement.node_selector:
+        labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
+        yield f"nodes with {labels}: one is assumed"
+    name = spec.accuracy.suite
+    if name and name not in suites:
+        at_hand = ", ".join(sorted(suites)) or "none"
+        yield (
+            f"suite {name}: a ConfigMap of namespace {namespace} with the label {LABEL_SUITE}, signed by a trusted key,"
+            f" is assumed; suites at hand are: {at_hand}"
+        )
+
+
+def _stand_ins(spec: R1PlusDeploymentSpec, engines: Iterable[Engine]) -> dict[str, SuiteSource]:
+    """Suites without items, for those that may be asked for: of what is not at hand nothing but the name is known."""
+    names = {spec.accuracy.suite or "", *(engine.spec.reference.suite for engine in engines)} - {""}
+    headers = (SuiteHeader(name, "", "", "", "", "", "", 0, Sampling()) for name in names)
+    return {header.name: SuiteSource(header.name, "", "", Suite(header, ())) for header in headers}
 
 
 def _as_applied(document: Document) -> Json:

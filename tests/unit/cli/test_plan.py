@@ -87,11 +87,49 @@ def test_a_node_that_is_too_small_is_said_and_no_pod_is_created(tmp_path: Path, 
     assert "No pod would be created: CapacityFits=False" in result.output
 
 
-def test_a_suite_that_is_not_there_is_said_with_those_that_are(tmp_path: Path, suites: Path) -> None:
+def test_a_suite_that_only_the_cluster_may_have_is_assumed_and_said_with_those_at_hand(
+    tmp_path: Path, suites: Path
+) -> None:
     result = run(tmp_path, suites, CR + "  accuracy: {suite: my-own}\n")
-    assert result.exit_code == 1
-    assert "SuiteNotFound" in result.output
+    assert result.exit_code == 0
+    assert "Not checked offline" in result.output
+    assert "suite my-own: a ConfigMap of namespace team-credit with the label r1plus.ai/suite" in result.output
     assert "smollm2-full-v1" in result.output
+    assert "suite my-own: only the cluster has it" in result.output
+    assert "Deployment" in result.output
+
+
+def test_a_suite_of_the_file_is_used(tmp_path: Path, suites: Path) -> None:
+    folder = suites / "smollm2-full-v1"
+    header = (folder / "suite.json").read_text().replace("smollm2-full-v1", "my-own")
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "my-own", "namespace": "team-credit", "labels": {"r1plus.ai/suite": "my-own"}},
+        "data": {"suite.json": header, "items.jsonl": (folder / "items.jsonl").read_text()},
+    }
+    text = f"{CR}  accuracy: {{suite: my-own}}\n---\n{yaml.safe_dump(body)}"
+    told = run(tmp_path, suites, text).output
+    assert "suite my-own 1.0.0: 3 items" in told
+    assert "suite my-own: a ConfigMap" not in told
+    other = text.replace("namespace: team-credit\n", "namespace: team-other\n")
+    assert "suite my-own: a ConfigMap" in run(tmp_path, suites, other).output
+
+
+def test_nodes_that_only_the_cluster_knows_are_assumed_and_said(tmp_path: Path, suites: Path) -> None:
+    result = run(tmp_path, suites, CR + "  placement: {nodeSelector: {pool: gold}}\n")
+    assert result.exit_code == 0
+    assert "nodes with pool=gold: one is assumed" in result.output
+    assert "smollm2-full-f16: newest" in result.output
+    assert (
+        "pool: gold" in run(tmp_path, suites, CR + "  placement: {nodeSelector: {pool: gold}}\n", "-o", "yaml").output
+    )
+
+
+def test_nodes_on_which_the_images_cannot_run_are_refused(tmp_path: Path, suites: Path) -> None:
+    result = run(tmp_path, suites, CR + "  placement: {nodeSelector: {kubernetes.io/arch: arm64}}\n")
+    assert result.exit_code == 1
+    assert "arm64, and the images are for" in result.output
 
 
 def test_an_invalid_deployment_is_not_planned(tmp_path: Path, suites: Path) -> None:

@@ -151,6 +151,11 @@ def test_an_engine_is_judged_as_its_crd_judges_it(body: Json, expected: list[str
     assert all(line.startswith(start) for line, start in zip(told, expected, strict=True))
 
 
+def deployed(spec: Json) -> Json:
+    metadata = {"name": "credit", "namespace": "team-credit"}
+    return {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusDeployment", "metadata": metadata, "spec": spec}
+
+
 def validated(tmp_path: Path, *bodies: Json) -> tuple[int, str]:
     (tmp_path / "given.yaml").write_text(yaml.safe_dump_all(bodies))
     done = run("validate", "-f", tmp_path / "given.yaml")
@@ -208,3 +213,12 @@ def test_a_version_that_is_not_served_is_refused_with_the_one_that_is(tmp_path: 
     status, told = validated(tmp_path, body)
     assert status == 1
     assert "apiVersion: 'r1plus.ai/v1' is not served; write r1plus.ai/v1alpha1" in told
+
+
+def test_what_only_the_cluster_knows_is_said_of_what_is_valid(tmp_path: Path) -> None:
+    spec = {"tier": "full", "placement": {"nodeSelector": {"pool": "gold"}}, "accuracy": {"suite": "bank-v1"}}
+    status, told = validated(tmp_path, deployed(spec))
+    assert status == 0
+    assert "team-credit/credit: valid" in told
+    assert "not checked offline: nodes with pool=gold" in told
+    assert "not checked offline: suite bank-v1: a ConfigMap of namespace team-credit" in told
