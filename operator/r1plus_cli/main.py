@@ -26,12 +26,12 @@ from r1plus_cli.preview import find_unchecked, preview
 from r1plus_cli.rollouts import show_rollouts
 from r1plus_cli.steering import checked, refresh_all, steer
 from r1plus_cli.suite import app as suite_app
-from r1plus_cli.validate import engine_of, problems_of, tenant_problems
+from r1plus_cli.validate import engines_of, problems_of, tenant_for, tenant_problems
 from r1plus_cli.view import COLUMNS, view_of
 from r1plus_contract.names import KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
 from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import SuiteSource
 
@@ -104,14 +104,15 @@ def plan_command(
     """Show what the operator would create for an R1PlusDeployment, and why. Needs no cluster.
 
     Tells the engine chosen and why no other, batch and memory term by term, the walls, the gate and every object.
-    Engines and golden suites of the file count as well. What only a cluster can tell is assumed, and named.
+    Engines, tenants and golden suites of the file count as well. What only a cluster can tell is assumed, and named.
     """
     if output not in ("text", "yaml"):
         raise UsageError(f"--output: {output!r} is neither text nor yaml")
     config, engines, memory = local.config_for(family), local.engines_in(catalog), _memory(node_memory)
     console, shipped, failed = _console(), local.suites_in(suites), False
     given = read_documents(file, KIND_DEPLOYMENT)
-    engines, judged = _engines_of(given[KIND_ENGINE], engines)
+    engines, judged = engines_of(given[KIND_ENGINE], engines)
+    judged += [(document.title, tenant_problems(document)) for document in given[KIND_TENANT]]
     for title, problems in judged:
         if problems:
             _show_problems(title, problems)
@@ -122,12 +123,12 @@ def plan_command(
             failed = True
             continue
         known = {**shipped, **local.suites_for(document, given[CONFIG_MAP])}
-        made = preview(document, engines, known, config, memory)
+        made = preview(document, engines, known, config, memory, tenant_for(document, given[KIND_TENANT]))
         if output == "yaml":
             sys.stdout.write("---\n" + plan_text.as_yaml(made))
         else:
             plan_text.show(console, made)
-        failed = failed or made.problem is not None
+        failed = failed or made.problem is not None or made.uninvited != ""
     raise typer.Exit(1 if failed else 0)
 
 
@@ -137,16 +138,19 @@ def validate_command(
 ) -> None:
     """Check R1PlusDeployments and R1PlusEngines and name every problem: field, value and limit. Needs no cluster.
 
-    Engines of the file count for its deployments, beside those of the catalog. What only a cluster can tell is named.
+    Engines, tenants and golden suites of the file count for its deployments. What only a cluster can tell is named.
     Exit status 1 if anything is wrong, so that a pipeline can stop before `kubectl apply` does.
     """
     config = local.config_for(family)
     given = read_documents(file, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
-    engines, judged = _engines_of(given[KIND_ENGINE], local.engines_in(catalog))
-    judged += [(document.title, problems_of(document, engines, config)) for document in given[KIND_DEPLOYMENT]]
+    engines, judged = engines_of(given[KIND_ENGINE], local.engines_in(catalog))
+    shipped, unchecked = local.suites_in(local.SHIPPED_SUITES), {}
+    for document in given[KIND_DEPLOYMENT]:
+        tenant = tenant_for(document, given[KIND_TENANT])
+        judged.append((document.title, problems_of(document, engines, config, tenant)))
+        known = {**shipped, **local.suites_for(document, given[CONFIG_MAP])}
+        unchecked[document.title] = _unchecked(document, known, tenant)
     judged += [(document.title, tenant_problems(document)) for document in given[KIND_TENANT]]
-    shipped, maps = local.suites_in(local.SHIPPED_SUITES), given[CONFIG_MAP]
-    unchecked = {document.title: _unchecked(document, shipped, maps) for document in given[KIND_DEPLOYMENT]}
     for title, problems in judged:
         if problems:
             _show_problems(title, problems)
@@ -431,26 +435,13 @@ def _memory(quantity: str | None) -> int | None:
         raise UsageError(f"--node-memory: {error}") from error
 
 
-def _engines_of(
-    documents: list[Document], catalog: tuple[Engine, ...]
-) -> tuple[tuple[Engine, ...], list[tuple[str, list[str]]]]:
-    """The catalog with the engines of a file, and of each of these what is wrong with it."""
-    judged = []
-    for document in documents:
-        found = engine_of(document)
-        judged.append((f"{document.source}: {document.name}", [] if isinstance(found, Engine) else found))
-        if isinstance(found, Engine):
-            catalog = (*(engine for engine in catalog if engine.name != found.name), found)
-    return catalog, judged
-
-
-def _unchecked(document: Document, shipped: dict[str, SuiteSource], maps: list[Document]) -> list[str]:
+def _unchecked(document: Document, suites: dict[str, SuiteSource], tenant: R1PlusTenantSpec | None) -> list[str]:
     """What of a deployment only a cluster can tell; of one that is not valid nothing."""
     try:
         spec = R1PlusDeploymentSpec.model_validate(document.spec)
     except ValidationError:
         return []
-    return list(find_unchecked(document.namespace, spec, {**shipped, **local.suites_for(document, maps)}))
+    return list(find_unchecked(document.namespace, spec, suites, tenant))
 
 
 def _show_problems(title: str, problems: list[str]) -> None:

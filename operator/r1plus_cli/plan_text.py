@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1plus_cli.preview import NOT_YET, Preview
+from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.target import Problem, Target
@@ -36,6 +37,8 @@ def show(console: Console, preview: Preview) -> None:
         return
     for title, lines in _sections(preview, preview.resolved):
         show_lines(console, title, lines)
+    if preview.uninvited:
+        console.print(Text(f"  {Reason.CALLER_NOT_ALLOWED}: {preview.uninvited}", style="red"))
     console.print(Text("Objects, in this order", style="bold cyan"))
     console.print(_objects(preview.objects))
     console.print(Text(f"  and, once a revision serves, PrometheusRule: {WHAT_FOR['PrometheusRule']}"))
@@ -57,6 +60,10 @@ def show_lines(console: Console, title: str, lines: list[str]) -> None:
 def as_yaml(preview: Preview) -> str:
     """The objects themselves, one document each; the owner's uid is only known once the CR is applied."""
     notes = [f"ownerReferences carry {NOT_YET} until the R1PlusDeployment exists."]
+    if preview.problem:
+        notes.append(f"No pod would be created: {preview.problem.reason}: {preview.problem.message}")
+    if preview.uninvited:
+        notes.append(f"{Reason.CALLER_NOT_ALLOWED}: {preview.uninvited}")
     notes += [f"Not checked offline: {line}" for line in preview.unchecked]
     comment = "".join(f"# {line}\n" for line in notes)
     return comment + yaml.safe_dump_all(preview.objects, sort_keys=False, width=120)

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from r1plus_cli.documents import Document
-from r1plus_contract.names import LABEL_SUITE
+from r1plus_contract.names import LABEL_SUITE, TENANT
 from r1plus_contract.suite import Sampling, Suite, SuiteHeader
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.types import Placement, R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, NodeFacts, Observed, OperatorConfig, SuiteSource, TenantView
+from r1plus_operator.plan.placement import check_placement
 from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.plan.report import explain_uninvited
 from r1plus_operator.plan.target import Problem, Target, resolve
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
@@ -34,6 +37,8 @@ class Preview:
     plan: Plan
     unchecked: tuple[str, ...] = ()
     """What is assumed because only the cluster can tell."""
+    uninvited: str = ""
+    """Which callers the tenant does not allow, and what to do."""
 
     @property
     def problem(self) -> Problem | None:
@@ -52,8 +57,12 @@ def preview(
     suites: Mapping[str, SuiteSource],
     config: OperatorConfig,
     node_memory: int | None = None,
+    tenant: R1PlusTenantSpec | None = None,
 ) -> Preview:
-    """Plan the first pass over `document`, which must be valid (see `validate.problems_of`)."""
+    """Plan the first pass over `document`, which must be valid (see `validate.problems_of`).
+
+    `tenant`: of its namespace; None: it is not at hand, and assumed to allow whatever the deployment names.
+    """
     spec = R1PlusDeploymentSpec.model_validate(document.spec)
     node = replace(ANY_NODE, labels=spec.placement.node_selector)
     if node_memory is not None:
@@ -65,24 +74,35 @@ def preview(
         nodes=(node,),
         children={},
         kinds=MONITORING_KINDS,
-        # As if the platform team allowed everybody whom the deployment names.
         tenant=TenantView(
             "Unknown",
             Reason.PENDING,
             "No cluster was asked",
-            callers=frozenset(spec.access.namespaces),
-            placement=None,
+            callers=frozenset(tenant.callers.namespaces if tenant else spec.access.namespaces),
+            placement=tenant.placement if tenant else None,
         ),
     )
     resolved = resolve(spec, engines, dict(observed.suites), observed.nodes, config)
-    unchecked = list(find_unchecked(document.namespace, spec, suites))
+    if tenant and isinstance(resolved, Target):
+        resolved = check_placement(spec.placement, tenant.placement) or resolved
+    uninvited = explain_uninvited(spec, tenant.callers.namespaces) if tenant else ""
+    unchecked = list(find_unchecked(document.namespace, spec, suites, tenant))
     if node_memory is None:
         unchecked.append("nodes: one with room for the engine's best batch is assumed; --node-memory fits into yours")
-    return Preview(document, spec, resolved, plan(observed, config, now=0.0), tuple(unchecked))
+    return Preview(document, spec, resolved, plan(observed, config, now=0.0), tuple(unchecked), uninvited)
 
 
-def find_unchecked(namespace: str, spec: R1PlusDeploymentSpec, suites: Mapping[str, SuiteSource]) -> Iterator[str]:
+def find_unchecked(
+    namespace: str, spec: R1PlusDeploymentSpec, suites: Mapping[str, SuiteSource], tenant: R1PlusTenantSpec | None
+) -> Iterator[str]:
     """Yield what of the spec only a cluster can tell, and what is assumed of it."""
+    asked = [f"callers {', '.join(spec.access.namespaces)}"] if spec.access.namespaces else []
+    asked += ["spec.placement"] if spec.placement != Placement() else []
+    if asked and tenant is None:
+        yield (
+            f"R1PlusTenant {TENANT} of {namespace}: that it allows {' and '.join(asked)} is assumed; to check that,"
+            " put it into the same file or folder"
+        )
     if selector := spec.placement.node_selector:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
         yield f"nodes with {labels}: one is assumed"

@@ -4,11 +4,12 @@ Conditions speak of what the *spec asks for* (the target revision); Ready and th
 Figures that drift are rounded, so that the status changes when its meaning changes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from r1plus_contract import names
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import incident
 from r1plus_operator.plan.asking import refused_rollback, tell_requests
 from r1plus_operator.plan.finding import Finding
@@ -368,14 +369,21 @@ def _isolation_verified(s: Situation) -> Finding:
     tenant = s.observed.tenant
     if tenant is None:
         return Finding("Unknown", Reason.PENDING, "The namespace has not been looked at yet")
-    uninvited = sorted(set(s.spec.access.namespaces) - tenant.callers) if s.spec and tenant.is_tenant else []
+    uninvited = explain_uninvited(s.spec, tenant.callers) if s.spec and tenant.is_tenant else ""
     if uninvited and tenant.status != "False":
-        text = (
-            f"spec.access.namespaces: {', '.join(uninvited)}: not among spec.callers.namespaces of R1PlusTenant"
-            f" {names.TENANT}, so shut; ask the platform team, or take it out"
-        )
-        return Finding("False", Reason.CALLER_NOT_ALLOWED, text)
+        return Finding("False", Reason.CALLER_NOT_ALLOWED, uninvited)
     return Finding(tenant.status, Reason(tenant.reason), tenant.message)
+
+
+def explain_uninvited(spec: R1PlusDeploymentSpec, callers: Collection[str]) -> str:
+    """Return which callers the deployment names and its tenant does not allow, and what to do; empty: none."""
+    uninvited = sorted(set(spec.access.namespaces) - set(callers))
+    if not uninvited:
+        return ""
+    return (
+        f"spec.access.namespaces: {', '.join(uninvited)}: not among spec.callers.namespaces of R1PlusTenant"
+        f" {names.TENANT}, so shut; ask the platform team, or take it out"
+    )
 
 
 def _alerts_wired(s: Situation) -> Finding:

@@ -136,3 +136,45 @@ def test_an_invalid_deployment_is_not_planned(tmp_path: Path, suites: Path) -> N
     result = run(tmp_path, suites, CR.replace("tier: full", "tier: medium"))
     assert result.exit_code == 1
     assert "spec.tier" in result.output
+
+
+def tenant(namespace: str = "team-credit", **spec: object) -> str:
+    """The R1PlusTenant of a namespace, as a document after another."""
+    metadata = {"name": "tenant", "namespace": namespace}
+    body = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusTenant", "metadata": metadata, "spec": spec}
+    return f"---\n{yaml.safe_dump(body)}"
+
+
+def test_a_caller_that_the_tenant_of_the_file_does_not_allow_stays_outside_the_walls(
+    tmp_path: Path, suites: Path
+) -> None:
+    evil = CR.replace("[team-front]", "[team-front, team-evil]") + tenant(callers={"namespaces": ["team-front"]})
+    result = run(tmp_path, suites, evil)
+    assert result.exit_code == 1
+    assert "CallerNotAllowed: spec.access.namespaces: team-evil: not among spec.callers.namespaces" in result.output
+    assert "in:  this namespace, namespace team-front to ports 8000, 8001" in result.output
+    assert "R1PlusTenant tenant of team-credit" not in result.output
+    policy = next(filter(None, yaml.safe_load_all(run(tmp_path, suites, evil, "-o", "yaml").output)))
+    assert policy["kind"] == "NetworkPolicy" and "team-evil" not in str(policy)
+
+
+def test_whom_a_tenant_lets_in_is_assumed_where_the_file_does_not_hold_it(tmp_path: Path, suites: Path) -> None:
+    for text in (CR, CR + tenant("team-other")):
+        result = run(tmp_path, suites, text)
+        assert result.exit_code == 0
+        assert "R1PlusTenant tenant of team-credit: that it allows callers team-front is assumed" in result.output
+
+
+def test_a_placement_that_the_tenant_of_the_file_does_not_allow_is_not_planned(tmp_path: Path, suites: Path) -> None:
+    text = CR + "  placement: {nodeSelector: {pool: gold}}\n"
+    allowed = tenant(callers={"namespaces": ["team-front"]}, placement={"nodeSelectors": [{"pool": "silver"}]})
+    result = run(tmp_path, suites, text + allowed)
+    assert result.exit_code == 1
+    assert "PlacementNotAllowed" in result.output
+    assert "pool=silver" in result.output
+
+
+def test_a_tenant_that_is_wrong_is_said(tmp_path: Path, suites: Path) -> None:
+    result = run(tmp_path, suites, CR + tenant(callers={"namespaces": "team-front"}))
+    assert result.exit_code == 1
+    assert "team-credit/tenant: 1 problem" in result.output

@@ -222,3 +222,35 @@ def test_what_only_the_cluster_knows_is_said_of_what_is_valid(tmp_path: Path) ->
     assert "team-credit/credit: valid" in told
     assert "not checked offline: nodes with pool=gold" in told
     assert "not checked offline: suite bank-v1: a ConfigMap of namespace team-credit" in told
+
+
+def tenant_of(namespace: str, **spec: Any) -> Json:
+    metadata = {"name": "tenant", "namespace": namespace}
+    return {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusTenant", "metadata": metadata, "spec": spec}
+
+
+def test_a_deployment_is_held_to_the_tenant_of_the_file(tmp_path: Path) -> None:
+    wants = deployed(
+        {
+            "tier": "full",
+            "access": {"namespaces": ["team-evil"]},
+            "placement": {"tolerations": [{"key": "gold", "operator": "Exists"}]},
+        }
+    )
+    status, told = validated(tmp_path, wants, tenant_of("team-credit", callers={"namespaces": ["team-front"]}))
+    assert status == 1
+    assert "team-credit/credit: 2 problems" in told
+    assert "spec.access.namespaces: team-evil: not among spec.callers.namespaces of R1PlusTenant tenant" in told
+    assert "spec.placement.tolerations[0]: gold: R1PlusTenant tenant does not allow" in told
+    placement = {"tolerations": [{"key": "gold", "operator": "Exists"}]}
+    allows = tenant_of("team-credit", callers={"namespaces": ["team-evil"]}, placement=placement)
+    status, told = validated(tmp_path, wants, allows)
+    assert status == 0
+    assert "not checked offline" not in told
+
+
+def test_a_tenant_that_is_not_in_the_file_is_assumed_to_allow(tmp_path: Path) -> None:
+    wants = deployed({"tier": "full", "access": {"namespaces": ["team-front"]}})
+    status, told = validated(tmp_path, wants, tenant_of("team-other"))
+    assert status == 0
+    assert "not checked offline: R1PlusTenant tenant of team-credit: that it allows callers team-front" in told
