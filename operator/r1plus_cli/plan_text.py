@@ -1,6 +1,6 @@
 """Tells a `Preview` to a person: the engine and why, memory term by term, walls, gate, objects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import yaml
 from rich.console import Console
@@ -19,6 +19,8 @@ WHAT_FOR = {
     "ServiceAccount": "no rights, no token",
     "ControllerRevision": "the immutable revision; later also its verdict",
     "ConfigMap": "read by the pods",
+    "PersistentVolumeClaim": "holds the engine, once for the namespace",
+    "Job": "brings the engine onto the volume; pods come after it",
     "Deployment": "the pods: Triton and its monitor",
     "PodDisruptionBudget": "a drain takes one pod at a time",
     "Service": "the one address; selects what takes traffic",
@@ -66,7 +68,7 @@ def as_yaml(preview: Preview) -> str:
         notes.append(f"{Reason.CALLER_NOT_ALLOWED}: {preview.uninvited}")
     notes += [f"Not checked offline: {line}" for line in preview.unchecked]
     comment = "".join(f"# {line}\n" for line in notes)
-    return comment + yaml.safe_dump_all(preview.objects, sort_keys=False, width=120)
+    return comment + yaml.safe_dump_all(list(preview.objects), sort_keys=False, width=120)
 
 
 def _problem(console: Console, problem: Problem) -> None:
@@ -133,7 +135,7 @@ def _quality(preview: Preview, target: Target) -> list[str]:
     return lines
 
 
-def _walls(objects: list[Json]) -> list[str]:
+def _walls(objects: Sequence[Json]) -> list[str]:
     policy = next((item["spec"] for item in objects if item["kind"] == "NetworkPolicy"), None)
     if policy is None:
         return ["none"]
@@ -158,7 +160,7 @@ def _ports(rule: Json) -> str:
     return f"{'port' if len(ports) == 1 else 'ports'} {', '.join(ports)}"
 
 
-def _objects(objects: list[Json]) -> Table:
+def _objects(objects: Sequence[Json]) -> Table:
     table = Table.grid(padding=(0, 2))
     for item in objects:
         name = Text(item["metadata"]["name"], no_wrap=True)

@@ -14,11 +14,21 @@ from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import Placement, R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, NodeFacts, Observed, OperatorConfig, SuiteSource, TenantView
+from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.inputs import (
+    Json,
+    NodeFacts,
+    Observed,
+    OperatorConfig,
+    SuiteSource,
+    TenantView,
+    VolumeFacts,
+)
 from r1plus_operator.plan.placement import check_placement
-from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.plan.plan import plan
 from r1plus_operator.plan.report import explain_uninvited
 from r1plus_operator.plan.target import Problem, Target, resolve
+from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"
@@ -34,7 +44,8 @@ class Preview:
     document: Document
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
-    plan: Plan
+    objects: tuple[Json, ...]
+    """What the operator would create, in order."""
     unchecked: tuple[str, ...] = ()
     """What is assumed because only the cluster can tell."""
     uninvited: str = ""
@@ -44,11 +55,6 @@ class Preview:
     def problem(self) -> Problem | None:
         """Why no pod would be created."""
         return self.resolved if isinstance(self.resolved, Problem) else None
-
-    @property
-    def objects(self) -> list[Json]:
-        """What the operator would create, in order."""
-        return [item for stage in self.plan.apply for item in stage]
 
 
 def preview(
@@ -89,7 +95,38 @@ def preview(
     unchecked = list(find_unchecked(document.namespace, spec, suites, tenant))
     if node_memory is None:
         unchecked.append("nodes: one with room for the engine's best batch is assumed; --node-memory fits into yours")
-    return Preview(document, spec, resolved, plan(observed, config, now=0.0), tuple(unchecked), uninvited)
+    volume = resolved.volume if isinstance(resolved, Target) else None
+    if volume:
+        unchecked.append("the chart's delivery: storage class, access mode, networks and trusted keys are assumed")
+    return Preview(document, spec, resolved, _objects(observed, volume, config), tuple(unchecked), uninvited)
+
+
+def _objects(observed: Observed, volume: EngineVolume | None, config: OperatorConfig) -> tuple[Json, ...]:
+    """What the first passes would create; an engine that comes by a volume is there before its pods are."""
+    found = _planned(observed, config)
+    if volume:
+        found += _volume_objects(observed, volume, config)
+        delivered = VolumeFacts(delivered=volume.order.digest)
+        found += _planned(replace(observed, volumes={volume.name: delivered}), config)
+    by_name: dict[tuple[str, str], Json] = {}
+    for item in found:
+        by_name.setdefault((item["kind"], item["metadata"]["name"]), item)
+    return tuple(by_name.values())
+
+
+def _planned(observed: Observed, config: OperatorConfig) -> list[Json]:
+    return [item for stage in plan(observed, config, now=0.0).apply for item in stage]
+
+
+def _volume_objects(observed: Observed, volume: EngineVolume, config: OperatorConfig) -> list[Json]:
+    """The claim, then what fills it."""
+    need = Need(volume, ((observed.name, NOT_YET),))
+    first = plan_volumes(Seen(observed.namespace, (need,), {}), config, now=0.0).apply
+    (claim,) = (item for stage in first[volume.name] for item in stage)
+    live = {**claim, "metadata": {**claim["metadata"], "uid": NOT_YET}}
+    seen = Seen(observed.namespace, (need,), {(claim["kind"], volume.name): live})
+    then = plan_volumes(seen, config, now=0.0).apply
+    return [claim, *(item for stage in then[volume.name] for item in stage)]
 
 
 def find_unchecked(

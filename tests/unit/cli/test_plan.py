@@ -178,3 +178,33 @@ def test_a_tenant_that_is_wrong_is_said(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR + tenant(callers={"namespaces": "team-front"}))
     assert result.exit_code == 1
     assert "team-credit/tenant: 1 problem" in result.output
+
+
+def test_what_comes_by_a_volume_is_planned_to_the_end(tmp_path: Path, suites: Path) -> None:
+    text = CR + "  delivery: {mode: Volume}\n"
+    objects = [item for item in yaml.safe_load_all(run(tmp_path, suites, text, "-o", "yaml").output) if item]
+    keys = [(item["kind"], item["metadata"]["name"]) for item in objects]
+    assert len(keys) == len(set(keys))
+    kinds = [kind for kind, _ in keys]
+    order = ["NetworkPolicy", "ControllerRevision", "PersistentVolumeClaim", "Job", "Deployment", "Service"]
+    assert sorted(order, key=kinds.index) == order
+    (claim,) = (name for kind, name in keys if kind == "PersistentVolumeClaim")
+    assert {kind for kind, name in keys if name == claim} == {
+        "PersistentVolumeClaim",
+        "NetworkPolicy",
+        "ConfigMap",
+        "Job",
+    }
+    assert all(item["metadata"]["ownerReferences"][0]["name"] == "credit" for item in objects)
+    (pods,) = (item for item in objects if item["kind"] == "Deployment")
+    assert claim in str(pods)
+
+
+def test_what_comes_by_a_volume_is_told_with_what_the_chart_decides_of_it(tmp_path: Path, suites: Path) -> None:
+    told = run(tmp_path, suites, CR + "  delivery: {mode: Volume}\n").output
+    assert "PersistentVolumeClaim" in told
+    assert "holds the engine" in told
+    assert "Job" in told
+    assert "delivered onto volume" in told
+    assert "the chart's delivery" in told
+    assert "the chart's delivery" not in run(tmp_path, suites, CR).output
