@@ -73,6 +73,16 @@ BAD = {
     "a batch of a million": (full(batching={"maxBatchSize": 1_000_000}), [BATCH, "1024", "1000000"]),
     "a threshold of 0": (full(accuracy={"threshold": 0}), ["spec.accuracy.threshold", "0"]),
     "a threshold of 1.5": (full(accuracy={"threshold": 1.5}), ["spec.accuracy.threshold", "1", "1.5"]),
+    "a threshold in percent": (
+        full(accuracy={"threshold": 98}),
+        ["spec.accuracy.threshold: a share, so at most 1; did you mean 0.98? (got 98)"],
+    ),
+    "a precision as llama.cpp writes it": (
+        full(engine={"precision": "F16"}),
+        ["spec.engine: no engine of tier full", "precision F16 (did you mean FP16?)"],
+    ),
+    "a precision in lower case": (full(engine={"precision": "q4_1"}), ["precision q4_1 (did you mean Q4_1?)"]),
+    "a precision unlike any": (full(engine={"precision": "INT3"}), ["precision INT3; the catalog has"]),
     "a context longer than the engine's": (
         full(context={"maxTokens": 1_000_000}),
         ["spec.context.maxTokens: 1000000 exceeds"],
