@@ -262,7 +262,8 @@ def rollback_command(
 
     Last good is the newest other revision that passed this very suite, carried traffic for ten minutes and whose engine
     is still there: `r1plus status` names it. It is brought up without traffic first, so nothing moves if it fails, too.
-    What was gone back from does not return by itself, although the spec asks for it: change the spec, or `r1plus ack`.
+    What was gone back from does not return by itself, although the spec asks for it: change the spec, or
+    `r1plus ack NAME --reason "..."`.
 
     Example: `r1plus rollback credit --reason "Wrong totals since the 14:00 rollout, INC-4711"`
     """

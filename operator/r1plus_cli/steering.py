@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.view import DeploymentView, view_of
-from r1plus_contract.requests import MOST_WHY, Request, Verb, next_order, written
+from r1plus_contract.requests import MOST_WHY, Request, Verb, format_command, next_order, written
 
 Json = dict[str, Any]
 
@@ -87,11 +87,15 @@ def checked(reason: str) -> str:
     return why
 
 
+def _command(verb: Verb, view: DeploymentView) -> str:
+    return format_command(verb, f"{view.name} -n {view.namespace}")
+
+
 def _no_rollback(view: DeploymentView) -> str:
     if not view.revision:
         return "nothing serves yet, so there is nothing to go back from"
     if view.pinned:
-        return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
+        return f"traffic is pinned, and nothing moves it; {_command(Verb.UNPIN, view)} first"
     if view.reason_of("Progressing") == "RollingBack":
         return f"it is going back already: {view.condition_message('Progressing')}"
     if not view.last_good:
@@ -107,7 +111,7 @@ def _no_rollback(view: DeploymentView) -> str:
 def _no_pin(view: DeploymentView) -> str:
     if not view.revision:
         return "nothing serves yet, so there is nothing to pin"
-    return "it is pinned already; `r1plus unpin` lets traffic move" if view.pinned else ""
+    return f"it is pinned already; {_command(Verb.UNPIN, view)} lets traffic move" if view.pinned else ""
 
 
 def _no_unpin(view: DeploymentView) -> str:
@@ -117,7 +121,7 @@ def _no_unpin(view: DeploymentView) -> str:
 
 
 def _no_pause(view: DeploymentView) -> str:
-    return "it is paused already; `r1plus resume` lets the operator act again" if view.paused else ""
+    return f"it is paused already; {_command(Verb.RESUME, view)} lets the operator act again" if view.paused else ""
 
 
 def _no_resume(view: DeploymentView) -> str:
@@ -132,9 +136,10 @@ def _no_ack(view: DeploymentView) -> str:
 
 def _no_refresh(view: DeploymentView) -> str:
     if view.pinned:
-        return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
+        return f"traffic is pinned, and nothing moves it; {_command(Verb.UNPIN, view)} first"
     if view.rolled_back:
-        return "traffic was rolled back from what the spec asks for; `r1plus ack` lets that be gated again first"
+        remedy = f"{_command(Verb.ACK, view)} lets that be gated again first"
+        return f"traffic was rolled back from what the spec asks for; {remedy}"
     if not _is_outdated(view):
         return "it runs the images that the operator has; there is nothing newer"
     is_under_way = view.runtime is not None and view.runtime.reason == "RefreshUnderWay"

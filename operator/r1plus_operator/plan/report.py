@@ -7,6 +7,7 @@ Figures that drift are rounded, so that the status changes when its meaning chan
 from collections.abc import Callable, Collection, Mapping
 
 from r1plus_contract import names
+from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -405,7 +406,7 @@ def _progressing(s: Situation) -> Finding:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
     if s.spec and s.spec.rollout.paused:
         text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
-        held = Finding("False", Reason.PAUSED, f"{text}; `r1plus resume` lets it act again")
+        held = Finding("False", Reason.PAUSED, f"{text}; {format_command(Verb.RESUME)} lets it act again")
         return _with_problem(held, s.problem) if s.problem else held
     found = incident.progress(s.answered, s.target or "") if s.answered else None
     if s.problem and (found is None or found.reason is Reason.ROLLED_BACK):
@@ -419,7 +420,7 @@ def _advancing(s: Situation) -> Finding:
     assert s.rollout is not None
     if s.current and s.asked_for != s.target:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"
-        return Finding("False", Reason.PINNED, f"{text}; `r1plus unpin` lets it roll out")
+        return Finding("False", Reason.PINNED, f"{text}; {format_command(Verb.UNPIN)} lets it roll out")
     if s.delivering:
         goes_on = "True" if s.delivering.status == "Unknown" else "False"
         return Finding(goes_on, s.delivering.reason, f"Revision {s.target} waits for its engine; see EngineReady")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.plan.inputs import Json, OperatorConfig
 from r1plus_operator.plan.refresh import Due, Outcome
 from r1plus_operator.plan.revision import Revision, Runtime
@@ -48,7 +49,7 @@ def _explain(
 ) -> tuple[str, str]:
     if failed:
         text = f"Revision {failed[-1].name} on the operator's images failed, so nothing more of its wave begins"
-        return FAILED, f"{text}; see the other conditions, then `r1plus ack` lets the wave go on"
+        return FAILED, f"{text}; see the other conditions, then {format_command(Verb.ACK)} lets the wave go on"
     if due is not None:
         return WAITS, f"What serves is behind what the operator has: {due.waits}"
     if asked_for and asked_for.refresh and asked_for.refresh.outcome in (None, Outcome.OVERDUE):
@@ -56,4 +57,5 @@ def _explain(
     if not is_outdated:
         return CURRENT, "What serves runs the images that the operator has"
     text = "What serves runs other images than the operator has now"
-    return OUTDATED, f"{text}; `r1plus refresh` asks for a candidate on those, which is gated like any other"
+    remedy = f"{format_command(Verb.REFRESH)} asks for a candidate on those, which is gated like any other"
+    return OUTDATED, f"{text}; {remedy}"

@@ -63,9 +63,9 @@ def test_finding_09_a_refresh_is_asked_for(body: Json, words: str) -> None:
 
 @for_each("body, words", {
     "what has nothing newer": (serving(reason="Current", outdated=False), "nothing newer"),
-    "what is pinned": (with_rollout(pinned=True), "r1plus unpin"),
+    "what is pinned": (with_rollout(pinned=True), "r1plus unpin credit -n team-credit --reason"),
     "what is on its way": (serving(reason="RefreshUnderWay"), "on its way"),
-    "what was rolled back": (serving(incident={"reason": "RolledBack"}), "r1plus ack"),
+    "what was rolled back": (serving(incident={"reason": "RolledBack"}), "r1plus ack credit -n team-credit --reason"),
     "what another version of the operator tells of": (serving(runtime=None), "nothing newer"),
 })  # fmt: skip
 def test_finding_09_a_refresh_is_refused_of(body: Json, words: str) -> None:
