@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.plan.inputs import Json, OperatorConfig
 from r1plus_operator.plan.refresh import Due, Outcome
 from r1plus_operator.plan.revision import Revision, Runtime
@@ -47,7 +48,7 @@ def _is_of_now(runtime: Runtime, config: OperatorConfig) -> bool:
 def _explain(failed: Sequence[Revision], asked_for: Revision | None, due: Due | None, outdated: str) -> tuple[str, str]:
     if failed:
         text = f"Revision {failed[-1].name} on the operator's images failed, so nothing more of its wave begins"
-        return FAILED, f"{text}; see the other conditions, then `r1plus ack` lets the wave go on"
+        return FAILED, f"{text}; see the other conditions, then {format_command(Verb.ACK)} lets the wave go on"
     if due is not None:
         return WAITS, f"What serves is behind what the operator has: {due.waits}"
     if asked_for and asked_for.refresh and asked_for.refresh.outcome in (None, Outcome.OVERDUE):
@@ -59,11 +60,11 @@ def _explain(failed: Sequence[Revision], asked_for: Revision | None, due: Due | 
 
 def _outdated(runtime: Runtime, config: OperatorConfig) -> str:
     """Say what new pods would be otherwise, and how to get them."""
-    named = bool(config.pod_user.named)
+    named, refresh = bool(config.pod_user.named), format_command(Verb.REFRESH)
     if runtime.names_user == named:
-        return "What serves runs other images than the operator has now; `r1plus refresh` asks for a candidate on those"
+        return f"What serves runs other images than the operator has now; {refresh} asks for a candidate on those"
     if named:
         text = "Pods of what serves name no user, and this namespace assigns none any more"
     else:
         text = "Pods of what serves name a user, and this namespace assigns users by now"
-    return f"{text}: those that run go on, and new ones may be refused; `r1plus refresh` asks for a candidate that fits"
+    return f"{text}: those that run go on, and new ones may be refused; {refresh} asks for a candidate that fits"
