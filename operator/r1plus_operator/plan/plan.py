@@ -51,7 +51,7 @@ from r1plus_operator.plan.refresh import (
     requested_refresh,
     take_slot,
 )
-from r1plus_operator.plan.report import WIRING_SECONDS, status_of
+from r1plus_operator.plan.report import WIRING_SECONDS, is_just_ready, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
     Revision,
@@ -819,7 +819,13 @@ class _Pass:
         return tuple(gone)
 
     def _wired_by(self, rollout: Rollout) -> float | None:
-        """Seconds until Prometheus should have read the rules of what serves; None once it should have."""
+        """Seconds until Prometheus should have read the rules of what serves, or scraped a pod that just got ready.
+
+        None once it should have done both.
+        """
         current = self.revisions.get(rollout.current or "")
-        left = (current.promoted_at or 0.0) + WIRING_SECONDS - self.now if current else 0.0
-        return left if left > 0 else None
+        if current is None:
+            return None
+        fresh = (p for p in self.observed.pods if p.revision == current.name and is_just_ready(p, self.now))
+        begun = (current.promoted_at or 0.0, *(pod.ready_since or 0.0 for pod in fresh))
+        return min((left for since in begun if (left := since + WIRING_SECONDS - self.now) > 0), default=None)

@@ -26,7 +26,10 @@ from r1plus_policies.rollout import Stage
 MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is a little above."""
 WIRING_SECONDS = 180.0
-"""After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two."""
+"""After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two.
+
+Nor, after a pod got ready, that it has not scraped it since.
+"""
 REFUSED_REMEDY = "an admission policy or the operator's role forbids it (docs/admission.md); tried again every minute"
 FAILED_REMEDY = "not written, and tried again until it is; the API server's log says more"
 PROGRESS_STEP = 10
@@ -385,11 +388,23 @@ def _alerts_wired(s: Situation) -> Finding:
         return Finding("False", Reason.NO_PROMETHEUS_OPERATOR, text)
     if s.current is None:
         return Finding("Unknown", Reason.PENDING, "Rules are made for the revision that serves; none does yet")
-    found = wiring(s.observed, s.current.name)
+    # Without a ready one, those that shall be: Ready says that none is.
+    in_traffic = [p for p in s.pods(s.current.name) if p.ready] or s.pods(s.current.name)
+    found = wiring(s.observed, s.current.name, {p.name for p in in_traffic})
     fresh = s.now - (s.current.promoted_at or 0.0) < WIRING_SECONDS
     if fresh and found.reason in (Reason.RULE_NOT_LOADED, Reason.TARGET_MISSING):
         return Finding("Unknown", Reason.PENDING, f"{found.message}; revision {s.current.name} serves only just now")
+    if found.reason is Reason.TARGET_DOWN:
+        scraped_ready = {p.name for p in in_traffic if not is_just_ready(p, s.now)}
+        if wiring(s.observed, s.current.name, scraped_ready).reason is not Reason.TARGET_DOWN:
+            text = f"{found.message}; the pod is ready only just now, and Prometheus may have looked before"
+            return Finding("Unknown", Reason.PENDING, text)
     return found
+
+
+def is_just_ready(pod: PodFacts, now: float) -> bool:
+    """Whether Prometheus may have scraped a pod last before it was ready. Its node's clock may be ahead of ours."""
+    return pod.ready_since is not None and abs(now - pod.ready_since) < WIRING_SECONDS
 
 
 def _progressing(s: Situation) -> Finding:
