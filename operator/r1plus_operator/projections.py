@@ -259,9 +259,9 @@ def pod(obj: Json) -> ServingPod | None:
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
         turned_away=_turned_away(status),
-        unschedulable_since=instant(scheduled.get("lastTransitionTime", "")) if unschedulable else None,
+        unschedulable_since=instant(scheduled.get("lastTransitionTime") or "") if unschedulable else None,
         gone_by=instant(meta.get("deletionTimestamp", "")),
-        ready_since=instant(ready.get("lastTransitionTime", "")) if is_ready else None,
+        ready_since=instant(ready.get("lastTransitionTime") or "") if is_ready else None,
     )
     probes = names.LABEL_PROBE in labels
     return ServingPod(

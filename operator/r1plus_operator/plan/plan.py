@@ -51,7 +51,7 @@ from r1plus_operator.plan.refresh import (
     requested_refresh,
     take_slot,
 )
-from r1plus_operator.plan.report import WIRING_SECONDS, is_just_ready, status_of
+from r1plus_operator.plan.report import WIRING_SECONDS, endpoints_due, is_just_ready, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
     Revision,
@@ -327,6 +327,7 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            endpoints_due(situation),
             self._slot_ends(),
             # The operator was away, or the status was lost: what is remembered only now may prove a gate.
             AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,

@@ -10,9 +10,10 @@ from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.objects import NOTHING_PROMOTED
+from r1plus_operator.plan.report import ENDPOINTS_SECONDS
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
-from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
+from support.plan.world import CONFIG, DAY, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 
 
@@ -42,6 +43,7 @@ def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gat
 
 def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
     world = serve_world()
+    world.wait(ENDPOINTS_SECONDS)
     pods = frozenset(world.pods)
     for endpoints, ready in (
         (frozenset(), "False NoEndpoints"),
@@ -52,6 +54,29 @@ def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
         world.expect(Ready=ready)
     world.alter(endpoints=None).settle()
     world.expect(Ready="True Serving")
+
+
+def test_the_moment_that_a_service_needs_after_a_promotion_warns_nobody_and_what_lasts_does() -> None:
+    world = World(dict(FULL), endpoints=frozenset())
+    world.bring_up()
+    world.expect(Ready=("False Pending", "leads to none of them yet"))
+    promoted_at = world.revision(world.selected()).promoted_at
+    assert promoted_at is not None
+    planned = world.pass_once()
+    assert "NoEndpoints" not in world.notes
+    assert planned.requeue_after == pytest.approx(promoted_at + ENDPOINTS_SECONDS - (world.now - 1.0))
+    world.wait(ENDPOINTS_SECONDS)
+    (note,) = world.pass_once().notes
+    assert (note.reason, note.warning) == ("NoEndpoints", True)
+    world.expect(Ready=("False NoEndpoints", "EndpointSlices"))
+
+
+def test_the_moment_that_a_service_needs_after_a_pod_got_ready_again_warns_nobody() -> None:
+    world = serve_world()
+    world.wait(DAY).alter(endpoints=frozenset()).set_pods(ready_since=world.now).settle()
+    world.expect(Ready="False Pending")
+    world.wait(ENDPOINTS_SECONDS).settle()
+    world.expect(Ready="False NoEndpoints")
 
 
 def test_a_pass_promotes_and_status_says_so() -> None:
