@@ -114,7 +114,8 @@ def progress(said: Answered, target: str) -> Finding | None:
 
 
 def _gone_back(target: str, record: Record) -> str:
-    why = f"it was asked for by {record.fell.text}" if record.cause == REQUESTED else f"it fell: {record.fell.text}"
+    requested = record.cause == REQUESTED
+    why = f"the rollback was asked for by {record.fell.text}" if requested else f"it fell: {record.fell.text}"
     return (
         f"Revision {target} does not come back: {why}; traffic went back to {record.to} at"
         f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or `r1plus ack` to let {target} be gated anew"
@@ -125,7 +126,7 @@ def runbook(said: Answered) -> str:
     """Where it is written what to do."""
     why, blocked = said.response.why, said.response.action in (Action.BLOCKED, Action.PAGE)
     page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if blocked else metrics.ALERT_BELOW_THRESHOLD)
-    if said.returned is not None and why in _QUIET:
+    if (said.returned is not None and why in _QUIET) or (said.only_asked and not blocked and why not in _RUNBOOKS):
         page = metrics.ALERT_ROLLED_BACK
     elif why is Why.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD

@@ -778,7 +778,9 @@ class _Pass:
         if "PodMonitor" in self.observed.kinds:
             wanted.append(alerts.pod_monitor(owner, self.config))
         if "PrometheusRule" in self.observed.kinds and rollout.current:
-            wanted.append(alerts.prometheus_rule(owner, self.spec, rollout.current, self.config))
+            judged = self._judging()
+            items = len(judged.suite.items) if judged else None
+            wanted.append(alerts.prometheus_rule(owner, self.spec, rollout.current, self.config, items))
         return wanted
 
     def _changed(self, stage: list[Json]) -> tuple[Json, ...]:

@@ -189,13 +189,14 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     world.ask(Verb.ROLLBACK, revision=bad).settle()
     assert world.notes.count("RollbackRequested") == 1
     world.expect(candidate=good, QualityVerified="True GatePassed", Progressing="True RollingBack")
+    assert world.status["incident"]["runbook"].endswith("/R1PlusRolledBack.md")
     world.start_pods(good).control(Verdict.PASS).settle()
     world.set_ready(good)
     planned = world.pass_once()
     assert planned.facts.rolled_back == "Requested"
     world.settle()
     assert world.selected() == good
-    assert "alice: a reason" in world.condition("QualityVerified")[2]
+    world.expect(QualityVerified=("RolledBack", "the rollback was asked for by alice: a reason"))
     assert world.settle().writes == 0
 
 
