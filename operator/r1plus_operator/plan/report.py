@@ -42,7 +42,12 @@ def status_of(situation: Situation) -> Json:
     """The whole `status`."""
     observed, current = situation.observed, situation.current
     generation = int(observed.cr["metadata"].get("generation", 0))
-    status: Json = {"observedGeneration": generation, "conditions": _conditions(situation, generation)}
+    found = {kind: derive(situation) for kind, derive in _DERIVATIONS.items()}
+    status: Json = {
+        "observedGeneration": generation,
+        "reason": _reason(found[ConditionType.READY], found[ConditionType.PROGRESSING], situation.problem).value,
+        "conditions": conditions(found, observed.cr.get("status") or {}, generation, situation.now),
+    }
     if current:
         ready = sum(1 for pod in situation.pods(current.name) if pod.ready)
         status |= {
@@ -111,9 +116,11 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
     return found
 
 
-def _conditions(situation: Situation, generation: int) -> list[Json]:
-    found = {kind: derive(situation) for kind, derive in _DERIVATIONS.items()}
-    return conditions(found, situation.observed.cr.get("status") or {}, generation, situation.now)
+def _reason(ready: Finding, progressing: Finding, problem: Problem | None) -> Reason:
+    """The one reason that `kubectl get` has room for: of Ready, unless it serves and the spec is not what serves."""
+    if ready.status != "True" or progressing.reason is Reason.COMPLETE:
+        return ready.reason
+    return problem.reason if problem and progressing.reason is Reason.BLOCKED else progressing.reason
 
 
 def conditions(found: Mapping[ConditionType, Finding], status: Json, generation: int, now: float) -> list[Json]:

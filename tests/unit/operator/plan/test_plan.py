@@ -88,6 +88,20 @@ def test_a_pass_promotes_and_status_says_so() -> None:
     assert [world.notes.count(reason) for reason in ("GatePassed", "Serving", "Complete")] == [1, 1, 1]
 
 
+def test_the_reason_that_kubectl_prints_is_of_what_does_not_serve_or_else_of_what_does_not_go_on() -> None:
+    world = start_world()
+    assert world.status["reason"] == "NotServing"
+    world.bring_up()
+    assert world.status["reason"] == "Serving"
+    candidate = world.apply(engine=Q4_1)
+    assert world.status["reason"] == "RollingOut"
+    world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
+    assert world.status["reason"] == "CandidateRefused"
+    world.change(engine={"precision": "Q2"}).settle()
+    world.expect(Ready="True Serving", Progressing="False Blocked")
+    assert world.status["reason"] == "EngineNotFound"
+
+
 def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:
     world = serve_world()
     stable = world.selected()
