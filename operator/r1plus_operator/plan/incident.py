@@ -63,6 +63,8 @@ class Answered:
     has_dropped: bool = False
     """Whether a pod in traffic was counted below the threshold last."""
     alerts: AlertTerms = field(default_factory=AlertTerms)
+    control_progress: str = ""
+    """How far the control that is under way is; empty while its monitors do not say."""
 
     @property
     def only_asked(self) -> bool:
@@ -93,8 +95,10 @@ def quality(said: Answered, target: str) -> Finding | None:
 
 
 def words(said: Answered) -> str:
-    """The decision, and whether somebody could go back by hand where the operator does not."""
+    """The decision, how far its control is, and whether somebody could go back by hand where the operator does not."""
     response = said.response
+    if response.why is Why.CONTROL_RUNNING and said.control_progress:
+        return f"{response.message}; {said.control_progress}"
     if response.why not in _BY_HAND:
         return response.message
     return f"{response.message}; {way_back.told(said.last_good, said.lacking)}"
@@ -104,7 +108,7 @@ def progress(said: Answered, target: str) -> Finding | None:
     """Progressing, where a way back is under way, done or barred."""
     response = said.response
     if response.action in (Action.CONTROL, Action.SWITCH):
-        return Finding("True", Reason.ROLLING_BACK, response.message)
+        return Finding("True", Reason.ROLLING_BACK, words(said))
     barred = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _TOLD_ELSEWHERE
     if barred and (response.revision or said.only_asked or target != said.serving):
         return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {words(said)}")

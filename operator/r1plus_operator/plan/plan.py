@@ -412,6 +412,7 @@ class _Pass:
             lacking=breach.lacking(scene),
             has_dropped=breach.has_dropped(scene, bool(serving.last_valid and serving.last_valid.has_dropped)),
             alerts=self.config.alerts,
+            control_progress=breach.control_progress(scene, record) if record else "",
         )
 
     def _under_way(self, target: str, serving: str) -> bool:
