@@ -101,7 +101,11 @@ def words(said: Answered) -> str:
         return f"{response.message}; {said.control_progress}"
     if response.why not in _BY_HAND:
         return response.message
-    return f"{response.message}; {way_back.told(said.last_good, said.lacking)}"
+    by_hand = way_back.told(said.last_good, said.lacking)
+    if said.last_good:
+        sweeps = f"It sweeps {said.last_good} again first, which takes minutes"
+        by_hand += f". {sweeps}; applying the spec of {said.last_good} again sweeps nothing while its Pass counts"
+    return f"{response.message}; {by_hand}"
 
 
 def progress(said: Answered, target: str) -> Finding | None:

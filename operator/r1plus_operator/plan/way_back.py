@@ -44,8 +44,7 @@ def _span(seconds: float) -> str:
 def told(last_good: str, lacks: tuple[str, ...]) -> str:
     """Whether `r1plus rollback` would help now: a clause for whoever reads that nothing is moved."""
     if last_good:
-        by_hand = f"`r1plus rollback` goes back to {last_good} by hand: it sweeps that again first, which takes minutes"
-        return f"{by_hand}. Applying the spec of {last_good} again sweeps nothing while its Pass counts"
+        return f"`r1plus rollback` goes back to {last_good} by hand"
     if not lacks:
         return "no revision served before this one, so there is none to go back to"
     return f"now there is no revision to go back to: {'. '.join(lacks)}"

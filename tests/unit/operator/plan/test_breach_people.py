@@ -200,6 +200,14 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     assert world.settle().writes == 0
 
 
+def test_where_nothing_is_moved_both_ways_back_are_named_with_what_each_costs() -> None:
+    world, good, _ = fallen(accuracy={"onBreach": "Alert"})
+    world.settle()
+    costs = (f"It sweeps {good} again first, which takes minutes", f"the spec of {good} again sweeps nothing")
+    world.expect(QualityVerified=("BelowThreshold", *costs))
+    assert [cost for cost in costs if cost not in world.status["incident"]["next"]] == []
+
+
 def test_how_far_the_control_of_a_rollback_is_stands_in_the_conditions_in_steps() -> None:
     world, good, bad = fallen(accuracy={"onBreach": "Alert"})
     world.ask(Verb.ROLLBACK, revision=bad).settle()

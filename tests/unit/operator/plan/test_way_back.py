@@ -49,10 +49,7 @@ def fallen_after(seconds: float) -> tuple[World, str]:
 
 def test_a_rollback_by_hand_is_offered_where_one_can_be() -> None:
     world, first = fallen_after(DAY)
-    told = world.status["incident"]["next"]
-    assert f"`r1plus rollback` goes back to {first} by hand" in told
-    assert "which takes minutes" in told
-    assert f"Applying the spec of {first} again sweeps nothing while its Pass counts" in told
+    assert f"`r1plus rollback` goes back to {first} by hand" in world.status["incident"]["next"]
     assert world.status["lastGood"] == first
     assert "noLastGood" not in world.status
 
