@@ -142,7 +142,7 @@ class DeploymentView:
         return "" if found is None else found.reason
 
     def columns(self) -> tuple[str, ...]:
-        """The cells of `kubectl get r1plusdeployments -A`, but for the age."""
+        """The cells of `kubectl get r1plusdeployments -A`, but for reason and age."""
         cells = (self.tier, self.engine, self.batch, self.accuracy, self.verdict, self.status_of(READY))
         return self.namespace, self.name, *(cell or "-" for cell in cells)
 
@@ -163,7 +163,16 @@ class DeploymentView:
         told = self.telling()
         if told is None or not self.up_to_date or told.type == READY or not told.message:
             return self.headline()
-        return f"{told.reason}: {told.message}"
+        return f"{self._whose(told)}{told.reason}: {told.message}"
+
+    def _whose(self, told: ConditionView) -> str:
+        """Say that a condition is the candidate's, beside cells that are of what serves.
+
+        During a rollback, and while traffic is pinned, the conditions speak of what serves.
+        """
+        speaks_of_spec = told.type not in (READY, WATCHED, ISOLATED) and self.incident is None and not self.pinned
+        has_candidate = self.candidate not in ("", self.revision) and self.revision != ""
+        return "candidate: " if speaks_of_spec and has_candidate else ""
 
     def headline(self) -> str:
         """Where it stands, in one sentence."""
@@ -172,7 +181,7 @@ class DeploymentView:
         if not self.up_to_date:
             return "the operator has not looked at the newest spec yet"
         told = self.telling()
-        where = f"{told.reason}: {told.message}" if told is not None and told.message else ""
+        where = f"{self._whose(told)}{told.reason}: {told.message}" if told is not None and told.message else ""
         pods = f"{self.replicas_ready} of {self.replicas_wanted} {'pod' if self.replicas_wanted == 1 else 'pods'} ready"
         if self.ready:
             return f"serves, {pods}" + (f"; {where}" if told is not None and told.type != READY else "")

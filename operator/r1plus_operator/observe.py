@@ -244,7 +244,8 @@ class Observer:
         if view is None:
             return None
         pods = self.pods.store.by_index(f"{namespace}/{name}")
-        targets = tuple(target for pod in pods for target in view.targets.get((namespace, pod.name), ()))
+        scraped = ((pod.name, view.targets.get((namespace, pod.name))) for pod in pods)
+        targets = {pod: found for pod, found in scraped if found}
         return Wiring(view.url, view.error, view.rules.get(group_name(namespace, name), ()), targets)
 
     def forget(self, key: Key, uid: str) -> None:

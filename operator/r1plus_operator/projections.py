@@ -254,12 +254,14 @@ def pod(obj: Json) -> ServingPod | None:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
     unschedulable = scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else ""
+    ready = conditions.get("Ready") or {}
+    is_ready = ready.get("status") == "True"
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     facts = PodFacts(
         name=meta["name"],
         revision=labels.get(names.LABEL_REVISION, ""),
         ip=status.get("podIP", ""),
-        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        ready=is_ready,
         terminating=bool(meta.get("deletionTimestamp")),
         unschedulable=unschedulable,
         containers=tuple(_container(item) for item in statuses),
@@ -271,8 +273,9 @@ def pod(obj: Json) -> ServingPod | None:
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
         turned_away=_turned_away(status),
-        unschedulable_since=instant(scheduled.get("lastTransitionTime", "")) if unschedulable else None,
+        unschedulable_since=instant(scheduled.get("lastTransitionTime") or "") if unschedulable else None,
         gone_by=instant(meta.get("deletionTimestamp", "")),
+        ready_since=instant(ready.get("lastTransitionTime") or "") if is_ready else None,
     )
     probes = names.LABEL_PROBE in labels
     return ServingPod(

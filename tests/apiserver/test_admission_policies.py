@@ -287,7 +287,8 @@ async def test_a_deployment_outside_a_tenants_namespace_is_refused_with_the_reme
 ) -> None:
     name = f"p-{tenant.namespace}"
     await client.create(kinds.NAMESPACE, manifest(kinds.NAMESPACE, name))
-    with pytest.raises(ForbiddenError, match=rf"{name} is no tenant.*r1plus.ai/tenant=true"):
+    labels = "r1plus.ai/tenant=true pod-security.kubernetes.io/enforce=restricted"
+    with pytest.raises(ForbiddenError, match=rf"{name} is no tenant.*kubectl label namespace {name} {labels}"):
         await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace=name))
     with pytest.raises(ForbiddenError, match=r"default is Kubernetes'.*make another namespace"):
         await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace="default"))

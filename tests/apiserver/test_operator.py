@@ -49,7 +49,7 @@ async def test_ready_is_said_once_the_service_leads_to_a_ready_pod(operator: Ope
     await tenant.client.create(
         kinds.ENDPOINT_SLICE, body | {"endpoints": [endpoint | {"conditions": {"ready": False}}]}
     )
-    await tenant.until("credit", "Ready", "False", "NoEndpoints")
+    await tenant.until("credit", "Ready", "False", "Pending")
     edit = {"endpoints": [endpoint | {"conditions": {"ready": True}}]}
     await tenant.client.patch(kinds.ENDPOINT_SLICE, "credit-abcde", tenant.namespace, edit)
     await tenant.until("credit", "Ready", "True", "Serving")

@@ -50,6 +50,16 @@ def test_of_a_template_that_is_paused_all_but_its_labels_may_be_edited(
         assert admin.ask("PATCH", path, edit, kind=STRATEGIC).refused
 
 
+def test_who_sets_an_image_by_hand_is_told_that_the_whole_template_is_the_operators(
+    namespace: tuple[str, Person], admin: Person
+) -> None:
+    working = DEPLOYMENT.path(namespace[0], WORKING)
+    image = admin.ask("PATCH", working, IMAGE, kind=STRATEGIC)
+    labels = admin.ask("PATCH", DEPLOYMENT.path(namespace[0], PAUSED), LABELS, kind=STRATEGIC)
+    assert_held(image, "serving-templates", "template.spec (image")
+    assert_held(labels, "serving-templates", "template.metadata.labels: a pod template with the label")
+
+
 def test_the_platform_team_alone_edits_what_is_paused_and_nothing_else(
     namespace: tuple[str, Person], admin: Person
 ) -> None:

@@ -199,7 +199,7 @@ PLACES: dict[str, tuple[str, Json, str]] = {
     f"{body['kind']} in {what}": (namespace, body, said)
     for body in (TENANT, MORE)
     for what, namespace, said in (
-        ("a namespace that is no tenant", "{plain}", "is no tenant; who makes the namespaces labels it"),
+        ("a namespace that is no tenant", "{plain}", "the platform team makes it one: kubectl label namespace"),
         ("the default namespace", "default", "default is Kubernetes'"),
         ("kube-system", "kube-system", "make another namespace"),
         ("the operator's namespace", OPERATOR_NAMESPACE, "r1plus-system is Kubernetes'"),

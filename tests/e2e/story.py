@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -41,7 +41,11 @@ FULL_Q4_OBSERVE = EXAMPLES / "credit-full-q4-1-observe.yaml"
 GATE_SECONDS = 3000.0
 """Ten times what three gates at once need on two cores, 850 probes each, and what the refusal of one needs."""
 
+TICK_SECONDS = 20.0
+"""So often a wait that shows no change says that it goes on."""
+
 Tell = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +238,13 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell) -> Alert:
         return evidence.of_deployment(kube, name.namespace, name.name)
 
     what = f"the monitor of {name} has swept the suite once on the running engine"
-    sweep = wait_for(lambda: _swept_after(kube, name, since), what, evidence_of, seconds=GATE_SECONDS, period_s=2.0)
+    sweep = wait_for(
+        ticking(lambda: _swept_after(kube, name, since), what, tell),
+        what,
+        evidence_of,
+        seconds=GATE_SECONDS,
+        period_s=2.0,
+    )
     tell(f"The monitor counted on the running engine: {sweep['correct']}/{sweep['total']} right")
     counted = epoch(sweep["finishedAt"])
     with target.alertmanager() as base_url:
@@ -243,7 +253,26 @@ def until_alert(target: Target, name: Name, since: float, tell: Tell) -> Alert:
             found = (a for a in alerts_at(base_url) if is_about(a, name) and a.updated_at >= counted)
             return next(found, None)
 
-        return wait_for(look, f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager", evidence_of, seconds=GATE_SECONDS)
+        what = f"{ALERT_BELOW_THRESHOLD} for {name} at Alertmanager"
+        return wait_for(ticking(look, what, tell), what, evidence_of, seconds=GATE_SECONDS)
+
+
+def ticking(
+    look: Callable[[], T | None], what: str, tell: Tell, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], T | None]:
+    """Return `look`, and tell what is waited for: at once, and every TICK_SECONDS until it finds something."""
+    began = told = clock()
+    tell(f"Waiting: {what}")
+
+    def looked() -> T | None:
+        nonlocal told
+        found = look()
+        if not found and clock() - told >= TICK_SECONDS:
+            told = clock()
+            tell(f"Still waiting, {told - began:.0f} s: {what}")
+        return found
+
+    return looked
 
 
 def _swept_after(kube: Kube, name: Name, since: float) -> Json | None:

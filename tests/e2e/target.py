@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from devcluster.api import pod_ready
 from devcluster.cache import binary
@@ -86,6 +86,14 @@ class EmbeddedTarget:
         return looking_around(self.kube.kubeconfig, self.cluster.prometheus_url, self.cluster.alertmanager_url)
 
 
+GOING_BACK: Final = (
+    "R1PlusAccuracyBelowThreshold goes on firing, on purpose: credit serves the engine that step 6 forced through.",
+    "To go back to the engine that passed, which ends the alert:",
+    f"  {BIN}/kubectl apply -f examples/credit-full.yaml",
+)
+"""What step 6 leaves behind."""
+
+
 def looking_around(kubeconfig: Path, prometheus: str, alertmanager: str) -> list[str]:
     """What to type in the embedded cluster; each command, indented by two, works in a new shell in the clone's root."""
     return [
@@ -99,6 +107,7 @@ def looking_around(kubeconfig: Path, prometheus: str, alertmanager: str) -> list
         "Prometheus and Alertmanager answer at their APIs only, since their web pages are not built in:",
         f"  {BIN}/promtool query instant {prometheus} r1plus_accuracy_ratio",
         f"  amtool --alertmanager.url={alertmanager} alert",
+        *GOING_BACK,
         "To play it again:",
         "  make demo",
         "To leave, so that no process, mount, namespace or cgroup stays:",
@@ -169,6 +178,7 @@ class GivenTarget:
             f"  export KUBECONFIG={self.kube.kubeconfig.resolve()}",
             f"  {BIN}/kubectl get r1plusdeployments -A",
             f"  {BIN}/r1plus status -A",
+            *GOING_BACK,
             "To leave:",
             f"  {BIN}/kubectl delete -f examples/tenants.yaml && {BIN}/helm uninstall r1plus -n r1plus-system",
         ]

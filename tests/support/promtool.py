@@ -82,6 +82,20 @@ def failures(folder: Path, rules: Sequence[Rule], cases: Sequence[Case]) -> set[
     return found
 
 
+def firing_summary(folder: Path, rule: Rule, series: Mapping[str, str]) -> str:
+    """Return the summary with which a rule fires on these series."""
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": _spread(values)} for name, values in series.items()],
+        "alert_rule_test": [{"eval_time": "30m", "alertname": rule["alert"], "exp_alerts": []}],
+    }
+    (folder / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": [test]}))
+    done = promtool("test", "rules", "test.yaml", cwd=folder)
+    (found,) = re.findall(r'summary="([^"]*)"', done.stdout + done.stderr)
+    return str(found)
+
+
 def _failed(folder: Path, file: dict[str, Any]) -> set[tuple[int, int]]:
     (folder / "test.yaml").write_text(yaml.safe_dump(file))
     done = promtool("test", "rules", "test.yaml", cwd=folder)

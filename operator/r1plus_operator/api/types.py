@@ -314,6 +314,10 @@ class R1PlusDeploymentStatus(ApiModel):
     verdict: Annotated[str, Field(max_length=32)] | None = Field(
         None, description="Pass, Fail, Inconclusive, NoData or Error."
     )
+    reason: Annotated[str, Field(max_length=63)] | None = Field(
+        None,
+        description="Why it does not serve; of what serves, why the spec is not what serves. A condition's reason.",
+    )
     last_good: Annotated[str, Field(max_length=63)] | None = Field(
         None,
         description="Revision to which traffic would go back: the newest other one that passed this suite and baked.",

@@ -82,8 +82,10 @@ def _relabeling(target: str, source: str) -> Json:
     return {"action": "replace", "sourceLabels": [f"__meta_kubernetes_pod_{source}"], "targetLabel": target}
 
 
-def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str, config: OperatorConfig) -> Json:
-    """The alerts of one deployment, about the revision that takes traffic."""
+def prometheus_rule(
+    owner: Owner, spec: R1PlusDeploymentSpec, serving: str, config: OperatorConfig, items: int | None = None
+) -> Json:
+    """The alerts of one deployment, about the revision that takes traffic. `items`: of the suite that judges it."""
     about = Subject(owner.namespace, owner.name, serving)
     return {
         "apiVersion": GROUP_VERSION,
@@ -95,7 +97,12 @@ def prometheus_rule(owner: Owner, spec: R1PlusDeploymentSpec, serving: str, conf
                     "name": group_name(owner.namespace, owner.name),
                     "interval": config.scrape_interval,
                     "rules": rules(
-                        about, spec.accuracy.threshold, spec.replicas, spec.accuracy.probes_per_minute, config.alerts
+                        about,
+                        spec.accuracy.threshold,
+                        spec.replicas,
+                        spec.accuracy.probes_per_minute,
+                        config.alerts,
+                        items,
                     ),
                 }
             ]
@@ -166,15 +173,16 @@ def rules(
     replicas: int = 1,
     probes_per_minute: int = 6,
     terms: AlertTerms = DEFAULT_TERMS,
+    items: int | None = None,
 ) -> list[Json]:
     """The rules themselves, apart so that promtool can test them. A deployment of no replicas is not missed."""
-    found = [*_accuracy(about, threshold), *_probing(about), *_load(about)]
+    found = [*_accuracy(about, threshold, items), *_probing(about), *_load(about)]
     if replicas:
         found += _absence(about, probes_per_minute)
     return [alert.rule(about, terms) for alert in found]
 
 
-def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:
+def _accuracy(about: Subject, threshold: float, items: int | None) -> Iterator[Alert]:
     """What the monitors found."""
     upper = about.serving(metrics.ACCURACY_UPPER_BOUND_RATIO)
     # The bound stands in for the confirmed count where a pod has an older monitor, or never passed (gate: Observe).
@@ -187,7 +195,7 @@ def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:
         "accuracy",
         f"count by (revision) ({below})",
         "",
-        f"answers less of its golden suite right than {threshold}",
+        f"answers {_items_right(about, items)} right, below the threshold of {threshold}",
         "Pods below it: {{ $value }}, by the count that followed an alarm or by a sweep's upper 99.9 % bound.",
     )
     yield Alert(
@@ -208,6 +216,15 @@ def _accuracy(about: Subject, threshold: float) -> Iterator[Alert]:
         "serves a revision that has no Pass",
         "Its gate failed or is undecided and spec.accuracy.gate is Observe, or what had passed is below the threshold.",
     )
+
+
+def _items_right(about: Subject, items: int | None) -> str:
+    """How many items the worst pod answers right, as Prometheus fills it in when the alert fires."""
+    if items is None:
+        return "too few items"
+    shares = f"{about.serving(metrics.CONFIRMED_RATIO)} or {about.serving(metrics.ACCURACY_RATIO)}"
+    figure = '{{ . | first | value | printf "%.0f" }}'
+    return f"{{{{ with query `{items} * min({shares})` }}}}{figure}{{{{ else }}}}too few{{{{ end }}}} of {items} items"
 
 
 def _probing(about: Subject) -> Iterator[Alert]:

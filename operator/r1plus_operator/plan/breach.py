@@ -28,6 +28,8 @@ SUITE_MISMATCH = "SuiteMismatch"
 """The monitor's reason where its scorer does not give recorded answers their recorded scores."""
 MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Of what was lost, what is told."""
+PROGRESS_STEP = 10
+"""Percent: the progress of a control is told in steps of this size."""
 _LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.PAUSED})
 """Answers after which the attempt is kept though nothing of it runs: forgetting it would start it again."""
 
@@ -406,6 +408,17 @@ def _control(scene: Scene, record: Record) -> Control:
     refused = scene.observed.children.get(("Deployment", record.to), {}).get(REFUSED_PODS, "")
     no_room = (refused or waiting)[:MOST_TEXT]
     return Control(record.to, _began_at(scene, record), record.control, record.said, no_room, record.blocked)
+
+
+def control_progress(scene: Scene, record: Record) -> str:
+    """How far the furthest monitor of the control is, in steps; empty while none says."""
+    reports = [report for pod in scene.pods(record.to) if (report := scene.report(pod))]
+    asked = [r.progress for r in reports if r.phase is Phase.GATING and r.progress and r.progress.total]
+    furthest = max(asked, key=lambda progress: progress.done / progress.total, default=None)
+    if furthest is None:
+        return ""
+    share = 100 * furthest.done // furthest.total
+    return f"{share - share % PROGRESS_STEP} % of its {furthest.total} probes are asked"
 
 
 def _began_at(scene: Scene, record: Record) -> float:

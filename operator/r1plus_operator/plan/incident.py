@@ -64,6 +64,8 @@ class Answered:
     has_dropped: bool = False
     """Whether a pod in traffic was counted below the threshold last."""
     alerts: AlertTerms = field(default_factory=AlertTerms)
+    control_progress: str = ""
+    """How far the control that is under way is; empty while its monitors do not say."""
 
     @property
     def only_asked(self) -> bool:
@@ -94,18 +96,24 @@ def quality(said: Answered, target: str) -> Finding | None:
 
 
 def words(said: Answered) -> str:
-    """The decision, and whether somebody could go back by hand where the operator does not."""
+    """The decision, how far its control is, and whether somebody could go back by hand where the operator does not."""
     response = said.response
+    if response.why is Why.CONTROL_RUNNING and said.control_progress:
+        return f"{response.message}; {said.control_progress}"
     if response.why not in _BY_HAND:
         return response.message
-    return f"{response.message}; {way_back.told(said.last_good, said.lacking)}"
+    by_hand = way_back.told(said.last_good, said.lacking)
+    if said.last_good:
+        sweeps = f"It sweeps {said.last_good} again first, which takes minutes"
+        by_hand += f". {sweeps}; applying the spec of {said.last_good} again sweeps nothing while its Pass counts"
+    return f"{response.message}; {by_hand}"
 
 
 def progress(said: Answered, target: str) -> Finding | None:
     """Progressing, where a way back is under way, done or barred."""
     response = said.response
     if response.action in (Action.CONTROL, Action.SWITCH):
-        return Finding("True", Reason.ROLLING_BACK, response.message)
+        return Finding("True", Reason.ROLLING_BACK, words(said))
     barred = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _TOLD_ELSEWHERE
     if barred and (response.revision or said.only_asked or target != said.serving):
         return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {words(said)}")
@@ -115,7 +123,8 @@ def progress(said: Answered, target: str) -> Finding | None:
 
 
 def _gone_back(target: str, record: Record) -> str:
-    why = f"it was asked for by {record.fell.text}" if record.cause == REQUESTED else f"it fell: {record.fell.text}"
+    requested = record.cause == REQUESTED
+    why = f"the rollback was asked for by {record.fell.text}" if requested else f"it fell: {record.fell.text}"
     return (
         f"Revision {target} does not come back: {why}; traffic went back to {record.to} at"
         f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or {format_command(Verb.ACK)} to let {target} be"
@@ -127,7 +136,7 @@ def runbook(said: Answered) -> str:
     """Where it is written what to do."""
     why, blocked = said.response.why, said.response.action in (Action.BLOCKED, Action.PAGE)
     page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if blocked else metrics.ALERT_BELOW_THRESHOLD)
-    if said.returned is not None and why in _QUIET:
+    if (said.returned is not None and why in _QUIET) or (said.only_asked and not blocked and why not in _RUNBOOKS):
         page = metrics.ALERT_ROLLED_BACK
     elif why is Why.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD

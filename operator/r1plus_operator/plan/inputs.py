@@ -348,6 +348,8 @@ class PodFacts:
     """When its grace is over, seconds since the epoch; 0 while nobody has deleted it."""
     unschedulable_since: float | None = None
     """Seconds since the epoch."""
+    ready_since: float | None = None
+    """Seconds since the epoch; None while it is not ready."""
 
     def is_made_by(self, revision: str) -> bool:
         """Return whether the Deployment of a revision made it, by its label and by its ReplicaSet.
@@ -412,7 +414,8 @@ class Wiring:
     url: str
     error: str
     rules: tuple[RuleFacts, ...] = ()
-    targets: tuple[TargetFacts, ...] = ()
+    targets: Mapping[str, tuple[TargetFacts, ...]] = field(default_factory=dict)
+    """Pod -> what is scraped of it."""
 
 
 @dataclass(frozen=True, slots=True)

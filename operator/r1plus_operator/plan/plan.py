@@ -51,7 +51,7 @@ from r1plus_operator.plan.refresh import (
     requested_refresh,
     take_slot,
 )
-from r1plus_operator.plan.report import WIRING_SECONDS, status_of
+from r1plus_operator.plan.report import WIRING_SECONDS, endpoints_due, is_just_ready, status_of
 from r1plus_operator.plan.revision import (
     KEPT_REVISIONS,
     Revision,
@@ -332,6 +332,7 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
+            endpoints_due(situation),
             self._slot_ends(),
             # The operator was away, or the status was lost: what is remembered only now may prove a gate.
             AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
@@ -416,6 +417,7 @@ class _Pass:
             lacking=breach.lacking(scene),
             has_dropped=breach.has_dropped(scene, bool(serving.last_valid and serving.last_valid.has_dropped)),
             alerts=self.config.alerts,
+            control_progress=breach.control_progress(scene, record) if record else "",
         )
 
     def _under_way(self, target: str, serving: str) -> bool:
@@ -791,7 +793,9 @@ class _Pass:
         if "PodMonitor" in self.observed.kinds:
             wanted.append(alerts.pod_monitor(owner, self.config))
         if "PrometheusRule" in self.observed.kinds and rollout.current:
-            wanted.append(alerts.prometheus_rule(owner, self.spec, rollout.current, self.config))
+            judged = self._judging()
+            items = len(judged.suite.items) if judged else None
+            wanted.append(alerts.prometheus_rule(owner, self.spec, rollout.current, self.config, items))
         return wanted
 
     def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
@@ -833,7 +837,13 @@ class _Pass:
         return tuple(gone)
 
     def _wired_by(self, rollout: Rollout) -> float | None:
-        """Seconds until Prometheus should have read the rules of what serves; None once it should have."""
+        """Seconds until Prometheus should have read the rules of what serves, or scraped a pod that just got ready.
+
+        None once it should have done both.
+        """
         current = self.revisions.get(rollout.current or "")
-        left = (current.promoted_at or 0.0) + WIRING_SECONDS - self.now if current else 0.0
-        return left if left > 0 else None
+        if current is None:
+            return None
+        fresh = (p for p in self.observed.pods if p.revision == current.name and is_just_ready(p, self.now))
+        begun = (current.promoted_at or 0.0, *(pod.ready_since or 0.0 for pod in fresh))
+        return min((left for since in begun if (left := since + WIRING_SECONDS - self.now) > 0), default=None)

@@ -29,7 +29,12 @@ from r1plus_policies.rollout import Stage
 MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is a little above."""
 WIRING_SECONDS = 180.0
-"""After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two."""
+"""After a switch, until then it is no trouble that Prometheus has not read the new rules: it takes a minute or two.
+
+Nor, after a pod got ready, that it has not scraped it since.
+"""
+ENDPOINTS_SECONDS = 30.0
+"""After a promotion, or after a pod got ready, until then it is no trouble that the Service leads to none yet."""
 REFUSED_REMEDY = "an admission policy or the operator's role forbids it (docs/admission.md); tried again every minute"
 FAILED_REMEDY = "not written, and tried again until it is; the API server's log says more"
 PROGRESS_STEP = 10
@@ -40,7 +45,12 @@ def status_of(situation: Situation) -> Json:
     """The whole `status`."""
     observed, current = situation.observed, situation.current
     generation = int(observed.cr["metadata"].get("generation", 0))
-    status: Json = {"observedGeneration": generation, "conditions": _conditions(situation, generation)}
+    found = {kind: derive(situation) for kind, derive in _DERIVATIONS.items()}
+    status: Json = {
+        "observedGeneration": generation,
+        "reason": _reason(found[ConditionType.READY], found[ConditionType.PROGRESSING], situation.problem).value,
+        "conditions": conditions(found, observed.cr.get("status") or {}, generation, situation.now),
+    }
     if current:
         ready = sum(1 for pod in situation.pods(current.name) if pod.ready)
         status |= {
@@ -109,9 +119,11 @@ def _accuracy(situation: Situation, shown: Revision) -> Json:
     return found
 
 
-def _conditions(situation: Situation, generation: int) -> list[Json]:
-    found = {kind: derive(situation) for kind, derive in _DERIVATIONS.items()}
-    return conditions(found, situation.observed.cr.get("status") or {}, generation, situation.now)
+def _reason(ready: Finding, progressing: Finding, problem: Problem | None) -> Reason:
+    """The one reason that `kubectl get` has room for: of Ready, unless it serves and the spec is not what serves."""
+    if ready.status != "True" or progressing.reason is Reason.COMPLETE:
+        return ready.reason
+    return problem.reason if problem and progressing.reason is Reason.BLOCKED else progressing.reason
 
 
 def conditions(found: Mapping[ConditionType, Finding], status: Json, generation: int, now: float) -> list[Json]:
@@ -146,15 +158,47 @@ def _ready(s: Situation) -> Finding:
     ready = sum(1 for pod in pods if pod.ready)
     wanted = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
     text = f"{ready} of {wanted} pods of revision {current.name} are ready"
+    if changed := _changed_by_hand(s, current, ready):
+        reason = Reason.NO_ENDPOINTS if ready else Reason.NOT_SERVING
+        return Finding("False", reason, f"{text}, and {changed}; {_not_repaired(s)}")
     if ready and wanted and not _is_reachable(s):
-        told = f"{text}, and Service {s.observed.name} leads to none of them yet"
-        return Finding("False", Reason.NO_ENDPOINTS, f"{told}; if that lasts, look at its EndpointSlices")
+        told = f"{text}, and Service {s.observed.name} leads to none of them"
+        if endpoints_due(s):
+            return Finding("False", Reason.PENDING, f"{told} yet; it follows within seconds")
+        return Finding("False", Reason.NO_ENDPOINTS, f"{told}; look at its EndpointSlices")
     if ready and wanted:
         return Finding("True", Reason.SERVING, text)
     if not wanted:
         told = f"spec.rollout.strategy is InPlace: revision {current.name} was stopped so that {s.wanted} can be gated"
         return Finding("False", Reason.IN_PLACE_ROLLOUT, f"{told}; a refusal brings {current.name} back")
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_trouble(pods) or 'they are starting'}")
+
+
+def _changed_by_hand(s: Situation, current: Revision, ready: int) -> str:
+    """What people have taken away of a paused deployment so that nothing answers; empty: nothing."""
+    if not s.is_paused:
+        return ""
+    live = s.observed.children.get(("Deployment", current.name))
+    if live is None and not ready:
+        return f"Deployment {current.name} was deleted"
+    if live and not live["spec"].get("replicas", 1):
+        return f"Deployment {current.name} was scaled to 0 by hand"
+    return "" if ("Service", s.observed.name) in s.observed.children else f"Service {s.observed.name} was deleted"
+
+
+def _not_repaired(s: Situation) -> str:
+    remedy = f'`r1plus resume {s.observed.name} --reason "..."` lets the operator act again'
+    return f"spec.rollout.paused: nothing is started and nothing is repaired; {remedy}"
+
+
+def endpoints_due(s: Situation) -> float | None:
+    """Seconds until the Service should lead to a ready pod; None while it does, and once it should have."""
+    pods = [pod for pod in s.pods(s.current.name) if pod.ready] if s.current else []
+    if s.current is None or not pods or _is_reachable(s):
+        return None
+    since = max(s.current.promoted_at or 0.0, min(pod.ready_since or 0.0 for pod in pods))
+    left = since + ENDPOINTS_SECONDS - s.now
+    return left if 0 < left < 2 * ENDPOINTS_SECONDS else None  # A node's clock may be far ahead of ours.
 
 
 def _is_reachable(s: Situation) -> bool:
@@ -194,6 +238,11 @@ def _engine_ready(s: Situation) -> Finding:
         remedy = "delete it, or keep webhooks that inject containers away from this namespace"
         text = f"Pod {strangers[0]} bears the labels of revision {s.target} but does not run its template, so its"
         return Finding("False", Reason.FOREIGN_POD, f"{text} reports are not believed; {remedy}")
+    return _loading(s, pods)
+
+
+def _loading(s: Situation, pods: list[PodFacts]) -> Finding:
+    """What is found of an engine that nothing stands in the way of."""
     assert isinstance(s.resolved, Target)
     chosen = f"{s.resolved.engine.name}: {s.resolved.choice.why}"
     if any(c.name == names.CONTAINER_TRITON and c.ready for p in pods for c in p.containers) or s.reports(s.target):
@@ -201,6 +250,8 @@ def _engine_ready(s: Situation) -> Finding:
     kept_out = s.answered is not None and s.answered.returned is not None
     if kept_out or (s.rollout is not None and s.rollout.stage is Stage.REFUSED):
         return Finding("True", Reason.ENGINE_CHOSEN, chosen)
+    if s.is_paused and ("Deployment", s.target or "") not in s.observed.children:
+        return Finding("Unknown", Reason.PAUSED, f"{chosen}. Deployment {s.target} does not exist; {_not_repaired(s)}")
     return Finding("Unknown", Reason.ENGINE_LOADING, f"{chosen}; loading")
 
 
@@ -404,17 +455,29 @@ def _alerts_wired(s: Situation) -> Finding:
         return Finding("False", Reason.NO_PROMETHEUS_OPERATOR, text)
     if s.current is None:
         return Finding("Unknown", Reason.PENDING, "Rules are made for the revision that serves; none does yet")
-    found = wiring(s.observed, s.current.name)
+    # Without a ready one, those that shall be: Ready says that none is.
+    in_traffic = [p for p in s.pods(s.current.name) if p.ready] or s.pods(s.current.name)
+    found = wiring(s.observed, s.current.name, {p.name for p in in_traffic})
     fresh = s.now - (s.current.promoted_at or 0.0) < WIRING_SECONDS
     if fresh and found.reason in (Reason.RULE_NOT_LOADED, Reason.TARGET_MISSING):
         return Finding("Unknown", Reason.PENDING, f"{found.message}; revision {s.current.name} serves only just now")
+    if found.reason is Reason.TARGET_DOWN:
+        scraped_ready = {p.name for p in in_traffic if not is_just_ready(p, s.now)}
+        if wiring(s.observed, s.current.name, scraped_ready).reason is not Reason.TARGET_DOWN:
+            text = f"{found.message}; the pod is ready only just now, and Prometheus may have looked before"
+            return Finding("Unknown", Reason.PENDING, text)
     return found
+
+
+def is_just_ready(pod: PodFacts, now: float) -> bool:
+    """Whether Prometheus may have scraped a pod last before it was ready. Its node's clock may be ahead of ours."""
+    return pod.ready_since is not None and abs(now - pod.ready_since) < WIRING_SECONDS
 
 
 def _progressing(s: Situation) -> Finding:
     if s.observed.refused:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
-    if s.spec and s.spec.rollout.paused:
+    if s.is_paused:
         text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
         held = Finding("False", Reason.PAUSED, f"{text}; {format_command(Verb.RESUME)} lets it act again")
         return _with_problem(held, s.problem) if s.problem else held

@@ -52,6 +52,11 @@ class Situation:
         return self.resolved if isinstance(self.resolved, Problem) else None
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the operator moves and repairs nothing."""
+        return self.spec is not None and self.spec.rollout.paused
+
+    @property
     def shadowed(self) -> bool:
         """Whether the conditions speak of what serves, and that is still judged by the former suite."""
         serves = self.current is not None and self.target == self.current.name

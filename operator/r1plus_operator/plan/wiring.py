@@ -3,7 +3,8 @@
 A chain of checks over one `Wiring`; the first that speaks decides, and each names what is missing and the remedy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Final
 
 from r1plus_contract import metrics
@@ -14,18 +15,20 @@ from r1plus_operator.plan.inputs import Observed, Wiring
 Check = Callable[[Observed, Wiring, str], Finding | None]
 
 
-def wiring(observed: Observed, serving: str) -> Finding:
-    """The condition for the revision that serves."""
+def wiring(observed: Observed, serving: str, pods: Collection[str]) -> Finding:
+    """The condition for the revision that serves, of which these pods take traffic."""
     seen = observed.wiring
     if seen is None:
         text = "Nobody asks Prometheus whether it has loaded the rule; set the chart's monitoring.prometheusURL"
         return Finding("Unknown", Reason.PROMETHEUS_NOT_ASKED, text)
+    seen = replace(seen, targets={pod: targets for pod, targets in seen.targets.items() if pod in pods})
     found = next((finding for check in CHECKS if (finding := check(observed, seen, serving))), None)
     if found:
         return found
-    up = sum(target.health == "up" for target in seen.targets)
-    text = f"Prometheus has the rules of revision {serving} and scrapes its pods: {up} targets up"
-    return Finding("True", Reason.WIRED, text)
+    health = [target.health for targets in seen.targets.values() for target in targets]
+    counted = f"{len(seen.targets)} pod{'s' * (len(seen.targets) != 1)}"
+    figures = f"{health.count('up')} of {len(health)} scrape targets of {counted} are up"
+    return Finding("True", Reason.WIRED, f"Prometheus has the rules of revision {serving} and scrapes it: {figures}")
 
 
 def unreachable(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
@@ -56,21 +59,23 @@ def rule_failing(_observed: Observed, seen: Wiring, _serving: str) -> Finding | 
     return Finding("False", Reason.RULE_FAILING, f"Prometheus cannot evaluate {failing.name}: {failing.error}")
 
 
-def target_missing(observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
+def target_missing(observed: Observed, seen: Wiring, serving: str) -> Finding | None:
     """The pods are not scraped at all."""
     if seen.targets:
         return None
     where = f"PodMonitor {observed.namespace}/{observed.name}"
     remedy = "its podMonitorSelector and podMonitorNamespaceSelector must match the object's labels and its namespace"
-    return Finding("False", Reason.TARGET_MISSING, f"{where}: Prometheus at {seen.url} scrapes no pod of it; {remedy}")
+    text = f"{where}: Prometheus at {seen.url} scrapes no pod of revision {serving}; {remedy}"
+    return Finding("False", Reason.TARGET_MISSING, text)
 
 
 def target_down(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
     """A scrape fails; one that ends in silence was most likely dropped by a wall."""
-    down = next((target for target in seen.targets if target.health == "down"), None)
+    scraped = ((pod, target) for pod, targets in seen.targets.items() for target in targets)
+    pod, down = next(((pod, target) for pod, target in scraped if target.health == "down"), ("", None))
     if down is None:
         return None
-    text = f"Prometheus cannot scrape the endpoint {down.endpoint}: {down.error}"
+    text = f"Prometheus cannot scrape the endpoint {down.endpoint} of pod {pod}: {down.error}"
     if "deadline exceeded" in down.error or "timeout" in down.error:
         text += "; a network policy may drop it: the chart's monitoring.namespace must be Prometheus's own namespace"
     return Finding("False", Reason.TARGET_DOWN, text)

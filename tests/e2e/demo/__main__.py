@@ -56,6 +56,8 @@ def _prepare(teller: Teller) -> Target:
             made = parts.build(steps)
         with teller.stage(Stage.START):
             target = _start(steps, made)
+            teller.line("To look in from another shell, from this folder:")
+            teller.line(f"  export KUBECONFIG={target.kube.kubeconfig}")
     with teller.stage(Stage.INSTALL):
         steps.expect(1)
         with steps.step("helm upgrade --install r1plus"):

@@ -155,7 +155,7 @@ def test_names_columns_and_scope_are_those_that_users_type() -> None:
     assert (deployments["scope"], engines["scope"]) == ("Namespaced", "Cluster")
     assert (deployments["names"]["shortNames"], engines["names"]["shortNames"]) == (["r1p"], ["r1e"])
     assert [c["name"] for c in deployments["versions"][0]["additionalPrinterColumns"]] == [
-        "Tier", "Engine", "Batch", "Accuracy", "Verdict", "Ready", "Age",
+        "Tier", "Engine", "Batch", "Accuracy", "Verdict", "Ready", "Reason", "Age",
     ]  # fmt: skip
     assert [c["name"] for c in engines["versions"][0]["additionalPrinterColumns"]] == [
         "Family", "Tier", "Version", "Precision", "Backend", "Suite", "Age",

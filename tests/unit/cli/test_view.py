@@ -55,7 +55,7 @@ HEADLINES = {
             candidate="credit-bbbb",
             **SERVING,
         ),
-        "serves, 1 of 1 pod ready; GateFailed: TooManyLost: lost 47 of 206",
+        "serves, 1 of 1 pod ready; candidate: GateFailed: TooManyLost: lost 47 of 206",
     ),
     "a candidate that passed and is being scaled is told": (
         cr(READY, VERIFIED, condition("Progressing", "True", "RollingOut", "Revision credit-bbbb starts"), **SERVING),
@@ -107,6 +107,23 @@ def test_a_status_with_unknown_fields_and_types_missing_is_still_shown() -> None
 def test_ready_speaks_of_the_newest_spec_only() -> None:
     assert view_of(cr(READY, generation=1, observed=1)).ready
     assert not view_of(cr(READY, generation=2, observed=1)).ready
+
+
+CANDIDATES = {
+    "what a candidate lost": ({"candidate": "credit-bbbb"}, "candidate: GateFailed: 47 lost"),
+    "what serves": ({}, "GateFailed: 47 lost"),
+    "what serves, while another one is swept for a rollback": (
+        {"candidate": "credit-bbbb", "incident": {"reason": "ControlRunning", "revision": "credit-aaaa"}},
+        "GateFailed: 47 lost",
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "expected"), CANDIDATES.values(), ids=CANDIDATES.keys())
+def test_a_row_says_whose_its_condition_is(status: Json, expected: str) -> None:
+    given = cr(READY, condition("QualityVerified", "False", "GateFailed", "47 lost"), **SERVING, **status)
+    assert view_of(given).brief() == expected
+    assert view_of(given).headline() == f"serves, 1 of 1 pod ready; {expected}"
 
 
 AGES = {

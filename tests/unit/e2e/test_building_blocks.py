@@ -14,7 +14,17 @@ from e2e.background import run_in_background
 from e2e.demo.scenes import QUIET, quiet_again
 from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
-from e2e.story import FULL, FULL_Q4, FULL_Q4_OBSERVE, decided_at, refused, refused_for_good, settled
+from e2e.story import (
+    FULL,
+    FULL_Q4,
+    FULL_Q4_OBSERVE,
+    TICK_SECONDS,
+    decided_at,
+    refused,
+    refused_for_good,
+    settled,
+    ticking,
+)
 from e2e.story import name_in as named
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
@@ -88,6 +98,15 @@ def test_a_failed_demo_says_where_to_look_and_how_to_go_on() -> None:
     assert "Waited 5 s, and still not so" in text
     assert "/tmp/diagnostics" in text
     assert "make down" in text
+
+
+def test_a_long_wait_says_what_it_waits_for_and_that_it_goes_on() -> None:
+    told: list[str] = []
+    now = iter((0.0, 5.0, TICK_SECONDS, TICK_SECONDS, TICK_SECONDS + 1.0))
+    look = ticking(lambda: None, "a sweep", told.append, lambda: next(now))
+    for _ in range(3):
+        look()
+    assert told == ["Waiting: a sweep", f"Still waiting, {TICK_SECONDS:.0f} s: a sweep"]
 
 
 class RecordingKube:

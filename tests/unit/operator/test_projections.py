@@ -56,6 +56,24 @@ def test_of_a_long_text_only_its_digest_is_kept() -> None:
     assert len(child(kinds.CONFIG_MAP, data={"items": "x" * 100_000}).text) < 500
 
 
+@pytest.mark.parametrize(
+    ("ready", "since"),
+    [
+        ({"status": "True", "lastTransitionTime": "1970-01-01T00:01:40Z"}, 100.0),
+        ({"status": "True", "lastTransitionTime": None}, 0.0),
+        ({"status": "False", "lastTransitionTime": "1970-01-01T00:01:40Z"}, None),
+    ],
+    ids=["a ready pod", "whose kubelet gave no time", "one that is not ready"],
+)
+def test_since_when_a_pod_is_ready(ready: dict[str, Any], since: float | None) -> None:
+    labels = {names.LABEL_DEPLOYMENT: "credit"}
+    kept = projections.pod(
+        {"metadata": {**META, "labels": labels}, "status": {"conditions": [{"type": "Ready", **ready}]}}
+    )
+    assert kept is not None
+    assert kept.facts.ready_since == since
+
+
 def test_a_child_that_is_being_deleted_is_kept_until_it_is_gone() -> None:
     assert child(meta={"deletionTimestamp": "now"}).deleting
 

@@ -16,7 +16,7 @@ from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.alerts import DEFAULT_TERMS, Subject, rules
 from r1plus_operator.plan.inputs import AlertTerms
 from r1plus_operator.plan.promql import plain, quoted, series
-from support.promtool import Case, Judged, failures, mutants
+from support.promtool import Case, Judged, failures, firing_summary, mutants
 
 ABOUT = Subject("team", "credit", "credit-1")
 OTHERS = {
@@ -43,6 +43,14 @@ def standing(which: Standing, **labels: str) -> str:
 
 def verdict(which: Verdict, **labels: str) -> str:
     return of(metrics.GATE_VERDICT, **labels, verdict=which.value)
+
+
+def ratio(**labels: str) -> str:
+    return of(metrics.ACCURACY_RATIO, **labels)
+
+
+def confirmed(**labels: str) -> str:
+    return of(metrics.CONFIRMED_RATIO, **labels)
 
 
 def errors(**labels: str) -> str:
@@ -387,3 +395,23 @@ def test_finding_23_labels_severities_and_runbooks_are_the_installations() -> No
         assert rule["labels"] == was["labels"] | {"team": "ml", "service": "models", "severity": severity}
         assert rule["annotations"] == was["annotations"] | {"runbook_url": f"https://wiki/r1plus/{name}.md"}
         assert {key: rule[key] for key in ("alert", "expr")} == {key: was[key] for key in ("alert", "expr")}
+
+
+FIGURES = [
+    pytest.param({standing(Standing.BELOW_THRESHOLD): "1x60", confirmed(): "0.6351x60", ratio(): "1x60"}, "134", id="by the count after an alarm"),
+    pytest.param({upper(): "0.7x60", ratio(): "0.6351x60"}, "134", id="by the last sweep"),
+    pytest.param({upper(): "0.7x60", ratio(): "0.6351x60", ratio(pod="p2"): "0.9x60"}, "134", id="by the worst pod"),
+    pytest.param({standing(Standing.BELOW_THRESHOLD): "1x60"}, "too few", id="no figure"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("series", "right"), FIGURES)
+def test_how_many_items_are_right_stands_in_the_alert(tmp_path: Path, series: dict[str, str], right: str) -> None:
+    (rule,) = [r for r in rules(ABOUT, 0.98, items=211) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
+    summary = firing_summary(tmp_path, rule, series)
+    assert summary == f"team/credit answers {right} of 211 items right, below the threshold of 0.98"
+
+
+def test_where_no_suite_is_at_hand_the_alert_says_what_fell() -> None:
+    (rule,) = [r for r in rules(ABOUT, 0.98) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
+    assert rule["annotations"]["summary"] == "team/credit answers too few items right, below the threshold of 0.98"

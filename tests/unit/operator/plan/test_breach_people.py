@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Phase, Progress, Standing, Verdict
 from support.plan.falls import DAY, FULL, NEXT, ROLLBACK, fallen, rolled_back
 from support.plan.world import World, observe_world, suite
 from support.tables import for_each
@@ -189,14 +189,36 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     world.ask(Verb.ROLLBACK, revision=bad).settle()
     assert world.notes.count("RollbackRequested") == 1
     world.expect(candidate=good, QualityVerified="True GatePassed", Progressing="True RollingBack")
+    assert world.status["incident"]["runbook"].endswith("/R1PlusRolledBack.md")
     world.start_pods(good).control(Verdict.PASS).settle()
     world.set_ready(good)
     planned = world.pass_once()
     assert planned.facts.rolled_back == "Requested"
     world.settle()
     assert world.selected() == good
-    assert "alice: a reason" in world.condition("QualityVerified")[2]
+    world.expect(QualityVerified=("RolledBack", "the rollback was asked for by alice: a reason"))
     assert world.settle().writes == 0
+
+
+def test_where_nothing_is_moved_both_ways_back_are_named_with_what_each_costs() -> None:
+    world, good, _ = fallen(accuracy={"onBreach": "Alert"})
+    world.settle()
+    costs = (f"It sweeps {good} again first, which takes minutes", f"the spec of {good} again sweeps nothing")
+    world.expect(QualityVerified=("BelowThreshold", *costs))
+    assert [cost for cost in costs if cost not in world.status["incident"]["next"]] == []
+
+
+def test_how_far_the_control_of_a_rollback_is_stands_in_the_conditions_in_steps() -> None:
+    world, good, bad = fallen(accuracy={"onBreach": "Alert"})
+    world.ask(Verb.ROLLBACK, revision=bad).settle()
+    world.start_pods(good).gate(good, Verdict.PASS).report_gate(good, control="of another time")
+    said = []
+    for done in (0, 380, 383, 633):
+        world.report(good, phase=Phase.GATING, progress=Progress(done, 633, "")).settle()
+        said.append(world.condition("Progressing")[2].rpartition("; ")[2])
+        world.expect(Progressing="True RollingBack", QualityVerified=("RollingBack", said[-1]))
+        assert said[-1] in world.status["incident"]["next"]
+    assert said == [f"{share} % of its 633 probes are asked" for share in (0, 60, 60, 100)]
 
 
 def test_a_rollback_that_nobody_fell_for_and_that_cannot_be_is_no_page() -> None:

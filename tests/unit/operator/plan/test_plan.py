@@ -10,9 +10,10 @@ from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
 from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.objects import NOTHING_PROMOTED
+from r1plus_operator.plan.report import ENDPOINTS_SECONDS
 from r1plus_operator.plan.revision import read, to_object
 from r1plus_operator.plan.silence import MONITOR_SILENT, silent
-from support.plan.world import CONFIG, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
+from support.plan.world import CONFIG, DAY, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 
 
@@ -42,6 +43,7 @@ def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gat
 
 def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
     world = serve_world()
+    world.wait(ENDPOINTS_SECONDS)
     pods = frozenset(world.pods)
     for endpoints, ready in (
         (frozenset(), "False NoEndpoints"),
@@ -54,6 +56,29 @@ def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
     world.expect(Ready="True Serving")
 
 
+def test_the_moment_that_a_service_needs_after_a_promotion_warns_nobody_and_what_lasts_does() -> None:
+    world = World(dict(FULL), endpoints=frozenset())
+    world.bring_up()
+    world.expect(Ready=("False Pending", "leads to none of them yet"))
+    promoted_at = world.revision(world.selected()).promoted_at
+    assert promoted_at is not None
+    planned = world.pass_once()
+    assert "NoEndpoints" not in world.notes
+    assert planned.requeue_after == pytest.approx(promoted_at + ENDPOINTS_SECONDS - (world.now - 1.0))
+    world.wait(ENDPOINTS_SECONDS)
+    (note,) = world.pass_once().notes
+    assert (note.reason, note.warning) == ("NoEndpoints", True)
+    world.expect(Ready=("False NoEndpoints", "EndpointSlices"))
+
+
+def test_the_moment_that_a_service_needs_after_a_pod_got_ready_again_warns_nobody() -> None:
+    world = serve_world()
+    world.wait(DAY).alter(endpoints=frozenset()).set_pods(ready_since=world.now).settle()
+    world.expect(Ready="False Pending")
+    world.wait(ENDPOINTS_SECONDS).settle()
+    world.expect(Ready="False NoEndpoints")
+
+
 def test_a_pass_promotes_and_status_says_so() -> None:
     world = serve_world()
     assert world.selected() == world.status["revision"]
@@ -61,6 +86,20 @@ def test_a_pass_promotes_and_status_says_so() -> None:
     assert world.status["accuracy"] == "4/4"
     assert world.status["endpoint"] == "credit.team.svc:8001"
     assert [world.notes.count(reason) for reason in ("GatePassed", "Serving", "Complete")] == [1, 1, 1]
+
+
+def test_the_reason_that_kubectl_prints_is_of_what_does_not_serve_or_else_of_what_does_not_go_on() -> None:
+    world = start_world()
+    assert world.status["reason"] == "NotServing"
+    world.bring_up()
+    assert world.status["reason"] == "Serving"
+    candidate = world.apply(engine=Q4_1)
+    assert world.status["reason"] == "RollingOut"
+    world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
+    assert world.status["reason"] == "CandidateRefused"
+    world.change(engine={"precision": "Q2"}).settle()
+    world.expect(Ready="True Serving", Progressing="False Blocked")
+    assert world.status["reason"] == "EngineNotFound"
 
 
 def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:

@@ -20,6 +20,11 @@ def promote(world: World, **spec: object) -> str:
     return name
 
 
+def paused_world() -> World:
+    """Return a world whose first revision serves, and that is paused."""
+    return serve_world().change(rollout={"paused": True})
+
+
 def test_a_rollback_that_was_refused_is_not_carried_out_later() -> None:
     world = World({**FULL, "accuracy": {"onBreach": "Rollback"}})
     oldest = world.bring_up()
@@ -53,6 +58,43 @@ def test_a_pause_in_place_does_not_say_that_what_serves_was_stopped() -> None:
     world = serve_world(rollout=IN_PLACE)
     world.change(rollout={**IN_PLACE, "paused": True}, **NEXT).settle()
     world.expect(Ready="True Serving", Progressing="False Paused")
+
+
+def test_of_what_was_deleted_during_a_pause_nothing_is_said_to_be_starting() -> None:
+    world = paused_world()
+    serving = world.selected()
+    world.children.pop(("Deployment", serving))
+    service = world.children.pop(("Service", "credit"))
+    world.pods.clear()
+    world.settle()
+    remedy = 'r1plus resume credit --reason "..."'
+    said = ("spec.rollout.paused", "nothing is repaired", f"Deployment {serving}", remedy)
+    world.expect(Ready=("False NotServing", *said), EngineReady=("Unknown Paused", *said))
+    world.children["Service", "credit"] = service
+    world.change(rollout={}).settle()
+    world.start_pods(serving, ready=True).settle()
+    world.expect(Ready="True Serving", EngineReady="True EngineLoaded")
+
+
+def test_during_a_pause_a_service_that_was_deleted_leads_nowhere() -> None:
+    world = paused_world()
+    world.children.pop(("Service", "credit"))
+    world.settle()
+    world.expect(Ready=("False NoEndpoints", "Service credit", "nothing is repaired", "r1plus resume credit"))
+
+
+def test_what_was_scaled_down_by_hand_during_a_pause_was_not_stopped_for_a_candidate() -> None:
+    world = paused_world()
+    world.one("Deployment", world.selected())["spec"]["replicas"] = 0
+    world.pods.clear()
+    world.settle()
+    world.expect(Ready=("False NotServing", "spec.rollout.paused", "by hand", "r1plus resume credit"))
+
+
+def test_a_candidate_that_a_pause_keeps_from_starting_is_not_said_to_be_loading() -> None:
+    world = paused_world()
+    world.change(**NEXT).settle()
+    world.expect(EngineReady=("Unknown Paused", "r1plus resume credit"), Ready="True Serving")
 
 
 def test_a_control_in_place_goes_on_after_a_pause_and_what_dropped_does_not_return() -> None:
