@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_policies.bounds import Interval
 from r1plus_policies.confidence import confidence_sequence
-from r1plus_policies.detector import Bets, DetectorKey, Evidence, Logs, advance, bets, ratio, remembered, sound
+from r1plus_policies.detector import Bets, DetectorKey, Evidence, Logs, advance, bets, ratio, remembered
 
 T = TypeVar("T")
 
@@ -120,9 +120,7 @@ def kept_pool(stored: Pool | None, key: DetectorKey, alarm_at: float, acknowledg
     if stored.acknowledged != acknowledged:
         heard = {pod: replace(one, failed=(), erred=()) for pod, one in _uncounted(stored.readings).items()}
         return Pool(key, alarm_at, readings=heard, acknowledged=acknowledged)
-    pairs = (stored.total, *stored.without.values())
-    intact = all(sound(p.accuracy) and sound(p.errors) for p in pairs)
-    return stored if intact else Pool(key, alarm_at, acknowledged=acknowledged)
+    return stored
 
 
 def fold(page: OutcomePage, pool: Pool, pod: str) -> Pool:
