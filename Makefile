@@ -116,6 +116,10 @@ e2e-accuracy: $(SYNCED) ## The stories of accuracy (gate, fall, rollback, silenc
 e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py
 
+.PHONY: e2e-restricted
+e2e-restricted: $(SYNCED) ## A deployment where pods run as users that the cluster assigns, as on OpenShift, on the embedded cluster
+	$(PYTEST) -m e2e_long tests/e2e/test_restricted.py
+
 .PHONY: e2e-delivery
 e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, and all that can go wrong, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/delivery

@@ -6,12 +6,12 @@ here holds a prompt or an answer.
 """
 
 import socket
-from typing import Final, cast
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import REQUEST_LIMITS, bounded
+from r1plus_contract.connections import Bounded
 from r1plus_contract.jsonable import dumps
 from r1plus_monitoring.bulletin import Bulletin
 from r1plus_monitoring.exposition import Exposition
@@ -20,17 +20,8 @@ MOST_DIGITS: Final = 18
 """Of a sequence number: more than any monitor will ever count."""
 
 
-class BoundedRunner(web.AppRunner):
-    """A runner whose connections and unfinished requests are bounded: whoever reaches the port fills no memory."""
-
-    def __init__(self, app: web.Application) -> None:
-        super().__init__(app, access_log=None, **REQUEST_LIMITS)
-
-    @property
-    def server(self) -> web.Server | None:
-        """What a site asks for the protocol of each new connection, and nothing else."""
-        server = super().server
-        return cast("web.Server", bounded(server)) if server is not None else None
+class BoundedRunner(Bounded, web.AppRunner):
+    """A runner whose connections and unfinished requests are bounded."""
 
 
 async def serve(bulletin: Bulletin, exposition: Exposition, listener: socket.socket) -> web.AppRunner:

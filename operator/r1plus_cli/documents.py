@@ -1,6 +1,6 @@
-"""Reads R1PlusDeployments, R1PlusEngines and R1PlusTenants from YAML, as `kubectl apply -f` would be given them.
+"""Reads R1PlusDeployments, R1PlusEngines, R1PlusTenants and golden suites from YAML, as `kubectl apply -f` reads them.
 
-Called by `plan`, which passes all but deployments over, and by `validate`.
+Called by `plan` and by `validate`.
 """
 
 import sys
@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from r1plus_cli.errors import UsageError
-from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
+from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT, LABEL_SUITE
 
 Json = dict[str, Any]
 STDIN = "-"
+CONFIG_MAP = "ConfigMap"
 _OURS = (KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
 
 
@@ -53,29 +54,29 @@ class Document:
         return self.body.get("spec")
 
 
-def read_deployments(path: str) -> list[Document]:
-    """All R1PlusDeployments of a file, a folder's `*.yaml`, or standard input (`-`); other kinds are passed over."""
-    found = [document for document in _documents(path) if document.body["kind"] == KIND_DEPLOYMENT]
-    if not found:
-        raise UsageError(f"{path}: holds no {KIND_DEPLOYMENT} of {GROUP}; try examples/credit-full.yaml")
+def read_documents(path: str, *needed: str) -> dict[str, list[Document]]:
+    """Kind -> its objects in a file, a folder's `*.yaml`, or standard input (`-`); of ConfigMaps the golden suites.
+
+    Raises UsageError where there is no object of the kinds that are `needed`.
+    """
+    found: dict[str, list[Document]] = {kind: [] for kind in (*_OURS, CONFIG_MAP)}
+    for source, body in _bodies(path):
+        document = Document(source, body)
+        if _is_ours(document) or _is_suite(document):
+            found[body["kind"]].append(document)
+    if not any(found[kind] for kind in needed):
+        raise UsageError(f"{path}: holds no {', '.join(needed)} of {GROUP}; try examples/credit-full.yaml")
     return found
 
 
-def read_all(path: str) -> dict[str, list[Document]]:
-    """Kind -> its objects in a file, a folder's `*.yaml`, or standard input (`-`)."""
-    found = list(_documents(path))
-    if not found:
-        raise UsageError(f"{path}: holds no {', '.join(_OURS)} of {GROUP}; try examples/credit-full.yaml")
-    return {kind: [document for document in found if document.body["kind"] == kind] for kind in _OURS}
+def _is_ours(document: Document) -> bool:
+    group = str(document.body.get("apiVersion", "")).split("/")[0]
+    return group == GROUP and document.body.get("kind") in _OURS
 
 
-def _documents(path: str) -> Iterator[Document]:
-    return (Document(source, body) for source, body in _bodies(path) if _is_ours(body))
-
-
-def _is_ours(body: Json) -> bool:
-    ours = str(body.get("apiVersion", "")).split("/")[0] == GROUP
-    return ours and body.get("kind") in _OURS
+def _is_suite(document: Document) -> bool:
+    labels = document.metadata.get("labels")
+    return document.body.get("kind") == CONFIG_MAP and isinstance(labels, dict) and LABEL_SUITE in labels
 
 
 def _bodies(path: str) -> Iterator[tuple[str, Json]]:

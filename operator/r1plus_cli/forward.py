@@ -9,7 +9,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward
+from urllib3.exceptions import HTTPError
 
 _CHUNK = 65536
 
@@ -36,7 +38,11 @@ def _accept(listener: socket.socket, core: Any, namespace: str, pod: str, port: 
             near, _ = listener.accept()
         except OSError:
             return  # The context was left.
-        tunnel = portforward(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        try:
+            tunnel = portforward(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        except (ApiException, HTTPError):
+            near.close()  # The pod is gone: the caller's own error says that nothing answers.
+            continue
         far = tunnel.socket(port)
         far.setblocking(True)
         for source, sink in ((near, far), (far, near)):

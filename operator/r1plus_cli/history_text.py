@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.view import plain
 from r1plus_contract.history import (
     AlarmFact,
     EngineFact,
@@ -17,10 +17,52 @@ from r1plus_contract.history import (
     RolloutEvent,
     RolloutFact,
 )
-from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_contract.plain_text import plain
+from r1plus_contract.verdict import Gate, GateReport, Verdict
 
 Row = Sequence[str]
 _BAD = {RolloutEvent.CONTROL_FAILED, RolloutEvent.ROLLED_BACK}
+_ASKED = {
+    "rollback": "rollback asked for",
+    "pin": "pinned",
+    "unpin": "unpinned",
+    "pause": "paused",
+    "resume": "resumed",
+    "ack": "acknowledged",
+    "refresh": "refresh asked for",
+}
+"""By verb."""
+REASONS: Final[Mapping[str, str]] = {
+    "BelowThreshold": "accuracy is below the threshold",
+    "AlertOnly": "accuracy is below the threshold (onBreach: Alert, so alerts and nothing else)",
+    "AccuracyChanged": "answers changed since the gate",
+    "Changed": "answers changed since the gate",
+    "ServerErrors": "too many questions got no answer",
+    "Errors": "too many questions got no answer",
+    "SuiteMismatch": "the recorded answers no longer get their recorded scores",
+    "OneBadPod": "one pod is bad and leaves traffic",
+    "LastThatServes": "one pod is bad and stays in traffic, because it cannot be spared",
+    "AlreadyQuarantined": "one pod is bad and stays in traffic, because another is in quarantine",
+    "OneNode": "not rolled back, because all bad pods share one node",
+    "Pinned": "not rolled back, because traffic is pinned",
+    "Paused": "not rolled back, because the deployment is paused",
+    "RolloutUnderWay": "not rolled back, because a new revision is being gated",
+    "Cooldown": "not rolled back, because that happened within the last hour",
+    "AlreadyRolledBack": "not rolled back, because that happened before between these revisions",
+    "NoLastGood": "not rolled back, because there is no earlier revision that qualifies",
+    "ArtifactGone": "not rolled back, because the earlier revision's engine is gone",
+    "PlacementNotAllowed": "not rolled back, because the earlier revision's nodes are not allowed any more",
+    "MonitorTooOld": "not rolled back, because the earlier revision's monitor is too old",
+    "NoCapacity": "not rolled back yet, because no node has room for the earlier revision",
+    "ControlOverdue": "not rolled back, because the earlier revision was not gated in time",
+    "NamespaceNotTenant": "not rolled back, because the namespace is no tenant",
+    "BothArmsBad": "not rolled back, because the earlier revision failed as well",
+    "ControlRunning": "the earlier revision is gated before traffic goes back to it",
+    "ControlPassed": "the earlier revision passed its gate",
+    "RolledBack": "traffic was rolled back",
+    "Requested": "somebody asked for it",
+}
+"""By reason of an alarm or cause of a rollback."""
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red"}
 
 
@@ -61,7 +103,7 @@ def gate(report: GateReport) -> str:
     lost = [f"{s.name} {s.lost} of {s.items}" for s in report.strata if s.lost]
     where = f"; lost: {', '.join(lost)}" if lost else ""
     wanted = f"at most {report.allowed} lost for {report.threshold:g}"
-    what = "gate of the control" if report.control else "gate"
+    what = "gate before the rollback" if report.control else "gate"
     why = "" if report.verdict is Verdict.PASS else f" ({report.reason}: {report.message})"
     return (
         f"{what} {report.verdict.value}: {figures(report)} right at batch {report.batch} on {report.suite},"
@@ -77,13 +119,15 @@ def figures(report: GateReport) -> str:
 def _rollout(one: RolloutFact, engines: dict[str, str]) -> tuple[str, str]:
     engine = f" with engine {engines[one.revision]}" if one.revision in engines else ""
     why = f": {one.text}" if one.text else ""
+    observed = ", because gate: Observe waits for no Pass" if one.cause == Gate.OBSERVE else ""
     text = {
         RolloutEvent.CANDIDATE: f"asked for{engine}",
-        RolloutEvent.PROMOTED: f"took traffic{engine}",
-        RolloutEvent.CONTROL_BEGAN: f"way back to {one.to} began, {one.cause}{why}",
-        RolloutEvent.CONTROL_PASSED: f"{one.to} passed the suite anew{why}",
+        RolloutEvent.PROMOTED: f"took traffic{engine}{observed}",
+        RolloutEvent.CONTROL_BEGAN: f"a rollback to {one.to} began, because {plain_reason(one.cause)}{why}",
+        RolloutEvent.CONTROL_PASSED: f"{one.to} passed the suite again{why}",
         RolloutEvent.CONTROL_FAILED: f"{one.to} failed the suite, too{why}",
-        RolloutEvent.ROLLED_BACK: f"traffic went back to {one.to}, {one.cause}{why}",
+        RolloutEvent.ROLLED_BACK: f"traffic went back to {one.to}, because {plain_reason(one.cause)}{why}",
+        RolloutEvent.REQUESTED: f"{_ASKED.get(one.cause, one.cause)} by {one.text}",
     }[one.event]
     return text, "red" if one.event in _BAD else ""
 
@@ -109,7 +153,12 @@ def _alarm(fall: Sequence[AlarmFact]) -> str:
     counted = counted or (f": {one.now} right" if one.now else "")
     lost = f"; lost {', '.join(one.lost[:5])}{' ...' if len(one.lost) > 5 else ''}" if one.lost else ""
     source = "" if one.source == "deployment" else f" of {one.source}"
-    return f"{', then '.join(each.reason for each in fall)}{source}{counted}{lost}"
+    return f"{', then '.join(plain_reason(each.reason) for each in fall)}{source}{counted}{lost}"
+
+
+def plain_reason(reason: str) -> str:
+    """Return what a reason means; as it is where another version gave it."""
+    return REASONS.get(reason, reason)
 
 
 def show_engines(console: Console, engines: Sequence[RecordedEngine]) -> None:

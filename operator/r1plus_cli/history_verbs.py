@@ -42,7 +42,7 @@ def history_command(
     registry: RegistryOption = DEFAULT,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Tell what ran when, and why: revisions, gates with their figures, promotions, falls and ways back.
+    """Tell what ran when, and why: revisions, gates with their figures, promotions, falls, rollbacks and requests.
 
     Beyond what the cluster itself keeps. Of a deployment that was deleted only the platform team is told.
 

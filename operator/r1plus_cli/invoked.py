@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 NAME = "r1plus"
-_VERBS = "ack|ask|engine|engines|evaluations|explain|fit|history|pin|plan|rollback|status|suite|unpin|validate"
+_VERBS = (
+    "ack|ask|engine|engines|evaluations|explain|fit|history|pause|pin|plan|refresh|resume|rollback|rollouts|status"
+    "|suite|unpin|validate"
+)
 _COMMAND = re.compile(rf"(?<![\w./-])(?:{NAME}(?= (?:{_VERBS})\b)|kubectl(?= [a-z]))")
 
 

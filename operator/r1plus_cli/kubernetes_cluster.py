@@ -173,15 +173,24 @@ class KubernetesCluster:
         return dict(self._objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL))
 
     def _ready_pod(self, namespace: str, service: str) -> str:
+        see = f"see: r1plus status {service} -n {namespace}"
         with _translating(f"find the Service {namespace}/{service}"):
-            selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
+            try:
+                selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+                raise CliError(f"{namespace}/{service}: its Service is gone; {self._who_restores()}; {see}") from error
             labels = ",".join(f"{key}={value}" for key, value in selector.items())
             pods = self._core.list_namespaced_pod(namespace, label_selector=labels).items if labels else []
         if ready := next(filter(_is_ready, pods), None):
             return str(ready.metadata.name)
-        raise CliError(
-            f"{namespace}/{service}: no Ready pod behind the Service; see why: r1plus status {service} -n {namespace}"
-        )
+        raise CliError(f"{namespace}/{service}: no Ready pod behind the Service, so nothing can answer; {see}")
+
+    def _who_restores(self) -> str:
+        if self.operator_ready() is False:
+            return "no pod of the operator is Ready, so nobody puts it back"
+        return "the operator puts it back within seconds, then ask again"
 
 
 def _is_ready(pod: Any) -> bool:
@@ -218,18 +227,25 @@ def _translated(error: Exception, what: str) -> CliError:
         return CliError(f"Could not {what}: the API server does not answer ({error}); is the cluster up?")
     if refused := _refused_by_policy(error):
         return CliError(f"Could not {what}: {refused}")
+    if error.status == 404 and (name := (_body(error).get("details") or {}).get("name")):
+        return CliError(f"Could not {what}: there is no {name}")
     remedy = {
         401: "your credentials were not accepted; renew your kubeconfig",
         403: "you may not; ask the platform team for that right to r1plusdeployments and r1plusengines of r1plus.ai",
-        404: "the cluster does not have it; is the operator installed? helm install r1plus charts/r1plus-operator",
+        404: "the cluster lacks this kind; is the operator installed? helm install r1plus charts/r1plus-operator",
     }.get(int(error.status or 0), str(error.reason))
     return CliError(f"Could not {what}: {error.status} {error.reason}: {remedy}")
 
 
 def _refused_by_policy(error: ApiException) -> str:
     """Return the message of the admission policy that refused it, which names field and remedy; empty: none did."""
+    return str(_body(error).get("message", "")).partition("denied request: ")[2]
+
+
+def _body(error: ApiException) -> Json:
+    """Return the Status that the API server sent; empty where it sent none."""
     try:
-        said = str(json.loads(error.body or "{}").get("message", ""))
-    except (ValueError, AttributeError):
-        return ""
-    return said.partition("denied request: ")[2]
+        found = json.loads(error.body or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,11 +1,14 @@
 """What `plan` and `validate` take instead of a cluster: catalog, golden suites, the chart's settings."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from r1plus_cli.documents import Document
 from r1plus_cli.errors import UsageError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator import projections
 from r1plus_operator.config import shipped_suites
 from r1plus_operator.plan.inputs import AccessMode, GpuRuntime, OperatorConfig, SuiteSource, SuiteTrust, VolumeTerms
 
@@ -49,3 +52,9 @@ def engines_in(folder: Path) -> tuple[Engine, ...]:
 def suites_in(folder: Path) -> dict[str, SuiteSource]:
     """Golden suites by name: each a folder with suite.json and items.jsonl. A broken one is kept, with its problem."""
     return shipped_suites(folder)
+
+
+def suites_for(deployment: Document, maps: Iterable[Document]) -> dict[str, SuiteSource]:
+    """Golden suites among these ConfigMaps that lie in the deployment's namespace, by name."""
+    own = (document for document in maps if document.namespace == deployment.namespace)
+    return {document.name: projections.suite(document.body) for document in own}

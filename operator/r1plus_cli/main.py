@@ -8,29 +8,32 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
 from r1plus_cli.cluster import Cluster
-from r1plus_cli.documents import read_all, read_deployments
+from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.engine import app as engine_app
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
 from r1plus_cli.invoked import as_typed
-from r1plus_cli.preview import preview
+from r1plus_cli.preview import find_unchecked, preview
 from r1plus_cli.rollouts import show_rollouts
 from r1plus_cli.steering import checked, refresh_all, steer
 from r1plus_cli.suite import app as suite_app
-from r1plus_cli.validate import engine_of, problems_of, tenant_problems
+from r1plus_cli.validate import engines_of, problems_of, tenant_for, tenant_problems
 from r1plus_cli.view import COLUMNS, view_of
 from r1plus_contract.names import KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
 from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.inputs import SuiteSource
 
 app = typer.Typer(
     name="r1plus",
@@ -101,22 +104,31 @@ def plan_command(
     """Show what the operator would create for an R1PlusDeployment, and why. Needs no cluster.
 
     Tells the engine chosen and why no other, batch and memory term by term, the walls, the gate and every object.
+    Engines, tenants and golden suites of the file count as well. What only a cluster can tell is assumed, and named.
     """
     if output not in ("text", "yaml"):
         raise UsageError(f"--output: {output!r} is neither text nor yaml")
     config, engines, memory = local.config_for(family), local.engines_in(catalog), _memory(node_memory)
-    console, known, failed = _console(), local.suites_in(suites), False
-    for document in read_deployments(file):
+    console, shipped, failed = _console(), local.suites_in(suites), False
+    given = read_documents(file, KIND_DEPLOYMENT)
+    engines, judged = engines_of(given[KIND_ENGINE], engines)
+    judged += [(document.title, tenant_problems(document)) for document in given[KIND_TENANT]]
+    for title, problems in judged:
+        if problems:
+            _show_problems(title, problems)
+            failed = True
+    for document in given[KIND_DEPLOYMENT]:
         if problems := problems_of(document, engines, config):
             _show_problems(document.title, problems)
             failed = True
             continue
-        made = preview(document, engines, known, config, memory)
+        known = {**shipped, **local.suites_for(document, given[CONFIG_MAP])}
+        made = preview(document, engines, known, config, memory, tenant_for(document, given[KIND_TENANT]))
         if output == "yaml":
-            sys.stdout.write("---\n" + plan_text.as_yaml(made.objects))
+            sys.stdout.write("---\n" + plan_text.as_yaml(made))
         else:
             plan_text.show(console, made)
-        failed = failed or made.problem is not None
+        failed = failed or made.problem is not None or made.uninvited != ""
     raise typer.Exit(1 if failed else 0)
 
 
@@ -126,27 +138,27 @@ def validate_command(
 ) -> None:
     """Check R1PlusDeployments and R1PlusEngines and name every problem: field, value and limit. Needs no cluster.
 
-    Engines of the file count for its deployments, beside those of the catalog. Exit status 1 if anything is wrong, so
-    that a pipeline can stop before `kubectl apply` does.
+    Engines, tenants and golden suites of the file count for its deployments. What only a cluster can tell is named.
+    Exit status 1 if anything is wrong, so that a pipeline can stop before `kubectl apply` does.
     """
-    config, engines, failed = local.config_for(family), local.engines_in(catalog), False
-    given = read_all(file)
-    judged = []
-    for document in given[KIND_ENGINE]:
-        found = engine_of(document)
-        judged.append((f"{document.source}: {document.name}", [] if isinstance(found, Engine) else found))
-        if isinstance(found, Engine):
-            engines = (*(engine for engine in engines if engine.name != found.name), found)
+    config = local.config_for(family)
+    given = read_documents(file, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
+    engines, judged = engines_of(given[KIND_ENGINE], local.engines_in(catalog))
+    shipped, unchecked = local.suites_in(local.SHIPPED_SUITES), {}
     for document in given[KIND_DEPLOYMENT]:
-        judged.append((document.title, problems_of(document, engines, config)))
+        tenant = tenant_for(document, given[KIND_TENANT])
+        judged.append((document.title, problems_of(document, engines, config, tenant)))
+        known = {**shipped, **local.suites_for(document, given[CONFIG_MAP])}
+        unchecked[document.title] = _unchecked(document, known, tenant)
     judged += [(document.title, tenant_problems(document)) for document in given[KIND_TENANT]]
     for title, problems in judged:
-        failed = failed or bool(problems)
         if problems:
             _show_problems(title, problems)
-        else:
-            _console().print(Text(f"{title}: valid", style="green"))
-    raise typer.Exit(1 if failed else 0)
+            continue
+        _console().print(Text(f"{title}: valid", style="green"))
+        for line in unchecked.get(title, ()):
+            _console().print(Text(f"  not checked offline: {line}"))
+    raise typer.Exit(1 if any(problems for _, problems in judged) else 0)
 
 
 @app.command("status")
@@ -250,7 +262,8 @@ def rollback_command(
 
     Last good is the newest other revision that passed this very suite, carried traffic for ten minutes and whose engine
     is still there: `r1plus status` names it. It is brought up without traffic first, so nothing moves if it fails, too.
-    What was gone back from does not return by itself, although the spec asks for it: change the spec, or `r1plus ack`.
+    What was gone back from does not return by itself, although the spec asks for it: change the spec, or
+    `r1plus ack NAME --reason "..."`.
 
     Example: `r1plus rollback credit --reason "Wrong totals since the 14:00 rollout, INC-4711"`
     """
@@ -421,6 +434,15 @@ def _memory(quantity: str | None) -> int | None:
         return None if quantity is None else bytes_of(quantity)
     except ValueError as error:
         raise UsageError(f"--node-memory: {error}") from error
+
+
+def _unchecked(document: Document, suites: dict[str, SuiteSource], tenant: R1PlusTenantSpec | None) -> list[str]:
+    """What of a deployment only a cluster can tell; of one that is not valid nothing."""
+    try:
+        spec = R1PlusDeploymentSpec.model_validate(document.spec)
+    except ValidationError:
+        return []
+    return list(find_unchecked(document.namespace, spec, suites, tenant))
 
 
 def _show_problems(title: str, problems: list[str]) -> None:

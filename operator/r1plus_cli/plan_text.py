@@ -1,6 +1,6 @@
 """Tells a `Preview` to a person: the engine and why, memory term by term, walls, gate, objects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import yaml
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1plus_cli.preview import NOT_YET, Preview
+from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json
 from r1plus_operator.plan.target import Problem, Target
@@ -18,6 +19,8 @@ WHAT_FOR = {
     "ServiceAccount": "no rights, no token",
     "ControllerRevision": "the immutable revision; later also its verdict",
     "ConfigMap": "read by the pods",
+    "PersistentVolumeClaim": "holds the engine, once for the namespace",
+    "Job": "brings the engine onto the volume; pods come after it",
     "Deployment": "the pods: Triton and its monitor",
     "PodDisruptionBudget": "a drain takes one pod at a time",
     "Service": "the one address; selects what takes traffic",
@@ -32,12 +35,21 @@ def show(console: Console, preview: Preview) -> None:
     console.print(Text(f"{document.namespace}/{document.name}  ({document.source})", style="bold"))
     if isinstance(preview.resolved, Problem):
         _problem(console, preview.resolved)
+        _unchecked(console, preview)
         return
     for title, lines in _sections(preview, preview.resolved):
         show_lines(console, title, lines)
+    if preview.uninvited:
+        console.print(Text(f"  {Reason.CALLER_NOT_ALLOWED}: {preview.uninvited}", style="red"))
     console.print(Text("Objects, in this order", style="bold cyan"))
     console.print(_objects(preview.objects))
     console.print(Text(f"  and, once a revision serves, PrometheusRule: {WHAT_FOR['PrometheusRule']}"))
+    _unchecked(console, preview)
+
+
+def _unchecked(console: Console, preview: Preview) -> None:
+    if preview.unchecked:
+        show_lines(console, "Not checked offline", list(preview.unchecked))
 
 
 def show_lines(console: Console, title: str, lines: list[str]) -> None:
@@ -47,10 +59,16 @@ def show_lines(console: Console, title: str, lines: list[str]) -> None:
         console.print(Text(f"  {line}"))
 
 
-def as_yaml(objects: list[Json]) -> str:
+def as_yaml(preview: Preview) -> str:
     """The objects themselves, one document each; the owner's uid is only known once the CR is applied."""
-    note = f"# ownerReferences carry {NOT_YET} until the R1PlusDeployment exists.\n"
-    return note + yaml.safe_dump_all(objects, sort_keys=False, width=120)
+    notes = [f"ownerReferences carry {NOT_YET} until the R1PlusDeployment exists."]
+    if preview.problem:
+        notes.append(f"No pod would be created: {preview.problem.reason}: {preview.problem.message}")
+    if preview.uninvited:
+        notes.append(f"{Reason.CALLER_NOT_ALLOWED}: {preview.uninvited}")
+    notes += [f"Not checked offline: {line}" for line in preview.unchecked]
+    comment = "".join(f"# {line}\n" for line in notes)
+    return comment + yaml.safe_dump_all(list(preview.objects), sort_keys=False, width=120)
 
 
 def _problem(console: Console, problem: Problem) -> None:
@@ -106,8 +124,9 @@ def _quality(preview: Preview, target: Target) -> list[str]:
         "Observe": "serves at once and is watched; a failing engine raises the alert, not the gate",
     }
     inherited = target.engine.spec.reference.inherited_from
+    known = f"{header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…"
     lines = [
-        f"suite {header.name} {header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…",
+        f"suite {header.name} {known}" if header.items else f"suite {header.name}: only the cluster has it",
         f"threshold {accuracy.threshold:g}; gate {accuracy.gate}: {enforced[accuracy.gate.value]}",
         f"after that {accuracy.probes_per_minute} probes a minute and pod, and the alert R1PlusAccuracyBelowThreshold",
     ]
@@ -116,7 +135,7 @@ def _quality(preview: Preview, target: Target) -> list[str]:
     return lines
 
 
-def _walls(objects: list[Json]) -> list[str]:
+def _walls(objects: Sequence[Json]) -> list[str]:
     policy = next((item["spec"] for item in objects if item["kind"] == "NetworkPolicy"), None)
     if policy is None:
         return ["none"]
@@ -141,7 +160,7 @@ def _ports(rule: Json) -> str:
     return f"{'port' if len(ports) == 1 else 'ports'} {', '.join(ports)}"
 
 
-def _objects(objects: list[Json]) -> Table:
+def _objects(objects: Sequence[Json]) -> Table:
     table = Table.grid(padding=(0, 2))
     for item in objects:
         name = Text(item["metadata"]["name"], no_wrap=True)

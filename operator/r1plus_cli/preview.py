@@ -4,22 +4,37 @@ It runs the operator's own pure plan on an R1PlusDeployment that nobody has appl
 operator would do: same code, same order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from r1plus_cli.documents import Document
+from r1plus_contract.names import LABEL_SUITE, TENANT
+from r1plus_contract.suite import Sampling, Suite, SuiteHeader
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json, NodeFacts, Observed, OperatorConfig, SuiteSource, TenantView
-from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.types import Placement, R1PlusDeploymentSpec
+from r1plus_operator.plan.delivering import EngineVolume
+from r1plus_operator.plan.inputs import (
+    Json,
+    NodeFacts,
+    Observed,
+    OperatorConfig,
+    SuiteSource,
+    TenantView,
+    VolumeFacts,
+)
+from r1plus_operator.plan.placement import check_placement
+from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.report import explain_uninvited
 from r1plus_operator.plan.target import Problem, Target, resolve
+from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server gives on creation."""
 ANY_NODE = NodeFacts("assumed", memory_bytes=2**60, cores=1024.0, labels={}, storage_bytes=2**60)
-"""Without --node-memory nothing is assumed of nodes: only the engine's own limits hold."""
+"""A node on which only the engine's own limits hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +44,17 @@ class Preview:
     document: Document
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
-    plan: Plan
+    objects: tuple[Json, ...]
+    """What the operator would create, in order."""
+    unchecked: tuple[str, ...] = ()
+    """What is assumed because only the cluster can tell."""
+    uninvited: str = ""
+    """Which callers the tenant does not allow, and what to do."""
 
     @property
     def problem(self) -> Problem | None:
         """Why no pod would be created."""
         return self.resolved if isinstance(self.resolved, Problem) else None
-
-    @property
-    def objects(self) -> list[Json]:
-        """What the operator would create, in order."""
-        return [item for stage in self.plan.apply for item in stage]
 
 
 def preview(
@@ -48,31 +63,100 @@ def preview(
     suites: Mapping[str, SuiteSource],
     config: OperatorConfig,
     node_memory: int | None = None,
+    tenant: R1PlusTenantSpec | None = None,
 ) -> Preview:
-    """Plan the first pass over `document`, which must be valid (see `validate.problems_of`)."""
+    """Plan the first pass over `document`, which must be valid (see `validate.problems_of`).
+
+    `tenant`: of its namespace; None: it is not at hand, and assumed to allow whatever the deployment names.
+    """
     spec = R1PlusDeploymentSpec.model_validate(document.spec)
-    node = ANY_NODE
+    node = replace(ANY_NODE, labels=spec.placement.node_selector)
     if node_memory is not None:
-        labels = spec.placement.node_selector
-        node = replace(ANY_NODE, memory_bytes=node_memory, labels=labels)
+        node = replace(node, memory_bytes=node_memory)
     observed = Observed(
         cr=_as_applied(document),
         engines=engines,
-        suites=suites,
+        suites={**_stand_ins(spec, engines), **suites},
         nodes=(node,),
         children={},
         kinds=MONITORING_KINDS,
-        # As if the platform team allowed everybody whom the deployment names.
         tenant=TenantView(
             "Unknown",
             Reason.PENDING,
             "No cluster was asked",
-            callers=frozenset(spec.access.namespaces),
-            placement=None,
+            callers=frozenset(tenant.callers.namespaces if tenant else spec.access.namespaces),
+            placement=tenant.placement if tenant else None,
         ),
     )
-    resolved = resolve(spec, engines, dict(suites), observed.nodes, config)
-    return Preview(document, spec, resolved, plan(observed, config, now=0.0))
+    resolved = resolve(spec, engines, dict(observed.suites), observed.nodes, config)
+    if tenant and isinstance(resolved, Target):
+        resolved = check_placement(spec.placement, tenant.placement) or resolved
+    uninvited = explain_uninvited(spec, tenant.callers.namespaces) if tenant else ""
+    unchecked = list(find_unchecked(document.namespace, spec, suites, tenant))
+    if node_memory is None:
+        unchecked.append("nodes: one with room for the engine's best batch is assumed; --node-memory fits into yours")
+    volume = resolved.volume if isinstance(resolved, Target) else None
+    if volume:
+        unchecked.append("the chart's delivery: storage class, access mode, networks and trusted keys are assumed")
+    return Preview(document, spec, resolved, _objects(observed, volume, config), tuple(unchecked), uninvited)
+
+
+def _objects(observed: Observed, volume: EngineVolume | None, config: OperatorConfig) -> tuple[Json, ...]:
+    """What the first passes would create; an engine that comes by a volume is there before its pods are."""
+    found = _planned(observed, config)
+    if volume:
+        found += _volume_objects(observed, volume, config)
+        delivered = VolumeFacts(delivered=volume.order.digest)
+        found += _planned(replace(observed, volumes={volume.name: delivered}), config)
+    by_name: dict[tuple[str, str], Json] = {}
+    for item in found:
+        by_name.setdefault((item["kind"], item["metadata"]["name"]), item)
+    return tuple(by_name.values())
+
+
+def _planned(observed: Observed, config: OperatorConfig) -> list[Json]:
+    return [item for stage in plan(observed, config, now=0.0).apply for item in stage]
+
+
+def _volume_objects(observed: Observed, volume: EngineVolume, config: OperatorConfig) -> list[Json]:
+    """The claim, then what fills it."""
+    need = Need(volume, ((observed.name, NOT_YET),))
+    first = plan_volumes(Seen(observed.namespace, (need,), {}), config, now=0.0).apply
+    (claim,) = (item for stage in first[volume.name] for item in stage)
+    live = {**claim, "metadata": {**claim["metadata"], "uid": NOT_YET}}
+    seen = Seen(observed.namespace, (need,), {(claim["kind"], volume.name): live})
+    then = plan_volumes(seen, config, now=0.0).apply
+    return [claim, *(item for stage in then[volume.name] for item in stage)]
+
+
+def find_unchecked(
+    namespace: str, spec: R1PlusDeploymentSpec, suites: Mapping[str, SuiteSource], tenant: R1PlusTenantSpec | None
+) -> Iterator[str]:
+    """Yield what of the spec only a cluster can tell, and what is assumed of it."""
+    asked = [f"callers {', '.join(spec.access.namespaces)}"] if spec.access.namespaces else []
+    asked += ["spec.placement"] if spec.placement != Placement() else []
+    if asked and tenant is None:
+        yield (
+            f"R1PlusTenant {TENANT} of {namespace}: that it allows {' and '.join(asked)} is assumed; to check that,"
+            " put it into the same file or folder"
+        )
+    if selector := spec.placement.node_selector:
+        labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
+        yield f"nodes with {labels}: one is assumed"
+    name = spec.accuracy.suite
+    if name and name not in suites:
+        at_hand = ", ".join(sorted(suites)) or "none"
+        yield (
+            f"suite {name}: a ConfigMap of namespace {namespace} with the label {LABEL_SUITE}, signed by a trusted key,"
+            f" is assumed; suites at hand are: {at_hand}"
+        )
+
+
+def _stand_ins(spec: R1PlusDeploymentSpec, engines: Iterable[Engine]) -> dict[str, SuiteSource]:
+    """Suites without items, for those that may be asked for: of what is not at hand nothing but the name is known."""
+    names = {spec.accuracy.suite or "", *(engine.spec.reference.suite for engine in engines)} - {""}
+    headers = (SuiteHeader(name, "", "", "", "", "", "", 0, Sampling()) for name in names)
+    return {header.name: SuiteSource(header.name, "", "", Suite(header, ())) for header in headers}
 
 
 def _as_applied(document: Document) -> Json:

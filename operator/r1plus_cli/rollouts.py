@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.status import name_commands
 from r1plus_cli.view import DeploymentView
 
 COLUMNS = ("NAMESPACE", "NAME", "TRITON", "MONITOR", "RUNTIME")
@@ -26,7 +27,7 @@ def show_rollouts(console: Console, views: Sequence[DeploymentView]) -> None:
         console.print(Text("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()))
     for view in views:
         if view.runtime and view.runtime.reason in ("RefreshWaits", "RefreshFailed"):
-            console.print(Text(f"{view.key}: {view.runtime.message}"))
+            console.print(Text(f"{view.key}: {name_commands(view, view.runtime.message)}"))
     counts = Counter(view.runtime.reason for view in views if view.runtime)
     told = [f"{counts[reason]} {words}" for reason, words in _WORDS if counts[reason]]
     console.print(Text(", ".join(told) or "No deployment serves yet"))

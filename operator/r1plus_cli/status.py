@@ -30,24 +30,29 @@ def show_table(console: Console, views: Sequence[DeploymentView], now: datetime)
     console.print(Text(format_cells(rows[0], widths), style="bold"))
     for view, row in zip(views, rows[1:], strict=True):
         console.print(Text(format_cells(row, widths)))
-        console.print(Text(f"  {as_typed(view.headline())}", style="green" if view.ready else "yellow"))
+        console.print(Text(f"  {name_commands(view, view.headline())}", style="green" if view.ready else "yellow"))
 
 
 def show_one(console: Console, view: DeploymentView, now: datetime) -> None:
     """Everything about one deployment: state, figures, conditions with cause and remedy."""
     console.print(Text.assemble((view.key, "bold"), f"  tier {view.tier}, {age(view.created, now)} old"))
-    console.print(Text(as_typed(view.headline()), style="green" if view.ready else "yellow"))
+    console.print(Text(name_commands(view, view.headline()), style="green" if view.ready else "yellow"))
     for label, value in _figures(view):
         console.print(Text.assemble((f"{label:<11}", "dim"), value))
     for line, style in incident_lines(view):
-        console.print(Text(as_typed(line), style=style))
+        console.print(Text(name_commands(view, line), style=style))
     for condition in view.conditions:
         mark, colour = mark_of(condition)
         console.print(Text.assemble((mark, colour), f" {condition.type:<{TYPE_WIDTH}}", (condition.reason, colour)))
         if condition.message:
-            console.print(Text(f"    {as_typed(condition.message)}", style="dim"))
+            console.print(Text(f"    {name_commands(view, condition.message)}", style="dim"))
     for line in next_steps(view):
         console.print(Text(f"  {as_typed(line)}", style="dim"))
+
+
+def name_commands(view: DeploymentView, text: str) -> str:
+    """What the operator wrote, with commands that can be typed as they are but for the reason."""
+    return as_typed(text.replace(" NAME -n NAMESPACE ", f" {view.name} -n {view.namespace} "))
 
 
 def mark_of(condition: ConditionView) -> tuple[str, str]:
@@ -124,7 +129,7 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
     if view.request_refused:
         yield "Refused", view.request_refused
     if view.runtime and view.runtime.reason != "Current":
-        yield "Runtime", f"{view.runtime.triton}: {view.runtime.message}"
+        yield "Runtime", name_commands(view, f"{view.runtime.triton}: {view.runtime.message}")
     yield "Endpoint", view.endpoint or "none yet"
 
 

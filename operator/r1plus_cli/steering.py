@@ -4,13 +4,13 @@ Each leaves an annotation that says who, when and why; the operator answers it a
 What the operator would pass over is refused here, with what to do instead.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.view import DeploymentView, view_of
-from r1plus_contract.requests import MOST_WHY, Request, Verb, next_order, written
+from r1plus_contract.requests import MOST_WHY, Request, Verb, format_command, next_order, written
 
 Json = dict[str, Any]
 
@@ -51,15 +51,31 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
 
 
 def refresh_all(cluster: Steered, bodies: Iterable[Json], reason: str, now: datetime) -> Iterator[str]:
-    """Ask for a refresh of each of these that is outdated; a sentence for each, also for those that cannot be."""
-    for body in bodies:
-        view = view_of(body)
-        if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
-            continue
+    """Ask for a refresh of each of these that is outdated; a sentence for each, also for those that cannot be.
+
+    Where none is outdated, one sentence says so.
+    """
+    views = list(map(view_of, bodies))
+    outdated = [view for view in views if _is_outdated(view)]
+    if not outdated:
+        yield _nothing_outdated(views)
+    for view in outdated:
         try:
             yield steer(cluster, view.namespace, view.name, Verb.REFRESH, reason, now)
         except CliError as error:
             yield f"Not asked: {error}"
+
+
+def _is_outdated(view: DeploymentView) -> bool:
+    return view.runtime is not None and (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits")
+
+
+def _nothing_outdated(views: Collection[DeploymentView]) -> str:
+    current = sum(view.runtime is not None for view in views)
+    silent = sum(view.runtime is None for view in views)
+    runs = "1 deployment runs" if current == 1 else f"{current} deployments run"
+    more = f"; {silent} more {'serves' if silent == 1 else 'serve'} nothing yet" if silent else ""
+    return f"Nothing is outdated: {runs} the operator's images{more}"
 
 
 def checked(reason: str) -> str:
@@ -71,11 +87,15 @@ def checked(reason: str) -> str:
     return why
 
 
+def _command(verb: Verb, view: DeploymentView) -> str:
+    return format_command(verb, f"{view.name} -n {view.namespace}")
+
+
 def _no_rollback(view: DeploymentView) -> str:
     if not view.revision:
         return "nothing serves yet, so there is nothing to go back from"
     if view.pinned:
-        return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
+        return f"traffic is pinned, and nothing moves it; {_command(Verb.UNPIN, view)} first"
     if view.reason_of("Progressing") == "RollingBack":
         return f"it is going back already: {view.condition_message('Progressing')}"
     if not view.last_good:
@@ -91,7 +111,7 @@ def _no_rollback(view: DeploymentView) -> str:
 def _no_pin(view: DeploymentView) -> str:
     if not view.revision:
         return "nothing serves yet, so there is nothing to pin"
-    return "it is pinned already; `r1plus unpin` lets traffic move" if view.pinned else ""
+    return f"it is pinned already; {_command(Verb.UNPIN, view)} lets traffic move" if view.pinned else ""
 
 
 def _no_unpin(view: DeploymentView) -> str:
@@ -101,7 +121,7 @@ def _no_unpin(view: DeploymentView) -> str:
 
 
 def _no_pause(view: DeploymentView) -> str:
-    return "it is paused already; `r1plus resume` lets the operator act again" if view.paused else ""
+    return f"it is paused already; {_command(Verb.RESUME, view)} lets the operator act again" if view.paused else ""
 
 
 def _no_resume(view: DeploymentView) -> str:
@@ -116,12 +136,14 @@ def _no_ack(view: DeploymentView) -> str:
 
 def _no_refresh(view: DeploymentView) -> str:
     if view.pinned:
-        return "traffic is pinned, and nothing moves it; `r1plus unpin` first"
+        return f"traffic is pinned, and nothing moves it; {_command(Verb.UNPIN, view)} first"
     if view.rolled_back:
-        return "traffic was rolled back from what the spec asks for; `r1plus ack` lets that be gated again first"
-    if view.runtime is None or not (view.runtime.is_outdated or view.runtime.reason == "RefreshWaits"):
+        remedy = f"{_command(Verb.ACK, view)} lets that be gated again first"
+        return f"traffic was rolled back from what the spec asks for; {remedy}"
+    if not _is_outdated(view):
         return "it runs the images that the operator has; there is nothing newer"
-    return "a candidate is on its way: see `r1plus status`" if view.runtime.reason == "RefreshUnderWay" else ""
+    is_under_way = view.runtime is not None and view.runtime.reason == "RefreshUnderWay"
+    return "a candidate is on its way: see `r1plus status`" if is_under_way else ""
 
 
 _SWITCHES: Final[Mapping[Verb, Json]] = {

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from r1plus_contract.plain_text import plain
+
 READY = "Ready"
 QUALITY = "QualityVerified"
 PROGRESSING = "Progressing"
@@ -282,11 +284,6 @@ def _text(raw: Mapping[str, Any], key: str) -> str:
 
 def _texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(plain(str(value)) for value in raw.get(key) or ())
-
-
-def plain(text: str) -> str:
-    """Return the text without what moves a terminal: much of it was said by a pod or a tenant."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _time(text: str) -> datetime | None:

@@ -9,6 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from r1plus_contract.connections import Bounded
 from r1plus_operator.runtime.resources import Resource
 
 STUCK_SECONDS = 200.0
@@ -48,6 +49,10 @@ def problem(watchers: Iterable[Watcher], late: float, *, stuck_after: float = ST
     return f"the event loop was {late:.1f} s late" if late > LATE_SECONDS else ""
 
 
+class BoundedRunner(Bounded, web.AppRunner):
+    """A runner whose connections and unfinished requests are bounded."""
+
+
 async def serve(
     port: int, ready: Callable[[], bool], alive: Callable[[], str], registry: CollectorRegistry
 ) -> web.AppRunner:
@@ -72,7 +77,7 @@ async def serve(
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = BoundedRunner(app)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()
     return runner

@@ -158,7 +158,9 @@ class Historian:
         """Until there is something to look at or to deliver, and a little longer, for what belongs to it."""
         left = max(due - self._clock(), 0.0)
         try:
-            await asyncio.wait_for(self._wake.wait(), min(left or SETTLE_SECONDS, SETTLE_SECONDS))
+            # No `wait_for`: until Python 3.12 it forgets that it was cancelled where the event has just been set.
+            async with asyncio.timeout(min(left or SETTLE_SECONDS, SETTLE_SECONDS)):
+                await self._wake.wait()
         except TimeoutError:
             return
         self._wake.clear()

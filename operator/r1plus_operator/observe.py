@@ -450,8 +450,9 @@ class Observer:
         revision = self.children["ControllerRevision"].store.get(pod.namespace, pod.facts.revision)
         if cr is None or revision is None:
             return False
-        is_owned = revision.owner == pod.facts.owner_uid == cr["metadata"]["uid"]
-        return is_owned and pod.facts.is_made_by(revision.name)
+        is_owned = revision.owner == cr["metadata"]["uid"]
+        is_made_for = pod.facts.owner_uid == (revision.made_for or revision.owner)
+        return is_owned and is_made_for and pod.facts.is_made_by(revision.name)
 
     def _fills_volume(self, pod: ServingPod) -> bool:
         job = self.children["Job"].store.get(pod.namespace, pod.volume)

@@ -110,6 +110,9 @@ class Child:
     """The namespace of whose walls it is; empty: of none."""
     refresh: Refresh | None = None
     """Of a revision that a refresh or a wave began: which, and how it ended."""
+    made_for: str = ""
+    """Of a revision: uid of the R1PlusDeployment that its pods say they are of. Not its owner's, where it was orphaned
+    and taken over by a namesake."""
 
     @property
     def live(self) -> Json:
@@ -145,7 +148,18 @@ def child(resource: Resource, obj: Json) -> Child:
         volume=_volume(resource, obj),
         tenant=_tenant_of(meta) if is_tenants else "",
         refresh=refresh_in((meta.get("annotations") or {}).get(names.ANNOTATION_REFRESH)),
+        made_for=_made_for(resource, obj),
     )
+
+
+def _made_for(resource: Resource, obj: Json) -> str:
+    """The note in a revision's template; empty where it has none that can be read."""
+    if resource.kind != "ControllerRevision":
+        return ""
+    try:
+        return str(obj["data"]["template"]["metadata"]["annotations"][names.ANNOTATION_OWNER_UID])
+    except (KeyError, TypeError):
+        return ""
 
 
 def _markings(meta: Json) -> Json:

@@ -92,8 +92,9 @@ class VerdictSource:
 
     async def ask_all(self, session: aiohttp.ClientSession) -> None:
         """One round over all pods that have an address; reports of pods that are gone are dropped."""
-        self._forget_gone()
-        pods = [pod for pod in self._observer.monitored_pods() if pod.facts.ip and not pod.facts.terminating]
+        monitored = self._observer.monitored_pods()
+        self._forget_all_but({pod.uid for pod in monitored})
+        pods = [pod for pod in monitored if pod.facts.ip and not pod.facts.terminating]
         for namespace, own in groupby(sorted(pods, key=_namespace), key=_namespace):
             if namespace not in self._turns:
                 self._turns[namespace] = asyncio.create_task(self._ask_namespace(session, list(own)))
@@ -108,8 +109,8 @@ class VerdictSource:
         for key in self._observer.pools.keys() - self._observer.crs.keys():
             del self._observer.pools[key]
 
-    def _forget_gone(self) -> None:
-        uids = {pod.uid for pod in self._observer.pods.store.items()}
+    def _forget_all_but(self, uids: set[str]) -> None:
+        """Keep nothing of pods that are gone, or not asked any more: what they said last would stand for ever."""
         self._unanswered &= uids
         by_uid: tuple[MutableMapping[str, Any], ...] = (self._observer.reports, self._observer.progress, self._heard)
         for known in by_uid:

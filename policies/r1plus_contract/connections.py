@@ -64,3 +64,16 @@ def bounded(server: Server, most: int = MOST, most_of_peer: int = MOST_OF_PEER) 
         return server()
 
     return accept
+
+
+class Bounded:
+    """Mixed into aiohttp's `AppRunner`, which the contract does not import: who reaches its port fills no memory."""
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(app, access_log=None, **options, **REQUEST_LIMITS)  # type: ignore[call-arg]
+
+    @property
+    def server(self) -> Any:
+        """What a site asks for the protocol of each new connection, and nothing else."""
+        server = super().server  # type: ignore[misc]
+        return bounded(server) if server is not None else None

@@ -32,6 +32,8 @@ class RolloutEvent(StrEnum):
     CONTROL_FAILED = "ControlFailed"
     ROLLED_BACK = "RolledBack"
     """Traffic went from it back to `to`."""
+    REQUESTED = "Requested"
+    """Somebody asked something of the operator about it, or about the deployment: `cause` is the verb."""
 
 
 @dataclass(frozen=True, slots=True)

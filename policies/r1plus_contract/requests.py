@@ -78,6 +78,11 @@ class Request:
         return self.order, self.at
 
 
+def format_command(verb: Verb, name: str = "NAME -n NAMESPACE") -> str:
+    """Return the command that asks for it, for messages; it needs a reason."""
+    return f'`r1plus {verb} {name} --reason "..."`'
+
+
 def requests_in(metadata: Mapping[str, Any]) -> dict[Verb, Request]:
     """Read the requests of the object that has this metadata.
 

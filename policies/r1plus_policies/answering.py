@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_policies.response import NO_ROOM_SECONDS, Action, Given, OnBreach, PastRevision, Response, Why
 
@@ -55,7 +56,7 @@ def not_confirmed(given: Given) -> Response | None:
         return Response(Action.NOTHING, Why.CONFIRMING, text)
     text = (
         f"Revision {given.current} answers otherwise than at its gate and is still above its threshold: nothing is"
-        " moved; see which items were lost, then `r1plus ack` to take the new behaviour as the measure"
+        f" moved; see which items were lost, then {format_command(Verb.ACK)} to take the new behaviour as the measure"
     )
     return Response(Action.NOTHING, Why.CHANGED, text)
 
@@ -64,7 +65,8 @@ def paused(given: Given) -> Response | None:
     """People work on the deployment by hand: neither a pod nor traffic is moved."""
     if not given.paused:
         return None
-    text = "spec.rollout.paused: neither a pod nor traffic is moved; `r1plus resume` lets the operator act again"
+    remedy = f"{format_command(Verb.RESUME)} lets the operator act again"
+    text = f"spec.rollout.paused: neither a pod nor traffic is moved; {remedy}"
     return Response(Action.BLOCKED, Why.PAUSED, text)
 
 
@@ -143,7 +145,7 @@ def pinned(given: Given) -> Response | None:
     """Nobody moves traffic past a pin."""
     if not given.pinned:
         return None
-    text = f"spec.rollout.pinned holds traffic at revision {given.current}; `r1plus unpin` lets it go"
+    text = f"spec.rollout.pinned holds traffic at revision {given.current}; {format_command(Verb.UNPIN)} lets it go"
     return Response(Action.BLOCKED, Why.PINNED, text)
 
 
@@ -177,7 +179,7 @@ def control_done(given: Given) -> Response | None:
         text = (
             f"the control of revision {control.revision} can decide nothing, since its monitor scores otherwise than"
             f" when the suite was recorded ({control.blocked}), so nothing is moved; restore the suite"
-            " (`r1plus suite verify`) or the monitor's image, then `r1plus ack`"
+            f" (`r1plus suite verify`) or the monitor's image, then {format_command(Verb.ACK)}"
         )
         return Response(Action.PAGE, Why.SUITE_MISMATCH, text)
     if control is None or control.verdict is None:
@@ -189,7 +191,7 @@ def control_done(given: Given) -> Response | None:
         f"Revision {control.revision}, the last good one, was swept anew and fails as well ({control.said}): not the"
         " revision is at fault but what both share: node, driver, image or the suite. Nothing is moved"
     )
-    return Response(Action.PAGE, Why.BOTH_ARMS_BAD, f"{text}; `r1plus ack` lets it be tried again")
+    return Response(Action.PAGE, Why.BOTH_ARMS_BAD, f"{text}; {format_command(Verb.ACK)} lets it be tried again")
 
 
 def control_waits(given: Given) -> Response | None:
@@ -201,7 +203,8 @@ def control_waits(given: Given) -> Response | None:
     if age >= given.deadline:
         text = (
             f"the control of revision {control.revision} came to no verdict within spec.rollout.deadline"
-            f"{': ' + control.no_room if control.no_room else ''}; mend what held it up, then `r1plus ack`"
+            f"{': ' + control.no_room if control.no_room else ''}; mend what held it up, then"
+            f" {format_command(Verb.ACK)}"
         )
         return Response(Action.BLOCKED, Why.CONTROL_OVERDUE, text)
     if control.no_room and age >= NO_ROOM_SECONDS:
@@ -224,7 +227,7 @@ def last_good(given: Given) -> Response | None:
     if found.name in given.gone_back_to and not given.requested:
         text = (
             f"revision {given.current} was rolled back to {found.name} before, and came back; once is enough:"
-            " change the spec, or `r1plus ack` to let it happen again"
+            f" change the spec, or {format_command(Verb.ACK)} to let it happen again"
         )
         return Response(Action.BLOCKED, Why.ALREADY_ROLLED_BACK, text)
     text = f"Revision {found.name} is brought up without traffic and swept anew; if it passes, traffic goes back to it"

@@ -4,8 +4,9 @@ Called by the operator's plan and by `r1plus plan` and `explain`. What cluster a
 in as an `Obstacle`; here it is decided what follows from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 
 
@@ -174,13 +175,22 @@ def _held(first: Offer) -> str:
     return f"{first.name} is measured and only cannot serve here: nothing unmeasured takes its place by itself"
 
 
+def _meant(precision: str | None, known: Collection[str]) -> str:
+    """In brackets the precision that may be meant; empty where none is alike, or it is one of these."""
+    if precision is None or precision in known:
+        return ""
+    alike = get_close_matches(precision.upper(), sorted(known), n=1)
+    return f" (did you mean {alike[0]}?)" if alike else ""
+
+
 def _nothing(offers: Sequence[Offer], wish: Wish) -> str:
+    of_tier = [o for o in offers if o.tier == wish.tier]
+    closest = [o for o in of_tier if o.family == wish.family] or of_tier
     asked = ", ".join(
         f"{name} {value}"
         for name, value in (("family", wish.family), ("version", wish.version), ("precision", wish.precision))
         if value
     )
-    of_tier = [o for o in offers if o.tier == wish.tier]
-    closest = [o for o in of_tier if o.family == wish.family] or of_tier
+    asked += _meant(wish.precision, {o.precision for o in closest})
     have = "; ".join(sorted(f"{o.name} ({o.family} {o.version} {o.precision})" for o in closest)) or "none"
     return f"spec.engine: no engine of tier {wish.tier} with {asked}; the catalog has for this tier: {have}"

@@ -5,6 +5,7 @@ Whom they refuse may do everything in his namespace as far as RBAC goes: it is t
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,14 @@ async def another_image(world: World) -> None:
     await world.alice.patch(kinds.POD, await serving_pod(world), world.namespace, body, content_type=merge)
 
 
-def serving_pod_with(**metadata: dict[str, str | None]) -> Callable[[World], Awaitable[object]]:
+async def with_own_claim(world: World, volume: str) -> None:
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    body = pod("r1plus", world.namespace)
+    body["spec"]["volumes"] = [{"name": volume, "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}]
+    await world.alice.create(kinds.POD, body)
+
+
+def serving_pod_with(**metadata: Any) -> Callable[[World], Awaitable[object]]:
     """Patch the metadata of the pod that serves."""
 
     async def attempt(world: World) -> None:
@@ -191,6 +199,17 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a serving pod with another image": (another_image, PODS),
     "a serving pod taken out of service": (serving_pod_with(labels={names.LABEL_SERVING: None}), PODS),
     "a serving pod that loses its mark": (serving_pod_with(labels={names.LABEL_MANAGED_BY: None}), PODS),
+    "a serving pod that its ReplicaSet lets go": (serving_pod_with(labels={"pod-template-hash": None}), PODS),
+    "a serving pod without an owner": (serving_pod_with(ownerReferences=None), PODS),
+    "a serving pod that cannot be deleted": (serving_pod_with(finalizers=["example.com/mine"]), PODS),
+    "a Service that no kube-proxy follows": (
+        edit("Service", {"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "nobody"}}}), CHILDREN,
+    ),
+    "a cloud's role for the serving pods": (
+        edit("ServiceAccount", {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}}}), CHILDREN,
+    ),
+    "a pull secret for the serving pods": (edit("ServiceAccount", {"imagePullSecrets": [{"name": "mine"}]}), CHILDREN),
+    "a pod whose own claim would have an engine's name": (lambda world: with_own_claim(world, "engine-0"), VOLUMES),
     "a serving pod of another's": (serving_pod_with(annotations={names.ANNOTATION_OWNER_UID: "u"}), PODS),
     "a serving pod in quarantine by hand": (serving_pod_with(annotations={names.ANNOTATION_QUARANTINE: "{}"}), PODS),
     "a pod that mounts an engine's volume": (lambda world: mounting(world, ENGINE_CLAIM, {}, "reads"), VOLUMES),
@@ -206,6 +225,7 @@ ALLOWED: dict[str, Callable[[World], Awaitable[object]]] = {
     "an annotation of one's own on a child": edit("Deployment", {"metadata": {"annotations": {"a/b": "c"}}}, of_revision=True),
     "a label and a note of one's own on a serving pod": serving_pod_with(labels={"team": "blue"}, annotations={"a/b": "c"}),
     "a plain pod": lambda world: own_pod(world, {"app": "own"}, "plain"),
+    "a pod with an ephemeral volume": lambda world: with_own_claim(world, "cache"),
     "a pod with a claim of one's own": lambda world: mounting(world, "my-own-data", {}, "mine"),
     "a plain Deployment": lambda world: own_deployment(world, {}),
     "a plain CronJob": lambda world: cron_job(world, {"app": "own"}),

@@ -1,16 +1,15 @@
 """What tenants can make without end, and what they can answer: the operator's process stays within its bounds."""
 
 import asyncio
-import itertools
+import dataclasses
 import json
-import random
+import statistics
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
+from bench.tenancy.noise import TWIN, Noise, made, twin
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
@@ -27,12 +26,13 @@ from support.apiserver.manifests import (
     r1plus_deployment,
     tenant_namespace,
 )
-from support.apiserver.memory import MEMORY_LIMIT, peak_bytes
+from support.apiserver.memory import MEMORY_LIMIT, peak_bytes, processor_seconds
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.tenant import Tenant
+from support.apiserver.server import install_crd
+from support.apiserver.tenant import Tenant, new_tenant
 from support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -100,41 +100,6 @@ async def remove(client: ApiClient, namespace: str) -> None:
             await asyncio.gather(*(client.delete(kind, item["metadata"]["name"], namespace) for item in items))
 
 
-async def reconcile_seconds(tenant: Tenant, name: str, count: int = 20) -> float:
-    """Return within how long 95 % of edits of a deployment have reached its monitors' settings."""
-    await tenant.deploy(name, tier="full")
-    await tenant.candidate(name)
-    seconds = []
-    for number in range(count):
-
-        async def is_there(number: int = number) -> bool:
-            return (await tenant.settings(name))["probesPerMinute"] == number + 1
-
-        began = time.monotonic()
-        await tenant.deploy(name, tier="full", accuracy={"probesPerMinute": number + 1})
-        await eventually(is_there, "the monitors are told")
-        seconds.append(time.monotonic() - began)
-    return sorted(seconds)[int(0.95 * count) - 1]
-
-
-@asynccontextmanager
-async def edited_without_end(client: ApiClient, namespace: str, count: int) -> AsyncIterator[None]:
-    """Let somebody edit the deployments of a namespace all the time."""
-
-    async def edit(first: int) -> None:
-        for number in itertools.cycle(range(first, count, 4)):
-            patch = {"spec": {"replicas": random.randint(1, 9)}}
-            await client.patch(kinds.R1PLUS_DEPLOYMENT, f"noise-{number}", namespace, patch)
-
-    tasks = [asyncio.create_task(edit(first)) for first in range(4)]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 @pytest.mark.parametrize(
     ("deployments", "pods", "small_pods"),
     [
@@ -153,7 +118,6 @@ async def test_finding_02_large_annotations_do_not_stop_the_operator(
 ) -> None:
     noisy, text = await noisy_namespace(client), "x" * ANNOTATIONS
     await eventually(operator.leads, "the operator leads")
-    quiet = await reconcile_seconds(tenant, "quiet") if small_pods else 0.0
     half = (deployments // 2, pods // 2)
     await make_deployments(client, noisy, half[0], **{Verb.ACK.annotation: text})
     elsewhere = await noisy_namespace(client)
@@ -171,13 +135,82 @@ async def test_finding_02_large_annotations_do_not_stop_the_operator(
         print(f"held at most {peak_bytes(operator.pid) / 2**20:.0f} MiB")
         assert peak_bytes(operator.pid) < 0.6 * MEMORY_LIMIT
         assert (await operator.leads(), operator.pid) == (True, pid)
-    if small_pods:
-        # A figure to look at: what it should be, twice the quiet one, it is not yet.
-        async with edited_without_end(client, noisy, half[0]):
-            loud = await reconcile_seconds(tenant, "loud")
-        print(f"95 % of another tenant's edits within {quiet:.2f} s before, {loud:.2f} s among edits of the many")
     for namespace in (noisy, elsewhere, plain):
         await remove(client, namespace)
+
+
+LET_IN = 16 * 1000
+"""Bytes of an annotation that admission lets a deployment have (policy `metadata-size`)."""
+CRS, ROUNDS, EDITS = 50, 10, 10
+"""Of the noise; of quiet, noise and its control; of another tenant in each. A tenant's first fifty edits wait for no turn."""
+
+
+async def edit_seconds(tenant: Tenant, numbers: range) -> list[float]:
+    """Return the time from each of these edits of a deployment until its monitors are told."""
+    seconds = []
+    for number in numbers:
+
+        async def is_there(number: int = number) -> bool:
+            return (await tenant.settings("credit"))["probesPerMinute"] == number
+
+        began = time.monotonic()
+        await tenant.deploy("credit", tier="full", accuracy={"probesPerMinute": number})
+        await eventually(is_there, "the monitors are told", period_s=0.01)
+        seconds.append(time.monotonic() - began)
+    return seconds
+
+
+async def fill(client: ApiClient, noise: Noise) -> None:
+    """Make a tenant's namespace with the deployments that the noise edits."""
+    await client.create(kinds.NAMESPACE, tenant_namespace(noise.namespace))
+    for number in range(noise.crs):
+        await client.create(noise.kind, noise.cr(number, 60))
+
+
+def quantiles(seconds: list[float]) -> str:
+    """Return the median and the 95th percentile as text."""
+    return f"{statistics.median(seconds):.3f} s ({sorted(seconds)[int(0.95 * len(seconds))]:.3f} s)"
+
+
+@pytest.mark.apiserver_long
+@pytest.mark.timeout(3600)
+async def test_finding_02_edits_without_end_of_what_admission_lets_in_are_little_work_for_the_operator(
+    server: ApiServer, operator: OperatorProcess, client: ApiClient
+) -> None:
+    """The machine's part is seen by the same edits of a kind that no operator follows."""
+    await install_crd(client, twin())
+    await eventually(operator.leads, "the operator leads")
+    noise = Noise(
+        server.kubeconfig, kinds.R1PLUS_DEPLOYMENT, f"noisy-{uuid.uuid4().hex[:10]}", CRS, annotation="x" * LET_IN
+    )
+    control = dataclasses.replace(noise, kind=TWIN, namespace=f"{noise.namespace}-control")
+    await fill(client, noise)
+    await fill(client, control)
+    quiet: list[float] = []
+    followed: list[float] = []
+    unfollowed: list[float] = []
+    work = {operator.pid: 0.0, server.pid: 0.0}
+    for _ in range(ROUNDS):
+        async with new_tenant(client) as other:
+            await other.deploy("credit", tier="full")
+            await other.candidate("credit")
+            quiet += await edit_seconds(other, range(1, 1 + EDITS))
+            async with made(noise) as edits:
+                before = {pid: processor_seconds(pid) for pid in work}
+                followed += await edit_seconds(other, range(11, 11 + EDITS))
+                work = {pid: work[pid] + processor_seconds(pid) - before[pid] for pid in work}
+                rate = edits.rate
+            async with made(dataclasses.replace(control, at_most=rate)):
+                unfollowed += await edit_seconds(other, range(21, 21 + EDITS))
+    by_operator, by_server = work.values()
+    print(
+        f"another tenant's edits, median (95 %): {quantiles(quiet)} alone, {quantiles(followed)} beside {rate:.0f} edits/s,"
+        f" {quantiles(unfollowed)} beside as many that no operator follows;"
+        f" the operator worked {by_operator:.1f} s, the API server {by_server:.1f} s"
+    )
+    # The delays are to be looked at: beside other load two runs gave 1.2 and 1.7 times the control's median.
+    assert by_operator < 0.5 * by_server
+    await remove(client, noise.namespace)
 
 
 def test_finding_02_a_tenants_config_maps_are_in_its_quota(installed_server: ApiServer, admin: Person) -> None:

@@ -85,11 +85,17 @@ def intruder(installed_server: ApiServer, admin: Person) -> Iterator[Intruder]:
         wait_until(lambda: admin.ask("GET", definition).status == 404, "the definition of PodMonitor is gone")
 
 
-def making_pods(kind: str, container: Json | None = None, security: Json | None = None, **spec: Any) -> Json:
-    """Return a Deployment or a Job of the operator's, whose pods and their first container are as usual but for this."""
+def making_pods(
+    kind: str, container: Json | None = None, security: Json | None = None, first: Json | None = None, **spec: Any
+) -> Json:
+    """Return a Deployment or a Job of the operator's, whose pods and their first container are as usual but for this.
+
+    `security` and `container` are in the security context of the pod and of that container, `first` in the container.
+    """
     template = pod_template({"a": "b"})
     template["spec"] |= spec
     template["spec"]["securityContext"] |= security or {}
+    template["spec"]["containers"][0] |= first or {}
     template["spec"]["containers"][0]["securityContext"] |= container or {}
     if kind == "Job":
         template["spec"]["restartPolicy"] = "Never"
@@ -100,6 +106,18 @@ def making_pods(kind: str, container: Json | None = None, security: Json | None 
 
 
 UNLOCKED = {"name": "i", "image": "registry.local/c:1"}
+STAYS = UNLOCKED | {
+    "restartPolicy": "Always",
+    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+}
+ENGINE = {"name": "v", "persistentVolumeClaim": {"claimName": "r1plus-engine-0123456789abcdef"}}
+
+
+def projecting(source: Json) -> Json:
+    """Return a pod's volume that has this source."""
+    return {"volumes": [{"name": "w", "projected": {"sources": [source]}}]}
+
+
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 BEYOND: dict[str, tuple[Json, str]] = {
     "a capability": ({"container": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}}}, "add none"),
@@ -124,6 +142,52 @@ BEYOND: dict[str, tuple[Json, str]] = {
     "another account": ({"serviceAccountName": "payments"}, "serviceAccountName"),
     "another account by its old field": ({"serviceAccount": "payments"}, "serviceAccountName"),
     "the registry's reader": ({"serviceAccountName": names.REGISTRY_READER}, "serviceAccountName"),
+    **{
+        f"a node that asks another host: {handler}, {of}": ({"first": {of: handlers}}, "of their own pod only")
+        for handler, action in {
+            "by HTTP": {"httpGet": {"host": "169.254.169.254", "port": 80, "path": "/latest/meta-data"}},
+            "by HTTP with a header": {"httpGet": {"port": 80, "httpHeaders": [{"name": "Host", "value": "x"}]}},
+            "by TCP": {"tcpSocket": {"host": "10.0.0.1", "port": 22}},
+        }.items()
+        for of, handlers in {
+            **dict.fromkeys(("startupProbe", "livenessProbe", "readinessProbe"), action),
+            "lifecycle": {"preStop": action},
+        }.items()
+        if of != "lifecycle" or handler != "by TCP"
+    },
+    "an init container that stays and asks another host": (
+        {"initContainers": [STAYS | {"startupProbe": {"httpGet": {"host": "10.0.0.1", "port": 80}}}]},
+        "of their own pod only",
+    ),
+    "a hook at the start that asks another host": (
+        {"first": {"lifecycle": {"postStart": {"httpGet": {"host": "10.0.0.1", "port": 80}}}}},
+        "of their own pod only",
+    ),
+    "a probe by gRPC": ({"first": {"livenessProbe": {"grpc": {"port": 8001}}}}, "of their own pod only"),
+    "the pod's own fields as files": (
+        projecting({"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}),
+        "projected from",
+    ),
+    "a Secret among others": (projecting({"secret": {"name": "s"}}), "no Secret"),
+    "another object's data in the environment": (
+        {"first": {"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]}},
+        "values and fieldRef only",
+    ),
+    "another object in the environment": (
+        {"first": {"envFrom": [{"configMapRef": {"name": "c"}}]}},
+        "values and fieldRef only",
+    ),
+    "a runtime of its own": ({"runtimeClassName": "unconfined"}, "no other field"),
+    "names that lead elsewhere": ({"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}]}, "no other field"),
+    "processes that see each other": ({"shareProcessNamespace": True}, "no other field"),
+    "a device by a claim": (
+        {"resourceClaims": [{"name": "d", "resourceClaimTemplateName": "t"}]},
+        "no other field",
+    ),
+    "a disk as it is": (
+        {"volumes": [ENGINE], "first": {"volumeDevices": [{"name": "v", "devicePath": "/dev/x"}]}},
+        "no other field",
+    ),
 }
 
 
@@ -142,6 +206,21 @@ ALLOWED: dict[str, Json] = {
     "a taint by name": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
     "no user": {"security": {"runAsUser": None}},
     "another user": {"container": {"runAsUser": 1_000_680_000}},
+    "probes and a hook of its own": {
+        "first": {
+            "startupProbe": {
+                "httpGet": {"path": "/v2/health/live", "port": 8000, "scheme": "HTTP"},
+                "periodSeconds": 2,
+            },
+            "livenessProbe": {"tcpSocket": {"port": 8001}, "timeoutSeconds": 5, "failureThreshold": 6},
+            "readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 1},
+            "lifecycle": {"preStop": {"exec": {"command": ["/bin/sleep", "5"]}}},
+        }
+    },
+    "a ConfigMap among projected files": projecting({"configMap": {"name": "kube-root-ca.crt"}}),
+    "a field in the environment": {
+        "first": {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]}
+    },
 }
 
 
@@ -218,6 +297,11 @@ def test_finding_a_no_monitor_of_the_operators_takes_a_scrape_class(intruder: In
     made["spec"]["scrapeClass"] = "with-a-client-certificate"
     assert_held(intruder.make(made), REACH, "no scrapeClass")
     assert_held(intruder.make(monitor(proxyFromEnvironment=True)), REACH, "no proxy")
+
+
+@pytest.mark.parametrize("followed", [True, None])
+def test_finding_a_no_monitor_of_the_operators_follows_redirects(intruder: Intruder, followed: bool | None) -> None:
+    assert_held(intruder.make(monitor(followRedirects=followed)), REACH, "followRedirects false")
 
 
 REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")

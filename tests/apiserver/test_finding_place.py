@@ -233,7 +233,13 @@ def taken(installed_server: ApiServer, admin: Person) -> Iterator[Taken]:
 LABELLED: Json = {"a": "b"}
 JOB_SPEC: Json = {"template": {"spec": pod_template({})["spec"] | {"restartPolicy": "Never"}}}
 CLAIM_SPEC: Json = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-ENDPOINT: Json = {"port": "monitor", "path": "/metrics", "interval": "15s", "relabelings": [{"action": "replace"}]}
+ENDPOINT: Json = {
+    "port": "monitor",
+    "path": "/metrics",
+    "interval": "15s",
+    "followRedirects": False,
+    "relabelings": [{"action": "replace"}],
+}
 VIEWERS: Json = {
     "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": names.ROLE_TENANT_VIEWER},
     "subjects": [user("vera")],

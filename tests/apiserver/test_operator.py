@@ -9,7 +9,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
-from support.apiserver.audit import Write, writes_of
+from support.apiserver.audit import writes_at_rest, writes_of
 from support.apiserver.manifests import CLUSTER_ROLE, CONTEXT, MARK, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant_operator
@@ -114,21 +114,6 @@ async def test_a_container_that_somebody_added_is_taken_out_whatever_it_says(
         lambda it: "alien" not in {one["name"] for one in it["spec"]["template"]["spec"]["containers"]},
         "the container is gone",
     )
-
-
-async def writes_at_rest(apiserver: ApiServer, tenant: Tenant, neighbour: Tenant) -> list[Write]:
-    """Return the operator's writes for a tenant, once a pass over the neighbour's deployment goes by without another."""
-    written: list[Write] = []
-
-    async def is_at_rest() -> bool:
-        nonlocal written
-        before = writes_of(apiserver, OPERATOR, tenant.namespace)
-        await neighbour.delete_and_see_it_back("Service", "credit")
-        written = writes_of(apiserver, OPERATOR, tenant.namespace)
-        return len(written) == len(before)
-
-    await eventually(is_at_rest, f"nothing more is written for {tenant.namespace}")
-    return written
 
 
 async def test_a_killed_operator_starts_again_and_writes_nothing(

@@ -86,6 +86,11 @@ class ApiServer:
         """One JSON line per request: user, verb, resource, response code."""
         return self.layout.logs / "audit.log"
 
+    @property
+    def pid(self) -> int:
+        """Of kube-apiserver."""
+        return daemons.pid(apiserver.NAME, self.layout)
+
     def client_cert(self, user: str, groups: tuple[str, ...] = ()) -> Certificate:
         """A client certificate for `user` in `groups`; RBAC decides what it may do."""
         return self._authority.issue(_file_name(user, groups), user, groups)

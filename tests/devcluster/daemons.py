@@ -77,6 +77,14 @@ def alive(name: str, layout: Layout) -> bool:
     return recorded is not None and start_time(recorded[0]) == recorded[1]
 
 
+def pid(name: str, layout: Layout) -> int:
+    """The pid of a recorded daemon; an error where there is none."""
+    recorded = _recorded(layout.pids / name)
+    if recorded is None:
+        raise RuntimeError(f"{name} has not been started")
+    return recorded[0]
+
+
 def recorded_names(layout: Layout) -> list[str]:
     """Names of everything recorded, the last started first: the order to stop in."""
     if not layout.pids.is_dir():

@@ -446,6 +446,8 @@ def spec_problems(error: ValidationError, model: type[BaseModel]) -> tuple[str, 
         said = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             said = "missing; it has no default"
+        elif item["type"] == "less_than_equal" and item["ctx"]["le"] == 1 and 10 <= item["input"] <= 100:
+            said = f"a share, so at most 1; did you mean {item['input'] / 100:g}?"
         elif item["type"] == "extra_forbidden":
             known = sorted(_fields(_model_at(model, item["loc"][:-1])))
             alike = get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.75)

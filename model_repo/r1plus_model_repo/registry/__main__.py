@@ -93,7 +93,7 @@ async def serve(chosen: Settings) -> None:
         instruments = Instruments(storage)
         pruner = Pruner(storage, chosen.retention, instruments.pruned)
         service = Service(storage, reviews, chosen.writer, instruments, pruner)
-        runner = BoundedRunner(service.application(), DRAIN_SECONDS)
+        runner = BoundedRunner(service.application(), shutdown_timeout=DRAIN_SECONDS)
         await runner.setup()
         await web.TCPSite(runner, port=chosen.port).start()
         log.info("Registry listens on port %d, database %s", chosen.port, chosen.database.name)

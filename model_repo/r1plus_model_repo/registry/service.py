@@ -15,14 +15,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from r1plus_contract import names
-from r1plus_contract.connections import REQUEST_LIMITS, bounded
+from r1plus_contract.connections import Bounded
 from r1plus_contract.history import (
     AUDIENCE,
     MOST_BODY_BYTES,
@@ -240,17 +240,8 @@ class Service:
             return web.Response(text=text, status=500, content_type="application/json")
 
 
-class BoundedRunner(web.AppRunner):
-    """A runner whose connections and unfinished requests are bounded: whoever reaches the port fills no memory."""
-
-    def __init__(self, app: web.Application, shutdown_timeout: float) -> None:
-        super().__init__(app, access_log=None, shutdown_timeout=shutdown_timeout, **REQUEST_LIMITS)
-
-    @property
-    def server(self) -> web.Server | None:
-        """What a site asks for the protocol of each new connection, and nothing else."""
-        server = super().server
-        return cast("web.Server", bounded(server)) if server is not None else None
+class BoundedRunner(Bounded, web.AppRunner):
+    """A runner whose connections and unfinished requests are bounded."""
 
 
 def _require_texts(request: web.Request) -> None:

@@ -44,7 +44,8 @@ def pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
 
     The monitor's series say whose they are. Triton's and `up` get it from the pod: they stand for pods that are there.
     """
-    endpoint = {"interval": config.scrape_interval, "scrapeTimeout": "5s", "path": "/metrics"}
+    # A pod that was taken over would send Prometheus, which reaches more than the pod does, to any address.
+    endpoint = {"interval": config.scrape_interval, "scrapeTimeout": "5s", "path": "/metrics", "followRedirects": False}
     serving = _of_pod_label("serving", names.LABEL_SERVING)
     triton = [
         serving,

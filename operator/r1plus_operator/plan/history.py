@@ -6,6 +6,7 @@ monitors said last, so a fact that was not recorded yet is found again at any la
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from r1plus_contract import names
@@ -21,7 +22,8 @@ from r1plus_contract.history import (
     SuiteItem,
 )
 from r1plus_contract.jsonable import ContractError, dumps
-from r1plus_contract.verdict import Standing, Verdict, Watch
+from r1plus_contract.requests import requests_in
+from r1plus_contract.verdict import Gate, Standing, Verdict, Watch
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.inputs import Json, NamespaceFacts, Observed, SuiteSource
 from r1plus_operator.plan.revision import Revision, read
@@ -49,8 +51,8 @@ def facts(observed: Observed) -> tuple[Fact, ...]:
     for revision in _revisions(observed):
         found.append(_revision(uid, revision))
         found += (EvaluationFact(uid, revision.name, report) for report in revision.verdicts)
-        found += _rollouts(uid, revision)
-    return (*found, *_incident(uid, observed.cr), *_alarms(uid, observed))
+        found += _rollouts(uid, revision, observed.cr)
+    return (*found, *_requests(uid, observed.cr), *_incident(uid, observed.cr), *_alarms(uid, observed))
 
 
 def _revisions(observed: Observed) -> Iterator[Revision]:
@@ -79,13 +81,15 @@ def _revision(uid: str, revision: Revision) -> RevisionFact:
     )
 
 
-def _rollouts(uid: str, revision: Revision) -> Iterator[RolloutFact]:
-    for event, at in (
-        (RolloutEvent.CANDIDATE, revision.candidate_since),
-        (RolloutEvent.PROMOTED, revision.promoted_at),
-    ):
-        if at is not None:
-            yield RolloutFact(uid, revision.name, event, at)
+def _rollouts(uid: str, revision: Revision, cr: Json) -> Iterator[RolloutFact]:
+    if revision.candidate_since is not None:
+        yield RolloutFact(uid, revision.name, RolloutEvent.CANDIDATE, revision.candidate_since)
+    if revision.promoted_at is not None:
+        # A later change of the gate, or a later Pass, changes nothing: the same step is recorded once.
+        has_passed = any(report.verdict is Verdict.PASS for report in revision.verdicts)
+        gate = ((cr.get("spec") or {}).get("accuracy") or {}).get("gate")
+        cause = Gate.OBSERVE.value if gate == Gate.OBSERVE and not has_passed else ""
+        yield RolloutFact(uid, revision.name, RolloutEvent.PROMOTED, revision.promoted_at, cause=cause)
     if revision.rollback is not None:
         yield from _way_back(uid, revision.name, revision.rollback)
 
@@ -100,6 +104,17 @@ def _way_back(uid: str, name: str, record: Record) -> Iterator[RolloutFact]:
         yield RolloutFact(uid, name, event, record.started_at, record.to, record.cause, said)
     if record.switched_at is not None:
         yield RolloutFact(uid, name, RolloutEvent.ROLLED_BACK, record.switched_at, record.to, record.cause, why)
+
+
+def _requests(uid: str, cr: Json) -> Iterator[RolloutFact]:
+    """What people asked for, as far as its time can be read: of each verb the newest that the object bears."""
+    for verb, request in requests_in(cr["metadata"]).items():
+        try:
+            at = datetime.fromisoformat(request.at).timestamp()
+            datetime.fromtimestamp(at, tz=UTC)
+        except (ValueError, OverflowError):
+            continue
+        yield RolloutFact(uid, request.revision, RolloutEvent.REQUESTED, at, cause=verb.value, text=request.told)
 
 
 def _incident(uid: str, cr: Json) -> Iterator[AlarmFact]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from r1plus_contract import metrics
+from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan import quarantine, way_back
@@ -126,7 +127,8 @@ def _gone_back(target: str, record: Record) -> str:
     why = f"the rollback was asked for by {record.fell.text}" if requested else f"it fell: {record.fell.text}"
     return (
         f"Revision {target} does not come back: {why}; traffic went back to {record.to} at"
-        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or `r1plus ack` to let {target} be gated anew"
+        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or {format_command(Verb.ACK)} to let {target} be"
+        " gated anew"
     )
 
 

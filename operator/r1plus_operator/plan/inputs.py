@@ -136,6 +136,12 @@ class PodUser:
     run_as_group: int | None = 1000
     fs_group: int | None = 1000
 
+    @property
+    def named(self) -> dict[str, int]:
+        """The fields of a pod's security context that say so."""
+        fields = {"runAsUser": self.run_as_user, "runAsGroup": self.run_as_group, "fsGroup": self.fs_group}
+        return {key: value for key, value in fields.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class AlertTerms:
@@ -280,6 +286,8 @@ class TenantView:
     """Namespaces that a deployment may let in."""
     placement: TenantPlacement | None = field(default_factory=TenantPlacement)
     """On which nodes its models may run; None: no cluster was asked."""
+    unreadable: str = ""
+    """Why its R1PlusTenant cannot be read, and so nobody knows what it allows; empty: it can, or there is none."""
     assigns_users: bool = False
     """As its namespace does (`NamespaceFacts`)."""
 

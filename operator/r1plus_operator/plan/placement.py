@@ -6,7 +6,7 @@ The chart's policies `control-plane` and `placement` say the same to the API ser
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.tenants import CONTROL_PLANE, TenantPlacement
 from r1plus_operator.api.types import Placement, Toleration
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.inputs import Json, TenantView
 from r1plus_operator.plan.target import Problem
 
 GPU_TAINT = "nvidia.com/gpu"
@@ -17,6 +17,17 @@ def check_placement(asked: Placement, allowed: TenantPlacement) -> Problem | Non
     """Return what of the placement asked for is not allowed, with the remedy; None: all is."""
     message = _check_selector(asked, allowed) or _check_tolerations(asked, allowed)
     return Problem(ConditionType.CAPACITY_FITS, Reason.PLACEMENT_NOT_ALLOWED, message) if message else None
+
+
+def check_readable(tenant: TenantView) -> Problem | None:
+    """Return that nobody knows where the tenant's models may run, with the remedy; None: the R1PlusTenant is read."""
+    if not tenant.unreadable:
+        return None
+    message = (
+        f"R1PlusTenant tenant: {tenant.unreadable}; until the platform team corrects it nobody knows on which nodes"
+        " this tenant's models may run: what serves goes on, and nothing new begins"
+    )
+    return Problem(ConditionType.CAPACITY_FITS, Reason.PLACEMENT_NOT_ALLOWED, message)
 
 
 def placement_of(pod: Json) -> Placement:

@@ -34,7 +34,7 @@ from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted
 from r1plus_operator.plan.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.notes import Note, transitions
 from r1plus_operator.plan.obstacles import Incumbent
-from r1plus_operator.plan.placement import check_placement
+from r1plus_operator.plan.placement import check_placement, check_readable
 from r1plus_operator.plan.pod import accuracy_name
 from r1plus_operator.plan.pooling import PoolWanted, checkpoint, wanted_pool
 from r1plus_operator.plan.proof import read_configs, remember_config, withhold_unproven
@@ -195,10 +195,15 @@ def _resolve(
         )
 
     resolved = prefer_incumbents(resolve_for, spec, observed.name, serves, revisions.values())
-    allowed = observed.tenant.placement if observed.tenant else None
-    if allowed and isinstance(resolved, Target) and not (serves and is_made_for(serves, observed.name, spec, resolved)):
+    tenant = observed.tenant
+    if (
+        tenant
+        and tenant.placement
+        and isinstance(resolved, Target)
+        and not (serves and is_made_for(serves, observed.name, spec, resolved))
+    ):
         # What serves keeps its place, whatever the platform team allows by now.
-        return check_placement(spec.placement, allowed) or resolved
+        return check_readable(tenant) or check_placement(spec.placement, tenant.placement) or resolved
     return resolved
 
 
@@ -467,8 +472,8 @@ class _Pass:
             self.due = self._renewal(stored, self.resolved)
             begins = self.due if self.due and not self.due.waits else None
         if begins is None:
-            is_wanted = stored is not None and not self._needs_newer_monitor(stored)
-            name = stored.name if stored and is_wanted else self._render(self.resolved)
+            is_unfit = stored is not None and (self._needs_newer_monitor(stored) or self._names_user_wrongly(stored))
+            name = stored.name if stored and not is_unfit else self._render(self.resolved)
             self._answer_refresh(name, self.resolved)
             return name
         self.due = None
@@ -489,7 +494,8 @@ class _Pass:
         now, serving, found = runtime_for(target, self.config), self._serving, []
         names, asked = {self._name_for(target), self._name_for(target, now)}, asked_hash(self.spec, target)
         for revision in self.revisions.values():
-            if revision.name not in names and (revision.asked != asked or self._is_unbuilt(revision)):
+            is_unbuilt = self._is_unbuilt(revision) and revision.name != self._name_for(target, now, revision.number)
+            if revision.name not in names and (revision.asked != asked or is_unbuilt):
                 continue
             if revision is serving and revision.runtime == now:
                 return revision
@@ -498,15 +504,15 @@ class _Pass:
                 found.append(revision)
         return max(found, key=lambda r: r.number, default=None)
 
-    def _name_for(self, target: Target, runtime: Runtime | None = None) -> str:
-        return f"{self.observed.name}-{revision_hash(self.spec, target, runtime)}"
+    def _name_for(self, target: Target, runtime: Runtime | None = None, number: int | None = None) -> str:
+        return f"{self.observed.name}-{revision_hash(self.spec, target, runtime, number)}"
 
     def _render(self, target: Target) -> str:
-        """Render a revision; by its plain name, unless a stored one with other images has that."""
-        name = self._name_for(target)
-        if name in self.revisions:
-            name = self._name_for(target, runtime_for(target, self.config))
+        """Render a revision; by its plain name, unless a stored one of another runtime has that."""
+        runtime = runtime_for(target, self.config)
         number = max((r.number for r in self.revisions.values()), default=0) + 1
+        chosen = (self._name_for(target, *of) for of in ((), (runtime,), (runtime, number)))
+        name = next(name for name in chosen if name not in self.revisions)
         self.revisions[name] = build(self.observed.cr, self.spec, target, self.config, number, name)
         return name
 
@@ -587,6 +593,14 @@ class _Pass:
         if revision.good(hash_of(judged.of(revision)), self.spec.accuracy.threshold):
             return False
         return any(p.revision == revision.name and p.name in self.observed.unproven for p in self.observed.pods)
+
+    def _names_user_wrongly(self, revision: Revision) -> bool:
+        """Whether a candidate's pods name a user where the cluster assigns them by now, or none where it does not.
+
+        What serves is left alone, and what is gone back to is what passed.
+        """
+        is_held = revision is self._serving or revision.rollback is not None
+        return not is_held and revision.runtime.names_user != bool(self.config.pod_user.named)
 
     def _part_strangers(self) -> None:
         """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""

@@ -138,6 +138,7 @@ def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
 _RUN: Json = dict.fromkeys(("name", "command", "args", "env", "envFrom", "volumeMounts"))
 """Of a container, what decides beside its image which code runs with which data; the API server defaults none of it."""
 _DEFAULTED = frozenset({"defaultMode", "sizeLimit"})
+_USER = frozenset(PodUser(0, 0, 0).named)
 
 
 def fingerprint(pod_spec: Json) -> str:
@@ -195,12 +196,12 @@ def _without_defaults(source: object) -> object:
 
 def restricted(user: PodUser) -> Json:
     """A pod's security context under Pod Security `restricted`; whoever it is may write to its volumes."""
-    named = {"runAsUser": user.run_as_user, "runAsGroup": user.run_as_group, "fsGroup": user.fs_group}
-    return {
-        "runAsNonRoot": True,
-        **{key: value for key, value in named.items() if value is not None},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
+    return {"runAsNonRoot": True, **user.named, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def names_user(pod_spec: Json) -> bool:
+    """Return whether a pod that the operator makes says as whom it runs: a namespace that assigns users refuses it."""
+    return not _USER.isdisjoint(pod_spec.get("securityContext") or {})
 
 
 def locked() -> Json:

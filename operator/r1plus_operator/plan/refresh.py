@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.requests import Request, Verb, requests_in
+from r1plus_contract.requests import Request, Verb, format_command, requests_in
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.inputs import Json, WaveView
 from r1plus_operator.plan.rollback import Record
@@ -105,17 +105,20 @@ def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | No
     `asked_for`: the way back from what the spec asks for; `under_way`: the one from what serves.
     """
     if spec.rollout.paused:
-        return "spec.rollout.paused keeps the operator from acting; `r1plus resume` lets it begin"
+        return f"spec.rollout.paused keeps the operator from acting; {format_command(Verb.RESUME)} lets it begin"
     if spec.rollout.pinned:
-        return "spec.rollout.pinned holds traffic where it is; `r1plus unpin` lets it begin"
+        return f"spec.rollout.pinned holds traffic where it is; {format_command(Verb.UNPIN)} lets it begin"
     if asked_for is not None and asked_for.refuses:
-        return "traffic was rolled back from what the spec asks for; `r1plus ack` lets that be gated again first"
+        remedy = f"{format_command(Verb.ACK)} lets that be gated again first"
+        return f"traffic was rolled back from what the spec asks for; {remedy}"
     if under_way is not None:
         return "traffic is being rolled back; it begins once that is over"
     if cause is not Cause.REQUESTED and spec.rollout.strategy is Strategy.IN_PLACE:
-        return "spec.rollout.strategy is InPlace, so it would stop what serves; ask for that outage by `r1plus refresh`"
+        remedy = f"ask for that outage by {format_command(Verb.REFRESH)}"
+        return f"spec.rollout.strategy is InPlace, so it would stop what serves; {remedy}"
     if cause is not Cause.REQUESTED and spec.replicas == 0:
-        return "spec.replicas is 0, so no candidate can be gated; `r1plus refresh` asks for one for later"
+        remedy = f"{format_command(Verb.REFRESH)} asks for one for later"
+        return f"spec.replicas is 0, so no candidate can be gated; {remedy}"
     return ""
 
 

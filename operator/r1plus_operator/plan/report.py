@@ -4,11 +4,14 @@ Conditions speak of what the *spec asks for* (the target revision); Ready and th
 Figures that drift are rounded, so that the status changes when its meaning changes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from r1plus_contract import names
+from r1plus_contract.plain_text import plain
+from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan import incident
 from r1plus_operator.plan.asking import refused_rollback, tell_requests
 from r1plus_operator.plan.finding import Finding
@@ -135,7 +138,7 @@ def conditions(found: Mapping[ConditionType, Finding], status: Json, generation:
                 "type": kind.value,
                 "status": finding.status,
                 "reason": finding.reason.value,
-                "message": finding.message[:MAX_MESSAGE],
+                "message": plain(finding.message[:MAX_MESSAGE]),
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(now),
             }
@@ -286,7 +289,7 @@ def _capacity_fits(s: Situation) -> Finding:
     if s.problem:
         return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
     if refused := s.observed.children.get(("Deployment", s.target or ""), {}).get(REFUSED_PODS):
-        return _refused_pods(refused)
+        return _refused_pods(refused, remedy=_user_remedy(s))
     for pod in s.pods(s.target):
         if pod.unschedulable:
             remedy = "free capacity, change spec.placement, or lower batch and context"
@@ -295,12 +298,21 @@ def _capacity_fits(s: Situation) -> Finding:
     return Finding("True", Reason.FITS, s.resolved.fit.explain())
 
 
-def _refused_pods(said: str) -> Finding:
+def _user_remedy(s: Situation) -> str:
+    """What to do where pods name a user and their namespace assigns one; empty where that is not so."""
+    revision, tenant = s.revisions.get(s.target or ""), s.observed.tenant
+    if revision is None or tenant is None or not (tenant.assigns_users and revision.runtime.names_user):
+        return ""
+    text = f"pods of revision {revision.name} name a user, and this namespace assigns users by now"
+    return f"{text}; {format_command(Verb.REFRESH)} asks for a candidate whose pods name none"
+
+
+def _refused_pods(said: str, remedy: str) -> Finding:
     if "exceeded quota" in said or "must specify limits" in said:
         remedy = "raise the namespace's ResourceQuota, or lower spec.replicas, batch or context"
         return Finding("False", Reason.QUOTA_EXCEEDED, f"{said}; {remedy}")
-    remedy = "ask whoever keeps this namespace's admission policies; the pods need no more than Pod Security restricted"
-    return Finding("False", Reason.POD_REFUSED, f"{said}; {remedy}")
+    ask = "ask whoever keeps this namespace's admission policies; the pods need no more than Pod Security restricted"
+    return Finding("False", Reason.POD_REFUSED, f"{said}; {remedy or ask}")
 
 
 def _quality_verified(s: Situation) -> Finding:
@@ -419,14 +431,21 @@ def _isolation_verified(s: Situation) -> Finding:
     tenant = s.observed.tenant
     if tenant is None:
         return Finding("Unknown", Reason.PENDING, "The namespace has not been looked at yet")
-    uninvited = sorted(set(s.spec.access.namespaces) - tenant.callers) if s.spec and tenant.is_tenant else []
+    uninvited = explain_uninvited(s.spec, tenant.callers) if s.spec and tenant.is_tenant else ""
     if uninvited and tenant.status != "False":
-        text = (
-            f"spec.access.namespaces: {', '.join(uninvited)}: not among spec.callers.namespaces of R1PlusTenant"
-            f" {names.TENANT}, so shut; ask the platform team, or take it out"
-        )
-        return Finding("False", Reason.CALLER_NOT_ALLOWED, text)
+        return Finding("False", Reason.CALLER_NOT_ALLOWED, uninvited)
     return Finding(tenant.status, Reason(tenant.reason), tenant.message)
+
+
+def explain_uninvited(spec: R1PlusDeploymentSpec, callers: Collection[str]) -> str:
+    """Return which callers the deployment names and its tenant does not allow, and what to do; empty: none."""
+    uninvited = sorted(set(spec.access.namespaces) - set(callers))
+    if not uninvited:
+        return ""
+    return (
+        f"spec.access.namespaces: {', '.join(uninvited)}: not among spec.callers.namespaces of R1PlusTenant"
+        f" {names.TENANT}, so shut; ask the platform team, or take it out"
+    )
 
 
 def _alerts_wired(s: Situation) -> Finding:
@@ -460,7 +479,7 @@ def _progressing(s: Situation) -> Finding:
         return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
     if s.is_paused:
         text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
-        held = Finding("False", Reason.PAUSED, f"{text}; `r1plus resume` lets it act again")
+        held = Finding("False", Reason.PAUSED, f"{text}; {format_command(Verb.RESUME)} lets it act again")
         return _with_problem(held, s.problem) if s.problem else held
     found = incident.progress(s.answered, s.target or "") if s.answered else None
     if s.problem and (found is None or found.reason is Reason.ROLLED_BACK):
@@ -474,7 +493,7 @@ def _advancing(s: Situation) -> Finding:
     assert s.rollout is not None
     if s.current and s.asked_for != s.target:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.asked_for}"
-        return Finding("False", Reason.PINNED, f"{text}; `r1plus unpin` lets it roll out")
+        return Finding("False", Reason.PINNED, f"{text}; {format_command(Verb.UNPIN)} lets it roll out")
     if s.delivering:
         goes_on = "True" if s.delivering.status == "Unknown" else "False"
         return Finding(goes_on, s.delivering.reason, f"Revision {s.target} waits for its engine; see EngineReady")

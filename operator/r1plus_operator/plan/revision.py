@@ -24,7 +24,7 @@ from r1plus_operator.plan.delivering import EngineVolume
 from r1plus_operator.plan.expiry import Expiry, expiry_in
 from r1plus_operator.plan.inputs import Json, OperatorConfig, PodFacts
 from r1plus_operator.plan.last_valid import LastValid, read_last_valid
-from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image, pod_template
+from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image, names_user, pod_template
 from r1plus_operator.plan.refresh import Refresh, refresh_in
 from r1plus_operator.plan.rollback import Record, record_in
 from r1plus_operator.plan.target import Target
@@ -42,15 +42,22 @@ MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The images beside the engine's own: what an operator upgrade brings."""
+    """What an upgrade or the cluster brings: the images beside the engine's own, and whether pods name a user."""
 
     triton: str
     monitor: str
+    names_user: bool = True
+    """False: the cluster assigns one."""
+
+    @property
+    def images(self) -> dict[str, str]:
+        """What a wave rolls out."""
+        return {"triton": self.triton, "monitor": self.monitor}
 
     @property
     def digest(self) -> str:
-        """12 hex digits."""
-        return hashlib.sha256(dumps(self).encode()).hexdigest()[:12]
+        """Of the images, 12 hex digits."""
+        return hashlib.sha256(dumps(self.images).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +132,10 @@ class Revision:
 
     @property
     def runtime(self) -> Runtime:
-        """The images that its pods run."""
-        containers = (self.template.get("spec") or {}).get("containers") or ()
-        images = {container.get("name"): str(container.get("image", "")) for container in containers}
-        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""))
+        """The images that its pods run, and whether they name a user."""
+        pod = self.template.get("spec") or {}
+        images = {one.get("name"): str(one.get("image", "")) for one in pod.get("containers") or ()}
+        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), names_user(pod))
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
         """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
@@ -238,12 +245,14 @@ def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
     return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 
-def revision_hash(spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime | None = None) -> str:
+def revision_hash(
+    spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime | None = None, number: int | None = None
+) -> str:
     """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
 
-    `runtime`: of a revision that differs from a stored one in its images alone.
+    `runtime`: of a revision that differs from a stored one in its runtime alone; `number`: likewise from two.
     """
-    return _hash(spec, target, target.volume.name if target.volume else "", runtime)
+    return _hash(spec, target, target.volume.name if target.volume else "", runtime, number)
 
 
 def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
@@ -257,11 +266,15 @@ def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec,
 
 
 def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
-    """Return the images that the operator has now for what the spec asks for."""
-    return Runtime(config.image_for(target.engine.spec.backend.value), config.monitor_image)
+    """Return the images that the operator has now for what the spec asks for, and whether pods name a user now."""
+    return Runtime(
+        config.image_for(target.engine.spec.backend.value), config.monitor_image, bool(config.pod_user.named)
+    )
 
 
-def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runtime | None = None) -> str:
+def _hash(
+    spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runtime | None = None, number: int | None = None
+) -> str:
     covered = {
         "engine": target.engine.name,
         "digest": target.engine.spec.files.sha256,
@@ -273,7 +286,11 @@ def _hash(spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runt
     if volume:
         covered["volume"] = volume
     if runtime:
-        covered["runtime"] = {**to_jsonable(runtime), "speaks": SPEAKS}
+        covered["runtime"] = {**runtime.images, "speaks": SPEAKS}
+        if not runtime.names_user:
+            covered["user"] = "assigned"
+    if number is not None:
+        covered["number"] = number
     if target.gpus:
         slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
         covered["gpu"] = f"{slices}{target.gpus.product}"

@@ -166,6 +166,7 @@ class _Pass:
             verdict.message,
             callers=frozenset(spec.callers.namespaces),
             placement=spec.placement,
+            unreadable=self.problem,
             assigns_users=self.seen.namespace.assigns_users,
         )
 

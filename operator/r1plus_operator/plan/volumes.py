@@ -124,7 +124,8 @@ class _Volume:
             return [[self._claim(None, delivered=False)]], None
         order = order_of(self.need, self.seen.namespace, self.config)
         ended = (job or {}).get(JOB_ENDED) or {}
-        ours = job is not None and _made_for(job) == (live["metadata"]["uid"], _digest(self.need, order))
+        digest = _digest(self.need, order, self.config)
+        ours = job is not None and _made_for(job) == (live["metadata"]["uid"], digest)
         if delivered_on(live) == self.need.volume.order.digest or (ours and ended.get("type") == COMPLETE):
             return [[self._claim(live, delivered=True)]], None
         if _too_small(live, self.need):
@@ -135,9 +136,7 @@ class _Volume:
         parts = [network_policy_of(self.need, self.seen.namespace, self.config), order]
         if job is None:
             free = self._key("Job") not in self.seen.going
-            made = job_of(
-                self.need, self.seen.namespace, self.config, live["metadata"]["uid"], _digest(self.need, order)
-            )
+            made = job_of(self.need, self.seen.namespace, self.config, live["metadata"]["uid"], digest)
             return [[claim], parts, [made] if free else []], None
         left = self._wait(ended)
         if not ours or (left is not None and left <= 0):
@@ -168,11 +167,13 @@ def _made_for(job: Json) -> tuple[str, str]:
     return _note(job, names.ANNOTATION_VOLUME_UID), _note(job, names.ANNOTATION_ORDER)
 
 
-def _digest(need: Need, order: Json) -> str:
-    """Of all that a Job is told: where it changes, the Job is another."""
+def _digest(need: Need, order: Json, config: OperatorConfig) -> str:
+    """Of all that a Job is told: where it changes, or its namespace assigns users by now, the Job is another."""
     told = [order["data"], need.volume.image]
     if need.volume.builder:
         told.append(need.volume.builder.script)
+    if not config.pod_user.named:
+        told.append("no user")
     return hashlib.sha256(dumps(told).encode()).hexdigest()[:16]
 
 

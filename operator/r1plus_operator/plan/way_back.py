@@ -5,6 +5,7 @@ The rule is `response.last_good`'s; here it is put into words for people, revisi
 
 from collections.abc import Iterable, Mapping
 
+from r1plus_contract.requests import Verb, format_command
 from r1plus_policies.response import PastRevision
 
 MOST_TOLD = 5
@@ -44,7 +45,7 @@ def _span(seconds: float) -> str:
 def told(last_good: str, lacks: tuple[str, ...]) -> str:
     """Whether `r1plus rollback` would help now: a clause for whoever reads that nothing is moved."""
     if last_good:
-        return f"`r1plus rollback` goes back to {last_good} by hand"
+        return f"{format_command(Verb.ROLLBACK)} goes back to {last_good} by hand"
     if not lacks:
         return "no revision served before this one, so there is none to go back to"
     return f"now there is no revision to go back to: {'. '.join(lacks)}"

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.reconcile.stage import USER_ACCOUNT, Stage, machine, staged
-from bench.tenancy.noise import Noise, deployment, made
+from bench.tenancy.noise import TWIN, Noise, deployment, made, twin
 from bench.tenancy.sight import Json, Seen, Sight, watching
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
 from devcluster.steps import Steps
 from r1plus_contract import names
-from r1plus_operator.api import crd, kinds
+from r1plus_operator.api import kinds
 from r1plus_operator.main import EDITS_AT_ONCE, EDITS_PER_SECOND
 from r1plus_operator.plan import walls
 from r1plus_operator.runtime.client import ApiClient
@@ -45,8 +45,6 @@ QUIET = tuple(f"quiet{number}" for number in range(8))
 """They take turns."""
 BETWEEN_EDITS_SECONDS = 1.0 / EDITS_PER_SECOND / len(QUIET)
 """Of the quiet tenants: none is ever held to its pace."""
-TWIN = dataclasses.replace(kinds.R1PLUS_DEPLOYMENT, group="bench.example.com")
-"""The same kind again, in a group that no operator follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,13 +272,6 @@ def say(text: str) -> None:
 def observed_generation(cr: Json) -> int:
     """Of which generation an R1PlusDeployment's status is."""
     return int((cr.get("status") or {}).get("observedGeneration", 0))
-
-
-def twin() -> Json:
-    """The CRD of `TWIN`."""
-    made = crd.deployments()
-    made["metadata"]["name"], made["spec"]["group"] = TWIN.name, TWIN.group
-    return made
 
 
 def none(_: Any) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import math
 import multiprocessing
@@ -14,12 +15,15 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
+from r1plus_operator.api import crd, kinds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
 from support.waiting import eventually
 
 Json = dict[str, Any]
 SPEC: Json = {"tier": "full", "context": {"maxTokens": 1024}}
+TWIN = dataclasses.replace(kinds.R1PLUS_DEPLOYMENT, group="bench.example.com")
+"""The same kind again, in a group that no operator follows."""
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -34,6 +38,15 @@ class Noise:
     """`d0`, `d1`, ... of the namespace are edited."""
     at_most: float = math.inf
     """Edits per second."""
+    annotation: str = ""
+    """Text that each of them has in an annotation."""
+
+    def cr(self, number: int, probes: int) -> Json:
+        """Return one of them, as its next edit leaves it."""
+        made = deployment(self.kind, self.namespace, f"d{number}", probes)
+        if self.annotation:
+            made["metadata"]["annotations"] = {"example.com/text": self.annotation}
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,13 @@ def deployment(kind: Resource, namespace: str, name: str, probes: int) -> Json:
     """The CR that everything here is about."""
     head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name, "namespace": namespace}}
     return {**head, "spec": {**SPEC, "accuracy": {"probesPerMinute": probes}}}
+
+
+def twin() -> Json:
+    """Return the CRD of `TWIN`."""
+    made = crd.deployments()
+    made["metadata"]["name"], made["spec"]["group"] = TWIN.name, TWIN.group
+    return made
 
 
 @asynccontextmanager
@@ -89,6 +109,5 @@ async def _edit(noise: Noise, edits: "Synchronized[int]") -> None:
         for probes in itertools.cycle(range(1, 60)):
             for number in range(noise.crs):
                 await asyncio.sleep(began + edits.value / noise.at_most - time.perf_counter())
-                cr = deployment(noise.kind, noise.namespace, f"d{number}", probes)
-                await user.apply(noise.kind, cr, field_manager="kubectl")
+                await user.apply(noise.kind, noise.cr(number, probes), field_manager="kubectl")
                 edits.value += 1

@@ -48,6 +48,9 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
             "--kubelet-preferred-address-types=InternalIP",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+            # Off by default in 1.34: tests imitate by it what other clusters do to pods.
+            "--feature-gates=MutatingAdmissionPolicy=true",
+            "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
             "--allow-privileged=true",
             f"--service-cluster-ip-range={SERVICE_NETWORK}",
             f"--service-account-issuer={ISSUER}",

@@ -28,6 +28,8 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
             "--resource-quota-sync-period=5s",
             "--kube-api-qps=100",
             "--kube-api-burst=200",
+            # Alone there is no kubelet, and a test's node would be taken for dead after a minute.
+            *(("--controllers=*,-node-lifecycle-controller",) if layout.netns is None else ()),
         ),
     )
 

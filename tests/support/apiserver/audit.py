@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from devcluster.apiserver_only import ApiServer
+from support.apiserver.rights import OPERATOR
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
 
 POD_OF = "authentication.kubernetes.io/pod-name"
 
@@ -43,3 +46,18 @@ def writes_of(server: ApiServer, account: str, namespace: str = "") -> list[Writ
             pod = user.get("extra", {}).get(POD_OF, [""])[0]
             found.append(Write(at, pod, entry["verb"], path, entry.get("responseStatus", {}).get("code", 0)))
     return sorted(found, key=lambda write: write.at)
+
+
+async def writes_at_rest(apiserver: ApiServer, tenant: Tenant, neighbour: Tenant) -> list[Write]:
+    """Return the operator's writes for a tenant, once a pass over the neighbour's deployment goes by without another."""
+    written: list[Write] = []
+
+    async def is_at_rest() -> bool:
+        nonlocal written
+        before = writes_of(apiserver, OPERATOR, tenant.namespace)
+        await neighbour.delete_and_see_it_back("Service", "credit")
+        written = writes_of(apiserver, OPERATOR, tenant.namespace)
+        return len(written) == len(before)
+
+    await eventually(is_at_rest, f"nothing more is written for {tenant.namespace}")
+    return written

@@ -34,7 +34,11 @@ from r1plus_contract.history import (
     RolloutFact,
 )
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
+from r1plus_contract.requests import Verb
+from r1plus_contract.verdict import GateReport, Standing, StratumFigures, Verdict
+from r1plus_operator.plan.incident import ROLLED_BACK
+from r1plus_operator.plan.rollback import FELL, REQUESTED
+from r1plus_policies.response import Why
 from support.cli.command import printed
 
 GOOD, BAD = "credit-aaaaaaaaaa", "credit-bbbbbbbbbb"
@@ -73,7 +77,7 @@ def test_the_story_of_a_refused_revision_is_told_with_its_figures() -> None:
     for words in ("gate Fail: 183/206 right at batch 8 on smollm2-full-v1", "at most 4 lost for 0.98", "lost: capitals 20 of 70, sums 3 of 66", "TooManyLost: 23 of 206"):  # fmt: skip
         assert words in gate
     assert "words 0" not in gate
-    assert "BelowThreshold: 203/206 right at its gate, now 160/206; lost c-1, c-2" in told[4]
+    assert "accuracy is below the threshold: 203/206 right at its gate, now 160/206; lost c-1, c-2" in told[4]
 
 
 def test_a_way_back_is_told_step_by_step() -> None:
@@ -83,10 +87,37 @@ def test_a_way_back_is_told_step_by_step() -> None:
         text for _, _, text, _ in history_text.story(replace(HISTORY, rollouts=rollouts, evaluations=(), alarms=()))
     ]
     assert told == [
-        f"way back to {GOOD} began, BelowThreshold: why",
-        f"{GOOD} passed the suite anew: why",
-        f"traffic went back to {GOOD}, BelowThreshold: why",
+        f"a rollback to {GOOD} began, because accuracy is below the threshold: why",
+        f"{GOOD} passed the suite again: why",
+        f"traffic went back to {GOOD}, because accuracy is below the threshold: why",
     ]
+
+
+def test_a_rollback_that_somebody_asked_for_says_so() -> None:
+    step = RolloutFact("u-1", BAD, RolloutEvent.ROLLED_BACK, 0.0, GOOD, "Requested", "alice: wrong totals")
+    (told,) = history_text.story(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
+    assert told[2] == f"traffic went back to {GOOD}, because somebody asked for it: alice: wrong totals"
+
+
+def test_traffic_that_waited_for_no_pass_says_why() -> None:
+    step = RolloutFact("u-1", BAD, RolloutEvent.PROMOTED, 0.0, cause="Observe")
+    (told,) = history_text.story(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
+    assert told[2] == "took traffic with engine smollm2-full-q4-1, because gate: Observe waits for no Pass"
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_what_somebody_asked_for_says_what_who_and_why(verb: Verb) -> None:
+    step = RolloutFact("u-1", BAD, RolloutEvent.REQUESTED, 0.0, cause=verb.value, text="alice: quarter-end")
+    (told,) = history_text.story(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
+    what = {Verb.PIN: "pinned", Verb.UNPIN: "unpinned", Verb.PAUSE: "paused", Verb.RESUME: "resumed"}.get(verb, "")
+    assert told[2].startswith(what)
+    assert told[2].endswith("by alice: quarter-end")
+
+
+def test_every_reason_of_an_alarm_has_plain_words() -> None:
+    quiet = {Why.STEADY, Why.CONFIRMING, Standing.STEADY, Standing.CONFIRMING}
+    assert {reason.value for reason in (*Why, *Standing) if reason not in quiet} <= history_text.REASONS.keys()
+    assert {REQUESTED, FELL, ROLLED_BACK} <= history_text.REASONS.keys()
 
 
 def test_a_control_is_told_when_it_was_decided_and_a_fall_once_with_each_reason_that_it_had() -> None:
@@ -101,8 +132,8 @@ def test_a_control_is_told_when_it_was_decided_and_a_fall_once_with_each_reason_
     one = replace(HISTORY, rollouts=(began,), evaluations=(EvaluationFact("u-1", GOOD, report),), alarms=alarms)
     told = history_text.story(one)
     assert [at for at, *_ in told] == ["2026-11-25T12:09:00Z"] * 2 + ["2026-11-25T13:00:00Z", "2026-11-25T14:00:00Z"]
-    assert told[1][2].startswith("gate of the control Pass")
-    assert told[2][2].startswith("BelowThreshold, then RolledBack: 203/206")
+    assert told[1][2].startswith("gate before the rollback Pass")
+    assert told[2][2].startswith("accuracy is below the threshold, then traffic was rolled back: 203/206")
     unknown = history_text.story(replace(one, evaluations=()))
     assert (
         unknown[0][0]

@@ -87,14 +87,124 @@ def test_a_node_that_is_too_small_is_said_and_no_pod_is_created(tmp_path: Path, 
     assert "No pod would be created: CapacityFits=False" in result.output
 
 
-def test_a_suite_that_is_not_there_is_said_with_those_that_are(tmp_path: Path, suites: Path) -> None:
+def test_a_suite_that_only_the_cluster_may_have_is_assumed_and_said_with_those_at_hand(
+    tmp_path: Path, suites: Path
+) -> None:
     result = run(tmp_path, suites, CR + "  accuracy: {suite: my-own}\n")
-    assert result.exit_code == 1
-    assert "SuiteNotFound" in result.output
+    assert result.exit_code == 0
+    assert "Not checked offline" in result.output
+    assert "suite my-own: a ConfigMap of namespace team-credit with the label r1plus.ai/suite" in result.output
     assert "smollm2-full-v1" in result.output
+    assert "suite my-own: only the cluster has it" in result.output
+    assert "Deployment" in result.output
+
+
+def test_a_suite_of_the_file_is_used(tmp_path: Path, suites: Path) -> None:
+    folder = suites / "smollm2-full-v1"
+    header = (folder / "suite.json").read_text().replace("smollm2-full-v1", "my-own")
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "my-own", "namespace": "team-credit", "labels": {"r1plus.ai/suite": "my-own"}},
+        "data": {"suite.json": header, "items.jsonl": (folder / "items.jsonl").read_text()},
+    }
+    text = f"{CR}  accuracy: {{suite: my-own}}\n---\n{yaml.safe_dump(body)}"
+    told = run(tmp_path, suites, text).output
+    assert "suite my-own 1.0.0: 3 items" in told
+    assert "suite my-own: a ConfigMap" not in told
+    other = text.replace("namespace: team-credit\n", "namespace: team-other\n")
+    assert "suite my-own: a ConfigMap" in run(tmp_path, suites, other).output
+
+
+def test_nodes_that_only_the_cluster_knows_are_assumed_and_said(tmp_path: Path, suites: Path) -> None:
+    result = run(tmp_path, suites, CR + "  placement: {nodeSelector: {pool: gold}}\n")
+    assert result.exit_code == 0
+    assert "nodes with pool=gold: one is assumed" in result.output
+    assert "smollm2-full-f16: newest" in result.output
+    assert (
+        "pool: gold" in run(tmp_path, suites, CR + "  placement: {nodeSelector: {pool: gold}}\n", "-o", "yaml").output
+    )
+
+
+def test_nodes_on_which_the_images_cannot_run_are_refused(tmp_path: Path, suites: Path) -> None:
+    result = run(tmp_path, suites, CR + "  placement: {nodeSelector: {kubernetes.io/arch: arm64}}\n")
+    assert result.exit_code == 1
+    assert "arm64, and the images are for" in result.output
 
 
 def test_an_invalid_deployment_is_not_planned(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR.replace("tier: full", "tier: medium"))
     assert result.exit_code == 1
     assert "spec.tier" in result.output
+
+
+def tenant(namespace: str = "team-credit", **spec: object) -> str:
+    """The R1PlusTenant of a namespace, as a document after another."""
+    metadata = {"name": "tenant", "namespace": namespace}
+    body = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusTenant", "metadata": metadata, "spec": spec}
+    return f"---\n{yaml.safe_dump(body)}"
+
+
+def test_a_caller_that_the_tenant_of_the_file_does_not_allow_stays_outside_the_walls(
+    tmp_path: Path, suites: Path
+) -> None:
+    evil = CR.replace("[team-front]", "[team-front, team-evil]") + tenant(callers={"namespaces": ["team-front"]})
+    result = run(tmp_path, suites, evil)
+    assert result.exit_code == 1
+    assert "CallerNotAllowed: spec.access.namespaces: team-evil: not among spec.callers.namespaces" in result.output
+    assert "in:  this namespace, namespace team-front to ports 8000, 8001" in result.output
+    assert "R1PlusTenant tenant of team-credit" not in result.output
+    policy = next(filter(None, yaml.safe_load_all(run(tmp_path, suites, evil, "-o", "yaml").output)))
+    assert policy["kind"] == "NetworkPolicy" and "team-evil" not in str(policy)
+
+
+def test_whom_a_tenant_lets_in_is_assumed_where_the_file_does_not_hold_it(tmp_path: Path, suites: Path) -> None:
+    for text in (CR, CR + tenant("team-other")):
+        result = run(tmp_path, suites, text)
+        assert result.exit_code == 0
+        assert "R1PlusTenant tenant of team-credit: that it allows callers team-front is assumed" in result.output
+
+
+def test_a_placement_that_the_tenant_of_the_file_does_not_allow_is_not_planned(tmp_path: Path, suites: Path) -> None:
+    text = CR + "  placement: {nodeSelector: {pool: gold}}\n"
+    allowed = tenant(callers={"namespaces": ["team-front"]}, placement={"nodeSelectors": [{"pool": "silver"}]})
+    result = run(tmp_path, suites, text + allowed)
+    assert result.exit_code == 1
+    assert "PlacementNotAllowed" in result.output
+    assert "pool=silver" in result.output
+
+
+def test_a_tenant_that_is_wrong_is_said(tmp_path: Path, suites: Path) -> None:
+    result = run(tmp_path, suites, CR + tenant(callers={"namespaces": "team-front"}))
+    assert result.exit_code == 1
+    assert "team-credit/tenant: 1 problem" in result.output
+
+
+def test_what_comes_by_a_volume_is_planned_to_the_end(tmp_path: Path, suites: Path) -> None:
+    text = CR + "  delivery: {mode: Volume}\n"
+    objects = [item for item in yaml.safe_load_all(run(tmp_path, suites, text, "-o", "yaml").output) if item]
+    keys = [(item["kind"], item["metadata"]["name"]) for item in objects]
+    assert len(keys) == len(set(keys))
+    kinds = [kind for kind, _ in keys]
+    order = ["NetworkPolicy", "ControllerRevision", "PersistentVolumeClaim", "Job", "Deployment", "Service"]
+    assert sorted(order, key=kinds.index) == order
+    (claim,) = (name for kind, name in keys if kind == "PersistentVolumeClaim")
+    assert {kind for kind, name in keys if name == claim} == {
+        "PersistentVolumeClaim",
+        "NetworkPolicy",
+        "ConfigMap",
+        "Job",
+    }
+    assert all(item["metadata"]["ownerReferences"][0]["name"] == "credit" for item in objects)
+    (pods,) = (item for item in objects if item["kind"] == "Deployment")
+    assert claim in str(pods)
+
+
+def test_what_comes_by_a_volume_is_told_with_what_the_chart_decides_of_it(tmp_path: Path, suites: Path) -> None:
+    told = run(tmp_path, suites, CR + "  delivery: {mode: Volume}\n").output
+    assert "PersistentVolumeClaim" in told
+    assert "holds the engine" in told
+    assert "Job" in told
+    assert "delivered onto volume" in told
+    assert "the chart's delivery" in told
+    assert "the chart's delivery" not in run(tmp_path, suites, CR).output

@@ -63,9 +63,9 @@ def test_finding_09_a_refresh_is_asked_for(body: Json, words: str) -> None:
 
 @for_each("body, words", {
     "what has nothing newer": (serving(reason="Current", outdated=False), "nothing newer"),
-    "what is pinned": (with_rollout(pinned=True), "r1plus unpin"),
+    "what is pinned": (with_rollout(pinned=True), "r1plus unpin credit -n team-credit --reason"),
     "what is on its way": (serving(reason="RefreshUnderWay"), "on its way"),
-    "what was rolled back": (serving(incident={"reason": "RolledBack"}), "r1plus ack"),
+    "what was rolled back": (serving(incident={"reason": "RolledBack"}), "r1plus ack credit -n team-credit --reason"),
     "what another version of the operator tells of": (serving(runtime=None), "nothing newer"),
 })  # fmt: skip
 def test_finding_09_a_refresh_is_refused_of(body: Json, words: str) -> None:
@@ -84,6 +84,18 @@ def test_finding_09_all_asks_for_what_is_outdated_and_says_what_it_cannot_ask_fo
     assert sorted(cluster.patches) == ["one", "two"]
     assert len(said) == 3
     assert said[1].startswith("Not asked: team-credit/pinned: traffic is pinned")
+
+
+@for_each("bodies, words", {
+    "all serve the operator's images": ([serving("a", "Current", outdated=False)] * 2, "2 deployments run"),
+    "one does": ([serving("a", "Current", outdated=False)], "1 deployment runs"),
+    "one does, and one serves nothing": ([serving("a", "Current", outdated=False), cr()], "1 more serves nothing yet"),
+    "there is none": ([], "0 deployments run"),
+})  # fmt: skip
+def test_that_nothing_is_outdated_is_said_where(bodies: list[Json], words: str) -> None:
+    (said,) = refresh_all(Cluster(*bodies), bodies, "Triton 26.07", NOW)
+    assert said.startswith("Nothing is outdated: ")
+    assert words in said
 
 
 @for_each("words", {

@@ -10,7 +10,7 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.status import show_one
 from r1plus_cli.steering import steer
 from r1plus_cli.view import view_of
-from r1plus_contract.requests import MOST_WHY, Verb, requests_in
+from r1plus_contract.requests import MOST_WHY, Verb, format_command, requests_in
 from support.cli.command import printed
 from support.cli.deployments import READY, Json, condition, cr
 
@@ -94,9 +94,9 @@ def test_what_is_asked_for_says_who_when_why_and_what_follows(
     [
         (Verb.ROLLBACK, serving(lastGood=""), "no revision to go back to"),
         (Verb.ROLLBACK, serving(revision=""), "nothing serves yet"),
-        (Verb.ROLLBACK, serving(pinned=True), "r1plus unpin"),
+        (Verb.ROLLBACK, serving(pinned=True), "`r1plus unpin credit -n team-credit --reason \"...\"` first"),
         (Verb.ROLLBACK, serving(condition("Progressing", "True", "RollingBack", "credit-aaaa is swept")), "going back already"),
-        (Verb.PIN, serving(pinned=True), "pinned already"),
+        (Verb.PIN, serving(pinned=True), "pinned already; `r1plus unpin credit -n team-credit --reason"),
         (Verb.PIN, serving(revision=""), "nothing serves yet"),
         (Verb.UNPIN, serving(), "not pinned"),
         (Verb.ACK, serving(), "nothing to acknowledge"),
@@ -184,3 +184,11 @@ def test_what_a_tenant_wrote_moves_no_terminal() -> None:
     text = shown(body)
     assert "\u001b]0" not in text
     assert "\u0007" not in text
+
+
+def test_a_command_in_what_the_operator_says_names_the_deployment() -> None:
+    text = f"Change the spec, or {format_command(Verb.ACK)} to let it be gated"
+    body = serving(condition("Ready", "True", "Serving"), condition("QualityVerified", "False", "RolledBack", text))
+    body["status"]["incident"] = {**INCIDENT, "next": text}
+    assert shown(body).count('`r1plus ack credit -n team-credit --reason "..."`') == 3
+    assert "NAMESPACE" not in shown(body)

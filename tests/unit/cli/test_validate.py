@@ -19,7 +19,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 def document(spec: Any, name: str = "credit") -> Document:
     """A deployment with this spec."""
     metadata: Json = {"name": name, "namespace": "team-credit"}
-    return Document("cr.yaml", {"kind": "R1PlusDeployment", "metadata": metadata, "spec": copy.deepcopy(spec)})
+    body: Json = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusDeployment", "metadata": metadata}
+    return Document("cr.yaml", {**body, "spec": copy.deepcopy(spec)})
 
 
 def problems(spec: Any, name: str = "credit") -> list[str]:
@@ -72,6 +73,16 @@ BAD = {
     "a batch of a million": (full(batching={"maxBatchSize": 1_000_000}), [BATCH, "1024", "1000000"]),
     "a threshold of 0": (full(accuracy={"threshold": 0}), ["spec.accuracy.threshold", "0"]),
     "a threshold of 1.5": (full(accuracy={"threshold": 1.5}), ["spec.accuracy.threshold", "1", "1.5"]),
+    "a threshold in percent": (
+        full(accuracy={"threshold": 98}),
+        ["spec.accuracy.threshold: a share, so at most 1; did you mean 0.98? (got 98)"],
+    ),
+    "a precision as llama.cpp writes it": (
+        full(engine={"precision": "F16"}),
+        ["spec.engine: no engine of tier full", "precision F16 (did you mean FP16?)"],
+    ),
+    "a precision in lower case": (full(engine={"precision": "q4_1"}), ["precision q4_1 (did you mean Q4_1?)"]),
+    "a precision unlike any": (full(engine={"precision": "INT3"}), ["precision INT3; the catalog has"]),
     "a context longer than the engine's": (
         full(context={"maxTokens": 1_000_000}),
         ["spec.context.maxTokens: 1000000 exceeds"],
@@ -150,6 +161,11 @@ def test_an_engine_is_judged_as_its_crd_judges_it(body: Json, expected: list[str
     assert all(line.startswith(start) for line, start in zip(told, expected, strict=True))
 
 
+def deployed(spec: Json) -> Json:
+    metadata = {"name": "credit", "namespace": "team-credit"}
+    return {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusDeployment", "metadata": metadata, "spec": spec}
+
+
 def validated(tmp_path: Path, *bodies: Json) -> tuple[int, str]:
     (tmp_path / "given.yaml").write_text(yaml.safe_dump_all(bodies))
     done = run("validate", "-f", tmp_path / "given.yaml")
@@ -189,10 +205,62 @@ TENANTS: dict[str, tuple[str, Json, list[str]]] = {
 @pytest.mark.parametrize(("name", "spec", "words"), TENANTS.values(), ids=TENANTS.keys())
 def test_a_tenant_is_refused(name: str, spec: Json, words: list[str]) -> None:
     metadata: Json = {"name": name, "namespace": "team-credit"}
-    found = "; ".join(tenant_problems(Document("t.yaml", {"kind": "R1PlusTenant", "metadata": metadata, "spec": spec})))
+    body: Json = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusTenant", "metadata": metadata, "spec": spec}
+    found = "; ".join(tenant_problems(Document("t.yaml", body)))
     assert [word for word in words if word not in found] == []
 
 
 def test_the_examples_tenants_are_valid() -> None:
     result = run("validate", "-f", EXAMPLES / "tenants.yaml")
     assert (result.exit_code, result.output.count("valid")) == (0, 2)
+
+
+@pytest.mark.parametrize("kind", ["R1PlusDeployment", "R1PlusTenant", "R1PlusEngine"])
+def test_a_version_that_is_not_served_is_refused_with_the_one_that_is(tmp_path: Path, kind: str) -> None:
+    name = "tenant" if kind == "R1PlusTenant" else "credit"
+    spec = {"tier": "full"} if kind == "R1PlusDeployment" else {}
+    body = {"apiVersion": "r1plus.ai/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    status, told = validated(tmp_path, body)
+    assert status == 1
+    assert "apiVersion: 'r1plus.ai/v1' is not served; write r1plus.ai/v1alpha1" in told
+
+
+def test_what_only_the_cluster_knows_is_said_of_what_is_valid(tmp_path: Path) -> None:
+    spec = {"tier": "full", "placement": {"nodeSelector": {"pool": "gold"}}, "accuracy": {"suite": "bank-v1"}}
+    status, told = validated(tmp_path, deployed(spec))
+    assert status == 0
+    assert "team-credit/credit: valid" in told
+    assert "not checked offline: nodes with pool=gold" in told
+    assert "not checked offline: suite bank-v1: a ConfigMap of namespace team-credit" in told
+
+
+def tenant_of(namespace: str, **spec: Any) -> Json:
+    metadata = {"name": "tenant", "namespace": namespace}
+    return {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusTenant", "metadata": metadata, "spec": spec}
+
+
+def test_a_deployment_is_held_to_the_tenant_of_the_file(tmp_path: Path) -> None:
+    wants = deployed(
+        {
+            "tier": "full",
+            "access": {"namespaces": ["team-evil"]},
+            "placement": {"tolerations": [{"key": "gold", "operator": "Exists"}]},
+        }
+    )
+    status, told = validated(tmp_path, wants, tenant_of("team-credit", callers={"namespaces": ["team-front"]}))
+    assert status == 1
+    assert "team-credit/credit: 2 problems" in told
+    assert "spec.access.namespaces: team-evil: not among spec.callers.namespaces of R1PlusTenant tenant" in told
+    assert "spec.placement.tolerations[0]: gold: R1PlusTenant tenant does not allow" in told
+    placement = {"tolerations": [{"key": "gold", "operator": "Exists"}]}
+    allows = tenant_of("team-credit", callers={"namespaces": ["team-evil"]}, placement=placement)
+    status, told = validated(tmp_path, wants, allows)
+    assert status == 0
+    assert "not checked offline" not in told
+
+
+def test_a_tenant_that_is_not_in_the_file_is_assumed_to_allow(tmp_path: Path) -> None:
+    wants = deployed({"tier": "full", "access": {"namespaces": ["team-front"]}})
+    status, told = validated(tmp_path, wants, tenant_of("team-other"))
+    assert status == 0
+    assert "not checked offline: R1PlusTenant tenant of team-credit: that it allows callers team-front" in told

@@ -1,5 +1,6 @@
 """What people are told to type works when it is pasted: from the clone's root, with a PATH of which nothing is known."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from devcluster.packages import PACKAGES
 from e2e.target import BIN, looking_around
 from r1plus_cli.invoked import as_typed
 from r1plus_cli.main import app
+from r1plus_contract.requests import Verb
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = ("docs", "monitoring", "charts", "operator", "policies", "model_repo", "examples", "tests/e2e")
@@ -84,3 +86,35 @@ def test_kubectl_is_named_where_it_lies_if_the_path_has_none(tmp_path: Path, mon
 @pytest.mark.parametrize("text", ["http://x/r1plus status", "r1plus is a command", "helm install r1plus charts/x"])
 def test_what_is_no_command_stays(text: str) -> None:
     assert as_typed(text, "/opt/r1plus") == text
+
+
+ACTIONS = "|".join(Verb)
+RUNBOOKS = sorted(path for path in (ROOT / "monitoring" / "runbooks").glob("*.md") if path.name != "README.md")
+REMEDIES = (*RUNBOOKS, ROOT / "docs" / "conditions.md")
+
+
+@pytest.mark.parametrize("path", REMEDIES, ids=lambda path: path.stem)
+def test_a_remedy_names_the_reason_that_the_command_needs(path: Path) -> None:
+    told = re.findall(rf"`r1plus (?:{ACTIONS})\b[^`]*`", path.read_text())
+    assert [command for command in told if "--reason" not in command and "--help" not in command] == []
+
+
+SPEAKERS = ("operator/r1plus_operator/plan", "operator/r1plus_cli", "policies/r1plus_policies")
+
+
+@pytest.mark.parametrize("folder", SPEAKERS)
+def test_a_message_names_the_reason_that_the_command_needs(folder: str) -> None:
+    found = []
+    for path in (ROOT / folder).glob("*.py"):
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in prose]
+        found += [f"{path.name}: {t}" for t in texts if isinstance(t, str) and re.search(rf"`r1plus ({ACTIONS})`", t)]
+    assert found == []
+
+
+def test_every_verb_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    verbs = {command.name or "" for command in app.registered_commands} | {g.name or "" for g in app.registered_groups}
+    named = {verb for verb in verbs if as_typed(f"r1plus {verb} x", ".venv/bin/r1plus").startswith(".venv/bin/")}
+    assert verbs - {""} <= named

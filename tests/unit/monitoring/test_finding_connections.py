@@ -10,12 +10,14 @@ from unittest.mock import create_autospec
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from r1plus_contract.connections import MOST, MOST_OF_PEER, REQUEST_LIMITS
 from r1plus_model_repo.registry import service
 from r1plus_monitoring.bulletin import Bulletin
 from r1plus_monitoring.exposition import Exposition
 from r1plus_monitoring.web import serve
+from r1plus_operator import health
 from support.waiting import eventually
 
 HALF_OPEN = 300
@@ -25,32 +27,44 @@ UNFINISHED = b"GET /healthz HTTP/1.1\r\n" + b"".join(
 """As large as a request can be whose end has not come."""
 MOST_MEMORY = 64 * 2**20
 """Of a container's 256 MiB, what unfinished requests may take: bytes."""
-Start = Callable[[socket.socket], Awaitable[web.AppRunner]]
+Start = Callable[[], Awaitable[web.AppRunner]]
 
 
-async def start_monitor(listener: socket.socket) -> web.AppRunner:
-    return await serve(create_autospec(Bulletin), create_autospec(Exposition), listener)
+def listen() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=HALF_OPEN)
 
 
-async def start_registry(listener: socket.socket) -> web.AppRunner:
+async def start_monitor() -> web.AppRunner:
+    return await serve(create_autospec(Bulletin), create_autospec(Exposition), listen())
+
+
+async def start_operator() -> web.AppRunner:
+    return await health.serve(0, lambda: True, lambda: "", CollectorRegistry())
+
+
+async def start_registry() -> web.AppRunner:
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok")
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz)])
-    runner = service.BoundedRunner(app, 0.1)
+    runner = service.BoundedRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
+    await web.SockSite(runner, listen()).start()
     return runner
+
+
+SERVERS = pytest.mark.parametrize("start", [start_monitor, start_registry, start_operator])
 
 
 @asynccontextmanager
 async def started(start: Start) -> AsyncIterator[tuple[str, int]]:
     """Start a server on loopback; yields its address."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=HALF_OPEN)
-    runner = await start(listener)
+    runner = await start()
+    # Of port 0 each family of addresses has its own.
+    port = next(port for host, port, *_ in runner.addresses if ":" not in host)
     try:
-        yield listener.getsockname()[:2]
+        yield "127.0.0.1", port
     finally:
         await runner.cleanup()
 
@@ -85,7 +99,7 @@ def is_open(client: socket.socket) -> bool:
         return False
 
 
-@pytest.mark.parametrize("start", [start_monitor, start_registry])
+@SERVERS
 async def test_finding_b_unfinished_requests_fill_no_memory_and_keep_nobody_out(
     sockets: ExitStack, start: Start
 ) -> None:
@@ -106,7 +120,7 @@ async def test_finding_b_unfinished_requests_fill_no_memory_and_keep_nobody_out(
         await eventually(lambda: sum(map(is_open, clients)) <= MOST + 1, "the server has closed the oldest connections")
 
 
-@pytest.mark.parametrize("start", [start_monitor, start_registry])
+@SERVERS
 async def test_finding_b_a_peer_with_too_many_connections_loses_its_own(sockets: ExitStack, start: Start) -> None:
     async with started(start) as address:
         others = await connect(sockets, address, "127.0.0.2")
@@ -116,13 +130,12 @@ async def test_finding_b_a_peer_with_too_many_connections_loses_its_own(sockets:
         assert is_open(others)
 
 
-@pytest.mark.parametrize("start", [start_monitor, start_registry])
+@SERVERS
 async def test_finding_b_a_request_that_does_not_end_is_cut_off(
     sockets: ExitStack, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = dict(REQUEST_LIMITS) | {"keepalive_timeout": 0.2}
-    monkeypatch.setattr("r1plus_monitoring.web.REQUEST_LIMITS", limits)
-    monkeypatch.setattr("r1plus_model_repo.registry.service.REQUEST_LIMITS", limits)
+    monkeypatch.setattr("r1plus_contract.connections.REQUEST_LIMITS", limits)
     async with started(start) as address:
         client = await connect(sockets, address)
         await send_unfinished(client)

@@ -359,3 +359,19 @@ def test_the_same_fact_has_the_same_fingerprint_and_each_kind_its_own() -> None:
 def test_a_deployment_is_of_the_namespace_that_it_was_made_in(namespace: NamespaceFacts | None, uid: str) -> None:
     meta = {"uid": "u", "namespace": "team", "name": "credit", "creationTimestamp": "2026-01-01T00:00:01Z"}
     assert deployment({"metadata": meta}, namespace) == DeploymentFact("u", "team", "credit", uid)
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_it_ends_when_it_is_cancelled_just_after_something_was_noticed(work: UnitOfWork, steps: int) -> None:
+    """As at shutdown: the last pass notices its deployment, and everything beside it is cancelled."""
+    rig = Rig(work, {})
+    running = asyncio.create_task(rig.historian.run(rig.courier))
+    await eventually(lambda: rig.meter.delivered_facts, "the catalog is told")
+    for _ in range(steps + 10):
+        await asyncio.sleep(0)
+    rig.historian.noticed(KEY)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    running.cancel()
+    await eventually(running.done, "it has ended", 10.0)
+    assert running.cancelled()

@@ -7,16 +7,27 @@ from typing import Any
 import pytest
 
 from r1plus_contract.filling import FillOrder
+from r1plus_contract.requests import Verb
 from r1plus_operator import projections
 from r1plus_operator.config import ConfigError, from_environment
 from r1plus_operator.plan import decoy, prober, probing, volumes, walls
 from r1plus_operator.plan.delivering import EngineVolume
-from r1plus_operator.plan.inputs import DnsPods, DnsTerms, Json, OperatorConfig, PodUser, TenantView
+from r1plus_operator.plan.inputs import (
+    REFUSED_PODS,
+    DnsPods,
+    DnsTerms,
+    Json,
+    OperatorConfig,
+    PodUser,
+    RuntimeUpdate,
+    TenantView,
+)
 from r1plus_operator.plan.objects import Owner, network_policy
 from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.refresh import Outcome
 from r1plus_operator.plan.tenant import plan_tenant
 from support.plan.tenant_world import CONFIG, TenantWorld, facts
-from support.plan.world import FULL, World, serve_world
+from support.plan.world import DAY, FULL, NEXT, World, serve_world, start_world
 
 NODE_LOCAL = DnsTerms(
     (DnsPods("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}),), ("169.254.20.10/32",)
@@ -117,7 +128,135 @@ def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns
     assert list(contexts(plan_tenant(world.seen(), CONFIG, world.now).apply)) == [NO_USER]
 
 
+ASSIGNING = TenantView("True", "WallsHeld", "", assigns_users=True)
+
+
+def context_of(world: World, revision: str) -> Json:
+    """The security context of a revision's pods."""
+    return dict(world.revision(revision).template["spec"]["securityContext"])
+
+
+def stored(world: World) -> dict[str, Json]:
+    """Of each ControllerRevision what the API server lets nobody change."""
+    return {one["metadata"]["name"]: one["data"] for one in world.live("ControllerRevision")}
+
+
 def test_finding_13_what_serves_keeps_its_template_when_a_namespace_gets_a_range() -> None:
     world = serve_world()
-    tenant = TenantView("True", "WallsHeld", "", assigns_users=True)
-    assert plan(replace(world.observed(), tenant=tenant), world.config, world.now).writes == 0
+    serving = world.selected()
+    assert plan(replace(world.observed(), tenant=ASSIGNING), world.config, world.now).writes == 0
+    world.alter(tenant=ASSIGNING).settle()
+    world.expect(serves=serving, runs={serving: 1}, Ready="True Serving", Progressing="False Complete")
+    assert world.status["runtime"]["reason"] == "RuntimeOutdated"
+    assert "this namespace assigns users by now" in world.status["runtime"]["message"]
+    assert "`r1plus refresh` asks for a candidate" in world.status["runtime"]["message"]
+
+
+def test_finding_13_what_serves_says_what_to_do_where_its_pods_are_refused() -> None:
+    world = serve_world()
+    said = 'pods "x" is forbidden: unable to validate against any security context constraint'
+    world.one("Deployment", world.selected())[REFUSED_PODS] = said
+    world.alter(tenant=replace(ASSIGNING, assigns_users=False)).settle()
+    world.expect(CapacityFits=("False PodRefused", said, "admission policies"))
+    world.alter(tenant=ASSIGNING).settle()
+    world.expect(CapacityFits=("False PodRefused", said, "assigns users by now; `r1plus refresh` asks for"))
+
+
+def test_finding_13_a_refresh_brings_pods_that_name_no_user() -> None:
+    world = serve_world()
+    before, kept = world.selected(), stored(world)
+    world.alter(tenant=ASSIGNING).ask(Verb.REFRESH, revision=before).settle()
+    candidate = world.candidate()
+    world.expect(serves=before, runs={before: 1, candidate: 1}, Progressing="True RollingOut")
+    assert context_of(world, candidate) == NO_USER
+    assert world.bring_up() == candidate
+    world.expect(serves=candidate, Progressing="False Complete")
+    assert world.status["runtime"]["reason"] == "Current"
+    assert stored(world).items() >= kept.items()
+
+
+def test_finding_13_automatic_updates_bring_pods_that_name_no_user() -> None:
+    world = serve_world()
+    before = world.selected()
+    world.alter(tenant=ASSIGNING, config=replace(world.config, runtime_update=RuntimeUpdate.AUTOMATIC)).settle()
+    world.expect(serves=before, Progressing="True RollingOut")
+    assert context_of(world, world.candidate()) == NO_USER
+
+
+def test_finding_13_a_candidate_is_rendered_again_when_its_namespace_gets_a_range() -> None:
+    world = start_world()
+    refused = world.candidate()
+    kept = stored(world)
+    world.alter(tenant=ASSIGNING).settle()
+    candidate = world.candidate()
+    assert (context_of(world, refused), context_of(world, candidate)) == (NO_USER | AS_1000, NO_USER)
+    assert world.deployments() == {candidate: 1}
+    assert stored(world).items() >= kept.items()
+    assert world.bring_up() == candidate
+    world.expect(serves=candidate, runs={candidate: 1}, Ready="True Serving", Progressing="False Complete")
+    assert world.status["runtime"]["reason"] == "Current"
+
+
+def test_finding_13_a_candidate_beside_what_serves_is_rendered_again_when_its_namespace_gets_a_range() -> None:
+    world = serve_world()
+    serving = world.selected()
+    refused = world.apply(**NEXT)
+    world.alter(tenant=ASSIGNING).settle()
+    candidate = world.candidate()
+    assert candidate not in (serving, refused)
+    world.expect(serves=serving, runs={serving: 1, candidate: 1})
+    assert context_of(world, candidate) == NO_USER
+
+
+def test_finding_13_a_candidate_that_a_refresh_began_is_rendered_again_when_its_namespace_gets_a_range() -> None:
+    world = serve_world()
+    serving = world.selected()
+    world.alter(config=replace(world.config, monitor_image="registry.local/monitor:2"))
+    world.ask(Verb.REFRESH, revision=serving).settle()
+    refused = world.candidate()
+    world.alter(tenant=ASSIGNING).settle()
+    candidate = world.candidate()
+    world.expect(serves=serving, runs={serving: 1, candidate: 1})
+    assert (context_of(world, refused), context_of(world, candidate)) == (NO_USER | AS_1000, NO_USER)
+    assert world.revision(refused).refresh.outcome is Outcome.SUPERSEDED
+
+
+def test_finding_13_what_served_before_comes_back_without_a_user() -> None:
+    world = serve_world()
+    first = world.selected()
+    world.wait(DAY).apply(**NEXT)
+    world.bring_up()
+    world.wait(DAY).alter(tenant=ASSIGNING).apply(context=FULL["context"])
+    assert world.candidate() != first
+    assert context_of(world, world.bring_up()) == NO_USER
+
+
+def test_finding_13_a_range_that_comes_and_goes_changes_no_stored_revision() -> None:
+    world = start_world()
+    for tenant in (ASSIGNING, replace(ASSIGNING, assigns_users=False)) * 3:
+        kept = stored(world)
+        world.alter(tenant=tenant).settle()
+        expected = NO_USER if tenant.assigns_users else NO_USER | AS_1000
+        assert context_of(world, world.candidate()) == expected
+        assert world.deployments() == {world.candidate(): 1}
+        assert all(kept[name] == data for name, data in stored(world).items() if name in kept)
+
+
+def test_finding_13_a_delivery_begins_again_when_its_namespace_gets_a_range() -> None:
+    seen = volumes.Seen("team", (NEED,), {})
+    claim = volumes.claim_of(NEED, "team", CONFIG, None, False)
+    claim["metadata"]["uid"] = "uid-of-claim"
+    seen = replace(seen, live={("PersistentVolumeClaim", claim["metadata"]["name"]): claim})
+    made = {
+        (obj["kind"], obj["metadata"]["name"]): {**obj, "metadata": {**obj["metadata"], "uid": f"uid-{obj['kind']}"}}
+        for stages in volumes.plan_volumes(seen, CONFIG, 0.0).apply.values()
+        for stage in stages
+        for obj in stage
+    }
+    running = replace(seen, live=made | seen.live)
+    assert not volumes.plan_volumes(running, CONFIG, 0.0).delete
+    planned = volumes.plan_volumes(replace(running, assigns_users=True), CONFIG, 0.0)
+    assert planned.delete == (("Job", NEED.volume.name, "uid-Job"),)
+    without = {key: live for key, live in running.live.items() if key[0] != "Job"}
+    planned = volumes.plan_volumes(replace(running, live=without, assigns_users=True), CONFIG, 0.0)
+    assert list(contexts(planned.apply[NEED.volume.name])) == [NO_USER]

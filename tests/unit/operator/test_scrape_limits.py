@@ -12,9 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from r1plus_contract.suite import Suite, load_suite
 from r1plus_contract.verdict import Standing, SweepFigures, Watch
 from r1plus_monitoring.exposition import MOST_TASKS, Exposition
-from r1plus_operator.plan.alerts import SCRAPE_LIMITS
+from r1plus_operator.plan.alerts import SCRAPE_LIMITS, pod_monitor
+from r1plus_operator.plan.objects import Owner
 from support.http_server import serving
 from support.monitoring.scripted import small_suite
+from support.plan.world import CONFIG
 from support.prometheus import prometheus
 from support.waiting import eventually
 
@@ -62,6 +64,8 @@ FLOODS = {
 @pytest.fixture
 def config() -> dict[str, Any]:
     """As prometheus-operator writes it of the PodMonitor."""
+    made = pod_monitor(Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u"}}), CONFIG)
+    (followed,) = {endpoint["followRedirects"] for endpoint in made["spec"]["podMetricsEndpoints"]}
     limits = {re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", key): most for key, most in SCRAPE_LIMITS.items()}
     # What a target has of its own, as relabelling leaves it.
     labels = {
@@ -73,6 +77,7 @@ def config() -> dict[str, Any]:
     }
     return {
         "scrape_interval": "1s",
+        "follow_redirects": followed,
         **limits,
         "static_configs": [{"targets": [], "labels": labels}],
     }
@@ -83,11 +88,14 @@ async def test_finding_21_prometheus_takes_all_that_is_genuine_and_no_flood(
 ) -> None:
     bodies = {"genuine": largest().text(), **{name: body for name, (body, _) in FLOODS.items()}}
     by_path = {f"/{number}": pair for number, pair in enumerate(bodies.items())}
+    genuine, by_path["/elsewhere"] = "/0", ("redirected", b"")
 
     async def answer(request: web.Request) -> web.Response:
+        if request.path == "/elsewhere":
+            raise web.HTTPFound(genuine)
         return web.Response(body=by_path[request.path][1], content_type="text/plain")
 
-    async with serving(web.get("/{number}", answer)) as url, aiohttp.ClientSession() as session:
+    async with serving(web.get("/{path}", answer)) as url, aiohttp.ClientSession() as session:
         config["static_configs"][0]["targets"] = [url.removeprefix("http://")]
         jobs = [{**config, "job_name": name, "metrics_path": path} for path, (name, _) in by_path.items()]
         with prometheus(tmp_path, scrape_configs=jobs) as server:
@@ -100,6 +108,7 @@ async def test_finding_21_prometheus_takes_all_that_is_genuine_and_no_flood(
 
             found = await eventually(health, "every target was scraped", retry_on=(aiohttp.ClientError,))
     assert found.pop("genuine") == ("up", "")
+    assert found.pop("redirected") == ("down", "server returned HTTP status 302 Found")
     for name, (state, error) in found.items():
         assert state == "down"
         assert FLOODS[name][1] in error

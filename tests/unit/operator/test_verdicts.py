@@ -301,6 +301,29 @@ async def test_finding_22_pods_of_a_dead_node_come_after_those_that_answered(roa
         assert asked == expected
 
 
+def adopted_revision() -> Child:
+    """Return a revision that was orphaned, and taken over by a namesake of its R1PlusDeployment: its template stays."""
+    annotations = {names.ANNOTATION_OWNER_UID: "cr0"}
+    template = {"metadata": {"annotations": annotations}, "spec": {}}
+    owner = OWNER | {"controller": True}
+    meta = {"namespace": "t", "name": "credit-a", "uid": "cr-a", "resourceVersion": "1", "ownerReferences": [owner]}
+    body = {"metadata": meta, "data": {"template": template}}
+    return projections.child(kinds.BY_KIND["ControllerRevision"], body)
+
+
+async def test_finding_08_pods_of_a_revision_that_a_namesake_has_taken_over_are_still_asked(road: Road) -> None:
+    road.observer.children["ControllerRevision"].store.put(adopted_revision())
+    assert await road.after(0) is None, "control: a pod of another R1PlusDeployment"
+    road.put(pod("127.0.0.1", annotations={names.ANNOTATION_OWNER_UID: "cr0"}))
+    assert await road.after(0) == PASSES
+
+
+async def test_finding_08_what_a_pod_said_last_does_not_stand_once_nobody_asks_it_any_more(road: Road) -> None:
+    assert await road.after(0) == PASSES
+    road.observer.children["ControllerRevision"].store.drop(("t", "credit-a"))
+    assert await road.after(0) is None
+
+
 @pytest.mark.parametrize("threshold", ["9" * 400, "NaN"], ids=["beyond any float", "no number"])
 async def test_finding_22_a_figure_that_nothing_can_be_computed_from_is_not_said(road: Road, threshold: str) -> None:
     road.text = dumps(PASSES).replace('"threshold":null', f'"threshold":{threshold}')

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract.history import AlarmFact, EvaluationFact, RevisionFact, RolloutEvent, RolloutFact
+from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan import history
 from support.plan.falls import FULL, fallen, rolled_back
@@ -51,6 +52,43 @@ def test_a_way_back_is_told_step_by_step_and_the_fall_with_what_was_lost() -> No
     (alarm,) = [f for f in history.facts(world.observed()) if isinstance(f, AlarmFact)]
     assert (alarm.source, alarm.reason, alarm.revision) == ("deployment", "RolledBack", bad)
     assert (alarm.before, alarm.now) == ("4/4", "2/4")
+
+
+def test_a_promotion_that_waited_for_no_pass_tells_why() -> None:
+    world = World({**FULL, "accuracy": {"gate": "Observe"}})
+    name = world.apply()
+    world.start_pods(name, ready=True).settle()
+    assert world.selected() == name
+    promoted = [
+        f for f in history.facts(world.observed()) if isinstance(f, RolloutFact) and f.event is RolloutEvent.PROMOTED
+    ]
+    assert [(f.revision, f.cause) for f in promoted] == [(name, "Observe")]
+    enforced = World(dict(FULL))
+    enforced.bring_up()
+    assert "Observe" not in {f.cause for f in history.facts(enforced.observed()) if isinstance(f, RolloutFact)}
+
+
+def test_what_people_ask_for_is_told_with_who_when_and_why() -> None:
+    world = World(dict(FULL))
+    name = world.bring_up()
+    for verb in (Verb.PIN, Verb.PAUSE, Verb.ACK):
+        world.ask(verb, revision=name, at="2026-11-24T17:30:00.5Z")
+    asked = [
+        f for f in history.facts(world.observed()) if isinstance(f, RolloutFact) and f.event is RolloutEvent.REQUESTED
+    ]
+    assert [(f.revision, f.at, f.cause, f.text) for f in asked] == [
+        (name, 1795541400.5, verb, "alice: a reason") for verb in ("pin", "pause", "ack")
+    ]
+
+
+@pytest.mark.parametrize(
+    "at", ["", "soon", "0001-01-01", "9999-12-31T23:59:59-23:59", "1e99", "0001-01-01T00:00:00+23:59"]
+)
+def test_a_request_of_no_time_is_not_told(at: str) -> None:
+    world = World(dict(FULL))
+    world.bring_up()
+    world.ask(Verb.PIN, at=at)
+    assert RolloutEvent.REQUESTED not in {event for _, event, _ in events(world)}
 
 
 def test_a_pods_alarm_is_told_once_it_has_one() -> None:

@@ -62,6 +62,36 @@ def test_finding_03_a_tenants_placement_is_that_of_its_r1plustenant() -> None:
         assert TenantWorld(spec=spec).plan().view.placement == TenantPlacement()
 
 
+UNREADABLE: dict[str, Any] = {"placement": {"tolerations": [{"operator": "Exists"}]}}
+
+
+def plan_under_unreadable(world: World) -> Plan:
+    """Plan a pass in a tenant whose R1PlusTenant cannot be read."""
+    view = TenantWorld(spec=UNREADABLE).plan().view
+    return plan(replace(world.observed(), tenant=view), CONFIG, world.now)
+
+
+def test_finding_03_under_an_r1plustenant_that_cannot_be_read_nothing_new_begins() -> None:
+    planned = plan_under_unreadable(World(FULL))
+    reason, message = capacity(planned)
+    assert reason == "PlacementNotAllowed"
+    assert message.startswith("R1PlusTenant tenant: spec.placement: tolerations need a key")
+    assert "the platform team corrects it" in message
+    kinds = {obj["kind"] for stage in planned.apply for obj in stage}
+    assert not {"Deployment", "ControllerRevision"} & kinds
+
+
+def test_finding_03_under_an_r1plustenant_that_cannot_be_read_what_serves_keeps_its_place() -> None:
+    world = serve_world()
+    now = plan_under_unreadable(world)
+    assert (now.delete, capacity(now)[0]) == ((), "Fits")
+    assert not [obj for stage in now.apply for obj in stage if obj["kind"] == "Deployment"]
+    world.spec = {**world.spec, **NEXT}
+    waiting = plan_under_unreadable(world)
+    assert (waiting.delete, capacity(waiting)[0]) == ((), "PlacementNotAllowed")
+    assert not [obj for stage in waiting.apply for obj in stage if obj["kind"] == "Deployment"]
+
+
 def test_without_a_cluster_nothing_is_known_of_it() -> None:
     assert capacity(plan_under(World({**FULL, **ON_SPOT}), None))[0] == "Fits"
 

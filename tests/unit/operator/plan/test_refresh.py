@@ -181,6 +181,21 @@ def test_finding_09_a_chart_that_goes_back_leaves_what_serves_with_its_images() 
     assert runtime_status(world) == (False, "Current")
 
 
+def test_finding_09_images_that_come_again_change_no_stored_revision() -> None:
+    world = serve_world()
+    for config in (PATCHED, CONFIG, PATCHED, CONFIG, PATCHED):
+        stored = {one["metadata"]["name"]: one["data"] for one in world.live("ControllerRevision")}
+        before = world.selected()
+        world.wait(DAY).alter(config=config).ask(Verb.REFRESH, revision=before)
+        after = world.bring_up()
+        assert after not in stored
+        assert runtime_status(world) == (False, "Current")
+        assert all(
+            stored.get(name, data) == data
+            for name, data in ((one["metadata"]["name"], one["data"]) for one in world.live("ControllerRevision"))
+        )
+
+
 def automatic(**spec: Any) -> tuple[World, str]:
     return upgraded(AUTOMATIC, **spec)
 

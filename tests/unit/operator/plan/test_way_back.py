@@ -49,7 +49,8 @@ def fallen_after(seconds: float) -> tuple[World, str]:
 
 def test_a_rollback_by_hand_is_offered_where_one_can_be() -> None:
     world, first = fallen_after(DAY)
-    assert f"`r1plus rollback` goes back to {first} by hand" in world.status["incident"]["next"]
+    command = '`r1plus rollback NAME -n NAMESPACE --reason "..."`'
+    assert f"{command} goes back to {first} by hand" in world.status["incident"]["next"]
     assert world.status["lastGood"] == first
     assert "noLastGood" not in world.status
 

@@ -1,0 +1,106 @@
+"""`r1plus ask` on its way to a pod: what the API server says is not there is called by its name."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from r1plus_cli.errors import CliError
+from r1plus_cli.kubernetes_cluster import KubernetesCluster
+
+Json = dict[str, Any]
+SERVICES, PODS = "/api/v1/namespaces/team-credit/services/credit", "/api/v1/namespaces/team-credit/pods"
+OPERATORS = "/api/v1/pods"
+SERVICE: Json = {"metadata": {"name": "credit"}, "spec": {"selector": {"app": "credit"}}}
+
+
+def pod(ready: str) -> Json:
+    return {"metadata": {"name": "credit-a"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}
+
+
+def pods(*items: Json) -> Json:
+    return {"kind": "PodList", "items": list(items)}
+
+
+@pytest.fixture
+def objects() -> Json:
+    """Path -> what the API server answers; anything else is not there."""
+    return {OPERATORS: pods(pod("True")), PODS: pods()}
+
+
+@pytest.fixture
+def cluster(objects: Json, tmp_path: Path) -> Iterator[KubernetesCluster]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            kind, _, name = path.removeprefix("/api/v1/namespaces/team-credit/").partition("/")
+            named = {"message": f'{kind} "{name}" not found', "details": {"kind": kind, "name": name}}
+            missing = named if path.startswith("/api/v1/") else {"message": "could not find the requested resource"}
+            body = json.dumps(objects.get(path) or {"kind": "Status", "code": 404, **missing}).encode()
+            self.send_response(200 if path in objects else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - the server's name
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "team-credit"}}
+    kubeconfig: Json = {"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [context]}
+    kubeconfig["clusters"] = [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}]
+    kubeconfig["users"] = [{"name": "u", "user": {}}]
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    yield KubernetesCluster(str(tmp_path / "kubeconfig"))
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def refusal(cluster: KubernetesCluster) -> str:
+    with pytest.raises(CliError) as refused:
+        cluster.forward("team-credit", "credit", 8001)
+    return str(refused.value)
+
+
+def test_a_service_that_is_gone_is_named_and_nobody_is_told_to_install_what_runs(cluster: KubernetesCluster) -> None:
+    said = refusal(cluster)
+    assert said.startswith("team-credit/credit: its Service is gone")
+    assert "the operator puts it back within seconds" in said
+    assert said.endswith("see: r1plus status credit -n team-credit")
+    assert "helm install" not in said
+
+
+def test_a_service_that_nobody_puts_back_says_so(cluster: KubernetesCluster, objects: Json) -> None:
+    objects[OPERATORS] = pods(pod("False"))
+    said = refusal(cluster)
+    assert "no pod of the operator is Ready, so nobody puts it back" in said
+    assert said.endswith("see: r1plus status credit -n team-credit")
+
+
+@pytest.mark.parametrize("found", [pods(), pods(pod("False"))], ids=["no pod", "no pod that is Ready"])
+def test_a_service_that_leads_nowhere_points_to_the_status(
+    cluster: KubernetesCluster, objects: Json, found: Json
+) -> None:
+    objects |= {SERVICES: SERVICE, PODS: found}
+    said = refusal(cluster)
+    assert "no Ready pod behind the Service" in said
+    assert said.endswith("r1plus status credit -n team-credit")
+
+
+def test_a_missing_object_is_not_a_missing_operator_and_a_missing_kind_is_one(cluster: KubernetesCluster) -> None:
+    with pytest.raises(CliError, match="is the operator installed"):
+        cluster.engines()
+    with pytest.raises(CliError) as refused:
+        cluster.token_of("team-credit", "reader", "audience")
+    assert "helm install" not in str(refused.value)
