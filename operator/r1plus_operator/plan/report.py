@@ -187,7 +187,8 @@ def _changed_by_hand(s: Situation, current: Revision, ready: int) -> str:
 
 
 def _not_repaired(s: Situation) -> str:
-    remedy = f'`r1plus resume {s.observed.name} --reason "..."` lets the operator act again'
+    command = format_command(Verb.RESUME, f"{s.observed.name} -n {s.observed.namespace}")
+    remedy = f"{command} lets the operator act again"
     return f"spec.rollout.paused: nothing is started and nothing is repaired; {remedy}"
 
 

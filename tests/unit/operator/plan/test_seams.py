@@ -67,7 +67,7 @@ def test_of_what_was_deleted_during_a_pause_nothing_is_said_to_be_starting() -> 
     service = world.children.pop(("Service", "credit"))
     world.pods.clear()
     world.settle()
-    remedy = 'r1plus resume credit --reason "..."'
+    remedy = 'r1plus resume credit -n team --reason "..."'
     said = ("spec.rollout.paused", "nothing is repaired", f"Deployment {serving}", remedy)
     world.expect(Ready=("False NotServing", *said), EngineReady=("Unknown Paused", *said))
     world.children["Service", "credit"] = service
