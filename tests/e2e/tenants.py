@@ -13,7 +13,7 @@ from e2e import evidence, objects, story
 from e2e.kube import Json, Kube
 from e2e.story import Name
 from e2e.waiting import wait_for
-from r1plus_contract.names import ANNOTATION_ROLLBACK, ANNOTATION_VERDICT, LABEL_REVISION
+from r1plus_contract.names import ANNOTATION_ROLLBACK, ANNOTATION_VERDICT, LABEL_REVISION, LABEL_SERVING
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Tenant:
         """The deployments and their pods are gone, then the namespace: what is left would be in the next story's way."""
         for name in self._names:
             self.kube.delete("r1plusdeployments", self.namespace, name)
-        wait_for(lambda: not self.kube.all("pods", self.namespace), "the pods are gone")
+        wait_for(lambda: not self.kube.all("pods", self.namespace, LABEL_SERVING), "the pods are gone")
         self.kube.kubectl("delete", "namespace", self.namespace, "--timeout=90s")
 
 

@@ -75,8 +75,8 @@ def is_isolated(kube: Kube, name: Name) -> bool:
     return story.view(kube, name).status_of(ISOLATED) == "True"
 
 
-def users(kube: Kube, namespace: str, deployment: str) -> set[int]:
-    """As whom the containers of a deployment's living pods run."""
+def users(kube: Kube, namespace: str, deployment: str) -> set[int | None]:
+    """As whom the containers of a deployment's living pods run; None: as the pod says."""
     pods = kube.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment}")
     living = [pod["spec"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    return {one["securityContext"]["runAsUser"] for pod in living for one in pod["containers"]}
+    return {one["securityContext"].get("runAsUser") for pod in living for one in pod["containers"]}
