@@ -77,7 +77,9 @@ async def test_finding_05_an_engine_that_streams_without_end_is_cut_off_at_what_
 async def test_finding_05_one_message_beyond_any_answer_is_not_taken_in() -> None:
     with engine_that_sends(iter([response(b"x" * MOST_MESSAGE_BYTES)])) as (_, target):
         reply = await ask(target)
-    assert (reply.failure, reply.detail) == (Failure.SERVER_ERROR, "StatusCode.RESOURCE_EXHAUSTED")
+    # Which of the two is a race inside gRPC: the refusal of the message, or of what comes after it.
+    codes = ("StatusCode.RESOURCE_EXHAUSTED", "StatusCode.INTERNAL")
+    assert (reply.failure, reply.detail in codes) == (Failure.SERVER_ERROR, True), reply
 
 
 @pytest.mark.parametrize(
