@@ -30,14 +30,20 @@ def tenant(target: Target) -> Iterator[Tenant]:
     """A tenant whose namespace has a range, as the decoy's has; other namespaces are left alone."""
     made = Tenant(target.kube, "team-restricted", print)
     made.make()
-    for namespace in (made.namespace, DECOY_NAMESPACE):
-        target.kube.kubectl("annotate", "namespace", namespace, *(f"{key}={value}" for key, value in RANGE.items()))
     target.kube.kubectl("apply", f"--filename={MANIFEST}")
+    give_range(target.kube, made.namespace)
     wait_for(lambda: REFUSED in refusal(target.kube, made.namespace), "another user is refused")
+    # The decoy begins again at once: a pod from before the admission is in force would stay as it is.
+    give_range(target.kube, DECOY_NAMESPACE)
     yield made
     target.kube.kubectl("delete", f"--filename={MANIFEST}")
     target.kube.kubectl("annotate", "namespace", DECOY_NAMESPACE, *(f"{key}-" for key in RANGE))
     made.clear()
+
+
+def give_range(kube: Kube, namespace: str) -> None:
+    """What OpenShift notes on each namespace."""
+    kube.kubectl("annotate", "namespace", namespace, *(f"{key}={value}" for key, value in RANGE.items()))
 
 
 def refusal(kube: Kube, namespace: str) -> str:
