@@ -244,7 +244,18 @@ def test_the_examples_are_taken_and_shown_with_the_columns_that_users_look_for(k
     done = kubectl("apply", "-f", str(EXAMPLES))
     assert (done.returncode, done.stderr) == (0, "")
     header, *rows = kubectl("get", "r1p", "-A").stdout.splitlines()
-    assert header.split() == ["NAMESPACE", "NAME", "TIER", "ENGINE", "BATCH", "ACCURACY", "VERDICT", "READY", "AGE"]
+    assert header.split() == [
+        "NAMESPACE",
+        "NAME",
+        "TIER",
+        "ENGINE",
+        "BATCH",
+        "ACCURACY",
+        "VERDICT",
+        "READY",
+        "REASON",
+        "AGE",
+    ]
     assert [row.split()[:3] for row in rows if row.startswith("team-")] == [
         ["team-credit", "credit", "full"],
         ["team-support", "assistant", "lite"],

@@ -205,10 +205,6 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a Service that no kube-proxy follows": (
         edit("Service", {"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "nobody"}}}), CHILDREN,
     ),
-    "a cloud's role for the serving pods": (
-        edit("ServiceAccount", {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}}}), CHILDREN,
-    ),
-    "a pull secret for the serving pods": (edit("ServiceAccount", {"imagePullSecrets": [{"name": "mine"}]}), CHILDREN),
     "a pod whose own claim would have an engine's name": (lambda world: with_own_claim(world, "engine-0"), VOLUMES),
     "a serving pod of another's": (serving_pod_with(annotations={names.ANNOTATION_OWNER_UID: "u"}), PODS),
     "a serving pod in quarantine by hand": (serving_pod_with(annotations={names.ANNOTATION_QUARANTINE: "{}"}), PODS),

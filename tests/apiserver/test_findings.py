@@ -142,6 +142,22 @@ def test_finding_01_no_mark_can_be_taken_off_or_put_on(attack: Attack, kind: str
     assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OWN), on), "children", "")
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}}},
+        {"imagePullSecrets": [{"name": "mine"}]},
+        {"secrets": [{"name": "mine"}]},
+    ],
+    ids=["a cloud's role", "a pull secret", "a secret"],
+)
+def test_finding_01_the_account_of_serving_pods_gets_nothing(attack: Attack, admin: Person, edit: Json) -> None:
+    ours, own = (attack.path(KINDS["ServiceAccount"], name) for name in (OURS, OWN))
+    assert_held(attack.mallory.ask("PATCH", ours, edit), "children", "only the platform team")
+    assert attack.mallory.ask("PATCH", own, edit).status == 200
+    assert admin.ask("PATCH", ours, edit).status == 200
+
+
 SHADOWS = {
     "the settings, suite and verdicts of monitors": ("ConfigMap", "other-accuracy"),
     "a revision's configuration": ("ConfigMap", "other-0123456789"),

@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import aiohttp
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from r1plus_contract.names import TENANT
 from r1plus_model_repo.catalog.types import EngineName, EngineSpec
@@ -62,6 +62,11 @@ class Subject:
             return Verdict(False, "; ".join(f"{one['loc']}: {one['msg']}" for one in error.errors(include_url=False)))
 
 
+def _defaulted(spec: Any) -> Any:
+    """As the API server takes a null where the schema has a default."""
+    return {} if spec is None else spec
+
+
 def subjects(deployed: Json, tenant: Json) -> tuple[Subject, ...]:
     """Everything that the CRDs describe. A deployment and a tenant that are stored: their status is written."""
     schemas = {d["spec"]["names"]["kind"]: d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] for d in crd.definitions().values()}  # fmt: skip
@@ -72,7 +77,7 @@ def subjects(deployed: Json, tenant: Json) -> tuple[Subject, ...]:
     return (
         Subject("R1PlusDeployment.spec", deployment["spec"], TypeAdapter(R1PlusDeploymentSpec), deployments, _specified(deployments), _spec),
         Subject("R1PlusEngine.spec", engine["spec"], TypeAdapter(EngineSpec), engines, _specified(engines), _spec),
-        Subject("R1PlusTenant.spec", allowed["spec"], TypeAdapter(R1PlusTenantSpec), tenants, _specified(tenants, TENANT), _spec),
+        Subject("R1PlusTenant.spec", allowed["spec"], TypeAdapter(Annotated[R1PlusTenantSpec, BeforeValidator(_defaulted)]), tenants, _specified(tenants, TENANT), _spec),
         Subject("R1PlusDeployment.status", deployment["status"], TypeAdapter(R1PlusDeploymentStatus | None), deployments, _with_status(deployed), _status, deployed["metadata"]["name"]),
         Subject("R1PlusTenant.status", allowed["status"], TypeAdapter(R1PlusTenantStatus | None), tenants, _with_status(tenant), _status, TENANT, STORED),
         Subject("R1PlusDeployment.metadata.name", name, TypeAdapter(DeploymentName), deployments, _named(deployments, {"tier": "full"}), _name),

@@ -366,6 +366,7 @@ async def test_it_ends_when_it_is_cancelled_just_after_something_was_noticed(wor
     """As at shutdown: the last pass notices its deployment, and everything beside it is cancelled."""
     rig = Rig(work, {})
     running = asyncio.create_task(rig.historian.run(rig.courier))
+    rig.historian.noticed(KEY)
     await eventually(lambda: rig.meter.delivered_facts, "the catalog is told")
     for _ in range(steps + 10):
         await asyncio.sleep(0)
