@@ -22,7 +22,6 @@ RELEASE = "r1plus"
 NAMESPACE = "r1plus-system"
 OPERATOR = "app.kubernetes.io/name=r1plus-operator"
 """Selects the operator."""
-OPERATOR_ACCOUNT = f"system:serviceaccount:{NAMESPACE}:r1plus-operator"
 INSTALL_SECONDS = 600
 
 
@@ -63,6 +62,16 @@ def install(kube: Kube, parts: Parts, extra: Mapping[str, Any] | None = None) ->
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS + 60)
     if done.returncode != 0:
         raise StoryError(f"helm exited {done.returncode}: {done.stderr.strip()[-1500:]}\n{of_operator(kube)}")
+
+
+def as_leader(kube: Kube) -> dict[str, str]:
+    """Headers of a request that is made as the operator's pod that holds the Lease: no other may write."""
+    lease = kube.get("leases", NAMESPACE, "r1plus-operator")
+    assert lease is not None
+    pod, uid = lease["spec"]["holderIdentity"].split("_")
+    extra = "Impersonate-Extra-authentication.kubernetes.io%2Fpod"
+    account = f"system:serviceaccount:{NAMESPACE}:r1plus-operator"
+    return {"Impersonate-User": account, f"{extra}-name": pod, f"{extra}-uid": uid}
 
 
 def operator_pods(kube: Kube) -> list[Json]:

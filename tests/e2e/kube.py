@@ -33,6 +33,7 @@ ROOTS: Mapping[str, str] = {
     "jobs": "/apis/batch/v1",
     "deployments": "/apis/apps/v1",
     "controllerrevisions": "/apis/apps/v1",
+    "leases": "/apis/coordination.k8s.io/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",
     "r1plusdeployments": f"/apis/{GROUP}/{VERSION}",
     "r1plustenants": f"/apis/{GROUP}/{VERSION}",
@@ -71,10 +72,12 @@ class Kube:
         """Every pod of an R1PlusDeployment, whatever its revision."""
         return self.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment}")
 
-    def patch(self, plural: str, namespace: str, name: str, body: Json, user: str = "") -> Json:
-        """A merge patch, as `kubectl patch --type=merge` sends it; as another `user` if one is named."""
-        headers = {"Content-Type": "application/merge-patch+json"} | ({"Impersonate-User": user} if user else {})
-        return self._call("PATCH", f"{_path(plural, namespace)}/{name}", body=body, headers=headers)
+    def patch(
+        self, plural: str, namespace: str, name: str, body: Json, headers: Mapping[str, str] | None = None
+    ) -> Json:
+        """A merge patch, as `kubectl patch --type=merge` sends it; `headers`: as whom, if as another user."""
+        kind = {"Content-Type": "application/merge-patch+json", **(headers or {})}
+        return self._call("PATCH", f"{_path(plural, namespace)}/{name}", body=body, headers=kind)
 
     def apply(self, body: Json) -> None:
         """`kubectl apply` of one object."""

@@ -54,7 +54,7 @@ def quarantine_one_of_two(kube: Kube, name: Name) -> None:
     assert good in in_traffic, in_traffic
     # An hour of looking at it is over as soon as nobody can tell any more when it began.
     note = {"metadata": {"annotations": {ANNOTATION_QUARANTINE: "damaged"}}}
-    kube.patch("pods", name.namespace, bad, note, user=chart.OPERATOR_ACCOUNT)
+    kube.patch("pods", name.namespace, bad, note, chart.as_leader(kube))
     wait_for(lambda: pod() is None, f"{bad} is deleted")
     _until_two(kube, name)
     kube.patch("r1plusdeployments", name.namespace, name.name, AS_BEFORE)
