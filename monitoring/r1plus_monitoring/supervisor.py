@@ -47,7 +47,7 @@ def backoff(failures: int, patience: Patience) -> float:
 
 
 class Heartbeat:
-    """How long ago a file was last written, by whoever looks at it often."""
+    """How long ago a file was last written, for a caller that looks at it often."""
 
     def __init__(self) -> None:
         self._written = 0

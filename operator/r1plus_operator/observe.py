@@ -223,8 +223,7 @@ class Observer:
         elif _wish(before) != _wish(self.crs[key]):
             self._edited(key)
         if before is not None and "deletionTimestamp" in meta and "deletionTimestamp" not in before["metadata"]:
-            self.waves.wait(key, None)
-            self._note_revisions(meta["uid"])
+            self._leave_waves(key, meta["uid"])
 
     def news(self, key: Key) -> None:
         """A monitor said something new about this deployment."""
@@ -253,8 +252,7 @@ class Observer:
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
             self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
-            self.waves.wait(key, None)
-            self._note_revisions(uid)
+            self._leave_waves(key, uid)
 
     async def load_suites(self, key: Key) -> dict[str, SuiteSource]:
         """Return the namespace's own suites by which a pass over this CR may judge.
@@ -496,6 +494,11 @@ class Observer:
     def _enqueue_turns(self) -> None:
         for key in self.waves.turns():
             self._enqueue(key)
+
+    def _leave_waves(self, key: Key, uid: str) -> None:
+        """An R1PlusDeployment that goes waits for no turn, and its revisions hold no slot."""
+        self.waves.wait(key, None)
+        self._note_revisions(uid)
 
     def _note_revisions(self, uid: str) -> None:
         """An R1PlusDeployment came or went, and its revisions count or do not."""

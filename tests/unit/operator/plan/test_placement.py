@@ -26,6 +26,11 @@ def capacity(planned: Plan) -> tuple[str, str]:
     return next((c["reason"], c["message"]) for c in planned.status["conditions"] if c["type"] == "CapacityFits")
 
 
+def assert_makes_nothing_new(planned: Plan) -> None:
+    kinds = {obj["kind"] for stage in planned.apply for obj in stage}
+    assert not {"Deployment", "ControllerRevision"} & kinds
+
+
 def test_finding_03_what_is_not_allowed_is_never_made() -> None:
     world = World({**FULL, **ON_SPOT})
     planned = plan_under(world, TenantPlacement())
@@ -33,8 +38,7 @@ def test_finding_03_what_is_not_allowed_is_never_made() -> None:
     assert reason == "PlacementNotAllowed"
     assert message.startswith("spec.placement.tolerations[0]: spot: R1PlusTenant tenant does not allow this toleration")
     assert "spec.placement.tolerations of R1PlusTenant tenant" in message
-    kinds = {obj["kind"] for stage in planned.apply for obj in stage}
-    assert not {"Deployment", "ControllerRevision"} & kinds
+    assert_makes_nothing_new(planned)
 
 
 def test_finding_03_what_serves_keeps_its_place_and_only_something_new_needs_leave() -> None:
@@ -77,8 +81,7 @@ def test_finding_03_under_an_r1plustenant_that_cannot_be_read_nothing_new_begins
     assert reason == "PlacementNotAllowed"
     assert message.startswith("R1PlusTenant tenant: spec.placement: tolerations need a key")
     assert "the platform team corrects it" in message
-    kinds = {obj["kind"] for stage in planned.apply for obj in stage}
-    assert not {"Deployment", "ControllerRevision"} & kinds
+    assert_makes_nothing_new(planned)
 
 
 def test_finding_03_under_an_r1plustenant_that_cannot_be_read_what_serves_keeps_its_place() -> None:
