@@ -58,16 +58,17 @@ class Story:
 
         `interlude` happens while the first revision serves.
         """
-        await self.rig.namespace(self.namespace)
-        kubelet = asyncio.create_task(self._kubelet())
-        try:
-            async with self.rig.busy:
+        async with self.rig.busy:
+            # Not before its turn: the namespace's own walls are a place of faults, and from a fault on time is taken.
+            await self.rig.namespace(self.namespace)
+            kubelet = asyncio.create_task(self._kubelet())
+            try:
                 return await self._phases(interlude)
-        finally:
-            kubelet.cancel()
-            await asyncio.gather(kubelet, return_exceptions=True)
-            for monitors in self.monitors.values():
-                await monitors.stop()
+            finally:
+                kubelet.cancel()
+                await asyncio.gather(kubelet, return_exceptions=True)
+                for monitors in self.monitors.values():
+                    await monitors.stop()
 
     async def _phases(self, interlude: Callable[["Story"], Awaitable[None]] | None) -> Json:
         first = await self.bring_up(self.case.first)
