@@ -70,7 +70,14 @@ def _print_summary(results: Sequence[Result], seconds: float, hogs: int) -> None
     figures = {
         "seconds": round(seconds),
         "hogs": hogs,
-        "parts": {result.part: {"seconds": round(result.seconds), "passed": result.passed} for result in results},
+        "parts": {
+            result.part: {
+                "seconds": round(result.seconds),
+                "cpu_seconds": round(result.cpu_seconds),
+                "passed": result.passed,
+            }
+            for result in results
+        },
     }
     print(json.dumps(figures))
     passed, failed, skipped = (sum(getattr(r, what) for r in results) for what in ("passed", "failed", "skipped"))

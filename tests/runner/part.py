@@ -22,6 +22,8 @@ class Result:
     part: str
     log: Path
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Processor time of the part's processes, of all cores: far below `seconds` times cores, it waits."""
     total: int = 0
     outcomes: dict[str, str] = field(default_factory=dict)
     """Test id -> "passed", "failed" or "skipped": the worst of its phases so far."""
@@ -68,7 +70,7 @@ def run_part(name: str, logs: Path, steps: Steps) -> Result:
         "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} -p runner.progress_plugin".strip(),
     }
     with steps.step(name) as step:
-        began = time.monotonic()
+        began, cpu_before = time.monotonic(), processes.cpu_seconds_of_ended()
         with result.log.open("wb") as output, events.open() as reader:
             process = processes.start(["make", "--no-print-directory", name], env, output)
             try:
@@ -81,6 +83,7 @@ def run_part(name: str, logs: Path, steps: Steps) -> Result:
                 raise
             _read_events(rest + reader.read(), result, step)
         result.seconds = time.monotonic() - began
+        result.cpu_seconds = processes.cpu_seconds_of_ended() - cpu_before
         result.is_broken = process.returncode != 0
         result.details = _details(result) if result.failed else ""
         step.outcome = _outcome(result)

@@ -7,6 +7,7 @@ that comes some seconds later is a second one, of a person who does not want to 
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -78,6 +79,13 @@ def end_descendants(spared: Collection[int] = ()) -> list[str]:
     with contextlib.suppress(WaitError):
         wait_until(are_gone, "every process that was started has ended", 30.0)
     return list(dict.fromkeys(ended))
+
+
+def cpu_seconds_of_ended() -> float:
+    """Return the processor time of all children that have ended so far, and of their own, adopted ones among them."""
+    _reap()
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def descendants() -> list[int]:

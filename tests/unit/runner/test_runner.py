@@ -122,7 +122,9 @@ def test_each_part_has_a_line_and_the_last_line_counts(project: Path) -> None:
     assert "[1/1] good" in output
     assert "2 passed, 1 skipped" in output
     assert counts == "2 passed, 0 failed, 1 skipped"
-    assert json.loads(figures)["parts"]["good"]["passed"] == 2
+    good = json.loads(figures)["parts"]["good"]
+    assert good["passed"] == 2
+    assert good["cpu_seconds"] > 0
 
 
 def test_a_failure_names_part_test_and_how_to_run_it_alone(project: Path) -> None:
