@@ -73,7 +73,9 @@ RUNNER = (sys.executable, "-m", "runner")
 
 
 def start(project: Path, *command: str) -> subprocess.Popen[str]:
+    """Start a command as a shell at a terminal would: the tests themselves may run under nohup."""
     env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_ADDOPTS": ""}
+    command = ("env", "--default-signal=HUP", *command)
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=project, env=env, start_new_session=True, **piped)  # type: ignore[call-overload]
 
