@@ -21,8 +21,8 @@ from devcluster.parts import KUBERNETES
 from devcluster.shell import run
 from devcluster.steps import Steps
 from devcluster.toolchain import uv
-from r1plus_operator.plan import decoy, prober, probing, walls
-from r1plus_operator.plan.inputs import IsolationTerms, OperatorConfig
+from r1plus_operator.plan.observation import IsolationTerms, OperatorConfig
+from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 
 ROOT = Path(__file__).parents[1]
 CHECKOV = "3.3.30"
@@ -70,10 +70,15 @@ def tenant() -> str:
     """A tenant's walls, a run of its prober, and the decoy."""
     terms = IsolationTerms(decoy_namespace=DECOY)
     config = OperatorConfig("monitor:1", "triton:1", "smollm2", "r1plus-system", "monitoring", isolation=terms)
-    run = probing.Run(TEAM, "0", "credit", {"credit": "1", "": "2"}, 1)
-    own = [walls.default_deny(TEAM), walls.callers(TEAM, ()), prober.account(TEAM), prober.way_to_ask(TEAM, config)]
-    theirs = [walls.default_deny(DECOY), *decoy.walls_of(config), *decoy.objects(config)]
-    return str(yaml.safe_dump_all([*own, *theirs, *prober.jobs(run, config)]))
+    run = isolation_test_run.Run(TEAM, "0", "credit", {"credit": "1", "": "2"}, 1)
+    own = [
+        network_policies.default_deny(TEAM),
+        network_policies.callers(TEAM, ()),
+        isolation_test_jobs.account(TEAM),
+        isolation_test_jobs.way_to_ask(TEAM, config),
+    ]
+    theirs = [network_policies.default_deny(DECOY), *decoy.walls_of(config), *decoy.objects(config)]
+    return str(yaml.safe_dump_all([*own, *theirs, *isolation_test_jobs.jobs(run, config)]))
 
 
 SCANNED = (chart, examples, tenant)

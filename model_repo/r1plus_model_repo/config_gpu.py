@@ -9,7 +9,7 @@ from typing import Any
 
 from r1plus_contract import inference
 from r1plus_model_repo.catalog.types import Backend, EngineSpec, KvPrecision
-from r1plus_policies.accelerators import USABLE_PERCENT
+from r1plus_policies.engine.accelerators import USABLE_PERCENT
 
 MAX_QUEUE = 1024
 """Requests that may wait; the next is answered 503 at once, rather than after everybody's patience."""

@@ -18,11 +18,11 @@ import r1plus_contract
 import r1plus_model_repo
 from r1plus_contract import inference
 from r1plus_contract.delivery import digest_of
-from r1plus_contract.filling import BUILT_FILE, Built
+from r1plus_contract.engine_fetch import BUILT_FILE, Built
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.termination import TERMINATION_LOG, leave_word
-from r1plus_model_repo import built
+from r1plus_model_repo import built_engine
 from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
 from r1plus_model_repo.kv_shape import kv_shape
 
@@ -129,7 +129,7 @@ def _built_refusal(identity: ServingIdentity, key: str, folder: Path) -> Refusal
     Raises:
         ValueError: there is what an engine may not hold, or a `built.json` that is none.
     """
-    files, told = built.rest_digest(folder), built.told(folder)
+    files, told = built_engine.rest_digest(folder), built_engine.told(folder)
     if told is None:
         text = f"engine {identity.engine}: there is no {BUILT_FILE}, so that nothing was built; its Job builds it"
         return Refusal("EngineMissing", text)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.invoked import as_typed
+from r1plus_cli.hints import as_typed
 
 app = typer.Typer(
     name="engine",
@@ -114,8 +114,8 @@ def import_command(
     """
     with _importing():
         from r1plus_model_repo.importing.engine import import_engine
-        from r1plus_model_repo.importing.manifest import Wish, WishError
         from r1plus_model_repo.importing.model import Claims
+        from r1plus_model_repo.importing.package.manifest import Wish, WishError
 
         wish = Wish(
             name=name,
@@ -166,7 +166,7 @@ def quantize_command(
     """
     with _importing():
         from r1plus_contract.delivery import file_sha256
-        from r1plus_model_repo.importing.requantise import Precision, requantise
+        from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 
         if to not in Precision.__members__:
             raise UsageError(f"--to: {to!r:.40} is not one of {', '.join(Precision.__members__)}")
@@ -191,7 +191,7 @@ def sign_command(
     Example: `r1plus engine sign engines/bank-lite --key signing.pem`
     """
     with _importing():
-        from r1plus_model_repo.importing.signing import sign
+        from r1plus_model_repo.importing.package.signature import sign
 
         _say(f"{sign(folder, key)}: signed", style="green")
 
@@ -208,7 +208,7 @@ def pack_command(
     Example: `r1plus engine pack engines/bank-lite --url https://artifacts.bank.example/bank-lite.tar`
     """
     with _importing():
-        from r1plus_model_repo.importing.packing import pack
+        from r1plus_model_repo.importing.package.archive import pack
 
         made = pack(folder, url)
     if not made.signed:

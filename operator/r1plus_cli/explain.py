@@ -15,11 +15,11 @@ from r1plus_cli.documents import Document
 from r1plus_cli.errors import CliError
 from r1plus_cli.preview import ANY_NODE
 from r1plus_model_repo.catalog.types import spec_problems
-from r1plus_operator import projections
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import NodeFacts, OperatorConfig, SuiteSource
-from r1plus_operator.plan.obstacles import Incumbent
-from r1plus_operator.plan.target import Problem, Target, resolve
+from r1plus_operator.observe import projections
+from r1plus_operator.plan.engine.feasibility import Incumbent
+from r1plus_operator.plan.engine.selection import Problem, Target, resolve
+from r1plus_operator.plan.observation import NodeFacts, OperatorConfig, SuiteSource
 
 
 def explain(

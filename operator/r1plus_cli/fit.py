@@ -19,12 +19,23 @@ from r1plus_cli import local
 from r1plus_cli.errors import UsageError
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Backend, Engine, Tier
-from r1plus_operator.plan.obstacles import gpu_need
-from r1plus_policies.accelerators import TABLE, Accelerator, find, whole
-from r1plus_policies.choice import version_key
-from r1plus_policies.hardware import Gpus
-from r1plus_policies.hardware import place as put
-from r1plus_policies.sizing import GIB, MIB, Fit, Shape, fit, largest_batch, longest_context, nearest, sized, uneven
+from r1plus_operator.plan.engine.feasibility import gpu_need
+from r1plus_policies.engine.accelerators import TABLE, Accelerator, find, whole
+from r1plus_policies.engine.hardware import Gpus
+from r1plus_policies.engine.hardware import place as put
+from r1plus_policies.engine.memory_fit import (
+    GIB,
+    MIB,
+    Fit,
+    Shape,
+    fit,
+    largest_batch,
+    longest_context,
+    nearest,
+    sized,
+    uneven,
+)
+from r1plus_policies.engine.selection import version_key
 
 NOT_KNOWN = "not in the table of GPUs (for another one give --engine and its --memory, such as 22Gi)"
 _PREFERRED = (Backend.OPENVINO, Backend.TENSORRT_LLM, Backend.VLLM, Backend.TENSORRT)

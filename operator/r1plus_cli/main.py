@@ -14,17 +14,17 @@ from rich.text import Text
 
 from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
+from r1plus_cli.actions import checked, refresh_all, steer
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.engine import app as engine_app
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
+from r1plus_cli.hints import as_typed
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
-from r1plus_cli.invoked import as_typed
 from r1plus_cli.preview import find_unchecked, preview
 from r1plus_cli.rollouts import show_rollouts
-from r1plus_cli.steering import checked, refresh_all, steer
 from r1plus_cli.suite import app as suite_app
 from r1plus_cli.validate import engines_of, problems_of, tenant_for, tenant_problems
 from r1plus_cli.view import COLUMNS, view_of
@@ -33,7 +33,7 @@ from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import SuiteSource
+from r1plus_operator.plan.observation import SuiteSource
 
 app = typer.Typer(
     name="r1plus",
@@ -227,7 +227,7 @@ def ask_command(
     Goes through a forwarded port to a pod of the deployment's Service, as `kubectl port-forward` does.
     """
     # Late, like `_connect`: gRPC and numpy are half of the time that `plan` and `validate` would take to start.
-    from r1plus_cli.asking import ask_deployment, paced
+    from r1plus_cli.ask import ask_deployment, paced
     from r1plus_cli.stream import Question, ask
 
     text = sys.stdin.read() if prompt == "-" else prompt

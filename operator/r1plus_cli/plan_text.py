@@ -10,9 +10,9 @@ from rich.text import Text
 from r1plus_cli.preview import NOT_YET, Preview
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import Json
-from r1plus_operator.plan.target import Problem, Target
-from r1plus_policies.choice import Choice
+from r1plus_operator.plan.engine.selection import Problem, Target
+from r1plus_operator.plan.observation import Json
+from r1plus_policies.engine.selection import Choice
 
 WHAT_FOR = {
     "NetworkPolicy": "the walls",

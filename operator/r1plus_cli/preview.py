@@ -14,8 +14,11 @@ from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import Placement, R1PlusDeploymentSpec
-from r1plus_operator.plan.delivering import EngineVolume
-from r1plus_operator.plan.inputs import (
+from r1plus_operator.plan.deployment import plan
+from r1plus_operator.plan.engine.delivery import EngineVolume
+from r1plus_operator.plan.engine.placement import check_placement
+from r1plus_operator.plan.engine.selection import Problem, Target, resolve
+from r1plus_operator.plan.observation import (
     Json,
     NodeFacts,
     Observed,
@@ -24,10 +27,7 @@ from r1plus_operator.plan.inputs import (
     TenantView,
     VolumeFacts,
 )
-from r1plus_operator.plan.placement import check_placement
-from r1plus_operator.plan.plan import plan
-from r1plus_operator.plan.report import explain_uninvited
-from r1plus_operator.plan.target import Problem, Target, resolve
+from r1plus_operator.plan.status.conditions import explain_uninvited
 from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})

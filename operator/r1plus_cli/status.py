@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.invoked import as_typed
+from r1plus_cli.hints import as_typed
 from r1plus_cli.view import AT_REST, COLUMNS, PAUSED, PINNED, PROGRESSING, ConditionView, DeploymentView, age
 
 _FRACTION = re.compile(r"\.\d+(?=Z)")

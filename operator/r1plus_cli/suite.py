@@ -73,7 +73,7 @@ def keygen_command(
     The private key is not encrypted: keep it where your other signing keys are. An encrypted PEM of your own works too:
     its passphrase is read from $R1PLUS_SUITE_KEY_PASSPHRASE.
     """
-    from r1plus_operator.suite_signature import new_key
+    from r1plus_operator.observe.suite_signature import new_key
 
     key = new_key()
     try:
@@ -223,7 +223,7 @@ def sign_command(
     """
     from r1plus_cli.suite_store import load, save
     from r1plus_cli.suite_verify import Limits, verify
-    from r1plus_operator.suite_signature import read_key, sign
+    from r1plus_operator.observe.suite_signature import read_key, sign
 
     passphrase = os.environ.get(PASSPHRASE)
     try:
@@ -298,7 +298,7 @@ def _stop_at(title: str, problems: list[str]) -> None:
 
 
 def _say_reachable(one: Measured) -> None:
-    from r1plus_policies.reach import reachable
+    from r1plus_policies.gate.reach import reachable
 
     best = reachable(one.lost_by_stratum())
     say(f"Lowest: {one.correct} of {one.items} ({one.condition}); meets spec.accuracy.threshold up to {best:g}")

@@ -20,7 +20,7 @@ from r1plus_model_repo.catalog.types import Tier
 from r1plus_monitoring.curate import pipeline, record
 from r1plus_monitoring.curate.asking import Asker, Condition
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape
-from r1plus_monitoring.replay import record as recorded
+from r1plus_monitoring.scoring.replay import record as recorded
 
 NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?-v[1-9][0-9]*"
 MAX_NAME = 63

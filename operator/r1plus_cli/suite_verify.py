@@ -14,10 +14,10 @@ from r1plus_contract.suite_baseline import Measured, reached
 from r1plus_contract.suite_check import check, read_items
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.suite_reference import read_reference
-from r1plus_monitoring.replay import replay
-from r1plus_monitoring.scorers import ScorerName, score
+from r1plus_monitoring.scoring.replay import replay
+from r1plus_monitoring.scoring.scorers import ScorerName, score
+from r1plus_operator.observe.suite_signature import signer
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.suite_signature import signer
 
 OPEN_FORMS = (ScorerName.NEAR, ScorerName.JSON)
 """Scorers whose expectation is a form and no answer."""

@@ -16,12 +16,12 @@ from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, Engine, spec_proble
 from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import OperatorConfig
-from r1plus_operator.plan.placement import check_placement
-from r1plus_operator.plan.report import explain_uninvited
-from r1plus_operator.plan.target import offer_of, wish_of
-from r1plus_policies.choice import choose
-from r1plus_policies.sizing import Misfit, fit
+from r1plus_operator.plan.engine.placement import check_placement
+from r1plus_operator.plan.engine.selection import offer_of, wish_of
+from r1plus_operator.plan.observation import OperatorConfig
+from r1plus_operator.plan.status.conditions import explain_uninvited
+from r1plus_policies.engine.memory_fit import Misfit, fit
+from r1plus_policies.engine.selection import choose
 
 _ENGINE_NAME = re.compile(rf"(?=.{{1,{MAX_ENGINE_NAME}}}$){DNS_SUBDOMAIN.removeprefix('^')}")
 

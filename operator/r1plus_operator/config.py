@@ -17,11 +17,13 @@ from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, unbase64
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_model_repo.filling.download import trust
-from r1plus_model_repo.filling.errors import FillError
-from r1plus_model_repo.filling.signature import public_key
+from r1plus_model_repo.engine_fetch.download import trust
+from r1plus_model_repo.engine_fetch.errors import FillError
+from r1plus_model_repo.engine_fetch.signature import public_key
+from r1plus_operator.observe.projections import suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import (
+from r1plus_operator.plan.engine.feasibility import SERVABLE
+from r1plus_operator.plan.observation import (
     AccessMode,
     AlertTerms,
     DnsPods,
@@ -36,9 +38,7 @@ from r1plus_operator.plan.inputs import (
     SuiteTrust,
     VolumeTerms,
 )
-from r1plus_operator.plan.obstacles import SERVABLE
-from r1plus_operator.projections import suite_source
-from r1plus_policies.response import BAKE_SECONDS, COOLDOWN_SECONDS
+from r1plus_policies.rollback.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 T = TypeVar("T")
 _PROXY_URL = re.compile(r"http://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[1-9][0-9]{0,4}")

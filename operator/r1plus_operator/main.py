@@ -24,24 +24,24 @@ import uvloop
 from r1plus_contract import names
 from r1plus_operator import health
 from r1plus_operator.config import ConfigError, Settings, from_environment
-from r1plus_operator.executor import Executor
-from r1plus_operator.handlers import registry_for
-from r1plus_operator.handlers import settings as kopf_settings
-from r1plus_operator.history import Historian
-from r1plus_operator.instruments import Instruments
-from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, Key, Observer
-from r1plus_operator.pools import Pools
-from r1plus_operator.prometheus import PrometheusSource
-from r1plus_operator.reconciler import Reconciler
-from r1plus_operator.registry_client import RegistryClient
+from r1plus_operator.controllers.applier import Executor
+from r1plus_operator.controllers.deployment import Reconciler
+from r1plus_operator.controllers.tenant import TenantReconciler
+from r1plus_operator.metrics.instruments import Instruments
+from r1plus_operator.observe.kopf_watch import registry_for
+from r1plus_operator.observe.kopf_watch import settings as kopf_settings
+from r1plus_operator.observe.monitor_poller import VerdictSource
+from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, Key, Observer
+from r1plus_operator.observe.pooled_detectors import Pools
+from r1plus_operator.observe.prometheus_poller import PrometheusSource
+from r1plus_operator.registry.client import RegistryClient
+from r1plus_operator.registry.recorder import Historian
 from r1plus_operator.runtime.client import ApiClient, Limits
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lanes import Lane
 from r1plus_operator.runtime.lease import Elector, LeaseLostError, Terms
 from r1plus_operator.runtime.pace import Pace
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
-from r1plus_operator.tenants import TenantReconciler
-from r1plus_operator.verdicts import VerdictSource
 
 log = logging.getLogger(__name__)
 RESYNC_SECONDS = 900.0

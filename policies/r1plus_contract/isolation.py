@@ -1,8 +1,8 @@
 """What the prober of walls tries, and what it found: orders as arguments, findings as a container's last words.
 
-The operator makes the Jobs, `r1plus_monitoring.walls` runs in them, and reads nothing else: it has no file and no
-token but what its Job names. Every try has a control: the same try from a pod that is allowed to, which shows that the
-prober would have seen an open door.
+The operator makes the Jobs, `r1plus_monitoring.isolation_test` runs in them, and reads nothing else: it has no file
+and no token but what its Job names. Every try has a control: the same try from a pod that is allowed to, which shows
+that the prober would have seen an open door.
 """
 
 from dataclasses import dataclass

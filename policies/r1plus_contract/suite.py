@@ -36,7 +36,7 @@ class Item:
     stratum: str
     prompt: str
     scorer: str
-    """exact | contains | numeric | near | choice | json: see r1plus_monitoring.scorers."""
+    """exact | contains | numeric | near | choice | json: see r1plus_monitoring.scoring.scorers."""
     answers: tuple[str, ...]
     """Any of these is right. Of `near` a number and its tolerance (`42 +- 0.5`), of `json` a JSON schema."""
 

@@ -16,12 +16,12 @@ import yaml
 from devcluster.apiserver_only import ApiServer
 from devcluster.toolchain import kubectl as kubectl_program
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.importing.manifest import Wish, manifest, spec_of
 from r1plus_model_repo.importing.model import Model
+from r1plus_model_repo.importing.package.manifest import Wish, manifest, spec_of
 from r1plus_model_repo.kv_shape import KvShape
 from r1plus_operator.api import crd, kinds, rbac
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.catalog import engine_object
+from r1plus_operator.plan.manifests.engines import engine_object
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
 from support.apiserver.manifests import Json, r1plus_deployment, user

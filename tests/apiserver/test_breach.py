@@ -14,8 +14,8 @@ from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.requests import Request, Verb, written
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import read
-from r1plus_operator.plan.rollback import Record
+from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.rollback_record import Record
 from support.apiserver.manifests import CONTEXT, Json
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess

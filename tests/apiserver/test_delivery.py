@@ -7,9 +7,9 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.filling import FillPhase, FillProgress
+from r1plus_contract.engine_fetch import FillPhase, FillProgress
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.revision.record import read
 from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant, apply_pod_as_default, end_job

@@ -15,7 +15,7 @@ from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import Quota
-from r1plus_operator.plan import walls
+from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.manifests import (
     MARK,
@@ -216,13 +216,13 @@ async def test_finding_02_edits_without_end_of_what_admission_lets_in_are_little
 def test_finding_02_a_tenants_config_maps_are_in_its_quota(installed_server: ApiServer, admin: Person) -> None:
     namespace = f"quota-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-    (quota,) = walls.limits(namespace, Quota.model_validate({"configMaps": 4}))
+    (quota,) = network_policies.limits(namespace, Quota.model_validate({"configMaps": 4}))
     path, config_maps = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.CONFIG_MAP.path(namespace)
     with people(installed_server, OPERATOR) as who:
         who[OPERATOR].do("POST", path, quota)
 
     def is_counted() -> bool:
-        status = json.loads(admin.ask("GET", f"{path}/{walls.LIMITS}").text).get("status", {})
+        status = json.loads(admin.ask("GET", f"{path}/{network_policies.LIMITS}").text).get("status", {})
         # Kubernetes makes one of its own.
         return status.get("used") == {"count/configmaps": "1"}
 

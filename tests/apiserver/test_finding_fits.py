@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract import names
-from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import walls
-from r1plus_operator.plan.drift import in_sync, stamped
-from r1plus_operator.plan.inputs import DnsTerms, Json
+from r1plus_operator.observe import projections
+from r1plus_operator.plan.manifests.drift import in_sync, stamped
+from r1plus_operator.plan.observation import DnsTerms, Json
+from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
 from support.plan.world import NODE, World
 
@@ -30,7 +30,7 @@ async def test_finding_14_a_network_without_its_nodes_reads_as_it_was_written(
     client: ApiClient, namespace: str, cidr: str
 ) -> None:
     egress = R1PlusTenantSpec.model_validate({"egress": [{"cidr": cidr, "ports": [443]}]}).egress
-    policy = walls.callers(namespace, egress, DnsTerms(), NODES)
+    policy = network_policies.callers(namespace, egress, DnsTerms(), NODES)
     (peer,) = policy["spec"]["egress"][2]["to"]
     assert set(peer["ipBlock"]["except"]) & {"10.1.0.4/31", "fd00::1/128"}
     assert await reads_as_written(client, policy)
@@ -52,5 +52,5 @@ async def test_finding_15_a_pod_template_with_its_disk_reads_as_it_was_written(
 @pytest.mark.parametrize("size", ["0", "1", "1.5Gi", "1024Mi", "1024Ti"])
 async def test_finding_15_a_quota_of_disk_reads_as_it_was_written(client: ApiClient, namespace: str, size: str) -> None:
     spec = R1PlusTenantSpec.model_validate({"quota": {"ephemeralStorage": size}})
-    (quota,) = walls.limits(namespace, spec.quota)
+    (quota,) = network_policies.limits(namespace, spec.quota)
     assert await reads_as_written(client, quota)

@@ -13,8 +13,8 @@ from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
-from r1plus_operator.plan.alerts import pod_monitor
-from r1plus_operator.plan.objects import Owner
+from r1plus_operator.plan.manifests.alerts import pod_monitor
+from r1plus_operator.plan.manifests.children import Owner
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import (
     CHILD,

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 import pytest
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_cli.actions import steer
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.steering import steer
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.pod import names_user
-from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.podspec.pod import names_user
+from r1plus_operator.plan.revision.record import read
 from support.apiserver.audit import writes_at_rest, writes_of
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.isolation_runs import Team

@@ -18,7 +18,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import Placement
-from r1plus_operator.plan.placement import check_placement
+from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.chart import PULL_SECRET
 from support.apiserver.manifests import (

@@ -8,9 +8,9 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.filling import CA_FILE, ORDER_FILE, PROXY_FILE
+from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.revision.record import read
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess

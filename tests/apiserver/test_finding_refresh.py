@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_cli.actions import refresh_all, steer
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.steering import refresh_all, steer
 from r1plus_contract import metrics, names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import Runtime, read
+from r1plus_operator.plan.revision.record import Runtime, read
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess

@@ -18,10 +18,10 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import SETTINGS_FILE, VERDICTS_FILE, KnownVerdicts
 from r1plus_contract.suite import Item, load_suite
 from r1plus_contract.verdict import GateReport, Phase, Verdict
-from r1plus_monitoring.client import Reply
-from r1plus_monitoring.prober import Prober
+from r1plus_monitoring.probe.client import Reply
+from r1plus_monitoring.process.prober import Prober
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import Revision, read
+from r1plus_operator.plan.revision.record import Revision, read
 from r1plus_operator.runtime.client import JSON_PATCH
 from support.apiserver.manifests import CONTEXT, Json
 from support.apiserver.monitors import Monitors

@@ -15,12 +15,13 @@ import yaml
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.filling import FillOrder
+from r1plus_contract.engine_fetch import FillOrder
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import decoy, prober, probing, volumes, walls
-from r1plus_operator.plan.delivering import EngineVolume
-from r1plus_operator.plan.inputs import DnsTerms
+from r1plus_operator.plan import volumes
+from r1plus_operator.plan.engine.delivery import EngineVolume
+from r1plus_operator.plan.observation import DnsTerms
+from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import (
     CLUSTER_ROLE_BINDING,
@@ -197,12 +198,12 @@ def of_a_tenant(namespace: str) -> list[Json]:
         }
     )
     made = [
-        walls.default_deny(namespace),
-        walls.callers(namespace, (), DnsTerms()),
-        *walls.limits(namespace, spec.quota),
+        network_policies.default_deny(namespace),
+        network_policies.callers(namespace, (), DnsTerms()),
+        *network_policies.limits(namespace, spec.quota),
     ]
-    asks = [prober.account(namespace), prober.way_to_ask(namespace, CONFIGURED)]
-    return [*made, *walls.access(namespace, spec), *asks]
+    asks = [isolation_test_jobs.account(namespace), isolation_test_jobs.way_to_ask(namespace, CONFIGURED)]
+    return [*made, *network_policies.access(namespace, spec), *asks]
 
 
 def of_the_decoy(_: str) -> list[Json]:
@@ -212,7 +213,11 @@ def of_the_decoy(_: str) -> list[Json]:
 
 def of_a_run(namespace: str) -> list[Json]:
     """The prober's Jobs, in the tenant and in the decoy."""
-    return list(prober.jobs(probing.Run(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED))
+    return list(
+        isolation_test_jobs.jobs(
+            isolation_test_run.Run(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED
+        )
+    )
 
 
 def of_a_volume(namespace: str) -> list[Json]:

@@ -21,7 +21,7 @@ from r1plus_model_repo.registry import reviews
 from r1plus_model_repo.registry.errors import UnavailableError
 from r1plus_model_repo.registry.reviews import Access
 from r1plus_operator.api import kinds, rbac, tenant_roles
-from r1plus_operator.plan import walls
+from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import (
@@ -238,7 +238,7 @@ def members(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str, d
     namespace = f"t-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
     with people(installed_server, "anna", "vera", "edit", OPERATOR) as known:
-        for obj in walls.registry_reader(namespace):
+        for obj in network_policies.registry_reader(namespace):
             known[OPERATOR].do("POST", kinds.BY_KIND[obj["kind"]].path(namespace), obj)
         admin.do("POST", SERVICE_ACCOUNT.path(namespace), manifest(SERVICE_ACCOUNT, "app"))
         roles = {"anna": names.ROLE_TENANT_ADMIN, "vera": names.ROLE_TENANT_VIEWER, "edit": "admin"}

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_cli.actions import steer
 from r1plus_cli.errors import CliError
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.steering import steer
 from r1plus_contract.requests import Verb, requests_in
 from r1plus_operator.api import kinds
 from support.apiserver.manifests import manifest

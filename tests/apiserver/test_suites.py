@@ -10,8 +10,8 @@ from r1plus_cli.suite_store import manifest
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import read
-from r1plus_operator.suite_signature import new_key, sign
+from r1plus_operator.observe.suite_signature import new_key, sign
+from r1plus_operator.plan.revision.record import read
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant
 from support.golden_suites import BAD, ITEMS, NAME, baseline_of, files_of, with_item

@@ -13,7 +13,7 @@ from r1plus_contract.isolation import Probe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import NEVER_OPENED
-from r1plus_operator.plan import walls
+from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.isolation_runs import Team, start_decoy
 from support.apiserver.manifests import CONTEXT, ROLE_BINDING, Json, r1plus_tenant, role_binding, tenant_namespace
@@ -57,16 +57,19 @@ async def decoy(operator: OperatorProcess, tenant: Tenant) -> Tenant:
 
 
 async def test_a_labelled_namespace_is_walled_before_anything_is_in_it(tenant: Tenant, team: Team) -> None:
-    deny = await tenant.present("NetworkPolicy", walls.DEFAULT_DENY)
+    deny = await tenant.present("NetworkPolicy", network_policies.DEFAULT_DENY)
     assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    await tenant.present("NetworkPolicy", walls.CALLERS)
+    await tenant.present("NetworkPolicy", network_policies.CALLERS)
 
 
 async def test_a_wall_that_is_taken_down_or_widened_is_put_back(operator: OperatorProcess, tenant: Tenant) -> None:
-    await tenant.delete_and_see_it_back("NetworkPolicy", walls.DEFAULT_DENY)
-    await tenant.client.patch(POLICY, walls.DEFAULT_DENY, tenant.namespace, {"spec": {"ingress": [{}]}})
+    await tenant.delete_and_see_it_back("NetworkPolicy", network_policies.DEFAULT_DENY)
+    await tenant.client.patch(POLICY, network_policies.DEFAULT_DENY, tenant.namespace, {"spec": {"ingress": [{}]}})
     await tenant.child_that(
-        "NetworkPolicy", walls.DEFAULT_DENY, lambda it: not it["spec"].get("ingress"), "nothing comes in again"
+        "NetworkPolicy",
+        network_policies.DEFAULT_DENY,
+        lambda it: not it["spec"].get("ingress"),
+        "nothing comes in again",
     )
 
 
@@ -76,13 +79,13 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
 ) -> None:
     await tenant.allow(**GIVES)
     await team.until("Ready", "True", "WallsStand")
-    admins = await tenant.present("RoleBinding", walls.ADMINS)
+    admins = await tenant.present("RoleBinding", network_policies.ADMINS)
     assert admins["roleRef"]["name"] == names.ROLE_TENANT_ADMIN
     assert [(s["kind"], s["name"], s.get("namespace")) for s in admins["subjects"]] == [
         ("Group", "credit-ml", None),
         ("ServiceAccount", "ci", tenant.namespace),
     ]
-    hard = (await tenant.present("ResourceQuota", walls.LIMITS))["spec"]["hard"]
+    hard = (await tenant.present("ResourceQuota", network_policies.LIMITS))["spec"]["hard"]
     assert hard == {
         "count/configmaps": "500",
         "count/r1plusdeployments.r1plus.ai": "3",
@@ -91,8 +94,8 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
         "requests.memory": "1Gi",
         "requests.storage": "100Gi",
     }
-    await tenant.present("LimitRange", walls.LIMITS)
-    out = (await tenant.present("NetworkPolicy", walls.CALLERS))["spec"]["egress"][2:]
+    await tenant.present("LimitRange", network_policies.LIMITS)
+    out = (await tenant.present("NetworkPolicy", network_policies.CALLERS))["spec"]["egress"][2:]
     assert [way["to"][0] for way in out] == [
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": [net for net in NEVER_OPENED if "." in net]}},
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}},
@@ -101,9 +104,11 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     assert cr is not None
     assert cr["metadata"]["finalizers"] == [names.FINALIZER_TENANT]
     await tenant.allow(viewers=GIVES["viewers"])
-    await tenant.absent("RoleBinding", walls.ADMINS)
+    await tenant.absent("RoleBinding", network_policies.ADMINS)
     default = {"count/configmaps": "500"}
-    await tenant.child_that("ResourceQuota", walls.LIMITS, lambda it: it["spec"]["hard"] == default, "ConfigMaps alone")
+    await tenant.child_that(
+        "ResourceQuota", network_policies.LIMITS, lambda it: it["spec"]["hard"] == default, "ConfigMaps alone"
+    )
 
 
 async def test_a_pass_over_a_tenant_that_is_as_it_should_be_writes_nothing(
@@ -111,7 +116,11 @@ async def test_a_pass_over_a_tenant_that_is_as_it_should_be_writes_nothing(
 ) -> None:
     await tenant.allow(**GIVES)
     await team.until("Ready", "True", "WallsStand")
-    parts = (("ResourceQuota", walls.LIMITS), ("NetworkPolicy", walls.CALLERS), ("RoleBinding", walls.ADMINS))
+    parts = (
+        ("ResourceQuota", network_policies.LIMITS),
+        ("NetworkPolicy", network_policies.CALLERS),
+        ("RoleBinding", network_policies.ADMINS),
+    )
     kept = [await tenant.present(kind, name) for kind, name in parts]
 
     def writes() -> tuple[int, int]:
@@ -131,58 +140,58 @@ async def test_an_r1plustenant_that_is_deleted_waits_for_its_deployments_and_the
     operator: OperatorProcess, tenant: Tenant, team: Team
 ) -> None:
     await tenant.allow(**GIVES)
-    await tenant.present("RoleBinding", walls.ADMINS)
+    await tenant.present("RoleBinding", network_policies.ADMINS)
     await tenant.deploy("credit", **SPEC)
     await tenant.candidate("credit")
     await team.delete()
     assert "R1PlusDeployment credit" in await team.until("Ready", "False", "Deleting")
-    assert await tenant.child("RoleBinding", walls.ADMINS) is not None
+    assert await tenant.child("RoleBinding", network_policies.ADMINS) is not None
     operator.restart()  # and does not take what it has not seen yet for gone
     await tenant.deploy("later", **SPEC)
     await tenant.candidate("later")
-    assert await tenant.child("RoleBinding", walls.ADMINS) is not None
+    assert await tenant.child("RoleBinding", network_policies.ADMINS) is not None
     operator.kill()
     for name in ("credit", "later"):
         await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace)
     assert await team.cr() is not None
     operator.start()  # the deletion goes on from where it was
     await team.is_gone()
-    assert await tenant.child("RoleBinding", walls.ADMINS) is None
-    assert await tenant.child("ResourceQuota", walls.LIMITS) is None
-    assert await tenant.child("NetworkPolicy", walls.DEFAULT_DENY) is not None
+    assert await tenant.child("RoleBinding", network_policies.ADMINS) is None
+    assert await tenant.child("ResourceQuota", network_policies.LIMITS) is None
+    assert await tenant.child("NetworkPolicy", network_policies.DEFAULT_DENY) is not None
 
 
 async def test_a_finalizer_that_somebody_else_applied_as_well_holds_nothing_up(tenant: Tenant, team: Team) -> None:
     """As a backup that is restored does, or `kubectl get -o yaml | kubectl apply -f -`."""
     await tenant.allow(**GIVES)
-    await tenant.present("RoleBinding", walls.ADMINS)
+    await tenant.present("RoleBinding", network_policies.ADMINS)
     whole = r1plus_tenant(tenant.namespace, **GIVES)
     whole["metadata"]["finalizers"] = [names.FINALIZER_TENANT]
     await tenant.client.apply(kinds.R1PLUS_TENANT, whole, field_manager="backup")
     await team.delete()
     await team.is_gone()
-    assert await tenant.child("RoleBinding", walls.ADMINS) is None
+    assert await tenant.child("RoleBinding", network_policies.ADMINS) is None
 
 
 async def test_an_r1plustenant_of_a_namespace_whose_label_is_gone_can_be_deleted(tenant: Tenant, team: Team) -> None:
     await tenant.allow(**GIVES)
-    await tenant.present("RoleBinding", walls.ADMINS)
+    await tenant.present("RoleBinding", network_policies.ADMINS)
     await tenant.label(names.LABEL_TENANT, None)
     await team.until("Ready", "False", "NamespaceNotTenant")
-    assert await tenant.child("RoleBinding", walls.ADMINS) is not None
+    assert await tenant.child("RoleBinding", network_policies.ADMINS) is not None
     await team.delete()
     await team.is_gone()
-    assert await tenant.child("RoleBinding", walls.ADMINS) is None
-    assert await tenant.child("NetworkPolicy", walls.DEFAULT_DENY) is not None
+    assert await tenant.child("RoleBinding", network_policies.ADMINS) is None
+    assert await tenant.child("NetworkPolicy", network_policies.DEFAULT_DENY) is not None
 
 
 async def test_what_the_api_server_refuses_is_told_on_the_r1plustenant(tenant: Tenant, team: Team) -> None:
     """A RoleBinding of that name to another role: what it is bound to cannot be changed."""
-    foreign = role_binding(tenant.namespace, walls.ADMINS, "view")
+    foreign = role_binding(tenant.namespace, network_policies.ADMINS, "view")
     await tenant.client.apply(ROLE_BINDING, foreign, field_manager="somebody")
     await tenant.allow(**GIVES)
     assert "roleRef" in await team.until("Ready", "False", "WriteRefused")
-    await tenant.present("NetworkPolicy", walls.CALLERS)
+    await tenant.present("NetworkPolicy", network_policies.CALLERS)
 
 
 async def test_only_callers_that_the_platform_team_allows_are_let_in(operator: OperatorProcess, tenant: Tenant) -> None:
@@ -293,11 +302,11 @@ async def test_whatever_is_labelled_a_reserved_namespace_is_no_tenant(
     body = {"metadata": {"labels": {names.LABEL_TENANT: "true"}}}
     await client.patch(kinds.NAMESPACE, "default", None, body)
     try:
-        await tenant.present("NetworkPolicy", walls.DEFAULT_DENY)
+        await tenant.present("NetworkPolicy", network_policies.DEFAULT_DENY)
         default = replace(tenant, namespace="default")
         await default.deploy("credit", **SPEC)
         await default.until("credit", "IsolationVerified", "False", "NamespaceReserved")
-        assert await default.child("NetworkPolicy", walls.DEFAULT_DENY) is None
+        assert await default.child("NetworkPolicy", network_policies.DEFAULT_DENY) is None
     finally:
         await client.patch(kinds.NAMESPACE, "default", None, {"metadata": {"labels": {names.LABEL_TENANT: None}}})
         await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", "default")

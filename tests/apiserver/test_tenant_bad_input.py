@@ -11,9 +11,9 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.probing import read as run_of
-from r1plus_operator.plan.revision import read
-from r1plus_operator.plan.walls import CALLERS, DEFAULT_DENY
+from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.tenancy.isolation_test_run import read as run_of
+from r1plus_operator.plan.tenancy.network_policies import CALLERS, DEFAULT_DENY
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ForbiddenError
 from support.apiserver.isolation_runs import start_decoy

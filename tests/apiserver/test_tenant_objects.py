@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import decoy, prober, walls
-from r1plus_operator.plan.drift import in_sync, stamped
-from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, Json, OperatorConfig
+from r1plus_operator.observe import projections
+from r1plus_operator.plan.manifests.drift import in_sync, stamped
+from r1plus_operator.plan.observation import DnsTerms, IsolationTerms, Json, OperatorConfig
+from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, network_policies
 from r1plus_operator.runtime.client import ApiClient
 
 pytestmark = pytest.mark.apiserver
@@ -58,7 +58,7 @@ async def unlike(client: ApiClient, objects: list[Json]) -> list[str]:
 )  # fmt: skip
 async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str, quota: Json) -> None:
     spec = R1PlusTenantSpec.model_validate({"quota": quota})
-    assert await unlike(client, walls.limits(namespace, spec.quota)) == []
+    assert await unlike(client, network_policies.limits(namespace, spec.quota)) == []
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str
 async def test_walls_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
     read = R1PlusTenantSpec.model_validate(spec)
     made = [
-        walls.default_deny(namespace),
-        walls.callers(namespace, read.egress, DnsTerms()),
-        *walls.access(namespace, read),
+        network_policies.default_deny(namespace),
+        network_policies.callers(namespace, read.egress, DnsTerms()),
+        *network_policies.access(namespace, read),
     ]
     assert await unlike(client, made) == []
 
@@ -101,7 +101,7 @@ async def test_what_the_prober_stands_on_reads_as_it_was_written(
     client: ApiClient, namespace: str, terms: Json
 ) -> None:
     chosen = config(namespace, **terms)
-    made = [prober.account(namespace), prober.way_to_ask(namespace, chosen)]
+    made = [isolation_test_jobs.account(namespace), isolation_test_jobs.way_to_ask(namespace, chosen)]
     assert await unlike(client, [*made, *decoy.walls_of(chosen), *decoy.objects(chosen)]) == []
 
 
@@ -117,9 +117,9 @@ EDITS: list[Any] = [
 async def test_a_wall_that_somebody_edited_is_put_back_by_one_write(
     client: ApiClient, namespace: str, edit: Json
 ) -> None:
-    deny = stamped(walls.default_deny(namespace))
+    deny = stamped(network_policies.default_deny(namespace))
     resource = kinds.BY_KIND["NetworkPolicy"]
     await client.apply(resource, deny, field_manager=names.FIELD_MANAGER)
-    edited = await client.patch(resource, walls.DEFAULT_DENY, namespace, {"spec": edit})
+    edited = await client.patch(resource, network_policies.DEFAULT_DENY, namespace, {"spec": edit})
     assert not in_sync(deny, projections.child(resource, edited).live)
-    assert await unlike(client, [walls.default_deny(namespace)]) == []
+    assert await unlike(client, [network_policies.default_deny(namespace)]) == []

@@ -14,7 +14,7 @@ import pytest
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.plan import probing
+from r1plus_operator.plan.tenancy import isolation_test_run
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import (
     CHILD,
@@ -223,7 +223,7 @@ def test_a_label_makes_no_tenant_of_a_reserved_namespace(world: World) -> None:
     world.admin.do("PATCH", "/api/v1/namespaces/monitoring", {"metadata": {"labels": {names.LABEL_TENANT: None}}})
 
 
-QUESTIONS = probing.questions(CONFIGURED)
+QUESTIONS = isolation_test_run.questions(CONFIGURED)
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)

@@ -19,7 +19,7 @@ from devcluster.steps import Steps
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import crd, kinds
-from r1plus_operator.plan.plan import plan
+from r1plus_operator.plan.deployment import plan
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.server import install_crd
 from support.plan.world import World

@@ -35,7 +35,7 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
         words = (folder / "cmdline").read_bytes().split(b"\\0")
     except (FileNotFoundError, ProcessLookupError):
         continue  # It has ended meanwhile.
-    if b"r1plus_monitoring.prober" in words:
+    if b"r1plus_monitoring.process.prober" in words:
         os.kill(int(folder.name), getattr(signal, sys.argv[1]))
         print(folder.name)
 """
@@ -46,8 +46,8 @@ import pathlib
 from dataclasses import replace
 from r1plus_contract.names import DIR_ACCURACY, DIR_STATE
 from r1plus_contract.suite import load_suite
-from r1plus_monitoring.state import StateStore
-from r1plus_policies.confirming import Confirmation
+from r1plus_monitoring.store.state import StateStore
+from r1plus_policies.watch.confirmation import Confirmation
 told = pathlib.Path(DIR_ACCURACY)
 suite = load_suite((told / "suite.json").read_text(), (told / "items.jsonl").read_text())
 store = StateStore(pathlib.Path(DIR_STATE))

@@ -10,8 +10,8 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Suite, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
-from r1plus_monitoring.scorers import score
-from r1plus_operator.suite_signature import KeyPair, sign
+from r1plus_monitoring.scoring.scorers import score
+from r1plus_operator.observe.suite_signature import KeyPair, sign
 
 SUITES = Path(__file__).parents[2] / "monitoring" / "suites"
 

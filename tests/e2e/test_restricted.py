@@ -17,7 +17,7 @@ from e2e.tiers import PER_STRATUM, THRESHOLDS
 from e2e.waiting import wait_for
 from r1plus_cli.view import ISOLATED
 from r1plus_contract.names import DECOY, LABEL_DEPLOYMENT
-from r1plus_operator.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import new_key
 from support.apiserver.openshift import FIRST_USER, MANIFEST, RANGE, REFUSED
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]

@@ -13,8 +13,8 @@ from r1plus_cli.view import DeploymentView
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import load_suite
-from r1plus_monitoring.scorers import score
-from r1plus_operator.suite_signature import new_key
+from r1plus_monitoring.scoring.scorers import score
+from r1plus_operator.observe.suite_signature import new_key
 
 SMALL_SUITES = {FULL: "full", EDGE: "edge"}
 PER_STRATUM, SMALL = 10, 40

@@ -21,8 +21,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from r1plus_cli import stream
 from r1plus_contract import inference
 from r1plus_contract.suite import Sampling
-from r1plus_monitoring.client import TritonEngine
-from r1plus_operator.plan.triton import KEY, RESTRICTED
+from r1plus_monitoring.probe.client import TritonEngine
+from r1plus_operator.plan.podspec.triton_args import KEY, RESTRICTED
 from support.engine.server import Server, serving
 from support.waiting import eventually, wait_until
 

@@ -23,13 +23,13 @@ from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoE
 from r1plus_model_repo.backends.requests import parse
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.openvino_ir import FILES, try_template
-from r1plus_model_repo.importing.requantise import Precision, requantise
+from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
+from r1plus_model_repo.importing.openvino.ir import FILES, try_template
 from r1plus_model_repo.importing.smollm2 import WEIGHTS, build_engines
 from r1plus_model_repo.importing.source import fetch
 from r1plus_model_repo.kv_shape import kv_shape
-from r1plus_monitoring.client import TritonEngine
-from r1plus_monitoring.probing import Result, judged
+from r1plus_monitoring.probe.client import TritonEngine
+from r1plus_monitoring.probe.probes import Result, judged
 from support.engine.server import ENGINES, Server, deliver, serving
 from support.model_repo import gguf_files
 

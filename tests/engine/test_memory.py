@@ -6,7 +6,7 @@ import pytest
 
 from devcluster.cache import cache_dir
 from r1plus_model_repo.importing.smollm2 import build_engines
-from r1plus_policies.sizing import MIB, sized
+from r1plus_policies.engine.memory_fit import MIB, sized
 from support.engine.client import Client
 from support.engine.server import ENGINES, Server, deliver, serving
 

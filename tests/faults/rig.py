@@ -19,7 +19,7 @@ from faults.proxy import Proxy
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
-from r1plus_operator.projections import Kept
+from r1plus_operator.observe.projections import Kept
 from r1plus_operator.runtime.client import ApiClient, Limits
 from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import NotFoundError

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.database import Database, Limits
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from support.registry.postgres import Cluster, Postgres
@@ -52,7 +52,7 @@ def template(server: Sqlite | Postgres) -> Iterator[str]:
     """The DSN of a database with the newest schema, to be copied."""
     with server.scratch() as dsn:
         with closing(Database(dsn, PATIENT)) as database:
-            migrating.migrate(database)
+            migration.migrate(database)
         yield dsn
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.history import Facts
-from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.__main__ import main
 from r1plus_model_repo.registry.database import VARIABLE, Database
 from r1plus_model_repo.registry.errors import UnavailableError
@@ -48,7 +48,7 @@ def lose(database: Database) -> None:
 def sqlite_file(sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     with sqlite.scratch() as dsn, closing(Database(dsn)) as database:
         monkeypatch.setenv(VARIABLE, dsn)
-        migrating.migrate(database)
+        migration.migrate(database)
         yield database
 
 
@@ -75,19 +75,19 @@ async def test_a_backup_of_an_older_schema_is_migrated_by_the_service_that_runs(
     sqlite_file: Database, tmp_path: Path
 ) -> None:
     record(sqlite_file, story.FACTS)
-    migrating.migrate(sqlite_file, "0001")
+    migration.migrate(sqlite_file, "0001")
     assert main(["backup", "--to", str(tmp_path / "old.db")]) == 0
     storage = Storage(sqlite_file)
     keeping = asyncio.create_task(storage.run())
     await eventually(lambda: not storage.problem, "the service is ready")
     assert main(["restore", "--from", str(tmp_path / "old.db")]) == 0
-    assert migrating.current(sqlite_file) == "0001"
+    assert migration.current(sqlite_file) == "0001"
 
     async def recorded() -> bool:
         return await storage.check() == "" and await storage.record(story.FACTS) == {}
 
     await eventually(recorded, "the service goes on", retry_on=(UnavailableError,))
-    assert migrating.current(sqlite_file) == migrating.head()
+    assert migration.current(sqlite_file) == migration.head()
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     for threads in (storage._threads, storage._migrator):
@@ -140,7 +140,7 @@ def test_finding_18_a_postgresql_registry_is_restored_by_the_documented_commands
     commands = re.findall(r"^(pg_(?:dump|restore) .*)$", PAGE, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["pg_dump", "pg_restore"]
     with postgresql.scratch() as dsn, closing(Database(dsn)) as database:
-        migrating.migrate(database)
+        migration.migrate(database)
         record(database, story.FACTS)
         for command in commands:
             words = command.replace('"$DSN"', dsn).replace("registry.dump", str(tmp_path / "registry.dump")).split()
@@ -150,7 +150,7 @@ def test_finding_18_a_postgresql_registry_is_restored_by_the_documented_commands
             if words[0] == "pg_dump":
                 record(database, LATER)
                 lose(database)
-        assert migrating.migrate(database) == (migrating.head(), migrating.head())
+        assert migration.migrate(database) == (migration.head(), migration.head())
         assert record(database, story.FACTS, LATER)[0] == {}
         with UnitOfWork(database).reading() as reader:
             assert len(reader.evaluations(None, None, ended=False, items=False)) == 2

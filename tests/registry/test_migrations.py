@@ -21,16 +21,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from r1plus_contract.history import Facts
-from r1plus_model_repo.registry import migrating, tables
+from r1plus_model_repo.registry import migration, tables
 from r1plus_model_repo.registry.__main__ import main
 from r1plus_model_repo.registry.database import VARIABLE, Database, Limits
 from r1plus_model_repo.registry.errors import SchemaError, UnavailableError
-from r1plus_model_repo.registry.migrating import BASE, HEAD, Patience, migrate
+from r1plus_model_repo.registry.migration import BASE, HEAD, Patience, migrate
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from support.registry import story
 from support.waiting import DEADLINE_SECONDS, wait_until
 
-ALL = [script.revision for script in migrating.scripts().walk_revisions()][::-1]
+ALL = [script.revision for script in migration.scripts().walk_revisions()][::-1]
 
 
 def contents(database: Database) -> dict[str, list[tuple[object, ...]]]:
@@ -81,7 +81,7 @@ def test_the_documented_way_back_runs_the_migration_in_the_place_of_the_service(
     monkeypatch.setenv(VARIABLE, dsn)
     for _ in range(2):  # Kubernetes starts it again and again.
         assert main(words[2:]) == 0
-        assert migrating.current(database) == words[-1] != ALL[-1]
+        assert migration.current(database) == words[-1] != ALL[-1]
 
 
 def test_foreign_keys_hold_after_going_back_and_forward(work: UnitOfWork) -> None:
@@ -107,7 +107,7 @@ def test_a_schema_from_the_future_is_left_alone(database: Database) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaError, match=r"is at 9999, newer than this program.*migrate --to"):
         migrate(database)
-    assert migrating.current(database) == "9999"
+    assert migration.current(database) == "9999"
 
 
 def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> None:
@@ -183,7 +183,7 @@ def test_a_migration_that_cannot_have_its_locks_gives_up_and_leaves_what_was(
     with closing(Database(dsn, replace(database.limits, lock=0.3))) as impatient:
         with pytest.raises(UnavailableError, match="lock"):
             migrate(impatient, ALL[0], Patience(lock=0.3))
-        assert migrating.current(impatient) == ALL[-1]
+        assert migration.current(impatient) == ALL[-1]
     held()
     assert migrate(database, ALL[0]) == (ALL[-1], ALL[0])
 
@@ -243,7 +243,7 @@ def test_a_migration_that_is_killed_half_way_was_never_there(database: Database)
             process.send_signal(signal.SIGKILL)
             assert process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
         wait_until(lambda: database.is_sqlite or not _half_way(database), "the server noticed")
-        assert migrating.current(database) == ALL[0]
+        assert migration.current(database) == ALL[0]
         assert _schema(database) == schema
     assert migrate(database) == (ALL[0], ALL[-1])
     assert contents(database) == before

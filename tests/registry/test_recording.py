@@ -10,7 +10,7 @@ import pytest
 from r1plus_contract.history import DeploymentFact, Facts, ItemResult, RolloutEvent, SuiteItem
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
-from r1plus_model_repo.registry import checks, migrating
+from r1plus_model_repo.registry import checks, migration
 from r1plus_model_repo.registry.database import Database
 from r1plus_model_repo.registry.errors import DocumentError
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
@@ -220,7 +220,7 @@ def reopened(database: Database) -> Iterator[Database]:
 
 def test_another_process_finds_what_was_recorded(work: UnitOfWork, reopened: Database) -> None:
     record(work, story.FACTS)
-    assert migrating.migrate(reopened) == (migrating.head(), migrating.head())
+    assert migration.migrate(reopened) == (migration.head(), migration.head())
     assert record(UnitOfWork(reopened), story.FACTS) == {}
 
 

@@ -16,7 +16,7 @@ from r1plus_contract.history import Facts, SuiteFact, SuiteItem
 from r1plus_model_repo.registry import retention, tables
 from r1plus_model_repo.registry.database import Database, Limits
 from r1plus_model_repo.registry.errors import FullError
-from r1plus_model_repo.registry.migrating import migrate
+from r1plus_model_repo.registry.migration import migrate
 from r1plus_model_repo.registry.retention import DAY_SECONDS, Pruner, Retention
 from r1plus_model_repo.registry.storage import Storage
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork

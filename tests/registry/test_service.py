@@ -20,11 +20,11 @@ from aiohttp.test_utils import TestServer
 from devcluster.pki import Authority
 from r1plus_contract.history import Facts
 from r1plus_contract.jsonable import dumps, to_jsonable
-from r1plus_model_repo.registry import reading
+from r1plus_model_repo.registry import queries
 from r1plus_model_repo.registry import storage as storage_module
 from r1plus_model_repo.registry.database import Database, Limits
 from r1plus_model_repo.registry.errors import UnavailableError
-from r1plus_model_repo.registry.reading import Reader
+from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.retention import Pruner, Retention
 from r1plus_model_repo.registry.reviews import Access, User
 from r1plus_model_repo.registry.service import Instruments, Service
@@ -259,7 +259,7 @@ async def test_item_by_item_no_more_are_told_than_fit_in_memory(
     reports = [replace(story.REPORT, decided_at=f"2026-11-25T12:{n:02d}:00Z") for n in range(4)]
     await client.post(replace(story.FACTS, evaluations=tuple(replace(story.EVALUATION, report=r) for r in reports)))
     for most, count in ((2, 1), (3, 1), (8, 2), (9, 3)):
-        monkeypatch.setattr(reading, "MOST_ITEMS", most)
+        monkeypatch.setattr(queries, "MOST_ITEMS", most)
         _, found = await client.get("/v1/evaluations?items=1")
         assert [one["report"]["decidedAt"][14:16] for one in found["items"]] == ["03", "02", "01"][:count]
 

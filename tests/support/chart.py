@@ -7,7 +7,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "r1plus-operator"
 PROMETHEUS_OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
-SIGNER = (ROOT / "tests/unit/model_repo/filling/signed/signing.pub").read_text()
+SIGNER = (ROOT / "tests/unit/model_repo/engine_fetch/signed/signing.pub").read_text()
 BANK_CA = (ROOT / "tests/support/bank-ca.pem").read_text()
 
 Objects = list[dict[str, Any]]

@@ -13,7 +13,7 @@ import yaml
 from devcluster import binaries
 from devcluster.cache import binary
 from devcluster.steps import Steps
-from r1plus_operator.plan.promql import quoted
+from r1plus_operator.plan.manifests.promql import quoted
 
 Rule = dict[str, Any]
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from tensorrt_llm.bindings import executor as trtllm
 
-from r1plus_contract.filling import PLAN_PART, TOKENIZER_PART
+from r1plus_contract.engine_fetch import PLAN_PART, TOKENIZER_PART
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.generations import Generations

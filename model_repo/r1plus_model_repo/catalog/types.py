@@ -25,7 +25,7 @@ from r1plus_model_repo.catalog.wire import (
     Rule,
     ruled,
 )
-from r1plus_policies.sizing import Shape
+from r1plus_policies.engine.memory_fit import Shape
 
 IMAGE = (
     r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"

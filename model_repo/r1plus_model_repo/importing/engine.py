@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from r1plus_contract.delivery import digest_of, digest_of_listing, file_sha256, listed, listing
-from r1plus_model_repo.importing import folders
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.manifest import Wish, check_name, manifest, spec_of
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
-from r1plus_model_repo.importing.openvino_ir import try_template
-from r1plus_model_repo.importing.placing import place
-from r1plus_model_repo.importing.reading import read
-from r1plus_model_repo.importing.tokenizer_limit import unlimit
-from r1plus_model_repo.importing.wish import check_backend
+from r1plus_model_repo.importing.openvino.ir import try_template
+from r1plus_model_repo.importing.openvino.tokenizer_limit import unlimit
+from r1plus_model_repo.importing.options import check_backend
+from r1plus_model_repo.importing.package import folders
+from r1plus_model_repo.importing.package.manifest import Wish, check_name, manifest, spec_of
+from r1plus_model_repo.importing.package.placement import place
+from r1plus_model_repo.importing.readers import read
 from r1plus_model_repo.kv_shape import kv_shape
 
 ENGINE, CONTAINERFILE, MANIFEST = "engine", "Containerfile", "engine.yaml"

@@ -17,10 +17,10 @@ from r1plus_contract.delivery import digest_of
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.folders import FACTS, RECIPE, converter, dump, from_gguf, scratch, staged
-from r1plus_model_repo.importing.gguf_model import read_model
-from r1plus_model_repo.importing.openvino_ir import FILES
-from r1plus_model_repo.importing.requantise import Precision, requantise
+from r1plus_model_repo.importing.gguf.model import read_model
+from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
+from r1plus_model_repo.importing.openvino.ir import FILES
+from r1plus_model_repo.importing.package.folders import FACTS, RECIPE, converter, dump, from_gguf, scratch, staged
 from r1plus_model_repo.importing.source import PackagedWeights, fetch
 
 WEIGHTS = PackagedWeights(

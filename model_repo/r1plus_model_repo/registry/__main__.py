@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from r1plus_model_repo.registry import backup, migrating
+from r1plus_model_repo.registry import backup, migration
 from r1plus_model_repo.registry.config import Settings, database_in, from_environment
 from r1plus_model_repo.registry.errors import ConfigError, RegistryError
 from r1plus_model_repo.registry.retention import Pruner
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     verbs.add_parser("serve", help="migrate and answer until a signal").set_defaults(run=_serve)
     verbs.add_parser("current", help="print the revision of the schema").set_defaults(run=_current)
     migrate = verbs.add_parser("migrate", help="bring the schema to a revision, forward or back")
-    migrate.add_argument("--to", default=migrating.HEAD, metavar="REVISION", help="default: head, the newest")
+    migrate.add_argument("--to", default=migration.HEAD, metavar="REVISION", help="default: head, the newest")
     migrate.set_defaults(run=_migrate)
     copy = verbs.add_parser("backup", help="copy the SQLite database to a file, while the service runs")
     copy.add_argument("--to", required=True, type=Path, metavar="FILE")
@@ -57,12 +57,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _current(_: argparse.Namespace) -> None:
     with contextlib.closing(database_in()) as database:
-        print(migrating.current(database) or "none")
+        print(migration.current(database) or "none")
 
 
 def _migrate(options: argparse.Namespace) -> None:
     with contextlib.closing(database_in()) as database:
-        before, now = migrating.migrate(database, options.to)
+        before, now = migration.migrate(database, options.to)
     print(f"{before or 'none'} -> {now or 'none'}")
 
 
@@ -75,7 +75,7 @@ def _back_up(options: argparse.Namespace) -> None:
 def _restore(options: argparse.Namespace) -> None:
     with contextlib.closing(database_in()) as database:
         backup.restore(database, options.source)
-        print(f"restored, at {migrating.current(database)}; the operator tells what is missing within the hour")
+        print(f"restored, at {migration.current(database)}; the operator tells what is missing within the hour")
 
 
 def _serve(_: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.database import Database
 from r1plus_model_repo.registry.errors import ConfigError, UnavailableError
 
@@ -31,7 +31,7 @@ def restore(database: Database, source: Path) -> None:
     path = _file(database, "pg_restore")
     with contextlib.closing(Database(f"sqlite:///{source.absolute()}")) as copy:
         _require_whole(copy, source)
-        migrating.require_known(copy)
+        migration.require_known(copy)
     with (
         _errors(path),
         contextlib.closing(_opened(source)) as backup,
@@ -45,7 +45,7 @@ def _require_whole(copy: Database, source: Path) -> None:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise UnavailableError(f"{source}: is damaged: {found}; nothing was restored")
-    if not migrating.current(copy):
+    if not migration.current(copy):
         raise ConfigError(f"{source}: holds no registry; nothing was restored")
 
 

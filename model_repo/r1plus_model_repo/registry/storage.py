@@ -14,10 +14,10 @@ from typing import Final, TypeVar
 from sqlalchemy.engine import Connection
 
 from r1plus_contract.history import Facts
-from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.database import Database
 from r1plus_model_repo.registry.errors import BusyError, RegistryError, SchemaError, UnavailableError
-from r1plus_model_repo.registry.reading import Reader
+from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Storage:
 
     def _prepare(self) -> tuple[str, str]:
         self._database.renew()
-        return migrating.migrate(self._database)
+        return migration.migrate(self._database)
 
     async def record(self, facts: Facts) -> dict[str, int]:
         """Record a delivery whole; how many facts of each kind were new."""
@@ -99,7 +99,7 @@ class Storage:
 
         def work() -> None:
             self._database.require_room()
-            migrating.current(self._database)
+            migration.current(self._database)
 
         if not self._spoilt.is_set():
             try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy.engine import Connection
 
 from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.reading import Reader
+from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.repository import FactRepository
 
 

@@ -24,7 +24,7 @@ from r1plus_monitoring.curate.candidates import candidates
 from r1plus_monitoring.curate.pipeline import CROSS, FRESH, SERVED, curate, measure
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
 from r1plus_monitoring.curate.served import ServedAsker
-from r1plus_monitoring.replay import record as recorded
+from r1plus_monitoring.scoring.replay import record as recorded
 
 SAMPLING = Sampling(max_new_tokens=24, stop=("\n", "."))
 """Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Item
 from r1plus_monitoring.curate.asking import Answer
-from r1plus_monitoring.scorers import score
+from r1plus_monitoring.scoring.scorers import score
 
 
 @dataclass(frozen=True, slots=True)

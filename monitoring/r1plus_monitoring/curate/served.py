@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from r1plus_contract.suite import Item, Sampling
-from r1plus_monitoring.client import TritonEngine
 from r1plus_monitoring.curate.asking import Answer, Condition, shuffle
+from r1plus_monitoring.probe.client import TritonEngine
 
 SECONDS: float = 300.0
 """For one answer; the machine that curates may be busy."""

@@ -22,7 +22,7 @@ from r1plus_model_repo.catalog.wire import (
     ruled,
     without_nulls,
 )
-from r1plus_policies.response import OnBreach
+from r1plus_policies.rollback.response import OnBreach
 from r1plus_policies.rollout import Strategy
 
 MAX_NAME = 40

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from r1plus_contract import names
-from r1plus_contract.filling import (
+from r1plus_contract.engine_fetch import (
     CA_FILE,
     ENGINE_FOLDER,
     FOR_GOOD,
@@ -21,11 +21,11 @@ from r1plus_contract.filling import (
 )
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
-from r1plus_operator.plan.delivering import Builder, EngineVolume, Route, route_to
-from r1plus_operator.plan.drift import bound, in_sync, stamped
-from r1plus_operator.plan.inputs import JOB_ENDED, Json, OperatorConfig
-from r1plus_operator.plan.objects import namespace_peer, tcp, to_dns
-from r1plus_operator.plan.pod import (
+from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, route_to
+from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
+from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
+from r1plus_operator.plan.observation import JOB_ENDED, Json, OperatorConfig
+from r1plus_operator.plan.podspec.pod import (
     HOST_MEMORY,
     HOSTNAME,
     OFFLINE,
@@ -400,7 +400,7 @@ def _fill(config: OperatorConfig, name: str, stage: str) -> Json:
         "name": name,
         "image": config.monitor_image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-m", "r1plus_model_repo.filling", *folders],
+        "command": ["python3", "-m", "r1plus_model_repo.engine_fetch", *folders],
         "ports": [{"name": "progress", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": locked(),

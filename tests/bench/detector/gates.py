@@ -3,8 +3,8 @@
 import random
 
 from r1plus_contract.verdict import Verdict
-from r1plus_policies.gate import GateItem, Rules, Score
-from r1plus_policies.gate_run import GateRecord, GateRun
+from r1plus_policies.gate.run import GateRecord, GateRun
+from r1plus_policies.gate.verdict import GateItem, Rules, Score
 
 ITEMS = [GateItem(f"s{n % 4}-{n:03}", f"s{n % 4}") for n in range(200)]
 RULES = Rules(0.98, batch=16)

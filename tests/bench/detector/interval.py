@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from r1plus_policies.confidence import confidence_sequence, excluded
+from r1plus_policies.detector.confidence import confidence_sequence, excluded
 
 ALPHA = 0.05
 TRUTH = 0.98

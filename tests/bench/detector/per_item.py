@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from bench.detector.pure import WARM
-from r1plus_policies.detector import Detector, DetectorKey, hear
+from r1plus_policies.detector.detector import Detector, DetectorKey, hear
 
 ITEMS = [f"item-{n:03}" for n in range(200)]
 FLIPS = 0.01

@@ -6,7 +6,7 @@ Every answer belongs to another item here, so the repeat bet is never made; `per
 import random
 from dataclasses import dataclass, field
 
-from r1plus_policies.detector import Evidence, advance, bets
+from r1plus_policies.detector.detector import Evidence, advance, bets
 
 P0 = 0.95
 ALARM_AT = 1e5

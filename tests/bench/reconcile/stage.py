@@ -17,10 +17,10 @@ from bench.reconcile.floor import BareClient, Write, answer_to, created
 from devcluster.addons import crd_files
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import metrics, names
-from r1plus_operator import projections
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.config import Settings, from_environment
-from r1plus_operator.plan.inputs import Observed
+from r1plus_operator.observe import projections
+from r1plus_operator.plan.observation import Observed
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource

@@ -27,7 +27,7 @@ from devcluster.steps import Steps
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.main import EDITS_AT_ONCE, EDITS_PER_SECOND
-from r1plus_operator.plan import walls
+from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.server import install_crd
@@ -102,7 +102,7 @@ class Bench:
         """A tenant joins; seconds until its default deny stands."""
         began = time.perf_counter()
         await self.stage.namespace(namespace)
-        seen = await self.sight.until_seen((POLICY.kind, namespace, walls.DEFAULT_DENY), lambda _: True)
+        seen = await self.sight.until_seen((POLICY.kind, namespace, network_policies.DEFAULT_DENY), lambda _: True)
         return seen.at - began
 
     async def joining(self, prefix: str, count: int) -> list[float]:
@@ -125,7 +125,7 @@ class Bench:
         return sum(self._walled_first(f"start{number}") for number in range(count))
 
     def _walled_first(self, namespace: str) -> bool:
-        stand = [self.sight.newest.get((POLICY.kind, namespace, name)) for name in (walls.DEFAULT_DENY, "d")]
+        stand = [self.sight.newest.get((POLICY.kind, namespace, name)) for name in (network_policies.DEFAULT_DENY, "d")]
         return all(wall is not None and wall.version < self.sight.first_pod[namespace] for wall in stand)
 
     async def fill(self, namespace: str, crs: int, kind: Resource = kinds.R1PLUS_DEPLOYMENT) -> None:
@@ -160,7 +160,7 @@ class Bench:
         """Take down one wall after the other; seconds until each stands again."""
         found = []
         for number in range(times):
-            namespace, name = tenants[number % len(tenants)], (walls.DEFAULT_DENY, "d")[number % 2]
+            namespace, name = tenants[number % len(tenants)], (network_policies.DEFAULT_DENY, "d")[number % 2]
             before = self.sight.newest[POLICY.kind, namespace, name]
             began = time.perf_counter()
             await self.user.delete(POLICY, name, namespace)

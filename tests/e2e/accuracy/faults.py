@@ -21,7 +21,7 @@ import os, pathlib, signal, sys, time
 while not pathlib.Path(sys.argv[2]).exists():
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            if b"r1plus_monitoring.prober" in (folder / "cmdline").read_bytes().split(b"\\0"):
+            if b"r1plus_monitoring.process.prober" in (folder / "cmdline").read_bytes().split(b"\\0"):
                 os.kill(int(folder.name), getattr(signal, sys.argv[1]))
         except (FileNotFoundError, ProcessLookupError):
             pass

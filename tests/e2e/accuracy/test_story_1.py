@@ -15,8 +15,8 @@ from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import Verdict
 from r1plus_monitoring.curate.asking import F32, Condition, ProcessAsker
-from r1plus_monitoring.scorers import score
-from r1plus_policies.gate import allowed_in_stratum, allowed_lost
+from r1plus_monitoring.scoring.scorers import score
+from r1plus_policies.gate.verdict import allowed_in_stratum, allowed_lost
 
 pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 

@@ -21,7 +21,7 @@ from r1plus_cli.stream import Question, ask
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import Item, Sampling, Suite
-from r1plus_monitoring.scorers import score
+from r1plus_monitoring.scoring.scorers import score
 
 LOOK_EVERY_S = 0.5
 """At the Service's selector."""

@@ -12,7 +12,7 @@ from e2e.delivery.artifacts import Artifacts
 from e2e.objects import EDGE_ENGINE
 from e2e.parts import Parts
 from e2e.target import Target
-from r1plus_model_repo.importing.signing import sign
+from r1plus_model_repo.importing.package.signature import sign
 from r1plus_model_repo.importing.smollm2 import build_engines
 
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]

@@ -5,7 +5,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, SuiteHeader
 from r1plus_contract.suite_reference import Recorded
-from r1plus_operator.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import new_key
 
 NAME = "echo-v1"
 WORDS = (

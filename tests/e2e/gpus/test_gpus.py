@@ -36,9 +36,9 @@ from r1plus_contract.names import (
     INIT_BUILD,
     LABEL_VOLUME,
 )
-from r1plus_model_repo.building import Recipe, command
-from r1plus_operator.plan.delivering import KEY_DIGITS
-from r1plus_operator.plan.pod import PLATFORM
+from r1plus_model_repo.gpu_build import Recipe, command
+from r1plus_operator.plan.engine.delivery import KEY_DIGITS
+from r1plus_operator.plan.podspec.pod import PLATFORM
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 

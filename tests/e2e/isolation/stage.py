@@ -25,7 +25,7 @@ from e2e.suites import OwnSuite, own_suite, sealed
 from e2e.target import EmbeddedTarget
 from e2e.waiting import StoryError, wait_for
 from r1plus_contract.suite_reference import read_reference
-from r1plus_operator.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import new_key
 
 A, B, OPEN, MONITORING = "wall-a", "wall-b", "wall-open", "monitoring"
 MODEL, TIER, PER_STRATUM = "triage", "edge", 10

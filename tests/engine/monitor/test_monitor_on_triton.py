@@ -12,8 +12,8 @@ import pytest
 from r1plus_contract.admission import read_token
 from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Phase, Verdict
-from r1plus_monitoring.client import Failure, TritonEngine
-from r1plus_monitoring.prober import Prober
+from r1plus_monitoring.probe.client import Failure, TritonEngine
+from r1plus_monitoring.process.prober import Prober
 from support.engine.models import WRONG_ADDITIONS, write_scripted_model
 from support.engine.server import Server, serving
 from support.monitoring.scripted import Pod

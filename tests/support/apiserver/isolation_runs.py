@@ -9,7 +9,7 @@ from r1plus_contract import names
 from r1plus_contract.isolation import Door, Findings, Outcome, Probe, Question, Try
 from r1plus_contract.jsonable import dumps, from_jsonable
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.probing import read
+from r1plus_operator.plan.tenancy.isolation_test_run import read
 from support.apiserver.manifests import Json, condition_of
 from support.apiserver.tenant import Tenant, apply_pod_as_default, end_job
 from support.waiting import eventually

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from r1plus_contract import names
-from r1plus_contract.filling import PROGRESS_PATH, FillProgress
+from r1plus_contract.engine_fetch import PROGRESS_PATH, FillProgress
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome
 from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Watch

@@ -13,7 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.revision.record import read
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import NotFoundError
 from support.apiserver.manifests import (

@@ -22,8 +22,8 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render
 from r1plus_model_repo.delivery import assemble
-from r1plus_operator.plan.triton import GUARDED, START
-from r1plus_policies.sizing import sized
+from r1plus_operator.plan.podspec.triton_args import GUARDED, START
+from r1plus_policies.engine.memory_fit import sized
 from support.ports import free_port
 from support.waiting import wait_until
 

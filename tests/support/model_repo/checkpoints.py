@@ -12,9 +12,9 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import WeightsError
-from r1plus_model_repo.importing.manifest import Wish, WishError
+from r1plus_model_repo.importing.huggingface.safetensors_header import ELEMENT_BITS
 from r1plus_model_repo.importing.model import Claims
-from r1plus_model_repo.importing.safetensors_header import ELEMENT_BITS
+from r1plus_model_repo.importing.package.manifest import Wish, WishError
 
 Shaped = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor -> type and shape."""

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from r1plus_model_repo.importing.openvino_ir import FILES
+from r1plus_model_repo.importing.openvino.ir import FILES
 
 CONFIG = {"max_position_embeddings": 4096, "num_hidden_layers": 2, "num_key_value_heads": 3, "head_dim": 64}
 

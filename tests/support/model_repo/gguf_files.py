@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import numpy
 
-from r1plus_model_repo.importing.gguf_values import Kind
+from r1plus_model_repo.importing.gguf.values import Kind
 
 FEED_FORWARD = 96
 LAYERS, EMBEDDING, HEADS, KV_HEADS, HEAD_SIZE, TOKENS, CONTEXT = 2, 64, 4, 2, 16, 96, 2048

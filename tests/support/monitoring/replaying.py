@@ -7,7 +7,7 @@ from dataclasses import replace
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite_reference import Recorded, write_reference
-from r1plus_monitoring.sources import fingerprint
+from r1plus_monitoring.scoring.sources import fingerprint
 from support.monitoring.scripted import Pod
 
 OWN = Recorded("additions-000", "yes", "stop", "correct")

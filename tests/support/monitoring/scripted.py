@@ -32,11 +32,11 @@ from r1plus_contract.suite import (
     suite_hash,
 )
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
-from r1plus_monitoring.client import Reply
 from r1plus_monitoring.config import Config, read_config
 from r1plus_monitoring.logs import Clock, utc_now
-from r1plus_monitoring.prober import REPLAY_EVERY, Prober
-from r1plus_monitoring.state import State, StateStore
+from r1plus_monitoring.probe.client import Reply
+from r1plus_monitoring.process.prober import REPLAY_EVERY, Prober
+from r1plus_monitoring.store.state import State, StateStore
 from support.waiting import DEADLINE_SECONDS, eventually
 
 Behaviour = Callable[[str, int], Awaitable[Reply | None]]

@@ -14,18 +14,18 @@ from prometheus_client import CollectorRegistry
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.api import kinds
-from r1plus_operator.executor import Executor
-from r1plus_operator.isolation_metrics import IsolationMetrics
+from r1plus_operator.controllers.applier import Executor
+from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.main import lane
-from r1plus_operator.observe import TENANT_NAME, Key, Observer
-from r1plus_operator.plan.inputs import Json, OperatorConfig
-from r1plus_operator.plan.revision import rfc3339
+from r1plus_operator.metrics.isolation import IsolationMetrics
+from r1plus_operator.observe.observer import TENANT_NAME, Key, Observer
+from r1plus_operator.plan.observation import Json, OperatorConfig
+from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
-from r1plus_operator.tenants import TenantReconciler
 from support.plan.tenant_world import CONFIG, DECOY, last_words
 from support.runtime.clock import ManualClock
 

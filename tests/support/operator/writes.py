@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Sequence
 
 from r1plus_contract import names
-from r1plus_operator.executor import Executor
-from r1plus_operator.plan.inputs import Json
-from r1plus_operator.plan.plan import Plan
+from r1plus_operator.controllers.applier import Executor
+from r1plus_operator.plan.deployment import Plan
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.resources import Resource
 

@@ -6,9 +6,9 @@ from typing import Any
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Artifact, Engine
-from r1plus_operator.plan.inputs import ContainerFacts, NodeFacts, PodFacts
-from r1plus_policies.hardware import Gpus
-from r1plus_policies.sizing import GIB
+from r1plus_operator.plan.observation import ContainerFacts, NodeFacts, PodFacts
+from r1plus_policies.engine.hardware import Gpus
+from r1plus_policies.engine.memory_fit import GIB
 
 SHIPPED = {engine.name: engine for engine in load_catalog(Path(catalog.__file__).parent)}
 L40S = Gpus("NVIDIA-L40S", 1, 46068, (8, 9))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from r1plus_contract.verdict import SweepFigures, Verdict
-from r1plus_operator.plan.inputs import PoolView
+from r1plus_operator.plan.observation import PoolView
 from support.plan.world import DAY, FULL, NEXT, World
 
 ROLLBACK = {"accuracy": {"onBreach": "Rollback"}}

@@ -1,6 +1,6 @@
 """Label selectors."""
 
-from r1plus_operator.plan.inputs import Json
+from r1plus_operator.plan.observation import Json
 
 
 def selects(selector: Json, labels: dict[str, str]) -> bool:

@@ -11,8 +11,7 @@ from typing import Any, Self
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.plan import probing
-from r1plus_operator.plan.inputs import (
+from r1plus_operator.plan.observation import (
     JOB_ENDED,
     ContainerFacts,
     IsolationTerms,
@@ -21,7 +20,8 @@ from r1plus_operator.plan.inputs import (
     OperatorConfig,
     PodFacts,
 )
-from r1plus_operator.plan.tenant import Part, TenantPlan, TenantSeen, plan_tenant
+from r1plus_operator.plan.tenancy import isolation_test_run
+from r1plus_operator.plan.tenancy.tenant import Part, TenantPlan, TenantSeen, plan_tenant
 from support.plan.builders import job_pod
 from support.plan.conditions import assert_conditions
 from support.plan.timed import Timed
@@ -37,7 +37,7 @@ CONFIG = OperatorConfig(
 )
 DECOYS = tuple(
     door.name
-    for door in probing.doors(Probe.CONTROL, probing.Run("t", "u", "d", {}, 0), CONFIG)
+    for door in isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("t", "u", "d", {}, 0), CONFIG)
     if door.against == "decoy"
 )
 GIVES: Json = {
@@ -78,7 +78,7 @@ class TenantWorld(Timed):
     now: float = 10_000.0
     config: OperatorConfig = CONFIG
     writes: int = 0
-    made: list[probing.Run] = field(default_factory=list)
+    made: list[isolation_test_run.Run] = field(default_factory=list)
     """Every run that was begun."""
 
     @property
@@ -144,7 +144,7 @@ class TenantWorld(Timed):
         key = obj["metadata"]["namespace"], obj["kind"], obj["metadata"]["name"]
         self.writes += 1
         before = self.live.get(key)
-        if before is None and (run := probing.read(obj)) and run not in self.made:
+        if before is None and (run := isolation_test_run.read(obj)) and run not in self.made:
             self.made.append(run)
         uid = before["metadata"]["uid"] if before else f"u{self.writes}"
         assert obj["metadata"].get("uid", uid) == uid, "bound to another object than is there"
@@ -185,8 +185,8 @@ class TenantWorld(Timed):
     def jobs(self, *, going_on: bool = False) -> list[Json]:
         return [job for (_, kind, _), job in self.live.items() if kind == "Job" and not (going_on and JOB_ENDED in job)]
 
-    def runs(self) -> tuple[probing.Ran, ...]:
-        return probing.ran(self.jobs(), self.pods, self.config, self.now)
+    def runs(self) -> tuple[isolation_test_run.Ran, ...]:
+        return isolation_test_run.ran(self.jobs(), self.pods, self.config, self.now)
 
     def end(self, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> Self:
         """The Jobs that go on end; the tries named are open, the control sees the blind ones shut; silent probes say
@@ -256,10 +256,10 @@ def last_words(
     job: Json, config: OperatorConfig, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = ()
 ) -> dict[str, Findings]:
     """What each container of a run's Job finds: the tries named are open, the control sees the blind ones shut."""
-    run, template = probing.read(job), job["spec"]["template"]
+    run, template = isolation_test_run.read(job), job["spec"]["template"]
     assert run is not None
     probe = Probe(template["metadata"]["labels"][names.LABEL_PROBE])
-    doors, questions = probing.doors(probe, run, config), probing.questions(config)
+    doors, questions = isolation_test_run.doors(probe, run, config), isolation_test_run.questions(config)
     control = probe is Probe.CONTROL
     own = {door.name for door in doors if door.against is Against.OWN}
     tried = {CONTAINER_KNOCK: [one.name for one in doors], CONTAINER_ASK: [one.name for one in questions]}

@@ -16,8 +16,10 @@ from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, loa
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.delivering import EngineVolume
-from r1plus_operator.plan.inputs import (
+from r1plus_operator.plan.accuracy.mounted_suites import read_mounted
+from r1plus_operator.plan.deployment import Plan, plan
+from r1plus_operator.plan.engine.delivery import EngineVolume
+from r1plus_operator.plan.observation import (
     ContainerFacts,
     NodeFacts,
     Observed,
@@ -32,10 +34,8 @@ from r1plus_operator.plan.inputs import (
     WaveView,
     Wiring,
 )
-from r1plus_operator.plan.mounted_suites import read_mounted
-from r1plus_operator.plan.plan import Plan, plan
-from r1plus_operator.plan.pod import container_images, fingerprint
-from r1plus_operator.plan.revision import Revision, read
+from r1plus_operator.plan.podspec.pod import container_images, fingerprint
+from r1plus_operator.plan.revision.record import Revision, read
 from support.plan.conditions import assert_conditions
 from support.plan.timed import Timed
 

@@ -19,9 +19,19 @@ from r1plus_contract.verdict import (
     Verdict,
     Watch,
 )
-from r1plus_monitoring.sweeping import figures_of
-from r1plus_operator.plan.revision import Revision
-from r1plus_policies.gate import GateItem, ItemScores, Rules, Score, Stage, Subject, allowed_in_stratum, judge, report
+from r1plus_monitoring.probe.sweeps import figures_of
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_policies.gate.verdict import (
+    GateItem,
+    ItemScores,
+    Rules,
+    Score,
+    Stage,
+    Subject,
+    allowed_in_stratum,
+    judge,
+    report,
+)
 
 Json = dict[str, Any]
 FULL_SWEEPS = 3

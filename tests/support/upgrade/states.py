@@ -10,20 +10,20 @@ from typing import Any
 import yaml
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_cli.actions import steer
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.steering import steer
 from r1plus_cli.suite_store import manifest
 from r1plus_contract import names
-from r1plus_contract.filling import FillPhase, FillProgress
+from r1plus_contract.engine_fetch import FillPhase, FillProgress
 from r1plus_contract.jsonable import to_jsonable
 from r1plus_contract.outcomes import ProbeResult
 from r1plus_contract.requests import Verb
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Shadow
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision import read
+from r1plus_operator.observe.suite_signature import new_key, sign
+from r1plus_operator.plan.revision.record import read
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.suite_signature import new_key, sign
 from support.upgrade.fixture import TENANT_NAMESPACE
 from support.upgrade.kubelet import Kubelet
 from support.upgrade.monitors import OUTCOMES, PROGRESS, VERDICT

@@ -8,10 +8,10 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
-from r1plus_operator.deployment_metrics import DeploymentMetrics
-from r1plus_operator.plan.facts import Facts
-from r1plus_policies.detector import DetectorKey
-from r1plus_policies.pool import Pool
+from r1plus_operator.metrics.deployments import DeploymentMetrics
+from r1plus_operator.plan.status.metrics import Facts
+from r1plus_policies.detector.detector import DetectorKey
+from r1plus_policies.detector.pool import Pool
 from support.chart import CHART, PROMETHEUS_OPERATOR, Objects, Render, one
 from support.promtool import Case, failures, promtool
 

@@ -8,9 +8,9 @@ from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.api.tenants import CONTROL_PLANE
-from r1plus_operator.plan import walls
-from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, OperatorConfig
-from r1plus_operator.plan.placement import GPU_TAINT
+from r1plus_operator.plan.engine.placement import GPU_TAINT
+from r1plus_operator.plan.observation import DnsTerms, IsolationTerms, OperatorConfig
+from r1plus_operator.plan.tenancy import network_policies
 from support.chart import Objects, Render
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
@@ -84,7 +84,7 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
 def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_ones_own_pods_does(
     objects: Objects,
 ) -> None:
-    left_out = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
+    left_out = network_policies.callers("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
     assert {one["operator"] for one in left_out} == {"DoesNotExist"}
     for policy in ("walls", "budgets"):
         told = policies(objects)[f"r1plus-operator-{policy}"]["validations"][0]["expression"]

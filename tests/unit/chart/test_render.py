@@ -15,11 +15,11 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import fence, rbac, tenant_roles
 from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
+from r1plus_operator.observe.projections import suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
-from r1plus_operator.plan.objects import to_dns
-from r1plus_operator.plan.pod import restricted
-from r1plus_operator.projections import suite_source
+from r1plus_operator.plan.manifests.children import to_dns
+from r1plus_operator.plan.observation import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
+from r1plus_operator.plan.podspec.pod import restricted
 from support.chart import CHART, OTHER_VALUES, PROMETHEUS_OPERATOR, ROOT, Objects, Render, environment, one, pods
 
 FENCE = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")

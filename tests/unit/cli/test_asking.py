@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_cli.asking import ask_deployment, paced
+from r1plus_cli.ask import ask_deployment, paced
 from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question
 from support.cli.deployments import Json, condition, cr

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
 from r1plus_contract.delivery import digest_of, file_sha256
-from r1plus_contract.filling import Archive, FillOrder
+from r1plus_contract.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_model_repo.filling.unpack import unpack
-from r1plus_model_repo.filling.volume import fill
+from r1plus_model_repo.engine_fetch.unpack import unpack
+from r1plus_model_repo.engine_fetch.volume import fill
 from support.model_repo import gguf_files
 from support.model_repo.exports import write_export
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_policies.accelerators import whole
+from r1plus_policies.engine.accelerators import whole
 from support.cli import command
 
 KEYS = {"engine", "hardware", "devices", "usableGiBPerDevice", "batch", "context", "fits", "maxBatch", "maxContext", "totalGiB", "perDeviceGiB", "terms", "nearest", "reason"}  # fmt: skip

@@ -36,9 +36,9 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import GateReport, Standing, StratumFigures, Verdict
-from r1plus_operator.plan.incident import ROLLED_BACK
-from r1plus_operator.plan.rollback import FELL, REQUESTED
-from r1plus_policies.response import Why
+from r1plus_operator.plan.revision.rollback_record import FELL, REQUESTED
+from r1plus_operator.plan.status.incident import ROLLED_BACK
+from r1plus_policies.rollback.response import Why
 from support.cli.command import printed
 
 GOOD, BAD = "credit-aaaaaaaaaa", "credit-bbbbbbbbbb"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from r1plus_cli.actions import refresh_all, steer
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.rollouts import show_rollouts
-from r1plus_cli.steering import refresh_all, steer
 from r1plus_cli.view import view_of
 from r1plus_contract.requests import Verb, requests_in
 from support.cli.command import printed, run

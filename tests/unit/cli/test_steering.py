@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from r1plus_cli.actions import steer
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.status import show_one
-from r1plus_cli.steering import steer
 from r1plus_cli.view import view_of
 from r1plus_contract.requests import MOST_WHY, Verb, format_command, requests_in
 from support.cli.command import printed

@@ -18,9 +18,9 @@ from r1plus_dashboards import generate
 from r1plus_dashboards.asking import Chosen
 from r1plus_dashboards.build import Board, Kind, Query
 from r1plus_dashboards.generate import BOARDS
-from r1plus_monitoring.exposition import Exposition
-from r1plus_operator.instruments import Instruments
-from r1plus_operator.plan.promql import series
+from r1plus_monitoring.report.exposition import Exposition
+from r1plus_operator.metrics.instruments import Instruments
+from r1plus_operator.plan.manifests.promql import series
 from support.promtool import promtool
 
 ROOT = Path(__file__).parents[3]

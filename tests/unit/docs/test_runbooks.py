@@ -14,9 +14,9 @@ from r1plus_cli.main import app
 from r1plus_contract import metrics, names
 from r1plus_contract.isolation import Against, Probe
 from r1plus_operator.api import crd
-from r1plus_operator.plan import probing
-from r1plus_operator.plan.alerts import Subject, rules
-from r1plus_operator.plan.inputs import IsolationTerms
+from r1plus_operator.plan.manifests.alerts import Subject, rules
+from r1plus_operator.plan.observation import IsolationTerms
+from r1plus_operator.plan.tenancy import isolation_test_run
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "monitoring" / "runbooks"
@@ -35,8 +35,12 @@ CLUSTER_WIDE = (
 NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
 TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "registry": "http://r:8080"})
 PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
-DOORS = probing.doors(Probe.CONTROL, probing.Run("team", "u", "credit", {}, 0), PROBES)
-TRIES = [one.name for one in (*DOORS, *probing.questions(PROBES)) if getattr(one, "against", None) is not Against.OWN]
+DOORS = isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), PROBES)
+TRIES = [
+    one.name
+    for one in (*DOORS, *isolation_test_run.questions(PROBES))
+    if getattr(one, "against", None) is not Against.OWN
+]
 each_page = pytest.mark.parametrize("alert", PAGES)
 
 

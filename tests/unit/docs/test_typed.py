@@ -8,7 +8,7 @@ import pytest
 
 from devcluster.packages import PACKAGES
 from e2e.target import BIN, looking_around
-from r1plus_cli.invoked import as_typed
+from r1plus_cli.hints import as_typed
 from r1plus_cli.main import app
 from r1plus_contract.requests import Verb
 

@@ -16,8 +16,8 @@ from r1plus_contract.names import LABEL_REVISION
 from r1plus_contract.suite import Sampling
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_reference import read_reference
-from r1plus_monitoring.replay import replay
-from r1plus_operator.suite_signature import new_key, signer
+from r1plus_monitoring.scoring.replay import replay
+from r1plus_operator.observe.suite_signature import new_key, signer
 
 KEY = new_key()
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from r1plus_contract import names
 from r1plus_contract.jsonable import from_jsonable, to_jsonable
 from r1plus_model_repo import catalog
-from r1plus_model_repo.building import TENSORRT, TENSORRT_LLM, Recipe, command, script
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Backend
 from r1plus_model_repo.config_pbtxt import parse, render
-from support.model_repo.filling.builds import RECIPE
+from r1plus_model_repo.gpu_build import TENSORRT, TENSORRT_LLM, Recipe, command, script
+from support.model_repo.engine_fetch.builds import RECIPE
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "build"
 ENGINES = {engine.name: engine.spec for engine in load_catalog(Path(catalog.__file__).parent)}
@@ -91,7 +91,7 @@ def test_whatever_differs_makes_another_key(recipe: Recipe, other: Recipe, name:
 
 def test_the_command_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version of this project that builds with other flags builds every engine anew."""
-    monkeypatch.setattr("r1plus_model_repo.building.command", lambda *_: ("trtllm-build", "--other"))
+    monkeypatch.setattr("r1plus_model_repo.gpu_build.command", lambda *_: ("trtllm-build", "--other"))
     other = RECIPE.key
     monkeypatch.undo()
     assert other != RECIPE.key

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import CatalogError, load_catalog
 from r1plus_model_repo.catalog.types import ArchiveFile, Backend, EngineSpec, Tier
-from r1plus_policies.sizing import GIB, sized
+from r1plus_policies.engine.memory_fit import GIB, sized
 
 SHIPPED = Path(catalog.__file__).parent
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from r1plus_contract.delivery import digest_of
-from r1plus_contract.filling import Built
+from r1plus_contract.engine_fetch import Built
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
-from r1plus_model_repo import built
+from r1plus_model_repo import built_engine
+from support.model_repo.engine_fetch.builds import RECIPE, Job, write
 from support.model_repo.exports import states
-from support.model_repo.filling.builds import RECIPE, Job, write
 
 CONFIG = 'name: "r1plus"\n'
 PARAMETER = 'parameters {{\n  key: "{name}"\n  value {{\n    string_value: "{value}"\n  }}\n}}\n'
@@ -213,7 +213,7 @@ def built_pod(pod: Pod) -> Pod:
 
 
 def sealed(pod: Pod, key: str = KEY, source: str = SOURCE, gpu_product: str = "NVIDIA-A10") -> None:
-    built.tell(pod.engine, Built(key, source, gpu_product, built.rest_digest(pod.engine)))
+    built_engine.tell(pod.engine, Built(key, source, gpu_product, built_engine.rest_digest(pod.engine)))
 
 
 def test_an_engine_that_was_built_for_the_revision_is_served(built_pod: Pod) -> None:

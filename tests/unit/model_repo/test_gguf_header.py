@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_model_repo.importing.errors import WeightsError
-from r1plus_model_repo.importing.gguf_header import (
+from r1plus_model_repo.importing.gguf.header import (
     BLOCKS,
     MOST_ALIGNMENT,
     MOST_DIMENSIONS,
@@ -23,7 +23,7 @@ from r1plus_model_repo.importing.gguf_header import (
     MOST_TENSORS,
     read_header,
 )
-from r1plus_model_repo.importing.gguf_values import KEPT_ITEMS, MOST_HEADER_BYTES, MOST_STRING_BYTES, Array, Kind
+from r1plus_model_repo.importing.gguf.values import KEPT_ITEMS, MOST_HEADER_BYTES, MOST_STRING_BYTES, Array, Kind
 from support.model_repo import gguf_files
 
 E, N, T, RAW = gguf_files.entry, gguf_files.number, gguf_files.tensor, gguf_files.raw
@@ -258,7 +258,7 @@ def test_many_texts_are_read_in_bounded_memory(tmp_path: Path) -> None:
         stream.truncate(stream.tell() + 8 * count)
     script = (
         "import resource, sys; from pathlib import Path;"
-        "from r1plus_model_repo.importing.gguf_header import read_header;"
+        "from r1plus_model_repo.importing.gguf.header import read_header;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; read_header(Path(sys.argv[1]));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from r1plus_model_repo.importing import chat_template
 from r1plus_model_repo.importing.errors import WeightsError
-from r1plus_model_repo.importing.gguf_model import ARCHITECTURES, MOST_TOLD, ModelFacts, read_model
+from r1plus_model_repo.importing.gguf.model import ARCHITECTURES, MOST_TOLD, ModelFacts, read_model
 from support.model_repo import gguf_files
 from support.model_repo.gguf_files import Keys
 

@@ -13,8 +13,8 @@ from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.manifest import Wish, spec_of
 from r1plus_model_repo.importing.model import VLLM, Claims, Model, OnGpu
+from r1plus_model_repo.importing.package.manifest import Wish, spec_of
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo.checkpoints import (
     HIDDEN,

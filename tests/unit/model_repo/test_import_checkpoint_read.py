@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.model import VLLM, Claims, Model
-from r1plus_model_repo.importing.reading import read
+from r1plus_model_repo.importing.readers import read
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo.checkpoints import (
     CONFIG,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from r1plus_model_repo.importing.errors import WeightsError
-from r1plus_model_repo.importing.manifest import Wish
 from r1plus_model_repo.importing.model import VLLM, Claims
-from r1plus_model_repo.importing.reading import read
+from r1plus_model_repo.importing.package.manifest import Wish
+from r1plus_model_repo.importing.readers import read
 from support.model_repo.checkpoints import (
     Change,
     both,

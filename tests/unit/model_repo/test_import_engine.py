@@ -15,11 +15,11 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.folders import alone
-from r1plus_model_repo.importing.manifest import Wish, WishError, weights_memory
 from r1plus_model_repo.importing.model import Claims, Model
-from r1plus_model_repo.importing.openvino_ir import FILES
-from r1plus_model_repo.importing.reading import read
+from r1plus_model_repo.importing.openvino.ir import FILES
+from r1plus_model_repo.importing.package.folders import alone
+from r1plus_model_repo.importing.package.manifest import Wish, WishError, weights_memory
+from r1plus_model_repo.importing.readers import read
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo import gguf_files
 from support.model_repo.checkpoints import (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_model_repo.importing.errors import WeightsError
-from r1plus_model_repo.importing.safetensors_header import (
+from r1plus_model_repo.importing.huggingface.safetensors_header import (
     ELEMENT_BITS,
     MOST_HEADER_BYTES,
     MOST_TENSORS,

@@ -10,9 +10,9 @@ import yaml
 
 from r1plus_contract.delivery import digest_of
 from r1plus_model_repo.importing.engine import import_engine
-from r1plus_model_repo.importing.manifest import Wish
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
-from r1plus_model_repo.importing.reading import read
+from r1plus_model_repo.importing.package.manifest import Wish
+from r1plus_model_repo.importing.readers import read
 from support.model_repo.checkpoints import (
     CONFIG,
     HIDDEN,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from r1plus_model_repo.importing.manifest import Wish
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims
+from r1plus_model_repo.importing.package.manifest import Wish
 from support.model_repo.checkpoints import (
     CONFIG,
     Change,

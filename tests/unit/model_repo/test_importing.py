@@ -8,10 +8,10 @@ import numpy
 import pytest
 
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.gguf_values import Kind
-from r1plus_model_repo.importing.openvino_ir import convert, renumbered
-from r1plus_model_repo.importing.requantise import Precision, requantise
-from r1plus_model_repo.importing.tokenizer_limit import UNLIMITED, unlimit
+from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
+from r1plus_model_repo.importing.gguf.values import Kind
+from r1plus_model_repo.importing.openvino.ir import convert, renumbered
+from r1plus_model_repo.importing.openvino.tokenizer_limit import UNLIMITED, unlimit
 from support.model_repo import gguf_files
 
 ONE = '<layer id="0" name="Constant_4700_compressed" type="Const"/><layer id="1" name="Constant_4700" type="Convert"/>'

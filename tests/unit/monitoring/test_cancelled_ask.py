@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from r1plus_contract.suite import Sampling
-from r1plus_monitoring.client import TritonEngine
+from r1plus_monitoring.probe.client import TritonEngine
 
 
 class LosingStream:

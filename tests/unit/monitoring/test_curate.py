@@ -20,7 +20,7 @@ from r1plus_monitoring.curate.pipeline import (
     selecting,
 )
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, choose, counts, right, shares
-from r1plus_monitoring.scorers import SCORERS
+from r1plus_monitoring.scoring.scorers import SCORERS
 
 SHAPE = Shape(size=12, min_size=8, min_strata=2, min_per_stratum=3)
 

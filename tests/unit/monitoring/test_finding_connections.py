@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract.connections import MOST, MOST_OF_PEER, REQUEST_LIMITS
 from r1plus_model_repo.registry import service
-from r1plus_monitoring.bulletin import Bulletin
-from r1plus_monitoring.exposition import Exposition
-from r1plus_monitoring.web import serve
+from r1plus_monitoring.report.exposition import Exposition
+from r1plus_monitoring.report.publisher import Bulletin
+from r1plus_monitoring.report.web import serve
 from r1plus_operator import health
 from support.waiting import eventually
 

@@ -9,8 +9,8 @@ from r1plus_contract import metrics
 from r1plus_contract.admission import Admission, write_token
 from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Gate, Standing, Verdict
-from r1plus_monitoring.client import Failure, Reply
-from r1plus_monitoring.prober import made
+from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.process.prober import made
 from support.monitoring.scripted import (
     ADDITIONS,
     Pod,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.outcomes import MOST_OUTCOMES, ProbeResult
-from r1plus_monitoring.journal import OUTCOMES_FILE, Journal
-from r1plus_policies.gate import Subject
+from r1plus_monitoring.store.journal import OUTCOMES_FILE, Journal
+from r1plus_policies.gate.verdict import Subject
 
 OURS = Subject("identity", "suite", "hash", "1")
 OTHER = Subject("identity", "suite", "other hash", "1")

@@ -10,8 +10,8 @@ import pytest
 from r1plus_contract.admission import Admission, read_token
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
-from r1plus_monitoring.client import Failure, Reply
-from r1plus_monitoring.prober import Prober
+from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.process.prober import Prober
 from support.monitoring.scripted import (
     ADDITIONS,
     WHOLE_GATE,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from r1plus_contract.settings import hash_config
 from r1plus_contract.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, Phase, Verdict
-from r1plus_monitoring.state import HalfGate, StateStore
-from r1plus_policies.gate import Subject
-from r1plus_policies.gate_run import GateRecord
+from r1plus_monitoring.store.state import HalfGate, StateStore
+from r1plus_policies.gate.run import GateRecord
+from r1plus_policies.gate.verdict import Subject
 from support.monitoring.scripted import (
     ADDITIONS,
     Pod,

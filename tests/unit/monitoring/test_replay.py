@@ -15,10 +15,10 @@ from r1plus_contract.suite import Item
 from r1plus_contract.suite_reference import Recorded, read_reference
 from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
 from r1plus_monitoring.curate.record import read_suite
-from r1plus_monitoring.prober import Prober
-from r1plus_monitoring.replay import PER_STRATUM, record, replay
-from r1plus_monitoring.scorers import score
-from r1plus_monitoring.sources import read_sources
+from r1plus_monitoring.process.prober import Prober
+from r1plus_monitoring.scoring.replay import PER_STRATUM, record, replay
+from r1plus_monitoring.scoring.scorers import score
+from r1plus_monitoring.scoring.sources import read_sources
 from support.monitoring.replaying import CUT, OWN, WRONG, alter_unseen, give
 from support.monitoring.scripted import Pod, ScriptedEngine, loaded, running, stored_state, until, watched, watching
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from r1plus_contract import metrics
-from r1plus_operator.plan.promql import series
+from r1plus_operator.plan.manifests.promql import series
 from support.promtool import Case, Judged, Rule, mutants
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_answers import ANSWERS, answer_problem
-from r1plus_monitoring.scorers import SCORERS, ScorerName, score
+from r1plus_monitoring.scoring.scorers import SCORERS, ScorerName, score
 
 
 def judged(scorer: str, answer: str, *expected: str, finish: str = "stop") -> str:

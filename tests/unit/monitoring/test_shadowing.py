@@ -12,8 +12,8 @@ from r1plus_contract.admission import read_token
 from r1plus_contract.suite import load_suite
 from r1plus_contract.suite_reference import write_reference
 from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
-from r1plus_monitoring.client import Failure, Reply
-from r1plus_monitoring.prober import Prober
+from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.process.prober import Prober
 from support.monitoring.replaying import OWN, WRONG, alter_unseen
 from support.monitoring.scripted import (
     ADDITIONS,

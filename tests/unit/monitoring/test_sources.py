@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.verdict import Gate
-from r1plus_monitoring.sources import Problem, check_identity, fingerprint, read_sources
+from r1plus_monitoring.scoring.sources import Problem, check_identity, fingerprint, read_sources
 from support.monitoring.scripted import IDENTITY, Pod, small_suite
 
 pytestmark = pytest.mark.usefixtures("mounted")

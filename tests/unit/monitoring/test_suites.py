@@ -9,7 +9,7 @@ from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Suite
 from r1plus_monitoring.curate.candidates import candidates
 from r1plus_monitoring.curate.record import read_baseline, read_suite
-from r1plus_monitoring.scorers import score
+from r1plus_monitoring.scoring.scorers import score
 
 SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
 TIERS = {"smollm2-full-v1": "full", "smollm2-lite-v1": "lite", "smollm2-edge-v1": "edge"}

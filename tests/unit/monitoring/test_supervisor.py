@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.admission import Admission, read_token
-from r1plus_monitoring.supervisor import Heartbeat, Patience, backoff
+from r1plus_monitoring.process.supervisor import Heartbeat, Patience, backoff
 from support.monitoring.scripted import Pod, prober_process
 from support.ports import free_port
 from support.waiting import DEADLINE_SECONDS, wait_until
@@ -26,7 +26,7 @@ STALE_SECONDS = 10_000.0
 SUPERVISE = f"""
 import os, sys, time
 from pathlib import Path
-from r1plus_monitoring.supervisor import Patience, Supervisor
+from r1plus_monitoring.process.supervisor import Patience, Supervisor
 state = Path(sys.argv[1])
 patience = Patience(tick=0.05, stale={STALE_SECONDS}, first_backoff=0.05, longest_backoff=0.2, farewell=0.2)
 clock = lambda: time.monotonic() + {2 * STALE_SECONDS} * (state / "later").exists()
@@ -174,7 +174,7 @@ def test_a_prober_deaf_to_sigterm_is_killed_at_the_end(tmp_path: Path) -> None:
 
 def test_the_supervisor_imports_nothing_but_the_standard_library_and_its_own() -> None:
     code = (
-        "import sys; import r1plus_monitoring.supervisor;"
+        "import sys; import r1plus_monitoring.process.supervisor;"
         "print([m for m in ('aiohttp', 'grpc', 'numpy', 'prometheus_client', 'pydantic') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

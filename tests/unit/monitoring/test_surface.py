@@ -15,15 +15,15 @@ from r1plus_contract import metrics as names
 from r1plus_contract.jsonable import loads
 from r1plus_contract.suite import Item, Sampling
 from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Verdict
-from r1plus_monitoring.bulletin import Bulletin
-from r1plus_monitoring.client import Failure, Reply
 from r1plus_monitoring.config import read_config
-from r1plus_monitoring.exposition import Exposition
 from r1plus_monitoring.logs import log
-from r1plus_monitoring.probing import LABELS, SCORES, Prompter, Result, judged
-from r1plus_monitoring.state import HalfSweep, State, StateStore, restarts
-from r1plus_monitoring.web import serve
-from r1plus_policies.gate import Subject
+from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.probe.probes import LABELS, SCORES, Prompter, Result, judged
+from r1plus_monitoring.report.exposition import Exposition
+from r1plus_monitoring.report.publisher import Bulletin
+from r1plus_monitoring.report.web import serve
+from r1plus_monitoring.store.state import HalfSweep, State, StateStore, restarts
+from r1plus_policies.gate.verdict import Subject
 from support.monitoring.scripted import ScriptedEngine, loaded
 
 OWN: Final = {"namespace": "bank", "deployment": "credit", "revision": "credit-1"}

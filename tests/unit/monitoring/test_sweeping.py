@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_monitoring.probing import Pace, Result
-from r1plus_monitoring.sweeping import figures_of, order, sweep
+from r1plus_monitoring.probe.probes import Pace, Result
+from r1plus_monitoring.probe.sweeps import figures_of, order, sweep
 
 ITEMS = [f"i{n:03}" for n in range(20)]
 

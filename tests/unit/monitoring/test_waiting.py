@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import web
 
-from r1plus_monitoring.client import TritonEngine, waiting_requests
+from r1plus_monitoring.probe.client import TritonEngine, waiting_requests
 
 GAUGE = "r1plus_engine_waiting_requests"
 

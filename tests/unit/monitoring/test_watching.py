@@ -13,11 +13,11 @@ from r1plus_contract.admission import read_token
 from r1plus_contract.jsonable import loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Standing, Verdict
-from r1plus_monitoring.client import Reply
-from r1plus_monitoring.prober import Prober
-from r1plus_monitoring.web import serve
-from r1plus_policies.detector import Evidence, hear
-from r1plus_policies.watch import WatchState
+from r1plus_monitoring.probe.client import Reply
+from r1plus_monitoring.process.prober import Prober
+from r1plus_monitoring.report.web import serve
+from r1plus_policies.detector.detector import Evidence, hear
+from r1plus_policies.watch.memory import WatchState
 from support.monitoring.scripted import (
     ADDITIONS,
     Pod,

@@ -8,11 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
-from r1plus_operator.deployment_metrics import DeploymentMetrics
-from r1plus_operator.plan.facts import Facts
-from r1plus_policies.detector import DetectorKey, Evidence
-from r1plus_policies.pool import Pair, Pool
-from r1plus_policies.response import BLOCKING
+from r1plus_operator.metrics.deployments import DeploymentMetrics
+from r1plus_operator.plan.status.metrics import Facts
+from r1plus_policies.detector.detector import DetectorKey, Evidence
+from r1plus_policies.detector.pool import Pair, Pool
+from r1plus_policies.rollback.response import BLOCKING
 
 KEY = ("team", "credit")
 WHOSE = {"namespace": "team", "deployment": "credit"}

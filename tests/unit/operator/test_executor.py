@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.executor import Executor, OwnerGoneError
-from r1plus_operator.plan.inputs import Json
-from r1plus_operator.plan.plan import Note, Plan
+from r1plus_operator.controllers.applier import Executor, OwnerGoneError
+from r1plus_operator.plan.deployment import Note, Plan
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from support.operator.writes import Server
 

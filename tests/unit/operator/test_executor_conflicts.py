@@ -2,8 +2,8 @@
 
 import pytest
 
-from r1plus_operator.executor import OwnerGoneError
-from r1plus_operator.plan.plan import Plan
+from r1plus_operator.controllers.applier import OwnerGoneError
+from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.runtime.errors import ApiError, ConflictError, NotFoundError
 from support.operator.writes import Server
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from r1plus_operator.handlers import InCluster
+from r1plus_operator.observe.kopf_watch import InCluster
 from support.rotating_tls import RotatingServer
 
 

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
 from r1plus_operator.health import LATE_SECONDS, STUCK_SECONDS, problem, serve
-from r1plus_operator.instruments import Instruments
-from r1plus_operator.plan.facts import Facts
+from r1plus_operator.metrics.instruments import Instruments
+from r1plus_operator.plan.status.metrics import Facts
 from r1plus_operator.runtime.resources import Resource
 
 

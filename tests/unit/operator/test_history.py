@@ -12,18 +12,18 @@ import pytest
 from r1plus_contract.history import DeploymentFact, EvaluationFact, Facts, Receipt, RevisionFact
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import Verdict
-from r1plus_model_repo.registry import migrating
+from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.checks import checked
 from r1plus_model_repo.registry.database import Database
 from r1plus_model_repo.registry.errors import DocumentError
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
-from r1plus_operator import history
-from r1plus_operator.history import Historian
-from r1plus_operator.observe import Key
-from r1plus_operator.plan.history import deployment
-from r1plus_operator.plan.inputs import Json, NamespaceFacts, Observed
-from r1plus_operator.projections import EngineObject
-from r1plus_operator.registry_client import DeliveryError, RefusedError
+from r1plus_operator.observe.observer import Key
+from r1plus_operator.observe.projections import EngineObject
+from r1plus_operator.plan.observation import Json, NamespaceFacts, Observed
+from r1plus_operator.plan.registry_facts import deployment
+from r1plus_operator.registry import recorder
+from r1plus_operator.registry.client import DeliveryError, RefusedError
+from r1plus_operator.registry.recorder import Historian
 from support.plan.falls import FULL, rolled_back
 from support.plan.world import CATALOG
 from support.plan.world import World as PlanWorld
@@ -122,7 +122,7 @@ def template() -> Iterator[tuple[Sqlite, str]]:
     """A registry's database, to be copied."""
     with closing(Sqlite()) as sqlite, sqlite.scratch() as dsn:
         with closing(Database(dsn)) as database:
-            migrating.migrate(database)
+            migration.migrate(database)
         yield sqlite, dsn
 
 
@@ -185,7 +185,7 @@ async def test_no_delivery_is_larger_than_the_service_takes(rig: Rig, monkeypatc
     whole, first = len(dumps(delivery)), rig.recorded()
     rig.historian.forget()
     rig.courier.deliveries.clear()
-    monkeypatch.setattr(history, "BYTES_AT_ONCE", whole // 4)
+    monkeypatch.setattr(recorder, "BYTES_AT_ONCE", whole // 4)
     await rig.turn()
     assert len(rig.courier.deliveries) >= 4
     assert max(len(dumps(facts)) for facts in rig.courier.deliveries) <= whole // 2
@@ -193,7 +193,7 @@ async def test_no_delivery_is_larger_than_the_service_takes(rig: Rig, monkeypatc
 
 
 async def test_one_fact_goes_however_large_it_is(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(recorder, "BYTES_AT_ONCE", 1)
     assert await rig.turn() == 0.0
     assert (rig.recorded()["revisions"], rig.historian.backlog) == (2, 0)
 
@@ -236,7 +236,7 @@ async def test_a_fact_that_cannot_be_recorded_holds_up_no_other(rig: Rig) -> Non
 async def test_what_waits_is_bounded_and_the_rest_comes_when_there_is_room(
     work: UnitOfWork, observed: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "MOST_WAITING", 30)
+    monkeypatch.setattr(recorder, "MOST_WAITING", 30)
     many = {("team", f"credit-{n}"): of(observed, n) for n in range(40)}
     rig = Rig(work, many)
     rig.courier.down = True
@@ -303,7 +303,7 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_facts_back(
 
 
 async def test_left_running_it_delivers_what_is_noticed(work: UnitOfWork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "GATHER_SECONDS", 0.0)
     world = PlanWorld(dict(FULL))
     name = world.bring_up()
     rig = Rig(work, {KEY: world.observed()})
@@ -341,8 +341,8 @@ async def test_noticing_looks_at_nothing(rig: Rig) -> None:
 def test_the_same_fact_has_the_same_fingerprint_and_each_kind_its_own() -> None:
     world = PlanWorld(dict(FULL))
     world.bring_up()
-    facts = [f for _ in range(2) for f in history.told.facts(world.observed())]
-    prints = [history._fingerprint(f) for f in facts]
+    facts = [f for _ in range(2) for f in recorder.told.facts(world.observed())]
+    prints = [recorder._fingerprint(f) for f in facts]
     assert len(set(prints)) * 2 == len(prints)
     assert {type(f) for f in facts} >= {RevisionFact, EvaluationFact}
 

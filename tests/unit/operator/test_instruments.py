@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from r1plus_contract import metrics
-from r1plus_operator.instruments import Instruments
+from r1plus_operator.metrics.instruments import Instruments
 
 
 def value(instruments: Instruments, series: str) -> float:

@@ -5,9 +5,9 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.isolation_metrics import IsolationMetrics
-from r1plus_operator.plan.inputs import TenantView
-from r1plus_operator.plan.probing import Ran, Run
+from r1plus_operator.metrics.isolation import IsolationMetrics
+from r1plus_operator.plan.observation import TenantView
+from r1plus_operator.plan.tenancy.isolation_test_run import Ran, Run
 from r1plus_policies.isolation import Judgement, Verdict
 
 RUN = Run("team", "u", "credit", {}, 100)

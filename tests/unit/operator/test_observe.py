@@ -8,11 +8,11 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
-from r1plus_operator import projections
 from r1plus_operator.api import kinds
-from r1plus_operator.observe import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
-from r1plus_operator.plan.inputs import Observed
-from r1plus_operator.plan.refresh import Cause, Outcome, Refresh, SlotRequest
+from r1plus_operator.observe import projections
+from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
+from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.revision.refresh import Cause, Outcome, Refresh, SlotRequest
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.filling import FillOrder
+from r1plus_contract.engine_fetch import FillOrder
 from r1plus_contract.requests import Verb
-from r1plus_operator import projections
 from r1plus_operator.config import ConfigError, from_environment
-from r1plus_operator.plan import decoy, prober, probing, volumes, walls
-from r1plus_operator.plan.delivering import EngineVolume
-from r1plus_operator.plan.inputs import (
+from r1plus_operator.observe import projections
+from r1plus_operator.plan import volumes
+from r1plus_operator.plan.deployment import plan
+from r1plus_operator.plan.engine.delivery import EngineVolume
+from r1plus_operator.plan.manifests.children import Owner, network_policy
+from r1plus_operator.plan.observation import (
     REFUSED_PODS,
     DnsPods,
     DnsTerms,
@@ -22,10 +24,9 @@ from r1plus_operator.plan.inputs import (
     RuntimeUpdate,
     TenantView,
 )
-from r1plus_operator.plan.objects import Owner, network_policy
-from r1plus_operator.plan.plan import plan
-from r1plus_operator.plan.refresh import Outcome
-from r1plus_operator.plan.tenant import plan_tenant
+from r1plus_operator.plan.revision.refresh import Outcome
+from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
+from r1plus_operator.plan.tenancy.tenant import plan_tenant
 from support.plan.tenant_world import CONFIG, TenantWorld, facts
 from support.plan.world import DAY, FULL, NEXT, World, serve_world, start_world
 
@@ -48,8 +49,8 @@ def walls_of(config: OperatorConfig) -> dict[str, Json]:
     owner = Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}})
     return {
         "what serves": network_policy(owner, (), config),
-        "a tenant's own pods": walls.callers("team", (), config.dns),
-        "the isolation test": prober.way_to_ask("team", config),
+        "a tenant's own pods": network_policies.callers("team", (), config.dns),
+        "the isolation test": isolation_test_jobs.way_to_ask("team", config),
         "the decoy": decoy.walls_of(config)[0],
     }
 
@@ -121,9 +122,9 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
 
 
 def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:
-    run = probing.Run("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
+    run = isolation_test_run.Run("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
     for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.in_namespace(assigns_users=True), NO_USER)):
-        assert list(contexts([prober.jobs(run, config), decoy.objects(config)])) == [expected] * 4
+        assert list(contexts([isolation_test_jobs.jobs(run, config), decoy.objects(config)])) == [expected] * 4
     world = TenantWorld(facts(CONFIG.isolation.decoy_namespace, assigns_users=True))
     assert list(contexts(plan_tenant(world.seen(), CONFIG, world.now).apply)) == [NO_USER]
 

@@ -7,9 +7,9 @@ import pytest
 
 from r1plus_contract.jsonable import ContractError
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
-from r1plus_operator.plan.pooling import PoolWanted
-from r1plus_operator.pools import AT_ONCE, CHECKPOINT_SECONDS, Pools
-from r1plus_policies.detector import DetectorKey
+from r1plus_operator.observe.pooled_detectors import AT_ONCE, CHECKPOINT_SECONDS, Pools
+from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted
+from r1plus_policies.detector.detector import DetectorKey
 
 KEY = ("team", "credit")
 HASH = "h" * 64

@@ -9,10 +9,10 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.requests import MOST_WHY, Request, Verb, requests_in, written
-from r1plus_operator import projections
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.inputs import JOB_ENDED, REFUSED_PODS
-from r1plus_operator.plan.pod import container_images, fingerprint, is_same_image
+from r1plus_operator.observe import projections
+from r1plus_operator.plan.observation import JOB_ENDED, REFUSED_PODS
+from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image
 from r1plus_operator.runtime.resources import Resource
 from support.plan.world import World
 

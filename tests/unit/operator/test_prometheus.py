@@ -10,8 +10,14 @@ import pytest
 import yaml
 from aiohttp import web
 
-from r1plus_operator.plan.inputs import PrometheusView, RuleFacts, TargetFacts
-from r1plus_operator.prometheus import GROUPS_AT_ONCE, MOST_BYTES, MOST_TEXT, PATIENCE_SECONDS, PrometheusSource
+from r1plus_operator.observe.prometheus_poller import (
+    GROUPS_AT_ONCE,
+    MOST_BYTES,
+    MOST_TEXT,
+    PATIENCE_SECONDS,
+    PrometheusSource,
+)
+from r1plus_operator.plan.observation import PrometheusView, RuleFacts, TargetFacts
 from support.http_server import serving
 from support.prometheus import prometheus
 from support.waiting import eventually

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.plan.inputs import Observed, RuntimeUpdate, SuiteSource, TenantView
-from r1plus_operator.plan.mounted_suites import read_mounted
-from r1plus_operator.plan.plan import Plan
-from r1plus_operator.plan.refresh import SlotRequest
-from r1plus_operator.reconciler import Reconciler
+from r1plus_operator.controllers.deployment import Reconciler
+from r1plus_operator.observe.waves import Waves
+from r1plus_operator.plan.accuracy.mounted_suites import read_mounted
+from r1plus_operator.plan.deployment import Plan
+from r1plus_operator.plan.observation import Observed, RuntimeUpdate, SuiteSource, TenantView
+from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
-from r1plus_operator.waves import Waves
 from support.plan.world import CONFIG, World, serve_world
 
 KEY, BEHIND = ("team", "credit"), ("team", "support")

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from r1plus_contract.history import DeploymentFact, Facts, Receipt
-from r1plus_operator.registry_client import DeliveryError, RefusedError, RegistryClient
+from r1plus_operator.registry.client import DeliveryError, RefusedError, RegistryClient
 from r1plus_operator.runtime.connection import FileToken
 from support.http_server import serving
 

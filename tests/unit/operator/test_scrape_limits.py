@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract.suite import Suite, load_suite
 from r1plus_contract.verdict import Standing, SweepFigures, Watch
-from r1plus_monitoring.exposition import MOST_TASKS, Exposition
-from r1plus_operator.plan.alerts import SCRAPE_LIMITS, pod_monitor
-from r1plus_operator.plan.objects import Owner
+from r1plus_monitoring.report.exposition import MOST_TASKS, Exposition
+from r1plus_operator.plan.manifests.alerts import SCRAPE_LIMITS, pod_monitor
+from r1plus_operator.plan.manifests.children import Owner
 from support.http_server import serving
 from support.monitoring.scripted import small_suite
 from support.plan.world import CONFIG

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from r1plus_contract import names
-from r1plus_contract.filling import ORDER_FILE, FillOrder, FillProgress
+from r1plus_contract.engine_fetch import ORDER_FILE, FillOrder, FillProgress
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.isolation import Findings
 from r1plus_contract.jsonable import loads, to_jsonable
@@ -26,21 +26,21 @@ from r1plus_contract.settings import SETTINGS_FILE, SUITE_FILE, VERDICTS_FILE, K
 from r1plus_contract.suite import SuiteHeader
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import EngineSpec
-from r1plus_operator import projections
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec, R1PlusDeploymentStatus
 from r1plus_operator.config import shipped_suites
+from r1plus_operator.observe import projections
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import OperatorConfig, SuiteTrust, VolumeTerms
-from r1plus_operator.plan.last_valid import LastValid
-from r1plus_operator.plan.probing import Run
-from r1plus_operator.plan.quarantine import Quarantine
-from r1plus_operator.plan.refresh import Refresh
-from r1plus_operator.plan.revision import GatedImages, read, revision_hash, to_object
-from r1plus_operator.plan.rollback import Record
-from r1plus_operator.plan.target import Target, resolve
+from r1plus_operator.plan.engine.selection import Target, resolve
+from r1plus_operator.plan.observation import OperatorConfig, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.revision.last_valid import LastValid
+from r1plus_operator.plan.revision.record import GatedImages, read, revision_hash, to_object
+from r1plus_operator.plan.revision.refresh import Refresh
+from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.rollback.quarantine import Quarantine
+from r1plus_operator.plan.tenancy.isolation_test_run import Run
 from r1plus_operator.runtime.lease import Claim, Terms
-from r1plus_policies.pool import Pool
+from r1plus_policies.detector.pool import Pool
 from support.upgrade.comparison import lost_values
 from support.upgrade.fixture import OPERATOR_NAMESPACE, StoredCluster, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES, PROGRESS, VERDICT

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.verdict import Phase, Verdict
-from r1plus_operator import projections
 from r1plus_operator.config import ConfigError, from_environment, read_suite_folder, shipped_suites
+from r1plus_operator.observe import projections
+from r1plus_operator.observe.suite_signature import KeyPair, new_key, read_key, sign, signer
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.inputs import SuiteTrust
-from r1plus_operator.suite_signature import KeyPair, new_key, read_key, sign, signer
+from r1plus_operator.plan.observation import SuiteTrust
 from support.golden_suites import BAD, NAME, baseline_of, files_of, with_item
 from support.plan.world import CONFIG, ROOT, World
 

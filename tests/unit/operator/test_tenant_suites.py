@@ -8,11 +8,11 @@ import pytest
 
 from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
 from r1plus_contract.suite_files import SuiteFiles
-from r1plus_operator.plan.drift import folded
-from r1plus_operator.plan.inputs import SuiteSource
-from r1plus_operator.plan.mounted_suites import MountedSuites, find_mounted, version_of
-from r1plus_operator.projections import suite_version
-from r1plus_operator.tenant_suites import MOST_BYTES, TenantSuites
+from r1plus_operator.observe.projections import suite_version
+from r1plus_operator.observe.tenant_suites import MOST_BYTES, TenantSuites
+from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted, version_of
+from r1plus_operator.plan.manifests.drift import folded
+from r1plus_operator.plan.observation import SuiteSource
 from support.golden_suites import NAME, altered, files_of
 
 TEXTS = files_of().texts()

@@ -8,12 +8,12 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.observe import TENANT_NAME, VOLUMES_NAME
-from r1plus_operator.plan import prober, probing, walls
-from r1plus_operator.plan.inputs import Json
-from r1plus_operator.plan.report import FAILED_REMEDY, REFUSED_REMEDY
+from r1plus_operator.controllers.tenant import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
+from r1plus_operator.observe.observer import TENANT_NAME, VOLUMES_NAME
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.status.conditions import FAILED_REMEDY, REFUSED_REMEDY
+from r1plus_operator.plan.tenancy import isolation_test_jobs, isolation_test_run, network_policies
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
-from r1plus_operator.tenants import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
 from support.operator.tenant_rig import Rig, ended
 from support.plan.tenant_world import CONFIG, DECOY, GIVES
 
@@ -132,7 +132,7 @@ class TestWakes:
         assert rig.asked_for() == [KEY]
         await rig.work()
         assert rig.condition("team", "Ready") == ("False", "EgressNotOpened")
-        assert len(rig.cluster.objects["NetworkPolicy", "team", walls.CALLERS]["spec"]["egress"]) == 2
+        assert len(rig.cluster.objects["NetworkPolicy", "team", network_policies.CALLERS]["spec"]["egress"]) == 2
 
     async def test_a_job_of_its_prober_that_ends_wherever_it_lies_and_what_its_pod_said(self) -> None:
         rig = await tenant({}, serves=True)
@@ -174,7 +174,7 @@ class TestEnds:
             return keep(kind, {**obj, **spec})
 
         rig.cluster.keep = altered  # type: ignore[method-assign]
-        rig.lose("NetworkPolicy", "team", walls.DEFAULT_DENY)
+        rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
         await rig.work()
         written = len(rig.cluster.log)
         rig.clock.advance(WITHOUT_EFFECT_SECONDS - 1)
@@ -219,8 +219,8 @@ class TestEnds:
     async def test_one_that_went_while_nobody_looked_likewise(self) -> None:
         rig = Rig()
         rig.label(DECOY)
-        run = probing.Run("bygone", "u", "credit", {}, 1)
-        control = next(job for job in prober.jobs(run, CONFIG) if job["metadata"]["namespace"] == DECOY)
+        run = isolation_test_run.Run("bygone", "u", "credit", {}, 1)
+        control = next(job for job in isolation_test_jobs.jobs(run, CONFIG) if job["metadata"]["namespace"] == DECOY)
         rig.say("ADDED", "Job", control)
         await rig.work()
         assert rig.has("Job", DECOY) == []
@@ -267,7 +267,7 @@ class TestRefusals:
     async def test_a_write_that_is_refused(self, kind: str, error: ApiError) -> None:
         rig = await tenant()
         if kind == "NetworkPolicy":
-            rig.lose(kind, "team", walls.DEFAULT_DENY)
+            rig.lose(kind, "team", network_policies.DEFAULT_DENY)
         rig.cluster.refusals[kind] = error
         rig.give("team", GIVES)
         with pytest.raises(type(error)):
@@ -295,7 +295,7 @@ class TestRefusals:
                 await rig.work()
             rig.queue.add(KEY)
         assert rig.has("RoleBinding", "team") == []
-        assert rig.cluster.objects["ResourceQuota", "team", walls.LIMITS]["spec"]["hard"]["pods"] == "1"
+        assert rig.cluster.objects["ResourceQuota", "team", network_policies.LIMITS]["spec"]["hard"]["pods"] == "1"
         rig.give("team", {}, "MODIFIED", generation=3, deletionTimestamp="now", **bears)
         for _ in range(3):
             with pytest.raises(ForbiddenError):
@@ -311,12 +311,12 @@ class TestRefusals:
             raise ForbiddenError(403, "Forbidden", "a webhook")
 
         rig.cluster.delete = refuse  # type: ignore[method-assign]
-        rig.lose("NetworkPolicy", "team", walls.DEFAULT_DENY)
+        rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
         bears = {"finalizers": [names.FINALIZER_TENANT]}
         rig.give("team", {}, "MODIFIED", generation=2, **bears)
         with pytest.raises(ForbiddenError):
             await rig.work()
-        assert walls.DEFAULT_DENY in rig.has("NetworkPolicy", "team")
+        assert network_policies.DEFAULT_DENY in rig.has("NetworkPolicy", "team")
         assert rig.condition("team", "Ready") == ("False", "WriteRefused")
 
     async def test_the_status_goes_on_telling_what_becomes_of_the_walls_while_a_write_is_refused(self) -> None:
@@ -337,7 +337,7 @@ class TestRefusals:
     async def test_a_wall_that_cannot_be_written_is_no_wall_that_holds(self, after: float | None) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
-        rig.lose("NetworkPolicy", "team", walls.DEFAULT_DENY)
+        rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
         rig.cluster.refusals["NetworkPolicy"] = ApiError(500, "InternalError", "etcd leader changed")
         for _ in range(TOLD_AFTER + 1):
             assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
@@ -357,7 +357,7 @@ class TestRefusals:
         rig.label(DECOY)
         rig.decoy_is_up()
         rig.cluster.refusals["Job"] = ForbiddenError(403, "Forbidden", "exceeded quota: count/jobs.batch")
-        for i in range(probing.MOST_AT_ONCE):
+        for i in range(isolation_test_run.MOST_AT_ONCE):
             rig.label(f"full-{i}")
             rig.serve(f"full-{i}", "credit")
         while rig.queue.depth:
@@ -378,7 +378,7 @@ class TestRefusals:
             await rig.work()
         rig.label("other")
         await rig.work()
-        assert walls.DEFAULT_DENY in rig.has("NetworkPolicy", "other")
+        assert network_policies.DEFAULT_DENY in rig.has("NetworkPolicy", "other")
 
 
 class TestViews:
@@ -411,7 +411,7 @@ async def test_no_more_runs_go_on_at_once_than_may_and_in_the_end_each_has_had_i
     rig = Rig()
     rig.label(DECOY)
     rig.decoy_is_up()
-    tenants = [f"team-{i}" for i in range(2 * probing.MOST_AT_ONCE + 3)]
+    tenants = [f"team-{i}" for i in range(2 * isolation_test_run.MOST_AT_ONCE + 3)]
     for name in tenants:
         rig.label(name)
         rig.serve(name, "credit")
@@ -419,8 +419,8 @@ async def test_no_more_runs_go_on_at_once_than_may_and_in_the_end_each_has_had_i
     for _ in range(6):
         await rig.work(1000)
         going_on = [job for job in run_jobs(rig) if "status" not in job]
-        of = {run.namespace for job in going_on if (run := probing.read(job))}
-        assert len(of) <= probing.MOST_AT_ONCE
+        of = {run.namespace for job in going_on if (run := isolation_test_run.read(job))}
+        assert len(of) <= isolation_test_run.MOST_AT_ONCE
         seen |= of
         for job in going_on:
             rig.say("MODIFIED", "Job", ended(job))
@@ -440,9 +440,9 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
     rig = await tenant({}, serves=True)
     rig.label("other")
     view = rig.reconciler.view("team")
-    real = probing.read(run_jobs(rig)[0])
-    forged = probing.Run("team", real.uid, "credit", real.walls, real.started + 5)
-    for job in prober.jobs(forged, CONFIG):
+    real = isolation_test_run.read(run_jobs(rig)[0])
+    forged = isolation_test_run.Run("team", real.uid, "credit", real.walls, real.started + 5)
+    for job in isolation_test_jobs.jobs(forged, CONFIG):
         if job["metadata"]["namespace"] == DECOY:
             continue
         rig.say("ADDED", "Job", ended({**job, "metadata": {**job["metadata"], "namespace": where}}))
@@ -473,6 +473,6 @@ async def test_a_pass_over_one_of_a_thousand_tenants_takes_no_longer_than_over_o
 
 
 def test_what_a_run_bears_is_small_for_a_tenant_of_three_hundred_deployments() -> None:
-    run = probing.Run("t" * 63, "u" * 36, "d" * 63, {f"{i:063}": "01234567" for i in range(300)}, 2**31)
-    (knock, *_) = prober.jobs(run, CONFIG)
+    run = isolation_test_run.Run("t" * 63, "u" * 36, "d" * 63, {f"{i:063}": "01234567" for i in range(300)}, 2**31)
+    (knock, *_) = isolation_test_jobs.jobs(run, CONFIG)
     assert len(dumps(knock)) < 100_000

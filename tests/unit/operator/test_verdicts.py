@@ -15,16 +15,16 @@ from aiohttp import web
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Standing, Verdict, Watch
-from r1plus_operator import projections
 from r1plus_operator.api import kinds
 from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
-from r1plus_operator.observe import Key, Observer
-from r1plus_operator.plan.silence import MONITOR_SILENT, SILENT_SECONDS, silent
-from r1plus_operator.pools import Pools
-from r1plus_operator.projections import Child, ServingPod
+from r1plus_operator.observe import projections
+from r1plus_operator.observe.monitor_poller import CONCURRENCY, SHARES, VerdictSource
+from r1plus_operator.observe.observer import Key, Observer
+from r1plus_operator.observe.pooled_detectors import Pools
+from r1plus_operator.observe.projections import Child, ServingPod
+from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SECONDS, silent
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
-from r1plus_operator.verdicts import CONCURRENCY, SHARES, VerdictSource
 from support.http_server import serving
 from support.waiting import eventually
 

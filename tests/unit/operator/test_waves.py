@@ -1,7 +1,7 @@
 """Finding 11: at most so many deployments of the cluster are on their way at once, in an order that names decide."""
 
-from r1plus_operator.plan.refresh import Cause, Outcome, Refresh, SlotRequest
-from r1plus_operator.waves import Key, Waves
+from r1plus_operator.observe.waves import Key, Waves
+from r1plus_operator.plan.revision.refresh import Cause, Outcome, Refresh, SlotRequest
 
 WAVE = "runtime-2"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from r1plus_policies.accelerators import TABLE, Accelerator, find, is_slice, usable_bytes, whole
-from r1plus_policies.sizing import MIB
+from r1plus_policies.engine.accelerators import TABLE, Accelerator, find, is_slice, usable_bytes, whole
+from r1plus_policies.engine.memory_fit import MIB
 from support.tables import for_each
 
 

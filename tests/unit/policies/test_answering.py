@@ -8,9 +8,9 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_policies import answering
-from r1plus_policies.answering import CHECKS, respond
-from r1plus_policies.response import (
+from r1plus_policies.rollback import decision
+from r1plus_policies.rollback.decision import CHECKS, respond
+from r1plus_policies.rollback.response import (
     BAKE_SECONDS,
     BLOCKING,
     COOLDOWN_SECONDS,
@@ -221,9 +221,9 @@ def test_every_blocking_reason_has_its_message_tested() -> None:
 
 def test_the_order_of_the_checks() -> None:
     assert (
-        answering.steady, answering.scorer_changed, answering.not_confirmed, answering.paused, answering.alert_only,
-        answering.one_bad_pod, answering.only_errors, answering.not_the_revision, answering.one_node, answering.pinned, answering.rollout_first,
-        answering.control_done, answering.control_waits, answering.cooling_down, answering.last_good,
+        decision.steady, decision.scorer_changed, decision.not_confirmed, decision.paused, decision.alert_only,
+        decision.one_bad_pod, decision.only_errors, decision.not_the_revision, decision.one_node, decision.pinned, decision.rollout_first,
+        decision.control_done, decision.control_waits, decision.cooling_down, decision.last_good,
     ) == CHECKS  # fmt: skip
 
 

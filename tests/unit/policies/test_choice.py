@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_policies.choice import LOWER, Obstacle, Offer, Score, Standing, Wish, choose, version_key
+from r1plus_policies.engine.selection import LOWER, Obstacle, Offer, Score, Standing, Wish, choose, version_key
 from support.tables import for_each
 
 F16 = Offer("full-f16", "smollm2", "full", "1.0.0", "FP16", Standing.MEASURED)

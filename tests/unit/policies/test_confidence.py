@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_policies.confidence import confidence_sequence
+from r1plus_policies.detector.confidence import confidence_sequence
 from support.tables import for_each
 
 COUNTS = st.integers(0, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

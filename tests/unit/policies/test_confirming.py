@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from r1plus_contract.outcomes import ProbeResult
 from r1plus_contract.verdict import Standing
-from r1plus_policies.confirming import (
+from r1plus_policies.gate.verdict import GateItem
+from r1plus_policies.watch.confirmation import (
     WINDOW,
     Confirmation,
     Terms,
@@ -19,7 +20,6 @@ from r1plus_policies.confirming import (
     next_item,
     too_many_errors,
 )
-from r1plus_policies.gate import GateItem
 from support.tables import for_each
 
 RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_policies.budget import Budget
-from r1plus_policies.detector import (
+from r1plus_policies.detector.budget import Budget
+from r1plus_policies.detector.detector import (
     Bets,
     Detector,
     DetectorKey,

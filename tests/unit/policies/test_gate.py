@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_policies.bounds import hypergeometric_at_least
-from r1plus_policies.gate import (
+from r1plus_policies.gate.verdict import (
     CHECKS,
     MOST_LOST_ITEMS,
     GateItem,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
-from r1plus_policies.gate import GateItem, Reason, Rules, Score
-from r1plus_policies.gate_run import SINGLE, GateRecord, GateRun, Probe
+from r1plus_policies.gate.run import SINGLE, GateRecord, GateRun, Probe
+from r1plus_policies.gate.verdict import GateItem, Reason, Rules, Score
 from support.tables import for_each
 
 C, F, X = Score.CORRECT, Score.FAILED, Score.UNSCORED

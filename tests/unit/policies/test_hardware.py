@@ -6,8 +6,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_policies.hardware import GpuNeed, Gpus, kinds, place, version_refusal
-from r1plus_policies.sizing import MIB
+from r1plus_policies.engine.hardware import GpuNeed, Gpus, kinds, place, version_refusal
+from r1plus_policies.engine.memory_fit import MIB
 from support.tables import for_each
 
 L40S = Gpus("NVIDIA-L40S", 2, 46068, (8, 9))

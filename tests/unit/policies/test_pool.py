@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
-from r1plus_policies.confidence import confidence_sequence
-from r1plus_policies.detector import Detector, DetectorKey, hear
-from r1plus_policies.pool import ALPHA, MOST_RETIRED, Pool, exclude, fold, forget, kept_pool
+from r1plus_policies.detector.confidence import confidence_sequence
+from r1plus_policies.detector.detector import Detector, DetectorKey, hear
+from r1plus_policies.detector.pool import ALPHA, MOST_RETIRED, Pool, exclude, fold, forget, kept_pool
 from support.tables import for_each
 
 KEY = DetectorKey("", "credit-1", "h" * 64, 0.98)

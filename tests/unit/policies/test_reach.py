@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_policies.gate import allowed_in_stratum, allowed_lost
-from r1plus_policies.reach import Shortfall, reachable, shortfall
+from r1plus_policies.gate.reach import Shortfall, reachable, shortfall
+from r1plus_policies.gate.verdict import allowed_in_stratum, allowed_lost
 from support.tables import for_each
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from r1plus_policies import accelerators
-from r1plus_policies.sizing import (
+from r1plus_policies.engine import accelerators
+from r1plus_policies.engine.memory_fit import (
     GIB,
     MIB,
     Fit,

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, Verdict
-from r1plus_policies.confirming import answered, next_item
-from r1plus_policies.detector import Detector, DetectorKey
-from r1plus_policies.gate import GateItem, Subject
-from r1plus_policies.watch import WatchState, born, confirmed, heard, message, recount, standing, told, watch
+from r1plus_policies.detector.detector import Detector, DetectorKey
+from r1plus_policies.gate.verdict import GateItem, Subject
+from r1plus_policies.watch.confirmation import answered, next_item
+from r1plus_policies.watch.memory import WatchState, born, confirmed, heard, message, recount, standing, told, watch
 from support.tables import for_each
 
 RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR

@@ -10,7 +10,7 @@ from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import DIR_ACCURACY
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item
-from r1plus_monitoring import sound_scorers
+from r1plus_monitoring.scoring import sound_scorers
 
 FAULT = Path("/tmp/broken-scorer")
 MARK = b"the scorer that recorded this is broken"

@@ -1,7 +1,7 @@
 """A promotion changes what all else is seen from: the pass that makes it asks for another one at once, and that tells."""
 
 from r1plus_contract.verdict import Verdict
-from r1plus_operator.plan.plan import AT_ONCE_SECONDS, Plan
+from r1plus_operator.plan.deployment import AT_ONCE_SECONDS, Plan
 from r1plus_policies.rollout import DRAIN_SECONDS
 from support.plan.world import World
 

@@ -10,8 +10,8 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Verdict
-from r1plus_operator.plan.inputs import REFUSED_PODS
-from r1plus_operator.plan.revision import read
+from r1plus_operator.plan.observation import REFUSED_PODS
+from r1plus_operator.plan.revision.record import read
 from support.plan.falls import DAY, FULL, ROLLBACK, controlled, fallen, rolled_back
 from support.plan.world import World, observe_world
 from support.tables import for_each

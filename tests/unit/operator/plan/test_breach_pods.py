@@ -7,8 +7,8 @@ import pytest
 
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
-from r1plus_operator.plan.inputs import PoolView
-from r1plus_operator.plan.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
+from r1plus_operator.plan.observation import PoolView
+from r1plus_operator.plan.rollback.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from support.plan.falls import fallen, pooled, swept
 from support.plan.world import World
 from support.tables import for_each

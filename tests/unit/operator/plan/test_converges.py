@@ -17,8 +17,8 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan.plan import AT_ONCE_SECONDS, plan
-from r1plus_operator.plan.revision import KEPT_REVISIONS, Revision, read
+from r1plus_operator.plan.deployment import AT_ONCE_SECONDS, plan
+from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision, read
 from support.plan.world import DAY, NODE, World
 
 PASSES = 6

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe
-from r1plus_operator.plan import walls
-from r1plus_operator.plan.decoy import objects, walls_of
-from r1plus_operator.plan.inputs import DnsTerms, Json
-from r1plus_operator.plan.objects import Owner, network_policy
-from r1plus_operator.plan.prober import jobs
-from r1plus_operator.plan.probing import SERVING_PORTS, Run, doors
+from r1plus_operator.plan.manifests.children import Owner, network_policy
+from r1plus_operator.plan.observation import DnsTerms, Json
+from r1plus_operator.plan.tenancy import network_policies
+from r1plus_operator.plan.tenancy.decoy import objects, walls_of
+from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs
+from r1plus_operator.plan.tenancy.isolation_test_run import SERVING_PORTS, Run, doors
 from support.plan.selectors import selects
 from support.plan.tenant_world import CONFIG, DECOY, TenantWorld, facts
 
@@ -50,7 +50,9 @@ def test_beside_them_only_its_control_is_let_in_and_out_and_who_asks_to_one_port
     assert peer["namespaceSelector"] == {}
     assert [port["port"] for port in rule["ports"]] == [8003], "nothing that a serving pod has"
     assert (let_in["podSelector"], let_in["egress"]) == (control_in["podSelector"], [])
-    assert not selects(walls.callers(DECOY, (), DnsTerms())["spec"]["podSelector"], pod()["metadata"]["labels"])
+    assert not selects(
+        network_policies.callers(DECOY, (), DnsTerms())["spec"]["podSelector"], pod()["metadata"]["labels"]
+    )
 
 
 def test_it_listens_where_a_serving_pod_does_and_the_prober_finds_it_by_name() -> None:
@@ -89,7 +91,7 @@ def test_it_has_no_rights() -> None:
 def test_its_namespace_gets_walls_before_the_pod_and_no_prober_of_its_own() -> None:
     world = TenantWorld(facts(DECOY)).serve("decoy")
     first, second = world.plan().apply
-    assert {obj["metadata"]["name"] for obj in first} == {walls.DEFAULT_DENY, *by_name()}
+    assert {obj["metadata"]["name"] for obj in first} == {network_policies.DEFAULT_DENY, *by_name()}
     assert {obj["kind"] for obj in second} == {"Deployment", "Service"}
     planned = world.settle()
     assert not world.made

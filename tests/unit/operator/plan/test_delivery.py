@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.filling import Archive, FillPhase, FillProgress
+from r1plus_contract.engine_fetch import Archive, FillPhase, FillProgress
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
-from r1plus_operator.plan.delivering import renewed
-from r1plus_operator.plan.inputs import AccessMode, ContainerFacts, VolumeFacts, VolumeTerms
+from r1plus_operator.plan.engine.delivery import renewed
+from r1plus_operator.plan.observation import AccessMode, ContainerFacts, VolumeFacts, VolumeTerms
 from support.plan.builders import job_pod
 from support.plan.world import CATALOG, CONFIG, NODE, World, start_world
 from support.tables import for_each

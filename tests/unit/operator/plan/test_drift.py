@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.plan.drift import bound, covers, folded, in_sync, stamped, strays
+from r1plus_operator.plan.manifests.drift import bound, covers, folded, in_sync, stamped, strays
 from support.tables import for_each
 
 PORT, OTHER_PORT = {"name": "grpc", "port": 1, "protocol": "TCP"}, {"name": "grpc", "port": 2, "protocol": "TCP"}

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_operator.plan.inputs import REFUSED_PODS, NodeFacts
-from r1plus_operator.plan.revision import Revision, redate
-from r1plus_operator.plan.rollback import FELL, Fell, Record
-from r1plus_operator.plan.rollback import Terms as RollbackTerms
-from r1plus_operator.projections import node
+from r1plus_operator.observe.projections import node
+from r1plus_operator.plan.observation import REFUSED_PODS, NodeFacts
+from r1plus_operator.plan.revision.record import Revision, redate
+from r1plus_operator.plan.revision.rollback_record import FELL, Fell, Record
+from r1plus_operator.plan.revision.rollback_record import Terms as RollbackTerms
 from r1plus_policies.rollout import DRAIN_SECONDS
 from support.plan.falls import controlled, fallen
 from support.plan.world import DAY, NEXT, World, start_world

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
-from r1plus_operator.plan.inputs import ContainerFacts
+from r1plus_operator.plan.observation import ContainerFacts
 from support.plan.world import NEXT, TRITON, World, serve_world, start_world
 from support.tables import for_each
 

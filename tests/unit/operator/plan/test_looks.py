@@ -3,9 +3,9 @@
 import pytest
 
 from r1plus_contract.verdict import Standing
-from r1plus_operator.plan import quarantine
-from r1plus_operator.plan.quarantine import REPLACEMENT_SECONDS
-from r1plus_operator.plan.report import WIRING_SECONDS
+from r1plus_operator.plan.rollback import quarantine
+from r1plus_operator.plan.rollback.quarantine import REPLACEMENT_SECONDS
+from r1plus_operator.plan.status.conditions import WIRING_SECONDS
 from support.plan.falls import controlled, fallen
 from support.plan.world import World, serve_world
 

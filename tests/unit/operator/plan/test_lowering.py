@@ -4,7 +4,7 @@ import pytest
 
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.revision import read, serving_revision
+from r1plus_operator.plan.revision.record import read, serving_revision
 from support.plan.world import CATALOG, World, serve_world
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}

@@ -6,13 +6,13 @@ from typing import Any
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.inputs import NodeFacts
-from r1plus_operator.plan.obstacles import Seat, condition_of, seated
-from r1plus_operator.plan.pod import POD_OVERHEAD
-from r1plus_operator.projections import gpus_of, node
-from r1plus_policies.choice import Obstacle
-from r1plus_policies.hardware import Gpus
-from r1plus_policies.sizing import GIB, MIB, Fit, sized
+from r1plus_operator.observe.projections import gpus_of, node
+from r1plus_operator.plan.engine.feasibility import Seat, condition_of, seated
+from r1plus_operator.plan.observation import NodeFacts
+from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
+from r1plus_policies.engine.hardware import Gpus
+from r1plus_policies.engine.memory_fit import GIB, MIB, Fit, sized
+from r1plus_policies.engine.selection import Obstacle
 from support.plan.builders import L40S, SHIPPED, delivered, machine
 from support.tables import for_each
 

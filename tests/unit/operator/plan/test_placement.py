@@ -6,8 +6,8 @@ from typing import Any
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import TenantPlacement
-from r1plus_operator.plan.inputs import TenantView
-from r1plus_operator.plan.plan import Plan, plan
+from r1plus_operator.plan.deployment import Plan, plan
+from r1plus_operator.plan.observation import TenantView
 from support.plan.falls import fallen
 from support.plan.tenant_world import TenantWorld
 from support.plan.world import CONFIG, FULL, NEXT, World, serve_world

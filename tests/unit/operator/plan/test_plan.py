@@ -8,11 +8,11 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
-from r1plus_operator.plan.inputs import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
-from r1plus_operator.plan.objects import NOTHING_PROMOTED
-from r1plus_operator.plan.report import ENDPOINTS_SECONDS
-from r1plus_operator.plan.revision import read, to_object
-from r1plus_operator.plan.silence import MONITOR_SILENT, silent
+from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, silent
+from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
+from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
+from r1plus_operator.plan.revision.record import read, to_object
+from r1plus_operator.plan.status.conditions import ENDPOINTS_SECONDS
 from support.plan.world import CONFIG, DAY, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 

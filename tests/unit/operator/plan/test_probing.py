@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from r1plus_contract import names
 from r1plus_contract.isolation import Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_operator.plan.inputs import JOB_ENDED, ContainerFacts, IsolationTerms, Json
-from r1plus_operator.plan.prober import jobs
-from r1plus_operator.plan.probing import (
+from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, IsolationTerms, Json
+from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs
+from r1plus_operator.plan.tenancy.isolation_test_run import (
     CROWDED_SECONDS,
     DEADLINE_SECONDS,
     RETRY_SECONDS,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from r1plus_contract.requests import Verb
 from r1plus_contract.settings import TAKES_SHADOWS
 from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
-from r1plus_operator.plan.proof import KEPT_CONFIGS
+from r1plus_operator.plan.accuracy.proof import KEPT_CONFIGS
 from support.plan.falls import controlled, fallen
 from support.plan.world import CONFIG, FULL, NEXT, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each

@@ -5,8 +5,8 @@ from dataclasses import replace
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
-from r1plus_operator.plan.revision import KEPT_VERDICTS, Revision, clipped, read, to_object
-from r1plus_operator.plan.taking import MOST_TOLD_BYTES, taken, told
+from r1plus_operator.plan.accuracy.gate_results import MOST_TOLD_BYTES, taken, told
+from r1plus_operator.plan.revision.record import KEPT_VERDICTS, Revision, clipped, read, to_object
 from support.plan.world import World
 from support.tables import for_each
 

@@ -8,25 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_contract import names
-from r1plus_operator.plan import walls
-from r1plus_operator.plan.inputs import IsolationTerms, Json
-from r1plus_operator.plan.probing import ASK
-from r1plus_operator.plan.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant
+from r1plus_operator.plan.observation import IsolationTerms, Json
+from r1plus_operator.plan.tenancy import network_policies
+from r1plus_operator.plan.tenancy.isolation_test_run import ASK
+from r1plus_operator.plan.tenancy.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant
 from support.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
 from support.tables import for_each
 
 BY_LABEL = {
-    ("NetworkPolicy", walls.DEFAULT_DENY),
-    ("NetworkPolicy", walls.CALLERS),
+    ("NetworkPolicy", network_policies.DEFAULT_DENY),
+    ("NetworkPolicy", network_policies.CALLERS),
     ("NetworkPolicy", ASK),
     ("ServiceAccount", names.PROBER),
 }
 """What a namespace has by its label alone."""
 BY_CR = {
-    ("ResourceQuota", walls.LIMITS),
-    ("LimitRange", walls.LIMITS),
-    ("RoleBinding", walls.ADMINS),
-    ("RoleBinding", walls.VIEWERS),
+    ("ResourceQuota", network_policies.LIMITS),
+    ("LimitRange", network_policies.LIMITS),
+    ("RoleBinding", network_policies.ADMINS),
+    ("RoleBinding", network_policies.VIEWERS),
 }
 
 
@@ -41,7 +41,7 @@ def kinds_of(planned: TenantPlan) -> list[list[str]]:
 def test_a_label_alone_walls_a_namespace_and_nothing_is_in_it_before_its_default_deny() -> None:
     world = TenantWorld()
     planned = world.pass_once()
-    assert [obj["metadata"]["name"] for obj in planned.apply[0]] == [walls.DEFAULT_DENY]
+    assert [obj["metadata"]["name"] for obj in planned.apply[0]] == [network_policies.DEFAULT_DENY]
     assert what(world) == BY_LABEL
     assert not world.settle().again
 
@@ -156,7 +156,7 @@ def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
     assert len(world.made) == 1
     world.now += 3601
     world.end()
-    del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
+    del world.live[world.name, "NetworkPolicy", network_policies.DEFAULT_DENY]
     world.wait(7200).pass_once()
     assert len(world.made) == 1
     world.pass_once()
@@ -166,7 +166,7 @@ def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
 def test_what_is_being_deleted_is_neither_written_nor_deleted_again() -> None:
     world = TenantWorld()
     world.settle()
-    key = (world.name, "NetworkPolicy", walls.DEFAULT_DENY)
+    key = (world.name, "NetworkPolicy", network_policies.DEFAULT_DENY)
     world.going.add(key)
     del world.live[key]
     assert not world.plan().again
@@ -177,15 +177,15 @@ def test_what_is_being_deleted_is_neither_written_nor_deleted_again() -> None:
 def test_what_bears_the_label_and_is_none_of_it_is_deleted() -> None:
     world = TenantWorld()
     world.settle()
-    meta = {**walls.metadata(world.name, "open-sesame"), "uid": "forged"}
-    world.live[world.name, "NetworkPolicy", "open-sesame"] = walls.policy(meta, {}, [{}], [{}])
+    meta = {**network_policies.metadata(world.name, "open-sesame"), "uid": "forged"}
+    world.live[world.name, "NetworkPolicy", "open-sesame"] = network_policies.policy(meta, {}, [{}], [{}])
     assert world.plan().delete == ((world.name, "NetworkPolicy", "open-sesame", "forged"),)
 
 
 @for_each("narrower, gone", {
-    "no admins": ({"viewers": GIVES["viewers"], "quota": GIVES["quota"]}, {("RoleBinding", walls.ADMINS)}),
-    "no requests in its quota": ({**GIVES, "quota": {"pods": 1}}, {("LimitRange", walls.LIMITS)}),
-    "nothing": ({}, BY_CR - {("ResourceQuota", walls.LIMITS)}),
+    "no admins": ({"viewers": GIVES["viewers"], "quota": GIVES["quota"]}, {("RoleBinding", network_policies.ADMINS)}),
+    "no requests in its quota": ({**GIVES, "quota": {"pods": 1}}, {("LimitRange", network_policies.LIMITS)}),
+    "nothing": ({}, BY_CR - {("ResourceQuota", network_policies.LIMITS)}),
 })  # fmt: skip
 def test_what_an_r1plustenant_gives_no_more_is_taken(narrower: Json, gone: set[tuple[str, str]]) -> None:
     world = TenantWorld(spec=GIVES)
@@ -250,7 +250,7 @@ class TestDeletion:
         world.alter(deployments=(), volumes=()).settle()
         assert world.spec is None
         assert not [key for key in world.live if key[1] in GIVEN]
-        assert (world.name, "NetworkPolicy", walls.DEFAULT_DENY) in world.live
+        assert (world.name, "NetworkPolicy", network_policies.DEFAULT_DENY) in world.live
 
 
 @pytest.mark.parametrize(
@@ -291,12 +291,12 @@ def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays()
     world = TenantWorld(spec=GIVES)
     world.settle()
     world.spec = {**GIVES, "callers": {"namespaces": ["Shop"]}}
-    quota = world.one("ResourceQuota", walls.LIMITS)
+    quota = world.one("ResourceQuota", network_policies.LIMITS)
     planned = world.settle()
-    assert world.one("ResourceQuota", walls.LIMITS) == quota
+    assert world.one("ResourceQuota", network_policies.LIMITS) == quota
     assert planned.view.callers == frozenset()
     assert {kind for kind, _ in what(world) & BY_CR} == set(BARS)
-    assert len(world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"]) == 2
+    assert len(world.one("NetworkPolicy", network_policies.CALLERS)["spec"]["egress"]) == 2
     world.expect(Ready=("False InvalidSpec", "spec.callers.namespaces"))
 
 
@@ -304,14 +304,14 @@ def test_finding_14_a_node_that_joins_closes_its_own_address_alone() -> None:
     ways = [{"cidr": "10.0.0.0/8", "ports": [443]}, {"cidr": "192.168.0.7/32", "ports": [5432]}]
     world = TenantWorld(spec={"egress": ways}, addresses=("10.1.0.4", "fd00::1"))
     world.settle()
-    opened = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
+    opened = world.one("NetworkPolicy", network_policies.CALLERS)["spec"]["egress"][2:]
     assert [way["to"] for way in opened] == [
         [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}],
         [{"ipBlock": {"cidr": "192.168.0.7/32"}}],
     ]
     world.expect(Ready="WallsStand")
     world.alter(addresses=("10.1.0.4", "192.168.0.7")).settle()
-    (opened,) = world.one("NetworkPolicy", walls.CALLERS)["spec"]["egress"][2:]
+    (opened,) = world.one("NetworkPolicy", network_policies.CALLERS)["spec"]["egress"][2:]
     assert opened["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}]
     world.expect(Ready=("False EgressNotOpened", "spec.egress[1].cidr: 192.168.0.7/32", "192.168.0.7"))
 
@@ -322,9 +322,9 @@ def test_what_the_api_server_refuses_is_told() -> None:
     world.alter(refused="403 Forbidden: no RoleBinding").settle()
     world.expect(Ready=("False WriteRefused", "no RoleBinding"))
     assert world.condition("IsolationVerified")[1] == "Pending", "the walls stand"
-    del world.live[world.name, "NetworkPolicy", walls.DEFAULT_DENY]
+    del world.live[world.name, "NetworkPolicy", network_policies.DEFAULT_DENY]
     assert (world.plan().view.status, world.plan().view.reason) == ("False", "WriteRefused")
-    assert walls.DEFAULT_DENY in world.plan().view.message
+    assert network_policies.DEFAULT_DENY in world.plan().view.message
 
 
 def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
@@ -357,7 +357,7 @@ def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> N
     world.config = replace(CONFIG, isolation=IsolationTerms())
     planned = world.settle()
     assert not world.jobs()
-    stands = {("NetworkPolicy", walls.DEFAULT_DENY), ("NetworkPolicy", walls.CALLERS)}
+    stands = {("NetworkPolicy", network_policies.DEFAULT_DENY), ("NetworkPolicy", network_policies.CALLERS)}
     assert what(world) == stands | {("ServiceAccount", names.PROBER)}, "its account stays: it may do nothing"
     assert (planned.view.status, planned.view.reason) == ("Unknown", "ProbingOff")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_operator.plan.triton import GUARDED, KEY, RESTRICTED, START, command
+from r1plus_operator.plan.podspec.triton_args import GUARDED, KEY, RESTRICTED, START, command
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract import names
-from r1plus_contract.filling import Archive, FillOrder
+from r1plus_contract.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_operator.plan.delivering import EngineVolume
-from r1plus_operator.plan.inputs import JOB_ENDED, OperatorConfig, VolumeTerms
+from r1plus_operator.plan.engine.delivery import EngineVolume
+from r1plus_operator.plan.observation import JOB_ENDED, OperatorConfig, VolumeTerms
 from r1plus_operator.plan.volumes import (
     RETRY_FINAL_SECONDS,
     RETRY_SECONDS,

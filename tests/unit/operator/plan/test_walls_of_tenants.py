@@ -14,12 +14,12 @@ from r1plus_contract.isolation import Probe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
-from r1plus_operator.plan import walls
-from r1plus_operator.plan.decoy import objects
-from r1plus_operator.plan.inputs import DnsTerms, IsolationTerms, Json, TenantView
-from r1plus_operator.plan.plan import Plan, plan
-from r1plus_operator.plan.prober import jobs, way_to_ask
-from r1plus_operator.plan.probing import next_run
+from r1plus_operator.plan.deployment import Plan, plan
+from r1plus_operator.plan.observation import DnsTerms, IsolationTerms, Json, TenantView
+from r1plus_operator.plan.tenancy import network_policies
+from r1plus_operator.plan.tenancy.decoy import objects
+from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs, way_to_ask
+from r1plus_operator.plan.tenancy.isolation_test_run import next_run
 from support.plan.selectors import selects
 from support.plan.tenant_world import CONFIG, GIVES, TenantWorld
 from support.plan.world import World
@@ -56,18 +56,18 @@ CIDRS = st.one_of(
 
 
 def test_the_default_deny_selects_every_pod_and_allows_nothing_either_way() -> None:
-    spec = walls.default_deny("team")["spec"]
+    spec = network_policies.default_deny("team")["spec"]
     assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []}
 
 
 @given(st.dictionaries(st.sampled_from([DEPLOYMENT, VOLUME, PROBE, "app", names.LABEL_SERVING]), st.just("x")))
 def test_the_callers_are_the_pods_that_have_no_walls_of_their_own(labels: dict[str, str]) -> None:
-    selector = walls.callers("team", (), DnsTerms())["spec"]["podSelector"]
+    selector = network_policies.callers("team", (), DnsTerms())["spec"]["podSelector"]
     assert selects(selector, labels) is not any(label in labels for label in (DEPLOYMENT, VOLUME, PROBE))
 
 
 def test_callers_reach_names_and_models_and_nobody_reaches_them() -> None:
-    spec = walls.callers("team", (), DnsTerms())["spec"]
+    spec = network_policies.callers("team", (), DnsTerms())["spec"]
     assert spec["ingress"] == []
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     dns, models = spec["egress"]
@@ -92,7 +92,7 @@ def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, addr
         opened = ways({"cidr": cidr, "ports": [port]})
     except ValidationError:
         return  # It lies in one of them, or is none that the API server takes.
-    wall = walls.callers("team", opened, DnsTerms())
+    wall = network_policies.callers("team", opened, DnsTerms())
     inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
     shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
     assert reachable(wall, str(address), port) is (inside and not shut)
@@ -127,13 +127,15 @@ def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[
         other = type(network.network_address)(data.draw(inside))
     world = TenantWorld(spec={"egress": [{"cidr": cidr, "ports": [10250]}]}, addresses=tuple(map(str, nodes)))
     world.settle()
-    wall = world.one("NetworkPolicy", walls.CALLERS)
+    wall = world.one("NetworkPolicy", network_policies.CALLERS)
     assert not any(reachable(wall, str(node), 10250) for node in nodes)
     assert reachable(wall, str(other), 10250) is (
-        other not in nodes and reachable(walls.callers("team", [way], DnsTerms()), str(other), 10250)
+        other not in nodes and reachable(network_policies.callers("team", [way], DnsTerms()), str(other), 10250)
     )
     within_it = {node for node in nodes if node.version == network.version and node in network}
-    assert bool(walls.reaches(way, [str(node) for node in nodes])) is (len(within_it) == network.num_addresses)
+    assert bool(network_policies.reaches(way, [str(node) for node in nodes])) is (
+        len(within_it) == network.num_addresses
+    )
     assert len(wall["spec"]["egress"]) == (2 if len(within_it) == network.num_addresses else 3)
     for block in (peer["ipBlock"] for rule in wall["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer):
         for net in map(ipaddress.ip_network, block.get("except", [])):
@@ -146,14 +148,16 @@ def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
         ways({"cidr": "0.0.0.0/0", "ports": [443]}),
         ["10.1.0.4", "10.1.0.5", "10.0.0.9", "fd00::1", "10.1.0.4"],
     )
-    made = walls.callers("team", opened, DnsTerms(), nodes)
-    assert made == walls.callers("team", opened, DnsTerms(), nodes[::-1])
+    made = network_policies.callers("team", opened, DnsTerms(), nodes)
+    assert made == network_policies.callers("team", opened, DnsTerms(), nodes[::-1])
     (block,) = [peer["ipBlock"] for rule in made["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
     assert block["except"] == [*(net for net in NEVER_OPENED if "." in net), "10.0.0.9/32", "10.1.0.4/31"]
 
 
 def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
-    spec = walls.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}), DnsTerms())["spec"]
+    spec = network_policies.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}), DnsTerms())[
+        "spec"
+    ]
     assert spec["egress"][2] == {
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}],
         "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "TCP", "port": 5432}],
@@ -200,7 +204,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
     ),
 })  # fmt: skip
 def test_a_quota(quota: Json, hard: Json, kinds: list[str]) -> None:
-    made = walls.limits("team", Quota.model_validate(quota))
+    made = network_policies.limits("team", Quota.model_validate(quota))
     assert [obj["kind"] for obj in made] == kinds
     assert made[0]["spec"]["hard"] == {"count/configmaps": "500"} | hard
     for limits in (obj["spec"]["limits"] for obj in made if obj["kind"] == "LimitRange"):
@@ -211,7 +215,7 @@ def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace()
     spec = R1PlusTenantSpec.model_validate(
         {"admins": [{"kind": "ServiceAccount", "name": "ci"}, {"kind": "User", "name": "a"}], "viewers": [{"kind": "Group", "name": "g"}]}
     )  # fmt: skip
-    admins, viewers = walls.access("team", spec)
+    admins, viewers = network_policies.access("team", spec)
     rbac = "rbac.authorization.k8s.io"
     assert admins["roleRef"] == {"apiGroup": rbac, "kind": "ClusterRole", "name": "r1plus-tenant-admin"}
     assert viewers["roleRef"] == {"apiGroup": rbac, "kind": "ClusterRole", "name": "r1plus-tenant-viewer"}
@@ -220,7 +224,7 @@ def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace()
         {"kind": "User", "apiGroup": rbac, "name": "a"},
     ]
     assert viewers["subjects"] == [{"kind": "Group", "apiGroup": rbac, "name": "g"}]
-    assert walls.access("team", R1PlusTenantSpec()) == []
+    assert network_policies.access("team", R1PlusTenantSpec()) == []
 
 
 @for_each("changed, kinds", {

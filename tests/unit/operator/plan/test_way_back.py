@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, StratumFigures, Verdict, Watch
-from r1plus_operator.plan import way_back
-from r1plus_operator.plan.breach import lost_by_stratum
-from r1plus_policies.gate import MOST_LOST_ITEMS
-from r1plus_policies.response import PastRevision
+from r1plus_operator.plan.rollback import eligibility
+from r1plus_operator.plan.rollback.breach import lost_by_stratum
+from r1plus_policies.gate.verdict import MOST_LOST_ITEMS
+from r1plus_policies.rollback.response import PastRevision
 from support.plan.world import World, suite
 from support.tables import for_each
 
@@ -24,13 +24,13 @@ LACKS = {
 
 @for_each("changes, expected", LACKS)
 def test_what_a_revision_lacks_is_named(changes: dict[str, float], expected: str) -> None:
-    found = way_back.lacking([replace(GOOD, **changes)], {"credit-a": "f16"}, 600.0)
+    found = eligibility.lacking([replace(GOOD, **changes)], {"credit-a": "f16"}, 600.0)
     assert (found == ()) if not expected else (found[0].startswith("credit-a (f16) ") and expected in found[0])
 
 
 def test_the_newest_come_first_and_not_all_are_told() -> None:
     past = [replace(GOOD, name=f"r{n}", promoted_at=float(n), passed=False) for n in range(9)]
-    found = way_back.lacking(past, {r.name: "e" for r in past}, 600.0)
+    found = eligibility.lacking(past, {r.name: "e" for r in past}, 600.0)
     assert [line.split()[0] for line in found] == ["r8", "r7", "r6", "r5", "r4"]
 
 

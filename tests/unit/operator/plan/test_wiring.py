@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract import metrics
-from r1plus_operator.plan.inputs import RuleFacts, TargetFacts, Wiring
-from r1plus_operator.plan.report import WIRING_SECONDS
+from r1plus_operator.plan.observation import RuleFacts, TargetFacts, Wiring
+from r1plus_operator.plan.status.conditions import WIRING_SECONDS
 from support.plan.world import NEXT, World
 
 URL = "http://prometheus:9090"

@@ -1,0 +1,75 @@
+"""`model.sig` for an engine: what `engine_fetch.signature` verifies, and `model_signing verify key` as well."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from r1plus_contract.delivery import listed, listing
+from r1plus_contract.engine_fetch import SIGNATURE_FILE
+from r1plus_model_repo.engine_fetch.signature import (
+    HASHES,
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    enveloped,
+    root_digest,
+)
+from r1plus_model_repo.importing.errors import ImportingError
+
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
+
+def sign(folder: Path, key: Path) -> Path:
+    """Write FOLDER/model.sig over FOLDER/engine; ImportingError where the key will not do or there is no engine."""
+    engine, target = folder / "engine", folder / SIGNATURE_FILE
+    if not engine.is_dir():
+        raise ImportingError(f"{engine}: no such folder; give the one that `r1plus engine import` wrote")
+    private = _private_key(key)
+    payload = json.dumps(statement(engine, folder.resolve().name)).encode()
+    signature = private.sign(enveloped(payload), ec.ECDSA(HASHES[private.curve.key_size]))
+    public = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    envelope = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+    }
+    material = {"publicKey": {"hint": hashlib.sha256(public).hexdigest()}, "tlogEntries": []}
+    bundle = {"mediaType": BUNDLE_TYPE, "verificationMaterial": material, "dsseEnvelope": envelope}
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(bundle), encoding="utf-8")
+    part.replace(target)
+    return target
+
+
+def statement(engine: Path, name: str) -> dict[str, Any]:
+    """What is vouched for: every file with its sha256."""
+    digests = dict(sorted(listed(listing(engine)).items()))
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": root_digest(list(digests.values()))}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": []},
+            "resources": [{"name": path, "algorithm": "sha256", "digest": digest} for path, digest in digests.items()],
+        },
+    }
+
+
+def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ImportingError(f"{path}: no private key in PEM without a password: {error}") from error
+    if not isinstance(found, ec.EllipticCurvePrivateKey) or found.curve.key_size not in HASHES:
+        raise ImportingError(
+            f"{path}: the key is on no curve of P-256, P-384 and P-521;"
+            " openssl ecparam -name prime256v1 -genkey -noout -out signing.pem makes one"
+        )
+    return found

@@ -1,0 +1,189 @@
+"""PID 1 of the monitor container: keeps one prober alive and never exits by itself. `python -m r1plus_monitoring`.
+
+A pod is Ready only while *every* container is, so a prober that dies or hangs must not take its container, and with it
+the pod's traffic, away. This process is small, uses the standard library only, and reads nothing from anybody.
+It starts the prober, starts it anew when it ends (with backoff) or when its heartbeat stands still (killed first),
+reaps orphans as PID 1 must, and ends on SIGTERM alone.
+
+The pod's containers share one network: whatever runs in Triton's could answer for `/verdict` while no prober listens.
+So this process opens the socket, keeps it open, and lends it to each prober. Until the next one is there, callers wait.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from r1plus_monitoring.config import ENV_LISTEN_FD, read_config
+from r1plus_monitoring.logs import log
+from r1plus_monitoring.store.state import HEARTBEAT_FILE, RESTARTS_FILE, restarts
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """All the waiting there is, in seconds."""
+
+    tick: float = 1.0
+    stale: float = 30.0
+    """A heartbeat older than this means a hung event loop."""
+    first_backoff: float = 1.0
+    longest_backoff: float = 30.0
+    sound: float = 60.0
+    """A prober that lived this long starts the backoff anew."""
+    farewell: float = 5.0
+    """Between SIGTERM and SIGKILL at the end."""
+
+
+def backoff(failures: int, patience: Patience) -> float:
+    """Seconds before the next start: doubling, bounded. `failures` counts quick deaths in a row, from 1."""
+    return float(min(patience.first_backoff * 2.0 ** min(failures - 1, 30), patience.longest_backoff))
+
+
+class Heartbeat:
+    """How long ago a file was last written, for a caller that looks at it often."""
+
+    def __init__(self) -> None:
+        self._written = 0
+        self._since = 0.0
+
+    def age(self, written: int, now: float) -> float:
+        """Seconds since `written` was last another: that it changes counts, since the clock it is of may be set."""
+        if written != self._written:
+            self._written, self._since = written, now
+        return now - self._since
+
+
+class Supervisor:
+    """One child at a time."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        state_dir: Path,
+        patience: Patience,
+        environ: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.monotonic,
+        address: tuple[str, int] | None = None,
+    ) -> None:
+        """`command`: the prober's argv, its first element a path. `address`: host and port that it serves."""
+        self._command = list(command)
+        self._environ = dict(environ)
+        self._state_dir = state_dir
+        self._patience = patience
+        self._clock = clock
+        self._address = address
+        self._listener: socket.socket | None = None
+        self._pid = 0
+        self._started = 0.0
+        self._next_start = 0.0
+        self._heartbeat = Heartbeat()
+        self._failures = 0
+        self._first = True
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT; the exit status of a clean end."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        while True:
+            self._ensure_child()
+            got = signal.sigtimedwait(SIGNALS, self._patience.tick)
+            self._reap()
+            if got is not None and got.si_signo in (signal.SIGTERM, signal.SIGINT):
+                return self._end()
+            self._check_heartbeat()
+
+    def _ensure_child(self) -> None:
+        """Start the prober where there is none and the backoff is over."""
+        if self._pid or self._clock() < self._next_start:
+            return
+        if not self._first:
+            self._count_restart()
+        self._first = False
+        try:
+            self._listen()
+            # A child inherits the blocked signals; it must not.
+            self._pid = os.posix_spawn(self._command[0], self._command, self._environ, setsigmask=[])
+        except OSError as error:
+            log("error", "Prober could not be started", error=str(error))
+            self._ended()
+            return
+        self._started = self._clock()
+        log("info", "Prober started", pid=self._pid)
+
+    def _listen(self) -> None:
+        """Open the socket that every prober serves on, if it is not open yet. OSError where the port is taken."""
+        if self._address is None or self._listener is not None:
+            return
+        self._listener = socket.create_server(self._address)
+        self._listener.set_inheritable(True)
+        self._environ[ENV_LISTEN_FD] = str(self._listener.fileno())
+
+    def _reap(self) -> None:
+        """Collect every child that has ended: ours, and orphans that fell to PID 1."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._pid:
+                log("warning", "Prober ended", pid=pid, status=os.waitstatus_to_exitcode(status))
+                self._pid = 0
+                self._ended()
+
+    def _ended(self) -> None:
+        """Say when the next one starts."""
+        lived = self._clock() - self._started if self._started else 0.0
+        self._failures = 1 if lived >= self._patience.sound else self._failures + 1
+        self._next_start = self._clock() + backoff(self._failures, self._patience)
+
+    def _check_heartbeat(self) -> None:
+        """Kill a prober whose event loop stands still; `_reap` hears of its end."""
+        try:
+            written = (self._state_dir / HEARTBEAT_FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            written = 0
+        now = self._clock()
+        age = min(self._heartbeat.age(written, now), now - self._started)
+        if self._pid and age > self._patience.stale:
+            log("error", "Prober hung, killed it", pid=self._pid, heartbeat_age=round(age, 1))
+            # Not waited for: until `_reap` has collected it, its pid belongs to nobody else.
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _count_restart(self) -> None:
+        """For the prober's report and metric. A full disk must not stop a restart."""
+        path = self._state_dir / RESTARTS_FILE
+        part = path.with_name(f".{RESTARTS_FILE}.part")
+        try:
+            part.write_text(f"{restarts(self._state_dir) + 1}\n", encoding="ascii")
+            part.replace(path)
+        except OSError as error:
+            log("warning", "Restart could not be counted", error=str(error))
+
+    def _end(self) -> int:
+        """Pass the signal on, wait a little, leave nothing behind."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGTERM)
+            deadline = self._clock() + self._patience.farewell
+            while self._pid and self._clock() < deadline:
+                signal.sigtimedwait((signal.SIGCHLD,), max(0.0, min(0.2, deadline - self._clock())))
+                self._reap()
+            if self._pid:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+        log("info", "Supervisor ended")
+        return 0
+
+
+def main() -> None:
+    """Entry point: all flags are the prober's, passed on as they are."""
+    config = read_config(sys.argv[1:])
+    command = [sys.executable, "-m", "r1plus_monitoring.process.prober", *sys.argv[1:]]
+    sys.exit(Supervisor(command, config.state_dir, Patience(), address=(config.host, config.port)).run())

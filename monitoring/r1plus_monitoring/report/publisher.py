@@ -1,0 +1,60 @@
+"""The monitor's report as it stands, with a sequence that only grows. Written by the episode, read by
+`/verdict` and, for the outcomes behind it, by `/outcomes`."""
+
+import dataclasses
+from typing import Final
+
+from r1plus_contract.outcomes import OutcomePage
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict
+from r1plus_monitoring.logs import Clock
+from r1plus_monitoring.report.exposition import Exposition
+from r1plus_monitoring.store.journal import Journal
+from r1plus_monitoring.store.state import StateStore
+
+_RESERVED: Final = 1000
+"""Sequence numbers taken from the file at once, so that a change of the report is not a write each."""
+
+
+class Bulletin:
+    """Holds one `MonitorReport`; every change of it gets a new sequence number."""
+
+    def __init__(
+        self, *, revision: str, identity: str, restarts: int, store: StateStore, exposition: Exposition, clock: Clock
+    ) -> None:
+        """Starts above every number that this pod ever gave out; Unix time stands in for a lost file."""
+        self._store = store
+        self._exposition = exposition
+        self.journal: Journal | None = None
+        """Of the subject that is watched; None while none is."""
+        self._limit = max(store.state.sequence, int(clock().timestamp()))
+        self.report = MonitorReport(
+            revision=revision,
+            identity=identity,
+            phase=Phase.WAITING_FOR_MODEL,
+            verdict=Verdict.NO_DATA,
+            reason="Starting",
+            message="the prober has started",
+            sequence=self._limit,
+            prober_restarts=restarts,
+        )
+
+    def outcomes(self, since: int) -> OutcomePage:
+        """The page that `/outcomes` returns; an empty one of no epoch while nothing is watched."""
+        if self.journal is None:
+            return OutcomePage("", self.report.revision, self.report.identity, "", "", watched=0, oldest=1, newest=0)
+        watched = self.report.watch.watched if self.report.watch else 0
+        return self.journal.page(since, self.report.revision, watched)
+
+    def update(self, **changes: object) -> None:
+        """Change fields of the report; nothing happens when nothing differs."""
+        report = dataclasses.replace(self.report, **changes)  # type: ignore[arg-type]
+        report = dataclasses.replace(report, ran_under=self._store.state.ran_under(report.gate))
+        if report == self.report:
+            return
+        sequence = self.report.sequence + 1
+        if sequence > self._limit:
+            self._limit = sequence + _RESERVED
+            self._store.save(dataclasses.replace(self._store.state, sequence=self._limit))
+        self.report = dataclasses.replace(report, sequence=sequence)
+        self._exposition.verdict(report.verdict)
+        self._exposition.watch(report.watch)

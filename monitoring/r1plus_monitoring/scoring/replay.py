@@ -1,0 +1,44 @@
+"""Replay: recorded answers of the reference through the live scorer. Called where a suite is read, and by the curator.
+
+What an engine answers is not asked here, so a difference can only come from the scorer or the suite: then nothing that
+they say of an engine may be believed, neither Pass nor Fail.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from r1plus_contract.inference import FinishReason
+from r1plus_contract.metrics import Outcome
+from r1plus_contract.suite import Item, Suite
+from r1plus_contract.suite_reference import Recorded
+from r1plus_monitoring.scoring.scorers import score
+
+PER_STRATUM: Final = 4
+"""Items of each stratum whose answers are recorded: few, since one is enough to show a scorer that is broken."""
+
+
+def replay(suite: Suite, recorded: Sequence[Recorded]) -> tuple[str, ...]:
+    """A line for every recorded answer that gets another score than it got; none: scorer and suite are as they were."""
+    items = {item.id: item for item in suite.items}
+    scored = ((one, score(items[one.item], one.answer, one.finish_reason)) for one in recorded)
+    return tuple(f"item {one.item}: {one.score} as recorded, {now} now" for one, now in scored if now != one.score)
+
+
+def record(items: Sequence[Item], answers: Mapping[str, tuple[str, str]], seed: int) -> tuple[Recorded, ...]:
+    """What to record of the reference's answers. `answers`: item id -> text and finish reason.
+
+    Of some items of every stratum: its own answer; the same cut off; and the answer to another of them, which is wrong
+    as a rule, so that a scorer that calls everything right is found out as well.
+    """
+    chosen: list[Recorded] = []
+    for stratum in sorted({item.stratum for item in items}):
+        members = [item for item in items if item.stratum == stratum and item.id in answers]
+        chance = random.Random(f"{seed}/{stratum}")  # noqa: S311 - a sample, not a secret
+        sample = chance.sample(members, min(PER_STRATUM, len(members)))
+        for item, other in zip(sample, [*sample[1:], *sample[:1]], strict=True):
+            own, finish = answers[item.id]
+            for text, reason in ((own, finish), (own, FinishReason.LENGTH.value), (answers[other.id][0], finish)):
+                if (outcome := score(item, text, reason)) in (Outcome.CORRECT, Outcome.INCORRECT):
+                    chosen.append(Recorded(item.id, text, reason, outcome))
+    return tuple(dict.fromkeys(chosen))

@@ -1,0 +1,78 @@
+"""The operator's own metrics, made once by main and passed to whom they measure."""
+
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from r1plus_contract import metrics
+from r1plus_operator.metrics.deployments import DeploymentMetrics
+from r1plus_operator.metrics.isolation import IsolationMetrics
+from r1plus_operator.runtime.lease import Elector
+from r1plus_operator.runtime.queue import WorkQueue
+from r1plus_operator.runtime.resources import Resource
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Instruments:
+    """Counters of passes and writes, gauges of what waits and of who leads."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._passes = Counter(metrics.RECONCILE_TOTAL, "Passes, by result.", ["result"], registry=self.registry)
+        self._seconds = Histogram(metrics.RECONCILE_DURATION_SECONDS, "Duration of a pass.", registry=self.registry)
+        self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
+        self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
+        self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
+        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
+        self._facts_waiting = Gauge(metrics.FACTS_WAITING, "Facts that wait for the registry.", registry=self.registry)
+        self._facts_delivered = Counter(metrics.FACTS_DELIVERED_TOTAL, "Facts recorded.", registry=self.registry)
+        self._facts_refused = Counter(
+            metrics.FACTS_REFUSED_TOTAL, "Facts that the registry could not record.", registry=self.registry
+        )
+        self.deployments = DeploymentMetrics(self.registry)
+        self.isolation = IsolationMetrics(self.registry)
+        self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
+        self._of_kind: dict[str, Counter] = {}
+        """Looked up once: asking a metric for its labels is dearer than counting."""
+
+    def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
+        """Read the queue's depth and who leads at each scrape."""
+        self._depth.set_function(lambda: queue.depth)
+        self._leads.set_function(lambda: elector.leads)
+
+    def delivered(self, count: int) -> None:
+        """`history.Meter`."""
+        self._facts_delivered.inc(count)
+
+    def refused(self, count: int) -> None:
+        """`history.Meter`."""
+        self._facts_refused.inc(count)
+
+    def waiting(self, count: int) -> None:
+        """`history.Meter`."""
+        self._facts_waiting.set(count)
+
+    def wrote(self, _verb: str, resource: Resource) -> None:
+        """`ApiClient.on_write`."""
+        kind = resource.kind
+        if kind not in self._of_kind:
+            self._of_kind[kind] = self._writes.labels(kind)
+        self._of_kind[kind].inc()
+
+    def timed(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
+        """`handle`, counted and timed."""
+
+        async def measured(key: K) -> None:
+            started, result = time.perf_counter(), "error"
+            try:
+                await handle(key)
+                result = "ok"
+                self._last.set_to_current_time()
+            finally:
+                self._of_result[result].inc()
+                self._seconds.observe(time.perf_counter() - started)
+
+        return measured

@@ -1,0 +1,75 @@
+"""The suites that a deployment's monitors have mounted: what serves is judged by them while the spec has a Problem.
+
+They are in the deployment's accuracy ConfigMap, which the operator alone writes. So they count whether they are trusted
+today or not, and whatever has become of the ConfigMap or the chart that they were copied from.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
+from r1plus_contract.suite import SuiteError, read_suite
+from r1plus_operator.plan.manifests.children import suite_files
+from r1plus_operator.plan.manifests.drift import folded
+from r1plus_operator.plan.observation import Json, SuiteSource
+
+
+@dataclass(frozen=True, slots=True)
+class MountedSuites:
+    """What is mounted, as far as it is at hand."""
+
+    asked: SuiteSource | None = None
+    """The suite that the spec asked for."""
+    former: SuiteSource | None = None
+    """The one that counts beside it; None where the same counts."""
+    has_unread: bool = False
+    """Whether one of them is mounted and is not at hand, so that the ConfigMap has to be fetched."""
+
+
+def find_mounted(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -> MountedSuites:
+    """Return the suites of a live accuracy ConfigMap among those at hand.
+
+    The caches keep digests of its texts only, so a suite is found where its texts are the mounted ones byte for byte.
+    """
+    live = _suite_texts(accuracy)
+    readable = [source for source in at_hand if source.suite]
+
+    def find(files: tuple[str, str, str]) -> SuiteSource | None:
+        mounted = {name: live[name] for name in files if name in live}
+        return next((source for source in readable if _folded(suite_files(source, *files)) == mounted), None)
+
+    asked, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
+    has_unread = (SUITE_FILES[0] in live and asked is None) or (FORMER_SUITE_FILES[0] in live and former is None)
+    return MountedSuites(asked, former, has_unread)
+
+
+def read_mounted(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:
+    """Return the suites in the texts of an accuracy ConfigMap: of any scorer version, signed or not."""
+    found = []
+    for header, items, reference in (SUITE_FILES, FORMER_SUITE_FILES):
+        if header not in texts or items not in texts:
+            continue
+        try:
+            suite = read_suite(texts[header], texts[items])
+        except SuiteError:
+            continue  # It was altered: nobody can be judged by it.
+        name = suite.header.name
+        found.append(SuiteSource(name, texts[header], texts[items], suite, reference_text=texts.get(reference, "")))
+    return tuple(found)
+
+
+def version_of(accuracy: Json) -> str:
+    """Return a digest of the mounted suites, another one when one of them changes."""
+    return hashlib.sha256(dumps(_suite_texts(accuracy)).encode()).hexdigest()
+
+
+def _suite_texts(accuracy: Json | None) -> Json:
+    """Return the suites' files, folded."""
+    texts = (accuracy or {}).get("data") or {}
+    return _folded({name: texts[name] for name in (*SUITE_FILES, *FORMER_SUITE_FILES) if name in texts})
+
+
+def _folded(texts: Json) -> Json:
+    return dict(folded({"kind": "ConfigMap", "data": texts})["data"])

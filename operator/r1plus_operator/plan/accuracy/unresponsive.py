@@ -1,0 +1,38 @@
+"""A monitor that does not answer any more: what is known of its pod then. Called by the verdict source.
+
+What it said last stands as evidence (a fall that it counted is not forgiven, a gate that it decided is decided), and is
+no longer good news: its verdict is NoData.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from r1plus_contract.names import CONTAINER_MONITOR
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict
+from r1plus_operator.plan.observation import PodFacts
+
+MONITOR_SILENT: Final = "MonitorSilent"
+SILENT_SECONDS: Final = 120.0
+"""A prober that hangs is killed after 30 s and started anew: well within it."""
+
+
+def owes_an_answer(pod: PodFacts) -> bool:
+    """Whether its monitor runs: before that, nobody is there to answer."""
+    return any(c.name == CONTAINER_MONITOR and c.ready for c in pod.containers)
+
+
+def silent(report: MonitorReport | None, pod: PodFacts, namespace: str) -> MonitorReport:
+    """What counts as said by a pod whose monitor has not answered for SILENT_SECONDS. `report`: its last, if any.
+
+    One that was blocked already keeps its reason: it bars more than silence does.
+    """
+    if report is not None and report.phase is Phase.BLOCKED:
+        return report
+    message = (
+        f"the monitor of pod {pod.name} has not answered the operator for {SILENT_SECONDS:.0f} s, so nothing is"
+        f" known of its accuracy; see `kubectl logs -n {namespace} {pod.name} -c {CONTAINER_MONITOR}`"
+    )
+    last = report or MonitorReport(pod.revision, "", Phase.BLOCKED, Verdict.NO_DATA, "", "")
+    return replace(
+        last, phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason=MONITOR_SILENT, message=message, progress=None
+    )

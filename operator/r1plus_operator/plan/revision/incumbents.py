@@ -1,0 +1,35 @@
+"""Whether the spec still asks for what serves, or for what is on its way, though the nodes are others by now."""
+
+from collections.abc import Callable, Iterable
+from itertools import product
+
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.engine.feasibility import Incumbent
+from r1plus_operator.plan.engine.selection import Problem, Target
+from r1plus_operator.plan.revision.record import Revision, is_made_for
+
+
+def prefer_incumbents(
+    resolve_for: Callable[[Incumbent | None], Target | Problem],
+    spec: R1PlusDeploymentSpec,
+    deployment: str,
+    serving: Revision | None,
+    revisions: Iterable[Revision],
+) -> Target | Problem:
+    """Return what the spec asks for: what serves or is on its way, while that fits; else what fits the nodes of now.
+
+    An incumbent counts only where the spec, with its batch, yields this very revision: another wish is fitted afresh.
+    """
+    resolved = resolve_for(None)
+    candidates = [r for r in revisions if r.candidate_since is not None and r is not serving]
+    for revision in filter(None, (serving, *candidates)):
+        if isinstance(resolved, Target) and is_made_for(revision, deployment, spec, resolved):
+            return resolved
+        wanted = spec.batching.max_batch_size, spec.context.max_tokens
+        fewer = isinstance(resolved, Target) and resolved.fit.batch < revision.batch and revision is not serving
+        if fewer or wanted not in product((None, revision.batch), (None, revision.context)):
+            continue  # Not so many of its pods would find room, or the spec names another batch or context.
+        held = resolve_for(Incumbent(revision.engine, revision.batch))
+        if isinstance(held, Target) and is_made_for(revision, deployment, spec, held):
+            return held
+    return resolved

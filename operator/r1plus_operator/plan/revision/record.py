@@ -1,0 +1,524 @@
+"""Revisions: an immutable build of the desired state, kept as a ControllerRevision and named by its hash.
+
+The hash covers what the *spec and the engine* say of the pod and its answers. It does not cover what an operator
+upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
+Only the hash of a revision that a refresh asks for covers the images as well (`plan.refresh`).
+"""
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from r1plus_contract import names
+from r1plus_contract.identity import ServingIdentity, document_digest
+from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
+from r1plus_contract.settings import PROVES_GATES, SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
+from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.engine.delivery import EngineVolume
+from r1plus_operator.plan.engine.selection import Target
+from r1plus_operator.plan.observation import Json, OperatorConfig, PodFacts
+from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image, names_user, pod_template
+from r1plus_operator.plan.podspec.triton_config import rendered
+from r1plus_operator.plan.revision.expiry import Expiry, expiry_in
+from r1plus_operator.plan.revision.last_valid import LastValid, read_last_valid
+from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
+from r1plus_operator.plan.revision.rollback_record import Record, record_in
+from r1plus_policies.engine.hardware import WHOLE_GPU
+from r1plus_policies.gate.verdict import rejudge
+
+KEPT_REVISIONS = 10
+KEPT_VERDICTS = 5
+KEPT_IMAGES = 4
+SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
+"""By how much leaders' clocks may differ; between two moments that are dated anew."""
+MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
+"""Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What an upgrade or the cluster brings: the images beside the engine's own, and whether pods name a user."""
+
+    triton: str
+    monitor: str
+    names_user: bool = True
+    """False: the cluster assigns one."""
+
+    @property
+    def images(self) -> dict[str, str]:
+        """What a wave rolls out."""
+        return {"triton": self.triton, "monitor": self.monitor}
+
+    @property
+    def digest(self) -> str:
+        """Of the images, 12 hex digits."""
+        return hashlib.sha256(dumps(self.images).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class GatedImages:
+    """An annotation: container -> digests of the images that pods ran which passed the gate, the newest last."""
+
+    digests: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision, rendered or read back."""
+
+    name: str
+    number: int
+    data: Json
+    """What the ControllerRevision stores, unchanged for ever: also what another version of the operator put there."""
+    identity: ServingIdentity
+    verdicts: tuple[GateReport, ...] = ()
+    promoted_at: float | None = None
+    candidate_since: float | None = None
+    served_before: float = 0.0
+    """Seconds that it carried traffic before it was promoted last."""
+    rollback: Record | None = None
+    """The way back from it, where it fell."""
+    pool: str = ""
+    """Checkpoint of its pooled detector."""
+    refresh: Refresh | None = None
+    """The refresh or the wave that began it, if one did."""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Container -> digests of the images that pods ran which passed its gate; empty where none was seen."""
+    last_valid: LastValid | None = None
+    """What the spec asked for last; of the revision that serves."""
+    expiry: Expiry | None = None
+    """That it was withdrawn, since it has been the candidate."""
+
+    @property
+    def engine(self) -> str:
+        """Name of the R1PlusEngine."""
+        return self.identity.engine
+
+    @property
+    def batch(self) -> int:
+        """Most requests that run at once."""
+        return self.identity.batch
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self.identity.context
+
+    @property
+    def config_pbtxt(self) -> str:
+        """Triton's model configuration."""
+        return str(self.data["configPbtxt"])
+
+    @property
+    def volume(self) -> EngineVolume | None:
+        """Where its engine's files lie; None: in its image."""
+        kept = self.data.get("volume")
+        return from_jsonable(EngineVolume, kept, "data.volume", tolerant=True) if kept else None
+
+    @property
+    def asked(self) -> str:
+        """Where its engine was built, or a refresh made it: `asked_hash` of what it was made for; else empty."""
+        return str(self.data.get("asked", ""))
+
+    @property
+    def template(self) -> Json:
+        """The pod template, as every Deployment of this revision has it."""
+        return dict(self.data["template"])
+
+    @property
+    def runtime(self) -> Runtime:
+        """The images that its pods run, and whether they name a user."""
+        pod = self.template.get("spec") or {}
+        images = {one.get("name"): str(one.get("image", "")) for one in pod.get("containers") or ()}
+        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), names_user(pod))
+
+    def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
+        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
+        candidates = [p for p in pods if p.is_made_by(self.name)]
+        if not candidates:
+            return frozenset()
+        template = self.template
+        uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
+        runs, images = (uid, fingerprint(template["spec"])), container_images(template["spec"])
+        return frozenset(
+            pod
+            for pod in candidates
+            if (pod.owner_uid, pod.fingerprint) == runs and _are_same_images(images, pod.images)
+        )
+
+    def add_images(self, pod: PodFacts) -> "Revision":
+        """The revision with the images that this pod has passed its gate on."""
+        images = dict(self.images)
+        for container in pod.containers:
+            known = images.get(container.name, ())
+            if container.image_digest and container.image_digest not in known:
+                images[container.name] = (*known, container.image_digest)[-KEPT_IMAGES:]
+        return replace(self, images=images)
+
+    def find_changed_image(self, pod: PodFacts) -> str:
+        """Return the container of a pod that runs another image than any that was gated; empty: none does."""
+        for container in pod.containers:
+            gated = self.images.get(container.name)
+            if gated and container.image_digest and container.image_digest not in gated:
+                return f"{container.name} runs {container.image_digest}, and the gate was passed on {gated[-1]}"
+        return ""
+
+    @property
+    def takes_orders(self) -> bool:
+        """Whether its monitor, which was rendered with it, gates anew when it is told to."""
+        return self._speaks >= TAKES_ORDERS
+
+    @property
+    def takes_shadows(self) -> bool:
+        """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
+        return self._speaks >= TAKES_SHADOWS
+
+    @property
+    def proves_gates(self) -> bool:
+        """Whether its monitor says where and under which files it ran a gate. Else no new Pass of it is taken."""
+        return self._speaks >= PROVES_GATES
+
+    @property
+    def _speaks(self) -> int:
+        speaks = self.data.get("monitorSpeaks")
+        return speaks if isinstance(speaks, int) else 0
+
+    @property
+    def regate(self) -> str:
+        """Token of the gate by which alone it comes back: it fell since it took traffic last. Empty: it did not."""
+        record = self.rollback
+        if record is None or not record.overrules or (self.promoted_at or 0.0) >= (record.switched_at or 0.0):
+            return ""
+        return record.regate
+
+    @property
+    def counted(self) -> tuple[GateReport, ...]:
+        """The verdicts that count; what was passed before a fall was overruled by it."""
+        return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it is withdrawn, and not tried again yet."""
+        return self.expiry is not None and self.expiry.at >= (self.candidate_since or math.inf)
+
+    @property
+    def identity_digest(self) -> str:
+        """Of the identity as it is stored."""
+        return document_digest(self.data["identity"])
+
+    def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
+        """What the gate said of this suite: under this threshold, or a Pass whose own figures meet it, too.
+
+        A Pass at the serving batch comes before one that was won beside traffic, at batch 1. None where only another
+        gate can tell, as after a Fail under a stricter threshold.
+        """
+        on_suite = [report for report in reversed(self.counted) if report.suite_hash == suite_hash]
+        exact = next((report for report in on_suite if report.threshold == threshold), None)
+        if exact and exact.verdict is Verdict.FAIL:
+            return exact
+        passed = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
+        return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
+
+    def good(self, suite_hash: str, threshold: float) -> bool:
+        """Whether it passes this suite and passed one at its serving batch.
+
+        A suite that took effect beside traffic was passed at batch 1, and the serving batch under the one before it.
+        """
+        found = self.verdict_for(suite_hash, threshold)
+        at_batch = (v for v in self.counted if v.admits_at(self.batch))
+        passes = found is not None and found.verdict is Verdict.PASS
+        return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
+
+
+def _are_same_images(asked: tuple[str, ...], run: tuple[str, ...]) -> bool:
+    return len(asked) == len(run) and all(map(is_same_image, asked, run))
+
+
+def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
+    """What was promoted last; None: nothing was."""
+    promoted = [r for r in revisions if r.promoted_at is not None]
+    return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
+
+
+def revision_hash(
+    spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime | None = None, number: int | None = None
+) -> str:
+    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
+
+    `runtime`: of a revision that differs from a stored one in its runtime alone; `number`: likewise from two.
+    """
+    return _hash(spec, target, target.volume.name if target.volume else "", runtime, number)
+
+
+def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
+    """Likewise over what was asked for, whatever image builds it."""
+    return _hash(spec, target, target.volume.wish if target.volume else "")
+
+
+def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> bool:
+    """Whether the spec asks for this revision, whatever images the operator has now."""
+    return revision.name == f"{deployment}-{revision_hash(spec, target)}" or revision.asked == asked_hash(spec, target)
+
+
+def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
+    """Return the images that the operator has now for what the spec asks for, and whether pods name a user now."""
+    return Runtime(
+        config.image_for(target.engine.spec.backend.value), config.monitor_image, bool(config.pod_user.named)
+    )
+
+
+def _hash(
+    spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runtime | None = None, number: int | None = None
+) -> str:
+    covered = {
+        "engine": target.engine.name,
+        "digest": target.engine.spec.files.sha256,
+        "backend": target.engine.spec.backend.value,
+        "batch": target.fit.batch,
+        "context": target.fit.context,
+        "placement": spec.placement.model_dump(mode="json", by_alias=True),
+    }
+    if volume:
+        covered["volume"] = volume
+    if runtime:
+        covered["runtime"] = {**runtime.images, "speaks": SPEAKS}
+        if not runtime.names_user:
+            covered["user"] = "assigned"
+    if number is not None:
+        covered["number"] = number
+    if target.gpus:
+        slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
+        covered["gpu"] = f"{slices}{target.gpus.product}"
+    return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
+
+
+def build(
+    cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int, name: str
+) -> Revision:
+    """Render a new revision of the R1PlusDeployment `cr` for `target`."""
+    engine, fit = target.engine, target.fit
+    is_refreshed = name != f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
+    volume = target.volume
+    built = volume.order.build if volume else None
+    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
+    identity = ServingIdentity(
+        engine=engine.name,
+        engine_digest=engine.spec.files.sha256,
+        config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
+        triton_image=config.image_for(engine.spec.backend.value),
+        batch=fit.batch,
+        context=fit.context,
+        gpu_product=target.gpus.product if target.gpus else "",
+        monitor_image=config.monitor_image if is_refreshed else "",
+    )
+    held = volume.name if volume else ""
+    template = pod_template(
+        cr,
+        name,
+        spec,
+        engine,
+        fit,
+        identity.digest(),
+        config,
+        held,
+        target.gpus,
+        counts_storage=target.counts_storage,
+    )
+    data = {
+        "configPbtxt": config_pbtxt,
+        "identity": identity.document(),
+        "monitorSpeaks": SPEAKS,
+        "number": number,
+        "template": template,
+    }
+    if volume:
+        data["volume"] = to_jsonable(volume)
+    if built or is_refreshed:
+        data["asked"] = asked_hash(spec, target)
+    return Revision(name, number, data, identity)
+
+
+def read(live: Json) -> Revision:
+    """A Revision from its ControllerRevision; ContractError where the data is not ours."""
+    meta, data = live["metadata"], live.get("data") or {}
+    notes = meta.get("annotations") or {}
+    where = f"ControllerRevision {meta['name']}: data.identity"
+    identity = from_jsonable(ServingIdentity, data.get("identity"), where, tolerant=True)
+    if not isinstance(data.get("template"), dict) or not isinstance(data.get("configPbtxt"), str):
+        raise ContractError(f"ControllerRevision {meta['name']}: data.template or data.configPbtxt is missing")
+    if data.get("volume"):
+        from_jsonable(EngineVolume, data["volume"], f"ControllerRevision {meta['name']}: data.volume", tolerant=True)
+    return Revision(
+        name=meta["name"],
+        number=int(data.get("number") or live.get("revision", 0)),  # `revision` can be edited, data cannot
+        data=data,
+        identity=identity,
+        verdicts=_verdicts(notes.get(names.ANNOTATION_VERDICT)),
+        promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
+        candidate_since=_epoch(notes.get(names.ANNOTATION_CANDIDATE_SINCE)),
+        served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
+        rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
+        pool=notes.get(names.ANNOTATION_POOL, ""),
+        refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
+        images=_images(notes.get(names.ANNOTATION_IMAGES)),
+        last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
+        expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
+    )
+
+
+def volume_in(live: Json) -> EngineVolume | None:
+    """The volume that a ControllerRevision's engine lies on; None where it has none, or one that cannot be read."""
+    with contextlib.suppress(ContractError):
+        return read(live).volume
+    return None
+
+
+def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
+    """By name. One that was damaged by hand is passed over: rendered again if it is wanted, pruned if not."""
+    found = {}
+    for (kind, name), live in children.items():
+        if kind == "ControllerRevision":
+            with contextlib.suppress(ContractError):
+                found[name] = read(live)
+    return found
+
+
+def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
+    """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
+
+    Promotions and switches back keep their order, since what was promoted last serves, and their distances where
+    nothing that happened before is in the way: by these it is known how long each revision served.
+    """
+    moments = sorted({at for r in revisions.values() for at in _moments(r)})
+    future = [at for at in moments if at > now + SKEW_SECONDS]
+    before = max((at for at in moments if at not in future), default=-math.inf)
+    dates: dict[float, float] = {}
+    for at in future:
+        before = dates[at] = round(max(now - (future[-1] - at), before + TICK_SECONDS), 3)
+
+    def dated(revision: Revision) -> Revision:
+        rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
+        refresh = revision.refresh
+        if rollback and rollback.switched_at in dates:
+            rollback = replace(rollback, switched_at=dates[rollback.switched_at])
+        if refresh and refresh.began_at > now + SKEW_SECONDS:
+            refresh = replace(refresh, began_at=now)
+        if since is not None and since > now + SKEW_SECONDS:
+            since = now
+        if expiry and expiry.at > now + SKEW_SECONDS:
+            expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
+        promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
+        return replace(
+            revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry, refresh=refresh
+        )
+
+    return {name: dated(revision) for name, revision in revisions.items()}
+
+
+def _moments(revision: Revision) -> list[float]:
+    switched = revision.rollback.switched_at if revision.rollback else None
+    return [at for at in (revision.promoted_at, switched) if at is not None]
+
+
+def clipped(gate: GateReport) -> GateReport:
+    """A report within what an annotation holds: a broken pod must not make every later write too large."""
+    return replace(
+        gate,
+        reason=gate.reason[:MAX_NAME],
+        message=gate.message[:MAX_MESSAGE],
+        suite=gate.suite[:MAX_SUITE],
+        scorer_version=gate.scorer_version[:MAX_NAME],
+        decided_at=gate.decided_at[:MAX_NAME],
+        control=gate.control[:MAX_NAME],
+        acknowledged=gate.acknowledged[:MAX_NAME],
+        lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
+        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
+    )
+
+
+def to_object(revision: Revision, metadata: Json) -> Json:
+    """The ControllerRevision to apply; `metadata` carries name, labels and owner."""
+    annotations: dict[str, Any] = {}
+    if revision.verdicts:
+        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(_kept(revision)))
+    for name, moment in (
+        (names.ANNOTATION_PROMOTED_AT, revision.promoted_at),
+        (names.ANNOTATION_CANDIDATE_SINCE, revision.candidate_since),
+        (names.ANNOTATION_SERVED_BEFORE, revision.served_before or None),
+    ):
+        if moment is not None:
+            annotations[name] = f"{moment:.3f}"
+    for name, document in (
+        (names.ANNOTATION_ROLLBACK, revision.rollback),
+        (names.ANNOTATION_EXPIRED, revision.expiry),
+        (names.ANNOTATION_REFRESH, revision.refresh),
+        (names.ANNOTATION_LAST_VALID, revision.last_valid),
+    ):
+        if document is not None:
+            annotations[name] = dumps(document)
+    if revision.pool:
+        annotations[names.ANNOTATION_POOL] = revision.pool
+    if revision.images:
+        annotations[names.ANNOTATION_IMAGES] = dumps(GatedImages(dict(revision.images)))
+    if annotations:
+        metadata = {**metadata, "annotations": annotations}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": metadata,
+        "data": revision.data,
+        "revision": revision.number,
+    }
+
+
+def _kept(revision: Revision) -> tuple[GateReport, ...]:
+    """The newest verdicts; of those at the serving batch the newest Pass in any case, without which it is not good.
+
+    While it serves, everything else is found beside its traffic, and no later gate finds that again.
+    """
+    newest = revision.verdicts[-KEPT_VERDICTS:]
+    at_batch = [v for v in revision.counted if v.admits_at(revision.batch)]
+    return newest if not at_batch or at_batch[-1] in newest else (at_batch[-1], *newest[1:])
+
+
+def _verdicts(text: str | None) -> tuple[GateReport, ...]:
+    if not text:
+        return ()
+    try:
+        return loads(KnownVerdicts, text, tolerant=True).reports
+    except ContractError:
+        # An unreadable verdict is no verdict: the gate runs again, it does not pass.
+        return ()
+
+
+def _images(text: str | None) -> Mapping[str, tuple[str, ...]]:
+    try:
+        return loads(GatedImages, text, tolerant=True).digests if text else {}
+    except ContractError:
+        return {}  # Nothing is compared until the next gate.
+
+
+def _epoch(text: str | None) -> float | None:
+    try:
+        seconds = float(text) if text else None
+    except ValueError:
+        return None
+    return seconds if seconds is not None and math.isfinite(seconds) else None
+
+
+def instant(text: str) -> float:
+    """Seconds since the epoch of a time as Kubernetes writes it; 0 where it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def rfc3339(epoch: float) -> str:
+    """Seconds since the epoch as Kubernetes writes time."""
+    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,109 @@
+"""When a try is believed: by a clock of the test's own, so that half a minute takes no time."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1plus_contract.isolation import Outcome, Try
+from r1plus_monitoring.isolation_test.attempts import ANSWER, DOOR, PAUSE_SECONDS, WALL, Rounds, Seen, Wish, settled
+
+S, O, F = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED  # noqa: E741
+
+
+@dataclass
+class World:
+    """Attempts end as written, the last one for ever; each takes a quarter of a second."""
+
+    ends: list[Outcome]
+    began: float = 1000.0
+    time: float = 1000.0
+    attempts: int = 0
+    heard: list[str] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.time
+
+    async def pause(self, seconds: float) -> None:
+        self.time += seconds
+
+    async def attempt(self) -> Seen:
+        self.time += 0.25
+        self.attempts += 1
+        outcome = self.ends[min(self.attempts, len(self.ends)) - 1]
+        return Seen(outcome, f"attempt {self.attempts}")
+
+    async def tried(self, wish: Wish, seconds: float = 30.0) -> Try:
+        rounds = Rounds(seconds, self.now, self.pause, self.heard.append)
+        return await settled("door", wish, self.attempt, rounds, self.began)
+
+
+@pytest.mark.parametrize(
+    ("wish", "ends", "outcome", "attempts", "late"),
+    [
+        pytest.param(WALL, [S], S, 3, 0, id="a wall that stands is seen three times"),
+        pytest.param(WALL, [O, S], S, 4, 250, id="a wall that comes late is late"),
+        pytest.param(WALL, [O, O, O, S], S, 6, 1750, id="for as long as it was seen open"),
+        pytest.param(WALL, [S, O, S], S, 5, 1000, id="a wall that falls once more is tried anew"),
+        pytest.param(WALL, [S, S, O, S], S, 6, 1750, id="even at the third time"),
+        pytest.param(WALL, [F, S], S, 4, 0, id="a name that resolves later"),
+        pytest.param(WALL, [S, F, S], S, 5, 0, id="a failure in between shows no wall"),
+        pytest.param(WALL, [O], O, 41, 30250, id="a wall that never comes"),
+        pytest.param(WALL, [F], F, 41, 0, id="a name that never resolves"),
+        pytest.param(WALL, [O, F], F, 41, 250, id="it was open, and then nobody could say"),
+        pytest.param(WALL, [O] * 39 + [S], S, 42, 28750, id="what is shut when the time is up is tried to the end"),
+        pytest.param(WALL, [O] * 40 + [S, O], O, 42, 31000, id="and found open after it"),
+        pytest.param(WALL, [O] * 40 + [S, F], F, 42, 29500, id="and found to say nothing after it"),
+        pytest.param(WALL, [S, O] * 40, O, 42, 31000, id="a wall that flaps is open"),
+        pytest.param(DOOR, [O], O, 1, 0, id="a door that is open is believed"),
+        pytest.param(DOOR, [S, F, O], O, 3, 0, id="a door that opens later"),
+        pytest.param(DOOR, [S], S, 41, 0, id="a door that never opens"),
+        pytest.param(DOOR, [F], F, 41, 0, id="a door that cannot be found"),
+        pytest.param(ANSWER, [S], S, 1, 0, id="a refusal is an answer"),
+        pytest.param(ANSWER, [O], O, 1, 0, id="so is the contrary"),
+        pytest.param(ANSWER, [F, F, S], S, 3, 0, id="no answer is asked for again"),
+        pytest.param(ANSWER, [F], F, 41, 0, id="no answer at all"),
+    ],
+)
+async def test_a_try_settles(wish: Wish, ends: list[Outcome], outcome: Outcome, attempts: int, late: int) -> None:
+    world = World(ends)
+    assert await world.tried(wish) == Try("door", outcome, late, f"attempt {attempts}")
+    assert len(world.heard) == attempts
+
+
+async def test_each_attempt_is_told_to_people() -> None:
+    world = World([O, S])
+    await world.tried(WALL)
+    assert world.heard[:2] == ["   0.2 s  door: open, attempt 1", "   1.0 s  door: shut, attempt 2"]
+
+
+async def test_time_counts_from_the_processs_beginning() -> None:
+    """It may have begun before its first attempt."""
+    world = World([O, S], time=1020.0)
+    assert await world.tried(WALL) == Try("door", S, 20250, "attempt 4")
+    world = World([O], time=1029.9)
+    assert (await world.tried(WALL)).d == "attempt 1"
+
+
+async def test_the_time_is_up_at_its_end() -> None:
+    world = World([O])
+    assert await world.tried(WALL, seconds=1.0) == Try("door", O, 1000, "attempt 2")
+
+
+async def test_an_open_wall_is_late_by_something() -> None:
+    """0 says that it never was open."""
+    world = World([O, S], began=1000.2499)
+    assert (await world.tried(WALL)).late == 1
+
+
+@given(
+    st.lists(st.sampled_from(Outcome), min_size=1, max_size=60), st.sampled_from([WALL, DOOR, ANSWER]), st.floats(0, 40)
+)
+async def test_every_try_ends_soon_after_its_time(ends: list[Outcome], wish: Wish, seconds: float) -> None:
+    world = World(ends)
+    found = await world.tried(wish, seconds)
+    assert world.time - world.began <= seconds + 3 * (PAUSE_SECONDS + 0.25)
+    assert found.o is world.ends[min(world.attempts, len(ends)) - 1]
+    if found.o is S and wish is WALL:
+        assert [ends[min(k, len(ends) - 1)] for k in range(world.attempts)][-3:] == [S, S, S]
