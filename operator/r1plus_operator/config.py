@@ -38,6 +38,7 @@ from r1plus_operator.plan.observation import (
     SuiteTrust,
     VolumeTerms,
 )
+from r1plus_operator.runtime.lease import Terms as LeaseTerms
 from r1plus_policies.rollback.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ class Settings:
     """File with the service account's token for the registry."""
     identity: str
     """This pod among all that ever were; the Lease names it."""
+    lease_seconds: float
+    """How long the Lease outlasts the last sign of its holder."""
 
 
 def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
@@ -103,6 +106,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         registry_url=env.get("R1PLUS_REGISTRY_URL", ""),
         registry_token=Path(env.get("R1PLUS_REGISTRY_TOKEN_FILE", "/var/run/secrets/r1plus.ai/registry/token")),
         identity=_identity(env),
+        lease_seconds=float(env.get("R1PLUS_LEASE_SECONDS", LeaseTerms().duration)),
     )
 
 

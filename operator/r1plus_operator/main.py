@@ -163,7 +163,8 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
         edited=pace.add,
         slots=chosen.operator.max_concurrent,
     )
-    elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity)
+    terms = Terms.lasting(chosen.lease_seconds)
+    elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity, terms=terms)
     instruments = Instruments()
     instruments.watch(queue, elector)
     client.on_write = instruments.wrote

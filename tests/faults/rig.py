@@ -36,6 +36,8 @@ RESTART_SECONDS = 1.0
 AT_WORK = 12
 """Stories that keep two cores busy; any number more may wait for a drain or through a silence."""
 VERDICT_SECONDS = 2.0
+LEASE_SECONDS = 15.0
+"""The chart's: in the campaign an operator takes over from another."""
 PATIENCE = 60
 """Attempts, up to two seconds apart: who plays the rest of the cluster outlasts a restart of the API server."""
 
@@ -179,7 +181,12 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    server: ApiServer, seed: int, folder: Path, at_work: int = AT_WORK, verdict_seconds: float = VERDICT_SECONDS
+    server: ApiServer,
+    seed: int,
+    folder: Path,
+    at_work: int = AT_WORK,
+    verdict_seconds: float = VERDICT_SECONDS,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> AsyncIterator[Rig]:
     """A rig on a running API server; `folder` is its own. The operator asks monitors every `verdict_seconds`."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -193,7 +200,9 @@ async def rig(
             folder / "operator.kubeconfig", proxy.url, server.ca, tokenFile=str(folder / "token")
         )
         log = folder / "operator.log"
-        operator = Operator(operator_process(server, kubeconfig, log, verdict_seconds=verdict_seconds))
+        operator = Operator(
+            operator_process(server, kubeconfig, log, verdict_seconds=verdict_seconds, lease_seconds=lease_seconds)
+        )
         made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
@@ -216,9 +225,15 @@ def operator_process(
     log: Path,
     pod: str = "r1plus-operator-0",
     verdict_seconds: float = VERDICT_SECONDS,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> OperatorProcess:
     """An operator behind the proxy, not started."""
-    env = {"R1PLUS_VERDICT_INTERVAL_SECONDS": f"{verdict_seconds:g}", "R1PLUS_POD_NAME": pod, "R1PLUS_POD_UID": pod}
+    env = {
+        "R1PLUS_VERDICT_INTERVAL_SECONDS": f"{verdict_seconds:g}",
+        "R1PLUS_LEASE_SECONDS": f"{lease_seconds:g}",
+        "R1PLUS_POD_NAME": pod,
+        "R1PLUS_POD_UID": pod,
+    }
     return OperatorProcess(server, log, kubeconfig=kubeconfig, **env)
 
 

@@ -15,7 +15,7 @@ from faults.calls import Call, Fault, Json, Point
 from faults.campaign import Reference, Result, tell, unexpected_errors
 from faults.lane import Lane
 from faults.oracle import CONVERGE_SECONDS
-from faults.rig import Case, Rig, write_token
+from faults.rig import LEASE_SECONDS, Case, Rig, write_token
 from faults.scenario import BRIEF, NAME, Quiet, Story
 from r1plus_operator.api import kinds
 from support.apiserver.monitors import Monitors
@@ -25,7 +25,6 @@ from support.waiting import eventually
 SILENT_STREAM_SECONDS = 160.0
 """A stream without a sign of life is dead after 150 s; TCP's own keepalive finds a dead peer within a minute."""
 OUTAGE_SECONDS = 20.0
-LEASE_SECONDS = 15.0
 REFUSALS = 3
 
 

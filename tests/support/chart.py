@@ -43,7 +43,7 @@ OTHER_VALUES: dict[str, Any] = {
     },
     "verdictIntervalSeconds": 2.5,
     "replicas": 3,
-    "leaderElection": {"fence": False},
+    "leaderElection": {"fence": False, "leaseSeconds": 30},
     "workers": 3,
     "monitoring": {
         "namespace": "observability",

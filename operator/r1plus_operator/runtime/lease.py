@@ -58,6 +58,11 @@ class Terms:
     call: float = 5.0
     """No request takes longer, so that a hanging one leaves time for another."""
 
+    @classmethod
+    def lasting(cls, duration: float) -> "Terms":
+        """Return terms with this `duration` in seconds; a free Lease is taken as soon as with the defaults."""
+        return cls(duration, duration * 2 / 3, min(2.0, duration * 2 / 15), duration / 3)
+
 
 @dataclass(frozen=True, slots=True)
 class _Heard:

@@ -34,6 +34,7 @@ class Replica(OperatorProcess):
             R1PLUS_POD_NAME=meta["name"],
             R1PLUS_POD_UID=meta["uid"],
             R1PLUS_OPERATOR_NAMESPACE=meta["namespace"],
+            R1PLUS_LEASE_SECONDS="15",
         )
 
 

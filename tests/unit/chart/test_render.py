@@ -208,6 +208,7 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     assert told == shipped | monitoring.get("alerts", {})
     assert settings.verdict_interval == values.get("verdictIntervalSeconds", 10)
     assert settings.workers == values.get("workers", 16)
+    assert settings.lease_seconds == values.get("leaderElection", {}).get("leaseSeconds", 15)
     isolation = {"decoyNamespace": "r1plus-decoy", "everySeconds": 3600} | values.get("isolation", {})
     assert given["R1PLUS_DECOY_NAMESPACE"] == isolation["decoyNamespace"]
     assert given["R1PLUS_PROBE_SECONDS"] == str(isolation["everySeconds"])

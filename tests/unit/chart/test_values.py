@@ -62,6 +62,8 @@ from support.chart import BANK_CA, CHART, Refusal, Render
                      id="two vulnerable images in one word"),
         pytest.param({"rollout": {"maxConcurrent": 0}}, ["/rollout/maxConcurrent", "got 0, want 1"],
                      id="a wave that never begins"),
+        pytest.param({"leaderElection": {"leaseSeconds": 1}}, ["/leaderElection/leaseSeconds", "want 5"],
+                     id="a Lease shorter than a busy moment"),
         pytest.param({"verdictIntervalSeconds": 0.1}, ["/verdictIntervalSeconds", "want 1"],
                      id="an interval below a second"),
         pytest.param({"monitoring": {"interval": "15"}}, ["/monitoring/interval"], id="an interval without a unit"),
