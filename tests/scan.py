@@ -21,7 +21,7 @@ from devcluster.parts import KUBERNETES
 from devcluster.shell import run
 from devcluster.steps import Steps
 from devcluster.toolchain import uv
-from r1plus_operator.plan.observation import IsolationTerms, OperatorConfig
+from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 
 ROOT = Path(__file__).parents[1]

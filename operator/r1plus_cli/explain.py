@@ -19,7 +19,8 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.engine.feasibility import Incumbent
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
-from r1plus_operator.plan.observation import NodeFacts, OperatorConfig, SuiteSource
+from r1plus_operator.plan.observation import NodeFacts, SuiteSource
+from r1plus_operator.plan.settings import OperatorConfig
 
 
 def explain(

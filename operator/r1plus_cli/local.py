@@ -10,14 +10,8 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.config import shipped_suites
 from r1plus_operator.observe import projections
-from r1plus_operator.plan.observation import (
-    AccessMode,
-    GpuRuntime,
-    OperatorConfig,
-    SuiteSource,
-    SuiteTrust,
-    VolumeTerms,
-)
+from r1plus_operator.plan.observation import SuiteSource
+from r1plus_operator.plan.settings import AccessMode, GpuRuntime, OperatorConfig, SuiteTrust, VolumeTerms
 
 DEFAULT_FAMILY = "smollm2"
 SHIPPED_CATALOG = Path(catalog.__file__).parent

@@ -18,15 +18,8 @@ from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
-from r1plus_operator.plan.observation import (
-    Json,
-    NodeFacts,
-    Observed,
-    OperatorConfig,
-    SuiteSource,
-    TenantView,
-    VolumeFacts,
-)
+from r1plus_operator.plan.observation import Json, NodeFacts, Observed, SuiteSource, TenantView, VolumeFacts
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_uninvited
 from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
 

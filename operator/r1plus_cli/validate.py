@@ -18,7 +18,7 @@ from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import offer_of, wish_of
-from r1plus_operator.plan.observation import OperatorConfig
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_uninvited
 from r1plus_policies.engine.memory_fit import Misfit, fit
 from r1plus_policies.engine.selection import choose

@@ -23,7 +23,8 @@ from r1plus_model_repo.engine_fetch.signature import public_key
 from r1plus_operator.observe.projections import suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.feasibility import SERVABLE
-from r1plus_operator.plan.observation import (
+from r1plus_operator.plan.observation import SuiteSource
+from r1plus_operator.plan.settings import (
     AccessMode,
     AlertTerms,
     DnsPods,
@@ -34,7 +35,6 @@ from r1plus_operator.plan.observation import (
     PodUser,
     ProxyTerms,
     RuntimeUpdate,
-    SuiteSource,
     SuiteTrust,
     VolumeTerms,
 )

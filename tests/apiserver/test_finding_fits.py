@@ -9,7 +9,8 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.manifests.drift import in_sync, stamped
-from r1plus_operator.plan.observation import DnsTerms, Json
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.settings import DnsTerms
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
 from support.plan.world import NODE, World

@@ -1,5 +1,6 @@
 """Condition types and reasons: stable names that users script against."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -114,3 +115,12 @@ class Reason(StrEnum):
     BLOCKED = "Blocked"
     PINNED = "Pinned"
     PAUSED = "Paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The content of a condition: what a pass found for it."""
+
+    status: str
+    reason: Reason
+    message: str

@@ -14,7 +14,8 @@ from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_N
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.manifests.engines import missing
-from r1plus_operator.plan.observation import Observed, OperatorConfig
+from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue

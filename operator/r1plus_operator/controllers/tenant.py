@@ -10,7 +10,8 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.controllers.applier import Executor
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.observer import Key, Observer
-from r1plus_operator.plan.observation import OperatorConfig, TenantView
+from r1plus_operator.plan.observation import TenantView
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.plan.tenancy.isolation_test_run import MOST_AT_ONCE
 from r1plus_operator.plan.tenancy.tenant import TenantPlan, TenantSeen, plan_tenant

@@ -25,16 +25,7 @@ from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.events import Note, transitions
 from r1plus_operator.plan.manifests import alerts, children, pause
 from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped, strays
-from r1plus_operator.plan.observation import (
-    REFUSED_PODS,
-    Json,
-    Observed,
-    OperatorConfig,
-    PodFacts,
-    RuntimeUpdate,
-    SuiteSource,
-    SuiteTrust,
-)
+from r1plus_operator.plan.observation import REFUSED_PODS, Json, Observed, PodFacts, SuiteSource
 from r1plus_operator.plan.podspec.pod import accuracy_name
 from r1plus_operator.plan.requests import acknowledged_in, note_requests
 from r1plus_operator.plan.revision.expiry import expire
@@ -69,6 +60,7 @@ from r1plus_operator.plan.revision.refresh import (
 )
 from r1plus_operator.plan.revision.rollback_record import Record
 from r1plus_operator.plan.rollback import breach, quarantine
+from r1plus_operator.plan.settings import OperatorConfig, RuntimeUpdate, SuiteTrust
 from r1plus_operator.plan.status.conditions import WIRING_SECONDS, endpoints_due, is_just_ready, status_of
 from r1plus_operator.plan.status.context import Situation
 from r1plus_operator.plan.status.incident import Answered

@@ -24,7 +24,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, route_to
 from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
 from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
-from r1plus_operator.plan.observation import JOB_ENDED, Json, OperatorConfig
+from r1plus_operator.plan.observation import JOB_ENDED, Json
 from r1plus_operator.plan.podspec.pod import (
     HOST_MEMORY,
     HOSTNAME,
@@ -35,6 +35,7 @@ from r1plus_operator.plan.podspec.pod import (
     mount,
     restricted,
 )
+from r1plus_operator.plan.settings import OperatorConfig
 
 RETRY_SECONDS = 300.0
 """After a Job has given up, until the next one begins."""

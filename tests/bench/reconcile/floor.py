@@ -17,7 +17,8 @@ import orjson
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import plan
-from r1plus_operator.plan.observation import Json, Observed, OperatorConfig
+from r1plus_operator.plan.observation import Json, Observed
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.connection import Connection
 
 IN_FLIGHT = 16

@@ -7,7 +7,7 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.isolation import Walls
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.observation import IsolationTerms, OperatorConfig
+from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import MARK
 from support.apiserver.people import Answer, Person

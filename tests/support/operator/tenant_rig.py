@@ -19,8 +19,9 @@ from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.main import lane
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.observer import TENANT_NAME, Key, Observer
-from r1plus_operator.plan.observation import Json, OperatorConfig
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import rfc3339
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError

@@ -11,15 +11,8 @@ from typing import Any, Self
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.plan.observation import (
-    JOB_ENDED,
-    ContainerFacts,
-    IsolationTerms,
-    Json,
-    NamespaceFacts,
-    OperatorConfig,
-    PodFacts,
-)
+from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json, NamespaceFacts, PodFacts
+from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import isolation_test_run
 from r1plus_operator.plan.tenancy.tenant import Part, TenantPlan, TenantSeen, plan_tenant
 from support.plan.builders import job_pod

@@ -23,19 +23,17 @@ from r1plus_operator.plan.observation import (
     ContainerFacts,
     NodeFacts,
     Observed,
-    OperatorConfig,
     PodFacts,
     PoolView,
     SuiteSource,
-    SuiteTrust,
     TenantView,
     VolumeFacts,
-    VolumeTerms,
     WaveView,
     Wiring,
 )
 from r1plus_operator.plan.podspec.pod import container_images, fingerprint
 from r1plus_operator.plan.revision.record import Revision, read
+from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from support.plan.conditions import assert_conditions
 from support.plan.timed import Timed
 

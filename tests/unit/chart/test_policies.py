@@ -9,7 +9,7 @@ from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.api.tenants import CONTROL_PLANE
 from r1plus_operator.plan.engine.placement import GPU_TAINT
-from r1plus_operator.plan.observation import DnsTerms, IsolationTerms, OperatorConfig
+from r1plus_operator.plan.settings import DnsTerms, IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import network_policies
 from support.chart import Objects, Render
 

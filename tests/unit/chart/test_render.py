@@ -18,8 +18,8 @@ from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.observe.projections import suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.manifests.children import to_dns
-from r1plus_operator.plan.observation import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
 from r1plus_operator.plan.podspec.pod import restricted
+from r1plus_operator.plan.settings import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
 from support.chart import CHART, OTHER_VALUES, PROMETHEUS_OPERATOR, ROOT, Objects, Render, environment, one, pods
 
 FENCE = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")

@@ -28,7 +28,7 @@ from r1plus_contract.suite_files import SuiteFiles, key_id
 from r1plus_monitoring.curate.asking import Condition
 from r1plus_operator.observe import projections
 from r1plus_operator.observe.suite_signature import KeyPair, new_key, sign, signer
-from r1plus_operator.plan.observation import SuiteTrust
+from r1plus_operator.plan.settings import SuiteTrust
 from support.cli import command
 from support.cli.fake_triton import serving
 from support.golden_suites import BAD, NAME, baseline_of, files_of, with_item

@@ -15,7 +15,7 @@ from r1plus_contract import metrics, names
 from r1plus_contract.isolation import Against, Probe
 from r1plus_operator.api import crd
 from r1plus_operator.plan.manifests.alerts import Subject, rules
-from r1plus_operator.plan.observation import IsolationTerms
+from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy import isolation_test_run
 
 ROOT = Path(__file__).parents[3]

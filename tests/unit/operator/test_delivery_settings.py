@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_operator.config import ConfigError, from_environment
-from r1plus_operator.plan.observation import AccessMode, ProxyTerms
+from r1plus_operator.plan.settings import AccessMode, ProxyTerms
 
 KEY = (Path(__file__).parents[1] / "model_repo/engine_fetch/signed/signing.pub").read_text()
 PROXY = {"R1PLUS_DELIVERY_PROXY": "http://proxy.bank.example:3128", "R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/32"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_operator.config import ConfigError, from_environment
-from r1plus_operator.plan.observation import IsolationTerms
+from r1plus_operator.plan.settings import IsolationTerms
 
 Terms = Callable[..., IsolationTerms]
 

@@ -14,17 +14,9 @@ from r1plus_operator.plan import volumes
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.manifests.children import Owner, network_policy
-from r1plus_operator.plan.observation import (
-    REFUSED_PODS,
-    DnsPods,
-    DnsTerms,
-    Json,
-    OperatorConfig,
-    PodUser,
-    RuntimeUpdate,
-    TenantView,
-)
+from r1plus_operator.plan.observation import REFUSED_PODS, Json, TenantView
 from r1plus_operator.plan.revision.refresh import Outcome
+from r1plus_operator.plan.settings import DnsPods, DnsTerms, OperatorConfig, PodUser, RuntimeUpdate
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 from r1plus_operator.plan.tenancy.tenant import plan_tenant
 from support.plan.tenant_world import CONFIG, TenantWorld, facts

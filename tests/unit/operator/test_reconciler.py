@@ -9,8 +9,9 @@ from r1plus_operator.controllers.deployment import Reconciler
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted
 from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.observation import Observed, RuntimeUpdate, SuiteSource, TenantView
+from r1plus_operator.plan.observation import Observed, SuiteSource, TenantView
 from r1plus_operator.plan.revision.refresh import SlotRequest
+from r1plus_operator.plan.settings import RuntimeUpdate
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
 from support.plan.world import CONFIG, World, serve_world
 

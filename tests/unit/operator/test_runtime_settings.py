@@ -3,7 +3,7 @@
 import pytest
 
 from r1plus_operator.config import ConfigError, from_environment
-from r1plus_operator.plan.observation import RuntimeUpdate
+from r1plus_operator.plan.settings import RuntimeUpdate
 
 DIGEST = f"sha256:{'a' * 64}"
 

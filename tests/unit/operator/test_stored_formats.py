@@ -32,12 +32,12 @@ from r1plus_operator.config import shipped_suites
 from r1plus_operator.observe import projections
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.selection import Target, resolve
-from r1plus_operator.plan.observation import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.revision.last_valid import LastValid
 from r1plus_operator.plan.revision.record import GatedImages, read, revision_hash, to_object
 from r1plus_operator.plan.revision.refresh import Refresh
 from r1plus_operator.plan.revision.rollback_record import Record
 from r1plus_operator.plan.rollback.quarantine import Quarantine
+from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.tenancy.isolation_test_run import Run
 from r1plus_operator.runtime.lease import Claim, Terms
 from r1plus_policies.detector.pool import Pool

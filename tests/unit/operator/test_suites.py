@@ -17,7 +17,7 @@ from r1plus_operator.config import ConfigError, from_environment, read_suite_fol
 from r1plus_operator.observe import projections
 from r1plus_operator.observe.suite_signature import KeyPair, new_key, read_key, sign, signer
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.observation import SuiteTrust
+from r1plus_operator.plan.settings import SuiteTrust
 from support.golden_suites import BAD, NAME, baseline_of, files_of, with_item
 from support.plan.world import CONFIG, ROOT, World
 

@@ -15,8 +15,9 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.selection import untrusted
 from r1plus_operator.plan.manifests.children import reference_hash
-from r1plus_operator.plan.observation import SuiteSource, SuiteTrust
+from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.settings import SuiteTrust
 
 MOST_BYTES: Final = 948 * 1024
 """Of two suites in the ConfigMap that monitors read. Two that are larger are not run side by side."""

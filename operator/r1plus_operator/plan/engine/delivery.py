@@ -10,23 +10,13 @@ from r1plus_contract.engine_fetch import Archive, Build, FillOrder
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_model_repo.gpu_build import Recipe, script
-from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
-from r1plus_operator.plan.condition import Finding
 from r1plus_operator.plan.engine.feasibility import Seat, delivery_mode, gpu_need, is_without_image
 from r1plus_operator.plan.engine.nodes import matching
-from r1plus_operator.plan.observation import (
-    AccessMode,
-    ContainerFacts,
-    Json,
-    NodeFacts,
-    Observed,
-    OperatorConfig,
-    PodFacts,
-    VolumeFacts,
-    VolumeTerms,
-)
+from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observed, PodFacts, VolumeFacts
 from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, gpu_resource, placement
+from r1plus_operator.plan.settings import AccessMode, OperatorConfig, VolumeTerms
 from r1plus_policies.engine.hardware import Gpus, place
 
 KEY_DIGITS = 16

@@ -11,7 +11,8 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume, Undeliverable, delivery_of
 from r1plus_operator.plan.engine.feasibility import Incumbent, Seat, condition_of, is_away, seated
-from r1plus_operator.plan.observation import NodeFacts, OperatorConfig, SuiteSource, SuiteTrust
+from r1plus_operator.plan.observation import NodeFacts, SuiteSource
+from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust
 from r1plus_policies.engine.hardware import Gpus
 from r1plus_policies.engine.memory_fit import Fit
 from r1plus_policies.engine.selection import Choice, Obstacle, Offer, Score, Standing, Wish, choose

@@ -17,7 +17,8 @@ from r1plus_operator.api.conditions import ConditionType
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.manifests.children import Owner
 from r1plus_operator.plan.manifests.promql import plain, series
-from r1plus_operator.plan.observation import AlertTerms, Json, OperatorConfig
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.settings import AlertTerms, OperatorConfig
 
 GROUP_VERSION = "monitoring.coreos.com/v1"
 DEFAULT_TERMS = AlertTerms()

@@ -17,9 +17,10 @@ from r1plus_contract.settings import (
 )
 from r1plus_contract.verdict import GateReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.observation import DnsTerms, Json, OperatorConfig, SuiteSource
+from r1plus_operator.plan.observation import Json, SuiteSource
 from r1plus_operator.plan.podspec.pod import STARTUP_SECONDS, accuracy_name
 from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.settings import DnsTerms, OperatorConfig
 
 FALSE_ALARM_DAYS = 30
 LEAST_PODS = 8

@@ -15,8 +15,9 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.observation import AccessMode, Json, OperatorConfig, PodUser
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.triton_args import EXIT_TIMEOUT_SECONDS, command
+from r1plus_operator.plan.settings import AccessMode, OperatorConfig, PodUser
 from r1plus_policies.engine.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.engine.memory_fit import Fit
 

@@ -21,13 +21,14 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.engine.selection import Target
-from r1plus_operator.plan.observation import Json, OperatorConfig, PodFacts
+from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image, names_user, pod_template
 from r1plus_operator.plan.podspec.triton_config import rendered
 from r1plus_operator.plan.revision.expiry import Expiry, expiry_in
 from r1plus_operator.plan.revision.last_valid import LastValid, read_last_valid
 from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
 from r1plus_operator.plan.revision.rollback_record import Record, record_in
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.engine.hardware import WHOLE_GPU
 from r1plus_policies.gate.verdict import rejudge
 

@@ -15,11 +15,12 @@ from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import Judging
 from r1plus_operator.plan.engine.placement import check_placement, placement_of
-from r1plus_operator.plan.observation import REFUSED_PODS, Observed, OperatorConfig, PodFacts
+from r1plus_operator.plan.observation import REFUSED_PODS, Observed, PodFacts
 from r1plus_operator.plan.requests import acknowledged_in, rollback_asked
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
 from r1plus_operator.plan.rollback import eligibility
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.gate.verdict import MOST_LOST_ITEMS
 from r1plus_policies.rollback.decision import respond
 from r1plus_policies.rollback.response import Action, Control, Given, PastRevision, PodHealth, PoolHealth, Response, Why

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from r1plus_contract import metrics
-from r1plus_operator.api.conditions import Reason
-from r1plus_operator.plan.condition import Finding
+from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import Observed, Wiring
 
 Check = Callable[[Observed, Wiring, str], Finding | None]

@@ -10,11 +10,10 @@ from r1plus_contract import names
 from r1plus_contract.plain_text import plain
 from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
-from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.proof import STATUS_FIELD, read_configs
 from r1plus_operator.plan.accuracy.suite_selection import hash_of
-from r1plus_operator.plan.condition import Finding
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import accuracy_name

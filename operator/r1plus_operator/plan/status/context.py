@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
+from r1plus_operator.api.conditions import Finding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import Judging, hash_of
-from r1plus_operator.plan.condition import Finding
 from r1plus_operator.plan.engine.delivery import found, started
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import Json, Observed, PodFacts, SuiteSource

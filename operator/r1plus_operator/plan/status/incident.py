@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from r1plus_contract import metrics
 from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Verdict
-from r1plus_operator.api.conditions import Reason
-from r1plus_operator.plan.condition import Finding
-from r1plus_operator.plan.observation import AlertTerms, Json, PodFacts
+from r1plus_operator.api.conditions import Finding, Reason
+from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.revision.rollback_record import REQUESTED, Fell, Record
 from r1plus_operator.plan.rollback import eligibility, quarantine
+from r1plus_operator.plan.settings import AlertTerms
 from r1plus_policies.rollback.response import Action, Response, Why
 
 ROLLED_BACK = "RolledBack"

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from r1plus_contract.requests import Verb, format_command
-from r1plus_operator.plan.observation import Json, OperatorConfig
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision, Runtime
 from r1plus_operator.plan.revision.refresh import Due, Outcome
+from r1plus_operator.plan.settings import OperatorConfig
 
 MOST_IMAGE, MOST_MESSAGE = 512, 1024
 CURRENT: Final = "Current"

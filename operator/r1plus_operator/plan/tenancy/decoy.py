@@ -7,8 +7,9 @@ makes what only it may: pods under the labels and the walls of what serves.
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe, Walls
 from r1plus_operator.plan.manifests.children import serving_walls, tcp
-from r1plus_operator.plan.observation import Json, OperatorConfig
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.pod import restricted
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.isolation_test_jobs import DECOY_PODS, WHO_ASKS, container
 from r1plus_operator.plan.tenancy.isolation_test_run import PORT_LET_IN, SERVING_PORTS

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from r1plus_contract import names
-from r1plus_operator.api.conditions import Reason
-from r1plus_operator.plan.condition import Finding
-from r1plus_operator.plan.observation import NamespaceFacts, OperatorConfig
+from r1plus_operator.api.conditions import Finding, Reason
+from r1plus_operator.plan.observation import NamespaceFacts
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, Ran
 from r1plus_policies.isolation import Judgement, Verdict
 

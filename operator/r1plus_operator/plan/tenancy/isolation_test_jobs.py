@@ -6,8 +6,9 @@ from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, Probe, Walls
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
-from r1plus_operator.plan.observation import Json, OperatorConfig
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.pod import locked, mount, restricted
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_test_run import (
     ASK,
     CONTROL,

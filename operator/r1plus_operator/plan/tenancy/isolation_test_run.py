@@ -25,8 +25,9 @@ from r1plus_contract.isolation import (
     Try,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_operator.plan.observation import JOB_ENDED, Json, OperatorConfig, PodFacts
+from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import locked, restricted
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.isolation import Judgement, Verdict, judge
 
 SPACING_SECONDS = 60.0

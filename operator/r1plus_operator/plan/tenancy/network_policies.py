@@ -21,7 +21,8 @@ from r1plus_operator.api.tenants import (
     within,
 )
 from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
-from r1plus_operator.plan.observation import DnsTerms, Json
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.settings import DnsTerms
 
 DEFAULT_DENY, CALLERS = "r1plus-default-deny", "r1plus-callers"
 LIMITS = "r1plus-tenant"

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.types import spec_problems
-from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan.condition import Finding
 from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
-from r1plus_operator.plan.observation import Json, NamespaceFacts, OperatorConfig, TenantView
+from r1plus_operator.plan.observation import Json, NamespaceFacts, TenantView
 from r1plus_operator.plan.revision.record import rfc3339
+from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import conditions
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 from r1plus_operator.plan.tenancy.isolation_condition import verified

@@ -11,7 +11,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.arguments import OrderError, doors_of, ports_of, questions_of, seconds_of
 from r1plus_monitoring.isolation_test.termination_message import bare_size
-from r1plus_operator.plan.observation import IsolationTerms
+from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy import isolation_test_run
 
 DOOR = {"name": "decoy", "host": "decoy.r1plus-decoy.svc", "port": 8000, "against": "decoy"}

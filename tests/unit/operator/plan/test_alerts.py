@@ -15,7 +15,7 @@ from r1plus_contract import metrics
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.manifests.alerts import DEFAULT_TERMS, Subject, rules
 from r1plus_operator.plan.manifests.promql import plain, quoted, series
-from r1plus_operator.plan.observation import AlertTerms
+from r1plus_operator.plan.settings import AlertTerms
 from support.promtool import Case, Judged, failures, firing_summary, mutants
 
 ABOUT = Subject("team", "credit", "credit-1")

@@ -5,7 +5,8 @@ from dataclasses import replace
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe
 from r1plus_operator.plan.manifests.children import Owner, network_policy
-from r1plus_operator.plan.observation import DnsTerms, Json
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.settings import DnsTerms
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.decoy import objects, walls_of
 from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs

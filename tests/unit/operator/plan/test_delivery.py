@@ -10,7 +10,8 @@ from r1plus_contract.engine_fetch import Archive, FillPhase, FillProgress
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.engine.delivery import renewed
-from r1plus_operator.plan.observation import AccessMode, ContainerFacts, VolumeFacts, VolumeTerms
+from r1plus_operator.plan.observation import ContainerFacts, VolumeFacts
+from r1plus_operator.plan.settings import AccessMode, VolumeTerms
 from support.plan.builders import job_pod
 from support.plan.world import CATALOG, CONFIG, NODE, World, start_world
 from support.tables import for_each

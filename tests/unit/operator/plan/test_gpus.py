@@ -9,9 +9,10 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import FOR_GOOD
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.config_pbtxt import parse
-from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, GpuRuntime, NodeFacts, Taint, VolumeFacts
+from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFacts, Taint, VolumeFacts
 from r1plus_operator.plan.podspec.pod import GPU_TOLERATION, PLATFORM
 from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.settings import GpuRuntime
 from r1plus_operator.plan.volumes import Need, Seen, VolumesPlan, plan_volumes
 from r1plus_policies.engine.hardware import Gpus
 from support.plan.builders import L40S, SHIPPED, delivered, job_pod, machine

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from r1plus_contract import names
 from r1plus_contract.isolation import Against, Findings, Outcome, Probe, Try
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, IsolationTerms, Json
+from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json
+from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs
 from r1plus_operator.plan.tenancy.isolation_test_run import (
     CROWDED_SECONDS,

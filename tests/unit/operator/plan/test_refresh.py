@@ -6,9 +6,10 @@ from typing import Any
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.observation import OperatorConfig, RuntimeUpdate, WaveView
+from r1plus_operator.plan.observation import WaveView
 from r1plus_operator.plan.revision.record import Runtime
 from r1plus_operator.plan.revision.refresh import SLOT_SECONDS, Outcome
+from r1plus_operator.plan.settings import OperatorConfig, RuntimeUpdate
 from r1plus_policies.rollout import RETRY_SECONDS
 from support.plan.falls import ROLLBACK
 from support.plan.world import CATALOG, CONFIG, DAY, NEXT, World, serve_world, start_world

@@ -11,7 +11,7 @@ from r1plus_contract.settings import Former
 from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict, Watch
 from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted
 from r1plus_operator.plan.accuracy.suite_selection import MOST_BYTES
-from r1plus_operator.plan.observation import SuiteTrust
+from r1plus_operator.plan.settings import SuiteTrust
 from support.plan.falls import FULL, NEXT, controlled, fallen
 from support.plan.world import SUITES, World, observe_world, start_world, suite
 from support.tables import for_each

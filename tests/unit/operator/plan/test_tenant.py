@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_contract import names
-from r1plus_operator.plan.observation import IsolationTerms, Json
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.isolation_test_run import ASK
 from r1plus_operator.plan.tenancy.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant

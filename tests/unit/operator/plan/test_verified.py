@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_operator.plan.observation import IsolationTerms, NamespaceFacts, OperatorConfig
+from r1plus_operator.plan.observation import NamespaceFacts
+from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_condition import MOST_TOLD, verified
 from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, Ran, Run
 from r1plus_policies.isolation import Judgement, Verdict

@@ -11,7 +11,8 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.engine.delivery import EngineVolume
-from r1plus_operator.plan.observation import JOB_ENDED, OperatorConfig, VolumeTerms
+from r1plus_operator.plan.observation import JOB_ENDED
+from r1plus_operator.plan.settings import OperatorConfig, VolumeTerms
 from r1plus_operator.plan.volumes import (
     RETRY_FINAL_SECONDS,
     RETRY_SECONDS,

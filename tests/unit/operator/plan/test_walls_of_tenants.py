@@ -15,7 +15,8 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
 from r1plus_operator.plan.deployment import Plan, plan
-from r1plus_operator.plan.observation import DnsTerms, IsolationTerms, Json, TenantView
+from r1plus_operator.plan.observation import Json, TenantView
+from r1plus_operator.plan.settings import DnsTerms, IsolationTerms
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.decoy import objects
 from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs, way_to_ask

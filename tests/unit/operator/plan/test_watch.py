@@ -19,7 +19,8 @@ from r1plus_contract.verdict import MonitorReport, Standing, Verdict
 from r1plus_model_repo.catalog.types import Backend
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.observation import PodFacts, SuiteSource, SuiteTrust, TenantView
+from r1plus_operator.plan.observation import PodFacts, SuiteSource, TenantView
+from r1plus_operator.plan.settings import SuiteTrust
 from support.plan.world import CATALOG, DAY, FULL, NODE, Q4_1, SUITES, World, suite
 
 SUITE = "smollm2-full-v1"
