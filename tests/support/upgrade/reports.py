@@ -19,7 +19,7 @@ from r1plus_contract.verdict import (
     Verdict,
     Watch,
 )
-from r1plus_monitoring.probe.sweeps import figures_of
+from r1plus_monitoring.probe.sweeps import compute_figures
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_policies.gate.verdict import (
     GateItem,
@@ -74,7 +74,7 @@ class Monitored:
         """Return the report after a gate, when nothing has changed since."""
         passed = gate.verdict is Verdict.PASS
         lost = {item.id for item in self.suite.items[: gate.lost]}
-        sweep = figures_of({item.id: item.id not in lost for item in self.suite.items}, _now())
+        sweep = compute_figures({item.id: item.id not in lost for item in self.suite.items}, _now())
         return self._report(
             Phase.WATCHING,
             gate.verdict,
@@ -92,7 +92,7 @@ class Monitored:
         """Return the report after a count that found the first `lost` items lost since the gate."""
         items, now = self.suite.items, _now()
         gone = [item.id for item in items[:lost]]
-        count = figures_of({item.id: item.id not in gone for item in items}, now)
+        count = compute_figures({item.id: item.id not in gone for item in items}, now)
         sizes = self.suite.strata()
         by_stratum = {name: sum(item.stratum == name for item in items[:lost]) for name in sizes}
         strata = tuple(
