@@ -29,7 +29,7 @@ from r1plus_contract.suite import Suite, SuiteError, load_suite
 from r1plus_contract.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
 from r1plus_policies.detector.budget import Budget
-from r1plus_policies.detector.detector import bets
+from r1plus_policies.detector.detector import build_bets
 
 SuiteFileNames = tuple[str, str, str]
 """Header, items, recorded answers."""
@@ -165,7 +165,7 @@ def _check_settings(settings: MonitorSettings) -> Problem | None:
         return Problem("SettingsInvalid", f"threshold: {settings.threshold} must be above 0 and at most 1")
     try:
         Budget(settings.probes_per_minute, settings.most_pods, settings.false_alarm_days)
-        bets(settings.steadiness)
+        build_bets(settings.steadiness)
     except ValueError as error:
         name, _, rest = str(error).partition(":")
         # The detector calls it p0.

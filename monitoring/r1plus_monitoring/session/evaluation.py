@@ -27,10 +27,10 @@ from r1plus_policies.gate.verdict import (
     Score,
     Subject,
     rejudge,
-    short_check_allowed,
+    short_check_limit,
 )
-from r1plus_policies.watch.memory import WatchState, watch
-from r1plus_policies.watch.memory import message as describe_watch
+from r1plus_policies.watch.memory import WatchState, build_watch_report
+from r1plus_policies.watch.memory import describe_watch as describe_watch
 
 REASONS: Final = {
     Standing.CONFIRMING: "AccuracyConfirming",
@@ -166,7 +166,7 @@ class EvaluationSession:
         gate is next to nothing.
         """
         sample = self._draw_sample()
-        allowed = short_check_allowed(len(self._items), self._threshold, len(sample))
+        allowed = short_check_limit(len(self._items), self._threshold, len(sample))
         rules = Rules(threshold=1e-9, batch=self._batch, full_sweeps=2, single_sweep=False, flip_rate=0.5)
         run = GateRun(sample, rules, GateRecord(self._context.seed()))
         log("info", "Short check started", items=len(sample), allowed=allowed)
@@ -243,7 +243,7 @@ class EvaluationSession:
     def _announce(self, gate: GateReport, state: WatchState | None) -> None:
         """Report the gate's verdict, unless the watch has found that it no longer holds."""
         verdict, reason, message = gate.verdict, gate.reason, gate.message
-        watch_report = watch(state, self._build_gate_items(), self._threshold) if state else None
+        watch_report = build_watch_report(state, self._build_gate_items(), self._threshold) if state else None
         if verdict is Verdict.PASS and state and watch_report and watch_report.standing in REASONS:
             reason, message = (
                 REASONS[watch_report.standing],
@@ -304,14 +304,14 @@ class EvaluationSession:
 
     def _report_progress(self, run: GateRun, prefix: str) -> None:
         """Report how far the gate is."""
-        self._context.exposition.set_progress(run.done / run.total)
-        text = prefix + run.text
+        self._context.exposition.set_progress(run.scored_probes / run.expected_probes)
+        text = prefix + run.progress_text
         self._context.publisher.update(
             phase=Phase.GATING,
             verdict=Verdict.NO_DATA,
             reason="GateRunning",
             message=text,
-            progress=Progress(done=run.done, total=run.total, text=text),
+            progress=Progress(done=run.scored_probes, total=run.expected_probes, text=text),
         )
 
     @property

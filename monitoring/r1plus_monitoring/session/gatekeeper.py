@@ -16,7 +16,7 @@ from r1plus_monitoring.probe.probes import Prompter
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
 from r1plus_monitoring.store.state import MOST_REPORTS, OwnGate, PartialGate
 from r1plus_policies.gate.run import GateRecord, GateRun
-from r1plus_policies.gate.verdict import GateItem, Judgement, Rules, Subject, report
+from r1plus_policies.gate.verdict import GateItem, Judgement, Rules, Subject, build_report
 
 Slot = Literal["gate", "shadow"]
 """Where a partial gate is stored: one pod may run two, each of its own suite."""
@@ -55,7 +55,14 @@ class Gatekeeper:
         partial = self._load_partial(rules, acknowledged or control)
         run = GateRun(self._items, rules, partial.record)
         before, start = partial.seconds, time.monotonic()
-        log("info", "Gate started", items=len(self._items), batch=rules.batch, done=run.done, total=run.total)
+        log(
+            "info",
+            "Gate started",
+            items=len(self._items),
+            batch=rules.batch,
+            done=run.scored_probes,
+            total=run.expected_probes,
+        )
 
         def seconds() -> float:
             return before + time.monotonic() - start
@@ -70,7 +77,7 @@ class Gatekeeper:
         judgement = await self.drive(run, pace, each)
         if judgement.verdict is Verdict.FAIL:
             await self._context.recheck.wait_until_confirmed()
-        gate_report = report(
+        gate_report = build_report(
             judgement, rules, self._subject, seconds=seconds(), decided_at=self._session_store.format_now()
         )
         gate_report = dataclasses.replace(gate_report, control=control, acknowledged=acknowledged)

@@ -19,10 +19,18 @@ from r1plus_monitoring.session.store import MonitorContext, SessionStore
 from r1plus_monitoring.store.journal import Journal
 from r1plus_monitoring.store.state import PartialSweep
 from r1plus_policies.detector.budget import Budget
-from r1plus_policies.detector.detector import Detector, DetectorKey, kept
-from r1plus_policies.gate.verdict import GateItem, Score, Subject, allowed_lost
-from r1plus_policies.watch.confirmation import answered, next_item
-from r1plus_policies.watch.memory import WatchState, born, confirmed, heard, recount, standing, told
+from r1plus_policies.detector.detector import Detector, DetectorKey, restore_detector
+from r1plus_policies.gate.verdict import GateItem, Score, Subject, lost_limit
+from r1plus_policies.watch.confirmation import next_item, record_answer
+from r1plus_policies.watch.memory import (
+    WatchState,
+    derive_standing,
+    new_watch,
+    observe_outcome,
+    record_confirmation,
+    recount,
+    round_evidence,
+)
 
 RAISED_PER_MINUTE: Final = 600
 """Probes a minute in a confirming sweep, one at a time: it takes a minute or two."""
@@ -81,17 +89,21 @@ class Watcher:
         stored_watch = self._session_store.state.watch
         state = stored_watch if stored_watch and stored_watch.subject == self._subject else self._new_watch(gate)
         key, alarm_at = self._build_detector_key()
-        state = replace(state, accuracy=kept(state.accuracy, key, alarm_at), errors=kept(state.errors, key, alarm_at))
+        state = replace(
+            state,
+            accuracy=restore_detector(state.accuracy, key, alarm_at),
+            errors=restore_detector(state.errors, key, alarm_at),
+        )
         if state.epoch != self._journal.header.epoch:
             state = replace(state, epoch=self._journal.header.epoch, sequence=0, acknowledged_after=0)
         for outcome in self._journal.outcomes_after(state.sequence):
-            state = heard(state, outcome, self._session_store.format_now(), self._context.seed())
+            state = observe_outcome(state, outcome, self._session_store.format_now(), self._context.seed())
         self._store_state(state)
 
     def _new_watch(self, gate: GateReport) -> WatchState:
         key, alarm_at = self._build_detector_key()
         detector = Detector(key, alarm_at)
-        return born(self._subject, detector, detector, gate, self._settings().acknowledged)
+        return new_watch(self._subject, detector, detector, gate, self._settings().acknowledged)
 
     def _build_detector_key(self) -> tuple[DetectorKey, float]:
         settings = self._settings()
@@ -105,7 +117,7 @@ class Watcher:
         if outcome is None or state.unwatched is None or item in state.unwatched:
             return
         numbered = self._journal.append(item, outcome)
-        after = heard(state, numbered, self._session_store.format_now(), self._context.seed())
+        after = observe_outcome(state, numbered, self._session_store.format_now(), self._context.seed())
         self._state = after
         if after.counting is not state.counting:
             log("warning", "Detector alarmed", accuracy=after.accuracy.alarmed, errors=after.errors.alarmed)
@@ -151,9 +163,9 @@ class Watcher:
         """Count again where a sweep after the alarm loses too much; the detectors cannot alarm twice."""
         wrong = len(scores) - sum(scores.values())
         can_recount = self.state.confirmed is not None and self._recounted_seed != seed
-        if not can_recount or wrong <= allowed_lost(len(self._items), self._threshold):
+        if not can_recount or wrong <= lost_limit(len(self._items), self._threshold):
             return
-        if standing(self.state, self._items, self._threshold) is not Standing.BELOW_THRESHOLD:
+        if derive_standing(self.state, self._items, self._threshold) is not Standing.BELOW_THRESHOLD:
             self._recounted_seed = seed
             self._store_state(recount(self.state, self._context.seed()))
 
@@ -179,11 +191,13 @@ class Watcher:
                 continue
             # Where the scorer failed, the item stays without an answer.
             outcome = OUTCOMES.get(result, OUTCOMES[Result.SERVER_ERROR])
-            self._state = replace(self.state, counting=answered(self.state.counting, item, outcome))
+            self._state = replace(self.state, counting=record_answer(self.state.counting, item, outcome))
             if self._session_store.should_save():
                 self._store_state(self.state)
-        self._store_state(confirmed(self.state, self._items, self._threshold, self._session_store.format_now()))
-        result_standing = standing(self.state, self._items, self._threshold)
+        self._store_state(
+            record_confirmation(self.state, self._items, self._threshold, self._session_store.format_now())
+        )
+        result_standing = derive_standing(self.state, self._items, self._threshold)
         log("warning", "Confirming sweep ended", standing=result_standing)
         self._publish()
 
@@ -229,7 +243,7 @@ class Watcher:
         self._context.exposition.set_evidence(*ratios)
         # Announcing is expensive: only where the report changes.
         alarms = state.alarmed_at, state.errors.alarmed, state.confirmed
-        meaning = (*map(told, ratios), *alarms, state.unwatched, state.acknowledged)
+        meaning = (*map(round_evidence, ratios), *alarms, state.unwatched, state.acknowledged)
         if (meaning, self.gate) != self._last_published:
             self._last_published = (meaning, self.gate)
             self._announce()

@@ -23,14 +23,14 @@ from r1plus_monitoring.probe.sweeps import compute_figures
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_policies.gate.verdict import (
     GateItem,
+    GateStage,
     ItemScores,
     Rules,
     Score,
-    Stage,
     Subject,
-    allowed_in_stratum,
-    judge,
-    report,
+    build_report,
+    judge_gate,
+    stratum_lost_limit,
 )
 
 Json = dict[str, Any]
@@ -57,10 +57,10 @@ class Monitored:
         header, threshold = self.suite.header, self.settings["threshold"]
         rules = Rules(threshold, batch or self.revision.batch)
         scores = [_scores(item, Score.FAILED if place < lost else Score.CORRECT) for place, item in self._numbered]
-        judgement = judge(scores, rules, Stage(FULL_SWEEPS, single=True))
+        judgement = judge_gate(scores, rules, GateStage(FULL_SWEEPS, single=True))
         assert judgement is not None
         about = Subject(self.revision.identity_digest, header.name, header.sha256, header.scorer_version)
-        decided = report(judgement, rules, about, seconds=41.7, decided_at=_now())
+        decided = build_report(judgement, rules, about, seconds=41.7, decided_at=_now())
         return replace(decided, control=control, acknowledged=acknowledged)
 
     def gating(self, percent: int) -> Json:
@@ -96,7 +96,7 @@ class Monitored:
         sizes = self.suite.strata()
         by_stratum = {name: sum(item.stratum == name for item in items[:lost]) for name in sizes}
         strata = tuple(
-            StratumFigures(name, sizes[name], n, allowed_in_stratum(sizes[name], self.settings["threshold"]))
+            StratumFigures(name, sizes[name], n, stratum_lost_limit(sizes[name], self.settings["threshold"]))
             for name, n in by_stratum.items()
             if n
         )

@@ -280,7 +280,7 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
         assert report.watch is not None
         assert report.watch.standing is Standing.ERRORS
         assert (report.watch.error_evidence, report.watch.evidence) == (1.0, 0.0)
-        assert "items got no answer, and the sweep was broken off for errors" in report.message
+        assert "items got no answer, and the sweep stopped early because of errors" in report.message
 
 
 async def test_a_gate_through_a_restart_of_the_engine_still_passes(pod: Pod) -> None:

@@ -16,7 +16,7 @@ from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Stan
 from r1plus_monitoring.probe.client import Reply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_monitoring.report.web import serve
-from r1plus_policies.detector.detector import Evidence, hear
+from r1plus_policies.detector.detector import Evidence, observe_answer
 from r1plus_policies.watch.memory import WatchState
 from support.monitoring.scripted import (
     ADDITIONS,
@@ -120,7 +120,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
         engine.wrong, engine.behaviour = ADDITIONS, slow
         report = await stands_at(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
-        assert "a sweep over all 50 items is counting" in report.message
+        assert "a sweep over all 50 items counts" in report.message
         await until(lambda: len(counted) > 10, "a count under way")
     counting = stored(pod).counting
     assert counting is not None
@@ -216,7 +216,7 @@ async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> 
         first = stored(pod)
     fresh = dataclasses.replace(first.accuracy, evidence=Evidence(), failed=())
     for outcome in prober.publisher.build_outcome_page(0).outcomes[: first.sequence]:
-        fresh = hear(fresh, outcome.item, outcome.result is ProbeResult.CORRECT)
+        fresh = observe_answer(fresh, outcome.item, outcome.result is ProbeResult.CORRECT)
     assert first.accuracy == fresh
 
 
