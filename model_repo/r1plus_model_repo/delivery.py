@@ -17,11 +17,11 @@ from pathlib import Path
 import r1plus_contract
 import r1plus_model_repo
 from r1plus_contract import inference
-from r1plus_contract.delivery import digest_of
-from r1plus_contract.engine_fetch import BUILT_FILE, Built
+from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine_fetch import BUILT_FILE, BuildRecord
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.termination import TERMINATION_LOG, leave_word
+from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
 from r1plus_model_repo.kv_shape import kv_shape
@@ -109,7 +109,7 @@ def _engine_refusal(identity: ServingIdentity, config: bytes, folder: Path) -> R
     try:
         if key is not None:
             return _built_refusal(identity, key.group(1).decode(), folder)
-        found = digest_of(folder)
+        found = digest_folder(folder)
     except ValueError as error:
         remedy = "its Job builds it again" if key else "build the engine's image again"
         return Refusal("EngineInvalid", f"engine {identity.engine}: {error}; {remedy}")
@@ -143,7 +143,7 @@ def _built_refusal(identity: ServingIdentity, key: str, folder: Path) -> Refusal
     return Refusal("EngineIncompatible", text)
 
 
-def _changed(identity: ServingIdentity, told: Built, files: str) -> Refusal | None:
+def _changed(identity: ServingIdentity, told: BuildRecord, files: str) -> Refusal | None:
     if told.source != identity.engine_digest:
         what = f"was built of files with sha256 {told.source}, the catalog promises {identity.engine_digest}"
     elif told.files != files:
@@ -196,7 +196,7 @@ def main() -> int:
         print("The engine is the one that was promised; the model repository is assembled")
         return 0
     print(refusal, file=sys.stderr)
-    leave_word(arguments.termination_log, str(refusal))
+    write_termination_message(arguments.termination_log, str(refusal))
     return 1
 
 

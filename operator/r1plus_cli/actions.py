@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.view import DeploymentView, view_of
-from r1plus_contract.requests import MOST_WHY, Request, Verb, format_command, next_order, written
+from r1plus_contract.requests import MOST_WHY, Request, Verb, build_annotations, format_command, next_order
 
 Json = dict[str, Any]
 
@@ -42,7 +42,7 @@ def steer(cluster: Steered, namespace: str, name: str, verb: Verb, reason: str, 
         raise CliError(f"{view.key}: {refusal}")
     at, order = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), next_order(body["metadata"], view.requests)
     request = Request(cluster.who(), why, at, view.revision, order, str(body["metadata"].get("uid", "")))
-    patch: Json = {"metadata": {"annotations": written(verb, request)}}
+    patch: Json = {"metadata": {"annotations": build_annotations(verb, request)}}
     if verb in _SWITCHES:
         patch["spec"] = {"rollout": _SWITCHES[verb]}
     cluster.change(namespace, name, patch)

@@ -165,7 +165,7 @@ def quantize_command(
     Example: `r1plus engine quantize model-F16.gguf --to Q8_0 --out model-Q8_0.gguf`
     """
     with _importing():
-        from r1plus_contract.delivery import file_sha256
+        from r1plus_contract.delivery import hash_file
         from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 
         if to not in Precision.__members__:
@@ -175,7 +175,7 @@ def quantize_command(
         if not out.parent.is_dir():
             raise UsageError(f"--out: {out.parent} is no folder; make it first")
         requantise(source, out, Precision[to], _progress)
-        _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {file_sha256(out)}", style="green")
+        _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {hash_file(out)}", style="green")
 
 
 @app.command("sign")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.suite import Item, Sampling, Suite, encode_items
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_check import read_items
 from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles
 from r1plus_contract.suite_reference import write_reference
@@ -112,7 +112,7 @@ def build(
 
 def measure(
     files: SuiteFiles, suite: Suite, engine: str, source: Source, *, batch: int, progress: pipeline.Progress
-) -> tuple[SuiteFiles, tuple[Measured, ...]]:
+) -> tuple[SuiteFiles, tuple[Measurement, ...]]:
     """The suite with this engine's figures on fresh repeats, in place of older ones; a signature is void and gone."""
     before = _read_baseline(files, suite, source)
     known = (*before.selection, *before.baseline, *before.cross, *before.served)
@@ -134,11 +134,13 @@ def _read_baseline(files: SuiteFiles, suite: Suite, source: Source) -> record.Ba
         raise CliError(f"{BASELINE_FILE}: {error}") from error
 
 
-def _baseline(suite: str, engine: str, source: Source, seed: int, selection: tuple[Measured, ...]) -> record.Baseline:
+def _baseline(
+    suite: str, engine: str, source: Source, seed: int, selection: tuple[Measurement, ...]
+) -> record.Baseline:
     return record.Baseline(
         suite=suite,
         engine=engine,
-        engine_digest=digest_of(source.folder) if source.folder else "",
+        engine_digest=digest_folder(source.folder) if source.folder else "",
         hardware=record.read_hardware() if source.folder else record.SERVED_ELSEWHERE,
         seed=seed,
         selection=selection,

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
-from r1plus_contract.jsonable import camel
+from r1plus_contract.jsonable import to_camel_case
 from r1plus_contract.suite import Item, Suite
-from r1plus_contract.suite_baseline import Figures, Measured
+from r1plus_contract.suite_baseline import Figures, Measurement
 
 SHOWN = 20
 """Ids that a line names."""
@@ -50,18 +50,18 @@ def figures(old: Figures, new: Figures) -> Iterator[str]:
             yield f"{name}: {_one(before[key], after[key])}"
 
 
-def _figures(one: Measured) -> tuple[int, int, tuple[str, ...]]:
+def _figures(one: Measurement) -> tuple[int, int, tuple[str, ...]]:
     return one.correct, one.items, one.lost
 
 
-def _one(before: Measured, after: Measured) -> str:
+def _one(before: Measurement, after: Measurement) -> str:
     text = f"{before.correct} of {before.items} -> {after.correct} of {after.items} right"
     for word, ids in (("lost", set(after.lost) - set(before.lost)), ("regained", set(before.lost) - set(after.lost))):
         text += f"; {word} {_some(sorted(ids))}" if ids else ""
     return text
 
 
-def _measured(found: Figures) -> Mapping[tuple[str, str], Measured]:
+def _measured(found: Figures) -> Mapping[tuple[str, str], Measurement]:
     """By engine and condition; of the same twice, the later."""
     return {(one.engine, one.condition): one for one in (*found.cross, *found.served, *found.baseline)}
 
@@ -76,7 +76,7 @@ def _sampling(old: Suite, new: Suite) -> Iterator[str]:
     for field in fields(before):
         values = getattr(before, field.name), getattr(after, field.name)
         if values[0] != values[1]:
-            yield f"sampling.{camel(field.name)}: {values[0]!r} -> {values[1]!r}"
+            yield f"sampling.{to_camel_case(field.name)}: {values[0]!r} -> {values[1]!r}"
 
 
 def _scorer(old: Suite, new: Suite) -> Iterator[str]:

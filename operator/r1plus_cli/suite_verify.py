@@ -10,7 +10,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE
 from r1plus_contract.suite import Suite, SuiteError
-from r1plus_contract.suite_baseline import Measured, reached
+from r1plus_contract.suite_baseline import Measurement, find_reference_result
 from r1plus_contract.suite_check import check, read_items
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.suite_reference import read_reference
@@ -39,7 +39,7 @@ class Verified:
     problems: tuple[str, ...]
     signer: str = ""
     """Public key; empty where nobody signed."""
-    reached: Measured | None = None
+    reached: Measurement | None = None
     recorded: int = 0
     shipped: bool = False
     """Whether it is, byte for byte, one of this version's own."""
@@ -65,7 +65,7 @@ def verify(files: SuiteFiles, limits: Limits) -> Verified:
     found = check(files)
     problems = list(found.problems)
     signed_by = ""
-    if not files.oversized():
+    if not files.find_oversized():
         try:
             signed_by = signer(files)
         except SuiteError as error:
@@ -77,7 +77,7 @@ def verify(files: SuiteFiles, limits: Limits) -> Verified:
     problems += _refused_by_scorer(files)
     problems += (f"{REFERENCE_FILE}: {line}; record the answers again" for line in replay(suite, recorded))
     problems += _too_small(suite, limits)
-    best = reached(files.baseline, suite.header) if files.baseline else None
+    best = find_reference_result(files.baseline, suite.header) if files.baseline else None
     shipped = files.digest() in SHIPPED_SUITES.values()
     return Verified(suite, tuple(problems), signed_by, best, len(recorded), shipped)
 

@@ -1,6 +1,6 @@
 """Why a volume was not filled."""
 
-from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, FillRefusal
+from r1plus_contract.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE, FillRefusal
 
 _PASSING = frozenset(
     {
@@ -24,4 +24,4 @@ class FillError(Exception):
     @property
     def exit_code(self) -> int:
         """Whether the Job should try again."""
-        return AGAIN if self.reason in _PASSING else FOR_GOOD
+        return EXIT_RETRYABLE if self.reason in _PASSING else EXIT_PERMANENT

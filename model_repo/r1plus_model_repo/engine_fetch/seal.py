@@ -8,7 +8,7 @@ that was killed anywhere begins again with `lay_out`.
 import shutil
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of_listing, listed, listing
+from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
 from r1plus_contract.engine_fetch import (
     BUILT_PREFIX,
     CHECKPOINT_FOLDER,
@@ -18,7 +18,7 @@ from r1plus_contract.engine_fetch import (
     SIGNATURE_FILE,
     TOKENIZER_PART,
     Build,
-    Built,
+    BuildRecord,
     FillOrder,
     FillPhase,
     FillProgress,
@@ -96,12 +96,12 @@ def _seal(order: FillOrder, build: Build, volume: Path, plan: Path) -> None:
     plan.rename(engine / PLAN_PART)
     shutil.copytree(checkpoint / ENGINE_FOLDER / TOKENIZER_PART, engine / TOKENIZER_PART)
     try:
-        files = listing(engine)
+        files = build_listing(engine)
     except ValueError as error:
         raise _failed(order, f"the builder left what no engine may hold: {error}") from error
     if _tokenizer(files) != _tokenizer(source):
         raise _failed(order, "the tokenizer is not the one that was proved before the build")
-    built_engine.tell(engine, Built(build.key, order.digest, build.gpu_product, digest_of_listing(files)))
+    built_engine.tell(engine, BuildRecord(build.key, order.digest, build.gpu_product, digest_listing(files)))
     for name in (SOURCE_FILE, SIGNATURE_FILE):
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, part / name)
@@ -117,14 +117,14 @@ def _sealed(order: FillOrder, build: Build, volume: Path, tell: Tell) -> bool:
     try:
         prove(order, (volume / SOURCE_FILE).read_text(encoding="utf-8"), volume / SIGNATURE_FILE)
         files = built_engine.rest_digest(engine)
-        return built_engine.told(engine) == Built(build.key, order.digest, build.gpu_product, files)
+        return built_engine.told(engine) == BuildRecord(build.key, order.digest, build.gpu_product, files)
     except (FillError, ValueError, FileNotFoundError):
         return False
 
 
 def _tokenizer(files: str) -> dict[str, str]:
     """Of a listing, what the builder has had under its hands and does not make."""
-    return {path: digest for path, digest in listed(files).items() if path.startswith(f"{TOKENIZER_PART}/")}
+    return {path: digest for path, digest in parse_listing(files).items() if path.startswith(f"{TOKENIZER_PART}/")}
 
 
 def _holds_something(folder: Path) -> bool:

@@ -8,7 +8,7 @@ behind is cleared by the next.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of_listing, listed, listing
+from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
 from r1plus_contract.engine_fetch import (
     ENGINE_FOLDER,
     INCOMING_FOLDER,
@@ -79,7 +79,7 @@ def _take_incoming(incoming: Path, part: Path) -> None:
 def _promised(order: FillOrder, part: Path) -> str:
     """Each file is read once."""
     try:
-        files = listing(part / ENGINE_FOLDER)
+        files = build_listing(part / ENGINE_FOLDER)
     except ValueError as error:
         raise FillError(FillRefusal.ENGINE_INVALID, f"engine {order.engine}: {error}; pack it again") from error
     prove(order, files, part / SIGNATURE_FILE)
@@ -90,7 +90,7 @@ def prove(order: FillOrder, files: str, signature: Path) -> None:
     """Files of that listing are those that somebody has signed and the R1PlusEngine names; FillError where not."""
     if order.keys is not None:
         _vouched(signature, files, order.keys)
-    found = digest_of_listing(files)
+    found = digest_listing(files)
     if found != order.digest:
         raise FillError(
             FillRefusal.ENGINE_DIGEST_MISMATCH,
@@ -104,7 +104,7 @@ def _vouched(signature: Path, files: str, keys: Sequence[str]) -> None:
         text = "there is no model.sig beside engine/; sign the engine (r1plus engine sign) and pack it with it"
         raise FillError(FillRefusal.SIGNATURE_INVALID, f"{text}, or see the chart's delivery.requireSignature")
     with signature.open("rb") as file:
-        verify(file.read(MAX_BYTES), listed(files), keys)
+        verify(file.read(MAX_BYTES), parse_listing(files), keys)
 
 
 def publish(part: Path, volume: Path, beside: Sequence[str] = (SIGNATURE_FILE,)) -> None:

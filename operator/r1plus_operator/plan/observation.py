@@ -6,7 +6,7 @@ from typing import Any
 
 from r1plus_contract.engine_fetch import FillProgress
 from r1plus_contract.suite import Suite
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.tenants import TenantPlacement
@@ -230,7 +230,7 @@ class SuiteSource:
     """Of all its files."""
     signer: str = ""
     """Public key whose signature it bears and which fits; empty: it bears none."""
-    reached: Measured | None = None
+    reached: Measurement | None = None
     """What its reference engine reached on it, in the condition that it did worst in; None where none is recorded."""
 
 

@@ -22,7 +22,7 @@ from r1plus_contract.history import (
     SuiteItem,
 )
 from r1plus_contract.jsonable import ContractError, dumps
-from r1plus_contract.requests import requests_in
+from r1plus_contract.requests import read_requests
 from r1plus_contract.verdict import Gate, Standing, Verdict, Watch
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observed, SuiteSource
@@ -108,13 +108,13 @@ def _way_back(uid: str, name: str, record: Record) -> Iterator[RolloutFact]:
 
 def _requests(uid: str, cr: Json) -> Iterator[RolloutFact]:
     """What people asked for, as far as its time can be read: of each verb the newest that the object bears."""
-    for verb, request in requests_in(cr["metadata"]).items():
+    for verb, request in read_requests(cr["metadata"]).items():
         try:
             at = datetime.fromisoformat(request.at).timestamp()
             datetime.fromtimestamp(at, tz=UTC)
         except (ValueError, OverflowError):
             continue
-        yield RolloutFact(uid, request.revision, RolloutEvent.REQUESTED, at, cause=verb.value, text=request.told)
+        yield RolloutFact(uid, request.revision, RolloutEvent.REQUESTED, at, cause=verb.value, text=request.summary)
 
 
 def _incident(uid: str, cr: Json) -> Iterator[AlarmFact]:

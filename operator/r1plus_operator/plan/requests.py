@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from r1plus_contract.requests import Request, Verb, requests_in
+from r1plus_contract.requests import Request, Verb, read_requests
 from r1plus_operator.plan.events import Note
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision
@@ -23,13 +23,13 @@ _REASONS = {
 
 def acknowledged_in(cr: Json) -> str:
     """The token that tells monitors to gate anew."""
-    found = requests_in(cr["metadata"]).get(Verb.ACK)
+    found = read_requests(cr["metadata"]).get(Verb.ACK)
     return found.token if found else ""
 
 
 def rollback_asked(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
     """Return the rollback that somebody asks for and that has not been made: from what serves, once."""
-    asked = requests_in(cr["metadata"]).get(Verb.ROLLBACK)
+    asked = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
     if asked is None or _objection(cr, asked, serving) or refused_rollback(cr, serving):
         return None
     records = (r.rollback for r in revisions.values() if r.rollback)
@@ -38,17 +38,17 @@ def rollback_asked(cr: Json, serving: str, revisions: Mapping[str, Revision]) ->
 
 def refused_rollback(cr: Json, serving: str) -> str:
     """Return why the rollback that was asked for is not carried out, decided when it is first seen; empty: it is."""
-    asked = requests_in(cr["metadata"]).get(Verb.ROLLBACK)
+    asked = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
     if asked is None:
         return ""
     if _is_told(cr, asked):
         return str((cr.get("status") or {}).get("requestRefused", ""))
     objection = _objection(cr, asked, serving)
-    return f"{asked.told}: not carried out: {objection}" if objection else ""
+    return f"{asked.summary}: not carried out: {objection}" if objection else ""
 
 
 def _objection(cr: Json, asked: Request, serving: str) -> str:
-    requests = requests_in(cr["metadata"])
+    requests = read_requests(cr["metadata"])
     for verb in (Verb.ACK, Verb.UNPIN):
         if verb in requests and requests[verb].rank >= asked.rank:
             return f"`r1plus {verb}` was asked for later. Ask again if it is due."
@@ -59,11 +59,11 @@ def _objection(cr: Json, asked: Request, serving: str) -> str:
 
 def tell_requests(cr: Json, refusal: str) -> Json:
     """Return the status fields about requests: the newest, the number of all, and why it is not carried out."""
-    found = sorted((request.rank, verb, request) for verb, request in requests_in(cr["metadata"]).items())
+    found = sorted((request.rank, verb, request) for verb, request in read_requests(cr["metadata"]).items())
     if not found:
         return {}
     _, verb, newest = found[-1]
-    told: Json = {"lastRequest": f"{newest.at} {verb} by {newest.told}"[:MOST_STATUS]}
+    told: Json = {"lastRequest": f"{newest.at} {verb} by {newest.summary}"[:MOST_STATUS]}
     if newest.order:
         told["requests"] = newest.order
     if refusal and Verb.ROLLBACK in (verb for _, verb, _ in found):
@@ -73,9 +73,9 @@ def tell_requests(cr: Json, refusal: str) -> Json:
 
 def note_requests(cr: Json, refusal: str) -> list[Note]:
     """Return the Events of requests that the status does not tell of yet, and of a refusal that it does not."""
-    requests = requests_in(cr["metadata"])
+    requests = read_requests(cr["metadata"])
     new = sorted((r.rank, verb, r) for verb, r in requests.items() if not _is_told(cr, r))
-    notes = [Note(_REASONS[verb], f"{request.told} (r1plus {verb})", request.at) for _, verb, request in new]
+    notes = [Note(_REASONS[verb], f"{request.summary} (r1plus {verb})", request.at) for _, verb, request in new]
     if refusal and refusal[:MOST_STATUS] != (cr.get("status") or {}).get("requestRefused"):
         notes.append(Note("RequestRefused", refusal, requests[Verb.ROLLBACK].at, warning=True))
     return notes

@@ -9,7 +9,15 @@ from functools import partial
 from typing import Any, Self
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
+from r1plus_contract.isolation import (
+    CONTAINER_ASK,
+    CONTAINER_KNOCK,
+    Against,
+    AttemptFinding,
+    AttemptOutcome,
+    Findings,
+    IsolationProbe,
+)
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json, NamespaceFacts, PodFacts
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
@@ -30,7 +38,7 @@ CONFIG = OperatorConfig(
 )
 DECOYS = tuple(
     door.name
-    for door in isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("t", "u", "d", {}, 0), CONFIG)
+    for door in isolation_test_run.doors(IsolationProbe.CONTROL, isolation_test_run.Run("t", "u", "d", {}, 0), CONFIG)
     if door.against == "decoy"
 )
 GIVES: Json = {
@@ -251,9 +259,9 @@ def last_words(
     """What each container of a run's Job finds: the tries named are open, the control sees the blind ones shut."""
     run, template = isolation_test_run.read(job), job["spec"]["template"]
     assert run is not None
-    probe = Probe(template["metadata"]["labels"][names.LABEL_PROBE])
+    probe = IsolationProbe(template["metadata"]["labels"][names.LABEL_PROBE])
     doors, questions = isolation_test_run.doors(probe, run, config), isolation_test_run.questions(config)
-    control = probe is Probe.CONTROL
+    control = probe is IsolationProbe.CONTROL
     own = {door.name for door in doors if door.against is Against.OWN}
     tried = {CONTAINER_KNOCK: [one.name for one in doors], CONTAINER_ASK: [one.name for one in questions]}
     through = (
@@ -261,7 +269,10 @@ def last_words(
     )
     return {
         container["name"]: Findings(
-            tuple(Try(name, Outcome.OPEN if name in through else Outcome.SHUT) for name in tried[container["name"]])
+            tuple(
+                AttemptFinding(name, AttemptOutcome.OPEN if name in through else AttemptOutcome.SHUT)
+                for name in tried[container["name"]]
+            )
         )
         for container in template["spec"]["containers"]
     }

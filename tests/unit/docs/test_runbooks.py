@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from r1plus_cli.local import DEFAULT_FAMILY, config_for
 from r1plus_cli.main import app
 from r1plus_contract import metrics, names
-from r1plus_contract.isolation import Against, Probe
+from r1plus_contract.isolation import Against, IsolationProbe
 from r1plus_operator.api import crd
 from r1plus_operator.plan.manifests.alerts import Subject, rules
 from r1plus_operator.plan.settings import IsolationTerms
@@ -35,7 +35,7 @@ CLUSTER_WIDE = (
 NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
 TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "registry": "http://r:8080"})
 PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
-DOORS = isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), PROBES)
+DOORS = isolation_test_run.doors(IsolationProbe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), PROBES)
 TRIES = [
     one.name
     for one in (*DOORS, *isolation_test_run.questions(PROBES))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from r1plus_contract.delivery import file_sha256
+from r1plus_contract.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino.tokenizer_limit import unlimit
 
@@ -44,7 +44,7 @@ def convert(weights: Path, workspace: Path, target: Path, sha256: str | None = N
     workspace.mkdir(parents=True)
     source = workspace / "weights.gguf"  # It knows a GGUF file by its name.
     shutil.copyfile(weights, source)
-    if sha256 is not None and file_sha256(source) != sha256:
+    if sha256 is not None and hash_file(source) != sha256:
         raise ImportingError(f"{weights.name}: changed while it was imported; import it again when it is whole")
     command = [sys.executable, "-c", _CONVERT, str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _UNTOLD)

@@ -120,7 +120,7 @@ def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine 
         spec.engine.family or config.default_family,
         spec.engine.version,
         spec.engine.precision,
-        serving=_score(serving.spec) if serving else None,
+        serving_score=_score(serving.spec) if serving else None,
         allow_lower=spec.accuracy.allow_lower,
     )
 
@@ -193,14 +193,14 @@ def untrusted(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust
 def out_of_reach(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
     """Why no engine could ever pass: the suite's own reference did not reach the threshold when it was measured."""
     best, threshold = source.reached, spec.accuracy.threshold
-    missed = find_shortfall(best.lost_by_stratum(), threshold) if best else None
+    missed = find_shortfall(best.count_lost_by_stratum(), threshold) if best else None
     if best is None or missed is None:
         return None
     where = f" of stratum {missed.stratum}" if missed.stratum else ""
     text = (
-        f"spec.accuracy.threshold: {threshold:g} lets {missed.allowed} of {missed.items} items{where} be lost, and the"
-        f" reference {best.engine} itself lost {missed.lost} of them: it reached {best.correct} of {best.items} ="
-        f" {best.correct / best.items:.4f} on suite {source.name} ({best.condition}); lower the threshold to"
-        f" {missed.reachable:g} or less, or build the suite without those items"
+        f"spec.accuracy.threshold: {threshold:g} lets {missed.lost_limit} of {missed.items} items{where} be lost, and"
+        f" the reference {best.engine} itself lost {missed.lost_items} of them: it reached"
+        f" {best.correct} of {best.items} = {best.correct / best.items:.4f} on suite {source.name} ({best.condition});"
+        f" lower the threshold to {missed.reachable:g} or less, or build the suite without those items"
     )
     return Problem(ConditionType.QUALITY_VERIFIED, Reason.THRESHOLD_UNREACHABLE, text)

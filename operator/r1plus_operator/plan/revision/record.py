@@ -16,7 +16,13 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import PROVES_GATES, SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
+from r1plus_contract.settings import (
+    MONITOR_PROTOCOL,
+    SUPPORTS_CONTROL,
+    SUPPORTS_GATE_PROOF,
+    SUPPORTS_SHADOW,
+    KnownVerdicts,
+)
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume
@@ -172,17 +178,17 @@ class Revision:
     @property
     def takes_orders(self) -> bool:
         """Whether its monitor, which was rendered with it, gates anew when it is told to."""
-        return self._speaks >= TAKES_ORDERS
+        return self._speaks >= SUPPORTS_CONTROL
 
     @property
     def takes_shadows(self) -> bool:
         """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
-        return self._speaks >= TAKES_SHADOWS
+        return self._speaks >= SUPPORTS_SHADOW
 
     @property
     def proves_gates(self) -> bool:
         """Whether its monitor says where and under which files it ran a gate. Else no new Pass of it is taken."""
-        return self._speaks >= PROVES_GATES
+        return self._speaks >= SUPPORTS_GATE_PROOF
 
     @property
     def _speaks(self) -> int:
@@ -287,7 +293,7 @@ def _hash(
     if volume:
         covered["volume"] = volume
     if runtime:
-        covered["runtime"] = {**runtime.images, "speaks": SPEAKS}
+        covered["runtime"] = {**runtime.images, "speaks": MONITOR_PROTOCOL}
         if not runtime.names_user:
             covered["user"] = "assigned"
     if number is not None:
@@ -333,7 +339,7 @@ def build(
     data = {
         "configPbtxt": config_pbtxt,
         "identity": identity.document(),
-        "monitorSpeaks": SPEAKS,
+        "monitorSpeaks": MONITOR_PROTOCOL,
         "number": number,
         "template": template,
     }

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from r1plus_contract.requests import Request, Verb, requests_in
+from r1plus_contract.requests import Request, Verb, read_requests
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
@@ -93,7 +93,7 @@ class Scene:
 
 def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, judging: Judging, target: str) -> Terms:
     """What holds now."""
-    asked = requests_in(observed.cr["metadata"])
+    asked = read_requests(observed.cr["metadata"])
     released = "|".join(asked[verb].token if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
     return Terms(target, judging.terms, spec.accuracy.threshold, released)
 
@@ -228,7 +228,7 @@ def _begun(scene: Scene, to: str) -> Record:
         terms=terms_of(scene.observed, scene.spec, scene.judging, scene.target),
         started_at=scene.now,
         cause=REQUESTED if asked else FELL,
-        fell=replace(figures(scene), text=asked.told[:MOST_TEXT]) if asked else figures(scene),
+        fell=replace(figures(scene), text=asked.summary[:MOST_TEXT]) if asked else figures(scene),
         request=asked.token if asked else "",
         before=tuple(sorted(before.gone_back_to)) if before else (),
         fallen=any(_health(scene, pod).has_dropped for pod in scene.pods(scene.current.name)),
@@ -322,13 +322,13 @@ def _given(scene: Scene, record: Record | None) -> DeploymentHealth:
         now=scene.now,
         replicas=spec.replicas,
         on_breach=spec.accuracy.on_breach,
-        pinned=spec.rollout.pinned,
+        is_pinned=spec.rollout.pinned,
         not_tenant="" if tenant is None or tenant.is_tenant else tenant.message,
-        paused=spec.rollout.paused,
+        is_paused=spec.rollout.paused,
         pool=_pool(scene),
         past=_pasts(scene),
         control=_control(scene, record) if record else None,
-        requested=asked.told if asked else "",
+        rollback_request=asked.summary if asked else "",
         replay_passed=False if mismatch(scene) else None,
         rollout_under_way=scene.rollout_under_way,
         earlier_targets=current.rollback.gone_back_to if current.rollback else frozenset(),
@@ -347,7 +347,7 @@ def _health(scene: Scene, pod: PodFacts) -> PodHealth:
         evidence=max(report.watch.evidence, report.watch.error_evidence) if report and report.watch else 0.0,
         node=pod.node,
         serves=pod.ready and pod.quarantine is None,
-        quarantined=pod.quarantine is not None,
+        is_quarantined=pod.quarantine is not None,
     )
 
 
@@ -361,7 +361,7 @@ def _past(scene: Scene, revision: Revision) -> PastRevision:
         name=revision.name,
         promoted_at=revision.promoted_at or 0.0,
         served_seconds=revision.served_before + stint(revision, scene.revisions, scene.now),
-        passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
+        has_passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
         has_engine=(revision.engine, revision.identity.engine_digest) in engines,
         is_placed=_is_placed(scene, revision),
         given_up=revision.rollback is not None and revision.rollback.refuses,
@@ -403,7 +403,12 @@ def stint(revision: Revision, revisions: Mapping[str, Revision], now: float) -> 
 def last_good(scene: Scene) -> str:
     """The revision to which a request would go back now; empty where there is none."""
     wish = DeploymentHealth(
-        scene.current.name, (), scene.now, past=_pasts(scene), requested="somebody", bake=scene.config.bake_seconds
+        scene.current.name,
+        (),
+        scene.now,
+        past=_pasts(scene),
+        rollback_request="somebody",
+        bake=scene.config.bake_seconds,
     )
     found = respond(wish)
     return found.revision if found.action is Action.CONTROL else ""

@@ -21,7 +21,7 @@ def lacking(past: Iterable[PastRevision], engines: Mapping[str, str], bake: floa
 
 def _lacks(revision: PastRevision, bake: float) -> list[str]:
     found = []
-    if not revision.passed:
+    if not revision.has_passed:
         found.append("holds no Pass on the suite and threshold in force")
     if revision.given_up:
         found.append("was itself rolled back from")

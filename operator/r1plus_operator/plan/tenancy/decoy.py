@@ -5,7 +5,7 @@ makes what only it may: pods under the labels and the walls of what serves.
 """
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_DECOY, Probe, Walls
+from r1plus_contract.isolation import CONTAINER_DECOY, IsolationPart, IsolationProbe
 from r1plus_operator.plan.manifests.children import serving_walls, tcp
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.pod import restricted
@@ -19,7 +19,7 @@ def walls_of(config: OperatorConfig) -> list[Json]:
     """Its pod's walls, made as those of every serving pod are; beside them the leave of its control, and of who asks to
     come as far as one port."""
     namespace = config.isolation.decoy_namespace
-    control: Json = {"matchLabels": {names.LABEL_PROBE: Probe.CONTROL.value}}
+    control: Json = {"matchLabels": {names.LABEL_PROBE: IsolationProbe.CONTROL.value}}
     who_asks = {"from": [{"namespaceSelector": {}, "podSelector": WHO_ASKS}], "ports": tcp(PORT_LET_IN)}
     name = f"{names.DECOY}-control"
     return [
@@ -77,4 +77,4 @@ def _service(namespace: str, name: str, *, headless: bool = False) -> Json:
 
 
 def _meta(namespace: str, name: str) -> Json:
-    return network_policies.metadata(namespace, name, Walls.DECOY)
+    return network_policies.metadata(namespace, name, IsolationPart.DECOY)

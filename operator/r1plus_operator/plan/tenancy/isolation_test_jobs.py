@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, Probe, Walls
+from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, IsolationPart, IsolationProbe
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
 from r1plus_operator.plan.observation import Json
@@ -24,7 +24,7 @@ from r1plus_operator.plan.tenancy.isolation_test_run import (
 from r1plus_operator.plan.tenancy.network_policies import metadata, policy
 
 DECOY_PODS: Json = {"matchLabels": {names.LABEL_DEPLOYMENT: names.DECOY}}
-WHO_ASKS: Json = {"matchLabels": {names.LABEL_PROBE: Probe.ASK.value}}
+WHO_ASKS: Json = {"matchLabels": {names.LABEL_PROBE: IsolationProbe.ASK.value}}
 
 
 def account(namespace: str) -> Json:
@@ -32,7 +32,7 @@ def account(namespace: str) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": metadata(namespace, names.PROBER, Walls.PROBE),
+        "metadata": metadata(namespace, names.PROBER, IsolationPart.PROBE),
         "automountServiceAccountToken": False,
     }
 
@@ -46,23 +46,23 @@ def way_to_ask(namespace: str, config: OperatorConfig) -> Json:
         {"ports": tcp(*config.isolation.api_ports), **({"to": where} if where else {})},
         {"to": [decoy], "ports": tcp(*SERVING_PORTS, PORT_LET_IN)},
     ]
-    return policy(metadata(namespace, ASK, Walls.PROBE), WHO_ASKS, [], out)
+    return policy(metadata(namespace, ASK, IsolationPart.PROBE), WHO_ASKS, [], out)
 
 
 def jobs(run: Run, config: OperatorConfig) -> tuple[Json, ...]:
     """The three Jobs of a run, under Pod Security `restricted`."""
     made = []
     for probe, name in run.jobs:
-        control = probe is Probe.CONTROL
+        control = probe is IsolationProbe.CONTROL
         namespace, _ = places(run, config)[probe]
         containers = [_knock(probe, run, config)]
-        containers += [_ask(config, control)] if probe is not Probe.KNOCK else []
+        containers += [_ask(config, control)] if probe is not IsolationProbe.KNOCK else []
         labels = {
             names.LABEL_MANAGED_BY: names.MANAGED_BY,
             names.LABEL_NAME: names.PROBER,
             names.LABEL_PROBE: str(probe),
             # Under the very policies of what serves.
-            **({names.LABEL_DEPLOYMENT: run.deployment} if probe is Probe.KNOCK else {}),
+            **({names.LABEL_DEPLOYMENT: run.deployment} if probe is IsolationProbe.KNOCK else {}),
         }
         told = {names.ANNOTATION_PROBED: dumps(run)}
         template = {"metadata": {"labels": labels, "annotations": told}, "spec": _pod(containers, probe, config)}
@@ -70,7 +70,7 @@ def jobs(run: Run, config: OperatorConfig) -> tuple[Json, ...]:
             {
                 "apiVersion": "batch/v1",
                 "kind": "Job",
-                "metadata": metadata(namespace, name, Walls.PROBE, **told),
+                "metadata": metadata(namespace, name, IsolationPart.PROBE, **told),
                 "spec": {"backoffLimit": 0, "activeDeadlineSeconds": DEADLINE_SECONDS, "template": template},
             }
         )
@@ -85,8 +85,8 @@ def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
         "securityContext": restricted(config.pod_user),
         "containers": containers,
     }
-    if probe != Probe.KNOCK:
-        pod["serviceAccountName"] = CONTROL if probe == Probe.CONTROL else names.PROBER
+    if probe != IsolationProbe.KNOCK:
+        pod["serviceAccountName"] = CONTROL if probe == IsolationProbe.CONTROL else names.PROBER
         sources = [
             {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}},
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
@@ -97,11 +97,15 @@ def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
     return pod
 
 
-def _knock(probe: Probe, run: Run, config: OperatorConfig) -> Json:
-    arguments = ["--doors", dumps(doors(probe, run, config)), *(["--expect", "open"] if probe is Probe.CONTROL else [])]
+def _knock(probe: IsolationProbe, run: Run, config: OperatorConfig) -> Json:
+    arguments = [
+        "--doors",
+        dumps(doors(probe, run, config)),
+        *(["--expect", "open"] if probe is IsolationProbe.CONTROL else []),
+    ]
     node = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}}
     made = container(config, CONTAINER_KNOCK, "knock", arguments)
-    return made if probe is Probe.ASK else made | {"env": [node]}
+    return made if probe is IsolationProbe.ASK else made | {"env": [node]}
 
 
 def _ask(config: OperatorConfig, control: bool) -> Json:

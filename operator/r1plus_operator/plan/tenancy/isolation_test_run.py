@@ -17,12 +17,12 @@ from r1plus_contract.isolation import (
     CONTAINER_ASK,
     CONTAINER_KNOCK,
     Against,
-    Door,
+    ApiRequest,
+    AttemptFinding,
+    AttemptOutcome,
+    ConnectionTarget,
     Findings,
-    Outcome,
-    Probe,
-    Question,
-    Try,
+    IsolationProbe,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
@@ -77,12 +77,12 @@ class Run:
         return hashlib.sha256(dumps(self).encode()).hexdigest()[:10]
 
     @property
-    def jobs(self) -> tuple[tuple[Probe, str], ...]:
+    def jobs(self) -> tuple[tuple[IsolationProbe, str], ...]:
         """(Probe, Job's name)."""
         return (
-            (Probe.KNOCK, f"{names.PROBER}-{self.id}"),
-            (Probe.ASK, f"{ASK}-{self.id}"),
-            (Probe.CONTROL, f"{CONTROL}-{self.id}"),
+            (IsolationProbe.KNOCK, f"{names.PROBER}-{self.id}"),
+            (IsolationProbe.ASK, f"{ASK}-{self.id}"),
+            (IsolationProbe.CONTROL, f"{CONTROL}-{self.id}"),
         )
 
 
@@ -134,7 +134,7 @@ def ran(jobs: Iterable[Json], pods: Pods, config: OperatorConfig, now: float) ->
 def places(run: Run, config: OperatorConfig) -> Mapping[str, tuple[str, str]]:
     """Probe -> namespace and name of its Job."""
     decoy = config.isolation.decoy_namespace
-    return {probe: (decoy if probe == Probe.CONTROL else run.namespace, name) for probe, name in run.jobs}
+    return {probe: (decoy if probe == IsolationProbe.CONTROL else run.namespace, name) for probe, name in run.jobs}
 
 
 def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now: float) -> Ran:
@@ -154,26 +154,31 @@ def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now
     knocked, let_out, asked, control_knocked, control_asked = words = [
         said.get(of)
         for of in (
-            (Probe.KNOCK, CONTAINER_KNOCK),
-            (Probe.ASK, CONTAINER_KNOCK),
-            (Probe.ASK, CONTAINER_ASK),
-            (Probe.CONTROL, CONTAINER_KNOCK),
-            (Probe.CONTROL, CONTAINER_ASK),
+            (IsolationProbe.KNOCK, CONTAINER_KNOCK),
+            (IsolationProbe.ASK, CONTAINER_KNOCK),
+            (IsolationProbe.ASK, CONTAINER_ASK),
+            (IsolationProbe.CONTROL, CONTAINER_KNOCK),
+            (IsolationProbe.CONTROL, CONTAINER_ASK),
         )
     ]
     heard = None not in words or (over_at is not None and now >= over_at + SETTLE_SECONDS)
-    tries = Findings((*_own(knocked, doors(Probe.KNOCK, run, config)), *_own(let_out, doors(Probe.ASK, run, config))))
-    ordered = doors(Probe.CONTROL, run, config)
+    tries = Findings(
+        (
+            *_own(knocked, doors(IsolationProbe.KNOCK, run, config)),
+            *_own(let_out, doors(IsolationProbe.ASK, run, config)),
+        )
+    )
+    ordered = doors(IsolationProbe.CONTROL, run, config)
     judgement = judge_isolation(ordered, questions(config), tries, asked, control_knocked, control_asked)
     by_name = {job["metadata"]["name"]: job for job in jobs.values()}
     return Ran(run, by_name, judgement, over_at, over_at if heard else None)
 
 
-def _own(findings: Findings | None, ordered: tuple[Door, ...]) -> Iterable[Try]:
+def _own(findings: Findings | None, ordered: tuple[ConnectionTarget, ...]) -> Iterable[AttemptFinding]:
     """What one of two that knock has found. That another's door is shut is not its to say."""
     names = {door.name for door in ordered}
     for one in findings.tries if findings else ():
-        yield one if one.n in names or one.o is Outcome.OPEN else replace(one, o=Outcome.FAILED)
+        yield one if one.n in names or one.o is AttemptOutcome.OPEN else replace(one, o=AttemptOutcome.FAILED)
 
 
 def _findings(message: str) -> Findings | None:
@@ -226,23 +231,23 @@ def _owed(newest: Ran) -> str:
     return "" if newest.run.deployment == newest.run.owed else newest.run.owed
 
 
-def doors(probe: Probe, run: Run, config: OperatorConfig) -> tuple[Door, ...]:
+def doors(probe: IsolationProbe, run: Run, config: OperatorConfig) -> tuple[ConnectionTarget, ...]:
     """What a probe knocks at, the control at what both others do.
 
     Under the walls of what serves: every port of a serving pod of another tenant, which two walls shut, and what of the
     platform a pod could reach, which one does. From the pod that is let out to the decoy: its ports once more, which
     the other alone shuts, and one that is open to this pod, which shows that it is let out.
     """
-    if probe is Probe.CONTROL:
-        return (*doors(Probe.KNOCK, run, config), *doors(Probe.ASK, run, config))
+    if probe is IsolationProbe.CONTROL:
+        return (*doors(IsolationProbe.KNOCK, run, config), *doors(IsolationProbe.ASK, run, config))
     decoy = config.isolation.decoy_namespace
     pods = f"{names.DECOY}-pods.{decoy}.svc"
-    if probe is Probe.ASK:
-        shut = (Door(f"decoy-ingress:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
-        return (*shut, Door("decoy-let-in", pods, PORT_LET_IN, Against.OWN))
-    found = [Door(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
-    found.append(Door("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
-    found.append(Door("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN))
+    if probe is IsolationProbe.ASK:
+        shut = (ConnectionTarget(f"decoy-ingress:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
+        return (*shut, ConnectionTarget("decoy-let-in", pods, PORT_LET_IN, Against.OWN))
+    found = [ConnectionTarget(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
+    found.append(ConnectionTarget("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
+    found.append(ConnectionTarget("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN))
     platform = [
         ("metadata", METADATA_ADDRESS, PORT_METADATA),
         ("kubelet", f"$({NODE_VARIABLE})", PORT_KUBELET),
@@ -250,7 +255,7 @@ def doors(probe: Probe, run: Run, config: OperatorConfig) -> tuple[Door, ...]:
         ("apiserver", API_HOST, PORT_API),
         *((name, *address) for name, url in config.isolation.beside.items() if (address := _address(url))),
     ]
-    return (*found, *(Door(name, host, port, Against.PLATFORM) for name, host, port in platform))
+    return (*found, *(ConnectionTarget(name, host, port, Against.PLATFORM) for name, host, port in platform))
 
 
 def _address(url: str) -> tuple[str, int] | None:
@@ -263,7 +268,7 @@ def _address(url: str) -> tuple[str, int] | None:
     return (parts.hostname, port or (443 if parts.scheme == "https" else 80)) if parts.hostname else None
 
 
-def questions(config: OperatorConfig) -> tuple[Question, ...]:
+def questions(config: OperatorConfig) -> tuple[ApiRequest, ...]:
     """What is asked of the API server: everything about the decoy, and the chart's Role `control` allows each."""
     namespace = config.isolation.decoy_namespace
     core, ours = f"/api/v1/namespaces/{namespace}", f"/apis/{names.API_VERSION}/namespaces/{namespace}"
@@ -280,23 +285,23 @@ def questions(config: OperatorConfig) -> tuple[Question, ...]:
     token = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["nobody"]}}
     dry = "dryRun=All"
     return (
-        Question("secret", "GET", f"{core}/secrets/{names.DECOY}"),
-        Question("secret-anonymous", "GET", f"{core}/secrets/{names.DECOY}", anonymous=True),
-        Question("secrets", "GET", f"{core}/secrets"),
-        Question("configmaps", "GET", f"{core}/configmaps"),
-        Question("pods", "GET", f"{core}/pods"),
-        Question("pod-log", "GET", f"{core}/pods/{names.DECOY}/log"),
-        Question("pod-exec", "POST", f"{core}/pods/{names.DECOY}/exec?command=true&stdout=true"),
-        Question("pod-create", "POST", f"{core}/pods?{dry}", dumps(pod)),
-        Question("token", "POST", f"{core}/serviceaccounts/{CONTROL}/token?{dry}", dumps(token)),
-        Question(
+        ApiRequest("secret", "GET", f"{core}/secrets/{names.DECOY}"),
+        ApiRequest("secret-anonymous", "GET", f"{core}/secrets/{names.DECOY}", anonymous=True),
+        ApiRequest("secrets", "GET", f"{core}/secrets"),
+        ApiRequest("configmaps", "GET", f"{core}/configmaps"),
+        ApiRequest("pods", "GET", f"{core}/pods"),
+        ApiRequest("pod-log", "GET", f"{core}/pods/{names.DECOY}/log"),
+        ApiRequest("pod-exec", "POST", f"{core}/pods/{names.DECOY}/exec?command=true&stdout=true"),
+        ApiRequest("pod-create", "POST", f"{core}/pods?{dry}", dumps(pod)),
+        ApiRequest("token", "POST", f"{core}/serviceaccounts/{CONTROL}/token?{dry}", dumps(token)),
+        ApiRequest(
             "wall-delete",
             "DELETE",
             f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{names.DECOY}-none?{dry}",
         ),
-        Question("revisions", "GET", f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"),
-        Question("deployments", "GET", f"{ours}/r1plusdeployments"),
-        Question(
+        ApiRequest("revisions", "GET", f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"),
+        ApiRequest("deployments", "GET", f"{ours}/r1plusdeployments"),
+        ApiRequest(
             "tenant-patch",
             "PATCH",
             f"{ours}/r1plustenants/{names.TENANT}?{dry}",
