@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from r1plus_contract.jsonable import to_camel_case
 from r1plus_contract.suite import Item, Suite
-from r1plus_contract.suite_baseline import Figures, Measurement
+from r1plus_contract.suite_baseline import BaselineFigures, Measurement
 
 SHOWN = 20
 """Ids that a line names."""
@@ -37,7 +37,7 @@ def suites(old: Suite, new: Suite) -> Iterator[str]:
     yield "verdicts: every revision is gated anew, since a verdict belongs to the whole suite's hash"
 
 
-def figures(old: Figures, new: Figures) -> Iterator[str]:
+def figures(old: BaselineFigures, new: BaselineFigures) -> Iterator[str]:
     """A line per engine and condition that differs."""
     before, after = _measured(old), _measured(new)
     for key in sorted({*before, *after}):
@@ -61,7 +61,7 @@ def _one(before: Measurement, after: Measurement) -> str:
     return text
 
 
-def _measured(found: Figures) -> Mapping[tuple[str, str], Measurement]:
+def _measured(found: BaselineFigures) -> Mapping[tuple[str, str], Measurement]:
     """By engine and condition; of the same twice, the later."""
     return {(one.engine, one.condition): one for one in (*found.cross, *found.served, *found.baseline)}
 

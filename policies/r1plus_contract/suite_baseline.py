@@ -43,7 +43,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class BaselineFigures:
     """The measurements in `baseline.json`. Read tolerantly: the rest is for people."""
 
     suite: str
@@ -54,10 +54,10 @@ class Figures:
     served: tuple[Measurement, ...] = ()
 
 
-def read_figures(text: str) -> Figures:
+def read_figures(text: str) -> BaselineFigures:
     """Read the figures; SuiteError names the field."""
     try:
-        return loads(Figures, text, tolerant=True)
+        return loads(BaselineFigures, text, tolerant=True)
     except ContractError as error:
         raise SuiteError(f"{BASELINE_FILE}: {error}") from error
 

@@ -112,7 +112,7 @@ class GateStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class GateFigures:
     """The counts behind a judgement."""
 
     items: int
@@ -135,7 +135,7 @@ class Judgement:
     verdict: Verdict
     reason: Reason
     message: str
-    figures: Figures
+    figures: GateFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,10 @@ def max_lost_in_stratum(items: int, threshold: float) -> int:
     return max_lost_items(items, threshold) + 1
 
 
-def count_figures(scores: Sequence[ItemScores], rules: Rules, stage: GateStage) -> Figures:
+def count_figures(scores: Sequence[ItemScores], rules: Rules, stage: GateStage) -> GateFigures:
     """Count everything once; the checks below only compare."""
     not_lost = [s for s in scores if not s.lost_at_batch]
-    return Figures(
+    return GateFigures(
         items=len(scores),
         lost_limit=max_lost_items(len(scores), rules.threshold),
         lost_items=tuple(sorted(s.item.id for s in scores if s.lost)),
@@ -249,7 +249,7 @@ def short_check_limit(items: int, threshold: float, drawn: int) -> int:
     )
 
 
-def check_total(figures: Figures, rules: Rules) -> Judgement | None:
+def check_total(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Fail where more items are lost than the threshold allows over the whole suite."""
     lost_count = len(figures.lost_items)
     if lost_count <= figures.lost_limit:
@@ -261,7 +261,7 @@ def check_total(figures: Figures, rules: Rules) -> Judgement | None:
     return Judgement(Verdict.FAIL, Reason.TOO_MANY_LOST, message, figures)
 
 
-def check_strata(figures: Figures, rules: Rules) -> Judgement | None:
+def check_strata(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Fail where one stratum loses too much although the whole suite does not."""
     worst = max(figures.strata, key=lambda s: s.lost - s.allowed, default=None)
     if worst is None or worst.lost <= worst.allowed:
@@ -274,7 +274,7 @@ def check_strata(figures: Figures, rules: Rules) -> Judgement | None:
     return Judgement(Verdict.FAIL, Reason.STRATUM_LOST, message, figures)
 
 
-def check_stability(figures: Figures, rules: Rules) -> Judgement | None:
+def check_stability(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Fail where failures do not repeat: no item is lost, but users get wrong answers too often."""
     if figures.stage.full_sweeps < rules.full_sweeps or figures.flips <= figures.flips_allowed:
         return None
@@ -286,7 +286,7 @@ def check_stability(figures: Figures, rules: Rules) -> Judgement | None:
     return Judgement(Verdict.FAIL, Reason.UNSTABLE, message, figures)
 
 
-def check_unscored(figures: Figures, rules: Rules) -> Judgement | None:
+def check_unscored(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Return Inconclusive where an item has no score."""
     if not figures.unscored_items:
         return None
@@ -298,7 +298,7 @@ def check_unscored(figures: Figures, rules: Rules) -> Judgement | None:
     return Judgement(Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED, message, figures)
 
 
-CHECKS: Final[tuple[Callable[[Figures, Rules], Judgement | None], ...]] = (
+CHECKS: Final[tuple[Callable[[GateFigures, Rules], Judgement | None], ...]] = (
     check_total,
     check_strata,
     check_stability,
@@ -324,18 +324,18 @@ def _count_strata(scores: Sequence[ItemScores], threshold: float) -> tuple[Strat
     )
 
 
-def _list_strata(figures: Figures) -> str:
+def _list_strata(figures: GateFigures) -> str:
     hit = sorted((s for s in figures.strata if s.lost), key=lambda s: (-s.lost, s.name))
     return ", ".join(f"{s.name} {s.lost} of {s.items}" for s in hit)
 
 
-def _describe_progress(figures: Figures, rules: Rules) -> str:
+def _describe_progress(figures: GateFigures, rules: Rules) -> str:
     if figures.stage.full_sweeps >= rules.full_sweeps:
         return f" ({figures.lost_at_batch_1} of them at batch 1)" if figures.lost_at_batch_1 else ""
     return f" (stopped after sweep {figures.stage.full_sweeps} of {rules.full_sweeps})"
 
 
-def _describe_pass(figures: Figures, rules: Rules) -> str:
+def _describe_pass(figures: GateFigures, rules: Rules) -> str:
     lost = len(figures.lost_items)
     return (
         f"lost {lost} of {figures.items} items, {figures.lost_limit} allowed at threshold {rules.threshold:g}; "

@@ -23,7 +23,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item, Sampling, load_suite
-from r1plus_contract.suite_baseline import Figures, Measurement
+from r1plus_contract.suite_baseline import BaselineFigures, Measurement
 from r1plus_contract.suite_files import SuiteFiles, key_id
 from r1plus_monitoring.curate.asking import Condition
 from r1plus_operator.observe import projections
@@ -427,10 +427,10 @@ def measured(engine: str, condition: str, correct: int, *lost: str) -> Measureme
 
 
 def test_two_baselines_differ_by_engine_and_condition(tmp_path: Path) -> None:
-    old = Figures(
+    old = BaselineFigures(
         "s", baseline=(measured("e", "b1", 7, "x"), measured("e", "b2", 8)), cross=(measured("q", "b1", 6, "x", "y"),)
     )
-    new = Figures(
+    new = BaselineFigures(
         "s", baseline=(measured("e", "b1", 7, "y"), measured("e", "b3", 8)), cross=(measured("q", "b1", 6, "x", "y"),)
     )
     paths = []

@@ -79,7 +79,7 @@ def test_every_problem_is_told_at_once() -> None:
         pytest.param(with_item(stratum=""), "items.jsonl:1: stratum: is empty", id="no stratum"),
         pytest.param(replace(files_of(), reference="\n"), "reference.jsonl: is empty", id="a reference that holds nothing"),
         pytest.param(replace(files_of(), reference="{}"), "reference.jsonl:1: RecordedAnswer.item: missing", id="a reference that is none"),
-        pytest.param(replace(files_of(), baseline="[]"), "baseline.json: Figures: expected an object", id="a baseline that is none"),
+        pytest.param(replace(files_of(), baseline="[]"), "baseline.json: BaselineFigures: expected an object", id="a baseline that is none"),
     ],
 )  # fmt: skip
 def test_other_bad_suites(files: SuiteFiles, words: str) -> None:
