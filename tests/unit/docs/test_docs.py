@@ -1,6 +1,7 @@
 """Documents keep up with the code: every reason has its page, and what README shows is valid."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,35 @@ def test_links_lead_somewhere(name: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
 
     assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+TEXTS = (".py", ".md", ".yaml", ".yml", ".toml", ".tpl", ".sh", "Makefile", "Containerfile")
+TREES = "charts|docs|examples|gateway|edge|model_repo|monitoring|operator|policies|tests"
+POINTERS = (
+    re.compile(rf"(?<![\w./-])((?:{TREES})/[\w./-]+\.(?:py|md|yaml|json|jsonl|toml|pbtxt))(?![\w*{{-])"),
+    re.compile(r"(?<![\w./-])([A-Z][A-Z_]{3,}\.md)\b"),
+)
+"""Paths from the root, and pages beside it."""
+POINTS_ELSEWHERE = ("CHANGELOG.md", "tests/golden/", "tests/unit/docs/test_docs.py", "tests/unit/mutation/")
+"""Texts that speak of what was there once, or of what is nowhere."""
+NOT_OURS = frozenset({"NAME.md", "examples/bindings/executor/example_advanced.py"})
+"""A placeholder, and a file of TensorRT-LLM."""
+
+
+def pointing_texts() -> list[str]:
+    """Return every text of the repository that may point at a file."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    return [name for name in listed if name.endswith(TEXTS) and not name.startswith(POINTS_ELSEWHERE)]
+
+
+def test_no_text_or_comment_points_at_a_file_that_is_not_there() -> None:
+    dead = [
+        f"{name}: {pointer}"
+        for name in pointing_texts()
+        for pattern in POINTERS
+        for pointer in pattern.findall((ROOT / name).read_text())
+        if pointer not in NOT_OURS and not (ROOT / pointer).exists()
+    ]
+    assert dead == []
