@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,9 +12,10 @@ import yaml
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
 from r1plus_cli.validate import problems_of
-from r1plus_contract import names
+from r1plus_contract import metrics, names
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.types import R1PlusDeploymentSpec
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -20,7 +23,7 @@ CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
 ISOLATION = (ROOT / "docs" / "isolation.md").read_text()
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "monitoring/runbooks/*.md", "monitoring/suites/*.md")
+    for pattern in ("*.md", "docs/*.md", "docs/reference/*.md", "monitoring/runbooks/*.md", "monitoring/suites/*.md")
     for page in ROOT.glob(pattern)
 )
 
@@ -80,9 +83,37 @@ def leads_somewhere(page: Path, link: str) -> bool:
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
+    prose = re.sub(r"`[^`\n]*`", "", page.read_text())
+    links = [link for link in re.findall(r"(?<!\\)\]\(([^)]+)\)", prose) if "://" not in link]
 
     assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield the paths of all values that are no mapping."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
+
+
+def is_listed(name: str, page: str) -> bool:
+    """Whether a reference page has it; a mapping of one line stands for what is in it."""
+    return any(f"`{one}`" in page or f"[{one}]" in page for one in (name, name.rpartition(".")[0]))
+
+
+def test_the_reference_has_every_value_field_metric_and_label() -> None:
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
+    values = yaml.safe_load((ROOT / "charts" / "r1plus-operator" / "values.yaml").read_text())
+    fields = [field.alias or name for name, field in R1PlusDeploymentSpec.model_fields.items()]
+    exported = [text for name, text in vars(metrics).items() if name.isupper() and isinstance(text, str)]
+    written = [text for name, text in vars(names).items() if name.startswith(("LABEL_", "ANNOTATION_"))]
+    wanted = {
+        "values": leaves(values), "api": [f"spec.{field}" for field in fields], "labels": written, "metrics": exported,
+    }  # fmt: skip
+    missing = [one for page, names_of in wanted.items() for one in names_of if not is_listed(one, pages[page])]
+    assert missing == []
 
 
 TEXTS = (".py", ".md", ".yaml", ".yml", ".toml", ".tpl", ".sh", "Makefile", "Containerfile")
