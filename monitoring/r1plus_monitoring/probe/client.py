@@ -93,7 +93,7 @@ class TritonEngine:
         self._grpc = InferenceServerClient(grpc_target, channel_args=limits)
 
     async def ready(self) -> bool:
-        """Model ready, not server ready: the latter fails during any load (TRITON.md)."""
+        """Model ready, not server ready: the latter fails during any load."""
         try:
             async with self._http.get(self._ready_url) as response:
                 return response.status == 200

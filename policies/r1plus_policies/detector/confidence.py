@@ -1,6 +1,6 @@
 """A confidence sequence for a proportion: an interval that may be looked at after every probe.
 
-Beta-binomial mixture with Jeffreys' prior (ACCURACY.md, "What is reported"). The chance that it *ever* leaves the true
+Beta-binomial mixture with Jeffreys' prior. The chance that it *ever* leaves the true
 proportion out is at most alpha, for probes that are independent given the past: it covers flips per request, not the
 choice of the items. Whoever watches a proportion that may change starts a new one at each alarm.
 """

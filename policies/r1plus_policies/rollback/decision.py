@@ -1,6 +1,6 @@
 """What is done when a served revision falls: nothing yet, one pod out of traffic, a control, a switch back, a page.
 
-Pure: called by the operator's plan with what it observed (ACCURACY.md, section 4). A chain of named checks over one
+Pure: called by the operator's plan with what it observed. A chain of named checks over one
 `Given`; the first that speaks decides. Every way not to roll back has a reason of its own and names the remedy. No
 message holds a figure that drifts, so that the same situation is always told in the same words.
 """
