@@ -16,8 +16,8 @@ from r1plus_model_repo.engine_fetch.signature import (
     PAYLOAD_TYPE,
     PREDICATE_TYPE,
     STATEMENT_TYPE,
-    enveloped,
-    root_digest,
+    compute_root_digest,
+    encode_envelope,
 )
 from r1plus_model_repo.importing.errors import ImportingError
 
@@ -31,7 +31,7 @@ def sign(folder: Path, key: Path) -> Path:
         raise ImportingError(f"{engine}: no such folder; give the one that `r1plus engine import` wrote")
     private = _private_key(key)
     payload = json.dumps(statement(engine, folder.resolve().name)).encode()
-    signature = private.sign(enveloped(payload), ec.ECDSA(HASHES[private.curve.key_size]))
+    signature = private.sign(encode_envelope(payload), ec.ECDSA(HASHES[private.curve.key_size]))
     public = private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -53,7 +53,7 @@ def statement(engine: Path, name: str) -> dict[str, Any]:
     digests = dict(sorted(listed(listing(engine)).items()))
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": root_digest(list(digests.values()))}}],
+        "subject": [{"name": name, "digest": {"sha256": compute_root_digest(list(digests.values()))}}],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": []},

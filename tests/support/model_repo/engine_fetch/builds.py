@@ -12,7 +12,7 @@ import pytest
 
 from r1plus_contract.delivery import digest_of
 from r1plus_contract.engine_fetch import Build, FillOrder, FillProgress
-from r1plus_model_repo.engine_fetch.seal import lay_out, seal
+from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
 from r1plus_model_repo.gpu_build import Recipe, script
 
 FILES = {
@@ -97,7 +97,7 @@ class Job:
 
     def fetch(self, **changes: object) -> bool:
         """The container `fetch`."""
-        return lay_out(replace(self.order, **changes), self.volume, None, quiet)  # type: ignore[arg-type]
+        return prepare_checkpoint(replace(self.order, **changes), self.volume, None, quiet)  # type: ignore[arg-type]
 
     def fetch_anew(self) -> bool:
         """The containers `engine` and `fetch` of a new pod."""
