@@ -26,7 +26,7 @@ from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 from r1plus_model_repo.importing.openvino.ir import FILES, try_template
 from r1plus_model_repo.importing.smollm2 import WEIGHTS, build_engines
-from r1plus_model_repo.importing.source import fetch
+from r1plus_model_repo.importing.source import fetch_weights
 from r1plus_model_repo.kv_shape import kv_shape
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_monitoring.probe.probes import Result, judged
@@ -38,7 +38,9 @@ pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
 def write_strange_model(folder: Path) -> None:
     """Write SmolLM2 as another tool would: in Q8_0, keys and tensors in another order, keys nobody knows."""
-    requantise(fetch(WEIGHTS, cache_dir() / "engines" / ".source", print), folder / "plain.gguf", Precision.Q8_0)
+    requantise(
+        fetch_weights(WEIGHTS, cache_dir() / "engines" / ".source", print), folder / "plain.gguf", Precision.Q8_0
+    )
     reader = gguf.GGUFReader(folder / "plain.gguf")
     writer = gguf.GGUFWriter(folder / "strange.gguf", "llama")
     writer.add_custom_alignment(64)

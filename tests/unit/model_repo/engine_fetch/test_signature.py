@@ -162,7 +162,7 @@ def test_a_key_of_another_kind_is_told(tmp_path: Path, folder: Path) -> None:
 
 
 def test_signing_tells_what_is_missing(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ImportingError, match="no private key"):
+    with pytest.raises(ImportingError, match="not a private key"):
         sign(folder, tmp_path / "absent.pem")
     with pytest.raises(ImportingError, match="no such folder"):
         sign(tmp_path, tmp_path / "absent.pem")
