@@ -24,7 +24,7 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.termination import TERMINATION_LOG, leave_word
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
-from r1plus_model_repo.kv_shape import kv_shape
+from r1plus_model_repo.kv_shape import read_kv_shape
 
 IDENTITY_FILE = "identity.json"
 CONFIG_FILE = "config.pbtxt"
@@ -174,7 +174,7 @@ def _check_architecture(identity: ServingIdentity, config: bytes, folder: Path) 
     if declaration is None or not (folder / DESCRIPTION).is_file():
         return None
     try:
-        shape = kv_shape(folder)
+        shape = read_kv_shape(folder)
     except ValueError:
         return None  # The files do not say their shape.
     declared_bytes = int(declaration.group(1))

@@ -23,7 +23,7 @@ from r1plus_model_repo.importing.package import folders
 from r1plus_model_repo.importing.package.manifest import ImportOptions, build_spec, check_name, render_manifest
 from r1plus_model_repo.importing.package.placement import place_files
 from r1plus_model_repo.importing.readers import read_source
-from r1plus_model_repo.kv_shape import kv_shape
+from r1plus_model_repo.kv_shape import read_kv_shape
 
 ENGINE, CONTAINERFILE, MANIFEST = "engine", "Containerfile", "engine.yaml"
 _TEMPLATE = Path(__file__).parent / "Containerfile.engine"
@@ -179,7 +179,7 @@ def _copy_openvino(model: Model, engine: Path, notes: list[str]) -> None:
 def _check_shape(model: Model, engine: Path) -> None:
     """Check that the engine has the shape that was read, so that the sizes in the manifest are correct."""
     try:
-        shape = kv_shape(engine)
+        shape = read_kv_shape(engine)
     except ValueError as error:
         raise ImportingError(f"{model.source}: {error}") from error
     if shape != model.shape:

@@ -144,7 +144,7 @@ def test_packing_again_gives_the_same_bytes_and_another_address(imported: Path) 
 
 
 @pytest.mark.parametrize(
-    ("url", "why"), [("http://a.example/x", "should match pattern"), ("https://localhost/x", "the machine itself")]
+    ("url", "why"), [("http://a.example/x", "should match pattern"), ("https://localhost/x", "this machine")]
 )
 def test_an_address_that_no_job_would_fetch_from_is_refused_and_nothing_is_left(
     imported: Path, url: str, why: str

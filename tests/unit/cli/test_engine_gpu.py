@@ -80,7 +80,10 @@ OTHERWISE = {
         ("--gpu-product", "NVIDIA-L40S"),
         "--gpu-product: ('NVIDIA-L40S',): the backend openvino does",
     ),
-    "steps of vLLM": (("--backend", "vllm", "--max-num-tokens", "1"), "--max-num-tokens: 1: the backend vllm does not support it"),
+    "steps of vLLM": (
+        ("--backend", "vllm", "--max-num-tokens", "1"),
+        "--max-num-tokens: 1: the backend vllm does not support it",
+    ),
     "two GPUs of TensorRT-LLM": (
         ("--backend", "tensorrtllm", "--gpus", "2"),
         "--gpus: 2: tensorrtllm is served on one",

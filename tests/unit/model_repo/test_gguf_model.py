@@ -227,7 +227,9 @@ def test_another_architecture_is_named_with_those_that_are_served(path: Path) ->
 
 
 def test_a_quantisation_that_is_not_served_says_how_to_get_another(path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"tensor \S+: type Q5_0 is not supported .* r1plus engine quantize FILE --to"):
+    with pytest.raises(
+        WeightsError, match=r"tensor \S+: type Q5_0 is not supported .* r1plus engine quantize FILE --to"
+    ):
         read_model(gguf_files.write(path, kind=QUANT.Q5_0))
 
 

@@ -118,7 +118,10 @@ WRONG: dict[str, tuple[Any, ...]] = {
         num_key_value_heads=4,
     ),
     "a context beyond the model's": (lambda _: None, "--context: 4097 exceeds 4096", Claims(4097)),
-    "a context nobody tells": (changed(SETTINGS, max_position_embeddings=None), "--context: missing, and no config.json"),
+    "a context nobody tells": (
+        changed(SETTINGS, max_position_embeddings=None),
+        "--context: missing, and no config.json",
+    ),
 }
 
 

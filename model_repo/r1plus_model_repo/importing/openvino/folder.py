@@ -16,7 +16,7 @@ from r1plus_model_repo.importing.folder_files import (
 )
 from r1plus_model_repo.importing.model import Claims, Findings, Model
 from r1plus_model_repo.importing.openvino.ir import FILES
-from r1plus_model_repo.kv_shape import KvShape, kv_shape
+from r1plus_model_repo.kv_shape import KvShape, read_kv_shape
 
 OPENVINO_CONFIG = "openvino_config.json"
 COPIED = (TEMPLATE, CONFIG, GENERATION_CONFIG, OPENVINO_CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG)
@@ -31,7 +31,7 @@ def read_folder(source: Path, claims: Claims) -> Model:
     findings.raise_problems(source)
     config = read_json(source, CONFIG, findings)
     try:
-        shape = kv_shape(source)
+        shape = read_kv_shape(source)
     except ValueError as error:
         findings.problems.append(f"{error}; export it stateful: optimum-cli export openvino")
         shape = KvShape(0, 0, 0)

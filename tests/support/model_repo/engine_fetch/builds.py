@@ -13,7 +13,7 @@ import pytest
 from r1plus_contract.delivery import digest_of
 from r1plus_contract.engine_fetch import Build, FillOrder, FillProgress
 from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
-from r1plus_model_repo.gpu_build import Recipe, script
+from r1plus_model_repo.gpu_build import Recipe, render_script
 
 FILES = {
     "checkpoint/config.json": b'{"architecture": "LlamaForCausalLM"}',
@@ -111,7 +111,7 @@ class Job:
         (tools / "trtllm-build").write_text(BUILDER + does)
         (tools / "trtllm-build").chmod(0o755)
         environment = {"PATH": f"{tools}:{os.environ['PATH']}", "HOSTNAME": host, "RECORD": str(self.record)}
-        command = ["/bin/sh", "-ec", script(recipe, str(self.volume))]
+        command = ["/bin/sh", "-ec", render_script(recipe, str(self.volume))]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     def seal(self, host: str = HOST, **changes: object) -> None:
