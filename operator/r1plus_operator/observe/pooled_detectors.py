@@ -13,7 +13,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome
 from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted
 from r1plus_operator.plan.observation import PoolView
-from r1plus_policies.detector.pool import Pool, Reading, exclude, fold, forget, kept_pool
+from r1plus_policies.detector.pool import PodReading, Pool, exclude, fold, forget, restore_pool
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -53,7 +53,7 @@ class Pools:
         kept = self._kept.get(key)
         if kept is None or (kept.pool.key, kept.pool.acknowledged) != (wanted.key, wanted.acknowledged):
             before = kept.pool if kept and kept.pool.key == wanted.key else _stored(wanted.stored)
-            pool = kept_pool(before, wanted.key, wanted.alarm_at, wanted.acknowledged)
+            pool = restore_pool(before, wanted.key, wanted.alarm_at, wanted.acknowledged)
             kept = self._kept[key] = _Kept(wanted, pool, self._clock(), wanted.stored)
         kept.wanted = wanted
         for pod in sorted(kept.pool.readings):
@@ -111,7 +111,7 @@ class Pools:
         if not rang and self._clock() - kept.written_at < CHECKPOINT_SECONDS:
             return
         kept.written_at = self._clock()
-        if all(reading == Reading(reading.epoch) for reading in kept.pool.readings.values()):
+        if all(reading == PodReading(reading.epoch) for reading in kept.pool.readings.values()):
             return  # Monitors were asked, and none has said anything: no write is due for that.
         text = dumps(kept.pool)
         if len(text.encode()) > MOST_CHECKPOINT_BYTES:

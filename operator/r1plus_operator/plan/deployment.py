@@ -66,7 +66,7 @@ from r1plus_operator.plan.status.context import Situation
 from r1plus_operator.plan.status.incident import Answered
 from r1plus_operator.plan.status.metrics import Facts, facts_of
 from r1plus_operator.plan.status.runtime import tell_runtime
-from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
+from r1plus_policies.rollout import RevisionState, Rollout, RolloutStage, RolloutTerms, Strategy, decide
 
 AT_ONCE_SECONDS = 0.001
 """Another pass follows a promotion: what fell, where one could go back to and what drains is seen anew from there."""
@@ -331,7 +331,7 @@ class _Pass:
             # The operator was away, or the status was lost: what is remembered only now may prove a gate.
             AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
             *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
-            answered.response.look_again if answered else None,
+            answered.response.recheck_after if answered else None,
         ]
         planned = Plan(
             relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
@@ -416,7 +416,7 @@ class _Pass:
 
     def _under_way(self, target: str, serving: str) -> bool:
         """Whether a candidate that the spec asks for is on its way to traffic."""
-        on_its_way = (Stage.GATING, Stage.SCALING, Stage.PROMOTE)
+        on_its_way = (RolloutStage.GATING, RolloutStage.SCALING, RolloutStage.PROMOTE)
         moves = target != serving and not self.spec.rollout.pinned and self._delivered(target, None) is not None
         return moves and self._decide(target, None).stage in on_its_way
 
@@ -564,7 +564,7 @@ class _Pass:
         for name, revision in self.revisions.items():
             if record := revision.refresh:
                 progress = Progress(
-                    stage=rollout.stage if name == wanted else Stage.NONE,
+                    stage=rollout.stage if name == wanted else RolloutStage.NONE,
                     serves=name == rollout.current,
                     is_asked_for=name == target and not is_held,
                     is_expired=revision.is_expired,
@@ -656,7 +656,7 @@ class _Pass:
     def _record_expiry(self, candidate: str | None, rollout: Rollout) -> None:
         """Write down that the candidate is withdrawn, and whether for lack of room: its pods, which say so, go now."""
         revision = self.revisions.get(candidate or "")
-        if rollout.stage is Stage.EXPIRED and revision and not revision.is_expired:
+        if rollout.stage is RolloutStage.EXPIRED and revision and not revision.is_expired:
             expiry = expire(revision.expiry, self.now, self._no_room(revision), self.spec.rollout)
             self.revisions[revision.name] = replace(revision, expiry=expiry)
 
@@ -689,7 +689,7 @@ class _Pass:
         return decide(
             target=target,
             revisions=tuple(states),
-            terms=Terms(
+            terms=RolloutTerms(
                 self.spec.replicas,
                 Gate.ENFORCE if enforced else self.spec.accuracy.gate,
                 self.spec.rollout.strategy,

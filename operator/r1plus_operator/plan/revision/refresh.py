@@ -14,7 +14,7 @@ from r1plus_contract.requests import Request, Verb, format_command, requests_in
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json, WaveView
 from r1plus_operator.plan.revision.rollback_record import Record
-from r1plus_policies.rollout import Stage, Strategy
+from r1plus_policies.rollout import RolloutStage, Strategy
 
 SLOT_SECONDS: Final = 4 * 3600.0
 """After so long a slot goes to the next deployment, whatever deadline a tenant has set; the rollout itself goes on."""
@@ -136,7 +136,7 @@ def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> Due:
 class Progress:
     """How far a candidate of a refresh or a wave has come in this pass."""
 
-    stage: Stage
+    stage: RolloutStage
     serves: bool
     is_asked_for: bool
     """Whether the spec asks for it, and lets it be rolled out."""
@@ -161,10 +161,10 @@ def next_outcome(record: Refresh, progress: Progress, acknowledged: str, now: fl
 
 
 def _end_of(progress: Progress, before: Outcome | None, *, is_late: bool) -> Outcome | None:
-    if progress.stage is Stage.REFUSED:
+    if progress.stage is RolloutStage.REFUSED:
         return Outcome.FAILED
-    if progress.stage is Stage.EXPIRED:
+    if progress.stage is RolloutStage.EXPIRED:
         return Outcome.NO_ROOM if progress.has_no_room else Outcome.FAILED
-    if progress.stage is Stage.BLOCKED or not progress.is_asked_for:
+    if progress.stage is RolloutStage.BLOCKED or not progress.is_asked_for:
         return Outcome.SUPERSEDED
     return Outcome.OVERDUE if is_late else before

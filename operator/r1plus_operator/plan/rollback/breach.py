@@ -23,7 +23,16 @@ from r1plus_operator.plan.rollback import eligibility
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.gate.verdict import MOST_LOST_ITEMS
 from r1plus_policies.rollback.decision import respond
-from r1plus_policies.rollback.response import Action, Control, Given, PastRevision, PodHealth, PoolHealth, Response, Why
+from r1plus_policies.rollback.response import (
+    Action,
+    Control,
+    DeploymentHealth,
+    PastRevision,
+    PodHealth,
+    PoolHealth,
+    Response,
+    RollbackReason,
+)
 
 SUITE_MISMATCH = "SuiteMismatch"
 """The monitor's reason where its scorer does not give recorded answers their recorded scores."""
@@ -31,7 +40,9 @@ MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Of what was lost, what is told."""
 PROGRESS_STEP = 10
 """Percent: the progress of a control is told in steps of this size."""
-_LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.PAUSED})
+_LATCHED = frozenset(
+    {RollbackReason.BOTH_ARMS_BAD, RollbackReason.CONTROL_OVERDUE, RollbackReason.SUITE_MISMATCH, RollbackReason.PAUSED}
+)
 """Answers after which the attempt is kept though nothing of it runs: forgetting it would start it again."""
 
 
@@ -159,7 +170,7 @@ def answer(scene: Scene) -> tuple[Response, Record | None]:
     response = respond(_given(scene, record))
     if response.revision and record is None:
         return response, _begun(scene, response.revision)
-    if response.revision or response.why in _LATCHED:
+    if response.revision or response.reason in _LATCHED:
         return response, record or scene.current.rollback
     if record is None:
         return response, scene.current.rollback
@@ -220,7 +231,7 @@ def _begun(scene: Scene, to: str) -> Record:
         fell=replace(figures(scene), text=asked.told[:MOST_TEXT]) if asked else figures(scene),
         request=asked.token if asked else "",
         before=tuple(sorted(before.gone_back_to)) if before else (),
-        fallen=any(_health(scene, pod).fell for pod in scene.pods(scene.current.name)),
+        fallen=any(_health(scene, pod).has_dropped for pod in scene.pods(scene.current.name)),
     )
 
 
@@ -302,10 +313,10 @@ def _said(report: MonitorReport) -> Standing | None:
     return Standing.BELOW_THRESHOLD if report.verdict is Verdict.FAIL else Standing.STEADY
 
 
-def _given(scene: Scene, record: Record | None) -> Given:
+def _given(scene: Scene, record: Record | None) -> DeploymentHealth:
     spec, current, asked, tenant = scene.spec, scene.current, scene.asked, scene.observed.tenant
     records = [r.rollback for r in scene.revisions.values() if r.rollback and not r.rollback.released]
-    return Given(
+    return DeploymentHealth(
         current=current.name,
         pods=tuple(_health(scene, pod) for pod in scene.pods(current.name)),
         now=scene.now,
@@ -318,9 +329,9 @@ def _given(scene: Scene, record: Record | None) -> Given:
         past=_pasts(scene),
         control=_control(scene, record) if record else None,
         requested=asked.told if asked else "",
-        replayed=False if mismatch(scene) else None,
+        replay_passed=False if mismatch(scene) else None,
         rollout_under_way=scene.rollout_under_way,
-        gone_back_to=current.rollback.gone_back_to if current.rollback else frozenset(),
+        earlier_targets=current.rollback.gone_back_to if current.rollback else frozenset(),
         last_rollback=max((r.switched_at for r in records if r.switched_at), default=None),
         deadline=spec.rollout.deadline_seconds,
         bake=scene.config.bake_seconds,
@@ -351,10 +362,10 @@ def _past(scene: Scene, revision: Revision) -> PastRevision:
         promoted_at=revision.promoted_at or 0.0,
         served_seconds=revision.served_before + stint(revision, scene.revisions, scene.now),
         passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
-        engine_there=(revision.engine, revision.identity.engine_digest) in engines,
+        has_engine=(revision.engine, revision.identity.engine_digest) in engines,
         is_placed=_is_placed(scene, revision),
         given_up=revision.rollback is not None and revision.rollback.refuses,
-        takes_orders=revision.takes_orders and _can_prove(scene, revision),
+        supports_control=revision.takes_orders and _can_prove(scene, revision),
     )
 
 
@@ -391,7 +402,7 @@ def stint(revision: Revision, revisions: Mapping[str, Revision], now: float) -> 
 
 def last_good(scene: Scene) -> str:
     """The revision to which a request would go back now; empty where there is none."""
-    wish = Given(
+    wish = DeploymentHealth(
         scene.current.name, (), scene.now, past=_pasts(scene), requested="somebody", bake=scene.config.bake_seconds
     )
     found = respond(wish)

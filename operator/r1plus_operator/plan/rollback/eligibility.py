@@ -25,14 +25,14 @@ def _lacks(revision: PastRevision, bake: float) -> list[str]:
         found.append("holds no Pass on the suite and threshold in force")
     if revision.given_up:
         found.append("was itself rolled back from")
-    if not revision.engine_there:
+    if not revision.has_engine:
         found.append("has lost its engine from the catalog")
     if not revision.is_placed:
         found.append("has a place that spec.placement of the R1PlusTenant does not allow any more")
     if revision.served_seconds < bake:
         carried = f"carried traffic for {_span(revision.served_seconds)} of the {_span(bake)} that it takes"
         found.append(f"{carried}, and gets no more of it while another one serves")
-    if not found and not revision.takes_orders:
+    if not found and not revision.supports_control:
         found.append("has a monitor of an older version, which cannot prove that it passes now")
     return found
 

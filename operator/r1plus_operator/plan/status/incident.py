@@ -15,32 +15,32 @@ from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.revision.rollback_record import REQUESTED, Fell, Record
 from r1plus_operator.plan.rollback import eligibility, quarantine
 from r1plus_operator.plan.settings import AlertTerms
-from r1plus_policies.rollback.response import Action, Response, Why
+from r1plus_policies.rollback.response import Action, Response, RollbackReason
 
 ROLLED_BACK = "RolledBack"
 MOST_NEXT, MOST_TRIED = 2000, 500
-_REASONS: Mapping[Why, tuple[str, Reason]] = {
-    Why.CHANGED: ("True", Reason.ACCURACY_CHANGED),
-    Why.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
-    Why.ONE_BAD_POD: ("True", Reason.BAD_POD),
-    Why.LAST_THAT_SERVES: ("False", Reason.BAD_POD),
-    Why.ALREADY_QUARANTINED: ("False", Reason.BAD_POD),
-    Why.CONTROL_RUNNING: ("False", Reason.ROLLING_BACK),
-    Why.CONTROL_PASSED: ("False", Reason.ROLLING_BACK),
-    Why.SUITE_MISMATCH: ("False", Reason.SUITE_MISMATCH),
-    Why.BOTH_ARMS_BAD: ("False", Reason.BOTH_ARMS_BAD),
-    Why.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
+_REASONS: Mapping[RollbackReason, tuple[str, Reason]] = {
+    RollbackReason.CHANGED: ("True", Reason.ACCURACY_CHANGED),
+    RollbackReason.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
+    RollbackReason.ONE_BAD_POD: ("True", Reason.BAD_POD),
+    RollbackReason.LAST_THAT_SERVES: ("False", Reason.BAD_POD),
+    RollbackReason.ALREADY_QUARANTINED: ("False", Reason.BAD_POD),
+    RollbackReason.CONTROL_RUNNING: ("False", Reason.ROLLING_BACK),
+    RollbackReason.CONTROL_PASSED: ("False", Reason.ROLLING_BACK),
+    RollbackReason.SUITE_MISMATCH: ("False", Reason.SUITE_MISMATCH),
+    RollbackReason.BOTH_ARMS_BAD: ("False", Reason.BOTH_ARMS_BAD),
+    RollbackReason.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
 }
 """What QualityVerified says of the revision that serves; any other way not to go back is RollbackBlocked."""
-_QUIET = frozenset({Why.STEADY, Why.CONFIRMING})
-_TOLD_ELSEWHERE = frozenset({Why.ALERT_ONLY, Why.ROLLOUT_UNDER_WAY})
+_QUIET = frozenset({RollbackReason.STEADY, RollbackReason.CONFIRMING})
+_TOLD_ELSEWHERE = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.ROLLOUT_UNDER_WAY})
 """What bars an answer and is no news of Progressing's: the user's own wish, or a rollout that is told there."""
-_BY_HAND = frozenset({Why.ALERT_ONLY, Why.COOLDOWN, Why.LAST_THAT_SERVES})
+_BY_HAND = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.COOLDOWN, RollbackReason.LAST_THAT_SERVES})
 """The operator moves nothing, and a person could."""
-_RUNBOOKS: Mapping[Why, str] = {
-    Why.CHANGED: metrics.ALERT_CHANGED,
-    Why.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
-    Why.SUITE_MISMATCH: metrics.ALERT_SUITE_MISMATCH,
+_RUNBOOKS: Mapping[RollbackReason, str] = {
+    RollbackReason.CHANGED: metrics.ALERT_CHANGED,
+    RollbackReason.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
+    RollbackReason.SUITE_MISMATCH: metrics.ALERT_SUITE_MISMATCH,
 }
 
 
@@ -78,19 +78,24 @@ def quality(said: Answered, target: str) -> Finding | None:
     response = said.response
     if said.returned is not None:
         more = (
-            f". {said.serving} has fallen as well: {response.why}"
-            if said.fell.now and response.why not in _QUIET
+            f". {said.serving} has fallen as well: {response.reason}"
+            if said.fell.now and response.reason not in _QUIET
             else ""
         )
         return Finding("False", Reason.ROLLED_BACK, _gone_back(target, said.returned) + more)
-    if target != said.serving or response.why in _QUIET:
+    if target != said.serving or response.reason in _QUIET:
         return None
-    if said.only_asked and response.why not in (Why.SUITE_MISMATCH, Why.SERVER_ERRORS, Why.CHANGED, Why.ONE_BAD_POD):
+    if said.only_asked and response.reason not in (
+        RollbackReason.SUITE_MISMATCH,
+        RollbackReason.SERVER_ERRORS,
+        RollbackReason.CHANGED,
+        RollbackReason.ONE_BAD_POD,
+    ):
         return None
-    status, reason = _REASONS.get(response.why, ("False", Reason.ROLLBACK_BLOCKED))
+    status, reason = _REASONS.get(response.reason, ("False", Reason.ROLLBACK_BLOCKED))
     if response.action is Action.QUARANTINE:
         status = "False"
-    name = f"{response.why}: " if reason is Reason.ROLLBACK_BLOCKED else ""
+    name = f"{response.reason}: " if reason is Reason.ROLLBACK_BLOCKED else ""
     figures = f"Revision {said.serving}: {said.fell.text}; " if said.fell.text else ""
     return Finding(status, reason, f"{figures}{name}{words(said)}; runbook: {runbook(said)}")
 
@@ -98,9 +103,9 @@ def quality(said: Answered, target: str) -> Finding | None:
 def words(said: Answered) -> str:
     """The decision, how far its control is, and whether somebody could go back by hand where the operator does not."""
     response = said.response
-    if response.why is Why.CONTROL_RUNNING and said.control_progress:
+    if response.reason is RollbackReason.CONTROL_RUNNING and said.control_progress:
         return f"{response.message}; {said.control_progress}"
-    if response.why not in _BY_HAND:
+    if response.reason not in _BY_HAND:
         return response.message
     by_hand = eligibility.told(said.last_good, said.lacking)
     if said.last_good:
@@ -114,9 +119,9 @@ def progress(said: Answered, target: str) -> Finding | None:
     response = said.response
     if response.action in (Action.CONTROL, Action.SWITCH):
         return Finding("True", Reason.ROLLING_BACK, words(said))
-    barred = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _TOLD_ELSEWHERE
+    barred = response.action in (Action.BLOCKED, Action.PAGE) and response.reason not in _TOLD_ELSEWHERE
     if barred and (response.revision or said.only_asked or target != said.serving):
-        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {words(said)}")
+        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.reason}: {words(said)}")
     if said.returned is not None:
         return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back from; see QualityVerified")
     return None
@@ -134,11 +139,11 @@ def _gone_back(target: str, record: Record) -> str:
 
 def runbook(said: Answered) -> str:
     """Where it is written what to do."""
-    why, blocked = said.response.why, said.response.action in (Action.BLOCKED, Action.PAGE)
+    why, blocked = said.response.reason, said.response.action in (Action.BLOCKED, Action.PAGE)
     page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if blocked else metrics.ALERT_BELOW_THRESHOLD)
     if (said.returned is not None and why in _QUIET) or (said.only_asked and not blocked and why not in _RUNBOOKS):
         page = metrics.ALERT_ROLLED_BACK
-    elif why is Why.ALERT_ONLY:
+    elif why is RollbackReason.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD
     return said.alerts.runbook(page)
 
@@ -146,16 +151,16 @@ def runbook(said: Answered) -> str:
 def told(said: Answered, target: str, before: Json, now: float) -> Json | None:
     """`status.incident`; None while there is nothing to tell. `before`: the status that stands, for since when."""
     returned, response = said.returned, said.response
-    if response.why in _QUIET and returned is None and not said.held:
+    if response.reason in _QUIET and returned is None and not said.held:
         return None
-    over = response.why in _QUIET and returned is not None
+    over = response.reason in _QUIET and returned is not None
     revision, record = (target, returned) if over else (said.serving, said.record)
     fell = record.fell if record else said.fell
     old = before.get("incident") or {}
     found = {
         "since": old["since"] if old.get("revision") == revision and "since" in old else rfc3339(now),
         "revision": revision,
-        "reason": ROLLED_BACK if over else response.why.value,
+        "reason": ROLLED_BACK if over else response.reason.value,
         "before": fell.before,
         "now": fell.now,
         "lost": list(fell.lost),

@@ -42,4 +42,4 @@ def facts_of(
 def _blocked(answered: Answered) -> str:
     """A rollback that somebody asked for and that cannot be is no fall without an answer: it pages nobody."""
     barred = answered.response.action in (Action.BLOCKED, Action.PAGE) and not answered.only_asked
-    return answered.response.why.value if barred else ""
+    return answered.response.reason.value if barred else ""

@@ -11,12 +11,12 @@ from support.plan.world import World, suite
 from support.tables import for_each
 
 DAY = 86_400.0
-GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, engine_there=True)
+GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, has_engine=True)
 LACKS = {
     "nothing": ({}, ""),
     "a Pass": ({"passed": False}, "holds no Pass on the suite"),
     "trust": ({"given_up": True}, "was itself rolled back from"),
-    "its engine": ({"engine_there": False}, "has lost its engine"),
+    "its engine": ({"has_engine": False}, "has lost its engine"),
     "time": ({"served_seconds": 163.0}, "carried traffic for 2 min of the 10 min that it takes, and gets no more of it"),
     "two things": ({"passed": False, "served_seconds": 82.0}, "Pass on the suite and threshold in force; carried traffic for 82 s"),
 }  # fmt: skip
