@@ -3,13 +3,16 @@
 Called by the plan.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, MonitorReport, Standing, Verdict
 from r1plus_operator.api.conditions import Reason
+from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
+from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.requests import acknowledged_in
 from r1plus_operator.plan.revision.record import Revision, clipped
 from r1plus_policies.gate.verdict import rejudge
 
@@ -29,7 +32,7 @@ def gates_in(report: MonitorReport) -> tuple[GateReport, ...]:
     return tuple(gate for gate in (report.gate, beside) if gate is not None)
 
 
-def taken(
+def record_gate_result(
     revision: Revision, gate: GateReport, suites: Collection[str], threshold: float, acknowledged: str
 ) -> Revision:
     """The revision with this gate, where it is decided, is of exactly what is in force, and is news.
@@ -45,7 +48,32 @@ def taken(
     return revision
 
 
-def has_passed(revision: Revision, gate: GateReport, suites: Collection[str]) -> bool:
+def record_gate_results(
+    observed: Observed, revisions: Mapping[str, Revision], suites: SuiteSelection | None, threshold: float
+) -> Mapping[str, Revision]:
+    """Return the revisions with every decided gate that their monitors report: of exactly what was scored, once.
+
+    A pod in quarantine is at fault itself: what it reports says nothing of its revision.
+    """
+    if suites is None:
+        return revisions
+    after, hashes, acknowledged = dict(revisions), suites.hashes, acknowledged_in(observed.cr)
+    for pod in observed.pods:
+        report = observed.reports.get(pod.name)
+        if report is None or pod.quarantine is not None or pod.revision not in after:
+            continue
+        for gate in gates_in(report):
+            before = after[pod.revision]
+            revision = record_gate_result(before, gate, hashes, threshold, acknowledged)
+            # Later the pod's containers may have been restarted on images that were not gated.
+            is_new = revision is not before or not before.images
+            if is_new and before.proves_gates and has_passed_gate(before, gate, hashes):
+                revision = revision.add_images(pod)
+            after[pod.revision] = revision
+    return after
+
+
+def has_passed_gate(revision: Revision, gate: GateReport, suites: Collection[str]) -> bool:
     """Whether the pod that reports this has passed a gate of its revision, at the batch that it serves at."""
     of_ours = gate.identity == revision.identity_digest and gate.suite_hash in suites
     return of_ours and gate.admits_at(revision.batch)
@@ -75,14 +103,16 @@ def _answered(revision: Revision, gate: GateReport) -> bool:
     return any((v.threshold, v.acknowledged) == (gate.threshold, gate.acknowledged) for v in passed)
 
 
-def remembered(revision: Revision, gate: GateReport) -> Revision:
+def append_control_pass(revision: Revision, gate: GateReport) -> Revision:
     """The control's fresh Pass stands beside the old one, so that further pods need no gate of their own."""
     if any(known.control == gate.control for known in revision.verdicts):
         return revision
     return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
 
 
-def told(revisions: Iterable[Revision], running: Collection[str], suites: Collection[str]) -> tuple[GateReport, ...]:
+def select_known_verdicts(
+    revisions: Iterable[Revision], running: Collection[str], suites: Collection[str]
+) -> tuple[GateReport, ...]:
     """What monitors are told of verdicts on these suites: of each revision the newest first, and first what runs.
 
     What does not fit is left out, older ones first: a pod that hears of none is gated once more.

@@ -13,10 +13,12 @@ from r1plus_contract.settings import Former
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.engine.selection import untrusted
+from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites
+from r1plus_operator.plan.engine.selection import Problem, Target, untrusted
+from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests.children import reference_hash
 from r1plus_operator.plan.observation import SuiteSource
-from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.record import Revision, serving_revision
 from r1plus_operator.plan.settings import SuiteTrust
 
 MOST_BYTES: Final = 948 * 1024
@@ -24,75 +26,113 @@ MOST_BYTES: Final = 948 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Judging:
-    """Two suites, most often one and the same."""
+class SuiteSelection:
+    """The suites of a deployment: usually one and the same."""
 
-    asked: SuiteSource
+    requested: SuiteSource
     """What the spec asks for: candidates are gated on it."""
-    counts: SuiteSource
+    effective: SuiteSource
     """By which what serves is judged."""
-    served: str = ""
-    """Digest of the identity of what serves; told where the two differ."""
+    serving_identity: str = ""
+    """Digest of the identity of what serves; set where the two differ."""
 
     @property
     def suite(self) -> Suite:
-        """The one that counts, as it was read."""
-        assert self.counts.suite is not None
-        return self.counts.suite
+        """The effective one, as it was read."""
+        assert self.effective.suite is not None
+        return self.effective.suite
 
     @property
-    def shadowed(self) -> bool:
-        """Whether what is asked for does not count yet."""
-        return hash_of(self.asked) != hash_of(self.counts)
+    def is_shadowed(self) -> bool:
+        """Whether the requested one does not count yet."""
+        return hash_of(self.requested) != hash_of(self.effective)
 
     @property
     def hashes(self) -> frozenset[str]:
         """Of both."""
-        return frozenset((hash_of(self.asked), hash_of(self.counts)))
+        return frozenset((hash_of(self.requested), hash_of(self.effective)))
 
     @property
     def terms(self) -> str:
-        """Another one whenever either changes."""
-        return "+".join((hash_of(self.asked), hash_of(self.counts))) if self.shadowed else hash_of(self.asked)
+        """Another text whenever either changes."""
+        requested = hash_of(self.requested)
+        return "+".join((requested, hash_of(self.effective))) if self.is_shadowed else requested
 
     def of(self, revision: Revision) -> SuiteSource:
-        """The one that a revision is judged by.
+        """The one by which a revision is judged.
 
-        Monitors go by identity: what differs from what serves in its placement alone is judged as that is.
+        Monitors go by identity: what differs from what serves in its placement alone is judged by the same suite.
         """
-        return self.counts if self.shadowed and revision.identity_digest == self.served else self.asked
+        is_former = self.is_shadowed and revision.identity_digest == self.serving_identity
+        return self.effective if is_former else self.requested
 
-    def told_to(self, *identities: str) -> Former | None:
-        """What monitors are told: the revisions of these identities go by the former suite."""
-        if not self.shadowed:
+    def former_for(self, *identities: str) -> Former | None:
+        """Return what monitors read: the revisions of these identities go by the effective suite. None without two."""
+        if not self.is_shadowed:
             return None
-        ours = tuple(sorted(set(identities)))
-        return Former(self.counts.name, hash_of(self.counts), ours, reference_hash(self.counts))
+        ordered = tuple(sorted(set(identities)))
+        return Former(self.effective.name, hash_of(self.effective), ordered, reference_hash(self.effective))
 
 
-def judging(
-    asked: SuiteSource,
+@dataclass(frozen=True, slots=True)
+class SuiteSelector:
+    """Selects the suites of a pass: another one when gate results or a promotion change what serves."""
+
+    inputs: PassInputs
+    target: Target | Problem
+    """What the spec asks for."""
+    mounted: MountedSuites
+    """The suites that monitors have mounted: read while the spec has a Problem."""
+
+    def select(self, revisions: Mapping[str, Revision]) -> SuiteSelection | None:
+        """Return the suites in force, as verdicts and promotions stand; None while none is.
+
+        While the spec has a Problem these are the suites that it asked for before, trusted today or not.
+        """
+        serving, spec, observed = serving_revision(revisions.values()), self.inputs.spec, self.inputs.observed
+        if isinstance(self.target, Target):
+            trust = self.inputs.config.suite_trust
+            return select_suites(self.target.source, serving, observed.suites, spec, trust)
+        requested = self._last_requested(serving) if serving else None
+        if requested is None:
+            return None
+        former = self.mounted.former
+        return select_suites(
+            requested, serving, {former.name: former} if former else {}, spec, SuiteTrust(required=False)
+        )
+
+    def _last_requested(self, serving: Revision) -> SuiteSource | None:
+        """Return the suite that the spec asked for last: as it is mounted, else as it is at hand."""
+        last_hash = serving.last_valid.suite_hash if serving.last_valid else ""
+        sources = (self.mounted.requested, self.mounted.former, *self.inputs.observed.suites.values())
+        same = (source for source in sources if source and source.suite and hash_of(source) == last_hash)
+        return next(same, self.mounted.requested)
+
+
+def select_suites(
+    requested: SuiteSource,
     serving: Revision | None,
     suites: Mapping[str, SuiteSource],
     spec: R1PlusDeploymentSpec,
     trust: SuiteTrust,
-) -> Judging:
-    """The suite that counts for what serves: what the spec asks for, unless it is still asked beside the former one.
+) -> SuiteSelection:
+    """Return the requested suite, and beside it the former one while that still counts for what serves.
 
     The former one is what the newest Pass is of; it counts no more where it is gone, altered or no longer trusted.
     """
-    at_once = Judging(asked, asked)
+    at_once = SuiteSelection(requested, requested)
     if serving is None or not serving.takes_shadows:
         return at_once
-    if any(verdict.suite_hash == hash_of(asked) for verdict in serving.counted):
+    requested_hash = hash_of(requested)
+    if any(verdict.suite_hash == requested_hash for verdict in serving.counted):
         return at_once
-    passed = _last_passed(serving, spec.accuracy.threshold)
-    former = suites.get(passed.suite) if passed else None
-    if passed is None or former is None or former.suite is None or hash_of(former) != passed.suite_hash:
+    gate = _last_passed(serving, spec.accuracy.threshold)
+    former = suites.get(gate.suite) if gate else None
+    if gate is None or former is None or former.suite is None or hash_of(former) != gate.suite_hash:
         return at_once
-    if untrusted(spec, former, trust) or _size(former) + _size(asked) > MOST_BYTES:
+    if untrusted(spec, former, trust) or _size(former) + _size(requested) > MOST_BYTES:
         return at_once
-    return Judging(asked, former, serving.identity_digest)
+    return SuiteSelection(requested, former, serving.identity_digest)
 
 
 def _last_passed(serving: Revision, threshold: float) -> GateReport | None:

@@ -198,6 +198,12 @@ class Revision:
         return record.regate
 
     @property
+    def active_rollback(self) -> Record | None:
+        """The rollback from it that has begun and not ended."""
+        record = self.rollback
+        return record if record and record.switched_at is None and not record.lifted else None
+
+    @property
     def counted(self) -> tuple[GateReport, ...]:
         """The verdicts that count; what was passed before a fall was overruled by it."""
         return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
@@ -244,6 +250,15 @@ def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
     """What was promoted last; None: nothing was."""
     promoted = [r for r in revisions if r.promoted_at is not None]
     return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
+
+
+def seconds_in_traffic(revision: Revision, revisions: Mapping[str, Revision], now: float) -> float:
+    """Return the seconds from its last promotion to the next promotion of any revision, or to now; 0 without one."""
+    began_at = revision.promoted_at
+    if began_at is None:
+        return 0.0
+    later = (r.promoted_at for r in revisions.values() if r.promoted_at and r.promoted_at > began_at)
+    return min(later, default=now) - began_at
 
 
 def revision_hash(

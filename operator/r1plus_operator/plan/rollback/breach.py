@@ -13,11 +13,11 @@ from r1plus_contract.settings import ControlOrder
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.accuracy.suite_selection import Judging
+from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.engine.placement import check_placement, placement_of
 from r1plus_operator.plan.observation import REFUSED_PODS, Observed, PodFacts
 from r1plus_operator.plan.requests import acknowledged_in, rollback_asked
-from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.record import Revision, seconds_in_traffic
 from r1plus_operator.plan.revision.rollback_record import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
 from r1plus_operator.plan.rollback import eligibility
 from r1plus_operator.plan.settings import OperatorConfig
@@ -43,7 +43,7 @@ class Scene:
     config: OperatorConfig
     now: float
     spec: R1PlusDeploymentSpec
-    judging: Judging
+    judging: SuiteSelection
     revisions: Mapping[str, Revision]
     current: Revision
     identity: str
@@ -80,7 +80,7 @@ class Scene:
         return self.observed.reports.get(pod.name)
 
 
-def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, judging: Judging, target: str) -> Terms:
+def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, judging: SuiteSelection, target: str) -> Terms:
     """What holds now."""
     asked = requests_in(observed.cr["metadata"])
     released = "|".join(asked[verb].token if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))
@@ -125,21 +125,6 @@ def _completed(record: Record, bearer: Revision, to: Revision | None, terms: Ter
     return replace(record, control=Verdict.PASS, switched_at=record.switched_at or to.promoted_at)
 
 
-def asked_for_last(revisions: Mapping[str, Revision], serving: Revision) -> str:
-    """Return the revision that the spec asked for before it had a Problem.
-
-    Where that is not recorded, as in a cluster that an earlier version stored: what a rollback record says of it, else
-    the candidate, else what serves.
-    """
-    if serving.last_valid and serving.last_valid.target in revisions:
-        return serving.last_valid.target
-    records = [(r.name, r.rollback) for r in revisions.values() if r.rollback and not r.rollback.lifted]
-    newest_first = sorted(records, key=lambda found: -found[1].started_at)
-    told = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
-    candidates = [r.name for r in revisions.values() if r.candidate_since]
-    return next((name for name in (*told, *candidates) if name in revisions), serving.name)
-
-
 def has_dropped(scene: Scene, before: bool) -> bool:
     """Whether a pod in traffic was counted below the threshold; while none says anything, what was known `before`."""
     standings = [standing(scene, scene.report(p)) for p in scene.pods(scene.current.name) if p.quarantine is None]
@@ -147,15 +132,9 @@ def has_dropped(scene: Scene, before: bool) -> bool:
     return Standing.BELOW_THRESHOLD in known if known else before
 
 
-def attempt(revision: Revision | None) -> Record | None:
-    """The way back from it that has been begun and not been ended."""
-    record = revision.rollback if revision else None
-    return record if record and record.switched_at is None and not record.lifted else None
-
-
 def answer(scene: Scene) -> tuple[Response, Record | None]:
     """What is done, and the record of the revision that serves as it stands afterwards."""
-    record = _with_control(scene, attempt(scene.current))
+    record = _with_control(scene, scene.current.active_rollback)
     response = respond(_given(scene, record))
     if response.revision and record is None:
         return response, _begun(scene, response.revision)
@@ -349,7 +328,7 @@ def _past(scene: Scene, revision: Revision) -> PastRevision:
     return PastRevision(
         name=revision.name,
         promoted_at=revision.promoted_at or 0.0,
-        served_seconds=revision.served_before + stint(revision, scene.revisions, scene.now),
+        served_seconds=revision.served_before + seconds_in_traffic(revision, scene.revisions, scene.now),
         passed=revision.good(_compared_by(scene, revision), scene.spec.accuracy.threshold),
         engine_there=(revision.engine, revision.identity.engine_digest) in engines,
         is_placed=_is_placed(scene, revision),
@@ -377,16 +356,6 @@ def _compared_by(scene: Scene, revision: Revision) -> str:
     common = (scene.suite_hash, *(v.suite_hash for v in reversed(scene.current.counted)))
     threshold = scene.spec.accuracy.threshold
     return next((suite for suite in common if revision.verdict_for(suite, threshold)), scene.suite_hash)
-
-
-def stint(revision: Revision, revisions: Mapping[str, Revision], now: float) -> float:
-    """Seconds from its last promotion to that of whatever came after it."""
-    began = revision.promoted_at
-    if began is None:
-        return 0.0
-    return (
-        min((r.promoted_at for r in revisions.values() if r.promoted_at and r.promoted_at > began), default=now) - began
-    )
 
 
 def last_good(scene: Scene) -> str:

@@ -389,7 +389,7 @@ def _shadowed(s: Situation) -> Finding:
     assert s.judging is not None
     assert s.current is not None
     assert s.spec is not None
-    new, old = s.judging.asked, s.judging.counts
+    new, old = s.judging.requested, s.judging.effective
     said = [r.shadow for r in s.reports(s.target) if r.shadow and r.shadow.suite_hash == hash_of(new)]
     furthest = max(said, key=lambda shadow: shadow.percent, default=None)
     problem = next((shadow.problem for shadow in said if shadow.problem), "")

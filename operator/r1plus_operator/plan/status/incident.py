@@ -4,7 +4,6 @@ What fell, from what to what, which items by stratum, what was tried, what comes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from r1plus_contract import metrics
 from r1plus_contract.requests import Verb, format_command
@@ -12,10 +11,10 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.revision.record import rfc3339
-from r1plus_operator.plan.revision.rollback_record import REQUESTED, Fell, Record
+from r1plus_operator.plan.revision.rollback_record import REQUESTED, Record
 from r1plus_operator.plan.rollback import eligibility, quarantine
-from r1plus_operator.plan.settings import AlertTerms
-from r1plus_policies.rollback.response import Action, Response, Why
+from r1plus_operator.plan.rollback.outcome import BreachOutcome
+from r1plus_policies.rollback.response import Action, Why
 
 ROLLED_BACK = "RolledBack"
 MOST_NEXT, MOST_TRIED = 2000, 500
@@ -44,36 +43,7 @@ _RUNBOOKS: Mapping[Why, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a pass decided about the revision that serves, and what an earlier one did about the revision asked for."""
-
-    serving: str
-    response: Response
-    fell: Fell
-    record: Record | None = None
-    """Of the revision that serves: the way back that is under way."""
-    returned: Record | None = None
-    """Of the revision that the spec asks for: it was gone back from, and is kept from returning."""
-    held: tuple[PodFacts, ...] = ()
-    """Pods in quarantine."""
-    last_good: str = ""
-    """The revision to which traffic would go back if somebody asked for it now."""
-    lacking: tuple[str, ...] = ()
-    """What each earlier revision lacks to be that one."""
-    has_dropped: bool = False
-    """Whether a pod in traffic was counted below the threshold last."""
-    alerts: AlertTerms = field(default_factory=AlertTerms)
-    control_progress: str = ""
-    """How far the control that is under way is; empty while its monitors do not say."""
-
-    @property
-    def only_asked(self) -> bool:
-        """A person wants to go back; nothing fell."""
-        return not self.fell.now and (self.record is None or self.record.cause == REQUESTED)
-
-
-def quality(said: Answered, target: str) -> Finding | None:
+def quality(said: BreachOutcome, target: str) -> Finding | None:
     """QualityVerified of the revision that the spec asks for; None where the fall does not decide it."""
     response = said.response
     if said.returned is not None:
@@ -95,7 +65,7 @@ def quality(said: Answered, target: str) -> Finding | None:
     return Finding(status, reason, f"{figures}{name}{words(said)}; runbook: {runbook(said)}")
 
 
-def words(said: Answered) -> str:
+def words(said: BreachOutcome) -> str:
     """The decision, how far its control is, and whether somebody could go back by hand where the operator does not."""
     response = said.response
     if response.why is Why.CONTROL_RUNNING and said.control_progress:
@@ -109,7 +79,7 @@ def words(said: Answered) -> str:
     return f"{response.message}; {by_hand}"
 
 
-def progress(said: Answered, target: str) -> Finding | None:
+def progress(said: BreachOutcome, target: str) -> Finding | None:
     """Progressing, where a way back is under way, done or barred."""
     response = said.response
     if response.action in (Action.CONTROL, Action.SWITCH):
@@ -132,7 +102,7 @@ def _gone_back(target: str, record: Record) -> str:
     )
 
 
-def runbook(said: Answered) -> str:
+def runbook(said: BreachOutcome) -> str:
     """Where it is written what to do."""
     why, blocked = said.response.why, said.response.action in (Action.BLOCKED, Action.PAGE)
     page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if blocked else metrics.ALERT_BELOW_THRESHOLD)
@@ -143,7 +113,7 @@ def runbook(said: Answered) -> str:
     return said.alerts.runbook(page)
 
 
-def told(said: Answered, target: str, before: Json, now: float) -> Json | None:
+def told(said: BreachOutcome, target: str, before: Json, now: float) -> Json | None:
     """`status.incident`; None while there is nothing to tell. `before`: the status that stands, for since when."""
     returned, response = said.returned, said.response
     if response.why in _QUIET and returned is None and not said.held:

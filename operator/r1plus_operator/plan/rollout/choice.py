@@ -1,0 +1,217 @@
+"""Which revision the spec asks for: a stored one, or one that is rendered now. A step of the plan.
+
+A stored revision stays in use though the operator has other images by now, unless a refresh or a newer engine is due.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from r1plus_contract.requests import Request
+from r1plus_operator.plan.accuracy.suite_selection import hash_of, select_suites
+from r1plus_operator.plan.engine.selection import Problem, Target
+from r1plus_operator.plan.inputs import PassInputs
+from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.revision.record import (
+    Revision,
+    Runtime,
+    asked_hash,
+    build,
+    revision_hash,
+    runtime_for,
+    serving_revision,
+)
+from r1plus_operator.plan.revision.refresh import (
+    Cause,
+    Due,
+    Outcome,
+    Refresh,
+    refresh_bar,
+    requested_refresh,
+    take_slot,
+)
+from r1plus_operator.plan.revision.resolution import Resolution
+from r1plus_operator.plan.rollout.history import is_unbuilt
+from r1plus_operator.plan.settings import RuntimeUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionChoice:
+    """What the spec asks for, as a revision."""
+
+    requested: str | None
+    """Its name; None where the spec has a Problem and nothing serves yet."""
+    revisions: Mapping[str, Revision]
+    """Those that were stored, and the requested one."""
+    target: Target | Problem
+    """What it was chosen for: where the newer engine of the catalog begins in this pass, that one."""
+    due: Due | None = None
+    """A newer runtime or engine that does not begin in this pass, and why."""
+
+
+def choose_revision(inputs: PassInputs, resolution: Resolution, revisions: Mapping[str, Revision]) -> RevisionChoice:
+    """Return the revision that the spec asks for, rendered if it is new.
+
+    While the spec has a Problem it is the one that the spec asked for before.
+    """
+    serving, target = serving_revision(revisions.values()), resolution.target
+    if isinstance(target, Problem):
+        requested = last_requested(revisions, serving) if serving else None
+        return RevisionChoice(requested, revisions, target)
+    request = _refresh_request(inputs, revisions, serving)
+    due = _find_due_engine(inputs, resolution.newer, serving, request)
+    if due and not due.waits and resolution.newer:
+        target = resolution.newer
+    runtime = runtime_for(target, inputs.config)
+    stored = _find_stored(inputs, revisions, serving, target, runtime)
+    if due is None and stored is not None:
+        due = _find_due_runtime(inputs, stored, serving, runtime, request)
+    if due is not None and not due.waits:
+        revisions, name = _begin_refresh(inputs, revisions, target, runtime, stored, due)
+        return RevisionChoice(name, revisions, target)
+    if stored is None or _is_unfit(inputs, stored, serving, target):
+        new = _render(inputs, revisions, target, runtime)
+        revisions, stored = {**revisions, new.name: new}, new
+    if request is not None and stored.runtime == runtime and due is None:
+        revisions = {**revisions, stored.name: _record_answer(inputs, stored, runtime, request)}
+    return RevisionChoice(stored.name, revisions, target, due)
+
+
+def last_requested(revisions: Mapping[str, Revision], serving: Revision) -> str:
+    """Return the revision that the spec asked for before it had a Problem.
+
+    Where that is not recorded, as in a cluster that an earlier version stored: what a rollback record says of it, else
+    the candidate, else what serves.
+    """
+    if serving.last_valid and serving.last_valid.target in revisions:
+        return serving.last_valid.target
+    records = [(r.name, r.rollback) for r in revisions.values() if r.rollback and not r.rollback.lifted]
+    newest_first = sorted(records, key=lambda pair: -pair[1].started_at)
+    recorded = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
+    candidates = [r.name for r in revisions.values() if r.candidate_since]
+    return next((name for name in (*recorded, *candidates) if name in revisions), serving.name)
+
+
+def _refresh_request(inputs: PassInputs, revisions: Mapping[str, Revision], serving: Revision | None) -> Request | None:
+    """Return the refresh that a user asks for and that no revision answers yet."""
+    answers = (r.refresh for r in revisions.values())
+    return requested_refresh(inputs.observed.cr, serving.name if serving else "", answers)
+
+
+def _find_due_engine(
+    inputs: PassInputs, newer: Target | None, serving: Revision | None, request: Request | None
+) -> Due | None:
+    """Return the newer engine of the catalog that begins in this pass, or what it waits for.
+
+    None also while its wave is stopped: meanwhile newer images reach what serves without it.
+    """
+    if newer is None or serving is None:
+        return None
+    view, engine = inputs.observed.wave, newer.engine
+    wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{runtime_for(newer, inputs.config).digest}"
+    cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
+    bar = refresh_bar(cause, inputs.spec, None, serving.active_rollback)
+    due = Due(cause, wave, token, bar) if bar else take_slot(view, cause, wave, token)
+    return None if due.waits and wave in view.stopped else due
+
+
+def _find_due_runtime(
+    inputs: PassInputs, stored: Revision, serving: Revision | None, runtime: Runtime, request: Request | None
+) -> Due | None:
+    """Return the candidate on the operator's images that is due in place of `stored`, or what it waits for."""
+    if stored.runtime == runtime:
+        return None
+    is_automatic = inputs.config.runtime_update is RuntimeUpdate.AUTOMATIC and _is_at_rest(stored, serving)
+    if request is None and not is_automatic:
+        return None
+    cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
+    bar = refresh_bar(cause, inputs.spec, stored.rollback, serving.active_rollback if serving else None)
+    if bar:
+        return Due(cause, runtime.digest, token, bar)
+    return take_slot(inputs.observed.wave, cause, runtime.digest, token)
+
+
+def _is_at_rest(stored: Revision, serving: Revision | None) -> bool:
+    """Whether no rollout is on its way: it serves, or the wave that began it is over."""
+    ends = (Outcome.FAILED, Outcome.ACKNOWLEDGED, Outcome.NO_ROOM)
+    return stored is serving or (stored.refresh is not None and stored.refresh.outcome in ends)
+
+
+def _begin_refresh(
+    inputs: PassInputs,
+    revisions: Mapping[str, Revision],
+    target: Target,
+    runtime: Runtime,
+    stored: Revision | None,
+    due: Due,
+) -> tuple[Mapping[str, Revision], str]:
+    """Return the revisions with the candidate that a refresh or a wave begins now, and its name."""
+    has_runtime = stored is not None and stored.runtime == runtime
+    revision = stored if stored and has_runtime else _render(inputs, revisions, target, runtime)
+    acknowledged = acknowledged_in(inputs.observed.cr)
+    refresh = Refresh(due.cause, due.wave, inputs.now, due.request, acknowledged=acknowledged)
+    return {**revisions, revision.name: replace(revision, refresh=refresh)}, revision.name
+
+
+def _record_answer(inputs: PassInputs, revision: Revision, runtime: Runtime, request: Request) -> Revision:
+    """Return the revision as the answer to a request: nothing is newer, or it is on its way already."""
+    before = revision.refresh or Refresh(Cause.REQUESTED, runtime.digest, inputs.now, outcome=Outcome.ANSWERED)
+    return replace(revision, refresh=replace(before, request=request.token))
+
+
+def _find_stored(
+    inputs: PassInputs,
+    revisions: Mapping[str, Revision],
+    serving: Revision | None,
+    target: Target,
+    runtime: Runtime,
+) -> Revision | None:
+    """Return the newest stored revision of the target; None: it has to be rendered.
+
+    What serves is the newest where it has the operator's images. It is newer than revisions that were made before it
+    with others: a spec that is changed and changed back must not get the images back that a refresh has replaced.
+    """
+    names = {_name_for(inputs, target), _name_for(inputs, target, runtime)}
+    asked, matches = asked_hash(inputs.spec, target), []
+    for revision in revisions.values():
+        waits_for_build = is_unbuilt(revision, inputs.observed) and revision.name != _name_for(
+            inputs, target, runtime, revision.number
+        )
+        if revision.name not in names and (revision.asked != asked or waits_for_build):
+            continue
+        if revision is serving and revision.runtime == runtime:
+            return revision
+        is_older = serving is not None and revision.number < serving.number
+        if not is_older or revision.runtime in (runtime, serving.runtime if serving else runtime):
+            matches.append(revision)
+    return max(matches, key=lambda r: r.number, default=None)
+
+
+def _name_for(inputs: PassInputs, target: Target, runtime: Runtime | None = None, number: int | None = None) -> str:
+    return f"{inputs.observed.name}-{revision_hash(inputs.spec, target, runtime, number)}"
+
+
+def _render(inputs: PassInputs, revisions: Mapping[str, Revision], target: Target, runtime: Runtime) -> Revision:
+    """Return a new revision; by its plain name, unless a stored one of another runtime has that."""
+    number = max((r.number for r in revisions.values()), default=0) + 1
+    free = (_name_for(inputs, target, *suffix) for suffix in ((), (runtime,), (runtime, number)))
+    name = next(name for name in free if name not in revisions)
+    return build(inputs.observed.cr, inputs.spec, target, inputs.config, number, name)
+
+
+def _is_unfit(inputs: PassInputs, stored: Revision, serving: Revision | None, target: Target) -> bool:
+    """Whether a stored revision has to be rendered again. What serves, or had a rollback, is left as it is."""
+    if stored is serving or stored.rollback is not None:
+        return False
+    names_user_wrongly = stored.runtime.names_user != bool(inputs.config.pod_user.named)
+    return names_user_wrongly or _needs_newer_monitor(inputs, stored, serving, target)
+
+
+def _needs_newer_monitor(inputs: PassInputs, revision: Revision, serving: Revision | None, target: Target) -> bool:
+    """Whether the revision's monitor reports a Pass and is too old to prove it."""
+    observed, spec = inputs.observed, inputs.spec
+    if revision.proves_gates:
+        return False
+    suites = select_suites(target.source, serving, observed.suites, spec, inputs.config.suite_trust)
+    if revision.good(hash_of(suites.of(revision)), spec.accuracy.threshold):
+        return False
+    return any(pod.revision == revision.name and pod.name in observed.unproven for pod in observed.pods)
