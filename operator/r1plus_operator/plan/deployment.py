@@ -23,13 +23,14 @@ from r1plus_operator.plan.podspec.pod import accuracy_name
 from r1plus_operator.plan.requests import note_requests
 from r1plus_operator.plan.requeue import seconds_to_next_pass
 from r1plus_operator.plan.revision.foreign_pods import split_foreign_pods
-from r1plus_operator.plan.revision.record import Revision, readable, redate, serving_revision
+from r1plus_operator.plan.revision.record import Revision, find_current_revision, readable, redate
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.revision.resolution import resolve_spec
-from r1plus_operator.plan.revision.rollback_record import Record
-from r1plus_operator.plan.rollback import breach, quarantine
-from r1plus_operator.plan.rollback.assessment import assess_health, choose_desired
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.rollback import quarantine
+from r1plus_operator.plan.rollback.assessment import assess_health, choose_rollout_revision
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
+from r1plus_operator.plan.rollback.records import build_control_order
 from r1plus_operator.plan.rollout.choice import RevisionChoice, choose_revision
 from r1plus_operator.plan.rollout.decision import decide_rollout
 from r1plus_operator.plan.rollout.history import select_surplus
@@ -90,7 +91,7 @@ class _Decision:
     choice: RevisionChoice
     outcome: BreachOutcome | None
     """What is done about an accuracy drop; None while nothing serves."""
-    desired: str | None
+    rollout_revision: str | None
     """The revision of which the rollout is."""
     rollout: Rollout
     revisions: Mapping[str, Revision]
@@ -101,7 +102,7 @@ class _Decision:
     """Names of revisions that are not kept."""
 
     @property
-    def rollback(self) -> Record | None:
+    def rollback(self) -> RollbackRecord | None:
         """The rollback that is under way."""
         return self.outcome.rollback if self.outcome else None
 
@@ -125,18 +126,21 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
 
 def _decide(inputs: PassInputs, choice: RevisionChoice, selector: SuiteSelector) -> _Decision:
     """Record gate results, assess what serves, decide the rollout, and record what follows from it."""
-    threshold, requested = inputs.spec.accuracy.threshold, choice.requested
+    threshold, spec_revision = inputs.spec.accuracy.threshold, choice.spec_revision
     known = selector.select(choice.revisions)
     gated = record_gate_results(inputs.observed, choice.revisions, known, threshold)
-    assessment = assess_health(inputs, selector, retry_expired(inputs, gated), requested)
+    assessment = assess_health(inputs, selector, retry_expired(inputs, gated), spec_revision)
     outcome, assessed = assessment.outcome, assessment.revisions
-    rollback, desired = outcome.rollback if outcome else None, choose_desired(inputs, assessment, requested)
-    rollout = decide_rollout(inputs, assessed, selector.select(assessed), desired, rollback)
-    rolled_out = record_rollout(inputs, assessed, rollout, requested, desired, rollback)
+    rollback, rollout_revision = (
+        outcome.rollback if outcome else None,
+        choose_rollout_revision(inputs, assessment, spec_revision),
+    )
+    rollout = decide_rollout(inputs, assessed, selector.select(assessed), rollout_revision, rollback)
+    rolled_out = record_rollout(inputs, assessed, rollout, spec_revision, rollout_revision, rollback)
     suites = selector.select(rolled_out)
-    revisions = record_last_valid(inputs, rolled_out, requested, suites, outcome.dropped if outcome else {})
-    surplus = select_surplus(inputs, revisions, rollout, requested)
-    return _Decision(choice, outcome, desired, rollout, revisions, suites, surplus)
+    revisions = record_last_valid(inputs, rolled_out, spec_revision, suites, outcome.drops_by_name if outcome else {})
+    surplus = select_surplus(inputs, revisions, rollout, spec_revision)
+    return _Decision(choice, outcome, rollout_revision, rollout, revisions, suites, surplus)
 
 
 def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -> Plan:
@@ -144,16 +148,16 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
     observed, spec, now = inputs.observed, inputs.spec, inputs.now
     revisions, rollout, suites = decision.revisions, decision.rollout, decision.suites
     outcome, due, surplus, paused = decision.outcome, decision.choice.due, decision.surplus, spec.rollout.paused
-    serving, items = serving_revision(revisions.values()), len(suites.suite.items) if suites else None
+    current, items = find_current_revision(revisions.values()), len(suites.suite.items) if suites else None
     accuracy_config = _build_accuracy_config(inputs, decision)
-    stages = build_manifests(inputs, revisions, surplus, rollout, decision.desired, accuracy_config, items)
+    stages = build_manifests(inputs, revisions, surplus, rollout, decision.rollout_revision, accuracy_config, items)
     changes = find_changes(inputs, stages, revisions, surplus, rollout)
     situation = _derive_situation(inputs, decision, accuracy_config)
     status = status_of(situation)
     is_moved = inputs.is_tenant and not paused
     ended = quarantine.ended(observed.pods, rollout.current, now) if is_moved else []
     planned = Plan(
-        relabel=quarantine.relabelled(observed, outcome.response, outcome.fell.text, now)
+        relabel=quarantine.relabelled(observed, outcome.response, outcome.drop.text, now)
         if outcome and not paused
         else (),
         clear=changes.clear,
@@ -166,11 +170,11 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
             *note_requests(observed.cr, str(status.get("requestRefused", ""))),
         ),
         requeue_after=seconds_to_next_pass(situation),
-        pool=wanted_pool(serving, observed, spec, suites.suite if suites else None),
+        pool=wanted_pool(current, observed, spec, suites.suite if suites else None),
         facts=facts_of(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime),
         slot=due.slot if due else None,
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
-        lacks_mounted=mounted.has_unread and serving is not None and observed.mounted is None,
+        lacks_mounted=mounted.has_unread and current is not None and observed.mounted is None,
     )
     return planned if inputs.is_tenant else replace(planned, relabel=(), clear=(), apply=(), delete=())
 
@@ -189,7 +193,7 @@ def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | No
     revisions, rollback = decision.revisions, decision.rollback
     if decision.suites is None:
         return None
-    control = breach.order(rollback, revisions.get(decision.desired or ""), revisions)
+    control = build_control_order(rollback, revisions.get(decision.rollout_revision or ""), revisions)
     return build_accuracy_config(
         inputs, decision.suites, revisions, decision.surplus, decision.rollout, rollback, control
     )
@@ -197,7 +201,11 @@ def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | No
 
 def _derive_situation(inputs: PassInputs, decision: _Decision, accuracy_config: Json | None) -> Situation:
     """Return what the status is derived from."""
-    requested, desired, configs = decision.choice.requested, decision.desired, read_configs(inputs.observed.cr)
+    spec_revision, rollout_revision, configs = (
+        decision.choice.spec_revision,
+        decision.rollout_revision,
+        read_configs(inputs.observed.cr),
+    )
     revisions, rollout, due = decision.revisions, decision.rollout, decision.choice.due
     is_pinned = inputs.spec.rollout.pinned and not decision.rollback
     return Situation(
@@ -207,11 +215,11 @@ def _derive_situation(inputs: PassInputs, decision: _Decision, accuracy_config: 
         decision.choice.target,
         rollout,
         revisions,
-        desired if is_pinned else requested,
-        desired,
-        requested,
+        rollout_revision if is_pinned else spec_revision,
+        rollout_revision,
+        spec_revision,
         decision.outcome,
         decision.suites,
         remember_config(configs, accuracy_config) if accuracy_config else configs,
-        tell_runtime(revisions, rollout.current, requested, due, inputs.config),
+        tell_runtime(revisions, rollout.current, spec_revision, due, inputs.config),
     )

@@ -42,11 +42,11 @@ def _seconds_to_delivery_check(situation: Situation) -> float | None:
 
     None once it should have done both.
     """
-    serving, now = situation.current, situation.now
-    if serving is None:
+    current, now = situation.current, situation.now
+    if current is None:
         return None
-    new = (pod for pod in situation.observed.pods if pod.revision == serving.name and is_just_ready(pod, now))
-    starts = (serving.promoted_at or 0.0, *(pod.ready_since or 0.0 for pod in new))
+    new = (pod for pod in situation.observed.pods if pod.revision == current.name and is_just_ready(pod, now))
+    starts = (current.promoted_at or 0.0, *(pod.ready_since or 0.0 for pod in new))
     return min((left for start in starts if (left := start + WIRING_SECONDS - now) > 0), default=None)
 
 

@@ -35,7 +35,7 @@ from r1plus_operator.plan.engine.selection import Target, resolve
 from r1plus_operator.plan.revision.last_valid import LastValid
 from r1plus_operator.plan.revision.record import GatedImages, read, revision_hash, to_object
 from r1plus_operator.plan.revision.refresh import Refresh
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback.quarantine import Quarantine
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.tenancy.isolation_test_run import Run
@@ -141,7 +141,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "a revision": Format(revisions, rewrite_revision),
         "the verdicts of a revision": Format(annotations(names.ANNOTATION_VERDICT), of_contract(KnownVerdicts)),
         "the images that were gated": Format(annotations(names.ANNOTATION_IMAGES), of_contract(GatedImages)),
-        "a rollback": Format(annotations(names.ANNOTATION_ROLLBACK), of_contract(Record)),
+        "a rollback": Format(annotations(names.ANNOTATION_ROLLBACK), of_contract(RollbackRecord)),
         "what a spec asked for last": Format(annotations(names.ANNOTATION_LAST_VALID), of_contract(LastValid)),
         "a refresh": Format(annotations(names.ANNOTATION_REFRESH), of_contract(Refresh)),
         "a pooled detector": Format(annotations(names.ANNOTATION_POOL), of_contract(Pool)),

@@ -42,7 +42,7 @@ def record_gate_result(
     """
     decided = rejudge(gate, threshold) in (Verdict.PASS, Verdict.FAIL)
     scored = gate.identity == revision.identity_digest and gate.suite_hash in suites
-    ours = scored and revision.regate in ("", gate.control)
+    ours = scored and revision.regate_token in ("", gate.control)
     if decided and ours and _is_news(revision, gate, threshold, acknowledged):
         return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
     return revision
@@ -99,7 +99,7 @@ def _is_news(revision: Revision, gate: GateReport, threshold: float, acknowledge
 
 def _answered(revision: Revision, gate: GateReport) -> bool:
     """Whether this suite was passed already for the acknowledgement that asked for this gate."""
-    passed = (v for v in revision.counted if v.verdict is Verdict.PASS and v.suite_hash == gate.suite_hash)
+    passed = (v for v in revision.valid_verdicts if v.verdict is Verdict.PASS and v.suite_hash == gate.suite_hash)
     return any((v.threshold, v.acknowledged) == (gate.threshold, gate.acknowledged) for v in passed)
 
 
@@ -120,7 +120,7 @@ def select_known_verdicts(
     ranked = [
         (rank, revision.name not in running, revision.name, verdict)
         for revision in revisions
-        for rank, verdict in enumerate(v for v in reversed(revision.counted) if v.suite_hash in suites)
+        for rank, verdict in enumerate(v for v in reversed(revision.valid_verdicts) if v.suite_hash in suites)
     ]
     chosen: list[GateReport] = []
     left = MOST_TOLD_BYTES

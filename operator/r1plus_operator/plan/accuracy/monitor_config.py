@@ -9,8 +9,8 @@ from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests import children
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.requests import acknowledged_in
-from r1plus_operator.plan.revision.record import Revision, serving_revision
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.record import Revision, find_current_revision
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_policies.rollout import Rollout, Strategy
 
 
@@ -20,7 +20,7 @@ def build_accuracy_config(
     revisions: Mapping[str, Revision],
     surplus: Set[str],
     rollout: Rollout,
-    rollback: Record | None,
+    rollback: RollbackRecord | None,
     control: ControlOrder | None,
 ) -> Json:
     """Return the accuracy ConfigMap.
@@ -28,25 +28,25 @@ def build_accuracy_config(
     `control`: the gate by which alone a revision comes back; monitors are not sent there once it is promoted.
     """
     rollback_target = revisions.get(rollback.to) if rollback else None
-    under_former = [r for r in (serving_revision(revisions.values()), rollback_target) if r]
+    under_former = [r for r in (find_current_revision(revisions.values()), rollback_target) if r]
     former = suites.former_for(*(r.identity_digest for r in under_former))
     kept = [revision for revision in revisions.values() if revision.name not in surplus]
     return children.accuracy_config(
         children.Owner(inputs.observed.cr),
         inputs.spec,
-        suites.requested,
+        suites.spec_suite,
         select_known_verdicts(kept, rollout.replicas, suites.hashes),
         acknowledged=acknowledged_in(inputs.observed.cr),
         control=None if rollout.promote else control,
         restored=_restored_identity(inputs, suites, revisions.get(rollout.current or "")),
-        former=(former, suites.effective) if former else None,
+        former=(former, suites.effective_suite) if former else None,
     )
 
 
-def _restored_identity(inputs: PassInputs, suites: SuiteSelection, serving: Revision | None) -> str:
+def _restored_identity(inputs: PassInputs, suites: SuiteSelection, current: Revision | None) -> str:
     """Return the identity of what passed and serves where nothing else can: its pods are let in again."""
     spec = inputs.spec
-    if serving is None or spec.rollout.strategy is not Strategy.IN_PLACE:
+    if current is None or spec.rollout.strategy is not Strategy.IN_PLACE:
         return ""
-    is_good = serving.good(hash_of(suites.effective), spec.accuracy.threshold)
-    return serving.identity_digest if is_good else ""
+    is_good = current.has_passed(hash_of(suites.effective_suite), spec.accuracy.threshold)
+    return current.identity_digest if is_good else ""

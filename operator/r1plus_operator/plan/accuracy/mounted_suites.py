@@ -20,7 +20,7 @@ from r1plus_operator.plan.observation import Json, SuiteSource
 class MountedSuites:
     """What is mounted, as far as it is at hand."""
 
-    requested: SuiteSource | None = None
+    spec_suite: SuiteSource | None = None
     """The suite that the spec asked for."""
     former: SuiteSource | None = None
     """The one that counts beside it; None where the same counts."""
@@ -40,9 +40,9 @@ def find_mounted(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -> Mount
         mounted = {name: live[name] for name in files if name in live}
         return next((source for source in readable if _folded(suite_files(source, *files)) == mounted), None)
 
-    requested, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
-    has_unread = (SUITE_FILES[0] in live and requested is None) or (FORMER_SUITE_FILES[0] in live and former is None)
-    return MountedSuites(requested, former, has_unread)
+    spec_suite, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
+    has_unread = (SUITE_FILES[0] in live and spec_suite is None) or (FORMER_SUITE_FILES[0] in live and former is None)
+    return MountedSuites(spec_suite, former, has_unread)
 
 
 def read_mounted(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:

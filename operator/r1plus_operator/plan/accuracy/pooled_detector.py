@@ -58,8 +58,8 @@ def wanted_pool(
     )
 
 
-def checkpoint(observed: Observed, serving: Revision, suite_hash: str) -> str:
+def checkpoint(observed: Observed, current: Revision, suite_hash: str) -> str:
     """Of the pooled detector, as it is to stand on the revision that serves."""
     view = observed.pool
-    ours = view is not None and view.is_of(serving.name, suite_hash, acknowledged_in(observed.cr))
-    return view.checkpoint if view and ours and view.checkpoint else serving.pool
+    ours = view is not None and view.is_of(current.name, suite_hash, acknowledged_in(observed.cr))
+    return view.checkpoint if view and ours and view.checkpoint else current.pool

@@ -63,4 +63,4 @@ def _is_unproven(gate: GateReport | None, ran_under: str, configs: Collection[st
 def _confirms(report: MonitorReport, revision: Revision, threshold: float) -> bool:
     """Whether an older monitor reports again what its revision has passed: with it a rollback to it goes on."""
     gate = report.gate
-    return gate is not None and not revision.proves_gates and revision.good(gate.suite_hash, threshold)
+    return gate is not None and not revision.proves_gates and revision.has_passed(gate.suite_hash, threshold)

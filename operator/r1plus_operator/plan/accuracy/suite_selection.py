@@ -18,7 +18,7 @@ from r1plus_operator.plan.engine.selection import Problem, Target, untrusted
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests.children import reference_hash
 from r1plus_operator.plan.observation import SuiteSource
-from r1plus_operator.plan.revision.record import Revision, serving_revision
+from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.settings import SuiteTrust
 
 MOST_BYTES: Final = 948 * 1024
@@ -29,9 +29,9 @@ MOST_BYTES: Final = 948 * 1024
 class SuiteSelection:
     """The suites of a deployment: usually one and the same."""
 
-    requested: SuiteSource
+    spec_suite: SuiteSource
     """What the spec asks for: candidates are gated on it."""
-    effective: SuiteSource
+    effective_suite: SuiteSource
     """By which what serves is judged."""
     serving_identity: str = ""
     """Digest of the identity of what serves; set where the two differ."""
@@ -39,24 +39,24 @@ class SuiteSelection:
     @property
     def suite(self) -> Suite:
         """The effective one, as it was read."""
-        assert self.effective.suite is not None
-        return self.effective.suite
+        assert self.effective_suite.suite is not None
+        return self.effective_suite.suite
 
     @property
     def is_shadowed(self) -> bool:
         """Whether the requested one does not count yet."""
-        return hash_of(self.requested) != hash_of(self.effective)
+        return hash_of(self.spec_suite) != hash_of(self.effective_suite)
 
     @property
     def hashes(self) -> frozenset[str]:
         """Of both."""
-        return frozenset((hash_of(self.requested), hash_of(self.effective)))
+        return frozenset((hash_of(self.spec_suite), hash_of(self.effective_suite)))
 
     @property
     def terms(self) -> str:
         """Another text whenever either changes."""
-        requested = hash_of(self.requested)
-        return "+".join((requested, hash_of(self.effective))) if self.is_shadowed else requested
+        spec_suite = hash_of(self.spec_suite)
+        return "+".join((spec_suite, hash_of(self.effective_suite))) if self.is_shadowed else spec_suite
 
     def of(self, revision: Revision) -> SuiteSource:
         """The one by which a revision is judged.
@@ -64,14 +64,16 @@ class SuiteSelection:
         Monitors go by identity: what differs from what serves in its placement alone is judged by the same suite.
         """
         is_former = self.is_shadowed and revision.identity_digest == self.serving_identity
-        return self.effective if is_former else self.requested
+        return self.effective_suite if is_former else self.spec_suite
 
     def former_for(self, *identities: str) -> Former | None:
         """Return what monitors read: the revisions of these identities go by the effective suite. None without two."""
         if not self.is_shadowed:
             return None
         ordered = tuple(sorted(set(identities)))
-        return Former(self.effective.name, hash_of(self.effective), ordered, reference_hash(self.effective))
+        return Former(
+            self.effective_suite.name, hash_of(self.effective_suite), ordered, reference_hash(self.effective_suite)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,29 +91,29 @@ class SuiteSelector:
 
         While the spec has a Problem these are the suites that it asked for before, trusted today or not.
         """
-        serving, spec, observed = serving_revision(revisions.values()), self.inputs.spec, self.inputs.observed
+        current, spec, observed = find_current_revision(revisions.values()), self.inputs.spec, self.inputs.observed
         if isinstance(self.target, Target):
             trust = self.inputs.config.suite_trust
-            return select_suites(self.target.source, serving, observed.suites, spec, trust)
-        requested = self._last_requested(serving) if serving else None
-        if requested is None:
+            return select_suites(self.target.source, current, observed.suites, spec, trust)
+        spec_suite = self._find_last_spec_suite(current) if current else None
+        if spec_suite is None:
             return None
         former = self.mounted.former
         return select_suites(
-            requested, serving, {former.name: former} if former else {}, spec, SuiteTrust(required=False)
+            spec_suite, current, {former.name: former} if former else {}, spec, SuiteTrust(required=False)
         )
 
-    def _last_requested(self, serving: Revision) -> SuiteSource | None:
+    def _find_last_spec_suite(self, current: Revision) -> SuiteSource | None:
         """Return the suite that the spec asked for last: as it is mounted, else as it is at hand."""
-        last_hash = serving.last_valid.suite_hash if serving.last_valid else ""
-        sources = (self.mounted.requested, self.mounted.former, *self.inputs.observed.suites.values())
+        last_hash = current.last_valid.suite_hash if current.last_valid else ""
+        sources = (self.mounted.spec_suite, self.mounted.former, *self.inputs.observed.suites.values())
         same = (source for source in sources if source and source.suite and hash_of(source) == last_hash)
-        return next(same, self.mounted.requested)
+        return next(same, self.mounted.spec_suite)
 
 
 def select_suites(
-    requested: SuiteSource,
-    serving: Revision | None,
+    spec_suite: SuiteSource,
+    current: Revision | None,
     suites: Mapping[str, SuiteSource],
     spec: R1PlusDeploymentSpec,
     trust: SuiteTrust,
@@ -120,29 +122,29 @@ def select_suites(
 
     The former one is what the newest Pass is of; it counts no more where it is gone, altered or no longer trusted.
     """
-    at_once = SuiteSelection(requested, requested)
-    if serving is None or not serving.takes_shadows:
+    at_once = SuiteSelection(spec_suite, spec_suite)
+    if current is None or not current.takes_shadows:
         return at_once
-    requested_hash = hash_of(requested)
-    if any(verdict.suite_hash == requested_hash for verdict in serving.counted):
+    spec_hash = hash_of(spec_suite)
+    if any(verdict.suite_hash == spec_hash for verdict in current.valid_verdicts):
         return at_once
-    gate = _last_passed(serving, spec.accuracy.threshold)
+    gate = _last_passed(current, spec.accuracy.threshold)
     former = suites.get(gate.suite) if gate else None
     if gate is None or former is None or former.suite is None or hash_of(former) != gate.suite_hash:
         return at_once
-    if untrusted(spec, former, trust) or _size(former) + _size(requested) > MOST_BYTES:
+    if untrusted(spec, former, trust) or _size(former) + _size(spec_suite) > MOST_BYTES:
         return at_once
-    return SuiteSelection(requested, former, serving.identity_digest)
+    return SuiteSelection(spec_suite, former, current.identity_digest)
 
 
-def _last_passed(serving: Revision, threshold: float) -> GateReport | None:
+def _last_passed(current: Revision, threshold: float) -> GateReport | None:
     """Its newest Pass of a suite that it does not fail under this threshold.
 
     By a suite that it fails no pod of it is let in, and only a pod that was let in asks another one beside it: a slip
     of the author, once failed, could not be mended by a third version.
     """
-    for gate in reversed(serving.counted):
-        stands = serving.verdict_for(gate.suite_hash, threshold)
+    for gate in reversed(current.valid_verdicts):
+        stands = current.verdict_for(gate.suite_hash, threshold)
         if gate.verdict is Verdict.PASS and (stands is None or stands.verdict is Verdict.PASS):
             return gate
     return None

@@ -27,7 +27,7 @@ from r1plus_operator.plan.podspec.triton_config import rendered
 from r1plus_operator.plan.revision.expiry import Expiry, expiry_in
 from r1plus_operator.plan.revision.last_valid import LastValid, read_last_valid
 from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
-from r1plus_operator.plan.revision.rollback_record import Record, record_in
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord, read_rollback_record
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.engine.hardware import WHOLE_GPU
 from r1plus_policies.gate.verdict import rejudge
@@ -82,7 +82,7 @@ class Revision:
     candidate_since: float | None = None
     served_before: float = 0.0
     """Seconds that it carried traffic before it was promoted last."""
-    rollback: Record | None = None
+    rollback: RollbackRecord | None = None
     """The way back from it, where it fell."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
@@ -190,23 +190,23 @@ class Revision:
         return speaks if isinstance(speaks, int) else 0
 
     @property
-    def regate(self) -> str:
+    def regate_token(self) -> str:
         """Token of the gate by which alone it comes back: it fell since it took traffic last. Empty: it did not."""
         record = self.rollback
-        if record is None or not record.overrules or (self.promoted_at or 0.0) >= (record.switched_at or 0.0):
+        if record is None or not record.has_voided_gates or (self.promoted_at or 0.0) >= (record.switched_at or 0.0):
             return ""
-        return record.regate
+        return record.regate_token
 
     @property
-    def active_rollback(self) -> Record | None:
+    def active_rollback(self) -> RollbackRecord | None:
         """The rollback from it that has begun and not ended."""
         record = self.rollback
         return record if record and record.switched_at is None and not record.lifted else None
 
     @property
-    def counted(self) -> tuple[GateReport, ...]:
+    def valid_verdicts(self) -> tuple[GateReport, ...]:
         """The verdicts that count; what was passed before a fall was overruled by it."""
-        return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
+        return tuple(v for v in self.verdicts if not self.regate_token or v.control == self.regate_token)
 
     @property
     def is_expired(self) -> bool:
@@ -224,20 +224,20 @@ class Revision:
         A Pass at the serving batch comes before one that was won beside traffic, at batch 1. None where only another
         gate can tell, as after a Fail under a stricter threshold.
         """
-        on_suite = [report for report in reversed(self.counted) if report.suite_hash == suite_hash]
+        on_suite = [report for report in reversed(self.valid_verdicts) if report.suite_hash == suite_hash]
         exact = next((report for report in on_suite if report.threshold == threshold), None)
         if exact and exact.verdict is Verdict.FAIL:
             return exact
         passed = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
         return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
 
-    def good(self, suite_hash: str, threshold: float) -> bool:
+    def has_passed(self, suite_hash: str, threshold: float) -> bool:
         """Whether it passes this suite and passed one at its serving batch.
 
         A suite that took effect beside traffic was passed at batch 1, and the serving batch under the one before it.
         """
         found = self.verdict_for(suite_hash, threshold)
-        at_batch = (v for v in self.counted if v.admits_at(self.batch))
+        at_batch = (v for v in self.valid_verdicts if v.admits_at(self.batch))
         passes = found is not None and found.verdict is Verdict.PASS
         return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
 
@@ -246,7 +246,7 @@ def _are_same_images(asked: tuple[str, ...], run: tuple[str, ...]) -> bool:
     return len(asked) == len(run) and all(map(is_same_image, asked, run))
 
 
-def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
+def find_current_revision(revisions: Iterable[Revision]) -> Revision | None:
     """What was promoted last; None: nothing was."""
     promoted = [r for r in revisions if r.promoted_at is not None]
     return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
@@ -378,7 +378,7 @@ def read(live: Json) -> Revision:
         promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
         candidate_since=_epoch(notes.get(names.ANNOTATION_CANDIDATE_SINCE)),
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
-        rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
+        rollback=read_rollback_record(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
         refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
         images=_images(notes.get(names.ANNOTATION_IMAGES)),
@@ -498,7 +498,7 @@ def _kept(revision: Revision) -> tuple[GateReport, ...]:
     While it serves, everything else is found beside its traffic, and no later gate finds that again.
     """
     newest = revision.verdicts[-KEPT_VERDICTS:]
-    at_batch = [v for v in revision.counted if v.admits_at(revision.batch)]
+    at_batch = [v for v in revision.valid_verdicts if v.admits_at(revision.batch)]
     return newest if not at_batch or at_batch[-1] in newest else (at_batch[-1], *newest[1:])
 
 

@@ -13,7 +13,7 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.requests import Request, Verb, format_command, requests_in
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json, WaveView
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_policies.rollout import Stage, Strategy
 
 SLOT_SECONDS: Final = 4 * 3600.0
@@ -99,7 +99,9 @@ def requested_refresh(cr: Json, serving: str, answered: Iterable[Refresh | None]
     return None if any(record and record.request == request.token for record in answered) else request
 
 
-def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | None, under_way: Record | None) -> str:
+def refresh_bar(
+    cause: Cause, spec: R1PlusDeploymentSpec, asked_for: RollbackRecord | None, under_way: RollbackRecord | None
+) -> str:
     """Return what keeps a deployment from beginning, whatever slots there are; empty: nothing does.
 
     `asked_for`: the way back from what the spec asks for; `under_way`: the one from what serves.
@@ -108,7 +110,7 @@ def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | No
         return f"spec.rollout.paused keeps the operator from acting; {format_command(Verb.RESUME)} lets it begin"
     if spec.rollout.pinned:
         return f"spec.rollout.pinned holds traffic where it is; {format_command(Verb.UNPIN)} lets it begin"
-    if asked_for is not None and asked_for.refuses:
+    if asked_for is not None and asked_for.is_in_force:
         remedy = f"{format_command(Verb.ACK)} lets that be gated again first"
         return f"traffic was rolled back from what the spec asks for; {remedy}"
     if under_way is not None:

@@ -18,7 +18,7 @@ from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import Json, Observed
 from r1plus_operator.plan.revision.incumbents import prefer_incumbents
 from r1plus_operator.plan.revision.last_valid import dump_spec, readable_spec, with_switches, with_threshold
-from r1plus_operator.plan.revision.record import Revision, is_made_for, serving_revision
+from r1plus_operator.plan.revision.record import Revision, find_current_revision, is_made_for
 from r1plus_operator.plan.settings import OperatorConfig
 
 
@@ -40,16 +40,16 @@ class Resolution:
 
 def resolve_spec(observed: Observed, config: OperatorConfig, revisions: Mapping[str, Revision]) -> Resolution:
     """Return what the spec asks for, fitted to the nodes; a Problem where it cannot be read or served."""
-    serving = serving_revision(revisions.values())
-    former = _former_spec(serving, observed)
-    spec, problem = _read_spec(observed.cr.get("spec") or {}, former, serving)
+    current = find_current_revision(revisions.values())
+    former = _former_spec(current, observed)
+    spec, problem = _read_spec(observed.cr.get("spec") or {}, former, current)
     if spec is None:
         assert problem is not None
         return Resolution(None, problem)
     tenant = observed.tenant
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
-    target = problem or _fit(spec, observed, config, revisions, serving)
+    target = problem or _fit(spec, observed, config, revisions, current)
     if isinstance(target, Problem):
         former_threshold = (former.get("accuracy") or {}).get("threshold")
         is_raised = isinstance(former_threshold, int | float) and spec.accuracy.threshold > former_threshold
@@ -57,11 +57,11 @@ def resolve_spec(observed: Observed, config: OperatorConfig, revisions: Mapping[
             # What serves may never have reached it, and nothing new is made to reach it.
             spec = with_threshold(spec, former)
         return Resolution(spec, target)
-    incumbent = _keep_engine(target, spec, observed, config, revisions, serving)
+    incumbent = _keep_engine(target, spec, observed, config, revisions, current)
     return Resolution(spec, incumbent, target) if incumbent else Resolution(spec, target)
 
 
-def _read_spec(raw: Json, former: Json, serving: Revision | None) -> tuple[R1PlusDeploymentSpec | None, Problem | None]:
+def _read_spec(raw: Json, former: Json, current: Revision | None) -> tuple[R1PlusDeploymentSpec | None, Problem | None]:
     """Return the spec, or what is left of it and a Problem; no spec where nothing serves by an earlier one."""
     try:
         return R1PlusDeploymentSpec.model_validate(raw), None
@@ -69,25 +69,25 @@ def _read_spec(raw: Json, former: Json, serving: Revision | None) -> tuple[R1Plu
         message = "; ".join(spec_problems(error, R1PlusDeploymentSpec))
         problem = Problem(ConditionType.READY, Reason.INVALID_SPEC, message)
     # The former spec as a whole: what is left of a spec after a slip may ask for something else.
-    repaired = readable_spec(former, {}) if serving and serving.last_valid else readable_spec(raw, former)
-    if serving is None or repaired is None:
+    repaired = readable_spec(former, {}) if current and current.last_valid else readable_spec(raw, former)
+    if current is None or repaired is None:
         return None, problem
     return with_switches(repaired, raw), problem
 
 
-def _former_spec(serving: Revision | None, observed: Observed) -> Json:
+def _former_spec(current: Revision | None, observed: Observed) -> Json:
     """Return the newest spec that could be read; where none is recorded, what the running objects show of it."""
-    if serving is None:
+    if current is None:
         return {}
-    if serving.last_valid:
-        return serving.last_valid.spec
+    if current.last_valid:
+        return current.last_valid.spec
     spec: Json = {}
-    live = observed.children.get(("Deployment", serving.name)) or {}
+    live = observed.children.get(("Deployment", current.name)) or {}
     if replicas := (live.get("spec") or {}).get("replicas"):
         spec["replicas"] = replicas
-    if serving.counted:
-        spec["accuracy"] = {"threshold": serving.counted[-1].threshold}
-    tiers = [engine.spec.tier.value for engine in observed.engines if engine.name == serving.engine]
+    if current.valid_verdicts:
+        spec["accuracy"] = {"threshold": current.valid_verdicts[-1].threshold}
+    tiers = [engine.spec.tier.value for engine in observed.engines if engine.name == current.engine]
     return spec | ({"tier": tiers[0]} if tiers else {})
 
 
@@ -96,11 +96,11 @@ def _fit(
     observed: Observed,
     config: OperatorConfig,
     revisions: Mapping[str, Revision],
-    serving: Revision | None,
+    current: Revision | None,
 ) -> Target | Problem:
-    engine = serving.engine if serving else ""
+    engine = current.engine if current else ""
     newest = max(revisions.values(), key=lambda r: r.number, default=None)
-    products = [r.identity.gpu_product for r in (serving, newest) if r and r.identity.gpu_product]
+    products = [r.identity.gpu_product for r in (current, newest) if r and r.identity.gpu_product]
     volumes = [volume for r in revisions.values() if (volume := r.volume)]
     delivered = frozenset(volume.wish for volume in volumes if delivery.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
@@ -111,13 +111,13 @@ def _fit(
             spec, observed.engines, suites, observed.nodes, config, engine, delivered, products, incumbent=incumbent
         )
 
-    target = prefer_incumbents(fit_for, spec, observed.name, serving, revisions.values())
+    target = prefer_incumbents(fit_for, spec, observed.name, current, revisions.values())
     tenant = observed.tenant
     if (
         tenant
         and tenant.placement
         and isinstance(target, Target)
-        and not (serving and is_made_for(serving, observed.name, spec, target))
+        and not (current and is_made_for(current, observed.name, spec, target))
     ):
         # What serves keeps its place, whatever the platform team allows by now.
         return check_readable(tenant) or check_placement(spec.placement, tenant.placement) or target
@@ -130,20 +130,20 @@ def _keep_engine(
     observed: Observed,
     config: OperatorConfig,
     revisions: Mapping[str, Revision],
-    serving: Revision | None,
+    current: Revision | None,
 ) -> Target | None:
     """Return what serves, where the spec still asks for it and only the catalog has a newer engine; else None.
 
     An edit of the spec does not wait, nor does a rollout that has begun.
     """
-    if serving is None or target.engine.name == serving.engine:
+    if current is None or target.engine.name == current.engine:
         return None
     same = [r for r in revisions.values() if is_made_for(r, observed.name, spec, target)]
-    last = serving.last_valid
+    last = current.last_valid
     is_edited = last is not None and last.spec.get("engine") != dump_spec(spec).get("engine")
     if is_edited or any(r.candidate_since or r.refresh or r.rollback for r in same):
         return None
-    own = tuple(engine for engine in observed.engines if engine.name == serving.engine)
-    incumbent = _fit(spec, replace(observed, engines=own), config, revisions, serving)
-    fits = isinstance(incumbent, Target) and is_made_for(serving, observed.name, spec, incumbent)
+    own = tuple(engine for engine in observed.engines if engine.name == current.engine)
+    incumbent = _fit(spec, replace(observed, engines=own), config, revisions, current)
+    fits = isinstance(incumbent, Target) and is_made_for(current, observed.name, spec, incumbent)
     return incumbent if fits and isinstance(incumbent, Target) else None

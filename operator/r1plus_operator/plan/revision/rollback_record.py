@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.verdict import Verdict
 
-REQUESTED, FELL = "Requested", "BelowThreshold"
+REQUESTED, BELOW_THRESHOLD = "Requested", "BelowThreshold"
 """Causes of a rollback; the metric's label `reason`."""
 MOST_TEXT = 500
 """Characters kept of what fell and of what the control said."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RollbackTerms:
     """What it was begun under. Under others it is void: they may make the fall no fall, or the Pass no Pass."""
 
     asked_for: str
@@ -29,13 +29,13 @@ class Terms:
     """The last `ack` and the last `unpin`: another one than now means that a person has looked since."""
 
     @property
-    def asks(self) -> "Terms":
+    def spec_terms(self) -> "RollbackTerms":
         """What people asked for, whichever of two suites counts meanwhile."""
         return replace(self, suite_hash=self.suite_hash.partition("+")[0])
 
 
 @dataclass(frozen=True, slots=True)
-class Fell:
+class AccuracyDrop:
     """What fell, from what to what, as it was counted when the way back was begun."""
 
     before: str = ""
@@ -48,15 +48,15 @@ class Fell:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RollbackRecord:
     """The annotation. Seconds since the epoch."""
 
     to: str
-    terms: Terms
+    terms: RollbackTerms
     started_at: float
     cause: str
     """BelowThreshold, or Requested."""
-    fell: Fell
+    fell: AccuracyDrop
     request: str = ""
     """The moment of the request that it answers."""
     control: Verdict | None = None
@@ -79,32 +79,32 @@ class Record:
         return f"{self.to}@{self.started_at:.3f}"
 
     @property
-    def overrules(self) -> bool:
+    def has_voided_gates(self) -> bool:
         """Whether what the revision passed before the switch says nothing any more."""
-        return self.switched_at is not None and (self.fallen or self.cause == FELL)
+        return self.switched_at is not None and (self.fallen or self.cause == BELOW_THRESHOLD)
 
     @property
-    def regate(self) -> str:
+    def regate_token(self) -> str:
         """Names to its monitors the gate by which alone it comes back; another one each time somebody lets it."""
         more = f"+{hashlib.sha256(self.released.encode()).hexdigest()[:8]}" if self.released else ""
         return self.token + more
 
     @property
-    def refuses(self) -> bool:
+    def is_in_force(self) -> bool:
         """Whether the revision that bears this record is kept from coming back."""
         return self.switched_at is not None and not self.lifted
 
     @property
-    def gone_back_to(self) -> frozenset[str]:
+    def targets(self) -> frozenset[str]:
         """Every revision that traffic went back to from the one that bears this record."""
         if self.released:
             return frozenset()
         return frozenset((*self.before, self.to) if self.switched_at is not None else self.before)
 
 
-def record_in(text: str | None) -> Record | None:
+def read_rollback_record(text: str | None) -> RollbackRecord | None:
     """The record of an annotation; None where there is none or it is unreadable (then a fall is judged afresh)."""
     try:
-        return loads(Record, text, tolerant=True) if text else None
+        return loads(RollbackRecord, text, tolerant=True) if text else None
     except ContractError:
         return None

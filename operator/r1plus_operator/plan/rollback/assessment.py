@@ -9,8 +9,9 @@ from r1plus_operator.plan.accuracy.pooled_detector import checkpoint
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelector
 from r1plus_operator.plan.engine import delivery
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.revision.record import Revision, serving_revision
-from r1plus_operator.plan.rollback import breach
+from r1plus_operator.plan.revision.record import Revision, find_current_revision
+from r1plus_operator.plan.rollback import breach, drop, records
+from r1plus_operator.plan.rollback.context import BreachContext
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_operator.plan.rollout.decision import is_under_way
 
@@ -26,68 +27,70 @@ class HealthAssessment:
 
 
 def assess_health(
-    inputs: PassInputs, selector: SuiteSelector, revisions: Mapping[str, Revision], requested: str | None
+    inputs: PassInputs, selector: SuiteSelector, revisions: Mapping[str, Revision], spec_revision: str | None
 ) -> HealthAssessment:
     """Return what is done about the revision that serves, and all revisions with their rollback records as of now."""
-    serving, suites = serving_revision(revisions.values()), selector.select(revisions)
-    if requested is None or serving is None or suites is None:
+    current, suites = find_current_revision(revisions.values()), selector.select(revisions)
+    if spec_revision is None or current is None or suites is None:
         return HealthAssessment(revisions, None)
-    name, observed = serving.name, inputs.observed
-    terms = breach.terms_of(observed, inputs.spec, suites, requested)
-    after = breach.settled(revisions, name, terms)
-    returned = after[requested].rollback if requested != name else None
-    returned = returned if returned and returned.refuses else None
-    has_candidate = requested != name and not inputs.problem and not inputs.spec.rollout.pinned and not returned
-    scene = breach.Scene(
+    name, observed = current.name, inputs.observed
+    terms = records.build_terms(observed, inputs.spec, suites, spec_revision)
+    after = records.refresh_rollback_records(revisions, name, terms)
+    spec_record = after[spec_revision].rollback if spec_revision != name else None
+    spec_rollback = spec_record if spec_record and spec_record.is_in_force else None
+    has_candidate = (
+        spec_revision != name and not inputs.problem and not inputs.spec.rollout.pinned and not spec_rollback
+    )
+    context = BreachContext(
         observed=observed,
         config=inputs.config,
         now=inputs.now,
         spec=inputs.spec,
-        judging=suites,
+        suites=suites,
         revisions=after,
         current=after[name],
-        identity=serving.identity_digest,
-        target=requested,
-        rollout_under_way=has_candidate and is_under_way(inputs, after, selector.select(after), requested),
+        identity=current.identity_digest,
+        spec_revision=spec_revision,
+        is_rollout_under_way=has_candidate and is_under_way(inputs, after, selector.select(after), spec_revision),
     )
-    response, record = breach.answer(scene)
-    if record is not None and record.control is Verdict.PASS and (gate := breach.fresh(scene, record)):
+    response, record = breach.decide_response(context)
+    if record is not None and record.control is Verdict.PASS and (gate := records.find_control_gate(context, record)):
         after = {**after, record.to: append_control_pass(after[record.to], gate)}
-    pool = checkpoint(observed, serving, scene.suite_hash)
-    current = replace(after[name], rollback=record, pool=pool)
-    after = {**after, name: current}
-    scene = replace(scene, revisions=after)
+    pool = checkpoint(observed, current, context.suite_hash)
+    new_state = replace(after[name], rollback=record, pool=pool)
+    after = {**after, name: new_state}
+    context = replace(context, revisions=after)
     outcome = BreachOutcome(
-        serving=name,
+        current=name,
         response=response,
-        fell=breach.figures(scene),
-        record=current.active_rollback,
-        returned=returned,
-        held=tuple(p for p in observed.pods if p.quarantine is not None and p.revision == name),
-        last_good=breach.last_good(scene),
-        lacking=breach.lacking(scene),
-        has_dropped=breach.has_dropped(scene, bool(serving.last_valid and serving.last_valid.has_dropped)),
+        drop=drop.measure_drop(context),
+        rollback_record=new_state.active_rollback,
+        spec_rollback=spec_rollback,
+        quarantined_pods=tuple(p for p in observed.pods if p.quarantine is not None and p.revision == name),
+        rollback_target=breach.find_rollback_target(context),
+        rollback_blockers=breach.find_rollback_blockers(context),
+        has_dropped=drop.has_dropped(context, bool(current.last_valid and current.last_valid.has_dropped)),
         alerts=inputs.config.alerts,
-        control_progress=breach.control_progress(scene, record) if record else "",
+        control_progress=breach.describe_control_progress(context, record) if record else "",
     )
     return HealthAssessment(after, outcome)
 
 
-def choose_desired(inputs: PassInputs, assessment: HealthAssessment, requested: str | None) -> str | None:
+def choose_rollout_revision(inputs: PassInputs, assessment: HealthAssessment, spec_revision: str | None) -> str | None:
     """Return the revision to bring up or to keep.
 
-    It is the requested one, unless a rollback or a pin comes first; what serves, until its engine is on its volume.
+    It is the spec's, unless a rollback or a pin comes first; the current one, until its engine is on its volume.
     """
-    revisions, desired = assessment.revisions, _choose_despite_delivery(inputs, assessment.outcome, requested)
-    if desired is None or delivery.started(revisions[desired].volume, desired, inputs.observed):
-        return desired
-    serving = serving_revision(revisions.values())
-    return serving.name if serving else None
+    revisions, name = assessment.revisions, _choose_before_delivery(inputs, assessment.outcome, spec_revision)
+    if name is None or delivery.started(revisions[name].volume, name, inputs.observed):
+        return name
+    current = find_current_revision(revisions.values())
+    return current.name if current else None
 
 
-def _choose_despite_delivery(inputs: PassInputs, outcome: BreachOutcome | None, requested: str | None) -> str | None:
+def _choose_before_delivery(inputs: PassInputs, outcome: BreachOutcome | None, spec_revision: str | None) -> str | None:
     if outcome is None:
-        return requested
+        return spec_revision
     if outcome.rollback is not None:
         return outcome.rollback.to
-    return outcome.serving if inputs.spec.rollout.pinned or outcome.returned else requested
+    return outcome.current if inputs.spec.rollout.pinned or outcome.spec_rollback else spec_revision

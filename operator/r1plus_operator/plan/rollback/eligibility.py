@@ -12,7 +12,7 @@ MOST_TOLD = 5
 """Revisions of which it is told, the newest first."""
 
 
-def lacking(past: Iterable[PastRevision], engines: Mapping[str, str], bake: float) -> tuple[str, ...]:
+def rollback_blockers(past: Iterable[PastRevision], engines: Mapping[str, str], bake: float) -> tuple[str, ...]:
     """A line for each revision that lacks something. `engines`: by revision; `bake`: seconds of traffic needed."""
     newest_first = sorted(past, key=lambda r: (-r.promoted_at, r.name))[:MOST_TOLD]
     lines = ((r, _lacks(r, bake)) for r in newest_first)

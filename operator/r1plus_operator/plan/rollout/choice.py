@@ -16,9 +16,9 @@ from r1plus_operator.plan.revision.record import (
     Runtime,
     asked_hash,
     build,
+    find_current_revision,
     revision_hash,
     runtime_for,
-    serving_revision,
 )
 from r1plus_operator.plan.revision.refresh import (
     Cause,
@@ -38,7 +38,7 @@ from r1plus_operator.plan.settings import RuntimeUpdate
 class RevisionChoice:
     """What the spec asks for, as a revision."""
 
-    requested: str | None
+    spec_revision: str | None
     """Its name; None where the spec has a Problem and nothing serves yet."""
     revisions: Mapping[str, Revision]
     """Those that were stored, and the requested one."""
@@ -53,22 +53,22 @@ def choose_revision(inputs: PassInputs, resolution: Resolution, revisions: Mappi
 
     While the spec has a Problem it is the one that the spec asked for before.
     """
-    serving, target = serving_revision(revisions.values()), resolution.target
+    current, target = find_current_revision(revisions.values()), resolution.target
     if isinstance(target, Problem):
-        requested = last_requested(revisions, serving) if serving else None
-        return RevisionChoice(requested, revisions, target)
-    request = _refresh_request(inputs, revisions, serving)
-    due = _find_due_engine(inputs, resolution.newer, serving, request)
+        spec_revision = find_last_spec_revision(revisions, current) if current else None
+        return RevisionChoice(spec_revision, revisions, target)
+    request = _refresh_request(inputs, revisions, current)
+    due = _find_due_engine(inputs, resolution.newer, current, request)
     if due and not due.waits and resolution.newer:
         target = resolution.newer
     runtime = runtime_for(target, inputs.config)
-    stored = _find_stored(inputs, revisions, serving, target, runtime)
+    stored = _find_stored(inputs, revisions, current, target, runtime)
     if due is None and stored is not None:
-        due = _find_due_runtime(inputs, stored, serving, runtime, request)
+        due = _find_due_runtime(inputs, stored, current, runtime, request)
     if due is not None and not due.waits:
         revisions, name = _begin_refresh(inputs, revisions, target, runtime, stored, due)
         return RevisionChoice(name, revisions, target)
-    if stored is None or _is_unfit(inputs, stored, serving, target):
+    if stored is None or _is_unfit(inputs, stored, current, target):
         new = _render(inputs, revisions, target, runtime)
         revisions, stored = {**revisions, new.name: new}, new
     if request is not None and stored.runtime == runtime and due is None:
@@ -76,64 +76,64 @@ def choose_revision(inputs: PassInputs, resolution: Resolution, revisions: Mappi
     return RevisionChoice(stored.name, revisions, target, due)
 
 
-def last_requested(revisions: Mapping[str, Revision], serving: Revision) -> str:
+def find_last_spec_revision(revisions: Mapping[str, Revision], current: Revision) -> str:
     """Return the revision that the spec asked for before it had a Problem.
 
     Where that is not recorded, as in a cluster that an earlier version stored: what a rollback record says of it, else
     the candidate, else what serves.
     """
-    if serving.last_valid and serving.last_valid.target in revisions:
-        return serving.last_valid.target
+    if current.last_valid and current.last_valid.target in revisions:
+        return current.last_valid.target
     records = [(r.name, r.rollback) for r in revisions.values() if r.rollback and not r.rollback.lifted]
     newest_first = sorted(records, key=lambda pair: -pair[1].started_at)
     recorded = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
     candidates = [r.name for r in revisions.values() if r.candidate_since]
-    return next((name for name in (*recorded, *candidates) if name in revisions), serving.name)
+    return next((name for name in (*recorded, *candidates) if name in revisions), current.name)
 
 
-def _refresh_request(inputs: PassInputs, revisions: Mapping[str, Revision], serving: Revision | None) -> Request | None:
+def _refresh_request(inputs: PassInputs, revisions: Mapping[str, Revision], current: Revision | None) -> Request | None:
     """Return the refresh that a user asks for and that no revision answers yet."""
     answers = (r.refresh for r in revisions.values())
-    return requested_refresh(inputs.observed.cr, serving.name if serving else "", answers)
+    return requested_refresh(inputs.observed.cr, current.name if current else "", answers)
 
 
 def _find_due_engine(
-    inputs: PassInputs, newer: Target | None, serving: Revision | None, request: Request | None
+    inputs: PassInputs, newer: Target | None, current: Revision | None, request: Request | None
 ) -> Due | None:
     """Return the newer engine of the catalog that begins in this pass, or what it waits for.
 
     None also while its wave is stopped: meanwhile newer images reach what serves without it.
     """
-    if newer is None or serving is None:
+    if newer is None or current is None:
         return None
     view, engine = inputs.observed.wave, newer.engine
     wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{runtime_for(newer, inputs.config).digest}"
     cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
-    bar = refresh_bar(cause, inputs.spec, None, serving.active_rollback)
+    bar = refresh_bar(cause, inputs.spec, None, current.active_rollback)
     due = Due(cause, wave, token, bar) if bar else take_slot(view, cause, wave, token)
     return None if due.waits and wave in view.stopped else due
 
 
 def _find_due_runtime(
-    inputs: PassInputs, stored: Revision, serving: Revision | None, runtime: Runtime, request: Request | None
+    inputs: PassInputs, stored: Revision, current: Revision | None, runtime: Runtime, request: Request | None
 ) -> Due | None:
     """Return the candidate on the operator's images that is due in place of `stored`, or what it waits for."""
     if stored.runtime == runtime:
         return None
-    is_automatic = inputs.config.runtime_update is RuntimeUpdate.AUTOMATIC and _is_at_rest(stored, serving)
+    is_automatic = inputs.config.runtime_update is RuntimeUpdate.AUTOMATIC and _is_at_rest(stored, current)
     if request is None and not is_automatic:
         return None
     cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
-    bar = refresh_bar(cause, inputs.spec, stored.rollback, serving.active_rollback if serving else None)
+    bar = refresh_bar(cause, inputs.spec, stored.rollback, current.active_rollback if current else None)
     if bar:
         return Due(cause, runtime.digest, token, bar)
     return take_slot(inputs.observed.wave, cause, runtime.digest, token)
 
 
-def _is_at_rest(stored: Revision, serving: Revision | None) -> bool:
+def _is_at_rest(stored: Revision, current: Revision | None) -> bool:
     """Whether no rollout is on its way: it serves, or the wave that began it is over."""
     ends = (Outcome.FAILED, Outcome.ACKNOWLEDGED, Outcome.NO_ROOM)
-    return stored is serving or (stored.refresh is not None and stored.refresh.outcome in ends)
+    return stored is current or (stored.refresh is not None and stored.refresh.outcome in ends)
 
 
 def _begin_refresh(
@@ -161,7 +161,7 @@ def _record_answer(inputs: PassInputs, revision: Revision, runtime: Runtime, req
 def _find_stored(
     inputs: PassInputs,
     revisions: Mapping[str, Revision],
-    serving: Revision | None,
+    current: Revision | None,
     target: Target,
     runtime: Runtime,
 ) -> Revision | None:
@@ -178,10 +178,10 @@ def _find_stored(
         )
         if revision.name not in names and (revision.asked != asked or waits_for_build):
             continue
-        if revision is serving and revision.runtime == runtime:
+        if revision is current and revision.runtime == runtime:
             return revision
-        is_older = serving is not None and revision.number < serving.number
-        if not is_older or revision.runtime in (runtime, serving.runtime if serving else runtime):
+        is_older = current is not None and revision.number < current.number
+        if not is_older or revision.runtime in (runtime, current.runtime if current else runtime):
             matches.append(revision)
     return max(matches, key=lambda r: r.number, default=None)
 
@@ -198,20 +198,20 @@ def _render(inputs: PassInputs, revisions: Mapping[str, Revision], target: Targe
     return build(inputs.observed.cr, inputs.spec, target, inputs.config, number, name)
 
 
-def _is_unfit(inputs: PassInputs, stored: Revision, serving: Revision | None, target: Target) -> bool:
+def _is_unfit(inputs: PassInputs, stored: Revision, current: Revision | None, target: Target) -> bool:
     """Whether a stored revision has to be rendered again. What serves, or had a rollback, is left as it is."""
-    if stored is serving or stored.rollback is not None:
+    if stored is current or stored.rollback is not None:
         return False
     names_user_wrongly = stored.runtime.names_user != bool(inputs.config.pod_user.named)
-    return names_user_wrongly or _needs_newer_monitor(inputs, stored, serving, target)
+    return names_user_wrongly or _needs_newer_monitor(inputs, stored, current, target)
 
 
-def _needs_newer_monitor(inputs: PassInputs, revision: Revision, serving: Revision | None, target: Target) -> bool:
+def _needs_newer_monitor(inputs: PassInputs, revision: Revision, current: Revision | None, target: Target) -> bool:
     """Whether the revision's monitor reports a Pass and is too old to prove it."""
     observed, spec = inputs.observed, inputs.spec
     if revision.proves_gates:
         return False
-    suites = select_suites(target.source, serving, observed.suites, spec, inputs.config.suite_trust)
-    if revision.good(hash_of(suites.of(revision)), spec.accuracy.threshold):
+    suites = select_suites(target.source, current, observed.suites, spec, inputs.config.suite_trust)
+    if revision.has_passed(hash_of(suites.of(revision)), spec.accuracy.threshold):
         return False
     return any(pod.revision == revision.name and pod.name in observed.unproven for pod in observed.pods)

@@ -9,8 +9,8 @@ from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_o
 from r1plus_operator.plan.engine.nodes import has_room, is_lost
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts
-from r1plus_operator.plan.revision.record import Revision, serving_revision
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.record import Revision, find_current_revision
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
 _ON_ITS_WAY = (Stage.GATING, Stage.SCALING, Stage.PROMOTE)
@@ -20,23 +20,23 @@ def decide_rollout(
     inputs: PassInputs,
     revisions: Mapping[str, Revision],
     suites: SuiteSelection | None,
-    desired: str | None,
-    rollback: Record | None,
+    rollout_revision: str | None,
+    rollback: RollbackRecord | None,
 ) -> Rollout:
     """Return the rollout of the desired revision; while the spec is paused, what runs.
 
     `rollback`: the one that is under way, to the desired revision.
     """
-    rollout = _decide(inputs, revisions, suites, desired, rollback)
+    rollout = _decide(inputs, revisions, suites, rollout_revision, rollback)
     if not inputs.spec.rollout.paused:
         return rollout
-    serving, children = serving_revision(revisions.values()), inputs.observed.children
+    current, children = find_current_revision(revisions.values()), inputs.observed.children
     live = {
         name: int(child["spec"].get("replicas", 1))
         for (kind, name), child in children.items()
         if kind == "Deployment" and name in revisions
     }
-    return replace(rollout, promote=None, current=serving.name if serving else None, replicas=live)
+    return replace(rollout, promote=None, current=current.name if current else None, replicas=live)
 
 
 def is_under_way(
@@ -62,25 +62,25 @@ def _decide(
     inputs: PassInputs,
     revisions: Mapping[str, Revision],
     suites: SuiteSelection | None,
-    desired: str | None,
-    rollback: Record | None,
+    rollout_revision: str | None,
+    rollback: RollbackRecord | None,
 ) -> Rollout:
     """In a rollback only the control's own verdict counts, whatever `gate` is, and it has a deadline of its own.
 
     A revision whose accuracy dropped comes back by a Pass only, whatever `gate` is.
     """
     spec = inputs.spec
-    needs_pass = rollback is not None or (desired is not None and revisions[desired].regate != "")
-    serving = serving_revision(revisions.values())
-    states = [_state(inputs, revision, suites, serving) for revision in revisions.values()]
+    is_returning = rollout_revision is not None and revisions[rollout_revision].regate_token != ""
+    current = find_current_revision(revisions.values())
+    states = [_state(inputs, revision, suites, current) for revision in revisions.values()]
     if rollback is not None:
         states = [replace(s, verdict=rollback.control) if s.name == rollback.to else s for s in states]
     return decide(
-        target=desired,
+        target=rollout_revision,
         revisions=tuple(states),
         terms=Terms(
             spec.replicas,
-            Gate.ENFORCE if needs_pass else spec.accuracy.gate,
+            Gate.ENFORCE if rollback or is_returning else spec.accuracy.gate,
             spec.rollout.strategy,
             math.inf if rollback else spec.rollout.deadline_seconds,
             is_held=inputs.problem is not None and (rollback is None or not inputs.is_tenant),
@@ -90,14 +90,14 @@ def _decide(
 
 
 def _state(
-    inputs: PassInputs, revision: Revision, suites: SuiteSelection | None, serving: Revision | None
+    inputs: PassInputs, revision: Revision, suites: SuiteSelection | None, current: Revision | None
 ) -> RevisionState:
     observed = inputs.observed
     live = observed.children.get(("Deployment", revision.name))
     pods = [pod for pod in observed.pods if pod.revision == revision.name and pod.quarantine is None]
     return RevisionState(
         name=revision.name,
-        ready=sum(pod.ready and not pod.terminating and _can_serve(revision, pod, serving) for pod in pods),
+        ready=sum(pod.ready and not pod.terminating and _can_serve(revision, pod, current) for pod in pods),
         pods=sum(not is_lost(pod, observed.nodes, inputs.now) for pod in pods),
         replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
         verdict=_verdict(inputs, revision, suites),
@@ -114,14 +114,14 @@ def _verdict(inputs: PassInputs, revision: Revision, suites: SuiteSelection | No
     """Return the gate's verdict on the suite in force; None also for a Pass that was won only beside traffic."""
     suite, threshold = hash_of(suites.of(revision)) if suites else "", inputs.spec.accuracy.threshold
     report = revision.verdict_for(suite, threshold)
-    if report is None or (report.verdict is Verdict.PASS and not revision.good(suite, threshold)):
+    if report is None or (report.verdict is Verdict.PASS and not revision.has_passed(suite, threshold)):
         return None
     return report.verdict
 
 
-def _can_serve(revision: Revision, pod: PodFacts, serving: Revision | None) -> bool:
+def _can_serve(revision: Revision, pod: PodFacts, current: Revision | None) -> bool:
     """Whether traffic may move to a pod. What has it keeps it: no pod would be left where a tag was moved."""
-    has_traffic = serving is not None and serving.name == revision.name
+    has_traffic = current is not None and current.name == revision.name
     return has_traffic or not revision.find_changed_image(pod)
 
 

@@ -10,18 +10,18 @@ from r1plus_policies.rollout import Rollout
 
 
 def select_surplus(
-    inputs: PassInputs, revisions: Mapping[str, Revision], rollout: Rollout, requested: str | None
+    inputs: PassInputs, revisions: Mapping[str, Revision], rollout: Rollout, spec_revision: str | None
 ) -> frozenset[str]:
     """Return the names of the revisions beyond the history, the oldest ones.
 
     Never what runs, what the spec asks for, or the last one that served before.
     """
-    needed = {*rollout.replicas, rollout.current, requested}
+    needed = {*rollout.replicas, rollout.current, spec_revision}
     served = [r for r in revisions.values() if r.promoted_at and r.name != rollout.current]
     needed |= {max(served, key=lambda r: r.promoted_at or 0.0).name} if served else set()
     old = sorted((r for r in revisions.values() if r.name not in needed), key=lambda r: r.number)
     # Where the spec can be served, an engine that it no longer asks for is not built: its Job would keep a GPU busy.
-    can_serve = requested and not inputs.problem
+    can_serve = spec_revision and not inputs.problem
     unbuilt = {r.name for r in old if can_serve and not r.promoted_at and is_unbuilt(r, inputs.observed)}
     old = [r for r in old if r.name not in unbuilt]
     beyond = old[: max(0, len(revisions) - len(unbuilt) - KEPT_REVISIONS)]

@@ -12,9 +12,9 @@ from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import acknowledged_in
 from r1plus_operator.plan.revision.expiry import expire
 from r1plus_operator.plan.revision.last_valid import LastValid, dump_spec
-from r1plus_operator.plan.revision.record import Revision, seconds_in_traffic, serving_revision
+from r1plus_operator.plan.revision.record import Revision, find_current_revision, seconds_in_traffic
 from r1plus_operator.plan.revision.refresh import Progress, next_outcome
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollout.decision import find_capacity_problem
 from r1plus_policies.rollout import Rollout, Stage
 
@@ -37,27 +37,27 @@ def record_rollout(
     inputs: PassInputs,
     revisions: Mapping[str, Revision],
     rollout: Rollout,
-    requested: str | None,
-    desired: str | None,
-    rollback: Record | None,
+    spec_revision: str | None,
+    rollout_revision: str | None,
+    rollback: RollbackRecord | None,
 ) -> Mapping[str, Revision]:
     """Return the revisions as the rollout leaves them.
 
-    `requested`: what the spec asks for; `desired`: what the rollout is of; `rollback`: the one that is under way.
+    `spec_revision`: what the spec asks for; `rollout_revision`: what the rollout is of; `rollback`: the one under way.
     """
     if rollout.promote:
         revisions = _record_promotion(inputs, revisions, rollout.promote, rollback)
     is_held = inputs.problem is not None and rollback is None
-    revisions = _record_expiry(inputs, revisions, rollout, desired)
-    candidate = desired if desired != rollout.current and not is_held else None
-    revisions = _date_candidacy(inputs, revisions, candidate, requested if is_held else None)
-    return _record_refresh_outcomes(inputs, revisions, rollout, requested, desired)
+    revisions = _record_expiry(inputs, revisions, rollout, rollout_revision)
+    candidate = rollout_revision if rollout_revision != rollout.current and not is_held else None
+    revisions = _date_candidacy(inputs, revisions, candidate, spec_revision if is_held else None)
+    return _record_refresh_outcomes(inputs, revisions, rollout, spec_revision, rollout_revision)
 
 
 def record_last_valid(
     inputs: PassInputs,
     revisions: Mapping[str, Revision],
-    requested: str | None,
+    spec_revision: str | None,
     suites: SuiteSelection | None,
     dropped: Mapping[str, bool],
 ) -> Mapping[str, Revision]:
@@ -65,32 +65,32 @@ def record_last_valid(
 
     `dropped`: whether the accuracy of the revision that was assessed in this pass has dropped, by name; else empty.
     """
-    serving = serving_revision(revisions.values())
-    if serving is None or requested is None:
+    current = find_current_revision(revisions.values())
+    if current is None or spec_revision is None:
         return revisions
-    before = serving.last_valid or LastValid(requested)
+    before = current.last_valid or LastValid(spec_revision)
     last = LastValid(
-        requested,
-        hash_of(suites.requested) if suites else before.suite_hash,
+        spec_revision,
+        hash_of(suites.spec_suite) if suites else before.suite_hash,
         dump_spec(inputs.spec),
-        dropped.get(serving.name, False) if dropped else before.has_dropped,
+        dropped.get(current.name, False) if dropped else before.has_dropped,
     )
-    return {**revisions, serving.name: replace(serving, last_valid=last)}
+    return {**revisions, current.name: replace(current, last_valid=last)}
 
 
 def _record_promotion(
-    inputs: PassInputs, revisions: Mapping[str, Revision], name: str, rollback: Record | None
+    inputs: PassInputs, revisions: Mapping[str, Revision], name: str, rollback: RollbackRecord | None
 ) -> Mapping[str, Revision]:
     """Date the promotion; where it ends a rollback, also on the revision that traffic leaves."""
     latest = max((r.promoted_at for r in revisions.values() if r.promoted_at), default=-math.inf)
     at = max(inputs.now, latest + _PROMOTION_STEP, 0.0)
-    serving = serving_revision(revisions.values())
-    if rollback is not None and serving is not None:
-        ended = replace(serving, rollback=replace(rollback, switched_at=at))
-        revisions = {**revisions, serving.name: ended}
+    current = find_current_revision(revisions.values())
+    if rollback is not None and current is not None:
+        ended = replace(current, rollback=replace(rollback, switched_at=at))
+        revisions = {**revisions, current.name: ended}
     revision = revisions[name]
     seconds = revision.served_before + seconds_in_traffic(revision, revisions, at)
-    promoted = replace(revision, promoted_at=at, served_before=seconds, verdicts=revision.counted)
+    promoted = replace(revision, promoted_at=at, served_before=seconds, verdicts=revision.valid_verdicts)
     return {**revisions, name: promoted}
 
 
@@ -128,8 +128,8 @@ def _record_refresh_outcomes(
     inputs: PassInputs,
     revisions: Mapping[str, Revision],
     rollout: Rollout,
-    requested: str | None,
-    desired: str | None,
+    spec_revision: str | None,
+    rollout_revision: str | None,
 ) -> Mapping[str, Revision]:
     """Record how candidates of a refresh or a wave end."""
     terms, after = inputs.spec.rollout, dict(revisions)
@@ -138,9 +138,9 @@ def _record_refresh_outcomes(
     for name, revision in revisions.items():
         if refresh := revision.refresh:
             progress = Progress(
-                stage=rollout.stage if name == desired else Stage.NONE,
+                stage=rollout.stage if name == rollout_revision else Stage.NONE,
                 serves=name == rollout.current,
-                is_asked_for=name == requested and not is_held,
+                is_asked_for=name == spec_revision and not is_held,
                 is_expired=revision.is_expired,
                 has_no_room=revision.expiry is not None and revision.expiry.no_room != "",
             )

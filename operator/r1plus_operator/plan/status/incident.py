@@ -11,7 +11,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.revision.record import rfc3339
-from r1plus_operator.plan.revision.rollback_record import REQUESTED, Record
+from r1plus_operator.plan.revision.rollback_record import REQUESTED, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility, quarantine
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action, Why
@@ -46,22 +46,27 @@ _RUNBOOKS: Mapping[Why, str] = {
 def quality(said: BreachOutcome, target: str) -> Finding | None:
     """QualityVerified of the revision that the spec asks for; None where the fall does not decide it."""
     response = said.response
-    if said.returned is not None:
+    if said.spec_rollback is not None:
         more = (
-            f". {said.serving} has fallen as well: {response.why}"
-            if said.fell.now and response.why not in _QUIET
+            f". {said.current} has fallen as well: {response.why}"
+            if said.drop.now and response.why not in _QUIET
             else ""
         )
-        return Finding("False", Reason.ROLLED_BACK, _gone_back(target, said.returned) + more)
-    if target != said.serving or response.why in _QUIET:
+        return Finding("False", Reason.ROLLED_BACK, _gone_back(target, said.spec_rollback) + more)
+    if target != said.current or response.why in _QUIET:
         return None
-    if said.only_asked and response.why not in (Why.SUITE_MISMATCH, Why.SERVER_ERRORS, Why.CHANGED, Why.ONE_BAD_POD):
+    if said.is_only_requested and response.why not in (
+        Why.SUITE_MISMATCH,
+        Why.SERVER_ERRORS,
+        Why.CHANGED,
+        Why.ONE_BAD_POD,
+    ):
         return None
     status, reason = _REASONS.get(response.why, ("False", Reason.ROLLBACK_BLOCKED))
     if response.action is Action.QUARANTINE:
         status = "False"
     name = f"{response.why}: " if reason is Reason.ROLLBACK_BLOCKED else ""
-    figures = f"Revision {said.serving}: {said.fell.text}; " if said.fell.text else ""
+    figures = f"Revision {said.current}: {said.drop.text}; " if said.drop.text else ""
     return Finding(status, reason, f"{figures}{name}{words(said)}; runbook: {runbook(said)}")
 
 
@@ -72,10 +77,10 @@ def words(said: BreachOutcome) -> str:
         return f"{response.message}; {said.control_progress}"
     if response.why not in _BY_HAND:
         return response.message
-    by_hand = eligibility.told(said.last_good, said.lacking)
-    if said.last_good:
-        sweeps = f"It sweeps {said.last_good} again first, which takes minutes"
-        by_hand += f". {sweeps}; applying the spec of {said.last_good} again sweeps nothing while its Pass counts"
+    by_hand = eligibility.told(said.rollback_target, said.rollback_blockers)
+    if said.rollback_target:
+        sweeps = f"It sweeps {said.rollback_target} again first, which takes minutes"
+        by_hand += f". {sweeps}; applying the spec of {said.rollback_target} again sweeps nothing while its Pass counts"
     return f"{response.message}; {by_hand}"
 
 
@@ -85,14 +90,14 @@ def progress(said: BreachOutcome, target: str) -> Finding | None:
     if response.action in (Action.CONTROL, Action.SWITCH):
         return Finding("True", Reason.ROLLING_BACK, words(said))
     barred = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _TOLD_ELSEWHERE
-    if barred and (response.revision or said.only_asked or target != said.serving):
+    if barred and (response.revision or said.is_only_requested or target != said.current):
         return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {words(said)}")
-    if said.returned is not None:
+    if said.spec_rollback is not None:
         return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back from; see QualityVerified")
     return None
 
 
-def _gone_back(target: str, record: Record) -> str:
+def _gone_back(target: str, record: RollbackRecord) -> str:
     requested = record.cause == REQUESTED
     why = f"the rollback was asked for by {record.fell.text}" if requested else f"it fell: {record.fell.text}"
     return (
@@ -106,7 +111,9 @@ def runbook(said: BreachOutcome) -> str:
     """Where it is written what to do."""
     why, blocked = said.response.why, said.response.action in (Action.BLOCKED, Action.PAGE)
     page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if blocked else metrics.ALERT_BELOW_THRESHOLD)
-    if (said.returned is not None and why in _QUIET) or (said.only_asked and not blocked and why not in _RUNBOOKS):
+    if (said.spec_rollback is not None and why in _QUIET) or (
+        said.is_only_requested and not blocked and why not in _RUNBOOKS
+    ):
         page = metrics.ALERT_ROLLED_BACK
     elif why is Why.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD
@@ -115,12 +122,12 @@ def runbook(said: BreachOutcome) -> str:
 
 def told(said: BreachOutcome, target: str, before: Json, now: float) -> Json | None:
     """`status.incident`; None while there is nothing to tell. `before`: the status that stands, for since when."""
-    returned, response = said.returned, said.response
-    if response.why in _QUIET and returned is None and not said.held:
+    returned, response = said.spec_rollback, said.response
+    if response.why in _QUIET and returned is None and not said.quarantined_pods:
         return None
     over = response.why in _QUIET and returned is not None
-    revision, record = (target, returned) if over else (said.serving, said.record)
-    fell = record.fell if record else said.fell
+    revision, record = (target, returned) if over else (said.current, said.rollback_record)
+    fell = record.fell if record else said.drop
     old = before.get("incident") or {}
     found = {
         "since": old["since"] if old.get("revision") == revision and "since" in old else rfc3339(now),
@@ -129,7 +136,7 @@ def told(said: BreachOutcome, target: str, before: Json, now: float) -> Json | N
         "before": fell.before,
         "now": fell.now,
         "lost": list(fell.lost),
-        "tried": [line[:MOST_TRIED] for line in (*_held(said.held), *(_steps(record) if record else ()))],
+        "tried": [line[:MOST_TRIED] for line in (*_held(said.quarantined_pods), *(_steps(record) if record else ()))],
         "next": (_gone_back(target, returned) if over and returned else words(said))[:MOST_NEXT],
         "runbook": runbook(said),
     }
@@ -141,7 +148,7 @@ def _held(pods: tuple[PodFacts, ...]) -> list[str]:
     return [f"{rfc3339(q.since)} pod {name} was quarantined, until {rfc3339(q.until)}: {q.why}" for name, q in held]
 
 
-def _steps(record: Record) -> list[str]:
+def _steps(record: RollbackRecord) -> list[str]:
     begun = f"asked for by {record.fell.text}" if record.cause == REQUESTED else "the revision fell"
     steps = [f"{rfc3339(record.started_at)} control of revision {record.to} began: {begun}"]
     if record.control is not None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action
 
@@ -26,7 +26,7 @@ class Facts:
 
 
 def facts_of(
-    spec: R1PlusDeploymentSpec, answered: BreachOutcome | None, switched: Record | None, runtime: Json | None
+    spec: R1PlusDeploymentSpec, answered: BreachOutcome | None, switched: RollbackRecord | None, runtime: Json | None
 ) -> Facts:
     """`switched`: the way back that this plan ends by moving traffic."""
     return Facts(
@@ -41,5 +41,5 @@ def facts_of(
 
 def _blocked(answered: BreachOutcome) -> str:
     """A rollback that somebody asked for and that cannot be is no fall without an answer: it pages nobody."""
-    barred = answered.response.action in (Action.BLOCKED, Action.PAGE) and not answered.only_asked
+    barred = answered.response.action in (Action.BLOCKED, Action.PAGE) and not answered.is_only_requested
     return answered.response.why.value if barred else ""

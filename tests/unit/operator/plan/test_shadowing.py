@@ -232,7 +232,7 @@ def test_what_was_rolled_back_from_does_not_return_because_the_suite_asked_for_a
     world.wait(60.0).settle()
     assert (world.monitor_settings().former, world.selected()) == (None, good)
     record = world.revision(bad).rollback
-    assert record.refuses
+    assert record.is_in_force
     assert world.deployments() == {good: 1}
 
 

@@ -93,4 +93,4 @@ def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_e
         known = record_gate_result(known, replace(passed, suite_hash=version), {version}, 0.98, "")
         known = read(to_object(known, {"name": "a"}))
     assert [v.suite_hash for v in known.verdicts] == [HASH, *versions[2:]]
-    assert known.good(versions[-1], 0.98)
+    assert known.has_passed(versions[-1], 0.98)
