@@ -201,7 +201,7 @@ async def assert_candidate_is_gated_again(tenant: Tenant, before: Json) -> None:
     again = await tenant.candidate("gating", other_than=before["candidate"])
     assert await tenant.selected("gating") == before["revision"]
     old, new = [read(await tenant.present("ControllerRevision", name)) for name in (before["candidate"], again)]
-    assert (old.verdicts, new.proves_gates, new.identity.engine) == ((), True, old.identity.engine)
+    assert (old.verdicts, new.can_prove_gates, new.identity.engine) == ((), True, old.identity.engine)
     monitors = Monitors()
     await monitors.start()
     tenant = dataclasses.replace(tenant, monitors=monitors)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from r1plus_operator.plan.accuracy.gate_results import record_gate_results
 from r1plus_operator.plan.accuracy.monitor_config import build_accuracy_config
-from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted
-from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted, wanted_pool
-from r1plus_operator.plan.accuracy.proof import read_configs, remember_config, withhold_unproven
+from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted_suites
+from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest, request_pool
+from r1plus_operator.plan.accuracy.proof import append_config, read_configs, withhold_unproven
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, SuiteSelector
 from r1plus_operator.plan.events import Note, transitions
 from r1plus_operator.plan.inputs import PassInputs
@@ -23,7 +23,7 @@ from r1plus_operator.plan.podspec.pod import accuracy_name
 from r1plus_operator.plan.requests import note_requests
 from r1plus_operator.plan.requeue import seconds_to_next_pass
 from r1plus_operator.plan.revision.foreign_pods import split_foreign_pods
-from r1plus_operator.plan.revision.record import Revision, find_current_revision, readable, redate
+from r1plus_operator.plan.revision.record import Revision, find_current_revision, read_revisions, redate
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.revision.resolution import resolve_spec
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
@@ -63,7 +63,7 @@ class Plan:
     """Seconds after which time alone changes the plan; all else that it hangs on is an event that asks for a pass."""
     relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
     """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
-    pool: PoolWanted | None = None
+    pool: PoolRequest | None = None
     """The pooled detector to keep from now on."""
     facts: Facts = field(default_factory=Facts)
     slot: SlotRequest | None = None
@@ -111,7 +111,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     tenant = observed.tenant
     config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
-    revisions = redate(readable(observed.children), now)
+    revisions = redate(read_revisions(observed.children), now)
     resolution = resolve_spec(observed, config, revisions)
     if resolution.spec is None:
         unreadable = Situation(observed, now, None, resolution.target, None, revisions, None)
@@ -155,9 +155,9 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
     situation = _derive_situation(inputs, decision, accuracy_config)
     status = status_of(situation)
     is_moved = inputs.is_tenant and not paused
-    ended = quarantine.ended(observed.pods, rollout.current, now) if is_moved else []
+    ended = quarantine.find_ended(observed.pods, rollout.current, now) if is_moved else []
     planned = Plan(
-        relabel=quarantine.relabelled(observed, outcome.response, outcome.drop.text, now)
+        relabel=quarantine.build_relabels(observed, outcome.response, outcome.drop.text, now)
         if outcome and not paused
         else (),
         clear=changes.clear,
@@ -166,11 +166,11 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
         status=status,
         notes=(
             *transitions(observed.cr.get("status") or {}, status),
-            *quarantine.told(outcome.response if outcome else None, ended, now),
+            *quarantine.build_events(outcome.response if outcome else None, ended, now),
             *note_requests(observed.cr, str(status.get("requestRefused", ""))),
         ),
         requeue_after=seconds_to_next_pass(situation),
-        pool=wanted_pool(current, observed, spec, suites.suite if suites else None),
+        pool=request_pool(current, observed, spec, suites.suite if suites else None),
         facts=facts_of(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime),
         slot=due.slot if due else None,
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
@@ -185,7 +185,7 @@ def _find_mounted(inputs: PassInputs) -> MountedSuites:
         return MountedSuites()
     observed = inputs.observed
     at_hand = (*observed.suites.values(), *(observed.mounted or ()))
-    return find_mounted(observed.children.get(("ConfigMap", accuracy_name(observed.name))), at_hand)
+    return find_mounted_suites(observed.children.get(("ConfigMap", accuracy_name(observed.name))), at_hand)
 
 
 def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | None:
@@ -220,6 +220,6 @@ def _derive_situation(inputs: PassInputs, decision: _Decision, accuracy_config: 
         spec_revision,
         decision.outcome,
         decision.suites,
-        remember_config(configs, accuracy_config) if accuracy_config else configs,
+        append_config(configs, accuracy_config) if accuracy_config else configs,
         tell_runtime(revisions, rollout.current, spec_revision, due, inputs.config),
     )

@@ -22,7 +22,7 @@ def seconds_to_next_pass(situation: Situation) -> float | None:
 def _moments(situation: Situation) -> Iterator[float | None]:
     observed, now, rollout = situation.observed, situation.now, situation.rollout
     for pod in observed.pods:
-        yield quarantine.next_look(pod, now)
+        yield quarantine.seconds_to_next_look(pod, now)
         left = lost_in(pod, now)
         yield left if 0 < left < math.inf else None
     if rollout:

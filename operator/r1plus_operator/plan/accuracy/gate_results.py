@@ -13,14 +13,14 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.observation import Observed
 from r1plus_operator.plan.requests import acknowledged_in
-from r1plus_operator.plan.revision.record import Revision, clipped
+from r1plus_operator.plan.revision.record import Revision, clip_report
 from r1plus_policies.gate.verdict import rejudge
 
 MOST_TOLD_BYTES: Final = 64 * 1024
 """Of verdicts in the ConfigMap that monitors read: it holds 1 MiB, and a suite may take 948 KiB of that."""
 
 
-def gates_in(report: MonitorReport) -> tuple[GateReport, ...]:
+def list_gates(report: MonitorReport) -> tuple[GateReport, ...]:
     """Of the suite that counts, and of the one that is asked beside it.
 
     The latter says nothing of the revision while something is wrong with the pod that asks: its scorer is not what it
@@ -44,7 +44,7 @@ def record_gate_result(
     scored = gate.identity == revision.identity_digest and gate.suite_hash in suites
     ours = scored and revision.regate_token in ("", gate.control)
     if decided and ours and _is_news(revision, gate, threshold, acknowledged):
-        return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
+        return replace(revision, verdicts=(*revision.verdicts, clip_report(gate)))
     return revision
 
 
@@ -62,12 +62,12 @@ def record_gate_results(
         report = observed.reports.get(pod.name)
         if report is None or pod.quarantine is not None or pod.revision not in after:
             continue
-        for gate in gates_in(report):
+        for gate in list_gates(report):
             before = after[pod.revision]
             revision = record_gate_result(before, gate, hashes, threshold, acknowledged)
             # Later the pod's containers may have been restarted on images that were not gated.
             is_new = revision is not before or not before.images
-            if is_new and before.proves_gates and has_passed_gate(before, gate, hashes):
+            if is_new and before.can_prove_gates and has_passed_gate(before, gate, hashes):
                 revision = revision.add_images(pod)
             after[pod.revision] = revision
     return after
@@ -107,7 +107,7 @@ def append_control_pass(revision: Revision, gate: GateReport) -> Revision:
     """The control's fresh Pass stands beside the old one, so that further pods need no gate of their own."""
     if any(known.control == gate.control for known in revision.verdicts):
         return revision
-    return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
+    return replace(revision, verdicts=(*revision.verdicts, clip_report(gate)))
 
 
 def select_known_verdicts(

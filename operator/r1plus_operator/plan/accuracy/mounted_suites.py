@@ -28,24 +28,24 @@ class MountedSuites:
     """Whether one of them is mounted and is not at hand, so that the ConfigMap has to be fetched."""
 
 
-def find_mounted(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -> MountedSuites:
+def find_mounted_suites(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -> MountedSuites:
     """Return the suites of a live accuracy ConfigMap among those at hand.
 
     The caches keep digests of its texts only, so a suite is found where its texts are the mounted ones byte for byte.
     """
     live = _suite_texts(accuracy)
-    readable = [source for source in at_hand if source.suite]
+    usable = [source for source in at_hand if source.suite]
 
     def find(files: tuple[str, str, str]) -> SuiteSource | None:
         mounted = {name: live[name] for name in files if name in live}
-        return next((source for source in readable if _folded(suite_files(source, *files)) == mounted), None)
+        return next((source for source in usable if _folded(suite_files(source, *files)) == mounted), None)
 
     spec_suite, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
     has_unread = (SUITE_FILES[0] in live and spec_suite is None) or (FORMER_SUITE_FILES[0] in live and former is None)
     return MountedSuites(spec_suite, former, has_unread)
 
 
-def read_mounted(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:
+def read_mounted_suites(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:
     """Return the suites in the texts of an accuracy ConfigMap: of any scorer version, signed or not."""
     found = []
     for header, items, reference in (SUITE_FILES, FORMER_SUITE_FILES):
@@ -60,7 +60,7 @@ def read_mounted(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:
     return tuple(found)
 
 
-def version_of(accuracy: Json) -> str:
+def hash_mounted_suites(accuracy: Json) -> str:
     """Return a digest of the mounted suites, another one when one of them changes."""
     return hashlib.sha256(dumps(_suite_texts(accuracy)).encode()).hexdigest()
 

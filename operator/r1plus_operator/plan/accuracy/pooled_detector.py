@@ -17,7 +17,7 @@ from r1plus_policies.detector.detector import DetectorKey
 
 
 @dataclass(frozen=True, slots=True)
-class PoolWanted:
+class PoolRequest:
     """What to keep and from whom."""
 
     key: DetectorKey
@@ -28,37 +28,37 @@ class PoolWanted:
     items: frozenset[str]
     pods: frozenset[str]
     """Of the revision, in no quarantine."""
-    held: frozenset[str]
+    quarantined_pods: frozenset[str]
     """In quarantine: the pool is recomputed without them."""
-    stored: str
+    checkpoint: str
     """Checkpoint as it is written on the revision."""
     acknowledged: str = ""
     """The newest acknowledgement: a pool of another one starts anew."""
 
 
-def wanted_pool(
+def request_pool(
     current: Revision | None, observed: Observed, spec: R1PlusDeploymentSpec, suite: Suite | None
-) -> PoolWanted | None:
+) -> PoolRequest | None:
     """The pool of the revision that serves, on the suite that counts for it; None where there is no such thing."""
     if current is None or suite is None:
         return None
     header = suite.header
     pods = [p for p in observed.pods if p.revision == current.name and not p.terminating]
     budget = Budget(spec.accuracy.probes_per_minute, most_pods(spec), FALSE_ALARM_DAYS)
-    return PoolWanted(
+    return PoolRequest(
         key=DetectorKey("", current.name, header.sha256, STEADINESS),
         identity=current.identity_digest,
         scorer_version=header.scorer_version,
         alarm_at=budget.pool,
         items=frozenset(item.id for item in suite.items),
         pods=frozenset(p.name for p in pods if p.quarantine is None),
-        held=frozenset(p.name for p in pods if p.quarantine is not None),
-        stored=current.pool,
+        quarantined_pods=frozenset(p.name for p in pods if p.quarantine is not None),
+        checkpoint=current.pool,
         acknowledged=acknowledged_in(observed.cr),
     )
 
 
-def checkpoint(observed: Observed, current: Revision, suite_hash: str) -> str:
+def read_checkpoint(observed: Observed, current: Revision, suite_hash: str) -> str:
     """Of the pooled detector, as it is to stand on the revision that serves."""
     view = observed.pool
     ours = view is not None and view.is_of(current.name, suite_hash, acknowledged_in(observed.cr))

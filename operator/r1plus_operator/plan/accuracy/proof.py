@@ -24,7 +24,7 @@ def read_configs(cr: Json) -> tuple[str, ...]:
     return tuple((cr.get("status") or {}).get(STATUS_FIELD) or ())
 
 
-def remember_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
+def append_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
     """Return the digests with that of this ConfigMap as the newest."""
     digest = hash_config({name: sha256(text) for name, text in config["data"].items()})
     return (*(known for known in before if known != digest), digest)[-KEPT_CONFIGS:]
@@ -63,4 +63,4 @@ def _is_unproven(gate: GateReport | None, ran_under: str, configs: Collection[st
 def _confirms(report: MonitorReport, revision: Revision, threshold: float) -> bool:
     """Whether an older monitor reports again what its revision has passed: with it a rollback to it goes on."""
     gate = report.gate
-    return gate is not None and not revision.proves_gates and revision.has_passed(gate.suite_hash, threshold)
+    return gate is not None and not revision.can_prove_gates and revision.has_passed(gate.suite_hash, threshold)

@@ -123,7 +123,7 @@ def select_suites(
     The former one is what the newest Pass is of; it counts no more where it is gone, altered or no longer trusted.
     """
     at_once = SuiteSelection(spec_suite, spec_suite)
-    if current is None or not current.takes_shadows:
+    if current is None or not current.can_shadow:
         return at_once
     spec_hash = hash_of(spec_suite)
     if any(verdict.suite_hash == spec_hash for verdict in current.valid_verdicts):

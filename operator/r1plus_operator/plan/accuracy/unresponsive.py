@@ -16,12 +16,12 @@ SILENT_SECONDS: Final = 120.0
 """A prober that hangs is killed after 30 s and started anew: well within it."""
 
 
-def owes_an_answer(pod: PodFacts) -> bool:
+def should_answer(pod: PodFacts) -> bool:
     """Whether its monitor runs: before that, nobody is there to answer."""
     return any(c.name == CONTAINER_MONITOR and c.ready for c in pod.containers)
 
 
-def silent(report: MonitorReport | None, pod: PodFacts, namespace: str) -> MonitorReport:
+def build_silent_report(report: MonitorReport | None, pod: PodFacts, namespace: str) -> MonitorReport:
     """What counts as said by a pod whose monitor has not answered for SILENT_SECONDS. `report`: its last, if any.
 
     One that was blocked already keeps its reason: it bars more than silence does.

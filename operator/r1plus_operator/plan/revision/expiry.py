@@ -36,7 +36,7 @@ def expire(before: Expiry | None, now: float, no_room: str, terms: RolloutTerms)
     return Expiry(now, times, terms.deadline_seconds, no_room[:MOST_TEXT], retry_at)
 
 
-def expiry_in(text: str | None) -> Expiry | None:
+def read_expiry(text: str | None) -> Expiry | None:
     """Return the record of an annotation; None where there is none or it is unreadable."""
     try:
         return loads(Expiry, text, tolerant=True) if text else None

@@ -13,6 +13,6 @@ def split_foreign_pods(observed: Observed, revisions: Mapping[str, Revision]) ->
     Anyone who may create pods in the namespace can label one as ours and answer for its monitor.
     """
     pods = observed.pods
-    own = frozenset().union(*(revision.own(pods) for revision in revisions.values()))
+    own = frozenset().union(*(revision.own_pods(pods) for revision in revisions.values()))
     strangers = tuple(pod for pod in pods if pod not in own)
     return replace(observed, pods=tuple(pod for pod in pods if pod in own), strangers=strangers)

@@ -24,9 +24,9 @@ from r1plus_operator.plan.engine.selection import Target
 from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image, names_user, pod_template
 from r1plus_operator.plan.podspec.triton_config import rendered
-from r1plus_operator.plan.revision.expiry import Expiry, expiry_in
+from r1plus_operator.plan.revision.expiry import Expiry, read_expiry
 from r1plus_operator.plan.revision.last_valid import LastValid, read_last_valid
-from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
+from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord, read_rollback_record
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.engine.hardware import WHOLE_GPU
@@ -123,7 +123,7 @@ class Revision:
 
     @property
     def asked(self) -> str:
-        """Where its engine was built, or a refresh made it: `asked_hash` of what it was made for; else empty."""
+        """Where its engine was built, or a refresh made it: `hash_request` of what it was made for; else empty."""
         return str(self.data.get("asked", ""))
 
     @property
@@ -138,7 +138,7 @@ class Revision:
         images = {one.get("name"): str(one.get("image", "")) for one in pod.get("containers") or ()}
         return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), names_user(pod))
 
-    def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
+    def own_pods(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
         """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
         candidates = [p for p in pods if p.is_made_by(self.name)]
         if not candidates:
@@ -170,22 +170,22 @@ class Revision:
         return ""
 
     @property
-    def takes_orders(self) -> bool:
+    def can_regate(self) -> bool:
         """Whether its monitor, which was rendered with it, gates anew when it is told to."""
-        return self._speaks >= TAKES_ORDERS
+        return self._protocol_version >= TAKES_ORDERS
 
     @property
-    def takes_shadows(self) -> bool:
+    def can_shadow(self) -> bool:
         """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
-        return self._speaks >= TAKES_SHADOWS
+        return self._protocol_version >= TAKES_SHADOWS
 
     @property
-    def proves_gates(self) -> bool:
+    def can_prove_gates(self) -> bool:
         """Whether its monitor says where and under which files it ran a gate. Else no new Pass of it is taken."""
-        return self._speaks >= PROVES_GATES
+        return self._protocol_version >= PROVES_GATES
 
     @property
-    def _speaks(self) -> int:
+    def _protocol_version(self) -> int:
         speaks = self.data.get("monitorSpeaks")
         return speaks if isinstance(speaks, int) else 0
 
@@ -261,7 +261,7 @@ def seconds_in_traffic(revision: Revision, revisions: Mapping[str, Revision], no
     return min(later, default=now) - began_at
 
 
-def revision_hash(
+def hash_revision(
     spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime | None = None, number: int | None = None
 ) -> str:
     """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
@@ -271,17 +271,19 @@ def revision_hash(
     return _hash(spec, target, target.volume.name if target.volume else "", runtime, number)
 
 
-def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
+def hash_request(spec: R1PlusDeploymentSpec, target: Target) -> str:
     """Likewise over what was asked for, whatever image builds it."""
     return _hash(spec, target, target.volume.wish if target.volume else "")
 
 
 def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> bool:
     """Whether the spec asks for this revision, whatever images the operator has now."""
-    return revision.name == f"{deployment}-{revision_hash(spec, target)}" or revision.asked == asked_hash(spec, target)
+    return revision.name == f"{deployment}-{hash_revision(spec, target)}" or revision.asked == hash_request(
+        spec, target
+    )
 
 
-def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
+def select_runtime(target: Target, config: OperatorConfig) -> Runtime:
     """Return the images that the operator has now for what the spec asks for, and whether pods name a user now."""
     return Runtime(
         config.image_for(target.engine.spec.backend.value), config.monitor_image, bool(config.pod_user.named)
@@ -313,12 +315,12 @@ def _hash(
     return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
 
 
-def build(
+def build_revision(
     cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int, name: str
 ) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
-    is_refreshed = name != f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
+    is_refreshed = name != f"{cr['metadata']['name']}-{hash_revision(spec, target)}"
     volume = target.volume
     built = volume.order.build if volume else None
     config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
@@ -355,7 +357,7 @@ def build(
     if volume:
         data["volume"] = to_jsonable(volume)
     if built or is_refreshed:
-        data["asked"] = asked_hash(spec, target)
+        data["asked"] = hash_request(spec, target)
     return Revision(name, number, data, identity)
 
 
@@ -380,21 +382,21 @@ def read(live: Json) -> Revision:
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
         rollback=read_rollback_record(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
-        refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
+        refresh=read_refresh(notes.get(names.ANNOTATION_REFRESH)),
         images=_images(notes.get(names.ANNOTATION_IMAGES)),
         last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
-        expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
+        expiry=read_expiry(notes.get(names.ANNOTATION_EXPIRED)),
     )
 
 
-def volume_in(live: Json) -> EngineVolume | None:
+def read_volume(live: Json) -> EngineVolume | None:
     """The volume that a ControllerRevision's engine lies on; None where it has none, or one that cannot be read."""
     with contextlib.suppress(ContractError):
         return read(live).volume
     return None
 
 
-def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
+def read_revisions(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
     """By name. One that was damaged by hand is passed over: rendered again if it is wanted, pruned if not."""
     found = {}
     for (kind, name), live in children.items():
@@ -441,7 +443,7 @@ def _moments(revision: Revision) -> list[float]:
     return [at for at in (revision.promoted_at, switched) if at is not None]
 
 
-def clipped(gate: GateReport) -> GateReport:
+def clip_report(gate: GateReport) -> GateReport:
     """A report within what an annotation holds: a broken pod must not make every later write too large."""
     return replace(
         gate,

@@ -28,7 +28,7 @@ class Cause(StrEnum):
     CATALOG = "Catalog"
 
 
-class Outcome(StrEnum):
+class RefreshOutcome(StrEnum):
     """How a candidate of a wave ended."""
 
     PROMOTED = "Promoted"
@@ -57,7 +57,7 @@ class Refresh:
     """Seconds since the epoch."""
     request: str = ""
     """Token of the request that it answers."""
-    outcome: Outcome | None = None
+    outcome: RefreshOutcome | None = None
     """None: it is on its way, and holds a slot."""
     acknowledged: str = ""
     """The newest acknowledgement when it began: another one means that somebody has looked since."""
@@ -72,18 +72,18 @@ class SlotRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """What is newer than what serves, and why it does not begin in this pass; `waits` is empty where it does."""
+class DueRefresh:
+    """What is newer than what serves, and why it does not begin in this pass; `wait_reason` is empty where it does."""
 
     cause: Cause
     wave: str
     request: str = ""
-    waits: str = ""
+    wait_reason: str = ""
     slot: SlotRequest | None = field(default=None)
     """What it waits for, where that is a slot."""
 
 
-def refresh_in(text: str | None) -> Refresh | None:
+def read_refresh(text: str | None) -> Refresh | None:
     """The record of an annotation; None where there is none, or it is unreadable."""
     try:
         return loads(Refresh, text, tolerant=True) if text else None
@@ -91,7 +91,7 @@ def refresh_in(text: str | None) -> Refresh | None:
         return None
 
 
-def requested_refresh(cr: Json, serving: str, answered: Iterable[Refresh | None]) -> Request | None:
+def find_refresh_request(cr: Json, serving: str, answered: Iterable[Refresh | None]) -> Request | None:
     """Return the refresh that somebody asks for: of what served at that moment, and each once."""
     request = requests_in(cr["metadata"]).get(Verb.REFRESH)
     if request is None or request.revision != serving:
@@ -99,7 +99,7 @@ def requested_refresh(cr: Json, serving: str, answered: Iterable[Refresh | None]
     return None if any(record and record.request == request.token for record in answered) else request
 
 
-def refresh_bar(
+def find_refresh_blocker(
     cause: Cause, spec: R1PlusDeploymentSpec, asked_for: RollbackRecord | None, under_way: RollbackRecord | None
 ) -> str:
     """Return what keeps a deployment from beginning, whatever slots there are; empty: nothing does.
@@ -124,18 +124,20 @@ def refresh_bar(
     return ""
 
 
-def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> Due:
+def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> DueRefresh:
     """Return what is due: now, or once there is a slot for it."""
-    waits = ""
+    wait_reason = ""
     if wave in view.stopped:
-        waits = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
+        wait_reason = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
     elif not view.is_granted:
-        waits = "it waits for its turn: other deployments are on their way"
-    return Due(cause, wave, request, waits, SlotRequest(wave, cause is Cause.REQUESTED) if waits else None)
+        wait_reason = "it waits for its turn: other deployments are on their way"
+    return DueRefresh(
+        cause, wave, request, wait_reason, SlotRequest(wave, cause is Cause.REQUESTED) if wait_reason else None
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RefreshProgress:
     """How far a candidate of a refresh or a wave has come in this pass."""
 
     stage: Stage
@@ -148,25 +150,25 @@ class Progress:
     """Whether it was withdrawn for want of room."""
 
 
-def next_outcome(record: Refresh, progress: Progress, acknowledged: str, now: float) -> Outcome | None:
+def next_outcome(record: Refresh, progress: RefreshProgress, acknowledged: str, now: float) -> RefreshOutcome | None:
     """Return how it has ended by now; None: it is on its way, and holds a slot."""
     before = record.outcome
-    if before is Outcome.ANSWERED or progress.serves:
-        return before if before is Outcome.ANSWERED else Outcome.PROMOTED
-    if before is Outcome.FAILED and acknowledged != record.acknowledged:
-        return Outcome.ACKNOWLEDGED
-    if before is Outcome.NO_ROOM and not progress.is_expired:
+    if before is RefreshOutcome.ANSWERED or progress.serves:
+        return before if before is RefreshOutcome.ANSWERED else RefreshOutcome.PROMOTED
+    if before is RefreshOutcome.FAILED and acknowledged != record.acknowledged:
+        return RefreshOutcome.ACKNOWLEDGED
+    if before is RefreshOutcome.NO_ROOM and not progress.is_expired:
         before = None  # It is tried again, if it is still asked for.
-    if before not in (None, Outcome.OVERDUE, Outcome.SUPERSEDED):
+    if before not in (None, RefreshOutcome.OVERDUE, RefreshOutcome.SUPERSEDED):
         return before
     return _end_of(progress, before, is_late=now - record.began_at >= SLOT_SECONDS)
 
 
-def _end_of(progress: Progress, before: Outcome | None, *, is_late: bool) -> Outcome | None:
+def _end_of(progress: RefreshProgress, before: RefreshOutcome | None, *, is_late: bool) -> RefreshOutcome | None:
     if progress.stage is Stage.REFUSED:
-        return Outcome.FAILED
+        return RefreshOutcome.FAILED
     if progress.stage is Stage.EXPIRED:
-        return Outcome.NO_ROOM if progress.has_no_room else Outcome.FAILED
+        return RefreshOutcome.NO_ROOM if progress.has_no_room else RefreshOutcome.FAILED
     if progress.stage is Stage.BLOCKED or not progress.is_asked_for:
-        return Outcome.SUPERSEDED
-    return Outcome.OVERDUE if is_late else before
+        return RefreshOutcome.SUPERSEDED
+    return RefreshOutcome.OVERDUE if is_late else before

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.accuracy.gate_results import append_control_pass
-from r1plus_operator.plan.accuracy.pooled_detector import checkpoint
+from r1plus_operator.plan.accuracy.pooled_detector import read_checkpoint
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelector
 from r1plus_operator.plan.engine import delivery
 from r1plus_operator.plan.inputs import PassInputs
@@ -56,7 +56,7 @@ def assess_health(
     response, record = breach.decide_response(context)
     if record is not None and record.control is Verdict.PASS and (gate := records.find_control_gate(context, record)):
         after = {**after, record.to: append_control_pass(after[record.to], gate)}
-    pool = checkpoint(observed, current, context.suite_hash)
+    pool = read_checkpoint(observed, current, context.suite_hash)
     new_state = replace(after[name], rollback=record, pool=pool)
     after = {**after, name: new_state}
     context = replace(context, revisions=after)

@@ -138,7 +138,7 @@ def _build_past(context: BreachContext, revision: Revision) -> PastRevision:
         engine_there=(revision.engine, revision.identity.engine_digest) in engines,
         is_placed=_is_placed(context, revision),
         given_up=revision.rollback is not None and revision.rollback.is_in_force,
-        takes_orders=revision.takes_orders and _can_prove(context, revision),
+        takes_orders=revision.can_regate and _can_prove(context, revision),
     )
 
 
@@ -150,7 +150,7 @@ def _is_placed(context: BreachContext, revision: Revision) -> bool:
 
 def _can_prove(context: BreachContext, revision: Revision) -> bool:
     """Whether a Pass of its control would count: an older monitor only repeats what its revision has passed."""
-    return revision.proves_gates or revision.has_passed(context.suite_hash, context.spec.accuracy.threshold)
+    return revision.can_prove_gates or revision.has_passed(context.suite_hash, context.spec.accuracy.threshold)
 
 
 def _select_common_suite(context: BreachContext, revision: Revision) -> str:

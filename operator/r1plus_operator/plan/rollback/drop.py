@@ -1,7 +1,7 @@
 """What the monitors of what serves report: standings, counts, and which items were lost.
 
 Only reports about the very identity and suite in force count, and only monitors of the revision's own pods are heard at
-all (`Revision.own`).
+all (`Revision.own_pods`).
 """
 
 from r1plus_contract.suite import Suite

@@ -42,7 +42,7 @@ def read(pod: PodFacts) -> Quarantine | None:
         return Quarantine(0.0, 0.0, "its annotation was damaged")
 
 
-def patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ...]:
+def build_patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ...]:
     """The one JSON patch. It fails where the pod is another one by now, or in quarantine already."""
     meta = cr["metadata"]
     owner = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "name": meta["name"], "uid": meta["uid"]}
@@ -55,27 +55,27 @@ def patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ...]:
     )
 
 
-def relabelled(
+def build_relabels(
     observed: Observed, response: Response, fell: str, now: float
 ) -> tuple[tuple[str, tuple[Json, ...]], ...]:
     """(pod, patch) of the one that goes into quarantine now. `fell`: the figures, where there are some."""
     if response.action is not Action.QUARANTINE:
         return ()
     pod = next(p for p in observed.pods if p.name == response.pod)
-    return ((pod.name, patch(pod, observed.cr, now, (fell or response.message)[:MAX_MESSAGE])),)
+    return ((pod.name, build_patch(pod, observed.cr, now, (fell or response.message)[:MAX_MESSAGE])),)
 
 
-def ended(pods: tuple[PodFacts, ...], serving: str | None, now: float) -> list[tuple[PodFacts, str]]:
+def find_ended(pods: tuple[PodFacts, ...], serving: str | None, now: float) -> list[tuple[PodFacts, str]]:
     """Pods in quarantine that have to go now, and why. `serving`: the revision that takes traffic."""
     found = []
     for pod in pods:
         others = [p for p in pods if p.revision == pod.revision and p.quarantine is None and not p.terminating]
-        if not pod.terminating and (why := _over(pod, others, serving, now)):
+        if not pod.terminating and (why := _explain_end(pod, others, serving, now)):
             found.append((pod, why))
     return found
 
 
-def _over(pod: PodFacts, others: list[PodFacts], serving: str | None, now: float) -> str:
+def _explain_end(pod: PodFacts, others: list[PodFacts], serving: str | None, now: float) -> str:
     held = read(pod)
     if held is None:
         return ""
@@ -89,7 +89,7 @@ def _over(pod: PodFacts, others: list[PodFacts], serving: str | None, now: float
     return ""
 
 
-def told(response: Response | None, ended: list[tuple[PodFacts, str]], now: float) -> list[Note]:
+def build_events(response: Response | None, ended: list[tuple[PodFacts, str]], now: float) -> list[Note]:
     """Events of pods that go into quarantine, and of those that are deleted after it."""
     when, notes = rfc3339(now), []
     if response and response.action is Action.QUARANTINE:
@@ -101,7 +101,7 @@ def told(response: Response | None, ended: list[tuple[PodFacts, str]], now: floa
     return notes
 
 
-def next_look(pod: PodFacts, now: float) -> float | None:
+def seconds_to_next_look(pod: PodFacts, now: float) -> float | None:
     """Seconds until time alone may end it."""
     held = read(pod)
     if held is None:

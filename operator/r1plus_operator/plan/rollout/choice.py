@@ -14,19 +14,19 @@ from r1plus_operator.plan.requests import acknowledged_in
 from r1plus_operator.plan.revision.record import (
     Revision,
     Runtime,
-    asked_hash,
-    build,
+    build_revision,
     find_current_revision,
-    revision_hash,
-    runtime_for,
+    hash_request,
+    hash_revision,
+    select_runtime,
 )
 from r1plus_operator.plan.revision.refresh import (
     Cause,
-    Due,
-    Outcome,
+    DueRefresh,
     Refresh,
-    refresh_bar,
-    requested_refresh,
+    RefreshOutcome,
+    find_refresh_blocker,
+    find_refresh_request,
     take_slot,
 )
 from r1plus_operator.plan.revision.resolution import Resolution
@@ -44,7 +44,7 @@ class RevisionChoice:
     """Those that were stored, and the requested one."""
     target: Target | Problem
     """What it was chosen for: where the newer engine of the catalog begins in this pass, that one."""
-    due: Due | None = None
+    due: DueRefresh | None = None
     """A newer runtime or engine that does not begin in this pass, and why."""
 
 
@@ -59,13 +59,13 @@ def choose_revision(inputs: PassInputs, resolution: Resolution, revisions: Mappi
         return RevisionChoice(spec_revision, revisions, target)
     request = _refresh_request(inputs, revisions, current)
     due = _find_due_engine(inputs, resolution.newer, current, request)
-    if due and not due.waits and resolution.newer:
+    if due and not due.wait_reason and resolution.newer:
         target = resolution.newer
-    runtime = runtime_for(target, inputs.config)
+    runtime = select_runtime(target, inputs.config)
     stored = _find_stored(inputs, revisions, current, target, runtime)
     if due is None and stored is not None:
         due = _find_due_runtime(inputs, stored, current, runtime, request)
-    if due is not None and not due.waits:
+    if due is not None and not due.wait_reason:
         revisions, name = _begin_refresh(inputs, revisions, target, runtime, stored, due)
         return RevisionChoice(name, revisions, target)
     if stored is None or _is_unfit(inputs, stored, current, target):
@@ -94,12 +94,12 @@ def find_last_spec_revision(revisions: Mapping[str, Revision], current: Revision
 def _refresh_request(inputs: PassInputs, revisions: Mapping[str, Revision], current: Revision | None) -> Request | None:
     """Return the refresh that a user asks for and that no revision answers yet."""
     answers = (r.refresh for r in revisions.values())
-    return requested_refresh(inputs.observed.cr, current.name if current else "", answers)
+    return find_refresh_request(inputs.observed.cr, current.name if current else "", answers)
 
 
 def _find_due_engine(
     inputs: PassInputs, newer: Target | None, current: Revision | None, request: Request | None
-) -> Due | None:
+) -> DueRefresh | None:
     """Return the newer engine of the catalog that begins in this pass, or what it waits for.
 
     None also while its wave is stopped: meanwhile newer images reach what serves without it.
@@ -107,16 +107,16 @@ def _find_due_engine(
     if newer is None or current is None:
         return None
     view, engine = inputs.observed.wave, newer.engine
-    wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{runtime_for(newer, inputs.config).digest}"
+    wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{select_runtime(newer, inputs.config).digest}"
     cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
-    bar = refresh_bar(cause, inputs.spec, None, current.active_rollback)
-    due = Due(cause, wave, token, bar) if bar else take_slot(view, cause, wave, token)
-    return None if due.waits and wave in view.stopped else due
+    bar = find_refresh_blocker(cause, inputs.spec, None, current.active_rollback)
+    due = DueRefresh(cause, wave, token, bar) if bar else take_slot(view, cause, wave, token)
+    return None if due.wait_reason and wave in view.stopped else due
 
 
 def _find_due_runtime(
     inputs: PassInputs, stored: Revision, current: Revision | None, runtime: Runtime, request: Request | None
-) -> Due | None:
+) -> DueRefresh | None:
     """Return the candidate on the operator's images that is due in place of `stored`, or what it waits for."""
     if stored.runtime == runtime:
         return None
@@ -124,15 +124,15 @@ def _find_due_runtime(
     if request is None and not is_automatic:
         return None
     cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
-    bar = refresh_bar(cause, inputs.spec, stored.rollback, current.active_rollback if current else None)
+    bar = find_refresh_blocker(cause, inputs.spec, stored.rollback, current.active_rollback if current else None)
     if bar:
-        return Due(cause, runtime.digest, token, bar)
+        return DueRefresh(cause, runtime.digest, token, bar)
     return take_slot(inputs.observed.wave, cause, runtime.digest, token)
 
 
 def _is_at_rest(stored: Revision, current: Revision | None) -> bool:
     """Whether no rollout is on its way: it serves, or the wave that began it is over."""
-    ends = (Outcome.FAILED, Outcome.ACKNOWLEDGED, Outcome.NO_ROOM)
+    ends = (RefreshOutcome.FAILED, RefreshOutcome.ACKNOWLEDGED, RefreshOutcome.NO_ROOM)
     return stored is current or (stored.refresh is not None and stored.refresh.outcome in ends)
 
 
@@ -142,7 +142,7 @@ def _begin_refresh(
     target: Target,
     runtime: Runtime,
     stored: Revision | None,
-    due: Due,
+    due: DueRefresh,
 ) -> tuple[Mapping[str, Revision], str]:
     """Return the revisions with the candidate that a refresh or a wave begins now, and its name."""
     has_runtime = stored is not None and stored.runtime == runtime
@@ -154,7 +154,7 @@ def _begin_refresh(
 
 def _record_answer(inputs: PassInputs, revision: Revision, runtime: Runtime, request: Request) -> Revision:
     """Return the revision as the answer to a request: nothing is newer, or it is on its way already."""
-    before = revision.refresh or Refresh(Cause.REQUESTED, runtime.digest, inputs.now, outcome=Outcome.ANSWERED)
+    before = revision.refresh or Refresh(Cause.REQUESTED, runtime.digest, inputs.now, outcome=RefreshOutcome.ANSWERED)
     return replace(revision, refresh=replace(before, request=request.token))
 
 
@@ -171,7 +171,7 @@ def _find_stored(
     with others: a spec that is changed and changed back must not get the images back that a refresh has replaced.
     """
     names = {_name_for(inputs, target), _name_for(inputs, target, runtime)}
-    asked, matches = asked_hash(inputs.spec, target), []
+    asked, matches = hash_request(inputs.spec, target), []
     for revision in revisions.values():
         waits_for_build = is_unbuilt(revision, inputs.observed) and revision.name != _name_for(
             inputs, target, runtime, revision.number
@@ -187,7 +187,7 @@ def _find_stored(
 
 
 def _name_for(inputs: PassInputs, target: Target, runtime: Runtime | None = None, number: int | None = None) -> str:
-    return f"{inputs.observed.name}-{revision_hash(inputs.spec, target, runtime, number)}"
+    return f"{inputs.observed.name}-{hash_revision(inputs.spec, target, runtime, number)}"
 
 
 def _render(inputs: PassInputs, revisions: Mapping[str, Revision], target: Target, runtime: Runtime) -> Revision:
@@ -195,7 +195,7 @@ def _render(inputs: PassInputs, revisions: Mapping[str, Revision], target: Targe
     number = max((r.number for r in revisions.values()), default=0) + 1
     free = (_name_for(inputs, target, *suffix) for suffix in ((), (runtime,), (runtime, number)))
     name = next(name for name in free if name not in revisions)
-    return build(inputs.observed.cr, inputs.spec, target, inputs.config, number, name)
+    return build_revision(inputs.observed.cr, inputs.spec, target, inputs.config, number, name)
 
 
 def _is_unfit(inputs: PassInputs, stored: Revision, current: Revision | None, target: Target) -> bool:
@@ -209,7 +209,7 @@ def _is_unfit(inputs: PassInputs, stored: Revision, current: Revision | None, ta
 def _needs_newer_monitor(inputs: PassInputs, revision: Revision, current: Revision | None, target: Target) -> bool:
     """Whether the revision's monitor reports a Pass and is too old to prove it."""
     observed, spec = inputs.observed, inputs.spec
-    if revision.proves_gates:
+    if revision.can_prove_gates:
         return False
     suites = select_suites(target.source, current, observed.suites, spec, inputs.config.suite_trust)
     if revision.has_passed(hash_of(suites.of(revision)), spec.accuracy.threshold):

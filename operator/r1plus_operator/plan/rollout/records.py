@@ -13,7 +13,7 @@ from r1plus_operator.plan.requests import acknowledged_in
 from r1plus_operator.plan.revision.expiry import expire
 from r1plus_operator.plan.revision.last_valid import LastValid, dump_spec
 from r1plus_operator.plan.revision.record import Revision, find_current_revision, seconds_in_traffic
-from r1plus_operator.plan.revision.refresh import Progress, next_outcome
+from r1plus_operator.plan.revision.refresh import RefreshProgress, next_outcome
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollout.decision import find_capacity_problem
 from r1plus_policies.rollout import Rollout, Stage
@@ -137,7 +137,7 @@ def _record_refresh_outcomes(
     acknowledged = acknowledged_in(inputs.observed.cr)
     for name, revision in revisions.items():
         if refresh := revision.refresh:
-            progress = Progress(
+            progress = RefreshProgress(
                 stage=rollout.stage if name == rollout_revision else Stage.NONE,
                 serves=name == rollout.current,
                 is_asked_for=name == spec_revision and not is_held,

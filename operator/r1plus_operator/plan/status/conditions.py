@@ -363,7 +363,7 @@ def _explain_changed_image(s: Situation, revision: Revision) -> str:
 
 def _explain_unproven(s: Situation, revision: Revision, pod: str) -> str:
     """Say why a Pass is not taken, and what to do."""
-    if not revision.proves_gates:
+    if not revision.can_prove_gates:
         text = f"Revision {revision.name} has a monitor of an older version, which cannot prove that it ran its gate"
         return f"{text}: its Pass is not taken. Change spec.engine, batch or context: a new revision gets a new monitor"
     config = accuracy_name(s.observed.name)

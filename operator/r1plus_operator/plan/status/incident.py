@@ -77,7 +77,7 @@ def words(said: BreachOutcome) -> str:
         return f"{response.message}; {said.control_progress}"
     if response.why not in _BY_HAND:
         return response.message
-    by_hand = eligibility.told(said.rollback_target, said.rollback_blockers)
+    by_hand = eligibility.describe_manual_rollback(said.rollback_target, said.rollback_blockers)
     if said.rollback_target:
         sweeps = f"It sweeps {said.rollback_target} again first, which takes minutes"
         by_hand += f". {sweeps}; applying the spec of {said.rollback_target} again sweeps nothing while its Pass counts"

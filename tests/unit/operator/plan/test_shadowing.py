@@ -9,7 +9,7 @@ import pytest
 
 from r1plus_contract.settings import Former
 from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict, Watch
-from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted
+from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.accuracy.suite_selection import MOST_BYTES
 from r1plus_operator.plan.settings import SuiteTrust
 from support.plan.falls import FULL, NEXT, controlled, fallen
@@ -53,7 +53,7 @@ def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 
     return world.alter(reports=before).report(revision, shadow=told)
 
 
-def wanted(world: World) -> PoolWanted:
+def wanted(world: World) -> PoolRequest:
     found = world.plan().pool
     assert found is not None
     return found

@@ -6,7 +6,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.accuracy.gate_results import MOST_TOLD_BYTES, record_gate_result, select_known_verdicts
-from r1plus_operator.plan.revision.record import KEPT_VERDICTS, Revision, clipped, read, to_object
+from r1plus_operator.plan.revision.record import KEPT_VERDICTS, Revision, clip_report, read, to_object
 from support.plan.world import World
 from support.tables import for_each
 
@@ -23,7 +23,7 @@ def revision(name: str, *verdicts: GateReport) -> Revision:
 def gate(message: str, *, lost: int = 0, suite_hash: str = HASH) -> GateReport:
     items = tuple(f"item-{n:03}" + "x" * 100 for n in range(lost))
     report = GateReport(Verdict.FAIL, "TooManyLost", message, "i", "s", suite_hash, "1", 0.98, 200, lost, 4)
-    return clipped(replace(report, lost_items=items))
+    return clip_report(replace(report, lost_items=items))
 
 
 def test_what_runs_comes_first_and_the_newest_of_each() -> None:
