@@ -1,9 +1,8 @@
 """One pass over an R1PlusDeployment: from what was observed to what to write. Pure; the applier carries it out.
 
-The steps are functions in modules of their own. Each takes frozen values and returns a new one, so that their
-arguments are their order: `resolve_spec`, `split_foreign_pods`, `choose_revision`, `record_gate_results`,
-`assess_health`, `decide_rollout`, `record_rollout`, `build_manifests`, `derive_status`. The revision that the spec asks
-for is chosen first, since gate results count only under its suite.
+The steps are functions in modules of their own, called here in order. Each takes frozen values and returns a new one,
+so that its arguments are the steps before it. The revision that the spec asks for is chosen before gate results are
+recorded, since they count only under its suite.
 """
 
 from collections.abc import Mapping, Set
@@ -28,7 +27,7 @@ from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.revision.resolution import resolve_spec
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback import quarantine
-from r1plus_operator.plan.rollback.assessment import assess_health, choose_rollout_revision
+from r1plus_operator.plan.rollback.assessment import HealthAssessment, assess_health, choose_rollout_revision
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_operator.plan.rollback.records import build_control_order
 from r1plus_operator.plan.rollout.choice import RevisionChoice, choose_revision
@@ -45,42 +44,42 @@ from r1plus_policies.rollout import Rollout
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write. `apply` is in stages: all of a stage stands before the next begins.
+    """What to write. `apply` is in stages: all of a stage is written before the next begins.
 
-    An object that was seen alive bears its uid, so that applying it can never make another one. A ControllerRevision
-    bears its resourceVersion as well, so that a write that was held up on its way cannot undo one that overtook it:
-    nothing else remembers verdicts and promotions. Every other kind is put right by the next pass.
+    An object that was observed has its uid, so that applying it can never create another one. A ControllerRevision has
+    its resourceVersion as well, so that a delayed write cannot undo a later one: nothing else remembers verdicts and
+    promotions. The next pass repairs every other kind.
     """
 
     clear: tuple[tuple[str, str, tuple[Json, ...]], ...] = ()
-    """(kind, name, JSON patch): what others put into lists of ours, out of an apply's reach; goes first."""
+    """(kind, name, JSON patch): items that others put into lists of ours, out of an apply's reach; goes first."""
     apply: tuple[tuple[Json, ...], ...] = ()
     delete: tuple[tuple[str, str, str], ...] = ()
     """(kind, name, uid)."""
     status: Json = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
-    """Seconds after which time alone changes the plan; all else that it hangs on is an event that asks for a pass."""
+    """Seconds after which time alone changes the plan; everything else that it depends on is an event."""
     relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
     """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
     pool: PoolRequest | None = None
     """The pooled detector to keep from now on."""
     facts: Facts = field(default_factory=Facts)
     slot: SlotRequest | None = None
-    """What the deployment waits for before it may begin a candidate that no spec asks for."""
+    """The slot that the deployment waits for before a refresh or a wave may begin."""
     volumes: frozenset[str] = frozenset()
-    """Names of the volumes that the revisions need which this plan leaves."""
+    """Names of the volumes that the remaining revisions need."""
     lacks_mounted: bool = False
     """Whether what serves is judged by a mounted suite that has to be read for it: `Observed.mounted`."""
 
     @property
     def writes(self) -> int:
-        """Writes beside the status."""
+        """How many objects are written, without the status."""
         return len(self.relabel) + len(self.clear) + sum(len(stage) for stage in self.apply) + len(self.delete)
 
     @property
     def creates(self) -> bool:
-        """Whether an object may come into being."""
+        """Whether an object may be created."""
         return any("uid" not in obj["metadata"] for stage in self.apply for obj in stage)
 
 
@@ -89,6 +88,8 @@ class _Decision:
     """What a pass decides; what it writes is derived from this."""
 
     choice: RevisionChoice
+    suites: SuiteSelection | None
+    """Those in force, after a promotion of this pass."""
     outcome: BreachOutcome | None
     """What is done about an accuracy drop; None while nothing serves."""
     rollout_revision: str | None
@@ -96,8 +97,6 @@ class _Decision:
     rollout: Rollout
     revisions: Mapping[str, Revision]
     """As they are written."""
-    suites: SuiteSelection | None
-    """Those in force, after a promotion of this pass."""
     surplus: Set[str]
     """Names of revisions that are not kept."""
 
@@ -120,63 +119,61 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
     observed = withhold_unproven(observed, revisions, resolution.spec.accuracy.threshold)
     inputs = PassInputs(observed, config, now, resolution.spec, resolution.problem)
     choice, mounted = choose_revision(inputs, resolution, revisions), _find_mounted(inputs)
-    decision = _decide(inputs, choice, SuiteSelector(inputs, choice.target, mounted))
+    selector = SuiteSelector(inputs, choice.target, mounted)
+    gated = record_gate_results(inputs, choice.revisions, selector.select(choice.revisions))
+    assessment = assess_health(inputs, selector, retry_expired(inputs, gated), choice.spec_revision)
+    decision = _decide(inputs, selector, choice, assessment)
     return _assemble(inputs, decision, mounted)
 
 
-def _decide(inputs: PassInputs, choice: RevisionChoice, selector: SuiteSelector) -> _Decision:
-    """Record gate results, assess what serves, decide the rollout, and record what follows from it."""
-    threshold, spec_revision = inputs.spec.accuracy.threshold, choice.spec_revision
-    known = selector.select(choice.revisions)
-    gated = record_gate_results(inputs.observed, choice.revisions, known, threshold)
-    assessment = assess_health(inputs, selector, retry_expired(inputs, gated), spec_revision)
-    outcome, assessed = assessment.outcome, assessment.revisions
-    rollback, rollout_revision = (
-        outcome.rollback if outcome else None,
-        choose_rollout_revision(inputs, assessment, spec_revision),
-    )
-    rollout = decide_rollout(inputs, assessed, selector.select(assessed), rollout_revision, rollback)
-    rolled_out = record_rollout(inputs, assessed, rollout, spec_revision, rollout_revision, rollback)
-    suites = selector.select(rolled_out)
-    revisions = record_last_valid(inputs, rolled_out, spec_revision, suites, outcome.drops_by_name if outcome else {})
+def _decide(
+    inputs: PassInputs, selector: SuiteSelector, choice: RevisionChoice, assessment: HealthAssessment
+) -> _Decision:
+    """Decide the rollout, and record what follows from it on the revisions."""
+    spec_revision, outcome, assessed = choice.spec_revision, assessment.outcome, assessment.revisions
+    rollback = outcome.rollback if outcome else None
+    name = choose_rollout_revision(inputs, assessment, spec_revision)
+    rollout = decide_rollout(inputs, assessed, selector.select(assessed), name, rollback)
+    after = record_rollout(inputs, assessed, rollout, spec_revision, name, rollback)
+    suites = selector.select(after)
+    revisions = record_last_valid(inputs, after, spec_revision, suites, outcome.drops_by_name if outcome else {})
     surplus = select_surplus(inputs, revisions, rollout, spec_revision)
-    return _Decision(choice, outcome, rollout_revision, rollout, revisions, suites, surplus)
+    return _Decision(choice, suites, outcome, name, rollout, revisions, surplus)
 
 
 def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -> Plan:
     """Build the manifests, derive the status, and put the plan together."""
-    observed, spec, now = inputs.observed, inputs.spec, inputs.now
-    revisions, rollout, suites = decision.revisions, decision.rollout, decision.suites
-    outcome, due, surplus, paused = decision.outcome, decision.choice.due, decision.surplus, spec.rollout.paused
-    current, items = find_current_revision(revisions.values()), len(suites.suite.items) if suites else None
-    accuracy_config = _build_accuracy_config(inputs, decision)
+    observed, spec, now, outcome = inputs.observed, inputs.spec, inputs.now, decision.outcome
+    revisions, rollout, surplus = decision.revisions, decision.rollout, decision.surplus
+    suite, due, has_pause = decision.suites.suite if decision.suites else None, decision.choice.due, spec.rollout.paused
+    accuracy_config, items = _build_accuracy_config(inputs, decision), len(suite.items) if suite else None
     stages = build_manifests(inputs, revisions, surplus, rollout, decision.rollout_revision, accuracy_config, items)
     changes = find_changes(inputs, stages, revisions, surplus, rollout)
     situation = _derive_situation(inputs, decision, accuracy_config)
-    status = status_of(situation)
-    is_moved = inputs.is_tenant and not paused
-    ended = quarantine.find_ended(observed.pods, rollout.current, now) if is_moved else []
-    planned = Plan(
+    status, current = status_of(situation), find_current_revision(revisions.values())
+    can_move = inputs.is_tenant and not has_pause
+    ends = quarantine.find_ended(observed.pods, rollout.current, now) if can_move else []
+    result = Plan(
         relabel=quarantine.build_relabels(observed, outcome.response, outcome.drop.text, now)
-        if outcome and not paused
+        if outcome and not has_pause
         else (),
         clear=changes.clear,
         apply=changes.apply,
-        delete=(*changes.delete, *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
+        delete=(*changes.delete, *(("Pod", pod.name, pod.uid) for pod, _ in ends)),
         status=status,
         notes=(
             *transitions(observed.cr.get("status") or {}, status),
-            *quarantine.build_events(outcome.response if outcome else None, ended, now),
+            *quarantine.build_events(outcome.response if outcome else None, ends, now),
             *note_requests(observed.cr, str(status.get("requestRefused", ""))),
         ),
         requeue_after=seconds_to_next_pass(situation),
-        pool=request_pool(current, observed, spec, suites.suite if suites else None),
+        pool=request_pool(current, observed, spec, suite),
         facts=facts_of(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime),
         slot=due.slot if due else None,
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
         lacks_mounted=mounted.has_unread and current is not None and observed.mounted is None,
     )
-    return planned if inputs.is_tenant else replace(planned, relabel=(), clear=(), apply=(), delete=())
+    return result if inputs.is_tenant else replace(result, relabel=(), clear=(), apply=(), delete=())
 
 
 def _find_mounted(inputs: PassInputs) -> MountedSuites:
@@ -190,36 +187,30 @@ def _find_mounted(inputs: PassInputs) -> MountedSuites:
 
 def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | None:
     """Return what the monitors read; None while no suite is in force."""
-    revisions, rollback = decision.revisions, decision.rollback
-    if decision.suites is None:
+    suites, revisions, rollback = decision.suites, decision.revisions, decision.rollback
+    if suites is None:
         return None
     control = build_control_order(rollback, revisions.get(decision.rollout_revision or ""), revisions)
-    return build_accuracy_config(
-        inputs, decision.suites, revisions, decision.surplus, decision.rollout, rollback, control
-    )
+    return build_accuracy_config(inputs, suites, revisions, decision.surplus, decision.rollout, rollback, control)
 
 
 def _derive_situation(inputs: PassInputs, decision: _Decision, accuracy_config: Json | None) -> Situation:
     """Return what the status is derived from."""
-    spec_revision, rollout_revision, configs = (
-        decision.choice.spec_revision,
-        decision.rollout_revision,
-        read_configs(inputs.observed.cr),
-    )
-    revisions, rollout, due = decision.revisions, decision.rollout, decision.choice.due
+    choice, rollout_revision, revisions = decision.choice, decision.rollout_revision, decision.revisions
+    configs = read_configs(inputs.observed.cr)
     is_pinned = inputs.spec.rollout.pinned and not decision.rollback
     return Situation(
-        inputs.observed,
-        inputs.now,
-        inputs.spec,
-        decision.choice.target,
-        rollout,
-        revisions,
-        rollout_revision if is_pinned else spec_revision,
-        rollout_revision,
-        spec_revision,
-        decision.outcome,
-        decision.suites,
-        append_config(configs, accuracy_config) if accuracy_config else configs,
-        tell_runtime(revisions, rollout.current, spec_revision, due, inputs.config),
+        observed=inputs.observed,
+        now=inputs.now,
+        spec=inputs.spec,
+        resolved=choice.target,
+        rollout=decision.rollout,
+        revisions=revisions,
+        target=rollout_revision if is_pinned else choice.spec_revision,
+        wanted=rollout_revision,
+        asked_for=choice.spec_revision,
+        answered=decision.outcome,
+        judging=decision.suites,
+        configs=append_config(configs, accuracy_config) if accuracy_config else configs,
+        runtime=tell_runtime(revisions, decision.rollout.current, choice.spec_revision, choice.due, inputs.config),
     )

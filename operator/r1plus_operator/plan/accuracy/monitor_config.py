@@ -30,20 +30,20 @@ def build_accuracy_config(
     rollback_target = revisions.get(rollback.to) if rollback else None
     under_former = [r for r in (find_current_revision(revisions.values()), rollback_target) if r]
     former = suites.former_for(*(r.identity_digest for r in under_former))
-    kept = [revision for revision in revisions.values() if revision.name not in surplus]
+    history = [revision for revision in revisions.values() if revision.name not in surplus]
     return children.accuracy_config(
         children.Owner(inputs.observed.cr),
         inputs.spec,
         suites.spec_suite,
-        select_known_verdicts(kept, rollout.replicas, suites.hashes),
+        select_known_verdicts(history, rollout.replicas, suites.hashes),
         acknowledged=acknowledged_in(inputs.observed.cr),
         control=None if rollout.promote else control,
-        restored=_restored_identity(inputs, suites, revisions.get(rollout.current or "")),
+        restored=_find_restored_identity(inputs, suites, revisions.get(rollout.current or "")),
         former=(former, suites.effective_suite) if former else None,
     )
 
 
-def _restored_identity(inputs: PassInputs, suites: SuiteSelection, current: Revision | None) -> str:
+def _find_restored_identity(inputs: PassInputs, suites: SuiteSelection, current: Revision | None) -> str:
     """Return the identity of what passed and serves where nothing else can: its pods are let in again."""
     spec = inputs.spec
     if current is None or spec.rollout.strategy is not Strategy.IN_PLACE:

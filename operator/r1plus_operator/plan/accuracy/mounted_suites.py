@@ -37,8 +37,8 @@ def find_mounted_suites(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -
     usable = [source for source in at_hand if source.suite]
 
     def find(files: tuple[str, str, str]) -> SuiteSource | None:
-        mounted = {name: live[name] for name in files if name in live}
-        return next((source for source in usable if _folded(suite_files(source, *files)) == mounted), None)
+        texts = {name: live[name] for name in files if name in live}
+        return next((source for source in usable if _fold(suite_files(source, *files)) == texts), None)
 
     spec_suite, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
     has_unread = (SUITE_FILES[0] in live and spec_suite is None) or (FORMER_SUITE_FILES[0] in live and former is None)
@@ -47,29 +47,29 @@ def find_mounted_suites(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -
 
 def read_mounted_suites(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:
     """Return the suites in the texts of an accuracy ConfigMap: of any scorer version, signed or not."""
-    found = []
+    sources = []
     for header, items, reference in (SUITE_FILES, FORMER_SUITE_FILES):
         if header not in texts or items not in texts:
             continue
         try:
             suite = read_suite(texts[header], texts[items])
         except SuiteError:
-            continue  # It was altered: nobody can be judged by it.
+            continue  # It was altered, so that nothing can be judged by it.
         name = suite.header.name
-        found.append(SuiteSource(name, texts[header], texts[items], suite, reference_text=texts.get(reference, "")))
-    return tuple(found)
+        sources.append(SuiteSource(name, texts[header], texts[items], suite, reference_text=texts.get(reference, "")))
+    return tuple(sources)
 
 
 def hash_mounted_suites(accuracy: Json) -> str:
-    """Return a digest of the mounted suites, another one when one of them changes."""
+    """Return the sha256 of the mounted suites, in hex."""
     return hashlib.sha256(dumps(_suite_texts(accuracy)).encode()).hexdigest()
 
 
 def _suite_texts(accuracy: Json | None) -> Json:
     """Return the suites' files, folded."""
     texts = (accuracy or {}).get("data") or {}
-    return _folded({name: texts[name] for name in (*SUITE_FILES, *FORMER_SUITE_FILES) if name in texts})
+    return _fold({name: texts[name] for name in (*SUITE_FILES, *FORMER_SUITE_FILES) if name in texts})
 
 
-def _folded(texts: Json) -> Json:
+def _fold(texts: Json) -> Json:
     return dict(folded({"kind": "ConfigMap", "data": texts})["data"])

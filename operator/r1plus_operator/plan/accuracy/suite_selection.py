@@ -1,8 +1,8 @@
-"""By which suite what serves is judged: a new one is asked beside the former one before it counts. Called by the plan.
+"""By which suite what serves is judged: a new one shadows the former one before it counts. Called by the plan.
 
-A suite takes effect where a revision has a decided gate on it. Until then what serves goes on being judged by the suite
-that it passed last, so that it is never unwatched and that no slip of a suite's author pages anybody. Nothing of it is
-stored: it follows from the verdicts that stand on the revision and from the suites that there are.
+A suite takes effect where a revision has a decided gate on it. Until then what serves is judged by the suite that it
+passed last: it is never unwatched, and a mistake in a suite pages no one. None of this is stored: it follows from the
+revision's verdicts and the suites in the cluster.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.settings import SuiteTrust
 
 MOST_BYTES: Final = 948 * 1024
-"""Of two suites in the ConfigMap that monitors read. Two that are larger are not run side by side."""
+"""Of two suites in the ConfigMap that monitors read. Two larger ones are not run side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def select_suites(
     spec: R1PlusDeploymentSpec,
     trust: SuiteTrust,
 ) -> SuiteSelection:
-    """Return the requested suite, and beside it the former one while that still counts for what serves.
+    """Return the spec's suite, with the former one as the effective one while that still counts for what serves.
 
     The former one is what the newest Pass is of; it counts no more where it is gone, altered or no longer trusted.
     """
@@ -128,7 +128,7 @@ def select_suites(
     spec_hash = hash_of(spec_suite)
     if any(verdict.suite_hash == spec_hash for verdict in current.valid_verdicts):
         return at_once
-    gate = _last_passed(current, spec.accuracy.threshold)
+    gate = _find_last_pass(current, spec.accuracy.threshold)
     former = suites.get(gate.suite) if gate else None
     if gate is None or former is None or former.suite is None or hash_of(former) != gate.suite_hash:
         return at_once
@@ -137,21 +137,21 @@ def select_suites(
     return SuiteSelection(spec_suite, former, current.identity_digest)
 
 
-def _last_passed(current: Revision, threshold: float) -> GateReport | None:
-    """Its newest Pass of a suite that it does not fail under this threshold.
+def _find_last_pass(current: Revision, threshold: float) -> GateReport | None:
+    """Return its newest Pass of a suite that it does not fail under this threshold.
 
-    By a suite that it fails no pod of it is let in, and only a pod that was let in asks another one beside it: a slip
-    of the author, once failed, could not be mended by a third version.
+    By a suite that it fails, none of its pods is let in, and only a pod that was let in runs another suite beside it.
+    So a mistake in a suite, once failed, could not be corrected by a third version.
     """
     for gate in reversed(current.valid_verdicts):
-        stands = current.verdict_for(gate.suite_hash, threshold)
-        if gate.verdict is Verdict.PASS and (stands is None or stands.verdict is Verdict.PASS):
+        verdict = current.verdict_for(gate.suite_hash, threshold)
+        if gate.verdict is Verdict.PASS and (verdict is None or verdict.verdict is Verdict.PASS):
             return gate
     return None
 
 
 def hash_of(source: SuiteSource) -> str:
-    """Of a suite that could be read."""
+    """Return the hash of a suite that could be read."""
     assert source.suite is not None
     return source.suite.header.sha256
 

@@ -1,7 +1,7 @@
 """When what serves moves to the images that the operator has now, and to a newer engine: on request, or in waves.
 
 A revision that a refresh or a wave began has a `Refresh`, by which slots are counted: at most
-`rollout.maxConcurrent` of the cluster are on their way at once. A user's own edit has none. Part of the plan.
+`rollout.maxConcurrent` of the cluster roll out at once. A user's own edit has none. Part of the plan.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_policies.rollout import Stage, Strategy
 
 SLOT_SECONDS: Final = 4 * 3600.0
-"""After so long a slot goes to the next deployment, whatever deadline a tenant has set; the rollout itself goes on."""
+"""Then a slot goes to the next deployment, whatever deadline a tenant has set; the rollout itself continues."""
 
 
 class Cause(StrEnum):
@@ -33,7 +33,7 @@ class RefreshOutcome(StrEnum):
 
     PROMOTED = "Promoted"
     FAILED = "Failed"
-    """Its gate refused it, or it was not up within its deadline: nothing more of its wave begins."""
+    """Its gate refused it, or it missed its deadline: nothing more of its wave begins."""
     NO_ROOM = "NoRoom"
     """No node had room for it within its deadline, which says nothing of its runtime."""
     SUPERSEDED = "Superseded"
@@ -43,7 +43,7 @@ class RefreshOutcome(StrEnum):
     ANSWERED = "Answered"
     """It was no candidate of a wave: a request found nothing newer than it."""
     ACKNOWLEDGED = "Acknowledged"
-    """It failed, and somebody has looked (`r1plus ack`): its wave goes on."""
+    """It failed, and a user has acknowledged that (`r1plus ack`): its wave continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ class Refresh:
     outcome: RefreshOutcome | None = None
     """None: it is on its way, and holds a slot."""
     acknowledged: str = ""
-    """The newest acknowledgement when it began: another one means that somebody has looked since."""
+    """Token of the newest acknowledgement when it began: another one means that a user has acted since."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
-    """A deployment waits for a slot of this wave; what a person has asked for goes first."""
+    """A deployment waits for a slot of this wave; what a user has asked for goes first."""
 
     wave: str
     is_requested: bool
@@ -84,7 +84,7 @@ class DueRefresh:
 
 
 def read_refresh(text: str | None) -> Refresh | None:
-    """The record of an annotation; None where there is none, or it is unreadable."""
+    """Return the record of an annotation; None where there is none, or it is unreadable."""
     try:
         return loads(Refresh, text, tolerant=True) if text else None
     except ContractError:
@@ -92,7 +92,7 @@ def read_refresh(text: str | None) -> Refresh | None:
 
 
 def find_refresh_request(cr: Json, serving: str, answered: Iterable[Refresh | None]) -> Request | None:
-    """Return the refresh that somebody asks for: of what served at that moment, and each once."""
+    """Return the refresh that a user asks for: of what served at that moment, and each once."""
     request = requests_in(cr["metadata"]).get(Verb.REFRESH)
     if request is None or request.revision != serving:
         return None
@@ -102,9 +102,9 @@ def find_refresh_request(cr: Json, serving: str, answered: Iterable[Refresh | No
 def find_refresh_blocker(
     cause: Cause, spec: R1PlusDeploymentSpec, asked_for: RollbackRecord | None, under_way: RollbackRecord | None
 ) -> str:
-    """Return what keeps a deployment from beginning, whatever slots there are; empty: nothing does.
+    """Return what keeps a candidate from beginning, whatever slots there are; empty: nothing does.
 
-    `asked_for`: the way back from what the spec asks for; `under_way`: the one from what serves.
+    `asked_for`: the rollback from what the spec asks for; `under_way`: the one from what serves.
     """
     if spec.rollout.paused:
         return f"spec.rollout.paused keeps the operator from acting; {format_command(Verb.RESUME)} lets it begin"

@@ -69,10 +69,10 @@ def _read_spec(raw: Json, former: Json, current: Revision | None) -> tuple[R1Plu
         message = "; ".join(spec_problems(error, R1PlusDeploymentSpec))
         problem = Problem(ConditionType.READY, Reason.INVALID_SPEC, message)
     # The former spec as a whole: what is left of a spec after a slip may ask for something else.
-    repaired = readable_spec(former, {}) if current and current.last_valid else readable_spec(raw, former)
-    if current is None or repaired is None:
+    valid_part = readable_spec(former, {}) if current and current.last_valid else readable_spec(raw, former)
+    if current is None or valid_part is None:
         return None, problem
-    return with_switches(repaired, raw), problem
+    return with_switches(valid_part, raw), problem
 
 
 def _former_spec(current: Revision | None, observed: Observed) -> Json:
@@ -102,13 +102,13 @@ def _fit(
     newest = max(revisions.values(), key=lambda r: r.number, default=None)
     products = [r.identity.gpu_product for r in (current, newest) if r and r.identity.gpu_product]
     volumes = [volume for r in revisions.values() if (volume := r.volume)]
-    delivered = frozenset(volume.wish for volume in volumes if delivery.is_delivered(volume, observed))
-    delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
+    ready_volumes = frozenset(volume.wish for volume in volumes if delivery.is_delivered(volume, observed))
+    ready_volumes |= {name for name, facts in observed.volumes.items() if facts.delivered}
     suites = dict(observed.suites)
 
     def fit_for(incumbent: Incumbent | None) -> Target | Problem:
         return resolve(
-            spec, observed.engines, suites, observed.nodes, config, engine, delivered, products, incumbent=incumbent
+            spec, observed.engines, suites, observed.nodes, config, engine, ready_volumes, products, incumbent=incumbent
         )
 
     target = prefer_incumbents(fit_for, spec, observed.name, current, revisions.values())

@@ -86,9 +86,9 @@ def find_last_spec_revision(revisions: Mapping[str, Revision], current: Revision
         return current.last_valid.target
     records = [(r.name, r.rollback) for r in revisions.values() if r.rollback and not r.rollback.lifted]
     newest_first = sorted(records, key=lambda pair: -pair[1].started_at)
-    recorded = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
+    by_records = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
     candidates = [r.name for r in revisions.values() if r.candidate_since]
-    return next((name for name in (*recorded, *candidates) if name in revisions), current.name)
+    return next((name for name in (*by_records, *candidates) if name in revisions), current.name)
 
 
 def _refresh_request(inputs: PassInputs, revisions: Mapping[str, Revision], current: Revision | None) -> Request | None:
@@ -171,12 +171,12 @@ def _find_stored(
     with others: a spec that is changed and changed back must not get the images back that a refresh has replaced.
     """
     names = {_name_for(inputs, target), _name_for(inputs, target, runtime)}
-    asked, matches = hash_request(inputs.spec, target), []
+    request_hash, matches = hash_request(inputs.spec, target), []
     for revision in revisions.values():
         waits_for_build = is_unbuilt(revision, inputs.observed) and revision.name != _name_for(
             inputs, target, runtime, revision.number
         )
-        if revision.name not in names and (revision.asked != asked or waits_for_build):
+        if revision.name not in names and (revision.request_hash != request_hash or waits_for_build):
             continue
         if revision is current and revision.runtime == runtime:
             return revision

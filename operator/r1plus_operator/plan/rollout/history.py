@@ -16,10 +16,10 @@ def select_surplus(
 
     Never what runs, what the spec asks for, or the last one that served before.
     """
-    needed = {*rollout.replicas, rollout.current, spec_revision}
-    served = [r for r in revisions.values() if r.promoted_at and r.name != rollout.current]
-    needed |= {max(served, key=lambda r: r.promoted_at or 0.0).name} if served else set()
-    old = sorted((r for r in revisions.values() if r.name not in needed), key=lambda r: r.number)
+    in_use = {*rollout.replicas, rollout.current, spec_revision}
+    earlier = [r for r in revisions.values() if r.promoted_at and r.name != rollout.current]
+    in_use |= {max(earlier, key=lambda r: r.promoted_at or 0.0).name} if earlier else set()
+    old = sorted((r for r in revisions.values() if r.name not in in_use), key=lambda r: r.number)
     # Where the spec can be served, an engine that it no longer asks for is not built: its Job would keep a GPU busy.
     can_serve = spec_revision and not inputs.problem
     unbuilt = {r.name for r in old if can_serve and not r.promoted_at and is_unbuilt(r, inputs.observed)}

@@ -86,12 +86,11 @@ def _record_promotion(
     at = max(inputs.now, latest + _PROMOTION_STEP, 0.0)
     current = find_current_revision(revisions.values())
     if rollback is not None and current is not None:
-        ended = replace(current, rollback=replace(rollback, switched_at=at))
-        revisions = {**revisions, current.name: ended}
+        revisions = {**revisions, current.name: replace(current, rollback=replace(rollback, switched_at=at))}
     revision = revisions[name]
     seconds = revision.served_before + seconds_in_traffic(revision, revisions, at)
-    promoted = replace(revision, promoted_at=at, served_before=seconds, verdicts=revision.valid_verdicts)
-    return {**revisions, name: promoted}
+    verdicts = revision.valid_verdicts
+    return {**revisions, name: replace(revision, promoted_at=at, served_before=seconds, verdicts=verdicts)}
 
 
 def _record_expiry(

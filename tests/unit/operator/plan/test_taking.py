@@ -5,7 +5,7 @@ from dataclasses import replace
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
-from r1plus_operator.plan.accuracy.gate_results import MOST_TOLD_BYTES, record_gate_result, select_known_verdicts
+from r1plus_operator.plan.accuracy.gate_results import MOST_VERDICT_BYTES, record_gate_result, select_known_verdicts
 from r1plus_operator.plan.revision.record import KEPT_VERDICTS, Revision, clip_report, read, to_object
 from support.plan.world import World
 from support.tables import for_each
@@ -40,12 +40,12 @@ def test_a_history_of_large_verdicts_leaves_room_for_the_suite() -> None:
     assert chosen[0].message.startswith("7.4")
     assert 5 < len(chosen) < 50
     size = sum(len(dumps(verdict)) + 1 for verdict in chosen)
-    assert size <= MOST_TOLD_BYTES
-    assert sum(MAX_BYTES[name] for name in ("suite.json", "items.jsonl", "reference.jsonl")) + MOST_TOLD_BYTES < MIB
+    assert size <= MOST_VERDICT_BYTES
+    assert sum(MAX_BYTES[name] for name in ("suite.json", "items.jsonl", "reference.jsonl")) + MOST_VERDICT_BYTES < MIB
 
 
 def test_one_that_is_too_large_does_not_keep_the_others_out() -> None:
-    broken = replace(gate("broken"), message="é" * MOST_TOLD_BYTES)
+    broken = replace(gate("broken"), message="é" * MOST_VERDICT_BYTES)
     assert [v.message for v in select_known_verdicts([revision("a", gate("old"), broken)], {"a"}, HASH)] == ["old"]
 
 
