@@ -23,7 +23,7 @@ class MountedSuites:
     spec_suite: SuiteSource | None = None
     """The suite that the spec asked for."""
     former: SuiteSource | None = None
-    """The one that counts beside it; None where the same counts."""
+    """The effective suite, where that is still the former one; else None."""
     has_unread: bool = False
     """Whether one of them is mounted and is not at hand, so that the ConfigMap has to be fetched."""
 

@@ -38,9 +38,9 @@ def withhold_unproven(observed: Observed, revisions: Mapping[str, Revision], thr
         report, revision = reports.get(pod.name), revisions.get(pod.revision)
         if report is None or revision is None:
             continue
-        proven = _strip_unproven(report, revision, configs, threshold)
-        if proven != report:
-            reports[pod.name] = proven
+        rest = _strip_unproven(report, revision, configs, threshold)
+        if rest != report:
+            reports[pod.name] = rest
             unproven.add(pod.name)
     return replace(observed, reports=reports, unproven=frozenset(unproven))
 

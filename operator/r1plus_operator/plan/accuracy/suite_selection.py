@@ -70,10 +70,8 @@ class SuiteSelection:
         """Return what monitors read: the revisions of these identities go by the effective suite. None without two."""
         if not self.is_shadowed:
             return None
-        ordered = tuple(sorted(set(identities)))
-        return Former(
-            self.effective_suite.name, hash_of(self.effective_suite), ordered, reference_hash(self.effective_suite)
-        )
+        former, digests = self.effective_suite, tuple(sorted(set(identities)))
+        return Former(former.name, hash_of(former), digests, reference_hash(former))
 
 
 @dataclass(frozen=True, slots=True)

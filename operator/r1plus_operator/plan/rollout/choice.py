@@ -41,7 +41,7 @@ class RevisionChoice:
     spec_revision: str | None
     """Its name; None where the spec has a Problem and nothing serves yet."""
     revisions: Mapping[str, Revision]
-    """Those that were stored, and the requested one."""
+    """Those that are stored, and the one that the spec asks for."""
     target: Target | Problem
     """What it was chosen for: where the newer engine of the catalog begins in this pass, that one."""
     due: DueRefresh | None = None
@@ -57,23 +57,23 @@ def choose_revision(inputs: PassInputs, resolution: Resolution, revisions: Mappi
     if isinstance(target, Problem):
         spec_revision = find_last_spec_revision(revisions, current) if current else None
         return RevisionChoice(spec_revision, revisions, target)
-    request = _refresh_request(inputs, revisions, current)
+    request = _find_request(inputs, revisions, current)
     due = _find_due_engine(inputs, resolution.newer, current, request)
     if due and not due.wait_reason and resolution.newer:
         target = resolution.newer
     runtime = select_runtime(target, inputs.config)
-    stored = _find_stored(inputs, revisions, current, target, runtime)
-    if due is None and stored is not None:
-        due = _find_due_runtime(inputs, stored, current, runtime, request)
+    revision = _find_stored(inputs, revisions, current, target, runtime)
+    if due is None and revision is not None:
+        due = _find_due_runtime(inputs, revision, current, runtime, request)
     if due is not None and not due.wait_reason:
-        revisions, name = _begin_refresh(inputs, revisions, target, runtime, stored, due)
+        revisions, name = _begin_refresh(inputs, revisions, target, runtime, revision, due)
         return RevisionChoice(name, revisions, target)
-    if stored is None or _is_unfit(inputs, stored, current, target):
+    if revision is None or _is_unfit(inputs, revision, current, target):
         new = _render(inputs, revisions, target, runtime)
-        revisions, stored = {**revisions, new.name: new}, new
-    if request is not None and stored.runtime == runtime and due is None:
-        revisions = {**revisions, stored.name: _record_answer(inputs, stored, runtime, request)}
-    return RevisionChoice(stored.name, revisions, target, due)
+        revisions, revision = {**revisions, new.name: new}, new
+    if request is not None and revision.runtime == runtime and due is None:
+        revisions = {**revisions, revision.name: _record_answer(inputs, revision, runtime, request)}
+    return RevisionChoice(revision.name, revisions, target, due)
 
 
 def find_last_spec_revision(revisions: Mapping[str, Revision], current: Revision) -> str:
@@ -91,7 +91,7 @@ def find_last_spec_revision(revisions: Mapping[str, Revision], current: Revision
     return next((name for name in (*by_records, *candidates) if name in revisions), current.name)
 
 
-def _refresh_request(inputs: PassInputs, revisions: Mapping[str, Revision], current: Revision | None) -> Request | None:
+def _find_request(inputs: PassInputs, revisions: Mapping[str, Revision], current: Revision | None) -> Request | None:
     """Return the refresh that a user asks for and that no revision answers yet."""
     answers = (r.refresh for r in revisions.values())
     return find_refresh_request(inputs.observed.cr, current.name if current else "", answers)
@@ -115,25 +115,25 @@ def _find_due_engine(
 
 
 def _find_due_runtime(
-    inputs: PassInputs, stored: Revision, current: Revision | None, runtime: Runtime, request: Request | None
+    inputs: PassInputs, revision: Revision, current: Revision | None, runtime: Runtime, request: Request | None
 ) -> DueRefresh | None:
-    """Return the candidate on the operator's images that is due in place of `stored`, or what it waits for."""
-    if stored.runtime == runtime:
+    """Return the candidate on the operator's images that is due in place of `revision`, or what it waits for."""
+    if revision.runtime == runtime:
         return None
-    is_automatic = inputs.config.runtime_update is RuntimeUpdate.AUTOMATIC and _is_at_rest(stored, current)
+    is_automatic = inputs.config.runtime_update is RuntimeUpdate.AUTOMATIC and _is_at_rest(revision, current)
     if request is None and not is_automatic:
         return None
     cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
-    bar = find_refresh_blocker(cause, inputs.spec, stored.rollback, current.active_rollback if current else None)
+    bar = find_refresh_blocker(cause, inputs.spec, revision.rollback, current.active_rollback if current else None)
     if bar:
         return DueRefresh(cause, runtime.digest, token, bar)
     return take_slot(inputs.observed.wave, cause, runtime.digest, token)
 
 
-def _is_at_rest(stored: Revision, current: Revision | None) -> bool:
+def _is_at_rest(revision: Revision, current: Revision | None) -> bool:
     """Whether no rollout is on its way: it serves, or the wave that began it is over."""
     ends = (RefreshOutcome.FAILED, RefreshOutcome.ACKNOWLEDGED, RefreshOutcome.NO_ROOM)
-    return stored is current or (stored.refresh is not None and stored.refresh.outcome in ends)
+    return revision is current or (revision.refresh is not None and revision.refresh.outcome in ends)
 
 
 def _begin_refresh(
@@ -141,14 +141,14 @@ def _begin_refresh(
     revisions: Mapping[str, Revision],
     target: Target,
     runtime: Runtime,
-    stored: Revision | None,
+    revision: Revision | None,
     due: DueRefresh,
 ) -> tuple[Mapping[str, Revision], str]:
     """Return the revisions with the candidate that a refresh or a wave begins now, and its name."""
-    has_runtime = stored is not None and stored.runtime == runtime
-    revision = stored if stored and has_runtime else _render(inputs, revisions, target, runtime)
-    acknowledged = acknowledged_in(inputs.observed.cr)
-    refresh = Refresh(due.cause, due.wave, inputs.now, due.request, acknowledged=acknowledged)
+    if revision is None or revision.runtime != runtime:
+        revision = _render(inputs, revisions, target, runtime)
+    token = acknowledged_in(inputs.observed.cr)
+    refresh = Refresh(due.cause, due.wave, inputs.now, due.request, acknowledged=token)
     return {**revisions, revision.name: replace(revision, refresh=refresh)}, revision.name
 
 
@@ -170,10 +170,10 @@ def _find_stored(
     What serves is the newest where it has the operator's images. It is newer than revisions that were made before it
     with others: a spec that is changed and changed back must not get the images back that a refresh has replaced.
     """
-    names = {_name_for(inputs, target), _name_for(inputs, target, runtime)}
+    names = {_build_name(inputs, target), _build_name(inputs, target, runtime)}
     request_hash, matches = hash_request(inputs.spec, target), []
     for revision in revisions.values():
-        waits_for_build = is_unbuilt(revision, inputs.observed) and revision.name != _name_for(
+        waits_for_build = is_unbuilt(revision, inputs.observed) and revision.name != _build_name(
             inputs, target, runtime, revision.number
         )
         if revision.name not in names and (revision.request_hash != request_hash or waits_for_build):
@@ -186,24 +186,24 @@ def _find_stored(
     return max(matches, key=lambda r: r.number, default=None)
 
 
-def _name_for(inputs: PassInputs, target: Target, runtime: Runtime | None = None, number: int | None = None) -> str:
+def _build_name(inputs: PassInputs, target: Target, runtime: Runtime | None = None, number: int | None = None) -> str:
     return f"{inputs.observed.name}-{hash_revision(inputs.spec, target, runtime, number)}"
 
 
 def _render(inputs: PassInputs, revisions: Mapping[str, Revision], target: Target, runtime: Runtime) -> Revision:
     """Return a new revision; by its plain name, unless a stored one of another runtime has that."""
     number = max((r.number for r in revisions.values()), default=0) + 1
-    free = (_name_for(inputs, target, *suffix) for suffix in ((), (runtime,), (runtime, number)))
+    free = (_build_name(inputs, target, *suffix) for suffix in ((), (runtime,), (runtime, number)))
     name = next(name for name in free if name not in revisions)
     return build_revision(inputs.observed.cr, inputs.spec, target, inputs.config, number, name)
 
 
-def _is_unfit(inputs: PassInputs, stored: Revision, current: Revision | None, target: Target) -> bool:
+def _is_unfit(inputs: PassInputs, revision: Revision, current: Revision | None, target: Target) -> bool:
     """Whether a stored revision has to be rendered again. What serves, or had a rollback, is left as it is."""
-    if stored is current or stored.rollback is not None:
+    if revision is current or revision.rollback is not None:
         return False
-    names_user_wrongly = stored.runtime.names_user != bool(inputs.config.pod_user.named)
-    return names_user_wrongly or _needs_newer_monitor(inputs, stored, current, target)
+    names_user_wrongly = revision.runtime.names_user != bool(inputs.config.pod_user.named)
+    return names_user_wrongly or _needs_newer_monitor(inputs, revision, current, target)
 
 
 def _needs_newer_monitor(inputs: PassInputs, revision: Revision, current: Revision | None, target: Target) -> bool:

@@ -133,7 +133,7 @@ def _record_refresh_outcomes(
     """Record how candidates of a refresh or a wave end."""
     terms, after = inputs.spec.rollout, dict(revisions)
     is_held = inputs.problem is not None or terms.pinned or terms.paused
-    acknowledged = acknowledged_in(inputs.observed.cr)
+    token = acknowledged_in(inputs.observed.cr)
     for name, revision in revisions.items():
         if refresh := revision.refresh:
             progress = RefreshProgress(
@@ -143,6 +143,6 @@ def _record_refresh_outcomes(
                 is_expired=revision.is_expired,
                 has_no_room=revision.expiry is not None and revision.expiry.no_room != "",
             )
-            outcome = next_outcome(refresh, progress, acknowledged, inputs.now)
+            outcome = next_outcome(refresh, progress, token, inputs.now)
             after[name] = replace(revision, refresh=replace(refresh, outcome=outcome))
     return after
