@@ -2,7 +2,7 @@
 
 What a pod's watch gave, probe by probe, comes the same way, and is folded into the pooled detector of its revision
 (`pools`), which says in turn when there is news. Runs as one task of main. A monitor that has not answered for two
-minutes is no longer taken at its last word (`plan.silence`); what it counted is dropped only with the pod.
+minutes is no longer taken at its last word (`accuracy.unresponsive`); what it counted is dropped only with the pod.
 
 Who makes pods decides how long they take to answer. So only pods of the operator's own revisions and Jobs are asked;
 each namespace has a turn of its own, with a share of the connections, and a slow turn holds up no other.

@@ -1,4 +1,4 @@
-"""A Pass counts if its pod ran the gate under files that the operator wrote; see `plan.proof`."""
+"""A Pass counts if its pod ran the gate under files that the operator wrote; see `plan.accuracy.proof`."""
 
 from dataclasses import replace
 
