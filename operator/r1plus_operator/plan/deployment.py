@@ -145,17 +145,17 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
     """Build the manifests, derive the status, and put the plan together."""
     observed, spec, now, outcome = inputs.observed, inputs.spec, inputs.now, decision.outcome
     revisions, rollout, surplus = decision.revisions, decision.rollout, decision.surplus
-    suite, due, has_pause = decision.suites.suite if decision.suites else None, decision.choice.due, spec.rollout.paused
+    suite, due, is_paused = decision.suites.suite if decision.suites else None, decision.choice.due, spec.rollout.paused
     accuracy_config, items = _build_accuracy_config(inputs, decision), len(suite.items) if suite else None
     stages = build_manifests(inputs, revisions, surplus, rollout, decision.rollout_revision, accuracy_config, items)
     changes = find_changes(inputs, stages, revisions, surplus, rollout)
     situation = _derive_situation(inputs, decision, accuracy_config)
     status, current = status_of(situation), find_current_revision(revisions.values())
-    can_move = inputs.is_tenant and not has_pause
+    can_move = inputs.is_tenant and not is_paused
     ends = quarantine.find_ended(observed.pods, rollout.current, now) if can_move else []
     result = Plan(
         relabel=quarantine.build_relabels(observed, outcome.response, outcome.drop.text, now)
-        if outcome and not has_pause
+        if outcome and not is_paused
         else (),
         clear=changes.clear,
         apply=changes.apply,

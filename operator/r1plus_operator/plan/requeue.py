@@ -23,8 +23,8 @@ def _moments(situation: Situation) -> Iterator[float | None]:
     observed, now, rollout = situation.observed, situation.now, situation.rollout
     for pod in observed.pods:
         yield quarantine.seconds_to_next_look(pod, now)
-        left = lost_in(pod, now)
-        yield left if 0 < left < math.inf else None
+        seconds = lost_in(pod, now)
+        yield seconds if 0 < seconds < math.inf else None
     if rollout:
         yield AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after
     yield _seconds_to_delivery_check(situation)
@@ -47,12 +47,12 @@ def _seconds_to_delivery_check(situation: Situation) -> float | None:
         return None
     new = (pod for pod in situation.observed.pods if pod.revision == current.name and is_just_ready(pod, now))
     starts = (current.promoted_at or 0.0, *(pod.ready_since or 0.0 for pod in new))
-    return min((left for start in starts if (left := start + WIRING_SECONDS - now) > 0), default=None)
+    return min((seconds for start in starts if (seconds := start + WIRING_SECONDS - now) > 0), default=None)
 
 
 def _seconds_to_slot_end(situation: Situation) -> float | None:
     """Return the seconds until the deployment's slot goes to the next one; None while it has none."""
     refreshes = (revision.refresh for revision in situation.revisions.values())
     starts = [refresh.began_at for refresh in refreshes if refresh and refresh.outcome is None]
-    left = min(starts, default=-math.inf) + SLOT_SECONDS - situation.now
-    return left if left > 0 else None
+    seconds = min(starts, default=-math.inf) + SLOT_SECONDS - situation.now
+    return seconds if seconds > 0 else None

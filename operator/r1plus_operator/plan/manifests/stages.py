@@ -42,11 +42,11 @@ def build_manifests(
     many items the suite in force has.
     """
     owner = children.Owner(inputs.observed.cr)
-    kept = [revision for revision in revisions.values() if revision.name not in surplus]
+    history = [revision for revision in revisions.values() if revision.name not in surplus]
     first = [
         children.network_policy(owner, _allowed_callers(inputs), inputs.config),
         children.service_account(owner),
-        *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in kept),
+        *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in history),
         *(children.revision_config(owner, revisions[name]) for name in rollout.replicas),
     ]
     if accuracy_config:
@@ -63,15 +63,15 @@ def find_changes(
     rollout: Rollout,
 ) -> Changes:
     """Return what to write so that the cluster has these objects; while paused, only what a pause lets be written."""
-    live, paused = inputs.observed.children, inputs.spec.rollout.paused
-    if paused:
+    live, is_paused = inputs.observed.children, inputs.spec.rollout.paused
+    if is_paused:
         stages = tuple([obj for obj in stage if pause.is_written(obj, live.get(_key(obj)))] for stage in stages)
     apply = tuple(changes for stage in stages if (changes := _find_drift(stage, live)))
     foreign_items = tuple(patch for stage in apply for obj in stage if (patch := _patch_foreign_items(obj, live)))
     return Changes(
-        clear=pause.mark(live, paused=paused) + foreign_items,
+        clear=pause.mark(live, paused=is_paused) + foreign_items,
         apply=apply,
-        delete=() if paused else _find_idle(live, revisions, surplus, rollout),
+        delete=() if is_paused else _find_idle(live, revisions, surplus, rollout),
     )
 
 
@@ -97,13 +97,13 @@ def _allowed_callers(inputs: PassInputs) -> set[str]:
 
 def _find_drift(stage: list[Json], live: Mapping[tuple[str, str], Json]) -> tuple[Json, ...]:
     """Return the objects of a stage that are missing or read otherwise, with the preconditions of their write."""
-    pairs = ((desired, live.get(_key(desired))) for desired in map(stamped, stage))
-    return tuple(bound(desired, found) for desired, found in pairs if not in_sync(desired, found))
+    pairs = ((obj, live.get(_key(obj))) for obj in map(stamped, stage))
+    return tuple(bound(obj, live_obj) for obj, live_obj in pairs if not in_sync(obj, live_obj))
 
 
-def _patch_foreign_items(desired: Json, live: Mapping[tuple[str, str], Json]) -> Patch | None:
-    patch = strays(desired, live.get(_key(desired)))
-    return (*_key(desired), tuple(patch)) if patch else None
+def _patch_foreign_items(obj: Json, live: Mapping[tuple[str, str], Json]) -> Patch | None:
+    patch = strays(obj, live.get(_key(obj)))
+    return (*_key(obj), tuple(patch)) if patch else None
 
 
 def _find_idle(
