@@ -59,7 +59,7 @@ class SuiteSelection:
         return "+".join((spec_suite, hash_of(self.effective_suite))) if self.is_shadowed else spec_suite
 
     def of(self, revision: Revision) -> SuiteSource:
-        """The one by which a revision is judged.
+        """Return the suite by which a revision is judged.
 
         Monitors go by identity: what differs from what serves in its placement alone is judged by the same suite.
         """
@@ -138,8 +138,8 @@ def select_suites(
 def _find_last_pass(current: Revision, threshold: float) -> GateReport | None:
     """Return its newest Pass of a suite that it does not fail under this threshold.
 
-    By a suite that it fails, none of its pods is let in, and only a pod that was let in runs another suite beside it.
-    So a mistake in a suite, once failed, could not be corrected by a third version.
+    By a suite that it fails, none of its pods is let in. Only a pod that was let in runs another suite as a shadow: a
+    mistake in a suite, once failed, could not be corrected by a third version.
     """
     for gate in reversed(current.valid_verdicts):
         verdict = current.verdict_for(gate.suite_hash, threshold)

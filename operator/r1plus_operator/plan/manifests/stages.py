@@ -32,14 +32,14 @@ def build_manifests(
     revisions: Mapping[str, Revision],
     surplus: Set[str],
     rollout: Rollout,
-    desired: str | None,
+    rollout_revision: str | None,
     accuracy_config: Json | None,
     suite_items: int | None,
 ) -> tuple[list[Json], list[Json], list[Json]]:
     """Return the objects in stages: policies before pods, what a pod mounts before the pod, the switch after the pods.
 
-    `surplus`: names of revisions that are not kept; `desired`: the revision of which the rollout is; `suite_items`: how
-    many items the suite in force has.
+    `surplus`: names of revisions that are not kept; `rollout_revision`: the one that is brought up or kept;
+    `suite_items`: how many items the suite in force has.
     """
     owner = children.Owner(inputs.observed.cr)
     history = [revision for revision in revisions.values() if revision.name not in surplus]
@@ -52,7 +52,8 @@ def build_manifests(
     if accuracy_config:
         first.append(accuracy_config)
     pods = [children.deployment(owner, inputs.spec, revisions[name], count) for name, count in rollout.replicas.items()]
-    return first, pods, _build_last(inputs, owner, rollout, suite_items, has_service=bool(rollout.current or desired))
+    has_service = bool(rollout.current or rollout_revision)
+    return first, pods, _build_last(inputs, owner, rollout, suite_items, has_service=has_service)
 
 
 def find_changes(

@@ -530,7 +530,7 @@ def _epoch(text: str | None) -> float | None:
 
 
 def instant(text: str) -> float:
-    """Seconds since the epoch of a time as Kubernetes writes it; 0 where it is none."""
+    """Return the seconds since the epoch of a time as Kubernetes writes it; 0 where it is none."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
@@ -538,5 +538,5 @@ def instant(text: str) -> float:
 
 
 def rfc3339(epoch: float) -> str:
-    """Seconds since the epoch as Kubernetes writes time."""
+    """Return a time, in seconds since the epoch, as Kubernetes writes it."""
     return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

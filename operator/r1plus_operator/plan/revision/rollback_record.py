@@ -1,7 +1,7 @@
 """The rollback from a revision, as it is stored on the ControllerRevision whose accuracy dropped.
 
-Nothing else remembers it. Every pass derives the state of a rollback from these annotations and from the promotions, so
-an operator that dies at any step is followed by one that continues from that step.
+Nothing else remembers it: every pass derives the state of a rollback from these annotations and from the promotions.
+So an operator that dies at any step is followed by one that continues from that step.
 """
 
 import hashlib

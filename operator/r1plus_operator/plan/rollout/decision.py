@@ -23,9 +23,9 @@ def decide_rollout(
     rollout_revision: str | None,
     rollback: RollbackRecord | None,
 ) -> Rollout:
-    """Return the rollout of the desired revision; while the spec is paused, what runs.
+    """Return the rollout of `rollout_revision`; while the spec is paused, what runs.
 
-    `rollback`: the one that is under way, to the desired revision.
+    `rollback`: the one that is under way, to that revision.
     """
     rollout = _decide(inputs, revisions, suites, rollout_revision, rollback)
     if not inputs.spec.rollout.paused:
@@ -65,8 +65,9 @@ def _decide(
     rollout_revision: str | None,
     rollback: RollbackRecord | None,
 ) -> Rollout:
-    """In a rollback only the control's own verdict counts, whatever `gate` is, and it has a deadline of its own.
+    """Return the rollout of `rollout_revision`.
 
+    In a rollback only the control's own verdict counts, whatever `gate` is, and it has a deadline of its own.
     A revision whose accuracy dropped comes back by a Pass only, whatever `gate` is.
     """
     spec = inputs.spec
