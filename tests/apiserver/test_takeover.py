@@ -182,7 +182,7 @@ async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
     control, candidate = (cluster.stored.get("R1PlusDeployment", name)["status"] for name in ("dropping", "gating"))
     await cluster.go_on([one["pod"] for one in cluster.stored.monitors if "next" in one])
     await tenant.switched(control["candidate"], "dropping")
-    if read(await tenant.present("ControllerRevision", candidate["candidate"])).proves_gates:
+    if read(await tenant.present("ControllerRevision", candidate["candidate"])).can_prove_gates:
         await tenant.switched(candidate["candidate"], "gating")
     else:
         await assert_candidate_is_gated_again(tenant, candidate)
@@ -201,7 +201,7 @@ async def assert_candidate_is_gated_again(tenant: Tenant, before: Json) -> None:
     again = await tenant.candidate("gating", other_than=before["candidate"])
     assert await tenant.selected("gating") == before["revision"]
     old, new = [read(await tenant.present("ControllerRevision", name)) for name in (before["candidate"], again)]
-    assert (old.verdicts, new.proves_gates, new.identity.engine) == ((), True, old.identity.engine)
+    assert (old.verdicts, new.can_prove_gates, new.identity.engine) == ((), True, old.identity.engine)
     monitors = Monitors()
     await monitors.start()
     tenant = dataclasses.replace(tenant, monitors=monitors)
