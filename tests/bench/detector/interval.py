@@ -27,7 +27,7 @@ def missed(seed: int, runs: int) -> int:
 
 
 def width_ratio() -> float:
-    """The widest against ACCURACY.md's formula, which is evaluated on a grid."""
+    """The widest against the mixture's own formula, which is evaluated on a grid."""
     p = np.linspace(0, 1, GRID)[1:-1]
     logs, rest = np.log(p), np.log1p(-p)
     ratios = []

@@ -173,7 +173,7 @@ def test_misuse_is_refused(misuse: Callable[[], object], words: str) -> None:
         misuse()
 
 
-# ACCURACY.md's table at N = 200: three sweeps pass a healthy engine .9993 of the time, fail 3 % broken always and +4 %
+# At N = 200 three sweeps pass a healthy engine .9993 of the time, fail 3 % broken always and +4 %
 # per request .996 of the time. Runs here are fewer and seeded, so that each expectation is a range.
 @for_each("broken, flip, passes", {
     "a healthy engine passes": (0, 0.01, (0.95, 1.0)),

@@ -9,7 +9,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import Archive, Build, FillOrder
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
-from r1plus_model_repo.gpu_build import Recipe, script
+from r1plus_model_repo.gpu_build import Recipe, render_script
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import Seat, delivery_mode, gpu_need, is_without_image
@@ -110,7 +110,7 @@ def delivery_of(
         order=_order(engine, Build(recipe.key, recipe.gpu_product) if recipe else None),
         image="" if files.archive else files.image or "",
         builder=_builder(engine, recipe, seat) if recipe else None,
-        asked=f"{recipe.asked[:KEY_DIGITS]}{suffix}" if recipe else "",
+        asked=f"{recipe.request_key[:KEY_DIGITS]}{suffix}" if recipe else "",
         access_mode=terms.access_mode,
         nodes=able[:MOST_NODES],
         node_selector=where.get("nodeSelector"),
@@ -149,7 +149,7 @@ def _recipe(engine: Engine, seat: Seat, config: OperatorConfig) -> Recipe:
 
 def _builder(engine: Engine, recipe: Recipe, seat: Seat) -> Builder:
     memory = HOST_MEMORY + 2 * bytes_of(engine.spec.requirements.weights_memory)
-    return Builder(recipe.image, script(recipe, names.DIR_VOLUME), gpu_resource(seat.gpus), memory)
+    return Builder(recipe.image, render_script(recipe, names.DIR_VOLUME), gpu_resource(seat.gpus), memory)
 
 
 def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:

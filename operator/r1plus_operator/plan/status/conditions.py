@@ -81,10 +81,10 @@ def _of_people_and_falls(situation: Situation) -> Json:
     answered = situation.answered
     cr, serving = situation.observed.cr, situation.current.name if situation.current else ""
     found = tell_requests(cr, refused_rollback(cr, serving))
-    if answered and answered.last_good:
-        found["lastGood"] = answered.last_good
-    elif answered and answered.lacking:
-        found["noLastGood"] = [line[:256] for line in answered.lacking]
+    if answered and answered.rollback_target:
+        found["lastGood"] = answered.rollback_target
+    elif answered and answered.rollback_blockers:
+        found["noLastGood"] = [line[:256] for line in answered.rollback_blockers]
     if answered and situation.target:
         before = situation.observed.cr.get("status") or {}
         if told := incident.told(answered, situation.target, before, situation.now):
@@ -247,7 +247,7 @@ def _loading(s: Situation, pods: list[PodFacts]) -> Finding:
     chosen = f"{s.resolved.engine.name}: {s.resolved.choice.why}"
     if any(c.name == names.CONTAINER_TRITON and c.ready for p in pods for c in p.containers) or s.reports(s.target):
         return Finding("True", Reason.ENGINE_LOADED, chosen)
-    kept_out = s.answered is not None and s.answered.returned is not None
+    kept_out = s.answered is not None and s.answered.spec_rollback is not None
     if kept_out or (s.rollout is not None and s.rollout.stage is RolloutStage.REFUSED):
         return Finding("True", Reason.ENGINE_CHOSEN, chosen)
     if s.is_paused and ("Deployment", s.target or "") not in s.observed.children:
@@ -363,7 +363,7 @@ def _explain_changed_image(s: Situation, revision: Revision) -> str:
 
 def _explain_unproven(s: Situation, revision: Revision, pod: str) -> str:
     """Say why a Pass is not taken, and what to do."""
-    if not revision.proves_gates:
+    if not revision.can_prove_gates:
         text = f"Revision {revision.name} has a monitor of an older version, which cannot prove that it ran its gate"
         return f"{text}: its Pass is not taken. Change spec.engine, batch or context: a new revision gets a new monitor"
     config = accuracy_name(s.observed.name)
@@ -389,7 +389,7 @@ def _shadowed(s: Situation) -> Finding:
     assert s.judging is not None
     assert s.current is not None
     assert s.spec is not None
-    new, old = s.judging.asked, s.judging.counts
+    new, old = s.judging.spec_suite, s.judging.effective_suite
     said = [r.shadow for r in s.reports(s.target) if r.shadow and r.shadow.suite_hash == hash_of(new)]
     furthest = max(said, key=lambda shadow: shadow.percent, default=None)
     problem = next((shadow.problem for shadow in said if shadow.problem), "")

@@ -50,7 +50,7 @@ OBSTACLES = {
         delivered(SHIPPED["r1plus-full-fp16-vllm"], kv_precision=KvPrecision.INT8), (machine(L40S),), SERVED, "ConfigRefused", "spec.kvPrecision: INT8",
     ),
     "more GPUs than the backend is served on": (
-        needing(GPU, gpu=GPU.spec.requirements.gpu.model_copy(update={"count": 2})), (machine(replace(L40S, count=2)),), SERVED, "ConfigRefused", "vllm splits over several",
+        needing(GPU, gpu=GPU.spec.requirements.gpu.model_copy(update={"count": 2})), (machine(replace(L40S, count=2)),), SERVED, "ConfigRefused", "use vllm for several",
     ),
     "a build for a GPU that nobody names": (delivered(GPU), (machine(Gpus("unknown", 1, 46068)),), SERVED, "GpuNotFound", "gpu-feature-discovery"),
     "memory for nothing": (CPU, (machine(memory=POD_OVERHEAD),), SERVED, "NoNodeFits", "offers 0.00 GiB"),
