@@ -29,7 +29,7 @@ def test_what_a_revision_lacks_is_named(changes: dict[str, float], expected: str
 
 
 def test_the_newest_come_first_and_not_all_are_told() -> None:
-    past = [replace(GOOD, name=f"r{n}", promoted_at=float(n), passed=False) for n in range(9)]
+    past = [replace(GOOD, name=f"r{n}", promoted_at=float(n), has_passed=False) for n in range(9)]
     found = eligibility.rollback_blockers(past, {r.name: "e" for r in past}, 600.0)
     assert [line.split()[0] for line in found] == ["r8", "r7", "r6", "r5", "r4"]
 
