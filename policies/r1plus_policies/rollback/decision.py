@@ -191,7 +191,9 @@ def control_done(given: Given) -> Response | None:
         f"Revision {control.revision}, the last good one, was swept anew and fails as well ({control.said}): not the"
         " revision is at fault but what both share: node, driver, image or the suite. Nothing is moved"
     )
-    return Response(Action.PAGE, Why.BOTH_ARMS_BAD, f"{text}; {format_command(Verb.ACK)} lets it be tried again")
+    return Response(
+        Action.PAGE, Why.ROLLBACK_TARGET_ALSO_FAILED, f"{text}; {format_command(Verb.ACK)} lets it be tried again"
+    )
 
 
 def control_waits(given: Given) -> Response | None:

@@ -16,7 +16,7 @@ ENDED = Ran(RUN, {}, TOLD, 140.5, 140.5)
 
 
 def view(status: str = "True") -> TenantView:
-    return TenantView(status, Reason.WALLS_HELD, "")
+    return TenantView(status, Reason.ISOLATION_ENFORCED, "")
 
 
 def told() -> tuple[IsolationMetrics, CollectorRegistry]:

@@ -121,7 +121,7 @@ def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns
     assert list(contexts(plan_tenant(world.seen(), CONFIG, world.now).apply)) == [NO_USER]
 
 
-ASSIGNING = TenantView("True", "WallsHeld", "", assigns_users=True)
+ASSIGNING = TenantView("True", "IsolationEnforced", "", assigns_users=True)
 
 
 def context_of(world: World, revision: str) -> Json:

@@ -16,7 +16,7 @@ from r1plus_operator.runtime.errors import ApiError, ForbiddenError
 from support.plan.world import CONFIG, World, serve_world
 
 KEY, BEHIND = ("team", "credit"), ("team", "support")
-ISOLATED = TenantView("True", "WallsHeld", "25 of 25 forbidden connections were blocked")
+ISOLATED = TenantView("True", "IsolationEnforced", "25 of 25 forbidden connections were blocked")
 
 
 class Parts:
@@ -54,7 +54,7 @@ async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation()
         await reconciler.reconcile(KEY)
     (plan,) = parts.told
     conditions = {c["type"]: (c["status"], c["reason"]) for c in plan.status["conditions"]}
-    assert conditions["IsolationVerified"] == ("True", "WallsHeld")
+    assert conditions["IsolationVerified"] == ("True", "IsolationEnforced")
     assert conditions["Progressing"] == ("False", "WriteRefused")
     assert not [note for note in plan.notes if "Isolation" in note.message]
 

@@ -41,7 +41,7 @@ from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerm
 from r1plus_operator.plan.tenancy.isolation_test_run import Run
 from r1plus_operator.runtime.lease import Claim, Terms
 from r1plus_policies.detector.pool import Pool
-from support.upgrade.comparison import lost_values
+from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import OPERATOR_NAMESPACE, StoredCluster, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES, PROGRESS, VERDICT
 
@@ -98,6 +98,13 @@ def answers(path: str) -> Callable[[StoredCluster], Documents]:
 def parts(kind: str, part: str) -> Callable[[StoredCluster], Documents]:
     """This part of all objects of a kind."""
     return lambda cluster: ((f"{kind} {obj['metadata']['name']}", obj[part]) for obj in cluster.of_kind(kind))
+
+
+def statuses(cluster: StoredCluster) -> Documents:
+    """Statuses of deployments, with today's names of fields: the operator derives them and never reads them back."""
+    for obj in cluster.of_kind("R1PlusDeployment"):
+        status = {RENAMED_STATUS_FIELDS.get(field, field): value for field, value in obj["status"].items()}
+        yield f"R1PlusDeployment {obj['metadata']['name']}", status
 
 
 def last_words(cluster: StoredCluster) -> Documents:
@@ -158,7 +165,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "a page of outcomes": Format(answers(OUTCOMES), of_contract(OutcomePage)),
         "progress of a Job that fills a volume": Format(answers(PROGRESS), of_contract(FillProgress)),
         "spec of a deployment": Format(parts("R1PlusDeployment", "spec"), of_api(R1PlusDeploymentSpec)),
-        "status of a deployment": Format(parts("R1PlusDeployment", "status"), of_api(R1PlusDeploymentStatus)),
+        "status of a deployment": Format(statuses, of_api(R1PlusDeploymentStatus)),
         "spec of a tenant": Format(parts("R1PlusTenant", "spec"), of_api(R1PlusTenantSpec)),
         "spec of an engine": Format(parts("R1PlusEngine", "spec"), of_api(EngineSpec)),
     }

@@ -322,10 +322,10 @@ class TestRefusals:
     async def test_the_status_goes_on_telling_what_becomes_of_the_walls_while_a_write_is_refused(self) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
-        assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
+        assert rig.condition("team", "IsolationVerified") == ("True", "IsolationEnforced")
         rig.lose("ServiceAccount", "team", names.PROBER)
         rig.cluster.refusals["ServiceAccount"] = ForbiddenError(403, "Forbidden", "it is another's")
-        for hours, told in ((0, "WallsHeld"), (2, "WallsHeld"), (1, "ProbeOverdue")):
+        for hours, told in ((0, "IsolationEnforced"), (2, "IsolationEnforced"), (1, "ProbeOverdue")):
             rig.clock.advance(3600 * hours)
             rig.queue.add(KEY)
             with pytest.raises(ForbiddenError):
@@ -340,7 +340,7 @@ class TestRefusals:
         rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
         rig.cluster.refusals["NetworkPolicy"] = ApiError(500, "InternalError", "etcd leader changed")
         for _ in range(TOLD_AFTER + 1):
-            assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
+            assert rig.condition("team", "IsolationVerified") == ("True", "IsolationEnforced")
             with pytest.raises(ApiError):
                 await rig.work()
             rig.queue.add_failed(KEY, after)

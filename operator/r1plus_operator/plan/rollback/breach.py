@@ -31,7 +31,7 @@ MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Of what was lost, what is told."""
 PROGRESS_STEP = 10
 """Percent: the progress of a control is told in steps of this size."""
-_LATCHED = frozenset({Why.BOTH_ARMS_BAD, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.PAUSED})
+_LATCHED = frozenset({Why.ROLLBACK_TARGET_ALSO_FAILED, Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.PAUSED})
 """Answers after which the attempt is kept though nothing of it runs: forgetting it would start it again."""
 
 

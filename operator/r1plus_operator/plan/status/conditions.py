@@ -84,7 +84,7 @@ def _of_people_and_falls(situation: Situation) -> Json:
     if answered and answered.last_good:
         found["lastGood"] = answered.last_good
     elif answered and answered.lacking:
-        found["noLastGood"] = [line[:256] for line in answered.lacking]
+        found["rollbackBlockers"] = [line[:256] for line in answered.lacking]
     if answered and situation.target:
         before = situation.observed.cr.get("status") or {}
         if told := incident.told(answered, situation.target, before, situation.now):

@@ -28,7 +28,7 @@ _REASONS: Mapping[Why, tuple[str, Reason]] = {
     Why.CONTROL_RUNNING: ("False", Reason.ROLLING_BACK),
     Why.CONTROL_PASSED: ("False", Reason.ROLLING_BACK),
     Why.SUITE_MISMATCH: ("False", Reason.SUITE_MISMATCH),
-    Why.BOTH_ARMS_BAD: ("False", Reason.BOTH_ARMS_BAD),
+    Why.ROLLBACK_TARGET_ALSO_FAILED: ("False", Reason.ROLLBACK_TARGET_ALSO_FAILED),
     Why.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
 }
 """What QualityVerified says of the revision that serves; any other way not to go back is RollbackBlocked."""

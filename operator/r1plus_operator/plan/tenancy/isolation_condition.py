@@ -54,14 +54,14 @@ def _of_run(told: Judgement) -> Finding:
         return Finding("False", Reason.NETWORK_POLICY_NOT_ENFORCED, text)
     if told.verdict is Verdict.OPEN:
         text = f"Not shut: {_some(told.open)}; runbook R1PlusIsolationBroken says what each means"
-        return Finding("False", Reason.WALL_OPEN, text)
+        return Finding("False", Reason.ISOLATION_BROKEN, text)
     if told.verdict is Verdict.HELD:
         tries = len(told.held) + len(told.unseen)
         text = f"{len(told.held)} of {tries} tries were shut, and open to their control"
         beside = (
             f"; not shown, since the control found nothing there either: {_some(told.unseen)}" if told.unseen else ""
         )
-        return Finding("True", Reason.WALLS_HELD, text + beside)
+        return Finding("True", Reason.ISOLATION_ENFORCED, text + beside)
     text = f"The run shows nothing; without a proof: {_some((*told.failed, *told.unseen))}; see the pods of its Jobs"
     return Finding("Unknown", Reason.PROBE_FAILED, text)
 

@@ -123,7 +123,7 @@ class TestWhen:
         one = probe_world("credit").probed()
         one.now -= 90_000
         one.serving["credit"] = "other"
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         planned = one.settle()
         assert len(one.made) == 2, "walls that changed are tried"
         assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeOverdue"), "and nothing is known until then"
@@ -132,7 +132,7 @@ class TestWhen:
         for _ in range(5):
             one.now += 30.0
             one.end().settle()
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         assert len(one.made) == 2
         one.wait(HOUR).probed()
         for _ in range(5):
@@ -198,17 +198,17 @@ class TestUnderWhoseWalls:
 
     def test_what_was_open_is_tried_again_until_it_holds(self) -> None:
         one = probe_world("a", "b", "c").probed().wait(HOUR).probed(opened=("decoy-pod:8000",))
-        one.expect(IsolationVerified="False WallOpen")
+        one.expect(IsolationVerified="False IsolationBroken")
         one.wait(HOUR).probed(opened=("decoy-pod:8000",))
         one.wait(HOUR).probed(blind=DECOYS)  # a run that shows nothing is no proof that it is shut
         one.wait(HOUR).probed()
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         one.wait(HOUR).probed()
         assert one.probed_deployments() == ["a", "b", "b", "b", "b", "c"]
 
     def test_what_was_open_and_whose_words_are_lost_is_tried_again_before_any_others(self) -> None:
         one = probe_world("a", "b").probed(opened=("decoy-pod:8000",))
-        one.expect(IsolationVerified="False WallOpen")
+        one.expect(IsolationVerified="False IsolationBroken")
         one.pods.clear()
         one.wait(SETTLE_SECONDS).settle()
         one.expect(IsolationVerified="Unknown ProbeFailed")
@@ -241,7 +241,7 @@ class TestOneRun:
         assert [run.run for run in one.runs()] == one.made
         assert len(one.made) == 1
         one.end().settle()
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
 
     def test_one_that_does_not_end_is_given_up_and_goes(self) -> None:
         one = probe_world("credit")
@@ -257,7 +257,7 @@ class TestOneRun:
         first = {job["metadata"]["name"] for job in one.jobs()}
         one.wait(HOUR).settle()
         assert len(one.jobs()) == 6
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         going_on = one.jobs(going_on=True)
         for job in going_on[:2]:
             job[JOB_ENDED] = {"type": "Complete", "at": one.now, "final": False}
@@ -276,11 +276,11 @@ class TestOneRun:
         planned = one.settle()
         assert planned.requeue_after == pytest.approx(SETTLE_SECONDS, abs=0.5)
         assert planned.running
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld"), "of the run before"
+        assert one.condition("IsolationVerified")[:2] == ("True", "IsolationEnforced"), "of the run before"
         for job in last:
             one.speak(job, opened=("secret",))
         one.settle()
-        one.expect(IsolationVerified="False WallOpen")
+        one.expect(IsolationVerified="False IsolationBroken")
         assert one.status["isolation"]["open"] == ["secret"]
 
     @pytest.mark.parametrize("silent", [Probe.KNOCK, Probe.ASK, Probe.CONTROL])
@@ -337,7 +337,7 @@ class TestWhoseRun:
             one.pods["other", meta["uid"]] = replace(said, containers=())
             one.pods[meta["namespace"], "another"] = replace(said, containers=())
         one.settle()
-        one.expect(IsolationVerified="WallOpen")
+        one.expect(IsolationVerified="IsolationBroken")
 
     @pytest.mark.parametrize(
         "told",

@@ -334,7 +334,7 @@ def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
     assert (told["deployment"], told["open"], told["unseen"]) == ("credit", ["decoy-pod:8001"], ["metadata", "kubelet"])
     assert told["tries"] == told["held"] + 3
     assert told["finished"] == "1970-01-01T02:47:10Z"
-    world.expect(IsolationVerified="False WallOpen")
+    world.expect(IsolationVerified="False IsolationBroken")
 
 
 def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:

@@ -247,7 +247,7 @@ def test_finding_19_people_have_an_account_in_their_namespace_to_read_the_regist
         assert made["RoleBinding"]["subjects"] == [subject]
 
 
-HELD = TenantView("True", Reason.WALLS_HELD, "all of them", callers=frozenset({"shop", "web"}))
+HELD = TenantView("True", Reason.ISOLATION_ENFORCED, "all of them", callers=frozenset({"shop", "web"}))
 NO_TENANT = TenantView("False", Reason.NAMESPACE_NOT_TENANT, "no label", is_tenant=False, callers=frozenset({"shop"}))
 
 
@@ -259,10 +259,10 @@ class TestADeploymentOfATenant:
     """What a deployment's own pass makes of its namespace."""
 
     @for_each("asked, allowed, let_in, reason", {
-        "both agree": (["shop"], {"shop", "web"}, ["shop"], "WallsHeld"),
+        "both agree": (["shop"], {"shop", "web"}, ["shop"], "IsolationEnforced"),
         "one is not allowed": (["shop", "mail"], {"shop"}, ["shop"], "CallerNotAllowed"),
         "none is": (["mail"], set(), [], "CallerNotAllowed"),
-        "who is allowed and not asked for": ([], {"shop"}, [], "WallsHeld"),
+        "who is allowed and not asked for": ([], {"shop"}, [], "IsolationEnforced"),
     })  # fmt: skip
     def test_lets_in_whom_both_name(self, asked: list[str], allowed: set[str], let_in: list[str], reason: str) -> None:
         world = World({"tier": "full", "access": {"namespaces": asked}})
@@ -277,8 +277,11 @@ class TestADeploymentOfATenant:
 
     def test_tells_an_open_wall_before_a_caller_that_is_not_allowed(self) -> None:
         world = World({"tier": "full", "access": {"namespaces": ["mail"]}})
-        made = planned(world, replace(HELD, status="False", reason=Reason.WALL_OPEN))
-        assert next(c for c in made.status["conditions"] if c["type"] == "IsolationVerified")["reason"] == "WallOpen"
+        made = planned(world, replace(HELD, status="False", reason=Reason.ISOLATION_BROKEN))
+        assert (
+            next(c for c in made.status["conditions"] if c["type"] == "IsolationVerified")["reason"]
+            == "IsolationBroken"
+        )
 
     def test_rolls_nothing_out_where_there_is_no_tenant(self) -> None:
         made = planned(World({"tier": "full"}), NO_TENANT)
