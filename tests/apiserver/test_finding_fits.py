@@ -31,7 +31,7 @@ async def test_finding_14_a_network_without_its_nodes_reads_as_it_was_written(
     client: ApiClient, namespace: str, cidr: str
 ) -> None:
     egress = R1PlusTenantSpec.model_validate({"egress": [{"cidr": cidr, "ports": [443]}]}).egress
-    policy = network_policies.callers(namespace, egress, DnsTerms(), NODES)
+    policy = network_policies.build_callers_policy(namespace, egress, DnsTerms(), NODES)
     (peer,) = policy["spec"]["egress"][2]["to"]
     assert set(peer["ipBlock"]["except"]) & {"10.1.0.4/31", "fd00::1/128"}
     assert await reads_as_written(client, policy)
@@ -53,5 +53,5 @@ async def test_finding_15_a_pod_template_with_its_disk_reads_as_it_was_written(
 @pytest.mark.parametrize("size", ["0", "1", "1.5Gi", "1024Mi", "1024Ti"])
 async def test_finding_15_a_quota_of_disk_reads_as_it_was_written(client: ApiClient, namespace: str, size: str) -> None:
     spec = R1PlusTenantSpec.model_validate({"quota": {"ephemeralStorage": size}})
-    (quota,) = network_policies.limits(namespace, spec.quota)
+    (quota,) = network_policies.build_limits(namespace, spec.quota)
     assert await reads_as_written(client, quota)

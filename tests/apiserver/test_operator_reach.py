@@ -198,24 +198,27 @@ def of_a_tenant(namespace: str) -> list[Json]:
         }
     )
     made = [
-        network_policies.default_deny(namespace),
-        network_policies.callers(namespace, (), DnsTerms()),
-        *network_policies.limits(namespace, spec.quota),
+        network_policies.build_default_deny(namespace),
+        network_policies.build_callers_policy(namespace, (), DnsTerms()),
+        *network_policies.build_limits(namespace, spec.quota),
     ]
-    asks = [isolation_test_jobs.account(namespace), isolation_test_jobs.way_to_ask(namespace, CONFIGURED)]
-    return [*made, *network_policies.access(namespace, spec), *asks]
+    asks = [
+        isolation_test_jobs.build_service_account(namespace),
+        isolation_test_jobs.build_network_policy(namespace, CONFIGURED),
+    ]
+    return [*made, *network_policies.build_role_bindings(namespace, spec), *asks]
 
 
 def of_the_decoy(_: str) -> list[Json]:
     """What the prober attacks."""
-    return [*decoy.walls_of(CONFIGURED), *decoy.objects(CONFIGURED)]
+    return [*decoy.build_network_policies(CONFIGURED), *decoy.build_objects(CONFIGURED)]
 
 
 def of_a_run(namespace: str) -> list[Json]:
     """The prober's Jobs, in the tenant and in the decoy."""
     return list(
-        isolation_test_jobs.jobs(
-            isolation_test_run.Run(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED
+        isolation_test_jobs.build_jobs(
+            isolation_test_run.IsolationTestRun(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED
         )
     )
 

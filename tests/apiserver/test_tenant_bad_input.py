@@ -12,7 +12,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.record import read
-from r1plus_operator.plan.tenancy.isolation_test_run import read as run_of
+from r1plus_operator.plan.tenancy.isolation_test_run import read_run as run_of
 from r1plus_operator.plan.tenancy.network_policies import CALLERS, DEFAULT_DENY
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ForbiddenError

@@ -34,8 +34,8 @@ from r1plus_operator.plan.observation import (
 )
 from r1plus_operator.plan.podspec.pod import accuracy_name
 from r1plus_operator.plan.revision.record import volume_in
-from r1plus_operator.plan.tenancy.tenant import GIVEN, Part, TenantSeen, digest
-from r1plus_operator.plan.tenancy.tenant import PARTS as TENANT_PARTS
+from r1plus_operator.plan.tenancy.tenant import TENANT_GRANTS, ObjectKey, TenantObservation, hash_policies
+from r1plus_operator.plan.tenancy.tenant import TENANT_KINDS as TENANT_PARTS
 from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
@@ -371,7 +371,7 @@ class Observer:
             namespace=namespace,
             needs=tuple(Need(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
             live={key: child.live for key, child in parts.items() if not child.deleting},
-            going=frozenset(key for key, child in parts.items() if child.deleting),
+            deleting=frozenset(key for key, child in parts.items() if child.deleting),
             assigns_users=facts is not None and facts.assigns_users,
         )
 
@@ -380,7 +380,7 @@ class Observer:
         kept = self.namespaces.store.get(None, name)
         return kept.value if kept is not None else None
 
-    def tenant(self, namespace: str) -> TenantSeen | None:
+    def tenant(self, namespace: str) -> TenantObservation | None:
         """A namespace as a tenant; None where there is none of that name."""
         facts = self.namespace(namespace)
         if facts is None:
@@ -389,20 +389,20 @@ class Observer:
         leaving = cr is not None and "deletionTimestamp" in cr.value["metadata"]
         parts = self._parts(namespace)
         claims = self.children["PersistentVolumeClaim"].store.by_index(_volumes_of(namespace)) if leaving else ()
-        return TenantSeen(
+        return TenantObservation(
             namespace=facts,
             cr=cr.value if cr else None,
             live={key: child.live for key, child in parts.items() if not child.deleting},
-            going=frozenset(key for key, child in parts.items() if child.deleting),
+            deleting=frozenset(key for key, child in parts.items() if child.deleting),
             deployments=tuple(sorted(key[1] for key in self.crs if key[0] == namespace)) if leaving else (),
             volumes=tuple(sorted(claim.name for claim in claims)),
-            walls=self._walls(namespace) if facts.tenant and self._decoy else {},
-            addresses=self._addresses() if cr and cr.value["spec"].get("egress") else (),
+            policy_digests=self._walls(namespace) if facts.tenant and self._decoy else {},
+            node_addresses=self._addresses() if cr and cr.value["spec"].get("egress") else (),
             pods={
                 (pod.namespace, pod.job): pod.facts
                 for pod in sorted(self.pods.store.by_index(f"{namespace}/{TENANT_NAME}"), key=lambda pod: pod.name)
             },
-            decoy_ready=self._decoy_ready(),
+            is_decoy_ready=self._decoy_ready(),
         )
 
     def _decoy_ready(self) -> bool:
@@ -415,7 +415,7 @@ class Observer:
         found = self._parts(namespace).items()
         return tuple((*key, child.uid) for key, child in found if key[0] != namespace and not child.deleting)
 
-    def _parts(self, namespace: str) -> dict[Part, Child]:
+    def _parts(self, namespace: str) -> dict[ObjectKey, Child]:
         return {
             (child.namespace, kind, child.name): child
             for kind in TENANT_PARTS
@@ -533,7 +533,7 @@ class Observer:
             self._enqueue((child.namespace, VOLUMES_NAME))
         # Of some kinds whatever the label says: somebody may have taken it off. A claim that is gone was waited for.
         waited_for = resource.kind == "PersistentVolumeClaim" and event == "DELETED"
-        if child.tenant or is_wall or resource.kind in GIVEN or waited_for:
+        if child.tenant or is_wall or resource.kind in TENANT_GRANTS or waited_for:
             enqueue((child.tenant or child.namespace, TENANT_NAME))
         for name in child.deployments:
             enqueue((child.namespace, name))
@@ -598,7 +598,7 @@ class Observer:
 @lru_cache(maxsize=8192)
 def _digest(wall: Child) -> str:
     """Kept, since a tenant may have a thousand, and they seldom change."""
-    return digest([wall.live])
+    return hash_policies([wall.live])
 
 
 def _volumes_of(namespace: str) -> str:

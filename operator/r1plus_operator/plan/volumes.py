@@ -66,7 +66,7 @@ class Seen:
     needs: tuple[Need, ...]
     live: Mapping[tuple[str, str], Json]
     """(kind, name) -> claim, Job, ConfigMap or NetworkPolicy of a volume."""
-    going: frozenset[tuple[str, str]] = frozenset()
+    deleting: frozenset[tuple[str, str]] = frozenset()
     """Of those names, what is being deleted: its place is taken until it is gone."""
     assigns_users: bool = False
     """As its namespace does (`NamespaceFacts`)."""
@@ -118,7 +118,7 @@ class _Volume:
 
     def stages(self) -> tuple[list[list[Json]], float | None]:
         """What shall be there, and when to look again."""
-        if self._key("PersistentVolumeClaim") in self.seen.going:
+        if self._key("PersistentVolumeClaim") in self.seen.deleting:
             return [], None
         live, job = (self.seen.live.get(self._key(kind)) for kind in ("PersistentVolumeClaim", "Job"))
         if live is None:
@@ -136,7 +136,7 @@ class _Volume:
             return [[claim]], None
         parts = [network_policy_of(self.need, self.seen.namespace, self.config), order]
         if job is None:
-            free = self._key("Job") not in self.seen.going
+            free = self._key("Job") not in self.seen.deleting
             made = job_of(self.need, self.seen.namespace, self.config, live["metadata"]["uid"], digest)
             return [[claim], parts, [made] if free else []], None
         left = self._wait(ended)

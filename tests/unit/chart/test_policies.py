@@ -84,7 +84,7 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
 def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_ones_own_pods_does(
     objects: Objects,
 ) -> None:
-    left_out = network_policies.callers("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
+    left_out = network_policies.build_callers_policy("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
     assert {one["operator"] for one in left_out} == {"DoesNotExist"}
     for policy in ("walls", "budgets"):
         told = policies(objects)[f"r1plus-operator-{policy}"]["validations"][0]["expression"]

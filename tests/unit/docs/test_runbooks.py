@@ -35,10 +35,12 @@ CLUSTER_WIDE = (
 NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
 TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "registry": "http://r:8080"})
 PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
-DOORS = isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), PROBES)
+DOORS = isolation_test_run.list_connection_targets(
+    Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), PROBES
+)
 TRIES = [
     one.name
-    for one in (*DOORS, *isolation_test_run.questions(PROBES))
+    for one in (*DOORS, *isolation_test_run.list_api_requests(PROBES))
     if getattr(one, "against", None) is not Against.OWN
 ]
 each_page = pytest.mark.parametrize("alert", PAGES)

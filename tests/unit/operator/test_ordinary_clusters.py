@@ -41,9 +41,9 @@ def walls_of(config: OperatorConfig) -> dict[str, Json]:
     owner = Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}})
     return {
         "what serves": network_policy(owner, (), config),
-        "a tenant's own pods": network_policies.callers("team", (), config.dns),
-        "the isolation test": isolation_test_jobs.way_to_ask("team", config),
-        "the decoy": decoy.walls_of(config)[0],
+        "a tenant's own pods": network_policies.build_callers_policy("team", (), config.dns),
+        "the isolation test": isolation_test_jobs.build_network_policy("team", config),
+        "the decoy": decoy.build_network_policies(config)[0],
     }
 
 
@@ -114,9 +114,11 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
 
 
 def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:
-    run = isolation_test_run.Run("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
+    run = isolation_test_run.IsolationTestRun("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
     for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.in_namespace(assigns_users=True), NO_USER)):
-        assert list(contexts([isolation_test_jobs.jobs(run, config), decoy.objects(config)])) == [expected] * 4
+        assert (
+            list(contexts([isolation_test_jobs.build_jobs(run, config), decoy.build_objects(config)])) == [expected] * 4
+        )
     world = TenantWorld(facts(CONFIG.isolation.decoy_namespace, assigns_users=True))
     assert list(contexts(plan_tenant(world.seen(), CONFIG, world.now).apply)) == [NO_USER]
 

@@ -38,7 +38,7 @@ from r1plus_operator.plan.revision.refresh import Refresh
 from r1plus_operator.plan.revision.rollback_record import Record
 from r1plus_operator.plan.rollback.quarantine import Quarantine
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
-from r1plus_operator.plan.tenancy.isolation_test_run import Run
+from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestRun
 from r1plus_operator.runtime.lease import Claim, Terms
 from r1plus_policies.detector.pool import Pool
 from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
@@ -153,7 +153,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "a refresh": Format(annotations(names.ANNOTATION_REFRESH), of_contract(Refresh)),
         "a pooled detector": Format(annotations(names.ANNOTATION_POOL), of_contract(Pool)),
         "a quarantine": Format(annotations(names.ANNOTATION_QUARANTINE), of_contract(Quarantine)),
-        "a run of the isolation test": Format(annotations(names.ANNOTATION_PROBED), of_contract(Run)),
+        "a run of the isolation test": Format(annotations(names.ANNOTATION_PROBED), of_contract(IsolationTestRun)),
         "what the isolation test found": Format(last_words, of_contract(Findings)),
         **{f"a request to {verb}": Format(annotations(verb.annotation), of_contract(Request)) for verb in Verb},
         "settings of monitors": Format(files(SETTINGS_FILE), of_contract(MonitorSettings)),

@@ -45,10 +45,12 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         "registry": "http://registry.r1plus-system.svc:8080",
     }
     config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
-    doors = isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), config)
+    doors = isolation_test_run.list_connection_targets(
+        Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), config
+    )
     # As the kubelet hands them over.
     assert len(doors_of(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
-    questions = isolation_test_run.questions(config)
+    questions = isolation_test_run.list_api_requests(config)
     assert questions_of(dumps(questions)) == questions
     assert {one.against for one in doors} == set(Against)
 
