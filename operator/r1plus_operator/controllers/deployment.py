@@ -14,7 +14,7 @@ from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_N
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.manifests.engines import missing
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
@@ -111,14 +111,14 @@ class Reconciler:
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)
 
-    async def _plan(self, key: Key) -> tuple[Observed, Plan, float] | None:
+    async def _plan(self, key: Key) -> tuple[Observation, Plan, float] | None:
         """Return all that a pass over a deployment reads, the plan made from it, and when; None where there is none."""
         observed = self._observer.observed(key, await self._observer.load_suites(key))
         if observed is None:
             return None
         observed = replace(
             observed,
-            refused=self._refused.get(key, ""),
+            write_error=self._refused.get(key, ""),
             tenant=self._tenants.view(key[0]),
             wave=self._observer.waves.view(key),
         )

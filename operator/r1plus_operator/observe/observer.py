@@ -25,12 +25,12 @@ from r1plus_operator.plan.observation import (
     JOB_ENDED,
     Json,
     NamespaceFacts,
-    Observed,
+    Observation,
     PoolView,
+    PrometheusState,
     PrometheusView,
     SuiteSource,
     VolumeFacts,
-    Wiring,
 )
 from r1plus_operator.plan.podspec.pod import accuracy_name
 from r1plus_operator.plan.revision.record import volume_in
@@ -237,7 +237,7 @@ class Observer:
             if self._wiring(key) != wiring:
                 self._enqueue(key)
 
-    def _wiring(self, key: Key) -> Wiring | None:
+    def _wiring(self, key: Key) -> PrometheusState | None:
         """Of what Prometheus says, what concerns this deployment."""
         view, (namespace, name) = self._prometheus, key
         if view is None:
@@ -245,7 +245,7 @@ class Observer:
         pods = self.pods.store.by_index(f"{namespace}/{name}")
         scraped = ((pod.name, view.targets.get((namespace, pod.name))) for pod in pods)
         targets = {pod: found for pod, found in scraped if found}
-        return Wiring(view.url, view.error, view.rules.get(group_name(namespace, name), ()), targets)
+        return PrometheusState(view.url, view.error, view.rules.get(group_name(namespace, name), ()), targets)
 
     def forget(self, key: Key, uid: str) -> None:
         """This very CR is gone; a namesake that came after it stays."""
@@ -261,7 +261,7 @@ class Observer:
         """
         namespace, facts = key[0], self.namespace(key[0])
         cr = self.crs.get(key)
-        if cr is None or facts is None or not facts.tenant or not self.suites.names(namespace):
+        if cr is None or facts is None or not facts.is_tenant or not self.suites.names(namespace):
             return {}
         engines = (kept.value.engine for kept in self.engines.store.items() if kept.value.engine)
         return await self.suites.load(namespace, suite_names(cr, engines, self._owned(key, cr)))
@@ -290,7 +290,7 @@ class Observer:
             if not child.deleting
         }
 
-    def observed(self, key: Key, suites: Mapping[str, SuiteSource] | None = None) -> Observed | None:
+    def observed(self, key: Key, suites: Mapping[str, SuiteSource] | None = None) -> Observation | None:
         """Everything about one CR, or None where there is none. `suites`: its own, if not those that are at hand."""
         cr = self.crs.get(key)
         if cr is None or cr["metadata"].get("deletionTimestamp"):
@@ -299,7 +299,7 @@ class Observer:
         # In the same order every time: a pod's event moves it, and what is told must not change with it.
         pods = sorted(self.pods.store.by_index(f"{namespace}/{key[1]}"), key=lambda pod: pod.name)
         own = self.suites.loaded(namespace) if suites is None else suites
-        return Observed(
+        return Observation(
             cr=cr,
             engines=tuple(kept.value.engine for kept in self.engines.store.items() if kept.value.engine),
             suites={**self._shipped, **own},
@@ -309,11 +309,11 @@ class Observer:
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
-            wiring=self._wiring(key),
+            prometheus_state=self._wiring(key),
             pool=self.pools.get(key),
             endpoints=self._endpoints(key),
             volumes=self._volumes(namespace),
-            volumes_refused=self.refused_volumes.get(namespace, {}),
+            volume_write_errors=self.refused_volumes.get(namespace, {}),
         )
 
     def _endpoints(self, key: Key) -> frozenset[str] | None:
@@ -334,8 +334,8 @@ class Observer:
                 continue  # Nothing can mount it any more.
             own = [pod for pod in pods if pod.volume == claim.name]
             found[claim.name] = VolumeFacts(
-                delivered=delivered_on(claim.live),
-                failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
+                delivered_digest=delivered_on(claim.live),
+                has_failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
                 pods=tuple(pod.facts for pod in own),
                 progress=next(
                     (self.progress[p.uid] for p in own if p.uid in self.progress and not ended(p.facts)), None
@@ -396,7 +396,7 @@ class Observer:
             deleting=frozenset(key for key, child in parts.items() if child.deleting),
             deployments=tuple(sorted(key[1] for key in self.crs if key[0] == namespace)) if leaving else (),
             volumes=tuple(sorted(claim.name for claim in claims)),
-            policy_digests=self._walls(namespace) if facts.tenant and self._decoy else {},
+            policy_digests=self._walls(namespace) if facts.is_tenant and self._decoy else {},
             node_addresses=self._addresses() if cr and cr.value["spec"].get("egress") else (),
             pods={
                 (pod.namespace, pod.job): pod.facts
@@ -408,7 +408,7 @@ class Observer:
     def _decoy_ready(self) -> bool:
         where = self.namespaces.store.get(None, self._decoy)
         pods = self.pods.store.by_index(f"{self._decoy}/{names.DECOY}")
-        return where is not None and not where.value.terminating and any(pod.facts.ready for pod in pods)
+        return where is not None and not where.value.is_terminating and any(pod.facts.ready for pod in pods)
 
     def remains(self, namespace: str) -> tuple[tuple[str, str, str, str], ...]:
         """What is left of a tenant whose namespace is gone: the prober's controls lie in the decoy's."""
@@ -514,7 +514,7 @@ class Observer:
         # its deployment, or that is in a namespace where nothing is written any more.
         lives = owner is not None and "deletionTimestamp" not in owner["metadata"] and not child.deleting
         is_owned = owner is not None and owner["metadata"]["uid"] == child.owner
-        counts = lives and is_owned and where is not None and where.tenant
+        counts = lives and is_owned and where is not None and where.is_tenant
         for waiting in self.waves.note((child.namespace, child.name), key, child.refresh if counts else None):
             self._enqueue(waiting)
 
@@ -570,7 +570,7 @@ class Observer:
 
     def tenant_keys(self) -> list[Key]:
         """The keys of all namespaces that are tenants."""
-        return [(kept.name, TENANT_NAME) for kept in self.namespaces.store.items() if kept.value.tenant]
+        return [(kept.name, TENANT_NAME) for kept in self.namespaces.store.items() if kept.value.is_tenant]
 
     def _engine_changed(self, _event: str, _engine: Kept) -> None:
         self._enqueue(CATALOG_KEY)

@@ -272,9 +272,9 @@ def pod(obj: Json) -> ServingPod | None:
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
-        turned_away=_turned_away(status),
+        failure_reason=_turned_away(status),
         unschedulable_since=instant(scheduled.get("lastTransitionTime") or "") if unschedulable else None,
-        gone_by=instant(meta.get("deletionTimestamp", "")),
+        grace_ends_at=instant(meta.get("deletionTimestamp", "")),
         ready_since=instant(ready.get("lastTransitionTime") or "") if is_ready else None,
     )
     probes = names.LABEL_PROBE in labels
@@ -384,10 +384,10 @@ def namespace(obj: Json) -> Kept:
     facts = NamespaceFacts(
         name=meta["name"],
         uid=meta["uid"],
-        tenant=labels.get(names.LABEL_TENANT) == "true",
+        is_tenant=labels.get(names.LABEL_TENANT) == "true",
         pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
-        terminating="deletionTimestamp" in meta,
-        created=meta.get("creationTimestamp") or "",
+        is_terminating="deletionTimestamp" in meta,
+        created_at=meta.get("creationTimestamp") or "",
         assigns_users=OPENSHIFT_USERS in (meta.get("annotations") or {}),
     )
     return _kept(obj, facts)
@@ -471,7 +471,7 @@ def suite_source(name: str, files: SuiteFiles) -> SuiteSource:
         reference_text=files.reference,
         digest=files.digest(),
         signer=signed_by,
-        reached=reached(files.baseline, found.suite.header) if files.baseline else None,
+        reference_result=reached(files.baseline, found.suite.header) if files.baseline else None,
     )
 
 

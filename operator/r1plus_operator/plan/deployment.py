@@ -22,12 +22,12 @@ from r1plus_operator.plan.engine.feasibility import Incumbent
 from r1plus_operator.plan.engine.nodes import has_room, is_lost, lost_in
 from r1plus_operator.plan.engine.placement import check_placement, check_readable
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
-from r1plus_operator.plan.events import Note, transitions
+from r1plus_operator.plan.events import Event, build_transition_events
 from r1plus_operator.plan.manifests import alerts, children, pause
 from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped, strays
-from r1plus_operator.plan.observation import REFUSED_PODS, Json, Observed, PodFacts, SuiteSource
+from r1plus_operator.plan.observation import REFUSED_PODS, Json, Observation, PodFacts, SuiteSource
 from r1plus_operator.plan.podspec.pod import accuracy_name
-from r1plus_operator.plan.requests import acknowledged_in, note_requests
+from r1plus_operator.plan.requests import build_request_events, read_ack_token
 from r1plus_operator.plan.revision.expiry import expire
 from r1plus_operator.plan.revision.incumbents import prefer_incumbents
 from r1plus_operator.plan.revision.last_valid import LastValid, dump_spec, readable_spec, with_switches, with_threshold
@@ -87,7 +87,7 @@ class Plan:
     delete: tuple[tuple[str, str, str], ...] = ()
     """(kind, name, uid)."""
     status: Json = field(default_factory=dict)
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Event, ...] = ()
     requeue_after: float | None = None
     """Seconds after which time alone changes the plan; all else that it hangs on is an event that asks for a pass."""
     relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
@@ -113,7 +113,7 @@ class Plan:
         return any("uid" not in obj["metadata"] for stage in self.apply for obj in stage)
 
 
-def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
+def plan(observed: Observation, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     revisions = redate(readable(observed.children), now)
     serves = serving_revision(revisions.values())
@@ -131,7 +131,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
             return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
         spec = with_switches(mended, raw)
     tenant = observed.tenant
-    config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
+    config = config.for_namespace(assigns_users=tenant is not None and tenant.assigns_users)
     if tenant is not None and not tenant.is_tenant:
         problem = Problem(ConditionType.ISOLATION_VERIFIED, Reason(tenant.reason), tenant.message)
     resolved = problem or _resolve(spec, observed, config, revisions, serves)
@@ -148,7 +148,7 @@ def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
 def _hold_engine(
     resolved: Target,
     spec: R1PlusDeploymentSpec,
-    observed: Observed,
+    observed: Observation,
     config: OperatorConfig,
     revisions: Mapping[str, Revision],
     serves: Revision | None,
@@ -170,7 +170,7 @@ def _hold_engine(
 
 def _resolve(
     spec: R1PlusDeploymentSpec,
-    observed: Observed,
+    observed: Observation,
     config: OperatorConfig,
     revisions: Mapping[str, Revision],
     serves: Revision | None,
@@ -180,7 +180,7 @@ def _resolve(
     products = [r.identity.gpu_product for r in (serves, newest) if r and r.identity.gpu_product]
     held = [volume for r in revisions.values() if (volume := r.volume)]
     delivered = frozenset(volume.wish for volume in held if delivery.is_delivered(volume, observed))
-    delivered |= {name for name, facts in observed.volumes.items() if facts.delivered}
+    delivered |= {name for name, facts in observed.volumes.items() if facts.delivered_digest}
     suites = dict(observed.suites)
 
     def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
@@ -201,7 +201,7 @@ def _resolve(
     return resolved
 
 
-def _former_spec(serves: Revision | None, observed: Observed) -> Json:
+def _former_spec(serves: Revision | None, observed: Observation) -> Json:
     """Return the newest spec that could be read; where none is recorded, what is known of it by what runs."""
     if serves is None:
         return {}
@@ -221,7 +221,7 @@ def _former_spec(serves: Revision | None, observed: Observed) -> Json:
 class _Pass:
     """One pass: intermediate values that several steps need."""
 
-    observed: Observed
+    observed: Observation
     config: OperatorConfig
     now: float
     spec: R1PlusDeploymentSpec
@@ -345,9 +345,9 @@ class _Pass:
             else (*self._deletions(rollout, surplus), *(("Pod", pod.name, pod.uid) for pod, _ in ended)),
             status=status,
             notes=(
-                *transitions(before, status),
+                *build_transition_events(before, status),
                 *quarantine.told(answered.response if answered else None, ended, self.now),
-                *note_requests(self.observed.cr, str(status.get("requestRefused", ""))),
+                *build_request_events(self.observed.cr, str(status.get("requestRefused", ""))),
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
@@ -474,7 +474,7 @@ class _Pass:
         is_of_now = stored is not None and stored.runtime == runtime_for(self.resolved, self.config)
         name = stored.name if stored and is_of_now else self._render(self.resolved)
         refresh = Refresh(
-            begins.cause, begins.wave, self.now, begins.request, acknowledged=acknowledged_in(self.observed.cr)
+            begins.cause, begins.wave, self.now, begins.request, acknowledged=read_ack_token(self.observed.cr)
         )
         self.revisions[name] = replace(self.revisions[name], refresh=refresh)
         return name
@@ -529,7 +529,7 @@ class _Pass:
         due = Due(cause, wave, token, bar) if bar else take_slot(self.observed.wave, cause, wave, token)
         if not due.waits:
             return due
-        self.due = None if wave in self.observed.wave.stopped else due
+        self.due = None if wave in self.observed.wave.stopped_waves else due
         return None
 
     def _renewal(self, stored: Revision, target: Target) -> Due | None:
@@ -570,7 +570,7 @@ class _Pass:
                     is_expired=revision.is_expired,
                     has_no_room=revision.expiry is not None and revision.expiry.no_room != "",
                 )
-                outcome = next_outcome(record, progress, acknowledged_in(self.observed.cr), self.now)
+                outcome = next_outcome(record, progress, read_ack_token(self.observed.cr), self.now)
                 self.revisions[name] = replace(revision, refresh=replace(record, outcome=outcome))
 
     def _slot_ends(self) -> float | None:
@@ -594,14 +594,14 @@ class _Pass:
         What serves is left alone, and what is gone back to is what passed.
         """
         is_held = revision is self._serving or revision.rollback is not None
-        return not is_held and revision.runtime.names_user != bool(self.config.pod_user.named)
+        return not is_held and revision.runtime.names_user != bool(self.config.pod_user.security_fields)
 
     def _part_strangers(self) -> None:
         """Whoever may create pods in the namespace could label one as ours and answer for its monitor."""
         pods = self.observed.pods
         own = frozenset().union(*(revision.own(pods) for revision in self.revisions.values()))
         strangers = tuple(pod for pod in pods if pod not in own)
-        self.observed = replace(self.observed, pods=tuple(pod for pod in pods if pod in own), strangers=strangers)
+        self.observed = replace(self.observed, pods=tuple(pod for pod in pods if pod in own), foreign_pods=strangers)
 
     def _take_verdicts(self) -> None:
         """Write down every decided gate that the monitors report: exactly for what was scored, once.
@@ -609,7 +609,7 @@ class _Pass:
         A pod in quarantine is at fault itself: what it finds says nothing of its revision.
         """
         judged = self._judging()
-        threshold, acknowledged = self.spec.accuracy.threshold, acknowledged_in(self.observed.cr)
+        threshold, acknowledged = self.spec.accuracy.threshold, read_ack_token(self.observed.cr)
         for pod in (p for p in self.observed.pods if p.quarantine is None):
             report = self.observed.reports.get(pod.name)
             if report is None or judged is None or pod.revision not in self.revisions:
@@ -747,7 +747,7 @@ class _Pass:
                     self.spec,
                     judged.asked,
                     told(kept, rollout.replicas, judged.hashes),
-                    acknowledged=acknowledged_in(self.observed.cr),
+                    acknowledged=read_ack_token(self.observed.cr),
                     control=None if rollout.promote else order,
                     restored=self._restored(rollout.current, judged),
                     former=(former, judged.counts) if former else None,

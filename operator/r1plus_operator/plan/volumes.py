@@ -90,7 +90,7 @@ class VolumesPlan:
 
 def plan_volumes(seen: Seen, config: OperatorConfig, now: float) -> VolumesPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    config = config.in_namespace(assigns_users=seen.assigns_users)
+    config = config.for_namespace(assigns_users=seen.assigns_users)
     kept: set[tuple[str, str]] = set()
     apply, looks = {}, []
     for need in seen.needs:
@@ -173,7 +173,7 @@ def _digest(need: Need, order: Json, config: OperatorConfig) -> str:
     told = [order["data"], need.volume.image]
     if need.volume.builder:
         told.append(need.volume.builder.script)
-    if not config.pod_user.named:
+    if not config.pod_user.security_fields:
         told.append("no user")
     return hashlib.sha256(dumps(told).encode()).hexdigest()[:16]
 
@@ -237,7 +237,7 @@ def room_for(size: int) -> int:
 def claim_of(need: Need, namespace: str, config: OperatorConfig, live: Json | None, delivered: bool) -> Json:
     """The PersistentVolumeClaim. What one that is there asks for stays: the API server lets nobody change it."""
     spec: Json = {
-        "accessModes": need.volume.access_mode.claimed,
+        "accessModes": need.volume.access_mode.claim_modes,
         "resources": {"requests": {"storage": mebibytes(room_for(_size(need)))}},
     }
     if config.volumes.storage_class:

@@ -26,7 +26,9 @@ CONFIG = OperatorConfig(
     default_family="smollm2",
     operator_namespace="r1plus-system",
     monitoring_namespace="monitoring",
-    isolation=IsolationTerms(decoy_namespace=DECOY, beside={"prometheus": "http://prometheus.monitoring.svc:9090"}),
+    isolation=IsolationTerms(
+        decoy_namespace=DECOY, other_targets={"prometheus": "http://prometheus.monitoring.svc:9090"}
+    ),
 )
 DECOYS = tuple(
     door.name
@@ -46,7 +48,7 @@ GIVES: Json = {
 
 def facts(name: str = "team", **changed: Any) -> NamespaceFacts:
     """A namespace as the platform team makes it."""
-    return replace(NamespaceFacts(name, f"uid-of-{name}", tenant=True, pod_security="restricted"), **changed)
+    return replace(NamespaceFacts(name, f"uid-of-{name}", is_tenant=True, pod_security="restricted"), **changed)
 
 
 @dataclass

@@ -98,7 +98,7 @@ def test_the_namespaces_that_are_never_tenants_are_the_operators_own_idea_of_the
     config = OperatorConfig("m", "t", "f", operator_namespace="r1plus-system", monitoring_namespace="monitoring")
     assert "in ['default', 'r1plus-system', 'monitoring']" in told
     those = ("default", "r1plus-system", "monitoring", "kube-system", "kube-x")
-    assert [name for name in (*those, "team-a", "r1plus-decoy") if config.reserved(name)] == list(those)
+    assert [name for name in (*those, "team-a", "r1plus-decoy") if config.is_reserved(name)] == list(those)
 
 
 def test_finding_03_policies_on_placement_say_what_the_operator_judges_by(objects: Objects) -> None:
@@ -122,7 +122,7 @@ def test_finding_24_what_looks_at_all_pods_leaves_alone_what_can_be_no_tenant(re
     assert {"kube-system", "openshift-dns"} <= set(one["values"])
     terms = IsolationTerms(reserved_namespaces=("openshift-dns",))
     config = OperatorConfig("m", "t", "f", "r1plus-system", "monitoring", isolation=terms)
-    assert [namespace for namespace in one["values"] if not config.reserved(namespace)] == []
+    assert [namespace for namespace in one["values"] if not config.is_reserved(namespace)] == []
 
 
 def test_the_roles_that_policies_name_are_those_that_the_operator_gives(objects: Objects) -> None:

@@ -33,7 +33,7 @@ CLUSTER_WIDE = (
     "kubectl get clusterrolebindings -o wide",
 )
 NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
-TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "registry": "http://r:8080"})
+TERMS = IsolationTerms("r1plus-decoy", other_targets={"prometheus": "http://p:9090", "registry": "http://r:8080"})
 PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
 DOORS = isolation_test_run.list_connection_targets(
     Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), PROBES

@@ -115,7 +115,7 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
 
 def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:
     run = isolation_test_run.IsolationTestRun("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
-    for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.in_namespace(assigns_users=True), NO_USER)):
+    for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.for_namespace(assigns_users=True), NO_USER)):
         assert (
             list(contexts([isolation_test_jobs.build_jobs(run, config), decoy.build_objects(config)])) == [expected] * 4
         )

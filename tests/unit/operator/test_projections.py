@@ -247,7 +247,7 @@ TURNED_AWAY = {
 @pytest.mark.parametrize(("status", "said"), TURNED_AWAY.values(), ids=TURNED_AWAY.keys())
 def test_a_pod_that_its_node_turned_away_says_why(status: dict[str, Any], said: str) -> None:
     found = projections.pod({"metadata": META | {"labels": POD["metadata"]["labels"]}, "spec": {}, "status": status})
-    assert found.facts.turned_away == said
+    assert found.facts.failure_reason == said
 
 
 def test_a_pod_names_the_replicaset_that_controls_it() -> None:
@@ -326,7 +326,7 @@ def test_of_a_job_it_is_kept_how_and_when_it_ended() -> None:
 def test_a_namespace_is_a_tenant_as_its_labels_say(meta: dict[str, Any], facts: tuple[bool, str, bool]) -> None:
     kept = projections.namespace({"metadata": {"name": "team", "uid": "u", **meta}})
     found = kept.value
-    assert (found.tenant, found.pod_security, found.terminating) == facts
+    assert (found.is_tenant, found.pod_security, found.is_terminating) == facts
     assert (found.name, found.uid, kept.namespace) == ("team", "u", "")
 
 

@@ -9,7 +9,7 @@ from r1plus_operator.controllers.deployment import Reconciler
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted
 from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.observation import Observed, SuiteSource, TenantView
+from r1plus_operator.plan.observation import Observation, SuiteSource, TenantView
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.settings import RuntimeUpdate
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
@@ -30,7 +30,7 @@ class Parts:
     async def load_suites(self, key: object) -> dict[str, Any]:
         return {}
 
-    def observed(self, key: object, suites: object) -> Observed:
+    def observed(self, key: object, suites: object) -> Observation:
         return self.world.observed()
 
     def release_slot(self, key: tuple[str, str]) -> None:

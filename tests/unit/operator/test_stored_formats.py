@@ -223,7 +223,7 @@ def test_each_spec_asks_for_the_revision_that_was_made_of_it(folder: Path) -> No
         default_family="smollm2",
         operator_namespace=OPERATOR_NAMESPACE,
         monitoring_namespace="monitoring",
-        suite_trust=SuiteTrust(shipped=frozenset(SHIPPED_SUITES.values())),
+        suite_trust=SuiteTrust(shipped_digests=frozenset(SHIPPED_SUITES.values())),
         volumes=VolumeTerms(require_signature=False),
     )
     requested, expected = {}, {}

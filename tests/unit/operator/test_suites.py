@@ -174,7 +174,7 @@ def test_a_monitor_that_can_no_longer_score_is_no_data_though_a_pass_stands_and_
 def test_shipped_suites_are_trusted_by_what_they_are_and_no_others() -> None:
     shipped = shipped_suites(ROOT / "monitoring" / "suites")
     assert {name: source.digest for name, source in shipped.items()} == dict(SHIPPED_SUITES)
-    strict = replace(CONFIG, suite_trust=SuiteTrust(shipped=frozenset(SHIPPED_SUITES.values())))
+    strict = replace(CONFIG, suite_trust=SuiteTrust(shipped_digests=frozenset(SHIPPED_SUITES.values())))
     world = World({"tier": "full"}, config=strict, suites=shipped)
     world.settle()
     assert world.condition("QualityVerified")[:2] == TAKEN
@@ -214,7 +214,7 @@ def test_signatures_are_required_unless_they_are_plainly_not(
     least: dict[str, str], given: dict[str, str], required: bool
 ) -> None:
     trust = from_environment(least | given).operator.suite_trust
-    assert (trust.required, trust.shipped) == (required, frozenset(SHIPPED_SUITES.values()))
+    assert (trust.required, trust.shipped_digests) == (required, frozenset(SHIPPED_SUITES.values()))
 
 
 def test_trusted_keys_come_from_the_chart_and_one_that_is_none_is_refused(least: dict[str, str]) -> None:

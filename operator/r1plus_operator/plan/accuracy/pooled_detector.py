@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from r1plus_contract.suite import Suite
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.manifests.children import FALSE_ALARM_DAYS, STEADINESS, most_pods
-from r1plus_operator.plan.observation import Observed
-from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.observation import Observation
+from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_policies.detector.budget import Budget
 from r1plus_policies.detector.detector import DetectorKey
@@ -37,7 +37,7 @@ class PoolWanted:
 
 
 def wanted_pool(
-    current: Revision | None, observed: Observed, spec: R1PlusDeploymentSpec, suite: Suite | None
+    current: Revision | None, observed: Observation, spec: R1PlusDeploymentSpec, suite: Suite | None
 ) -> PoolWanted | None:
     """The pool of the revision that serves, on the suite that counts for it; None where there is no such thing."""
     if current is None or suite is None:
@@ -54,12 +54,12 @@ def wanted_pool(
         pods=frozenset(p.name for p in pods if p.quarantine is None),
         held=frozenset(p.name for p in pods if p.quarantine is not None),
         stored=current.pool,
-        acknowledged=acknowledged_in(observed.cr),
+        acknowledged=read_ack_token(observed.cr),
     )
 
 
-def checkpoint(observed: Observed, serving: Revision, suite_hash: str) -> str:
+def checkpoint(observed: Observation, serving: Revision, suite_hash: str) -> str:
     """Of the pooled detector, as it is to stand on the revision that serves."""
     view = observed.pool
-    ours = view is not None and view.is_of(serving.name, suite_hash, acknowledged_in(observed.cr))
+    ours = view is not None and view.is_of(serving.name, suite_hash, read_ack_token(observed.cr))
     return view.checkpoint if view and ours and view.checkpoint else serving.pool

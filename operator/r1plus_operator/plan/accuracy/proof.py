@@ -11,7 +11,7 @@ from typing import Final
 from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.plan.manifests.drift import sha256
-from r1plus_operator.plan.observation import Json, Observed
+from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.revision.record import Revision
 
 KEPT_CONFIGS: Final = 16
@@ -30,7 +30,7 @@ def remember_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
     return (*(known for known in before if known != digest), digest)[-KEPT_CONFIGS:]
 
 
-def withhold_unproven(observed: Observed, revisions: Mapping[str, Revision], threshold: float) -> Observed:
+def withhold_unproven(observed: Observation, revisions: Mapping[str, Revision], threshold: float) -> Observation:
     """Return what was observed without the gates that are not proven, and with the names of their pods."""
     configs = read_configs(observed.cr)
     reports, unproven = dict(observed.reports), set()

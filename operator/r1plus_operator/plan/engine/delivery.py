@@ -14,7 +14,7 @@ from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import Seat, delivery_mode, gpu_need, is_without_image
 from r1plus_operator.plan.engine.nodes import matching
-from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observed, PodFacts, VolumeFacts
+from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observation, PodFacts, VolumeFacts
 from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, gpu_resource, placement
 from r1plus_operator.plan.settings import AccessMode, OperatorConfig, VolumeTerms
 from r1plus_policies.engine.hardware import Gpus, place
@@ -143,7 +143,7 @@ def _recipe(engine: Engine, seat: Seat, config: OperatorConfig) -> Recipe:
         gpu_product=seat.gpus.product if seat.gpus else "",
         compute_capability=".".join(map(str, capability)) if capability else "",
         runtime=config.runtimes.get(backend.value) or "",
-        image=config.image_for(backend.value),
+        image=config.select_image(backend.value),
     )
 
 
@@ -245,30 +245,30 @@ def _spread(spec: R1PlusDeploymentSpec, engine: Engine, able: tuple[str, ...]) -
     )
 
 
-def started(volume: EngineVolume | None, revision: str, observed: Observed) -> bool:
+def started(volume: EngineVolume | None, revision: str, observed: Observation) -> bool:
     """Whether nothing is in the way of the revision's pods: the engine is on its volume, or they are there already."""
     if volume is None or ("Deployment", revision) in observed.children:
         return True
     return is_delivered(volume, observed)
 
 
-def is_delivered(volume: EngineVolume, observed: Observed) -> bool:
+def is_delivered(volume: EngineVolume, observed: Observation) -> bool:
     """Whether the engine is on its volume, whole."""
     facts = observed.volumes.get(volume.name)
-    return facts is not None and facts.delivered == volume.order.digest
+    return facts is not None and facts.delivered_digest == volume.order.digest
 
 
 def ended(pod: PodFacts) -> bool:
     """Whether a Job's pod has done or failed."""
-    return bool(pod.turned_away) or any(
+    return bool(pod.failure_reason) or any(
         c.exit_code is not None and (c.name == names.CONTAINER_FILL or c.exit_code) for c in pod.containers
     )
 
 
-def found(volume: EngineVolume, observed: Observed) -> Finding:
+def found(volume: EngineVolume, observed: Observation) -> Finding:
     """What EngineReady says while the engine is not on its volume: of the pod that works, else of those that failed."""
     what, facts = f"{volume.order.engine}: volume {volume.name}", observed.volumes.get(volume.name)
-    if words := observed.volumes_refused.get(volume.name):
+    if words := observed.volume_write_errors.get(volume.name):
         return _refused(what, words)
     if facts is None:
         return Finding("Unknown", Reason.DELIVERING, f"{what} is being made")
@@ -286,7 +286,7 @@ def found(volume: EngineVolume, observed: Observed) -> Finding:
                 )
             return Finding("Unknown", Reason.DELIVERING, waits)
     away, look = _turned_away(facts), f"see `kubectl describe job {volume.name}`"
-    if facts.failed:
+    if facts.has_failed:
         text = f"{what}: its Job has failed{away}; it is tried again; {look}"
         return Finding("False", Reason.DELIVERY_FAILED, text)
     if not working:
@@ -311,7 +311,7 @@ def _refused(what: str, words: str) -> Finding:
 
 def _turned_away(facts: VolumeFacts) -> str:
     """In brackets, if that happened to any."""
-    return next((f" ({pod.turned_away})" for pod in facts.pods if pod.turned_away), "")
+    return next((f" ({pod.failure_reason})" for pod in facts.pods if pod.failure_reason), "")
 
 
 _OWN: Mapping[str, Reason] = {
@@ -321,7 +321,7 @@ _OWN: Mapping[str, Reason] = {
 
 
 def _trouble(what: str, container: ContainerFacts) -> Finding | None:
-    if container.unpullable:
+    if container.has_pull_error:
         text = f"{what}: container {container.name}: {container.message}; check the image's name and the pull secrets"
         return Finding("False", Reason.IMAGE_PULL_FAILED, text)
     said = container.message.strip()
@@ -338,7 +338,7 @@ def _trouble(what: str, container: ContainerFacts) -> Finding | None:
 
 def _told(facts: VolumeFacts) -> str:
     progress = facts.progress
-    if any(c.name == names.INIT_BUILD and c.running for pod in facts.pods for c in pod.containers):
+    if any(c.name == names.INIT_BUILD and c.is_running for pod in facts.pods for c in pod.containers):
         return "building on its GPU, which takes minutes to an hour"
     if progress is None:
         return "its Job starts"

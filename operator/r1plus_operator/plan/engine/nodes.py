@@ -107,7 +107,7 @@ def is_lost(pod: PodFacts, nodes: Iterable[NodeFacts], now: float) -> bool:
 
 def lost_in(pod: PodFacts, now: float) -> float:
     """Return in how many seconds a pod counts as lost if it stays; infinite while nobody has deleted it."""
-    return pod.gone_by + LOST_SECONDS - now if pod.terminating else math.inf
+    return pod.grace_ends_at + LOST_SECONDS - now if pod.terminating else math.inf
 
 
 def explain_no_node(spec: R1PlusDeploymentSpec, engine: Engine, nodes: Iterable[NodeFacts]) -> str:

@@ -165,7 +165,7 @@ def untrusted(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust
     and a key in a ConfigMap beside the suite could be exchanged together with it.
     """
     known = trust.keys | frozenset(spec.accuracy.suite_keys)
-    if not trust.required or source.digest in trust.shipped or source.signer in known:
+    if not trust.required or source.digest in trust.shipped_digests or source.signer in known:
         return None
     if source.signer:
         ids = ", ".join(sorted(map(key_id, known))) or "none"
@@ -182,7 +182,7 @@ def untrusted(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust
 
 def out_of_reach(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
     """Why no engine could ever pass: the suite's own reference did not reach the threshold when it was measured."""
-    best, threshold = source.reached, spec.accuracy.threshold
+    best, threshold = source.reference_result, spec.accuracy.threshold
     missed = shortfall(best.lost_by_stratum(), threshold) if best else None
     if best is None or missed is None:
         return None

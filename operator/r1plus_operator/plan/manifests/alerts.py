@@ -163,7 +163,7 @@ class Alert:
             "annotations": {
                 "summary": f"{namespace}/{deployment} {self.summary}",
                 "description": f"{self.description} Revision {plain(about.revision)}.",
-                "runbook_url": terms.runbook(self.name),
+                "runbook_url": terms.build_runbook_url(self.name),
             },
         }
 

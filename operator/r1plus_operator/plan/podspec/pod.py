@@ -139,7 +139,7 @@ def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
 _RUN: Json = dict.fromkeys(("name", "command", "args", "env", "envFrom", "volumeMounts"))
 """Of a container, what decides beside its image which code runs with which data; the API server defaults none of it."""
 _DEFAULTED = frozenset({"defaultMode", "sizeLimit"})
-_USER = frozenset(PodUser(0, 0, 0).named)
+_USER = frozenset(PodUser(0, 0, 0).security_fields)
 
 
 def fingerprint(pod_spec: Json) -> str:
@@ -197,7 +197,7 @@ def _without_defaults(source: object) -> object:
 
 def restricted(user: PodUser) -> Json:
     """A pod's security context under Pod Security `restricted`; whoever it is may write to its volumes."""
-    return {"runAsNonRoot": True, **user.named, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {"runAsNonRoot": True, **user.security_fields, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def names_user(pod_spec: Json) -> bool:
@@ -288,7 +288,7 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
     env = {names.ENV_IDENTITY: identity, "HOME": "/tmp"} | (OFFLINE if requirements.gpu else {})
     return {
         "name": names.CONTAINER_TRITON,
-        "image": config.image_for(engine.spec.backend.value),
+        "image": config.select_image(engine.spec.backend.value),
         "imagePullPolicy": "IfNotPresent",
         **command(through_entry_point=requirements.gpu is not None),
         "env": [{"name": key, "value": value} for key, value in env.items()],

@@ -269,7 +269,9 @@ def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec,
 def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
     """Return the images that the operator has now for what the spec asks for, and whether pods name a user now."""
     return Runtime(
-        config.image_for(target.engine.spec.backend.value), config.monitor_image, bool(config.pod_user.named)
+        config.select_image(target.engine.spec.backend.value),
+        config.monitor_image,
+        bool(config.pod_user.security_fields),
     )
 
 
@@ -311,7 +313,7 @@ def build(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
         config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
-        triton_image=config.image_for(engine.spec.backend.value),
+        triton_image=config.select_image(engine.spec.backend.value),
         batch=fit.batch,
         context=fit.context,
         gpu_product=target.gpus.product if target.gpus else "",

@@ -125,7 +125,7 @@ def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | No
 def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> Due:
     """Return what is due: now, or once there is a slot for it."""
     waits = ""
-    if wave in view.stopped:
+    if wave in view.stopped_waves:
         waits = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
     elif not view.is_granted:
         waits = "it waits for its turn: other deployments are on their way"

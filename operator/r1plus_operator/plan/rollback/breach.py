@@ -15,8 +15,8 @@ from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import Judging
 from r1plus_operator.plan.engine.placement import check_placement, placement_of
-from r1plus_operator.plan.observation import REFUSED_PODS, Observed, PodFacts
-from r1plus_operator.plan.requests import acknowledged_in, rollback_asked
+from r1plus_operator.plan.observation import REFUSED_PODS, Observation, PodFacts
+from r1plus_operator.plan.requests import find_rollback_request, read_ack_token
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import FELL, MOST_TEXT, REQUESTED, Fell, Record, Terms
 from r1plus_operator.plan.rollback import eligibility
@@ -39,7 +39,7 @@ _LATCHED = frozenset({Why.ROLLBACK_TARGET_ALSO_FAILED, Why.CONTROL_OVERDUE, Why.
 class Scene:
     """All that an answer is derived from."""
 
-    observed: Observed
+    observed: Observation
     config: OperatorConfig
     now: float
     spec: R1PlusDeploymentSpec
@@ -64,12 +64,12 @@ class Scene:
     @property
     def acknowledged(self) -> str:
         """The newest acknowledgement."""
-        return acknowledged_in(self.observed.cr)
+        return read_ack_token(self.observed.cr)
 
     @property
     def asked(self) -> Request | None:
         """The rollback that somebody asks for and that has not been made: from what serves, once."""
-        return rollback_asked(self.observed.cr, self.current.name, self.revisions)
+        return find_rollback_request(self.observed.cr, self.current.name, self.revisions)
 
     def pods(self, revision: str) -> list[PodFacts]:
         """Living pods of a revision, in quarantine or not."""
@@ -80,7 +80,7 @@ class Scene:
         return self.observed.reports.get(pod.name)
 
 
-def terms_of(observed: Observed, spec: R1PlusDeploymentSpec, judging: Judging, target: str) -> Terms:
+def terms_of(observed: Observation, spec: R1PlusDeploymentSpec, judging: Judging, target: str) -> Terms:
     """What holds now."""
     asked = requests_in(observed.cr["metadata"])
     released = "|".join(asked[verb].token if verb in asked else "" for verb in (Verb.ACK, Verb.UNPIN))

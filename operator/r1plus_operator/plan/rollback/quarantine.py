@@ -10,8 +10,8 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_operator.plan.events import Note
-from r1plus_operator.plan.observation import Json, Observed, PodFacts
+from r1plus_operator.plan.events import Event
+from r1plus_operator.plan.observation import Json, Observation, PodFacts
 from r1plus_operator.plan.revision.record import MAX_MESSAGE, rfc3339
 from r1plus_policies.rollback.response import Action, Response
 
@@ -56,7 +56,7 @@ def patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ...]:
 
 
 def relabelled(
-    observed: Observed, response: Response, fell: str, now: float
+    observed: Observation, response: Response, fell: str, now: float
 ) -> tuple[tuple[str, tuple[Json, ...]], ...]:
     """(pod, patch) of the one that goes into quarantine now. `fell`: the figures, where there are some."""
     if response.action is not Action.QUARANTINE:
@@ -89,15 +89,15 @@ def _over(pod: PodFacts, others: list[PodFacts], serving: str | None, now: float
     return ""
 
 
-def told(response: Response | None, ended: list[tuple[PodFacts, str]], now: float) -> list[Note]:
+def told(response: Response | None, ended: list[tuple[PodFacts, str]], now: float) -> list[Event]:
     """Events of pods that go into quarantine, and of those that are deleted after it."""
     when, notes = rfc3339(now), []
     if response and response.action is Action.QUARANTINE:
-        notes.append(Note("PodQuarantined", response.message, when, True, response.pod))
+        notes.append(Event("PodQuarantined", response.message, when, True, response.pod))
     for pod, why in ended:
         held = read(pod)
         text = f"Pod {pod.name} was deleted: {why}; it was held for: {held.why if held else ''}"
-        notes.append(Note("QuarantineEnded", text, when))
+        notes.append(Event("QuarantineEnded", text, when))
     return notes
 
 

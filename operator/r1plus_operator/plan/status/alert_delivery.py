@@ -9,14 +9,14 @@ from typing import Final
 
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import Finding, Reason
-from r1plus_operator.plan.observation import Observed, Wiring
+from r1plus_operator.plan.observation import Observation, PrometheusState
 
-Check = Callable[[Observed, Wiring, str], Finding | None]
+Check = Callable[[Observation, PrometheusState, str], Finding | None]
 
 
-def wiring(observed: Observed, serving: str, pods: Collection[str]) -> Finding:
+def wiring(observed: Observation, serving: str, pods: Collection[str]) -> Finding:
     """The condition for the revision that serves, of which these pods take traffic."""
-    seen = observed.wiring
+    seen = observed.prometheus_state
     if seen is None:
         text = "Nobody asks Prometheus whether it has loaded the rule; set the chart's monitoring.prometheusURL"
         return Finding("Unknown", Reason.PROMETHEUS_NOT_ASKED, text)
@@ -30,7 +30,7 @@ def wiring(observed: Observed, serving: str, pods: Collection[str]) -> Finding:
     return Finding("True", Reason.WIRED, f"Prometheus has the rules of revision {serving} and scrapes it: {figures}")
 
 
-def unreachable(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
+def unreachable(_observed: Observation, seen: PrometheusState, _serving: str) -> Finding | None:
     """Prometheus does not answer the operator."""
     if not seen.error:
         return None
@@ -38,7 +38,7 @@ def unreachable(_observed: Observed, seen: Wiring, _serving: str) -> Finding | N
     return Finding("Unknown", Reason.PROMETHEUS_UNREACHABLE, f"Prometheus at {seen.url}: {seen.error}; {remedy}")
 
 
-def rule_not_loaded(observed: Observed, seen: Wiring, serving: str) -> Finding | None:
+def rule_not_loaded(observed: Observation, seen: PrometheusState, serving: str) -> Finding | None:
     """The PrometheusRule exists, and Prometheus knows nothing of it, or only of a former revision's."""
     where = f"PrometheusRule {observed.namespace}/{observed.name}"
     if not any(rule.name == metrics.ALERT_BELOW_THRESHOLD for rule in seen.rules):
@@ -50,7 +50,7 @@ def rule_not_loaded(observed: Observed, seen: Wiring, serving: str) -> Finding |
     return None
 
 
-def rule_failing(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
+def rule_failing(_observed: Observation, seen: PrometheusState, _serving: str) -> Finding | None:
     """A rule is loaded and cannot be evaluated."""
     failing = next((rule for rule in seen.rules if rule.error), None)
     if failing is None:
@@ -58,7 +58,7 @@ def rule_failing(_observed: Observed, seen: Wiring, _serving: str) -> Finding | 
     return Finding("False", Reason.RULE_FAILING, f"Prometheus cannot evaluate {failing.name}: {failing.error}")
 
 
-def target_missing(observed: Observed, seen: Wiring, serving: str) -> Finding | None:
+def target_missing(observed: Observation, seen: PrometheusState, serving: str) -> Finding | None:
     """The pods are not scraped at all."""
     if seen.targets:
         return None
@@ -68,7 +68,7 @@ def target_missing(observed: Observed, seen: Wiring, serving: str) -> Finding | 
     return Finding("False", Reason.TARGET_MISSING, text)
 
 
-def target_down(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
+def target_down(_observed: Observation, seen: PrometheusState, _serving: str) -> Finding | None:
     """A scrape fails; one that ends in silence was most likely dropped by a wall."""
     scraped = ((pod, target) for pod, targets in seen.targets.items() for target in targets)
     pod, down = next(((pod, target) for pod, target in scraped if target.health == "down"), ("", None))

@@ -17,7 +17,7 @@ from r1plus_operator.plan.accuracy.suite_selection import hash_of
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import accuracy_name
-from r1plus_operator.plan.requests import refused_rollback, tell_requests
+from r1plus_operator.plan.requests import build_request_status, explain_refused_rollback
 from r1plus_operator.plan.revision.record import Revision, rfc3339
 from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.alert_delivery import wiring
@@ -80,7 +80,7 @@ def _of_people_and_falls(situation: Situation) -> Json:
     """Where traffic could go back to, what was asked for, and the fall that is dealt with."""
     answered = situation.answered
     cr, serving = situation.observed.cr, situation.current.name if situation.current else ""
-    found = tell_requests(cr, refused_rollback(cr, serving))
+    found = build_request_status(cr, explain_refused_rollback(cr, serving))
     if answered and answered.last_good:
         found["lastGood"] = answered.last_good
     elif answered and answered.lacking:
@@ -233,7 +233,7 @@ def _engine_ready(s: Situation) -> Finding:
         for container in pod.containers:
             if finding := _container_trouble(container):
                 return finding
-    strangers = [pod.name for pod in s.observed.strangers if pod.revision == s.target and not pod.terminating]
+    strangers = [pod.name for pod in s.observed.foreign_pods if pod.revision == s.target and not pod.terminating]
     if strangers:
         remedy = "delete it, or keep webhooks that inject containers away from this namespace"
         text = f"Pod {strangers[0]} bears the labels of revision {s.target} but does not run its template, so its"
@@ -261,7 +261,7 @@ def _container_trouble(container: ContainerFacts) -> Finding | None:
         if marker in container.message:
             told = container.message[container.message.index(marker) :]
             return Finding("False", marker, told.strip().splitlines()[0][:900])
-    if container.unpullable:
+    if container.has_pull_error:
         remedy = "check the image's name and the pull secrets"
         return Finding("False", Reason.IMAGE_PULL_FAILED, f"Container {container.name}{said}; {remedy}")
     if container.terminated_reason == "OOMKilled":
@@ -475,8 +475,8 @@ def is_just_ready(pod: PodFacts, now: float) -> bool:
 
 
 def _progressing(s: Situation) -> Finding:
-    if s.observed.refused:
-        return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.refused}; {REFUSED_REMEDY}")
+    if s.observed.write_error:
+        return Finding("False", Reason.WRITE_REFUSED, f"{s.observed.write_error}; {REFUSED_REMEDY}")
     if s.is_paused:
         text = "spec.rollout.paused: the operator moves and repairs nothing but the walls; probes and alerts go on"
         held = Finding("False", Reason.PAUSED, f"{text}; {format_command(Verb.RESUME)} lets it act again")

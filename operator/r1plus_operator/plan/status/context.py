@@ -9,7 +9,7 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import Judging, hash_of
 from r1plus_operator.plan.engine.delivery import found, started
 from r1plus_operator.plan.engine.selection import Problem, Target
-from r1plus_operator.plan.observation import Json, Observed, PodFacts, SuiteSource
+from r1plus_operator.plan.observation import Json, Observation, PodFacts, SuiteSource
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.status.incident import Answered
 from r1plus_policies.rollout import Rollout
@@ -19,7 +19,7 @@ from r1plus_policies.rollout import Rollout
 class Situation:
     """One pass."""
 
-    observed: Observed
+    observed: Observation
     now: float
     spec: R1PlusDeploymentSpec | None
     resolved: Target | Problem

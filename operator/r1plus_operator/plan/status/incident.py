@@ -140,7 +140,7 @@ def runbook(said: Answered) -> str:
         page = metrics.ALERT_ROLLED_BACK
     elif why is Why.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD
-    return said.alerts.runbook(page)
+    return said.alerts.build_runbook_url(page)
 
 
 def told(said: Answered, target: str, before: Json, now: float) -> Json | None:

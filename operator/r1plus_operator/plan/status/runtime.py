@@ -43,7 +43,7 @@ def tell_runtime(
 def _is_of_now(runtime: Runtime, config: OperatorConfig) -> bool:
     tritons = {config.triton_image, *(gpu.image for gpu in config.gpu_runtimes.values())}
     has_images = runtime.triton in tritons and runtime.monitor == config.monitor_image
-    return has_images and runtime.names_user == bool(config.pod_user.named)
+    return has_images and runtime.names_user == bool(config.pod_user.security_fields)
 
 
 def _explain(failed: Sequence[Revision], asked_for: Revision | None, due: Due | None, outdated: str) -> tuple[str, str]:
@@ -61,7 +61,7 @@ def _explain(failed: Sequence[Revision], asked_for: Revision | None, due: Due | 
 
 def _outdated(runtime: Runtime, config: OperatorConfig) -> str:
     """Say what new pods would be otherwise, and how to get them."""
-    named, refresh = bool(config.pod_user.named), format_command(Verb.REFRESH)
+    named, refresh = bool(config.pod_user.security_fields), format_command(Verb.REFRESH)
     if runtime.names_user == named:
         return f"What serves runs other images than the operator has now; {refresh} asks for a candidate on those"
     if named:

@@ -273,7 +273,7 @@ def list_connection_targets(probe: Probe, run: IsolationTestRun, config: Operato
         ("kubelet", f"$({NODE_VARIABLE})", PORT_KUBELET),
         ("node-ssh", f"$({NODE_VARIABLE})", PORT_SSH),
         ("apiserver", API_HOST, PORT_API),
-        *((name, *address) for name, url in config.isolation.beside.items() if (address := _parse_address(url))),
+        *((name, *address) for name, url in config.isolation.other_targets.items() if (address := _parse_address(url))),
     ]
     return (*targets, *(Door(name, host, port, Against.PLATFORM) for name, host, port in platform))
 

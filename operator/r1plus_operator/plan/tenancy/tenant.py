@@ -90,7 +90,7 @@ class TenantPlan:
 
 def plan_tenant(observation: TenantObservation, config: OperatorConfig, now: float) -> TenantPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    own_config = config.in_namespace(assigns_users=observation.namespace.assigns_users)
+    own_config = config.for_namespace(assigns_users=observation.namespace.assigns_users)
     spec, problem = _read_spec(observation.cr)
     tenant_pass = _TenantPass(observation, own_config, now, spec, problem)
     refusal = _check_is_tenant(observation, config)
@@ -111,10 +111,10 @@ def _read_spec(cr: Json | None) -> tuple[R1PlusTenantSpec, str]:
 def _check_is_tenant(observation: TenantObservation, config: OperatorConfig) -> Finding | None:
     """Return why this namespace is not a tenant; None: it is one."""
     name = observation.namespace.name
-    if config.reserved(name):
+    if config.is_reserved(name):
         text = f"metadata.namespace: {name} is reserved for Kubernetes, the operator or monitoring; use another one"
         return Finding("False", Reason.NAMESPACE_RESERVED, text)
-    if not observation.namespace.tenant:
+    if not observation.namespace.is_tenant:
         text = (
             f"metadata.namespace: {name} does not have the label {names.LABEL_TENANT}=true: what serves stays isolated,"
             " and nothing new is rolled out; the platform team must label it, or move the deployments"
@@ -142,7 +142,7 @@ class _TenantPass:
         pending_deletions = self._list_pending_deletions()
         stages = self._build_stages(pending_deletions)
         writes = tuple(changed_stage for stage in stages if (changed_stage := self._select_changed(stage)))
-        if observation.namespace.terminating:
+        if observation.namespace.is_terminating:
             writes = ()  # The API server creates nothing there any more, and deletes everything.
         new_jobs, requeue_after = self._plan_run(runs) if self._is_probed and not writes else ((), None)
         desired = (*(obj for stage in stages for obj in stage), *new_jobs)
@@ -234,7 +234,7 @@ class _TenantPass:
         if (
             should_have
             and not has_finalizer
-            and (pending_deletions is not None or self.observation.namespace.terminating)
+            and (pending_deletions is not None or self.observation.namespace.is_terminating)
         ):
             return None  # The API server refuses a new finalizer on a deleted object; and nothing is granted any more.
         return should_have if should_have != has_finalizer else None
@@ -290,7 +290,7 @@ class _TenantPass:
     def _plan_run(self, runs: tuple[IsolationTestResult, ...]) -> tuple[tuple[Json, ...], float | None]:
         """Return the Jobs to create now, and after how many seconds to plan again."""
         policy_digests = self._digest_policies()
-        if not policy_digests or not self.observation.is_decoy_ready or self.observation.namespace.terminating:
+        if not policy_digests or not self.observation.is_decoy_ready or self.observation.namespace.is_terminating:
             return (), None
         latest = runs[0] if runs else None
         wait = isolation_test_run.compute_wait(latest, policy_digests, self.config.isolation.interval, self.now)

@@ -44,7 +44,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         "prometheus": "http://prometheus.monitoring.svc:9090",
         "registry": "http://registry.r1plus-system.svc:8080",
     }
-    config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
+    config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", other_targets=beside))
     doors = isolation_test_run.list_connection_targets(
         Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), config
     )

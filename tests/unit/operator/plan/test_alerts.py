@@ -335,7 +335,7 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert rule["labels"] | {"team": "platform", "namespace": "team", "deployment": "credit"} == rule["labels"]
         assert rule["annotations"]["summary"].startswith("team/credit ")
         assert rule["annotations"]["description"].endswith(". Revision credit-1.")
-        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.runbook(rule["alert"])
+        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.build_runbook_url(rule["alert"])
 
 
 def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:

@@ -263,10 +263,10 @@ def test_finding_07_a_clock_that_runs_ahead_hides_no_later_rollback() -> None:
 
 @for_each("ask, said", {
     "from another revision": (
-        lambda w, bad: w.ask(Verb.ROLLBACK, revision="credit-another"), "about revision credit-another, and {bad} serves"
+        lambda w, bad: w.ask(Verb.ROLLBACK, revision="credit-another"), "names revision credit-another, but {bad} serves"
     ),
     "and taken back": (
-        lambda w, bad: w.ask(Verb.ROLLBACK, revision=bad).ask(Verb.ACK), "`r1plus ack` was asked for later"
+        lambda w, bad: w.ask(Verb.ROLLBACK, revision=bad).ask(Verb.ACK), "`r1plus ack` was requested later"
     ),
 })  # fmt: skip
 def test_finding_07_a_rollback_that_is_not_carried_out_says_so_once(

@@ -103,7 +103,7 @@ def test_its_namespace_gets_walls_before_the_pod_and_no_prober_of_its_own() -> N
 
 
 def test_without_its_label_it_is_not_made() -> None:
-    world = TenantWorld(facts(DECOY, tenant=False))
+    world = TenantWorld(facts(DECOY, is_tenant=False))
     world.settle()
     assert not world.live
 

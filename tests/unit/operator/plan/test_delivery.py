@@ -102,7 +102,7 @@ def test_a_revision_with_pods_keeps_them_though_the_claim_is_lost() -> None:
 
 def test_another_engine_on_the_volume_is_not_this_one() -> None:
     world = waiting()
-    world.deliver(VolumeFacts(delivered="c" * 64)).settle()
+    world.deliver(VolumeFacts(delivered_digest="c" * 64)).settle()
     assert world.live("Deployment") == []
 
 
@@ -117,7 +117,7 @@ def filling(
 ) -> VolumeFacts:
     """A volume whose Job has a pod with this container."""
     container = ContainerFacts(name, ready=False, message=message, exit_code=code, waiting_reason=reason)
-    return VolumeFacts(pods=(job_pod(container, unschedulable=unschedulable),), failed=failed)
+    return VolumeFacts(pods=(job_pod(container, unschedulable=unschedulable),), has_failed=failed)
 
 
 TURNED_AWAY = job_pod(name="job-a", turned_away="OutOfnvidia.com/gpu: Pod was rejected")
@@ -138,7 +138,7 @@ TOLD = {
         "check the image's name and the pull secrets",
     ),
     "no node": (filling(unschedulable="0/1 nodes"), "Unknown Delivering", "waits for a node: 0/1 nodes"),
-    "a Job without pods": (VolumeFacts(failed=True), "False DeliveryFailed", "it is tried again"),
+    "a Job without pods": (VolumeFacts(has_failed=True), "False DeliveryFailed", "it is tried again"),
     "nothing yet": (VolumeFacts(), "Unknown Delivering", "its Job has no pod yet"),
     "a pod that starts": (filling(), "Unknown Delivering", "its Job starts"),
     "a pod that its node turned away": (

@@ -161,7 +161,7 @@ def let_a_pod_get_stuck(world: World, node: str, gone_by: float = 1e9) -> None:
         stuck = next((pod for pod in world.pods.values() if pod.revision not in running), None)
         reap()
         if stuck:
-            world.pods[stuck.name] = replace(stuck, ready=False, terminating=True, node=node, gone_by=gone_by)
+            world.pods[stuck.name] = replace(stuck, ready=False, terminating=True, node=node, grace_ends_at=gone_by)
 
     world._reap = reap_but_one  # type: ignore[method-assign]
 

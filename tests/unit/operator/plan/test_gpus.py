@@ -250,7 +250,7 @@ def test_what_is_built_is_there_for_other_deployments_as_well() -> None:
     other = world_of(LLM)
     other.alter(config=replace(other.config, volumes=replace(other.config.volumes, require_signature=True))).settle()
     other.expect(EngineReady="False EngineNotDelivered")
-    other.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
+    other.volumes[volume.name] = VolumeFacts(delivered_digest=volume.order.digest)
     other.settle()
     assert len(other.live("Deployment")) == 1
 
@@ -292,7 +292,7 @@ def test_a_build_is_tried_again_seldom() -> None:
 
 def test_replicas_on_one_nodes_volume_are_refused_whatever_else_is_delivered() -> None:
     world = world_of(LLM, machine(L40S), machine(L40S, name="g2"), replicas=2, batching={"maxBatchSize": 4})
-    world.volumes["r1plus-engine-of-another-batch"] = VolumeFacts(delivered="a" * 64)
+    world.volumes["r1plus-engine-of-another-batch"] = VolumeFacts(delivered_digest="a" * 64)
     world.settle()
     world.expect(CapacityFits="False StorageNotShared")
     assert "mode to Image" not in world.condition("CapacityFits")[2]

@@ -401,7 +401,7 @@ def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
         {"prometheus": "http://prometheus.monitoring.svc:9090", "registry": "https://registry.r1plus-system.svc"},
 })  # fmt: skip
 def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -> None:
-    config = replace(CONFIG, isolation=replace(CONFIG.isolation, beside=beside))
+    config = replace(CONFIG, isolation=replace(CONFIG.isolation, other_targets=beside))
     run = IsolationTestRun("team", "u", "credit", {}, 0)
     named = [one.name for one in (*list_connection_targets(Probe.CONTROL, run, config), *list_api_requests(config))]
     assert len(set(named)) == len(named)
@@ -502,7 +502,7 @@ def test_who_knocks_says_what_it_found_itself(
 def test_of_an_address_beside_host_and_port_are_taken_and_nothing_else(
     url: str, address: tuple[str, int] | None
 ) -> None:
-    config = replace(CONFIG, isolation=IsolationTerms(DECOY, beside={"beside": url}))
+    config = replace(CONFIG, isolation=IsolationTerms(DECOY, other_targets={"beside": url}))
     found = [
         (door.host, door.port)
         for door in list_connection_targets(Probe.KNOCK, IsolationTestRun("t", "u", "d", {}, 0), config)

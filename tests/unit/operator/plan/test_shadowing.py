@@ -270,7 +270,7 @@ def _altered(world: World) -> None:
 def _untrusted(world: World) -> None:
     world.suites[V1] = replace(world.suites[V1], digest="a", signer="")
     world.suites[V2] = replace(world.suites[V2], digest="b")
-    world.config = replace(world.config, suite_trust=SuiteTrust(shipped=frozenset({"b"})))
+    world.config = replace(world.config, suite_trust=SuiteTrust(shipped_digests=frozenset({"b"})))
 
 
 def _large(world: World, over: int = 1) -> None:

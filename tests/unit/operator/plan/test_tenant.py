@@ -91,9 +91,9 @@ WORLDS = st.builds(
     TenantWorld,
     namespace=st.builds(
         facts,
-        tenant=st.booleans(),
+        is_tenant=st.booleans(),
         pod_security=st.sampled_from(["restricted", "baseline", ""]),
-        terminating=st.booleans(),
+        is_terminating=st.booleans(),
     ),
     spec=st.none() | SPECS,
     leaving=st.booleans(),
@@ -244,10 +244,10 @@ class TestDeletion:
         assert world.plan().finalizer is None
 
     @for_each("namespace", {
-        "whose label has been taken off": facts(tenant=False),
+        "whose label has been taken off": facts(is_tenant=False),
         "that is reserved": facts("kube-public"),
-        "that is being deleted": facts(terminating=True),
-        "that is being deleted without its label": facts(tenant=False, terminating=True),
+        "that is being deleted": facts(is_terminating=True),
+        "that is being deleted without its label": facts(is_tenant=False, is_terminating=True),
     })  # fmt: skip
     def test_it_ends_in_a_namespace(self, namespace: Any) -> None:
         world = self.world()
@@ -264,7 +264,7 @@ class TestDeletion:
 @pytest.mark.parametrize(
     ("namespace", "reason"),
     [
-        pytest.param(facts(tenant=False), "NamespaceNotTenant", id="without the label"),
+        pytest.param(facts(is_tenant=False), "NamespaceNotTenant", id="without the label"),
         *(
             pytest.param(facts(name), "NamespaceReserved", id=name)
             for name in ("default", "kube-system", "kube-anything", "r1plus-system", "monitoring")
@@ -288,7 +288,7 @@ def test_what_is_no_tenant_is_told_and_nothing_is_made_or_taken(namespace: Any, 
 
 
 def test_a_namespace_that_terminates_gets_nothing() -> None:
-    world = TenantWorld(facts(terminating=True), spec=GIVES).serve("credit")
+    world = TenantWorld(facts(is_terminating=True), spec=GIVES).serve("credit")
     planned = world.plan()
     assert (planned.apply, planned.delete, planned.finalizer) == ((), (), None)
     world.settle()
@@ -371,7 +371,7 @@ def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> N
 
 
 def test_nothing_is_planned_of_nothing() -> None:
-    seen = TenantObservation(facts(tenant=False), None, {})
+    seen = TenantObservation(facts(is_tenant=False), None, {})
     planned = plan_tenant(seen, CONFIG, 0.0)
     assert not planned.has_changes
     assert planned.status is None

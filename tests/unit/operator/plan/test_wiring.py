@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract import metrics
-from r1plus_operator.plan.observation import RuleFacts, TargetFacts, Wiring
+from r1plus_operator.plan.observation import PrometheusState, RuleFacts, TargetFacts
 from r1plus_operator.plan.status.conditions import WIRING_SECONDS
 from support.plan.world import NEXT, World
 
@@ -14,16 +14,16 @@ UP = (TargetFacts("monitor", "up", ""), TargetFacts("triton-metrics", "up", ""))
 REFUSED = TargetFacts("triton-metrics", "down", "connection refused")
 
 
-def served(**rule: str) -> tuple[World, Wiring]:
+def served(**rule: str) -> tuple[World, PrometheusState]:
     """A deployment that serves, and a Prometheus that has all of it."""
     world = World({"tier": "full", "context": {"maxTokens": 2048}})
     revision = world.bring_up()
     query = f'min({metrics.ACCURACY_UPPER_BOUND_RATIO}{{revision="{revision}"}}) < 0.98'
     facts = {"name": metrics.ALERT_BELOW_THRESHOLD, "query": query, "error": "", **rule}
-    return world, Wiring(URL, "", (RuleFacts(**facts),), dict.fromkeys(world.pods, UP))
+    return world, PrometheusState(URL, "", (RuleFacts(**facts),), dict.fromkeys(world.pods, UP))
 
 
-def condition(world: World, wiring: Wiring | None) -> tuple[str, str, str]:
+def condition(world: World, wiring: PrometheusState | None) -> tuple[str, str, str]:
     world.wiring = wiring
     world.wait(WIRING_SECONDS).settle()
     return world.condition("AlertsWired")
