@@ -20,7 +20,7 @@ from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import Json, NodeFacts, Observation, SuiteSource, TenantView, VolumeFacts
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import explain_uninvited
+from r1plus_operator.plan.status.conditions import explain_forbidden_callers
 from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
@@ -84,7 +84,7 @@ def preview(
     resolved = resolve(spec, engines, dict(observed.suites), observed.nodes, config)
     if tenant and isinstance(resolved, Target):
         resolved = check_placement(spec.placement, tenant.placement) or resolved
-    uninvited = explain_uninvited(spec, tenant.callers.namespaces) if tenant else ""
+    uninvited = explain_forbidden_callers(spec, tenant.callers.namespaces) if tenant else ""
     unchecked = list(find_unchecked(document.namespace, spec, suites, tenant))
     if node_memory is None:
         unchecked.append("nodes: one with room for the engine's best batch is assumed; --node-memory fits into yours")

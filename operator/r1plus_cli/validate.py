@@ -19,7 +19,7 @@ from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import offer_of, wish_of
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import explain_uninvited
+from r1plus_operator.plan.status.conditions import explain_forbidden_callers
 from r1plus_policies.engine.memory_fit import Misfit, fit
 from r1plus_policies.engine.selection import choose
 
@@ -88,7 +88,7 @@ def _tenant_conflicts(spec: R1PlusDeploymentSpec, tenant: R1PlusTenantSpec | Non
     if tenant is None:
         return []
     placement = check_placement(spec.placement, tenant.placement)
-    conflicts = [explain_uninvited(spec, tenant.callers.namespaces), placement.message if placement else ""]
+    conflicts = [explain_forbidden_callers(spec, tenant.callers.namespaces), placement.message if placement else ""]
     return [conflict for conflict in conflicts if conflict]
 
 

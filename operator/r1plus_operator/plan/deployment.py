@@ -61,11 +61,16 @@ from r1plus_operator.plan.revision.refresh import (
 from r1plus_operator.plan.revision.rollback_record import Record
 from r1plus_operator.plan.rollback import breach, quarantine
 from r1plus_operator.plan.settings import OperatorConfig, RuntimeUpdate, SuiteTrust
-from r1plus_operator.plan.status.conditions import WIRING_SECONDS, endpoints_due, is_just_ready, status_of
-from r1plus_operator.plan.status.context import Situation
-from r1plus_operator.plan.status.incident import Answered
-from r1plus_operator.plan.status.metrics import Facts, facts_of
-from r1plus_operator.plan.status.runtime import tell_runtime
+from r1plus_operator.plan.status.conditions import (
+    ALERTS_GRACE_SECONDS,
+    build_status,
+    compute_endpoints_wait,
+    is_just_ready,
+)
+from r1plus_operator.plan.status.context import StatusContext
+from r1plus_operator.plan.status.incident import BreachOutcome
+from r1plus_operator.plan.status.metrics import PlanMetrics, collect_metrics
+from r1plus_operator.plan.status.runtime import build_runtime_status
 from r1plus_policies.rollout import RevisionState, Rollout, Stage, Strategy, Terms, decide
 
 AT_ONCE_SECONDS = 0.001
@@ -94,7 +99,7 @@ class Plan:
     """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
     pool: PoolWanted | None = None
     """The pooled detector to keep from now on."""
-    facts: Facts = field(default_factory=Facts)
+    facts: PlanMetrics = field(default_factory=PlanMetrics)
     slot: SlotRequest | None = None
     """What the deployment waits for before it may begin a candidate that no spec asks for."""
     volumes: frozenset[str] = frozenset()
@@ -128,7 +133,7 @@ def plan(observed: Observation, config: OperatorConfig, now: float) -> Plan:
         # As a whole, since what is left of a spec after a slip may ask for something else.
         mended = readable_spec(former, {}) if serves and serves.last_valid else readable_spec(raw, former)
         if serves is None or mended is None:
-            return Plan(status=status_of(Situation(observed, now, None, problem, None, revisions, None)))
+            return Plan(status=build_status(StatusContext(observed, now, None, problem, None, revisions, None)))
         spec = with_switches(mended, raw)
     tenant = observed.tenant
     config = config.for_namespace(assigns_users=tenant is not None and tenant.assigns_users)
@@ -300,7 +305,7 @@ class _Pass:
         stages = self._stages(owner, rollout, wanted, surplus, way_back)
         configs = self._remember_configs(stages)
         shown = wanted if self.spec.rollout.pinned and not way_back else target
-        situation = Situation(
+        situation = StatusContext(
             self.observed,
             self.now,
             self.spec,
@@ -313,9 +318,9 @@ class _Pass:
             answered,
             judged,
             configs,
-            tell_runtime(self.revisions, rollout.current, target, self.due, self.config),
+            build_runtime_status(self.revisions, rollout.current, target, self.due, self.config),
         )
-        status = status_of(situation)
+        status = build_status(situation)
         if paused:
             stages = [[obj for obj in stage if pause.is_written(obj, self._live(obj))] for stage in stages]
         changed = [self._changed(stage) for stage in stages]
@@ -326,7 +331,7 @@ class _Pass:
         looks += [
             AT_ONCE_SECONDS if rollout.promote else rollout.requeue_after,
             self._wired_by(rollout),
-            endpoints_due(situation),
+            compute_endpoints_wait(situation),
             self._slot_ends(),
             # The operator was away, or the status was lost: what is remembered only now may prove a gate.
             AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
@@ -334,7 +339,7 @@ class _Pass:
             answered.response.look_again if answered else None,
         ]
         planned = Plan(
-            relabel=quarantine.relabelled(self.observed, answered.response, answered.fell.text, self.now)
+            relabel=quarantine.relabelled(self.observed, answered.response, answered.drop.text, self.now)
             if answered and not paused
             else (),
             clear=pause.mark(self.observed.children, paused=paused)
@@ -351,14 +356,14 @@ class _Pass:
             ),
             requeue_after=min(filter(None, looks), default=None),
             pool=wanted_pool(self._serving, self.observed, self.spec, judged.suite if judged else None),
-            facts=facts_of(self.spec, answered, way_back if rollout.promote else None, situation.runtime),
+            facts=collect_metrics(self.spec, answered, way_back if rollout.promote else None, situation.runtime_status),
             slot=self.due.slot if self.due else None,
             volumes=frozenset(r.volume.name for r in self.revisions.values() if r.volume and r.name not in surplus),
             lacks_mounted=self.mounted.has_unread and self._serving is not None and self.observed.mounted is None,
         )
         return planned if self._is_tenant else replace(planned, relabel=(), clear=(), apply=(), delete=())
 
-    def _record_last_valid(self, target: str | None, judged: Judging | None, answered: Answered | None) -> None:
+    def _record_last_valid(self, target: str | None, judged: Judging | None, answered: BreachOutcome | None) -> None:
         """Write down on what serves, which this very pass may have promoted, what the spec asks for."""
         serving = self._serving
         if serving is None or target is None:
@@ -373,7 +378,7 @@ class _Pass:
         )
         self.revisions[serving.name] = replace(serving, last_valid=last)
 
-    def _answer(self, target: str | None) -> Answered | None:
+    def _answer(self, target: str | None) -> BreachOutcome | None:
         """What is done about the revision that serves; the records of all revisions are brought up to date."""
         serving, judged = self._serving, self._judging()
         if target is None or serving is None or judged is None:
@@ -400,15 +405,15 @@ class _Pass:
             self.revisions[record.to] = remembered(self.revisions[record.to], gate)
         pool = checkpoint(self.observed, serving, scene.suite_hash)
         self.revisions[name] = replace(self.revisions[name], rollback=record, pool=pool)
-        return Answered(
+        return BreachOutcome(
             serving=name,
             response=response,
-            fell=breach.figures(scene),
+            drop=breach.figures(scene),
             record=breach.attempt(self.revisions[name]),
-            returned=returned,
-            held=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
-            last_good=breach.last_good(scene),
-            lacking=breach.lacking(scene),
+            target_record=returned,
+            quarantined_pods=tuple(p for p in self.observed.pods if p.quarantine is not None and p.revision == name),
+            rollback_target=breach.last_good(scene),
+            rollback_blockers=breach.lacking(scene),
             has_dropped=breach.has_dropped(scene, bool(serving.last_valid and serving.last_valid.has_dropped)),
             alerts=self.config.alerts,
             control_progress=breach.control_progress(scene, record) if record else "",
@@ -420,25 +425,25 @@ class _Pass:
         moves = target != serving and not self.spec.rollout.pinned and self._delivered(target, None) is not None
         return moves and self._decide(target, None).stage in on_its_way
 
-    def _way_back(self, answered: Answered | None) -> Record | None:
+    def _way_back(self, answered: BreachOutcome | None) -> Record | None:
         """The attempt whose control is up, or waits for room."""
         return answered.record if answered and answered.response.revision else None
 
-    def _wanted(self, target: str | None, answered: Answered | None, way_back: Record | None) -> str | None:
+    def _wanted(self, target: str | None, answered: BreachOutcome | None, way_back: Record | None) -> str | None:
         """The revision to bring up or to keep: the spec's, unless a way back, a pin or a rollback stands before it."""
         if answered is None:
             return target
         if way_back is not None:
             return way_back.to
-        return answered.serving if self.spec.rollout.pinned or answered.returned else target
+        return answered.serving if self.spec.rollout.pinned or answered.target_record else target
 
-    def _delivered(self, wanted: str | None, answered: Answered | None) -> str | None:
+    def _delivered(self, wanted: str | None, answered: BreachOutcome | None) -> str | None:
         """What is wanted, once its engine is where its pods mount it; until then what serves goes on."""
         if wanted is None or delivery.started(self.revisions[wanted].volume, wanted, self.observed):
             return wanted
         return self._serving.name if self._serving else None
 
-    def _promote(self, name: str, way_back: Record | None, answered: Answered | None) -> None:
+    def _promote(self, name: str, way_back: Record | None, answered: BreachOutcome | None) -> None:
         """Date the promotion; where it is a switch back, write that down with what fell."""
         when = self._after_all_promotions()
         if way_back is not None and answered is not None:
@@ -840,4 +845,4 @@ class _Pass:
             return None
         fresh = (p for p in self.observed.pods if p.revision == current.name and is_just_ready(p, self.now))
         begun = (current.promoted_at or 0.0, *(pod.ready_since or 0.0 for pod in fresh))
-        return min((left for since in begun if (left := since + WIRING_SECONDS - self.now) > 0), default=None)
+        return min((left for since in begun if (left := since + ALERTS_GRACE_SECONDS - self.now) > 0), default=None)

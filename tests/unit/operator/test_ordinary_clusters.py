@@ -143,7 +143,7 @@ def test_finding_13_what_serves_keeps_its_template_when_a_namespace_gets_a_range
     world.alter(tenant=ASSIGNING).settle()
     world.expect(serves=serving, runs={serving: 1}, Ready="True Serving", Progressing="False Complete")
     assert world.status["runtime"]["reason"] == "RuntimeOutdated"
-    assert "this namespace assigns users by now" in world.status["runtime"]["message"]
+    assert "this namespace assigns users now" in world.status["runtime"]["message"]
     assert "r1plus refresh NAME -n NAMESPACE" in world.status["runtime"]["message"]
 
 
@@ -154,7 +154,9 @@ def test_finding_13_what_serves_says_what_to_do_where_its_pods_are_refused() -> 
     world.alter(tenant=replace(ASSIGNING, assigns_users=False)).settle()
     world.expect(CapacityFits=("False PodRefused", said, "admission policies"))
     world.alter(tenant=ASSIGNING).settle()
-    world.expect(CapacityFits=("False PodRefused", said, "assigns users by now; `r1plus refresh NAME -n NAMESPACE"))
+    world.expect(
+        CapacityFits=("False PodRefused", said, "this namespace assigns users; `r1plus refresh NAME -n NAMESPACE")
+    )
 
 
 def test_finding_13_a_refresh_brings_pods_that_name_no_user() -> None:

@@ -1,6 +1,6 @@
-"""A fall as it is told: the conditions it decides, and `status.incident`, which `r1plus status` reads out.
+"""Report an accuracy drop: the conditions that it decides, and `status.incident`, which `r1plus status` prints.
 
-What fell, from what to what, which items by stratum, what was tried, what comes next, where the runbook is.
+The incident has the figures before and now, the lost items by stratum, what was tried, what comes next and the runbook.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from r1plus_operator.plan.settings import AlertTerms
 from r1plus_policies.rollback.response import Action, Response, Why
 
 ROLLED_BACK = "RolledBack"
-MOST_NEXT, MOST_TRIED = 2000, 500
+MAX_NEXT, MAX_TRIED = 2000, 500
 _REASONS: Mapping[Why, tuple[str, Reason]] = {
     Why.CHANGED: ("True", Reason.ACCURACY_CHANGED),
     Why.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
@@ -31,12 +31,12 @@ _REASONS: Mapping[Why, tuple[str, Reason]] = {
     Why.ROLLBACK_TARGET_ALSO_FAILED: ("False", Reason.ROLLBACK_TARGET_ALSO_FAILED),
     Why.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
 }
-"""What QualityVerified says of the revision that serves; any other way not to go back is RollbackBlocked."""
+"""Status and reason of QualityVerified for what serves; any other decision not to roll back is RollbackBlocked."""
 _QUIET = frozenset({Why.STEADY, Why.CONFIRMING})
-_TOLD_ELSEWHERE = frozenset({Why.ALERT_ONLY, Why.ROLLOUT_UNDER_WAY})
-"""What bars an answer and is no news of Progressing's: the user's own wish, or a rollout that is told there."""
-_BY_HAND = frozenset({Why.ALERT_ONLY, Why.COOLDOWN, Why.LAST_THAT_SERVES})
-"""The operator moves nothing, and a person could."""
+_REPORTED_ELSEWHERE = frozenset({Why.ALERT_ONLY, Why.ROLLOUT_UNDER_WAY})
+"""Reasons that Progressing does not report: the user's own choice, and a rollout that it reports otherwise."""
+_MANUAL = frozenset({Why.ALERT_ONLY, Why.COOLDOWN, Why.LAST_THAT_SERVES})
+"""Reasons for which the operator moves nothing, but a person can roll back manually."""
 _RUNBOOKS: Mapping[Why, str] = {
     Why.CHANGED: metrics.ALERT_CHANGED,
     Why.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
@@ -45,140 +45,157 @@ _RUNBOOKS: Mapping[Why, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What a pass decided about the revision that serves, and what an earlier one did about the revision asked for."""
+class BreachOutcome:
+    """What a pass decided about the revision that serves, and an earlier pass about the one that the spec asks for."""
 
     serving: str
     response: Response
-    fell: Fell
+    drop: Fell
     record: Record | None = None
-    """Of the revision that serves: the way back that is under way."""
-    returned: Record | None = None
-    """Of the revision that the spec asks for: it was gone back from, and is kept from returning."""
-    held: tuple[PodFacts, ...] = ()
+    """Record of the revision that serves: the rollback that is under way."""
+    target_record: Record | None = None
+    """Record of the revision that the spec asks for, if it was rolled back and must not return."""
+    quarantined_pods: tuple[PodFacts, ...] = ()
     """Pods in quarantine."""
-    last_good: str = ""
-    """The revision to which traffic would go back if somebody asked for it now."""
-    lacking: tuple[str, ...] = ()
-    """What each earlier revision lacks to be that one."""
+    rollback_target: str = ""
+    """Revision that a rollback would move traffic to now; empty: there is none."""
+    rollback_blockers: tuple[str, ...] = ()
+    """Why each earlier revision cannot be the rollback target."""
     has_dropped: bool = False
-    """Whether a pod in traffic was counted below the threshold last."""
+    """Whether the last count of a pod in traffic was below the threshold."""
     alerts: AlertTerms = field(default_factory=AlertTerms)
     control_progress: str = ""
-    """How far the control that is under way is; empty while its monitors do not say."""
+    """Progress of the active control; empty: its monitors do not report it."""
 
     @property
-    def only_asked(self) -> bool:
-        """A person wants to go back; nothing fell."""
-        return not self.fell.now and (self.record is None or self.record.cause == REQUESTED)
+    def is_only_requested(self) -> bool:
+        """Whether only a user requests the rollback, without an accuracy drop."""
+        return not self.drop.now and (self.record is None or self.record.cause == REQUESTED)
 
 
-def quality(said: Answered, target: str) -> Finding | None:
-    """QualityVerified of the revision that the spec asks for; None where the fall does not decide it."""
-    response = said.response
-    if said.returned is not None:
+def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
+    """Return QualityVerified of the revision that the spec asks for; None: the accuracy drop does not decide it."""
+    response = outcome.response
+    if outcome.target_record is not None:
         more = (
-            f". {said.serving} has fallen as well: {response.why}"
-            if said.fell.now and response.why not in _QUIET
+            f". The accuracy of {outcome.serving} dropped as well: {response.why}"
+            if outcome.drop.now and response.why not in _QUIET
             else ""
         )
-        return Finding("False", Reason.ROLLED_BACK, _gone_back(target, said.returned) + more)
-    if target != said.serving or response.why in _QUIET:
+        return Finding("False", Reason.ROLLED_BACK, _describe_rollback(target, outcome.target_record) + more)
+    if target != outcome.serving or response.why in _QUIET:
         return None
-    if said.only_asked and response.why not in (Why.SUITE_MISMATCH, Why.SERVER_ERRORS, Why.CHANGED, Why.ONE_BAD_POD):
+    if outcome.is_only_requested and response.why not in (
+        Why.SUITE_MISMATCH,
+        Why.SERVER_ERRORS,
+        Why.CHANGED,
+        Why.ONE_BAD_POD,
+    ):
         return None
     status, reason = _REASONS.get(response.why, ("False", Reason.ROLLBACK_BLOCKED))
     if response.action is Action.QUARANTINE:
         status = "False"
     name = f"{response.why}: " if reason is Reason.ROLLBACK_BLOCKED else ""
-    figures = f"Revision {said.serving}: {said.fell.text}; " if said.fell.text else ""
-    return Finding(status, reason, f"{figures}{name}{words(said)}; runbook: {runbook(said)}")
+    figures = f"Revision {outcome.serving}: {outcome.drop.text}; " if outcome.drop.text else ""
+    return Finding(status, reason, f"{figures}{name}{describe_decision(outcome)}; runbook: {choose_runbook(outcome)}")
 
 
-def words(said: Answered) -> str:
-    """The decision, how far its control is, and whether somebody could go back by hand where the operator does not."""
-    response = said.response
-    if response.why is Why.CONTROL_RUNNING and said.control_progress:
-        return f"{response.message}; {said.control_progress}"
-    if response.why not in _BY_HAND:
+def describe_decision(outcome: BreachOutcome) -> str:
+    """Return the decision, the progress of its control, and whether a manual rollback is possible."""
+    response = outcome.response
+    if response.why is Why.CONTROL_RUNNING and outcome.control_progress:
+        return f"{response.message}; {outcome.control_progress}"
+    if response.why not in _MANUAL:
         return response.message
-    by_hand = eligibility.told(said.last_good, said.lacking)
-    if said.last_good:
-        sweeps = f"It sweeps {said.last_good} again first, which takes minutes"
-        by_hand += f". {sweeps}; applying the spec of {said.last_good} again sweeps nothing while its Pass counts"
-    return f"{response.message}; {by_hand}"
+    manual = eligibility.told(outcome.rollback_target, outcome.rollback_blockers)
+    if outcome.rollback_target:
+        target = outcome.rollback_target
+        manual += f". It first sweeps {target} again, which takes minutes; applying the spec of {target} again needs no"
+        manual += " sweep while its Pass counts"
+    return f"{response.message}; {manual}"
 
 
-def progress(said: Answered, target: str) -> Finding | None:
-    """Progressing, where a way back is under way, done or barred."""
-    response = said.response
+def derive_progress(outcome: BreachOutcome, target: str) -> Finding | None:
+    """Return Progressing while a rollback is under way, done or blocked; None: it is none of these."""
+    response = outcome.response
     if response.action in (Action.CONTROL, Action.SWITCH):
-        return Finding("True", Reason.ROLLING_BACK, words(said))
-    barred = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _TOLD_ELSEWHERE
-    if barred and (response.revision or said.only_asked or target != said.serving):
-        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {words(said)}")
-    if said.returned is not None:
-        return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back from; see QualityVerified")
+        return Finding("True", Reason.ROLLING_BACK, describe_decision(outcome))
+    is_blocked = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _REPORTED_ELSEWHERE
+    if is_blocked and (response.revision or outcome.is_only_requested or target != outcome.serving):
+        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {describe_decision(outcome)}")
+    if outcome.target_record is not None:
+        return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back; see QualityVerified")
     return None
 
 
-def _gone_back(target: str, record: Record) -> str:
-    requested = record.cause == REQUESTED
-    why = f"the rollback was asked for by {record.fell.text}" if requested else f"it fell: {record.fell.text}"
+def _describe_rollback(target: str, record: Record) -> str:
+    is_request = record.cause == REQUESTED
+    why = (
+        f"the rollback was requested by {record.fell.text}"
+        if is_request
+        else f"its accuracy dropped: {record.fell.text}"
+    )
     return (
-        f"Revision {target} does not come back: {why}; traffic went back to {record.to} at"
-        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or {format_command(Verb.ACK)} to let {target} be"
-        " gated anew"
+        f"Revision {target} is not redeployed automatically: {why}; traffic went back to {record.to} at"
+        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or use {format_command(Verb.ACK)} to"
+        f" gate {target} again"
     )
 
 
-def runbook(said: Answered) -> str:
-    """Where it is written what to do."""
-    why, blocked = said.response.why, said.response.action in (Action.BLOCKED, Action.PAGE)
-    page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if blocked else metrics.ALERT_BELOW_THRESHOLD)
-    if (said.returned is not None and why in _QUIET) or (said.only_asked and not blocked and why not in _RUNBOOKS):
+def choose_runbook(outcome: BreachOutcome) -> str:
+    """Return the URL of the runbook."""
+    why, is_blocked = outcome.response.why, outcome.response.action in (Action.BLOCKED, Action.PAGE)
+    page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if is_blocked else metrics.ALERT_BELOW_THRESHOLD)
+    if (outcome.target_record is not None and why in _QUIET) or (
+        outcome.is_only_requested and not is_blocked and why not in _RUNBOOKS
+    ):
         page = metrics.ALERT_ROLLED_BACK
     elif why is Why.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD
-    return said.alerts.build_runbook_url(page)
+    return outcome.alerts.build_runbook_url(page)
 
 
-def told(said: Answered, target: str, before: Json, now: float) -> Json | None:
-    """`status.incident`; None while there is nothing to tell. `before`: the status that stands, for since when."""
-    returned, response = said.returned, said.response
-    if response.why in _QUIET and returned is None and not said.held:
+def build_incident(outcome: BreachOutcome, target: str, before: Json, now: float) -> Json | None:
+    """Return `status.incident`; None: there is none. `before` is the previous status, which has the start time."""
+    target_record, response = outcome.target_record, outcome.response
+    if response.why in _QUIET and target_record is None and not outcome.quarantined_pods:
         return None
-    over = response.why in _QUIET and returned is not None
-    revision, record = (target, returned) if over else (said.serving, said.record)
-    fell = record.fell if record else said.fell
+    is_over = response.why in _QUIET and target_record is not None
+    revision, record = (target, target_record) if is_over else (outcome.serving, outcome.record)
+    drop = record.fell if record else outcome.drop
     old = before.get("incident") or {}
-    found = {
+    incident = {
         "since": old["since"] if old.get("revision") == revision and "since" in old else rfc3339(now),
         "revision": revision,
-        "reason": ROLLED_BACK if over else response.why.value,
-        "before": fell.before,
-        "now": fell.now,
-        "lost": list(fell.lost),
-        "tried": [line[:MOST_TRIED] for line in (*_held(said.held), *(_steps(record) if record else ()))],
-        "next": (_gone_back(target, returned) if over and returned else words(said))[:MOST_NEXT],
-        "runbook": runbook(said),
+        "reason": ROLLED_BACK if is_over else response.why.value,
+        "before": drop.before,
+        "now": drop.now,
+        "lost": list(drop.lost),
+        "tried": [
+            line[:MAX_TRIED]
+            for line in (*_list_quarantines(outcome.quarantined_pods), *(_list_steps(record) if record else ()))
+        ],
+        "next": (
+            _describe_rollback(target, target_record) if is_over and target_record else describe_decision(outcome)
+        )[:MAX_NEXT],
+        "runbook": choose_runbook(outcome),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in incident.items() if value}
 
 
-def _held(pods: tuple[PodFacts, ...]) -> list[str]:
-    held = [(pod.name, found) for pod in pods if (found := quarantine.read(pod))]
-    return [f"{rfc3339(q.since)} pod {name} was quarantined, until {rfc3339(q.until)}: {q.why}" for name, q in held]
+def _list_quarantines(pods: tuple[PodFacts, ...]) -> list[str]:
+    records = [(pod.name, record) for pod in pods if (record := quarantine.read(pod))]
+    return [f"{rfc3339(q.since)} pod {name} was quarantined, until {rfc3339(q.until)}: {q.why}" for name, q in records]
 
 
-def _steps(record: Record) -> list[str]:
-    begun = f"asked for by {record.fell.text}" if record.cause == REQUESTED else "the revision fell"
-    steps = [f"{rfc3339(record.started_at)} control of revision {record.to} began: {begun}"]
+def _list_steps(record: Record) -> list[str]:
+    cause = f"requested by {record.fell.text}" if record.cause == REQUESTED else "its accuracy dropped"
+    steps = [f"{rfc3339(record.started_at)} control of revision {record.to} began: {cause}"]
     if record.control is not None:
-        said = "passed" if record.control is Verdict.PASS else "failed"
-        steps.append(f"revision {record.to} {said} the suite anew: {record.said}")
+        result = "passed" if record.control is Verdict.PASS else "failed"
+        steps.append(f"revision {record.to} {result} the suite again: {record.said}")
     if record.blocked:
-        steps.append(f"the monitor of revision {record.to} could decide nothing: {record.blocked}")
+        steps.append(f"the monitor of revision {record.to} reached no verdict: {record.blocked}")
     if record.switched_at is not None:
         steps.append(f"{rfc3339(record.switched_at)} traffic went back to revision {record.to}")
     return steps

@@ -21,7 +21,7 @@ from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TenantView
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import conditions
+from r1plus_operator.plan.status.conditions import build_conditions
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 from r1plus_operator.plan.tenancy.isolation_condition import derive_isolation_condition
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestResult
@@ -350,7 +350,7 @@ class _TenantPass:
         before = cr.get("status") or {}
         generation = int(cr["metadata"].get("generation", 0))
         findings = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
-        new_conditions = conditions(findings, before, generation, self.now)
+        new_conditions = build_conditions(findings, before, generation, self.now)
         status: Json = {
             "observedGeneration": generation,
             "conditions": new_conditions,

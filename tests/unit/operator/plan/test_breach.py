@@ -134,7 +134,7 @@ def test_a_control_whose_monitor_cannot_score_ends_at_once_and_stays_ended(strat
         assert f"control of revision {good}" in message
         assert "item i0" in message
         world.now += DAY
-    assert "could decide nothing" in world.status["incident"]["tried"][1]
+    assert "reached no verdict" in world.status["incident"]["tried"][1]
     world.drop().ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 

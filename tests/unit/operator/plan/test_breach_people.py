@@ -177,7 +177,7 @@ def test_a_second_fall_within_the_hour_waits() -> None:
     world.gate(good, Verdict.PASS).drop().settle()
     assert world.selected() == good
     assert world.plan().facts.blocked == "Cooldown"
-    assert f"{good} has fallen as well: Cooldown" in world.condition("QualityVerified")[2]
+    assert f"The accuracy of {good} dropped as well: Cooldown" in world.condition("QualityVerified")[2]
     world.expect(candidate=bad, Progressing="False RollbackBlocked")
 
 
@@ -196,14 +196,14 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     assert planned.facts.rolled_back == "Requested"
     world.settle()
     assert world.selected() == good
-    world.expect(QualityVerified=("RolledBack", "the rollback was asked for by alice: a reason"))
+    world.expect(QualityVerified=("RolledBack", "the rollback was requested by alice: a reason"))
     assert world.settle().writes == 0
 
 
 def test_where_nothing_is_moved_both_ways_back_are_named_with_what_each_costs() -> None:
     world, good, _ = fallen(accuracy={"onBreach": "Alert"})
     world.settle()
-    costs = (f"It sweeps {good} again first, which takes minutes", f"the spec of {good} again sweeps nothing")
+    costs = (f"It first sweeps {good} again, which takes minutes", f"the spec of {good} again needs no sweep")
     world.expect(QualityVerified=("BelowThreshold", *costs))
     assert [cost for cost in costs if cost not in world.status["incident"]["next"]] == []
 

@@ -52,7 +52,7 @@ def test_finding_01_a_pass_that_nothing_proves_lets_nothing_in(ran_under: str) -
     world.expect(
         serves=serving,
         candidate=candidate,
-        QualityVerified=("False PassUnproven", "ConfigMap credit-accuracy that the operator wrote", "delete the pod"),
+        QualityVerified=("False PassUnproven", "ConfigMap credit-accuracy as the operator wrote it", "delete the pod"),
     )
     assert len(world.live("ControllerRevision")) == 2
     world.gate(candidate, Verdict.PASS).settle()

@@ -68,7 +68,7 @@ def test_of_what_was_deleted_during_a_pause_nothing_is_said_to_be_starting() -> 
     world.pods.clear()
     world.settle()
     remedy = 'r1plus resume credit -n team --reason "..."'
-    said = ("spec.rollout.paused", "nothing is repaired", f"Deployment {serving}", remedy)
+    said = ("spec.rollout.paused", "starts and repairs nothing", f"Deployment {serving}", remedy)
     world.expect(Ready=("False NotServing", *said), EngineReady=("Unknown Paused", *said))
     world.children["Service", "credit"] = service
     world.change(rollout={}).settle()
@@ -80,7 +80,7 @@ def test_during_a_pause_a_service_that_was_deleted_leads_nowhere() -> None:
     world = paused_world()
     world.children.pop(("Service", "credit"))
     world.settle()
-    world.expect(Ready=("False NoEndpoints", "Service credit", "nothing is repaired", "r1plus resume credit"))
+    world.expect(Ready=("False NoEndpoints", "Service credit", "starts and repairs nothing", "r1plus resume credit"))
 
 
 def test_what_was_scaled_down_by_hand_during_a_pause_was_not_stopped_for_a_candidate() -> None:

@@ -399,7 +399,7 @@ def test_finding_08_where_the_suite_is_lost_altogether_that_is_told() -> None:
     world = serving(1)
     world.children.pop(("ConfigMap", "credit-accuracy"))
     world.alter(suites={}).drop("i0", "i1").settle()
-    world.expect(QualityVerified=("False SuiteNotFound", "not watched"))
+    world.expect(QualityVerified=("False SuiteNotFound", "not monitored"))
 
 
 def test_finding_08_a_mounted_suite_that_was_altered_judges_nobody() -> None:
@@ -408,7 +408,7 @@ def test_finding_08_a_mounted_suite_that_was_altered_judges_nobody() -> None:
     altered = accuracy["data"]["items.jsonl"].replace("answer 1", "answer 2")
     world.children["ConfigMap", "credit-accuracy"] = {**accuracy, "data": {**accuracy["data"], "items.jsonl": altered}}
     world.alter(suites={}).settle()
-    world.expect(QualityVerified=("False SuiteNotFound", "not watched"))
+    world.expect(QualityVerified=("False SuiteNotFound", "not monitored"))
 
 
 @pytest.mark.parametrize("problem", NO_NODE)
