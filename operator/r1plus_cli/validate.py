@@ -17,7 +17,7 @@ from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.placement import check_placement
-from r1plus_operator.plan.engine.selection import offer_of, wish_of
+from r1plus_operator.plan.engine.selection import build_engine_candidate, build_engine_request
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_forbidden_callers
 from r1plus_policies.engine.memory_fit import Misfit, fit
@@ -120,7 +120,7 @@ def _name_problems(document: Document) -> list[str]:
 
 
 def _catalog_problems(spec: R1PlusDeploymentSpec, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
-    choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config))
+    choice = choose([build_engine_candidate(engine) for engine in engines], build_engine_request(spec, config))
     engine = next((e for e in engines if e.name == choice.engine), None)
     if engine is None:
         return [choice.why]

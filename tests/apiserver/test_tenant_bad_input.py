@@ -138,7 +138,7 @@ async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(
     before = await second.client.create(CLAIM, manifest(CLAIM, volume.name, second.namespace, spec=claimed))
     await second.deploy("credit", **spec)
     said = await second.until("credit", "EngineReady", "False", "DeliveryFailed")
-    assert "somebody else made it" in said
+    assert "is not the operator's" in said
     now = await second.present("PersistentVolumeClaim", volume.name)
     assert (now["metadata"]["uid"], now["spec"]["volumeName"]) == (before["metadata"]["uid"], "bound-elsewhere")
     assert "ownerReferences" not in now["metadata"]

@@ -19,7 +19,7 @@ from r1plus_operator.observe.tenant_suites import TenantSuites
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import version_of
 from r1plus_operator.plan.accuracy.suite_names import suite_names
-from r1plus_operator.plan.engine.delivery import EngineVolume, ended, renewed
+from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source
 from r1plus_operator.plan.manifests.alerts import group_name
 from r1plus_operator.plan.observation import (
     JOB_ENDED,
@@ -338,7 +338,7 @@ class Observer:
                 has_failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
                 pods=tuple(pod.facts for pod in own),
                 progress=next(
-                    (self.progress[p.uid] for p in own if p.uid in self.progress and not ended(p.facts)), None
+                    (self.progress[p.uid] for p in own if p.uid in self.progress and not is_finished(p.facts)), None
                 ),
             )
         return found
@@ -357,7 +357,7 @@ class Observer:
                 continue
             live = child.live
             if volume := volume_in(live):
-                needed[volume.name] = renewed(volume, engines.get(volume.order.engine))
+                needed[volume.name] = with_current_source(volume, engines.get(volume.order.engine))
                 # One that was orphaned needs its volume, too, and owns nothing.
                 by = {(controller(live["metadata"])["name"], child.owner)} if child.owner else set()
                 owners[volume.name] = owners.get(volume.name, set()) | by

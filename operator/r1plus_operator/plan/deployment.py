@@ -19,7 +19,7 @@ from r1plus_operator.plan.accuracy.proof import read_configs, remember_config, w
 from r1plus_operator.plan.accuracy.suite_selection import Judging, hash_of, judging
 from r1plus_operator.plan.engine import delivery
 from r1plus_operator.plan.engine.feasibility import Incumbent
-from r1plus_operator.plan.engine.nodes import has_room, is_lost, lost_in
+from r1plus_operator.plan.engine.nodes import compute_seconds_until_lost, has_room, is_lost
 from r1plus_operator.plan.engine.placement import check_placement, check_readable
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.events import Event, build_transition_events
@@ -184,7 +184,7 @@ def _resolve(
     newest = max(revisions.values(), key=lambda r: r.number, default=None)
     products = [r.identity.gpu_product for r in (serves, newest) if r and r.identity.gpu_product]
     held = [volume for r in revisions.values() if (volume := r.volume)]
-    delivered = frozenset(volume.wish for volume in held if delivery.is_delivered(volume, observed))
+    delivered = frozenset(volume.revision_key for volume in held if delivery.is_delivered(volume, observed))
     delivered |= {name for name, facts in observed.volumes.items() if facts.delivered_digest}
     suites = dict(observed.suites)
 
@@ -335,7 +335,7 @@ class _Pass:
             self._slot_ends(),
             # The operator was away, or the status was lost: what is remembered only now may prove a gate.
             AT_ONCE_SECONDS if self.observed.unproven and configs != read_configs(self.observed.cr) else None,
-            *(left for pod in self.observed.pods if 0 < (left := lost_in(pod, self.now)) < math.inf),
+            *(left for pod in self.observed.pods if 0 < (left := compute_seconds_until_lost(pod, self.now)) < math.inf),
             answered.response.look_again if answered else None,
         ]
         planned = Plan(
@@ -439,7 +439,7 @@ class _Pass:
 
     def _delivered(self, wanted: str | None, answered: BreachOutcome | None) -> str | None:
         """What is wanted, once its engine is where its pods mount it; until then what serves goes on."""
-        if wanted is None or delivery.started(self.revisions[wanted].volume, wanted, self.observed):
+        if wanted is None or delivery.can_start_pods(self.revisions[wanted].volume, wanted, self.observed):
             return wanted
         return self._serving.name if self._serving else None
 
@@ -824,7 +824,7 @@ class _Pass:
     def _is_unbuilt(self, revision: Revision) -> bool:
         volume = revision.volume
         building = volume is not None and volume.builder is not None
-        return building and not delivery.started(volume, revision.name, self.observed)
+        return building and not delivery.can_start_pods(volume, revision.name, self.observed)
 
     def _deletions(self, rollout: Rollout, surplus: set[str]) -> tuple[tuple[str, str, str], ...]:
         gone = []

@@ -21,7 +21,7 @@ from r1plus_contract.engine_fetch import (
 )
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
-from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, route_to
+from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, find_route
 from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
 from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
 from r1plus_operator.plan.observation import JOB_ENDED, Json
@@ -280,7 +280,7 @@ def network_policy_of(need: Need, namespace: str, config: OperatorConfig) -> Jso
 def _route(need: Need, config: OperatorConfig) -> Route | None:
     """To the volume's archive; None where its engine comes out of an image."""
     archive = need.volume.order.archive
-    return route_to(archive, config.volumes) if archive else None
+    return find_route(archive, config.volumes) if archive else None
 
 
 def _pod_labels(need: Need) -> dict[str, str]:

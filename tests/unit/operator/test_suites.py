@@ -63,7 +63,7 @@ def test_a_suite_signed_by_another_key_is_refused_and_both_keys_are_named() -> N
     status, reason, message = told(sign(files_of(), FOREIGN))
     assert (status, reason) == ("False", "SuiteInvalid")
     assert (
-        f"signed by key {key_id(FOREIGN.public)}, which is not trusted (trusted are: {key_id(OURS.public)})" in message
+        f"signed by key {key_id(FOREIGN.public)}, which is not trusted (trusted keys: {key_id(OURS.public)})" in message
     )
 
 
@@ -115,7 +115,7 @@ HALF = (
 def test_a_threshold_that_the_reference_did_not_reach_is_refused_with_both_figures() -> None:
     status, reason, message = told(sign(baseline_of(files_of(), *HALF), OURS), threshold=0.9)
     assert (status, reason) == ("False", "ThresholdUnreachable")
-    assert "spec.accuracy.threshold: 0.9 lets 0 of 8 items be lost" in message
+    assert "spec.accuracy.threshold: 0.9 allows 0 of 8 items to be lost" in message
     assert "bank-f16 itself lost 2 of them: it reached 6 of 8 = 0.7500" in message
     assert "(batch 1); lower the threshold to 0.75 or less" in message
 

@@ -13,7 +13,7 @@ from r1plus_contract.settings import Former
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.engine.selection import untrusted
+from r1plus_operator.plan.engine.selection import check_trust
 from r1plus_operator.plan.manifests.children import reference_hash
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.revision.record import Revision
@@ -90,7 +90,7 @@ def judging(
     former = suites.get(passed.suite) if passed else None
     if passed is None or former is None or former.suite is None or hash_of(former) != passed.suite_hash:
         return at_once
-    if untrusted(spec, former, trust) or _size(former) + _size(asked) > MOST_BYTES:
+    if check_trust(spec, former, trust) or _size(former) + _size(asked) > MOST_BYTES:
         return at_once
     return Judging(asked, former, serving.identity_digest)
 

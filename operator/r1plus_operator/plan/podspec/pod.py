@@ -98,12 +98,12 @@ def pod_template(
         triton["limits"]["ephemeral-storage"] = mebibytes(disk - LOGS + LOGS_LIMIT)
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
-    pod |= placement(spec, gpus)
+    pod |= build_placement(spec, gpus)
     notes = {names.ANNOTATION_OWNER_UID: meta["uid"]}
     return {"metadata": {"labels": labels, "annotations": notes}, "spec": pod}
 
 
-def placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
+def build_placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
     """Of a pod's spec, which nodes it may be on: those of the spec, and of them those that have the GPU."""
     product = gpus.selector if gpus and gpus.product != UNKNOWN else {}
     found: Json = {"nodeSelector": {**spec.placement.node_selector, **PLATFORM, **product}}

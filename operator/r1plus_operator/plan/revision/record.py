@@ -258,7 +258,7 @@ def revision_hash(
 
 def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
     """Likewise over what was asked for, whatever image builds it."""
-    return _hash(spec, target, target.volume.wish if target.volume else "")
+    return _hash(spec, target, target.volume.revision_key if target.volume else "")
 
 
 def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> bool:

@@ -14,7 +14,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import Judging
-from r1plus_operator.plan.engine.placement import check_placement, placement_of
+from r1plus_operator.plan.engine.placement import check_placement, read_placement
 from r1plus_operator.plan.observation import REFUSED_PODS, Observation, PodFacts
 from r1plus_operator.plan.requests import find_rollback_request, read_ack_token
 from r1plus_operator.plan.revision.record import Revision
@@ -361,7 +361,7 @@ def _past(scene: Scene, revision: Revision) -> PastRevision:
 def _is_placed(scene: Scene, revision: Revision) -> bool:
     """Whether the tenant may still have pods where the revision's template places them."""
     allowed = scene.observed.tenant.placement if scene.observed.tenant else None
-    return allowed is None or check_placement(placement_of(revision.template["spec"]), allowed) is None
+    return allowed is None or check_placement(read_placement(revision.template["spec"]), allowed) is None
 
 
 def _can_prove(scene: Scene, revision: Revision) -> bool:

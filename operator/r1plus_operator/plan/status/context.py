@@ -7,7 +7,7 @@ from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.api.conditions import Finding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import Judging, hash_of
-from r1plus_operator.plan.engine.delivery import found, started
+from r1plus_operator.plan.engine.delivery import can_start_pods, derive_delivery_finding
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import Json, Observation, PodFacts, SuiteSource
 from r1plus_operator.plan.revision.record import Revision
@@ -66,9 +66,13 @@ class StatusContext:
     def delivery_finding(self) -> Finding | None:
         """EngineReady while the engine is not on its volume yet, so there are no pods; None: nothing waits for it."""
         revision = self.revisions.get(self.subject or "")
-        if revision is None or revision.volume is None or started(revision.volume, revision.name, self.observation):
+        if (
+            revision is None
+            or revision.volume is None
+            or can_start_pods(revision.volume, revision.name, self.observation)
+        ):
             return None
-        return found(revision.volume, self.observation)
+        return derive_delivery_finding(revision.volume, self.observation)
 
     def select_suite(self, revision: Revision) -> SuiteSource | None:
         """Return the suite that judges a revision: for what serves the former one, while the new one is shadowed."""

@@ -169,7 +169,7 @@ def test_what_the_build_depends_on_makes_another_volume(other: dict[str, Any]) -
 
 def test_a_checkpoint_is_nothing_to_be_copied_out_of_an_image() -> None:
     world = started(LLM, delivery={"mode": "Image"})
-    world.expect(EngineReady=("False EngineNotDelivered", "has to be built"))
+    world.expect(EngineReady=("False EngineNotDelivered", "must be built"))
 
 
 def test_a_larger_gpu_that_joins_moves_nobody() -> None:
@@ -302,7 +302,7 @@ def test_whoever_waits_for_a_gpu_reads_how_to_come_by_one() -> None:
     world = started(LLM)
     pod = job_pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     world.deliver(VolumeFacts(pods=(pod,))).settle()
-    assert "a build needs a GPU for itself" in world.condition("EngineReady")[2]
+    assert "a build needs a GPU of its own" in world.condition("EngineReady")[2]
 
 
 def test_the_status_says_on_which_gpu() -> None:
