@@ -21,7 +21,7 @@ from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import Json, NodeFacts, Observation, SuiteSource, TenantView, VolumeFacts
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_forbidden_callers
-from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
+from r1plus_operator.plan.volumes import VolumeNeed, VolumesObservation, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"
@@ -113,11 +113,11 @@ def _planned(observed: Observation, config: OperatorConfig) -> list[Json]:
 
 def _volume_objects(observed: Observation, volume: EngineVolume, config: OperatorConfig) -> list[Json]:
     """The claim, then what fills it."""
-    need = Need(volume, ((observed.name, NOT_YET),))
-    first = plan_volumes(Seen(observed.namespace, (need,), {}), config, now=0.0).apply
+    need = VolumeNeed(volume, ((observed.name, NOT_YET),))
+    first = plan_volumes(VolumesObservation(observed.namespace, (need,), {}), config, now=0.0).apply
     (claim,) = (item for stage in first[volume.name] for item in stage)
     live = {**claim, "metadata": {**claim["metadata"], "uid": NOT_YET}}
-    seen = Seen(observed.namespace, (need,), {(claim["kind"], volume.name): live})
+    seen = VolumesObservation(observed.namespace, (need,), {(claim["kind"], volume.name): live})
     then = plan_volumes(seen, config, now=0.0).apply
     return [claim, *(item for stage in then[volume.name] for item in stage)]
 

@@ -8,7 +8,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.observe import projections
-from r1plus_operator.plan.manifests.drift import in_sync, stamped
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms
 from r1plus_operator.plan.tenancy import network_policies
@@ -21,9 +21,9 @@ NODES = ("10.0.0.9", "10.1.0.4", "10.1.0.5", "fd00::1", "fd00::2:1")
 
 async def reads_as_written(client: ApiClient, obj: Json) -> bool:
     """Whether no pass would see a drift in this object once it is written."""
-    desired, resource = stamped(obj), kinds.BY_KIND[obj["kind"]]
+    desired, resource = with_spec_hash(obj), kinds.BY_KIND[obj["kind"]]
     answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
-    return in_sync(desired, projections.child(resource, answer).live)
+    return is_in_sync(desired, projections.child(resource, answer).live)
 
 
 @pytest.mark.parametrize("cidr", ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.4/30", "::/0", "fd00::/16"])

@@ -226,10 +226,13 @@ def of_a_run(namespace: str) -> list[Json]:
 def of_a_volume(namespace: str) -> list[Json]:
     """What brings an engine to a volume."""
     engine = EngineVolume("r1plus-engine-0123456789abcdef", FillOrder("full", "a" * 64, 2**30), "registry.local/e:1")
-    need = volumes.Need(engine, (("credit", "1-2-3"),))
-    claim = volumes.claim_of(need, namespace, CONFIGURED, None, False)
-    wall, order = volumes.network_policy_of(need, namespace, CONFIGURED), volumes.order_of(need, namespace, CONFIGURED)
-    return [claim, wall, order, volumes.job_of(need, namespace, CONFIGURED, "uid", "order")]
+    need = volumes.VolumeNeed(engine, (("credit", "1-2-3"),))
+    claim = volumes.build_claim(need, namespace, CONFIGURED, None, False)
+    wall, order = (
+        volumes.build_network_policy(need, namespace, CONFIGURED),
+        volumes.build_order(need, namespace, CONFIGURED),
+    )
+    return [claim, wall, order, volumes.build_job(need, namespace, CONFIGURED, "uid", "order")]
 
 
 def of_an_example(namespace: str) -> list[Json]:

@@ -12,7 +12,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.observe import projections
-from r1plus_operator.plan.manifests.drift import in_sync, stamped
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, network_policies
@@ -29,10 +29,10 @@ def config(namespace: str, **terms: Any) -> OperatorConfig:
 async def unlike(client: ApiClient, objects: list[Json]) -> list[str]:
     """Those that read otherwise once they are written."""
     found = []
-    for desired in map(stamped, objects):
+    for desired in map(with_spec_hash, objects):
         resource = kinds.BY_KIND[desired["kind"]]
         answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
-        if not in_sync(desired, projections.child(resource, answer).live):
+        if not is_in_sync(desired, projections.child(resource, answer).live):
             found.append(f"{desired['kind']}: {desired.get('spec')} became {answer.get('spec')}")
     return found
 
@@ -121,9 +121,9 @@ EDITS: list[Any] = [
 async def test_a_wall_that_somebody_edited_is_put_back_by_one_write(
     client: ApiClient, namespace: str, edit: Json
 ) -> None:
-    deny = stamped(network_policies.build_default_deny(namespace))
+    deny = with_spec_hash(network_policies.build_default_deny(namespace))
     resource = kinds.BY_KIND["NetworkPolicy"]
     await client.apply(resource, deny, field_manager=names.FIELD_MANAGER)
     edited = await client.patch(resource, network_policies.DEFAULT_DENY, namespace, {"spec": edit})
-    assert not in_sync(deny, projections.child(resource, edited).live)
+    assert not is_in_sync(deny, projections.child(resource, edited).live)
     assert await unlike(client, [network_policies.build_default_deny(namespace)]) == []

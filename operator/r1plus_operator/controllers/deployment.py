@@ -13,7 +13,7 @@ from r1plus_operator.metrics.deployments import DeploymentMetrics
 from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.plan.deployment import Plan, plan
-from r1plus_operator.plan.manifests.engines import missing
+from r1plus_operator.plan.manifests.engines import list_missing_engines
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.volumes import plan_volumes
@@ -58,7 +58,7 @@ class Reconciler:
     async def reconcile(self, key: Key) -> None:
         """Bring one deployment, a namespace's volumes or walls, or the shipped catalog to what it should be."""
         if key == CATALOG_KEY:
-            await self._executor.engines(missing(self._catalog, self._observer.live_engines()))
+            await self._executor.engines(list_missing_engines(self._catalog, self._observer.live_engines()))
             self._noticed(key)
         elif key[1] == VOLUMES_NAME:
             await self._volumes(key)
@@ -148,7 +148,7 @@ class Reconciler:
         if planned.delete:
             # The claims that are gone by it are not reported, and an R1PlusTenant may wait for them.
             self._queue.add((namespace, TENANT_NAME))
-        if planned.again:
+        if planned.has_changes:
             self._queue.add(key)
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)

@@ -20,7 +20,7 @@ from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import version_of
 from r1plus_operator.plan.accuracy.suite_names import suite_names
 from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source
-from r1plus_operator.plan.manifests.alerts import group_name
+from r1plus_operator.plan.manifests.alerts import format_group_name
 from r1plus_operator.plan.observation import (
     JOB_ENDED,
     Json,
@@ -32,11 +32,11 @@ from r1plus_operator.plan.observation import (
     SuiteSource,
     VolumeFacts,
 )
-from r1plus_operator.plan.podspec.pod import accuracy_name
+from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.revision.record import volume_in
 from r1plus_operator.plan.tenancy.tenant import TENANT_GRANTS, ObjectKey, TenantObservation, hash_policies
 from r1plus_operator.plan.tenancy.tenant import TENANT_KINDS as TENANT_PARTS
-from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
+from r1plus_operator.plan.volumes import FAILED, VOLUME_KINDS, VolumeNeed, VolumesObservation, read_delivered_digest
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector
@@ -245,7 +245,7 @@ class Observer:
         pods = self.pods.store.by_index(f"{namespace}/{name}")
         scraped = ((pod.name, view.targets.get((namespace, pod.name))) for pod in pods)
         targets = {pod: found for pod, found in scraped if found}
-        return PrometheusState(view.url, view.error, view.rules.get(group_name(namespace, name), ()), targets)
+        return PrometheusState(view.url, view.error, view.rules.get(format_group_name(namespace, name), ()), targets)
 
     def forget(self, key: Key, uid: str) -> None:
         """This very CR is gone; a namesake that came after it stays."""
@@ -271,7 +271,7 @@ class Observer:
 
         Raises ApiError if they cannot be fetched.
         """
-        name = accuracy_name(key[1])
+        name = name_accuracy_config(key[1])
         cr = self.crs.get(key)
         accuracy = self._owned(key, cr).get(("ConfigMap", name)) if cr else None
         return await self.suites.load_mounted(key[0], name, version_of(accuracy)) if accuracy else ()
@@ -334,7 +334,7 @@ class Observer:
                 continue  # Nothing can mount it any more.
             own = [pod for pod in pods if pod.volume == claim.name]
             found[claim.name] = VolumeFacts(
-                delivered_digest=delivered_on(claim.live),
+                delivered_digest=read_delivered_digest(claim.live),
                 has_failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
                 pods=tuple(pod.facts for pod in own),
                 progress=next(
@@ -343,7 +343,7 @@ class Observer:
             )
         return found
 
-    def volumes(self, namespace: str) -> Seen:
+    def volumes(self, namespace: str) -> VolumesObservation:
         """What a namespace needs and has of volumes.
 
         By the revisions that there are and by nothing else: after a start they are all known before any CR is, and a
@@ -363,13 +363,13 @@ class Observer:
                 owners[volume.name] = owners.get(volume.name, set()) | by
         parts = {
             (kind, child.name): child
-            for kind in PARTS
+            for kind in VOLUME_KINDS
             for child in self.children[kind].store.by_index(_volumes_of(namespace))
         }
         facts = self.namespace(namespace)
-        return Seen(
+        return VolumesObservation(
             namespace=namespace,
-            needs=tuple(Need(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
+            needs=tuple(VolumeNeed(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
             live={key: child.live for key, child in parts.items() if not child.deleting},
             deleting=frozenset(key for key, child in parts.items() if child.deleting),
             assigns_users=facts is not None and facts.assigns_users,

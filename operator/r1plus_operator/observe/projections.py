@@ -24,7 +24,7 @@ from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import Network
 from r1plus_operator.observe.suite_signature import signer
-from r1plus_operator.plan.manifests.drift import folded
+from r1plus_operator.plan.manifests.drift import fold_texts
 from r1plus_operator.plan.observation import (
     JOB_ENDED,
     REFUSED_PODS,
@@ -36,7 +36,7 @@ from r1plus_operator.plan.observation import (
     SuiteSource,
     Taint,
 )
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint
+from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
 from r1plus_operator.plan.revision.record import instant
 from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
@@ -144,7 +144,7 @@ def child(resource: Resource, obj: Json) -> Child:
         label=by_label or "",
         owner=owner.get("uid"),
         deleting="deletionTimestamp" in meta,
-        text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
+        text=_exact(orjson.dumps(fold_texts(slim), option=orjson.OPT_SORT_KEYS)),
         volume=_volume(resource, obj),
         tenant=_tenant_of(meta) if is_tenants else "",
         refresh=refresh_in((meta.get("annotations") or {}).get(names.ANNOTATION_REFRESH)),
@@ -267,8 +267,8 @@ def pod(obj: Json) -> ServingPod | None:
         containers=tuple(_container(item) for item in statuses),
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")[:MOST_UID],
-        fingerprint=fingerprint(obj.get("spec") or {}),
-        images=container_images(obj.get("spec") or {}),
+        fingerprint=hash_pod_spec(obj.get("spec") or {}),
+        images=list_images(obj.get("spec") or {}),
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),

@@ -24,9 +24,9 @@ from r1plus_operator.plan.engine.placement import check_placement, check_readabl
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.events import Event, build_transition_events
 from r1plus_operator.plan.manifests import alerts, children, pause
-from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped, strays
+from r1plus_operator.plan.manifests.drift import foreign_items_patch, is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import REFUSED_PODS, Json, Observation, PodFacts, SuiteSource
-from r1plus_operator.plan.podspec.pod import accuracy_name
+from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.requests import build_request_events, read_ack_token
 from r1plus_operator.plan.revision.expiry import expire
 from r1plus_operator.plan.revision.incumbents import prefer_incumbents
@@ -240,7 +240,7 @@ class _Pass:
 
     def __post_init__(self) -> None:
         at_hand = (*self.observed.suites.values(), *(self.observed.mounted or ()))
-        accuracy = self.observed.children.get(("ConfigMap", accuracy_name(self.observed.name)))
+        accuracy = self.observed.children.get(("ConfigMap", name_accuracy_config(self.observed.name)))
         self.mounted = find_mounted(accuracy, at_hand) if self._problem else MountedSuites()
 
     @property
@@ -342,7 +342,7 @@ class _Pass:
             relabel=quarantine.relabelled(self.observed, answered.response, answered.drop.text, self.now)
             if answered and not paused
             else (),
-            clear=pause.mark(self.observed.children, paused=paused)
+            clear=pause.build_mark_patches(self.observed.children, paused=paused)
             + tuple(found for stage in changed for obj in stage if (found := self._strays(obj))),
             apply=tuple(stage for stage in changed if stage),
             delete=()
@@ -737,40 +737,40 @@ class _Pass:
         running = [self.revisions[name] for name in rollout.replicas]
         kept = [r for r in self.revisions.values() if r.name not in surplus]
         first = [
-            children.network_policy(owner, self._callers(), self.config),
-            children.service_account(owner),
-            *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in kept),
-            *(children.revision_config(owner, r) for r in running),
+            children.build_network_policy(owner, self._callers(), self.config),
+            children.build_service_account(owner),
+            *(to_object(r, owner.build_metadata(r.name, {names.LABEL_REVISION: r.name})) for r in kept),
+            *(children.build_revision_config(owner, r) for r in running),
         ]
         if judged := self._judging():
             order = breach.order(way_back, self.revisions.get(target or ""), self.revisions)
             by_former = [r for r in (self._serving, self.revisions.get(way_back.to) if way_back else None) if r]
             former = judged.told_to(*(r.identity_digest for r in by_former))
             first.append(
-                children.accuracy_config(
+                children.build_accuracy_config(
                     owner,
                     self.spec,
                     judged.asked,
                     told(kept, rollout.replicas, judged.hashes),
-                    acknowledged=read_ack_token(self.observed.cr),
+                    ack_token=read_ack_token(self.observed.cr),
                     control=None if rollout.promote else order,
-                    restored=self._restored(rollout.current, judged),
+                    readmitted_identity=self._restored(rollout.current, judged),
                     former=(former, judged.counts) if former else None,
                 )
             )
         pods = [
-            children.deployment(owner, self.spec, self.revisions[name], count)
+            children.build_deployment(owner, self.spec, self.revisions[name], count)
             for name, count in rollout.replicas.items()
         ]
-        last = [children.disruption_budget(owner)]
+        last = [children.build_disruption_budget(owner)]
         if rollout.current or target:
             # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
-            last.append(children.service(owner, rollout.current or children.NOTHING_PROMOTED))
+            last.append(children.build_service(owner, rollout.current or children.NOTHING_PROMOTED))
         return [first, pods, [*last, *self._monitoring(owner, rollout)]]
 
     def _remember_configs(self, stages: list[list[Json]]) -> tuple[str, ...]:
         """Digests of what monitors were given, and are from this pass on."""
-        before, name = read_configs(self.observed.cr), accuracy_name(self.observed.name)
+        before, name = read_configs(self.observed.cr), name_accuracy_config(self.observed.name)
         config = next((obj for obj in stages[0] if (obj["kind"], obj["metadata"]["name"]) == ("ConfigMap", name)), None)
         return remember_config(before, config) if config else before
 
@@ -790,22 +790,22 @@ class _Pass:
     def _monitoring(self, owner: children.Owner, rollout: Rollout) -> list[Json]:
         wanted = []
         if "PodMonitor" in self.observed.kinds:
-            wanted.append(alerts.pod_monitor(owner, self.config))
+            wanted.append(alerts.build_pod_monitor(owner, self.config))
         if "PrometheusRule" in self.observed.kinds and rollout.current:
             judged = self._judging()
             items = len(judged.suite.items) if judged else None
-            wanted.append(alerts.prometheus_rule(owner, self.spec, rollout.current, self.config, items))
+            wanted.append(alerts.build_prometheus_rule(owner, self.spec, rollout.current, self.config, items))
         return wanted
 
     def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
-        pairs = ((desired, self._live(desired)) for desired in map(stamped, stage))
-        return tuple(bound(desired, live) for desired, live in pairs if not in_sync(desired, live))
+        pairs = ((desired, self._live(desired)) for desired in map(with_spec_hash, stage))
+        return tuple(with_preconditions(desired, live) for desired, live in pairs if not is_in_sync(desired, live))
 
     def _live(self, desired: Json) -> Json | None:
         return self.observed.children.get((desired["kind"], desired["metadata"]["name"]))
 
     def _strays(self, desired: Json) -> tuple[str, str, tuple[Json, ...]] | None:
-        patch = strays(desired, self._live(desired))
+        patch = foreign_items_patch(desired, self._live(desired))
         return (desired["kind"], desired["metadata"]["name"], tuple(patch)) if patch else None
 
     def _surplus(self, rollout: Rollout, target: str | None) -> set[str]:

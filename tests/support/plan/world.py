@@ -31,7 +31,7 @@ from r1plus_operator.plan.observation import (
     VolumeFacts,
     WaveView,
 )
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint
+from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
 from r1plus_operator.plan.revision.record import Revision, read
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from support.plan.conditions import assert_conditions
@@ -197,7 +197,7 @@ class World(Timed):
         """Start what the Deployment asks for, as the kubelet does."""
         deployment = self.one("Deployment", revision)["spec"]
         pod_spec = deployment["template"]["spec"]
-        template, images = fingerprint(pod_spec), container_images(pod_spec)
+        template, images = hash_pod_spec(pod_spec), list_images(pod_spec)
         for i in range(deployment["replicas"]):
             name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
             self.pods[name] = PodFacts(

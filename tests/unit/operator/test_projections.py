@@ -12,7 +12,7 @@ from r1plus_contract.requests import MOST_WHY, Request, Verb, requests_in, writt
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.observation import JOB_ENDED, REFUSED_PODS
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image
+from r1plus_operator.plan.podspec.pod import hash_pod_spec, is_same_image, list_images
 from r1plus_operator.runtime.resources import Resource
 from support.plan.world import World
 
@@ -207,7 +207,7 @@ def test_finding_13_what_openshift_fills_into_a_pod_makes_it_no_other() -> None:
     live["imagePullSecrets"] = [{"name": "credit-dockercfg-x7k2p"}]
     for container in (*live["initContainers"], *live["containers"]):
         container["securityContext"] |= {"runAsUser": 1000680000, "runAsNonRoot": True}
-    assert (fingerprint(live), container_images(live)) == (fingerprint(spec), container_images(spec))
+    assert (hash_pod_spec(live), list_images(live)) == (hash_pod_spec(spec), list_images(spec))
 
 
 def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defaulted_and_no_other_has() -> None:
@@ -221,7 +221,7 @@ def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defa
         if "configMap" in volume:
             volume["configMap"]["defaultMode"] = 420
     live["containers"][0] |= {"terminationMessagePath": "/dev/termination-log"}
-    assert fingerprint(live) == fingerprint(spec)
+    assert hash_pod_spec(live) == hash_pod_spec(spec)
     for change in (
         lambda s: s["containers"].append({"name": "proxy", "image": "x"}),
         lambda s: s["containers"][1]["env"].append({"name": "PYTHONPATH", "value": "/tmp"}),
@@ -231,7 +231,7 @@ def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defa
     ):
         forged = copy.deepcopy(live)
         change(forged)
-        assert fingerprint(forged) != fingerprint(spec)
+        assert hash_pod_spec(forged) != hash_pod_spec(spec)
 
 
 TURNED_AWAY = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
 from r1plus_contract.suite import SuiteError, read_suite
-from r1plus_operator.plan.manifests.children import suite_files
-from r1plus_operator.plan.manifests.drift import folded
+from r1plus_operator.plan.manifests.children import build_suite_files
+from r1plus_operator.plan.manifests.drift import fold_texts
 from r1plus_operator.plan.observation import Json, SuiteSource
 
 
@@ -38,7 +38,7 @@ def find_mounted(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -> Mount
 
     def find(files: tuple[str, str, str]) -> SuiteSource | None:
         mounted = {name: live[name] for name in files if name in live}
-        return next((source for source in readable if _folded(suite_files(source, *files)) == mounted), None)
+        return next((source for source in readable if _folded(build_suite_files(source, *files)) == mounted), None)
 
     asked, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
     has_unread = (SUITE_FILES[0] in live and asked is None) or (FORMER_SUITE_FILES[0] in live and former is None)
@@ -72,4 +72,4 @@ def _suite_texts(accuracy: Json | None) -> Json:
 
 
 def _folded(texts: Json) -> Json:
-    return dict(folded({"kind": "ConfigMap", "data": texts})["data"])
+    return dict(fold_texts({"kind": "ConfigMap", "data": texts})["data"])

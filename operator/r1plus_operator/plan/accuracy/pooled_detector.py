@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from r1plus_contract.suite import Suite
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.manifests.children import FALSE_ALARM_DAYS, STEADINESS, most_pods
+from r1plus_operator.plan.manifests.children import FALSE_ALARM_DAYS, STEADINESS, compute_max_pods
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.record import Revision
@@ -44,7 +44,7 @@ def wanted_pool(
         return None
     header = suite.header
     pods = [p for p in observed.pods if p.revision == current.name and not p.terminating]
-    budget = Budget(spec.accuracy.probes_per_minute, most_pods(spec), FALSE_ALARM_DAYS)
+    budget = Budget(spec.accuracy.probes_per_minute, compute_max_pods(spec), FALSE_ALARM_DAYS)
     return PoolWanted(
         key=DetectorKey("", current.name, header.sha256, STEADINESS),
         identity=current.identity_digest,

@@ -10,7 +10,7 @@ from typing import Final
 
 from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
-from r1plus_operator.plan.manifests.drift import sha256
+from r1plus_operator.plan.manifests.drift import hash_text
 from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.revision.record import Revision
 
@@ -26,7 +26,7 @@ def read_configs(cr: Json) -> tuple[str, ...]:
 
 def remember_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
     """Return the digests with that of this ConfigMap as the newest."""
-    digest = hash_config({name: sha256(text) for name, text in config["data"].items()})
+    digest = hash_config({name: hash_text(text) for name, text in config["data"].items()})
     return (*(known for known in before if known != digest), digest)[-KEPT_CONFIGS:]
 
 

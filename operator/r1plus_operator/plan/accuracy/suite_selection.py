@@ -14,7 +14,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.selection import check_trust
-from r1plus_operator.plan.manifests.children import reference_hash
+from r1plus_operator.plan.manifests.children import hash_reference
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.settings import SuiteTrust
@@ -67,7 +67,7 @@ class Judging:
         if not self.shadowed:
             return None
         ours = tuple(sorted(set(identities)))
-        return Former(self.counts.name, hash_of(self.counts), ours, reference_hash(self.counts))
+        return Former(self.counts.name, hash_of(self.counts), ours, hash_reference(self.counts))
 
 
 def judging(

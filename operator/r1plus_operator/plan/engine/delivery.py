@@ -15,7 +15,7 @@ from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import EnginePlacement, choose_delivery_mode, needs_volume, read_gpu_need
 from r1plus_operator.plan.engine.nodes import find_matching_nodes
 from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observation, PodFacts, VolumeFacts
-from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, build_placement, gpu_resource
+from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, build_placement, select_gpu_resource
 from r1plus_operator.plan.settings import AccessMode, OperatorConfig, VolumeTerms
 from r1plus_policies.engine.hardware import Gpus, place
 
@@ -149,7 +149,7 @@ def _build_recipe(engine: Engine, placement: EnginePlacement, config: OperatorCo
 
 def _build_builder(engine: Engine, recipe: Recipe, placement: EnginePlacement) -> Builder:
     memory = HOST_MEMORY + 2 * bytes_of(engine.spec.requirements.weights_memory)
-    return Builder(recipe.image, script(recipe, names.DIR_VOLUME), gpu_resource(placement.gpus), memory)
+    return Builder(recipe.image, script(recipe, names.DIR_VOLUME), select_gpu_resource(placement.gpus), memory)
 
 
 def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVolume:

@@ -11,8 +11,8 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.nodes import compute_memory_per_pod, explain_no_node, find_matching_nodes
 from r1plus_operator.plan.observation import NodeFacts
-from r1plus_operator.plan.podspec.pod import POD_OVERHEAD, storage_bytes
-from r1plus_operator.plan.podspec.triton_config import refusals
+from r1plus_operator.plan.podspec.pod import POD_OVERHEAD, compute_storage_bytes
+from r1plus_operator.plan.podspec.triton_config import list_problems
 from r1plus_policies.engine.hardware import UNKNOWN, GpuNeed, Gpus, place, version_refusal
 from r1plus_policies.engine.memory_fit import GIB, Fit, Misfit, fit, sized
 from r1plus_policies.engine.selection import Obstacle
@@ -72,7 +72,7 @@ def place_engine(
         return Obstacle(Reason.NO_NODE_FITS, explain_no_node(spec, engine, nodes))
     storage = 0
     if counts_storage := all(node.storage_bytes is not None for node in candidates):
-        storage = storage_bytes(engine, on_volume=choose_delivery_mode(spec, engine) is DeliveryMode.VOLUME)
+        storage = compute_storage_bytes(engine, on_volume=choose_delivery_mode(spec, engine) is DeliveryMode.VOLUME)
         candidates = [node for node in candidates if incumbent or (node.storage_bytes or 0) >= storage]
     if not candidates:
         return Obstacle(Reason.NO_NODE_FITS, _explain_no_storage(engine, nodes, storage))
@@ -178,7 +178,7 @@ def _fit_memory(spec: R1PlusDeploymentSpec, engine: Engine, memory: int | None, 
     result = fit(engine.spec.shape, batch=batch, context=context, memory_bytes=memory, where=where)
     if isinstance(result, Misfit):
         return Obstacle(Reason(result.reason), result.message)
-    if problems := refusals(engine.spec, result):
+    if problems := list_problems(engine.spec, result):
         text = f"spec.engine: {engine.name}: {'; '.join(problems)}; correct the R1PlusEngine or choose another"
         return Obstacle(Reason.CONFIG_REFUSED, text)
     return result

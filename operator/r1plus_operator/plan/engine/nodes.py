@@ -9,7 +9,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of, cores_of, millicores_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json, NodeFacts, PodFacts, Taint
-from r1plus_operator.plan.podspec.pod import MONITOR_CPU, PLATFORM, tolerations
+from r1plus_operator.plan.podspec.pod import MONITOR_CPU, PLATFORM, build_tolerations
 
 MAX_LISTED = 5
 """Reasons in a message."""
@@ -26,7 +26,7 @@ def find_matching_nodes(
 
     `ignore_temporary`: ignore cordons, NotReady and pressure, because they are no reason to move what serves.
     """
-    pod_tolerations = tolerations(spec, on_gpu=engine.spec.requirements.gpu is not None)
+    pod_tolerations = build_tolerations(spec, on_gpu=engine.spec.requirements.gpu is not None)
     return (
         node
         for node in nodes
@@ -123,7 +123,7 @@ def explain_no_node(spec: R1PlusDeploymentSpec, engine: Engine, nodes: Iterable[
     """Return why no node takes a pod of the engine, and what to do."""
     labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.placement.node_selector.items()))
     needs = f"{engine.spec.requirements.cpu} CPU" + (f" and {labels}" if labels else "")
-    pod_tolerations = tolerations(spec, on_gpu=engine.spec.requirements.gpu is not None)
+    pod_tolerations = build_tolerations(spec, on_gpu=engine.spec.requirements.gpu is not None)
     counts = Counter(explain_mismatch(spec, engine, node, pod_tolerations) for node in nodes)
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
     each = "; ".join(f"{count} node{'s' if count > 1 else ''}: {why}" for why, count in most) or "there is none"

@@ -199,14 +199,14 @@ def check_trust(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTru
 def check_threshold(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
     """Return why no engine can pass: the suite's own reference is below the threshold; None: it is not."""
     best, threshold = source.reference_result, spec.accuracy.threshold
-    missing = shortfall(best.lost_by_stratum(), threshold) if best else None
-    if best is None or missing is None:
+    gap = shortfall(best.lost_by_stratum(), threshold) if best else None
+    if best is None or gap is None:
         return None
-    where = f" of stratum {missing.stratum}" if missing.stratum else ""
+    where = f" of stratum {gap.stratum}" if gap.stratum else ""
     text = (
-        f"spec.accuracy.threshold: {threshold:g} allows {missing.allowed} of {missing.items} items{where} to be lost,"
-        f" but the reference {best.engine} itself lost {missing.lost} of them: it reached {best.correct} of"
+        f"spec.accuracy.threshold: {threshold:g} allows {gap.allowed} of {gap.items} items{where} to be lost,"
+        f" but the reference {best.engine} itself lost {gap.lost} of them: it reached {best.correct} of"
         f" {best.items} = {best.correct / best.items:.4f} on suite {source.name} ({best.condition}); lower the"
-        f" threshold to {missing.reachable:g} or less, or build the suite without those items"
+        f" threshold to {gap.reachable:g} or less, or build the suite without those items"
     )
     return Problem(ConditionType.QUALITY_VERIFIED, Reason.THRESHOLD_UNREACHABLE, text)

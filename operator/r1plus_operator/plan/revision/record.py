@@ -22,8 +22,8 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.engine.selection import Target
 from r1plus_operator.plan.observation import Json, PodFacts
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image, names_user, pod_template
-from r1plus_operator.plan.podspec.triton_config import rendered
+from r1plus_operator.plan.podspec.pod import build_pod_template, has_user, hash_pod_spec, is_same_image, list_images
+from r1plus_operator.plan.podspec.triton_config import render_config
 from r1plus_operator.plan.revision.expiry import Expiry, expiry_in
 from r1plus_operator.plan.revision.last_valid import LastValid, read_last_valid
 from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
@@ -136,7 +136,7 @@ class Revision:
         """The images that its pods run, and whether they name a user."""
         pod = self.template.get("spec") or {}
         images = {one.get("name"): str(one.get("image", "")) for one in pod.get("containers") or ()}
-        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), names_user(pod))
+        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), has_user(pod))
 
     def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
         """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
@@ -145,7 +145,7 @@ class Revision:
             return frozenset()
         template = self.template
         uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
-        runs, images = (uid, fingerprint(template["spec"])), container_images(template["spec"])
+        runs, images = (uid, hash_pod_spec(template["spec"])), list_images(template["spec"])
         return frozenset(
             pod
             for pod in candidates
@@ -308,7 +308,7 @@ def build(
     is_refreshed = name != f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
     volume = target.volume
     built = volume.order.build if volume else None
-    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
+    config_pbtxt = render_config(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
     identity = ServingIdentity(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
@@ -320,7 +320,7 @@ def build(
         monitor_image=config.monitor_image if is_refreshed else "",
     )
     held = volume.name if volume else ""
-    template = pod_template(
+    template = build_pod_template(
         cr,
         name,
         spec,

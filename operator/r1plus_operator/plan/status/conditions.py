@@ -16,7 +16,7 @@ from r1plus_operator.plan.accuracy.proof import STATUS_FIELD, read_configs
 from r1plus_operator.plan.accuracy.suite_selection import hash_of
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, Json, PodFacts
-from r1plus_operator.plan.podspec.pod import accuracy_name
+from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.requests import build_request_status, explain_refused_rollback
 from r1plus_operator.plan.revision.record import Revision, rfc3339
 from r1plus_operator.plan.status import incident
@@ -385,7 +385,7 @@ def _explain_unproven(s: StatusContext, revision: Revision, pod: str) -> str:
         return (
             f"{text}: its Pass does not count. Change spec.engine, batch or context to get a new revision and monitor"
         )
-    config = accuracy_name(s.observation.name)
+    config = name_accuracy_config(s.observation.name)
     text = f"The Pass of pod {pod} does not count: the pod did not run the gate, or not with ConfigMap {config} as the"
     return f"{text} operator wrote it. Find the other writer in the audit log, then delete the pod"
 

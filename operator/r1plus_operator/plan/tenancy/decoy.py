@@ -6,9 +6,9 @@ makes what only it may make: pods with the labels and the network policies of a 
 
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe, Walls
-from r1plus_operator.plan.manifests.children import serving_walls, tcp
+from r1plus_operator.plan.manifests.children import build_serving_rules, build_tcp_ports
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.podspec.pod import restricted
+from r1plus_operator.plan.podspec.pod import build_pod_security_context
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.isolation_test_jobs import API_PROBE_PODS, DECOY_PODS, build_container
@@ -22,11 +22,14 @@ def build_network_policies(config: OperatorConfig) -> list[Json]:
     """
     namespace = config.isolation.decoy_namespace
     control: Json = {"matchLabels": {names.LABEL_PROBE: Probe.CONTROL.value}}
-    from_api_probe = {"from": [{"namespaceSelector": {}, "podSelector": API_PROBE_PODS}], "ports": tcp(PORT_ALLOWED)}
+    from_api_probe = {
+        "from": [{"namespaceSelector": {}, "podSelector": API_PROBE_PODS}],
+        "ports": build_tcp_ports(PORT_ALLOWED),
+    }
     name = f"{names.DECOY}-control"
     return [
         network_policies.build_policy(
-            _build_metadata(namespace, names.DECOY), DECOY_PODS, **serving_walls(DECOY_PODS, (), config)
+            _build_metadata(namespace, names.DECOY), DECOY_PODS, **build_serving_rules(DECOY_PODS, (), config)
         ),
         network_policies.build_policy(
             _build_metadata(namespace, name), DECOY_PODS, [{"from": [{"podSelector": control}]}], []
@@ -46,7 +49,7 @@ def build_objects(config: OperatorConfig) -> list[Json]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
-        "securityContext": restricted(config.pod_user),
+        "securityContext": build_pod_security_context(config.pod_user),
         "containers": [build_container(config, CONTAINER_DECOY, "decoy", arguments) | {"readinessProbe": _READY}],
     }
     if config.image_pull_secrets:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, Probe, Walls
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
+from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.podspec.pod import locked, mount, restricted
+from r1plus_operator.plan.podspec.pod import build_container_security_context, build_mount, build_pod_security_context
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_test_run import (
     ASK,
@@ -40,11 +40,11 @@ def build_service_account(namespace: str) -> Json:
 def build_network_policy(namespace: str, config: OperatorConfig) -> Json:
     """Return the NetworkPolicy of the API probe: out to DNS, the API server and the decoy, and nothing in."""
     networks = [{"ipBlock": {"cidr": cidr}} for cidr in config.isolation.api_cidrs]
-    decoy = {**namespace_peer(config.isolation.decoy_namespace), "podSelector": DECOY_PODS}
+    decoy = {**build_namespace_peer(config.isolation.decoy_namespace), "podSelector": DECOY_PODS}
     egress = [
-        to_dns(config.dns),
-        {"ports": tcp(*config.isolation.api_ports), **({"to": networks} if networks else {})},
-        {"to": [decoy], "ports": tcp(*SERVING_PORTS, PORT_ALLOWED)},
+        build_dns_rule(config.dns),
+        {"ports": build_tcp_ports(*config.isolation.api_ports), **({"to": networks} if networks else {})},
+        {"to": [decoy], "ports": build_tcp_ports(*SERVING_PORTS, PORT_ALLOWED)},
     ]
     return build_policy(build_metadata(namespace, ASK, Walls.PROBE), API_PROBE_PODS, [], egress)
 
@@ -86,7 +86,7 @@ def _build_pod(containers: list[Json], probe: str, config: OperatorConfig) -> Js
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": restricted(config.pod_user),
+        "securityContext": build_pod_security_context(config.pod_user),
         "containers": containers,
     }
     if probe != Probe.KNOCK:
@@ -118,7 +118,7 @@ def _build_api_container(config: OperatorConfig, *, is_control: bool) -> Json:
         requests = tuple(replace(request, anonymous=False) for request in requests)
     arguments = ["--questions", dumps(requests), *(["--expect", "open"] if is_control else [])]
     return build_container(config, CONTAINER_ASK, "ask", arguments) | {
-        "volumeMounts": [mount("walls", DIR_TOKEN, read_only=True)]
+        "volumeMounts": [build_mount("walls", DIR_TOKEN, read_only=True)]
     }
 
 
@@ -131,5 +131,5 @@ def build_container(config: OperatorConfig, name: str, verb: str, arguments: lis
         "command": ["python3", "-m", "r1plus_monitoring.isolation_test", verb],
         "args": arguments,
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": locked(),
+        "securityContext": build_container_security_context(),
     }

@@ -26,7 +26,7 @@ from r1plus_contract.isolation import (
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
-from r1plus_operator.plan.podspec.pod import locked, restricted
+from r1plus_operator.plan.podspec.pod import build_container_security_context, build_pod_security_context
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.isolation import Judgement, Verdict, judge
 
@@ -298,8 +298,14 @@ def list_api_requests(config: OperatorConfig) -> tuple[Question, ...]:
         "metadata": {"name": "intruder"},
         "spec": {
             "automountServiceAccountToken": False,
-            "securityContext": restricted(config.pod_user),
-            "containers": [{"name": "intruder", "image": config.monitor_image, "securityContext": locked()}],
+            "securityContext": build_pod_security_context(config.pod_user),
+            "containers": [
+                {
+                    "name": "intruder",
+                    "image": config.monitor_image,
+                    "securityContext": build_container_security_context(),
+                }
+            ],
         },
     }
     token = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["nobody"]}}

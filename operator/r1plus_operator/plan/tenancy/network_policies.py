@@ -20,7 +20,7 @@ from r1plus_operator.api.tenants import (
     SubjectKind,
     within,
 )
-from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
+from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms
 
@@ -57,14 +57,14 @@ def build_callers_policy(namespace: str, egress: Iterable[Egress], dns: DnsTerms
     """
     callers: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
     models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
-    out = [to_dns(dns), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
-    out += [{"to": [_build_peer(way, nodes)], "ports": tcp(*sorted(set(way.ports)))} for way in egress]
+    out = [build_dns_rule(dns), {"to": [models], "ports": build_tcp_ports(names.PORT_HTTP, names.PORT_GRPC)}]
+    out += [{"to": [_build_peer(way, nodes)], "ports": build_tcp_ports(*sorted(set(way.ports)))} for way in egress]
     return build_policy(build_metadata(namespace, CALLERS), callers, [], out)
 
 
 def _build_peer(way: Egress, nodes: Collection[str]) -> Json:
     if way.namespace is not None:
-        return namespace_peer(way.namespace)
+        return build_namespace_peer(way.namespace)
     assert way.cidr is not None
     network = ipaddress.ip_network(way.cidr, strict=False)
     never = [ipaddress.ip_network(net) for net in NEVER_OPENED]

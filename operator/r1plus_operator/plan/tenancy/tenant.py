@@ -17,7 +17,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TenantView
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.settings import OperatorConfig
@@ -271,11 +271,11 @@ class _TenantPass:
         return stages
 
     def _select_changed(self, stage: list[Json]) -> tuple[Json, ...]:
-        pairs = ((desired, self.observation.live.get(_get_key(desired))) for desired in map(stamped, stage))
+        pairs = ((desired, self.observation.live.get(_get_key(desired))) for desired in map(with_spec_hash, stage))
         return tuple(
-            bound(desired, live)
+            with_preconditions(desired, live)
             for desired, live in pairs
-            if not in_sync(desired, live) and _get_key(desired) not in self.observation.deleting
+            if not is_in_sync(desired, live) and _get_key(desired) not in self.observation.deleting
         )
 
     def _list_jobs(self) -> list[Json]:
@@ -303,14 +303,14 @@ class _TenantPass:
                 if job["metadata"]["name"] not in latest.jobs
             ]
             wait = min(max(1.0, latest.deadline - self.now), 2.0 * isolation_test_run.DEADLINE_SECONDS)
-            return tuple(map(stamped, missing_jobs)), wait
+            return tuple(map(with_spec_hash, missing_jobs)), wait
         if wait > 0:
             return (), wait
         if self.observation.at_concurrency_limit:
             return (), isolation_test_run.CONCURRENCY_WAIT_SECONDS
         namespace = self.observation.namespace
         run = isolation_test_run.choose_next_run(namespace.name, namespace.uid, policy_digests, latest, self.now)
-        return tuple(map(stamped, isolation_test_jobs.build_jobs(run, self.config))), None
+        return tuple(map(with_spec_hash, isolation_test_jobs.build_jobs(run, self.config))), None
 
     def _list_kept_keys(
         self, runs: tuple[IsolationTestResult, ...], newest: IsolationTestResult | None

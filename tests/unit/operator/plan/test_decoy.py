@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, Probe
-from r1plus_operator.plan.manifests.children import Owner, network_policy
+from r1plus_operator.plan.manifests.children import Owner, build_network_policy
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms
 from r1plus_operator.plan.tenancy import network_policies
@@ -27,7 +27,7 @@ def pod() -> Json:
 
 def test_its_walls_are_to_the_letter_those_of_a_deployment_that_lets_nobody_in() -> None:
     owner = Owner({"metadata": {"name": "decoy", "namespace": DECOY, "uid": "u"}})
-    assert by_name()["decoy"]["spec"] == network_policy(owner, (), CONFIG)["spec"]
+    assert by_name()["decoy"]["spec"] == build_network_policy(owner, (), CONFIG)["spec"]
 
 
 def test_beside_them_only_its_control_is_let_in_and_out_and_who_asks_to_one_port() -> None:

@@ -13,7 +13,7 @@ from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFact
 from r1plus_operator.plan.podspec.pod import GPU_TOLERATION, PLATFORM
 from r1plus_operator.plan.revision.record import read
 from r1plus_operator.plan.settings import GpuRuntime
-from r1plus_operator.plan.volumes import Need, Seen, VolumesPlan, plan_volumes
+from r1plus_operator.plan.volumes import VolumeNeed, VolumesObservation, VolumesPlan, plan_volumes
 from r1plus_policies.engine.hardware import Gpus
 from support.plan.builders import L40S, SHIPPED, delivered, job_pod, machine
 from support.plan.world import CONFIG, World, suite
@@ -64,7 +64,9 @@ def planned_volumes(world: World, now: float = 0.0, **live: Any) -> VolumesPlan:
     """What is done about the candidate's volume, of which there is this; kind -> object."""
     volume = world.volume()
     there = {(kind, volume.name): obj for kind, obj in live.items()}
-    return plan_volumes(Seen("team", (Need(volume, (("credit", "u-1"),)),), there), world.config, now)
+    return plan_volumes(
+        VolumesObservation("team", (VolumeNeed(volume, (("credit", "u-1"),)),), there), world.config, now
+    )
 
 
 def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
