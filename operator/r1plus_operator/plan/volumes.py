@@ -199,15 +199,15 @@ def _read_annotation(live: Json, name: str) -> str:
 
 def _select_changed(stage: list[Json], observation: VolumesObservation) -> tuple[Json, ...]:
     """Return the objects of a stage that differ. A Job is created once, because its spec is immutable."""
-    changed = []
+    writes = []
     for desired in stage:
         key = (desired["kind"], desired["metadata"]["name"])
         live = observation.live.get(key)
         if desired["kind"] == "Job" and live is not None:
             continue
         if not is_in_sync(with_spec_hash(desired), live):
-            changed.append(with_preconditions(with_spec_hash(desired), live))
-    return tuple(changed)
+            writes.append(with_preconditions(with_spec_hash(desired), live))
+    return tuple(writes)
 
 
 def _build_metadata(need: VolumeNeed, namespace: str, **annotations: str) -> Json:

@@ -98,7 +98,7 @@ def _place_on_cpus(
     shape = engine.spec.shape
     least = sized(shape, spec.batching.max_batch_size or 1, spec.context.max_tokens or shape.context_length).total_bytes
     room = compute_memory_per_pod(engine, nodes, pods, least + POD_OVERHEAD, storage) - POD_OVERHEAD
-    reserve = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
+    reserve = f"without {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
     return _build_placement(_fit_memory(spec, engine, max(0, room), f"the largest matching node, {reserve},"))
 
 

@@ -148,6 +148,6 @@ def compute_memory_per_pod(engine: Engine, nodes: Iterable[NodeFacts], pods: int
         most = [pods, int(1000 * node.cores) // request, node.memory_bytes // least]
         return max(1, min([*most, *([(node.storage_bytes or 0) // storage] if storage else [])]))
 
-    shares = (node.memory_bytes // sharing for node in nodes for sharing in range(1, 1 + most_on(node)))
+    shares = (node.memory_bytes // pods_on_node for node in nodes for pods_on_node in range(1, 1 + most_on(node)))
     largest = nlargest(pods, shares)
     return min((share for share in largest if share >= least), default=largest[0])

@@ -188,8 +188,8 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
     """Yield the alerts about what the monitors measure."""
     upper = scope.select_serving(metrics.ACCURACY_UPPER_BOUND_RATIO)
     # The bound replaces the confirmed count for an older monitor, and for a pod without a Pass (gate: Observe).
-    confirmed = scope.select_serving(metrics.STANDING, standing=Standing.BELOW_THRESHOLD)
-    below = f"{confirmed} == 1 or on (pod) {upper} < {threshold}"
+    below_threshold = scope.select_serving(metrics.STANDING, standing=Standing.BELOW_THRESHOLD)
+    below = f"{below_threshold} == 1 or on (pod) {upper} < {threshold}"
     yield Alert(
         metrics.ALERT_BELOW_THRESHOLD,
         "critical",

@@ -23,9 +23,11 @@ def derive_alerts_condition(observation: Observation, revision: str, pods: Colle
     prometheus = replace(
         prometheus, targets={pod: targets for pod, targets in prometheus.targets.items() if pod in pods}
     )
-    finding = next((finding for check in CHECKS if (finding := check(observation, prometheus, revision))), None)
-    if finding:
-        return finding
+    failed_check = next(
+        (failed_check for check in CHECKS if (failed_check := check(observation, prometheus, revision))), None
+    )
+    if failed_check:
+        return failed_check
     health = [target.health for targets in prometheus.targets.values() for target in targets]
     pod_count = f"{len(prometheus.targets)} pod{'s' * (len(prometheus.targets) != 1)}"
     figures = f"{health.count('up')} of {len(health)} scrape targets of {pod_count} are up"

@@ -81,8 +81,8 @@ def build_status(s: StatusContext) -> Json:
 def _build_rollback_status(s: StatusContext) -> Json:
     """Return the fields about user requests, the rollback target or what blocks it, and the incident."""
     outcome = s.outcome
-    cr, serving = s.observation.cr, s.current.name if s.current else ""
-    status = build_request_status(cr, explain_refused_rollback(cr, serving))
+    cr, serving_revision = s.observation.cr, s.current.name if s.current else ""
+    status = build_request_status(cr, explain_refused_rollback(cr, serving_revision))
     if outcome and outcome.rollback_target:
         status["lastGood"] = outcome.rollback_target
     elif outcome and outcome.rollback_blockers:
@@ -159,19 +159,19 @@ def _derive_ready(s: StatusContext) -> Finding:
         return Finding("False", Reason.SCALED_TO_ZERO, "spec.replicas: 0, so nothing serves")
     pods = s.list_pods(current.name)
     ready = sum(1 for pod in pods if pod.ready)
-    expected = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
-    text = f"{ready} of {expected} pods of revision {current.name} are ready"
+    expected_pods = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
+    text = f"{ready} of {expected_pods} pods of revision {current.name} are ready"
     if change := _explain_manual_change(s, current, ready):
         reason = Reason.NO_ENDPOINTS if ready else Reason.NOT_SERVING
         return Finding("False", reason, f"{text}, but {change}; {_explain_pause(s)}")
-    if ready and expected and not _is_reachable(s):
+    if ready and expected_pods and not _is_reachable(s):
         problem_text = f"{text}, but Service {s.observation.name} has no endpoint for them"
         if compute_endpoints_wait(s):
             return Finding("False", Reason.PENDING, f"{problem_text} yet; it gets them within seconds")
         return Finding("False", Reason.NO_ENDPOINTS, f"{problem_text}; check its EndpointSlices")
-    if ready and expected:
+    if ready and expected_pods:
         return Finding("True", Reason.SERVING, text)
-    if not expected:
+    if not expected_pods:
         problem_text = (
             f"spec.rollout.strategy is InPlace: revision {current.name} is stopped while {s.rollout_target} is gated"
         )
@@ -206,8 +206,8 @@ def compute_endpoints_wait(s: StatusContext) -> float | None:
     if s.current is None or not pods or _is_reachable(s):
         return None
     since = max(s.current.promoted_at or 0.0, min(pod.ready_since or 0.0 for pod in pods))
-    left = since + ENDPOINTS_GRACE_SECONDS - s.now
-    return left if 0 < left < 2 * ENDPOINTS_GRACE_SECONDS else None  # A node's clock may be far ahead of ours.
+    wait = since + ENDPOINTS_GRACE_SECONDS - s.now
+    return wait if 0 < wait < 2 * ENDPOINTS_GRACE_SECONDS else None  # A node's clock may be far ahead of ours.
 
 
 def _is_reachable(s: StatusContext) -> bool:
@@ -240,8 +240,8 @@ def _derive_engine_ready(s: StatusContext) -> Finding:
     pods = s.list_pods(s.subject)
     for pod in pods:
         for container in pod.containers:
-            if finding := _find_container_problem(container):
-                return finding
+            if problem := _find_container_problem(container):
+                return problem
     foreign_pods = [pod.name for pod in s.observation.foreign_pods if pod.revision == s.subject and not pod.terminating]
     if foreign_pods:
         remedy = "delete it, or keep webhooks that inject containers away from this namespace"
@@ -291,8 +291,8 @@ def _find_pod_problem(pods: list[PodFacts]) -> str:
         if pod.unschedulable:
             return pod.unschedulable
         for container in pod.containers:
-            if finding := _find_container_problem(container):
-                return finding.message
+            if problem := _find_container_problem(container):
+                return problem.message
     return ""
 
 
@@ -337,8 +337,8 @@ def _derive_quality_verified(s: StatusContext) -> Finding:
     has_failed = gate is not None and gate.verdict is Verdict.FAIL
     # `gate: Observe` promoted a failed revision and `onBreach` is Alert: report the failed gate.
     is_let_through = has_failed and s.outcome is not None and s.outcome.response.why is Why.ALERT_ONLY
-    if s.outcome and not is_let_through and (finding := incident.derive_quality(s.outcome, s.subject)):
-        return finding
+    if s.outcome and not is_let_through and (outcome_finding := incident.derive_quality(s.outcome, s.subject)):
+        return outcome_finding
     counts = s.select_suite(s.revisions[s.subject])
     report = next((r for r in s.list_reports(s.subject) if counts and r.suite_hash in (hash_of(counts), "")), None)
     if gate and gate.verdict is Verdict.FAIL:
@@ -425,8 +425,8 @@ def _report_shadowed_suite(s: StatusContext) -> Finding:
 def _explain_refusal(s: StatusContext) -> str:
     if s.spec and s.spec.accuracy.gate is Gate.OBSERVE:
         return "it serves anyway, because spec.accuracy.gate is Observe"
-    serving = f"revision {s.current.name} goes on serving" if s.current else "nothing serves"
-    return f"{serving}; choose another engine; the lost items are in ControllerRevision {s.subject} (r1plus.ai/verdict)"
+    serving_text = f"revision {s.current.name} goes on serving" if s.current else "nothing serves"
+    return f"{serving_text}; choose another engine; the lost items are in ControllerRevision {s.subject} (r1plus.ai/verdict)"
 
 
 def _report_undecided(report: MonitorReport | None) -> Finding:
@@ -476,18 +476,18 @@ def _derive_alerts_wired(s: StatusContext) -> Finding:
         return Finding("Unknown", Reason.PENDING, "Alert rules are written for a serving revision; none serves yet")
     # Without ready pods, check the others: condition Ready reports that none is ready.
     in_traffic = [p for p in s.list_pods(s.current.name) if p.ready] or s.list_pods(s.current.name)
-    finding = derive_alerts_condition(s.observation, s.current.name, {p.name for p in in_traffic})
+    alerts_finding = derive_alerts_condition(s.observation, s.current.name, {p.name for p in in_traffic})
     is_recent = s.now - (s.current.promoted_at or 0.0) < ALERTS_GRACE_SECONDS
-    if is_recent and finding.reason in (Reason.RULE_NOT_LOADED, Reason.TARGET_MISSING):
+    if is_recent and alerts_finding.reason in (Reason.RULE_NOT_LOADED, Reason.TARGET_MISSING):
         return Finding(
-            "Unknown", Reason.PENDING, f"{finding.message}; revision {s.current.name} has just started to serve"
+            "Unknown", Reason.PENDING, f"{alerts_finding.message}; revision {s.current.name} has just started to serve"
         )
-    if finding.reason is Reason.TARGET_DOWN:
+    if alerts_finding.reason is Reason.TARGET_DOWN:
         scraped_ready = {p.name for p in in_traffic if not is_just_ready(p, s.now)}
         if derive_alerts_condition(s.observation, s.current.name, scraped_ready).reason is not Reason.TARGET_DOWN:
-            text = f"{finding.message}; the pod has just become ready, and Prometheus may have scraped it before"
+            text = f"{alerts_finding.message}; the pod has just become ready, and Prometheus may have scraped it before"
             return Finding("Unknown", Reason.PENDING, text)
-    return finding
+    return alerts_finding
 
 
 def is_just_ready(pod: PodFacts, now: float) -> bool:
@@ -504,11 +504,11 @@ def _derive_progressing(s: StatusContext) -> Finding:
         )
         paused_finding = Finding("False", Reason.PAUSED, f"{text}; {format_command(Verb.RESUME)} resumes it")
         return _append_problem(paused_finding, s.problem) if s.problem else paused_finding
-    finding = incident.derive_progress(s.outcome, s.subject or "") if s.outcome else None
-    if s.problem and (finding is None or finding.reason is Reason.ROLLED_BACK):
+    rollback_finding = incident.derive_progress(s.outcome, s.subject or "") if s.outcome else None
+    if s.problem and (rollback_finding is None or rollback_finding.reason is Reason.ROLLED_BACK):
         return _report_blocked(s.problem)
-    if finding:
-        return _append_problem(finding, s.problem) if s.problem else finding
+    if rollback_finding:
+        return _append_problem(rollback_finding, s.problem) if s.problem else rollback_finding
     return _report_rollout(s)
 
 

@@ -9,7 +9,7 @@ from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, IsolationTestResult
 from r1plus_policies.isolation import Judgement, Verdict
 
-RESTRICTED = "restricted"
+RESTRICTED_LEVEL = "restricted"
 MAX_LISTED = 12
 MAX_CLOCK_SKEW = 60.0
 """Seconds by which the clock that stamps a Job's end may be ahead of ours. A later end is not believed."""
@@ -24,11 +24,11 @@ def derive_isolation_condition(
     now: float,
 ) -> Finding:
     """Return the condition. `policy_digests` are of what serves; `newest` is the newest isolation test that ended."""
-    if namespace.pod_security != RESTRICTED:
+    if namespace.pod_security != RESTRICTED_LEVEL:
         level = namespace.pod_security or "none"
         text = (
             f"metadata.labels[{names.LABEL_POD_SECURITY}] of namespace {namespace.name}: {level}, "
-            f"not {RESTRICTED}: a pod on its node's network or file system bypasses every network policy; the platform"
+            f"not {RESTRICTED_LEVEL}: a pod on its node's network or file system bypasses every network policy; the platform"
             " team must set the label"
         )
         return Finding("False", Reason.NAMESPACE_NOT_RESTRICTED, text)
@@ -62,9 +62,13 @@ def _report_run(judgement: Judgement) -> Finding:
         text = f"Not blocked: {_list_some(judgement.open)}; runbook R1PlusIsolationBroken says what each means"
         return Finding("False", Reason.ISOLATION_BROKEN, text)
     if judgement.verdict is Verdict.HELD:
-        total, untested = len(judgement.held) + len(judgement.unseen), judgement.unseen
+        total, untested_names = len(judgement.held) + len(judgement.unseen), judgement.unseen
         text = f"{len(judgement.held)} of {total} forbidden connections were blocked"
-        rest = f"; not tested, because the control could not connect either: {_list_some(untested)}" if untested else ""
+        rest = (
+            f"; not tested, because the control could not connect either: {_list_some(untested_names)}"
+            if untested_names
+            else ""
+        )
         return Finding("True", Reason.ISOLATION_ENFORCED, text + rest)
     names_of_rest = _list_some((*judgement.failed, *judgement.unseen))
     text = f"The isolation test proves nothing: no result for {names_of_rest}; see the pods of its Jobs"

@@ -51,7 +51,7 @@ def build_network_policy(namespace: str, config: OperatorConfig) -> Json:
 
 def build_jobs(run: IsolationTestRun, config: OperatorConfig) -> tuple[Json, ...]:
     """Return the three Jobs of a run, under Pod Security `restricted`."""
-    built = []
+    run_jobs = []
     for probe, name in run.jobs:
         namespace, _ = locate_jobs(run, config)[probe]
         containers = [_build_connection_container(probe, run, config)]
@@ -70,7 +70,7 @@ def build_jobs(run: IsolationTestRun, config: OperatorConfig) -> tuple[Json, ...
             "metadata": {"labels": labels, "annotations": annotations},
             "spec": _build_pod(containers, probe, config),
         }
-        built.append(
+        run_jobs.append(
             {
                 "apiVersion": "batch/v1",
                 "kind": "Job",
@@ -78,7 +78,7 @@ def build_jobs(run: IsolationTestRun, config: OperatorConfig) -> tuple[Json, ...
                 "spec": {"backoffLimit": 0, "activeDeadlineSeconds": DEADLINE_SECONDS, "template": template},
             }
         )
-    return tuple(built)
+    return tuple(run_jobs)
 
 
 def _build_pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
@@ -108,8 +108,8 @@ def _build_connection_container(probe: Probe, run: IsolationTestRun, config: Ope
         *(["--expect", "open"] if probe is Probe.CONTROL else []),
     ]
     node = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}}
-    built = build_container(config, CONTAINER_KNOCK, "knock", arguments)
-    return built if probe is Probe.ASK else built | {"env": [node]}
+    container = build_container(config, CONTAINER_KNOCK, "knock", arguments)
+    return container if probe is Probe.ASK else container | {"env": [node]}
 
 
 def _build_api_container(config: OperatorConfig, *, is_control: bool) -> Json:

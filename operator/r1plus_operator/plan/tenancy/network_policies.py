@@ -69,8 +69,8 @@ def _build_peer(way: Egress, nodes: Collection[str]) -> Json:
     network = ipaddress.ip_network(way.cidr, strict=False)
     never = [ipaddress.ip_network(net) for net in NEVER_OPENED]
     own = [node for node in _list_node_networks(network, nodes) if not any(within(node, net) for net in never)]
-    excluded = [str(net) for net in (*(net for net in never if within(net, network)), *own)]
-    return {"ipBlock": {"cidr": str(network), **({"except": excluded} if excluded else {})}}
+    exceptions = [str(net) for net in (*(net for net in never if within(net, network)), *own)]
+    return {"ipBlock": {"cidr": str(network), **({"except": exceptions} if exceptions else {})}}
 
 
 def _list_node_networks(network: Network, nodes: Iterable[str]) -> list[Network]:

@@ -271,11 +271,11 @@ class _TenantPass:
         return stages
 
     def _select_changed(self, stage: list[Json]) -> tuple[Json, ...]:
-        pairs = ((desired, self.observation.live.get(_get_key(desired))) for desired in map(with_spec_hash, stage))
+        pairs = ((obj, self.observation.live.get(_get_key(obj))) for obj in map(with_spec_hash, stage))
         return tuple(
-            with_preconditions(desired, live)
-            for desired, live in pairs
-            if not is_in_sync(desired, live) and _get_key(desired) not in self.observation.deleting
+            with_preconditions(obj, live)
+            for obj, live in pairs
+            if not is_in_sync(obj, live) and _get_key(obj) not in self.observation.deleting
         )
 
     def _list_jobs(self) -> list[Json]:
@@ -332,14 +332,14 @@ class _TenantPass:
             return Finding("False", Reason.INVALID_SPEC, text)
         if self.observation.write_error:
             return Finding("False", Reason.WRITE_REFUSED, self.observation.write_error)
-        blocked = [
+        blocked_networks = [
             f"spec.egress[{i}].cidr: {way.cidr} contains only nodes ({node}), and would open their own ports: it stays"
             " blocked; name another network"
             for i, way in enumerate(self.spec.egress)
             if (node := network_policies.find_covered_node(way, self.observation.node_addresses))
         ]
-        if blocked:
-            return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(blocked))
+        if blocked_networks:
+            return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(blocked_networks))
         return Finding("True", Reason.WALLS_STAND, "Default deny in both directions; spec lists the exceptions")
 
     def _build_status(self, newest: IsolationTestResult | None, ready: Finding, isolation: Finding) -> Json | None:
