@@ -1,7 +1,7 @@
-"""An engine that was built where it is served: what its `built.json` says, and whether the other files are still those.
+"""The `built.json` of an engine that was built where it is served, and a check that the other files still match it.
 
-Written by the Job's stage `seal`, read by its stage `fetch` and by the init container `verify`. Nobody outside vouches
-for these bytes, since no two builds have the same: the digest tells of damage, not of someone who may write the volume.
+Written by the Job's stage `seal`; read by its stage `fetch` and by the init container `verify`. No two builds have the
+same bytes, so nothing external can confirm them: the digest detects damage, not a writer with access to the volume.
 """
 
 from pathlib import Path
@@ -11,19 +11,19 @@ from r1plus_contract.engine_fetch import BUILT_FILE, Built
 from r1plus_contract.jsonable import dumps, loads
 
 
-def rest_digest(folder: Path) -> str:
-    """`digest_of_listing` of all files below `folder` but `built.json`; ValueError for what an engine may not hold."""
+def compute_files_digest(folder: Path) -> str:
+    """Return `digest_of_listing` of all files but `built.json`. Raise ValueError for forbidden contents."""
     lines = listing(folder).splitlines(keepends=True)
     return digest_of_listing("".join(line for line in lines if BUILT_FILE not in listed(line)))
 
 
-def told(folder: Path) -> Built | None:
-    """What `built.json` says; None where there is none. ContractError where it is no such document."""
+def read_built(folder: Path) -> Built | None:
+    """Return the content of `built.json`, or None if there is no such file. Raise ContractError if it is not valid."""
     path = folder / BUILT_FILE
-    # Tolerant: a volume outlives the version that filled it.
+    # Tolerant, because another version may have written the volume.
     return loads(Built, path.read_bytes(), tolerant=True) if path.is_file() else None
 
 
-def tell(folder: Path, built: Built) -> None:
-    """Write it."""
+def write_built(folder: Path, built: Built) -> None:
+    """Write `built.json`."""
     (folder / BUILT_FILE).write_text(dumps(built), encoding="utf-8")

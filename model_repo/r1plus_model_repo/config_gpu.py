@@ -1,8 +1,9 @@
-"""config.pbtxt of the GPU backends. Called by `config_pbtxt.render`.
+"""config.pbtxt of the GPU backends. Called by `config_pbtxt.render_config`.
 
-vLLM and TensorRT-LLM run in process, behind the same tensors as the CPU backend: here is what their engines are told. A
-TensorRT plan is loaded by Triton itself (the tensor names are those of Optimum's ONNX export): it is generated, judged
-by Triton's rules and golden-tested; what would turn its logits into answers is not written, so nothing serves it yet.
+vLLM and TensorRT-LLM run in process, with the same tensors as the CPU backend; this module builds their parameters. A
+TensorRT plan is loaded by Triton itself (the tensor names are those of Optimum's ONNX export). Its configuration is
+generated, checked by Triton's rules and golden-tested, but nothing converts its logits to answers, so nothing serves
+it yet.
 """
 
 from typing import Any
@@ -12,12 +13,12 @@ from r1plus_model_repo.catalog.types import Backend, EngineSpec, KvPrecision
 from r1plus_policies.engine.accelerators import USABLE_PERCENT
 
 MAX_QUEUE = 1024
-"""Requests that may wait; the next is answered 503 at once, rather than after everybody's patience."""
+"""Requests that may wait; the next gets 503 at once instead of a timeout."""
 _VLLM_KV = (KvPrecision.FP16, KvPrecision.FP8)
 
 
-def vllm(engine: EngineSpec) -> dict[str, str]:
-    """What vLLM is told beside batch and context. Of a GPU it takes what the fit planned with."""
+def build_vllm_parameters(engine: EngineSpec) -> dict[str, str]:
+    """Return vLLM's parameters except batch and context. It may use as much GPU memory as the fit assumes."""
     gpu = engine.requirements.gpu
     return {
         "gpu_memory_fraction": f"{USABLE_PERCENT / 100:g}",
@@ -26,40 +27,42 @@ def vllm(engine: EngineSpec) -> dict[str, str]:
     }
 
 
-def tensorrt_llm(engine: EngineSpec, batch: int, context: int) -> dict[str, str]:
-    """What TensorRT-LLM is told beside batch and context: the KV cache is paged, and sized as the fit says."""
-    kept = context if engine.architecture.global_layers else min(context, engine.architecture.window or context)
+def build_tensorrt_llm_parameters(engine: EngineSpec, batch: int, context: int) -> dict[str, str]:
+    """Return TensorRT-LLM's parameters except batch and context. The KV cache is paged, with the size of the fit."""
+    tokens_per_request = (
+        context if engine.architecture.global_layers else min(context, engine.architecture.window or context)
+    )
     return {
         "gpu_memory_fraction": f"{USABLE_PERCENT / 100:g}",
-        "kv_tokens": str(batch * kept),
-        "windows": ",".join(map(str, _windows(engine, context))),
+        "kv_tokens": str(batch * tokens_per_request),
+        "windows": ",".join(map(str, _list_windows(engine, context))),
     }
 
 
-def unservable(engine: EngineSpec) -> str | None:
-    """What the backend has against the engine, as `field: value: why`; None: nothing."""
-    kv = engine.kv_precision or KvPrecision.FP16
-    if engine.backend is Backend.VLLM and kv not in _VLLM_KV:
-        return f"spec.kvPrecision: {kv}: vLLM's KV cache is {' or '.join(_VLLM_KV)}"
+def find_unservable_field(engine: EngineSpec) -> str | None:
+    """Return why the backend cannot serve the engine, as `field: value: reason`; None if it can."""
+    kv_precision = engine.kv_precision or KvPrecision.FP16
+    if engine.backend is Backend.VLLM and kv_precision not in _VLLM_KV:
+        return f"spec.kvPrecision: {kv_precision}: not supported by vLLM; expected {' or '.join(_VLLM_KV)}"
     gpu = engine.requirements.gpu
     if engine.backend is Backend.TENSORRT_LLM and gpu is not None and gpu.count > 1:
-        return f"spec.requirements.gpu.count: {gpu.count}: tensorrtllm is served on one GPU; vllm splits over several"
+        return f"spec.requirements.gpu.count: {gpu.count}: tensorrtllm is served on one GPU; use vllm for several"
     return None
 
 
-def _windows(engine: EngineSpec, context: int) -> list[int]:
-    """Tokens kept, per layer; one number where all layers keep as many. Global layers come last of each period."""
+def _list_windows(engine: EngineSpec, context: int) -> list[int]:
+    """Return the tokens kept per layer; one number if all are equal. Global layers come last of each period."""
     shape = engine.architecture
     window = min(context, shape.window or context)
-    keep_all = min(shape.global_layers or 0, shape.layers)
-    if window == context or keep_all == 0:
+    global_count = min(shape.global_layers or 0, shape.layers)
+    if window == context or global_count == 0:
         return [window]
-    whole = {(i + 1) * shape.layers // keep_all - 1 for i in range(keep_all)}
-    return [context if layer in whole else window for layer in range(shape.layers)]
+    global_indexes = {(i + 1) * shape.layers // global_count - 1 for i in range(global_count)}
+    return [context if layer in global_indexes else window for layer in range(shape.layers)]
 
 
-def tensorrt(pb: Any, engine: EngineSpec, batch: int) -> Any:
-    """A TensorRT plan with its KV cache in and out of each step, key and value of every layer by name."""
+def build_tensorrt_config(pb: Any, engine: EngineSpec, batch: int) -> Any:
+    """Return the configuration of a TensorRT plan: each step takes and returns the KV cache, by layer and part."""
     shape = engine.architecture
     past = [f"{layer}.{part}" for layer in range(shape.layers) for part in ("key", "value")]
     element = pb.TYPE_FP16 if (engine.kv_precision or KvPrecision.FP16) is KvPrecision.FP16 else pb.TYPE_INT8

@@ -1,7 +1,7 @@
 """config.pbtxt of an engine, through Triton's own protobuf: a typo or a wrong type is an error here, not a failed load.
 
 Called by the operator's plan. The text is part of the serving identity, so the same engine, batch and context always
-give the same bytes. Only fields that every supported server knows are used: an unknown field fails the load.
+give the same bytes. Only fields of every supported server are used: an unknown field fails the load.
 """
 
 import math
@@ -17,11 +17,10 @@ from r1plus_model_repo.catalog.quantity import cores_of
 from r1plus_model_repo.catalog.types import Backend, EngineSpec
 
 
-def _model_config_pb2() -> Any:
-    """tritonclient's generated module alone, which needs nothing but protobuf.
+def _load_model_config_pb2() -> Any:
+    """Load only tritonclient's generated module, which needs only protobuf.
 
-    The package around it imports gRPC and numpy: 45 MB and half a second of each start of the operator, which calls no
-    Triton.
+    Its package imports gRPC and numpy: 45 MB and half a second at each start of the operator, which never calls Triton.
     """
     package = find_spec("tritonclient")
     assert package is not None
@@ -35,7 +34,7 @@ def _model_config_pb2() -> Any:
     return module
 
 
-pb = _model_config_pb2()
+pb = _load_model_config_pb2()
 _INPUTS = (
     (inference.PROMPT, pb.TYPE_STRING, False),
     (inference.SYSTEM, pb.TYPE_STRING, True),
@@ -55,36 +54,36 @@ _OUTPUTS = (
 )
 
 
-def render(
-    engine: EngineSpec, *, batch: int, context: int, kv_cache_bytes: int, engine_path: str = "", built: str = ""
+def render_config(
+    engine: EngineSpec, *, batch: int, context: int, kv_cache_bytes: int, engine_path: str = "", build_key: str = ""
 ) -> str:
-    """The config.pbtxt that serves `engine` with `batch` slots of `context` tokens; bytes of KV cache as sized.
+    """Return the config.pbtxt that serves `engine` with `batch` slots of `context` tokens.
 
-    `engine_path` is where the files lie; in the pod that is the contract's place. `built` is the key of the build that
-    made them (`building.Recipe.key`); empty: they are the artifact's own.
+    `engine_path` is the folder of the files; empty: its place in the pod. `build_key` is `gpu_build.Recipe.key` of the
+    build; empty: the files are those of the artifact.
     """
     if engine.backend is Backend.TENSORRT:
-        return str(text_format.MessageToString(config_gpu.tensorrt(pb, engine, batch)))
-    given = {
+        return str(text_format.MessageToString(config_gpu.build_tensorrt_config(pb, engine, batch)))
+    parameters = {
         "backend": engine.backend.value,
         "engine_path": engine_path or names.DIR_ENGINE,
         "max_batch": str(batch),
         "context": str(context),
     }
     if engine.backend is Backend.VLLM:
-        given |= config_gpu.vllm(engine)
+        parameters |= config_gpu.build_vllm_parameters(engine)
     elif engine.backend is Backend.TENSORRT_LLM:
-        given |= config_gpu.tensorrt_llm(engine, batch, context)
+        parameters |= config_gpu.build_tensorrt_llm_parameters(engine, batch, context)
     else:
-        del given["backend"]  # Absent it means this one: a parameter more would be another identity, to be gated anew.
-        given |= _openvino(engine, kv_cache_bytes)
-    if built:
-        given["built"] = built
-    return str(text_format.MessageToString(_in_process(engine, given)))
+        del parameters["backend"]  # The default: another parameter would change the identity.
+        parameters |= _build_openvino_parameters(engine, kv_cache_bytes)
+    if build_key:
+        parameters["built"] = build_key
+    return str(text_format.MessageToString(_build_python_model(engine, parameters)))
 
 
-def _in_process(engine: EngineSpec, parameters: dict[str, str]) -> Any:
-    """The model of Triton's Python backend that owns the engine."""
+def _build_python_model(engine: EngineSpec, parameters: dict[str, str]) -> Any:
+    """Return the model of Triton's Python backend that owns the engine."""
     on_gpu = engine.requirements.gpu is not None
     group = pb.ModelInstanceGroup
     config = pb.ModelConfig(
@@ -94,7 +93,7 @@ def _in_process(engine: EngineSpec, parameters: dict[str, str]) -> Any:
         max_batch_size=0,
         input=[pb.ModelInput(name=n, data_type=kind, dims=[1], optional=open_) for n, kind, open_ in _INPUTS],
         output=[pb.ModelOutput(name=n, data_type=kind, dims=[1]) for n, kind in _OUTPUTS],
-        # KIND_MODEL: the engine itself takes the GPUs that the pod has.
+        # KIND_MODEL: the engine itself selects the pod's GPUs.
         instance_group=[group(count=1, kind=group.KIND_MODEL if on_gpu else group.KIND_CPU)],
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=True),
     )
@@ -103,19 +102,19 @@ def _in_process(engine: EngineSpec, parameters: dict[str, str]) -> Any:
     return config
 
 
-def parse(text: str) -> Any:
-    """Read a config.pbtxt back; text_format.ParseError names line and column."""
+def parse_config(text: str) -> Any:
+    """Parse a config.pbtxt. text_format.ParseError has line and column."""
     return text_format.Parse(text, pb.ModelConfig())
 
 
-def _openvino(engine: EngineSpec, kv_cache_bytes: int) -> dict[str, str]:
+def _build_openvino_parameters(engine: EngineSpec, kv_cache_bytes: int) -> dict[str, str]:
     return {
         "kv_cache_bytes": str(kv_cache_bytes),
         "kv_bytes_per_token": str(engine.shape.kv_bytes_per_token),
-        "threads": str(threads(engine.requirements.cpu)),
+        "threads": str(count_threads(engine.requirements.cpu)),
     }
 
 
-def threads(cpu: str) -> int:
-    """Whole threads for a CPU limit: more than it allows would only be throttled."""
+def count_threads(cpu: str) -> int:
+    """Return the whole threads for a CPU limit: more would be throttled."""
     return max(1, math.floor(cores_of(cpu)))

@@ -1,9 +1,9 @@
-"""The init container `verify`: is the delivered engine the one that was promised? Then lay out Triton's repository.
+"""The init container `verify`: check that the delivered engine is the expected one, then assemble Triton's repository.
 
 `python -m r1plus_model_repo.delivery --revision-dir R --delivery-dir D`. Reads R/identity.json and R/config.pbtxt,
-checks D/engine against them, and assembles D/models. Of an engine that was built on its GPU nobody could promise the
-bytes: it is checked against its own `built.json`, and that against the revision. Standard library and contract only; a
-rerun does the same.
+checks D/engine against them, and assembles D/models. The digest of an engine that was built on its GPU is not known in
+advance: the engine is checked against its `built.json`, and that against the revision. Uses only the standard library
+and the contract. It can run again with the same result.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.termination import TERMINATION_LOG, leave_word
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
-from r1plus_model_repo.kv_shape import kv_shape
+from r1plus_model_repo.kv_shape import read_kv_shape
 
 IDENTITY_FILE = "identity.json"
 CONFIG_FILE = "config.pbtxt"
@@ -36,10 +36,10 @@ __all__ = ["TritonPythonModel"]
 '''
 CPU_MODULE, GPU_MODULE = "openvino_genai", "triton_model"
 IN_PROCESS = frozenset({b"vllm", b"tensorrtllm"})
-"""Backends that run inside the Python backend of NVIDIA's images, which carry no code of ours: it comes along."""
+"""Backends that run in the Python backend of NVIDIA's images. These images lack our code, so it is copied there."""
 _PARAMETER = r'key: "%s"\s+value \{\s+string_value: "(%s)"'
-_CLAIM = re.compile((_PARAMETER % ("kv_bytes_per_token", "[0-9]{1,18}")).encode())
-_BUILT = re.compile((_PARAMETER % ("built", "[0-9a-f]{64}")).encode())
+_DECLARED_BYTES = re.compile((_PARAMETER % ("kv_bytes_per_token", "[0-9]{1,18}")).encode())
+_BUILD_KEY = re.compile((_PARAMETER % ("built", "[0-9a-f]{64}")).encode())
 _BACKEND = re.compile((_PARAMETER % ("backend", "[a-z]{1,32}")).encode())
 
 
@@ -55,7 +55,7 @@ class Refusal:
 
 
 def deliver(revision: Path, delivery: Path) -> Refusal | None:
-    """Verify and assemble; None when Triton may start."""
+    """Verify the engine and assemble the model repository. Return None if Triton may start."""
     try:
         identity = loads(ServingIdentity, (revision / IDENTITY_FILE).read_text(encoding="utf-8"))
         config = (revision / CONFIG_FILE).read_bytes()
@@ -63,10 +63,10 @@ def deliver(revision: Path, delivery: Path) -> Refusal | None:
         return Refusal("RevisionUnreadable", f"{error}; the operator writes the revision's ConfigMap again")
     engine = delivery / "engine"
     refusal = (
-        # First: what the configuration says of a build is believed in what follows.
-        _config_refusal(identity, config)
-        or _engine_refusal(identity, config, engine)
-        or _architecture_refusal(identity, config, engine)
+        # First, because the next checks trust what the configuration says of a build.
+        _check_config(identity, config)
+        or _check_engine(identity, config, engine)
+        or _check_architecture(identity, config, engine)
     )
     if refusal is None:
         assemble(config, delivery)
@@ -74,7 +74,7 @@ def deliver(revision: Path, delivery: Path) -> Refusal | None:
 
 
 def assemble(config: bytes, delivery: Path) -> None:
-    """Make models/ whole: built beside, then renamed, since Triton takes every folder in it for a model."""
+    """Assemble models/ in another folder and rename it: Triton loads every folder in it as a model."""
     part, models = delivery / ".models.part", delivery / "models"
     shutil.rmtree(part, ignore_errors=True)
     version = part / inference.MODEL_NAME / "1"
@@ -83,109 +83,114 @@ def assemble(config: bytes, delivery: Path) -> None:
     in_process = backend is not None and backend.group(1) in IN_PROCESS
     (version / "model.py").write_text(MODEL.format(module=GPU_MODULE if in_process else CPU_MODULE), encoding="utf-8")
     if in_process:
-        _bring_code(version)
+        _copy_backend_code(version)
     (part / inference.MODEL_NAME / CONFIG_FILE).write_bytes(config)
     if models.exists():
         shutil.rmtree(models)
     part.rename(models)
 
 
-def _bring_code(version: Path) -> None:
-    """Ours, from where this very module is: Triton's Python backend looks beside model.py (pb_stub.cc, sys.path)."""
+def _copy_backend_code(version: Path) -> None:
+    """Copy our packages next to model.py, where the Python backend looks for modules (pb_stub.cc, sys.path)."""
     contract, own = (Path(package.__path__[0]) for package in (r1plus_contract, r1plus_model_repo))
     target = version / own.name
     target.mkdir()
     shutil.copyfile(own / "__init__.py", target / "__init__.py")
-    for source, place in ((contract, version / contract.name), (own / "backends", target / "backends")):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, place, ignore=ignored, copy_function=shutil.copyfile)
+    for source, destination in ((contract, version / contract.name), (own / "backends", target / "backends")):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, destination, ignore=ignore, copy_function=shutil.copyfile)
 
 
-def _engine_refusal(identity: ServingIdentity, config: bytes, folder: Path) -> Refusal | None:
-    key = _BUILT.search(config)
+def _check_engine(identity: ServingIdentity, config: bytes, folder: Path) -> Refusal | None:
+    key = _BUILD_KEY.search(config)
     if not folder.is_dir() or not any(folder.iterdir()):
-        hint = "its Job builds it" if key else "does its image hold them under /engine?"
-        return Refusal("EngineMissing", f"engine {identity.engine}: there are no files; {hint}")
+        hint = "wait for its Job to build it" if key else "check that its image has them under /engine"
+        return Refusal("EngineMissing", f"engine {identity.engine}: there are no engine files; {hint}")
     try:
         if key is not None:
-            return _built_refusal(identity, key.group(1).decode(), folder)
-        found = digest_of(folder)
+            return _check_built_engine(identity, key.group(1).decode(), folder)
+        digest = digest_of(folder)
     except ValueError as error:
         remedy = "its Job builds it again" if key else "build the engine's image again"
         return Refusal("EngineInvalid", f"engine {identity.engine}: {error}; {remedy}")
-    if found == identity.engine_digest:
+    if digest == identity.engine_digest:
         return None
     return Refusal(
         "EngineDigestMismatch",
-        f"engine {identity.engine}: sha256 is {found}, the catalog promises {identity.engine_digest};"
-        " these are other files than were measured: deliver the right ones,"
-        " or register these files as an engine of their own",
+        f"engine {identity.engine}: these are not the files that were measured: sha256 is {digest},"
+        f" the catalog has {identity.engine_digest}; deliver the right files, or register these as another engine",
     )
 
 
-def _built_refusal(identity: ServingIdentity, key: str, folder: Path) -> Refusal | None:
-    """Of an engine that was built: for this GPU, by this recipe, of these files, and as it was then?
+def _check_built_engine(identity: ServingIdentity, key: str, folder: Path) -> Refusal | None:
+    """Check that an engine was built for this GPU, by this recipe, from these files, and has not changed since.
 
     Raises:
-        ValueError: there is what an engine may not hold, or a `built.json` that is none.
+        ValueError: the folder has forbidden contents, or an invalid `built.json`.
     """
-    files, told = built_engine.rest_digest(folder), built_engine.told(folder)
-    if told is None:
-        text = f"engine {identity.engine}: there is no {BUILT_FILE}, so that nothing was built; its Job builds it"
+    files, built = built_engine.compute_files_digest(folder), built_engine.read_built(folder)
+    if built is None:
+        text = f"engine {identity.engine}: {BUILT_FILE} is missing, so the engine is not built; its Job builds it"
         return Refusal("EngineMissing", text)
-    if told.gpu_product != identity.gpu_product:
-        what = f"{told.gpu_product}, this revision needs {identity.gpu_product}: it runs on no other"
-    elif told.key != key:
-        what = f"{told.gpu_product} by recipe {told.key}, this revision needs {key}: batch, lengths or runtime differ"
+    if built.gpu_product != identity.gpu_product:
+        difference = (
+            f"{built.gpu_product}, this revision needs {identity.gpu_product}: an engine runs only on the"
+            " GPU it was built for"
+        )
+    elif built.key != key:
+        difference = (
+            f"{built.gpu_product} by recipe {built.key}, this revision needs {key}: batch, lengths or runtime differ"
+        )
     else:
-        return _changed(identity, told, files)
-    text = f"engine {identity.engine} was built for {what}; its Job builds it again"
+        return _check_build_inputs(identity, built, files)
+    text = f"engine {identity.engine} was built for {difference}; its Job builds it again"
     return Refusal("EngineIncompatible", text)
 
 
-def _changed(identity: ServingIdentity, told: Built, files: str) -> Refusal | None:
-    if told.source != identity.engine_digest:
-        what = f"was built of files with sha256 {told.source}, the catalog promises {identity.engine_digest}"
-    elif told.files != files:
-        what = f"has files with sha256 {files}, and {told.files} when it was built"
+def _check_build_inputs(identity: ServingIdentity, built: Built, files: str) -> Refusal | None:
+    if built.source != identity.engine_digest:
+        difference = f"was built from files with sha256 {built.source}, the catalog has {identity.engine_digest}"
+    elif built.files != files:
+        difference = f"has files with sha256 {files}, but {built.files} when it was built"
     else:
         return None
-    return Refusal("EngineDigestMismatch", f"engine {identity.engine} {what}; its Job builds it again")
+    return Refusal("EngineDigestMismatch", f"engine {identity.engine} {difference}; its Job builds it again")
 
 
-def _config_refusal(identity: ServingIdentity, config: bytes) -> Refusal | None:
-    found = hashlib.sha256(config).hexdigest()
-    if found == identity.config_digest:
+def _check_config(identity: ServingIdentity, config: bytes) -> Refusal | None:
+    digest = hashlib.sha256(config).hexdigest()
+    if digest == identity.config_digest:
         return None
     return Refusal(
         "ConfigDigestMismatch",
-        f"{CONFIG_FILE}: sha256 is {found}, the revision promises {identity.config_digest};"
-        " the revision's ConfigMap was changed; the operator writes it again",
+        f"{CONFIG_FILE}: the revision's ConfigMap was changed: sha256 is {digest}, the revision has"
+        f" {identity.config_digest}; the operator writes it again",
     )
 
 
-def _architecture_refusal(identity: ServingIdentity, config: bytes, folder: Path) -> Refusal | None:
-    """Is the KV cache sized for this very model? The catalog entry says its shape, and the files have one."""
-    claim = _CLAIM.search(config)
-    if claim is None or not (folder / DESCRIPTION).is_file():
+def _check_architecture(identity: ServingIdentity, config: bytes, folder: Path) -> Refusal | None:
+    """Check that the KV cache is sized for this model: the shape in the catalog entry must match the files."""
+    declaration = _DECLARED_BYTES.search(config)
+    if declaration is None or not (folder / DESCRIPTION).is_file():
         return None
     try:
-        found = kv_shape(folder)
+        shape = read_kv_shape(folder)
     except ValueError:
-        return None  # No claim that these files could contradict.
-    claimed = int(claim.group(1))
-    if claimed == found.bytes_per_token:
+        return None  # The files do not say their shape.
+    declared_bytes = int(declaration.group(1))
+    if declared_bytes == shape.bytes_per_token:
         return None
     return Refusal(
         "ArchitectureMismatch",
-        f"engine {identity.engine}: spec.architecture: its layers, kvHeads and headSize make {claimed} bytes of KV"
-        f" cache per token, the files' make {found.bytes_per_token}: layers {found.layers}, kvHeads {found.kv_heads},"
-        f" headSize {found.head_size}; correct the R1PlusEngine",
+        f"engine {identity.engine}: layers, kvHeads and headSize in spec.architecture do not match the files:"
+        f" {declared_bytes} bytes of KV cache per token, the files need {shape.bytes_per_token}: layers"
+        f" {shape.layers}, kvHeads {shape.kv_heads},"
+        f" headSize {shape.head_size}; correct the R1PlusEngine",
     )
 
 
 def main() -> int:
-    """0: Triton may start; 1: it must not, and why is on stderr and in the pod's status."""
+    """Return 0 if Triton may start, otherwise 1 with the reason on stderr and in the pod's status."""
     parser = argparse.ArgumentParser(description="Verify a delivered engine and assemble Triton's model repository.")
     parser.add_argument("--revision-dir", type=Path, required=True)
     parser.add_argument("--delivery-dir", type=Path, required=True)
@@ -193,7 +198,7 @@ def main() -> int:
     arguments = parser.parse_args()
     refusal = deliver(arguments.revision_dir, arguments.delivery_dir)
     if refusal is None:
-        print("The engine is the one that was promised; the model repository is assembled")
+        print("The engine is verified and the model repository is assembled")
         return 0
     print(refusal, file=sys.stderr)
     leave_word(arguments.termination_log, str(refusal))

@@ -115,9 +115,9 @@ def import_command(
     with _importing():
         from r1plus_model_repo.importing.engine import import_engine
         from r1plus_model_repo.importing.model import Claims
-        from r1plus_model_repo.importing.package.manifest import Wish, WishError
+        from r1plus_model_repo.importing.package.manifest import ImportOptions, ImportOptionsError
 
-        wish = Wish(
+        wish = ImportOptions(
             name=name,
             tier=tier,
             family=family if family is not None else name.partition("-")[0],
@@ -137,7 +137,7 @@ def import_command(
         )
         try:
             made = import_engine(source, out, wish, Claims(context, parameters, precision), _progress)
-        except WishError as error:
+        except ImportOptionsError as error:
             raise UsageError("\n".join(_as_options(error.problems))) from error
     for note in made.notes:
         _say(f"Note: {note}", style="yellow")

@@ -20,20 +20,20 @@ from r1plus_cli.errors import UsageError
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Backend, Engine, Tier
 from r1plus_operator.plan.engine.feasibility import read_gpu_need
-from r1plus_policies.engine.accelerators import TABLE, Accelerator, find, whole
+from r1plus_policies.engine.accelerators import TABLE, Accelerator, find_accelerator, list_gpus
 from r1plus_policies.engine.hardware import Gpus
-from r1plus_policies.engine.hardware import place as put
+from r1plus_policies.engine.hardware import place_engine as put
 from r1plus_policies.engine.memory_fit import (
     GIB,
     MIB,
+    EngineShape,
     Fit,
-    Shape,
-    fit,
-    largest_batch,
-    longest_context,
-    nearest,
-    sized,
-    uneven,
+    compute_fit,
+    explain_uneven_split,
+    find_largest_batch,
+    find_longest_context,
+    find_nearest_fits,
+    fit_memory,
 )
 from r1plus_policies.engine.selection import version_key
 
@@ -100,17 +100,17 @@ def _gib(count: int) -> float:
     return round(count / GIB, 2)
 
 
-def answer(engine: Engine, shape: Shape, place: Place, batch: int | None, context: int | None) -> Answer:
+def answer(engine: Engine, shape: EngineShape, place: Place, batch: int | None, context: int | None) -> Answer:
     """Fit a wish; open ends are the engine's best batch and its own context."""
     memory = 0 if (unfit := _unfit(engine, shape, place)) else place.memory_bytes
-    found = fit(shape, batch=batch, context=context, memory_bytes=memory, where=place.name)
+    found = fit_memory(shape, batch=batch, context=context, memory_bytes=memory, where=place.name)
     tokens = min(context or shape.context_length, shape.context_length)
-    largest = 0 if uneven(shape) else min(shape.best_batch, largest_batch(shape, tokens, memory))
-    wanted = sized(shape, batch or max(largest, 1), context or shape.context_length)
+    largest = 0 if explain_uneven_split(shape) else min(shape.best_batch, find_largest_batch(shape, tokens, memory))
+    wanted = compute_fit(shape, batch or max(largest, 1), context or shape.context_length)
     if isinstance(found, Fit):
-        return Answer(engine, place, found, "", largest, longest_context(shape, largest, memory), ())
-    longest = longest_context(shape, largest, memory) if largest else 0
-    near = nearest(shape, wanted.batch, wanted.context, memory)
+        return Answer(engine, place, found, "", largest, find_longest_context(shape, largest, memory), ())
+    longest = find_longest_context(shape, largest, memory) if largest else 0
+    near = find_nearest_fits(shape, wanted.batch, wanted.context, memory)
     return Answer(engine, place, wanted, unfit or _as_typed(found.message, place), largest, longest, near)
 
 
@@ -128,7 +128,7 @@ def _as_typed(message: str, place: Place) -> str:
     return message
 
 
-def _unfit(engine: Engine, shape: Shape, place: Place) -> str:
+def _unfit(engine: Engine, shape: EngineShape, place: Place) -> str:
     """Why the engine does not run on such GPUs, however much memory they have."""
     gpu = place.gpu
     if gpu is None:
@@ -171,8 +171,8 @@ def places_for(gpu: str | None, memory: str | None) -> list[Place]:
             raise UsageError(f"--memory: {memory} is less than 1Mi; give it with its unit, such as 4Gi")
         return [Place(f"a node with {memory} for it", size)]
     if gpu is None:
-        return [Place(row.name, row.usable_bytes, row) for row in whole()]
-    row = find(gpu)
+        return [Place(row.name, row.usable_bytes, row) for row in list_gpus()]
+    row = find_accelerator(gpu)
     if row is None:
         known = ", ".join(sorted(r.name for r in TABLE))
         raise UsageError(f"--gpu {gpu!r}: {NOT_KNOWN}; it has: {known}")
@@ -248,7 +248,7 @@ def _require_possible(engine: Engine, gpus: int | None, window: int | None) -> N
         raise UsageError(f"--gpus {gpus}: {engine.name} runs on CPU; leave it out")
 
 
-def _as_asked(shape: Shape, gpus: int | None, window: int | None) -> Shape:
+def _as_asked(shape: EngineShape, gpus: int | None, window: int | None) -> EngineShape:
     """The engine's shape, with what if."""
     if window is not None:
         shape = replace(shape, window=window or None)

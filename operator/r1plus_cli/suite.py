@@ -298,9 +298,9 @@ def _stop_at(title: str, problems: list[str]) -> None:
 
 
 def _say_reachable(one: Measured) -> None:
-    from r1plus_policies.gate.reach import reachable
+    from r1plus_policies.gate.reach import find_reachable_threshold
 
-    best = reachable(one.lost_by_stratum())
+    best = find_reachable_threshold(one.lost_by_stratum())
     say(f"Lowest: {one.correct} of {one.items} ({one.condition}); meets spec.accuracy.threshold up to {best:g}")
 
 

@@ -90,21 +90,23 @@ def build(
     steps = [
         pipeline.Step(head.reference_engine, source.asker, condition)
         for source in sources
-        for condition in pipeline.selecting(batch)
+        for condition in pipeline.selection_conditions(batch)
     ]
     try:
         made = pipeline.select(candidates, steps, shape, seed, progress)
     except NotEnoughItemsError as error:
         raise CliError(str(error)) from error
     description = f"What {head.reference_engine} answers right in every condition asked."
-    header = record.header(head.name, head.tier, description, head.reference_engine, sampling, made.items, head.family)
+    header = record.build_header(
+        head.name, head.tier, description, head.reference_engine, sampling, made.items, head.family
+    )
     answers = {name: (answer.text, answer.finish_reason) for name, answer in made.answers.items()}
     baseline = _baseline(header.sha256, head.reference_engine, sources[0], seed, made.selection)
     return SuiteFiles(
-        header=record.pretty(header),
+        header=record.format_json(header),
         items=encode_items(made.items),
         reference=write_reference(recorded(made.items, answers, seed)),
-        baseline=record.pretty(baseline),
+        baseline=record.format_json(baseline),
     )
 
 
@@ -114,13 +116,13 @@ def measure(
     """The suite with this engine's figures on fresh repeats, in place of older ones; a signature is void and gone."""
     before = _read_baseline(files, suite, source)
     known = (*before.selection, *before.baseline, *before.cross, *before.served)
-    conditions: Sequence[Condition] = pipeline.fresh(batch, known)
+    conditions: Sequence[Condition] = pipeline.fresh_conditions(batch, known)
     found = pipeline.measure(engine, suite.items, source.asker, conditions, progress)
     if engine == suite.header.reference_engine:
         after = replace(before, baseline=found)
     else:
         after = replace(before, cross=(*(one for one in before.cross if one.engine != engine), *found))
-    return replace(files, baseline=record.pretty(after), signature=""), found
+    return replace(files, baseline=record.format_json(after), signature=""), found
 
 
 def _read_baseline(files: SuiteFiles, suite: Suite, source: Source) -> record.Baseline:
@@ -137,7 +139,7 @@ def _baseline(suite: str, engine: str, source: Source, seed: int, selection: tup
         suite=suite,
         engine=engine,
         engine_digest=digest_of(source.folder) if source.folder else "",
-        hardware=record.hardware() if source.folder else record.SERVED_ELSEWHERE,
+        hardware=record.read_hardware() if source.folder else record.SERVED_ELSEWHERE,
         seed=seed,
         selection=selection,
         baseline=(),

@@ -20,8 +20,8 @@ from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import build_engine_candidate, build_engine_request
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_forbidden_callers
-from r1plus_policies.engine.memory_fit import Misfit, fit
-from r1plus_policies.engine.selection import choose
+from r1plus_policies.engine.memory_fit import Misfit, fit_memory
+from r1plus_policies.engine.selection import choose_engine
 
 _ENGINE_NAME = re.compile(rf"(?=.{{1,{MAX_ENGINE_NAME}}}$){DNS_SUBDOMAIN.removeprefix('^')}")
 
@@ -120,12 +120,12 @@ def _name_problems(document: Document) -> list[str]:
 
 
 def _catalog_problems(spec: R1PlusDeploymentSpec, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
-    choice = choose([build_engine_candidate(engine) for engine in engines], build_engine_request(spec, config))
+    choice = choose_engine([build_engine_candidate(engine) for engine in engines], build_engine_request(spec, config))
     engine = next((e for e in engines if e.name == choice.engine), None)
     if engine is None:
         return [choice.why]
     shape = engine.spec.shape
     # Each alone, so that a batch and a context that are both too large are both told of.
     asked = ((spec.batching.max_batch_size, None), (None, spec.context.max_tokens))
-    fits = [fit(shape, batch=batch, context=context, memory_bytes=None) for batch, context in asked]
+    fits = [fit_memory(shape, batch=batch, context=context, memory_bytes=None) for batch, context in asked]
     return [found.message for found in fits if isinstance(found, Misfit)]

@@ -17,9 +17,9 @@ from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, unbase64
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_model_repo.engine_fetch.download import trust
+from r1plus_model_repo.engine_fetch.download import create_tls_context
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.signature import public_key
+from r1plus_model_repo.engine_fetch.signature import load_public_key
 from r1plus_operator.observe.projections import suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.feasibility import SERVABLE
@@ -307,7 +307,7 @@ def _ca_pem(text: str) -> str:
         )
     if text:
         try:
-            trust(text)
+            create_tls_context(text)
         except FillError as error:
             raise ConfigError(f"R1PLUS_DELIVERY_CA: {error}") from error
     return text
@@ -346,7 +346,7 @@ def _public_keys(text: str) -> tuple[str, ...]:
     keys = tuple(f"{block.strip()}\n{end}\n" for block in text.split(end) if block.strip())
     for key in keys:
         try:
-            public_key(key)
+            load_public_key(key)
         except ValueError as error:
             raise ConfigError(
                 f"R1PLUS_DELIVERY_KEYS: {key.splitlines()[0]!r:.60}: {error}; the chart sets it from"

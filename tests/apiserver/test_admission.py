@@ -17,7 +17,7 @@ from devcluster.apiserver_only import ApiServer
 from devcluster.toolchain import kubectl as kubectl_program
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.model import Model
-from r1plus_model_repo.importing.package.manifest import Wish, manifest, spec_of
+from r1plus_model_repo.importing.package.manifest import ImportOptions, build_spec, render_manifest
 from r1plus_model_repo.kv_shape import KvShape
 from r1plus_operator.api import crd, kinds, rbac
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -184,7 +184,7 @@ async def test_conditions_are_a_map_by_type(client: ApiClient, namespace: str) -
 
 
 ONE_REFERENCE = ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"]
-GPU = ["requirements.gpu is needed by every backend but openvino"]
+GPU = ["requirements.gpu is required, except for backend openvino"]
 WINDOW = ["architecture.window and globalLayers must be absent with backend openvino"]
 ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
     "measured and inherited at once": (lambda spec: spec["reference"].update(inheritedFrom="another"), ONE_REFERENCE),
@@ -192,7 +192,7 @@ ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
     "a claim beside a measurement": (lambda spec: spec["reference"].update(claimedBy="us"), ONE_REFERENCE),
     "measured files that are not there": (
         lambda spec: spec.pop("artifact"),
-        ["spec: Invalid value", "artifact may be absent only where reference.claimedBy stands"],
+        ["spec: Invalid value", "artifact is required unless reference.claimedBy is set"],
     ),
     "half an artifact": (lambda spec: spec["artifact"].pop("sha256"), ["spec.artifact.sha256: Required value"]),
     "a GPU backend without a GPU": (lambda spec: spec.update(backend="vllm"), GPU),
@@ -234,8 +234,12 @@ def test_the_shipped_engines_are_taken(kubectl: Kubectl) -> None:
 @pytest.mark.parametrize("wish", [{}, {"inherited_from": "smollm2-full-f16"}], ids=["unmeasured", "inherited"])
 def test_the_manifest_of_an_imported_engine_is_taken(kubectl: Kubectl, tmp_path: Path, wish: Json) -> None:
     model = Model(tmp_path, (), KvShape(30, 3, 64), 8192, 134515008, "Q4_K_M", 10**8)
-    spec = spec_of(Wish("bank-lite", "lite", "bank", **wish), model, "0" * 64, f"{'long' * 100}.gguf, sha256 1")
-    (tmp_path / "engine.yaml").write_text(manifest("bank-lite", spec, {"file": "x: y #.gguf", "sha256": "0" * 64}))
+    spec = build_spec(
+        ImportOptions("bank-lite", "lite", "bank", **wish), model, "0" * 64, f"{'long' * 100}.gguf, sha256 1"
+    )
+    (tmp_path / "engine.yaml").write_text(
+        render_manifest("bank-lite", spec, {"file": "x: y #.gguf", "sha256": "0" * 64})
+    )
     takes(kubectl, "-f", str(tmp_path / "engine.yaml"))
 
 

@@ -129,7 +129,12 @@ async def test_what_the_job_says_at_its_end_is_what_the_condition_says(
 ) -> None:
     await tenant.deploy("credit", **SPEC)
     volume = await volume_of(tenant, "credit")
-    ended = {"terminated": {"exitCode": 1, "message": "StorageFull: engine x needs 7 bytes, and the volume has 5 free"}}
+    ended = {
+        "terminated": {
+            "exitCode": 1,
+            "message": "StorageFull: engine x: the volume is too small: needs 7 bytes, has 5 free",
+        }
+    }
     status = {"name": "fill", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": ended}
     await job_pod(tenant, volume, phase="Failed", containerStatuses=[status])
     message = await tenant.until("credit", "EngineReady", "False", "StorageFull")

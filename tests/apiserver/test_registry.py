@@ -315,27 +315,27 @@ async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_
     now, access = 0.0, Access("get", "r1plusdeployments", namespace, "credit")
     server = reviews.ApiServer(apiserver.url, apiserver.ca, tmp_path / "token")
     async with reviews.Reviews(server, lambda: now) as asking:
-        user = await asking.user(own)
+        user = await asking.authenticate(own)
         assert user is not None
         assert user.name == f"system:serviceaccount:{namespace}:admin"
-        assert await asking.user("nonsense") is None
+        assert await asking.authenticate("nonsense") is None
         live = await client.get(kinds.NAMESPACE, namespace)
-        assert await asking.namespace_uid(namespace) == live["metadata"]["uid"]
-        assert await asking.namespace_uid("nobodys") == ""
-        assert await asking.may(user, access)
-        assert not await asking.may(user, replace(access, namespace="kube-system"))
-        assert not await asking.may(user, replace(access, namespace="", name=""))
+        assert await asking.get_namespace_uid(namespace) == live["metadata"]["uid"]
+        assert await asking.get_namespace_uid("nobodys") == ""
+        assert await asking.can_access(user, access)
+        assert not await asking.can_access(user, replace(access, namespace="kube-system"))
+        assert not await asking.can_access(user, replace(access, namespace="", name=""))
         await client.delete(ROLE_BINDING, "admin", namespace)
 
         async def taken() -> bool:
             async with reviews.Reviews(server) as anew:
-                return not await anew.may(user, access)
+                return not await anew.can_access(user, access)
 
         await eventually(taken, "the API server knows it")
-        now = reviews.REMEMBERED_SECONDS - 0.1
-        assert await asking.may(user, access)
-        now = reviews.REMEMBERED_SECONDS
-        assert not await asking.may(user, access)
+        now = reviews.CACHE_SECONDS - 0.1
+        assert await asking.can_access(user, access)
+        now = reviews.CACHE_SECONDS
+        assert not await asking.can_access(user, access)
 
 
 async def test_an_account_that_may_not_ask_and_an_api_server_that_is_not_there_let_nobody_in(
@@ -343,12 +343,12 @@ async def test_an_account_that_may_not_ask_and_an_api_server_that_is_not_there_l
 ) -> None:
     (tmp_path / "token").write_text(await token(client, "powerless", namespace))
     for url, said in (
-        (apiserver.url, "refused a TokenReview: 403"),
-        ("https://127.0.0.1:1", "did not answer a TokenReview"),
+        (apiserver.url, "refused the TokenReview: 403"),
+        ("https://127.0.0.1:1", "did not answer the TokenReview"),
     ):
         async with reviews.Reviews(reviews.ApiServer(url, apiserver.ca, tmp_path / "token")) as asking:
             with pytest.raises(UnavailableError, match=said):
-                await asking.user("whoever")
+                await asking.authenticate("whoever")
 
 
 async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, tenant: Tenant) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from r1plus_model_repo.catalog.types import Backend
-from r1plus_model_repo.config_pbtxt import render
-from r1plus_model_repo.config_rules import problems
+from r1plus_model_repo.config_pbtxt import render_config
+from r1plus_model_repo.config_rules import find_config_problems
 from support.engine.configurations import CASES, RIGHT, WRONG
 from support.engine.server import ENGINES, Server, ending
 
@@ -49,20 +49,22 @@ def states(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterato
 @pytest.mark.parametrize("name", CASES)
 def test_the_server_and_the_rules_agree(states: dict[str, str], name: str) -> None:
     said = states.get(name, "not polled")
-    found = problems(CASES[name], name=name, gpus=False)
+    found = find_config_problems(CASES[name], name=name, gpus=False)
     assert (said == "READY") == (name in RIGHT), said
     assert bool(found) == (name in WRONG), found
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_problem_names_its_field(name: str) -> None:
-    for problem in problems(WRONG[name], name=name, gpus=False):
+    for problem in find_config_problems(WRONG[name], name=name, gpus=False):
         assert ": " in problem
 
 
 @pytest.mark.parametrize("name", [name for name, spec in ENGINES.items() if spec.requirements.gpu])
 def test_a_gpu_engine_is_refused_for_its_backend_and_its_gpu_alone_where_there_is_none(name: str) -> None:
-    said = problems(render(ENGINES[name], batch=8, context=4096, kv_cache_bytes=0), name="r1plus", gpus=False)
+    said = find_config_problems(
+        render_config(ENGINES[name], batch=8, context=4096, kv_cache_bytes=0), name="r1plus", gpus=False
+    )
     if ENGINES[name].backend is Backend.TENSORRT:
         assert said[0].startswith("backend: ")
         assert all(problem.startswith(("backend", "instance_group.kind")) for problem in said)

@@ -20,16 +20,16 @@ from r1plus_contract import inference
 from r1plus_contract.delivery import digest_of, file_sha256
 from r1plus_contract.suite import load_suite
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
-from r1plus_model_repo.backends.requests import parse
+from r1plus_model_repo.backends.requests import parse_request
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 from r1plus_model_repo.importing.openvino.ir import FILES, try_template
 from r1plus_model_repo.importing.smollm2 import WEIGHTS, build_engines
-from r1plus_model_repo.importing.source import fetch
-from r1plus_model_repo.kv_shape import kv_shape
+from r1plus_model_repo.importing.source import fetch_weights
+from r1plus_model_repo.kv_shape import read_kv_shape
 from r1plus_monitoring.probe.client import TritonEngine
-from r1plus_monitoring.probe.probes import Result, judged
+from r1plus_monitoring.probe.probes import Result, classify_reply
 from support.engine.server import ENGINES, Server, deliver, serving
 from support.model_repo import gguf_files
 
@@ -38,7 +38,9 @@ pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
 def write_strange_model(folder: Path) -> None:
     """Write SmolLM2 as another tool would: in Q8_0, keys and tensors in another order, keys nobody knows."""
-    requantise(fetch(WEIGHTS, cache_dir() / "engines" / ".source", print), folder / "plain.gguf", Precision.Q8_0)
+    requantise(
+        fetch_weights(WEIGHTS, cache_dir() / "engines" / ".source", print), folder / "plain.gguf", Precision.Q8_0
+    )
     reader = gguf.GGUFReader(folder / "plain.gguf")
     writer = gguf.GGUFWriter(folder / "strange.gguf", "llama")
     writer.add_custom_alignment(64)
@@ -85,7 +87,7 @@ def test_the_manifest_is_what_the_file_holds(imported: Path) -> None:
     assert engine.spec.architecture == shipped.architecture
     assert engine.spec.precision == shipped.precision
     assert engine.spec.files.sha256 == digest_of(imported / "engine")
-    assert kv_shape(imported / "engine").bytes_per_token == engine.spec.shape.kv_bytes_per_token
+    assert read_kv_shape(imported / "engine").bytes_per_token == engine.spec.shape.kv_bytes_per_token
 
 
 def test_the_provenance_names_source_and_converter(imported: Path, strange: Path) -> None:
@@ -132,9 +134,9 @@ def test_a_chat_template_that_parses_and_cannot_be_served_is_refused(
 
 
 def test_it_answers(imported: Path) -> None:
-    per_token = kv_shape(imported / "engine").bytes_per_token
+    per_token = read_kv_shape(imported / "engine").bytes_per_token
     engine = OpenVinoEngine(EngineSettings(imported / "engine", 1, 512, 0, per_token, 2))
-    ask = parse({inference.PROMPT: b"What is the capital of Sweden?", inference.MAX_NEW_TOKENS: 24}, 512)
+    ask = parse_request({inference.PROMPT: b"What is the capital of Sweden?", inference.MAX_NEW_TOKENS: 24}, 512)
     generation = engine.add(engine.prepare(ask))
     ids: list[int] = []
     reason = None
@@ -162,5 +164,7 @@ async def test_it_is_served_and_scored(imported: Path, installed: Path, tmp_path
         items = suite.items[:SCORED]
         replies = await asyncio.gather(*(client.ask(item.prompt, suite.header.sampling) for item in items))
         await client.close()
-    lost = [item.id for item, reply in zip(items, replies, strict=True) if judged(item, reply) is not Result.CORRECT]
+    lost = [
+        item.id for item, reply in zip(items, replies, strict=True) if classify_reply(item, reply) is not Result.CORRECT
+    ]
     assert len(lost) <= 1, lost

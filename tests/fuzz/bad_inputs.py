@@ -182,11 +182,11 @@ QUANTITIES: dict[str, tuple[Case, ...]] = {
     "fractional GPU": (
         Refused(engine("bad", backend="vllm", requirements_gpu={"count": 0.5}), ("spec.requirements.gpu.count", "integer")),
         Refused(engine("bad", backend="vllm", requirements_gpu={"count": 0}), ("spec.requirements.gpu.count", "greater than or equal to 1")),
-        Refused(engine("bad", backend="vllm"), ("spec", "requirements.gpu is needed by every backend but openvino")),
+        Refused(engine("bad", backend="vllm"), ("spec", "requirements.gpu is required, except for backend openvino")),
         Refused(engine("bad", architecture_window=512), ("spec", "architecture.window and globalLayers must be absent with backend openvino")),
         Refused(engine("bad", architecture_globalLayers=0), ("spec", "architecture.window and globalLayers must be absent with backend openvino")),
         Refused(engine("bad", kvPrecision="INT8"), ("spec", "kvPrecision must be FP16 with backend openvino")),
-        Refused(engine("bad", requirements_gpu={"count": 1}), ("spec", "requirements.gpu is needed by every backend but openvino")),
+        Refused(engine("bad", requirements_gpu={"count": 1}), ("spec", "requirements.gpu is required, except for backend openvino")),
         Taken(engine("cores", requirements_cpu="2000m", requirements_cpuRequest="0.500")),
     ),
     "memory < engine need": (
@@ -279,7 +279,7 @@ ENUMS: dict[str, tuple[Case, ...]] = {
     "unsigned model": (
         Refused(engine("bad", artifact_sha256=None), ("spec.artifact.sha256: Required value",)),
         Refused(engine("bad", artifact_sha256="abc"), ("spec.artifact.sha256", "at least 64 chars long")),
-        Refused(engine("bad", artifact=None), ("spec", "artifact may be absent only where reference.claimedBy stands")),
+        Refused(engine("bad", artifact=None), ("spec", "artifact is required unless reference.claimedBy is set")),
     ),
     "pickle model": (Refused(engine("bad", backend="pytorch"), ("spec.backend", '"pytorch"', '"openvino"')),),
 }  # fmt: skip
@@ -307,7 +307,7 @@ REFERENCES: dict[str, tuple[Case, ...]] = {
         Refused(engine("bad", artifact_image="http://127.0.0.1/x"), ("spec.artifact.image", LABEL)),
         Refused(engine("bad", artifact_image="file:///etc/passwd"), ("spec.artifact.image", LABEL)),
         *(Refused(engine("bad", artifact=archive(url)), ("spec.artifact.archive.url", LABEL)) for url in ("file:///etc/passwd", "http://a.example/e.tar", "https://u:p@a.example/e.tar")),
-        *(Refused(engine("bad", artifact=archive(url)), ("spec.artifact.archive", "must not lead to the machine itself")) for url in ("https://169.254.169.254/latest", "https://localhost/x", "https://127.0.0.1/x", "https://2130706433/x", "https://metadata.google.internal/x")),
+        *(Refused(engine("bad", artifact=archive(url)), ("spec.artifact.archive", "must not lead to this machine")) for url in ("https://169.254.169.254/latest", "https://localhost/x", "https://127.0.0.1/x", "https://2130706433/x", "https://metadata.google.internal/x")),
     ),
     "image without digest/bad registry": (
         Refused(engine("bad", artifact_image="Registry/Engine"), ("spec.artifact.image", LABEL)),

@@ -32,7 +32,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
 def record(database: Database, *facts: Facts) -> list[dict[str, int]]:
     recorded = []
     for one in facts:
-        with UnitOfWork(database).recording() as repository:
+        with UnitOfWork(database).open_repository() as repository:
             recorded.append(repository.record(one))
     return recorded
 
@@ -61,11 +61,11 @@ async def test_finding_18_a_sqlite_registry_is_restored_while_the_service_runs(
     record(sqlite_file, LATER)
     lose(sqlite_file)
     storage = Storage(sqlite_file)
-    storage._spoilt.clear()
+    storage._needs_preparation.clear()
     assert main(["restore", "--from", str(copy)]) == 0
     assert await storage.record(story.FACTS) == {}
     assert (await storage.record(LATER))["evaluations"] == 1
-    found = await storage.read(lambda reader: reader.evaluations(None, None, ended=False, items=False))
+    found = await storage.read(lambda reader: reader.read_evaluations(None, None, include_ended=False, items=False))
     assert len(found) == 2
     for threads in (storage._threads, storage._migrator):
         threads.shutdown()
@@ -81,13 +81,13 @@ async def test_a_backup_of_an_older_schema_is_migrated_by_the_service_that_runs(
     keeping = asyncio.create_task(storage.run())
     await eventually(lambda: not storage.problem, "the service is ready")
     assert main(["restore", "--from", str(tmp_path / "old.db")]) == 0
-    assert migration.current(sqlite_file) == "0001"
+    assert migration.read_revision(sqlite_file) == "0001"
 
     async def recorded() -> bool:
-        return await storage.check() == "" and await storage.record(story.FACTS) == {}
+        return await storage.find_problem() == "" and await storage.record(story.FACTS) == {}
 
     await eventually(recorded, "the service goes on", retry_on=(UnavailableError,))
-    assert migration.current(sqlite_file) == migration.head()
+    assert migration.read_revision(sqlite_file) == migration.get_head()
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     for threads in (storage._threads, storage._migrator):
@@ -114,7 +114,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     "that is not there": (Path.unlink, "unable to open database file"),
     "that is no database": (lambda path: path.write_bytes(b"x" * 9000), "file is not a database"),
     "that is damaged": (damaged, "registry.db"),
-    "of another program": (empty, "holds no registry"),
+    "of another program": (empty, "is not a registry"),
     "of a newer registry": (from_the_future, "is at 9999, newer than this program"),
 }  # fmt: skip
 
@@ -150,10 +150,10 @@ def test_finding_18_a_postgresql_registry_is_restored_by_the_documented_commands
             if words[0] == "pg_dump":
                 record(database, LATER)
                 lose(database)
-        assert migration.migrate(database) == (migration.head(), migration.head())
+        assert migration.migrate(database) == (migration.get_head(), migration.get_head())
         assert record(database, story.FACTS, LATER)[0] == {}
-        with UnitOfWork(database).reading() as reader:
-            assert len(reader.evaluations(None, None, ended=False, items=False)) == 2
+        with UnitOfWork(database).open_reader() as reader:
+            assert len(reader.read_evaluations(None, None, include_ended=False, items=False)) == 2
         monkeypatch.setenv(VARIABLE, dsn)
         assert main(["backup", "--to", str(tmp_path / "x")]) == 2
         assert "use pg_dump" in caplog.text

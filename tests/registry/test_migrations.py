@@ -30,7 +30,7 @@ from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from support.registry import story
 from support.waiting import DEADLINE_SECONDS, wait_until
 
-ALL = [script.revision for script in migration.scripts().walk_revisions()][::-1]
+ALL = [script.revision for script in migration.load_scripts().walk_revisions()][::-1]
 
 
 def contents(database: Database) -> dict[str, list[tuple[object, ...]]]:
@@ -56,7 +56,7 @@ def test_the_migrations_make_the_tables(database: Database) -> None:
 
 def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: UnitOfWork) -> None:
     database = work.database
-    with work.recording() as repository:
+    with work.open_repository() as repository:
         repository.record(story.FACTS)
         repository.record(story.of("another"))
     before = contents(database)
@@ -66,7 +66,7 @@ def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: Unit
         assert contents(database) == before
     assert migrate(database, HEAD) == (ALL[0], ALL[-1])
     assert contents(database) == before
-    with work.recording() as repository:
+    with work.open_repository() as repository:
         assert repository.record(story.FACTS) == {}
 
 
@@ -81,7 +81,7 @@ def test_the_documented_way_back_runs_the_migration_in_the_place_of_the_service(
     monkeypatch.setenv(VARIABLE, dsn)
     for _ in range(2):  # Kubernetes starts it again and again.
         assert main(words[2:]) == 0
-        assert migration.current(database) == words[-1] != ALL[-1]
+        assert migration.read_revision(database) == words[-1] != ALL[-1]
 
 
 def test_foreign_keys_hold_after_going_back_and_forward(work: UnitOfWork) -> None:
@@ -107,7 +107,7 @@ def test_a_schema_from_the_future_is_left_alone(database: Database) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaError, match=r"is at 9999, newer than this program.*migrate --to"):
         migrate(database)
-    assert migration.current(database) == "9999"
+    assert migration.read_revision(database) == "9999"
 
 
 def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> None:
@@ -119,7 +119,7 @@ def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> Non
 
 def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
     database = Database(dsn, Limits(connect=10.0, lock=10.0, statement=20.0, connections=6))
-    with UnitOfWork(database).recording() as repository:
+    with UnitOfWork(database).open_repository() as repository:
         repository.record(Facts(deployments=(story.DEPLOYMENT,)))
     stop, written, longest = threading.Event(), [0, 0, 0], [0.0, 0.0, 0.0]
 
@@ -183,7 +183,7 @@ def test_a_migration_that_cannot_have_its_locks_gives_up_and_leaves_what_was(
     with closing(Database(dsn, replace(database.limits, lock=0.3))) as impatient:
         with pytest.raises(UnavailableError, match="lock"):
             migrate(impatient, ALL[0], Patience(lock=0.3))
-        assert migration.current(impatient) == ALL[-1]
+        assert migration.read_revision(impatient) == ALL[-1]
     held()
     assert migrate(database, ALL[0]) == (ALL[-1], ALL[0])
 
@@ -196,7 +196,7 @@ def fill(database: Database, count: int) -> None:
     }
     row |= {"deployment_uid": story.UID}
     row.pop("id")
-    with UnitOfWork(database).recording() as repository:
+    with UnitOfWork(database).open_repository() as repository:
         repository.record(Facts(deployments=(story.DEPLOYMENT,)))
     with database.transaction(writes=True) as connection:
         connection.execute(sa.insert(tables.evaluations), [row | {"decided_at": f"{n:040}"} for n in range(count)])
@@ -243,7 +243,7 @@ def test_a_migration_that_is_killed_half_way_was_never_there(database: Database)
             process.send_signal(signal.SIGKILL)
             assert process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
         wait_until(lambda: database.is_sqlite or not _half_way(database), "the server noticed")
-        assert migration.current(database) == ALL[0]
+        assert migration.read_revision(database) == ALL[0]
         assert _schema(database) == schema
     assert migrate(database) == (ALL[0], ALL[-1])
     assert contents(database) == before

@@ -20,7 +20,7 @@ EACH_ONCE = dict.fromkeys(("deployments", "engines", "suites", "revisions", "eva
 
 
 def record(work: UnitOfWork, facts: Facts) -> dict[str, int]:
-    with work.recording() as repository:
+    with work.open_repository() as repository:
         return repository.record(facts)
 
 
@@ -31,17 +31,17 @@ def report(**changes: Any) -> Facts:
 def test_what_is_sent_twice_is_recorded_once(work: UnitOfWork) -> None:
     assert record(work, story.FACTS) == EACH_ONCE
     assert record(work, story.FACTS) == {}
-    with work.reading() as reader:
-        (history,) = reader.histories("team-credit", "credit", ended=False)
+    with work.open_reader() as reader:
+        (history,) = reader.read_histories("team-credit", "credit", include_ended=False)
     assert [len(part) for part in (history.revisions, history.evaluations, history.rollouts, history.alarms)] == [1] * 4
 
 
 def test_what_is_read_is_what_was_sent(work: UnitOfWork) -> None:
     record(work, loads(Facts, dumps(story.FACTS)))
-    with work.reading() as reader:
-        (history,) = reader.histories("team-credit", "credit", ended=False)
-        (evaluation,) = reader.evaluations("team-credit", "credit", ended=False, items=True)
-        (engine,) = reader.engines()
+    with work.open_reader() as reader:
+        (history,) = reader.read_histories("team-credit", "credit", include_ended=False)
+        (evaluation,) = reader.read_evaluations("team-credit", "credit", include_ended=False, items=True)
+        (engine,) = reader.read_engines()
     assert history.deployment == story.DEPLOYMENT
     assert history.ended is False
     assert history.revisions == story.FACTS.revisions
@@ -90,11 +90,11 @@ def test_two_deployments_have_each_their_own(work: UnitOfWork) -> None:
 
 def test_a_delivery_that_cannot_be_recorded_whole_is_not_recorded_at_all(work: UnitOfWork) -> None:
     stray = replace(story.FACTS, alarms=(replace(story.ALARM, deployment="nobody"),))
-    with pytest.raises(DocumentError, match="'nobody' is neither known nor among"):
+    with pytest.raises(DocumentError, match="'nobody' is neither recorded nor in"):
         record(work, stray)
-    with work.reading() as reader:
-        assert reader.histories("team-credit", "credit", ended=True) == ()
-        assert reader.engines() == ()
+    with work.open_reader() as reader:
+        assert reader.read_histories("team-credit", "credit", include_ended=True) == ()
+        assert reader.read_engines() == ()
 
 
 def test_at_the_same_time_from_four_sides_each_fact_is_recorded_once(work: UnitOfWork) -> None:
@@ -108,20 +108,22 @@ def test_what_lives_no_more_has_ended_and_is_not_shown_to_everybody(work: UnitOf
     record(work, story.of("namesake"))
     assert record(work, Facts(live=("namesake",))) == {"ended": 1}
     assert record(work, Facts(live=("namesake",))) == {}
-    with work.reading() as reader:
-        assert [one.deployment.uid for one in reader.histories("team-credit", "credit", ended=False)] == ["namesake"]
-        both = reader.histories("team-credit", "credit", ended=True)
+    with work.open_reader() as reader:
+        assert [one.deployment.uid for one in reader.read_histories("team-credit", "credit", include_ended=False)] == [
+            "namesake"
+        ]
+        both = reader.read_histories("team-credit", "credit", include_ended=True)
         assert [(one.deployment.uid, one.ended) for one in both] == [("namesake", False), (story.UID, True)]
-        assert len(reader.evaluations("team-credit", None, ended=False, items=False)) == 1
-        assert len(reader.evaluations(None, None, ended=True, items=False)) == 2
+        assert len(reader.read_evaluations("team-credit", None, include_ended=False, items=False)) == 1
+        assert len(reader.read_evaluations(None, None, include_ended=True, items=False)) == 2
 
 
 def test_one_that_was_thought_to_have_ended_and_is_there_has_not(work: UnitOfWork) -> None:
     record(work, story.FACTS)
     record(work, Facts(live=()))
     record(work, Facts(live=(story.UID,)))
-    with work.reading() as reader:
-        assert [one.ended for one in reader.histories("team-credit", "credit", ended=False)] == [False]
+    with work.open_reader() as reader:
+        assert [one.ended for one in reader.read_histories("team-credit", "credit", include_ended=False)] == [False]
 
 
 def test_every_item_is_told_where_the_report_names_all_that_were_lost(work: UnitOfWork) -> None:
@@ -151,8 +153,8 @@ def test_a_tenants_own_suite_is_taken_before_a_shipped_one_and_nobody_elses(work
 
 
 def items(work: UnitOfWork) -> tuple[ItemResult, ...]:
-    with work.reading() as reader:
-        (found,) = reader.evaluations("team-credit", "credit", ended=False, items=True)
+    with work.open_reader() as reader:
+        (found,) = reader.read_evaluations("team-credit", "credit", include_ended=False, items=True)
     return found.items
 
 
@@ -167,7 +169,7 @@ BAD: dict[str, tuple[Facts, str]] = {
     "a number beyond 64 bits": (bad(revisions=(replace(story.REVISION, number=2**63),)), "facts.revisions[0].number"),
     "a number below zero": (report(lost=-1), "facts.evaluations[0].report.lost"),
     "an accuracy that is no number": (report(threshold=float("nan")), "facts.evaluations[0].report.threshold"),
-    "half a character": (bad(engines=(replace(story.ENGINE, spec={"a": ["\ud800"]}),)), "facts.engines[0].spec.a[0]: holds half a character"),
+    "half a character": (bad(engines=(replace(story.ENGINE, spec={"a": ["\ud800"]}),)), "facts.engines[0].spec.a[0]: has half a character"),
     "more facts than a delivery holds": (Facts(rollouts=(story.ROLLOUT,) * 5001), "5001 facts, at most 5000"),
 }  # fmt: skip
 
@@ -175,7 +177,7 @@ BAD: dict[str, tuple[Facts, str]] = {
 @pytest.mark.parametrize(("facts", "said"), BAD.values(), ids=BAD)
 def test_what_no_database_holds_is_refused_with_its_place(facts: Facts, said: str) -> None:
     with pytest.raises(DocumentError) as refused:
-        checks.checked(facts)
+        checks.check_facts(facts)
     assert said in str(refused.value)
 
 
@@ -190,21 +192,21 @@ def test_what_no_database_holds_is_refused_with_its_place(facts: Facts, said: st
     ids=["a name and a number", "a text", "an image", "facts in a delivery"],
 )
 def test_what_is_just_within_its_limit_is_taken_as_it_is(facts: Facts) -> None:
-    assert checks.checked(facts) == facts
+    assert checks.check_facts(facts) == facts
 
 
 def test_the_largest_that_is_accepted_is_recorded(work: UnitOfWork) -> None:
     widest = "\N{GRINNING FACE}" * 63
     largest = replace(story.REPORT, control=widest, acknowledged=widest, scorer_version=widest, suite_hash=widest, decided_at=widest, lost=2**63 - 1)  # fmt: skip
     facts = replace(story.FACTS, revisions=(replace(story.REVISION, name=widest),), evaluations=(replace(story.EVALUATION, revision=widest, report=largest),))  # fmt: skip
-    assert record(work, checks.checked(facts)) == EACH_ONCE
+    assert record(work, checks.check_facts(facts)) == EACH_ONCE
 
 
 def test_a_nul_that_a_pod_has_said_spoils_nothing(work: UnitOfWork) -> None:
-    facts = checks.checked(report(message="a\0b", lost_items=("c\0",)))
+    facts = checks.check_facts(report(message="a\0b", lost_items=("c\0",)))
     record(work, replace(story.FACTS, evaluations=facts.evaluations))
-    with work.reading() as reader:
-        (found,) = reader.evaluations(None, None, ended=False, items=False)
+    with work.open_reader() as reader:
+        (found,) = reader.read_evaluations(None, None, include_ended=False, items=False)
     assert (found.report.message, found.report.lost_items) == (
         "a\N{REPLACEMENT CHARACTER}b",
         ("c\N{REPLACEMENT CHARACTER}",),
@@ -220,20 +222,20 @@ def reopened(database: Database) -> Iterator[Database]:
 
 def test_another_process_finds_what_was_recorded(work: UnitOfWork, reopened: Database) -> None:
     record(work, story.FACTS)
-    assert migration.migrate(reopened) == (migration.head(), migration.head())
+    assert migration.migrate(reopened) == (migration.get_head(), migration.get_head())
     assert record(UnitOfWork(reopened), story.FACTS) == {}
 
 
 def test_in_which_namespace_a_deployment_is_is_filled_in_once(work: UnitOfWork) -> None:
     for uid in ("", "first", "second"):
         record(work, Facts(deployments=(replace(story.DEPLOYMENT, namespace_uid=uid),)))
-    with work.reading() as reader:
-        (found,) = reader.histories("team-credit", "credit", ended=True)
+    with work.open_reader() as reader:
+        (found,) = reader.read_histories("team-credit", "credit", include_ended=True)
     assert found.deployment.namespace_uid == "first"
 
 
 def test_a_deployment_is_known_by_its_uid_alone(work: UnitOfWork) -> None:
     record(work, story.FACTS)
     assert record(work, Facts(deployments=(DeploymentFact(story.UID, "elsewhere", "other"),))) == {}
-    with work.reading() as reader:
-        assert reader.histories("elsewhere", "other", ended=True) == ()
+    with work.open_reader() as reader:
+        assert reader.read_histories("elsewhere", "other", include_ended=True) == ()

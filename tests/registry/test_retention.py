@@ -37,7 +37,7 @@ class Registry:
         self.pruned: dict[str, int] = {}
 
     def tell(self, *facts: Facts) -> None:
-        with UnitOfWork(self.database, lambda: self.now).recording() as repository:
+        with UnitOfWork(self.database, lambda: self.now).open_repository() as repository:
             for one in facts:
                 repository.record(one)
 
@@ -47,7 +47,7 @@ class Registry:
 
         async def run() -> None:
             storage = Storage(self.database)
-            storage._spoilt.clear()
+            storage._needs_preparation.clear()
             await Pruner(storage, terms, metric, lambda: self.now).prune_all()
             for threads in (storage._threads, storage._migrator):
                 threads.shutdown()
@@ -221,12 +221,12 @@ async def test_a_tenants_share_is_held_to_as_soon_as_something_is_recorded(datab
     told.tell(story.FACTS)
     metric = Counter("pruned", "Rows.", ["table"], registry=CollectorRegistry())
     storage = Storage(database)
-    storage._spoilt.clear()
+    storage._needs_preparation.clear()
     pruner = Pruner(storage, Retention(entries=1), metric)
     running = asyncio.create_task(pruner.run())
     await eventually(lambda: not pruner._namespaces, "the first pass is over")
     await asyncio.to_thread(told.tell, gate(1))
-    pruner.notice(["team-credit"])
+    pruner.mark_dirty(["team-credit"])
     await eventually(lambda: told.gates() == ["2026-11-25T12:01:00Z"], "the older gate is gone")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -47,17 +47,17 @@ class Reviewed:
     namespaces: dict[str, str] = field(default_factory=lambda: {"team-credit": story.NAMESPACE_UID})
     asked: list[Access] = field(default_factory=list)
 
-    async def user(self, token: str) -> User | None:
+    async def authenticate(self, token: str) -> User | None:
         if self.down:
-            raise UnavailableError("The API server did not answer a TokenReview: down")
+            raise UnavailableError("The API server did not answer the TokenReview: down")
         return User(token) if token in (WRITER, TENANT, PLATFORM) else None
 
-    async def may(self, user: User, access: Access) -> bool:
+    async def can_access(self, user: User, access: Access) -> bool:
         self.asked.append(access)
         own = access.namespace == "team-credit" and access.resource == "r1plusdeployments"
         return user.name == PLATFORM or (user.name == TENANT and own)
 
-    async def namespace_uid(self, name: str) -> str:
+    async def get_namespace_uid(self, name: str) -> str:
         return self.namespaces.get(name, "")
 
 
@@ -115,7 +115,7 @@ async def serve() -> AsyncIterator[Serve]:
                 pruning = asyncio.create_task(pruner.run())
                 ends.push_async_callback(asyncio.gather, pruning, return_exceptions=True)
                 ends.callback(pruning.cancel)
-            server = TestServer(Service(storage, reviewed, WRITER, instruments, pruner).application())
+            server = TestServer(Service(storage, reviewed, WRITER, instruments, pruner).build_application())
             await server.start_server()
             ends.push_async_callback(server.close)
             session = await ends.enter_async_context(aiohttp.ClientSession())
@@ -278,14 +278,14 @@ NULS = (
 async def test_a_nul_in_what_is_asked_for_is_refused(client: Client, path: str) -> None:
     status, answer = await client.get(path)
     assert status == 400
-    assert "holds a NUL character" in answer["error"]
+    assert "has a NUL character" in answer["error"]
 
 
 BODIES: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{", "not JSON"),
     "a list": (b"[]", "Facts: expected an object"),
     "a field of the wrong type": (b'{"deployments": [{"uid": 1, "namespace": "a", "name": "b"}]}', "Facts.deployments[0].uid"),
-    "a fact of a deployment that nobody knows": (dumps(Facts(rollouts=(story.ROLLOUT,))).encode(), "is neither known"),
+    "a fact of a deployment that nobody knows": (dumps(Facts(rollouts=(story.ROLLOUT,))).encode(), "is neither recorded"),
     "an accuracy that is no number": (dumps(story.FACTS).replace('"threshold":0.98', '"threshold":NaN').encode(), "threshold"),
 }  # fmt: skip
 
@@ -444,8 +444,8 @@ async def test_a_file_that_names_another_database_moves_the_service_there(
 
 WRONG_FILES: dict[str, tuple[str | None, str]] = {
     "gone": (None, "No such file or directory"),
-    "empty": ("", "is no database URL"),
-    "of another database": ("mysql://u:hunter2@h/d", "is no database of the registry"),
+    "empty": ("", "is not a database URL"),
+    "of another database": ("mysql://u:hunter2@h/d", "is not a supported database"),
 }
 
 
@@ -640,12 +640,12 @@ async def test_what_nobody_waits_for_any_more_is_not_begun(hung: Client, monkeyp
 async def test_of_more_than_can_wait_the_rest_is_told_to_come_again(
     hung: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_module, "MOST_ASKED", SHORT.connections + 1)
+    monkeypatch.setattr(storage_module, "MOST_PENDING", SHORT.connections + 1)
     waits = asyncio.create_task(hung.get("/v1/engines"))
-    await eventually(lambda: hung.storage._asked == SHORT.connections + 1, "one waits")
+    await eventually(lambda: hung.storage._pending == SHORT.connections + 1, "one waits")
     headers = {"Authorization": f"Bearer {PLATFORM}"}
     async with hung.session.get(f"{hung.url}/v1/engines", headers=headers) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-        assert f"{SHORT.connections + 1} requests wait for it already" in await answer.text()
+        assert f"{SHORT.connections + 1} requests are waiting already" in await answer.text()
     hung.release.set()
     assert await waits == (200, {"items": []})

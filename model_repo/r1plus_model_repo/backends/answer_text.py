@@ -1,7 +1,7 @@
-"""Tokens to text as they come: whole characters only, and nothing of a stop string.
+"""Conversion of tokens to text while they arrive: whole characters only, and nothing of a stop string.
 
-A token may end in the middle of a character, and a stop string may begin in one token and end in another. So what might
-still become something else is held back until it is decided.
+A token may end in the middle of a character, and a stop string may span tokens. So text that later tokens can change
+is held back.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,56 +10,56 @@ REPLACEMENT = "\ufffd"
 
 
 class AnswerText:
-    """The text of one answer. `push` returns what may be sent now, `finish` what is left."""
+    """The text of one answer. `push` returns the text to send now, `finish` the rest."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...] = ()) -> None:
         self._decode = decode
         self._stop = stop
         self._ids: list[int] = []
-        # Decoding restarts at `_window`, a character border at or before `_read`; what lies before `_read` was taken.
+        # Decoding restarts at `_window`, a character border at or before `_read`; text before `_read` was returned.
         self._window = 0
         self._read = 0
-        self._held = ""
-        self.stopped = False
-        """True once a stop string has appeared; nothing comes after it."""
+        self._pending = ""
+        self.is_stopped = False
+        """True after a stop string; nothing follows it."""
 
     def push(self, ids: Sequence[int]) -> str:
-        """Take new tokens; the text that no later token can change."""
-        if self.stopped:
+        """Add new tokens and return the text that no later token can change."""
+        if self.is_stopped:
             return ""
         self._ids.extend(ids)
-        taken, text = self._ends()
+        sent, text = self._decode_window()
         # A decoder shows an unfinished character as U+FFFD at the end, or not at all.
-        if len(text) <= len(taken) or text.endswith(REPLACEMENT):
+        if len(text) <= len(sent) or text.endswith(REPLACEMENT):
             return ""
         self._window, self._read = self._read, len(self._ids)
-        return self._until_stop(text[len(taken) :])
+        return self._take_until_stop(text[len(sent) :])
 
     def finish(self) -> str:
-        """The rest: what was held back, without a character that never became whole."""
-        if self.stopped:
+        """Return the rest, without an incomplete character."""
+        if self.is_stopped:
             return ""
-        taken, text = self._ends()
+        sent, text = self._decode_window()
         self._read = self._window = len(self._ids)
-        rest = self._until_stop(text[len(taken) :].rstrip(REPLACEMENT))
-        held, self._held = self._held, ""
-        return rest + held
+        rest = self._take_until_stop(text[len(sent) :].rstrip(REPLACEMENT))
+        pending, self._pending = self._pending, ""
+        return rest + pending
 
-    def _ends(self) -> tuple[str, str]:
+    def _decode_window(self) -> tuple[str, str]:
         return self._decode(self._ids[self._window : self._read]), self._decode(self._ids[self._window :])
 
-    def _until_stop(self, new: str) -> str:
-        text, self._held = self._held + new, ""
-        # The first to be complete counts, so that it does not matter how the text was cut into tokens.
-        found = [(place + len(stop), place) for stop in self._stop if (place := text.find(stop)) >= 0]
-        if found:
-            self.stopped = True
-            return text[: min(found)[1]]
-        keep = max((_beginning(text, stop) for stop in self._stop), default=0)
-        self._held = text[len(text) - keep :]
+    def _take_until_stop(self, new: str) -> str:
+        text, self._pending = self._pending + new, ""
+        # The first complete match counts, so that the split into tokens does not matter.
+        matches = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
+        if matches:
+            self.is_stopped = True
+            return text[: min(matches)[1]]
+        keep = max((_measure_overlap(text, stop) for stop in self._stop), default=0)
+        self._pending = text[len(text) - keep :]
         return text[: len(text) - keep]
 
 
-def _beginning(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with."""
+def _measure_overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of `text` that is a beginning of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

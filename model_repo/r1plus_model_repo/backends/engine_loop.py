@@ -1,9 +1,9 @@
-"""One thread that owns the engine: it admits what waits, steps, reads, answers, and lets go of who hung up.
+"""The loop, a thread that owns the engine: it admits requests, steps, sends text, and drops cancelled requests.
 
-Who waits is bounded, in requests and in tokens: nothing tells callers apart, and one of them may ask without end.
+The queue is limited in requests and in tokens: callers cannot be told apart, and one of them may send without end.
 
-Continuous batching: a request joins the running batch at any step and leaves it at any step. The loop knows neither
-Triton nor an engine; both stand behind Protocols, so that its tests run it against fakes.
+Continuous batching: a request joins and leaves the running batch at any step. The loop depends neither on Triton nor
+on an engine; both implement Protocols, so that tests use fakes.
 """
 
 import queue
@@ -17,16 +17,16 @@ from r1plus_model_repo.backends.answer_text import AnswerText
 
 JOIN_SECONDS = 1.0
 WAITING_PER_SLOT, LEAST_WAITING = 16, 64
-"""Requests that may wait for each slot of the batch, and at least in all: more would wait for minutes."""
+"""Waiting requests allowed per slot of the batch, and at least in total: more would wait for minutes."""
 MOST_WAITING_TOKENS = 4 * 2**20
-"""Of all prompts that wait: some 150 MiB where a token is a Python integer."""
+"""Limit for the tokens of all waiting prompts: about 150 MiB if a token is a Python integer."""
 CANCEL_LOOKS = 16
-"""Of those that wait, so many are asked in each pass whether they hung up: each costs a message to the server."""
+"""Waiting requests checked for cancellation per pass: each check costs a message to the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request as the engine takes it. `prompt` and `sampling` are the engine's own, opaque here."""
+    """A request prepared for the engine. `prompt` and `sampling` are the engine's own types."""
 
     prompt: Any
     prompt_tokens: int
@@ -38,7 +38,7 @@ class Handle(Protocol):
     """One running generation."""
 
     def read(self) -> tuple[Sequence[int], FinishReason | None]:
-        """New tokens since the last call, and why the generation ended, once it has."""
+        """Return new tokens since the last call and, once it has ended, the reason."""
 
     def cancel(self) -> None:
         """Free its slot and its cache at the next step."""
@@ -51,74 +51,74 @@ class Pipeline(Protocol):
         """Start a generation."""
 
     def step(self) -> None:
-        """One forward pass over all that runs."""
+        """Run one forward pass over all running requests."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Tokens to text."""
+        """Convert tokens to text."""
 
 
 class Reply(Protocol):
     """The client's end of one request."""
 
-    def piece(self, text: str, completion_tokens: int) -> None:
-        """The next piece of the answer."""
+    def send_piece(self, text: str, completion_tokens: int) -> None:
+        """Send the next piece of the answer."""
 
-    def done(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
-        """The last piece; ends the request."""
+    def finish(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
+        """Send the last piece and end the request."""
 
-    def error(self, message: str) -> None:
-        """An error response; ends the request."""
+    def fail(self, message: str) -> None:
+        """Send an error response and end the request."""
 
-    def turn_away(self, message: str) -> None:
-        """There is no room for it now; ends the request."""
+    def reject(self, message: str) -> None:
+        """Send that the queue is full and end the request."""
 
-    def cancelled(self) -> bool:
-        """Has the client hung up?"""
+    def is_cancelled(self) -> bool:
+        """Return whether the client has hung up."""
 
 
 class Meters(Protocol):
-    """Where the loop counts."""
+    """The loop's metrics."""
 
-    def tokens(self, direction: str, count: int) -> None:
-        """`prompt` or `completion` tokens processed."""
+    def count_tokens(self, direction: str, count: int) -> None:
+        """Count processed tokens; `direction` is `prompt` or `completion`."""
 
-    def first_token(self, seconds: float) -> None:
-        """Time from arrival to the first token."""
+    def observe_first_token(self, seconds: float) -> None:
+        """Record the time from arrival to the first token."""
 
-    def request(self, result: str) -> None:
-        """A request ended: ok, refused, queue_full, cancelled or error."""
+    def count_request(self, result: str) -> None:
+        """Count an ended request: ok, refused, queue_full, cancelled or error."""
 
-    def load(self, running: int, waiting: int) -> None:
-        """How many run and how many wait."""
+    def set_load(self, running: int, waiting: int) -> None:
+        """Set how many requests run and wait."""
 
 
 @dataclass(slots=True)
-class _Running:
+class _RunningRequest:
     job: Job
     reply: Reply
     handle: Handle
     text: AnswerText
-    since: float
+    arrived_at: float
     tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _WaitingRequest:
     job: Job
     reply: Reply
-    since: float
+    arrived_at: float
 
 
 @dataclass(slots=True)
 class _State:
-    waiting: list[_Waiting] = field(default_factory=list)
-    running: list[_Running] = field(default_factory=list)
-    looked_at: int = 0
-    """Of those that wait, where the next look for who hung up begins."""
+    waiting: list[_WaitingRequest] = field(default_factory=list)
+    running: list[_RunningRequest] = field(default_factory=list)
+    cancel_cursor: int = 0
+    """Index in `waiting` where the next check for cancellation begins."""
 
 
 class EngineLoop:
-    """`submit` from any thread; answers go to the reply from the loop's thread."""
+    """`submit` may be called from any thread; replies are sent from the loop's thread."""
 
     def __init__(
         self,
@@ -135,14 +135,14 @@ class EngineLoop:
         self._max_batch = max_batch
         self._clock = clock
         self._on_death = on_death
-        self._arrivals: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[_WaitingRequest | None] = queue.SimpleQueue()
         self._state = _State()
         self._lock = threading.Condition()
         self._unanswered = 0
         self._unanswered_tokens = 0
-        self._most = max_batch + max(LEAST_WAITING, WAITING_PER_SLOT * max_batch)
-        self._most_tokens = max_batch * context + MOST_WAITING_TOKENS
-        self._dead = ""
+        self._max_requests = max_batch + max(LEAST_WAITING, WAITING_PER_SLOT * max_batch)
+        self._max_tokens = max_batch * context + MOST_WAITING_TOKENS
+        self._death = ""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -151,37 +151,37 @@ class EngineLoop:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many requests run and wait as may."""
-        return self._unanswered >= self._most
+        """Whether the maximum number of requests runs and waits."""
+        return self._unanswered >= self._max_requests
 
-    def turn_away(self, reply: Reply) -> None:
-        """Answer that the queue is full."""
-        self._meters.request("queue_full")
-        reply.turn_away(
+    def reject(self, reply: Reply) -> None:
+        """Reply that the queue is full."""
+        self._meters.count_request("queue_full")
+        reply.reject(
             f"{QUEUE_FULL}: the engine has {self._unanswered} requests of {self._unanswered_tokens} prompt tokens, and"
-            f" takes {self._most} of {self._most_tokens}; nothing was computed, try again later"
+            f" takes {self._max_requests} of {self._max_tokens}; nothing was computed, try again later"
         )
 
     def submit(self, job: Job, reply: Reply) -> None:
-        """Queue a request; where there is no room, or after the engine's death, answer it with that."""
+        """Queue a request. If the queue is full or the engine is dead, reply with that."""
         with self._lock:
-            has_room = not self.is_full and self._unanswered_tokens + job.prompt_tokens <= self._most_tokens
-            if has_room and not self._dead:
+            has_room = not self.is_full and self._unanswered_tokens + job.prompt_tokens <= self._max_tokens
+            if has_room and not self._death:
                 self._unanswered += 1
                 self._unanswered_tokens += job.prompt_tokens
-                self._arrivals.put(_Waiting(job, reply, self._clock()))
+                self._arrivals.put(_WaitingRequest(job, reply, self._clock()))
                 return
-        if self._dead:
-            self._meters.request("error")
-            reply.error(self._dead)
+        if self._death:
+            self._meters.count_request("error")
+            reply.fail(self._death)
         else:
-            self.turn_away(reply)
+            self.reject(reply)
 
     def close(self, timeout: float) -> None:
-        """Finish what runs and what waits, then end the thread.
+        """Finish all running and waiting requests, then end the thread.
 
-        It waits for answers, not for the thread: with the last answer a server that is ending stops listening, and a
-        thread that is just then counting something would hear from it no more.
+        It waits for answers, not for the thread: after the last answer an ending server stops listening. A thread
+        that records a metric at that moment would block.
         """
         self._arrivals.put(None)
         with self._lock:
@@ -190,28 +190,28 @@ class EngineLoop:
 
     def _run(self) -> None:
         try:
-            while self._pass():
+            while self._run_pass():
                 pass
-        except Exception as error:  # noqa: BLE001 - whatever it was, nobody may be left waiting; the owner logs it
-            self._die(error)
+        except Exception as error:  # noqa: BLE001 - all clients get any error; the owner logs it
+            self._fail_all(error)
 
-    def _pass(self) -> bool:
-        """One round; False when closed and all is answered."""
-        open_ = self._arrive()
+    def _run_pass(self) -> bool:
+        """Run one pass. Return False when the loop is closed and all requests are answered."""
+        open_ = self._receive()
         self._drop_cancelled()
         self._admit()
         state = self._state
-        self._meters.load(len(state.running), len(state.waiting))
+        self._meters.set_load(len(state.running), len(state.waiting))
         if state.running:
             self._pipeline.step()
-            state.running = [running for running in state.running if self._answer(running)]
+            state.running = [running for running in state.running if self._send_new_text(running)]
         if not state.running and not state.waiting:
-            self._meters.load(0, 0)
+            self._meters.set_load(0, 0)
             return open_
         return True
 
-    def _arrive(self) -> bool:
-        """Take what has arrived; wait for something only when there is nothing to do."""
+    def _receive(self) -> bool:
+        """Move arrivals to the queue. Block only when idle. Return False when the loop is closed."""
         idle = not (self._state.running or self._state.waiting)
         try:
             while (arrival := self._arrivals.get(block=idle)) is not None:
@@ -219,28 +219,28 @@ class EngineLoop:
                 idle = False
         except queue.Empty:
             return True
-        # Closed: the mark goes back, so that the next round sees it again.
+        # Closed: put the marker back for the next pass.
         self._arrivals.put(None)
         return False
 
     def _drop_cancelled(self) -> None:
         state = self._state
-        for running in [r for r in state.running if r.reply.cancelled()]:
+        for running in [r for r in state.running if r.reply.is_cancelled()]:
             running.handle.cancel()
             state.running.remove(running)
-            self._cancelled(running.reply, running.job, running.tokens)
-        begin = state.looked_at if state.looked_at < len(state.waiting) else 0
-        state.looked_at = begin + CANCEL_LOOKS
-        for waiting in [w for w in state.waiting[begin : begin + CANCEL_LOOKS] if w.reply.cancelled()]:
+            self._finish_cancelled(running.reply, running.job, running.tokens)
+        begin = state.cancel_cursor if state.cancel_cursor < len(state.waiting) else 0
+        state.cancel_cursor = begin + CANCEL_LOOKS
+        for waiting in [w for w in state.waiting[begin : begin + CANCEL_LOOKS] if w.reply.is_cancelled()]:
             state.waiting.remove(waiting)
-            self._cancelled(waiting.reply, waiting.job, 0)
+            self._finish_cancelled(waiting.reply, waiting.job, 0)
 
-    def _cancelled(self, reply: Reply, job: Job, tokens: int) -> None:
-        self._meters.request("cancelled")
-        reply.done("", FinishReason.CANCELLED, job.prompt_tokens, tokens)
-        self._settle(job)
+    def _finish_cancelled(self, reply: Reply, job: Job, tokens: int) -> None:
+        self._meters.count_request("cancelled")
+        reply.finish("", FinishReason.CANCELLED, job.prompt_tokens, tokens)
+        self._release(job)
 
-    def _settle(self, job: Job) -> None:
+    def _release(self, job: Job) -> None:
         with self._lock:
             self._unanswered -= 1
             self._unanswered_tokens -= job.prompt_tokens
@@ -249,54 +249,54 @@ class EngineLoop:
     def _admit(self) -> None:
         state = self._state
         while state.waiting and len(state.running) < self._max_batch:
-            # It leaves the queue once it runs: whatever fails before, nobody is forgotten when all get the error.
+            # It leaves the queue only when it runs, so that `_fail_all` reaches it after any error before.
             waiting = state.waiting[0]
-            if waiting.reply.cancelled():
+            if waiting.reply.is_cancelled():
                 del state.waiting[0]
-                self._cancelled(waiting.reply, waiting.job, 0)
+                self._finish_cancelled(waiting.reply, waiting.job, 0)
                 continue
             text = AnswerText(self._pipeline.decode, waiting.job.stop)
             handle = self._pipeline.add(waiting.job)
-            state.running.append(_Running(waiting.job, waiting.reply, handle, text, waiting.since))
+            state.running.append(_RunningRequest(waiting.job, waiting.reply, handle, text, waiting.arrived_at))
             del state.waiting[0]
-            self._meters.tokens("prompt", waiting.job.prompt_tokens)
+            self._meters.count_tokens("prompt", waiting.job.prompt_tokens)
 
-    def _answer(self, running: _Running) -> bool:
-        """Send what is new; False when the request has ended."""
+    def _send_new_text(self, running: _RunningRequest) -> bool:
+        """Send new text. Return False when the request has ended."""
         ids, reason = running.handle.read()
         if ids:
             if not running.tokens:
-                self._meters.first_token(self._clock() - running.since)
+                self._meters.observe_first_token(self._clock() - running.arrived_at)
             running.tokens += len(ids)
-            self._meters.tokens("completion", len(ids))
+            self._meters.count_tokens("completion", len(ids))
         text = running.text.push(ids) if ids else ""
-        if running.text.stopped and reason is None:
+        if running.text.is_stopped and reason is None:
             running.handle.cancel()
-        if running.text.stopped:
+        if running.text.is_stopped:
             reason = FinishReason.STOP
         if reason is None:
             if text:
-                running.reply.piece(text, running.tokens)
+                running.reply.send_piece(text, running.tokens)
             return True
-        self._meters.request("ok")
+        self._meters.count_request("ok")
         tail = running.text.finish()
-        if running.text.stopped:
+        if running.text.is_stopped:
             reason = FinishReason.STOP
-        running.reply.done(text + tail, reason, running.job.prompt_tokens, running.tokens)
-        self._settle(running.job)
+        running.reply.finish(text + tail, reason, running.job.prompt_tokens, running.tokens)
+        self._release(running.job)
         return False
 
-    def _die(self, error: BaseException) -> None:
-        """The engine is lost: nobody may wait for ever. Answer all with an error, then tell the owner."""
+    def _fail_all(self, error: BaseException) -> None:
+        """Reply to all requests with an error after the loss of the engine, then notify the owner."""
         with self._lock:
-            self._dead = f"the engine stopped: {error}; the server is restarting"
-        pending: list[_Running | _Waiting] = [*self._state.running, *self._state.waiting]
+            self._death = f"the engine stopped: {error}; the server is restarting"
+        pending: list[_RunningRequest | _WaitingRequest] = [*self._state.running, *self._state.waiting]
         while not self._arrivals.empty():
             arrival = self._arrivals.get()
             if arrival is not None:
                 pending.append(arrival)
         for entry in pending:
-            self._meters.request("error")
-            entry.reply.error(self._dead)
-            self._settle(entry.job)
+            self._meters.count_request("error")
+            entry.reply.fail(self._death)
+            self._release(entry.job)
         self._on_death(error)

@@ -1,6 +1,6 @@
-"""Who runs, in an engine that gives out the new tokens of all requests at once: they wait here until the loop reads.
+"""Running requests of an engine that returns the new tokens of all requests at once, until the loop reads them.
 
-Used by `vllm_engine` and `trtllm_engine`, from the loop's thread only.
+Used by `vllm_engine` and `trtllm_engine`, only from the loop's thread.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -26,33 +26,33 @@ class Generation:
         self._cancel()
 
     def push(self, ids: Sequence[int], reason: FinishReason | None) -> None:
-        """What the engine gave out for it."""
+        """Add tokens that the engine returned."""
         self._ids.extend(ids)
         self._reason = reason
 
 
 class Generations:
-    """Those that run, by the engine's own ids. `cancel` tells the engine to let one go."""
+    """Running generations by the engine's ids. `cancel` tells the engine to stop one."""
 
     def __init__(self, cancel: Callable[[Hashable], None]) -> None:
         self._cancel = cancel
         self._running: dict[Hashable, Generation] = {}
 
     def begin(self, request_id: Hashable) -> Generation:
-        """The engine has taken a request."""
-        generation = self._running[request_id] = Generation(lambda: self._let_go(request_id))
+        """Register a request that the engine accepted."""
+        generation = self._running[request_id] = Generation(lambda: self._cancel_request(request_id))
         return generation
 
     def push(self, request_id: Hashable, ids: Sequence[int], reason: FinishReason | None) -> None:
-        """New tokens of a request, and why it ended, once it has."""
+        """Add new tokens of a request and, once it has ended, the reason."""
         self._running[request_id].push(ids, reason)
         if reason is not None:
             del self._running[request_id]
 
     def __contains__(self, request_id: Hashable) -> bool:
-        """Does it run? What still comes for one that was cancelled is nobody's."""
+        """Return whether the request runs. Tokens of a cancelled one are dropped."""
         return request_id in self._running
 
-    def _let_go(self, request_id: Hashable) -> None:
+    def _cancel_request(self, request_id: Hashable) -> None:
         if self._running.pop(request_id, None) is not None:
             self._cancel(request_id)

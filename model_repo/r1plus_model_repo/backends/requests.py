@@ -1,4 +1,4 @@
-"""What a client asked: the request's tensors as values, checked. Errors name the input, the value and the limit."""
+"""The request's tensors as checked values. Errors name the input, the value and the limit."""
 
 import json
 import math
@@ -11,17 +11,17 @@ from r1plus_contract import inference
 MAX_STOP_STRINGS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256
 MAX_STOP_BYTES: Final = 64 * 1024
-"""Of the JSON array: all the strings that there may be, each character escaped."""
+"""Largest JSON array: the maximum number of strings, with each character escaped."""
 MAX_TEMPERATURE: Final = 100.0
 
 
 class RefusedError(ValueError):
-    """A request that cannot be served as it is; the message goes to the client."""
+    """An invalid request; the message goes to the client."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request. None: the client left it open."""
+class GenerationRequest:
+    """One request. None: the client did not set it."""
 
     prompt: str
     system: str = ""
@@ -34,63 +34,67 @@ class Ask:
     stop: tuple[str, ...] = ()
 
 
-def parse(inputs: Mapping[str, Any], context: int) -> Ask:
-    """Read the inputs that are present (one value each, BYTES as bytes); RefusedError lists all that is wrong.
+def parse_request(inputs: Mapping[str, Any], context: int) -> GenerationRequest:
+    """Read the inputs that are present (one value each, BYTES as bytes).
 
-    What no engine with this context could take is refused before it is decoded.
+    Reject sizes that no engine can take before decoding.
+
+    Raises:
+        RefusedError: the request is invalid; the message lists all problems.
     """
     check_size(inputs.get(inference.PROMPT, b""), inputs.get(inference.SYSTEM, b""), context)
     problems: list[str] = []
-    ask = Ask(
-        prompt=_text(inputs, inference.PROMPT, problems),
-        system=_text(inputs, inference.SYSTEM, problems),
+    request = GenerationRequest(
+        prompt=_parse_text(inputs, inference.PROMPT, problems),
+        system=_parse_text(inputs, inference.SYSTEM, problems),
         raw_prompt=bool(inputs.get(inference.RAW_PROMPT, False)),
-        max_new_tokens=_new_tokens(inputs, problems),
-        temperature=_number(inputs, inference.TEMPERATURE, 0.0, problems, low=0.0, high=MAX_TEMPERATURE),
-        top_p=_number(inputs, inference.TOP_P, 1.0, problems, low=0.0, high=1.0, low_open=True),
-        repetition_penalty=_number(inputs, inference.REPETITION_PENALTY, 1.0, problems, low=0.0, low_open=True),
+        max_new_tokens=_parse_new_tokens(inputs, problems),
+        temperature=_parse_number(inputs, inference.TEMPERATURE, 0.0, problems, low=0.0, high=MAX_TEMPERATURE),
+        top_p=_parse_number(inputs, inference.TOP_P, 1.0, problems, low=0.0, high=1.0, low_open=True),
+        repetition_penalty=_parse_number(inputs, inference.REPETITION_PENALTY, 1.0, problems, low=0.0, low_open=True),
         seed=int(inputs[inference.SEED]) if inference.SEED in inputs else None,
-        stop=_stop(inputs, problems),
+        stop=_parse_stop(inputs, problems),
     )
     if inference.PROMPT not in inputs:
         problems.append(f"{inference.PROMPT}: missing")
     if problems:
         raise RefusedError("; ".join(problems))
-    return ask
+    return request
 
 
 def check_size(prompt: str | bytes, system: str | bytes, context: int) -> None:
-    """Refuse by its length a prompt that no tokenizer makes fit the context: tokenising takes time and memory."""
-    length, most = len(prompt) + len(system), inference.MOST_PROMPT_BYTES_PER_TOKEN * context
-    if length > most:
+    """Reject a prompt whose length no tokenizer fits into the context: tokenising takes time and memory."""
+    length, limit = len(prompt) + len(system), inference.MOST_PROMPT_BYTES_PER_TOKEN * context
+    if length > limit:
         unit = "bytes" if isinstance(prompt, bytes) else "characters"
         raise RefusedError(
-            f"{inference.PROMPT}: prompt and system message have {length} {unit}, more than {most}, which is"
+            f"{inference.PROMPT}: prompt and system message have {length} {unit}, more than {limit}, which is"
             f" {inference.MOST_PROMPT_BYTES_PER_TOKEN} for each of the {context} tokens of the context;"
             " shorten the prompt"
         )
 
 
-def new_tokens(ask: Ask, prompt_tokens: int, context: int) -> int:
-    """How many tokens may be generated; RefusedError with both lengths where prompt and answer exceed the context.
+def limit_new_tokens(request: GenerationRequest, prompt_tokens: int, context: int) -> int:
+    """Return how many tokens may be generated. Without `max_new_tokens` it is the default, or the rest of the context.
 
-    An open `max_new_tokens` takes the default, or less where the context ends before.
+    Raises:
+        RefusedError: prompt and answer exceed the context; the message has both lengths.
     """
     if prompt_tokens == 0:
-        raise RefusedError(f"{inference.PROMPT}: is empty; at least one token is needed")
+        raise RefusedError(f"{inference.PROMPT}: is empty; send at least one token")
     room = context - prompt_tokens
-    wanted = ask.max_new_tokens or min(inference.DEFAULT_MAX_NEW_TOKENS, max(room, 1))
-    if wanted > room:
-        tokens = "token" if wanted == 1 else "tokens"
+    new_tokens = request.max_new_tokens or min(inference.DEFAULT_MAX_NEW_TOKENS, max(room, 1))
+    if new_tokens > room:
+        tokens = "token" if new_tokens == 1 else "tokens"
         raise RefusedError(
-            f"{inference.PROMPT}: prompt has {prompt_tokens} tokens; with {wanted} new {tokens} that is"
-            f" {prompt_tokens + wanted}, more than the context of {context};"
+            f"{inference.PROMPT}: prompt has {prompt_tokens} tokens; with {new_tokens} new {tokens} that is"
+            f" {prompt_tokens + new_tokens}, more than the context of {context};"
             f" shorten the prompt or lower {inference.MAX_NEW_TOKENS}"
         )
-    return wanted
+    return new_tokens
 
 
-def _text(inputs: Mapping[str, Any], name: str, problems: list[str]) -> str:
+def _parse_text(inputs: Mapping[str, Any], name: str, problems: list[str]) -> str:
     value = inputs.get(name, b"")
     if isinstance(value, str):
         return value
@@ -101,7 +105,7 @@ def _text(inputs: Mapping[str, Any], name: str, problems: list[str]) -> str:
         return ""
 
 
-def _new_tokens(inputs: Mapping[str, Any], problems: list[str]) -> int | None:
+def _parse_new_tokens(inputs: Mapping[str, Any], problems: list[str]) -> int | None:
     if inference.MAX_NEW_TOKENS not in inputs:
         return None
     value = int(inputs[inference.MAX_NEW_TOKENS])
@@ -110,7 +114,7 @@ def _new_tokens(inputs: Mapping[str, Any], problems: list[str]) -> int | None:
     return value
 
 
-def _number(
+def _parse_number(
     inputs: Mapping[str, Any],
     name: str,
     default: float,
@@ -130,12 +134,12 @@ def _number(
     return value
 
 
-def _stop(inputs: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
+def _parse_stop(inputs: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     name = inference.STOP
     if (size := len(inputs.get(name, b""))) > MAX_STOP_BYTES:
         problems.append(f"{name}: {size} bytes exceed {MAX_STOP_BYTES}")
         return ()
-    text = _text(inputs, name, problems)
+    text = _parse_text(inputs, name, problems)
     if not text:
         return ()
     try:

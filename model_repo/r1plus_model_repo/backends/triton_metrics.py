@@ -1,4 +1,4 @@
-"""The loop's meters as Triton's own metrics, on its /metrics: Triton itself measures a decoupled model wrongly.
+"""The loop's meters as Triton custom metrics on its /metrics endpoint: Triton's own are wrong for a decoupled model.
 
 (It records the time until `execute` returned, counts error responses as successes and shows nothing pending.)
 """
@@ -14,7 +14,7 @@ TTFT_BUCKETS = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]
 
 
 class TritonMeters:
-    """See `Meters`. Every label set exists from the start, so that the first increment is not lost to rate()."""
+    """See `Meters`. Every label set exists from the start, so that rate() sees the first increment."""
 
     def __init__(self) -> None:
         counter, gauge, histogram = (
@@ -33,33 +33,36 @@ class TritonMeters:
             )
         }
         self._tokens = {
-            way: self._metric(metrics.ENGINE_TOKENS_TOTAL, direction=way) for way in ("prompt", "completion")
+            direction: self._create_metric(metrics.ENGINE_TOKENS_TOTAL, direction=direction)
+            for direction in ("prompt", "completion")
         }
-        self._results = {result: self._metric(metrics.ENGINE_REQUESTS_TOTAL, result=result) for result in RESULTS}
+        self._results = {
+            result: self._create_metric(metrics.ENGINE_REQUESTS_TOTAL, result=result) for result in RESULTS
+        }
         family = self._families[metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS]
         self._first_token = family.Metric(labels={}, buckets=TTFT_BUCKETS)
-        self._running = self._metric(metrics.ENGINE_RUNNING_REQUESTS)
-        self._waiting = self._metric(metrics.ENGINE_WAITING_REQUESTS)
+        self._running = self._create_metric(metrics.ENGINE_RUNNING_REQUESTS)
+        self._waiting = self._create_metric(metrics.ENGINE_WAITING_REQUESTS)
         self._load = (0, 0)
 
-    def tokens(self, direction: str, count: int) -> None:
+    def count_tokens(self, direction: str, count: int) -> None:
         """See `Meters`."""
         self._tokens[direction].increment(count)
 
-    def first_token(self, seconds: float) -> None:
+    def observe_first_token(self, seconds: float) -> None:
         """See `Meters`."""
         self._first_token.observe(seconds)
 
-    def request(self, result: str) -> None:
+    def count_request(self, result: str) -> None:
         """See `Meters`."""
         self._results[result].increment(1)
 
-    def load(self, running: int, waiting: int) -> None:
+    def set_load(self, running: int, waiting: int) -> None:
         """See `Meters`. Each write is a message to the server, so only changes are sent."""
         if (running, waiting) != self._load:
             self._load = (running, waiting)
             self._running.set(running)
             self._waiting.set(waiting)
 
-    def _metric(self, family: str, **labels: str) -> Any:
+    def _create_metric(self, family: str, **labels: str) -> Any:
         return self._families[family].Metric(labels=labels)

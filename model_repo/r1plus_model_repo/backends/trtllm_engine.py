@@ -1,10 +1,10 @@
-"""TensorRT-LLM's executor behind the loop's Protocol: settings, sampling, tokens. One GPU.
+"""TensorRT-LLM's executor as a `Pipeline`: settings, sampling, tokens. One GPU.
 
-For 1.2.1, the last version that loads what trtllm-build made. Its own tag could not be had: checked against the sources
-around it (mid 2025 to 2026) of its repository, where what is used here is the same: cpp/tensorrt_llm/nanobind/executor/
-{bindings,executor,executorConfig,request}.cpp, cpp/tensorrt_llm/executor/samplingConfig.cpp, cpp/tensorrt_llm/
-batch_manager/trtGptModel.h, examples/bindings/executor/example_advanced.py; issue 2190 (the end token is left out of
-what is given out), pull request 5974 (a window that is too large).
+For 1.2.1, the last version that loads engines of trtllm-build. Its tag was not available: checked against its
+repository before and after (mid 2025 to 2026), where the parts used here are the same: cpp/tensorrt_llm/nanobind/
+executor/{bindings,executor,executorConfig,request}.cpp, cpp/tensorrt_llm/executor/samplingConfig.cpp, cpp/tensorrt_llm/
+batch_manager/trtGptModel.h, examples/bindings/executor/example_advanced.py; issue 2190 (the output lacks the end
+token), pull request 5974 (a window that is too large).
 """
 
 import datetime
@@ -22,12 +22,12 @@ from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.hf_tokens import HfTokens
-from r1plus_model_repo.backends.requests import Ask, RefusedError
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 
 PLAN_CONFIG: Final = "config.json"
-"""Beside the plan, by trtllm-build: how it was built."""
+"""Next to the plan, written by trtllm-build: the build settings."""
 WAIT: Final = datetime.timedelta(milliseconds=10)
-"""Longest step: who arrives or hangs up meanwhile is seen after it."""
+"""Longest step: arrivals and cancellations are seen after it."""
 _REASONS: Final = {
     trtllm.FinishReason.END_ID: FinishReason.STOP,
     trtllm.FinishReason.STOP_WORDS: FinishReason.STOP,
@@ -37,49 +37,49 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What config.pbtxt says of the engine."""
+    """The engine's settings from config.pbtxt."""
 
     path: Path
-    """Holds what trtllm-build wrote, and the tokenizer, in folders of their own."""
+    """Folder with two sub-folders: the output of trtllm-build, and the tokenizer."""
     max_batch: int
     context: int
     kv_tokens: int
-    """Of the paged cache, for all requests together."""
+    """Size of the paged cache, for all requests together."""
     windows: tuple[int, ...]
-    """Tokens that attention sees, per layer; repeated where there are more layers."""
+    """Tokens that attention sees, per layer; repeated if there are more layers."""
     gpu_memory_fraction: float
-    """Of what is free beside the weights, the most that the cache may take."""
+    """Largest share of the memory left by the weights that the cache may take."""
 
     @classmethod
-    def from_parameters(cls, given: Mapping[str, str]) -> "EngineSettings":
-        """The parameters that `r1plus_model_repo.config_pbtxt` wrote."""
+    def from_parameters(cls, parameters: Mapping[str, str]) -> "EngineSettings":
+        """Read the parameters that `r1plus_model_repo.config_pbtxt` writes."""
         return cls(
-            path=Path(given["engine_path"]),
-            max_batch=int(given["max_batch"]),
-            context=int(given["context"]),
-            kv_tokens=int(given["kv_tokens"]),
-            windows=tuple(int(window) for window in given["windows"].split(",")),
-            gpu_memory_fraction=float(given["gpu_memory_fraction"]),
+            path=Path(parameters["engine_path"]),
+            max_batch=int(parameters["max_batch"]),
+            context=int(parameters["context"]),
+            kv_tokens=int(parameters["kv_tokens"]),
+            windows=tuple(int(window) for window in parameters["windows"].split(",")),
+            gpu_memory_fraction=float(parameters["gpu_memory_fraction"]),
         )
 
 
-def executor_config(settings: EngineSettings) -> trtllm.ExecutorConfig:
-    """The executor's own settings."""
+def build_executor_config(settings: EngineSettings) -> trtllm.ExecutorConfig:
+    """Build the executor's settings."""
     return trtllm.ExecutorConfig(
         max_beam_width=1,
         max_batch_size=settings.max_batch,
         batching_type=trtllm.BatchingType.INFLIGHT,
-        # An admitted request always finds room: none is pushed out half-way and computed again.
+        # An admitted request always has room in the cache: none is evicted and computed again.
         scheduler_config=trtllm.SchedulerConfig(
             capacity_scheduler_policy=trtllm.CapacitySchedulerPolicy.GUARANTEED_NO_EVICT
         ),
-        # A long prompt is read in pieces, so that it holds up running answers by little. Without, a prompt of more
-        # tokens than a step may take would be refused by the executor.
+        # A long prompt is read in chunks, so that it delays running answers little. Without this, the executor rejects
+        # a prompt of more tokens than one step may take.
         enable_chunked_context=True,
-        # A cache too small for one whole request would otherwise silently narrow what attention sees.
+        # Otherwise a cache too small for one whole request silently reduces what attention sees.
         fail_fast_on_attention_window_too_large=True,
         kv_cache_config=trtllm.KvCacheConfig(
-            # A probe asks the same question again and again: with reuse the gate would measure the cache.
+            # A probe repeats the same question: with reuse the gate would measure the cache.
             enable_block_reuse=False,
             max_tokens=settings.kv_tokens,
             max_attention_window=list(settings.windows),
@@ -89,30 +89,30 @@ def executor_config(settings: EngineSettings) -> trtllm.ExecutorConfig:
 
 
 class TrtllmEngine:
-    """The loop's `Pipeline`, and the preparation of its jobs. The executor steps in a thread of its own."""
+    """A `Pipeline`, and the preparation of its jobs. The executor steps in its own thread."""
 
     def __init__(self, settings: EngineSettings) -> None:
         plan = settings.path / PLAN_PART
         _check_plan(plan, settings)
         self._tokens = HfTokens(settings.path / TOKENIZER_PART, settings.context)
-        self._end, *self._more_ends = self._tokens.end_ids()
-        pad = self._tokens.pad_id()
-        self._pad = self._end if pad is None else pad
-        self._executor = trtllm.Executor(str(plan), trtllm.ModelType.DECODER_ONLY, executor_config(settings))
+        self._end_id, *self._further_end_ids = self._tokens.get_end_ids()
+        pad = self._tokens.get_pad_id()
+        self._pad_id = self._end_id if pad is None else pad
+        self._executor = trtllm.Executor(str(plan), trtllm.ModelType.DECODER_ONLY, build_executor_config(settings))
         self._generations = Generations(self._executor.cancel_request)
 
-    def prepare(self, ask: Ask) -> Job:
-        """Tokenise and check against the context; RefusedError. Safe from any thread."""
-        ids, limit = self._tokens.fit(ask)
+    def prepare(self, ask: GenerationRequest) -> Job:
+        """Tokenise and check against the context. Raise RefusedError. Safe from any thread."""
+        ids, limit = self._tokens.prepare_prompt(ask)
         request = trtllm.Request(
             input_token_ids=ids,
             max_tokens=limit,
             streaming=True,
-            sampling_config=sampling(ask),
-            end_id=self._end,
-            pad_id=self._pad,
-            # Only one token can be the end; what else ends an answer is a stop word of one token.
-            stop_words=[[token] for token in self._more_ends] or None,
+            sampling_config=build_sampling_config(ask),
+            end_id=self._end_id,
+            pad_id=self._pad_id,
+            # Only one token can be the end; the others are stop words of one token.
+            stop_words=[[token] for token in self._further_end_ids] or None,
         )
         return Job(request, len(ids), None, ask.stop)
 
@@ -121,7 +121,7 @@ class TrtllmEngine:
         return self._generations.begin(self._executor.enqueue_request(job.prompt))
 
     def step(self) -> None:
-        """See `Pipeline`. The executor goes on by itself: wait until it has something, or for a moment."""
+        """See `Pipeline`. The executor steps by itself: wait until it has a result, at most WAIT."""
         for response in self._executor.await_responses(timeout=WAIT):
             if response.request_id not in self._generations:
                 continue
@@ -129,7 +129,7 @@ class TrtllmEngine:
                 raise RuntimeError(f"TensorRT-LLM failed on a request: {response.error_msg}")
             result = response.result
             ids = [token for beam in result.output_token_ids for token in beam]
-            self._generations.push(response.request_id, ids, _reason(result) if result.is_final else None)
+            self._generations.push(response.request_id, ids, _translate_reason(result) if result.is_final else None)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Pipeline`."""
@@ -140,38 +140,38 @@ class TrtllmEngine:
         self._executor.shutdown()
 
 
-def sampling(ask: Ask) -> trtllm.SamplingConfig:
-    """The library's own parameters of one generation. Temperature 0 is greedy: the same answer every time.
+def build_sampling_config(request: GenerationRequest) -> trtllm.SamplingConfig:
+    """Build the library's parameters of one generation. Temperature 0 is greedy: the same answer every time.
 
-    Without a seed the executor would draw as with seed 0, the same for everybody.
+    Without a seed the executor would use seed 0 for every request.
     """
     try:
-        if ask.temperature == 0:
-            return trtllm.SamplingConfig(beam_width=1, top_k=1, repetition_penalty=ask.repetition_penalty)
+        if request.temperature == 0:
+            return trtllm.SamplingConfig(beam_width=1, top_k=1, repetition_penalty=request.repetition_penalty)
         return trtllm.SamplingConfig(
             beam_width=1,
-            top_p=ask.top_p,
-            temperature=ask.temperature,
-            repetition_penalty=ask.repetition_penalty,
-            seed=secrets.randbits(63) if ask.seed is None else ask.seed,
+            top_p=request.top_p,
+            temperature=request.temperature,
+            repetition_penalty=request.repetition_penalty,
+            seed=secrets.randbits(63) if request.seed is None else request.seed,
         )
     except (RuntimeError, ValueError) as error:
-        raise RefusedError(f"the engine refuses these sampling parameters: {error}") from error
+        raise RefusedError(f"the engine rejects these sampling parameters: {error}") from error
 
 
 def _check_plan(plan: Path, settings: EngineSettings) -> None:
-    """The executor answers what does not fit its plan with an error, which would end the server for all."""
-    built = json.loads((plan / PLAN_CONFIG).read_text(encoding="utf-8"))["build_config"]
-    for name, limit, wanted in (
-        ("max_seq_len", built["max_seq_len"], settings.context),
-        ("max_batch_size", built["max_batch_size"], settings.max_batch),
+    """Check the limits of the plan: the executor fails on requests beyond them, which would end the server."""
+    build_config = json.loads((plan / PLAN_CONFIG).read_text(encoding="utf-8"))["build_config"]
+    for name, limit, minimum in (
+        ("max_seq_len", build_config["max_seq_len"], settings.context),
+        ("max_batch_size", build_config["max_batch_size"], settings.max_batch),
     ):
-        if limit < wanted:
-            raise ValueError(f"{plan} was built with {name} {limit}, less than the {wanted} that are to be served")
+        if limit < minimum:
+            raise ValueError(f"{plan} was built with {name} {limit}, but {minimum} is needed; build it again")
 
 
-def _reason(result: trtllm.Result) -> FinishReason:
+def _translate_reason(result: trtllm.Result) -> FinishReason:
     reason = _REASONS.get(result.finish_reasons[0])
     if reason is None:
-        raise RuntimeError(f"TensorRT-LLM ended a request by itself: {result.finish_reasons[0]}")
+        raise RuntimeError(f"TensorRT-LLM ended a request unexpectedly: {result.finish_reasons[0]}")
     return reason

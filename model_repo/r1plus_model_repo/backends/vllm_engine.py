@@ -1,4 +1,4 @@
-"""vLLM behind the loop's Protocol: settings, sampling, tokens.
+"""vLLM as a `Pipeline`: settings, sampling, tokens.
 
 Checked against the sources of vLLM 0.11.0, 0.24.0 (Triton 26.07) and 0.33.0, all of engine V1: EngineArgs
 (engine/arg_utils.py), LLMEngine.from_engine_args, add_request, step and abort_request (v1/engine/llm_engine.py),
@@ -20,18 +20,18 @@ from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.hf_tokens import HfTokens
-from r1plus_model_repo.backends.requests import Ask, RefusedError
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 
 KV_PRECISIONS: Final = {"FP16": "auto", "FP8": "fp8"}
-"""Of the KV cache, in vLLM's words; `auto` is the model's own, which is float16 here."""
+"""KV cache precision -> vLLM's name for it; `auto` is that of the model, float16 here."""
 SEEDS: Final = 2**63
-"""A client's seed has 64 bits; vLLM keeps it in a signed integer of as many."""
+"""A client's seed has 64 bits; vLLM stores it in a signed 64-bit integer."""
 _REASONS: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What config.pbtxt says of the engine."""
+    """The engine's settings from config.pbtxt."""
 
     path: Path
     """A Hugging Face checkpoint: weights and tokenizer."""
@@ -40,37 +40,39 @@ class EngineSettings:
     kv_precision: str
     gpus: int
     gpu_memory_fraction: float
-    """Of each GPU's memory, for weights, cache and all else."""
+    """Share of each GPU's memory for weights, cache and everything else."""
 
     @classmethod
-    def from_parameters(cls, given: Mapping[str, str]) -> "EngineSettings":
-        """The parameters that `r1plus_model_repo.config_pbtxt` wrote."""
-        kv_precision = given["kv_precision"]
+    def from_parameters(cls, parameters: Mapping[str, str]) -> "EngineSettings":
+        """Read the parameters that `r1plus_model_repo.config_pbtxt` writes."""
+        kv_precision = parameters["kv_precision"]
         if kv_precision not in KV_PRECISIONS:
-            raise ValueError(f"kv_precision: {kv_precision}: vLLM's KV cache is {' or '.join(KV_PRECISIONS)}")
+            raise ValueError(
+                f"kv_precision: {kv_precision}: not supported by vLLM; expected {' or '.join(KV_PRECISIONS)}"
+            )
         return cls(
-            path=Path(given["engine_path"]),
-            max_batch=int(given["max_batch"]),
-            context=int(given["context"]),
+            path=Path(parameters["engine_path"]),
+            max_batch=int(parameters["max_batch"]),
+            context=int(parameters["context"]),
             kv_precision=kv_precision,
-            gpus=int(given["gpus"]),
-            gpu_memory_fraction=float(given["gpu_memory_fraction"]),
+            gpus=int(parameters["gpus"]),
+            gpu_memory_fraction=float(parameters["gpu_memory_fraction"]),
         )
 
 
-def engine_args(settings: EngineSettings) -> EngineArgs:
-    """vLLM's own settings."""
+def build_engine_args(settings: EngineSettings) -> EngineArgs:
+    """Build vLLM's settings."""
     return EngineArgs(
         model=str(settings.path),
-        # What the fit planned with; a checkpoint in bfloat16 would otherwise decide.
+        # The precision that the fit assumes; otherwise a checkpoint in bfloat16 would choose.
         dtype="float16",
         kv_cache_dtype=KV_PRECISIONS[settings.kv_precision],
         max_model_len=settings.context,
         max_num_seqs=settings.max_batch,
         tensor_parallel_size=settings.gpus,
         gpu_memory_utilization=settings.gpu_memory_fraction,
-        # A probe asks the same question again and again. With prefix caching it would be answered from remembered keys
-        # and values: a fault in computing them would never be seen again, and the gate would measure the cache.
+        # A probe repeats the same question. With prefix caching its keys and values would come from the cache: a later
+        # fault in computing them would stay hidden, and the gate would measure the cache.
         enable_prefix_caching=False,
         trust_remote_code=False,
         disable_log_stats=True,
@@ -78,37 +80,37 @@ def engine_args(settings: EngineSettings) -> EngineArgs:
 
 
 class VllmEngine:
-    """The loop's `Pipeline`, and the preparation of its jobs. vLLM runs the model in processes of its own."""
+    """A `Pipeline`, and the preparation of its jobs. vLLM runs the model in its own processes."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        # Read when the engine starts: nothing is told to anybody.
+        # Read when the engine starts: no usage statistics are sent.
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
         self._tokens = HfTokens(settings.path, settings.context)
-        self._engine = LLMEngine.from_engine_args(engine_args(settings))
+        self._engine = LLMEngine.from_engine_args(build_engine_args(settings))
         self._generations = Generations(lambda request_id: self._engine.abort_request([request_id]))
         self._ids = map(str, itertools.count(1))
 
-    def prepare(self, ask: Ask) -> Job:
-        """Tokenise and check against the context; RefusedError. Safe from any thread."""
-        ids, limit = self._tokens.fit(ask)
-        return Job(ids, len(ids), sampling(ask, limit), ask.stop)
+    def prepare(self, request: GenerationRequest) -> Job:
+        """Tokenise and check against the context. Raise RefusedError. Safe from any thread."""
+        ids, limit = self._tokens.prepare_prompt(request)
+        return Job(ids, len(ids), build_sampling_params(request, limit), request.stop)
 
     def add(self, job: Job) -> Handle:
         """See `Pipeline`."""
         request_id = next(self._ids)
-        # Tokens may be given without their type, too, but newer versions warn that this will end.
+        # Newer versions deprecate prompts without a type.
         self._engine.add_request(request_id, {"type": "token", "prompt_token_ids": job.prompt}, job.sampling)
         return self._generations.begin(request_id)
 
     def step(self) -> None:
-        """See `Pipeline`. While a long prompt is read in pieces, a step may bring nothing."""
+        """See `Pipeline`. A step returns nothing while a long prompt is read in chunks."""
         for answer in self._engine.step():
             if answer.request_id not in self._generations:
                 continue
             (output,) = answer.outputs
             reason = _REASONS.get(output.finish_reason)
             if output.finish_reason is not None and reason is None:
-                raise RuntimeError(f"vLLM ended a request by itself: {output.finish_reason}")
+                raise RuntimeError(f"vLLM ended a request unexpectedly: {output.finish_reason}")
             self._generations.push(answer.request_id, output.token_ids, reason)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -120,22 +122,22 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
 
 
-def sampling(ask: Ask, limit: int) -> SamplingParams:
-    """The library's own parameters of one generation. Temperature 0 is greedy: the same answer every time.
+def build_sampling_params(request: GenerationRequest, limit: int) -> SamplingParams:
+    """Build the library's parameters of one generation. Temperature 0 is greedy: the same answer every time.
 
-    Stop strings are the loop's, and so is text. Which tokens end an answer vLLM reads from the checkpoint.
+    The loop handles text and stop strings. vLLM reads the tokens that end an answer from the checkpoint.
     """
-    drawn: dict[str, Any] = {}
-    if ask.temperature > 0:
-        drawn = {"top_p": ask.top_p, "seed": None if ask.seed is None else ask.seed % SEEDS}
+    random_fields: dict[str, Any] = {}
+    if request.temperature > 0:
+        random_fields = {"top_p": request.top_p, "seed": None if request.seed is None else request.seed % SEEDS}
     try:
         return SamplingParams(
             max_tokens=limit,
-            temperature=ask.temperature,
-            repetition_penalty=ask.repetition_penalty,
+            temperature=request.temperature,
+            repetition_penalty=request.repetition_penalty,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            **drawn,
+            **random_fields,
         )
     except ValueError as error:
-        raise RefusedError(f"the engine refuses these sampling parameters: {error}") from error
+        raise RefusedError(f"the engine rejects these sampling parameters: {error}") from error

@@ -1,6 +1,6 @@
-"""Read R1PlusEngines from YAML: the shipped catalog, or a folder that the command line was given.
+"""R1PlusEngines from YAML: the shipped catalog, or a folder from the command line.
 
-Called by the command line, by the operator (from its ConfigMap) and by tests. All that is wrong is reported at once.
+Called by the command line, by the operator (from its ConfigMap) and by tests. All problems are reported together.
 """
 
 from collections import Counter
@@ -24,25 +24,25 @@ class CatalogError(ValueError):
 
 
 def load_catalog(source: Path | str) -> tuple[Engine, ...]:
-    """The engines of a folder (every *.yaml in it), of one file, or of YAML text; sorted by name."""
+    """Return the engines of a folder (each *.yaml), of a file, or of YAML text, sorted by name. Raise CatalogError."""
     engines: list[Engine] = []
     problems: list[str] = []
-    for origin, text in _texts(source):
-        for document in _documents(origin, text, problems):
-            found = read_engine(origin, document)
-            if isinstance(found, Engine):
-                engines.append(found)
+    for origin, text in _read_texts(source):
+        for document in _parse_documents(origin, text, problems):
+            result = read_engine(origin, document)
+            if isinstance(result, Engine):
+                engines.append(result)
             else:
-                problems.extend(found)
+                problems.extend(result)
     counts = Counter(engine.name for engine in engines)
-    problems += [f"metadata.name: {name}: {n} engines of this name" for name, n in sorted(counts.items()) if n > 1]
-    problems += _dangling(engines)
+    problems += [f"metadata.name: {name}: {n} engines have this name" for name, n in sorted(counts.items()) if n > 1]
+    problems += _find_dangling_references(engines)
     if problems:
         raise CatalogError(tuple(problems))
     return tuple(sorted(engines, key=lambda engine: engine.name))
 
 
-def _texts(source: Path | str) -> Iterator[tuple[str, str]]:
+def _read_texts(source: Path | str) -> Iterator[tuple[str, str]]:
     if isinstance(source, str):
         yield "text", source
     elif source.is_dir():
@@ -52,7 +52,7 @@ def _texts(source: Path | str) -> Iterator[tuple[str, str]]:
         yield source.name, source.read_text(encoding="utf-8")
 
 
-def _documents(origin: str, text: str, problems: list[str]) -> list[Any]:
+def _parse_documents(origin: str, text: str, problems: list[str]) -> list[Any]:
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
@@ -61,12 +61,12 @@ def _documents(origin: str, text: str, problems: list[str]) -> list[Any]:
 
 
 def read_engine(origin: str, document: Any) -> Engine | tuple[str, ...]:
-    """One R1PlusEngine as YAML gave it, or all that is wrong with it."""
+    """Return the R1PlusEngine in a parsed YAML document, or all its problems."""
     kind = document.get("kind") if isinstance(document, Mapping) else None
     api = document.get("apiVersion") if isinstance(document, Mapping) else None
     if kind != names.KIND_ENGINE or api != names.API_VERSION:
-        wanted = f"{names.API_VERSION} {names.KIND_ENGINE}"
-        return (f"{origin}: apiVersion, kind: expected {wanted}, got {api} {kind}",)
+        expected_kind = f"{names.API_VERSION} {names.KIND_ENGINE}"
+        return (f"{origin}: apiVersion, kind: expected {expected_kind}, got {api} {kind}",)
     metadata = document.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not isinstance(name, str) or not name:
@@ -77,11 +77,11 @@ def read_engine(origin: str, document: Any) -> Engine | tuple[str, ...]:
         return tuple(f"{origin}: {name}: {problem}" for problem in spec_problems(error, EngineSpec))
 
 
-def _dangling(engines: list[Engine]) -> list[str]:
-    """An inherited reference must lead to an engine of this catalog that was measured."""
-    measured = {engine.name for engine in engines if engine.spec.reference.measured is not None}
+def _find_dangling_references(engines: list[Engine]) -> list[str]:
+    """Return the inherited references that do not lead to a measured engine of this catalog."""
+    measured_names = {engine.name for engine in engines if engine.spec.reference.measured is not None}
     return [
         f"{engine.name}: spec.reference.inheritedFrom: {parent}: no measured engine of this name in the catalog"
         for engine in engines
-        if (parent := engine.spec.reference.inherited_from) is not None and parent not in measured
+        if (parent := engine.spec.reference.inherited_from) is not None and parent not in measured_names
     ]

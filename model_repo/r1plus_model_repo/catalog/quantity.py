@@ -1,4 +1,4 @@
-"""Kubernetes quantities, as far as engines and nodes need them: memory in bytes, CPU in cores."""
+"""Kubernetes quantities of engines and nodes: memory in bytes, CPU in cores."""
 
 _SUFFIXES = {
     "": 1,
@@ -14,7 +14,7 @@ _SUFFIXES = {
 
 
 def bytes_of(quantity: str) -> int:
-    """`1500Mi` -> bytes; ValueError names what cannot be read."""
+    """Convert `1500Mi` to bytes. Raise ValueError for another form."""
     digits = quantity.rstrip("kKMGTi")
     suffix = quantity[len(digits) :]
     if suffix not in _SUFFIXES:
@@ -23,23 +23,23 @@ def bytes_of(quantity: str) -> int:
 
 
 def cores_of(quantity: str) -> float:
-    """`1500m` -> 1.5."""
+    """Convert `1500m` to 1.5."""
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def millicores_of(quantity: str) -> int:
-    """`1.5` -> 1500; what is below a thousandth is not CPU to Kubernetes."""
+    """Convert `1.5` to 1500. Kubernetes ignores less than a thousandth."""
     return round(cores_of(quantity) * 1000)
 
 
 def canonical_cores(quantity: str) -> str:
-    """`2000m` -> `2`, `0.5` -> `500m`: as the API server returns it, so that no pass sees a drift."""
+    """Convert `2000m` to `2`, `0.5` to `500m`: the form that the API server returns, so that no pass sees drift."""
     milli = millicores_of(quantity)
     return f"{milli}m" if milli % 1000 else str(milli // 1000)
 
 
 def canonical_count(count: int) -> str:
-    """`1500` -> `1500`, `2000` -> `2k`: likewise, of what is counted in a quota, cores among it."""
+    """Convert 1500 to `1500`, 2000 to `2k`: the form that the API server returns for counts and cores in a quota."""
     unit = ""
     for larger in "kMGTPE":
         if count == 0 or count % 1000:
@@ -49,9 +49,9 @@ def canonical_count(count: int) -> str:
 
 
 def mebibytes(count: int) -> str:
-    """Bytes rounded up to whole MiB, in the largest unit that divides them: the API server returns it unchanged.
+    """Round bytes up to whole MiB, in the largest unit that divides them: the form that the API server returns.
 
-    More than it can count is as much as it can.
+    The result is limited to the largest quantity that the API server supports.
     """
     size, unit = min(-(-count // 2**20), 2**43 - 1), "Mi"
     for larger in ("Gi", "Ti", "Pi", "Ei"):

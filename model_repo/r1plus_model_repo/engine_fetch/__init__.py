@@ -1,1 +1,1 @@
-"""The Job that fills a volume with an engine: fetch, verify, rename. Contract and cryptography only."""
+"""The Job that fetches an engine onto a volume: download, verify, rename. Imports only contract and cryptography."""

@@ -1,9 +1,9 @@
-"""From where an engine may be fetched: an https server of one's own network or of the world, never the machine itself.
+"""The servers from which an engine may be fetched: any https server, private or public, except this machine.
 
-A URL is an instruction to a pod inside the cluster. So the names that it may use are checked when the R1PlusEngine is
-written (`catalog.types`), and the addresses behind them here, at each connection and after each redirect: a name may
-lead to a cloud's metadata service as well as a number may. Through a proxy it is the proxy that resolves names, and
-decides where they may lead; numbers are looked at here.
+A URL is an instruction to a pod inside the cluster. The host name is checked when the R1PlusEngine is written
+(`catalog.types`). The addresses behind it are checked here, for each connection and after each redirect, because a
+name can resolve to a cloud's metadata service. With a proxy, the proxy resolves names and decides where they may
+lead; only numeric hosts are checked here.
 """
 
 import ipaddress
@@ -21,71 +21,77 @@ _METADATA = frozenset(
 Resolve = Callable[[str, int], list[str]]
 
 
-def resolved(host: str, port: int) -> list[str]:
-    """The addresses of a name, as the system knows them; OSError where it knows none."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+def resolve_host(host: str, port: int) -> list[str]:
+    """Return the addresses of a host name from the system resolver. Raise OSError if it has none."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
-def numeric(host: str, port: int) -> list[str]:
-    """The address that a host is written as, in whatever notation; of a name none. Asks no DNS."""
+def parse_numeric_host(host: str, port: int) -> list[str]:
+    """Return the address of a host written as a number, in any notation; empty for a name. Sends no DNS query."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         return []
-    return [str(entry[4][0]) for entry in found]
+    return [str(entry[4][0]) for entry in entries]
 
 
-def parsed(url: str) -> SplitResult:
-    """The URL in parts; FillError for anything but https with a plain host."""
+def parse_url(url: str) -> SplitResult:
+    """Split a URL. Raise FillError for anything but https with a plain host."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise _refused(url, f"it is no URL: {error}") from error
+        raise _refusal(url, f"it is not a valid URL: {error}") from error
     if not url.isprintable() or " " in url:
-        raise _refused(url, "it has spaces or unprintable characters")
+        raise _refusal(url, "it has spaces or unprintable characters")
     if parts.scheme != "https":
-        raise _refused(url, "only https is fetched")
+        raise _refusal(url, "only https is allowed")
     if parts.username is not None or parts.password is not None:
-        raise _refused(url, "it carries a user or a password")
+        raise _refusal(url, "it contains a user or a password")
     if not parts.hostname or port == 0:
-        raise _refused(url, "it names no server")
+        raise _refusal(url, "it has no host")
     return parts
 
 
-def checked(parts: SplitResult, resolve: Resolve = resolved) -> list[str]:
-    """The addresses to connect to. One that is refused refuses them all: which one is taken is chance."""
+def resolve_allowed(parts: SplitResult, resolve: Resolve = resolve_host) -> list[str]:
+    """Return the addresses to connect to.
+
+    Raise FillError if any one is forbidden: the connection may use any of them.
+    """
     url, host = parts.geturl(), parts.hostname or ""
     try:
         addresses = resolve(host, parts.port or 443)
     except (OSError, UnicodeError) as error:
-        text = f"{shown(url)}: no address for {host}: {error}; correct the name, or let the cluster's DNS resolve it"
+        text = (
+            f"{redact_url(url)}: {host} does not resolve: {error}; correct the name, or make the"
+            " cluster's DNS resolve it"
+        )
         raise FillError(FillRefusal.FETCH_FAILED, text) from error
     for address in addresses:
-        if why := _forbidden(address):
-            raise _refused(url, f"{host} is {address}, {why}")
+        if reason := _explain_refusal(address):
+            raise _refusal(url, f"{host} resolves to {address}, {reason}")
     return addresses
 
 
-def _forbidden(address: str) -> str:
-    """Why nothing is fetched from there; empty where it may be."""
-    found = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    found = mapped or found
-    if found in _METADATA:
+def _explain_refusal(address: str) -> str:
+    """Return why fetching from this address is forbidden, or an empty string."""
+    target = ipaddress.ip_address(address.split("%")[0])
+    mapped = getattr(target, "ipv4_mapped", None)
+    target = mapped or target
+    if target in _METADATA:
         return "a cloud's metadata service"
-    if found.is_loopback or found.is_unspecified:
-        return "this machine itself"
-    if found.is_link_local:
+    if target.is_loopback or target.is_unspecified:
+        return "this machine"
+    if target.is_link_local:
         return "a link-local address, where metadata services are"
-    return "no server's address" if found.is_multicast or found.is_reserved else ""
+    return "a multicast or reserved address" if target.is_multicast or target.is_reserved else ""
 
 
-def shown(url: str) -> str:
-    """A URL as it may be told: without its query, in which signed URLs carry a secret."""
+def redact_url(url: str) -> str:
+    """Return the URL without its query, in which signed URLs carry a secret."""
     return url.split("?")[0].split("#")[0][:500]
 
 
-def _refused(url: str, why: str) -> FillError:
-    return FillError(FillRefusal.FETCH_REFUSED, f"{shown(url)}: {why}; name another server in the R1PlusEngine")
+def _refusal(url: str, reason: str) -> FillError:
+    return FillError(FillRefusal.FETCH_REFUSED, f"{redact_url(url)}: {reason}; use another server in the R1PlusEngine")

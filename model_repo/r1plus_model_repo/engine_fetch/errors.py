@@ -1,8 +1,8 @@
-"""Why a volume was not filled."""
+"""The error that says why a volume has no engine."""
 
 from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, FillRefusal
 
-_PASSING = frozenset(
+_RETRYABLE = frozenset(
     {
         FillRefusal.FETCH_FAILED,
         FillRefusal.FETCH_STALLED,
@@ -11,11 +11,11 @@ _PASSING = frozenset(
         FillRefusal.BUILD_FAILED,
     }
 )
-"""What may be otherwise at the next attempt."""
+"""Another attempt may succeed."""
 
 
 class FillError(Exception):
-    """`reason` is stable, for the operator; the message says what to do."""
+    """An engine could not be fetched. `reason` is stable, for the operator; the message says what to do."""
 
     def __init__(self, reason: FillRefusal, message: str) -> None:
         super().__init__(f"{reason}: {message}")
@@ -23,5 +23,5 @@ class FillError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """Whether the Job should try again."""
-        return AGAIN if self.reason in _PASSING else FOR_GOOD
+        """AGAIN if the Job should retry, otherwise FOR_GOOD."""
+        return AGAIN if self.reason in _RETRYABLE else FOR_GOOD

@@ -1,4 +1,4 @@
-"""How far the Job is, for whoever asks: one GET path on the port that a serving pod's monitor has."""
+"""An HTTP server for the progress of the Job: one GET path, on the port that a serving pod's monitor has."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,19 +7,19 @@ from r1plus_contract.engine_fetch import PROGRESS_PATH, FillPhase, FillProgress
 from r1plus_contract.jsonable import dumps
 
 
-class Board:
-    """The last word, and the server that tells it. Ends with the process."""
+class ProgressServer:
+    """The latest progress and the server that reports it. It ends with the process."""
 
     def __init__(self) -> None:
-        self._said = FillProgress(FillPhase.WAITING)
+        self._progress = FillProgress(FillPhase.WAITING)
 
-    def tell(self, progress: FillProgress) -> None:
-        """From now on this is what is answered."""
-        self._said = progress
+    def update(self, progress: FillProgress) -> None:
+        """Set the progress to report."""
+        self._progress = progress
 
     def serve(self, port: int, host: str = "") -> ThreadingHTTPServer:
-        """Answer from now on, in a thread of its own; port 0 takes any."""
-        board = self
+        """Start to answer in a new thread; port 0 takes any free port."""
+        progress_server = self
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
@@ -28,7 +28,7 @@ class Board:
                 if self.path != PROGRESS_PATH:
                     self.send_error(404)
                     return
-                body = dumps(board._said).encode()
+                body = dumps(progress_server._progress).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -36,7 +36,7 @@ class Board:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Nobody reads an access log of a Job."""
+                """Write no access log."""
 
         server = ThreadingHTTPServer((host, port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,8 +1,8 @@
-"""The two stages around a build: what it is made of is proved and laid out, and what came of it is sealed.
+"""The two stages around a build: `fetch` verifies and prepares the input, `seal` makes an engine of the output.
 
-Between them the runtime's own builder runs in an image that has nothing of ours. It reads `.checkpoint/engine` and
-writes `.built-POD/plan`; it is believed, as what serves later is. Only `seal` makes an `engine/` of that, and a Job
-that was killed anywhere begins again with `lay_out`.
+Between them the runtime's own builder runs in an image without our code. It reads `.checkpoint/engine` and writes
+`.built-POD/plan`; its output is trusted, like the runtime that serves it. Only `seal` makes an `engine/` of it. After
+a kill at any point the Job starts again with `prepare_checkpoint`.
 """
 
 import shutil
@@ -26,39 +26,47 @@ from r1plus_contract.engine_fetch import (
 )
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.storage import PART_FOLDER, Tell, clear, make_room, sync, sync_all, working
-from r1plus_model_repo.engine_fetch.volume import Fetch, bring, prove, publish, whole
+from r1plus_model_repo.engine_fetch.storage import (
+    PART_FOLDER,
+    ReportProgress,
+    clear,
+    make_room,
+    sync,
+    sync_all,
+    use_volume,
+)
+from r1plus_model_repo.engine_fetch.volume import Fetch, fetch_verified, list_verified, publish, verify_listing
 
 SOURCE_FILE = ".source"
-"""Listing of the checkpoint, beside `engine/`: what its signature is of, when the files themselves are gone."""
+"""Listing of the checkpoint, next to `engine/`: the signature covers it, and the files themselves are deleted."""
 
 
-def lay_out(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> bool:
-    """Stage `fetch`: the proved files as `.checkpoint/engine`; False where the engine is built already.
+def prepare_checkpoint(order: FillOrder, volume: Path, fetch: Fetch | None, report: ReportProgress) -> bool:
+    """Run the stage `fetch`: write verified files to `.checkpoint/engine`. Return False if the engine exists.
 
     Raises:
-        FillError: neither is so.
+        FillError: the files could not be fetched or verified.
     """
-    build, checkpoint = _wanted(order), volume / CHECKPOINT_FOLDER
-    with working(order, volume, tell):
+    build, checkpoint = _require_build(order), volume / CHECKPOINT_FOLDER
+    with use_volume(order, volume, report):
         _clear_builds(volume)
-        if _sealed(order, build, volume, tell):
+        if _is_sealed(order, build, volume, report):
             clear(checkpoint)
-        elif whole(order, checkpoint, tell) is None:
+        elif list_verified(order, checkpoint, report) is None:
             clear(checkpoint)
-            _lay_out(order, volume, fetch, tell)
+            _write_checkpoint(order, volume, fetch, report)
         else:
-            make_room(order, volume, there=True)
-        there = checkpoint.exists()
-    tell(FillProgress(FillPhase.BUILDING if there else FillPhase.DONE))
-    return there
+            make_room(order, volume, has_files=True)
+        needs_build = checkpoint.exists()
+    report(FillProgress(FillPhase.BUILDING if needs_build else FillPhase.DONE))
+    return needs_build
 
 
-def _lay_out(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> None:
-    part, files = bring(order, volume, fetch, tell)
+def _write_checkpoint(order: FillOrder, volume: Path, fetch: Fetch | None, report: ReportProgress) -> None:
+    part, files = fetch_verified(order, volume, fetch, report)
     for name in (CHECKPOINT_PART, TOKENIZER_PART):
-        if not _holds_something(part / ENGINE_FOLDER / name):
-            text = f"engine {order.engine} is to be built, and has no files in {name}/; pack it with them"
+        if not _has_content(part / ENGINE_FOLDER / name):
+            text = f"engine {order.engine}: {name}/ has no files, and the build needs them; pack the engine with them"
             raise FillError(FillRefusal.ENGINE_INVALID, text)
     (part / SOURCE_FILE).write_text(files, encoding="utf-8")
     sync_all(part)
@@ -66,30 +74,30 @@ def _lay_out(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) ->
     sync(volume)
 
 
-def seal(order: FillOrder, volume: Path, host: str, tell: Tell) -> None:
-    """Stage `seal`: what the pod `host` has built becomes `engine/`; where there was nothing to build, it is there.
+def seal(order: FillOrder, volume: Path, host: str, report: ReportProgress) -> None:
+    """Run the stage `seal`: make `engine/` of what the pod `host` built. Do nothing if the engine is already there.
 
     Raises:
-        FillError: there is no engine; nothing half-written is, either.
+        FillError: there is no engine; no partial files remain.
     """
-    build, checkpoint = _wanted(order), volume / CHECKPOINT_FOLDER
-    with working(order, volume, tell):
+    build, checkpoint = _require_build(order), volume / CHECKPOINT_FOLDER
+    with use_volume(order, volume, report):
         if checkpoint.exists():
-            tell(FillProgress(FillPhase.VERIFYING))
-            _seal(order, build, volume, volume / f"{BUILT_PREFIX}{host}" / PLAN_PART)
-        elif not _sealed(order, build, volume, tell):
-            raise _failed(order, "there is neither an engine nor a checkpoint to build it of")
+            report(FillProgress(FillPhase.VERIFYING))
+            _assemble_engine(order, build, volume, volume / f"{BUILT_PREFIX}{host}" / PLAN_PART)
+        elif not _is_sealed(order, build, volume, report):
+            raise _build_error(order, "there is no engine, and no checkpoint to build it from")
         _clear_builds(volume)
         clear(checkpoint)
-    tell(FillProgress(FillPhase.DONE))
+    report(FillProgress(FillPhase.DONE))
 
 
-def _seal(order: FillOrder, build: Build, volume: Path, plan: Path) -> None:
+def _assemble_engine(order: FillOrder, build: Build, volume: Path, plan: Path) -> None:
     checkpoint, part = volume / CHECKPOINT_FOLDER, volume / PART_FOLDER
     source = (checkpoint / SOURCE_FILE).read_text(encoding="utf-8")
-    prove(order, source, checkpoint / SIGNATURE_FILE)
-    if not _holds_something(plan):
-        raise _failed(order, f"the builder left no file in {plan.parent.name}/{plan.name}")
+    verify_listing(order, source, checkpoint / SIGNATURE_FILE)
+    if not _has_content(plan):
+        raise _build_error(order, f"the builder wrote no file to {plan.parent.name}/{plan.name}")
     clear(part)
     engine = part / ENGINE_FOLDER
     engine.mkdir(parents=True)
@@ -98,53 +106,53 @@ def _seal(order: FillOrder, build: Build, volume: Path, plan: Path) -> None:
     try:
         files = listing(engine)
     except ValueError as error:
-        raise _failed(order, f"the builder left what no engine may hold: {error}") from error
-    if _tokenizer(files) != _tokenizer(source):
-        raise _failed(order, "the tokenizer is not the one that was proved before the build")
-    built_engine.tell(engine, Built(build.key, order.digest, build.gpu_product, digest_of_listing(files)))
+        raise _build_error(order, f"the builder wrote something that an engine may not contain: {error}") from error
+    if _select_tokenizer(files) != _select_tokenizer(source):
+        raise _build_error(order, "the tokenizer changed during the build")
+    built_engine.write_built(engine, Built(build.key, order.digest, build.gpu_product, digest_of_listing(files)))
     for name in (SOURCE_FILE, SIGNATURE_FILE):
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, part / name)
-    publish(part, volume, beside=(SOURCE_FILE, SIGNATURE_FILE))
+    publish(part, volume, extra_files=(SOURCE_FILE, SIGNATURE_FILE))
 
 
-def _sealed(order: FillOrder, build: Build, volume: Path, tell: Tell) -> bool:
-    """Whether `engine/` is what this recipe made of these files, all of it, and they are still vouched for."""
+def _is_sealed(order: FillOrder, build: Build, volume: Path, report: ReportProgress) -> bool:
+    """Return whether `engine/` is complete, built by this recipe from these files, and still signed as required."""
     engine = volume / ENGINE_FOLDER
     if not engine.is_dir():
         return False
-    tell(FillProgress(FillPhase.VERIFYING))
+    report(FillProgress(FillPhase.VERIFYING))
     try:
-        prove(order, (volume / SOURCE_FILE).read_text(encoding="utf-8"), volume / SIGNATURE_FILE)
-        files = built_engine.rest_digest(engine)
-        return built_engine.told(engine) == Built(build.key, order.digest, build.gpu_product, files)
+        verify_listing(order, (volume / SOURCE_FILE).read_text(encoding="utf-8"), volume / SIGNATURE_FILE)
+        files = built_engine.compute_files_digest(engine)
+        return built_engine.read_built(engine) == Built(build.key, order.digest, build.gpu_product, files)
     except (FillError, ValueError, FileNotFoundError):
         return False
 
 
-def _tokenizer(files: str) -> dict[str, str]:
-    """Of a listing, what the builder has had under its hands and does not make."""
+def _select_tokenizer(files: str) -> dict[str, str]:
+    """Return the tokenizer files of a listing: the builder can write to them, but must not change them."""
     return {path: digest for path, digest in listed(files).items() if path.startswith(f"{TOKENIZER_PART}/")}
 
 
-def _holds_something(folder: Path) -> bool:
-    """Whether there is a file below it that is not empty; links are for `listing` to refuse."""
+def _has_content(folder: Path) -> bool:
+    """Return whether a non-empty file is below the folder. `listing` rejects links."""
     return any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
 
 
 def _clear_builds(volume: Path) -> None:
-    """Of every pod: what another may be building is lost, and it will say so; nothing that it makes is ever served."""
+    """Remove the build folders of all pods. A pod that is still building fails, and its output is never served."""
     for folder in volume.glob(f"{BUILT_PREFIX}*"):
         clear(folder)
 
 
-def _wanted(order: FillOrder) -> Build:
+def _require_build(order: FillOrder) -> Build:
     if order.build is None:
-        text = f"engine {order.engine} is served as it is: its Job runs the stage all, not fetch and seal"
+        text = f"engine {order.engine} needs no build: run the stage all, not fetch and seal"
         raise FillError(FillRefusal.ENGINE_INVALID, text)
     return order.build
 
 
-def _failed(order: FillOrder, why: str) -> FillError:
-    text = f"engine {order.engine}: {why}; it is tried again; see the log of the Job's container build"
+def _build_error(order: FillOrder, reason: str) -> FillError:
+    text = f"engine {order.engine}: {reason}; see the log of the container build; the Job retries"
     return FillError(FillRefusal.BUILD_FAILED, text)

@@ -1,4 +1,4 @@
-"""What all stages do to the volume: one at a time, with room, on the disk before it has a name, and nothing left."""
+"""Use of the volume by all stages: exclusive access, a check for free space, fsync before rename, cleanup."""
 
 import errno
 import fcntl
@@ -12,63 +12,66 @@ from r1plus_contract.engine_fetch import INCOMING_FOLDER, FillOrder, FillPhase, 
 from r1plus_model_repo.engine_fetch.errors import FillError
 
 PART_FOLDER = ".part"
-"""Where all is written that is to have a name at once."""
+"""Folder for files that are renamed together."""
 LOCK_FILE = ".lock"
 SPARE_BYTES = 16 * 2**20
-"""Beyond the files: folders, and what a file system keeps to itself."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-Tell = Callable[[FillProgress], None]
+"""Extra space for folders and for the file system's own data."""
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+ReportProgress = Callable[[FillProgress], None]
 
 
 @contextmanager
-def working(order: FillOrder, volume: Path, tell: Tell) -> Iterator[None]:
-    """Alone on the volume; what was begun and not finished is cleared in the end.
+def use_volume(order: FillOrder, volume: Path, report: ReportProgress) -> Iterator[None]:
+    """Lock the volume, and remove unfinished files at the end.
 
     Raises:
-        FillError: the volume does not take what is written, and why.
+        FillError: a write to the volume fails; the message says why.
     """
     try:
-        with _locked(volume, tell):
+        with _hold_lock(volume, report):
             try:
                 yield
             finally:
                 clear(volume / PART_FOLDER)
                 clear(volume / INCOMING_FOLDER)
     except OSError as error:
-        raise _storage(order, volume, error) from error
+        raise _storage_error(order, volume, error) from error
 
 
 @contextmanager
-def _locked(volume: Path, tell: Tell) -> Iterator[None]:
-    """One at a time. The kernel lets go of it when its holder dies."""
+def _hold_lock(volume: Path, report: ReportProgress) -> Iterator[None]:
+    """Hold an exclusive lock. The kernel releases it when the process dies."""
     with (volume / LOCK_FILE).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell(FillProgress(FillPhase.WAITING))
+            report(FillProgress(FillPhase.WAITING))
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def make_room(order: FillOrder, volume: Path, *, there: bool) -> None:
-    """Nothing of another attempt, and the certainty that there is enough; `there`: the files themselves have theirs."""
+def make_room(order: FillOrder, volume: Path, *, has_files: bool) -> None:
+    """Remove what another attempt left, and check for free space.
+
+    With `has_files` the files themselves already use theirs.
+    """
     clear(volume / PART_FOLDER)
-    if order.archive is not None or there:
+    if order.archive is not None or has_files:
         clear(volume / INCOMING_FOLDER)
-    needed = _needed(order, there=there or order.archive is None)
-    free = _free(volume)
-    if free < needed:
-        raise _full(order, needed, free)
+    bytes_needed = _count_needed_bytes(order, has_files=has_files or order.archive is None)
+    bytes_free = _count_free_bytes(volume)
+    if bytes_free < bytes_needed:
+        raise _full_error(order, bytes_needed, bytes_free)
 
 
-def _needed(order: FillOrder, *, there: bool) -> int:
-    """Bytes for the files unless they are there, and for what is built of them: that is taken to be no larger."""
-    copies = (not there) + (order.build is not None)
+def _count_needed_bytes(order: FillOrder, *, has_files: bool) -> int:
+    """Return the bytes to write: the files unless they are there, and as many again for what is built from them."""
+    copies = (not has_files) + (order.build is not None)
     return copies * order.size + SPARE_BYTES if copies else 0
 
 
 def sync(path: Path) -> None:
-    """After a power cut a name must not lead to what never got there."""
+    """Flush a file or folder to disk, so that after a power cut no name refers to missing data."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -77,31 +80,36 @@ def sync(path: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """The folder with all below it."""
+    """Flush a folder and everything below it to disk."""
     for path in [*folder.rglob("*"), folder]:
         sync(path)
 
 
 def clear(folder: Path) -> None:
-    """Without it from now on; a link goes, not what it leads to."""
+    """Remove a folder. Of a link, remove the link and not its target."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
         shutil.rmtree(folder)
 
 
-def _free(volume: Path) -> int:
-    """Bytes that one without privileges may still write."""
-    found = os.statvfs(volume)
-    return found.f_bavail * found.f_frsize
+def _count_free_bytes(volume: Path) -> int:
+    """Return the bytes that a process without privileges may still write."""
+    stats = os.statvfs(volume)
+    return stats.f_bavail * stats.f_frsize
 
 
-def _storage(order: FillOrder, volume: Path, error: OSError) -> FillError:
-    if error.errno in _FULL:
-        return _full(order, _needed(order, there=False), _free(volume))
-    return FillError(FillRefusal.STORAGE_FAILED, f"engine {order.engine}: the volume: {error}; look at its storage")
+def _storage_error(order: FillOrder, volume: Path, error: OSError) -> FillError:
+    if error.errno in _FULL_ERRNOS:
+        return _full_error(order, _count_needed_bytes(order, has_files=False), _count_free_bytes(volume))
+    return FillError(
+        FillRefusal.STORAGE_FAILED, f"engine {order.engine}: a write to the volume failed: {error}; check its storage"
+    )
 
 
-def _full(order: FillOrder, needed: int, free: int) -> FillError:
-    text = f"engine {order.engine} needs {needed} bytes, and the volume has {free} free; give it more storage"
+def _full_error(order: FillOrder, bytes_needed: int, bytes_free: int) -> FillError:
+    text = (
+        f"engine {order.engine}: the volume is too small: needs {bytes_needed} bytes, has {bytes_free}"
+        " free; give it more storage"
+    )
     return FillError(FillRefusal.STORAGE_FULL, text)

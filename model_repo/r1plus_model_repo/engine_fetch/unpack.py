@@ -1,4 +1,4 @@
-"""An engine out of a tar, as it streams in: plain files below `engine/`, `model.sig`, and never more than was said."""
+"""Unpacking of an engine from a tar stream: plain files below `engine/`, `model.sig`, and a limit on their size."""
 
 import tarfile
 from pathlib import Path, PurePosixPath
@@ -17,63 +17,65 @@ _HEADERS = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-_PIECE = 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 
 
 class Source(Protocol):
-    """What is read from."""
+    """A stream of bytes."""
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes; empty at the end."""
+        """Return up to `size` bytes; empty at the end."""
 
 
-def unpack(source: Source, folder: Path, most: int) -> None:
-    """Write the tar's `engine/` below `folder`, `most` bytes at most.
+def unpack(source: Source, folder: Path, max_bytes: int) -> None:
+    """Write the tar's `engine/` below `folder`, at most `max_bytes`.
 
     Raises:
-        FillError: the tar holds something else, or is none.
-        OSError: the volume took no more.
+        FillError: the tar holds something else, or is not a tar.
+        OSError: a write fails.
     """
-    left = most
+    remaining = max_bytes
     try:
         with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|*", tarinfo=_Member) as tar:
             for count, member in enumerate(tar):
                 if count >= MAX_FILES:
-                    raise _invalid(f"more than {MAX_FILES} files and folders")
-                left -= member.size
-                if left < 0:
-                    raise _invalid(f"its files take more than the {most} bytes of spec.artifact.archive.size")
+                    raise _archive_error(f"it has more than {MAX_FILES} files and folders")
+                remaining -= member.size
+                if remaining < 0:
+                    raise _archive_error(
+                        f"its files take more than the {max_bytes} bytes of spec.artifact.archive.size"
+                    )
                 if not member.isdir():
-                    _write(folder / _place(member), _content(tar, member))
+                    _write(folder / _check_path(member), _open_content(tar, member))
     except (tarfile.TarError, EOFError) as error:
-        raise _invalid(f"it is no whole tar: {error}") from error
+        raise _archive_error(f"it is not a complete tar: {error}") from error
 
 
 class _Member(tarfile.TarInfo):
-    """Long names come in headers of their own, which are read whole into memory: of what size an archive says."""
+    """A tar member whose headers are limited: tarfile reads long-name headers of any size into memory."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _HEADERS and self.size > MAX_HEADER:
-            raise _invalid(f"a header of {self.size} bytes")
+            raise _archive_error(f"it has a header of {self.size} bytes")
         return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def _open_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = tar.extractfile(member) if member.isreg() else None
     if content is None:
-        raise _invalid(f"{member.name!r:.200}: an engine may hold plain files only")
+        raise _archive_error(f"{member.name!r:.200}: an engine may hold plain files only")
     return content
 
 
-def _place(member: tarfile.TarInfo) -> PurePosixPath:
-    """Where below the folder a file goes: a name that would leave `engine/` is refused, not mended."""
+def _check_path(member: tarfile.TarInfo) -> PurePosixPath:
+    """Return where below the folder a file belongs. Raise FillError for a name outside `engine/`."""
     path = PurePosixPath(member.name)
     if path == PurePosixPath(SIGNATURE_FILE):
         return path
     parts = path.parts
     inside = len(parts) > 1 and parts[0] == ENGINE_FOLDER and ".." not in parts and not path.is_absolute()
     if not inside or len(member.name) > MAX_PATH or not member.name.isprintable() or "\\" in member.name:
-        raise _invalid(f"{member.name!r:.200}: every file belongs below {ENGINE_FOLDER}/")
+        raise _archive_error(f"{member.name!r:.200}: every file must be below {ENGINE_FOLDER}/")
     return path
 
 
@@ -82,12 +84,12 @@ def _write(path: Path, content: IO[bytes]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
-        raise _invalid(f"{path.name!r:.200}: twice in it") from error
+        raise _archive_error(f"{path.name!r:.200}: it is in the archive twice") from error
     with file:
-        while piece := content.read(_PIECE):
+        while piece := content.read(_CHUNK_BYTES):
             file.write(piece)
 
 
-def _invalid(why: str) -> FillError:
-    text = f"the archive: {why}; pack the folder that `r1plus engine import` wrote: tar -cf ENGINE.tar -C DIR engine"
+def _archive_error(reason: str) -> FillError:
+    text = f"the archive: {reason}; pack the folder that `r1plus engine import` wrote: tar -cf ENGINE.tar -C DIR engine"
     return FillError(FillRefusal.ENGINE_INVALID, text)

@@ -1,8 +1,7 @@
-"""One engine on one volume: whole or not at all.
+"""One engine on one volume: all of it or nothing.
 
-Everything is written beside its place and renamed when it has proved to be what was promised, so that whoever mounts
-`engine/` finds all of it or nothing. A lock lets two Jobs for one volume do the work once; what a killed one left
-behind is cleared by the next.
+Files are written to another folder, verified, and renamed, so that a pod that mounts `engine/` sees all of it or
+nothing. A lock makes two Jobs for one volume do the work once. The next Job removes what a killed one left.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,102 +19,106 @@ from r1plus_contract.engine_fetch import (
 )
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.signature import MAX_BYTES, verify
-from r1plus_model_repo.engine_fetch.storage import PART_FOLDER, Tell, make_room, sync, sync_all, working
+from r1plus_model_repo.engine_fetch.storage import PART_FOLDER, ReportProgress, make_room, sync, sync_all, use_volume
 
-_REPLACED = ".replaced"
+_OLD_ENGINE = ".replaced"
 Fetch = Callable[[Path], None]
-"""Writes the archive's `engine/` below a folder; FillError where it is not the archive that was promised."""
+"""Writes the archive's `engine/` below a folder. Raises FillError if it is not the expected archive."""
 
 
-def fill(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> None:
-    """Bring the engine onto the volume, unless it is there. `fetch=None`: an init container put it into `.incoming`.
+def fill_volume(order: FillOrder, volume: Path, fetch: Fetch | None, report: ReportProgress) -> None:
+    """Put the engine on the volume, unless it is there. `fetch=None`: an init container copied it into `.incoming`.
 
     Raises:
-        FillError: it is not there, and nothing half-written is either.
+        FillError: the engine is not on the volume; no partial files remain.
     """
     if order.build is not None:
-        text = f"engine {order.engine} has to be built: its Job runs the stages fetch and seal, not all"
+        text = f"engine {order.engine} must be built: run the stages fetch and seal, not all"
         raise FillError(FillRefusal.ENGINE_INVALID, text)
-    with working(order, volume, tell):
-        if whole(order, volume, tell) is None:
-            part, _ = bring(order, volume, fetch, tell)
+    with use_volume(order, volume, report):
+        if list_verified(order, volume, report) is None:
+            part, _ = fetch_verified(order, volume, fetch, report)
             publish(part, volume)
-    tell(FillProgress(FillPhase.DONE))
+    report(FillProgress(FillPhase.DONE))
 
 
-def bring(order: FillOrder, volume: Path, fetch: Fetch | None, tell: Tell) -> tuple[Path, str]:
-    """The folder below which the promised files lie as `engine/`, and their listing."""
+def fetch_verified(order: FillOrder, volume: Path, fetch: Fetch | None, report: ReportProgress) -> tuple[Path, str]:
+    """Return the folder that holds the verified files as `engine/`, and their listing."""
     part = volume / PART_FOLDER
-    make_room(order, volume, there=False)
+    make_room(order, volume, has_files=False)
     if fetch is None:
-        _take_incoming(volume / INCOMING_FOLDER, part)
+        _move_incoming(volume / INCOMING_FOLDER, part)
     else:
         part.mkdir()
         fetch(part)
-    tell(FillProgress(FillPhase.VERIFYING))
-    return part, _promised(order, part)
+    report(FillProgress(FillPhase.VERIFYING))
+    return part, _verify_files(order, part)
 
 
-def whole(order: FillOrder, folder: Path, tell: Tell) -> str | None:
-    """Listing of the files below `folder` as `engine/`, every byte as promised and signed by whom that is asked of now.
-
-    None where they are not there.
-    """
+def list_verified(order: FillOrder, folder: Path, report: ReportProgress) -> str | None:
+    """Return the listing of `folder/engine`, or None if files are missing, changed or not signed as required."""
     if not (folder / ENGINE_FOLDER).is_dir():
         return None
-    tell(FillProgress(FillPhase.VERIFYING))
+    report(FillProgress(FillPhase.VERIFYING))
     try:
-        return _promised(order, folder)
+        return _verify_files(order, folder)
     except FillError:
         return None
 
 
-def _take_incoming(incoming: Path, part: Path) -> None:
+def _move_incoming(incoming: Path, part: Path) -> None:
     if not (incoming / ENGINE_FOLDER).is_dir() or not any((incoming / ENGINE_FOLDER).iterdir()):
-        raise FillError(FillRefusal.ENGINE_INVALID, "the engine's image holds no files under /engine; build it again")
+        raise FillError(
+            FillRefusal.ENGINE_INVALID, "the engine's image has no files under /engine; build the image again"
+        )
     incoming.rename(part)
 
 
-def _promised(order: FillOrder, part: Path) -> str:
-    """Each file is read once."""
+def _verify_files(order: FillOrder, part: Path) -> str:
+    """Verify the files of `part/engine` and return their listing. Reads each file once."""
     try:
         files = listing(part / ENGINE_FOLDER)
     except ValueError as error:
         raise FillError(FillRefusal.ENGINE_INVALID, f"engine {order.engine}: {error}; pack it again") from error
-    prove(order, files, part / SIGNATURE_FILE)
+    verify_listing(order, files, part / SIGNATURE_FILE)
     return files
 
 
-def prove(order: FillOrder, files: str, signature: Path) -> None:
-    """Files of that listing are those that somebody has signed and the R1PlusEngine names; FillError where not."""
+def verify_listing(order: FillOrder, files: str, signature: Path) -> None:
+    """Check a listing against the order: its digest and, if the order has keys, its signature.
+
+    Raises:
+        FillError: it differs.
+    """
     if order.keys is not None:
-        _vouched(signature, files, order.keys)
-    found = digest_of_listing(files)
-    if found != order.digest:
+        _verify_signature(signature, files, order.keys)
+    digest = digest_of_listing(files)
+    if digest != order.digest:
         raise FillError(
             FillRefusal.ENGINE_DIGEST_MISMATCH,
-            f"engine {order.engine}: sha256 is {found}, the R1PlusEngine promises {order.digest}; these are other files"
-            " than were measured: deliver the right ones, or register them as an engine of their own",
+            f"engine {order.engine}: these are not the files that were measured: sha256 is {digest}, the"
+            " R1PlusEngine has"
+            f" {order.digest}; deliver the right files, or register these as another engine",
         )
 
 
-def _vouched(signature: Path, files: str, keys: Sequence[str]) -> None:
+def _verify_signature(signature: Path, files: str, keys: Sequence[str]) -> None:
     if not signature.is_file():
-        text = "there is no model.sig beside engine/; sign the engine (r1plus engine sign) and pack it with it"
+        text = "model.sig is missing next to engine/; sign the engine (r1plus engine sign) and pack both"
         raise FillError(FillRefusal.SIGNATURE_INVALID, f"{text}, or see the chart's delivery.requireSignature")
     with signature.open("rb") as file:
         verify(file.read(MAX_BYTES), listed(files), keys)
 
 
-def publish(part: Path, volume: Path, beside: Sequence[str] = (SIGNATURE_FILE,)) -> None:
-    """`engine/` of `part` in its place, with those of the files beside it that there are; on the disk first.
+def publish(part: Path, volume: Path, extra_files: Sequence[str] = (SIGNATURE_FILE,)) -> None:
+    """Flush `engine/` of `part` to disk and rename it into place, with the extra files that exist.
 
-    What was there goes as a whole, too: half of an old engine is no better than half of a new one.
+    An old engine is moved away as a whole first.
     """
     sync_all(part)
     if (volume / ENGINE_FOLDER).exists():
-        (volume / ENGINE_FOLDER).rename(part / _REPLACED)
-    for name in beside:
+        (volume / ENGINE_FOLDER).rename(part / _OLD_ENGINE)
+    for name in extra_files:
         if (part / name).exists():
             (part / name).replace(volume / name)
     (part / ENGINE_FOLDER).rename(volume / ENGINE_FOLDER)

@@ -1,1 +1,1 @@
-"""From published weights to engine folders: fetch, requantise, convert. Runs where engines are made, never in a pod."""
+"""From published weights to engine folders: fetch, requantise, convert. Used where engines are made, never in a pod."""

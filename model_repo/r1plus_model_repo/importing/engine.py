@@ -1,10 +1,10 @@
-"""From a model to an engine: the files that pods get, their provenance, a manifest and what an image is built from.
+"""The making of an engine from a model: served files, provenance, a manifest, and a Containerfile for an image.
 
-    OUT/NAME/engine/          what is served; engine.json says what it was made from and by
+    OUT/NAME/engine/          the served files; engine.json has their provenance
     OUT/NAME/Containerfile    podman build -t IMAGE OUT/NAME
     OUT/NAME/engine.yaml      the R1PlusEngine; kubectl apply -f it
 
-`r1plus engine import` calls it. The folder is there when it is whole: it is made beside, and renamed.
+Called by `r1plus engine import`. The folder appears when it is complete: it is made under another name and renamed.
 """
 
 import shutil
@@ -17,22 +17,22 @@ from r1plus_contract.delivery import digest_of, digest_of_listing, file_sha256, 
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
 from r1plus_model_repo.importing.openvino.ir import try_template
-from r1plus_model_repo.importing.openvino.tokenizer_limit import unlimit
+from r1plus_model_repo.importing.openvino.tokenizer_limit import remove_limit
 from r1plus_model_repo.importing.options import check_backend
 from r1plus_model_repo.importing.package import folders
-from r1plus_model_repo.importing.package.manifest import Wish, check_name, manifest, spec_of
-from r1plus_model_repo.importing.package.placement import place
-from r1plus_model_repo.importing.readers import read
-from r1plus_model_repo.kv_shape import kv_shape
+from r1plus_model_repo.importing.package.manifest import ImportOptions, build_spec, check_name, render_manifest
+from r1plus_model_repo.importing.package.placement import place_files
+from r1plus_model_repo.importing.readers import read_source
+from r1plus_model_repo.kv_shape import read_kv_shape
 
 ENGINE, CONTAINERFILE, MANIFEST = "engine", "Containerfile", "engine.yaml"
 _TEMPLATE = Path(__file__).parent / "Containerfile.engine"
-_UNKNOWN = "0" * 64
+_PLACEHOLDER_SHA256 = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """A finished engine: its folder, the digest of what is served, and what should be known of it."""
+class ImportResult:
+    """A finished engine: its folder, the digest of its files, and notes for the user."""
 
     folder: Path
     sha256: str
@@ -40,34 +40,41 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_engine(source: Path, out: Path, wish: Wish, claims: Claims, progress: Callable[[str], None]) -> Imported:
-    """Make OUT/NAME of the model at `source`; ImportingError, or WishError with every problem."""
-    check_name(wish.name)
-    check_backend(wish)
-    target = out / wish.name
+def import_engine(
+    source: Path, out: Path, options: ImportOptions, claims: Claims, progress: Callable[[str], None]
+) -> ImportResult:
+    """Make OUT/NAME of the model at `source`.
+
+    Raises:
+        ImportingError: the model cannot be read or converted.
+        ImportOptionsError: the options are invalid; it has every problem.
+    """
+    check_name(options.name)
+    check_backend(options)
+    target = out / options.name
     if target.exists():
-        raise ImportingError(f"{target}: is there already; remove it, or give another --name or --out")
+        raise ImportingError(f"{target}: already exists; remove it, or give another --name or --out")
     progress(f"reading {source}")
-    model = read(source, claims, wish.backend)
-    spec_of(wish, model, _UNKNOWN, "")  # What is wrong with the wish is told before hours of work.
-    progress(_told(model))
+    model = read_source(source, claims, options.backend)
+    build_spec(options, model, _PLACEHOLDER_SHA256, "")  # Reports invalid options before hours of work.
+    progress(_describe(model))
     notes = list(model.notes)
-    with folders.alone(out), folders.staged(target) as part:
+    with folders.lock_folder(out), folders.stage_folder(target) as part:
         engine = part / ENGINE
         if model.gpu is not None:
-            origin = _take(model, wish, claims, engine, progress)
+            origin = _copy_gpu_files(model, options, claims, engine, progress)
         else:
-            with folders.scratch(target) as workspace:
-                origin = _openvino(model, wish, engine, workspace, notes, progress)
+            with folders.create_scratch(target) as workspace:
+                origin = _make_openvino(model, options, engine, workspace, notes, progress)
         progress("computing the engine's sha256")
         digest = digest_of(engine)
-        spec = spec_of(wish, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
-        (part / MANIFEST).write_text(manifest(wish.name, spec, origin), encoding="utf-8")
+        spec = build_spec(options, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
+        (part / MANIFEST).write_text(render_manifest(options.name, spec, origin), encoding="utf-8")
         shutil.copyfile(_TEMPLATE, part / CONTAINERFILE)
-    return Imported(target, digest, spec.files.source, tuple(notes))
+    return ImportResult(target, digest, spec.files.source, tuple(notes))
 
 
-def _told(model: Model) -> str:
+def _describe(model: Model) -> str:
     shape = model.shape
     return (
         f"{model.precision}, {model.parameters:,} parameters, {shape.layers} layers, {shape.kv_heads} KV heads of"
@@ -75,64 +82,75 @@ def _told(model: Model) -> str:
     )
 
 
-def _openvino(
-    model: Model, wish: Wish, engine: Path, workspace: Path, notes: list[str], progress: Callable[[str], None]
+def _make_openvino(
+    model: Model,
+    options: ImportOptions,
+    engine: Path,
+    workspace: Path,
+    notes: list[str],
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """A folder as it is, or a GGUF file converted; where it came from."""
-    origin = _origin(model)
-    facts = _facts(wish, model, origin, "openvino-ir", {} if model.files else folders.converter())
+    """Copy an OpenVINO folder, or convert a GGUF file. Return where the files come from."""
+    origin = _hash_origin(model)
+    facts = _build_facts(
+        options, model, origin, "openvino-ir", {} if model.files else folders.list_converter_versions()
+    )
     if model.files:
         progress("copying the model")
-        _copy(model, engine, notes)
-        folders.seal(engine, facts)
+        _copy_openvino(model, engine, notes)
+        folders.write_facts(engine, facts)
     else:
         progress("converting to OpenVINO IR")
-        folders.from_gguf(model.source, workspace / "conversion", engine, facts, sha256=origin["sha256"])
+        folders.convert_gguf(model.source, workspace / "conversion", engine, facts, sha256=origin["sha256"])
         progress("trying the chat template")
         try_template(engine, model.source.name)
-    _agrees(model, engine)
+    _check_shape(model, engine)
     return origin
 
 
-def _take(model: Model, wish: Wish, claims: Claims, engine: Path, progress: Callable[[str], None]) -> dict[str, Any]:
-    """A checkpoint or a plan for GPUs as it is; where it came from. What was placed is read again."""
-    progress("taking the files")
-    place(model.source, model.files, engine)
-    again = read(engine, claims, wish.backend)
-    if replace(again, source=model.source, notes=model.notes) != model:
-        raise ImportingError(f"{model.source}: changed while it was imported; import it again when it is whole")
+def _copy_gpu_files(
+    model: Model, options: ImportOptions, claims: Claims, engine: Path, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Copy a checkpoint or plan for GPUs and read the copy again. Return where the files come from."""
+    progress("copying the files")
+    place_files(model.source, model.files, engine)
+    copied = read_source(engine, claims, options.backend)
+    if replace(copied, source=model.source, notes=model.notes) != model:
+        raise ImportingError(f"{model.source}: changed during the import; import it again when it is complete")
     progress("computing the files' sha256")
     files = listing(engine)
-    origin = {"file": _name(model), "sha256": digest_of_listing(files), "files": listed(files)}
-    (engine / folders.FACTS).write_text(folders.dump(_facts(wish, model, origin, _format(model), {})), encoding="utf-8")
-    (engine / folders.FACTS).chmod(0o644)
+    origin = {"file": _source_name(model), "sha256": digest_of_listing(files), "files": listed(files)}
+    (engine / folders.FACTS_FILE).write_text(
+        folders.dump_facts(_build_facts(options, model, origin, _format_name(model), {})), encoding="utf-8"
+    )
+    (engine / folders.FACTS_FILE).chmod(0o644)
     return origin
 
 
-def _format(model: Model) -> str:
+def _format_name(model: Model) -> str:
     if model.gpu is None or model.gpu.backend != TENSORRT_LLM:
         return "huggingface"
     return "trtllm-plan" if model.gpu.built else "trtllm-checkpoint"
 
 
-def _name(model: Model) -> str:
-    """A file may be called anything, and the manifest is YAML."""
+def _source_name(model: Model) -> str:
+    """Return the printable name of the source: a file may have any name, and the manifest is YAML."""
     return "".join(c if c.isprintable() else "?" for c in model.source.resolve().name)
 
 
-def _origin(model: Model) -> dict[str, Any]:
-    """Name and sha256 of what was imported; no path, since the engine's digest covers it."""
+def _hash_origin(model: Model) -> dict[str, Any]:
+    """Return the name and sha256 of the source; no path, since the engine's digest covers it."""
     if model.files:
-        of_each = {part: file_sha256(model.source / part) for part in model.files}
-        return {"file": _name(model), "sha256": of_each["openvino_model.bin"], "files": of_each}
-    return {"file": _name(model), "sha256": file_sha256(model.source), "bytes": model.source.stat().st_size}
+        sha256_of_files = {part: file_sha256(model.source / part) for part in model.files}
+        return {"file": _source_name(model), "sha256": sha256_of_files["openvino_model.bin"], "files": sha256_of_files}
+    return {"file": _source_name(model), "sha256": file_sha256(model.source), "bytes": model.source.stat().st_size}
 
 
-def _facts(
-    wish: Wish, model: Model, origin: Mapping[str, Any], form: str, converter: Mapping[str, str]
+def _build_facts(
+    options: ImportOptions, model: Model, origin: Mapping[str, Any], form: str, converter: Mapping[str, str]
 ) -> dict[str, Any]:
     return {
-        "engine": wish.name,
+        "engine": options.name,
         "recipe": folders.RECIPE,
         "format": form,
         "precision": model.precision,
@@ -148,22 +166,22 @@ def _facts(
     }
 
 
-def _copy(model: Model, engine: Path, notes: list[str]) -> None:
+def _copy_openvino(model: Model, engine: Path, notes: list[str]) -> None:
     engine.mkdir(parents=True)
     for name in model.files:
         shutil.copyfile(model.source / name, engine / name)
     try:
-        unlimit(engine)
+        remove_limit(engine)
     except ImportingError as error:
-        notes.append(f"{error}: if the tokenizer cuts long prompts, it will go on doing so")
+        notes.append(f"{error}: if the tokenizer truncates long prompts, it still does")
 
 
-def _agrees(model: Model, engine: Path) -> None:
-    """What is served has the shape that was read, so that the manifest's sizes are the engine's."""
+def _check_shape(model: Model, engine: Path) -> None:
+    """Check that the engine has the shape that was read, so that the sizes in the manifest are correct."""
     try:
-        found = kv_shape(engine)
+        shape = read_kv_shape(engine)
     except ValueError as error:
         raise ImportingError(f"{model.source}: {error}") from error
-    if found != model.shape:
-        told = f"the file says {model.shape}, the converted model is {found}"
-        raise ImportingError(f"{model.source}: {told}; get it again")
+    if shape != model.shape:
+        difference = f"the file has {model.shape}, the converted model {shape}"
+        raise ImportingError(f"{model.source}: {difference}; get it again")

@@ -1,6 +1,6 @@
-"""A model to import, whatever form it comes in, and what an engine's catalog entry says of it.
+"""A model to import, in any format, and what its catalog entry says of it.
 
-Everything that can be read is read; nothing is written here. What the files do not tell is asked for by an option.
+The readers read everything they can and write nothing. Options supply what the files do not say.
 """
 
 from dataclasses import dataclass, field
@@ -13,86 +13,89 @@ from r1plus_model_repo.kv_shape import KvShape
 
 OPENVINO, VLLM, TENSORRT_LLM = (b.value for b in (Backend.OPENVINO, Backend.VLLM, Backend.TENSORRT_LLM))
 BACKENDS: Final = (OPENVINO, VLLM, TENSORRT_LLM)
-"""Whose engines are made."""
+"""Backends for which engines are made."""
 STEP_TOKENS: Final = 8192
-"""Tokens of all requests in one step: trtllm-build's own default, and what activations are estimated for."""
+"""Tokens of all requests in one step: the default of trtllm-build, and the basis of the activation estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the options say of the model: needed where it does not say it itself, refused where it says otherwise."""
+    """What the options say of the model: needed where the files do not say it, rejected where they differ."""
 
     context_length: int | None = None
-    """May be less than the model's."""
+    """May be below the model's limit."""
     parameters: int | None = None
     precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class OnGpu:
-    """What else is known of a model for GPUs."""
+class GpuDetails:
+    """Further properties of a model for GPUs."""
 
     backend: str
     heads: int
-    """Of queries; those of keys and values are in the shape."""
+    """Query heads; `Model.shape` has the key/value heads."""
     hidden: int
     intermediate: int
-    """Widths of the residual and of what the feed-forward layers make of it; activations are estimated of them."""
+    """Widths of the residual stream and of the feed-forward layers, for the activation estimate."""
     window: int | None = None
     global_layers: int | None = None
     kv_precision: str | None = None
     """None: FP16."""
     built: bool = False
-    """A plan of TensorRT-LLM instead of a checkpoint."""
+    """A TensorRT-LLM plan instead of a checkpoint."""
     step_tokens: int | None = None
     most_batch: int | None = None
-    """Of a plan: what it was built for."""
+    """Limits that a plan was built for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What an engine's catalog entry says of the model, and the files that it is made from."""
+    """What a catalog entry says of a model, and the files of which an engine is made."""
 
     source: Path
     files: tuple[str, ...]
-    """Of a folder; empty for a GGUF file."""
+    """Names in the folder; empty for a GGUF file."""
     shape: KvShape
     context_length: int
     parameters: int
     precision: str
     weights_bytes: int
     notes: tuple[str, ...] = ()
-    gpu: OnGpu | None = None
-    """None: it is for openvino."""
+    gpu: GpuDetails | None = None
+    """None: a model for openvino."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What goes wrong, and what should be known, while one model is read."""
+    """Problems and notes collected while one model is read."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def stop(self, source: Path) -> None:
-        """WeightsError with every problem so far, if there is one."""
+    def raise_problems(self, source: Path) -> None:
+        """Raise WeightsError with every problem so far, if there is one."""
         if self.problems:
             raise WeightsError(str(source), tuple(dict.fromkeys(self.problems)))
 
-    def context(self, said: int | None, known: int | None, why: str = "what the model was trained for") -> int:
-        """`--context` where the model allows it, else the model's own; `why` it is that."""
-        if said is None and known is None:
+    def choose_context(
+        self, requested: int | None, limit: int | None, reason: str = "what the model was trained for"
+    ) -> int:
+        """Return `--context` if it is within the limit, else the limit. `reason` says where the limit comes from."""
+        if requested is None and limit is None:
             self.problems.append(
-                "--context: no config.json says it (max_position_embeddings); give the model's context length"
+                "--context: missing, and no config.json has it (max_position_embeddings); give the model's"
+                " context length"
             )
-        if said is not None and known is not None and said > known:
-            self.problems.append(f"--context: {said} exceeds {known}, {why}; give at most that")
-        return said or known or 0
+        if requested is not None and limit is not None and requested > limit:
+            self.problems.append(f"--context: {requested} exceeds {limit}, {reason}; give at most that")
+        return requested or limit or 0
 
-    def agrees(self, claims: Claims, parameters: int | None, precision: str | None) -> None:
-        """Options that say again what was read must say the same."""
-        for option, said, found in (
+    def check_claims(self, claims: Claims, parameters: int | None, precision: str | None) -> None:
+        """Check that options that repeat what was read say the same."""
+        for option, claim, actual in (
             ("--parameters", claims.parameters, parameters),
             ("--precision", claims.precision, precision),
         ):
-            if said is not None and found is not None and said != found:
-                self.problems.append(f"{option}: {said} is not what the file holds, {found}; leave the option out")
+            if claim is not None and actual is not None and claim != actual:
+                self.problems.append(f"{option}: {claim} differs from the file, which has {actual}; omit the option")

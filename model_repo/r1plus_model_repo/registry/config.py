@@ -1,4 +1,4 @@
-"""The service's settings, from the environment that the chart writes. Read once, by `__main__`."""
+"""The service's settings from the environment that the chart writes. Read once, by `__main__`."""
 
 import os
 from collections.abc import Mapping
@@ -17,35 +17,39 @@ SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything `__main__` needs."""
+    """All settings of `__main__`."""
 
     database: Database
     api: ApiServer
     writer: str
-    """The one user that may record: the operator's service account, by its full name."""
+    """The only user that may record: the full name of the operator's service account."""
     port: int
     retention: Retention
 
 
-def database_in(env: Mapping[str, str] = os.environ) -> Database:
-    """The database that the DSN names; raises ConfigError, as for a SQLite file in a folder that is not there."""
+def read_database(env: Mapping[str, str] = os.environ) -> Database:
+    """Return the database of the DSN. Raise ConfigError, also if the folder of a SQLite file does not exist."""
     file, dsn = env.get(FILE_VARIABLE, ""), env.get(VARIABLE, "").strip()
     if not file and not dsn:
         raise ConfigError(f"{VARIABLE} is not set; the chart sets it from registry.database")
     database = Database(Path(file) if file else dsn)
     folder = Path(database.url.database or "").parent
     if database.is_sqlite and not folder.is_dir():
-        raise ConfigError(f"{VARIABLE}: {folder} is no folder; the chart mounts the volume of registry.storage there")
+        raise ConfigError(
+            f"{VARIABLE}: {folder} is not a folder; the chart mounts the volume of registry.storage there"
+        )
     return database
 
 
-def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read all settings; raises ConfigError."""
+def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
+    """Read all settings. Raise ConfigError."""
     host, port = env.get("KUBERNETES_SERVICE_HOST", ""), env.get("KUBERNETES_SERVICE_PORT", "443")
-    inside = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    url = env.get("R1PLUS_API_SERVER") or (inside if host else "")
+    in_cluster_url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    url = env.get("R1PLUS_API_SERVER") or (in_cluster_url if host else "")
     if not url:
-        raise ConfigError("KUBERNETES_SERVICE_HOST is not set: this is no pod, so R1PLUS_API_SERVER must say its URL")
+        raise ConfigError(
+            "KUBERNETES_SERVICE_HOST is not set, so this is not a pod; set R1PLUS_API_SERVER to the API server's URL"
+        )
     writer = env.get("R1PLUS_REGISTRY_WRITER", "")
     if not writer:
         raise ConfigError("R1PLUS_REGISTRY_WRITER is not set; the chart sets it to the operator's service account")
@@ -56,27 +60,29 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
     )
     if not api.token.is_file():
         raise ConfigError(f"{api.token}: no such file; the pod needs automountServiceAccountToken: true")
-    return Settings(database_in(env), api, writer, _port(env), _retention(env))
+    return Settings(read_database(env), api, writer, _read_port(env), _read_retention(env))
 
 
-def _retention(env: Mapping[str, str]) -> Retention:
+def _read_retention(env: Mapping[str, str]) -> Retention:
     default = Retention()
     return Retention(
-        days=_number(env, "R1PLUS_REGISTRY_RETENTION_DAYS", "registry.retention", default.days, 0),
-        entries=_number(env, "R1PLUS_REGISTRY_SHARE_ENTRIES", "registry.share.entries", default.entries, 100),
-        items=_number(env, "R1PLUS_REGISTRY_SHARE_ITEMS", "registry.share.items", default.items, 10_000),
+        days=_read_number(env, "R1PLUS_REGISTRY_RETENTION_DAYS", "registry.retention", default.days, 0),
+        entries=_read_number(env, "R1PLUS_REGISTRY_SHARE_ENTRIES", "registry.share.entries", default.entries, 100),
+        items=_read_number(env, "R1PLUS_REGISTRY_SHARE_ITEMS", "registry.share.items", default.items, 10_000),
     )
 
 
-def _number(env: Mapping[str, str], variable: str, value: str, default: int, least: int) -> int:
+def _read_number(env: Mapping[str, str], variable: str, value: str, default: int, minimum: int) -> int:
     text = env.get(variable) or str(default)
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigError(f"{variable}: {text!r:.20} is no whole number from {least}; the chart sets it from {value}")
+    if not text.isdecimal() or int(text) < minimum:
+        raise ConfigError(
+            f"{variable}: {text!r:.20} is not a whole number from {minimum}; the chart sets it from {value}"
+        )
     return int(text)
 
 
-def _port(env: Mapping[str, str]) -> int:
+def _read_port(env: Mapping[str, str]) -> int:
     text = env.get("R1PLUS_REGISTRY_PORT", str(PORT))
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise ConfigError(f"R1PLUS_REGISTRY_PORT: {text!r:.20} is no port; expected 1 to 65535")
+        raise ConfigError(f"R1PLUS_REGISTRY_PORT: {text!r:.20} is not a port; expected 1 to 65535")
     return int(text)

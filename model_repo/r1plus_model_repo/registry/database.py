@@ -1,7 +1,8 @@
-"""One database behind a DSN: SQLite in a file, or PostgreSQL. Made by `__main__`, used by units of work and migrations.
+"""One database behind a DSN: SQLite in a file, or PostgreSQL.
 
-Every wait is bounded: for a connection, for a lock, for a statement. What the driver raises leaves here as one of our
-errors, without the password.
+Created by `__main__`, used by units of work and migrations.
+
+Every wait has a limit: for a connection, a lock, a statement. Driver errors are translated, without the password.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ VARIABLE: Final = "R1PLUS_REGISTRY_DSN"
 FILE_VARIABLE: Final = "R1PLUS_REGISTRY_DSN_FILE"
 DRIVERS: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite+pysqlite"}
 SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
-"""What libpq also takes in the DSN's query, and nobody shall read."""
+"""Secret parameters that libpq accepts in the DSN's query."""
 EXAMPLES: Final = "postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:////data/registry.db"
 ENLARGE: Final = "enlarge the volume (chart value registry.storage.size), or PostgreSQL's"
 _WRITES = "r1plus_writes"
@@ -33,28 +34,28 @@ _DISK_FULL = "53100"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, but for the last two."""
+    """Limits in seconds, except the last two."""
 
     connect: float = 5.0
     lock: float = 3.0
     statement: float = 5.0
     connections: int = 4
-    """At most, at once."""
+    """Number of connections."""
     room: int = 16 * 2**20
-    """Bytes that are to be free beside SQLite's file: its log and its tables take a few of the largest deliveries."""
+    """Free bytes needed outside SQLite's file: room for its log and a few of the largest deliveries."""
 
 
-def parse(dsn: str, variable: str = VARIABLE) -> URL:
-    """The DSN as a URL with the driver of ours; raises ConfigError, which never shows the password."""
+def parse_dsn(dsn: str, variable: str = VARIABLE) -> URL:
+    """Parse a DSN into a URL with our driver. Raise ConfigError, which never has the password."""
     try:
         url = make_url(dsn)
     except (ArgumentError, ValueError):
-        raise ConfigError(f"{variable}: is no database URL; expected {EXAMPLES}") from None
+        raise ConfigError(f"{variable}: is not a database URL; expected {EXAMPLES}") from None
     driver = DRIVERS.get(url.drivername, url.drivername)
     if driver not in DRIVERS.values():
-        raise ConfigError(f"{variable}: {url.drivername!r:.40} is no database of the registry; expected {EXAMPLES}")
+        raise ConfigError(f"{variable}: {url.drivername!r:.40} is not a supported database; expected {EXAMPLES}")
     if not url.database or url.database == ":memory:":
-        raise ConfigError(f"{variable}: names no database that would last; expected {EXAMPLES}")
+        raise ConfigError(f"{variable}: has no persistent database; expected {EXAMPLES}")
     return url.set(drivername=driver)
 
 
@@ -62,72 +63,72 @@ class Database:
     """Connections to one database, and transactions on them."""
 
     def __init__(self, dsn: str | Path, limits: Limits | None = None) -> None:
-        """`dsn`: a DSN, or the file that holds one and may change. Connects to nothing yet. Raises ConfigError."""
+        """Read `dsn`: a DSN, or a file with one, which may change. Opens no connection. Raises ConfigError."""
         self._source = dsn
         self._variable = FILE_VARIABLE if isinstance(dsn, Path) else VARIABLE
-        self._dsn = self._read()
-        self.url = parse(self._dsn, self._variable)
+        self._dsn = self._read_dsn()
+        self.url = parse_dsn(self._dsn, self._variable)
         self.limits = limits or Limits()
-        self.engine = _engine(self.url, self.limits)
+        self.engine = _create_engine(self.url, self.limits)
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the file holds another DSN by now, or none."""
+        """Whether the file now has another DSN, or none."""
         try:
-            return self._read() != self._dsn
+            return self._read_dsn() != self._dsn
         except ConfigError:
             return True
 
     def renew(self) -> None:
-        """Take the DSN that the file holds now. What runs on old connections ends on them. Raises ConfigError."""
-        if (dsn := self._read()) != self._dsn:
-            url, before = parse(dsn, self._variable), self.engine
-            self.engine, self.url, self._dsn = _engine(url, self.limits), url, dsn
-            before.dispose()
+        """Switch to the DSN that the file has now. Running work ends on the old connections. Raises ConfigError."""
+        if (dsn := self._read_dsn()) != self._dsn:
+            url, old_engine = parse_dsn(dsn, self._variable), self.engine
+            self.engine, self.url, self._dsn = _create_engine(url, self.limits), url, dsn
+            old_engine.dispose()
 
-    def _read(self) -> str:
+    def _read_dsn(self) -> str:
         if isinstance(self._source, str):
             return self._source
         try:
             return self._source.read_text().strip()
         except OSError as error:
-            there = "the chart mounts the Secret of registry.database.existingSecret there"
-            raise ConfigError(f"{self._variable}: {self._source}: {error.strerror}; {there}") from error
+            remedy = "the chart mounts the Secret of registry.database.existingSecret there"
+            raise ConfigError(f"{self._variable}: {self._source}: {error.strerror}; {remedy}") from error
 
     @property
     def name(self) -> str:
-        """For logs and messages: without the password."""
+        """URL for logs and messages, without the password."""
         return self.url.difference_update_query(SECRETS).render_as_string(hide_password=True)
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file."""
+        """Whether the database is a SQLite file."""
         return self.url.get_backend_name() == "sqlite"
 
     @contextlib.contextmanager
     def transaction(self, *, writes: bool) -> Iterator[Connection]:
-        """All or nothing; raises UnavailableError, SchemaError or DocumentError for what the driver says."""
-        with self.translated(), self.engine.connect() as plain:
+        """Run a transaction. Raise UnavailableError, SchemaError or DocumentError for driver errors."""
+        with self.translate_errors(), self.engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: writes})
             with connection.begin():
                 yield connection
 
     @contextlib.contextmanager
-    def translated(self) -> Iterator[None]:
-        """What the driver raises, as an error of ours."""
+    def translate_errors(self) -> Iterator[None]:
+        """Translate driver errors to RegistryError."""
         try:
             yield
         except PoolTimeoutError as error:
             raise UnavailableError(f"{self.name}: all {self.limits.connections} connections are busy") from error
         except DBAPIError as error:
-            raise self._error_for(error) from error
+            raise self._translate_error(error) from error
         except SQLAlchemyError as error:
-            raise UnavailableError(f"{self.name}: {_first_line(error)}") from error
+            raise UnavailableError(f"{self.name}: {_get_first_line(error)}") from error
 
     def require_room(self) -> None:
-        """Raise FullError where the file's volume has less room than a delivery may take; PostgreSQL says so itself.
+        """Raise FullError if the volume of the SQLite file lacks room for a delivery; PostgreSQL reports that itself.
 
-        What was pruned leaves room within the file, but the log that is written first needs some beside it.
+        Pruning leaves room within the file, but the log is written first and needs some outside it.
         """
         if not self.is_sqlite:
             return
@@ -136,31 +137,31 @@ class Database:
             free = shutil.disk_usage(folder).free
         except OSError as error:
             raise UnavailableError(f"{self.name}: {error.strerror}: {folder}") from error
-        if free < self.limits.room // 2 or free < self.limits.room - self._spare_bytes():
-            said = f"the volume is full: {free / 2**20:.1f} MiB are free, {self.limits.room / 2**20:g} needed"
-            raise FullError(f"{self.name}: {said}; {ENLARGE}")
+        if free < self.limits.room // 2 or free < self.limits.room - self._count_spare_bytes():
+            problem = f"the volume is full: {free / 2**20:.1f} MiB free, {self.limits.room / 2**20:g} MiB needed"
+            raise FullError(f"{self.name}: {problem}; {ENLARGE}")
 
-    def _spare_bytes(self) -> int:
-        """Bytes within SQLite's file that hold nothing any more."""
+    def _count_spare_bytes(self) -> int:
+        """Return the unused bytes within SQLite's file."""
         with self.transaction(writes=False) as connection:
             pages, size = (
                 connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("freelist_count", "page_size")
             )
         return int(pages) * int(size)
 
-    def _error_for(self, error: DBAPIError) -> Exception:
-        said = f"{self.name}: {_first_line(error.orig or error)}"
-        missing = "no such table" in said or "no such column" in said or "has no column" in said
-        if missing or (isinstance(error, ProgrammingError) and not self.is_sqlite):
-            return SchemaError(f"{said}; has the schema been migrated?")
+    def _translate_error(self, error: DBAPIError) -> Exception:
+        message = f"{self.name}: {_get_first_line(error.orig or error)}"
+        is_schema_missing = "no such table" in message or "no such column" in message or "has no column" in message
+        if is_schema_missing or (isinstance(error, ProgrammingError) and not self.is_sqlite):
+            return SchemaError(f"{message}; check that the schema is migrated")
         if _is_full(error.orig):
-            return FullError(f"{said}; {ENLARGE}")
+            return FullError(f"{message}; {ENLARGE}")
         if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
-            return DocumentError(said)
-        return UnavailableError(said)
+            return DocumentError(message)
+        return UnavailableError(message)
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -170,13 +171,13 @@ def _is_full(error: BaseException | None) -> bool:
     return getattr(error, "sqlstate", None) == _DISK_FULL
 
 
-def _first_line(error: object) -> str:
+def _get_first_line(error: object) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-def _engine(url: URL, limits: Limits) -> Engine:
+def _create_engine(url: URL, limits: Limits) -> Engine:
     if url.get_backend_name() == "sqlite":
-        return _sqlite(url, limits)
+        return _create_sqlite_engine(url, limits)
     engine = sa.create_engine(
         url,
         pool_size=limits.connections,
@@ -185,26 +186,29 @@ def _engine(url: URL, limits: Limits) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": max(2, int(limits.connect)),
-            # A peer that vanished without a word is noticed in seconds, not after the kernel's two hours.
+            # Detects a lost peer in seconds instead of the kernel's two hours.
             "keepalives_idle": 5,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 15000,
-            # A pooler between us and the server may give each transaction another connection.
+            # A connection pooler may give each transaction another connection.
             "prepare_threshold": None,
         },
     )
-    bounds = f"SET LOCAL statement_timeout = {_ms(limits.statement)}; SET LOCAL lock_timeout = {_ms(limits.lock)}"
+    timeouts = (
+        f"SET LOCAL statement_timeout = {_to_milliseconds(limits.statement)}; SET LOCAL lock_timeout ="
+        f" {_to_milliseconds(limits.lock)}"
+    )
 
     @sa.event.listens_for(engine, "begin")
-    def bound(connection: Connection) -> None:
+    def set_timeouts(connection: Connection) -> None:
         if _WRITES in connection.get_execution_options():
-            connection.exec_driver_sql(bounds)
+            connection.exec_driver_sql(timeouts)
 
     return engine
 
 
-def _sqlite(url: URL, limits: Limits) -> Engine:
+def _create_sqlite_engine(url: URL, limits: Limits) -> Engine:
     engine = sa.create_engine(
         url,
         poolclass=sa.pool.QueuePool,
@@ -216,19 +220,19 @@ def _sqlite(url: URL, limits: Limits) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
-        # The driver would begin transactions by guesswork, and none for a change of the schema.
+        # The driver begins transactions implicitly, and not for schema changes.
         connection.isolation_level = None
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A writer takes its lock at once: one that read first could not get it any more while another writes.
+        # A writer locks at once: after a read it could not get the lock while another one writes.
         writes = connection.get_execution_options().get(_WRITES, True)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
 
-def _ms(seconds: float) -> int:
+def _to_milliseconds(seconds: float) -> int:
     return max(1, int(seconds * 1000))

@@ -1,12 +1,12 @@
-"""What can go wrong here.
+"""Errors of the registry.
 
 RegistryError
-├── ConfigError         a setting is absent or unreadable: names the variable and the chart value
-├── DocumentError       what was sent is no such document: the sender's fault, asking again does not help
-├── UnavailableError    the database does not answer, is locked: asking again may help
-│   ├── BusyError       more was asked than it gets through: asking again helps
-│   └── FullError       no room is left: somebody must make some
-└── SchemaError         the database has another schema than this program: a migration is due, or a newer program
+├── ConfigError         a setting is missing or invalid: has the variable and the chart value
+├── DocumentError       the request's document is invalid: a retry does not help
+├── UnavailableError    the database does not answer or is locked: a retry may help
+│   ├── BusyError       too many requests are pending: a retry helps
+│   └── FullError       the volume is full: it must be enlarged
+└── SchemaError         the schema differs from this program's: a migration or a newer program is needed
 """
 
 
@@ -15,24 +15,24 @@ class RegistryError(Exception):
 
 
 class ConfigError(RegistryError):
-    """A setting is absent or unreadable."""
+    """A setting is missing or invalid."""
 
 
 class DocumentError(RegistryError):
-    """A document names a value that cannot be recorded."""
+    """A document has a value that cannot be recorded."""
 
 
 class UnavailableError(RegistryError):
-    """The database could not do it now. Nothing of the request was recorded."""
+    """The database is unavailable now. Nothing of the request was recorded."""
 
 
 class BusyError(UnavailableError):
-    """Too much waits for the database already; it is well itself."""
+    """Too many requests wait for the database, which itself works."""
 
 
 class FullError(UnavailableError):
-    """No room is left to record anything; reading goes on."""
+    """The volume is full: recording fails, reading works."""
 
 
 class SchemaError(RegistryError):
-    """The database's schema is not this program's."""
+    """The schema of the database differs from this program's."""

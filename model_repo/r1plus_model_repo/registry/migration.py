@@ -1,8 +1,8 @@
-"""Brings a database's schema to a revision, forward or back. Called by the service at its start and by `migrate`.
+"""Migration of a database's schema to a revision, up or down. Called by the service at its start and by `migrate`.
 
-One migrator at a time (an advisory lock; a locked file beside a SQLite database), a transaction per migration, a
-time-out for every lock and every statement: a migration that cannot get its locks gives up and leaves what was, and
-one that is killed was never there. Who serves meanwhile waits for at most as long as the lock time-out.
+Only one migrator runs at a time (an advisory lock; a locked file next to a SQLite database), with one transaction per
+migration and a time-out for every lock and statement. A migration that cannot get its locks changes nothing, and a
+killed one is rolled back. Requests wait at most for the lock time-out.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ SCRIPTS: Final = Path(__file__).parent / "migrations"
 HEAD: Final = "head"
 BASE: Final = "base"
 ADVISORY_LOCK: Final = 0x7231706C7573
-"""Of PostgreSQL: `r1plus`. Whoever holds it migrates."""
+"""PostgreSQL advisory lock of the migrator: `r1plus` in ASCII."""
 _POLL_SECONDS = 0.05
 
 
@@ -40,104 +40,111 @@ class Patience:
     statement: float = 300.0
 
 
-def scripts() -> ScriptDirectory:
-    """The migrations that this program brings."""
-    return ScriptDirectory.from_config(_config())
+def load_scripts() -> ScriptDirectory:
+    """Return the migrations of this program."""
+    return ScriptDirectory.from_config(_build_config())
 
 
-def head() -> str:
-    """The newest of them."""
-    return str(scripts().get_current_head())
+def get_head() -> str:
+    """Return the newest revision."""
+    return str(load_scripts().get_current_head())
 
 
-def current(database: Database) -> str:
-    """The revision of the database's schema; empty before the first migration."""
+def read_revision(database: Database) -> str:
+    """Return the revision of the database's schema; empty before the first migration."""
     with database.transaction(writes=False) as connection:
         return MigrationContext.configure(connection).get_current_revision() or ""
 
 
 def require_known(database: Database) -> None:
-    """Raise SchemaError where the schema is newer than this program."""
-    found = current(database)
-    if found and found not in {script.revision for script in scripts().walk_revisions()}:
+    """Raise SchemaError if the schema is newer than this program."""
+    revision = read_revision(database)
+    if revision and revision not in {script.revision for script in load_scripts().walk_revisions()}:
         raise SchemaError(
-            f"{database.name}: the schema is at {found}, newer than this program, which knows up to {head()};"
-            f" run the newer registry, or let its image `migrate --to {head()}` for the service: docs/registry.md"
+            f"{database.name}: the schema is at {revision}, newer than this program, whose newest is {get_head()};"
+            f" run the newer registry, or run `migrate --to {get_head()}` with its image: docs/registry.md"
         )
 
 
 def migrate(database: Database, to: str = HEAD, patience: Patience | None = None) -> tuple[str, str]:
-    """Bring the schema to `to`, forward or back; returns the revisions before and after, empty for none.
+    """Migrate the schema to `to`, up or down. Return the revisions before and after; empty: none.
 
-    Raises SchemaError (an unknown revision, a schema from the future) and UnavailableError (a lock, a time-out).
+    Raises:
+        SchemaError: an unknown revision, or a schema newer than this program.
+        UnavailableError: a lock or a time-out.
     """
     patience = patience or Patience()
-    with _turn(database, patience):
+    with _hold_lock(database, patience):
         require_known(database)
-        before = current(database)
+        before = read_revision(database)
         try:
-            _run(database, before, to, patience)
+            _run_migration(database, before, to, patience)
         except CommandError as error:
             raise SchemaError(f"migrate --to {to}: {error}") from error
-        return before, current(database)
+        return before, read_revision(database)
 
 
-def _run(database: Database, before: str, to: str, patience: Patience) -> None:
-    backward = to == BASE or to in _passed(before)
-    with database.translated(), database.engine.connect() as connection:
+def _run_migration(database: Database, before: str, to: str, patience: Patience) -> None:
+    is_downgrade = to == BASE or to in _list_past_revisions(before)
+    with database.translate_errors(), database.engine.connect() as connection:
         if database.is_sqlite:
-            # A table is altered by copying and dropping it, which would take the rows that refer to it along. The
-            # pragma is heard outside of a transaction only, so by the driver's own connection.
+            # Altering a table copies and drops it, which would delete the rows that refer to it. The pragma only works
+            # outside a transaction, so on the driver's own connection.
             connection.connection.execute("PRAGMA foreign_keys = OFF")
         else:
-            # Of the session, since each migration is a transaction of its own.
-            limits = f"lock_timeout = {_ms(patience.lock)}; SET statement_timeout = {_ms(patience.statement)}"
+            # For the session, since each migration is its own transaction.
+            limits = (
+                f"lock_timeout = {_to_milliseconds(patience.lock)}; SET statement_timeout ="
+                f" {_to_milliseconds(patience.statement)}"
+            )
             connection.exec_driver_sql(f"SET {limits}")
             connection.commit()
-        config = _config()
+        config = _build_config()
         config.attributes["connection"] = connection
         try:
-            (command.downgrade if backward else command.upgrade)(config, to)
+            (command.downgrade if is_downgrade else command.upgrade)(config, to)
         finally:
-            connection.invalidate()  # A session with these limits serves nobody else.
+            connection.invalidate()  # A session with these limits must not be reused.
 
 
-def _passed(revision: str) -> set[str]:
-    """Revisions that a schema at `revision` has behind it."""
+def _list_past_revisions(revision: str) -> set[str]:
+    """Return the revisions up to `revision`."""
     if not revision:
         return set()
-    return {script.revision for script in scripts().iterate_revisions(revision, BASE)}
+    return {script.revision for script in load_scripts().iterate_revisions(revision, BASE)}
 
 
-def _config() -> Config:
+def _build_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
     return config
 
 
-def _ms(seconds: float) -> int:
+def _to_milliseconds(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
 
 @contextlib.contextmanager
-def _turn(database: Database, patience: Patience) -> Iterator[None]:
-    """Hold the right to migrate; it ends with the process, however that ends."""
+def _hold_lock(database: Database, patience: Patience) -> Iterator[None]:
+    """Hold the right to migrate; it ends with the process."""
     if database.is_sqlite:
-        with _file_turn(database, patience.turn):
+        with _hold_file_lock(database, patience.turn):
             yield
         return
-    with database.translated(), database.engine.connect() as holder, holder.begin():
-        holder.exec_driver_sql(f"SET LOCAL lock_timeout = {_ms(patience.turn)}")
+    with database.translate_errors(), database.engine.connect() as holder, holder.begin():
+        holder.exec_driver_sql(f"SET LOCAL lock_timeout = {_to_milliseconds(patience.turn)}")
         holder.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         try:
             holder.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
         except sa.exc.OperationalError as error:
-            raise UnavailableError(f"{database.name}: another migration runs since {patience.turn:g} s") from error
+            raise UnavailableError(
+                f"{database.name}: another migration has run for {patience.turn:g} s; try again later"
+            ) from error
         yield
 
 
 @contextlib.contextmanager
-def _file_turn(database: Database, patience: float) -> Iterator[None]:
+def _hold_file_lock(database: Database, patience: float) -> Iterator[None]:
     path = Path(f"{database.url.database}.migrating")
     deadline = time.monotonic() + patience
     try:
@@ -151,6 +158,8 @@ def _file_turn(database: Database, patience: float) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise UnavailableError(f"{database.name}: another migration runs since {patience:g} s") from error
+                    raise UnavailableError(
+                        f"{database.name}: another migration has run for {patience:g} s; try again later"
+                    ) from error
                 time.sleep(_POLL_SECONDS)
         yield

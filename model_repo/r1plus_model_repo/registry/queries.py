@@ -1,4 +1,4 @@
-"""Reads facts back, as the contract's types. Who may see what is decided before, by the service."""
+"""Queries that return facts as the contract's types. The service decides first who may see what."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -26,165 +26,177 @@ from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_model_repo.registry import tables as t
 
 MOST_ITEMS: Final = 20_000
-"""Of all evaluations in one answer: two megabytes, ten times that while it is made."""
+"""Limit for all evaluations in one response: two megabytes, ten times that while it is built."""
 Rows = Sequence[Mapping[str, Any]]
-_REPORT = tuple(f.name for f in fields(GateReport) if f.name not in ("verdict", "strata", "lost_items"))
+_REPORT_COLUMNS = tuple(f.name for f in fields(GateReport) if f.name not in ("verdict", "strata", "lost_items"))
 
 
 class Reader:
-    """Questions over one transaction's connection."""
+    """Queries over one transaction's connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def histories(self, namespace: str, name: str, *, ended: bool, of: str | None = None) -> tuple[History, ...]:
-        """All deployments of this name, the newest first; with `ended=False` only one that is there.
+    def read_histories(
+        self, namespace: str, name: str, *, include_ended: bool, namespace_uid: str | None = None
+    ) -> tuple[History, ...]:
+        """Return all deployments of this name, newest first; with `include_ended=False` only the existing one.
 
-        `of`: the uid of the namespace whose alone are told; None: of all namespaces of that name.
+        `namespace_uid` restricts the result to one namespace; None: all namespaces of that name.
         """
         c = t.deployments.c
-        asked = sa.select(t.deployments).where(c.namespace == namespace, c.name == name, *_within(of))
-        if not ended:
-            asked = asked.where(c.ended_at.is_(None))
-        rows = self._rows(asked.order_by(c.ended_at.is_not(None), c.recorded_at.desc()).limit(MOST_LISTED))
-        return tuple(self._history(row) for row in rows)
+        query = sa.select(t.deployments).where(
+            c.namespace == namespace, c.name == name, *_build_namespace_conditions(namespace_uid)
+        )
+        if not include_ended:
+            query = query.where(c.ended_at.is_(None))
+        rows = self._fetch_rows(query.order_by(c.ended_at.is_not(None), c.recorded_at.desc()).limit(MOST_LISTED))
+        return tuple(self._read_history(row) for row in rows)
 
-    def evaluations(
+    def read_evaluations(
         self,
         namespace: str | None,
         name: str | None,
         *,
-        ended: bool,
+        include_ended: bool,
         items: bool,
-        most: int = MOST_LISTED,
-        of: str | None = None,
+        limit: int = MOST_LISTED,
+        namespace_uid: str | None = None,
     ) -> tuple[Evaluation, ...]:
-        """The newest first; of every namespace or deployment where None is given.
+        """Return evaluations, newest first; None stands for every namespace or deployment.
 
-        At most `most`, and with items no more than have `MOST_ITEMS` together, but one in any case.
+        At most `limit`; with items at most `MOST_ITEMS` items together, but at least one evaluation.
         """
         d, e, r = t.deployments, t.evaluations, t.revisions
-        joined = e.join(d, e.c.deployment_uid == d.c.uid).outerjoin(
+        tables = e.join(d, e.c.deployment_uid == d.c.uid).outerjoin(
             r, sa.and_(r.c.deployment_uid == e.c.deployment_uid, r.c.name == e.c.revision)
         )
         names = (d.c.namespace, d.c.name.label("deployment"), r.c.engine)
-        asked = sa.select(e, *names).select_from(joined).order_by(e.c.decided_at.desc(), e.c.id.desc()).limit(most)
-        asked = asked.where(*_within(of))
-        for wanted, column in ((namespace, d.c.namespace), (name, d.c.name)):
-            if wanted is not None:
-                asked = asked.where(column == wanted)
-        if not ended:
-            asked = asked.where(d.c.ended_at.is_(None))
-        rows = self._rows(asked)
-        found: list[Evaluation] = []
+        query = sa.select(e, *names).select_from(tables).order_by(e.c.decided_at.desc(), e.c.id.desc()).limit(limit)
+        query = query.where(*_build_namespace_conditions(namespace_uid))
+        for value, column in ((namespace, d.c.namespace), (name, d.c.name)):
+            if value is not None:
+                query = query.where(column == value)
+        if not include_ended:
+            query = query.where(d.c.ended_at.is_(None))
+        rows = self._fetch_rows(query)
+        evaluations: list[Evaluation] = []
         room = MOST_ITEMS
-        for row, report in zip(rows, self._reports(rows), strict=True):
-            listed = self._items(row["namespace"], report) if items else ()
-            room -= len(listed)
-            if found and room < 0:
+        for row, report in zip(rows, self._read_reports(rows), strict=True):
+            item_results = self._read_items(row["namespace"], report) if items else ()
+            room -= len(item_results)
+            if evaluations and room < 0:
                 break
             where = (row["namespace"], row["deployment"], row["revision"], row["engine"] or "")
-            found.append(Evaluation(*where, report, listed))
-        return tuple(found)
+            evaluations.append(Evaluation(*where, report, item_results))
+        return tuple(evaluations)
 
-    def engines(self) -> tuple[RecordedEngine, ...]:
-        """Every engine that was ever on offer."""
+    def read_engines(self) -> tuple[RecordedEngine, ...]:
+        """Return every engine that was ever in the catalog."""
         e, p = t.engines, t.provenance
-        asked = sa.select(e, p.c.image, p.c.sha256, p.c.inherited_from, p.c.claimed_by).select_from(
+        query = sa.select(e, p.c.image, p.c.sha256, p.c.inherited_from, p.c.claimed_by).select_from(
             e.join(p, p.c.engine_id == e.c.id)
         )
-        counts = self._engine_counts()
-        found = []
-        for row in self._rows(asked.order_by(e.c.name, e.c.recorded_at.desc(), e.c.id.desc())):
-            fact = _built(EngineFact, row)
-            every, passed = counts.get((fact.name, fact.sha256), (0, 0))
-            found.append(RecordedEngine(fact, _rfc3339(row["recorded_at"]), every, passed))
-        return tuple(found)
+        counts = self._count_engine_gates()
+        engines = []
+        for row in self._fetch_rows(query.order_by(e.c.name, e.c.recorded_at.desc(), e.c.id.desc())):
+            fact = _build_fact(EngineFact, row)
+            gate_count, pass_count = counts.get((fact.name, fact.sha256), (0, 0))
+            engines.append(RecordedEngine(fact, _format_rfc3339(row["recorded_at"]), gate_count, pass_count))
+        return tuple(engines)
 
-    def _engine_counts(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """(engine, its digest) -> gates that it went through, and passed."""
+    def _count_engine_gates(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Return (engine, digest) -> number of its gates, and of those passed."""
         e, r = t.evaluations, t.revisions
-        joined = e.join(r, sa.and_(r.c.deployment_uid == e.c.deployment_uid, r.c.name == e.c.revision))
-        passed = sa.func.sum(sa.case((e.c.verdict == Verdict.PASS.value, 1), else_=0)).label("passed")
-        asked = sa.select(r.c.engine, r.c.engine_digest, sa.func.count().label("every"), passed).select_from(joined)
-        rows = self._rows(asked.group_by(r.c.engine, r.c.engine_digest))
+        tables = e.join(r, sa.and_(r.c.deployment_uid == e.c.deployment_uid, r.c.name == e.c.revision))
+        pass_count = sa.func.sum(sa.case((e.c.verdict == Verdict.PASS.value, 1), else_=0)).label("passed")
+        query = sa.select(r.c.engine, r.c.engine_digest, sa.func.count().label("every"), pass_count).select_from(tables)
+        rows = self._fetch_rows(query.group_by(r.c.engine, r.c.engine_digest))
         return {(row["engine"], row["engine_digest"]): (int(row["every"]), int(row["passed"])) for row in rows}
 
-    def _history(self, row: Mapping[str, Any]) -> History:
+    def _read_history(self, row: Mapping[str, Any]) -> History:
         uid = row["uid"]
-        evaluations = self._newest(t.evaluations, uid, t.evaluations.c.decided_at)
-        reports = self._reports(evaluations)
+        evaluations = self._read_newest(t.evaluations, uid, t.evaluations.c.decided_at)
+        reports = self._read_reports(evaluations)
         return History(
-            deployment=_built(DeploymentFact, row),
+            deployment=_build_fact(DeploymentFact, row),
             ended=row["ended_at"] is not None,
-            revisions=tuple(_built(RevisionFact, one) for one in self._newest(t.revisions, uid, t.revisions.c.number)),
+            revisions=tuple(
+                _build_fact(RevisionFact, one) for one in self._read_newest(t.revisions, uid, t.revisions.c.number)
+            ),
             evaluations=tuple(
                 EvaluationFact(uid, one["revision"], report) for one, report in zip(evaluations, reports, strict=True)
             ),
             rollouts=tuple(
-                replace(_built(RolloutFact, one), event=RolloutEvent(one["event"]))
-                for one in self._newest(t.rollouts, uid, t.rollouts.c.at)
+                replace(_build_fact(RolloutFact, one), event=RolloutEvent(one["event"]))
+                for one in self._read_newest(t.rollouts, uid, t.rollouts.c.at)
             ),
             alarms=tuple(
-                replace(_built(AlarmFact, one), lost=tuple(one["lost"]))
-                for one in self._newest(t.alarms, uid, t.alarms.c.since)
+                replace(_build_fact(AlarmFact, one), lost=tuple(one["lost"]))
+                for one in self._read_newest(t.alarms, uid, t.alarms.c.since)
             ),
         )
 
-    def _newest(self, table: sa.Table, uid: str, moment: sa.Column[Any]) -> Rows:
-        """A deployment's newest rows, oldest first."""
-        asked = sa.select(table).where(table.c.deployment_uid == uid)
-        rows = self._rows(asked.order_by(moment.desc(), table.c.id.desc()).limit(MOST_LISTED))
+    def _read_newest(self, table: sa.Table, uid: str, moment: sa.Column[Any]) -> Rows:
+        """Return the newest rows of a deployment, oldest first."""
+        query = sa.select(table).where(table.c.deployment_uid == uid)
+        rows = self._fetch_rows(query.order_by(moment.desc(), table.c.id.desc()).limit(MOST_LISTED))
         return rows[::-1]
 
-    def _reports(self, rows: Rows) -> tuple[GateReport, ...]:
-        """Of rows of `evaluations`."""
+    def _read_reports(self, rows: Rows) -> tuple[GateReport, ...]:
+        """Return the reports of rows of `evaluations`."""
         keys = [row["id"] for row in rows]
         strata: dict[int, list[StratumFigures]] = {key: [] for key in keys}
         lost: dict[int, list[str]] = {key: [] for key in keys}
         s, i = t.evaluation_strata, t.evaluation_items
-        for one in self._rows(sa.select(s).where(s.c.evaluation_id.in_(keys)).order_by(s.c.name)):
-            strata[one["evaluation_id"]].append(_built(StratumFigures, one))
-        wrong = sa.select(i).where(i.c.evaluation_id.in_(keys), sa.not_(i.c.correct))
-        for one in self._rows(wrong.order_by(i.c.item)):
+        for one in self._fetch_rows(sa.select(s).where(s.c.evaluation_id.in_(keys)).order_by(s.c.name)):
+            strata[one["evaluation_id"]].append(_build_fact(StratumFigures, one))
+        lost_rows = sa.select(i).where(i.c.evaluation_id.in_(keys), sa.not_(i.c.correct))
+        for one in self._fetch_rows(lost_rows.order_by(i.c.item)):
             lost[one["evaluation_id"]].append(one["item"])
         return tuple(
             GateReport(
                 verdict=Verdict(row["verdict"]),
                 strata=tuple(strata[row["id"]]),
                 lost_items=tuple(lost[row["id"]]),
-                **{name: row[name] for name in _REPORT},
+                **{name: row[name] for name in _REPORT_COLUMNS},
             )
             for row in rows
         )
 
-    def _items(self, namespace: str, report: GateReport) -> tuple[ItemResult, ...]:
-        """Item by item: the suite's, less those that were lost; where not all are named, the rest is unknown."""
-        s, i = t.suites, t.suite_items
-        asked = sa.select(i.c.item, i.c.stratum).select_from(i.join(s, i.c.suite_id == s.c.id))
-        # The tenant's own suite before a shipped one, as the operator takes them.
-        first = sa.select(s.c.id).where(s.c.sha256 == report.suite_hash, s.c.namespace.in_((namespace, "")))
-        rows = self._rows(
-            asked.where(s.c.id == first.order_by(s.c.namespace.desc()).limit(1).scalar_subquery()).order_by(i.c.item)
-        )
-        lost, named = set(report.lost_items), len(set(report.lost_items)) == report.lost
-        known = {row["item"]: row["stratum"] for row in rows}
-        right: bool | None = True if named else None
-        found = [ItemResult(item, stratum, False if item in lost else right) for item, stratum in known.items()]
-        return (*found, *(ItemResult(item, "", False) for item in sorted(lost - known.keys())))
+    def _read_items(self, namespace: str, report: GateReport) -> tuple[ItemResult, ...]:
+        """Return the results per item of the suite.
 
-    def _rows(self, statement: sa.Select[Any]) -> Rows:
+        If the report does not name all lost items, the others are unknown.
+        """
+        s, i = t.suites, t.suite_items
+        query = sa.select(i.c.item, i.c.stratum).select_from(i.join(s, i.c.suite_id == s.c.id))
+        # The tenant's own suite before a shipped one, like the operator.
+        first = sa.select(s.c.id).where(s.c.sha256 == report.suite_hash, s.c.namespace.in_((namespace, "")))
+        rows = self._fetch_rows(
+            query.where(s.c.id == first.order_by(s.c.namespace.desc()).limit(1).scalar_subquery()).order_by(i.c.item)
+        )
+        lost, are_all_named = set(report.lost_items), len(set(report.lost_items)) == report.lost
+        stratum_of_item = {row["item"]: row["stratum"] for row in rows}
+        default_result: bool | None = True if are_all_named else None
+        results = [
+            ItemResult(item, stratum, False if item in lost else default_result)
+            for item, stratum in stratum_of_item.items()
+        ]
+        return (*results, *(ItemResult(item, "", False) for item in sorted(lost - stratum_of_item.keys())))
+
+    def _fetch_rows(self, statement: sa.Select[Any]) -> Rows:
         return [dict(row) for row in self._connection.execute(statement).mappings()]
 
 
-def _within(namespace_uid: str | None) -> tuple[sa.ColumnElement[bool], ...]:
-    """Of that namespace and of no namesake; one of which that is not known is nobody's."""
+def _build_namespace_conditions(namespace_uid: str | None) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for this namespace. Rows without a namespace uid match none."""
     column = t.deployments.c.namespace_uid
     return () if namespace_uid is None else (column == namespace_uid, column != "")
 
 
-def _built(kind: Any, row: Mapping[str, Any]) -> Any:
-    """A dataclass from the columns that bear its fields' names."""
+def _build_fact(kind: Any, row: Mapping[str, Any]) -> Any:
+    """Build a dataclass from the columns with its field names."""
     names = [field.name for field in fields(kind)]
     values = {name: row[name] for name in names if name in row}
     if "deployment" in names:
@@ -192,5 +204,5 @@ def _built(kind: Any, row: Mapping[str, Any]) -> Any:
     return kind(**values)
 
 
-def _rfc3339(epoch: float) -> str:
+def _format_rfc3339(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,7 @@
-"""Prunes what ended long ago, and holds each tenant to its share, in small transactions. Run by the service.
+"""Pruning of old facts and enforcement of each tenant's share, in small transactions. Run by the service.
 
-What the cluster still shows is told again within the hour, so pruning it would bring it back: the last to be told go
-last, and what ended is told no more.
+The operator reports everything in the cluster every hour, so pruning that would bring it back. Facts whose last report
+is oldest go first; facts of ended deployments are no longer reported.
 """
 
 import asyncio
@@ -28,98 +28,98 @@ EVERY_SECONDS: Final = 3600.0
 RETRY_SECONDS: Final = 30.0
 ROWS_AT_ONCE: Final = 200
 ITEMS_AT_ONCE: Final = 5000
-"""At most so many in a step, but one gate or suite in any case."""
-UNTOLD_SECONDS: Final = DAY_SECONDS
-"""A suite that no recorded gate is of goes once it was not told for so long."""
-OF_A_DEPLOYMENT: Final = (t.evaluations, t.alarms, t.rollouts, t.revisions)
+"""Limits per step, but at least one gate or suite."""
+UNREPORTED_SECONDS: Final = DAY_SECONDS
+"""A suite without a recorded gate is pruned when it was not reported for this long."""
+DEPLOYMENT_TABLES: Final = (t.evaluations, t.alarms, t.rollouts, t.revisions)
 OWNER_OF_ITEMS: Final = {t.evaluations: t.evaluation_items.c.evaluation_id, t.suites: t.suite_items.c.suite_id}
-"""Table whose rows have items, which go with them -> column that says whose an item is."""
+"""Table whose rows own items, deleted with them -> column with the owner of an item."""
 PrunedRows = dict[str, int]
-"""Kind -> rows. Empty: there is nothing left to prune."""
+"""Kind -> rows. Empty: nothing is left to prune."""
 Step = Callable[[Connection], PrunedRows]
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much is kept."""
+    """Limits on what is kept."""
 
     days: int = 400
-    """After the end of a deployment; 0: for ever."""
+    """Days after the end of a deployment; 0: forever."""
     entries: int = 5000
-    """Gates of a namespace at most, and as many revisions, steps of rollouts, alarms and deployments."""
+    """Limit of gates per namespace; the same limit holds for revisions, rollout steps, alarms and deployments."""
     items: int = 200_000
-    """Items of a namespace's suites at most, and as many that its gates lost."""
+    """Limit of suite items per namespace; the same limit holds for items lost by its gates."""
 
 
 def prune_ended(connection: Connection, before: float) -> PrunedRows:
-    """Prune what is of deployments that ended before then."""
-    ended = sa.select(t.deployments.c.uid).where(t.deployments.c.ended_at < before)
-    for table in OF_A_DEPLOYMENT:
-        rows = _rows(connection, table, table.c.deployment_uid.in_(ended))
-        if pruned := _delete(connection, table, rows):
-            return pruned
-    return _delete(connection, t.deployments, connection.scalars(ended.limit(ROWS_AT_ONCE)).all())
+    """Prune what belongs to deployments that ended before this time."""
+    ended_uids = sa.select(t.deployments.c.uid).where(t.deployments.c.ended_at < before)
+    for table in DEPLOYMENT_TABLES:
+        rows = _select_rows(connection, table, table.c.deployment_uid.in_(ended_uids))
+        if pruned_rows := _delete_rows(connection, table, rows):
+            return pruned_rows
+    return _delete_rows(connection, t.deployments, connection.scalars(ended_uids.limit(ROWS_AT_ONCE)).all())
 
 
-def prune_suites(connection: Connection, told_before: float) -> PrunedRows:
-    """Prune suites that no gate is of any more and that the operator does not tell."""
+def prune_suites(connection: Connection, reported_before: float) -> PrunedRows:
+    """Prune suites without a recorded gate that the operator no longer reports."""
     c = t.suites.c
     unused = c.sha256.not_in(sa.select(t.evaluations.c.suite_hash))
-    return _delete(connection, t.suites, _rows(connection, t.suites, unused, c.told_at < told_before))
+    return _delete_rows(connection, t.suites, _select_rows(connection, t.suites, unused, c.told_at < reported_before))
 
 
 def prune_share(connection: Connection, namespace: str, retention: Retention) -> PrunedRows:
-    """Prune what one namespace has beyond its share, the longest untold first."""
+    """Prune what exceeds the share of one namespace, oldest report first."""
     d = t.deployments.c
     uids = sa.select(d.uid).where(d.namespace == namespace)
-    for table in OF_A_DEPLOYMENT:
+    for table in DEPLOYMENT_TABLES:
         in_namespace = table.c.deployment_uid.in_(uids)
-        if (over := _count(connection, table, in_namespace) - retention.entries) > 0:
-            return _delete(connection, table, _rows(connection, table, in_namespace)[:over])
-    if (over := _count(connection, t.deployments, d.namespace == namespace) - retention.entries) > 0:
-        ended = sa.select(d.uid).where(d.namespace == namespace, d.ended_at.is_not(None)).order_by(d.ended_at)
-        rows = connection.scalars(ended.limit(min(over, ROWS_AT_ONCE))).all()
-        if pruned := _delete(connection, t.deployments, rows):
-            return pruned
+        if (excess := _count_rows(connection, table, in_namespace) - retention.entries) > 0:
+            return _delete_rows(connection, table, _select_rows(connection, table, in_namespace)[:excess])
+    if (excess := _count_rows(connection, t.deployments, d.namespace == namespace) - retention.entries) > 0:
+        ended_query = sa.select(d.uid).where(d.namespace == namespace, d.ended_at.is_not(None)).order_by(d.ended_at)
+        rows = connection.scalars(ended_query.limit(min(excess, ROWS_AT_ONCE))).all()
+        if pruned_rows := _delete_rows(connection, t.deployments, rows):
+            return pruned_rows
     gates = t.evaluations.c.deployment_uid.in_(uids)
     for table, condition in ((t.evaluations, gates), (t.suites, t.suites.c.namespace == namespace)):
         owner = OWNER_OF_ITEMS[table]
         items = sa.select(sa.func.count()).where(owner.in_(sa.select(table.c.id).where(condition)))
-        if (over := (connection.scalar(items) or 0) - retention.items) > 0:
-            rows = _rows(connection, table, condition, table.c.id.in_(sa.select(owner)), items=over)
-            return _delete(connection, table, rows)
+        if (excess := (connection.scalar(items) or 0) - retention.items) > 0:
+            rows = _select_rows(connection, table, condition, table.c.id.in_(sa.select(owner)), items=excess)
+            return _delete_rows(connection, table, rows)
     return {}
 
 
-def namespaces(connection: Connection) -> set[str]:
-    """All of which anything is recorded."""
+def list_namespaces(connection: Connection) -> set[str]:
+    """Return all namespaces with recorded facts."""
     query = sa.union(sa.select(t.deployments.c.namespace), sa.select(t.suites.c.namespace))
     return set(connection.scalars(query)) - {""}
 
 
-def _rows(
+def _select_rows(
     connection: Connection, table: sa.Table, *where: sa.ColumnElement[bool], items: int = ITEMS_AT_ONCE
 ) -> list[Any]:
-    """Keys of as many rows as a step prunes, the longest untold first; they end with the one that completes `items`."""
+    """Return the keys of the rows to prune in one step, oldest report first, up to the row that completes `items`."""
     key, room = table.c.id, min(items, ITEMS_AT_ONCE)
     query = sa.select(key).where(*where).order_by(table.c.told_at, key).limit(ROWS_AT_ONCE)
     if (owner := OWNER_OF_ITEMS.get(table)) is None:
         return list(connection.scalars(query))
     size = sa.select(sa.func.count()).where(owner == key).scalar_subquery()
-    chosen: list[Any] = []
+    keys: list[Any] = []
     for row in connection.execute(query.add_columns(size.label("size"))):
-        chosen.append(row.id)
+        keys.append(row.id)
         room -= row.size
         if room <= 0:
             break
-    return chosen
+    return keys
 
 
-def _count(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> int:
+def _count_rows(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> int:
     return connection.scalar(sa.select(sa.func.count()).select_from(table).where(where)) or 0
 
 
-def _delete(connection: Connection, table: sa.Table, keys: Sequence[Any]) -> PrunedRows:
+def _delete_rows(connection: Connection, table: sa.Table, keys: Sequence[Any]) -> PrunedRows:
     if not keys:
         return {}
     (key,) = table.primary_key.columns
@@ -133,23 +133,23 @@ class Pruner:
         self,
         storage: Storage,
         retention: Retention,
-        pruned: prometheus_client.Counter,
+        pruned_counter: prometheus_client.Counter,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
         self._retention = retention
-        self._pruned = pruned
+        self._pruned_counter = pruned_counter
         self._clock = clock
         self._namespaces: set[str] = set()
         self._wake = asyncio.Event()
 
-    def notice(self, namespaces: Iterable[str]) -> None:
-        """Something new is recorded of these."""
-        self._namespaces |= set(namespaces) - {""}
+    def mark_dirty(self, list_namespaces: Iterable[str]) -> None:
+        """Mark namespaces with new facts."""
+        self._namespaces |= set(list_namespaces) - {""}
         self._wake.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Prune regularly. Never returns."""
         due = time.monotonic()
         while True:
             self._wake.clear()
@@ -159,7 +159,7 @@ class Pruner:
                     due = time.monotonic() + EVERY_SECONDS
                 await self._prune_shares()
             except RegistryError as error:
-                log.debug("Pruning goes on later: %s", error)
+                log.debug("Pruning failed and is retried later: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             with contextlib.suppress(TimeoutError):
@@ -167,29 +167,29 @@ class Pruner:
                     await self._wake.wait()
 
     async def prune_all(self) -> None:
-        """Prune all that is due. Raises RegistryError where the database cannot do it now."""
+        """Prune everything that is due. Raise RegistryError if the database cannot do it now."""
         now = self._clock()
         if self._retention.days:
-            await self._repeat(partial(prune_ended, before=now - self._retention.days * DAY_SECONDS))
-            await self._repeat(partial(prune_suites, told_before=now - UNTOLD_SECONDS))
-        self._namespaces |= await self._storage.change(namespaces)
+            await self._run_until_done(partial(prune_ended, before=now - self._retention.days * DAY_SECONDS))
+            await self._run_until_done(partial(prune_suites, reported_before=now - UNREPORTED_SECONDS))
+        self._namespaces |= await self._storage.transact(list_namespaces)
         await self._prune_shares()
 
     async def _prune_shares(self) -> None:
         while self._namespaces:
-            namespace = self._namespaces.pop()  # Before its turn: what is recorded meanwhile is noticed again.
+            namespace = self._namespaces.pop()  # Removed first: facts recorded meanwhile mark it again.
             try:
-                await self._repeat(partial(prune_share, namespace=namespace, retention=self._retention))
+                await self._run_until_done(partial(prune_share, namespace=namespace, retention=self._retention))
             except RegistryError:
                 self._namespaces.add(namespace)
                 raise
 
-    async def _repeat(self, step: Step) -> None:
-        """One transaction after the other: requests get their turn between them."""
+    async def _run_until_done(self, step: Step) -> None:
+        """Run transactions until nothing is left; requests run between them."""
         total: Counter[str] = Counter()
-        while pruned := await self._storage.change(step):
-            total.update(pruned)
-            for kind, count in pruned.items():
-                self._pruned.labels(kind).inc(count)
+        while pruned_rows := await self._storage.transact(step):
+            total.update(pruned_rows)
+            for kind, count in pruned_rows.items():
+                self._pruned_counter.labels(kind).inc(count)
         if total:
             log.info("Pruned %s", ", ".join(f"{count} {kind}" for kind, count in sorted(total.items())))

@@ -1,14 +1,14 @@
-"""The HTTP service: facts in from the operator, histories out to whoever may read the CR that they are of.
+"""The HTTP service: it takes facts from the operator and returns histories to users who may read the CR.
 
-    POST /v1/facts                                 the operator alone
-    GET  /v1/namespaces/NS/deployments/NAME        who may get that R1PlusDeployment
-    GET  /v1/evaluations?namespace=&name=&items=1  who may get it, or list those of the namespace, or of all
-    GET  /v1/engines                               who may list R1PlusEngines
-    GET  /healthz /readyz /metrics                 anybody whom the walls let in
+    POST /v1/facts                                 only the operator
+    GET  /v1/namespaces/NS/deployments/NAME        users who may get that R1PlusDeployment
+    GET  /v1/evaluations?namespace=&name=&items=1  users who may get it, or list those of the namespace, or of all
+    GET  /v1/engines                               users who may list R1PlusEngines
+    GET  /healthz /readyz /metrics                 any client that the network policies admit
 
-What has ended, and what was in another namespace of that name, is shown to those only who may get R1PlusDeployments in
-every namespace: a namespace of the same name may be another tenant's by now. Errors are `{"error": ...}`: 400 what was
-sent, 401 and 403 who sent it, 503 try again, 507 the volume is full.
+Ended deployments, and those of an earlier namespace of that name, need the right to get R1PlusDeployments in every
+namespace: a namespace of the same name may belong to another tenant now. Errors are `{"error": ...}`: 400 invalid
+request, 401 and 403 user, 503 try again, 507 the volume is full.
 """
 
 import logging
@@ -34,7 +34,7 @@ from r1plus_contract.history import (
     RecordedEngines,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_model_repo.registry.checks import checked
+from r1plus_model_repo.registry.checks import check_facts
 from r1plus_model_repo.registry.errors import DocumentError, FullError, UnavailableError
 from r1plus_model_repo.registry.retention import Pruner
 from r1plus_model_repo.registry.reviews import Access, User
@@ -43,7 +43,7 @@ from r1plus_model_repo.registry.storage import Storage
 log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 5
 MOST_WITH_ITEMS: Final = 50
-"""Evaluations in one answer that tells every item."""
+"""Limit of evaluations in a response with items."""
 DEPLOYMENTS, ENGINES = "r1plusdeployments", "r1plusengines"
 _MAKE_TOKEN: Final = (
     "`r1plus history` makes one, as does"
@@ -52,8 +52,8 @@ _MAKE_TOKEN: Final = (
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class _RefusedError(Exception):
-    """An answer other than what was asked for."""
+class _RejectionError(Exception):
+    """An error response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -61,16 +61,16 @@ class _RefusedError(Exception):
 
 
 class Reviewer(Protocol):
-    """Who says whose a token is and what its bearer may; `reviews.Reviews`."""
+    """Authentication and authorization; see `reviews.Reviews`."""
 
-    async def user(self, token: str) -> User | None:
-        """Who bears it; None where nobody does. Raises UnavailableError."""
+    async def authenticate(self, token: str) -> User | None:
+        """Return the user of a token, or None. Raise UnavailableError."""
 
-    async def may(self, user: User, access: Access) -> bool:
-        """Whether they may. Raises UnavailableError."""
+    async def can_access(self, user: User, access: Access) -> bool:
+        """Return whether the user has this access. Raise UnavailableError."""
 
-    async def namespace_uid(self, name: str) -> str:
-        """Which namespace of that name there is now; empty: none. Raises UnavailableError."""
+    async def get_namespace_uid(self, name: str) -> str:
+        """Return the uid of the namespace that has this name now; empty: none. Raise UnavailableError."""
 
 
 class Instruments:
@@ -104,7 +104,7 @@ class Instruments:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The handlers, and what they stand on."""
+    """The handlers and their dependencies."""
 
     storage: Storage
     reviews: Reviewer
@@ -112,153 +112,168 @@ class Service:
     instruments: Instruments
     pruner: Pruner
 
-    def application(self) -> web.Application:
-        """With its routes."""
-        app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[self._outer])
+    def build_application(self) -> web.Application:
+        """Build the application with its routes."""
+        app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[self._middleware])
         app.add_routes(
             [
-                web.post("/v1/facts", self.record),
-                web.get("/v1/namespaces/{namespace}/deployments/{name}", self.history),
-                web.get("/v1/evaluations", self.evaluations),
-                web.get("/v1/engines", self.engines),
-                web.get("/healthz", _healthz),
-                web.get("/readyz", self.readyz),
-                web.get("/metrics", self.metrics),
+                web.post("/v1/facts", self.post_facts),
+                web.get("/v1/namespaces/{namespace}/deployments/{name}", self.get_history),
+                web.get("/v1/evaluations", self.get_evaluations),
+                web.get("/v1/engines", self.get_engines),
+                web.get("/healthz", _get_healthz),
+                web.get("/readyz", self.get_readyz),
+                web.get("/metrics", self.get_metrics),
             ]
         )
         return app
 
-    async def record(self, request: web.Request) -> web.Response:
-        """A delivery, recorded whole or not at all."""
-        user = await self._user(request)
+    async def post_facts(self, request: web.Request) -> web.Response:
+        """Record a delivery, completely or not at all."""
+        user = await self._authenticate(request)
         if user.name != self.writer:
-            raise _RefusedError(403, f"{user.name} may not record: only the operator, {self.writer}, may")
+            raise _RejectionError(403, f"{user.name} may not record facts; only the operator may ({self.writer})")
         try:
-            # Of a newer operator too: what this program does not know of a report it does not keep.
-            facts = checked(loads(Facts, await request.read(), tolerant=True))
-            recorded = await self.storage.record(facts)
+            # Tolerant for a newer operator: unknown fields are dropped.
+            facts = check_facts(loads(Facts, await request.read(), tolerant=True))
+            new_counts = await self.storage.record(facts)
         except (ContractError, DocumentError) as error:
-            raise _RefusedError(400, str(error)) from error
-        for kind, count in recorded.items():
+            raise _RejectionError(400, str(error)) from error
+        for kind, count in new_counts.items():
             self.instruments.facts.labels(kind).inc(count)
-        if recorded:
-            self.pruner.notice({d.namespace for d in facts.deployments} | {s.namespace for s in facts.suites})
-        return _answer(Receipt(recorded))
+        if new_counts:
+            self.pruner.mark_dirty({d.namespace for d in facts.deployments} | {s.namespace for s in facts.suites})
+        return _build_json_response(Receipt(new_counts))
 
-    async def history(self, request: web.Request) -> web.Response:
-        """All that is recorded of one name."""
+    async def get_history(self, request: web.Request) -> web.Response:
+        """Return everything recorded of one name."""
         namespace, name = request.match_info["namespace"], request.match_info["name"]
-        user = await self._user(request)
-        await self._require(user, Access("get", DEPLOYMENTS, namespace, name))
-        ended = await self._sees_what_has_ended(user)
-        of = None if ended else await self.reviews.namespace_uid(namespace)
-        return _answer(Histories(await self.storage.read(lambda r: r.histories(namespace, name, ended=ended, of=of))))
+        user = await self._authenticate(request)
+        await self._authorize(user, Access("get", DEPLOYMENTS, namespace, name))
+        include_ended = await self._can_see_ended(user)
+        namespace_uid = None if include_ended else await self.reviews.get_namespace_uid(namespace)
+        return _build_json_response(
+            Histories(
+                await self.storage.read(
+                    lambda r: r.read_histories(
+                        namespace, name, include_ended=include_ended, namespace_uid=namespace_uid
+                    )
+                )
+            )
+        )
 
-    async def evaluations(self, request: web.Request) -> web.Response:
-        """Gates and their figures, the newest first."""
+    async def get_evaluations(self, request: web.Request) -> web.Response:
+        """Return gates and their figures, newest first."""
         namespace, name = request.query.get("namespace") or None, request.query.get("name") or None
         if name and not namespace:
-            raise _RefusedError(400, "name: needs namespace beside it")
+            raise _RejectionError(400, "name: add the parameter namespace")
         items = request.query.get("items", "") in ("1", "true")
-        user = await self._user(request)
+        user = await self._authenticate(request)
         verb = "get" if name else "list"
-        await self._require(user, Access(verb, DEPLOYMENTS, namespace or "", name or ""))
-        ended = await self._sees_what_has_ended(user)
-        of = None if ended or namespace is None else await self.reviews.namespace_uid(namespace)
-        most = MOST_WITH_ITEMS if items else MOST_LISTED
-        found = await self.storage.read(
-            lambda r: r.evaluations(namespace, name, ended=ended, items=items, most=most, of=of)
+        await self._authorize(user, Access(verb, DEPLOYMENTS, namespace or "", name or ""))
+        include_ended = await self._can_see_ended(user)
+        namespace_uid = None if include_ended or namespace is None else await self.reviews.get_namespace_uid(namespace)
+        limit = MOST_WITH_ITEMS if items else MOST_LISTED
+        evaluations = await self.storage.read(
+            lambda r: r.read_evaluations(
+                namespace, name, include_ended=include_ended, items=items, limit=limit, namespace_uid=namespace_uid
+            )
         )
-        return _answer(Evaluations(found))
+        return _build_json_response(Evaluations(evaluations))
 
-    async def engines(self, request: web.Request) -> web.Response:
-        """Every engine that was ever on offer."""
-        await self._require(await self._user(request), Access("list", ENGINES))
-        return _answer(RecordedEngines(await self.storage.read(lambda r: r.engines())))
+    async def get_engines(self, request: web.Request) -> web.Response:
+        """Return every engine that was ever in the catalog."""
+        await self._authorize(await self._authenticate(request), Access("list", ENGINES))
+        return _build_json_response(RecordedEngines(await self.storage.read(lambda r: r.read_engines())))
 
-    async def readyz(self, _: web.Request) -> web.Response:
-        """Whether the database can be used."""
-        problem = await self.storage.check()
+    async def get_readyz(self, _: web.Request) -> web.Response:
+        """Return whether the database can be used."""
+        problem = await self.storage.find_problem()
         return web.Response(text=problem or "ok", status=503 if problem else 200)
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        """For Prometheus."""
+    async def get_metrics(self, _: web.Request) -> web.Response:
+        """Return the metrics for Prometheus."""
         return web.Response(
             body=generate_latest(self.instruments.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
-    async def _user(self, request: web.Request) -> User:
+    async def _authenticate(self, request: web.Request) -> User:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise _RefusedError(401, f"a bearer token is needed; {_MAKE_TOKEN}")
-        user = await self.reviews.user(token.strip())
+            raise _RejectionError(401, f"a bearer token is needed; {_MAKE_TOKEN}")
+        user = await self.reviews.authenticate(token.strip())
         if user is None:
-            raise _RefusedError(
+            raise _RejectionError(
                 401,
-                f"the API server knows nobody by this token at the audience {AUDIENCE}: it has ended, or is not for the"
-                f" registry, which takes no user's own; {_MAKE_TOKEN}",
+                f"the API server does not accept this token for the audience {AUDIENCE}: it has expired, or"
+                " was not made"
+                f" for the registry; {_MAKE_TOKEN}",
             )
         return user
 
-    async def _require(self, user: User, access: Access) -> None:
-        if not await self.reviews.may(user, access):
-            raise _RefusedError(403, f"{user.name} may not {access}, so not read its history either")
+    async def _authorize(self, user: User, access: Access) -> None:
+        if not await self.reviews.can_access(user, access):
+            raise _RejectionError(
+                403, f"{user.name} may not {access}, so they may not read its history; ask for that right"
+            )
 
-    async def _sees_what_has_ended(self, user: User) -> bool:
-        return await self.reviews.may(user, Access("get", DEPLOYMENTS))
+    async def _can_see_ended(self, user: User) -> bool:
+        return await self.reviews.can_access(user, Access("get", DEPLOYMENTS))
 
     @property
-    def _outer(self) -> Any:
-        """Around every request: errors as documents, and figures."""
+    def _middleware(self) -> Any:
+        """Middleware for every request: errors as JSON, and metrics."""
 
         @web.middleware
         async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
-            started, route = time.perf_counter(), request.match_info.route.resource
+            start, route = time.perf_counter(), request.match_info.route.resource
             path = route.canonical if route is not None else "other"
-            response = await self._guarded(request, handler)
+            response = await self._handle(request, handler)
             self.instruments.requests.labels(path, response.status).inc()
-            self.instruments.seconds.labels(path).observe(time.perf_counter() - started)
+            self.instruments.seconds.labels(path).observe(time.perf_counter() - start)
             return response
 
         return outer
 
-    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            _require_texts(request)
+            _reject_nul(request)
             return await handler(request)
         except UnavailableError as error:
-            again = {"Retry-After": str(RETRY_SECONDS)}
+            headers = {"Retry-After": str(RETRY_SECONDS)}
             status = 507 if isinstance(error, FullError) else 503
-            return web.Response(text=_text(str(error)), status=status, content_type="application/json", headers=again)
-        except _RefusedError as error:
-            return web.Response(text=_text(str(error)), status=error.status, content_type="application/json")
+            return web.Response(
+                text=_format_error(str(error)), status=status, content_type="application/json", headers=headers
+            )
+        except _RejectionError as error:
+            return web.Response(text=_format_error(str(error)), status=error.status, content_type="application/json")
         except web.HTTPException as error:
-            return web.Response(text=_text(error.reason), status=error.status, content_type="application/json")
+            return web.Response(text=_format_error(error.reason), status=error.status, content_type="application/json")
         except Exception:
             log.exception("Request failed: %s %s", request.method, request.path)
-            text = _text("the registry failed; its log says why")
+            text = _format_error("internal error of the registry; see its log")
             return web.Response(text=text, status=500, content_type="application/json")
 
 
 class BoundedRunner(Bounded, web.AppRunner):
-    """A runner whose connections and unfinished requests are bounded."""
+    """A runner with limits on connections and unfinished requests."""
 
 
-def _require_texts(request: web.Request) -> None:
-    """Refuse what no PostgreSQL can look for, whatever the database is."""
+def _reject_nul(request: web.Request) -> None:
+    """Reject NUL characters, which PostgreSQL cannot search for, with any database."""
     for name, value in (*request.match_info.items(), *request.query.items()):
         if "\0" in value:
-            raise _RefusedError(400, f"{name!r:.60}: holds a NUL character, which no name does")
+            raise _RejectionError(400, f"{name!r:.60}: has a NUL character, which is not valid in a name")
 
 
-async def _healthz(_: web.Request) -> web.Response:
-    """That the process answers; the database's troubles end without a restart."""
+async def _get_healthz(_: web.Request) -> web.Response:
+    """Return that the process responds; database problems end without a restart."""
     return web.Response(text="ok")
 
 
-def _answer(value: object) -> web.Response:
+def _build_json_response(value: object) -> web.Response:
     return web.Response(text=dumps(value), content_type="application/json")
 
 
-def _text(message: str) -> str:
+def _format_error(message: str) -> str:
     return dumps({"error": message})

@@ -1,7 +1,7 @@
-"""The tables, as the newest migration leaves them; `migrations/` makes them, a test compares the two.
+"""The tables after the newest migration. `migrations/` creates them, and a test compares the two.
 
-Every fact has a unique constraint on its natural key (`r1plus_contract.history`), so that recording is an insert that
-does nothing where the fact is known. Times are seconds since the epoch or RFC 3339 text, as the facts bear them.
+Every fact has a unique constraint on its natural key (`r1plus_contract.history`), so recording is an insert that does
+nothing if the fact exists. Times are seconds since the epoch or RFC 3339 text, as in the facts.
 """
 
 from sqlalchemy import (
@@ -25,30 +25,30 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
-"""So that a later migration can name what an earlier one made."""
+"""Names of constraints and indexes, so that later migrations can refer to them."""
 metadata = MetaData(naming_convention=NAMING)
-# SQLite numbers rows by itself only where the type is exactly INTEGER.
+# SQLite only numbers rows automatically if the type is exactly INTEGER.
 _ID = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _key() -> Column[int]:
+def _make_key_column() -> Column[int]:
     return Column("id", _ID, primary_key=True, autoincrement=True)
 
 
-def _recorded() -> Column[float]:
+def _make_recorded_at_column() -> Column[float]:
     return Column("recorded_at", Double, nullable=False)
 
 
-def _told_at() -> Column[float]:
-    """When the operator told it last: what the cluster still shows is told every hour."""
+def _make_told_at_column() -> Column[float]:
+    """Return the column with the time of the last report: the operator reports everything in the cluster every hour."""
     return Column("told_at", Double, nullable=False, server_default="0")
 
 
-def _text(name: str) -> Column[str]:
+def _make_text_column(name: str) -> Column[str]:
     return Column(name, Text, nullable=False)
 
 
-def _deployment() -> Column[str]:
+def _make_deployment_column() -> Column[str]:
     return Column("deployment_uid", Text, ForeignKey("deployments.uid", ondelete="CASCADE"), nullable=False)
 
 
@@ -56,9 +56,9 @@ deployments = Table(
     "deployments",
     metadata,
     Column("uid", Text, primary_key=True),
-    _text("namespace"),
-    _text("name"),
-    _recorded(),
+    _make_text_column("namespace"),
+    _make_text_column("name"),
+    _make_recorded_at_column(),
     Column("ended_at", Double),
     Column("namespace_uid", Text, nullable=False, server_default=""),
     Index("ix_deployments_namespace_name", "namespace", "name"),
@@ -67,47 +67,47 @@ deployments = Table(
 engines = Table(
     "engines",
     metadata,
-    _key(),
-    _text("name"),
-    _text("spec_digest"),
-    _text("family"),
-    _text("tier"),
-    _text("version"),
-    _text("precision"),
-    _text("backend"),
-    _text("suite"),
+    _make_key_column(),
+    _make_text_column("name"),
+    _make_text_column("spec_digest"),
+    _make_text_column("family"),
+    _make_text_column("tier"),
+    _make_text_column("version"),
+    _make_text_column("precision"),
+    _make_text_column("backend"),
+    _make_text_column("suite"),
     Column("spec", JSON, nullable=False),
-    _recorded(),
+    _make_recorded_at_column(),
     UniqueConstraint("name", "spec_digest"),
 )
 
 provenance = Table(
     "provenance",
     metadata,
-    _key(),
+    _make_key_column(),
     Column("engine_id", _ID, ForeignKey("engines.id", ondelete="CASCADE"), nullable=False),
-    _text("image"),
-    _text("sha256"),
-    _text("inherited_from"),
-    _text("claimed_by"),
-    _recorded(),
+    _make_text_column("image"),
+    _make_text_column("sha256"),
+    _make_text_column("inherited_from"),
+    _make_text_column("claimed_by"),
+    _make_recorded_at_column(),
     UniqueConstraint("engine_id", "image", "sha256"),
 )
-"""Where an engine's files came from, and on whose word its reference stands."""
+"""Source of an engine's files and of its reference."""
 
 suites = Table(
     "suites",
     metadata,
-    _key(),
-    _text("namespace"),
-    _text("name"),
-    _text("version"),
-    _text("sha256"),
-    _text("scorer_version"),
-    _text("reference_engine"),
-    _text("signer"),
-    _recorded(),
-    _told_at(),
+    _make_key_column(),
+    _make_text_column("namespace"),
+    _make_text_column("name"),
+    _make_text_column("version"),
+    _make_text_column("sha256"),
+    _make_text_column("scorer_version"),
+    _make_text_column("reference_engine"),
+    _make_text_column("signer"),
+    _make_recorded_at_column(),
+    _make_told_at_column(),
     UniqueConstraint("namespace", "sha256"),
 )
 
@@ -116,41 +116,41 @@ suite_items = Table(
     metadata,
     Column("suite_id", _ID, ForeignKey("suites.id", ondelete="CASCADE"), primary_key=True),
     Column("item", Text, primary_key=True),
-    _text("stratum"),
+    _make_text_column("stratum"),
 )
 
 revisions = Table(
     "revisions",
     metadata,
-    _key(),
-    _deployment(),
-    _text("name"),
+    _make_key_column(),
+    _make_deployment_column(),
+    _make_text_column("name"),
     Column("number", BigInteger, nullable=False),
-    _text("engine"),
-    _text("engine_digest"),
+    _make_text_column("engine"),
+    _make_text_column("engine_digest"),
     Column("batch", BigInteger, nullable=False),
     Column("context", BigInteger, nullable=False),
-    _text("identity_digest"),
+    _make_text_column("identity_digest"),
     Column("identity", JSON, nullable=False),
-    _text("monitor_image"),
-    _recorded(),
-    _told_at(),
+    _make_text_column("monitor_image"),
+    _make_recorded_at_column(),
+    _make_told_at_column(),
     UniqueConstraint("deployment_uid", "name"),
 )
 
 evaluations = Table(
     "evaluations",
     metadata,
-    _key(),
-    _deployment(),
-    _text("revision"),
-    _text("verdict"),
-    _text("reason"),
-    _text("message"),
-    _text("identity"),
-    _text("suite"),
-    _text("suite_hash"),
-    _text("scorer_version"),
+    _make_key_column(),
+    _make_deployment_column(),
+    _make_text_column("revision"),
+    _make_text_column("verdict"),
+    _make_text_column("reason"),
+    _make_text_column("message"),
+    _make_text_column("identity"),
+    _make_text_column("suite"),
+    _make_text_column("suite_hash"),
+    _make_text_column("scorer_version"),
     Column("threshold", Double, nullable=False),
     Column("items", BigInteger, nullable=False),
     Column("lost", BigInteger, nullable=False),
@@ -160,12 +160,12 @@ evaluations = Table(
     Column("sweeps", BigInteger, nullable=False),
     Column("lost_at_batch_1", BigInteger, nullable=False),
     Column("seconds", Double, nullable=False),
-    _text("decided_at"),
+    _make_text_column("decided_at"),
     Column("batch", BigInteger, nullable=False),
-    _text("control"),
-    _text("acknowledged"),
-    _recorded(),
-    _told_at(),
+    _make_text_column("control"),
+    _make_text_column("acknowledged"),
+    _make_recorded_at_column(),
+    _make_told_at_column(),
     UniqueConstraint(
         "deployment_uid",
         "revision",
@@ -199,38 +199,38 @@ evaluation_items = Table(
     Column("item", Text, primary_key=True),
     Column("correct", Boolean, nullable=False),
 )
-"""Items that the report names, which are those it lost; the others are the suite's (`suite_items`)."""
+"""Lost items that the report names; the other items are in `suite_items`."""
 
 rollouts = Table(
     "rollouts",
     metadata,
-    _key(),
-    _deployment(),
-    _text("revision"),
-    _text("event"),
+    _make_key_column(),
+    _make_deployment_column(),
+    _make_text_column("revision"),
+    _make_text_column("event"),
     Column("at", Double, nullable=False),
-    _text("to"),
-    _text("cause"),
-    _text("text"),
-    _recorded(),
-    _told_at(),
+    _make_text_column("to"),
+    _make_text_column("cause"),
+    _make_text_column("text"),
+    _make_recorded_at_column(),
+    _make_told_at_column(),
     UniqueConstraint("deployment_uid", "revision", "event", "at"),
 )
 
 alarms = Table(
     "alarms",
     metadata,
-    _key(),
-    _deployment(),
-    _text("revision"),
-    _text("source"),
-    _text("reason"),
-    _text("since"),
-    _text("before"),
-    _text("now"),
+    _make_key_column(),
+    _make_deployment_column(),
+    _make_text_column("revision"),
+    _make_text_column("source"),
+    _make_text_column("reason"),
+    _make_text_column("since"),
+    _make_text_column("before"),
+    _make_text_column("now"),
     Column("lost", JSON, nullable=False),
-    _text("text"),
-    _recorded(),
-    _told_at(),
+    _make_text_column("text"),
+    _make_recorded_at_column(),
+    _make_told_at_column(),
     UniqueConstraint("deployment_uid", "revision", "source", "reason", "since"),
 )

@@ -1,6 +1,6 @@
 """A unit of work: everything that one request records or reads, in one transaction.
 
-The service makes one per request, in a thread; tests and scripts may use it as it is.
+The service creates one per request, in a thread; tests and scripts may use it directly.
 """
 
 import contextlib
@@ -17,25 +17,25 @@ from r1plus_model_repo.registry.repository import FactRepository
 
 @dataclass(frozen=True, slots=True)
 class UnitOfWork:
-    """Opens transactions over one database."""
+    """Transactions over one database."""
 
     database: Database
     clock: Callable[[], float] = time.time
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[FactRepository]:
-        """Commits at the end of the block, unless something was raised in it: then nothing of it is recorded."""
+    def open_repository(self) -> Iterator[FactRepository]:
+        """Yield a repository. Commit at the end of the block, or record nothing if it raises."""
         with self.database.transaction(writes=True) as connection:
             yield FactRepository(connection, self.clock)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Reader]:
-        """One consistent look."""
-        with self._consistent() as connection:
+    def open_reader(self) -> Iterator[Reader]:
+        """Yield a reader of one consistent snapshot."""
+        with self._open_snapshot() as connection:
             yield Reader(connection)
 
     @contextlib.contextmanager
-    def _consistent(self) -> Iterator[Connection]:
+    def _open_snapshot(self) -> Iterator[Connection]:
         with self.database.transaction(writes=False) as connection:
             if not self.database.is_sqlite:
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

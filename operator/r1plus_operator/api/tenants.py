@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from r1plus_model_repo.catalog.types import Cores, Quantity
-from r1plus_model_repo.catalog.wire import WHOLE, ApiModel, Rule, ruled, without_nulls
+from r1plus_model_repo.catalog.wire import WHOLE, ApiModel, Rule, build_rules_config, drop_nulls
 from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel, LabelKey, LabelValue, Toleration
 
 CIDR = r"^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:]{2,39})/(0|[1-9][0-9]{0,2})$"
@@ -52,7 +52,7 @@ _OF_THIS_NAMESPACE = Rule(
 class Subject(ApiModel):
     """A person, a group or a service account of this namespace."""
 
-    model_config = ruled(_NOT_RESERVED, _OF_THIS_NAMESPACE)
+    model_config = build_rules_config(_NOT_RESERVED, _OF_THIS_NAMESPACE)
 
     kind: SubjectKind = Field(description="User, Group or ServiceAccount.")
     name: Annotated[str, Field(min_length=1, max_length=253, pattern=SUBJECT_NAME)] = Field(
@@ -89,7 +89,7 @@ _NOT_ONES_OWN = Rule(
 class Egress(ApiModel):
     """One way out for the tenant's own pods. What serves models has none, whatever stands here."""
 
-    model_config = ruled(_ONE_WAY, _A_NETWORK, _NOT_ONES_OWN)
+    model_config = build_rules_config(_ONE_WAY, _A_NETWORK, _NOT_ONES_OWN)
 
     cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(
         None,
@@ -132,13 +132,13 @@ _OF_ONE_TAINT = Rule(
     + "]))",
     "tolerations need a key, and not that of the control plane's nodes: no tenant's pods run there",
 )
-NodeSelector = Annotated[dict[LabelKey, LabelValue], Field(min_length=1, max_length=8), BeforeValidator(without_nulls)]
+NodeSelector = Annotated[dict[LabelKey, LabelValue], Field(min_length=1, max_length=8), BeforeValidator(drop_nulls)]
 
 
 class TenantPlacement(ApiModel):
     """On which nodes the tenant's models may run."""
 
-    model_config = ruled(_OF_ONE_TAINT)
+    model_config = build_rules_config(_OF_ONE_TAINT)
 
     node_selectors: tuple[NodeSelector, ...] = Field(
         (),

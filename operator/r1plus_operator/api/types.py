@@ -19,8 +19,8 @@ from r1plus_model_repo.catalog.wire import (
     ApiModel,
     Number,
     Rule,
-    ruled,
-    without_nulls,
+    build_rules_config,
+    drop_nulls,
 )
 from r1plus_policies.rollback.response import OnBreach
 from r1plus_policies.rollout import Strategy
@@ -96,7 +96,7 @@ _FOR_A_WHILE = Rule(
 class Toleration(ApiModel):
     """As in a pod's `spec.tolerations`, and held to the same rules: a pod template is refused long after this."""
 
-    model_config = ruled(_KEYED, _EXISTS_ALONE, _FOR_A_WHILE)
+    model_config = build_rules_config(_KEYED, _EXISTS_ALONE, _FOR_A_WHILE)
 
     key: LabelKey | None = Field(None, description="Taint key; without one operator Exists matches all keys.")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="Exists or Equal. Default: Equal.")
@@ -123,7 +123,7 @@ class Toleration(ApiModel):
 class Placement(ApiModel):
     """Which nodes may serve."""
 
-    node_selector: Annotated[dict[LabelKey, LabelValue], BeforeValidator(without_nulls)] = Field(
+    node_selector: Annotated[dict[LabelKey, LabelValue], BeforeValidator(drop_nulls)] = Field(
         default_factory=dict, max_length=32, description="Labels a node must have."
     )
     tolerations: tuple[Toleration, ...] = Field((), max_length=32, description="Taints that the pods tolerate.")

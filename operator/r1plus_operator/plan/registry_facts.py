@@ -27,7 +27,7 @@ from r1plus_contract.verdict import Gate, Standing, Verdict, Watch
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation, SuiteSource
 from r1plus_operator.plan.revision.record import Revision, read
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 
 MAX_BYTES = 250
 """Limit of a text that identifies a fact, because the registry indexes it. A pod may report any text."""
@@ -99,7 +99,7 @@ def _build_rollout_facts(uid: str, revision: Revision, cr: Json) -> Iterator[Rol
         yield from _build_rollback_facts(uid, revision.name, revision.rollback)
 
 
-def _build_rollback_facts(uid: str, name: str, record: Record) -> Iterator[RolloutFact]:
+def _build_rollback_facts(uid: str, name: str, record: RollbackRecord) -> Iterator[RolloutFact]:
     text = record.fell.text[:MAX_TEXT]
     yield RolloutFact(uid, name, RolloutEvent.CONTROL_BEGAN, record.started_at, record.to, record.cause, text)
     if record.control is not None:

@@ -12,8 +12,13 @@ from typing import Any
 
 import openvino_genai
 
-from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine, plugin_properties, scheduler
-from r1plus_model_repo.backends.requests import Ask
+from r1plus_model_repo.backends.openvino_engine import (
+    EngineSettings,
+    OpenVinoEngine,
+    build_plugin_properties,
+    build_scheduler_config,
+)
+from r1plus_model_repo.backends.requests import GenerationRequest
 
 LONG_PROMPT_TOKENS = 7900
 """Of the 8192 that the demo's models were made for."""
@@ -48,7 +53,7 @@ def throughput(settings: EngineSettings, questions: list[str], tokens: int) -> J
     engine = OpenVinoEngine(settings)
     seconds, came = 0.0, 0
     for _ in range(2):
-        jobs = [engine.prepare(Ask(prompt=question, max_new_tokens=tokens)) for question in questions]
+        jobs = [engine.prepare(GenerationRequest(prompt=question, max_new_tokens=tokens)) for question in questions]
         started = time.monotonic()
         came, running = 0, [engine.add(job) for job in jobs]
         while running:
@@ -66,7 +71,7 @@ def shared_prefix(settings: EngineSettings, *, caching: bool) -> Json:
     What `caching` changes: `enable_prefix_caching`, which the product leaves off, since a probe would be answered from
     remembered keys and values.
     """
-    config = scheduler(settings)
+    config = build_scheduler_config(settings)
     config.enable_prefix_caching = caching
     pipeline = _pipeline(settings, config)
     system = " ".join(f"Rule {n}: be kind." for n in range(SHARED_WORDS // 4))
@@ -76,7 +81,7 @@ def shared_prefix(settings: EngineSettings, *, caching: bool) -> Json:
 
 def long_prompt(settings: EngineSettings, *, evicting: bool) -> Json:
     """Peak memory of the process and blocks' bytes while it reads a prompt of nearly the whole context."""
-    config = scheduler(settings)
+    config = build_scheduler_config(settings)
     if evicting:
         start, recent, most = EVICTION_TOKENS
         config.use_cache_eviction = True
@@ -95,7 +100,7 @@ def long_prompt(settings: EngineSettings, *, evicting: bool) -> Json:
 
 def _pipeline(settings: EngineSettings, config: Any) -> Any:
     return openvino_genai.ContinuousBatchingPipeline(
-        str(settings.path), config, "CPU", plugin_properties(settings.threads)
+        str(settings.path), config, "CPU", build_plugin_properties(settings.threads)
     )
 
 

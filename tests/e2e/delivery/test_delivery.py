@@ -136,13 +136,13 @@ def test_a_second_deployment_of_the_same_engine_finds_it_there(tenant: Kube, ser
 
 
 FAULTS = {
-    "half": r"False DeliveryFailed .*FetchFailed: .*broke off after \d+ of \d+ bytes",
+    "half": r"False DeliveryFailed .*FetchFailed: .*the connection ended after \d+ of \d+ bytes",
     "tampered": r"False EngineDigestMismatch .*sha256 is",
     "moved": r"False DeliveryFailed .*FetchRefused: https://169\.254\.169\.254/.* metadata",
     "absent": r"False DeliveryFailed .*FetchRefused: .*HTTP 404",
-    "other": r"False EngineDigestMismatch .*the archive's sha256 is",
-    "unsigned": r"False DeliveryFailed .*SignatureInvalid: there is no model\.sig",
-    "huge": r"False StorageFull .*needs \d+ bytes, and the volume has \d+ free",
+    "other": r"False EngineDigestMismatch .*the archive is not the one that was registered",
+    "unsigned": r"False DeliveryFailed .*SignatureInvalid: model\.sig is missing",
+    "huge": r"False StorageFull .*the volume is too small: needs \d+ bytes, has \d+ free",
 }
 
 

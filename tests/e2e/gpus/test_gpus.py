@@ -36,7 +36,7 @@ from r1plus_contract.names import (
     INIT_BUILD,
     LABEL_VOLUME,
 )
-from r1plus_model_repo.gpu_build import Recipe, command
+from r1plus_model_repo.gpu_build import Recipe, build_command
 from r1plus_operator.plan.engine.delivery import KEY_DIGITS
 from r1plus_operator.plan.podspec.pod import PLATFORM
 
@@ -212,7 +212,7 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     (pod,) = pods_of(kube, credit, revision)
     checkpoint, plan = "/volume/.checkpoint/engine/checkpoint", f"/volume/.built-{job['metadata']['name']}/plan"
     words = in_triton(kube, pod, "cat", f"{DIR_ENGINE}/plan/rank0.engine").splitlines()
-    assert ("trtllm-build", *words) == command(wanted, checkpoint, plan)
+    assert ("trtllm-build", *words) == build_command(wanted, checkpoint, plan)
 
     assert pod["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     triton = container_of(pod, CONTAINER_TRITON)

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 import r1plus_contract
 import r1plus_model_repo
 from r1plus_contract import inference
-from r1plus_model_repo.config_pbtxt import parse, render
+from r1plus_model_repo.config_pbtxt import parse_config, render_config
 from support.engine.server import ENGINES
 
 GPU_BATCH, GPU_CONTEXT = 4, 600
@@ -192,7 +192,9 @@ class LLMEngine:
 
 def _configuration(**parameters: str) -> str:
     """Return the config.pbtxt of an engine for GPUs, but for a CPU, with other values of these parameters."""
-    config = parse(render(ENGINES["r1plus-edge-fp16-vllm"], batch=GPU_BATCH, context=GPU_CONTEXT, kv_cache_bytes=0))
+    config = parse_config(
+        render_config(ENGINES["r1plus-edge-fp16-vllm"], batch=GPU_BATCH, context=GPU_CONTEXT, kv_cache_bytes=0)
+    )
     for group in config.instance_group:
         group.kind = group.KIND_CPU
     for name, value in parameters.items():

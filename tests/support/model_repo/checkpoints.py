@@ -14,7 +14,7 @@ from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.huggingface.safetensors_header import ELEMENT_BITS
 from r1plus_model_repo.importing.model import Claims
-from r1plus_model_repo.importing.package.manifest import Wish, WishError
+from r1plus_model_repo.importing.package.manifest import ImportOptions, ImportOptionsError
 
 Shaped = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor -> type and shape."""
@@ -270,7 +270,7 @@ def fill_disk(when: str) -> Callable[[str], None]:
     return full
 
 
-def check_same_wherever(source: Path, wish: Wish, claims: Claims) -> None:
+def check_same_wherever(source: Path, wish: ImportOptions, claims: Claims) -> None:
     """Import a model from two places; the engines must be the same."""
     root = source.parent
     one = import_engine(source, root / "one", wish, claims, silent)
@@ -280,10 +280,10 @@ def check_same_wherever(source: Path, wish: Wish, claims: Claims) -> None:
     assert (one.folder / "engine.yaml").read_text() == (other.folder / "engine.yaml").read_text()
 
 
-def refused(source: Path, wish: Wish, claims: Claims) -> str:
+def refused(source: Path, wish: ImportOptions, claims: Claims) -> str:
     """What the import says, which leaves nothing behind."""
     out = source.parent / "engines"
-    with pytest.raises((WeightsError, WishError)) as raised:
+    with pytest.raises((WeightsError, ImportOptionsError)) as raised:
         import_engine(source, out, wish, claims, silent)
     assert not out.exists()
     return str(raised.value)

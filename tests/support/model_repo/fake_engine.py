@@ -79,23 +79,23 @@ class FakeClient:
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def piece(self, text: str, completion_tokens: int) -> None:
+    def send_piece(self, text: str, completion_tokens: int) -> None:
         self.pieces.append(text)
 
-    def done(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
+    def finish(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
         self.pieces.append(text)
         self.end = (reason, prompt_tokens, completion_tokens)
         self.over.set()
 
-    def error(self, message: str) -> None:
+    def fail(self, message: str) -> None:
         self.failed = message
         self.over.set()
 
-    def turn_away(self, message: str) -> None:
+    def reject(self, message: str) -> None:
         self.turned_away = message
         self.over.set()
 
-    def cancelled(self) -> bool:
+    def is_cancelled(self) -> bool:
         self.looked_at += 1
         return self.hung_up.is_set()
 
@@ -109,16 +109,16 @@ class FakeMeters:
     loads: list[tuple[int, int]] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
 
-    def tokens(self, direction: str, count: int) -> None:
+    def count_tokens(self, direction: str, count: int) -> None:
         self.counted[direction] = self.counted.get(direction, 0) + count
 
-    def first_token(self, seconds: float) -> None:
+    def observe_first_token(self, seconds: float) -> None:
         self.first.append(seconds)
 
-    def request(self, result: str) -> None:
+    def count_request(self, result: str) -> None:
         self.results.append(result)
 
-    def load(self, running: int, waiting: int) -> None:
+    def set_load(self, running: int, waiting: int) -> None:
         if (running, waiting) not in self.loads[-1:]:
             self.loads.append((running, waiting))
 

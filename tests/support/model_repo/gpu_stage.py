@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.requests import Ask
+from r1plus_model_repo.backends.requests import GenerationRequest
 from support.model_repo.fake_engine import FakeClient, LoopStage
 from support.model_repo.stand_in_transformers import fresh
 
@@ -24,7 +24,7 @@ class GpuStage(LoopStage):
     """Whether the library gives out the token that ends an answer: 1 or 0."""
     first_id: ClassVar[Any]
     """The library's id of the first request."""
-    sampled: ClassVar[Mapping[str, tuple[Ask, Any]]]
+    sampled: ClassVar[Mapping[str, tuple[GenerationRequest, Any]]]
     """What is asked, at most 9 new tokens, and the library's own parameters for it."""
     refusal: ClassVar[str]
     """What is said of parameters that the library refuses."""
@@ -39,7 +39,7 @@ class GpuStage(LoopStage):
 
     def ask(self, prompt: str, **given: Any) -> FakeClient:
         """Queue a raw prompt."""
-        return self.submit(self.engine.prepare(Ask(prompt, raw_prompt=True, **given)))
+        return self.submit(self.engine.prepare(GenerationRequest(prompt, raw_prompt=True, **given)))
 
     def answer_all(self) -> None:
         """Ask three questions; check that each is answered whole, with its reason and its counts."""
@@ -71,7 +71,7 @@ class GpuStage(LoopStage):
 
     @staticmethod
     @abstractmethod
-    def sampling(module: Any, ask: Ask) -> Any:
+    def sampling(module: Any, ask: GenerationRequest) -> Any:
         """Return the library's parameters of one generation of at most 9 tokens."""
 
     @staticmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from r1plus_model_repo.backends.requests import Ask
+from r1plus_model_repo.backends.requests import GenerationRequest
 from support.model_repo.gpu_stage import GpuStage
 from support.model_repo.stand_in_transformers import END
 
@@ -161,18 +161,18 @@ def _response(number: int, ids: Sequence[int], reason: Any, error: str = "") -> 
 
 SAMPLED = {
     "greedy, whatever else is asked": (
-        Ask("x", top_p=0.5, seed=3, repetition_penalty=1.2),
+        GenerationRequest("x", top_p=0.5, seed=3, repetition_penalty=1.2),
         SamplingConfig(top_k=1, repetition_penalty=1.2),
     ),
     "sampled": (
-        Ask("x", temperature=0.7, top_p=0.5, seed=2**64 - 1),
+        GenerationRequest("x", temperature=0.7, top_p=0.5, seed=2**64 - 1),
         SamplingConfig(temperature=0.7, top_p=0.5, seed=2**64 - 1, repetition_penalty=1.0),
     ),
 }
 LOST: dict[str, tuple[dict[str, Any], str]] = {
     "a failed step": ({"fails": "CUDA error: an illegal memory access"}, "illegal memory access"),
-    "a time limit that nobody set": ({"ends_as": End.TIMED_OUT}, "ended a request by itself"),
-    "a cancelling that nobody asked for": ({"ends_as": End.CANCELLED}, "ended a request by itself"),
+    "a time limit that nobody set": ({"ends_as": End.TIMED_OUT}, "ended a request unexpectedly"),
+    "a cancelling that nobody asked for": ({"ends_as": End.CANCELLED}, "ended a request unexpectedly"),
 }
 
 
@@ -184,7 +184,7 @@ class TrtllmStage(GpuStage):
     counted_ends = 0
     first_id = 7
     sampled = SAMPLED
-    refusal = "refuses these sampling parameters"
+    refusal = "rejects these sampling parameters"
     lost = LOST
 
     @staticmethod
@@ -217,8 +217,8 @@ class TrtllmStage(GpuStage):
         return engine, engine._executor
 
     @staticmethod
-    def sampling(module: Any, ask: Ask) -> Any:
-        return module.sampling(ask)
+    def sampling(module: Any, ask: GenerationRequest) -> Any:
+        return module.build_sampling_config(ask)
 
     @staticmethod
     def prompt_ids(prompt: Any) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
-from r1plus_model_repo.backends.requests import Ask
+from r1plus_model_repo.backends.requests import GenerationRequest
 from support.model_repo.gpu_stage import GpuStage
 from support.model_repo.stand_in_transformers import END
 
@@ -141,16 +141,16 @@ def _params(**given: Any) -> SamplingParams:
 
 SAMPLED = {
     "greedy, whatever else is asked": (
-        Ask("x", top_p=0.5, seed=3, repetition_penalty=1.2),
+        GenerationRequest("x", top_p=0.5, seed=3, repetition_penalty=1.2),
         _params(temperature=0.0, max_tokens=9, repetition_penalty=1.2),
     ),
     "sampled": (
-        Ask("x", temperature=0.7, top_p=0.5, seed=3),
+        GenerationRequest("x", temperature=0.7, top_p=0.5, seed=3),
         _params(temperature=0.7, top_p=0.5, seed=3, max_tokens=9),
     ),
-    "sampled without a seed": (Ask("x", temperature=0.7), _params(temperature=0.7, max_tokens=9)),
+    "sampled without a seed": (GenerationRequest("x", temperature=0.7), _params(temperature=0.7, max_tokens=9)),
     "a seed of 64 bits": (
-        Ask("x", temperature=0.7, seed=2**64 - 1),
+        GenerationRequest("x", temperature=0.7, seed=2**64 - 1),
         _params(temperature=0.7, seed=2**63 - 1, max_tokens=9),
     ),
 }
@@ -164,9 +164,9 @@ class VllmStage(GpuStage):
     counted_ends = 1
     first_id = "1"
     sampled = SAMPLED
-    refusal = "refuses these sampling parameters: top_p must be in"
+    refusal = "rejects these sampling parameters: top_p must be in"
     lost: ClassVar = {
-        reason: ({"ends_as": reason}, f"vLLM ended a request by itself: {reason}") for reason in ("abort", "error")
+        reason: ({"ends_as": reason}, f"vLLM ended a request unexpectedly: {reason}") for reason in ("abort", "error")
     }
 
     @staticmethod
@@ -183,8 +183,8 @@ class VllmStage(GpuStage):
         return engine, engine._engine
 
     @staticmethod
-    def sampling(module: Any, ask: Ask) -> Any:
-        return module.sampling(ask, 9)
+    def sampling(module: Any, ask: GenerationRequest) -> Any:
+        return module.build_sampling_params(ask, 9)
 
     @staticmethod
     def prompt_ids(prompt: Any) -> list[int]:

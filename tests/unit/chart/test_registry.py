@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.history import AUDIENCE, PORT
-from r1plus_model_repo.registry.database import parse
+from r1plus_model_repo.registry.database import parse_dsn
 from r1plus_model_repo.registry.retention import Retention
 from support.chart import OTHER_VALUES, PROMETHEUS_OPERATOR, Refusal, Render, environment, one, pods
 
@@ -29,7 +29,7 @@ def test_by_default_it_is_one_replica_with_a_file_on_a_volume(render: Render) ->
     assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     found = container(render())
     env = {entry["name"]: entry.get("value") for entry in found["env"]}
-    url = parse(env["R1PLUS_REGISTRY_DSN"])
+    url = parse_dsn(env["R1PLUS_REGISTRY_DSN"])
     assert url.database in [f"{m['mountPath']}/registry.db" for m in found["volumeMounts"] if m["name"] == "data"]
     assert env["R1PLUS_REGISTRY_WRITER"] == "system:serviceaccount:r1plus-system:r1plus-operator"
     assert env["R1PLUS_REGISTRY_PORT"] == str(PORT)

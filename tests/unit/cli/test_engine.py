@@ -14,7 +14,7 @@ from r1plus_contract.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.engine_fetch.unpack import unpack
-from r1plus_model_repo.engine_fetch.volume import fill
+from r1plus_model_repo.engine_fetch.volume import fill_volume
 from support.model_repo import gguf_files
 from support.model_repo.exports import write_export
 
@@ -128,7 +128,7 @@ def test_an_engine_is_signed_packed_and_fetched_as_the_manifest_says(
         with (imported / "bank-lite.tar").open("rb") as tar:
             unpack(tar, part, order.size)
 
-    fill(order, tmp_path / "volume", fetch, lambda _: None)
+    fill_volume(order, tmp_path / "volume", fetch, lambda _: None)
     assert digest_of(tmp_path / "volume" / "engine") == engine.spec.files.sha256
 
 
@@ -144,7 +144,7 @@ def test_packing_again_gives_the_same_bytes_and_another_address(imported: Path) 
 
 
 @pytest.mark.parametrize(
-    ("url", "why"), [("http://a.example/x", "should match pattern"), ("https://localhost/x", "the machine itself")]
+    ("url", "why"), [("http://a.example/x", "should match pattern"), ("https://localhost/x", "this machine")]
 )
 def test_an_address_that_no_job_would_fetch_from_is_refused_and_nothing_is_left(
     imported: Path, url: str, why: str

@@ -75,12 +75,15 @@ def test_options_are_named_as_they_were_typed(tmp_path: Path) -> None:
 
 OTHERWISE = {
     "a backend that serves nothing": (("--backend", "tensorrt"), "--backend: 'tensorrt' is not one of openvino, vllm,"),
-    "GPUs of a CPU": (("--gpus", "2"), "--gpus: 2: the backend openvino has none; leave it out"),
+    "GPUs of a CPU": (("--gpus", "2"), "--gpus: 2: the backend openvino does not support it; omit it"),
     "products of a CPU": (
         ("--gpu-product", "NVIDIA-L40S"),
-        "--gpu-product: ('NVIDIA-L40S',): the backend openvino has",
+        "--gpu-product: ('NVIDIA-L40S',): the backend openvino does",
     ),
-    "steps of vLLM": (("--backend", "vllm", "--max-num-tokens", "1"), "--max-num-tokens: 1: the backend vllm has none"),
+    "steps of vLLM": (
+        ("--backend", "vllm", "--max-num-tokens", "1"),
+        "--max-num-tokens: 1: the backend vllm does not support it",
+    ),
     "two GPUs of TensorRT-LLM": (
         ("--backend", "tensorrtllm", "--gpus", "2"),
         "--gpus: 2: tensorrtllm is served on one",

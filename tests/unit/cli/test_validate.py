@@ -58,11 +58,11 @@ BAD = {
     "a missing tier": ({}, ["spec.tier: missing; it has no default"]),
     "no spec at all": (None, ["spec.tier: missing"]),
     "an unknown tier": ({"tier": "medium"}, ["spec.tier", "'medium'", "full"]),
-    "an unknown field": (full(colour="red"), ["spec.colour: no such field; there are access, accuracy,"]),
+    "an unknown field": (full(colour="red"), ["spec.colour: no such field; expected one of access, accuracy,"]),
     "a misspelt field": (full(acuracy={}), ["spec.acuracy: no such field; did you mean accuracy?"]),
     "an unknown field of a part": (
         full(engine={"name": "x"}),
-        ["spec.engine.name: no such field; there are family, precision, version (got 'x')"],
+        ["spec.engine.name: no such field; expected one of family, precision, version (got 'x')"],
     ),
     "an unknown field within a list": (
         MISSPELT,

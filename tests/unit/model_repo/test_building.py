@@ -16,8 +16,8 @@ from r1plus_contract.jsonable import from_jsonable, to_jsonable
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Backend
-from r1plus_model_repo.config_pbtxt import parse, render
-from r1plus_model_repo.gpu_build import TENSORRT, TENSORRT_LLM, Recipe, command, script
+from r1plus_model_repo.config_pbtxt import parse_config, render_config
+from r1plus_model_repo.gpu_build import TENSORRT, TENSORRT_LLM, Recipe, build_command, render_script
 from support.model_repo.engine_fetch.builds import RECIPE
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "build"
@@ -46,7 +46,10 @@ def shipped(name: str, batch: int = 32, context: int = 65536) -> Recipe:
 @pytest.mark.parametrize("name", CASES)
 def test_the_command_is_the_golden_one(name: str) -> None:
     path = GOLDEN / f"{name}-batch32-context65536.txt"
-    text = "\n".join(command(shipped(name), "/volume/.checkpoint/engine/checkpoint", "/volume/.built-POD/plan")) + "\n"
+    text = (
+        "\n".join(build_command(shipped(name), "/volume/.checkpoint/engine/checkpoint", "/volume/.built-POD/plan"))
+        + "\n"
+    )
     if os.environ.get("R1PLUS_GOLDEN") == "write":
         path.write_text(text)
     assert text == path.read_text()
@@ -91,7 +94,7 @@ def test_whatever_differs_makes_another_key(recipe: Recipe, other: Recipe, name:
 
 def test_the_command_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version of this project that builds with other flags builds every engine anew."""
-    monkeypatch.setattr("r1plus_model_repo.gpu_build.command", lambda *_: ("trtllm-build", "--other"))
+    monkeypatch.setattr("r1plus_model_repo.gpu_build.build_command", lambda *_: ("trtllm-build", "--other"))
     other = RECIPE.key
     monkeypatch.undo()
     assert other != RECIPE.key
@@ -99,7 +102,7 @@ def test_the_command_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a backend that loads checkpoints": ({"backend": "vllm"}, "spec.backend: vllm"),
-    "a backend on CPU": ({"backend": "openvino"}, "tensorrtllm and tensorrt are"),
+    "a backend on CPU": ({"backend": "openvino"}, "expected tensorrtllm or tensorrt"),
     "several GPUs": ({"tensor_parallel": 2}, "spec.requirements.gpu.count: 2"),
     "TensorRT without layers": ({"backend": "tensorrt", "kv_heads": 1, "head_size": 1}, "spec.architecture: layers"),
     "TensorRT without heads": ({"backend": "tensorrt", "layers": 1, "head_size": 1}, "kvHeads"),
@@ -110,7 +113,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("changes, message", REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_built_is_told(changes: dict[str, Any], message: str) -> None:
     recipe = replace(RECIPE, **changes)
-    for ask in (lambda: command(recipe, "c", "t"), lambda: script(recipe), lambda: recipe.key):
+    for ask in (lambda: build_command(recipe, "c", "t"), lambda: render_script(recipe), lambda: recipe.key):
         with pytest.raises(ValueError, match=re.escape(message)):
             ask()
 
@@ -120,7 +123,7 @@ def test_the_backends_are_the_catalogs() -> None:
 
 
 def options(recipe: Recipe) -> dict[str, str]:
-    words = command(recipe, "c", "t")[1:]
+    words = build_command(recipe, "c", "t")[1:]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
@@ -142,7 +145,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def shapes(recipe: Recipe) -> list[Shapes]:
     """Least, best and most, by tensor."""
-    words = dict(word.partition("=")[::2] for word in command(recipe, "c", "t") if "Shapes=" in word)
+    words = dict(word.partition("=")[::2] for word in build_command(recipe, "c", "t") if "Shapes=" in word)
     pairs = [[item.split(":") for item in words[f"--{which}Shapes"].split(",")] for which in ("min", "opt", "max")]
     return [{name: tuple(map(int, shape.split("x"))) for name, shape in corner} for corner in pairs]
 
@@ -171,12 +174,12 @@ def test_a_profile_holds_together(recipe: Recipe) -> None:
 
 def test_a_profile_names_the_tensors_that_triton_feeds() -> None:
     name = "r1plus-edge-fp16-tensorrt"
-    config = parse(render(ENGINES[name], batch=32, context=65536, kv_cache_bytes=0))
+    config = parse_config(render_config(ENGINES[name], batch=32, context=65536, kv_cache_bytes=0))
     assert list(shapes(shipped(name))[0]) == [tensor.name for tensor in config.input]
 
 
 def test_tensorrt_writes_what_triton_looks_for_at_half_precision() -> None:
-    words = command(shipped("r1plus-edge-fp16-tensorrt"), "/c", "/t")
+    words = build_command(shipped("r1plus-edge-fp16-tensorrt"), "/c", "/t")
     assert {"--onnx=/c/model.onnx", "--saveEngine=/t/model.plan", "--fp16"} <= set(words)
 
 
@@ -186,26 +189,26 @@ def test_the_script_runs_the_command_in_the_pods_own_folder(name: str, tmp_path:
     volume = tmp_path / "it's a $(volume) {0}"
     recipe = shipped(name)
     (volume / ".checkpoint").mkdir(parents=True)
-    tool = tmp_path / command(recipe, "c", "t")[0]
+    tool = tmp_path / build_command(recipe, "c", "t")[0]
     leaves = f'for plan in "{tmp_path}"/*/.built-pod/plan; do touch "$plan/x"; done'
     tool.write_text(f'#!/bin/sh\npwd\nprintf "%s\\n" "$@"\n{leaves}\n')
     tool.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOSTNAME": "pod"}
-    shell = ["/bin/sh", "-ec", script(recipe, str(volume))]
+    shell = ["/bin/sh", "-ec", render_script(recipe, str(volume))]
     done = subprocess.run(shell, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    expected = command(recipe, f"{volume}/.checkpoint/engine/checkpoint", f"{volume}/.built-pod/plan")
+    expected = build_command(recipe, f"{volume}/.checkpoint/engine/checkpoint", f"{volume}/.built-pod/plan")
     assert done.stdout.splitlines() == ["/tmp", *expected[1:]]
 
 
 def test_a_pod_is_known_by_its_hostname_where_no_variable_says_it(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint").mkdir()
-    shell = ["/bin/sh", "-ec", script(RECIPE, str(tmp_path))]
+    shell = ["/bin/sh", "-ec", render_script(RECIPE, str(tmp_path))]
     done = subprocess.run(shell, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
     assert (done.returncode, "trtllm-build" in done.stderr) == (127, True)
     assert (tmp_path / f".built-{os.uname().nodename}" / "plan").is_dir()
 
 
 def test_the_script_is_for_the_volume_of_the_job() -> None:
-    assert script(RECIPE) == script(RECIPE, names.DIR_VOLUME)
-    assert "\0" not in script(RECIPE)
+    assert render_script(RECIPE) == render_script(RECIPE, names.DIR_VOLUME)
+    assert "\0" not in render_script(RECIPE)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import CatalogError, load_catalog
 from r1plus_model_repo.catalog.types import ArchiveFile, Backend, EngineSpec, Tier
-from r1plus_policies.engine.memory_fit import GIB, sized
+from r1plus_policies.engine.memory_fit import GIB, compute_fit
 
 SHIPPED = Path(catalog.__file__).parent
 
@@ -70,7 +70,7 @@ def test_the_memory_of_a_published_shape_follows_from_its_parameters(tier: str, 
             assert engine.spec.architecture.parameters == parameters
             assert 0 <= engine.spec.shape.weights_bytes - 2 * parameters < 2**20
             assert round(engine.spec.shape.weights_bytes / GIB, 1) == weights
-            assert round(sized(engine.spec.shape, 32, 65536).total_bytes / GIB, 1) == total
+            assert round(compute_fit(engine.spec.shape, 32, 65536).total_bytes / GIB, 1) == total
 
 
 def test_kv_cache_bytes_per_token_follow_from_the_shape() -> None:
@@ -96,14 +96,17 @@ REFUSED = {
     "no name": (changed("metadata.name", None), "metadata.name: missing"),
     "an unknown field": (
         changed("spec.batch.maximum", 3),
-        "spec.batch.maximum: no such field; there are best, max (got 3)",
+        "spec.batch.maximum: no such field; expected one of best, max (got 3)",
     ),
     "an unknown tier": (
         changed("spec.tier", "huge"),
         "spec.tier: Input should be 'full', 'lite' or 'edge' (got 'huge')",
     ),
     "a backend nobody implements": (changed("spec.backend", "onnx"), "spec.backend: Input should be 'openvino'"),
-    "a GPU backend without a GPU": (changed("spec.backend", "vllm"), "requirements.gpu is needed by every backend but"),
+    "a GPU backend without a GPU": (
+        changed("spec.backend", "vllm"),
+        "requirements.gpu is required, except for backend",
+    ),
     "a window that OpenVINO would not keep": (
         changed("spec.architecture.window", 512),
         "absent with backend openvino, whose layers keep all tokens: window is 512",
@@ -114,10 +117,10 @@ REFUSED = {
     ),
     "a KV cache that OpenVINO would not keep": (
         changed("spec.kvPrecision", "INT8"),
-        "kvPrecision must be FP16 with backend openvino, which keeps its KV cache so: it is INT8",
+        "kvPrecision must be FP16 with backend openvino, whose KV cache has 16 bits: it is INT8",
     ),
-    "a CPU backend with a GPU": (changed("spec.requirements.gpu", {"count": 1}), "requirements.gpu is needed by every"),
-    "measured files that are not there": (changed("spec.artifact", None), "artifact may be absent only where"),
+    "a CPU backend with a GPU": (changed("spec.requirements.gpu", {"count": 1}), "requirements.gpu is required"),
+    "measured files that are not there": (changed("spec.artifact", None), "artifact is required unless"),
     "a capability that is none": (
         changed("spec.requirements.gpu", {"count": 1, "minCapability": "8"}),
         "spec.requirements.gpu.minCapability",
@@ -156,7 +159,7 @@ REFUSED = {
     ),
     "one name twice": (
         changed("spec.version", "1.0.1") + "\n---\n" + changed("spec.version", "1.0.2"),
-        "2 engines of this name",
+        "2 engines have this name",
     ),
     "text that is no YAML": ("a: [", "text: not YAML"),
     "a list": ("- 1", "apiVersion, kind"),
@@ -190,15 +193,15 @@ ADDRESSES = {
     "https://artifacts.bank.example": "String should match pattern",
     "https://artifacts.bank.example/e.tar#part": "String should match pattern",
     "https://[::1]/e.tar": "String should match pattern",
-    "https://localhost/e.tar": "must not lead to the machine itself",
-    "https://a.localhost:8443/e.tar": "must not lead to the machine itself",
-    "https://metadata.google.internal/computeMetadata/v1/": "must not lead to the machine itself",
-    "https://127.0.0.1/e.tar": "must not lead to the machine itself",
-    "https://127.1/e.tar": "must not lead to the machine itself",
-    "https://2130706433/e.tar": "must not lead to the machine itself",
-    "https://0x7f.1/e.tar": "must not lead to the machine itself",
-    "https://0.0.0.0/e.tar": "must not lead to the machine itself",
-    "https://169.254.169.254/latest/meta-data/": "must not lead to the machine itself",
+    "https://localhost/e.tar": "must not lead to this machine",
+    "https://a.localhost:8443/e.tar": "must not lead to this machine",
+    "https://metadata.google.internal/computeMetadata/v1/": "must not lead to this machine",
+    "https://127.0.0.1/e.tar": "must not lead to this machine",
+    "https://127.1/e.tar": "must not lead to this machine",
+    "https://2130706433/e.tar": "must not lead to this machine",
+    "https://0x7f.1/e.tar": "must not lead to this machine",
+    "https://0.0.0.0/e.tar": "must not lead to this machine",
+    "https://169.254.169.254/latest/meta-data/": "must not lead to this machine",
 }
 
 

@@ -10,9 +10,9 @@ from r1plus_contract import inference
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec, GpuNeed, KvPrecision
-from r1plus_model_repo.config_gpu import unservable
-from r1plus_model_repo.config_pbtxt import parse, render, threads
-from r1plus_model_repo.config_rules import GPU_BACKENDS, problems
+from r1plus_model_repo.config_gpu import find_unservable_field
+from r1plus_model_repo.config_pbtxt import count_threads, parse_config, render_config
+from r1plus_model_repo.config_rules import GPU_BACKENDS, find_config_problems
 from support.paths import GOLDEN
 
 CONFIGS = GOLDEN / "config"
@@ -24,7 +24,7 @@ CASES = [(name, batch, context) for name in sorted(ENGINES) for batch, context i
 
 def rendered(name: str, batch: int, context: int) -> str:
     cache = batch * context * ENGINES[name].shape.kv_bytes_per_token
-    return render(ENGINES[name], batch=batch, context=context, kv_cache_bytes=cache)
+    return render_config(ENGINES[name], batch=batch, context=context, kv_cache_bytes=cache)
 
 
 @pytest.mark.parametrize("name, batch, context", CASES, ids=str)
@@ -43,7 +43,7 @@ def test_no_golden_file_is_left_over() -> None:
 @pytest.mark.parametrize("name", sorted(ENGINES))
 def test_what_is_rendered_keeps_tritons_rules_where_its_backend_is(name: str) -> None:
     text = rendered(name, 16, 2048)
-    assert problems(text, name=inference.MODEL_NAME, gpus=True, backends=GPU_BACKENDS) == ()
+    assert find_config_problems(text, name=inference.MODEL_NAME, gpus=True, backends=GPU_BACKENDS) == ()
 
 
 def changed(name: str, **architecture: int) -> EngineSpec:
@@ -52,7 +52,7 @@ def changed(name: str, **architecture: int) -> EngineSpec:
 
 
 def parameters(spec: EngineSpec, batch: int, context: int) -> dict[str, str]:
-    config = parse(render(spec, batch=batch, context=context, kv_cache_bytes=0))
+    config = parse_config(render_config(spec, batch=batch, context=context, kv_cache_bytes=0))
     return {key: value.string_value for key, value in config.parameters.items()}
 
 
@@ -73,7 +73,7 @@ def test_global_layers_stand_at_the_end_of_each_period_and_pages_are_for_the_lon
 
 
 def test_a_tensorrt_plan_names_key_and_value_of_every_layer() -> None:
-    config = parse(rendered("r1plus-edge-fp16-tensorrt", 8, 4096))
+    config = parse_config(rendered("r1plus-edge-fp16-tensorrt", 8, 4096))
     past = [i for i in config.input if i.name.startswith("past_key_values.")]
     assert len(past) == 2 * 24
     assert all(list(i.dims) == [2, -1, 64] for i in past)
@@ -99,22 +99,28 @@ def test_what_a_backend_cannot_do_is_said_with_the_field() -> None:
     spec, llm = ENGINES["r1plus-full-fp16-vllm"], ENGINES["r1plus-full-fp16-tensorrtllm"]
     eight = {"kv_precision": KvPrecision.INT8}
     two = {"requirements": spec.requirements.model_copy(update={"gpu": GpuNeed(count=2)})}
-    assert unservable(spec) is unservable(llm) is None
-    assert "spec.kvPrecision: INT8: vLLM's KV cache is FP16 or FP8" in str(unservable(spec.model_copy(update=eight)))
-    assert unservable(spec.model_copy(update={"kv_precision": KvPrecision.FP8})) is None
-    assert unservable(spec.model_copy(update=two)) is unservable(llm.model_copy(update=eight)) is None
-    assert "spec.requirements.gpu.count: 2" in str(unservable(llm.model_copy(update=two)))
+    assert find_unservable_field(spec) is find_unservable_field(llm) is None
+    assert "spec.kvPrecision: INT8: not supported by vLLM; expected FP16 or FP8" in str(
+        find_unservable_field(spec.model_copy(update=eight))
+    )
+    assert find_unservable_field(spec.model_copy(update={"kv_precision": KvPrecision.FP8})) is None
+    assert (
+        find_unservable_field(spec.model_copy(update=two))
+        is find_unservable_field(llm.model_copy(update=eight))
+        is None
+    )
+    assert "spec.requirements.gpu.count: 2" in str(find_unservable_field(llm.model_copy(update=two)))
 
 
 def test_what_was_built_says_by_which_key() -> None:
     spec = ENGINES["r1plus-full-fp16-tensorrtllm"]
-    built = render(spec, batch=1, context=16, kv_cache_bytes=0, built="b" * 64)
-    assert parse(built).parameters["built"].string_value == "b" * 64
+    built = render_config(spec, batch=1, context=16, kv_cache_bytes=0, build_key="b" * 64)
+    assert parse_config(built).parameters["built"].string_value == "b" * 64
     assert "built" not in parameters(spec, 1, 16)
 
 
 def test_the_configuration_is_what_the_contract_says() -> None:
-    config = parse(rendered("smollm2-full-f16", 16, 2048))
+    config = parse_config(rendered("smollm2-full-f16", 16, 2048))
     assert config.name == inference.MODEL_NAME
     assert config.model_transaction_policy.decoupled
     assert [i.name for i in config.input if not i.optional] == [inference.PROMPT]
@@ -130,7 +136,7 @@ def test_the_configuration_is_what_the_contract_says() -> None:
 
 def test_a_typo_is_an_error_with_its_place() -> None:
     with pytest.raises(text_format.ParseError, match="1:1"):
-        parse("max_batch_sise: 3")
+        parse_config("max_batch_sise: 3")
 
 
 THREADS = {"2": 2, "1": 1, "500m": 1, "2500m": 2, "3.9": 3, "16": 16}
@@ -138,4 +144,4 @@ THREADS = {"2": 2, "1": 1, "500m": 1, "2500m": 2, "3.9": 3, "16": 16}
 
 @pytest.mark.parametrize("cpu, expected", THREADS.items(), ids="a limit of {}".format)
 def test_threads_are_whole_and_within_the_limit(cpu: str, expected: int) -> None:
-    assert threads(cpu) == expected
+    assert count_threads(cpu) == expected

@@ -136,10 +136,10 @@ def test_an_engine_of_the_shape_that_its_entry_claims_is_served(pod: Pod) -> Non
 def test_an_entry_that_claims_another_architecture_than_its_files_have_is_refused(pod: Pod, claim: int) -> None:
     told = shaped(pod, claim)
     assert (
-        f"ArchitectureMismatch: engine smollm2-full-f16: spec.architecture: its layers, kvHeads and headSize make {claim}"
-        in told
+        "ArchitectureMismatch: engine smollm2-full-f16: layers, kvHeads and headSize in spec.architecture do not match"
+        f" the files: {claim} bytes" in told
     )
-    assert f"the files' make {PER_TOKEN}: layers 2, kvHeads 3, headSize 64; correct the R1PlusEngine" in told
+    assert f"the files need {PER_TOKEN}: layers 2, kvHeads 3, headSize 64; correct the R1PlusEngine" in told
     assert not (pod.delivery / "models").exists()
     assert "ArchitectureMismatch" in pod.log.read_text()
 
@@ -157,7 +157,10 @@ def test_files_that_tell_no_shape_contradict_nothing(pod: Pod, form: dict[str, A
 
 
 FAULTS: dict[str, tuple[Change, str]] = {
-    "a flipped bit": (flipped, "EngineDigestMismatch: engine smollm2-full-f16: sha256 is"),
+    "a flipped bit": (
+        flipped,
+        "EngineDigestMismatch: engine smollm2-full-f16: these are not the files that were measured",
+    ),
     "a renamed file": (
         lambda pod: (pod.engine / "openvino_model.bin").rename(pod.engine / "other.bin"),
         "EngineDigestMismatch",
@@ -186,8 +189,8 @@ def test_what_was_not_promised_is_not_served_and_the_pod_says_why(pod: Pod, brea
 def test_the_message_has_both_digests_and_a_remedy(pod: Pod) -> None:
     pod.write(engine_digest="a" * 64)
     _, stderr = pod.run()
-    assert f"sha256 is {pod.identity.engine_digest}, the catalog promises {'a' * 64}" in stderr
-    assert "deliver the right ones" in stderr
+    assert f"sha256 is {pod.identity.engine_digest}, the catalog has {'a' * 64}" in stderr
+    assert "deliver the right files" in stderr
 
 
 def test_without_a_termination_log_the_message_is_still_on_stderr(pod: Pod) -> None:
@@ -213,7 +216,7 @@ def built_pod(pod: Pod) -> Pod:
 
 
 def sealed(pod: Pod, key: str = KEY, source: str = SOURCE, gpu_product: str = "NVIDIA-A10") -> None:
-    built_engine.tell(pod.engine, Built(key, source, gpu_product, built_engine.rest_digest(pod.engine)))
+    built_engine.write_built(pod.engine, Built(key, source, gpu_product, built_engine.compute_files_digest(pod.engine)))
 
 
 def test_an_engine_that_was_built_for_the_revision_is_served(built_pod: Pod) -> None:
@@ -235,21 +238,24 @@ UNBUILT: dict[str, tuple[Change, str]] = {
     "another GPU": (
         lambda pod: sealed(pod, gpu_product="NVIDIA-L4"),
         (
-            "EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-L4, this revision needs NVIDIA-A10: it runs on"
-            " no other; its Job builds it again"
+            "EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-L4, this revision needs"
+            " NVIDIA-A10: an engine runs"
+            " only on the GPU it was built for; its Job builds it again"
         ),
     ),
     "another recipe": (
         lambda pod: sealed(pod, key="6" * 64),
         (
-            f"EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-A10 by recipe {'6' * 64}, this revision needs"
+            f"EngineIncompatible: engine smollm2-full-f16 was built for NVIDIA-A10 by recipe {'6' * 64}, this"
+            " revision needs"
             f" {KEY}: batch, lengths or runtime differ; its Job builds it again"
         ),
     ),
     "another checkpoint": (
         lambda pod: sealed(pod, source="7" * 64),
         (
-            f"EngineDigestMismatch: engine smollm2-full-f16 was built of files with sha256 {'7' * 64}, the catalog promises"
+            f"EngineDigestMismatch: engine smollm2-full-f16 was built from files with sha256 {'7' * 64}, the"
+            " catalog has"
             f" {SOURCE}; its Job builds it again"
         ),
     ),
@@ -270,7 +276,7 @@ UNBUILT: dict[str, tuple[Change, str]] = {
     "a link": (linked, "EngineInvalid: engine smollm2-full-f16: passwd: an engine may hold plain files only; its Job"),
     "no built.json": (
         lambda pod: (pod.engine / "built.json").unlink(),
-        "EngineMissing: engine smollm2-full-f16: there is no built.json",
+        "EngineMissing: engine smollm2-full-f16: built.json is missing",
     ),
     "half of it": (
         lambda pod: (pod.engine / "built.json").write_text('{"key":'),
@@ -278,7 +284,7 @@ UNBUILT: dict[str, tuple[Change, str]] = {
     ),
     "no folder": (
         lambda pod: shutil.rmtree(pod.engine),
-        "EngineMissing: engine smollm2-full-f16: there are no files; its Job builds it",
+        "EngineMissing: engine smollm2-full-f16: there are no engine files; wait for its Job to build it",
     ),
     "no files": (never_built, "EngineMissing"),
     "a configuration that was changed": (with_another_key, "ConfigDigestMismatch"),
@@ -293,7 +299,7 @@ def test_what_was_not_built_for_the_revision_is_not_served(built_pod: Pod, break
 
 def test_an_engine_that_was_built_is_not_taken_for_one_that_was_promised(built_pod: Pod) -> None:
     built_pod.configure(backend="tensorrtllm")
-    assert built_pod.run()[1].startswith("EngineDigestMismatch: engine smollm2-full-f16: sha256 is ")
+    assert built_pod.run()[1].startswith("EngineDigestMismatch: engine smollm2-full-f16: these are not the files")
 
 
 def test_from_checkpoint_to_served(pod: Pod, tmp_path: Path) -> None:

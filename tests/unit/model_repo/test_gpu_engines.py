@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.requests import Ask, RefusedError
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from support.model_repo.fake_engine import SECONDS
 from support.model_repo.gpu_stage import GpuStage, opened
 from support.model_repo.stand_in_tensorrt_llm import TrtllmStage
@@ -42,13 +42,13 @@ def stage(kind: Kind, module: Any, delivered: dict[str, str]) -> GpuStage:
 
 
 @pytest.mark.parametrize(("kind", "ask", "parameters"), SAMPLED)
-def test_how_an_answer_is_drawn(kind: Kind, module: Any, ask: Ask, parameters: Any) -> None:
+def test_how_an_answer_is_drawn(kind: Kind, module: Any, ask: GenerationRequest, parameters: Any) -> None:
     assert kind.sampling(module, ask) == parameters
 
 
 def test_what_the_library_refuses_is_the_clients_to_hear(kind: Kind, module: Any) -> None:
     with pytest.raises(RefusedError, match=kind.refusal):
-        kind.sampling(module, Ask("x", temperature=1.0, top_p=2.0))
+        kind.sampling(module, GenerationRequest("x", temperature=1.0, top_p=2.0))
 
 
 def test_all_are_answered_with_reason_and_counts(stage: GpuStage) -> None:
@@ -104,12 +104,12 @@ def test_finding_05_a_prompt_beyond_any_tokenizer_is_refused_before_it_is_tokeni
     monkeypatch.setattr(tokenizer, "encode", lambda *_, **__: pytest.fail("it was tokenised"))
     refusal = r"prompt and system message have 2049 characters, more than 2048, which is 16 for each of the 128 tokens"
     with pytest.raises(RefusedError, match=refusal):
-        stage.engine.prepare(Ask("x" * 2000, "y" * 49, raw_prompt=is_raw))
+        stage.engine.prepare(GenerationRequest("x" * 2000, "y" * 49, raw_prompt=is_raw))
     assert stage.library.asked == []
 
 
 def test_a_raw_prompt_begins_as_the_tokenizer_says(stage: GpuStage) -> None:
-    assert stage.prompt_ids(stage.engine.prepare(Ask("Hi", raw_prompt=True)).prompt) == [BEGIN, *b"Hi"]
+    assert stage.prompt_ids(stage.engine.prepare(GenerationRequest("Hi", raw_prompt=True)).prompt) == [BEGIN, *b"Hi"]
 
 
 def test_closing_ends_what_the_library_started(stage: GpuStage) -> None:

@@ -13,8 +13,8 @@ from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.model import VLLM, Claims, Model, OnGpu
-from r1plus_model_repo.importing.package.manifest import Wish, spec_of
+from r1plus_model_repo.importing.model import VLLM, Claims, GpuDetails, Model
+from r1plus_model_repo.importing.package.manifest import ImportOptions, build_spec
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo.checkpoints import (
     HIDDEN,
@@ -29,7 +29,9 @@ from support.model_repo.checkpoints import (
     silent,
 )
 
-WISH = Wish(name="bank-full", tier="full", family="bank", image="registry.example/bank-full:1.0.0", backend=VLLM)
+WISH = ImportOptions(
+    name="bank-full", tier="full", family="bank", image="registry.example/bank-full:1.0.0", backend=VLLM
+)
 INDEX = "model.safetensors.index.json"
 SECOND = "model-00002-of-00002.safetensors"
 
@@ -80,7 +82,7 @@ def test_shards_are_taken_with_their_index_and_other_files_are_left(tmp_path: Pa
     assert {INDEX, SECOND, "model-00001-of-00002.safetensors"} < names
     assert not names & {"consolidated.safetensors", "pytorch_model.bin", "params.json", "tekken.json"}
     assert loaded(made.folder).spec.architecture.parameters == elements(llama())
-    assert any("left out, since" in note and "consolidated.safetensors" in note for note in made.notes)
+    assert any("not copied, because" in note and "consolidated.safetensors" in note for note in made.notes)
 
 
 def test_weights_get_a_second_name_and_small_files_a_copy(tmp_path: Path, folder: Path) -> None:
@@ -131,10 +133,10 @@ def test_the_same_checkpoint_gives_the_same_engine_wherever_it_lies(folder: Path
 
 def test_a_checkpoint_that_changes_meanwhile_is_no_engine(tmp_path: Path, folder: Path) -> None:
     def meddle(line: str) -> None:
-        if line == "taking the files":
+        if line == "copying the files":
             changed("config.json", max_position_embeddings=2048)(folder)
 
-    with pytest.raises(ImportingError, match="changed while it was imported; import it again"):
+    with pytest.raises(ImportingError, match="changed during the import; import it again"):
         import_engine(folder, tmp_path / "out", WISH, Claims(), meddle)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -164,10 +166,10 @@ def test_memory_is_estimated_as_for_the_published_shapes(tier: str, widths: tupl
         shape.parameters,
         "FP16",
         2 * shape.parameters,
-        gpu=OnGpu(VLLM, 2 * shape.kv_heads, widths[1], widths[2], shape.window),
+        gpu=GpuDetails(VLLM, 2 * shape.kv_heads, widths[1], widths[2], shape.window),
     )
     assert shape.layers == widths[0]
-    made = spec_of(replace(WISH, tier=tier), model, "0" * 64, "")
+    made = build_spec(replace(WISH, tier=tier), model, "0" * 64, "")
     assert (made.architecture, made.batch, made.requirements) == (shape, spec.batch, spec.requirements)
 
 

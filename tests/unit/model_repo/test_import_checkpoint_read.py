@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.model import VLLM, Claims, Model
-from r1plus_model_repo.importing.readers import read
+from r1plus_model_repo.importing.readers import read_source
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo.checkpoints import (
     CONFIG,
@@ -63,7 +63,7 @@ def test_the_window_and_who_keeps_all_tokens_are_read(
     folder: Path, config: dict[str, Any], expected: tuple[int | None, int | None]
 ) -> None:
     changed("config.json", **{"torch_dtype": "float16", **config})(folder)
-    gpu = read(folder, Claims(), VLLM).gpu
+    gpu = read_source(folder, Claims(), VLLM).gpu
     assert gpu is not None
     assert (gpu.window, gpu.global_layers) == expected
 
@@ -144,26 +144,26 @@ def test_precision_parameters_and_size_are_those_of_what_is_served(
     folder: Path, change: Change, claims: Claims, expected: tuple[str, int, int], note: str
 ) -> None:
     change(folder)
-    model = read(folder, claims, VLLM)
+    model = read_source(folder, claims, VLLM)
     assert facts(model) == expected
     assert note in " ".join(model.notes)
 
 
 def test_of_experts_those_that_a_token_is_given_to_count(folder: Path) -> None:
     changed("config.json", num_experts_per_tok=3, moe_intermediate_size=40)(folder)
-    gpu = read(folder, Claims(), VLLM).gpu
+    gpu = read_source(folder, Claims(), VLLM).gpu
     assert gpu is not None
     assert gpu.intermediate == 120
 
 
 def test_tensors_by_other_names_are_told_of(folder: Path) -> None:
     with_tensors("model.safetensors", {"transformer.h.0.attn": ("F16", (4, 4))})(folder)
-    assert any("no tensor is named model.layers.N" in note for note in read(folder, Claims(), VLLM).notes)
+    assert any("no tensor is named model.layers.N" in note for note in read_source(folder, Claims(), VLLM).notes)
 
 
 def test_the_layers_that_predict_ahead_may_follow_the_model(folder: Path) -> None:
     changed("config.json", num_hidden_layers=1, num_nextn_predict_layers=1)(folder)
-    assert read(folder, Claims(), VLLM).shape == KvShape(1, 2, 8)
+    assert read_source(folder, Claims(), VLLM).shape == KvShape(1, 2, 8)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_whatever_config_json_says_there_is_a_model_or_one_error(whatever: Path,
     folder = whatever
     write_json(folder / "config.json", {**CONFIG, **said})
     try:
-        model = read(folder, Claims(), VLLM)
+        model = read_source(folder, Claims(), VLLM)
     except WeightsError as error:
         assert str(error).startswith(f"{folder}: ")
     else:

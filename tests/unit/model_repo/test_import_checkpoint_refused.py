@@ -10,8 +10,8 @@ import pytest
 
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.model import VLLM, Claims
-from r1plus_model_repo.importing.package.manifest import Wish
-from r1plus_model_repo.importing.readers import read
+from r1plus_model_repo.importing.package.manifest import ImportOptions
+from r1plus_model_repo.importing.readers import read_source
 from support.model_repo.checkpoints import (
     Change,
     both,
@@ -27,7 +27,9 @@ from support.model_repo.checkpoints import (
     without,
 )
 
-WISH = Wish(name="bank-full", tier="full", family="bank", image="registry.example/bank-full:1.0.0", backend=VLLM)
+WISH = ImportOptions(
+    name="bank-full", tier="full", family="bank", image="registry.example/bank-full:1.0.0", backend=VLLM
+)
 INDEX = "model.safetensors.index.json"
 SECOND = "model-00002-of-00002.safetensors"
 K_PROJ = "model.layers.1.self_attn.k_proj.weight"
@@ -49,7 +51,7 @@ def config(message: str, **values: Any) -> tuple[Change, str]:
 WRONG: dict[str, tuple[Any, ...]] = {
     "nothing but pickles": (
         both(without("model.safetensors"), with_file("pytorch_model.bin")),
-        "pytorch_model.bin: a pickle, which executes what its author wrote when it is loaded; get the model in",
+        "pytorch_model.bin: a pickle, which executes code when it is loaded; get the model in",
     ),
     "a pickle of another kind": (both(without("model.safetensors"), with_file("model.pth")), "model.pth: a pickle"),
     "no weights": (without("model.safetensors"), "*.safetensors: missing, so there are no weights"),
@@ -57,14 +59,14 @@ WRONG: dict[str, tuple[Any, ...]] = {
         moved("model.safetensors", "consolidated.safetensors"),
         "consolidated.safetensors: weights in Mistral's own format; get the model's model*.safetensors",
     ),
-    "no config.json": (without("config.json"), "config.json: missing, so this is no Hugging Face checkpoint"),
+    "no config.json": (without("config.json"), "config.json: missing, so this is not a Hugging Face checkpoint"),
     "an adapter": (
         both(without("config.json"), with_file("adapter_config.json", "{}")),
-        "config.json: missing, so this is no Hugging Face checkpoint; this is an adapter: merge it",
+        "config.json: missing, so this is not a Hugging Face checkpoint; this is an adapter: merge it",
     ),
     "a program": (with_file("modeling_bank.py"), "modeling_bank.py: a program in the folder: the model's own"),
     "code that config.json asks for": config(
-        "auto_map: {'AutoModel': 'modeling_bank.Bank'}: the model's own code is never trusted; take",
+        "auto_map: {'AutoModel': 'modeling_bank.Bank'}: the model's own code is never trusted; use",
         auto_map={"AutoModel": "modeling_bank.Bank"},
     ),
     "code that the tokenizer asks for": (
@@ -77,7 +79,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     ),
     "no chat template": (
         without("chat_template.jinja"),
-        "tokenizer_config.json: no chat template, so no question could be put; add the model's chat_template.jinja",
+        "tokenizer_config.json: no chat template, so a prompt cannot be built; add the model's chat_template.jinja",
     ),
     "a chat template that does not parse": (
         with_file("chat_template.jinja", "{% if %}"),
@@ -103,9 +105,9 @@ WRONG: dict[str, tuple[Any, ...]] = {
     ),
     "weights of a name that is none": (
         moved("model.safetensors", "a\nb.safetensors"),
-        "'a\\nb.safetensors': is no name of a .safetensors file",
+        "'a\\nb.safetensors': is not a valid name of a .safetensors file",
     ),
-    "no tokenizer": (without("tokenizer.json"), "tokenizer.json: missing (tokenizer.json, tokenizer.model,"),
+    "no tokenizer": (without("tokenizer.json"), "tokenizer.json: missing (one of tokenizer.json, tokenizer.model,"),
     "no settings of the tokenizer": (without("tokenizer_config.json"), "tokenizer_config.json: missing; get"),
     "a tokenizer cut short": (with_file("tokenizer.json", '{"model": '), "tokenizer.json: not JSON"),
     "a tokenizer without a vocabulary": (
@@ -117,19 +119,19 @@ WRONG: dict[str, tuple[Any, ...]] = {
         "tokenizer.json: not JSON",
     ),
     "a multimodal model": config(
-        "text_config: there, so this is a multimodal model; only text is served; take a text model",
+        "text_config: present, so this is a multimodal model; only text is served; use a text model",
         text_config={"hidden_size": 1},
     ),
-    "an encoder": config("architectures: ['BertModel']: none of them writes text; take", architectures=["BertModel"]),
+    "an encoder": config("architectures: ['BertModel']: none of them generates text; use", architectures=["BertModel"]),
     "no architecture": config("architectures: None", architectures=None),
     "a model that float16 is too small for": config(
-        "model_type: 'gemma2': vLLM does not compute it in float16, which is what is served; take another",
+        "model_type: 'gemma2': vLLM does not compute it in float16, the precision that is served; use another",
         model_type="gemma2",
     ),
     "an encoder and a decoder": config("is_encoder_decoder: true; only decoders are served", is_encoder_decoder=True),
     "latent attention": config("kv_lora_rank: 512: keys and", kv_lora_rank=512),
     "layers with a state": config(
-        "layer_types: 'linear_attention': only full_attention and sliding_attention are sized; take",
+        "layer_types: 'linear_attention': only full_attention and sliding_attention are sized; use",
         layer_types=["linear_attention", "full_attention"],
     ),
     "fewer layer types than layers": config("layer_types: 1 items for 2 layers", layer_types=["full_attention"]),
@@ -138,7 +140,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
         "num_hidden_layers: missing, so the model's shape is not known; get the file again", num_hidden_layers=None
     ),
     "heads in words": config(
-        "num_attention_heads: 'four' is no whole number from 1 to 1024", num_attention_heads="four"
+        "num_attention_heads: 'four' is not a whole number from 1 to 1024", num_attention_heads="four"
     ),
     "2^40 layers": (changed("config.json", num_hidden_layers=2**40), "num_hidden_layers: 1099511627776 is no"),
     "more layers than the tensors are of": config(
@@ -157,44 +159,48 @@ WRONG: dict[str, tuple[Any, ...]] = {
         with_tensors("model.safetensors", HYBRID),
         "config.json: num_hidden_layers: 1 layers have no attention",
     ),
-    "a config.json that is a list": (with_file("config.json", "[]"), "config.json: no JSON object"),
+    "a config.json that is a list": (with_file("config.json", "[]"), "config.json: not a JSON object"),
     "a config.json nested without end": (with_file("config.json", "[" * 10**5), "config.json: not JSON"),
     "a context beyond the model's": (lambda _: None, "--context: 4097 exceeds 4096", Claims(4097)),
     "a context nobody tells": (
         changed("config.json", max_position_embeddings=None),
-        "--context: no config.json says it",
+        "--context: missing, and no config.json has it",
     ),
     "another precision": (
         lambda _: None,
-        "--precision: INT8 is not what the file holds, FP16; leave the option out",
+        "--precision: INT8 differs from the file, which has FP16; omit the option",
         Claims(precision="INT8"),
     ),
-    "other parameters": (lambda _: None, "--parameters: 7 is not what the file holds, 19552", Claims(parameters=7)),
+    "other parameters": (
+        lambda _: None,
+        "--parameters: 7 differs from the file, which has 19552",
+        Claims(parameters=7),
+    ),
     "a precision nobody tells": (
         changed("config.json", quantization_config={"quant_method": "own"}),
-        "--precision: config.json's quantization_config does not say it plainly; give it, such as INT4",
+        "--precision: quantization_config in config.json does not say it; give it, such as INT4",
     ),
     "FP8 that nobody explains": (
         with_tensors("model.safetensors", llama(dtype="F8_E4M3")),
         "config.json: quantization_config: missing: most weights are F8_E4M3",
     ),
-    "weights that are a link out of the folder": (
+    "weights that are a link outside the folder": (
         linked("model.safetensors", "/etc/passwd"),
-        "model.safetensors: is a link to /etc/passwd, out of the folder; put the file there",
+        "model.safetensors: is a link to /etc/passwd, outside the folder; put the file itself there",
     ),
-    "a config.json that is a link out of the folder": (
+    "a config.json that is a link outside the folder": (
         linked("config.json", "/etc/passwd"),
-        "config.json: is a link to /etc/passwd, out of the folder",
+        "config.json: is a link to /etc/passwd, outside the folder",
     ),
-    "a tokenizer that is a link out of the folder": (
+    "a tokenizer that is a link outside the folder": (
         linked("tokenizer.json", "../../etc/passwd"),
-        "tokenizer.json: is a link to ../../etc/passwd, out of the folder",
+        "tokenizer.json: is a link to ../../etc/passwd, outside the folder",
     ),
     "a link to nothing": (linked("generation_config.json", "gone"), "generation_config.json: is a link to gone"),
     "weights cut short": (lambda folder: os.truncate(folder / "model.safetensors", 3000), "model.safetensors: tensor "),
     "several files and no index": (
         with_tensors("adapter.safetensors", {"a": ("F16", (2,))}),
-        "model.safetensors.index.json: missing, and adapter.safetensors, model.safetensors may be the model's or not",
+        "model.safetensors.index.json: missing, and adapter.safetensors, model.safetensors may or may not belong to the model",
     ),
 }
 
@@ -210,7 +216,7 @@ def test_a_checkpoint_that_cannot_be_served_is_refused_and_nothing_is_written(
 
 
 SHARDED: dict[str, tuple[Change, str]] = {
-    "a shard that is not there": (without(SECOND), f"{SECOND}: missing, and {INDEX} names it; get the file"),
+    "a shard that does not exist": (without(SECOND), f"{SECOND}: missing, and {INDEX} names it; get the file"),
     "a shard cut short": (lambda folder: os.truncate(folder / SECOND, 2000), f"{SECOND}: tensor "),
     "a shard of nothing": (with_file(SECOND), f"{SECOND}: length: the file has 0 bytes"),
     "a tensor that is not in its shard": (
@@ -219,24 +225,24 @@ SHARDED: dict[str, tuple[Change, str]] = {
     ),
     "a tensor in two shards": (
         with_tensors(SECOND, llama([1])),
-        f"{SECOND}: tensor 'lm_head.weight': is in model-00001-of-00002.safetensors, too; get the files again",
+        f"{SECOND}: tensor 'lm_head.weight': is also in model-00001-of-00002.safetensors; get the files again",
     ),
     "an index that names a path": (
         changed(INDEX, weight_map={"a": "../model.safetensors"}),
-        f"{INDEX}: weight_map: '../model.safetensors' is no name of a .safetensors file; get it again",
+        f"{INDEX}: weight_map: '../model.safetensors' is not a valid name of a .safetensors file; get it again",
     ),
     "an index that names a pickle": (
         changed(INDEX, weight_map={"a": "pytorch_model.bin"}),
-        f"{INDEX}: weight_map: 'pytorch_model.bin' is no name",
+        f"{INDEX}: weight_map: 'pytorch_model.bin' is not a valid name",
     ),
-    "an index of lists": (changed(INDEX, weight_map={"a": [1]}), f"{INDEX}: weight_map: '[1]' is no name"),
-    "an index of nothing": (changed(INDEX, weight_map={}), f"{INDEX}: weight_map: missing or no object; get"),
+    "an index of lists": (changed(INDEX, weight_map={"a": [1]}), f"{INDEX}: weight_map: '[1]' is not a valid name"),
+    "an index of nothing": (changed(INDEX, weight_map={}), f"{INDEX}: weight_map: missing or not an object; get"),
     "an index that is no JSON": (with_file(INDEX, "{"), f"{INDEX}: not JSON"),
     "an index of thousands of files": (
         changed(INDEX, weight_map={str(n): f"m{n}.safetensors" for n in range(1025)}),
         f"{INDEX}: weight_map: 1025 files, at most 1024 are read",
     ),
-    "a shard that is a link out of the folder": (linked(SECOND, "/etc/passwd"), f"{SECOND}: is a link to /etc/passwd"),
+    "a shard that is a link outside the folder": (linked(SECOND, "/etc/passwd"), f"{SECOND}: is a link to /etc/passwd"),
 }
 
 
@@ -252,7 +258,7 @@ def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
         folder
     )
     with pytest.raises(WeightsError) as raised:
-        read(folder, Claims(5000), VLLM)
+        read_source(folder, Claims(5000), VLLM)
     fields = [line.removeprefix(f"{folder}: ").split(": ")[0:2] for line in str(raised.value).splitlines()]
     assert [field for field, _ in fields] == [
         "config.json",
@@ -263,14 +269,14 @@ def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
     ]
 
 
-WISHES: dict[str, tuple[Wish, str]] = {
+WISHES: dict[str, tuple[ImportOptions, str]] = {
     "GPUs that the heads cannot be shared over": (
         replace(WISH, gpus=3),
-        "spec.requirements.gpu.count: 2 KV heads cannot be shared out evenly over 3 GPUs; take a divisor or a multiple",
+        "spec.requirements.gpu.count: 2 KV heads cannot be divided evenly over 3 GPUs; use a divisor or a multiple",
     ),
     "GPUs that the queries' heads cannot be shared over": (
         replace(WISH, gpus=8),
-        "spec.requirements.gpu.count: 4 attention heads cannot be shared out evenly over 8 GPUs; take fewer",
+        "spec.requirements.gpu.count: 4 attention heads cannot be divided evenly over 8 GPUs; use fewer",
     ),
     "no GPU": (replace(WISH, gpus=0), "spec.requirements.gpu.count: Input should be greater than or equal to 1"),
     "a product that no label is": (
@@ -279,7 +285,7 @@ WISHES: dict[str, tuple[Wish, str]] = {
     ),
     "tokens in a step": (
         replace(WISH, max_num_tokens=4096),
-        "spec.build.maxNumTokens: 4096: the backend vllm has none; leave it out",
+        "spec.build.maxNumTokens: 4096: the backend vllm does not support it; omit it",
     ),
     "a batch of none": (replace(WISH, best_batch=0), "spec.batch.best: "),
     "another backend": (replace(WISH, backend="tensorrt"), "spec.backend: 'tensorrt' is not one of openvino, vllm,"),
@@ -287,13 +293,15 @@ WISHES: dict[str, tuple[Wish, str]] = {
 
 
 @pytest.mark.parametrize(("wish", "message"), WISHES.values(), ids=WISHES.keys())
-def test_a_wish_that_makes_no_engine_is_refused_before_any_work(folder: Path, wish: Wish, message: str) -> None:
+def test_a_wish_that_makes_no_engine_is_refused_before_any_work(
+    folder: Path, wish: ImportOptions, message: str
+) -> None:
     assert message in refused(folder, wish, Claims())
 
 
 def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(WeightsError, match=re.escape("--backend: vllm: is a file; give a folder with a Hugging Face")):
-        read(tmp_path / "x.gguf", Claims(), VLLM)
-    with pytest.raises(WeightsError, match="--backend: vllm: is not there"):
-        read(tmp_path / "gone", Claims(), VLLM)
+        read_source(tmp_path / "x.gguf", Claims(), VLLM)
+    with pytest.raises(WeightsError, match="--backend: vllm: does not exist"):
+        read_source(tmp_path / "gone", Claims(), VLLM)

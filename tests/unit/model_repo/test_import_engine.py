@@ -17,9 +17,9 @@ from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.model import Claims, Model
 from r1plus_model_repo.importing.openvino.ir import FILES
-from r1plus_model_repo.importing.package.folders import alone
-from r1plus_model_repo.importing.package.manifest import Wish, WishError, weights_memory
-from r1plus_model_repo.importing.readers import read
+from r1plus_model_repo.importing.package.folders import lock_folder
+from r1plus_model_repo.importing.package.manifest import ImportOptions, ImportOptionsError, estimate_weights_memory
+from r1plus_model_repo.importing.readers import read_source
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo import gguf_files
 from support.model_repo.checkpoints import (
@@ -37,7 +37,7 @@ from support.model_repo.checkpoints import (
 )
 from support.model_repo.exports import write_export
 
-WISH = Wish(name="bank-lite", tier="lite", family="bank", image="registry.example/bank-lite:1.0.0")
+WISH = ImportOptions(name="bank-lite", tier="lite", family="bank", image="registry.example/bank-lite:1.0.0")
 CLAIMS = Claims(parameters=1000)
 BESIDE = ("config.json", "openvino_config.json", "chat_template.jinja")
 
@@ -89,7 +89,7 @@ def test_a_name_of_several_lines_is_no_part_of_the_manifest(tmp_path: Path, fold
 
 def test_a_tokenizer_whose_limit_stays_is_told(tmp_path: Path, folder: Path) -> None:
     (note,) = import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent).notes
-    assert "expected one length limit, found 0: if the tokenizer cuts long prompts" in note
+    assert "expected one length limit, found 0: if the tokenizer truncates long prompts" in note
 
 
 def test_an_inherited_reference_is_a_claim_that_names_whose(tmp_path: Path, folder: Path) -> None:
@@ -110,14 +110,14 @@ NO_TEMPLATE = without("chat_template.jinja")
 WRONG: dict[str, tuple[Any, ...]] = {
     "a file of the model is missing": (without("openvino_tokenizer.bin"), "missing: openvino_tokenizer.bin"),
     "a checkpoint": (without(*FILES), "is a Hugging Face checkpoint, and the backend openvino serves OpenVINO IR"),
-    "an empty folder": (EMPTY, "is no model that is known"),
+    "an empty folder": (EMPTY, "is not a known model"),
     "a folder of GGUF files": (
         both(EMPTY, with_file("model-Q8_0.gguf")),
-        "holds GGUF files: import one of them, such as",
+        "contains GGUF files: import one of them, such as",
     ),
-    "a link out of the folder": (
+    "a link outside the folder": (
         linked("config.json", "/etc/passwd"),
-        "config.json: is a link to /etc/passwd, out of the folder",
+        "config.json: is a link to /etc/passwd, outside the folder",
     ),
     "a config.json of another model": (
         changed("config.json", num_hidden_layers=3),
@@ -127,17 +127,17 @@ WRONG: dict[str, tuple[Any, ...]] = {
         changed("config.json", num_key_value_heads=4),
         "config.json: num_key_value_heads: 4, the model has 3",
     ),
-    "a config.json that is a list": (with_file("config.json", "[]"), "config.json: no JSON object"),
+    "a config.json that is a list": (with_file("config.json", "[]"), "config.json: not a JSON object"),
     "a config.json nested without end": (with_file("config.json", "[" * 10**5), "config.json: not JSON"),
-    "a context nobody tells": (without("config.json"), "--context: no config.json says it"),
+    "a context nobody tells": (without("config.json"), "--context: missing, and no config.json has it"),
     "a context beyond the model's": (
         lambda folder: None,
         "--context: 4097 exceeds 4096",
         replace(CLAIMS, context_length=4097),
     ),
-    "parameters nobody tells": (lambda folder: None, "--parameters: an OpenVINO model does not say it", Claims()),
-    "a precision nobody tells": (without("openvino_config.json"), "--precision: no openvino_config.json says it"),
-    "no chat template": (NO_TEMPLATE, "no chat template, so no question could be put"),
+    "parameters nobody tells": (lambda folder: None, "--parameters: an OpenVINO model does not have it", Claims()),
+    "a precision nobody tells": (without("openvino_config.json"), "--precision: no openvino_config.json has it"),
+    "no chat template": (NO_TEMPLATE, "no chat template, so a prompt cannot be built"),
     "a chat template that does not parse": (
         with_file("chat_template.jinja", "{% if %}"),
         "chat_template.jinja: line 1",
@@ -177,10 +177,10 @@ def test_all_that_is_missing_is_asked_for_at_once(tmp_path: Path, folder: Path) 
 
 def test_a_sliding_window_bounds_the_context_of_a_folder(folder: Path) -> None:
     changed("config.json", sliding_window=1024)(folder)
-    assert read(folder, CLAIMS).context_length == 1024
+    assert read_source(folder, CLAIMS).context_length == 1024
     changed("config.json", use_sliding_window=False)(folder)
-    assert read(folder, CLAIMS).context_length == 4096
-    assert read(folder, replace(CLAIMS, context_length=4096)).context_length == 4096
+    assert read_source(folder, CLAIMS).context_length == 4096
+    assert read_source(folder, replace(CLAIMS, context_length=4096)).context_length == 4096
 
 
 WISHES = {
@@ -199,24 +199,24 @@ WISHES = {
 
 @pytest.mark.parametrize(("wish", "message"), WISHES.values(), ids=WISHES.keys())
 def test_a_wish_that_makes_no_engine_is_refused_before_any_work(
-    tmp_path: Path, folder: Path, wish: Wish, message: str
+    tmp_path: Path, folder: Path, wish: ImportOptions, message: str
 ) -> None:
     lines: list[str] = []
-    with pytest.raises(WishError, match=re.escape(message)):
+    with pytest.raises(ImportOptionsError, match=re.escape(message)):
         import_engine(folder, tmp_path / "out", wish, CLAIMS, lines.append)
     assert untouched(tmp_path / "out") and len(lines) <= 1
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path, folder: Path) -> None:
     import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent)
-    with pytest.raises(ImportingError, match="out/bank-lite: is there already; remove it"):
+    with pytest.raises(ImportingError, match="out/bank-lite: already exists; remove it"):
         import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent)
 
 
 def test_two_imports_do_not_work_in_one_folder(tmp_path: Path, folder: Path) -> None:
     with (
-        alone(tmp_path / "out"),
-        pytest.raises(ImportingError, match="out: another import is at work there; wait for it"),
+        lock_folder(tmp_path / "out"),
+        pytest.raises(ImportingError, match="out: another import is running there; wait for it"),
     ):
         import_engine(folder, tmp_path / "out", WISH, CLAIMS, silent)
     assert untouched(tmp_path / "out")
@@ -238,8 +238,8 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 CLAIMED = {
-    "another precision": (Claims(precision="Q8_0"), "--precision: Q8_0 is not what the file holds, Q4_1"),
-    "other parameters": (Claims(parameters=7), "--parameters: 7 is not what the file holds, 67904"),
+    "another precision": (Claims(precision="Q8_0"), "--precision: Q8_0 differs from the file, which has Q4_1"),
+    "other parameters": (Claims(parameters=7), "--parameters: 7 differs from the file, which has 67904"),
     "a longer context": (Claims(context_length=2049), "--context: 2049 exceeds 2048"),
 }
 
@@ -248,8 +248,8 @@ CLAIMED = {
 def test_what_is_said_of_a_gguf_file_must_agree_with_it(tmp_path: Path, claims: Claims, message: str) -> None:
     weights = gguf_files.write(tmp_path / "tiny.gguf")
     with pytest.raises(ImportingError, match=message):
-        read(weights, claims)
-    agreed = read(weights, Claims(context_length=1024, precision="Q4_1", parameters=67904))
+        read_source(weights, claims)
+    agreed = read_source(weights, Claims(context_length=1024, precision="Q4_1", parameters=67904))
     assert (agreed.context_length, agreed.shape) == (1024, KvShape(2, 2, 16))
 
 
@@ -261,4 +261,4 @@ def test_memory_of_weights_is_estimated_near_and_not_below_what_was_measured(nam
     spec = next(e.spec for e in load_catalog(Path(catalog.__file__).parent) if e.name == name)
     model = Model(Path(), (), KvShape(30, 3, 64), 8192, spec.architecture.parameters, spec.precision, size)
     measured = bytes_of(spec.requirements.weights_memory)
-    assert measured <= bytes_of(weights_memory(model)) <= 1.25 * measured
+    assert measured <= bytes_of(estimate_weights_memory(model)) <= 1.25 * measured

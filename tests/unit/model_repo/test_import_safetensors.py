@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a header of 2^63 bytes": (HUGE.to_bytes(8, "little") + b"{}", f"length: a header of {HUGE} bytes, the file has 2"),
     "a pickle": (b"PK\x03\x04" + bytes(100), "length: a header of 67324752 bytes"),
     "no JSON": ((4).to_bytes(8, "little") + b"{{{{", "header: not JSON"),
-    "a list": ((2).to_bytes(8, "little") + b"[]", "header: no JSON object"),
+    "a list": ((2).to_bytes(8, "little") + b"[]", "header: not a JSON object"),
     "UTF-16": ((4).to_bytes(8, "little") + "{}".encode("utf-16-le"), "header: not JSON"),
     "a number that is none": (one(x=float("nan")), "header: not JSON: NaN"),
     "half a character": (safetensors({"\ud800": {}}, b""), "tensor '\\ud800': half a character"),
@@ -79,9 +79,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "header: not JSON",
     ),
     "no tensor": (safetensors({"__metadata__": {}}, b""), "header: no tensor"),
-    "metadata that is a list": (safetensors({"__metadata__": []}, b""), "__metadata__: no object of texts"),
-    "metadata of numbers": (safetensors({"__metadata__": {"a": 1}}, b""), "__metadata__: no object of texts"),
-    "a tensor that is a number": (safetensors({"w": 1}, b""), "tensor w: no object with dtype"),
+    "metadata that is a list": (safetensors({"__metadata__": []}, b""), "__metadata__: not an object of texts"),
+    "metadata of numbers": (safetensors({"__metadata__": {"a": 1}}, b""), "__metadata__: not an object of texts"),
+    "a tensor that is a number": (safetensors({"w": 1}, b""), "tensor w: not an object with dtype"),
     "a type nobody knows": (one(dtype="Q4"), "tensor w: dtype 'Q4' is not known"),
     "a type that is a list": (one(dtype=["F16"]), "tensor w: dtype ['F16'] is not known"),
     "no shape": (one(shape=None), "tensor w: shape None is not"),
@@ -90,12 +90,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a dimension of 2^63": (one(shape=[HUGE]), "tensor w: shape"),
     "too many dimensions": (one(shape=[1] * 9), "tensor w: shape"),
     "dimensions that make 2^384 elements": (one(shape=[2**48] * 8), "tensor w: 8 bytes for shape"),
-    "an end before its begin": (one(data_offsets=[8, 0]), "tensor w: data_offsets [8, 0] are no begin and end"),
-    "three offsets": (one(data_offsets=[0, 4, 8]), "tensor w: data_offsets [0, 4, 8] are no begin and end"),
+    "an end before its begin": (one(data_offsets=[8, 0]), "tensor w: data_offsets [8, 0] are not a begin and an end"),
+    "three offsets": (one(data_offsets=[0, 4, 8]), "tensor w: data_offsets [0, 4, 8] are not a begin and an end"),
     "an end beyond the file": (one(shape=[HUGE // 2**40], data_offsets=[0, 2**24]), "tensor w: ends at byte 16777216"),
     "more bytes than its shape takes": (one(shape=[2]), "tensor w: 8 bytes for shape [2] of F16"),
-    "a byte behind the last tensor": (one() + b"\0", "header: its tensors take 8 bytes, the file holds 9"),
-    "a byte less": (one()[:-1], "tensor w: ends at byte 8 of the data, of which the file holds 7"),
+    "a byte behind the last tensor": (one() + b"\0", "header: its tensors take 8 bytes, the file has 9"),
+    "a byte less": (one()[:-1], "tensor w: ends at byte 8 of the data, but the file has only 7"),
     "a tensor on another's place": (
         safetensors(
             {n: {"dtype": "F16", "shape": [4], "data_offsets": [at, at + 8]} for n, at in (("a", 0), ("b", 6))},
@@ -116,7 +116,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
             b' "w": {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}}'
         )
         + bytes(2),
-        "header: w stands there twice",
+        "header: w occurs twice",
     ),
 }
 

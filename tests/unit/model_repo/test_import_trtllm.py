@@ -11,8 +11,8 @@ import yaml
 from r1plus_contract.delivery import digest_of
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
-from r1plus_model_repo.importing.package.manifest import Wish
-from r1plus_model_repo.importing.readers import read
+from r1plus_model_repo.importing.package.manifest import ImportOptions
+from r1plus_model_repo.importing.readers import read_source
 from support.model_repo.checkpoints import (
     CONFIG,
     HIDDEN,
@@ -31,7 +31,7 @@ from support.model_repo.checkpoints import (
     write_json,
 )
 
-WISH = Wish(name="bank-full", tier="full", family="bank", backend=TENSORRT_LLM)
+WISH = ImportOptions(name="bank-full", tier="full", family="bank", backend=TENSORRT_LLM)
 BUILT = replace(WISH, gpu_products=("NVIDIA-L40S",))
 KNOWN = Claims(parameters=12_200_000_000)
 TOKENIZER = {f"tokenizer/{n}" for n in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")}
@@ -161,7 +161,7 @@ def test_the_checkpoint_says_what_it_is(
     if "num_attention_heads" in config:
         tensors = {k: ("F16", (96, HIDDEN)) if "qkv" in k else v for k, v in trtllm_tensors().items()}
         with_tensors("checkpoint/rank0.safetensors", tensors)(folder)
-    model = read(folder, claims, TENSORRT_LLM)
+    model = read_source(folder, claims, TENSORRT_LLM)
     assert {key: said(model, key) for key in expected} == expected
 
 
@@ -174,7 +174,9 @@ def said(model: Model, key: str) -> object:
 
 def test_a_tokenizer_without_generation_config_is_told_of(folder: Path) -> None:
     without("tokenizer/generation_config.json")(folder)
-    assert any("only the tokenizer's own is known" in note for note in read(folder, Claims(), TENSORRT_LLM).notes)
+    assert any(
+        "only the tokenizer's own is known" in note for note in read_source(folder, Claims(), TENSORRT_LLM).notes
+    )
 
 
 def test_a_tokenizer_may_have_its_class_from_the_models_config(tmp_path: Path, folder: Path) -> None:
@@ -195,4 +197,4 @@ def test_weights_that_are_transposed_when_quantised_are_not_held_against_the_hea
     write_json(folder / SETTINGS, {**TRTLLM, "quantization": {"quant_algo": "W8A16"}})
     tensors = trtllm_tensors() | {QKV: ("I8", (HIDDEN, 64))}
     with_tensors("checkpoint/rank0.safetensors", tensors)(folder)
-    assert read(folder, Claims(), TENSORRT_LLM).precision == "INT8"
+    assert read_source(folder, Claims(), TENSORRT_LLM).precision == "INT8"

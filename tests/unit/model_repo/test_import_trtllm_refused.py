@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims
-from r1plus_model_repo.importing.package.manifest import Wish
+from r1plus_model_repo.importing.package.manifest import ImportOptions
 from support.model_repo.checkpoints import (
     CONFIG,
     Change,
@@ -25,7 +25,7 @@ from support.model_repo.checkpoints import (
     without,
 )
 
-WISH = Wish(name="bank-full", tier="full", family="bank", backend=TENSORRT_LLM)
+WISH = ImportOptions(name="bank-full", tier="full", family="bank", backend=TENSORRT_LLM)
 BUILT = replace(WISH, gpu_products=("NVIDIA-L40S",))
 KNOWN = Claims(parameters=12_200_000_000)
 SETTINGS = "checkpoint/config.json"
@@ -50,8 +50,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "no checkpoint": (
         moved("checkpoint", "other"),
         (
-            "checkpoint/: missing, as is plan/; put what convert_checkpoint.py wrote into checkpoint/, or trtllm-build into"
-            " plan/, and the tokenizer into tokenizer/"
+            "checkpoint/: missing, as is plan/; put the output of convert_checkpoint.py into checkpoint/, or that of"
+            " trtllm-build into plan/, and the tokenizer into tokenizer/"
         ),
     ),
     "a Hugging Face checkpoint": (
@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     ),
     "a plan beside it": (
         lambda folder: (folder / "plan").mkdir(),
-        "plan/: there beside checkpoint/, and either would do; take one away",
+        "plan/: present together with checkpoint/; remove one of them",
     ),
     "no config.json": (without(SETTINGS), "checkpoint/config.json: missing; get the whole folder"),
     "no weights": (without("checkpoint/rank0.safetensors"), "checkpoint/rank0.safetensors: missing; get"),
@@ -68,15 +68,15 @@ WRONG: dict[str, tuple[Any, ...]] = {
         lambda folder: os.truncate(folder / "checkpoint" / "rank0.safetensors", 900),
         "checkpoint/rank0.safetensors: tensor ",
     ),
-    "weights that are a link out of the folder": (
+    "weights that are a link outside the folder": (
         linked("checkpoint/rank0.safetensors", "/etc/passwd"),
-        "checkpoint/rank0.safetensors: is a link to /etc/passwd, out of the folder",
+        "checkpoint/rank0.safetensors: is a link to /etc/passwd, outside the folder",
     ),
     "no tokenizer": (without("tokenizer/tokenizer.json"), "tokenizer/tokenizer.json: missing"),
     "no chat template": (without("tokenizer/chat_template.jinja"), "tokenizer/tokenizer_config.json: no chat template"),
     "a tokenizer of no class": (
         changed("tokenizer/tokenizer_config.json", tokenizer_class=None),
-        "tokenizer/tokenizer_config.json: tokenizer_class: missing; add the model's config.json beside it",
+        "tokenizer/tokenizer_config.json: tokenizer_class: missing; add the model's config.json, which has it",
     ),
     "a tokenizer whose class is a program": (
         with_file("tokenizer/config.json", '{"auto_map": {"AutoTokenizer": "t.T"}}'),
@@ -84,7 +84,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     ),
     "no token that ends an answer": (
         both(changed("tokenizer/tokenizer_config.json", eos_token=None), without("tokenizer/generation_config.json")),
-        "tokenizer/tokenizer_config.json: eos_token: missing, so no answer would end; add the model's generation_config",
+        "tokenizer/tokenizer_config.json: eos_token: missing, so answers would not end; add the model's generation_config",
     ),
     "no architecture": settings("architecture: missing", architecture=None),
     "for two GPUs": settings(
@@ -93,23 +93,23 @@ WRONG: dict[str, tuple[Any, ...]] = {
         mapping__tp_size=2,
     ),
     "computing in FP32": settings(
-        "dtype: 'float32' is none of float16, bfloat16; convert it with --dtype float16", dtype="float32"
+        "dtype: 'float32' is not one of float16, bfloat16; convert it with --dtype float16", dtype="float32"
     ),
-    "a list of dtypes": settings("dtype: ['float16'] is none of float16", dtype=["float16"]),
+    "a list of dtypes": settings("dtype: ['float16'] is not one of float16", dtype=["float16"]),
     "a cache in FP4": settings(
-        "quantization: kv_cache_quant_algo: 'NVFP4' is none of FP8, INT8; convert it with one",
+        "quantization: kv_cache_quant_algo: 'NVFP4' is not one of FP8, INT8; convert it with one",
         quantization__kv_cache_quant_algo="NVFP4",
     ),
     "a mixture nobody names": (
         changed(SETTINGS, quantization__quant_algo="MIXED_PRECISION"),
-        "--precision: quantization: quant_algo: 'MIXED_PRECISION' is not one precision; give what most weights are in",
+        "--precision: quantization: quant_algo: 'MIXED_PRECISION' does not name one precision; give what most weights are in",
     ),
     "another precision": (
         changed(SETTINGS, quantization__quant_algo="FP8"),
-        "--precision: INT8 is not what the file holds, FP8",
+        "--precision: INT8 differs from the file, which has FP8",
         Claims(precision="INT8"),
     ),
-    "a mapping that is a number": (changed(SETTINGS, mapping=1), "config.json: mapping: 1 is no object"),
+    "a mapping that is a number": (changed(SETTINGS, mapping=1), "config.json: mapping: 1 is not an object"),
     "other layers than the tensors": settings(
         "num_hidden_layers: 3, the tensors are of 2; get the file again", num_hidden_layers=3
     ),
@@ -118,7 +118,10 @@ WRONG: dict[str, tuple[Any, ...]] = {
         num_key_value_heads=4,
     ),
     "a context beyond the model's": (lambda _: None, "--context: 4097 exceeds 4096", Claims(4097)),
-    "a context nobody tells": (changed(SETTINGS, max_position_embeddings=None), "--context: no config.json"),
+    "a context nobody tells": (
+        changed(SETTINGS, max_position_embeddings=None),
+        "--context: missing, and no config.json",
+    ),
 }
 
 
@@ -138,12 +141,13 @@ def built(message: str, **values: Any) -> tuple[Change, str]:
 PLANS: dict[str, tuple[Any, ...]] = {
     "no plan": (without("plan/rank0.engine"), "plan/rank0.engine: missing; get the whole folder"),
     "another version": built(
-        "version: '1.0.0': an engine loads in the version that built it, and 1.2.1 is served; build", version="1.0.0"
+        "version: '1.0.0': an engine only loads in the version that built it, and 1.2.1 is served; build",
+        version="1.0.0",
     ),
     "for two GPUs": built("pretrained_config: mapping: world_size: 2", pretrained_config__mapping={"world_size": 2}),
     "prompts in one piece": (
         changed("plan/config.json", build_config__plugin_config={"use_paged_context_fmha": False}),
-        "build_config: plugin_config.use_paged_context_fmha: false: prompts are read in pieces, which needs it; build it",
+        "build_config: plugin_config.use_paged_context_fmha: false: reading prompts in chunks needs it; build it",
     ),
     "no settings of the build": built("build_config: max_batch_size: missing", build_config=None),
     "a context beyond what it was built for": (
@@ -153,7 +157,7 @@ PLANS: dict[str, tuple[Any, ...]] = {
     ),
     "parameters nobody tells": (
         lambda _: None,
-        "--parameters: an engine that is built does not say it; give",
+        "--parameters: a built engine does not have it; give",
         Claims(),
     ),
 }
@@ -170,7 +174,7 @@ def test_a_plan_that_cannot_be_served_is_refused_and_nothing_is_written(
 WISHES = {
     "no product": (
         WISH,
-        "spec.requirements.gpu.products: missing, and an engine that is built runs on the GPU that it was built for",
+        "spec.requirements.gpu.products: missing, and a built engine only runs on the GPU that it was built for",
     ),
     "a batch beyond what it was built for": (
         replace(BUILT, max_batch=17),
@@ -178,15 +182,15 @@ WISHES = {
     ),
     "tokens of a step, which it has already": (
         replace(BUILT, max_num_tokens=1024),
-        "spec.build.maxNumTokens: the engine is built already; leave it out",
+        "spec.build.maxNumTokens: the engine is already built; omit it",
     ),
     "two GPUs": (
         replace(BUILT, gpus=2),
-        "spec.requirements.gpu.count: 2: tensorrtllm is served on one GPU; leave it out, or take vllm",
+        "spec.requirements.gpu.count: 2: tensorrtllm is served on one GPU; omit it, or use vllm",
     ),
 }
 
 
 @pytest.mark.parametrize(("wish", "message"), WISHES.values(), ids=WISHES.keys())
-def test_a_wish_that_does_not_fit_the_plan_is_refused(plan: Path, wish: Wish, message: str) -> None:
+def test_a_wish_that_does_not_fit_the_plan_is_refused(plan: Path, wish: ImportOptions, message: str) -> None:
     assert message in refused(plan, wish, KNOWN)

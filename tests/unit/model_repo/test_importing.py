@@ -10,8 +10,8 @@ import pytest
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 from r1plus_model_repo.importing.gguf.values import Kind
-from r1plus_model_repo.importing.openvino.ir import convert, renumbered
-from r1plus_model_repo.importing.openvino.tokenizer_limit import UNLIMITED, unlimit
+from r1plus_model_repo.importing.openvino.ir import convert, renumber_layers
+from r1plus_model_repo.importing.openvino.tokenizer_limit import UNLIMITED, remove_limit
 from support.model_repo import gguf_files
 
 ONE = '<layer id="0" name="Constant_4700_compressed" type="Const"/><layer id="1" name="Constant_4700" type="Convert"/>'
@@ -19,21 +19,21 @@ TWO = '<layer id="2" name="input_ids" type="Parameter"/><layer id="3" name="Add_
 
 
 def test_layers_are_numbered_by_appearance() -> None:
-    assert renumbered(ONE + TWO) == (ONE + TWO).replace("4700", "0").replace("17", "1")
+    assert renumber_layers(ONE + TWO) == (ONE + TWO).replace("4700", "0").replace("17", "1")
 
 
 def test_two_conversions_that_counted_otherwise_are_the_same_file() -> None:
-    assert renumbered(ONE + TWO) == renumbered((ONE + TWO).replace("4700", "9").replace("17", "4711"))
+    assert renumber_layers(ONE + TWO) == renumber_layers((ONE + TWO).replace("4700", "9").replace("17", "4711"))
 
 
 def test_names_that_differed_still_differ() -> None:
     text = '<layer id="0" name="A_1" type="X"/><layer id="1" name="A_2" type="X"/><layer id="2" name="A_0" type="X"/>'
-    assert len(set(renumbered(text).split('name="')[1:])) == 3
+    assert len(set(renumber_layers(text).split('name="')[1:])) == 3
 
 
 def test_what_is_no_layer_name_stays() -> None:
     text = '<net name="Model_7"><port id="3" names="x_9"/><edge from-layer="3_4"/></net>'
-    assert renumbered(text) == text
+    assert renumber_layers(text) == text
 
 
 def test_a_conversion_tells_nobody_and_leaves_nothing_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ EDGE = '<edge from-layer="2" from-port="0" to-layer="3" to-port="1" />'
 
 
 def test_the_length_limit_of_a_tokenizer_goes_and_nothing_else_changes(tmp_path: Path) -> None:
-    unlimit(tokenizer(tmp_path, const(2, 6) + MINIMUM, EDGE))
+    remove_limit(tokenizer(tmp_path, const(2, 6) + MINIMUM, EDGE))
     assert (tmp_path / "openvino_tokenizer.bin").read_bytes() == b"before" + UNLIMITED + b"after"
 
 
@@ -79,7 +79,7 @@ SURPRISES = {
 @pytest.mark.parametrize("layers, edges", SURPRISES.values(), ids=SURPRISES.keys())
 def test_a_tokenizer_of_another_form_is_an_error_not_a_guess(tmp_path: Path, layers: str, edges: str) -> None:
     with pytest.raises(ImportingError, match="length limit"):
-        unlimit(tokenizer(tmp_path, layers, edges))
+        remove_limit(tokenizer(tmp_path, layers, edges))
 
 
 KINDS = gguf.GGMLQuantizationType
@@ -179,7 +179,7 @@ def test_a_quantisation_that_cannot_be_expanded_is_named(tmp_path: Path) -> None
     source = tmp_path / "in.gguf"
     key = gguf_files.entry("general.architecture", 8, gguf_files.text("llama"))
     source.write_bytes(gguf_files.raw([key], [gguf_files.tensor("m", [256, 1], 15)]))
-    with pytest.raises(ImportingError, match="tensor m: type Q8_K cannot be expanded; take the model in F16"):
+    with pytest.raises(ImportingError, match="tensor m: type Q8_K cannot be expanded; use the model in F16"):
         requantise(source, tmp_path / "out.gguf", Precision.Q8_0)
     assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
 

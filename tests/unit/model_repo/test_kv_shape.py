@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_model_repo import kv_shape as module
-from r1plus_model_repo.kv_shape import KvShape, kv_shape
+from r1plus_model_repo.kv_shape import KvShape, read_kv_shape
 from support.model_repo.exports import state, states
 
 
@@ -17,13 +17,13 @@ def model(folder: Path, *states: str) -> Path:
 
 @pytest.mark.parametrize("shape", ["?,8,?,128", "[?,8,?,128]", "-1,8,-1,128"])
 def test_layers_heads_and_head_size(tmp_path: Path, shape: str) -> None:
-    found = kv_shape(model(tmp_path, *states(3, shape)))
+    found = read_kv_shape(model(tmp_path, *states(3, shape)))
     assert found == KvShape(3, 8, 128)
     assert found.bytes_per_token == 2 * 3 * 8 * 128 * 2
 
 
 def test_other_state_is_not_counted(tmp_path: Path) -> None:
-    assert kv_shape(model(tmp_path, *states(2), state("beam_table", "?,?"))).layers == 2
+    assert read_kv_shape(model(tmp_path, *states(2), state("beam_table", "?,?"))).layers == 2
 
 
 SURPRISES = {
@@ -40,11 +40,11 @@ SURPRISES = {
 @pytest.mark.parametrize("states", SURPRISES.values(), ids=SURPRISES.keys())
 def test_another_form_is_an_error_not_a_guess(tmp_path: Path, states: list[str]) -> None:
     with pytest.raises(ValueError, match=r"openvino_model\.xml: .*keys and values"):
-        kv_shape(model(tmp_path, *states))
+        read_kv_shape(model(tmp_path, *states))
 
 
 def test_a_description_without_end_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / module.MODEL).open("wb") as stream:
         stream.truncate(module.MOST_BYTES + 1)
     with pytest.raises(ValueError, match=f"{module.MOST_BYTES + 1} bytes, at most {module.MOST_BYTES} are read"):
-        kv_shape(tmp_path)
+        read_kv_shape(tmp_path)

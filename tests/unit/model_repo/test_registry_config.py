@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from r1plus_model_repo.registry.__main__ import main
-from r1plus_model_repo.registry.config import from_environment
-from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database, parse
+from r1plus_model_repo.registry.config import read_settings
+from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database, parse_dsn
 from r1plus_model_repo.registry.errors import ConfigError
 
 SECRET = "hunter2"
@@ -24,55 +24,55 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 def test_all_that_the_chart_sets_is_read(env: dict[str, str]) -> None:
-    found = from_environment(env)
+    found = read_settings(env)
     assert (found.api.url, found.port, found.database.is_sqlite) == ("https://10.96.0.1:443", 8080, True)
     found.database.close()
 
 
 def test_the_dsn_may_lie_in_a_file(env: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "dsn").write_text(f"postgresql://u:{SECRET}@h/d\n")
-    found = from_environment(env | {VARIABLE: "", FILE_VARIABLE: str(tmp_path / "dsn")})
+    found = read_settings(env | {VARIABLE: "", FILE_VARIABLE: str(tmp_path / "dsn")})
     assert found.database.name == "postgresql+psycopg://u:***@h/d"
     found.database.close()
 
 
 def test_an_api_server_at_an_ipv6_address_is_asked_there(env: dict[str, str]) -> None:
-    found = from_environment(env | {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"})
+    found = read_settings(env | {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"})
     assert found.api.url == "https://[fd00::1]:6443"
     found.database.close()
 
 
 WRONG: dict[str, tuple[dict[str, str], str]] = {
     "no DSN": ({VARIABLE: " "}, f"{VARIABLE} is not set; the chart sets it from registry.database"),
-    "no URL": ({VARIABLE: SECRET}, f"{VARIABLE}: is no database URL"),
-    "a port that is no number": ({VARIABLE: f"postgresql://u:{SECRET}@h:port/d"}, "is no database URL"),
-    "another database": ({VARIABLE: f"mysql://u:{SECRET}@h/d"}, "'mysql' is no database of the registry; expected postgresql://"),
-    "another driver": ({VARIABLE: f"postgresql+asyncpg://u:{SECRET}@h/d"}, "'postgresql+asyncpg' is no database"),
-    "no database": ({VARIABLE: f"postgresql://u:{SECRET}@h"}, "names no database that would last"),
-    "a database in memory": ({VARIABLE: "sqlite://"}, "names no database that would last"),
+    "no URL": ({VARIABLE: SECRET}, f"{VARIABLE}: is not a database URL"),
+    "a port that is no number": ({VARIABLE: f"postgresql://u:{SECRET}@h:port/d"}, "is not a database URL"),
+    "another database": ({VARIABLE: f"mysql://u:{SECRET}@h/d"}, "'mysql' is not a supported database; expected postgresql://"),
+    "another driver": ({VARIABLE: f"postgresql+asyncpg://u:{SECRET}@h/d"}, "'postgresql+asyncpg' is not a supported database"),
+    "no database": ({VARIABLE: f"postgresql://u:{SECRET}@h"}, "has no persistent database"),
+    "a database in memory": ({VARIABLE: "sqlite://"}, "has no persistent database"),
     "a DSN's file that is not there": ({FILE_VARIABLE: "/nowhere"}, f"{FILE_VARIABLE}: /nowhere: No such file or directory; the chart mounts"),
-    "a folder that is not there": ({VARIABLE: "sqlite:////nowhere/at/all.db"}, "/nowhere/at is no folder; the chart mounts"),
+    "a folder that is not there": ({VARIABLE: "sqlite:////nowhere/at/all.db"}, "/nowhere/at is not a folder; the chart mounts"),
     "no writer": ({"R1PLUS_REGISTRY_WRITER": ""}, "R1PLUS_REGISTRY_WRITER is not set"),
-    "no API server": ({"KUBERNETES_SERVICE_HOST": ""}, "R1PLUS_API_SERVER must say its URL"),
+    "no API server": ({"KUBERNETES_SERVICE_HOST": ""}, "set R1PLUS_API_SERVER to the API server's URL"),
     "no token": ({"R1PLUS_API_SERVER_TOKEN": "/nowhere"}, "automountServiceAccountToken: true"),
-    "a port beyond": ({"R1PLUS_REGISTRY_PORT": "65536"}, "R1PLUS_REGISTRY_PORT: '65536' is no port"),
-    "a retention that is a word": ({"R1PLUS_REGISTRY_RETENTION_DAYS": "a year"}, "'a year' is no whole number from 0; the chart sets it from registry.retention"),
-    "a share of next to nothing": ({"R1PLUS_REGISTRY_SHARE_ENTRIES": "1"}, "'1' is no whole number from 100"),
-    "a port that is a word": ({"R1PLUS_REGISTRY_PORT": "http"}, "'http' is no port"),
+    "a port beyond": ({"R1PLUS_REGISTRY_PORT": "65536"}, "R1PLUS_REGISTRY_PORT: '65536' is not a port"),
+    "a retention that is a word": ({"R1PLUS_REGISTRY_RETENTION_DAYS": "a year"}, "'a year' is not a whole number from 0; the chart sets it from registry.retention"),
+    "a share of next to nothing": ({"R1PLUS_REGISTRY_SHARE_ENTRIES": "1"}, "'1' is not a whole number from 100"),
+    "a port that is a word": ({"R1PLUS_REGISTRY_PORT": "http"}, "'http' is not a port"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "said"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named_and_no_password_shown(env: dict[str, str], changes: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        from_environment(env | changes)
+        read_settings(env | changes)
     assert said in str(refused.value)
     assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_each_way_to_write_postgresql_is_understood(scheme: str) -> None:
-    assert parse(f"{scheme}://u:p@h/d?sslmode=require").drivername == "postgresql+psycopg"
+    assert parse_dsn(f"{scheme}://u:p@h/d?sslmode=require").drivername == "postgresql+psycopg"
 
 
 DSNS = {

@@ -17,9 +17,9 @@ async def test_finding_17_token_reviews_succeed_after_the_ca_of_the_api_server_h
         RotatingServer(tmp_path, document).listen() as server,
         Reviews(ApiServer(server.url, server.ca, token)) as reviews,
     ):
-        assert (await reviews.user("first")) is not None
+        assert (await reviews.authenticate("first")) is not None
         server.rotate()
         with pytest.raises(UnavailableError, match="certificate verify failed"):
-            await reviews.user("second")
+            await reviews.authenticate("second")
         server.publish()
-        assert (await reviews.user("second")) is not None
+        assert (await reviews.authenticate("second")) is not None

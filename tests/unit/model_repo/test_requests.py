@@ -2,13 +2,13 @@
 
 import pytest
 
-from r1plus_model_repo.backends.requests import Ask, RefusedError, new_tokens, parse
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, limit_new_tokens, parse_request
 
 CONTEXT = 100
 
 
 def test_a_prompt_alone_is_greedy() -> None:
-    assert parse({"text_input": b"hi"}, CONTEXT) == Ask("hi")
+    assert parse_request({"text_input": b"hi"}, CONTEXT) == GenerationRequest("hi")
 
 
 def test_everything_given_is_read() -> None:
@@ -23,7 +23,9 @@ def test_everything_given_is_read() -> None:
         "seed": 2**64 - 1,
         "stop": b'["\\n", "x"]',
     }
-    assert parse(given, CONTEXT) == Ask("grüß dich", "be brief", True, 7, 0.5, 0.25, 1.5, 2**64 - 1, ("\n", "x"))
+    assert parse_request(given, CONTEXT) == GenerationRequest(
+        "grüß dich", "be brief", True, 7, 0.5, 0.25, 1.5, 2**64 - 1, ("\n", "x")
+    )
 
 
 WRONG = {
@@ -52,17 +54,17 @@ WRONG = {
 def test_a_refusal_names_input_value_and_limit(given: dict[str, object], message: str) -> None:
     base = {} if message.startswith("text_input") else {"text_input": b"hi"}
     with pytest.raises(RefusedError) as refusal:
-        parse({**base, **given}, CONTEXT)
+        parse_request({**base, **given}, CONTEXT)
     assert message in str(refusal.value)
 
 
 def test_a_prompt_of_as_many_bytes_as_may_be_is_taken() -> None:
-    assert parse({"text_input": b"x" * 1597, "system": b"abc"}, CONTEXT) == Ask("x" * 1597, "abc")
+    assert parse_request({"text_input": b"x" * 1597, "system": b"abc"}, CONTEXT) == GenerationRequest("x" * 1597, "abc")
 
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(RefusedError) as refusal:
-        parse({"top_p": 2.0, "max_new_tokens": -1, "stop": b"no"}, CONTEXT)
+        parse_request({"top_p": 2.0, "max_new_tokens": -1, "stop": b"no"}, CONTEXT)
     assert all(name in str(refusal.value) for name in ("text_input", "top_p", "max_new_tokens", "stop"))
 
 
@@ -77,7 +79,7 @@ ROOM = {
 
 @pytest.mark.parametrize("asked, prompt, context, expected", ROOM.values(), ids=ROOM.keys())
 def test_room_for_the_answer(asked: int | None, prompt: int, context: int, expected: int) -> None:
-    assert new_tokens(Ask("", max_new_tokens=asked), prompt, context) == expected
+    assert limit_new_tokens(GenerationRequest("", max_new_tokens=asked), prompt, context) == expected
 
 
 TOO_LONG = {
@@ -100,5 +102,5 @@ TOO_LONG = {
 @pytest.mark.parametrize("asked, prompt, message", TOO_LONG.values(), ids=TOO_LONG.keys())
 def test_too_long_is_refused_with_both_lengths(asked: int | None, prompt: int, message: str) -> None:
     with pytest.raises(RefusedError) as refusal:
-        new_tokens(Ask("", max_new_tokens=asked), prompt, 8192)
+        limit_new_tokens(GenerationRequest("", max_new_tokens=asked), prompt, 8192)
     assert message in str(refusal.value)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.requests import Ask
+from r1plus_model_repo.backends.requests import GenerationRequest
 from support.model_repo.fake_engine import SECONDS
 from support.model_repo.gpu_stage import opened
 from support.model_repo.stand_in_tensorrt_llm import MORE, ExecutorConfig, KvCacheConfig, ModelType, TrtllmStage
@@ -47,8 +47,8 @@ def test_the_tokenizer_lies_in_a_folder_of_its_own(stage: TrtllmStage, tmp_path:
 
 
 TOO_SMALL = {
-    "a longer context than the plan has": ({"context": "129"}, "max_seq_len 128, less than the 129"),
-    "a larger batch than the plan has": ({"max_batch": "5"}, "max_batch_size 4, less than the 5"),
+    "a longer context than the plan has": ({"context": "129"}, "max_seq_len 128, but 129 is needed"),
+    "a larger batch than the plan has": ({"max_batch": "5"}, "max_batch_size 4, but 5 is needed"),
 }
 
 
@@ -61,7 +61,7 @@ def test_a_plan_that_is_too_small_is_refused_before_it_is_loaded(
 
 
 def test_without_a_seed_each_answer_is_drawn_anew(trtllm_engine: Any) -> None:
-    seeds = {trtllm_engine.sampling(Ask("x", temperature=1.0)).seed for _ in range(3)}
+    seeds = {trtllm_engine.build_sampling_config(GenerationRequest("x", temperature=1.0)).seed for _ in range(3)}
     assert len(seeds) == 3
     assert None not in seeds
 

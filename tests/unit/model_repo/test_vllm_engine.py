@@ -39,7 +39,7 @@ def test_a_cache_in_8_bits_on_two_gpus(vllm_engine: Any) -> None:
 
 
 def test_a_precision_that_vllms_cache_has_not_is_refused(vllm_engine: Any) -> None:
-    with pytest.raises(ValueError, match="kv_precision: INT8: vLLM's KV cache is FP16 or FP8"):
+    with pytest.raises(ValueError, match="kv_precision: INT8: not supported by vLLM; expected FP16 or FP8"):
         vllm_engine.EngineSettings.from_parameters({**PARAMETERS, "kv_precision": "INT8"})
 
 

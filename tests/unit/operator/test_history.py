@@ -13,7 +13,7 @@ from r1plus_contract.history import DeploymentFact, EvaluationFact, Facts, Recei
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.checks import checked
+from r1plus_model_repo.registry.checks import check_facts
 from r1plus_model_repo.registry.database import Database
 from r1plus_model_repo.registry.errors import DocumentError
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
@@ -85,8 +85,8 @@ class Courier:
         if self.down:
             raise DeliveryError("http://registry: connection refused")
         try:
-            with self.work.recording() as repository:
-                recorded = repository.record(checked(facts))
+            with self.work.open_repository() as repository:
+                recorded = repository.record(check_facts(facts))
         except DocumentError as error:
             raise RefusedError(f"400 {error}") from error
         self.deliveries.append(facts)
@@ -111,8 +111,8 @@ class Rig:
         return await self.historian.deliver(self.courier, tell_lives=lives)
 
     def recorded(self) -> dict[str, int]:
-        with self.courier.work.reading() as reader:
-            found = [h for key in self.world.crs for h in reader.histories(*key, ended=True)]
+        with self.courier.work.open_reader() as reader:
+            found = [h for key in self.world.crs for h in reader.read_histories(*key, include_ended=True)]
         kinds = ("revisions", "evaluations", "rollouts", "alarms")
         return {kind: sum(len(getattr(one, kind)) for one in found) for kind in kinds}
 
@@ -263,8 +263,8 @@ async def test_one_that_is_gone_has_ended_and_its_namesake_has_not(rig: Rig, wor
     cr["metadata"]["name"] = "credit"
     rig.historian.noticed(KEY)
     await rig.turn(lives=True)
-    with work.reading() as reader:
-        ended = [(h.deployment.uid, h.ended) for h in reader.histories(*KEY, ended=True)]
+    with work.open_reader() as reader:
+        ended = [(h.deployment.uid, h.ended) for h in reader.read_histories(*KEY, include_ended=True)]
     assert ended == [("u-7", False), ("u-1", True)]
     count = len(rig.courier.deliveries)
     await rig.turn(lives=True)
@@ -272,11 +272,11 @@ async def test_one_that_is_gone_has_ended_and_its_namesake_has_not(rig: Rig, wor
 
 
 async def test_before_the_caches_have_settled_nothing_is_said_to_have_ended(rig: Rig, work: UnitOfWork) -> None:
-    with work.recording() as repository:
+    with work.open_repository() as repository:
         repository.record(Facts(deployments=(DeploymentFact("older", "team", "credit"),)))
     await rig.turn(lives=False)
-    with work.reading() as reader:
-        assert {h.deployment.uid: h.ended for h in reader.histories(*KEY, ended=True)}["older"] is False
+    with work.open_reader() as reader:
+        assert {h.deployment.uid: h.ended for h in reader.read_histories(*KEY, include_ended=True)}["older"] is False
 
 
 async def test_a_database_that_was_restored_from_long_ago_is_told_all_again(

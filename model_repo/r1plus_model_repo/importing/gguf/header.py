@@ -1,7 +1,7 @@
-"""The header of a GGUF file: its metadata and where its tensors lie, each held against the file itself.
+"""The header of a GGUF file: its metadata and the place of its tensors, each checked against the file itself.
 
-`gguf` (PyPI) has a reader, too, and it is the right one for files that one has made. It maps the file, believes its
-counts (2^63 tensors are a loop of 2^63) and looks at no tensor's end; so it, and the backend's, see a file after this.
+`gguf` (PyPI) has a reader for trusted files. It maps the file, believes its counts (2^63 tensors make a loop of 2^63)
+and checks no tensor's end. So it, and the backend's reader, only see a file that this module has accepted.
 """
 
 import re
@@ -16,7 +16,7 @@ from r1plus_model_repo.importing.gguf.values import AGAIN, BadHeaderError, Curso
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-"""Alike on disk. Version 1 (2023) has shorter counts."""
+"""The same layout. Version 1 (2023) has shorter counts."""
 MOST_KEYS = 65_536
 MOST_TENSORS = 1_048_576
 MOST_DIMENSIONS = 4
@@ -57,7 +57,10 @@ BLOCKS: Mapping[int, tuple[str, int, int]] = {
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
 }
-"""Tensor type -> its name, elements per block, bytes per block. ggml.h; a test holds it to `gguf.GGML_QUANT_SIZES`."""
+"""Tensor type -> its name, elements per block, bytes per block.
+
+From ggml.h; a test compares it with `gguf.GGML_QUANT_SIZES`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,10 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF file says, in its own order. `data_offset`: bytes from its start to the first tensor."""
+    """The content of a GGUF header, in file order.
+
+    `data_offset`: bytes from the start of the file to the first tensor.
+    """
 
     version: int
     metadata: Mapping[str, Value]
@@ -91,130 +97,134 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of the file at `path`; WeightsError names the field, the value and what to do."""
+    """Read the header of the file at `path`. Raise WeightsError with the field, the value and what to do."""
     if path.exists() and not path.is_file():
-        raise WeightsError(str(path), ("is no plain file; give a .gguf file, or a folder with a model",))
+        raise WeightsError(str(path), ("is not a regular file; give a .gguf file, or a folder with a model",))
     try:
         with path.open("rb") as stream:
-            return _read(stream, path.stat().st_size)
+            return _read_all_parts(stream, path.stat().st_size)
     except OSError as error:
         raise WeightsError(str(path), (f"cannot be read: {error.strerror or error}",)) from error
     except BadHeaderError as error:
         raise WeightsError(str(path), (str(error),)) from error
 
 
-def _read(stream: BinaryIO, size: int) -> Header:
+def _read_all_parts(stream: BinaryIO, size: int) -> Header:
     cursor = Cursor(stream, size)
-    version = _version(cursor, size)
+    version = _read_version(cursor, size)
     cursor.field = "tensor_count"
-    tensor_count = _limited(cursor, MOST_TENSORS, 24, "tensors")
+    tensor_count = _read_limited_count(cursor, MOST_TENSORS, 24, "tensors")
     cursor.field = "metadata_kv_count"
-    key_count = _limited(cursor, MOST_KEYS, 13, "keys")
-    metadata = _metadata(cursor, key_count)
-    alignment = _alignment(cursor, metadata)
-    tensors = _tensors(cursor, tensor_count)
-    data = -(-cursor.at // alignment) * alignment
-    _placed(cursor, tensors, alignment, size - data)
+    key_count = _read_limited_count(cursor, MOST_KEYS, 13, "keys")
+    metadata = _read_metadata(cursor, key_count)
+    alignment = _get_alignment(cursor, metadata)
+    tensors = _read_tensors(cursor, tensor_count)
+    data = -(-cursor.position // alignment) * alignment
+    _check_placement(cursor, tensors, alignment, size - data)
     return Header(version, metadata, tensors, alignment, data)
 
 
-def _version(cursor: Cursor, size: int) -> int:
+def _read_version(cursor: Cursor, size: int) -> int:
     if size == 0:
         raise BadHeaderError(f"magic: the file has 0 bytes; {AGAIN}")
     cursor.field = "magic"
-    magic = cursor.take(len(MAGIC))
+    magic = cursor.read_bytes(len(MAGIC))
     if magic != MAGIC:
-        raise cursor.bad(f"{magic!r} instead of {MAGIC!r}", "this is no GGUF file; give one, or a folder with a model")
+        raise cursor.make_error(
+            f"{magic!r} instead of {MAGIC!r}", "this is not a GGUF file; give one, or a folder with a model"
+        )
     cursor.field = "version"
-    version = cursor.count(Kind.UINT32)
+    version = cursor.read_count(Kind.UINT32)
     if version in VERSIONS:
         return version
-    swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
-    if swapped in VERSIONS:
-        raise cursor.bad("the file is big-endian", "convert it on, or for, a little-endian machine")
-    raise cursor.bad(f"{version} is not read, only 2 and 3 are", "convert the model again with a current converter")
+    byte_swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+    if byte_swapped in VERSIONS:
+        raise cursor.make_error("the file is big-endian", "convert it on, or for, a little-endian machine")
+    raise cursor.make_error(
+        f"{version} is not read, only 2 and 3 are", "convert the model again with a current converter"
+    )
 
 
-def _limited(cursor: Cursor, most: int, least_bytes: int, what: str) -> int:
-    count = cursor.count()
+def _read_limited_count(cursor: Cursor, most: int, least_bytes: int, what: str) -> int:
+    count = cursor.read_count()
     if count > most:
-        raise cursor.bad(f"{count} {what}, at most {most} are read")
-    cursor.room_for(count, least_bytes, what)
+        raise cursor.make_error(f"{count} {what}, at most {most} are read")
+    cursor.check_room(count, least_bytes, what)
     return count
 
 
-def _metadata(cursor: Cursor, count: int) -> dict[str, Value]:
-    found: dict[str, Value] = {}
+def _read_metadata(cursor: Cursor, count: int) -> dict[str, Value]:
+    metadata: dict[str, Value] = {}
     for index in range(count):
         cursor.field = f"metadata key {index + 1} of {count}"
-        name = _name(cursor)
-        if name in found:
-            raise cursor.bad(f"{name!r} stands there twice", "no reader could tell which counts: get another file")
+        name = _read_name(cursor)
+        if name in metadata:
+            raise cursor.make_error(f"{name!r} occurs twice", "it is ambiguous: get another file")
         cursor.field = name
-        found[name] = cursor.value()
-    return found
+        metadata[name] = cursor.read_value()
+    return metadata
 
 
-def _name(cursor: Cursor) -> str:
-    name = cursor.text()
+def _read_name(cursor: Cursor) -> str:
+    name = cursor.read_text()
     if len(name.encode()) > MOST_NAME_BYTES:
-        raise cursor.bad(f"a name of {len(name.encode())} bytes, at most {MOST_NAME_BYTES} are read")
+        raise cursor.make_error(f"a name of {len(name.encode())} bytes, at most {MOST_NAME_BYTES} are read")
     if not _NAME.fullmatch(name) or ".." in name:
-        raise cursor.bad(
-            f"{name!r:.120} is a path or holds blanks or control characters",
+        raise cursor.make_error(
+            f"{name!r:.120} is a path or has blanks or control characters",
             "names are words joined by dots: get the file from its publisher",
         )
     return name
 
 
-def _alignment(cursor: Cursor, metadata: Mapping[str, Value]) -> int:
+def _get_alignment(cursor: Cursor, metadata: Mapping[str, Value]) -> int:
     cursor.field = ALIGNMENT_KEY
-    found = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
-    if type(found) is not int or not 8 <= found <= MOST_ALIGNMENT or found & (found - 1):
-        raise cursor.bad(f"{found!r:.40} is no power of two from 8 to {MOST_ALIGNMENT}")
-    return found
+    alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
+    if type(alignment) is not int or not 8 <= alignment <= MOST_ALIGNMENT or alignment & (alignment - 1):
+        raise cursor.make_error(f"{alignment!r:.40} is not a power of two from 8 to {MOST_ALIGNMENT}")
+    return alignment
 
 
-def _tensors(cursor: Cursor, count: int) -> tuple[TensorInfo, ...]:
-    found: dict[str, TensorInfo] = {}
+def _read_tensors(cursor: Cursor, count: int) -> tuple[TensorInfo, ...]:
+    tensors: dict[str, TensorInfo] = {}
     for index in range(count):
         cursor.field = f"tensor {index + 1} of {count}"
-        name = _name(cursor)
-        if name in found:
-            raise cursor.bad(f"{name!r} stands there twice", "no reader could tell which counts: get another file")
+        name = _read_name(cursor)
+        if name in tensors:
+            raise cursor.make_error(f"{name!r} occurs twice", "it is ambiguous: get another file")
         cursor.field = f"tensor {name}"
-        found[name] = _tensor(cursor, name)
-    return tuple(found.values())
+        tensors[name] = _read_tensor(cursor, name)
+    return tuple(tensors.values())
 
 
-def _tensor(cursor: Cursor, name: str) -> TensorInfo:
-    dimensions = cursor.count(Kind.UINT32)
+def _read_tensor(cursor: Cursor, name: str) -> TensorInfo:
+    dimensions = cursor.read_count(Kind.UINT32)
     if not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise cursor.bad(f"{dimensions} dimensions, 1 to {MOST_DIMENSIONS} are read")
-    shape = tuple(cursor.count() for _ in range(dimensions))
-    number = cursor.count(Kind.UINT32)
+        raise cursor.make_error(f"{dimensions} dimensions, 1 to {MOST_DIMENSIONS} are read")
+    shape = tuple(cursor.read_count() for _ in range(dimensions))
+    number = cursor.read_count(Kind.UINT32)
     if number not in BLOCKS:
-        raise cursor.bad(f"type {number} is not known", "get the model in another quantisation, such as Q8_0")
+        raise cursor.make_error(f"type {number} is not known", "get the model in another quantisation, such as Q8_0")
     kind, per_block, block_bytes = BLOCKS[number]
     if 0 in shape or shape[0] % per_block:
-        whole = f"{shape[0]} is no multiple of {per_block}, the block of {kind}"
-        raise cursor.bad(f"shape {list(shape)}: " + ("a dimension of 0" if 0 in shape else whole))
-    offset = cursor.count()
+        remainder = f"{shape[0]} is not a multiple of {per_block}, the block of {kind}"
+        raise cursor.make_error(f"shape {list(shape)}: " + ("a dimension of 0" if 0 in shape else remainder))
+    offset = cursor.read_count()
     info = TensorInfo(name, shape, kind, offset, 0)
     return TensorInfo(name, shape, kind, offset, info.elements // per_block * block_bytes)
 
 
-def _placed(cursor: Cursor, tensors: tuple[TensorInfo, ...], alignment: int, room: int) -> None:
-    """Every tensor within the file, aligned, and on no other's place."""
+def _check_placement(cursor: Cursor, tensors: tuple[TensorInfo, ...], alignment: int, room: int) -> None:
+    """Check that every tensor is within the file, aligned, and overlaps no other."""
     for one in tensors:
         cursor.field = f"tensor {one.name}"
         if one.offset % alignment:
-            raise cursor.bad(f"offset {one.offset} is no multiple of {alignment}, the alignment")
+            raise cursor.make_error(f"offset {one.offset} is not a multiple of {alignment}, the alignment")
         if one.offset + one.bytes > room:
             end = one.offset + one.bytes
-            raise cursor.bad(f"ends at byte {end} of the data, of which the file holds {max(room, 0)}")
+            raise cursor.make_error(f"ends at byte {end} of the data, but the file has only {max(room, 0)}")
     for before, after in pairwise(sorted(tensors, key=lambda one: (one.offset, one.bytes))):
         if after.offset < before.offset + before.bytes:
             cursor.field = f"tensor {after.name}"
             end = before.offset + before.bytes
-            raise cursor.bad(f"offset {after.offset} lies in {before.name}, which ends at {end}")
+            raise cursor.make_error(f"offset {after.offset} lies in {before.name}, which ends at {end}")

@@ -1,7 +1,7 @@
-"""A GGUF file in another precision: every matrix is expanded to its exact numbers and stored again, one at a time.
+"""Conversion of a GGUF file to another precision: each matrix is expanded to its exact numbers and stored again.
 
-Norms and biases stay as they are, and metadata (tokenizer, chat template) is copied, so that precision is all that
-differs. `r1plus engine quantize` and the demo's engines come from here.
+One matrix is in memory at a time. Norms, biases and metadata (tokenizer, chat template) are copied, so that only the
+precision differs. Used by `r1plus engine quantize` and for the demo's engines.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from r1plus_model_repo.importing.gguf.header import read_header
 
 
 class Precision(Enum):
-    """Target precisions: the tensors' type and what the file declares itself to be."""
+    """Target precisions: tensor type and declared file type."""
 
     F16 = (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16)
     Q8_0 = (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0)
@@ -27,8 +27,8 @@ class Precision(Enum):
 
 
 _FILE_TYPE = "general.file_type"
-_OWN = ("GGUF.", "general.architecture", "general.alignment")
-"""What the writer writes by itself."""
+_WRITER_KEYS = ("GGUF.", "general.architecture", "general.alignment")
+"""Keys that the writer sets."""
 _FLOATS = frozenset({gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16})
 
 
@@ -37,14 +37,16 @@ def requantise(
 ) -> None:
     """Write `source` to `target` in `precision`; the same bytes every time. Memory: the largest matrix, in FP32.
 
-    WeightsError where the file cannot be read or has a quantisation that cannot be expanded. `target` is there when it
-    is whole: it is written beside, and renamed.
+    `target` appears when it is complete: it is written under another name and renamed.
+
+    Raises:
+        WeightsError: the file cannot be read, or has a quantisation that cannot be expanded.
     """
     architecture = read_header(source).metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise WeightsError(str(source), ("general.architecture: missing or no text; get the file again",))
-    reader = gguf.GGUFReader(source)  # It believes what it reads: the header has been read by then.
-    _expandable(source, reader)
+    reader = gguf.GGUFReader(source)  # It trusts the file, so the header was checked first.
+    _check_expandable(source, reader)
     part = target.with_name(f".part-{target.name}")
     try:
         _write(reader, architecture, part, precision, progress)
@@ -53,13 +55,13 @@ def requantise(
         part.unlink(missing_ok=True)
 
 
-def _expandable(source: Path, reader: gguf.GGUFReader) -> None:
+def _check_expandable(source: Path, reader: gguf.GGUFReader) -> None:
     for tensor in reader.tensors:
         try:
             dequantize(tensor.data[:1], tensor.tensor_type)
         except NotImplementedError as error:
             what = f"tensor {tensor.name}: type {tensor.tensor_type.name} cannot be expanded"
-            raise WeightsError(str(source), (f"{what}; take the model in F16, BF16 or Q8_0",)) from error
+            raise WeightsError(str(source), (f"{what}; use the model in F16, BF16 or Q8_0",)) from error
 
 
 def _write(
@@ -68,10 +70,10 @@ def _write(
     writer = gguf.GGUFWriter(part, architecture)
     try:
         _copy_metadata(reader, writer, precision)
-        kinds = [_kind(tensor, precision.value[0]) for tensor in reader.tensors]
+        kinds = [_choose_type(tensor, precision.value[0]) for tensor in reader.tensors]
         for tensor, kind in zip(reader.tensors, kinds, strict=True):
-            # Shapes are listed innermost first in a file, outermost first by whoever writes one. A shape in bytes
-            # would go with another dtype; `kind` says what is stored.
+            # A file lists shapes innermost first, the writer takes them outermost first. A shape in bytes would need
+            # another dtype; `kind` says what is stored.
             shape = tuple(int(length) for length in reversed(tensor.shape))
             size = 1
             for length in quant_shape_to_byte_shape(shape, kind):
@@ -83,36 +85,36 @@ def _write(
         for index, (tensor, kind) in enumerate(zip(reader.tensors, kinds, strict=True)):
             if index % 50 == 0:
                 progress(f"tensor {index + 1} of {len(kinds)}")
-            writer.write_tensor_data(_stored(tensor, kind))
+            writer.write_tensor_data(_convert_tensor(tensor, kind))
     finally:
         writer.close()
 
 
-def _kind(tensor: gguf.ReaderTensor, wanted: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
-    """What to store a tensor as. A row that no whole number of blocks makes up is stored in F16."""
+def _choose_type(tensor: gguf.ReaderTensor, target: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
+    """Return the type to store a tensor as: F16 if a row is not a whole number of blocks."""
     if len(tensor.shape) < 2 and tensor.tensor_type in _FLOATS:
         return tensor.tensor_type
-    block = gguf.GGML_QUANT_SIZES[wanted][0]
-    return wanted if int(tensor.shape[0]) % block == 0 else gguf.GGMLQuantizationType.F16
+    block = gguf.GGML_QUANT_SIZES[target][0]
+    return target if int(tensor.shape[0]) % block == 0 else gguf.GGMLQuantizationType.F16
 
 
-def _stored(tensor: gguf.ReaderTensor, kind: gguf.GGMLQuantizationType) -> Any:
+def _convert_tensor(tensor: gguf.ReaderTensor, kind: gguf.GGMLQuantizationType) -> Any:
     if tensor.tensor_type == kind:
         return tensor.data
     return quantize(dequantize(tensor.data, tensor.tensor_type), kind)
 
 
 def _copy_metadata(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, precision: Precision) -> None:
-    declared = False
+    has_file_type = False
     for key, field in reader.fields.items():
-        if key.startswith(_OWN):
+        if key.startswith(_WRITER_KEYS):
             continue
-        declared = declared or key == _FILE_TYPE
+        has_file_type = has_file_type or key == _FILE_TYPE
         value = int(precision.value[1]) if key == _FILE_TYPE else field.contents()
         kind = field.types[0]
         if kind == gguf.GGUFValueType.ARRAY and not value:
-            continue  # gguf writes no empty array, and reads one without its items' type: absent, it says the same.
+            continue  # gguf cannot write an empty array. A missing key has the same meaning.
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(key, value, kind, sub_type=inner)
-    if not declared:
+    if not has_file_type:
         writer.add_file_type(int(precision.value[1]))

@@ -1,7 +1,7 @@
-"""The values of a GGUF header, read from a file that nobody vouches for.
+"""The values of a GGUF header, read from an untrusted file.
 
-Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, little-endian. Nothing is set aside by what the file
-claims: a length is held against what is left of the file, and against a limit, before a byte of it is read.
+Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, little-endian. No memory is allocated by what the
+file claims: each length is checked against the rest of the file and against a limit before a byte of it is read.
 """
 
 import struct
@@ -10,10 +10,10 @@ from enum import IntEnum
 from typing import BinaryIO
 
 MOST_HEADER_BYTES = 256 * 2**20
-"""Of the header in all. The largest published vocabularies (256,000 tokens, their merges and scores) take 20 MiB."""
+"""Of the whole header. The largest published vocabularies (256,000 tokens, merges and scores) take 20 MiB."""
 MOST_STRING_BYTES = 2**20
 KEPT_ITEMS = 1024
-"""Arrays up to this length are kept; of longer ones (vocabularies) the length is."""
+"""Longest array whose items are kept; of longer ones (vocabularies) only the length is kept."""
 
 
 class Kind(IntEnum):
@@ -52,12 +52,12 @@ AGAIN = "the file is cut short or damaged: fetch it again and compare its sha256
 
 
 class BadHeaderError(ValueError):
-    """A header that cannot be read on: `FIELD: what is wrong; what to do`."""
+    """A header that cannot be read: `FIELD: what is wrong; what to do`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A list of values of one kind; `items` is empty where it is longer than KEPT_ITEMS."""
+    """A list of values of one kind; `items` is empty if it is longer than KEPT_ITEMS."""
 
     kind: Kind
     length: int
@@ -68,101 +68,105 @@ Value = Scalar | Array
 
 
 class Cursor:
-    """Where reading stands in a file of `size` bytes, and the field that is being read, for what goes wrong there."""
+    """The read position in a file of `size` bytes, and the name of the current field for error messages."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream = stream
         self._size = size
-        self.at = 0
+        self.position = 0
         self.field = "header"
 
-    def bad(self, what: str, remedy: str = AGAIN) -> BadHeaderError:
-        """The error at this place."""
+    def make_error(self, what: str, remedy: str = AGAIN) -> BadHeaderError:
+        """Return an error at this position."""
         return BadHeaderError(f"{self.field}: {what}; {remedy}")
 
-    def room_for(self, count: int, least: int, what: str) -> None:
-        """Refuse a count of things, of at least `least` bytes each, that what is left cannot hold."""
-        left = min(self._size, MOST_HEADER_BYTES) - self.at
-        if count * least > left:
-            raise self.bad(f"{count} {what}, but {self._size - self.at} bytes are left at byte {self.at}")
-
-    def take(self, count: int) -> bytes:
-        """The next bytes."""
-        if count > self._size - self.at:
-            raise self.bad(f"the file ends at byte {self._size}, {count} more were to follow at byte {self.at}")
-        if self.at + count > MOST_HEADER_BYTES:
-            raise self.bad(
-                f"the header is longer than {MOST_HEADER_BYTES} bytes", "no published model's is: get another file"
+    def check_room(self, count: int, least: int, what: str) -> None:
+        """Raise BadHeaderError if the rest of the file cannot hold `count` things of at least `least` bytes each."""
+        remaining = min(self._size, MOST_HEADER_BYTES) - self.position
+        if count * least > remaining:
+            raise self.make_error(
+                f"{count} {what}, but {self._size - self.position} bytes are left at byte {self.position}"
             )
-        found = self._stream.read(count)
-        if len(found) != count:
-            raise self.bad(f"the file ended at byte {self.at + len(found)} while it was read")
-        self.at += count
-        return found
 
-    def number(self, kind: Kind) -> int | float:
-        """One number, as it is stored."""
+    def read_bytes(self, count: int) -> bytes:
+        """Return the next bytes."""
+        if count > self._size - self.position:
+            raise self.make_error(
+                f"the file ends at byte {self._size}, {count} more are expected at byte {self.position}"
+            )
+        if self.position + count > MOST_HEADER_BYTES:
+            raise self.make_error(
+                f"the header is longer than {MOST_HEADER_BYTES} bytes", "no published model has one: get another file"
+            )
+        content = self._stream.read(count)
+        if len(content) != count:
+            raise self.make_error(f"the file ended at byte {self.position + len(content)} while it was read")
+        self.position += count
+        return content
+
+    def read_number(self, kind: Kind) -> int | float:
+        """Read one number."""
         form = "<" + _FORMATS[kind]
-        found: int | float = struct.unpack(form, self.take(struct.calcsize(form)))[0]
-        return found
+        value: int | float = struct.unpack(form, self.read_bytes(struct.calcsize(form)))[0]
+        return value
 
-    def count(self, kind: Kind = Kind.UINT64) -> int:
-        """One whole number."""
-        return int(self.number(kind))
+    def read_count(self, kind: Kind = Kind.UINT64) -> int:
+        """Read one whole number."""
+        return int(self.read_number(kind))
 
-    def text(self) -> str:
-        """A length and so many bytes of UTF-8."""
-        length = self.count()
+    def read_text(self) -> str:
+        """Read a length and that many bytes of UTF-8."""
+        length = self.read_count()
         if length > MOST_STRING_BYTES:
-            raise self.bad(f"a text of {length} bytes, at most {MOST_STRING_BYTES} are read")
-        data = self.take(length)
+            raise self.make_error(f"a text of {length} bytes, at most {MOST_STRING_BYTES} are read")
+        data = self.read_bytes(length)
         try:
             return data.decode()
         except UnicodeDecodeError as error:
-            raise self.bad(f"not UTF-8 at byte {self.at - length + error.start}") from error
+            raise self.make_error(f"not UTF-8 at byte {self.position - length + error.start}") from error
 
-    def kind(self) -> Kind:
-        """The type of what follows."""
-        number = self.count(Kind.UINT32)
+    def read_kind(self) -> Kind:
+        """Read the type of the next value."""
+        number = self.read_count(Kind.UINT32)
         try:
             return Kind(number)
         except ValueError as error:
-            raise self.bad(f"type {number} is none of GGUF's, which are 0 to {max(Kind)}") from error
+            raise self.make_error(f"type {number} is not a GGUF type (0 to {max(Kind)})") from error
 
-    def value(self) -> Value:
-        """A type and a value of it."""
-        kind = self.kind()
-        return self._array() if kind is Kind.ARRAY else self._scalar(kind)
+    def read_value(self) -> Value:
+        """Read a type and a value of it."""
+        kind = self.read_kind()
+        return self._read_array() if kind is Kind.ARRAY else self._read_scalar(kind)
 
-    def _scalar(self, kind: Kind) -> Scalar:
+    def _read_scalar(self, kind: Kind) -> Scalar:
         if kind is Kind.STRING:
-            return self.text()
-        found = self.number(kind)
+            return self.read_text()
+        number = self.read_number(kind)
         if kind is not Kind.BOOL:
-            return found
-        if found not in (0, 1):
-            raise self.bad(f"a truth value is 0 or 1, not {found}")
-        return bool(found)
+            return number
+        if number not in (0, 1):
+            raise self.make_error(f"a truth value is 0 or 1, not {number}")
+        return bool(number)
 
-    def _array(self) -> Array:
-        kind, length = self.kind(), self.count()
+    def _read_array(self) -> Array:
+        kind, length = self.read_kind(), self.read_count()
         if kind is Kind.ARRAY:
-            raise self.bad("an array of arrays", "the backend reads none: write the file without this key")
+            raise self.make_error("an array of arrays", "the backend cannot read one: write the file without this key")
         least = 8 if kind is Kind.STRING else struct.calcsize("<" + _FORMATS[kind])
-        self.room_for(length, least, "items")
+        self.check_room(length, least, "items")
         if kind is Kind.STRING:
-            # One after the other, whatever their number, so that memory holds one.
+            # One at a time, so that memory holds only one.
             if length > KEPT_ITEMS:
                 for _ in range(length):
-                    self.text()
+                    self.read_text()
                 return Array(kind, length, ())
-            return Array(kind, length, tuple(self.text() for _ in range(length)))
+            return Array(kind, length, tuple(self.read_text() for _ in range(length)))
         if length > KEPT_ITEMS:
             self._skip(length * least)
             return Array(kind, length, ())
-        return Array(kind, length, tuple(self._scalar(kind) for _ in range(length)))
+        return Array(kind, length, tuple(self._read_scalar(kind) for _ in range(length)))
 
     def _skip(self, count: int) -> None:
         piece = 2**16
         for start in range(0, count, piece):
-            self.take(min(piece, count - start))
+            self.read_bytes(min(piece, count - start))

@@ -1,6 +1,6 @@
-"""A Hugging Face checkpoint, which vLLM loads as it is: what of the folder is taken, and what engine it makes.
+"""A Hugging Face checkpoint, which vLLM loads as it is: which files are copied, and what engine they make.
 
-Only what is named here goes into an engine: no program, no pickle, no file in another format that vLLM would prefer.
+Only the files named here go into an engine: no program, no pickle, no other format that vLLM would prefer.
 """
 
 from pathlib import Path
@@ -9,67 +9,67 @@ from typing import Final
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_shape
 from r1plus_model_repo.importing.huggingface.safetensors_header import SUFFIX
-from r1plus_model_repo.importing.huggingface.tokenizer_files import tokenizer_files
-from r1plus_model_repo.importing.huggingface.weights import MISTRAL, check_tensors, read_shards, served
-from r1plus_model_repo.importing.model import VLLM, Claims, Findings, Model, OnGpu
+from r1plus_model_repo.importing.huggingface.tokenizer_files import list_tokenizer_files
+from r1plus_model_repo.importing.huggingface.weights import MISTRAL, check_tensors, describe_served_weights, read_shards
+from r1plus_model_repo.importing.model import VLLM, Claims, Findings, GpuDetails, Model
 from r1plus_model_repo.kv_shape import KvShape
 
 PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def read_checkpoint(source: Path, claims: Claims) -> Model:
-    """The checkpoint in the folder; WeightsError lists everything that is wrong or missing."""
-    found = Findings()
-    _kind(source, found)
-    check_links(source, (CONFIG,), found)
-    found.stop(source)
-    config = Values(read_json(source, CONFIG, found), CONFIG, found)
-    found.stop(source)
-    shape = read_shape(config, claims, found)
-    weights, tensors = read_shards(source, found)
-    tokenizer = tokenizer_files(source, found)
-    if tensors and not found.problems:
-        check_tensors(shape, config, tensors, found)
-    is_served = served(config, shape.tied, tensors, claims, found)
-    found.stop(source)
+    """Read the checkpoint in the folder. Raise WeightsError with everything that is wrong or missing."""
+    findings = Findings()
+    _check_kind(source, findings)
+    check_links(source, (CONFIG,), findings)
+    findings.raise_problems(source)
+    config = Values(read_json(source, CONFIG, findings), CONFIG, findings)
+    findings.raise_problems(source)
+    shape = read_shape(config, claims, findings)
+    weight_files, tensors = read_shards(source, findings)
+    tokenizer = list_tokenizer_files(source, findings)
+    if tensors and not findings.problems:
+        check_tensors(shape, config, tensors, findings)
+    weights_served = describe_served_weights(config, shape.has_tied_embeddings, tensors, claims, findings)
+    findings.raise_problems(source)
     return Model(
         source,
-        (CONFIG, *weights, *tokenizer),
+        (CONFIG, *weight_files, *tokenizer),
         KvShape(shape.layers, shape.kv_heads, shape.head_size),
         shape.context,
-        is_served.parameters,
-        is_served.precision,
-        is_served.bytes,
-        tuple(found.notes),
-        OnGpu(VLLM, shape.heads, shape.hidden, shape.intermediate, shape.window, shape.global_layers),
+        weights_served.parameters,
+        weights_served.precision,
+        weights_served.bytes,
+        tuple(findings.notes),
+        GpuDetails(VLLM, shape.heads, shape.hidden, shape.intermediate, shape.window, shape.global_layers),
     )
 
 
-def _kind(source: Path, found: Findings) -> None:
-    """Is it a checkpoint at all, and one without programs?"""
+def _check_kind(source: Path, findings: Findings) -> None:
+    """Check that the folder is a checkpoint and has no programs."""
     if files := sorted(path.name for path in source.glob("*.gguf")):
-        found.problems.append(
+        findings.problems.append(
             f"{files[0]}: a GGUF file in the folder: vLLM serves checkpoints; import that file with --backend openvino,"
-            " or take it away"
+            " or remove it"
         )
     if files := sorted(path.name for path in source.glob("*.py")):
-        found.problems.append(
-            f"{files[0]}: a program in the folder: the model's own code is never trusted; take a model that"
-            " transformers and vLLM know without it, or take it away if it is not the model's"
+        findings.problems.append(
+            f"{files[0]}: a program in the folder: the model's own code is never trusted; use a model that"
+            " transformers and vLLM support without it, or remove the file if the model does not need it"
         )
     if not any(not path.name.startswith(MISTRAL) for path in source.glob(f"*{SUFFIX}")):
-        found.problems.append(_no_weights(source))
+        findings.problems.append(_explain_missing_weights(source))
     if not (source / CONFIG).exists() and not (source / CONFIG).is_symlink():
         adapter = (source / "adapter_config.json").exists()
         what = "this is an adapter: merge it into its model first" if adapter else "get the model's checkpoint"
-        found.problems.append(f"{CONFIG}: missing, so this is no Hugging Face checkpoint; {what}")
+        findings.problems.append(f"{CONFIG}: missing, so this is not a Hugging Face checkpoint; {what}")
 
 
-def _no_weights(source: Path) -> str:
+def _explain_missing_weights(source: Path) -> str:
     pickles = sorted(path.name for pattern in PICKLES for path in source.glob(pattern))
     if pickles:
-        executes = "a pickle, which executes what its author wrote when it is loaded"
-        return f"{pickles[0]}: {executes}; get the model in safetensors, or convert it where that may happen"
+        danger = "a pickle, which executes code when it is loaded"
+        return f"{pickles[0]}: {danger}; get the model in safetensors, or convert it in a sandbox"
     if other := sorted(path.name for path in source.glob(f"{MISTRAL}*{SUFFIX}")):
         return f"{other[0]}: weights in Mistral's own format; get the model's model*{SUFFIX}"
     return f"*{SUFFIX}: missing, so there are no weights; get the model's checkpoint"

@@ -1,9 +1,9 @@
-"""config.json of a Hugging Face checkpoint: the model's shape, and what of it no GPU backend here serves.
+"""config.json of a Hugging Face checkpoint: the model's shape, and properties that no GPU backend here supports.
 
-Field names and their defaults: huggingface/transformers, models/*/configuration_*.py (`layer_types`, and how it follows
-from `use_sliding_window`, `max_window_layers` and `sliding_window_pattern` where it is absent). What vLLM makes of
-them: vllm/config/model.py (context length, float16), engine/arg_utils.py (a window without `layer_types` holds for
-every layer).
+Field names and defaults: huggingface/transformers, models/*/configuration_*.py (`layer_types`, and how it follows from
+`use_sliding_window`, `max_window_layers` and `sliding_window_pattern` if it is missing). How vLLM reads them:
+vllm/config/model.py (context length, float16), engine/arg_utils.py (a window without `layer_types` holds for every
+layer).
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from r1plus_model_repo.importing.model import Claims, Findings
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 GENERATING: Final = ("ForCausalLM", "LMHeadModel")
-"""Ends of the names of architectures that write text."""
+"""Suffixes of architectures that generate text."""
 OTHER_MODALITIES: Final = ("text_config", "vision_config", "audio_config", "llm_config", "thinker_config")
 NOT_IN_FLOAT16: Final = ("gemma2", "gemma3", "gemma3_text", "glm4", "plamo2")
-"""Model types that vLLM does not compute in float16, which `backends.vllm_engine` asks for: it ends at its start."""
-PATTERNS: Final = {"cohere2": 4}
-"""Model types whose every n-th layer keeps all tokens where config.json says nothing of it."""
-UNLESS_SAID: Final = "qwen"
-"""Model types that begin so have a window only where `use_sliding_window` says it."""
+"""Model types that vLLM does not compute in float16, which `backends.vllm_engine` requests: vLLM would not start."""
+DEFAULT_PATTERNS: Final = {"cohere2": 4}
+"""Model type -> n: every n-th layer keeps all tokens, unless config.json says otherwise."""
+OPT_IN_WINDOW: Final = "qwen"
+"""Prefix of model types that have a window only if `use_sliding_window` is true."""
 
 
 @dataclass(frozen=True, slots=True)
 class HfShape:
-    """What config.json says."""
+    """The model's shape in config.json."""
 
     layers: int
     heads: int
@@ -38,95 +38,99 @@ class HfShape:
     intermediate: int
     window: int | None
     global_layers: int | None
-    tied: bool
-    """The embeddings are the output layer's weights, too."""
+    has_tied_embeddings: bool
+    """The output layer shares the weights of the embeddings."""
 
 
-def read_shape(config: Values, claims: Claims, found: Findings) -> HfShape:
-    """The shape; what is wrong goes to `found`."""
-    _served(config, found)
-    layers = config.whole("num_hidden_layers", 1, 1024)
-    heads = config.whole("num_attention_heads", 1, 1024)
-    hidden = config.whole("hidden_size", 1, 2**20)
-    kv_heads = config.whole("num_key_value_heads", 1, 1024, heads)
-    head_size = config.whole("head_dim", 1, 1024, max(hidden // heads, 1) if heads else 1)
-    window, global_layers = _window(config, layers)
+def read_shape(config: Values, claims: Claims, findings: Findings) -> HfShape:
+    """Read the shape; problems are added to `findings`."""
+    _check_supported(config, findings)
+    layers = config.get_int("num_hidden_layers", 1, 1024)
+    heads = config.get_int("num_attention_heads", 1, 1024)
+    hidden = config.get_int("hidden_size", 1, 2**20)
+    kv_heads = config.get_int("num_key_value_heads", 1, 1024, heads)
+    head_size = config.get_int("head_dim", 1, 1024, max(hidden // heads, 1) if heads else 1)
+    window, global_layers = _read_window(config, layers)
     return HfShape(
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_size=head_size,
-        context=_context(config, claims, found),
+        context=_read_context(config, claims, findings),
         hidden=hidden,
-        intermediate=intermediate_size(config, hidden),
+        intermediate=read_intermediate_size(config, hidden),
         window=window,
         global_layers=global_layers,
-        tied=config.said.get("tie_word_embeddings") is True,
+        has_tied_embeddings=config.fields.get("tie_word_embeddings") is True,
     )
 
 
-def _served(config: Values, found: Findings) -> None:
-    said = config.said
-    check_remote_code(said.get("auto_map"), CONFIG, found)
+def _check_supported(config: Values, findings: Findings) -> None:
+    fields = config.fields
+    check_remote_code(fields.get("auto_map"), CONFIG, findings)
     for key in OTHER_MODALITIES:
-        if said.get(key) is not None:
-            config.problem(key, "there, so this is a multimodal model", "only text is served; take a text model")
-    if said.get("model_type") in NOT_IN_FLOAT16:
-        what = f"{said['model_type']!r}: vLLM does not compute it in float16, which is what is served"
-        config.problem("model_type", what, "take another model")
-    if said.get("is_encoder_decoder"):
-        config.problem("is_encoder_decoder", "true", "only decoders are served; take one")
-    if said.get("kv_lora_rank") is not None:
-        kept = "keys and values are kept in a latent form, whose memory kvHeads cannot say"
-        config.problem("kv_lora_rank", f"{said['kv_lora_rank']!r:.40}: {kept}", "take a model with plain attention")
-    names = said.get("architectures")
+        if fields.get(key) is not None:
+            config.add_problem(key, "present, so this is a multimodal model", "only text is served; use a text model")
+    if fields.get("model_type") in NOT_IN_FLOAT16:
+        what = f"{fields['model_type']!r}: vLLM does not compute it in float16, the precision that is served"
+        config.add_problem("model_type", what, "use another model")
+    if fields.get("is_encoder_decoder"):
+        config.add_problem("is_encoder_decoder", "true", "only decoders are served; use one")
+    if fields.get("kv_lora_rank") is not None:
+        reason = "keys and values are in a latent form, whose memory does not follow from kvHeads"
+        config.add_problem(
+            "kv_lora_rank", f"{fields['kv_lora_rank']!r:.40}: {reason}", "use a model with plain attention"
+        )
+    names = fields.get("architectures")
     if not isinstance(names, list) or not any(str(name).endswith(GENERATING) for name in names):
-        config.problem("architectures", f"{names!r:.80}: none of them writes text", "take a ...ForCausalLM model")
+        config.add_problem("architectures", f"{names!r:.80}: none of them generates text", "use a ...ForCausalLM model")
 
 
-def _context(config: Values, claims: Claims, found: Findings) -> int:
-    """vLLM takes `model_max_length` before the other, and refuses to serve more."""
-    known = [
-        config.whole(key, 16, 2**30)
+def _read_context(config: Values, claims: Claims, findings: Findings) -> int:
+    """Return the context length. vLLM reads `model_max_length` first and refuses to serve more."""
+    limits = [
+        config.get_int(key, 16, 2**30)
         for key in ("max_position_embeddings", "model_max_length")
-        if config.said.get(key) is not None
+        if config.fields.get(key) is not None
     ]
-    return min(found.context(claims.context_length, min(known, default=None)), 2**20)
+    return min(findings.choose_context(claims.context_length, min(limits, default=None)), 2**20)
 
 
-def intermediate_size(config: Values, hidden: int) -> int:
-    """The widest that the feed-forward layers make of one token, with all experts that it is given to."""
-    dense = config.whole("intermediate_size", 1, 2**24, 4 * hidden)
-    experts = config.whole("num_experts_per_tok", 1, 1024, 1)
-    return max(dense, experts * config.whole("moe_intermediate_size", 1, 2**24, dense if experts > 1 else 1))
+def read_intermediate_size(config: Values, hidden: int) -> int:
+    """Return the largest width of the feed-forward layers for one token, over all experts that it uses."""
+    dense = config.get_int("intermediate_size", 1, 2**24, 4 * hidden)
+    experts = config.get_int("num_experts_per_tok", 1, 1024, 1)
+    return max(dense, experts * config.get_int("moe_intermediate_size", 1, 2**24, dense if experts > 1 else 1))
 
 
-def _window(config: Values, layers: int) -> tuple[int | None, int | None]:
-    """`window` and `globalLayers`; the second is None where every layer keeps the window only."""
-    said = config.said
-    types, kind = said.get("layer_types"), str(said.get("model_type", ""))
+def _read_window(config: Values, layers: int) -> tuple[int | None, int | None]:
+    """Return `window` and `globalLayers`; the second is None if every layer keeps only the window."""
+    fields = config.fields
+    types, kind = fields.get("layer_types"), str(fields.get("model_type", ""))
     if types is not None:
-        sliding = _sliding(config, types, layers)
-    elif said.get("sliding_window") is None or not said.get("use_sliding_window", not kind.startswith(UNLESS_SAID)):
-        sliding = 0
-    elif said.get("max_window_layers") is not None:
-        sliding = layers - min(layers, config.whole("max_window_layers", 0, 2**20))
+        sliding_layers = _count_sliding_layers(config, types, layers)
+    elif fields.get("sliding_window") is None or not fields.get(
+        "use_sliding_window", not kind.startswith(OPT_IN_WINDOW)
+    ):
+        sliding_layers = 0
+    elif fields.get("max_window_layers") is not None:
+        sliding_layers = layers - min(layers, config.get_int("max_window_layers", 0, 2**20))
     else:
-        pattern = config.whole("sliding_window_pattern", 1, 2**20, PATTERNS.get(kind, layers + 1))
-        sliding = layers - (layers // pattern if pattern else 0)
-    if sliding == 0:
+        pattern = config.get_int("sliding_window_pattern", 1, 2**20, DEFAULT_PATTERNS.get(kind, layers + 1))
+        sliding_layers = layers - (layers // pattern if pattern else 0)
+    if sliding_layers == 0:
         return None, None
-    return config.whole("sliding_window", 1, 2**20) or None, layers - sliding or None
+    return config.get_int("sliding_window", 1, 2**20) or None, layers - sliding_layers or None
 
 
-def _sliding(config: Values, types: object, layers: int) -> int:
-    """Layers of that type; another than the two has a memory of its own, which nobody counts."""
+def _count_sliding_layers(config: Values, types: object, layers: int) -> int:
+    """Count the layers with a sliding window. Reject other types, whose memory is unknown."""
     if not isinstance(types, list) or len(types) != layers:
-        told = f"{len(types)} items" if isinstance(types, list) else "no list"
-        config.problem("layer_types", f"{told} for {layers} layers")
+        description = f"{len(types)} items" if isinstance(types, list) else "not a list"
+        config.add_problem("layer_types", f"{description} for {layers} layers")
         return 0
     others = sorted({str(item) for item in types} - {FULL, SLIDING})
     if others:
-        kinds = f"only {FULL} and {SLIDING} are sized"
-        config.problem("layer_types", f"{others[0]!r:.40}: {kinds}", "take a model with plain attention")
+        reason = f"only {FULL} and {SLIDING} are sized"
+        config.add_problem("layer_types", f"{others[0]!r:.40}: {reason}", "use a model with plain attention")
     return types.count(SLIDING)

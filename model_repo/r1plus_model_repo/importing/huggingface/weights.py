@@ -1,8 +1,7 @@
-"""The weights of a Hugging Face checkpoint: its shards, whether its tensors are those that config.json claims, and what
-they are once served.
+"""The weights of a Hugging Face checkpoint: its shards, a check against config.json, and their size when served.
 
 Index: huggingface/transformers, `SAFE_WEIGHTS_INDEX_NAME`. What vLLM loads: vllm/model_executor/model_loader/
-default_loader.py (all *.safetensors that the index names; where it stands, other files are passed over).
+default_loader.py (all *.safetensors that the index names; with an index, other files are ignored).
 `quantization_config`: transformers, utils/quantization_config.py; compressed-tensors, quant_args.py.
 """
 
@@ -21,20 +20,20 @@ from r1plus_model_repo.importing.model import Claims, Findings
 
 INDEX: Final = "model.safetensors.index.json"
 MISTRAL: Final = "consolidated"
-"""Files whose names begin so are the same weights in Mistral's own format; vLLM would load them as such."""
+"""Prefix of files with the same weights in Mistral's own format, which vLLM would load as such."""
 HEAD: Final = "lm_head.weight"
 MOST_SHARDS: Final = 1024
 MOST_TOLD: Final = 3
 FLOATING: Final = {"F16": "FP16", "BF16": "BF16", "F32": "FP32"}
-SERVED: Final = "FP16"
+SERVED_PRECISION: Final = "FP16"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\.safetensors")
 _LAYER = re.compile(r"model\.layers\.(\d{1,4})\.")
-_BESIDE = re.compile(r"scal|zero|g_idx|shape|absmax|quant_map|quant_state|nested")
-"""In the last part of the name of what a quantised weight has beside it."""
+_AUXILIARY = re.compile(r"scal|zero|g_idx|shape|absmax|quant_map|quant_state|nested")
+"""Pattern in the last part of the name of tensors that accompany a quantised weight."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedWeights:
     """Weights as they are served."""
 
     precision: str
@@ -42,165 +41,179 @@ class Served:
     bytes: int
 
 
-def read_shards(source: Path, found: Findings) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """The files that hold the weights, and all their tensors; what is wrong goes to `found`."""
-    there = sorted(path.name for path in source.glob(f"*{SUFFIX}"))
-    check_links(source, (INDEX,), found)
-    index = read_json(source, INDEX, found).get("weight_map") if (source / INDEX).exists() else None
+def read_shards(source: Path, findings: Findings) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the files that hold the weights, and all their tensors. Problems are added to `findings`."""
+    present = sorted(path.name for path in source.glob(f"*{SUFFIX}"))
+    check_links(source, (INDEX,), findings)
+    index = read_json(source, INDEX, findings).get("weight_map") if (source / INDEX).exists() else None
     if (source / INDEX).exists():
-        placed = _placed(index, found)
-        names = sorted(set(placed.values()))
-        if left := sorted(set(there) - set(names)):
-            found.notes.append(f"left out, since {INDEX} does not name them: {', '.join(left)[:200]}")
+        weight_map = _read_weight_map(index, findings)
+        names = sorted(set(weight_map.values()))
+        if unnamed := sorted(set(present) - set(names)):
+            findings.notes.append(f"not copied, because {INDEX} does not name them: {', '.join(unnamed)[:200]}")
     else:
-        placed, names = {}, [name for name in there if not name.startswith(MISTRAL)]
+        weight_map, names = {}, [name for name in present if not name.startswith(MISTRAL)]
         if len(names) > 1:
-            told = f"missing, and {', '.join(names)[:120]} may be the model's or not; get it"
-            found.problems.append(f"{INDEX}: {told}")
+            reason = f"missing, and {', '.join(names)[:120]} may or may not belong to the model; get the index"
+            findings.problems.append(f"{INDEX}: {reason}")
             return (), {}
         if names and not _SHARD.fullmatch(names[0]):
-            found.problems.append(f"{names[0]!r:.120}: is no name of a {SUFFIX} file; call it model{SUFFIX}")
+            findings.problems.append(
+                f"{names[0]!r:.120}: is not a valid name of a {SUFFIX} file; rename it to model{SUFFIX}"
+            )
             return (), {}
-    tensors, homes = _read_all(source, names, found)
-    strays = [name for name, file in placed.items() if homes.get(name) != file and (source / file).is_file()]
-    for name in strays[:MOST_TOLD] if not found.problems else ():
-        found.problems.append(f"{INDEX}: weight_map: {name!r:.120}: not in {placed[name]}; get the files again")
-    files = (*names, *([INDEX] if placed else ()))
+    tensors, file_of_tensor = _read_all(source, names, findings)
+    misplaced = [
+        name for name, file in weight_map.items() if file_of_tensor.get(name) != file and (source / file).is_file()
+    ]
+    for name in misplaced[:MOST_TOLD] if not findings.problems else ():
+        findings.problems.append(f"{INDEX}: weight_map: {name!r:.120}: not in {weight_map[name]}; get the files again")
+    files = (*names, *([INDEX] if weight_map else ()))
     return files, tensors
 
 
-def _placed(said: object, found: Findings) -> dict[str, str]:
-    """Tensor -> file, as the index says."""
-    if not isinstance(said, dict) or not said:
-        found.problems.append(f"{INDEX}: weight_map: missing or no object; get the file again")
+def _read_weight_map(weight_map: object, findings: Findings) -> dict[str, str]:
+    """Return tensor -> file from the index."""
+    if not isinstance(weight_map, dict) or not weight_map:
+        findings.problems.append(f"{INDEX}: weight_map: missing or not an object; get the file again")
         return {}
-    for file in {str(file) for file in said.values()}:
+    for file in {str(file) for file in weight_map.values()}:
         if not _SHARD.fullmatch(file):
-            found.problems.append(f"{INDEX}: weight_map: {file!r:.120} is no name of a {SUFFIX} file; get it again")
+            findings.problems.append(
+                f"{INDEX}: weight_map: {file!r:.120} is not a valid name of a {SUFFIX} file; get it again"
+            )
             return {}
-    if len(set(said.values())) > MOST_SHARDS:
-        found.problems.append(f"{INDEX}: weight_map: {len(set(said.values()))} files, at most {MOST_SHARDS} are read")
+    if len(set(weight_map.values())) > MOST_SHARDS:
+        findings.problems.append(
+            f"{INDEX}: weight_map: {len(set(weight_map.values()))} files, at most {MOST_SHARDS} are read"
+        )
         return {}
-    return said
+    return weight_map
 
 
-def _read_all(source: Path, names: list[str], found: Findings) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_all(source: Path, names: list[str], findings: Findings) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
-    homes: dict[str, str] = {}
-    check_links(source, names, found)
+    file_of_tensor: dict[str, str] = {}
+    check_links(source, names, findings)
     for name in names:
         if not (source / name).is_file():
-            found.problems.append(f"{name}: missing, and {INDEX} names it; get the file")
+            findings.problems.append(f"{name}: missing, and {INDEX} names it; get the file")
             continue
         try:
-            read = read_tensors(source / name, name)
+            shard_tensors = read_tensors(source / name, name)
         except WeightsError as error:
-            found.problems += str(error).splitlines()
+            findings.problems += str(error).splitlines()
             continue
-        for twice in sorted(tensors.keys() & read.keys())[:1]:
-            found.problems.append(f"{name}: tensor {twice!r:.120}: is in {homes[twice]}, too; get the files again")
-        tensors |= read
-        homes |= dict.fromkeys(read, name)
-    return tensors, homes
+        for duplicate in sorted(tensors.keys() & shard_tensors.keys())[:1]:
+            findings.problems.append(
+                f"{name}: tensor {duplicate!r:.120}: is also in {file_of_tensor[duplicate]}; get the files again"
+            )
+        tensors |= shard_tensors
+        file_of_tensor |= dict.fromkeys(shard_tensors, name)
+    return tensors, file_of_tensor
 
 
-def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor], found: Findings) -> None:
-    """Do the tensors have the shape that config.json claims? Whoever sizes memory by the one serves the other."""
+def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor], findings: Findings) -> None:
+    """Check that the tensors have the shape of config.json: memory is sized by one, and the other is served."""
     layers = {int(match.group(1)) for name in tensors if (match := _LAYER.match(name))}
     if not layers:
-        found.notes.append(f"no tensor is named model.layers.N: layers and heads are taken from {CONFIG} on its word")
+        findings.notes.append(f"no tensor is named model.layers.N: layers and heads are taken from {CONFIG} unchecked")
         return
-    # Layers that predict several tokens at once follow the model's own; no other model has them.
-    further = config.whole("num_nextn_predict_layers", 0, 64, 0)
-    if shape.layers and layers not in (set(range(shape.layers)), set(range(shape.layers + further))):
-        config.problem("num_hidden_layers", f"{shape.layers}, the tensors are of {len(layers)}")
+    # Layers that predict several tokens at once come after the model's own layers.
+    extra_layers = config.get_int("num_nextn_predict_layers", 0, 64, 0)
+    if shape.layers and layers not in (set(range(shape.layers)), set(range(shape.layers + extra_layers))):
+        config.add_problem("num_hidden_layers", f"{shape.layers}, the tensors are of {len(layers)}")
     kv, all_heads = shape.kv_heads * shape.head_size, (shape.heads + 2 * shape.kv_heads) * shape.head_size
-    known = 0
+    attention_layers = 0
     for layer in range(shape.layers):
         for part, rows in (("k_proj", kv), ("qkv_proj", all_heads)):
             name = f"model.layers.{layer}.self_attn.{part}"
-            known += any(f"{name}.{kind}" in tensors for kind in ("weight", "qweight", "weight_packed"))
+            attention_layers += any(f"{name}.{kind}" in tensors for kind in ("weight", "qweight", "weight_packed"))
             one = tensors.get(f"{name}.weight")
             if one is None or len(one.shape) != 2 or one.dtype in ("U8", "I32") or 0 in (kv, one.shape[0]):
                 continue
             if one.shape[0] != rows:
                 claimed = f"{shape.kv_heads} of head_dim {shape.head_size}, {name}.weight has {one.shape[0]} rows"
-                config.problem("num_key_value_heads", f"{claimed} instead of {rows}")
+                config.add_problem("num_key_value_heads", f"{claimed} instead of {rows}")
                 return
-    if 0 < known < shape.layers:
-        kinds = "their memory is not sized"
-        config.problem("num_hidden_layers", f"{shape.layers - known} layers have no attention: {kinds}", "take another")
-    elif known == 0:
-        found.notes.append(f"no layer has a k_proj or qkv_proj: its heads are taken from {CONFIG} on its word")
+    if 0 < attention_layers < shape.layers:
+        reason = "their memory is not sized"
+        config.add_problem(
+            "num_hidden_layers", f"{shape.layers - attention_layers} layers have no attention: {reason}", "take another"
+        )
+    elif attention_layers == 0:
+        findings.notes.append(f"no layer has a k_proj or qkv_proj: its heads are taken from {CONFIG} unchecked")
 
 
-def served(config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Claims, found: Findings) -> Served:
-    """What becomes of the weights: float16, unless they are quantised."""
-    own = {name: one for name, one in tensors.items() if not (tied and name == HEAD)}
-    quantised = config.said.get("quantization_config")
-    if quantised is not None:
-        return _quantised(config.part("quantization_config"), own, claims, found)
+def describe_served_weights(
+    config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Claims, findings: Findings
+) -> ServedWeights:
+    """Return the weights as served: in float16, unless they are quantised."""
+    stored = {name: one for name, one in tensors.items() if not (tied and name == HEAD)}
+    quantisation = config.fields.get("quantization_config")
+    if quantisation is not None:
+        return _describe_quantised(config.get_object("quantization_config"), stored, claims, findings)
     kinds: Counter[str] = Counter()
-    for one in own.values():
+    for one in stored.values():
         kinds[one.dtype] += one.elements
     most = kinds.most_common(1)[0][0] if kinds else ""
     if most and most not in FLOATING:
-        told = f"most weights are {most}, and no quantization_config says how to read them"
-        config.problem("quantization_config", f"missing: {told}", "get the whole checkpoint")
-    if most in FLOATING and FLOATING[most] != SERVED:
-        beyond = "; numbers beyond 65504 do not fit it: the gate will tell" if most == "BF16" else ""
-        found.notes.append(f"the weights are in {FLOATING[most]} and are served in {SERVED}{beyond}")
-    parameters = sum(one.elements for one in own.values())
-    found.agrees(claims, parameters, SERVED)
-    # The volume that it comes by is made for as much, so what is stored in more than it is served in counts as stored.
-    return Served(SERVED, parameters, max(2 * parameters, sum(one.bytes for one in own.values())))
+        reason = f"most weights are {most}, and no quantization_config says how to read them"
+        config.add_problem("quantization_config", f"missing: {reason}", "get the whole checkpoint")
+    if most in FLOATING and FLOATING[most] != SERVED_PRECISION:
+        beyond = "; numbers beyond 65504 do not fit: the gate measures the effect" if most == "BF16" else ""
+        findings.notes.append(f"the weights are in {FLOATING[most]} and are served in {SERVED_PRECISION}{beyond}")
+    parameters = sum(one.elements for one in stored.values())
+    findings.check_claims(claims, parameters, SERVED_PRECISION)
+    # Its volume must hold the stored files, which may be larger than the weights as served.
+    return ServedWeights(SERVED_PRECISION, parameters, max(2 * parameters, sum(one.bytes for one in stored.values())))
 
 
-def _quantised(said: Values, own: Mapping[str, Tensor], claims: Claims, found: Findings) -> Served:
-    precision = _plain_precision(said)
+def _describe_quantised(
+    quantisation: Values, stored: Mapping[str, Tensor], claims: Claims, findings: Findings
+) -> ServedWeights:
+    precision = _find_precision(quantisation)
     if precision is None and claims.precision is None:
-        found.problems.append(
-            f"--precision: {CONFIG}'s quantization_config does not say it plainly; give it, such as INT4"
-        )
-    parameters = counted(own, precision or claims.precision or "")
-    found.agrees(claims, None, precision)
+        findings.problems.append(f"--precision: quantization_config in {CONFIG} does not say it; give it, such as INT4")
+    parameters = count_parameters(stored, precision or claims.precision or "")
+    findings.check_claims(claims, None, precision)
     if claims.parameters is None:
-        found.notes.append(f"{parameters:,} parameters, counted from packed weights; --parameters says better")
-    size = sum(one.bytes for one in own.values())
-    return Served(precision or claims.precision or "", claims.parameters or parameters, size)
+        findings.notes.append(f"{parameters:,} parameters, counted from packed weights; --parameters overrides it")
+    size = sum(one.bytes for one in stored.values())
+    return ServedWeights(precision or claims.precision or "", claims.parameters or parameters, size)
 
 
-def counted(tensors: Mapping[str, Tensor], precision: str) -> int:
-    """Parameters of quantised weights: several are packed into one whole number, and scales beside them are none."""
+def count_parameters(tensors: Mapping[str, Tensor], precision: str) -> int:
+    """Count the parameters of quantised weights: several are packed into one number, and scales do not count."""
     bits = 4 if precision.endswith("4") else 8
     total = 0
     for name, one in tensors.items():
-        if not _BESIDE.search(name.rpartition(".")[2]):
-            packed = one.dtype in ("U8", "I8", "I32", "U32")
-            total += one.elements * ELEMENT_BITS[one.dtype] // bits if packed else one.elements
+        if not _AUXILIARY.search(name.rpartition(".")[2]):
+            is_packed = one.dtype in ("U8", "I8", "I32", "U32")
+            total += one.elements * ELEMENT_BITS[one.dtype] // bits if is_packed else one.elements
     return total
 
 
-def _plain_precision(said: Values) -> str | None:
-    """As an engine's catalog entry calls it, where the configuration says one precision and no other."""
-    method, bits = said.said.get("quant_method"), said.said.get("bits")
+def _find_precision(quantisation: Values) -> str | None:
+    """Return the precision as a catalog entry names it; None unless the configuration has exactly one."""
+    method, bits = quantisation.fields.get("quant_method"), quantisation.fields.get("bits")
     if method in ("fp8", "fbgemm_fp8"):
         return "FP8"
     if method in ("gptq", "awq", "auto-round") and bits in (4, 8):
         return f"INT{bits}"
     if method == "bitsandbytes":
-        four, eight = (said.said.get(f"load_in_{n}bit") is True for n in (4, 8))
+        four, eight = (quantisation.fields.get(f"load_in_{n}bit") is True for n in (4, 8))
         return {(True, False): "INT4", (False, True): "INT8"}.get((four, eight))
     if method == "mxfp4":
         return "MXFP4"
     if method == "compressed-tensors":
-        groups = said.said.get("config_groups")
-        kinds = {_of_group(group) for group in groups.values()} if isinstance(groups, dict) else set()
+        groups = quantisation.fields.get("config_groups")
+        kinds = {_find_group_precision(group) for group in groups.values()} if isinstance(groups, dict) else set()
         return kinds.pop() if len(kinds) == 1 else None
     return None
 
 
-def _of_group(group: object) -> str | None:
+def _find_group_precision(group: object) -> str | None:
     weights = group.get("weights") if isinstance(group, dict) else None
     if not isinstance(weights, dict):
         return None

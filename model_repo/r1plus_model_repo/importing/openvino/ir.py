@@ -1,7 +1,7 @@
-"""GGUF to OpenVINO IR: model, tokenizer with its chat template, and detokenizer as files that are served read-only.
+"""Conversion of GGUF to OpenVINO IR: model, tokenizer with its chat template, and detokenizer as read-only files.
 
-The GGUF reader opens its file for writing, which a read-only root refuses, so conversion happens once, where
-engines are made. It runs in a process of its own, whose memory (several times the weights) ends with it.
+The GGUF reader opens its file for writing, which a read-only root refuses. So conversion happens once, when an engine
+is made. It runs in a process of its own, whose memory (several times the weights) is freed at the end.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from r1plus_contract.delivery import file_sha256
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.openvino.tokenizer_limit import unlimit
+from r1plus_model_repo.importing.openvino.tokenizer_limit import remove_limit
 
 PARTS = ("model", "tokenizer", "detokenizer")
 FILES = tuple(f"openvino_{part}.{kind}" for part in PARTS for kind in ("bin", "xml"))
@@ -22,16 +22,16 @@ _CONVERT = (
     "import sys, openvino_genai;"
     "openvino_genai.LLMPipeline(sys.argv[1], 'CPU', enable_save_ov_model=True, INFERENCE_NUM_THREADS=2)"
 )
-_DROPPED = 3
+_QUESTION_DROPPED = 3
 _TRY = (
     "import signal, sys, openvino_genai;"
     "tokenizer = openvino_genai.Tokenizer(sys.argv[1]);"
     "signal.alarm(int(sys.argv[2]));"
     "text = tokenizer.apply_chat_template([{'role': 'user', 'content': 'r1plus-question'}], True);"
-    f"sys.exit(0 if 'r1plus-question' in text else {_DROPPED})"
+    f"sys.exit(0 if 'r1plus-question' in text else {_QUESTION_DROPPED})"
 )
-# Outside of CI jobs OpenVINO writes an id under $HOME/intel at import, and tells Google Analytics of it.
-_UNTOLD = {"CI": "true"}
+# Outside of CI jobs OpenVINO writes an id under $HOME/intel at import and sends it to Google Analytics.
+_NO_TELEMETRY = {"CI": "true"}
 _LAYER_NAME = re.compile(r'(<layer id="\d+" name=")([^"]*)(")')
 _COUNTER = re.compile(r"(?<=_)\d+")
 
@@ -39,54 +39,58 @@ _COUNTER = re.compile(r"(?<=_)\d+")
 def convert(weights: Path, workspace: Path, target: Path, sha256: str | None = None) -> None:
     """Convert `weights` (copied into `workspace`, where the reader may write) to IR files in `target`.
 
-    `sha256` of the weights where they were read before: ImportingError if the copy is not of them.
+    `sha256` is the digest of the weights when they were read. Raise ImportingError if the copy differs from it.
     """
     workspace.mkdir(parents=True)
-    source = workspace / "weights.gguf"  # It knows a GGUF file by its name.
+    source = workspace / "weights.gguf"  # The reader recognises a GGUF file by its name.
     shutil.copyfile(weights, source)
     if sha256 is not None and file_sha256(source) != sha256:
-        raise ImportingError(f"{weights.name}: changed while it was imported; import it again when it is whole")
+        raise ImportingError(f"{weights.name}: changed during the import; import it again when it is complete")
     command = [sys.executable, "-c", _CONVERT, str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _UNTOLD)
-    if done.returncode != 0:
-        told = done.stderr.strip()[-800:] or f"it ended with status {done.returncode}; -9 is for want of memory"
-        raise ImportingError(f"{weights.name}: conversion to OpenVINO IR failed: {told}")
-    missing = [name for name in FILES if not (workspace / name).is_file()]
-    if missing:
-        raise ImportingError(f"{weights.name}: conversion made no {', '.join(missing)}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _NO_TELEMETRY)
+    if result.returncode != 0:
+        reason = result.stderr.strip()[-800:] or f"exit status {result.returncode}; -9 means out of memory"
+        raise ImportingError(f"{weights.name}: conversion to OpenVINO IR failed: {reason}")
+    missing_files = [name for name in FILES if not (workspace / name).is_file()]
+    if missing_files:
+        raise ImportingError(f"{weights.name}: the conversion did not write {', '.join(missing_files)}")
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if name.endswith(".xml"):
-            (target / name).write_text(renumbered((workspace / name).read_text(encoding="utf-8")), encoding="utf-8")
+            (target / name).write_text(
+                renumber_layers((workspace / name).read_text(encoding="utf-8")), encoding="utf-8"
+            )
         else:
             (workspace / name).replace(target / name)
-    unlimit(target)
+    remove_limit(target)
 
 
 def try_template(folder: Path, name: str, seconds: int = 20) -> None:
-    """Put one question through the chat template of the tokenizer in `folder`, as a pod will; ImportingError.
+    """Apply the chat template of the tokenizer in `folder` to one question, as a pod does.
 
-    The backend has an interpreter of its own, which knows less than Jinja, and a template is somebody's program: it
-    runs in a process that an alarm ends. `name` is what the message calls the weights.
+    Raise ImportingError if it fails.
+
+    The backend has its own interpreter, which supports less than Jinja. A template is an untrusted program, so it runs
+    in a process with a timeout. `name` is what the message calls the weights.
     """
     command = [sys.executable, "-c", _TRY, str(folder), str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _UNTOLD)
-    if done.returncode == 0:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _NO_TELEMETRY)
+    if result.returncode == 0:
         return
-    if done.returncode == -signal.SIGALRM:
-        told = f"took longer than {seconds} s for one question"
-    elif done.returncode == _DROPPED:
-        told = "leaves the question out"
+    if result.returncode == -signal.SIGALRM:
+        reason = f"took longer than {seconds} s for one question"
+    elif result.returncode == _QUESTION_DROPPED:
+        reason = "leaves the question out"
     else:
-        told = f"the backend's interpreter says: {' '.join(done.stderr.split())[-400:]}"
-    raise ImportingError(f"{name}: tokenizer.chat_template: {told}; mend it, or get the file from its publisher")
+        reason = f"the backend's interpreter says: {' '.join(result.stderr.split())[-400:]}"
+    raise ImportingError(f"{name}: tokenizer.chat_template: {reason}; fix it, or get the file from its publisher")
 
 
-def renumbered(xml: str) -> str:
-    """The IR with its layers' numbers counted from 0 in order of appearance.
+def renumber_layers(xml: str) -> str:
+    """Return the IR with the numbers in layer names counted from 0 in order of appearance.
 
-    A layer nobody named is called after a counter of the whole process (`Constant_4700`), which says nothing of the
-    model and may differ between machines; the digest must not.
+    An unnamed layer is called after a counter of the process (`Constant_4700`), which may differ between machines; the
+    digest must not.
     """
     numbers: dict[str, int] = {}
 

@@ -1,8 +1,8 @@
-"""Take the tokenizer's silent length limit away.
+"""Removal of the tokenizer's silent length limit.
 
-A converted tokenizer cuts every prompt down to the model's context (8192 tokens) and says nothing: the model would
-answer the *end* of a long question. The backend refuses such a prompt with both lengths instead, so the tokenizer has
-to count all of it. In the IR the limit is a 32-bit constant that feeds a `Minimum`; it becomes the largest such number.
+A converted tokenizer silently cuts each prompt to the model's context (8192 tokens): the model would answer the *end*
+of a long question. The backend rejects such a prompt with both lengths, so the tokenizer must count all of it. In the
+IR the limit is a 32-bit constant that feeds a `Minimum`; it is set to the largest such number.
 """
 
 import re
@@ -16,17 +16,17 @@ _EDGE = re.compile(r'<edge from-layer="(\d+)" from-port="\d+" to-layer="(\d+)"')
 UNLIMITED = (2**31 - 1).to_bytes(4, "little")
 
 
-def unlimit(folder: Path) -> None:
-    """Rewrite the tokenizer in `folder`; ImportingError where it has no such limit or several."""
+def remove_limit(folder: Path) -> None:
+    """Rewrite the tokenizer in `folder`. Raise ImportingError if it has no such limit or several."""
     xml = (folder / "openvino_tokenizer.xml").read_text(encoding="utf-8")
-    offset = _limit_offset(xml)
+    offset = _find_limit_offset(xml)
     weights = folder / "openvino_tokenizer.bin"
     content = bytearray(weights.read_bytes())
     content[offset : offset + 4] = UNLIMITED
     weights.write_bytes(bytes(content))
 
 
-def _limit_offset(xml: str) -> int:
+def _find_limit_offset(xml: str) -> int:
     layers = {match.group(1): match for match in _LAYER.finditer(xml)}
     minima = {number for number, layer in layers.items() if layer.group(2) == "Minimum"}
     feeding = [layers[source] for source, to in _EDGE.findall(xml) if to in minima and source in layers]

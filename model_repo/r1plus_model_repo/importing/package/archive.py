@@ -1,4 +1,7 @@
-"""An engine as one tar for an https server, and the R1PlusEngine that fetches it. The same files, the same bytes."""
+"""An engine as one tar for an https server, and the R1PlusEngine that fetches it.
+
+The same files give the same bytes.
+"""
 
 import re
 import tarfile
@@ -14,13 +17,13 @@ from r1plus_model_repo.catalog.types import ArchiveFile
 from r1plus_model_repo.importing.errors import ImportingError
 
 MANIFEST = "engine.yaml"
-_CARRIER = re.compile(r"(?m)^(  artifact:\n)    (?:image|archive):.*\n((?:      .*\n)*)")
-"""The one line of the manifest that says where the files are, and what hangs on it."""
+_SOURCE_LINE = re.compile(r"(?m)^(  artifact:\n)    (?:image|archive):.*\n((?:      .*\n)*)")
+"""The line of the manifest that says where the files are, and the lines below it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """What was written."""
+class PackedEngine:
+    """The written files."""
 
     tar: Path
     sha256: str
@@ -28,14 +31,18 @@ class Packed:
     signed: bool
 
 
-def pack(folder: Path, url: str) -> Packed:
-    """Write FOLDER/NAME.tar, and into FOLDER/engine.yaml that it is fetched from `url`; ImportingError."""
+def pack(folder: Path, url: str) -> PackedEngine:
+    """Write FOLDER/NAME.tar, and set its `url` in FOLDER/engine.yaml.
+
+    Raises:
+        ImportingError: the folder is not a complete engine, or the URL is invalid.
+    """
     engine, manifest = folder / ENGINE_FOLDER, folder / MANIFEST
     for part in (engine, manifest):
         if not part.exists():
             raise ImportingError(f"{part}: missing; give the folder that `r1plus engine import` wrote")
     text = manifest.read_text(encoding="utf-8")
-    if len(_CARRIER.findall(text)) != 1:
+    if len(_SOURCE_LINE.findall(text)) != 1:
         raise ImportingError(f"{manifest}: spec.artifact has no line `image:`; write {url} into it by hand")
     target = folder / f"{folder.resolve().name}.tar"
     part, signature = target.with_suffix(".tar.part"), folder / SIGNATURE_FILE
@@ -56,5 +63,5 @@ def pack(folder: Path, url: str) -> Packed:
     archive = (
         f"\\g<1>    archive:\n      url: '{url.replace(chr(39), '%27')}'\n      sha256: {sha256}\n      size: {size}\n"
     )
-    manifest.write_text(_CARRIER.sub(archive, text), encoding="utf-8")
-    return Packed(target, sha256, manifest, signature.exists())
+    manifest.write_text(_SOURCE_LINE.sub(archive, text), encoding="utf-8")
+    return PackedEngine(target, sha256, manifest, signature.exists())

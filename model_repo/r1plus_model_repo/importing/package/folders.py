@@ -1,4 +1,7 @@
-"""Engine folders: made beside, named when they are whole. For the demo's engines and for `r1plus engine import`."""
+"""Engine folders: made under another name and renamed when complete.
+
+For the demo's engines and `r1plus engine import`.
+"""
 
 import contextlib
 import fcntl
@@ -13,28 +16,28 @@ from typing import Any
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino.ir import convert
 
-FACTS = "engine.json"
+FACTS_FILE = "engine.json"
 RECIPE = 2
-"""Raised whenever the same sources would give other bytes; folders of an older recipe are made again."""
+"""Increased when the same sources give other bytes; folders of an older recipe are made again."""
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Be the only one who makes engines in `out`; ImportingError where somebody is at it."""
+def lock_folder(out: Path) -> Iterator[None]:
+    """Hold the lock for making engines in `out`. Raise ImportingError if another process holds it."""
     out.mkdir(parents=True, exist_ok=True)
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise ImportingError(f"{out}: another import is at work there; wait for it, or give another --out") from error
+        raise ImportingError(f"{out}: another import is running there; wait for it, or give another --out") from error
     finally:
         os.close(folder)
 
 
 @contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes `target` when the context is left without an error, and nothing otherwise."""
+def stage_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `target` if the block ends without an error, and is removed otherwise."""
     part = target.with_name(f".part-{target.name}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -48,8 +51,8 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch(target: Path) -> Iterator[Path]:
-    """An empty folder on `target`'s file system, gone with the context."""
+def create_scratch(target: Path) -> Iterator[Path]:
+    """Yield an empty folder on the file system of `target`, and remove it at the end."""
     folder = target.with_name(f".part-scratch-{target.name}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -59,30 +62,30 @@ def scratch(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def from_gguf(
+def convert_gguf(
     weights: Path, workspace: Path, engine: Path, facts: Mapping[str, Any], sha256: str | None = None
 ) -> None:
-    """Convert `weights` into the folder `engine`, with its provenance; `workspace` is for the way, and goes.
+    """Convert `weights` into the folder `engine`, with its provenance; `workspace` is removed.
 
-    `sha256`: what was read and vouched for; ImportingError if the file is another by now.
+    `sha256` is the digest of the weights when they were read. Raise ImportingError if they have changed.
     """
     convert(weights, workspace, engine, sha256)
     shutil.rmtree(workspace)
-    seal(engine, facts)
+    write_facts(engine, facts)
 
 
-def seal(engine: Path, facts: Mapping[str, Any]) -> None:
-    """Write the provenance beside the files, and make all of them readable for the user of any pod."""
-    (engine / FACTS).write_text(dump(facts), encoding="utf-8")
+def write_facts(engine: Path, facts: Mapping[str, Any]) -> None:
+    """Write the provenance next to the files, and make all of them readable for the user of any pod."""
+    (engine / FACTS_FILE).write_text(dump_facts(facts), encoding="utf-8")
     for path in engine.iterdir():
         path.chmod(0o644)
 
 
-def dump(facts: Mapping[str, Any]) -> str:
-    """Provenance as text: the same facts are the same bytes, since the engine's digest covers them."""
+def dump_facts(facts: Mapping[str, Any]) -> str:
+    """Return the provenance as text. The same facts give the same bytes, since the engine's digest covers them."""
     return json.dumps(facts, indent=2, sort_keys=True) + "\n"
 
 
-def converter() -> dict[str, str]:
-    """What converts, with versions."""
+def list_converter_versions() -> dict[str, str]:
+    """Return the packages that convert, with their versions."""
     return {package: version(package) for package in ("gguf", "openvino", "openvino-genai")}

@@ -1,7 +1,7 @@
-"""The R1PlusEngine of an imported model: what was read, what whoever imports it says, and what is estimated.
+"""The R1PlusEngine of an imported model: from the files, from the options, and estimated.
 
-Estimates are rounded up from what the demo's engines were measured to take (catalog/smollm2.yaml), and the manifest
-says which figures they are.
+Estimates are rounded up from the measured memory of the demo's engines (catalog/smollm2.yaml). The manifest says which
+figures are estimates.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,27 @@ from r1plus_contract import names
 from r1plus_model_repo.catalog.quantity import mebibytes
 from r1plus_model_repo.catalog.types import EngineName, EngineSpec, spec_problems
 from r1plus_model_repo.importing.model import OPENVINO, Model
-from r1plus_model_repo.importing.options import Wish, WishError
+from r1plus_model_repo.importing.options import ImportOptions, ImportOptionsError
 from r1plus_model_repo.importing.tensorrt_llm import engine_fields
 
-__all__ = ("Wish", "WishError", "check_name", "manifest", "spec_of", "weights_memory")
+__all__ = (
+    "ImportOptions",
+    "ImportOptionsError",
+    "build_spec",
+    "check_name",
+    "estimate_weights_memory",
+    "render_manifest",
+)
 RUNTIME_MEMORY = "750Mi"
-"""Server, backend and activations: smollm2-full-f16's at batch 32, the most that was measured."""
+"""Server, backend and activations: the largest measured value, of smollm2-full-f16 at batch 32."""
 BEST_BATCH, MAX_BATCH = 16, 32
 
 
-def weights_memory(model: Model) -> str:
-    """What the weights take once loaded, estimated.
+def estimate_weights_memory(model: Model) -> str:
+    """Estimate the memory of the loaded weights.
 
-    On CPU computing is in FP32: weights kept in 16 bits or more are held as they are and unpacked; quantised ones stay
-    packed. On a GPU they are what they are.
+    On CPU, computing is in FP32: weights of 16 bits or more are held both as stored and unpacked, quantised ones stay
+    packed. On a GPU they take their stored size.
     """
     if model.gpu is not None:
         return mebibytes(model.weights_bytes)
@@ -36,15 +43,18 @@ def weights_memory(model: Model) -> str:
     return mebibytes(int(need))
 
 
-def spec_of(wish: Wish, model: Model, sha256: str, origin: str) -> EngineSpec:
-    """The engine's spec; WishError lists every problem as `spec.field: what is wrong (got value)`."""
+def build_spec(options: ImportOptions, model: Model, sha256: str, origin: str) -> EngineSpec:
+    """Build the engine's spec.
+
+    Raise ImportOptionsError with every problem as `spec.field: what is wrong (got value)`.
+    """
     unmeasured = {"claimedBy": f"nobody yet: imported from {origin}"[:256]}
-    gpu, problems = model.gpu, engine_fields.gpu_problems(wish, model)
-    best, largest = engine_fields.batches(wish, gpu) if gpu else _batches(wish)
-    given = {
-        "family": wish.family,
-        "tier": wish.tier,
-        "version": wish.version,
+    gpu, problems = model.gpu, engine_fields.find_gpu_problems(options, model)
+    best, largest = engine_fields.choose_batches(options, gpu) if gpu else _choose_batches(options)
+    fields = {
+        "family": options.family,
+        "tier": options.tier,
+        "version": options.version,
         "precision": model.precision,
         "backend": gpu.backend if gpu else OPENVINO,
         "architecture": {
@@ -53,48 +63,51 @@ def spec_of(wish: Wish, model: Model, sha256: str, origin: str) -> EngineSpec:
             "headSize": model.shape.head_size,
             "contextLength": model.context_length,
             "parameters": model.parameters,
-            **(engine_fields.architecture(gpu) if gpu else {}),
+            **(engine_fields.build_architecture_fields(gpu) if gpu else {}),
         },
-        "artifact": {"image": wish.image or f"r1plus.local/engine-{wish.name}:{wish.version}", "sha256": sha256},
+        "artifact": {
+            "image": options.image or f"r1plus.local/engine-{options.name}:{options.version}",
+            "sha256": sha256,
+        },
         "requirements": {
-            "cpu": wish.cpu,
-            "weightsMemory": wish.weights_memory or weights_memory(model),
-            "runtimeMemory": wish.runtime_memory or (engine_fields.RUNTIME_MEMORY if gpu else RUNTIME_MEMORY),
-            **(engine_fields.requirements(wish, gpu) if gpu else {}),
+            "cpu": options.cpu,
+            "weightsMemory": options.weights_memory or estimate_weights_memory(model),
+            "runtimeMemory": options.runtime_memory or (engine_fields.RUNTIME_MEMORY if gpu else RUNTIME_MEMORY),
+            **(engine_fields.build_requirement_fields(options, gpu) if gpu else {}),
         },
         "batch": {"best": best, "max": largest},
         "reference": {
-            "suite": wish.suite or f"{wish.family}-{wish.tier}-v1",
-            **({"inheritedFrom": wish.inherited_from} if wish.inherited_from else unmeasured),
+            "suite": options.suite or f"{options.family}-{options.tier}-v1",
+            **({"inheritedFrom": options.inherited_from} if options.inherited_from else unmeasured),
         },
-        **(engine_fields.terms(wish, gpu) if gpu else {}),
+        **(engine_fields.build_spec_fields(options, gpu) if gpu else {}),
     }
     try:
-        spec = EngineSpec.model_validate(given)
+        spec = EngineSpec.model_validate(fields)
     except ValidationError as error:
-        raise WishError((*problems, *spec_problems(error, EngineSpec))) from error
+        raise ImportOptionsError((*problems, *spec_problems(error, EngineSpec))) from error
     if problems:
-        raise WishError(problems)
+        raise ImportOptionsError(problems)
     return spec
 
 
-def _batches(wish: Wish) -> tuple[int, int]:
-    """On CPU."""
-    best, largest = wish.best_batch, wish.max_batch
+def _choose_batches(options: ImportOptions) -> tuple[int, int]:
+    """Return best and largest batch on CPU."""
+    best, largest = options.best_batch, options.max_batch
     return BEST_BATCH if best is None else best, MAX_BATCH if largest is None else largest
 
 
 def check_name(name: str) -> None:
-    """WishError unless an R1PlusEngine, a label and a folder may bear the name."""
+    """Raise ImportOptionsError unless the name is valid for an R1PlusEngine, a label and a folder."""
     try:
-        _NAME.validate_python(name)
+        _NAME_ADAPTER.validate_python(name)
     except ValidationError as error:
-        told = (f"metadata.name: {item['msg']} (got {name!r:.80})" for item in error.errors(include_url=False))
-        raise WishError(tuple(told)) from error
+        messages = (f"metadata.name: {item['msg']} (got {name!r:.80})" for item in error.errors(include_url=False))
+        raise ImportOptionsError(tuple(messages)) from error
 
 
-def manifest(name: str, spec: EngineSpec, origin: Mapping[str, Any]) -> str:
-    """The R1PlusEngine as YAML, with what to know of its figures above it."""
+def render_manifest(name: str, spec: EngineSpec, origin: Mapping[str, Any]) -> str:
+    """Return the R1PlusEngine as YAML, with a comment about its figures at the top."""
     body = {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND_ENGINE,
@@ -106,7 +119,7 @@ def manifest(name: str, spec: EngineSpec, origin: Mapping[str, Any]) -> str:
     return head + yaml.safe_dump(body, sort_keys=False, width=110)
 
 
-_NAME: TypeAdapter[str] = TypeAdapter(EngineName)
+_NAME_ADAPTER: TypeAdapter[str] = TypeAdapter(EngineName)
 _HEAD = """\
 # Made by `r1plus engine import` from {file}, sha256 {sha256}.
 #

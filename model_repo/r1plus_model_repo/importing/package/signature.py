@@ -1,4 +1,4 @@
-"""`model.sig` for an engine: what `engine_fetch.signature` verifies, and `model_signing verify key` as well."""
+"""`model.sig` of an engine, verified by `engine_fetch.signature` and by `model_signing verify key`."""
 
 import base64
 import hashlib
@@ -16,8 +16,8 @@ from r1plus_model_repo.engine_fetch.signature import (
     PAYLOAD_TYPE,
     PREDICATE_TYPE,
     STATEMENT_TYPE,
-    enveloped,
-    root_digest,
+    compute_root_digest,
+    encode_envelope,
 )
 from r1plus_model_repo.importing.errors import ImportingError
 
@@ -25,13 +25,16 @@ BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
 def sign(folder: Path, key: Path) -> Path:
-    """Write FOLDER/model.sig over FOLDER/engine; ImportingError where the key will not do or there is no engine."""
+    """Write FOLDER/model.sig over FOLDER/engine.
+
+    Raise ImportingError if the key is unsuitable or there is no engine.
+    """
     engine, target = folder / "engine", folder / SIGNATURE_FILE
     if not engine.is_dir():
-        raise ImportingError(f"{engine}: no such folder; give the one that `r1plus engine import` wrote")
-    private = _private_key(key)
-    payload = json.dumps(statement(engine, folder.resolve().name)).encode()
-    signature = private.sign(enveloped(payload), ec.ECDSA(HASHES[private.curve.key_size]))
+        raise ImportingError(f"{engine}: no such folder; give the folder that `r1plus engine import` wrote")
+    private = _load_private_key(key)
+    payload = json.dumps(build_statement(engine, folder.resolve().name)).encode()
+    signature = private.sign(encode_envelope(payload), ec.ECDSA(HASHES[private.curve.key_size]))
     public = private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -48,12 +51,12 @@ def sign(folder: Path, key: Path) -> Path:
     return target
 
 
-def statement(engine: Path, name: str) -> dict[str, Any]:
-    """What is vouched for: every file with its sha256."""
+def build_statement(engine: Path, name: str) -> dict[str, Any]:
+    """Return the statement to sign: every file with its sha256."""
     digests = dict(sorted(listed(listing(engine)).items()))
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": root_digest(list(digests.values()))}}],
+        "subject": [{"name": name, "digest": {"sha256": compute_root_digest(list(digests.values()))}}],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": []},
@@ -62,14 +65,14 @@ def statement(engine: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def _load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
-        found = serialization.load_pem_private_key(path.read_bytes(), None)
+        private_key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
-        raise ImportingError(f"{path}: no private key in PEM without a password: {error}") from error
-    if not isinstance(found, ec.EllipticCurvePrivateKey) or found.curve.key_size not in HASHES:
+        raise ImportingError(f"{path}: not a private key in PEM without a password: {error}") from error
+    if not isinstance(private_key, ec.EllipticCurvePrivateKey) or private_key.curve.key_size not in HASHES:
         raise ImportingError(
-            f"{path}: the key is on no curve of P-256, P-384 and P-521;"
+            f"{path}: the key is not on curve P-256, P-384 or P-521;"
             " openssl ecparam -name prime256v1 -genkey -noout -out signing.pem makes one"
         )
-    return found
+    return private_key

@@ -1,6 +1,6 @@
-"""Alembic's environment: the connection comes from `registry.migrating`, which has set its time-outs.
+"""Alembic's environment: the connection comes from `registry.migration`, which has set its time-outs.
 
-A developer who runs `alembic revision --autogenerate` gives the database by R1PLUS_REGISTRY_DSN.
+For `alembic revision --autogenerate` a developer sets R1PLUS_REGISTRY_DSN.
 """
 
 import os
@@ -13,7 +13,7 @@ from r1plus_model_repo.registry.tables import metadata
 
 
 def run(connection: Connection) -> None:
-    """Migrate over this connection, a transaction per migration."""
+    """Migrate over this connection, with a transaction per migration."""
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -24,9 +24,9 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    run(given)
+shared_connection = context.config.attributes.get("connection")
+if shared_connection is not None:
+    run(shared_connection)
 else:
-    with Database(os.environ[VARIABLE]).engine.connect() as own:
-        run(own)
+    with Database(os.environ[VARIABLE]).engine.connect() as connection:
+        run(connection)

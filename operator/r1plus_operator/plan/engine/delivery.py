@@ -9,7 +9,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import Archive, Build, FillOrder
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
-from r1plus_model_repo.gpu_build import Recipe, script
+from r1plus_model_repo.gpu_build import Recipe, render_script
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import EnginePlacement, choose_delivery_mode, needs_volume, read_gpu_need
@@ -17,7 +17,7 @@ from r1plus_operator.plan.engine.nodes import find_matching_nodes
 from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observation, PodFacts, VolumeFacts
 from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, build_placement, select_gpu_resource
 from r1plus_operator.plan.settings import AccessMode, OperatorConfig, VolumeTerms
-from r1plus_policies.engine.hardware import Gpus, place
+from r1plus_policies.engine.hardware import Gpus, place_engine
 
 KEY_DIGITS = 16
 MAX_NODES = 32
@@ -110,7 +110,7 @@ def resolve_delivery(
         order=_build_order(engine, Build(recipe.key, recipe.gpu_product) if recipe else None),
         image="" if files.archive else files.image or "",
         builder=_build_builder(engine, recipe, placement) if recipe else None,
-        asked=f"{recipe.asked[:KEY_DIGITS]}{suffix}" if recipe else "",
+        asked=f"{recipe.request_key[:KEY_DIGITS]}{suffix}" if recipe else "",
         access_mode=terms.access_mode,
         nodes=fitting_nodes[:MAX_NODES],
         node_selector=constraints.get("nodeSelector"),
@@ -131,7 +131,7 @@ def _build_recipe(engine: Engine, placement: EnginePlacement, config: OperatorCo
     """Return everything that the result of the build depends on. The serving image is also the builder."""
     backend, terms = engine.spec.backend, engine.spec.build
     assert terms is not None
-    capability = placement.gpus.computes if placement.gpus else None
+    capability = placement.gpus.compute_capability if placement.gpus else None
     return Recipe(
         checkpoint=engine.spec.files.sha256,
         backend=backend.value,
@@ -149,7 +149,7 @@ def _build_recipe(engine: Engine, placement: EnginePlacement, config: OperatorCo
 
 def _build_builder(engine: Engine, recipe: Recipe, placement: EnginePlacement) -> Builder:
     memory = HOST_MEMORY + 2 * bytes_of(engine.spec.requirements.weights_memory)
-    return Builder(recipe.image, script(recipe, names.DIR_VOLUME), select_gpu_resource(placement.gpus), memory)
+    return Builder(recipe.image, render_script(recipe, names.DIR_VOLUME), select_gpu_resource(placement.gpus), memory)
 
 
 def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
@@ -196,7 +196,7 @@ def _list_fitting_nodes(
     if placement.gpus is not None:
         need, product = read_gpu_need(engine), placement.gpus.product
         gpus_by_node = ((node, [gpus for gpus in node.gpus if gpus.product == product]) for node in matching_nodes)
-        return tuple(sorted(node.name for node, gpus in gpus_by_node if isinstance(place(need, gpus), Gpus)))
+        return tuple(sorted(node.name for node, gpus in gpus_by_node if isinstance(place_engine(need, gpus), Gpus)))
     needed_bytes = placement.fit.total_bytes + POD_OVERHEAD
     return tuple(sorted(node.name for node in matching_nodes if node.memory_bytes >= needed_bytes))
 

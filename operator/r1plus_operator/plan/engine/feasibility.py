@@ -13,8 +13,8 @@ from r1plus_operator.plan.engine.nodes import compute_memory_per_pod, explain_no
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD, compute_storage_bytes
 from r1plus_operator.plan.podspec.triton_config import list_problems
-from r1plus_policies.engine.hardware import UNKNOWN, GpuNeed, Gpus, place, version_refusal
-from r1plus_policies.engine.memory_fit import GIB, Fit, Misfit, fit, sized
+from r1plus_policies.engine.hardware import UNKNOWN, GpuNeed, Gpus, explain_version_refusal, place_engine
+from r1plus_policies.engine.memory_fit import GIB, Fit, Misfit, compute_fit, fit_memory
 from r1plus_policies.engine.selection import Obstacle
 
 CAPACITY = frozenset({Reason.GPU_NOT_FOUND, Reason.NO_NODE_FITS, Reason.BATCH_TOO_LARGE, Reason.CONTEXT_TOO_LONG})
@@ -46,7 +46,7 @@ class Incumbent:
     batch: int
 
 
-def place_engine(
+def find_placement(
     spec: R1PlusDeploymentSpec,
     engine: Engine,
     nodes: tuple[NodeFacts, ...] | None,
@@ -96,7 +96,9 @@ def _place_on_cpus(
     spec: R1PlusDeploymentSpec, engine: Engine, nodes: Sequence[NodeFacts], pods: int, storage: int
 ) -> EnginePlacement | Obstacle:
     shape = engine.spec.shape
-    least = sized(shape, spec.batching.max_batch_size or 1, spec.context.max_tokens or shape.context_length).total_bytes
+    least = compute_fit(
+        shape, spec.batching.max_batch_size or 1, spec.context.max_tokens or shape.context_length
+    ).total_bytes
     room = compute_memory_per_pod(engine, nodes, pods, least + POD_OVERHEAD, storage) - POD_OVERHEAD
     reserve = f"without {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
     return _build_placement(_fit_memory(spec, engine, max(0, room), f"the largest matching node, {reserve},"))
@@ -154,7 +156,7 @@ def is_gpu_unavailable(
 
 
 def _place_on_best_gpu(spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus]) -> EnginePlacement | Obstacle:
-    choice = place(read_gpu_need(engine), offered)
+    choice = place_engine(read_gpu_need(engine), offered)
     if isinstance(choice, Gpus):
         return _build_placement(_fit_memory(spec, engine, choice.usable_bytes, f"a {choice.product}"), choice)
     return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name} needs a GPU that no matching node has: {choice}")
@@ -175,7 +177,7 @@ def read_gpu_need(engine: Engine) -> GpuNeed:
 
 def _fit_memory(spec: R1PlusDeploymentSpec, engine: Engine, memory: int | None, where: str) -> Fit | Obstacle:
     batch, context = spec.batching.max_batch_size, spec.context.max_tokens
-    result = fit(engine.spec.shape, batch=batch, context=context, memory_bytes=memory, where=where)
+    result = fit_memory(engine.spec.shape, batch=batch, context=context, memory_bytes=memory, where=where)
     if isinstance(result, Misfit):
         return Obstacle(Reason(result.reason), result.message)
     if problems := list_problems(engine.spec, result):
@@ -204,7 +206,7 @@ def _check_runtime(engine: Engine, runtimes: Mapping[str, str | None]) -> Obstac
             remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
         return Obstacle(Reason.RUNTIME_NOT_SERVED, f"{text}: {remedy}")
     version = runtimes[backend]
-    mismatch = version_refusal(version, need.min, need.max) if need and version is not None else None
+    mismatch = explain_version_refusal(version, need.min, need.max) if need and version is not None else None
     if mismatch is None:
         return None
     text = f"spec.engine: {engine.name}: {backend}: {mismatch}; use a build for this version or change the Triton image"

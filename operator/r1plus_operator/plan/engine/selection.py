@@ -13,16 +13,24 @@ from r1plus_operator.plan.engine.delivery import EngineVolume, Undeliverable, re
 from r1plus_operator.plan.engine.feasibility import (
     EnginePlacement,
     Incumbent,
+    find_placement,
     is_gpu_unavailable,
-    place_engine,
     select_condition,
 )
 from r1plus_operator.plan.observation import NodeFacts, SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust
 from r1plus_policies.engine.hardware import Gpus
 from r1plus_policies.engine.memory_fit import Fit
-from r1plus_policies.engine.selection import Choice, Obstacle, Offer, Score, Standing, Wish, choose
-from r1plus_policies.gate.reach import shortfall
+from r1plus_policies.engine.selection import (
+    Choice,
+    EngineCandidate,
+    EngineRequest,
+    Obstacle,
+    ReferenceSource,
+    SuiteScore,
+    choose_engine,
+)
+from r1plus_policies.gate.reach import find_shortfall
 
 MAX_LISTED = 20
 """Maximum number of suite names in a message."""
@@ -79,15 +87,15 @@ def resolve(
     obstacles: dict[str, Obstacle] = {}
     by_name = {engine.name: engine for engine in engines}
 
-    def find_obstacle(offer: Offer) -> Obstacle | None:
-        placement = place_engine(spec, by_name[offer.name], nodes, config.runtimes, products, incumbent)
+    def find_obstacle(offer: EngineCandidate) -> Obstacle | None:
+        placement = find_placement(spec, by_name[offer.name], nodes, config.runtimes, products, incumbent)
         if isinstance(placement, Obstacle):
             obstacles[offer.name] = placement
             return placement
         placements[offer.name] = placement
         return None
 
-    choice = choose(
+    choice = choose_engine(
         [build_engine_candidate(engine) for engine in engines],
         build_engine_request(spec, config, by_name.get(serving_engine)),
         find_obstacle,
@@ -119,9 +127,9 @@ def resolve(
 
 def build_engine_request(
     spec: R1PlusDeploymentSpec, config: OperatorConfig, serving_engine: Engine | None = None
-) -> Wish:
+) -> EngineRequest:
     """Return the request to the engine selection; `serving_engine` takes traffic now."""
-    return Wish(
+    return EngineRequest(
         spec.tier.value,
         spec.engine.family or config.default_family,
         spec.engine.version,
@@ -131,22 +139,22 @@ def build_engine_request(
     )
 
 
-def build_engine_candidate(engine: Engine) -> Offer:
+def build_engine_candidate(engine: Engine) -> EngineCandidate:
     """Return the candidate of the engine selection for an engine."""
     spec = engine.spec
-    standing = Standing.INHERITED if spec.reference.inherited_from else Standing.CLAIMED
+    source_kind = ReferenceSource.INHERITED if spec.reference.inherited_from else ReferenceSource.CLAIMED
     score = _read_score(spec)
     if score is not None:
-        standing = Standing.MEASURED
-    return Offer(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, standing, score)
+        source_kind = ReferenceSource.MEASURED
+    return EngineCandidate(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, source_kind, score)
 
 
-def _read_score(spec: EngineSpec) -> Score | None:
+def _read_score(spec: EngineSpec) -> SuiteScore | None:
     """Return the engine's lowest score on its suite over all conditions; None: it was not measured."""
     measured = spec.reference.measured
     if measured is None:
         return None
-    return Score(spec.reference.suite, min(measured.correct_at_batch, measured.correct_at_batch_1), measured.items)
+    return SuiteScore(spec.reference.suite, min(measured.correct_at_batch, measured.correct_at_batch_1), measured.items)
 
 
 def resolve_suite(
@@ -199,7 +207,7 @@ def check_trust(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTru
 def check_threshold(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
     """Return why no engine can pass: the suite's own reference is below the threshold; None: it is not."""
     best, threshold = source.reference_result, spec.accuracy.threshold
-    gap = shortfall(best.lost_by_stratum(), threshold) if best else None
+    gap = find_shortfall(best.lost_by_stratum(), threshold) if best else None
     if best is None or gap is None:
         return None
     where = f" of stratum {gap.stratum}" if gap.stratum else ""

@@ -7,16 +7,16 @@ from functools import lru_cache
 
 from r1plus_contract.inference import MODEL_NAME
 from r1plus_model_repo.catalog.types import EngineSpec
-from r1plus_model_repo.config_gpu import unservable
-from r1plus_model_repo.config_pbtxt import render
-from r1plus_model_repo.config_rules import CPU_BACKENDS, GPU_BACKENDS, problems
+from r1plus_model_repo.config_gpu import find_unservable_field
+from r1plus_model_repo.config_pbtxt import render_config
+from r1plus_model_repo.config_rules import CPU_BACKENDS, GPU_BACKENDS, find_config_problems
 from r1plus_policies.engine.memory_fit import Fit
 
 
 @lru_cache(maxsize=64)
-def render_config(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, built: str = "") -> str:
+def render_triton_config(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, built: str = "") -> str:
     """Return config.pbtxt. Cached, because most deployments of a tier share it, and rendering is slow."""
-    return render(engine, batch=batch, context=context, kv_cache_bytes=kv_cache_bytes, built=built)
+    return render_config(engine, batch=batch, context=context, kv_cache_bytes=kv_cache_bytes, build_key=built)
 
 
 def list_problems(engine: EngineSpec, fit: Fit) -> tuple[str, ...]:
@@ -28,8 +28,8 @@ def list_problems(engine: EngineSpec, fit: Fit) -> tuple[str, ...]:
 def _list_problems(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int) -> tuple[str, ...]:
     on_gpu = engine.requirements.gpu is not None
     backends = GPU_BACKENDS if on_gpu else CPU_BACKENDS
-    config_problems = problems(
-        render_config(engine, batch, context, kv_cache_bytes), name=MODEL_NAME, gpus=on_gpu, backends=backends
+    config_problems = find_config_problems(
+        render_triton_config(engine, batch, context, kv_cache_bytes), name=MODEL_NAME, gpus=on_gpu, backends=backends
     )
-    engine_problem = unservable(engine)
+    engine_problem = find_unservable_field(engine)
     return (*config_problems, engine_problem) if engine_problem else config_problems

@@ -22,8 +22,8 @@ from r1plus_operator.plan.revision.record import Revision, rfc3339
 from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.alert_delivery import derive_alerts_condition
 from r1plus_operator.plan.status.context import StatusContext
-from r1plus_policies.rollback.response import Why
-from r1plus_policies.rollout import Stage
+from r1plus_policies.rollback.response import RollbackReason
+from r1plus_policies.rollout import RolloutStage
 
 MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is slightly higher."""
@@ -222,10 +222,10 @@ def _is_reachable(s: StatusContext) -> bool:
 def _explain_wait(s: StatusContext) -> str:
     if s.delivery_finding:
         return f"revision {s.subject} waits for its engine; see EngineReady"
-    stage = s.rollout.stage if s.rollout else Stage.BLOCKED
-    if stage is Stage.REFUSED:
+    stage = s.rollout.stage if s.rollout else RolloutStage.BLOCKED
+    if stage is RolloutStage.REFUSED:
         return f"revision {s.subject} failed its gate, and no earlier revision serves; see QualityVerified"
-    if stage is Stage.BLOCKED:
+    if stage is RolloutStage.BLOCKED:
         return "spec.replicas: 0, so nothing is started"
     return f"revision {s.subject} has not passed yet; see EngineReady, CapacityFits and QualityVerified"
 
@@ -258,8 +258,8 @@ def _derive_loading(s: StatusContext, pods: list[PodFacts]) -> Finding:
         s.subject
     ):
         return Finding("True", Reason.ENGINE_LOADED, choice_text)
-    is_kept_out = s.outcome is not None and s.outcome.target_record is not None
-    if is_kept_out or (s.rollout is not None and s.rollout.stage is Stage.REFUSED):
+    is_kept_out = s.outcome is not None and s.outcome.spec_rollback is not None
+    if is_kept_out or (s.rollout is not None and s.rollout.stage is RolloutStage.REFUSED):
         return Finding("True", Reason.ENGINE_CHOSEN, choice_text)
     if s.is_paused and ("Deployment", s.subject or "") not in s.observation.children:
         return Finding(
@@ -336,7 +336,7 @@ def _derive_quality_verified(s: StatusContext) -> Finding:
     gate = s.find_gate_report(s.revisions[s.subject])
     has_failed = gate is not None and gate.verdict is Verdict.FAIL
     # `gate: Observe` promoted a failed revision and `onBreach` is Alert: report the failed gate.
-    is_let_through = has_failed and s.outcome is not None and s.outcome.response.why is Why.ALERT_ONLY
+    is_let_through = has_failed and s.outcome is not None and s.outcome.response.reason is RollbackReason.ALERT_ONLY
     if s.outcome and not is_let_through and (outcome_finding := incident.derive_quality(s.outcome, s.subject)):
         return outcome_finding
     counts = s.select_suite(s.revisions[s.subject])
@@ -380,7 +380,7 @@ def _explain_changed_image(s: StatusContext, revision: Revision) -> str:
 
 def _explain_unproven(s: StatusContext, revision: Revision, pod: str) -> str:
     """Return why a Pass does not count, and what to do."""
-    if not revision.proves_gates:
+    if not revision.can_prove_gates:
         text = f"Revision {revision.name} has a monitor of an older version, which cannot prove that it ran its gate"
         return (
             f"{text}: its Pass does not count. Change spec.engine, batch or context to get a new revision and monitor"
@@ -408,7 +408,7 @@ def _report_shadowed_suite(s: StatusContext) -> Finding:
     assert s.suites is not None
     assert s.current is not None
     assert s.spec is not None
-    new, old = s.suites.asked, s.suites.counts
+    new, old = s.suites.spec_suite, s.suites.effective_suite
     shadows = [r.shadow for r in s.list_reports(s.subject) if r.shadow and r.shadow.suite_hash == hash_of(new)]
     latest = max(shadows, key=lambda shadow: shadow.percent, default=None)
     problem = next((shadow.problem for shadow in shadows if shadow.problem), "")
@@ -425,8 +425,8 @@ def _report_shadowed_suite(s: StatusContext) -> Finding:
 def _explain_refusal(s: StatusContext) -> str:
     if s.spec and s.spec.accuracy.gate is Gate.OBSERVE:
         return "it serves anyway, because spec.accuracy.gate is Observe"
-    serving_text = f"revision {s.current.name} goes on serving" if s.current else "nothing serves"
-    return f"{serving_text}; choose another engine; the lost items are in ControllerRevision {s.subject} (r1plus.ai/verdict)"
+    text = f"revision {s.current.name} goes on serving" if s.current else "nothing serves"
+    return f"{text}; choose another engine; the lost items are in ControllerRevision {s.subject} (r1plus.ai/verdict)"
 
 
 def _report_undecided(report: MonitorReport | None) -> Finding:
@@ -521,17 +521,21 @@ def _report_rollout(s: StatusContext) -> Finding:
         status = "True" if s.delivery_finding.status == "Unknown" else "False"
         return Finding(status, s.delivery_finding.reason, f"Revision {s.subject} waits for its engine; see EngineReady")
     stage = s.rollout.stage
-    if stage is Stage.REFUSED:
+    if stage is RolloutStage.REFUSED:
         return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.subject} was refused; see QualityVerified")
-    if stage is Stage.BLOCKED:
+    if stage is RolloutStage.BLOCKED:
         return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started")
-    if stage in (Stage.NONE, Stage.PROMOTE):
+    if stage in (RolloutStage.NONE, RolloutStage.PROMOTE):
         engine = f" ({s.current.engine})" if s.current else ""
         return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current}{engine} takes traffic")
-    if stage is Stage.EXPIRED or s.rollout.overdue:
+    if stage is RolloutStage.EXPIRED or s.rollout.overdue:
         return _report_overdue(s)
     no_room_text = f"waits: no node takes its pod now, so {s.rollout.current} is not stopped for it; free or add a node"
-    states = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled", Stage.NO_ROOM: no_room_text}
+    states = {
+        RolloutStage.GATING: "is being gated",
+        RolloutStage.SCALING: "passed and is being scaled",
+        RolloutStage.NO_ROOM: no_room_text,
+    }
     return Finding("True", Reason.ROLLING_OUT, f"Revision {s.subject} {states[stage]}")
 
 

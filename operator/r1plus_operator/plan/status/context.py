@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.api.conditions import Finding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.accuracy.suite_selection import Judging, hash_of
+from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.engine.delivery import can_start_pods, derive_delivery_finding
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import Json, Observation, PodFacts, SuiteSource
 from r1plus_operator.plan.revision.record import Revision
-from r1plus_operator.plan.status.incident import BreachOutcome
+from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollout import Rollout
 
 
@@ -33,7 +33,7 @@ class StatusContext:
     """Name of the revision that the spec asks for, whether or not traffic is pinned."""
     outcome: BreachOutcome | None = None
     """What is done about an accuracy drop; None: nothing serves."""
-    suites: Judging | None = None
+    suites: SuiteSelection | None = None
     """The suites in force; None: there is none."""
     config_digests: tuple[str, ...] = ()
     """Digests of the monitors' ConfigMaps (`proof`); empty: those in the previous status."""
@@ -60,7 +60,7 @@ class StatusContext:
     def is_shadowed(self) -> bool:
         """Whether the conditions describe what serves, and the former suite still judges it."""
         serves = self.current is not None and self.subject == self.current.name
-        return serves and self.suites is not None and self.suites.shadowed
+        return serves and self.suites is not None and self.suites.is_shadowed
 
     @property
     def delivery_finding(self) -> Finding | None:

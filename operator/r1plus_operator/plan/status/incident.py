@@ -4,7 +4,6 @@ The incident has the figures before and now, the lost items by stratum, what was
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from r1plus_contract import metrics
 from r1plus_contract.requests import Verb, format_command
@@ -12,102 +11,73 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.revision.record import rfc3339
-from r1plus_operator.plan.revision.rollback_record import REQUESTED, Fell, Record
+from r1plus_operator.plan.revision.rollback_record import REQUESTED, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility, quarantine
-from r1plus_operator.plan.settings import AlertTerms
-from r1plus_policies.rollback.response import Action, Response, Why
+from r1plus_operator.plan.rollback.outcome import BreachOutcome
+from r1plus_policies.rollback.response import Action, RollbackReason
 
 ROLLED_BACK = "RolledBack"
 MAX_NEXT, MAX_TRIED = 2000, 500
-_REASONS: Mapping[Why, tuple[str, Reason]] = {
-    Why.CHANGED: ("True", Reason.ACCURACY_CHANGED),
-    Why.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
-    Why.ONE_BAD_POD: ("True", Reason.BAD_POD),
-    Why.LAST_THAT_SERVES: ("False", Reason.BAD_POD),
-    Why.ALREADY_QUARANTINED: ("False", Reason.BAD_POD),
-    Why.CONTROL_RUNNING: ("False", Reason.ROLLING_BACK),
-    Why.CONTROL_PASSED: ("False", Reason.ROLLING_BACK),
-    Why.SUITE_MISMATCH: ("False", Reason.SUITE_MISMATCH),
-    Why.ROLLBACK_TARGET_ALSO_FAILED: ("False", Reason.ROLLBACK_TARGET_ALSO_FAILED),
-    Why.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
+_REASONS: Mapping[RollbackReason, tuple[str, Reason]] = {
+    RollbackReason.CHANGED: ("True", Reason.ACCURACY_CHANGED),
+    RollbackReason.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
+    RollbackReason.ONE_BAD_POD: ("True", Reason.BAD_POD),
+    RollbackReason.LAST_THAT_SERVES: ("False", Reason.BAD_POD),
+    RollbackReason.ALREADY_QUARANTINED: ("False", Reason.BAD_POD),
+    RollbackReason.CONTROL_RUNNING: ("False", Reason.ROLLING_BACK),
+    RollbackReason.CONTROL_PASSED: ("False", Reason.ROLLING_BACK),
+    RollbackReason.SUITE_MISMATCH: ("False", Reason.SUITE_MISMATCH),
+    RollbackReason.ROLLBACK_TARGET_ALSO_FAILED: ("False", Reason.ROLLBACK_TARGET_ALSO_FAILED),
+    RollbackReason.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
 }
 """Status and reason of QualityVerified for what serves; any other decision not to roll back is RollbackBlocked."""
-_QUIET = frozenset({Why.STEADY, Why.CONFIRMING})
-_REPORTED_ELSEWHERE = frozenset({Why.ALERT_ONLY, Why.ROLLOUT_UNDER_WAY})
+_QUIET = frozenset({RollbackReason.STEADY, RollbackReason.CONFIRMING})
+_REPORTED_ELSEWHERE = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.ROLLOUT_UNDER_WAY})
 """Reasons that Progressing does not report: the user's own choice, and a rollout that it reports otherwise."""
-_MANUAL = frozenset({Why.ALERT_ONLY, Why.COOLDOWN, Why.LAST_THAT_SERVES})
+_MANUAL = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.COOLDOWN, RollbackReason.LAST_THAT_SERVES})
 """Reasons for which the operator moves nothing, but a person can roll back manually."""
-_RUNBOOKS: Mapping[Why, str] = {
-    Why.CHANGED: metrics.ALERT_CHANGED,
-    Why.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
-    Why.SUITE_MISMATCH: metrics.ALERT_SUITE_MISMATCH,
+_RUNBOOKS: Mapping[RollbackReason, str] = {
+    RollbackReason.CHANGED: metrics.ALERT_CHANGED,
+    RollbackReason.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
+    RollbackReason.SUITE_MISMATCH: metrics.ALERT_SUITE_MISMATCH,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class BreachOutcome:
-    """What a pass decided about the revision that serves, and an earlier pass about the one that the spec asks for."""
-
-    serving: str
-    response: Response
-    drop: Fell
-    record: Record | None = None
-    """Record of the revision that serves: the rollback that is under way."""
-    target_record: Record | None = None
-    """Record of the revision that the spec asks for, if it was rolled back and must not return."""
-    quarantined_pods: tuple[PodFacts, ...] = ()
-    """Pods in quarantine."""
-    rollback_target: str = ""
-    """Revision that a rollback would move traffic to now; empty: there is none."""
-    rollback_blockers: tuple[str, ...] = ()
-    """Why each earlier revision cannot be the rollback target."""
-    has_dropped: bool = False
-    """Whether the last count of a pod in traffic was below the threshold."""
-    alerts: AlertTerms = field(default_factory=AlertTerms)
-    control_progress: str = ""
-    """Progress of the active control; empty: its monitors do not report it."""
-
-    @property
-    def is_only_requested(self) -> bool:
-        """Whether only a user requests the rollback, without an accuracy drop."""
-        return not self.drop.now and (self.record is None or self.record.cause == REQUESTED)
 
 
 def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
     """Return QualityVerified of the revision that the spec asks for; None: the accuracy drop does not decide it."""
     response = outcome.response
-    if outcome.target_record is not None:
+    if outcome.spec_rollback is not None:
         more = (
-            f". The accuracy of {outcome.serving} dropped as well: {response.why}"
-            if outcome.drop.now and response.why not in _QUIET
+            f". The accuracy of {outcome.current} dropped as well: {response.reason}"
+            if outcome.drop.now and response.reason not in _QUIET
             else ""
         )
-        return Finding("False", Reason.ROLLED_BACK, _describe_rollback(target, outcome.target_record) + more)
-    if target != outcome.serving or response.why in _QUIET:
+        return Finding("False", Reason.ROLLED_BACK, _describe_rollback(target, outcome.spec_rollback) + more)
+    if target != outcome.current or response.reason in _QUIET:
         return None
-    if outcome.is_only_requested and response.why not in (
-        Why.SUITE_MISMATCH,
-        Why.SERVER_ERRORS,
-        Why.CHANGED,
-        Why.ONE_BAD_POD,
+    if outcome.is_only_requested and response.reason not in (
+        RollbackReason.SUITE_MISMATCH,
+        RollbackReason.SERVER_ERRORS,
+        RollbackReason.CHANGED,
+        RollbackReason.ONE_BAD_POD,
     ):
         return None
-    status, reason = _REASONS.get(response.why, ("False", Reason.ROLLBACK_BLOCKED))
+    status, reason = _REASONS.get(response.reason, ("False", Reason.ROLLBACK_BLOCKED))
     if response.action is Action.QUARANTINE:
         status = "False"
-    name = f"{response.why}: " if reason is Reason.ROLLBACK_BLOCKED else ""
-    figures = f"Revision {outcome.serving}: {outcome.drop.text}; " if outcome.drop.text else ""
+    name = f"{response.reason}: " if reason is Reason.ROLLBACK_BLOCKED else ""
+    figures = f"Revision {outcome.current}: {outcome.drop.text}; " if outcome.drop.text else ""
     return Finding(status, reason, f"{figures}{name}{describe_decision(outcome)}; runbook: {choose_runbook(outcome)}")
 
 
 def describe_decision(outcome: BreachOutcome) -> str:
     """Return the decision, the progress of its control, and whether a manual rollback is possible."""
     response = outcome.response
-    if response.why is Why.CONTROL_RUNNING and outcome.control_progress:
+    if response.reason is RollbackReason.CONTROL_RUNNING and outcome.control_progress:
         return f"{response.message}; {outcome.control_progress}"
-    if response.why not in _MANUAL:
+    if response.reason not in _MANUAL:
         return response.message
-    manual = eligibility.told(outcome.rollback_target, outcome.rollback_blockers)
+    manual = eligibility.describe_manual_rollback(outcome.rollback_target, outcome.rollback_blockers)
     if outcome.rollback_target:
         target = outcome.rollback_target
         manual += f". It first sweeps {target} again, which takes minutes; applying the spec of {target} again needs no"
@@ -120,15 +90,15 @@ def derive_progress(outcome: BreachOutcome, target: str) -> Finding | None:
     response = outcome.response
     if response.action in (Action.CONTROL, Action.SWITCH):
         return Finding("True", Reason.ROLLING_BACK, describe_decision(outcome))
-    is_blocked = response.action in (Action.BLOCKED, Action.PAGE) and response.why not in _REPORTED_ELSEWHERE
-    if is_blocked and (response.revision or outcome.is_only_requested or target != outcome.serving):
-        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.why}: {describe_decision(outcome)}")
-    if outcome.target_record is not None:
+    is_blocked = response.action in (Action.BLOCKED, Action.PAGE) and response.reason not in _REPORTED_ELSEWHERE
+    if is_blocked and (response.revision or outcome.is_only_requested or target != outcome.current):
+        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.reason}: {describe_decision(outcome)}")
+    if outcome.spec_rollback is not None:
         return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back; see QualityVerified")
     return None
 
 
-def _describe_rollback(target: str, record: Record) -> str:
+def _describe_rollback(target: str, record: RollbackRecord) -> str:
     is_request = record.cause == REQUESTED
     why = (
         f"the rollback was requested by {record.fell.text}"
@@ -144,30 +114,30 @@ def _describe_rollback(target: str, record: Record) -> str:
 
 def choose_runbook(outcome: BreachOutcome) -> str:
     """Return the URL of the runbook."""
-    why, is_blocked = outcome.response.why, outcome.response.action in (Action.BLOCKED, Action.PAGE)
+    why, is_blocked = outcome.response.reason, outcome.response.action in (Action.BLOCKED, Action.PAGE)
     page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if is_blocked else metrics.ALERT_BELOW_THRESHOLD)
-    if (outcome.target_record is not None and why in _QUIET) or (
+    if (outcome.spec_rollback is not None and why in _QUIET) or (
         outcome.is_only_requested and not is_blocked and why not in _RUNBOOKS
     ):
         page = metrics.ALERT_ROLLED_BACK
-    elif why is Why.ALERT_ONLY:
+    elif why is RollbackReason.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD
     return outcome.alerts.build_runbook_url(page)
 
 
 def build_incident(outcome: BreachOutcome, target: str, before: Json, now: float) -> Json | None:
     """Return `status.incident`; None: there is none. `before` is the previous status, which has the start time."""
-    target_record, response = outcome.target_record, outcome.response
-    if response.why in _QUIET and target_record is None and not outcome.quarantined_pods:
+    target_record, response = outcome.spec_rollback, outcome.response
+    if response.reason in _QUIET and target_record is None and not outcome.quarantined_pods:
         return None
-    is_over = response.why in _QUIET and target_record is not None
-    revision, record = (target, target_record) if is_over else (outcome.serving, outcome.record)
+    is_over = response.reason in _QUIET and target_record is not None
+    revision, record = (target, target_record) if is_over else (outcome.current, outcome.rollback_record)
     drop = record.fell if record else outcome.drop
     old = before.get("incident") or {}
     incident = {
         "since": old["since"] if old.get("revision") == revision and "since" in old else rfc3339(now),
         "revision": revision,
-        "reason": ROLLED_BACK if is_over else response.why.value,
+        "reason": ROLLED_BACK if is_over else response.reason.value,
         "before": drop.before,
         "now": drop.now,
         "lost": list(drop.lost),
@@ -188,7 +158,7 @@ def _list_quarantines(pods: tuple[PodFacts, ...]) -> list[str]:
     return [f"{rfc3339(q.since)} pod {name} was quarantined, until {rfc3339(q.until)}: {q.why}" for name, q in records]
 
 
-def _list_steps(record: Record) -> list[str]:
+def _list_steps(record: RollbackRecord) -> list[str]:
     cause = f"requested by {record.fell.text}" if record.cause == REQUESTED else "its accuracy dropped"
     steps = [f"{rfc3339(record.started_at)} control of revision {record.to} began: {cause}"]
     if record.control is not None:

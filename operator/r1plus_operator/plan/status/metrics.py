@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.rollback_record import Record
-from r1plus_operator.plan.status.incident import BreachOutcome
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action
 
 
@@ -16,7 +16,7 @@ class PlanMetrics:
     tier: str = ""
     threshold: float = 0.0
     blocked: str = ""
-    """Why nothing is done about an accuracy drop; empty: nothing blocks it."""
+    """RollbackReason nothing is done about an accuracy drop; empty: nothing blocks it."""
     rolled_back: str = ""
     """Cause of the rollback that this plan completes; empty: it completes none."""
     runtime: Json | None = None
@@ -26,7 +26,7 @@ class PlanMetrics:
 
 
 def collect_metrics(
-    spec: R1PlusDeploymentSpec, outcome: BreachOutcome | None, switched: Record | None, runtime: Json | None
+    spec: R1PlusDeploymentSpec, outcome: BreachOutcome | None, switched: RollbackRecord | None, runtime: Json | None
 ) -> PlanMetrics:
     """Return the figures. `switched` is the rollback that this plan completes by moving traffic."""
     return PlanMetrics(
@@ -42,4 +42,4 @@ def collect_metrics(
 def _get_blocking_reason(outcome: BreachOutcome) -> str:
     """Return why a rollback is blocked; empty: none is. A request alone, without an accuracy drop, pages no one."""
     is_blocked = outcome.response.action in (Action.BLOCKED, Action.PAGE) and not outcome.is_only_requested
-    return outcome.response.why.value if is_blocked else ""
+    return outcome.response.reason.value if is_blocked else ""

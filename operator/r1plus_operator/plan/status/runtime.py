@@ -6,7 +6,7 @@ from typing import Final
 from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision, Runtime
-from r1plus_operator.plan.revision.refresh import Due, Outcome
+from r1plus_operator.plan.revision.refresh import DueRefresh, RefreshOutcome
 from r1plus_operator.plan.settings import OperatorConfig
 
 MAX_IMAGE, MAX_MESSAGE = 512, 1024
@@ -18,7 +18,11 @@ FAILED: Final = "RefreshFailed"
 
 
 def build_runtime_status(
-    revisions: Mapping[str, Revision], current: str | None, target: str | None, due: Due | None, config: OperatorConfig
+    revisions: Mapping[str, Revision],
+    current: str | None,
+    target: str | None,
+    due: DueRefresh | None,
+    config: OperatorConfig,
 ) -> Json | None:
     """Return `status.runtime` of what serves, or of the first candidate; None: there is neither."""
     revision = revisions.get(current or target or "")
@@ -26,7 +30,7 @@ def build_runtime_status(
         return None
     runtime = revision.runtime
     is_outdated = not _is_current(runtime, config)
-    failures = [r for r in revisions.values() if r.refresh and r.refresh.outcome is Outcome.FAILED]
+    failures = [r for r in revisions.values() if r.refresh and r.refresh.outcome is RefreshOutcome.FAILED]
     failures = sorted((r for r in failures if _is_current(r.runtime, config)), key=lambda r: r.number)
     candidate = revisions[target] if target and target != revision.name else None
     reason, message = _explain(failures, candidate, due, _explain_outdated(runtime, config) if is_outdated else "")
@@ -47,14 +51,14 @@ def _is_current(runtime: Runtime, config: OperatorConfig) -> bool:
 
 
 def _explain(
-    failures: Sequence[Revision], candidate: Revision | None, due: Due | None, outdated_text: str
+    failures: Sequence[Revision], candidate: Revision | None, due: DueRefresh | None, outdated_text: str
 ) -> tuple[str, str]:
     if failures:
         text = f"Revision {failures[-1].name} on the operator's images failed, so its wave is stopped"
         return FAILED, f"{text}; see the other conditions, then {format_command(Verb.ACK)} continues the wave"
     if due is not None:
-        return WAITS, f"What serves is not up to date, and its candidate waits: {due.waits}"
-    if candidate and candidate.refresh and candidate.refresh.outcome in (None, Outcome.OVERDUE):
+        return WAITS, f"What serves is not up to date, and its candidate waits: {due.wait_reason}"
+    if candidate and candidate.refresh and candidate.refresh.outcome in (None, RefreshOutcome.OVERDUE):
         return UNDER_WAY, f"Revision {candidate.name} is a candidate on the operator's images"
     if not outdated_text:
         return CURRENT, "What serves runs the operator's current images"

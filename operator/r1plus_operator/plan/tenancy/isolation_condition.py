@@ -7,7 +7,7 @@ from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import NamespaceFacts
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, IsolationTestResult
-from r1plus_policies.isolation import Judgement, Verdict
+from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict
 
 RESTRICTED_LEVEL = "restricted"
 MAX_LISTED = 12
@@ -28,8 +28,8 @@ def derive_isolation_condition(
         level = namespace.pod_security or "none"
         text = (
             f"metadata.labels[{names.LABEL_POD_SECURITY}] of namespace {namespace.name}: {level}, "
-            f"not {RESTRICTED_LEVEL}: a pod on its node's network or file system bypasses every network policy; the platform"
-            " team must set the label"
+            f"not {RESTRICTED_LEVEL}: a pod on its node's network or file system bypasses every network policy; the"
+            " platform team must set the label"
         )
         return Finding("False", Reason.NAMESPACE_NOT_RESTRICTED, text)
     if not is_probed:
@@ -51,17 +51,17 @@ def derive_isolation_condition(
     return Finding("Unknown", Reason.PROBE_OVERDUE, text)
 
 
-def _report_run(judgement: Judgement) -> Finding:
-    if judgement.verdict is Verdict.NOT_ENFORCED:
+def _report_run(judgement: IsolationJudgement) -> Finding:
+    if judgement.verdict is IsolationVerdict.NOT_ENFORCED:
         text = (
             f"No connection to the decoy was blocked ({_list_some(judgement.open)}): nothing in this cluster enforces"
             " NetworkPolicy; install or start a network plugin that does, such as Calico or Cilium"
         )
         return Finding("False", Reason.NETWORK_POLICY_NOT_ENFORCED, text)
-    if judgement.verdict is Verdict.OPEN:
+    if judgement.verdict is IsolationVerdict.OPEN:
         text = f"Not blocked: {_list_some(judgement.open)}; runbook R1PlusIsolationBroken says what each means"
         return Finding("False", Reason.ISOLATION_BROKEN, text)
-    if judgement.verdict is Verdict.HELD:
+    if judgement.verdict is IsolationVerdict.HELD:
         total, untested_names = len(judgement.held) + len(judgement.unseen), judgement.unseen
         text = f"{len(judgement.held)} of {total} forbidden connections were blocked"
         rest = (

@@ -28,7 +28,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import build_container_security_context, build_pod_security_context
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_policies.isolation import Judgement, Verdict, judge
+from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict, judge_isolation
 
 SPACING_SECONDS = 60.0
 """From the start of one run to the next, however often network policies change: changes in between count as one."""
@@ -93,7 +93,7 @@ class IsolationTestResult:
     run: IsolationTestRun
     jobs: Mapping[str, Json]
     """Name -> Job."""
-    judgement: Judgement
+    judgement: IsolationJudgement
     jobs_ended_at: float | None
     """When the last of its Jobs ended; None while one is active or missing."""
     ended_at: float | None
@@ -174,7 +174,7 @@ def _build_result(
         *_keep_own_attempts(connections, list_connection_targets(Probe.KNOCK, run, config)),
         *_keep_own_attempts(api_probe_connections, list_connection_targets(Probe.ASK, run, config)),
     )
-    judgement = judge(
+    judgement = judge_isolation(
         list_connection_targets(Probe.CONTROL, run, config),
         list_api_requests(config),
         Findings(attempts),
@@ -212,7 +212,7 @@ def compute_wait(
     if not newest.run.walls.items() >= policy_digests.items():
         # A network policy is new or changed. One that was deleted needs no run, also when it comes back unchanged.
         return max(0.0, started + SPACING_SECONDS - now) if started <= now else 0.0  # The clock was ahead.
-    is_decided = newest.judgement.verdict is not Verdict.UNPROVEN
+    is_decided = newest.judgement.verdict is not IsolationVerdict.UNPROVEN
     return max(0.0, newest.ended_at + (interval if is_decided else RETRY_SECONDS) - now)
 
 
@@ -246,7 +246,7 @@ def _choose_retry(newest: IsolationTestResult) -> str:
     Otherwise the next run, under other network policies, would report that all is blocked. A run that proves nothing is
     retried as well: it may have found an open connection before its pods were deleted.
     """
-    if newest.judgement.verdict is not Verdict.HELD:
+    if newest.judgement.verdict is not IsolationVerdict.HELD:
         return newest.run.deployment
     return "" if newest.run.deployment == newest.run.owed else newest.run.owed
 

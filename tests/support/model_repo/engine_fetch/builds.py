@@ -12,8 +12,8 @@ import pytest
 
 from r1plus_contract.delivery import digest_of
 from r1plus_contract.engine_fetch import Build, FillOrder, FillProgress
-from r1plus_model_repo.engine_fetch.seal import lay_out, seal
-from r1plus_model_repo.gpu_build import Recipe, script
+from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
+from r1plus_model_repo.gpu_build import Recipe, render_script
 
 FILES = {
     "checkpoint/config.json": b'{"architecture": "LlamaForCausalLM"}',
@@ -97,7 +97,7 @@ class Job:
 
     def fetch(self, **changes: object) -> bool:
         """The container `fetch`."""
-        return lay_out(replace(self.order, **changes), self.volume, None, quiet)  # type: ignore[arg-type]
+        return prepare_checkpoint(replace(self.order, **changes), self.volume, None, quiet)  # type: ignore[arg-type]
 
     def fetch_anew(self) -> bool:
         """The containers `engine` and `fetch` of a new pod."""
@@ -111,7 +111,7 @@ class Job:
         (tools / "trtllm-build").write_text(BUILDER + does)
         (tools / "trtllm-build").chmod(0o755)
         environment = {"PATH": f"{tools}:{os.environ['PATH']}", "HOSTNAME": host, "RECORD": str(self.record)}
-        command = ["/bin/sh", "-ec", script(recipe, str(self.volume))]
+        command = ["/bin/sh", "-ec", render_script(recipe, str(self.volume))]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     def seal(self, host: str = HOST, **changes: object) -> None:

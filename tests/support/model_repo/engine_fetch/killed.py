@@ -23,7 +23,9 @@ def prepared(root: Path, stage: str, start: str) -> Job:
     job = Job(root)
     if start == "old":
         engine = write(job.engine, OLD)
-        built_engine.tell(engine, Built("0" * 64, "1" * 64, "NVIDIA-L4", built_engine.rest_digest(engine)))
+        built_engine.write_built(
+            engine, Built("0" * 64, "1" * 64, "NVIDIA-L4", built_engine.compute_files_digest(engine))
+        )
         write(job.volume / ".built-dead" / "plan", {"rank0.engine": b"half"})
     job.copy()
     if stage == "seal":
@@ -62,7 +64,7 @@ def state(job: Job) -> str:
     if not job.engine.exists():
         return "none"
     try:
-        told, files = built_engine.told(job.engine), built_engine.rest_digest(job.engine)
+        told, files = built_engine.read_built(job.engine), built_engine.compute_files_digest(job.engine)
     except ValueError:
         return "half"
     if told is None or told.files != files:

@@ -9,7 +9,13 @@ import pytest
 
 from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, FillPhase, FillProgress, FillRefusal
 from r1plus_model_repo.engine_fetch import addresses
-from r1plus_model_repo.engine_fetch.download import STALL_BYTES, STALL_SECONDS, Download, opened, trust
+from r1plus_model_repo.engine_fetch.download import (
+    STALL_BYTES,
+    STALL_SECONDS,
+    Download,
+    create_tls_context,
+    open_download,
+)
 from r1plus_model_repo.engine_fetch.errors import FillError
 from support.model_repo.engine_fetch.server import Server, gives, serving
 
@@ -20,8 +26,8 @@ MOST = len(BODY)
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Loopback is where a test's server is, and nowhere else may it be reached."""
-    real = addresses._forbidden
-    monkeypatch.setattr(addresses, "_forbidden", lambda address: "" if address == "127.0.0.1" else real(address))
+    real = addresses._explain_refusal
+    monkeypatch.setattr(addresses, "_explain_refusal", lambda address: "" if address == "127.0.0.1" else real(address))
     with serving() as found:
         yield found
 
@@ -35,8 +41,10 @@ def loopback(_host: str, _port: int) -> list[str]:
 
 def fetched(server: Server, path: str, timeout: float = 120.0) -> tuple[str, list[FillProgress]]:
     told: list[FillProgress] = []
-    with opened(server.url + path, trust(server.ca), told.append, MOST, loopback, timeout) as download:
-        return download.rest(), told
+    with open_download(
+        server.url + path, create_tls_context(server.ca), told.append, MOST, loopback, timeout
+    ) as download:
+        return download.read_to_end(), told
 
 
 def refused(server: Server, path: str, timeout: float = 120.0) -> FillError:
@@ -47,7 +55,10 @@ def refused(server: Server, path: str, timeout: float = 120.0) -> FillError:
 
 def check_not_opened(url: str, match: str, ca: str = "", resolve: Resolve = loopback) -> FillError:
     """Return why nothing is read from there."""
-    with pytest.raises(FillError, match=match) as raised, opened(url, trust(ca), lambda _: None, MOST, resolve):
+    with (
+        pytest.raises(FillError, match=match) as raised,
+        open_download(url, create_tls_context(ca), lambda _: None, MOST, resolve),
+    ):
         pass
     return raised.value
 
@@ -140,7 +151,7 @@ class Drip:
 def dripping(pieces: list[int], seconds: float, length: int) -> str:
     drip = Drip(pieces, seconds, length)
     download = Download(drip, "https://models.example/x", lambda _: None, 2**40, lambda: drip.now)  # type: ignore[arg-type]
-    return download.rest()
+    return download.read_to_end()
 
 
 def test_a_trickle_is_a_stall_and_a_stream_is_none() -> None:
@@ -177,7 +188,7 @@ def test_where_nobody_listens_the_walls_are_named() -> None:
 
 def test_certificates_that_are_none_are_told() -> None:
     with pytest.raises(FillError, match=r"delivery\.ca"):
-        trust("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----")
+        create_tls_context("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----")
 
 
 def test_more_than_an_archive_can_have_is_not_read(server: Server) -> None:

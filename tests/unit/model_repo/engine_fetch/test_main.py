@@ -13,7 +13,7 @@ from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROGRESS_PATH, Arc
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.engine_fetch import __main__ as program
 from r1plus_model_repo.engine_fetch import addresses
-from r1plus_model_repo.engine_fetch.progress import Board
+from r1plus_model_repo.engine_fetch.progress import ProgressServer
 from support.model_repo.engine_fetch import builds
 from support.model_repo.engine_fetch.server import gives, serving, tar_of
 
@@ -58,7 +58,7 @@ def order(digest: str, url: str, sha256: str) -> FillOrder:
 
 
 def test_an_archive_becomes_an_engine(pod: Pod, digest: str) -> None:
-    pod.monkeypatch.setattr(addresses, "_forbidden", lambda _: "")
+    pod.monkeypatch.setattr(addresses, "_explain_refusal", lambda _: "")
     body = tar_of(FILES, "w:gz")
     with serving() as server:
         server.answers["/e.tar"] = gives(body)
@@ -72,13 +72,13 @@ def test_an_archive_becomes_an_engine(pod: Pod, digest: str) -> None:
 
 def test_another_archive_than_was_registered_is_refused(pod: Pod, digest: str) -> None:
     """Same files, packed otherwise: the engine would be right, but it is not the file that was named."""
-    pod.monkeypatch.setattr(addresses, "_forbidden", lambda _: "")
+    pod.monkeypatch.setattr(addresses, "_explain_refusal", lambda _: "")
     with serving() as server:
         server.answers["/e.tar"] = gives(tar_of(FILES, "w:gz"))
         pod.tell(order(digest, f"{server.url}/e.tar", hashlib.sha256(tar_of(FILES)).hexdigest()), server.ca)
         code, said = pod.run()
     assert code == 2
-    assert said.startswith("EngineDigestMismatch: the archive's sha256 is ")
+    assert said.startswith("EngineDigestMismatch: the archive is not the one that was registered: its sha256 is ")
     assert not (pod.volume / "engine").exists()
 
 
@@ -136,18 +136,18 @@ def test_a_pod_without_the_variable_is_known_by_its_hostname(building: BuildingP
 
 def test_a_stage_that_is_not_the_orders_is_refused(building: BuildingPod) -> None:
     code, said = building.run("all")
-    assert (code, "runs the stages fetch and seal, not all" in said) == (2, True)
+    assert (code, "run the stages fetch and seal, not all" in said) == (2, True)
     building.tell(replace(building.job.order, build=None))
     for stage in ("fetch", "seal"):
         code, said = building.run(stage)
-        assert (code, "runs the stage all, not fetch and seal" in said) == (2, True)
+        assert (code, "run the stage all, not fetch and seal" in said) == (2, True)
 
 
 def test_whoever_asks_is_told_how_far_it_is() -> None:
-    board = Board()
+    board = ProgressServer()
     server = board.serve(0, "127.0.0.1")
     url = f"http://127.0.0.1:{server.server_port}{PROGRESS_PATH}"
-    board.tell(FillProgress(FillPhase.FETCHING, 40, 100))
+    board.update(FillProgress(FillPhase.FETCHING, 40, 100))
     with urllib.request.urlopen(url) as response:
         assert json.load(response) == {"phase": "Fetching", "done": 40, "total": 100}
     with pytest.raises(urllib.error.HTTPError, match="404"):

@@ -83,7 +83,7 @@ def test_finding_13_an_engine_comes_through_a_proxy_from_a_server_of_ones_own_ca
 
 
 def test_finding_13_without_the_ca_the_remedy_is_named(job: Job, server: Server, proxy: Proxy) -> None:
-    job.monkeypatch.setattr(addresses, "_forbidden", lambda _: "")
+    job.monkeypatch.setattr(addresses, "_explain_refusal", lambda _: "")
     for way in (proxy.url, ""):
         code, said = job.run(f"{server.url}/e.tar", proxy=way)
         assert code == 1
@@ -109,9 +109,9 @@ def test_finding_13_what_a_proxy_alters_is_no_engine(job: Job, server: Server) -
 @pytest.mark.parametrize(
     ("status", "remedy"),
     [
-        (403, "does the proxy allow localhost:"),
-        (502, "does the proxy allow localhost:"),
-        (407, "let the proxy admit the cluster's addresses without a password"),
+        (403, "check that the proxy allows localhost:"),
+        (502, "check that the proxy allows localhost:"),
+        (407, "let the proxy accept the cluster's addresses without a password"),
     ],
 )
 def test_finding_13_a_proxy_that_refuses_is_named_with_a_remedy(
@@ -152,7 +152,7 @@ def test_finding_13_a_name_that_only_the_proxy_knows_must_be_in_the_certificate(
     port = server.url.rpartition(":")[2]
     code, said = job.run(f"https://no-such-host.invalid:{port}/e.tar", ca=server.ca, proxy=proxy.url)
     assert (code, "Hostname mismatch" in said) == (1, True)
-    assert "let the server have a valid certificate of that name" in said
+    assert "install a valid certificate for that name on the server" in said
     assert "delivery.ca" not in said
     assert proxy.asked == [f"no-such-host.invalid:{port}"]
 
@@ -165,7 +165,7 @@ def test_finding_13_a_redirect_to_a_name_that_is_none_is_told(job: Job, server: 
 
 def test_finding_13_the_environment_names_no_proxy(job: Job, server: Server, proxy: Proxy) -> None:
     """Whoever can write it (a webhook, say) decides nothing: what the order says is all."""
-    job.monkeypatch.setattr(addresses, "_forbidden", lambda _: "")
+    job.monkeypatch.setattr(addresses, "_explain_refusal", lambda _: "")
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         job.monkeypatch.setenv(name, proxy.url)
     assert job.run(f"{server.url}/e.tar", ca=server.ca) == (0, "")

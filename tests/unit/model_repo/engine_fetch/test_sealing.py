@@ -19,9 +19,9 @@ from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, Archive, Build, Built,
 from r1plus_contract.jsonable import loads
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.seal import lay_out, seal
+from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
 from r1plus_model_repo.engine_fetch.storage import SPARE_BYTES
-from r1plus_model_repo.engine_fetch.volume import fill
+from r1plus_model_repo.engine_fetch.volume import fill_volume
 from r1plus_model_repo.importing.package.signature import sign
 from support.model_repo.engine_fetch.builds import (
     DIES,
@@ -56,14 +56,14 @@ def refused(does: Callable[[], object], reason: FillRefusal, exit_code: int) -> 
 def test_what_is_to_be_built_is_proved_and_laid_out(job: Job) -> None:
     told: list[FillProgress] = []
     job.copy()
-    assert lay_out(job.order, job.volume, None, told.append)
+    assert prepare_checkpoint(job.order, job.volume, None, told.append)
     assert job.files(but=(".lock",)) == sorted([*CHECKPOINT, ".checkpoint/.source"])
     assert [progress.phase for progress in told] == [FillPhase.VERIFYING, FillPhase.BUILDING]
 
 
 def test_an_archive_is_laid_out_as_an_image_is(job: Job) -> None:
     order = replace(job.order, archive=Archive("https://models.example/x.tar", "a" * 64))
-    assert lay_out(order, job.volume, lambda part: write(part / "engine") and None, quiet)
+    assert prepare_checkpoint(order, job.volume, lambda part: write(part / "engine") and None, quiet)
     assert job.files() == CHECKPOINT
 
 
@@ -103,7 +103,7 @@ def test_an_engine_that_is_there_is_neither_fetched_nor_built_again(job: Job) ->
     write(job.volume / ".built-dead", {"plan/rank0.engine": b"half"})
     told: list[FillProgress] = []
     job.copy()
-    assert not lay_out(job.order, job.volume, lambda _: pytest.fail("fetched twice"), told.append)
+    assert not prepare_checkpoint(job.order, job.volume, lambda _: pytest.fail("fetched twice"), told.append)
     assert [progress.phase for progress in told] == [FillPhase.VERIFYING, FillPhase.DONE]
     job.record.unlink()
     done = job.build()
@@ -126,7 +126,9 @@ def other_build(key: str = RECIPE.key, gpu_product: str = "NVIDIA-A10") -> Calla
 
 
 def describe_other_files(job: Job) -> None:
-    built_engine.tell(job.engine, Built(RECIPE.key, "0" * 64, "NVIDIA-A10", built_engine.rest_digest(job.engine)))
+    built_engine.write_built(
+        job.engine, Built(RECIPE.key, "0" * 64, "NVIDIA-A10", built_engine.compute_files_digest(job.engine))
+    )
 
 
 another_key = other_build("f" * 64)
@@ -161,7 +163,7 @@ def test_a_proved_checkpoint_is_not_fetched_again(job: Job) -> None:
     inode = (job.checkpoint / "engine").stat().st_ino
     write(job.volume / ".built-dead", {"plan/rank0.engine": b"half"})
     job.copy()
-    assert lay_out(job.order, job.volume, lambda _: pytest.fail("fetched twice"), quiet)
+    assert prepare_checkpoint(job.order, job.volume, lambda _: pytest.fail("fetched twice"), quiet)
     assert (job.files(), (job.checkpoint / "engine").stat().st_ino) == (CHECKPOINT, inode)
 
 
@@ -182,7 +184,7 @@ def test_an_artifact_that_nothing_can_be_built_of_is_told_for_good(job: Job, gon
     job.copy(files)
     digest = digest_of(job.volume / ".incoming" / "engine")
     told = refused(lambda: job.fetch(digest=digest), FillRefusal.ENGINE_INVALID, FOR_GOOD)
-    assert f"has no files in {gone}/" in told
+    assert f"{gone}/ has no files" in told
     assert job.files() == []
 
 
@@ -221,7 +223,7 @@ def test_what_is_no_engine_is_not_sealed_and_the_old_one_stays(job: Job, leave: 
     another_key(job)
     job.fetch_anew()
     leave(job.volume / f".built-{HOST}" / "plan")
-    assert "the builder left" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
+    assert "the builder wrote" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
     assert digest_of(job.engine) == before
     assert job.checkpoint.is_dir(), "the next attempt need not fetch"
     assert job.fetch_anew()
@@ -259,7 +261,7 @@ def test_a_tokenizer_that_the_builder_touched_is_not_served(job: Job) -> None:
     job.fetch_anew()
     job.build()
     (job.checkpoint / "engine/tokenizer/tokenizer.json").write_bytes(b"other")
-    assert "the tokenizer is not the one" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
+    assert "the tokenizer changed during the build" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
     assert not job.engine.exists()
 
 
@@ -298,7 +300,7 @@ def test_who_signed_the_checkpoint_vouches_for_what_is_built_of_it(job: Job) -> 
     assert not job.fetch_anew()
     job.copy()
     told = refused(lambda: job.fetch(keys=()), FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
-    assert "there is no model.sig" in told, "and the engine that was there is believed no more"
+    assert "model.sig is missing" in told, "and the engine that was there is believed no more"
 
 
 def test_a_checkpoint_that_nobody_vouches_for_is_not_built(job: Job) -> None:
@@ -314,11 +316,11 @@ def test_a_checkpoint_that_nobody_vouches_for_is_not_built(job: Job) -> None:
 
 def test_each_order_has_its_stages(job: Job) -> None:
     job.copy()
-    told = refused(lambda: fill(job.order, job.volume, None, quiet), FillRefusal.ENGINE_INVALID, FOR_GOOD)
-    assert "runs the stages fetch and seal, not all" in told
+    told = refused(lambda: fill_volume(job.order, job.volume, None, quiet), FillRefusal.ENGINE_INVALID, FOR_GOOD)
+    assert "run the stages fetch and seal, not all" in told
     for stage in (job.fetch, job.seal):
         told = refused(lambda stage=stage: stage(build=None), FillRefusal.ENGINE_INVALID, FOR_GOOD)  # type: ignore[misc]
-        assert "runs the stage all" in told
+        assert "run the stage all" in told
     assert (job.volume / ".incoming").is_dir(), "nothing was touched"
 
 
@@ -336,10 +338,12 @@ FREE = SMALL_BYTES - SPARE_BYTES
 def test_there_must_be_room_for_checkpoint_and_plan(small: Job, size: int, fits: bool) -> None:
     order = replace(small.order, size=size, archive=Archive("https://models.example/x.tar", "a" * 64))
     if fits:
-        assert lay_out(order, small.volume, lambda part: write(part / "engine") and None, quiet)
+        assert prepare_checkpoint(order, small.volume, lambda part: write(part / "engine") and None, quiet)
         return
     told = refused(
-        lambda: lay_out(order, small.volume, lambda _: pytest.fail("fetched"), quiet), FillRefusal.STORAGE_FULL, AGAIN
+        lambda: prepare_checkpoint(order, small.volume, lambda _: pytest.fail("fetched"), quiet),
+        FillRefusal.STORAGE_FULL,
+        AGAIN,
     )
     assert f"needs {2 * size + SPARE_BYTES} bytes" in told
 

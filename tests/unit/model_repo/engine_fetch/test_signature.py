@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from r1plus_contract.delivery import listed, listing
 from r1plus_contract.engine_fetch import FOR_GOOD, FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.signature import HASHES, enveloped, public_key, verify
+from r1plus_model_repo.engine_fetch.signature import HASHES, encode_envelope, load_public_key, verify
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.package.signature import sign
 
@@ -68,11 +68,14 @@ def test_what_we_sign_is_believed_under_its_key_alone(folder: Path, curve: ec.El
 ALTERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another byte": (
         lambda e: (e / "sub" / "weights.bin").write_bytes(b"Weights"),
-        "sub/weights.bin: it is of another",
+        "sub/weights.bin: the file changed after signing",
     ),
     "a file more": (lambda e: (e / "more").write_text(""), "more: it does not list this file"),
     "a file that git would ignore": (lambda e: (e / ".gitignore").write_text("*"), ".gitignore: it does not list"),
-    "a file less": (lambda e: (e / "openvino_model.xml").unlink(), "openvino_model.xml: it is of another"),
+    "a file less": (
+        lambda e: (e / "openvino_model.xml").unlink(),
+        "openvino_model.xml: the file changed after signing",
+    ),
     "another name": (lambda e: (e / "openvino_model.xml").rename(e / "a.xml"), "a.xml: it does not list"),
 }
 
@@ -95,7 +98,7 @@ def resigned(folder: Path, change: Callable[[Json], object]) -> str:
     statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     change(statement)
     payload = json.dumps(statement).encode()
-    signature = key.sign(enveloped(payload), ec.ECDSA(HASHES[256]))
+    signature = key.sign(encode_envelope(payload), ec.ECDSA(HASHES[256]))
     bundle["dsseEnvelope"] |= {
         "payload": base64.b64encode(payload).decode(),
         "signatures": [{"sig": base64.b64encode(signature).decode()}],
@@ -107,7 +110,7 @@ def resigned(folder: Path, change: Callable[[Json], object]) -> str:
 STATEMENTS: dict[str, tuple[Callable[[Json], object], str]] = {
     "of another type": (lambda s: s.update(predicateType="https://slsa.dev/provenance/v1"), "its statement is"),
     "of parts of files": (lambda s: s["predicate"]["serialization"].update(method="shards"), "parts of files"),
-    "of other digests": (lambda s: s["predicate"]["resources"][0].update(algorithm="blake2b"), "other digests than"),
+    "of other digests": (lambda s: s["predicate"]["resources"][0].update(algorithm="blake2b"), "digests other than"),
     "of another subject": (lambda s: s["subject"][0]["digest"].update(sha256="0" * 64), "its subject is not"),
     "of no subject": (lambda s: s.update(subject=[]), "cannot be read"),
     "of nothing": (lambda s: s.clear(), "cannot be read"),
@@ -146,20 +149,20 @@ def test_a_bundle_that_was_tampered_with_is_refused(folder: Path, field: str) ->
 @pytest.mark.parametrize("text", ["", "nothing", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
 def test_what_is_no_key_is_told(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        public_key(text)
+        load_public_key(text)
 
 
 def test_a_key_of_another_kind_is_told(tmp_path: Path, folder: Path) -> None:
     private, public = pem(rsa.generate_private_key(65537, 2048))
     with pytest.raises(ValueError, match="curve P-256"):
-        public_key(public)
+        load_public_key(public)
     (tmp_path / "rsa.pem").write_bytes(private)
     with pytest.raises(ImportingError, match="openssl ecparam"):
         sign(folder, tmp_path / "rsa.pem")
 
 
 def test_signing_tells_what_is_missing(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ImportingError, match="no private key"):
+    with pytest.raises(ImportingError, match="not a private key"):
         sign(folder, tmp_path / "absent.pem")
     with pytest.raises(ImportingError, match="no such folder"):
         sign(tmp_path, tmp_path / "absent.pem")

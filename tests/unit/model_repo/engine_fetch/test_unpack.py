@@ -57,7 +57,7 @@ ELSEWHERE = {
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "part"
     folder.mkdir()
-    with pytest.raises(FillError, match="belongs below engine/"):
+    with pytest.raises(FillError, match="must be below engine/"):
         unpack(io.BytesIO(tar_of({name: b"x"})), folder, 100)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
@@ -143,5 +143,5 @@ def test_half_a_tar_is_none(tmp_path: Path, mode: str) -> None:
 
 
 def test_what_is_no_tar_at_all_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FillError, match="no whole tar"):
+    with pytest.raises(FillError, match="not a complete tar"):
         unpack(io.BytesIO(b"<html>Please log in</html>" * 100), tmp_path, SIZE)

@@ -8,7 +8,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FOR_GOOD
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_model_repo.config_pbtxt import parse
+from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFacts, Taint, VolumeFacts
 from r1plus_operator.plan.podspec.pod import GPU_TOLERATION, PLATFORM
 from r1plus_operator.plan.revision.record import read
@@ -81,7 +81,7 @@ def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
     assert pod_of(world)["nodeSelector"] == PLATFORM | {"nvidia.com/gpu.product": L40S.product}
     assert (revision.identity.gpu_product, revision.batch) == (L40S.product, 29)
     assert {"name": "HF_HUB_OFFLINE", "value": "1"} in triton["env"]
-    assert parse(revision.config_pbtxt).parameters["backend"].string_value == "vllm"
+    assert parse_config(revision.config_pbtxt).parameters["backend"].string_value == "vllm"
 
 
 def test_a_slice_is_a_resource_of_its_own() -> None:
@@ -125,7 +125,7 @@ def test_a_checkpoint_is_built_before_any_pod_and_the_pods_say_for_which_key() -
     revision, volume = world.revision(), world.volume()
     assert volume.name == f"r1plus-engine-{volume.order.build.key[:16]}"
     assert volume.order.build.gpu_product == L40S.product
-    assert parse(revision.config_pbtxt).parameters["built"].string_value == volume.order.build.key
+    assert parse_config(revision.config_pbtxt).parameters["built"].string_value == volume.order.build.key
     world.deliver().settle()
     assert len(world.live("Deployment")) == 1
 

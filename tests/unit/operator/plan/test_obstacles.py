@@ -7,11 +7,11 @@ from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.observe.projections import gpus_of, node
-from r1plus_operator.plan.engine.feasibility import EnginePlacement, place_engine, select_condition
+from r1plus_operator.plan.engine.feasibility import EnginePlacement, find_placement, select_condition
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
 from r1plus_policies.engine.hardware import Gpus
-from r1plus_policies.engine.memory_fit import GIB, MIB, Fit, sized
+from r1plus_policies.engine.memory_fit import GIB, MIB, Fit, compute_fit
 from r1plus_policies.engine.selection import Obstacle
 from support.plan.builders import L40S, SHIPPED, delivered, machine
 from support.tables import for_each
@@ -28,7 +28,7 @@ def needing(engine: Engine, **requirements: Any) -> Engine:
 
 
 def fitted(*asked: Any) -> Fit | Obstacle:
-    found = place_engine(*asked)
+    found = find_placement(*asked)
     return found.fit if isinstance(found, EnginePlacement) else found
 
 
@@ -41,7 +41,7 @@ def test_an_engine_with_files_on_a_gpu_that_it_fits_is_fitted_into_what_that_gpu
 OBSTACLES = {
     "a shape without files": (GPU, (machine(L40S),), SERVED, "EngineNotDelivered", "images.engines and engineDigests"),
     "a backend that is not served": (delivered(GPU), (machine(L40S),), {"openvino": "1"}, "RuntimeNotServed", "serves openvino"),
-    "a runtime of another version": (delivered(GPU), (machine(L40S),), {"tensorrtllm": "1.2.0"}, "RuntimeNotServed", "there is 1.2.0"),
+    "a runtime of another version": (delivered(GPU), (machine(L40S),), {"tensorrtllm": "1.2.0"}, "RuntimeNotServed", "but the version is 1.2.0"),
     "no node with the cores": (delivered(GPU), (machine(L40S, cores=1.0),), SERVED, "NoNodeFits", "2 CPU"),
     "no GPU": (delivered(GPU), (machine(),), SERVED, "GpuNotFound", "no matching node offers a GPU"),
     "a GPU too old": (delivered(GPU), (machine(T4),), SERVED, "GpuNotFound", "Tesla-T4: compute capability 7.5 is below 8.0"),
@@ -50,7 +50,7 @@ OBSTACLES = {
         delivered(SHIPPED["r1plus-full-fp16-vllm"], kv_precision=KvPrecision.INT8), (machine(L40S),), SERVED, "ConfigRefused", "spec.kvPrecision: INT8",
     ),
     "more GPUs than the backend is served on": (
-        needing(GPU, gpu=GPU.spec.requirements.gpu.model_copy(update={"count": 2})), (machine(replace(L40S, count=2)),), SERVED, "ConfigRefused", "vllm splits over several",
+        needing(GPU, gpu=GPU.spec.requirements.gpu.model_copy(update={"count": 2})), (machine(replace(L40S, count=2)),), SERVED, "ConfigRefused", "use vllm for several",
     ),
     "a build for a GPU that nobody names": (delivered(GPU), (machine(Gpus("unknown", 1, 46068)),), SERVED, "GpuNotFound", "gpu-feature-discovery"),
     "memory for nothing": (CPU, (machine(memory=POD_OVERHEAD),), SERVED, "NoNodeFits", "offers 0.00 GiB"),
@@ -84,14 +84,14 @@ A100 = Gpus("NVIDIA-A100-SXM4-80GB", 8, 81920, (8, 0))
     "where it is no longer fits": ((T4, A100), T4.product, A100.product),
 })  # fmt: skip
 def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], product: str, taken: str) -> None:
-    found = place_engine(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
+    found = find_placement(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
     assert isinstance(found, EnginePlacement)
     assert found.gpus.product == taken
 
 
 def test_a_wish_that_its_gpu_cannot_fulfil_is_fulfilled_on_another() -> None:
     wish = R1PlusDeploymentSpec.model_validate({"tier": "full", "batching": {"maxBatchSize": 32}})
-    found = place_engine(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, [L40S.product])
+    found = find_placement(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, [L40S.product])
     assert isinstance(found, EnginePlacement)
     assert (found.gpus, found.fit.batch) == (A100, 32)
 
@@ -111,7 +111,7 @@ def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:
     wish = R1PlusDeploymentSpec.model_validate(
         {"tier": "edge", "batching": {"maxBatchSize": 4}, "context": {"maxTokens": 512}}
     )
-    exact = sized(CPU.spec.shape, 4, 512).total_bytes + POD_OVERHEAD
+    exact = compute_fit(CPU.spec.shape, 4, 512).total_bytes + POD_OVERHEAD
     assert isinstance(fitted(wish, CPU, (machine(memory=exact),), SERVED), Fit)
     assert isinstance(fitted(wish, CPU, (machine(memory=exact - 1),), SERVED), Obstacle)
 

@@ -1,1 +1,1 @@
-"""One module per migration; each is a transaction of its own, and goes back as well as forward."""
+"""One module per migration; each is one transaction, and can be reverted."""

@@ -1,4 +1,4 @@
-"""Engines, suites, and of each deployment what ran, what was measured and what became of it."""
+"""Engines, suites, and per deployment its revisions, gates, rollouts and alarms."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """An empty database becomes a registry."""
+    """Create the registry in an empty database."""
     op.create_table(
         "deployments",
         sa.Column("uid", sa.Text(), nullable=False),
@@ -198,7 +198,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Everything goes: what refers to others first."""
+    """Drop everything; referring tables first."""
     for table in (
         "evaluation_strata",
         "evaluation_items",

@@ -1,4 +1,4 @@
-"""When a deployment ended: its history is the platform team's from then on. And the indexes that reading goes by."""
+"""When a deployment ended: from then on only the platform team sees its history. Also indexes for queries."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing known has ended yet; the operator's next list of what lives says what has."""
+    """Treat all as existing; the operator's next list of live deployments marks the ended ones."""
     with op.batch_alter_table("deployments") as table:
         table.add_column(sa.Column("ended_at", sa.Double(), nullable=True))
     op.create_index("ix_deployments_namespace_name", "deployments", ["namespace", "name"])
@@ -18,7 +18,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Every fact stays; when a deployment ended is told again after the next upgrade."""
+    """Keep every fact; the operator reports ended deployments again after the next upgrade."""
     op.drop_index("ix_evaluations_decided_at", "evaluations")
     op.drop_index("ix_deployments_namespace_name", "deployments")
     with op.batch_alter_table("deployments") as table:

@@ -1,4 +1,4 @@
-"""Of which namespace a deployment was, not by its name alone: one of that name may be another tenant's by now."""
+"""The uid of a deployment's namespace: a namespace of the same name may belong to another tenant now."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,12 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Of none it is known yet; the operator tells it again at its start, and within the hour."""
+    """Start with unknown uids; the operator reports them at its start, and within the hour."""
     with op.batch_alter_table("deployments") as table:
         table.add_column(sa.Column("namespace_uid", sa.Text(), nullable=False, server_default=""))
 
 
 def downgrade() -> None:
-    """Every fact stays; the namespaces are told again after the next upgrade."""
+    """Keep every fact; the operator reports the uids again after the next upgrade."""
     with op.batch_alter_table("deployments") as table:
         table.drop_column("namespace_uid")

@@ -1,4 +1,4 @@
-"""When the operator told a fact last: what it tells no more is gone from the cluster, and may be pruned first."""
+"""When the operator last reported a fact: facts that it no longer reports are pruned first."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,14 +11,14 @@ TABLES = ("suites", "revisions", "evaluations", "rollouts", "alarms")
 
 
 def upgrade() -> None:
-    """Of none it is known yet; the operator tells all that the cluster keeps within the hour."""
+    """Start with unknown times; the operator reports everything in the cluster within the hour."""
     for name in TABLES:
         with op.batch_alter_table(name) as table:
             table.add_column(sa.Column("told_at", sa.Double(), nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
-    """Every fact stays."""
+    """Keep every fact."""
     for name in TABLES:
         with op.batch_alter_table(name) as table:
             table.drop_column("told_at")
