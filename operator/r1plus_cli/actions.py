@@ -99,7 +99,7 @@ def _no_rollback(view: DeploymentView) -> str:
     if view.reason_of("Progressing") == "RollingBack":
         return f"it is going back already: {view.condition_message('Progressing')}"
     if not view.last_good:
-        lacking = "".join(f"\n  {line}" for line in view.no_last_good) or "\n  no revision served before this one"
+        lacking = "".join(f"\n  {line}" for line in view.rollback_blockers) or "\n  no revision served before this one"
         remedy = "Set spec.engine, batch or context to what you want: its gate decides, and a Pass that it holds stands"
         return (
             "there is no revision to go back to. It must have passed this suite, have carried traffic for"

@@ -19,7 +19,7 @@ from r1plus_cli import local
 from r1plus_cli.errors import UsageError
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Backend, Engine, Tier
-from r1plus_operator.plan.engine.feasibility import gpu_need
+from r1plus_operator.plan.engine.feasibility import read_gpu_need
 from r1plus_policies.engine.accelerators import TABLE, Accelerator, find_accelerator, list_gpus
 from r1plus_policies.engine.hardware import Gpus
 from r1plus_policies.engine.hardware import place_engine as put
@@ -133,7 +133,7 @@ def _unfit(engine: Engine, shape: EngineShape, place: Place) -> str:
     gpu = place.gpu
     if gpu is None:
         return ""
-    asked = replace(gpu_need(engine), count=shape.devices)
+    asked = replace(read_gpu_need(engine), count=shape.devices)
     found = put(asked, [Gpus(gpu.products[0], shape.devices, gpu.reported_mib, gpu.capability)])
     return f"{found}; take another GPU: without --gpu each is told" if isinstance(found, str) else ""
 

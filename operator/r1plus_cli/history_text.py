@@ -56,7 +56,8 @@ REASONS: Final[Mapping[str, str]] = {
     "NoCapacity": "not rolled back yet, because no node has room for the earlier revision",
     "ControlOverdue": "not rolled back, because the earlier revision was not gated in time",
     "NamespaceNotTenant": "not rolled back, because the namespace is no tenant",
-    "BothArmsBad": "not rolled back, because the earlier revision failed as well",
+    "RollbackTargetAlsoFailed": "not rolled back, because the earlier revision failed as well",
+    "BothArmsBad": "not rolled back, because the earlier revision failed as well",  # Recorded by earlier versions.
     "ControlRunning": "the earlier revision is gated before traffic goes back to it",
     "ControlPassed": "the earlier revision passed its gate",
     "RolledBack": "traffic was rolled back",

@@ -18,10 +18,10 @@ from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
-from r1plus_operator.plan.observation import Json, NodeFacts, Observed, SuiteSource, TenantView, VolumeFacts
+from r1plus_operator.plan.observation import Json, NodeFacts, Observation, SuiteSource, TenantView, VolumeFacts
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import explain_uninvited
-from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
+from r1plus_operator.plan.status.conditions import explain_forbidden_callers
+from r1plus_operator.plan.volumes import VolumeNeed, VolumesObservation, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"
@@ -66,7 +66,7 @@ def preview(
     node = replace(ANY_NODE, labels=spec.placement.node_selector)
     if node_memory is not None:
         node = replace(node, memory_bytes=node_memory)
-    observed = Observed(
+    observed = Observation(
         cr=_as_applied(document),
         engines=engines,
         suites={**_stand_ins(spec, engines), **suites},
@@ -84,7 +84,7 @@ def preview(
     resolved = resolve(spec, engines, dict(observed.suites), observed.nodes, config)
     if tenant and isinstance(resolved, Target):
         resolved = check_placement(spec.placement, tenant.placement) or resolved
-    uninvited = explain_uninvited(spec, tenant.callers.namespaces) if tenant else ""
+    uninvited = explain_forbidden_callers(spec, tenant.callers.namespaces) if tenant else ""
     unchecked = list(find_unchecked(document.namespace, spec, suites, tenant))
     if node_memory is None:
         unchecked.append("nodes: one with room for the engine's best batch is assumed; --node-memory fits into yours")
@@ -94,12 +94,12 @@ def preview(
     return Preview(document, spec, resolved, _objects(observed, volume, config), tuple(unchecked), uninvited)
 
 
-def _objects(observed: Observed, volume: EngineVolume | None, config: OperatorConfig) -> tuple[Json, ...]:
+def _objects(observed: Observation, volume: EngineVolume | None, config: OperatorConfig) -> tuple[Json, ...]:
     """What the first passes would create; an engine that comes by a volume is there before its pods are."""
     found = _planned(observed, config)
     if volume:
         found += _volume_objects(observed, volume, config)
-        delivered = VolumeFacts(delivered=volume.order.digest)
+        delivered = VolumeFacts(delivered_digest=volume.order.digest)
         found += _planned(replace(observed, volumes={volume.name: delivered}), config)
     by_name: dict[tuple[str, str], Json] = {}
     for item in found:
@@ -107,17 +107,17 @@ def _objects(observed: Observed, volume: EngineVolume | None, config: OperatorCo
     return tuple(by_name.values())
 
 
-def _planned(observed: Observed, config: OperatorConfig) -> list[Json]:
+def _planned(observed: Observation, config: OperatorConfig) -> list[Json]:
     return [item for stage in plan(observed, config, now=0.0).apply for item in stage]
 
 
-def _volume_objects(observed: Observed, volume: EngineVolume, config: OperatorConfig) -> list[Json]:
+def _volume_objects(observed: Observation, volume: EngineVolume, config: OperatorConfig) -> list[Json]:
     """The claim, then what fills it."""
-    need = Need(volume, ((observed.name, NOT_YET),))
-    first = plan_volumes(Seen(observed.namespace, (need,), {}), config, now=0.0).apply
+    need = VolumeNeed(volume, ((observed.name, NOT_YET),))
+    first = plan_volumes(VolumesObservation(observed.namespace, (need,), {}), config, now=0.0).apply
     (claim,) = (item for stage in first[volume.name] for item in stage)
     live = {**claim, "metadata": {**claim["metadata"], "uid": NOT_YET}}
-    seen = Seen(observed.namespace, (need,), {(claim["kind"], volume.name): live})
+    seen = VolumesObservation(observed.namespace, (need,), {(claim["kind"], volume.name): live})
     then = plan_volumes(seen, config, now=0.0).apply
     return [claim, *(item for stage in then[volume.name] for item in stage)]
 

@@ -121,7 +121,7 @@ def _figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
     if view.pinned:
         yield "Pinned", "traffic stays where it is: spec.rollout.pinned"
     if view.paused:
-        yield "Paused", "the operator moves and repairs nothing but the walls: spec.rollout.paused"
+        yield "Paused", "the operator moves and repairs nothing but network policies: spec.rollout.paused"
     if view.last_good:
         yield "Last good", view.last_good
     if view.last_request:

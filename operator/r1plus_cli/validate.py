@@ -17,9 +17,9 @@ from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.placement import check_placement
-from r1plus_operator.plan.engine.selection import offer_of, wish_of
+from r1plus_operator.plan.engine.selection import build_engine_candidate, build_engine_request
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import explain_uninvited
+from r1plus_operator.plan.status.conditions import explain_forbidden_callers
 from r1plus_policies.engine.memory_fit import Misfit, fit_memory
 from r1plus_policies.engine.selection import choose_engine
 
@@ -88,7 +88,7 @@ def _tenant_conflicts(spec: R1PlusDeploymentSpec, tenant: R1PlusTenantSpec | Non
     if tenant is None:
         return []
     placement = check_placement(spec.placement, tenant.placement)
-    conflicts = [explain_uninvited(spec, tenant.callers.namespaces), placement.message if placement else ""]
+    conflicts = [explain_forbidden_callers(spec, tenant.callers.namespaces), placement.message if placement else ""]
     return [conflict for conflict in conflicts if conflict]
 
 
@@ -120,7 +120,7 @@ def _name_problems(document: Document) -> list[str]:
 
 
 def _catalog_problems(spec: R1PlusDeploymentSpec, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
-    choice = choose_engine([offer_of(engine) for engine in engines], wish_of(spec, config))
+    choice = choose_engine([build_engine_candidate(engine) for engine in engines], build_engine_request(spec, config))
     engine = next((e for e in engines if e.name == choice.engine), None)
     if engine is None:
         return [choice.why]

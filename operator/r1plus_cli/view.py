@@ -97,7 +97,7 @@ class DeploymentView:
     pinned: bool = False
     paused: bool = False
     last_good: str = ""
-    no_last_good: tuple[str, ...] = ()
+    rollback_blockers: tuple[str, ...] = ()
     """What each earlier revision lacks to be gone back to."""
     last_request: str = ""
     requests: int = 0
@@ -218,7 +218,7 @@ def view_of(cr: Mapping[str, Any]) -> DeploymentView:
         pinned=_mapping(spec, "rollout").get("pinned") is True,
         paused=_mapping(spec, "rollout").get("paused") is True,
         last_good=_text(status, "lastGood"),
-        no_last_good=_texts(status, "noLastGood"),
+        rollback_blockers=_texts(status, "rollbackBlockers"),
         last_request=_text(status, "lastRequest"),
         requests=int(status.get("requests", 0)),
         request_refused=_text(status, "requestRefused"),

@@ -238,7 +238,7 @@ def members(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str, d
     namespace = f"t-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
     with people(installed_server, "anna", "vera", "edit", OPERATOR) as known:
-        for obj in network_policies.registry_reader(namespace):
+        for obj in network_policies.build_registry_reader(namespace):
             known[OPERATOR].do("POST", kinds.BY_KIND[obj["kind"]].path(namespace), obj)
         admin.do("POST", SERVICE_ACCOUNT.path(namespace), manifest(SERVICE_ACCOUNT, "app"))
         roles = {"anna": names.ROLE_TENANT_ADMIN, "vera": names.ROLE_TENANT_VIEWER, "edit": "admin"}

@@ -67,7 +67,7 @@ async def test_another_deployments_key_vouches_for_nothing(operator: OperatorPro
     await tenant.deploy("theirs", tier="full", accuracy={"suite": NAME, "suiteKeys": [OURS.public]})
     await tenant.deploy("mine", tier="full", accuracy={"suite": NAME})
     await tenant.until("theirs", "QualityVerified", "Unknown", "NotYetKnown")
-    assert "(trusted are: none)" in await tenant.until("mine", "QualityVerified", "False", "SuiteInvalid")
+    assert "(trusted keys: none)" in await tenant.until("mine", "QualityVerified", "False", "SuiteInvalid")
 
 
 async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_gate_is_decided(

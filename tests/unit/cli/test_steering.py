@@ -116,7 +116,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(verb: Verb, body: Js
 def test_a_refused_rollback_says_what_each_revision_lacks() -> None:
     lacks = ["credit-aaaa (f16) carried traffic for 82 s of the 10 min that it takes", "credit-cccc (q8) holds no Pass"]
     with pytest.raises(CliError) as refused:
-        steer(Cluster(serving(lastGood="", noLastGood=lacks)), "team-credit", "credit", Verb.ROLLBACK, "why", NOW)
+        steer(Cluster(serving(lastGood="", rollbackBlockers=lacks)), "team-credit", "credit", Verb.ROLLBACK, "why", NOW)
     assert "".join(f"\n  {line}" for line in lacks) in str(refused.value)
     assert "10 min" in str(refused.value)
     assert "spec.engine" in str(refused.value)

@@ -17,7 +17,7 @@ SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit
 NO_NODE = "False", "NoNodeFits", "needs 3 GiB"
 NO_TENANT = "False", "NamespaceNotTenant", "no label"
 STARTS = "0 of 1 pod is Ready: it starts"
-OPEN = condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000")
+OPEN = condition("IsolationVerified", "False", "IsolationBroken", "Not blocked: decoy-pod:8000")
 UNWATCHED = condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it")
 HEADLINES = {
     "an operator that never came is named": (cr(), "has not looked at it yet"),
@@ -75,7 +75,7 @@ HEADLINES = {
     ),
     "a wall that is open is told of what serves, before what is not known yet": (
         cr(READY, condition("QualityVerified", "Unknown", "SuiteShadowed", "10 %"), OPEN, **SERVING),
-        "serves, 1 of 1 pod ready; WallOpen: Not shut: decoy-pod:8000",
+        "serves, 1 of 1 pod ready; IsolationBroken: Not blocked: decoy-pod:8000",
     ),
     "that nobody watches what serves is told": (
         cr(READY, VERIFIED, UNWATCHED, **SERVING),
