@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from r1plus_cli.local import DEFAULT_FAMILY, config_for
+from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_contract.isolation import Against, Door, Probe, Question
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
@@ -44,7 +44,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         "prometheus": "http://prometheus.monitoring.svc:9090",
         "registry": "http://registry.r1plus-system.svc:8080",
     }
-    config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
+    config = replace(build_config(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
     doors = isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), config)
     # As the kubelet hands them over.
     assert len(doors_of(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
