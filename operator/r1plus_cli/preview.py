@@ -1,6 +1,6 @@
 """`r1plus plan`: what the operator would create and why, without a cluster.
 
-It runs the operator's own pure plan on an R1PlusDeployment that is not applied yet, so it shows what the operator
+It runs the operator's own pure plan on an R1PlusDeployment that is not applied yet. So it shows what the operator
 would do, with the same code in the same order.
 """
 

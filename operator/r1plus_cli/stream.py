@@ -116,7 +116,7 @@ def measure(
 
 
 def _merge(before: Piece, piece: Piece) -> Piece:
-    """Triton may close a stream with an empty response after the one that carries the counts: keep what was told."""
+    """Combine the counts: Triton may close a stream with an empty response after the one that has them."""
     return Piece(
         "",
         piece.final,

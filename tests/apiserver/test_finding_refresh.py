@@ -149,7 +149,7 @@ async def test_finding_11_a_wave_goes_on_one_by_one_stops_at_a_failure_and_survi
     await upgrade(operator, 2)
     for tenant in tenants:
         await until_runtime(tenant, "RuntimeOutdated")
-    bodies = [cr for cr in cli.deployments(None) if cr["metadata"]["namespace"] in serving]
+    bodies = [cr for cr in cli.list_deployments(None) if cr["metadata"]["namespace"] in serving]
     assert len(list(refresh_all(cli, bodies, "CVE-2026-24207", NOW))) == 3
     await assert_only(first, serving, tenants)
     operator.restart()

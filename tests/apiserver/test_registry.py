@@ -208,7 +208,7 @@ async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_
 
     await eventually(lambda: asyncio.to_thread(told), "vera is told", retry_on=(CliError,))
     with pytest.raises(CliError, match="r1plus-registry-reader may not list r1plusengines"):
-        await asyncio.to_thread(asking.engines, tenant.namespace)
+        await asyncio.to_thread(asking.read_engines, tenant.namespace)
     # As docs/registry.md says where a tenant's people shall see the catalog.
     lists = rbac.Grant("The catalog", kinds.R1PLUS_ENGINE.group, (kinds.R1PLUS_ENGINE.plural,), ("list",))
     reader = service_account(names.REGISTRY_READER, tenant.namespace)
@@ -221,7 +221,7 @@ async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_
     other = f"{tenant.namespace}-other"
     await rig.client.apply(kinds.NAMESPACE, manifest(kinds.NAMESPACE, other), field_manager="test")
     with pytest.raises(CliError, match="You may not create a token for the registry"):
-        await asyncio.to_thread(asking.histories, other, "credit")
+        await asyncio.to_thread(asking.read_histories, other, "credit")
 
 
 FOR_AN_HOUR = {"audiences": [AUDIENCE], "expirationSeconds": 3600}

@@ -324,7 +324,7 @@ def recorded(kube: Kube, name: Name, revision: str) -> History:
     def look() -> History | None:
         nonlocal trouble
         try:
-            found = registry.histories(name.namespace, name.name).items
+            found = registry.read_histories(name.namespace, name.name).items
         except CliError as error:
             trouble = str(error)
             return None

@@ -47,7 +47,7 @@ def serve(target: Target, names: Sequence[Name], teller: Teller) -> None:
     teller.line("smollm2 stands in for R1+: one set of weights in three precisions plays the three sizes.")
     story.apply(target.kube, story.TENANTS)
     story.apply(target.kube, story.FULL, story.LITE, story.EDGE)
-    teller.line(f"{'TIME':>6}  {format_cells(COLUMNS)}  WHERE IT STANDS")
+    teller.line(f"{'TIME':>6}  {format_cells(COLUMNS)}  STATE")
     story.until_ready(target.kube, names, teller.change)
 
 

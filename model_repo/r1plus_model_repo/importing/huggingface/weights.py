@@ -178,7 +178,9 @@ def _describe_quantised(
 ) -> ServedWeights:
     precision = _find_precision(quantisation)
     if precision is None and claims.precision is None:
-        findings.problems.append(f"--precision: quantization_config in {CONFIG} does not say it; give it, such as INT4")
+        findings.problems.append(
+            f"--precision: quantization_config in {CONFIG} does not have it; give it, such as INT4"
+        )
     parameters = count_parameters(stored_tensors, precision or claims.precision or "")
     findings.check_claims(claims, None, precision)
     if claims.parameters is None:

@@ -124,7 +124,7 @@ _HEAD = """\
 # Made by `r1plus engine import` from {file}, sha256 {sha256}.
 #
 {figures}
-# Nobody has measured what it reaches: make its suite with r1plus suite build and baseline, then fill in reference.
+# Its accuracy is not measured yet: make its suite with r1plus suite build and baseline, then fill in reference.
 ---
 """
 _FOR_CPU = """\
